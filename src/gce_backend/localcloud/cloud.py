@@ -1,0 +1,318 @@
+"""The frame that the embedded services stand in: routing, tokens, call counts, faults, durability."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+from aiohttp import web
+
+from gce_backend.clock import Clock
+from gce_backend.localcloud.faults import Fault, Faults
+from gce_backend.localcloud.tables import StateFileError, Tables
+
+MAX_REQUEST_BYTES = 32 * 2**20
+
+
+class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
+    """How the embedded cloud behaves.
+
+    Attributes:
+        project: the project that the metadata server names.
+        config_dir: the directory whose files the LUCI Config services serve.
+        token_seconds: life of an access token.
+        operation_seconds: from a mutation's answer to its operation being DONE.
+        boot_seconds: from a VM's creation to RUNNING.
+        delete_seconds: from a VM's deletion to its absence.
+        calls_per_minute: quota of each Compute method group, per project.
+        dispatch_seconds: how long the Machine Provider waits between looks at its work.
+    """
+
+    project: str = "local-project"
+    config_dir: Path | None = None
+    token_seconds: float = 3600.0
+    operation_seconds: float = 1.0
+    boot_seconds: float = 4.0
+    delete_seconds: float = 2.0
+    calls_per_minute: int = 1500
+    dispatch_seconds: float = 0.5
+
+    def instant(self) -> CloudOptions:
+        """The same cloud with no latencies at all."""
+        return msgspec.structs.replace(
+            self,
+            operation_seconds=0.0,
+            boot_seconds=0.0,
+            delete_seconds=0.0,
+            dispatch_seconds=0.05,
+        )
+
+
+class Call(NamedTuple):
+    """One authenticated request, as a handler sees it.
+
+    Attributes:
+        method: the route's name, `service.resource.method`.
+        path: the path's variables, percent-decoded.
+        query: the query's parameters (the last one of each name).
+        body: the JSON body; {} when there is none.
+        request: the aiohttp request, for what the rest does not hold.
+    """
+
+    method: str
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: dict[str, Any]
+    request: web.Request
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+class Route(NamedTuple):
+    """One method of a service.
+
+    Attributes:
+        method: its name, `service.resource.method`: calls are counted and faults injected by it.
+        verb: the HTTP verb.
+        path: an aiohttp resource pattern, absolute.
+        handler: answers with a JSON value or an aiohttp response, or raises `ServiceError`.
+        authenticated: whether a valid bearer token is needed.
+    """
+
+    method: str
+    verb: str
+    path: str
+    handler: Handler
+    authenticated: bool = True
+
+
+class ServiceError(Exception):
+    """An answer that is an error, in the style of the service that raises it.
+
+    Args:
+        status: HTTP status.
+        reason: the machine-readable word: `notFound` (Compute), `NOT_FOUND` (Datastore, Pub/Sub).
+        message: for people.
+        details: further members of the error object.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, *, details: list[Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.details = details
+
+
+class Service(Protocol):
+    """What the frame needs of a service."""
+
+    name: str
+    """The first part of its methods' names."""
+
+    def routes(self) -> Iterable[Route]:
+        """Its methods."""
+        ...
+
+    def error_body(self, error: ServiceError) -> Any:
+        """The JSON body that the service gives an error."""
+        ...
+
+    def state(self) -> Any:
+        """What exists, for `GET /_localcloud/state`."""
+        ...
+
+    async def run(self) -> None:
+        """What it does by itself; runs until cancelled."""
+        ...
+
+
+class Cloud:
+    """The embedded cloud.
+
+    Args:
+        tables: where its state lives.
+        clock: its time.
+        options: how it behaves.
+
+    Attributes:
+        calls: how often each method was called, whatever the outcome.
+        faults: what has been injected.
+        base_url: where it listens, without a trailing slash; set by `start`.
+    """
+
+    def __init__(self, tables: Tables, clock: Clock, options: CloudOptions) -> None:
+        self.tables = tables
+        self.clock = clock
+        self.options = options
+        self.calls: Counter[str] = Counter()
+        self.faults = Faults()
+        self.base_url = ""
+        self._services: list[Service] = []
+        self._is_valid_token: Callable[[str], bool] = lambda _: False
+        self._runner: web.AppRunner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(self, *services: Service) -> None:
+        """Puts services into the cloud; before `start`."""
+        self._services.extend(services)
+
+    def authenticate_with(self, is_valid_token: Callable[[str], bool]) -> None:
+        """Says who judges bearer tokens (the metadata server)."""
+        self._is_valid_token = is_valid_token
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listens, starts what services do by themselves, and returns the base URL.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+        for service in self._services:
+            for route in service.routes():
+                app.router.add_route(route.verb, route.path, self._endpoint(service, route))
+        app.router.add_get("/_localcloud/calls", self._get_calls)
+        app.router.add_delete("/_localcloud/calls", self._reset_calls)
+        app.router.add_get("/_localcloud/faults", self._get_faults)
+        app.router.add_post("/_localcloud/faults", self._inject)
+        app.router.add_delete("/_localcloud/faults", self._clear_faults)
+        app.router.add_get("/_localcloud/state", self._get_state)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        bound = self._runner.addresses[0]
+        self.base_url = f"http://{bound[0]}:{bound[1]}"
+        for service in self._services:
+            task = asyncio.create_task(service.run(), name=f"localcloud.{service.name}")
+            self._tasks.append(task)
+        return self.base_url
+
+    async def close(self) -> None:
+        """Stops listening, ends the services' tasks and writes the state file."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self.tables.close()
+
+    async def wait(self) -> None:
+        """Waits for the services' own tasks; returns only by raising what one of them raised."""
+        await asyncio.gather(*self._tasks)
+
+    def _endpoint(
+        self, service: Service, route: Route
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def endpoint(request: web.Request) -> web.StreamResponse:
+            self.calls[route.method] += 1
+            zone = request.match_info.get("zone")
+            for fault in self.faults.strike(route.method, zone, "latency"):
+                await asyncio.sleep(fault.seconds)
+            struck = self.faults.strike(route.method, zone, "status", "drop", "truncate", "html")
+            early = next((f for f in struck if f.when == "before" and f.kind != "truncate"), None)
+            if early is not None:
+                return self._spoil(service, early, request, None)
+            response = await self._serve(service, route, request)
+            for fault in struck:
+                response = self._spoil(service, fault, request, response)
+            return response
+
+        return endpoint
+
+    async def _serve(self, service: Service, route: Route, request: web.Request) -> web.Response:
+        try:
+            if route.authenticated:
+                self._check_token(request)
+            body = await self._body(request)
+            call = Call(route.method, request.match_info, request.query, body, request)
+            answer = await route.handler(call)
+            self.tables.commit()
+        except ServiceError as error:
+            self.tables.commit()
+            return self._error(service, error)
+        except StateFileError as error:
+            return self._error(service, ServiceError(503, "backendError", str(error)))
+        if isinstance(answer, web.Response):
+            return answer
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
+    def _check_token(self, request: web.Request) -> None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not self._is_valid_token(token):
+            raise ServiceError(401, "authError", "Request had invalid authentication credentials.")
+
+    @staticmethod
+    async def _body(request: web.Request) -> dict[str, Any]:
+        raw = await request.read()
+        if not raw:
+            return {}
+        try:
+            body = msgspec.json.decode(raw)
+        except msgspec.DecodeError as error:
+            raise ServiceError(400, "parseError", f"The body is not JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise ServiceError(400, "parseError", "The body is not a JSON object.")
+        return body
+
+    @staticmethod
+    def _error(service: Service, error: ServiceError) -> web.Response:
+        body = msgspec.json.encode(service.error_body(error))
+        return web.Response(status=error.status, body=body, content_type="application/json")
+
+    def _spoil(
+        self, service: Service, fault: Fault, request: web.Request, response: web.Response | None
+    ) -> web.Response:
+        if fault.kind == "drop":
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=500)
+        if fault.kind == "html":
+            return web.Response(text="<html><body>Sign in</body></html>", content_type="text/html")
+        if fault.kind == "truncate" and response is not None:
+            body = response.body if isinstance(response.body, bytes) else b""
+            half = body[: len(body) // 2]
+            return web.Response(
+                status=response.status, body=half, content_type="application/json"
+            )
+        spoiled = self._error(service, ServiceError(fault.status, fault.reason, fault.message))
+        if fault.retry_after is not None:
+            spoiled.headers["Retry-After"] = str(fault.retry_after)
+        return spoiled
+
+    async def _get_calls(self, _: web.Request) -> web.Response:
+        return web.json_response(dict(sorted(self.calls.items())))
+
+    async def _reset_calls(self, _: web.Request) -> web.Response:
+        self.calls.clear()
+        return web.json_response({})
+
+    async def _get_faults(self, _: web.Request) -> web.Response:
+        body = msgspec.json.encode(self.faults.injected)
+        return web.Response(body=body, content_type="application/json")
+
+    async def _inject(self, request: web.Request) -> web.Response:
+        try:
+            fault = msgspec.json.decode(await request.read(), type=Fault)
+        except msgspec.DecodeError as error:
+            return web.json_response({"error": f"not a fault: {error}"}, status=400)
+        self.faults.add(fault)
+        return web.json_response({})
+
+    async def _clear_faults(self, _: web.Request) -> web.Response:
+        self.faults.clear()
+        return web.json_response({})
+
+    async def _get_state(self, _: web.Request) -> web.Response:
+        body = msgspec.json.encode({service.name: service.state() for service in self._services})
+        return web.Response(body=body, content_type="application/json")
