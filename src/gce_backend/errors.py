@@ -1,35 +1,31 @@
 """The project's one error tree.
 
 Foreign exceptions are mapped to it where they enter (a client's boundary), with the cause chained
-only when it cannot carry a bearer token. What a caller needs to know is in the type, and a delay is a
-value that the error carries.
+only when it cannot carry a bearer token. What a caller needs to know is in the type, and a delay is
+a value that the error carries.
 
 ::
 
-    BackendError
-    ├── SettingsError                 the process settings are wrong; says which key and the remedy
-    ├── InvalidConfigurationError     templates.cfg or managers.cfg; carries every problem
-    ├── CorruptEntityError            a stored entity cannot be understood
-    └── RemoteError                   a service answered, or did not; carries service, method, status
-        ├── TransientError            may succeed if repeated (500, 502, 503, 504, connection, deadline)
-        │   ├── RateLimitedError      the quota group is used up until `retry_after` (403, 429)
-        │   ├── UnauthenticatedError  401; a fresh token may mend it
-        │   └── MalformedResponseError  2xx with a body that is truncated, not JSON, or not of the type
-        ├── NotFoundError             404
-        ├── AlreadyExistsError        409 alreadyExists
-        ├── StaleError                what was read is no longer current; read again and recompute
-        │   ├── ConditionNotMetError  412: a stale fingerprint
-        │   └── AbortedError          Datastore ABORTED: a conflicting write or transaction
-        ├── ResourceInUseError        400 resourceInUseByAnotherResource: wait
-        ├── ResourceNotReadyError     400 resourceNotReady: wait
-        ├── QuotaExceededError        403 quotaExceeded: a resource quota, only an operator mends it
-        ├── PermissionDeniedError     403: only an operator mends it
-        ├── InvalidRequestError       any other 4xx: we sent something wrong
-        └── OperationFailedError      an operation is DONE with an error; carries its codes
+    BackendError ├── SettingsError                 the process settings are wrong; says which key
+    and the remedy ├── InvalidConfigurationError     templates.cfg or managers.cfg; carries every
+    problem ├── CorruptEntityError            a stored entity cannot be understood └── RemoteError
+    a service answered, or did not; carries service, method, status ├── TransientError
+    may succeed if repeated (500, 502, 503, 504, connection, deadline) │   ├── RateLimitedError
+    the quota group is used up until `retry_after` (403, 429) │   ├── UnauthenticatedError  401; a
+    fresh token may mend it │   └── MalformedResponseError  2xx with a body that is truncated, not
+    JSON, or not of the type ├── NotFoundError             404 ├── AlreadyExistsError        409
+    alreadyExists ├── StaleError                what was read is no longer current; read again and
+    recompute │   ├── ConditionNotMetError  412: a stale fingerprint │   └── AbortedError
+    Datastore ABORTED: a conflicting write or transaction ├── ResourceInUseError        400
+    resourceInUseByAnotherResource: wait ├── ResourceNotReadyError     400 resourceNotReady: wait
+    ├── QuotaExceededError        403 quotaExceeded: a resource quota, only an operator mends it ├──
+    PermissionDeniedError     403: only an operator mends it ├── InvalidRequestError       any other
+    4xx: we sent something wrong └── OperationFailedError      an operation is DONE with an error;
+    carries its codes
 
-`TransientError.retryable` is True: these may be repeated by a client, within its retry budget. After
-any `TransientError` on a mutation the outcome is unknown: replay it with the same requestId, or read
-back before deciding.
+`TransientError.retryable` is True: these may be repeated by a client, within its retry budget.
+After any `TransientError` on a mutation the outcome is unknown: replay it with the same requestId,
+or read back before deciding.
 """
 
 from __future__ import annotations
@@ -71,7 +67,8 @@ class RemoteError(BackendError):
     Attributes:
         method: what was called, `service.resource.method`, e.g. `compute.instances.get`.
         status: the HTTP status; None when no answer came.
-        reason: the service's own machine-readable word (`notFound`, `ABORTED`); "" when there is none.
+        reason: the service's own machine-readable word (`notFound`, `ABORTED`); "" when there is
+            none.
         message: the service's explanation, for people. Never holds a credential.
         retry_after: seconds to wait before the next try; None when nothing is known.
         retryable: whether repeating the same call may succeed.

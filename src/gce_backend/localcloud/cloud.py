@@ -282,9 +282,7 @@ class Cloud:
         if fault.kind == "truncate" and response is not None:
             body = response.body if isinstance(response.body, bytes) else b""
             half = body[: len(body) // 2]
-            return web.Response(
-                status=response.status, body=half, content_type="application/json"
-            )
+            return web.Response(status=response.status, body=half, content_type="application/json")
         spoiled = self._error(service, ServiceError(fault.status, fault.reason, fault.message))
         if fault.retry_after is not None:
             spoiled.headers["Retry-After"] = str(fault.retry_after)

@@ -29,7 +29,9 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     """
 
     method: str = "*"
-    kind: Literal["status", "latency", "drop", "truncate", "html", "operation", "stockout"] = "status"
+    kind: Literal["status", "latency", "drop", "truncate", "html", "operation", "stockout"] = (
+        "status"
+    )
     when: Literal["before", "after"] = "before"
     status: int = 503
     reason: str = "backendError"

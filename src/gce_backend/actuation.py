@@ -1,0 +1,146 @@
+"""What jobs that act on many subjects share: bounded fan-out, and failures that spoil only one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+
+from gce_backend.context import Context
+from gce_backend.errors import (
+    BackendError,
+    OperationFailedError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitedError,
+    ResourceInUseError,
+    ResourceNotReadyError,
+    TransientError,
+)
+from gce_backend.job import Outcome
+from gce_backend.models import Key
+
+
+class Step(StrEnum):
+    """What came of one subject."""
+
+    CHANGED = "changed"
+    """It went on; jobs downstream may have work."""
+    WAITING = "waiting"
+    """It is under way and has to be looked at again soon."""
+    NOTHING = "unchanged"
+    """There was nothing to do."""
+
+
+class ForeignResourceError(BackendError):
+    """A resource of a name that we need belongs to somebody else."""
+
+
+LOOK_AGAIN = 1.0
+"""Seconds after which something under way is looked at again."""
+
+
+def reason_of(error: BackendError) -> str:
+    """The condition's reason for a failure: one CamelCase word."""
+    if isinstance(error, OperationFailedError):
+        return _operation_reason(error)
+    for kind, reason in (
+        (ForeignResourceError, "NameTaken"),
+        (RateLimitedError, "RateLimited"),
+        (QuotaExceededError, "QuotaExceeded"),
+        (PermissionDeniedError, "PermissionDenied"),
+        (ResourceInUseError, "ResourceInUse"),
+        (ResourceNotReadyError, "ResourceNotReady"),
+        (TransientError, "Unavailable"),
+    ):
+        if isinstance(error, kind):
+            return reason
+    return type(error).__name__.removesuffix("Error")
+
+
+def error_code_reason(code: str) -> str:
+    """The condition's reason for an error code of an operation or of a group's action."""
+    if code.startswith("ZONE_RESOURCE_POOL_EXHAUSTED"):
+        return "StockOut"
+    if code.startswith(("QUOTA_EXCEEDED", "QUOTA_LIMIT")):
+        return "QuotaExceeded"
+    if code.startswith("IP_SPACE_EXHAUSTED"):
+        return "IpSpaceExhausted"
+    if code.startswith("PERMISSIONS_ERROR"):
+        return "PermissionDenied"
+    return "OperationFailed"
+
+
+def _operation_reason(error: OperationFailedError) -> str:
+    return error_code_reason(error.codes[0]) if error.codes else "OperationFailed"
+
+
+async def act_on_each(
+    context: Context,
+    job: str,
+    subjects: Sequence[Key],
+    act: Callable[[Key], Awaitable[Step]],
+) -> Outcome:
+    """Acts on every subject that does not back off, a bounded number at a time.
+
+    A failure becomes the subject's condition and backs it off alone; success ends the condition.
+
+    Args:
+        context: the job's context.
+        job: the job's name.
+        subjects: what to act on.
+        act: acts on one.
+
+    Returns:
+        The run's outcome: what changed, the problems, and when to look again.
+    """
+    conditions = context.conditions
+    slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
+    counts = dict.fromkeys(Step, 0)
+    problems: list[str] = []
+    waits: list[float] = []
+
+    async def attempt(subject: Key) -> None:
+        async with slots:
+            try:
+                step = await act(subject)
+            except BackendError as error:
+                retry_after = getattr(error, "retry_after", None)
+                condition = conditions.fail(
+                    str(subject), job, reason_of(error), str(error), retry_after=retry_after
+                )
+                problems.append(f"{subject}: {error}")
+                waits.append(condition.retry_at - context.clock.monotonic())
+                context.log.warning(
+                    "subject.failed",
+                    job=job,
+                    subject=str(subject),
+                    reason=condition.reason,
+                    failures=condition.failures,
+                    retry_in=round(waits[-1], 1),
+                    error=str(error),
+                )
+                return
+        counts[step] += 1
+        if step is Step.WAITING:
+            waits.append(LOOK_AGAIN)
+        elif conditions.clear(str(subject), job):
+            context.log.info("subject.recovered", job=job, subject=str(subject))
+
+    ready = [subject for subject in subjects if not conditions.blocked(str(subject), job)]
+    held = [subject for subject in subjects if conditions.blocked(str(subject), job)]
+    waits += [conditions.wait(str(subject), job) or 0.0 for subject in held]
+    async with asyncio.TaskGroup() as group:
+        for subject in ready:
+            group.create_task(attempt(subject), name=f"{job}: {subject}")
+    facts = {step.value: count for step, count in counts.items() if count}
+    if held:
+        facts["backing_off"] = len(held)
+    if problems:
+        facts["failed"] = len(problems)
+    return Outcome(
+        changed=counts[Step.CHANGED],
+        again_after=min(waits, default=None),
+        facts=facts,
+        problems=tuple(problems),
+    )

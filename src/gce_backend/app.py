@@ -1,0 +1,327 @@
+"""The composition root: builds clients, store and jobs, and knows their order of start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import aiohttp
+import msgspec
+import structlog
+
+from gce_backend.auth import TokenSource
+from gce_backend.clock import Clock
+from gce_backend.conditions import Conditions
+from gce_backend.context import Context
+from gce_backend.datastore import Datastore
+from gce_backend.errors import BackendError
+from gce_backend.fleet import Fleet
+from gce_backend.gce_client import ComputeClient, Timeouts
+from gce_backend.job import Job
+from gce_backend.limits import CallBudget, QuotaGroup
+from gce_backend.loops import JOBS
+from gce_backend.metrics import Metrics
+from gce_backend.remotes import Remotes
+from gce_backend.scheduler import Scheduler
+from gce_backend.settings import EndpointSettings, Settings
+from gce_backend.sizes import ComputeSizes
+from gce_backend.store import Store
+from gce_backend.web import fleet_view, health
+from gce_backend.web.server import Server
+from gce_backend.world import World
+
+GOOGLE_SCOPES = (
+    "https://www.googleapis.com/auth/compute",
+    "https://www.googleapis.com/auth/datastore",
+    "https://www.googleapis.com/auth/pubsub",
+)
+IDENTITY_SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
+"""What the Machine Provider and the config service may learn from a token: who we are, no more."""
+
+LOAD_RETRY_SECONDS = 5.0
+LAG_INTERVAL_SECONDS = 1.0
+MAX_CONNECTIONS = 100
+
+
+class Clients:
+    """The clients of Google's services, on one HTTP session; closed together.
+
+    Args:
+        settings: the process settings.
+        clock: the time.
+        rng: jitter.
+        metrics: told of every call.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, rng: random.Random, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS))
+        self.tokens = self._token_source(GOOGLE_SCOPES)
+        self.identity = self._token_source(IDENTITY_SCOPES)
+
+    def _token_source(self, scopes: Sequence[str]) -> TokenSource:
+        metadata = self._settings.endpoints.metadata
+        return TokenSource(
+            self.session,
+            metadata_root=metadata,
+            scopes=scopes,
+            metadata_only=metadata != EndpointSettings().metadata,
+        )
+
+    async def project(self) -> str:
+        """The project of store and messages: the settings', else the credentials' own.
+
+        Raises:
+            RemoteError: it was to be asked for, and could not be.
+        """
+        return self._settings.project or await self.tokens.project()
+
+    def datastore(self, project: str) -> Datastore:
+        """The Datastore client."""
+        return Datastore(
+            session=self.session,
+            token=self.tokens.token,
+            project=project,
+            api_root=self._settings.endpoints.datastore,
+            clock=self._clock,
+            namespace=self._settings.store.namespace,
+            rng=self._rng,
+        )
+
+    def compute(self, budget: CallBudget) -> ComputeClient:
+        """The Compute Engine client."""
+        settings = self._settings.compute
+        return ComputeClient(
+            session=self.session,
+            tokens=self.tokens,
+            root=self._settings.endpoints.compute,
+            budget=budget,
+            clock=self._clock,
+            random=self._rng,
+            observer=self._metrics,
+            timeouts=Timeouts(
+                connect=settings.connect_timeout,
+                read=settings.read_timeout,
+                total=settings.total_timeout,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.session.close()
+
+
+class Daemon:
+    """The daemon, from start to stop.
+
+    Args:
+        settings: the process settings.
+        clock: the time.
+        rng: randomness; seeded, a whole run can be replayed.
+        log: where events go.
+        jobs: what to run.
+
+    Attributes:
+        url: where its HTTP endpoint listens, once started.
+        context: what jobs are given; None until the entities are loaded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        log: Any = None,
+        jobs: Sequence[Job[Context]] = JOBS,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._log = log or structlog.get_logger()
+        self._jobs = jobs
+        self._metrics = Metrics()
+        self._clients: Clients | None = None
+        self._scheduler: Scheduler[Context] | None = None
+        self._store_error = ""
+        self._lag = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._server = Server(
+            liveness=self._liveness,
+            readiness=self._readiness,
+            metrics=self._metrics.render,
+            documents={"/api/fleet": self._fleet_document, "/api/jobs": self._jobs_document},
+        )
+        self.url = ""
+        self.context: Context | None = None
+
+    async def start(self) -> None:
+        """Listens, then goes to work in tasks of its own.
+
+        Raises:
+            SettingsError: it cannot listen, or the credentials cannot be used.
+        """
+        await self._server.start(self._settings.http.host, self._settings.http.port)
+        self.url = self._server.url
+        self._clients = Clients(self._settings, self._clock, self._rng, self._metrics)
+        self._log.info(
+            "daemon.started",
+            url=self.url,
+            credentials=self._clients.tokens.describe(),
+            endpoints=msgspec.structs.asdict(self._settings.endpoints),
+        )
+        self._spawn("daemon.work", self._work(self._clients))
+        self._spawn("daemon.lag", self._watch_lag())
+
+    async def wait(self) -> None:
+        """Waits until a task of the daemon ends, which only a defect makes it do.
+
+        Raises:
+            BaseException: what that task raised.
+        """
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def stop(self) -> None:
+        """Stops in order: ticks, running jobs (until the deadline), clients, the HTTP endpoint."""
+        self._log.info("daemon.stopping", deadline=self._settings.shutdown_seconds)
+        if self._scheduler is not None:
+            self._scheduler.stop_ticks()
+            late = await self._scheduler.drain(self._settings.shutdown_seconds)
+            if late:
+                self._log.warning("daemon.jobs_cancelled", jobs=list(late))
+            await self._scheduler.cancel()
+        await self._close()
+
+    async def abort(self) -> None:
+        """Stops without waiting for running jobs."""
+        if self._scheduler is not None:
+            await self._scheduler.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        if self._clients is not None:
+            await self._clients.close()
+        await self._server.close()
+        self._log.info("daemon.stopped")
+
+    def _spawn(self, name: str, work: Any) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _work(self, clients: Clients) -> None:
+        project = await self._insist("project.unknown", clients.project)
+        store = Store(clients.datastore(project))
+        fleet = Fleet(store)
+        await self._insist("store.unreachable", fleet.load)
+        self._log.info(
+            "store.loaded",
+            project=project,
+            templates=len(fleet.templates),
+            managers=len(fleet.managers),
+            instances=len(fleet.instances),
+        )
+        budget = CallBudget(
+            self._clock, dict.fromkeys(QuotaGroup, self._settings.compute.calls_per_minute)
+        )
+        compute = clients.compute(budget)
+        remotes = Remotes(
+            session=clients.session,
+            tokens=clients.identity,
+            settings=self._settings,
+            fleet=fleet,
+        )
+        context = Context(
+            project=project,
+            settings=self._settings,
+            clock=self._clock,
+            rng=self._rng,
+            new_id=self._new_id,
+            fleet=fleet,
+            world=World(),
+            conditions=Conditions(self._clock, self._rng),
+            compute=compute,
+            sizes=ComputeSizes(compute),
+            broker=remotes.broker,
+            source=remotes.source,
+            log=self._log,
+        )
+        self._metrics.read_machines(lambda: fleet_view.machines(context).items())
+        scheduler = Scheduler(
+            self._jobs,
+            context,
+            clock=self._clock,
+            observer=self._metrics,
+            log=self._log,
+            overrides=self._settings.jobs,
+        )
+        self.context = context
+        self._scheduler = scheduler
+        scheduler.start()
+        self._spawn("daemon.resync", self._resync(fleet))
+        await scheduler.wait()
+
+    def _new_id(self) -> str:
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+
+    async def _insist(self, event: str, act: Callable[[], Awaitable[Any]]) -> Any:
+        """Tries again until it succeeds: what is needed to start may come up later than we do."""
+        while True:
+            try:
+                found = await act()
+            except BackendError as error:
+                self._store_error = str(error)
+                self._log.error(event, error=str(error), retry_in=LOAD_RETRY_SECONDS)
+                await asyncio.sleep(LOAD_RETRY_SECONDS)
+            else:
+                self._store_error = ""
+                return found
+
+    async def _resync(self, fleet: Fleet) -> None:
+        """Reads all entities again, seldom: what others wrote is seen in the end."""
+        while True:
+            await asyncio.sleep(self._settings.store.resync_seconds)
+            try:
+                await fleet.load()
+            except BackendError as error:
+                self._log.warning("store.resync_failed", error=str(error))
+
+    async def _watch_lag(self) -> None:
+        while True:
+            before = self._clock.monotonic()
+            await asyncio.sleep(LAG_INTERVAL_SECONDS)
+            self._lag = max(0.0, self._clock.monotonic() - before - LAG_INTERVAL_SECONDS)
+            self._metrics.loop_lag(self._lag)
+
+    def _liveness(self) -> list[health.Check]:
+        now = self._clock.monotonic()
+        stuck = self._scheduler.stuck(now) if self._scheduler else ()
+        return health.liveness(stuck, self._lag)
+
+    def _readiness(self) -> list[health.Check]:
+        return health.readiness(
+            store_loaded=self.context is not None,
+            store_error=self._store_error,
+            jobs=self._scheduler.status() if self._scheduler else (),
+            now=self._clock.now(),
+        )
+
+    def _fleet_document(self) -> Any:
+        return fleet_view.fleet(self.context) if self.context is not None else None
+
+    def _jobs_document(self) -> Any:
+        return {"jobs": self._scheduler.status()} if self._scheduler is not None else None

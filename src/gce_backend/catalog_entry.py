@@ -1,0 +1,97 @@
+"""What we tell the Machine Provider about a machine: its dimensions and policies. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from gce_backend.config import TemplateConfig
+from gce_backend.config_values import disk_kind
+from gce_backend.machine_provider import Attribute, Dimension, Policies
+
+BACKEND = "GCE"
+KEY_ATTRIBUTE = "key"
+"""The attribute that names the instance's entity."""
+ID_ATTRIBUTE = "gce_id"
+"""The attribute that names the VM itself: a late message about another one of its name is no use."""
+_CUSTOM = re.compile(
+    r"(?:(?P<family>[a-z][a-z0-9]*)-)?custom-(?P<cpus>[0-9]+)-(?P<memory_mb>[0-9]+)(?P<extended>-ext)?"
+)
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A machine's size.
+
+    Attributes:
+        num_cpus: virtual CPUs.
+        memory_gb: memory in GiB.
+    """
+
+    num_cpus: int
+    memory_gb: float
+
+
+def custom_shape(machine_type: str) -> Shape | None:
+    """The size of a custom machine type, from its name; None for a predefined type.
+
+    `custom-8-16384` and `n2-custom-16-131072-ext` name CPUs and MiB. A shared-core custom type
+    (`e2-custom-micro-2048`) is not arithmetic and is read from Compute like a predefined one.
+    """
+    match = _CUSTOM.fullmatch(machine_type)
+    if match is None:
+        return None
+    return Shape(int(match["cpus"]), int(match["memory_mb"]) / 1024)
+
+
+def dimensions(
+    template: TemplateConfig, hostname: str, shape: Shape, disk_gb: int
+) -> dict[str, Dimension]:
+    """A machine's dimensions in the catalog.
+
+    Args:
+        template: its revision's fields.
+        hostname: the VM's name.
+        shape: its size.
+        disk_gb: the boot disk's size in GB.
+    """
+    found: dict[str, Dimension] = dict(template.dimensions)
+    if template.snapshot_name:
+        found["snapshot"] = template.snapshot_name
+    if template.snapshot_labels:
+        found["snapshot_labels"] = [f"{key}:{value}" for key, value in template.snapshot_labels]
+    found.update(
+        backend=BACKEND,
+        hostname=hostname,
+        disk_gb=disk_gb,
+        num_cpus=shape.num_cpus,
+        memory_gb=shape.memory_gb,
+        project=template.project,
+        disk_type=disk_kind(template.disk_type),
+    )
+    return found
+
+
+def policies(
+    template: TemplateConfig, token: str, gce_id: int, project: str, topic: str
+) -> Policies:
+    """What the Machine Provider is to do with a machine.
+
+    Args:
+        template: its revision's fields.
+        token: the instance's token, which comes back with every message about it.
+        gce_id: the VM's numeric id, which does likewise.
+        project: the project of the topic.
+        topic: where the Machine Provider publishes to us.
+    """
+    accounts = template.service_accounts
+    return Policies(
+        backend_project=project,
+        backend_topic=topic,
+        backend_attributes=(
+            Attribute(KEY_ATTRIBUTE, token),
+            Attribute(ID_ATTRIBUTE, str(gce_id)),
+        ),
+        machine_service_account=accounts[0].name if accounts else "",
+        on_reclamation="DELETE",
+    )

@@ -1,0 +1,136 @@
+"""Text-format protobuf, read together with the line on which each field stands.
+
+The protobuf library gives line numbers for syntax errors only. What is wrong with a well-formed
+file is found later, so a small scanner goes over the same text and notes where every field begins.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from typing import Final, TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+M = TypeVar("M", bound=Message)
+
+Path = tuple[str | int, ...]
+"""Where a value is: field names and, after each, the index, e.g. `("templates", 2, "tags", 0)`."""
+
+_TOKEN = re.compile(
+    r"""
+    \#[^\n]*                        # a comment
+    | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*'
+    | [{}<>\[\]:,;]
+    | [^\s{}<>\[\]:,;\#"']+         # a name, a number, a word
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_CLOSING: Final = {"{": "}", "<": ">"}
+_END: Final = ("", 0)
+
+
+class TextSyntaxError(ValueError):
+    """The text is not of the message's language.
+
+    Attributes:
+        line: counted from 1; None when unknown.
+        reason: what the parser found.
+    """
+
+    def __init__(self, line: int | None, reason: str) -> None:
+        self.line = line
+        self.reason = reason
+        super().__init__(reason)
+
+
+class Lines:
+    """The lines on which the fields of one well-formed text begin."""
+
+    def __init__(self, text: str) -> None:
+        breaks = [match.start() for match in re.finditer("\n", text)]
+        self._tokens = [
+            (match[0], bisect_right(breaks, match.start()) + 1)
+            for match in _TOKEN.finditer(text)
+            if not match[0].startswith("#")
+        ]
+        self._tokens.reverse()  # so that taking the next one is pop()
+        self._lines: dict[Path, int] = {}
+        self._message((), closing="")
+
+    def find(self, path: Path) -> int | None:
+        """The line of the value, or of the innermost message around it when it is absent."""
+        while path:
+            if path in self._lines:
+                return self._lines[path]
+            path = path[:-1]
+        return None
+
+    def _peek(self) -> tuple[str, int]:
+        return self._tokens[-1] if self._tokens else _END
+
+    def _next(self) -> tuple[str, int]:
+        return self._tokens.pop() if self._tokens else _END
+
+    def _message(self, path: Path, closing: str) -> None:
+        seen: Counter[str] = Counter()
+        while (token := self._next()) != _END and token[0] != closing:
+            name, line = token
+            if name in {",", ";"}:
+                continue
+            if self._peek()[0] == ":":
+                self._next()
+            if self._peek()[0] == "[":
+                self._list(path, name, seen)
+            else:
+                self._value(path, name, seen, line)
+
+    def _list(self, path: Path, name: str, seen: Counter[str]) -> None:
+        self._next()
+        while (token := self._peek()) != _END and token[0] != "]":
+            if token[0] == ",":
+                self._next()
+            else:
+                self._value(path, name, seen, token[1])
+        self._next()
+
+    def _value(self, path: Path, name: str, seen: Counter[str], line: int) -> None:
+        here = (*path, name, seen[name])
+        seen[name] += 1
+        self._lines[here] = line
+        self._lines.setdefault((*path, name), line)
+        word, _ = self._next()
+        if word in _CLOSING:
+            self._message(here, _CLOSING[word])
+        elif word.startswith(('"', "'")):
+            while self._peek()[0].startswith(('"', "'")):  # adjacent strings are one
+                self._next()
+        elif word == "-":  # a sign may stand apart from its number
+            self._next()
+
+
+def read(text: str, kind: type[M]) -> tuple[M, Lines]:
+    """Parses a text-format message.
+
+    Args:
+        text: the file's text.
+        kind: the message's type.
+
+    Returns:
+        The message, and where its fields are.
+
+    Raises:
+        TextSyntaxError: the text is not such a message.
+    """
+    try:
+        message = text_format.Parse(text, kind())
+    except text_format.ParseError as error:
+        reason = str(error)
+        line = error.GetLine()
+        column = error.GetColumn()
+        if line is not None:
+            reason = reason.removeprefix(f"{line}:{column} : ")
+        raise TextSyntaxError(line, reason) from None
+    return message, Lines(text)

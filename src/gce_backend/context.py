@@ -1,0 +1,89 @@
+"""What a job is given: the picture, the clients, the clock; nothing that it could make itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from gce_backend.catalog_entry import Shape
+from gce_backend.clock import Clock
+from gce_backend.conditions import Conditions
+from gce_backend.config import TemplateConfig
+from gce_backend.config_source import ConfigBundle
+from gce_backend.fleet import Fleet
+from gce_backend.gce_client import ComputeClient
+from gce_backend.machine_provider import MachineProvider
+from gce_backend.settings import Settings
+from gce_backend.world import World
+
+
+class ConfigSource(Protocol):
+    """Where configuration comes from."""
+
+    async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
+        """The present configuration, all of it from one revision; None when it is `known_revision`.
+
+        Raises:
+            RemoteError: it could not be read.
+            SettingsError: it is not said where to read it.
+        """
+        ...
+
+
+class Sizes(Protocol):
+    """The sizes of machines and disks, as Compute knows them."""
+
+    async def shape(self, template: TemplateConfig, zone: str) -> Shape:
+        """A machine's CPUs and memory, from its machine type.
+
+        Raises:
+            RemoteError: Compute could not be asked.
+        """
+        ...
+
+    async def disk_gb(self, template: TemplateConfig) -> int:
+        """The boot disk's size in GB: configured, or the image's or snapshot's own.
+
+        Raises:
+            RemoteError: Compute could not be asked.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Everything that a job may use.
+
+    Attributes:
+        project: the project of Datastore and Pub/Sub.
+        settings: the process settings.
+        clock: the time.
+        rng: randomness.
+        new_id: makes a request id, a UUID.
+        fleet: the picture of all entities.
+        world: what was last seen at Compute.
+        conditions: what cannot go on, and why.
+        compute: the Compute Engine client.
+        sizes: machines' and disks' sizes.
+        broker: the Machine Provider, at the address that its entity names.
+        source: where configuration comes from, at the address that its entity names.
+        log: for what an operator wants to find later.
+    """
+
+    project: str
+    settings: Settings
+    clock: Clock
+    rng: random.Random
+    new_id: Callable[[], str]
+    fleet: Fleet
+    world: World
+    conditions: Conditions
+    compute: ComputeClient
+    sizes: Sizes
+    broker: Callable[[], MachineProvider]
+    source: Callable[[], ConfigSource]
+    log: structlog.stdlib.BoundLogger

@@ -1,0 +1,317 @@
+"""The in-memory picture of all entities, and the only way to change them.
+
+The picture is loaded once and kept current by the daemon's own writes, so that a quiet minute reads
+nothing. A change is a function from an entity to its new value: it is computed from the picture,
+written with the version that it was computed from, and computed again from a fresh read when
+somebody else was faster or the outcome of the write is unknown. Such a function must therefore be
+idempotent: applied to its own result it changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from gce_backend.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    BackendError,
+    NotFoundError,
+    TransientError,
+)
+from gce_backend.models import (
+    CONFIG_SETTINGS_KEY,
+    CONFIGURATION_KEY,
+    CONTROL_KEY,
+    MACHINE_PROVIDER_KEY,
+    ConfigSettings,
+    Configuration,
+    Control,
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    Key,
+    MachineProviderConfiguration,
+    SetAsideMessage,
+)
+from gce_backend.store import KINDS, Decision, Store, Stored, Write
+
+WRITE_ATTEMPTS = 6
+BATCH = 500
+
+E = TypeVar("E", bound=Entity)
+
+
+class Change(NamedTuple, Generic[E]):
+    """A change to one entity.
+
+    Attributes:
+        key: which one.
+        apply: from the present value (None: absent) to the new one (None: delete). Idempotent; it
+            returns its argument when nothing is to change, also when its reason no longer holds.
+    """
+
+    key: Key
+    apply: Callable[[E | None], E | None]
+
+
+class ContentionError(BackendError):
+    """An entity changed under every attempt to write it; the next run tries again."""
+
+
+def when_present(apply: Callable[[E], E | None]) -> Callable[[E | None], E | None]:
+    """A change that leaves an absent entity absent."""
+
+    def applied(entity: E | None) -> E | None:
+        return None if entity is None else apply(entity)
+
+    return applied
+
+
+class Fleet:
+    """The picture.
+
+    Args:
+        store: where the entities live.
+
+    Attributes:
+        templates: by key, like the others.
+        revisions: by key.
+        managers: by key.
+        instances: by key.
+        set_aside: messages that could not be understood, by key.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._versions: dict[Key, int] = {}
+        self._pictures: dict[str, dict[Key, Any]] = {kind.KIND: {} for kind in KINDS}
+        self._children: defaultdict[Key, dict[Key, None]] = defaultdict(dict)
+        self._writing = asyncio.Lock()
+        self.templates: Mapping[Key, InstanceTemplate] = self._pictures[InstanceTemplate.KIND]
+        self.revisions: Mapping[Key, InstanceTemplateRevision] = self._pictures[
+            InstanceTemplateRevision.KIND
+        ]
+        self.managers: Mapping[Key, InstanceGroupManager] = self._pictures[
+            InstanceGroupManager.KIND
+        ]
+        self.instances: Mapping[Key, Instance] = self._pictures[Instance.KIND]
+        self.set_aside: Mapping[Key, SetAsideMessage] = self._pictures[SetAsideMessage.KIND]
+
+    @property
+    def control(self) -> Control:
+        """What an operator told the daemon."""
+        found = self._pictures[Control.KIND].get(CONTROL_KEY)
+        return cast("Control", found) if found is not None else Control()
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force; empty before the first import."""
+        found = self._pictures[Configuration.KIND].get(CONFIGURATION_KEY)
+        return cast("Configuration", found) if found is not None else Configuration()
+
+    @property
+    def config_settings(self) -> ConfigSettings:
+        """Where configuration is served; empty when the operator has not said."""
+        found = self._pictures[ConfigSettings.KIND].get(CONFIG_SETTINGS_KEY)
+        return cast("ConfigSettings", found) if found is not None else ConfigSettings()
+
+    @property
+    def machine_provider(self) -> MachineProviderConfiguration:
+        """Where the Machine Provider is; empty when the operator has not said."""
+        found = self._pictures[MachineProviderConfiguration.KIND].get(MACHINE_PROVIDER_KEY)
+        if found is None:
+            return MachineProviderConfiguration()
+        return cast("MachineProviderConfiguration", found)
+
+    def get(self, key: Key) -> Entity | None:
+        """An entity in the picture; None when there is none."""
+        found: Entity | None = self._pictures[key.kind].get(key)
+        return found
+
+    def is_active(self, manager: Key) -> bool:
+        """Whether the configuration names this manager, and its revision is the active one."""
+        revision = manager.parent
+        template = revision.parent if revision is not None else None
+        if revision is None or template is None:
+            return False
+        found = self.revisions.get(revision)
+        root = self.templates.get(template)
+        return (
+            found is not None
+            and root is not None
+            and root.active == revision.name
+            and manager.name in found.active
+        )
+
+    def active_revisions(self) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
+        """The revisions that the configuration describes."""
+        for template, entity in tuple(self.templates.items()):
+            if entity.active is not None:
+                key = Key(InstanceTemplateRevision.KIND, entity.active, template)
+                if key in self.revisions:
+                    yield key, self.revisions[key]
+
+    def active_managers(self) -> Iterator[tuple[Key, InstanceGroupManager]]:
+        """The managers that the configuration describes."""
+        for revision, entity in self.active_revisions():
+            for zone in entity.active:
+                key = Key(InstanceGroupManager.KIND, zone, revision)
+                if key in self.managers:
+                    yield key, self.managers[key]
+
+    def siblings(self, manager: Key) -> Iterator[tuple[Key, InstanceGroupManager]]:
+        """The other revisions' managers of the same template and zone."""
+        template = manager.parent.parent if manager.parent is not None else None
+        if template is None:
+            return
+        for revision, _ in self.revisions_of(template):
+            key = Key(InstanceGroupManager.KIND, manager.name, revision)
+            if key != manager and key in self.managers:
+                yield key, self.managers[key]
+
+    def revision_of(self, manager: Key) -> InstanceTemplateRevision:
+        """The revision that a manager is of.
+
+        Raises:
+            KeyError: the picture does not hold it.
+        """
+        if manager.parent is None:
+            raise KeyError(manager)
+        return self.revisions[manager.parent]
+
+    def instances_of(self, manager: Key) -> Iterator[tuple[Key, Instance]]:
+        """A group's instances, tombstones included."""
+        for key in tuple(self._children.get(manager, ())):
+            yield key, self.instances[key]
+
+    def revisions_of(self, template: Key) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
+        """A template's revisions."""
+        for key in tuple(self._children.get(template, ())):
+            yield key, self.revisions[key]
+
+    def managers_of(self, revision: Key) -> Iterator[tuple[Key, InstanceGroupManager]]:
+        """A revision's groups."""
+        for key in tuple(self._children.get(revision, ())):
+            yield key, self.managers[key]
+
+    async def load(self) -> None:
+        """Reads every entity; what has vanished from the store vanishes from the picture.
+
+        Raises:
+            RemoteError: Datastore could not be read; the picture is as it was.
+            CorruptEntityError: an entity cannot be understood.
+        """
+        async with self._writing:
+            for kind in KINDS:
+                found: dict[Key, Stored] = {}
+                async for page in self._store.read_kind(kind.KIND):
+                    found.update(page)
+                for key in [key for key in self._pictures[kind.KIND] if key not in found]:
+                    self._see(key, None)
+                for key, stored in found.items():
+                    self._see(key, stored)
+
+    async def refresh(self, keys: Iterable[Key]) -> None:
+        """Reads these entities again: whatever destroys is decided on such a fresh look.
+
+        Raises:
+            RemoteError: Datastore could not be read; the picture is as it was.
+        """
+        async with self._writing:
+            await self._refresh(keys)
+
+    async def change(self, changes: Sequence[Change[Any]]) -> int:
+        """Applies changes, many to a commit, each guarded by its entity's version.
+
+        Returns:
+            How many entities were written.
+
+        Raises:
+            RemoteError: Datastore could not be reached.
+            ContentionError: an entity changed under every attempt.
+        """
+        written = 0
+        async with self._writing:
+            for start in range(0, len(changes), BATCH):
+                written += await self._change(changes[start : start + BATCH])
+        return written
+
+    async def transact(self, keys: Sequence[Key], decide: Decision) -> int:
+        """Changes that must agree across entities, in one transaction.
+
+        Args:
+            keys: all that the decision depends on or changes.
+            decide: from those that exist to the new value of each one that changes.
+
+        Returns:
+            How many entities were written.
+
+        Raises:
+            RemoteError: Datastore could not be reached, or aborted again and again.
+        """
+        async with self._writing:
+            try:
+                written = await self._store.transact(keys, decide)
+            except BackendError:
+                await self._refresh(keys)  # the outcome may be unknown
+                raise
+            for key, stored in written.items():
+                self._see(key, stored)
+        return len(written)
+
+    async def _change(self, changes: Sequence[Change[Any]]) -> int:
+        written = 0
+        for _ in range(WRITE_ATTEMPTS):
+            writes = self._writes(changes)
+            if not writes:
+                return written
+            try:
+                versions = await self._store.write(writes)
+            except (AbortedError, AlreadyExistsError, NotFoundError, TransientError):
+                await self._refresh(write.key for write in writes)
+                continue
+            for write, version in zip(writes, versions, strict=True):
+                self._see(write.key, Stored(write.entity, version) if write.entity else None)
+            written += len(writes)
+        if self._writes(changes):
+            keys = ", ".join(str(write.key) for write in self._writes(changes)[:5])
+            raise ContentionError(f"could not write in {WRITE_ATTEMPTS} attempts: {keys}")
+        return written
+
+    def _writes(self, changes: Sequence[Change[Any]]) -> list[Write]:
+        """What remains to be written; several changes to one entity become one write."""
+        news: dict[Key, Any] = {}
+        for key, apply in changes:
+            now = news[key] if key in news else self._pictures[key.kind].get(key)
+            news[key] = apply(now)
+        return [
+            Write(key, new, self._versions.get(key))
+            for key, new in news.items()
+            if new != self._pictures[key.kind].get(key)
+        ]
+
+    async def _refresh(self, keys: Iterable[Key]) -> None:
+        wanted = list(keys)
+        found = await self._store.read(wanted)
+        for key in wanted:
+            self._see(key, found.get(key))
+
+    def _see(self, key: Key, stored: Stored | None) -> None:
+        picture = self._pictures[key.kind]
+        if stored is None:
+            picture.pop(key, None)
+            self._versions.pop(key, None)
+            if key.parent is not None:
+                self._children[key.parent].pop(key, None)
+                if not self._children[key.parent]:
+                    del self._children[key.parent]
+            return
+        picture[key] = stored.entity
+        self._versions[key] = stored.version
+        if key.parent is not None:
+            self._children[key.parent][key] = None

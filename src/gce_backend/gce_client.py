@@ -1,0 +1,494 @@
+"""Compute Engine over REST, without policy: a method per call, typed results, the project's errors.
+
+Every call waits for its turn in the project's call budget, carries a token that it renews once on
+a 401, has deadlines and a limit on the answer's size, follows no redirect, and is repeated on
+transient failures within the retry budget; a mutation keeps its requestId then, so that nothing is
+doubled.
+"""
+
+# ruff: noqa: A002  (`filter` is Compute's word)
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from random import Random
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from gce_backend.auth import TokenSource
+from gce_backend.clock import Clock
+from gce_backend.errors import (
+    InvalidRequestError,
+    MalformedResponseError,
+    RateLimitedError,
+    TransientError,
+    UnauthenticatedError,
+)
+from gce_backend.gce_types import (
+    Group,
+    GroupError,
+    GroupErrorPage,
+    GroupPage,
+    Image,
+    Instance,
+    InstancePage,
+    InstanceTemplate,
+    Listing,
+    MachineType,
+    ManagedInstance,
+    ManagedInstancePage,
+    Operation,
+    Page,
+    Snapshot,
+    TemplatePage,
+    Zone,
+    gather_pages,
+)
+from gce_backend.limits import CallBudget, CallObserver, QuotaGroup, Timeouts, read_bounded
+from gce_backend.links import AGGREGATED, GLOBAL, ResourceLink, resource_path
+from gce_backend.retry import CONCURRENT_OPERATIONS, Backoff, Retrier, RetryBudget, error_from
+
+__all__ = ["ComputeClient", "Timeouts"]
+
+T = TypeVar("T")
+R = TypeVar("R", InstanceTemplate, Group, Instance, MachineType, Image, Snapshot, Zone)
+
+MAX_RESPONSE_BYTES = 64 * 2**20
+MAX_NAMES_PER_DELETION: Final = 1000
+_HELD_SECONDS = 120.0  # how long `wait` may hold a call before it answers
+
+
+class _Request(NamedTuple):
+    """One call, the same at every repetition."""
+
+    method: str
+    verb: str
+    group: QuotaGroup
+    project: str
+    url: URL
+    body: bytes | None
+    held: float  # seconds that the server may hold it on purpose
+
+
+class _RawAnswer(NamedTuple):
+    """What came back, whatever it is."""
+
+    status: int
+    retry_after: str | None
+    content_type: str
+    body: bytes
+
+
+class ComputeClient:
+    """Compute's methods that this project uses.
+
+    All of them raise the errors of `gce_backend.errors`. A name, zone or project that has not its
+    syntax, and a requestId that is no UUID, raise InvalidRequestError before anything is sent.
+    A mutation's Operation is accepted, not done.
+
+    Args:
+        session: the aiohttp session; stays the caller's. Each held `wait` uses one connection.
+        tokens: bearer tokens for `root`, to which alone they are sent.
+        root: e.g. `https://compute.googleapis.com/compute/v1/`.
+        budget: calls per minute.
+        clock: its wall clock tells when Google's next minute begins.
+        random: jitter of the back-off.
+        observer: is told of every request sent.
+        timeouts: deadlines.
+        backoff: pace of repetitions.
+        retry_budget: their share of all calls.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        tokens: TokenSource,
+        root: str,
+        budget: CallBudget,
+        clock: Clock,
+        random: Random,
+        observer: CallObserver | None = None,
+        timeouts: Timeouts | None = None,
+        backoff: Backoff | None = None,
+        retry_budget: RetryBudget | None = None,
+    ) -> None:
+        self._session = session
+        self._tokens = tokens
+        self._root = root.rstrip("/") + "/"
+        self._budget = budget
+        self._clock = clock
+        self._observer = observer
+        self._timeouts = timeouts or Timeouts()
+        self._decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+        self._retrier = Retrier(backoff or Backoff(), retry_budget or RetryBudget(), random)
+
+    async def insert_instance_template(
+        self, project: str, body: Mapping[str, Any], *, request_id: str
+    ) -> Operation:
+        """Starts to create a template."""
+        path = _path(project, GLOBAL, "instanceTemplates")
+        return await self._mutate("instanceTemplates.insert", "POST", path, request_id, body)
+
+    async def get_instance_template(self, project: str, name: str) -> InstanceTemplate:
+        """One template."""
+        path = _path(project, GLOBAL, "instanceTemplates", name)
+        return await self._get("instanceTemplates.get", path, InstanceTemplate)
+
+    async def list_instance_templates(
+        self, project: str, filter: str | None = None
+    ) -> Listing[InstanceTemplate]:
+        """The project's templates."""
+        path = _path(project, GLOBAL, "instanceTemplates")
+        return await self._list("instanceTemplates.list", path, TemplatePage, condition=filter)
+
+    async def delete_instance_template(
+        self, project: str, name: str, *, request_id: str
+    ) -> Operation:
+        """Starts to delete a template."""
+        path = _path(project, GLOBAL, "instanceTemplates", name)
+        return await self._mutate("instanceTemplates.delete", "DELETE", path, request_id)
+
+    async def insert_group(
+        self, project: str, zone: str, body: Mapping[str, Any], *, request_id: str
+    ) -> Operation:
+        """Starts to create a group."""
+        path = _group_path(project, zone)
+        return await self._mutate("instanceGroupManagers.insert", "POST", path, request_id, body)
+
+    async def get_group(self, project: str, zone: str, name: str) -> Group:
+        """One group."""
+        path = _group_path(project, zone, name)
+        return await self._get("instanceGroupManagers.get", path, Group)
+
+    async def list_groups(self, project: str, filter: str | None = None) -> Listing[Group]:
+        """The project's groups, of all zones and regions."""
+        path = _path(project, AGGREGATED, "instanceGroupManagers")
+        method = "instanceGroupManagers.aggregatedList"
+        return await self._list(method, path, GroupPage, condition=filter)
+
+    async def list_managed_instances(
+        self, project: str, zone: str, group: str
+    ) -> Listing[ManagedInstance]:
+        """A group's members; in pages only when the group was created PAGINATED."""
+        path = _group_path(project, zone, group) + "/listManagedInstances"
+        method = "instanceGroupManagers.listManagedInstances"
+        return await self._list(method, path, ManagedInstancePage, verb="POST")
+
+    async def list_group_errors(self, project: str, zone: str, group: str) -> Listing[GroupError]:
+        """What went wrong lately with a group's members."""
+        path = _group_path(project, zone, group) + "/listErrors"
+        return await self._list("instanceGroupManagers.listErrors", path, GroupErrorPage)
+
+    async def resize_group(
+        self, project: str, zone: str, name: str, size: int, *, request_id: str
+    ) -> Operation:
+        """Sets a group's target size. Below the present one, Compute deletes arbitrary members."""
+        path = _group_path(project, zone, name) + "/resize"
+        method = "instanceGroupManagers.resize"
+        return await self._mutate(method, "POST", path, request_id, size=str(size))
+
+    async def delete_instances(
+        self,
+        project: str,
+        zone: str,
+        group: str,
+        names: Sequence[str],
+        *,
+        request_id: str,
+        skip_invalid: bool,
+    ) -> Operation:
+        """Starts to delete at most 1,000 members. DONE means scheduled, not gone.
+
+        With `skip_invalid`, names that are not members are ignored; else they fail the whole call.
+        """
+        method = "instanceGroupManagers.deleteInstances"
+        if not 0 < len(names) <= MAX_NAMES_PER_DELETION:
+            raise InvalidRequestError(f"compute.{method}", f"{len(names)} instances, not 1 to 1000")
+        links = [_path(project, f"zones/{zone}", "instances", name) for name in names]
+        body = {"instances": links, "skipInstancesOnValidationError": skip_invalid}
+        path = _group_path(project, zone, group) + "/deleteInstances"
+        return await self._mutate(method, "POST", path, request_id, body)
+
+    async def delete_group(
+        self, project: str, zone: str, name: str, *, request_id: str
+    ) -> Operation:
+        """Starts to delete a group and every VM in it."""
+        path = _group_path(project, zone, name)
+        return await self._mutate("instanceGroupManagers.delete", "DELETE", path, request_id)
+
+    async def get_instance(self, project: str, zone: str, name: str) -> Instance:
+        """One VM."""
+        path = _path(project, f"zones/{zone}", "instances", name)
+        return await self._get("instances.get", path, Instance)
+
+    async def list_instances(self, project: str, filter: str | None = None) -> Listing[Instance]:
+        """The project's VMs, of all zones."""
+        path = _path(project, AGGREGATED, "instances")
+        return await self._list("instances.aggregatedList", path, InstancePage, condition=filter)
+
+    async def set_instance_metadata(
+        self,
+        project: str,
+        zone: str,
+        name: str,
+        fingerprint: str,
+        items: Mapping[str, str],
+        *,
+        request_id: str,
+    ) -> Operation:
+        """Starts to replace all of a VM's metadata, as it was at `fingerprint`."""
+        pairs = [{"key": key, "value": value} for key, value in items.items()]
+        body = {"fingerprint": fingerprint, "items": pairs}
+        path = _path(project, f"zones/{zone}", "instances", name) + "/setMetadata"
+        return await self._mutate("instances.setMetadata", "POST", path, request_id, body)
+
+    async def get_operation(self, link: ResourceLink) -> Operation:
+        """An operation as it is now."""
+        return await self._operation(link, wait=False)
+
+    async def wait_operation(self, link: ResourceLink) -> Operation:
+        """An operation when it is DONE, or after at most two minutes, or sooner."""
+        return await self._operation(link, wait=True)
+
+    async def await_operation(
+        self,
+        operation: Operation | ResourceLink,
+        *,
+        timeout: float,  # noqa: ASYNC109  (its end is an answer, not an error)
+        floor: float = 0.5,
+    ) -> Operation:
+        """Waits until an operation is DONE, or for `timeout` seconds.
+
+        Args:
+            operation: what to wait for.
+            timeout: seconds; then the last look is returned, whose `done` is False.
+            floor: seconds from one wait's answer to the next call at least.
+
+        Raises:
+            OperationFailedError: it is DONE with an error.
+            NotFoundError: Compute does not know it: look at the resource instead.
+            TransientError: no look at it succeeded within the time.
+        """
+        last = operation if isinstance(operation, Operation) else None
+        link = operation if isinstance(operation, ResourceLink) else operation.link
+        failure = TransientError("compute.operations.wait", f"no answer within {timeout:g} s")
+        try:
+            async with asyncio.timeout(timeout):
+                while last is None or not last.done:
+                    pause = floor
+                    try:
+                        last = await self.wait_operation(link)
+                    except TransientError as error:
+                        failure = error
+                        pause = max(floor, error.retry_after or 0.0)
+                    if last is None or not last.done:
+                        await asyncio.sleep(pause)
+        except TimeoutError:
+            pass  # the caller sees it by `done`
+        if last is None:
+            raise failure
+        if ended := last.failure():
+            raise ended
+        return last
+
+    async def get_machine_type(self, project: str, zone: str, name: str) -> MachineType:
+        """One machine type."""
+        path = _path(project, f"zones/{zone}", "machineTypes", name)
+        return await self._get("machineTypes.get", path, MachineType)
+
+    async def get_image(self, project: str, name: str) -> Image:
+        """One image."""
+        path = _path(project, GLOBAL, "images", name)
+        return await self._get("images.get", path, Image)
+
+    async def get_snapshot(self, project: str, name: str) -> Snapshot:
+        """One disk snapshot."""
+        path = _path(project, GLOBAL, "snapshots", name)
+        return await self._get("snapshots.get", path, Snapshot)
+
+    async def get_zone(self, project: str, zone: str) -> Zone:
+        """One zone."""
+        return await self._get("zones.get", _path(project, f"zones/{zone}"), Zone)
+
+    async def _get(self, method: str, path: str, kind: type[R]) -> R:
+        query = {"fields": kind.FIELDS}
+        request = self._request(method, path, query, verb="GET", group=QuotaGroup.READ)
+        return await self._call(request, kind)
+
+    async def _mutate(
+        self,
+        method: str,
+        verb: str,
+        path: str,
+        request_id: str,
+        body: Mapping[str, Any] | None = None,
+        **query: str,
+    ) -> Operation:
+        if not _is_request_id(request_id):
+            raise InvalidRequestError(f"compute.{method}", f"not a requestId: {request_id!r}")
+        query["requestId"] = request_id
+        group = QuotaGroup.MUTATE
+        request = self._request(method, path, query, verb=verb, group=group, body=body)
+        return await self._call(request, Operation)
+
+    async def _operation(self, link: ResourceLink, *, wait: bool) -> Operation:
+        method = link.scope.partition("/")[0].removesuffix("s") + "Operations."
+        if link.collection != "operations":
+            raise InvalidRequestError(f"compute.{method}", f"not an operation: {link.path}")
+        if wait:
+            path, group = link.path + "/wait", QuotaGroup.OPERATION_WAIT
+            request = self._request(
+                method + "wait", path, {}, verb="POST", group=group, held=_HELD_SECONDS
+            )
+        else:
+            group = QuotaGroup.OPERATION_GET
+            request = self._request(method + "get", link.path, {}, verb="GET", group=group)
+        return await self._call(request, Operation)
+
+    async def _list(
+        self,
+        method: str,
+        path: str,
+        kind: type[Page[T]],
+        *,
+        condition: str | None = None,
+        verb: str = "GET",
+    ) -> Listing[T]:
+        # The one list that is asked for by POST is counted with the mutations.
+        group = QuotaGroup.READ if verb == "GET" else QuotaGroup.MUTATE
+        query = {"maxResults": "500", "fields": kind.FIELDS}
+        if condition is not None:
+            query["filter"] = condition
+
+        async def fetch(page_token: str) -> Page[T]:
+            more = {"pageToken": page_token} if page_token else {}
+            request = self._request(method, path, query | more, verb=verb, group=group)
+            return await self._call(request, kind)
+
+        return await gather_pages(fetch)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        verb: str,
+        group: QuotaGroup,
+        body: Mapping[str, Any] | None = None,
+        held: float = 0.0,
+    ) -> _Request:
+        url = URL(self._root + path + ("?" + urlencode(query) if query else ""), encoded=True)
+        data = None if body is None else msgspec.json.encode(body)
+        return _Request(f"compute.{method}", verb, group, path.split("/", 2)[1], url, data, held)
+
+    async def _call(self, request: _Request, kind: type[T]) -> T:
+        seconds = self._timeouts.total + request.held
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._retrier.run(partial(self._attempt, request, kind))
+        except TimeoutError:
+            pass  # raised below, where no other exception is its context
+        raise TransientError(request.method, f"no success within {seconds:g} s")
+
+    async def _attempt(self, request: _Request, kind: type[T]) -> T:
+        try:
+            return await self._exchange(request, kind)
+        except UnauthenticatedError as error:
+            if error.status != 401:
+                raise
+        return await self._exchange(request, kind)
+
+    async def _exchange(self, request: _Request, kind: type[T]) -> T:
+        method = request.method
+        await self._budget.acquire(request.project, request.group)
+        token = await self._tokens.get()
+        answer = await self._send(request, token)
+        if answer.status == 401:
+            self._tokens.invalidate(token)
+        if not 200 <= answer.status < 300:
+            now = self._clock.now()
+            error = error_from(method, answer.status, answer.retry_after, answer.body, now)
+            if isinstance(error, RateLimitedError) and error.reason != CONCURRENT_OPERATIONS:
+                until = self._clock.monotonic() + (error.retry_after or 0.0)
+                self._budget.pause(request.project, request.group, until)
+            raise error
+        decoder = self._decoders.get(kind)
+        if decoder is None:
+            decoder = self._decoders[kind] = msgspec.json.Decoder(kind, strict=False)
+        problem = f"the answer is {answer.content_type or 'of no type'}, not JSON"
+        if answer.content_type == "application/json":
+            try:
+                result: T = decoder.decode(answer.body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                problem = f"the answer cannot be understood: {error}"
+            else:
+                return result
+        raise MalformedResponseError(method, problem, status=answer.status)
+
+    async def _send(self, request: _Request, token: str) -> _RawAnswer:
+        """Sends once. Foreign exceptions end here: some of them show the request's headers."""
+        limits = self._timeouts
+        headers = {"Authorization": f"Bearer {token}", "User-Agent": "gce-backend (gzip)"}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        timeout = aiohttp.ClientTimeout(
+            total=limits.total + request.held,
+            sock_connect=limits.connect,
+            sock_read=limits.read + request.held,
+        )
+        status: int | None = None
+        begun = self._clock.monotonic()
+        try:
+            async with self._session.request(
+                request.verb,
+                request.url,
+                data=request.body,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                status = response.status
+                retry_after = response.headers.get("Retry-After")
+                body = await read_bounded(response, MAX_RESPONSE_BYTES)
+                if body is not None:
+                    return _RawAnswer(status, retry_after, response.content_type, body)
+                problem = f"the answer has more than {MAX_RESPONSE_BYTES} bytes"
+        except TimeoutError:
+            problem = "the server is too slow"
+        except aiohttp.ClientConnectorError as error:
+            problem = f"no connection: {error.os_error}"
+        except (aiohttp.ClientError, OSError) as error:
+            problem = f"the connection broke ({type(error).__name__})"
+        finally:
+            seconds = self._clock.monotonic() - begun
+            if self._observer is not None:
+                self._observer.call(request.method, request.group, status, seconds)
+        kind = MalformedResponseError if status is not None and status < 300 else TransientError
+        raise kind(request.method, problem, status=status)
+
+
+def _is_request_id(text: str) -> bool:
+    try:
+        return uuid.UUID(text).int != 0
+    except ValueError:
+        return False
+
+
+def _path(project: str, scope: str, collection: str | None = None, name: str | None = None) -> str:
+    try:
+        return resource_path(project, scope, collection, name)
+    except ValueError as error:
+        raise InvalidRequestError("compute", str(error)) from error
+
+
+def _group_path(project: str, zone: str, name: str | None = None) -> str:
+    return _path(project, f"zones/{zone}", "instanceGroupManagers", name)

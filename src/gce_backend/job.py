@@ -1,0 +1,70 @@
+"""The words that jobs and the scheduler share: what a job is, and what a run of it came to.
+
+A job is data: a name, when it runs at the latest, how long it may take, the coroutine function to
+run, and the names of the jobs to wake when it changed something. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+
+ContextT = TypeVar("ContextT")
+
+EVERY_MINUTE = "* * * * *"
+
+
+class Verdict(enum.StrEnum):
+    """How a run ended; the label `outcome` of the metrics and the word that the API shows."""
+
+    OK = "ok"  # it returned, and nothing failed
+    DEGRADED = "degraded"  # it returned; some things failed alone, the rest went on
+    ERROR = "error"  # it raised
+    TIMEOUT = "timeout"  # it was stopped at its deadline
+    CANCELLED = "cancelled"  # the process stopped before it was done
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of a job that came to its end has to say.
+
+    Attributes:
+        changed: how many things it changed; more than 0 wakes the jobs downstream.
+        again_after: seconds after which to run again although nothing else wakes the job; None when
+            its next tick is soon enough. An earlier tick or wake-up replaces it.
+        facts: counts for the log and the API, e.g. `{"created": 3, "waiting": 2}`.
+        problems: one text for each thing that failed alone; any makes the verdict "degraded".
+    """
+
+    changed: int = 0
+    again_after: float | None = None
+    facts: Mapping[str, int] = msgspec.field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """OK, or DEGRADED when something failed alone."""
+        return Verdict.DEGRADED if self.problems else Verdict.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[ContextT]):
+    """One job, as data.
+
+    Attributes:
+        name: its name in the spec, e.g. `fetch-instances`.
+        run: one run of it. It gets all it needs through the context, and may be cancelled at any
+            await (deadline, end of the process).
+        cron: when it runs at the latest, in UTC: five fields, or six with seconds first.
+        timeout: the deadline of one run, in seconds.
+        wakes: the names of the jobs to run at once when a run changed something.
+    """
+
+    name: str
+    run: Callable[[ContextT], Awaitable[Outcome]]
+    timeout: float
+    cron: str = EVERY_MINUTE
+    wakes: tuple[str, ...] = ()

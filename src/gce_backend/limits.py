@@ -1,0 +1,187 @@
+"""Limits of calls: how many a minute in each quota group of a project, how long, how large.
+
+Google counts in windows of a minute that begin when it likes. Staying below the limit in every
+possible 60 seconds keeps it in Google's too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from collections.abc import Mapping
+from math import floor
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+from gce_backend.clock import Clock
+from gce_backend.errors import RateLimitedError
+
+_WINDOW_SECONDS = 60
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines in seconds.
+
+    Attributes:
+        connect: until the connection stands.
+        read: between two pieces of an answer.
+        total: a whole call, with waiting for its turn and repetitions.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    total: float = 90.0
+
+
+class QuotaGroup(enum.Enum):
+    """The method groups that Compute counts apart, per project and minute."""
+
+    READ = "read"  # get, list and aggregatedList of resources
+    MUTATE = "mutate"  # mutations, and the listing of managed instances
+    OPERATION_GET = "operation_get"  # get of operations
+    OPERATION_WAIT = "operation_wait"  # wait on operations
+
+
+class CallObserver(Protocol):
+    """Told of every request that was sent."""
+
+    def call(self, method: str, group: QuotaGroup, status: int | None, seconds: float) -> None:
+        """Notes one request; `status` is None when no answer came."""
+        ...
+
+
+class _Lane:
+    """One group of one project: what was sent lately, counted by whole seconds.
+
+    A second's count is kept until its last moment is 60 s ago, so that no 60 s hold more than the
+    limit; memory is one number per second, whatever the limit.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.paused_until = float("-inf")
+        self.turn = asyncio.Lock()  # its waiters are served in order
+        self.waiting = 0
+        self._sent: deque[tuple[int, int]] = deque()  # (second, calls), oldest first
+        self._total = 0
+
+    def free(self, now: float) -> int:
+        """How many calls may be sent at `now`."""
+        while self._sent and self._sent[0][0] + 1 + _WINDOW_SECONDS <= now:
+            self._total -= self._sent.popleft()[1]
+        return 0 if now < self.paused_until else self.limit - self._total
+
+    def send(self, now: float) -> None:
+        """Counts a call sent at `now`."""
+        second = floor(now)
+        if self._sent and self._sent[-1][0] == second:
+            self._sent[-1] = (second, self._sent[-1][1] + 1)
+        else:
+            self._sent.append((second, 1))
+        self._total += 1
+
+    def wait(self, now: float, place: int) -> float:
+        """Seconds until the `place`-th call from now (counted from 1) may be sent."""
+        self.free(now)  # forgets what has left the window
+        pause = max(self.paused_until - now, 0.0)
+        missing = place - (self.limit - self._total)
+        if missing <= 0:
+            return pause
+        windows, missing = divmod(missing - 1, self.limit)
+        for second, calls in self._sent:
+            missing -= calls
+            if missing < 0:
+                leaves = second + 1 + _WINDOW_SECONDS - now
+                return max(leaves + windows * (_WINDOW_SECONDS + 1), pause)
+        return max((windows + 1.0) * (_WINDOW_SECONDS + 1), pause)
+
+
+class CallBudget:
+    """Calls per minute for each (project, quota group); callers wait their turn, first come first.
+
+    Args:
+        clock: its monotonic time is used.
+        per_minute: calls allowed in any 60 seconds, in each project.
+        max_wait: seconds that a caller waits at most.
+
+    Raises:
+        ValueError: a limit is below 1.
+    """
+
+    def __init__(
+        self, clock: Clock, per_minute: Mapping[QuotaGroup, int], *, max_wait: float = 20.0
+    ) -> None:
+        if min(per_minute.values()) < 1:
+            raise ValueError("a call budget must be at least 1 per minute")
+        self._clock = clock
+        self._per_minute = dict(per_minute)
+        self._max_wait = max_wait
+        self._lanes: dict[tuple[str, QuotaGroup], _Lane] = {}
+
+    async def acquire(self, project: str, group: QuotaGroup) -> None:
+        """Returns when one call may be sent, which is then counted as sent.
+
+        Cancelled, it counts nothing.
+
+        Raises:
+            RateLimitedError: the turn would come only after `max_wait`; `retry_after` says when.
+        """
+        lane = self._lane(project, group)
+        now = self._clock.monotonic()
+        if not lane.waiting and lane.free(now) > 0:
+            lane.send(now)
+            return
+        if (wait := lane.wait(now, lane.waiting + 1)) > self._max_wait:
+            raise self._exceeded(project, group, wait)
+        lane.waiting += 1
+        try:
+            async with asyncio.timeout(self._max_wait), lane.turn:
+                # Nothing signals that time has passed, and a pause may come meanwhile.
+                while lane.free(now := self._clock.monotonic()) <= 0:  # noqa: ASYNC110
+                    await asyncio.sleep(lane.wait(now, 1))
+                lane.send(now)
+                return
+        except TimeoutError:
+            pass  # a pause came while waiting
+        finally:
+            lane.waiting -= 1
+        raise self._exceeded(project, group, lane.wait(self._clock.monotonic(), lane.waiting + 1))
+
+    def pause(self, project: str, group: QuotaGroup, until: float) -> None:
+        """Sends nothing in this group before `until`, in the clock's monotonic seconds."""
+        lane = self._lane(project, group)
+        lane.paused_until = max(lane.paused_until, until)
+
+    def remaining(self, project: str, group: QuotaGroup) -> int:
+        """How many calls could be sent at this moment."""
+        return max(self._lane(project, group).free(self._clock.monotonic()), 0)
+
+    def _lane(self, project: str, group: QuotaGroup) -> _Lane:
+        lane = self._lanes.get((project, group))
+        if lane is None:
+            lane = self._lanes[project, group] = _Lane(self._per_minute[group])
+        return lane
+
+    @staticmethod
+    def _exceeded(project: str, group: QuotaGroup, wait: float) -> RateLimitedError:
+        return RateLimitedError(
+            f"compute.{group.value}",
+            f"the call budget of project {project} is used up for {wait:.0f} s",
+            reason="callBudget",
+            retry_after=wait,
+        )
+
+
+async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """An answer's body, decompressed; None when it has more than `limit` bytes."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,38 @@
+"""Puts an embedded cloud together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gce_backend.clock import Clock
+from gce_backend.localcloud.cloud import Cloud, CloudOptions
+from gce_backend.localcloud.compute import ComputeService
+from gce_backend.localcloud.datastore import DatastoreService
+from gce_backend.localcloud.luci_config import LuciConfigService
+from gce_backend.localcloud.machine_provider import MachineProviderService
+from gce_backend.localcloud.metadata import MetadataService
+from gce_backend.localcloud.pubsub import PubSubService
+from gce_backend.localcloud.tables import Tables
+
+
+def embedded_cloud(state: Path | None, clock: Clock, options: CloudOptions) -> Cloud:
+    """All services on one state file; `start` makes it listen.
+
+    Args:
+        state: the SQLite file; None keeps everything in memory.
+        clock: its time.
+        options: how it behaves.
+
+    Raises:
+        StateFileError: the file cannot be used; the message says how to mend it.
+    """
+    cloud = Cloud(Tables(state), clock, options)
+    cloud.add(
+        MetadataService(cloud),
+        ComputeService(cloud),
+        DatastoreService(cloud),
+        PubSubService(cloud),
+        LuciConfigService(cloud),
+        MachineProviderService(cloud),
+    )
+    return cloud

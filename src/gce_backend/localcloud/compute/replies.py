@@ -1,0 +1,77 @@
+"""Compute's error answers, and the small values that recur in its resources."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from gce_backend.localcloud.cloud import ServiceError
+
+_USAGE_REASONS = {"rateLimitExceeded", "quotaExceeded"}
+
+
+def error_body(error: ServiceError) -> dict[str, Any]:
+    """The JSON body of an error answer."""
+    domain = "usageLimits" if error.reason in _USAGE_REASONS else "global"
+    entry = {"message": error.message, "domain": domain, "reason": error.reason}
+    body: dict[str, Any] = {"code": error.status, "message": error.message, "errors": [entry]}
+    if error.details:
+        body["details"] = error.details
+    return {"error": body}
+
+
+def invalid(message: str) -> ServiceError:
+    """400 invalid: the request itself is wrong."""
+    return ServiceError(400, "invalid", message)
+
+
+def invalid_field(field: str, value: object, why: str) -> ServiceError:
+    """400 invalid for one field's value."""
+    return invalid(f"Invalid value for field '{field}': '{value}'. {why}")
+
+
+def not_found(path: str) -> ServiceError:
+    """404 notFound of the resource with this partial link."""
+    return ServiceError(404, "notFound", f"The resource '{path}' was not found")
+
+
+def already_exists(path: str) -> ServiceError:
+    """409 alreadyExists of the resource with this partial link."""
+    return ServiceError(409, "alreadyExists", f"The resource '{path}' already exists")
+
+
+def not_ready(path: str) -> ServiceError:
+    """400 resourceNotReady: the resource is being created or deleted."""
+    return ServiceError(400, "resourceNotReady", f"The resource '{path}' is not ready")
+
+
+def in_use(path: str, user: str) -> ServiceError:
+    """400 resourceInUseByAnotherResource."""
+    message = f"The resource '{path}' is already being used by '{user}'"
+    return ServiceError(400, "resourceInUseByAnotherResource", message)
+
+
+def stale_fingerprint() -> ServiceError:
+    """412 conditionNotMet."""
+    return ServiceError(412, "conditionNotMet", "Supplied fingerprint does not match current one.")
+
+
+def rfc3339(moment: float) -> str:
+    """A time in Unix seconds as Compute writes it."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+
+
+def fingerprint(content: Any) -> str:
+    """Base64 of 8 bytes that change with the content."""
+    digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).digest()
+    return b64encode(digest).decode()
+
+
+def constant_id(path: str) -> str:
+    """The numeric id of something that always existed, such as an image, or of a project."""
+    digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+    return str(int.from_bytes(digest, "big") >> 1 | 1)

@@ -1,0 +1,196 @@
+"""What the embedded Compute Engine keeps: one frozen struct per kind of row."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Phase = Literal["CREATING", "READY", "DELETING"]
+"""CREATING: its insert is in flight and nobody sees it; DELETING: its delete is in flight."""
+
+Action = Literal["CREATING", "RECREATING", "NONE", "DELETING"]
+"""A managed instance's `currentAction`."""
+
+Status = Literal["", "PROVISIONING", "STAGING", "RUNNING", "STOPPING"]
+"""A VM's `status`; "" while no VM exists."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why something asynchronous failed.
+
+    Attributes:
+        code: e.g. `ZONE_RESOURCE_POOL_EXHAUSTED`.
+        message: for people.
+        status: the HTTP status that goes with it.
+        at: when, in Unix seconds.
+    """
+
+    code: str
+    message: str
+    status: int = 503
+    at: float = 0.0
+
+
+class TemplateRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance template; `properties` is what it was made with, `created` in Unix seconds."""
+
+    project: str
+    name: str
+    id: str
+    description: str | None
+    properties: dict[str, Any]
+    created: float
+    phase: Phase
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.project}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        return f"projects/{self.project}/global/instanceTemplates/{self.name}"
+
+
+class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A managed instance group.
+
+    Attributes:
+        template: the key of its template.
+        base_name: what its VMs' names begin with.
+        target_size: how many VMs it should have.
+        paginated: whether listManagedInstances heeds paging.
+        repairs: whether a VM that vanishes is made again.
+        settings: the rest of what it was made with, echoed in answers.
+        created: Unix seconds.
+    """
+
+    project: str
+    zone: str
+    name: str
+    id: str
+    template: str
+    base_name: str
+    target_size: int
+    paginated: bool
+    repairs: bool
+    settings: dict[str, Any]
+    created: float
+    phase: Phase
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.project}/{self.zone}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        return f"projects/{self.project}/zones/{self.zone}/instanceGroupManagers/{self.name}"
+
+
+class VmRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A managed instance and, while it has a status, its VM.
+
+    Attributes:
+        group: the key of its group.
+        serial: its VM's place among everything ever made here; its addresses derive from it.
+        id: the VM's numeric id; "" before the first VM, kept when the VM vanished.
+        created: when the VM came to be, in Unix seconds.
+        due: when its next step happens; None when nothing is going on.
+        attempts: creations that failed in a row.
+        failure: the last one's reason, kept after it was overcome.
+        metadata: its items, once they differ from what template and group gave it.
+    """
+
+    project: str
+    zone: str
+    name: str
+    group: str
+    serial: int = 0
+    action: Action = "CREATING"
+    status: Status = ""
+    id: str = ""
+    created: float = 0.0
+    due: float | None = None
+    attempts: int = 0
+    failure: Failure | None = None
+    metadata: list[dict[str, str]] | None = None
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.project}/{self.zone}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        return f"projects/{self.project}/zones/{self.zone}/instances/{self.name}"
+
+
+class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A boot disk that outlived its VM."""
+
+    project: str
+    zone: str
+    name: str
+    size_gb: str
+
+
+class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation.
+
+    Attributes:
+        zone: None of a global operation.
+        method: the method that started it; says what happens when it is done.
+        kind: its `operationType`.
+        target: the partial link of what it acts on.
+        target_key: the same as a key in the store.
+        target_id: the target's numeric id; "" when it has none yet.
+        inserted: Unix seconds.
+        due: when it ends, in Unix seconds.
+        done: whether it has ended.
+        failure: the error in which it ends or has ended.
+        payload: what it needs to take effect; None when nothing.
+    """
+
+    project: str
+    zone: str | None
+    name: str
+    id: str
+    method: str
+    kind: str
+    target: str
+    target_key: str
+    target_id: str
+    inserted: float
+    due: float
+    done: bool = False
+    failure: Failure | None = None
+    payload: dict[str, Any] | None = None
+
+    @property
+    def scope(self) -> str:
+        """The key of the collection that it is listed in."""
+        return f"{self.project}/{self.zone or 'global'}"
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.scope}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        scope = f"zones/{self.zone}" if self.zone else "global"
+        return f"projects/{self.project}/{scope}/operations/{self.name}"
+
+
+class RequestRow(msgspec.Struct, frozen=True):
+    """A requestId that was used: for which request, with which operation, when (Unix seconds)."""
+
+    digest: str
+    operation: str
+    at: float

@@ -1,0 +1,129 @@
+"""The stored entities, their versions, and the sorted keys that queries walk along."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gce_backend.localcloud.datastore.keys import Index, Key, KeyPath, parse_key
+from gce_backend.localcloud.tables import Tables
+
+_AFTER_ALL: tuple[Any, ...] = ("\U0010ffff" * 2,)
+"""Sorts after every path element."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """An entity.
+
+    Attributes:
+        key: its JSON Key.
+        properties: its JSON properties.
+        version: that of the commit that last changed it.
+        created: RFC 3339 time.
+        updated: RFC 3339 time.
+    """
+
+    key: dict[str, Any]
+    properties: dict[str, Any]
+    version: int
+    created: str
+    updated: str
+
+
+class Entry(NamedTuple):
+    """One place in an order: what it is sorted by, and the entity's `Key.name`."""
+
+    position: Any
+    name: str
+
+
+class Span(NamedTuple):
+    """A part of a sorted list of entries."""
+
+    entries: list[Entry]
+    start: int
+    stop: int
+
+
+class Change(NamedTuple):
+    """A key that a commit changed."""
+
+    version: int
+    key: Key
+    name: str
+
+
+class Storage:
+    """All entities of the cloud.
+
+    Args:
+        tables: where they live.
+
+    Attributes:
+        version: that of the last commit.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._rows = tables.table("datastore.entities", Stored)
+        self._meta = tables.table("datastore.meta", int)
+        self.version: int = self._meta.get("version", 1)
+        self._indexes: defaultdict[Index, list[Entry]] = defaultdict(list)
+        self._changed: defaultdict[Index, int] = defaultdict(lambda: self.version)
+        for name, row in self._rows.items():
+            key = parse_key(row.key, row.key["partitionId"]["projectId"])
+            self._indexes[key.home].append(Entry(key.path, name))
+        for entries in self._indexes.values():
+            entries.sort()
+
+    def get(self, name: str) -> Stored | None:
+        """The entity whose key has this name, if it exists."""
+        return self._rows.get(name)
+
+    def next_version(self, now: float) -> int:
+        """The version of the next commit: as Google's, about microseconds since 1970."""
+        return max(self.version + 1, int(now * 1e6))
+
+    def apply(self, version: int, writes: Mapping[str, tuple[Key, Stored | None]]) -> list[Change]:
+        """Makes a commit's writes current; None removes."""
+        self.version = self._meta["version"] = version
+        for name, (key, row) in writes.items():
+            entries = self._indexes[key.home]
+            if row is None:
+                del self._rows[name]
+                del entries[bisect_left(entries, Entry(key.path, name))]
+            else:
+                if name not in self._rows:
+                    insort(entries, Entry(key.path, name))
+                self._rows[name] = row
+            self._changed[key.home] = version
+        return [Change(version, key, name) for name, (key, _) in writes.items()]
+
+    def changed(self, index: Index) -> int:
+        """The version of the last change within an index."""
+        return self._changed[index] if index.kind else self.version
+
+    def span(self, index: Index, ancestor: KeyPath | None) -> Span:
+        """The entries of an index in the order of keys, all or those at and under an ancestor."""
+        if index.kind:
+            entries = self._indexes[index]
+        else:
+            entries = sorted(entry for kind in self._kinds(index) for entry in self._indexes[kind])
+        if ancestor is None:
+            return Span(entries, 0, len(entries))
+        start = bisect_left(entries, (ancestor,))
+        return Span(entries, start, bisect_left(entries, ((*ancestor, _AFTER_ALL),), start))
+
+    def _kinds(self, index: Index) -> Iterable[Index]:
+        return [other for other in self._indexes if other._replace(kind="") == index]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many entities there are of each kind, by `project` or `project/namespace`."""
+        counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (project, namespace, kind), entries in sorted(self._indexes.items()):
+            if entries:
+                counts["/".join(filter(None, (project, namespace)))][kind] = len(entries)
+        return counts

@@ -1,0 +1,207 @@
+"""The values of the Machine Provider's protocol. Absent fields are None, and are not sent."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Backend = Literal["DUMMY", "GCE", "VSPHERE"]
+OnReclamation = Literal["MAKE_AVAILABLE", "RECLAIM", "DELETE"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Any value of the protocol."""
+
+
+class Dimensions(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """What a machine is, or what is asked of one."""
+
+    backend: Backend | None = None
+    hostname: str | None = None
+    os_family: Literal["LINUX", "OSX", "WINDOWS"] | None = None
+    num_cpus: int | None = None
+    memory_gb: float | None = None
+    disk_gb: int | None = None
+    linux_flavor: str | None = None
+    os_version: str | None = None
+    project: str | None = None
+    disk_type: Literal["HDD", "SSD"] | None = None
+    snapshot: str | None = None
+    snapshot_labels: tuple[str, ...] = ()
+
+
+class KeyValue(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """One attribute of the messages about a machine."""
+
+    key: str
+    value: str = ""
+
+
+class Policies(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """How a machine is treated; some clients send one attribute without a list around it."""
+
+    backend_project: str | None = None
+    backend_topic: str | None = None
+    backend_attributes: tuple[KeyValue, ...] | KeyValue = ()
+    machine_service_account: str | None = None
+    on_reclamation: OnReclamation = "MAKE_AVAILABLE"
+
+
+class AddRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """catalog.add_machine."""
+
+    dimensions: Dimensions
+    policies: Policies = Policies()
+
+
+class AddResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to it."""
+
+    machine_addition_request: AddRequest
+    error: str | None = None
+
+
+class AddBatch(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """catalog.add_machines."""
+
+    requests: tuple[AddRequest, ...] = ()
+
+
+class AddBatchResponse(msgspec.Struct, frozen=True):
+    """The answer to it, in the order of the requests."""
+
+    responses: list[AddResponse]
+
+
+class DeleteRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """catalog.delete_machine."""
+
+    dimensions: Dimensions
+
+
+class DeleteResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to it."""
+
+    machine_deletion_request: DeleteRequest
+    error: str | None = None
+
+
+class CapacityRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """catalog.modify_capacity."""
+
+    dimensions: Dimensions
+    count: int
+
+
+class CapacityResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to it."""
+
+    capacity_modification_request: CapacityRequest
+    error: str | None = None
+
+
+class MachineName(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """catalog.get, machine.poll, machine.ack."""
+
+    hostname: str
+    backend: Backend | None = None
+
+
+class Entry(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """What catalog.get answers."""
+
+    dimensions: Dimensions
+    policies: Policies
+    state: str
+    lease_expiration_ts: int | None = None
+    leased_indefinitely: bool | None = None
+
+
+class Instruction(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """What a leased machine is told to do: connect to a Swarming server."""
+
+    swarming_server: str | None = None
+
+
+class LeaseRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """machine_provider.lease."""
+
+    request_id: str
+    dimensions: Dimensions = Dimensions()
+    duration: int | None = None
+    lease_expiration_ts: int | None = None
+    indefinite: bool | None = None
+    pubsub_topic: str | None = None
+    pubsub_project: str | None = None
+    on_lease: Instruction | None = None
+
+
+class LeaseBatch(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """machine_provider.batched_lease."""
+
+    requests: tuple[LeaseRequest, ...] = ()
+
+
+class LeaseResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """The state of a lease request, or why it was refused."""
+
+    client_request_id: str
+    request_hash: str | None = None
+    error: str | None = None
+    state: str | None = None
+    hostname: str | None = None
+    lease_expiration_ts: int | None = None
+
+
+class LeaseBatchResponse(msgspec.Struct, frozen=True):
+    """The answers of batched_lease, in the order of the requests."""
+
+    responses: list[LeaseResponse]
+
+
+class ReleaseRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """machine_provider.release."""
+
+    request_id: str
+
+
+class ReleaseBatch(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """machine_provider.batched_release."""
+
+    requests: tuple[ReleaseRequest, ...] = ()
+
+
+class ReleaseResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether a machine was given back."""
+
+    client_request_id: str
+    request_hash: str | None = None
+    error: str | None = None
+
+
+class ReleaseBatchResponse(msgspec.Struct, frozen=True):
+    """The answers of batched_release, in the order of the requests."""
+
+    responses: list[ReleaseResponse]
+
+
+class InstructRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """machine_provider.instruct."""
+
+    request_id: str
+    instruction: Instruction
+
+
+class InstructResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether the machine will be told."""
+
+    client_request_id: str
+    error: str | None = None
+
+
+class PollResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """What a machine is to do, and how far that is."""
+
+    instruction: Instruction | None = None
+    state: str | None = None

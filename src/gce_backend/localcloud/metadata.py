@@ -1,0 +1,137 @@
+"""The metadata server: the project, the VM and its default service account's access tokens."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+import msgspec
+from aiohttp import web
+
+from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
+
+FLAVOR = {"Metadata-Flavor": "Google"}
+DEFAULT_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+REUSE_SHARE = 0.5
+"""A token is given again while more than this share of its life is left."""
+
+_ROOT = "/computeMetadata/v1"
+_ACCOUNT = _ROOT + "/instance/service-accounts/{account:default|[^/]+@[^/]+}"
+_INSTANCE_ID = "1000000000000000001"
+_ZONE = "us-central1-a"
+
+
+class IssuedToken(msgspec.Struct, frozen=True):
+    """An access token.
+
+    Attributes:
+        scopes: what it is good for, space-separated.
+        expires: Unix time in seconds.
+    """
+
+    scopes: str
+    expires: float
+
+
+class MetadataService:
+    """The metadata server of the VM that the daemon seems to run on.
+
+    Args:
+        cloud: the cloud that it is part of, whose bearer tokens it then judges.
+    """
+
+    name = "metadata"
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._tokens = cloud.tables.table("metadata.tokens", IssuedToken)
+        cloud.authenticate_with(self.is_valid)
+
+    def routes(self) -> Iterable[Route]:
+        """The paths under /computeMetadata/v1 that clients use."""
+        texts = {
+            "project.project-id": ("/project/project-id", self._cloud.options.project),
+            "instance.id": ("/instance/id", _INSTANCE_ID),
+            "instance.zone": ("/instance/zone", f"projects/{_INSTANCE_ID}/zones/{_ZONE}"),
+        }
+        for name, (path, text) in texts.items():
+            yield self._route(name, _ROOT + path, text)
+        account = "instance.service-accounts"
+        yield self._route(f"{account}.email", _ACCOUNT + "/email", self._email())
+        yield self._route(f"{account}.scopes", _ACCOUNT + "/scopes", "\n".join(DEFAULT_SCOPES))
+        yield Route(
+            f"metadata.{account}.token",
+            "GET",
+            _ACCOUNT + "/token",
+            self._token,
+            authenticated=False,
+        )
+
+    def error_body(self, error: ServiceError) -> dict[str, str]:
+        """The real server answers in HTML; its status is what clients read."""
+        return {"error": error.reason, "error_description": error.message}
+
+    def state(self) -> dict[str, int]:
+        """How many tokens are good; never the tokens."""
+        return {"valid_tokens": sum(1 for token in self._tokens if self.is_valid(token))}
+
+    async def run(self) -> None:
+        """Does nothing by itself."""
+
+    def is_valid(self, token: str) -> bool:
+        """Whether it is an access token that has not expired or been revoked."""
+        issued = self._tokens.get(token)
+        return issued is not None and issued.expires > self._cloud.clock.now()
+
+    def revoke_all(self) -> None:
+        """Ends every token that was given."""
+        self._tokens.clear()
+        self._cloud.tables.commit()
+
+    def _email(self) -> str:
+        return f"gce-backend@{self._cloud.options.project}.iam.gserviceaccount.com"
+
+    def _route(self, name: str, path: str, text: str) -> Route:
+        async def answer(call: Call) -> web.Response:
+            _check_flavor(call)
+            return web.Response(text=text, headers=FLAVOR, content_type="application/text")
+
+        return Route(f"metadata.{name}", "GET", path, answer, authenticated=False)
+
+    async def _token(self, call: Call) -> web.Response:
+        _check_flavor(call)
+        if call.path["account"] not in {"default", self._email()}:
+            raise ServiceError(404, "notFound", f"no service account {call.path['account']}")
+        asked = call.query.get("scopes", "").replace(",", " ").split()
+        scopes = " ".join(asked or DEFAULT_SCOPES)
+        token, expires = self._current(scopes) or self._issue(scopes)
+        answer = {
+            "access_token": token,
+            "expires_in": int(expires - self._cloud.clock.now()),
+            "token_type": "Bearer",
+        }
+        body = msgspec.json.encode(answer)
+        return web.Response(body=body, headers=FLAVOR, content_type="application/json")
+
+    def _current(self, scopes: str) -> tuple[str, float] | None:
+        fresh = self._cloud.clock.now() + self._cloud.options.token_seconds * REUSE_SHARE
+        for token, issued in self._tokens.items():
+            if issued.scopes == scopes and issued.expires > fresh:
+                return token, issued.expires
+        return None
+
+    def _issue(self, scopes: str) -> tuple[str, float]:
+        now = self._cloud.clock.now()
+        for token in [token for token, old in self._tokens.items() if old.expires <= now]:
+            del self._tokens[token]
+        expires = now + self._cloud.options.token_seconds
+        token = "ya29." + secrets.token_urlsafe(48)
+        self._tokens[token] = IssuedToken(scopes, expires)
+        return token, expires
+
+
+def _check_flavor(call: Call) -> None:
+    if call.request.headers.get("Metadata-Flavor") != "Google":
+        raise ServiceError(403, "forbidden", "the header Metadata-Flavor: Google is missing")
+    if "X-Forwarded-For" in call.request.headers:
+        raise ServiceError(403, "forbidden", "the metadata server answers no forwarded requests")

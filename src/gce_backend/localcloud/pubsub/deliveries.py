@@ -1,0 +1,204 @@
+"""What each subscription still has to deliver, and the leases on what it has delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gce_backend.localcloud.statuses import invalid
+from gce_backend.localcloud.tables import Tables
+
+_ACK_ID = re.compile(r"(\d+)-(\d+)")
+
+
+class Pending(msgspec.Struct):
+    """A message that a subscription has not had acknowledged.
+
+    Attributes:
+        message: its JSON PubsubMessage.
+        published: Unix time.
+        attempts: how often it was delivered.
+        leased_until: Unix time until which nobody else gets it; 0 when it waits for delivery.
+    """
+
+    message: dict[str, Any]
+    published: float
+    attempts: int = 0
+    leased_until: float = 0.0
+
+
+class Delivery(NamedTuple):
+    """A message given out."""
+
+    ack_id: str
+    pending: Pending
+
+
+class _Lease(NamedTuple):
+    until: float
+    subscription: str
+    id: str
+    attempts: int
+
+
+class Backlog:
+    """One subscription's messages.
+
+    Attributes:
+        ready: the ids of those to deliver, first come first.
+        ids: the ids of all that are not acknowledged.
+        stirred: set when there is something for waiting pulls to look at.
+    """
+
+    def __init__(self) -> None:
+        self.ready: deque[str] = deque()
+        self.ids: set[str] = set()
+        self.stirred = asyncio.Event()
+
+
+class Deliveries:
+    """The backlogs of all subscriptions; kept in one table, so that leases survive a restart.
+
+    Args:
+        tables: where they live.
+        subscriptions: the names of all subscriptions.
+    """
+
+    def __init__(self, tables: Tables, subscriptions: Iterable[str]) -> None:
+        self._rows = tables.table("pubsub.pending", Pending)
+        self._backlogs = {name: Backlog() for name in subscriptions}
+        self._leases: list[_Lease] = []
+        for key, pending in self._rows.items():
+            subscription, _, message_id = key.rpartition("/")
+            backlog = self._backlogs[subscription]
+            backlog.ids.add(message_id)
+            if pending.leased_until:
+                self._lease(subscription, message_id, pending)
+            else:
+                backlog.ready.append(message_id)
+
+    def open(self, subscription: str) -> None:
+        """Begins an empty backlog."""
+        self._backlogs[subscription] = Backlog()
+
+    def drop(self, subscription: str) -> None:
+        """Ends a backlog and what is in it; pulls that wait for it find out."""
+        backlog = self._backlogs.pop(subscription)
+        for message_id in backlog.ids:
+            del self._rows[f"{subscription}/{message_id}"]
+        backlog.stirred.set()
+
+    def backlog(self, subscription: str) -> Backlog:
+        """A subscription's backlog."""
+        return self._backlogs[subscription]
+
+    def stir_all(self) -> None:
+        """Lets every waiting pull look again."""
+        for backlog in self._backlogs.values():
+            backlog.stirred.set()
+
+    def add(self, subscription: str, message: dict[str, Any], published: float) -> None:
+        """Puts a message at the end of a backlog."""
+        backlog, message_id = self._backlogs[subscription], message["messageId"]
+        self._rows[f"{subscription}/{message_id}"] = Pending(message, published)
+        backlog.ids.add(message_id)
+        backlog.ready.append(message_id)
+        backlog.stirred.set()
+
+    def take(
+        self, subscription: str, *, most: int, now: float, seconds: float, oldest: float
+    ) -> list[Delivery]:
+        """Leases messages to a subscriber.
+
+        Args:
+            subscription: whose.
+            most: how many at most.
+            now: Unix time.
+            seconds: for how long.
+            oldest: messages published earlier are dropped instead.
+        """
+        backlog = self._backlogs[subscription]
+        taken: list[Delivery] = []
+        while backlog.ready and len(taken) < most:
+            message_id = backlog.ready.popleft()
+            pending = self._rows.get(f"{subscription}/{message_id}")
+            if pending is None:
+                continue  # acknowledged while it waited for redelivery
+            if pending.published < oldest:
+                self._remove(subscription, message_id)
+                continue
+            pending.attempts += 1
+            pending.leased_until = now + seconds
+            self._rows[f"{subscription}/{message_id}"] = pending
+            self._lease(subscription, message_id, pending)
+            taken.append(Delivery(f"{message_id}-{pending.attempts}", pending))
+        return taken
+
+    def acknowledge(self, subscription: str, ack_ids: Iterable[str], now: float) -> None:
+        """Removes messages whose lease lasts; other ack ids are ignored."""
+        for message_id, _ in self._leased(subscription, ack_ids, now):
+            self._remove(subscription, message_id)
+
+    def extend(self, subscription: str, ack_ids: Iterable[str], now: float, seconds: float) -> None:
+        """Makes leases that last end so many seconds from now."""
+        for message_id, pending in self._leased(subscription, ack_ids, now):
+            pending.leased_until = now + seconds
+            self._rows[f"{subscription}/{message_id}"] = pending
+            self._lease(subscription, message_id, pending)
+
+    def next_end(self) -> float | None:
+        """When the next lease may end (Unix time); None when there are none."""
+        return self._leases[0].until if self._leases else None
+
+    def end_leases(self, now: float, bury: Callable[[str, Pending], bool]) -> bool:
+        """Puts messages whose lease has ended back into their backlogs.
+
+        Args:
+            now: Unix time.
+            bury: takes a message away instead when it answers True (a dead letter).
+
+        Returns:
+            Whether there were any.
+        """
+        any_ended = False
+        while self._leases and self._leases[0].until <= now:
+            lease = heapq.heappop(self._leases)
+            key = f"{lease.subscription}/{lease.id}"
+            pending = self._rows.get(key)
+            if pending is None or lease[:1] + lease[3:] != (pending.leased_until, pending.attempts):
+                continue  # acknowledged, extended or shortened since
+            any_ended = True
+            if bury(lease.subscription, pending):
+                self._remove(lease.subscription, lease.id)
+                continue
+            pending.leased_until = 0.0
+            self._rows[key] = pending
+            backlog = self._backlogs[lease.subscription]
+            backlog.ready.append(lease.id)
+            backlog.stirred.set()
+        return any_ended
+
+    def _leased(
+        self, subscription: str, ack_ids: Iterable[str], now: float
+    ) -> Iterator[tuple[str, Pending]]:
+        for ack_id in ack_ids:
+            match = _ACK_ID.fullmatch(ack_id) if isinstance(ack_id, str) else None
+            if match is None:
+                raise invalid(f"You have passed an invalid ack ID to the service: {ack_id!r}.")
+            pending = self._rows.get(f"{subscription}/{match[1]}")
+            if pending and pending.attempts == int(match[2]) and pending.leased_until > now:
+                yield match[1], pending
+
+    def _lease(self, subscription: str, message_id: str, pending: Pending) -> None:
+        lease = _Lease(pending.leased_until, subscription, message_id, pending.attempts)
+        heapq.heappush(self._leases, lease)
+
+    def _remove(self, subscription: str, message_id: str) -> None:
+        del self._rows[f"{subscription}/{message_id}"]
+        self._backlogs[subscription].ids.remove(message_id)

@@ -1,0 +1,179 @@
+"""catalog-instances: every running machine of an active group is in the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from gce_backend.actuation import reason_of
+from gce_backend.catalog_entry import KEY_ATTRIBUTE, dimensions, policies
+from gce_backend.context import Context
+from gce_backend.errors import BackendError, RemoteError
+from gce_backend.fleet import Change, when_present
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import is_catalogable, replace
+from gce_backend.machine_provider import Addition, CatalogEntry, CatalogError, Machine
+from gce_backend.models import CatalogState, Instance, Key, instance_token
+
+NAME = "catalog-instances"
+BROKER = "machine-provider"
+
+Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+async def run(context: Context) -> Outcome:
+    """Stores the intent, adds in batches, stores what came of it."""
+    if context.conditions.blocked(BROKER, NAME):
+        return Outcome(again_after=context.conditions.wait(BROKER, NAME))
+    problems: list[str] = []
+    machines = await _machines(context, problems)
+    if not machines:
+        return Outcome(problems=tuple(problems), again_after=_next_try(context))
+    broker = context.broker()
+    await context.fleet.change([Change(key, _adding) for key in machines])
+    # What changed meanwhile is left out: it was reclaimed, drained or deleted.
+    ready = {key: machine for key, machine in machines.items() if _is_adding(context, key)}
+    additions = await broker.add_machines(list(ready.values()))
+    news: dict[Key, CatalogState] = {}
+    for (key, machine), addition in zip(ready.items(), additions, strict=True):
+        state = await _judge(context, key, machine, addition, problems)
+        if state is not None:
+            news[key] = state
+            context.conditions.clear(str(key), NAME)
+    await context.fleet.change([Change(key, _became(state)) for key, state in news.items()])
+    _log(context, news)
+    cataloged = sum(state is CatalogState.CATALOGED for state in news.values())
+    return Outcome(
+        changed=cataloged,
+        again_after=_next_try(context),
+        facts={"cataloged": cataloged, "tried": len(ready)},
+        problems=tuple(problems),
+    )
+
+
+async def _machines(context: Context, problems: list[str]) -> dict[Key, Machine]:
+    """The machines to add now, by their entity's key."""
+    found: dict[Key, Machine] = {}
+    for manager, _ in context.fleet.active_managers():
+        keys = [
+            key
+            for key, instance in context.fleet.instances_of(manager)
+            if is_catalogable(instance, context.world.member(key))
+            and not context.conditions.blocked(str(key), NAME)
+        ]
+        if not keys or context.conditions.blocked(str(manager), NAME):
+            continue
+        try:
+            found |= await _describe(context, manager, keys)
+        except BackendError as error:
+            context.conditions.fail(str(manager), NAME, reason_of(error), str(error))
+            problems.append(f"{manager}: {error}")
+        else:
+            context.conditions.clear(str(manager), NAME)
+    return found
+
+
+async def _describe(context: Context, manager: Key, keys: Iterable[Key]) -> dict[Key, Machine]:
+    template = context.fleet.revision_of(manager).template
+    shape = await context.sizes.shape(template, manager.name)
+    disk_gb = await context.sizes.disk_gb(template)
+    topic = context.settings.pubsub.topic
+    return {
+        key: Machine(
+            dimensions(template, key.name, shape, disk_gb),
+            policies(
+                template, instance_token(context.project, key), gce_id, context.project, topic
+            ),
+        )
+        for key in keys
+        if (gce_id := context.fleet.instances[key].gce_id) is not None
+    }
+
+
+async def _judge(
+    context: Context, key: Key, machine: Machine, addition: Addition, problems: list[str]
+) -> CatalogState | None:
+    """What an answer says about the entry; None when that is not known."""
+    if addition.added:
+        return CatalogState.CATALOGED
+    if addition.error == CatalogError.HOSTNAME_REUSE:
+        return await _judge_reuse(context, key, machine, problems)
+    if addition.failure is not None:
+        failure = addition.failure
+        if not context.conditions.blocked(BROKER, NAME):
+            context.conditions.fail(
+                BROKER, NAME, reason_of(failure), str(failure), retry_after=failure.retry_after
+            )
+            problems.append(str(failure))
+        return None
+    message = f"The Machine Provider refused it: {addition.error}"
+    context.conditions.fail(str(key), NAME, "Refused", message)
+    problems.append(f"{key}: {message}")
+    return None
+
+
+async def _judge_reuse(
+    context: Context, key: Key, machine: Machine, problems: list[str]
+) -> CatalogState | None:
+    """HOSTNAME_REUSE is success only when the entry carries our key."""
+    try:
+        entry = await context.broker().get(machine.hostname)
+    except RemoteError as error:
+        context.conditions.fail(str(key), NAME, reason_of(error), str(error))
+        return None
+    if not isinstance(entry, CatalogEntry):
+        message = "The catalog says that it holds this host name, and does not say for whom."
+        context.conditions.fail(str(key), NAME, "HostnameReuse", message)
+        problems.append(f"{key}: {message}")
+        return None
+    if entry.attributes.get(KEY_ATTRIBUTE) == instance_token(context.project, key):
+        return CatalogState.CATALOGED
+    context.log.error("instance.refused", job=NAME, instance=key.name, reason="HOSTNAME_REUSE")
+    return CatalogState.REFUSED
+
+
+def _next_try(context: Context) -> float | None:
+    """Seconds until the first of what backs off may be tried again."""
+    waits = [
+        context.conditions.wait(condition.subject, NAME)
+        for condition in context.conditions
+        if condition.job == NAME
+    ]
+    return min((wait for wait in waits if wait is not None), default=None)
+
+
+def _is_adding(context: Context, key: Key) -> bool:
+    instance = context.fleet.instances.get(key)
+    return instance is not None and instance.catalog is CatalogState.ADDING
+
+
+@when_present
+def _adding(instance: Instance) -> Instance:
+    wanted = instance.catalog is CatalogState.NEVER
+    ended = instance.pending_deletion or instance.deletion or instance.missing_since
+    return replace(instance, catalog=CatalogState.ADDING) if wanted and not ended else instance
+
+
+def _became(state: CatalogState) -> Apply:
+    def apply(instance: Instance) -> Instance:
+        if instance.catalog is not CatalogState.ADDING:
+            return instance
+        return replace(instance, catalog=state)
+
+    return when_present(apply)
+
+
+def _log(context: Context, news: dict[Key, CatalogState]) -> None:
+    for key, state in news.items():
+        if state is CatalogState.CATALOGED and key.parent is not None:
+            template = context.fleet.revision_of(key.parent).template.base_name
+            context.log.info(
+                "instance.cataloged",
+                job=NAME,
+                instance=key.name,
+                template=template,
+                zone=key.parent.name,
+            )
+
+
+JOB = Job(name=NAME, run=run, timeout=120.0)

@@ -1,0 +1,92 @@
+"""create-instance-templates: every active revision has its instance template at Compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gce_backend import specs
+from gce_backend.actuation import ForeignResourceError, Step, act_on_each
+from gce_backend.context import Context
+from gce_backend.errors import AlreadyExistsError, OperationFailedError
+from gce_backend.fleet import Change, when_present
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import replace
+from gce_backend.links import ResourceLink
+from gce_backend.models import InFlight, InstanceTemplateRevision, Key
+
+NAME = "create-instance-templates"
+
+Apply: TypeAlias = Callable[[InstanceTemplateRevision | None], InstanceTemplateRevision | None]
+
+
+async def run(context: Context) -> Outcome:
+    """Creates what is missing: intent stored first, then inserted, then read back."""
+    keys = [key for key, revision in context.fleet.active_revisions() if revision.url is None]
+    ready = [key for key in keys if not context.conditions.blocked(str(key), NAME)]
+    await context.fleet.change([Change(key, _intend(context)) for key in ready])
+
+    async def create(key: Key) -> Step:
+        return await _create(context, key)
+
+    return await act_on_each(context, NAME, keys, create)
+
+
+async def _create(context: Context, key: Key) -> Step:
+    revision = context.fleet.revisions.get(key)
+    if revision is None or revision.in_flight is None or revision.in_flight.action != "insert":
+        return Step.NOTHING
+    project = revision.template.project
+    body = specs.template_body(context.settings.owner, key, revision.template)
+    try:
+        operation = await context.compute.insert_instance_template(
+            project, body, request_id=revision.in_flight.request_id
+        )
+        operation = await context.compute.await_operation(
+            operation, timeout=context.settings.compute.operation_wait_seconds
+        )
+        if not operation.done:
+            return Step.WAITING
+    except AlreadyExistsError:
+        pass  # by an earlier try whose answer was lost, or somebody else's: read back
+    except OperationFailedError:
+        await context.fleet.change([Change(key, _give_up)])
+        raise
+    found = await context.compute.get_instance_template(project, body["name"])
+    if found.description != body["description"]:
+        await context.fleet.change([Change(key, _give_up)])
+        raise ForeignResourceError(
+            f"instance template {body['name']} in {project} exists and is not ours: delete it, or "
+            f"change the template's base_name (its description is {found.description!r})"
+        )
+    await context.fleet.change([Change(key, _created(ResourceLink.parse(found.self_link).url))])
+    template = key.parent.name if key.parent else ""
+    context.log.info("template.created", job=NAME, template=template, name=body["name"])
+    return Step.CHANGED
+
+
+def _intend(context: Context) -> Apply:
+    request_id, now = context.new_id(), context.clock.now()
+
+    def apply(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
+        if revision.url is not None or revision.in_flight is not None:
+            return revision
+        return replace(revision, in_flight=InFlight("insert", request_id, now))
+
+    return when_present(apply)
+
+
+@when_present
+def _give_up(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
+    """Ends an insert that failed; the next try is a new one, with an id of its own."""
+    return replace(revision, in_flight=None)
+
+
+def _created(url: str) -> Apply:
+    def apply(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
+        return replace(revision, url=url, in_flight=None)
+
+    return when_present(apply)
+
+
+JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("create-instance-group-managers",))

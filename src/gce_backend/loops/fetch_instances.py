@@ -1,0 +1,253 @@
+"""fetch-instances: every VM of every group has its Instance entity, and the daemon knows how it is.
+
+A quiet minute costs one list of groups per project. The members of a group are listed only when the
+group changed, is in transition, or is due for its slow resync. An incomplete list adds what it
+shows and says nothing about what it does not show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from gce_backend import specs
+from gce_backend.actuation import error_code_reason, reason_of
+from gce_backend.context import Context
+from gce_backend.errors import BackendError
+from gce_backend.fleet import Change
+from gce_backend.gce_types import CompleteListing, ManagedInstance, PartialListing
+from gce_backend.gce_types import Group as ComputeGroup
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import seen_instance, unseen_instance
+from gce_backend.links import ResourceLink
+from gce_backend.models import Instance, Key, instance_key
+from gce_backend.world import Group, Member
+
+NAME = "fetch-instances"
+LONGEST_POLL = 60.0
+"""Seconds: a group in which something does not come to an end costs one listing a minute."""
+
+Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+async def run(context: Context) -> Outcome:
+    """Looks at all groups, then at the members of those that need it."""
+    problems: list[str] = []
+    projects: dict[str, list[Key]] = {}
+    for key, manager in context.fleet.managers.items():
+        if manager.url is not None:
+            project = context.fleet.revision_of(key).template.project
+            projects.setdefault(project, []).append(key)
+    seen = [
+        await _look_at_groups(context, project, keys, problems)
+        for project, keys in projects.items()
+    ]
+    due = [key for keys in seen for key in keys]
+    changed, failures = await _list_members(context, due)
+    forget = [key for key in context.world.groups if key not in context.fleet.managers]
+    for key in forget:
+        del context.world.groups[key]
+    polls = [
+        _poll_seconds(context, context.world.groups[key])
+        for keys in projects.values()
+        for key in keys
+        if key in context.world.groups and not _is_settled(context, key)
+    ]
+    return Outcome(
+        changed=changed,
+        again_after=min(polls, default=None),
+        facts={"groups": sum(map(len, projects.values())), "listed": len(due)} if due else {},
+        problems=(*problems, *failures),
+    )
+
+
+async def _look_at_groups(
+    context: Context, project: str, keys: list[Key], problems: list[str]
+) -> list[Key]:
+    """Notes how the groups are; returns those whose members are to be listed."""
+    conditions = context.conditions
+    try:
+        listing = await context.compute.list_groups(project)
+    except BackendError as error:
+        conditions.fail(f"project {project}", NAME, reason_of(error), str(error))
+        problems.append(f"project {project}: {error}")
+        return []
+    if isinstance(listing, CompleteListing):
+        conditions.clear(f"project {project}", NAME)
+    else:
+        message = f"The list of groups is incomplete: {'; '.join(listing.reasons)}"
+        conditions.note(f"project {project}", NAME, "IncompleteList", message)
+        problems.append(f"project {project}: {message}")
+    by_name = {(group.zone_name, group.name): group for group in listing.items}
+    due = []
+    for key in keys:
+        group = by_name.get((key.name, specs.group_name_of(key)))
+        if group is not None:
+            if _note_group(context, key, group):
+                due.append(key)
+        elif isinstance(listing, CompleteListing):
+            conditions.note(str(key), NAME, "GroupMissing", "Compute does not list this group.")
+    return due
+
+
+def _note_group(context: Context, key: Key, group: ComputeGroup) -> bool:
+    """Remembers how a group is; returns whether its members are to be listed."""
+    now = context.clock.monotonic()
+    signature = f"{group.id} {group.target_size} {group.current_actions}"
+    before = context.world.groups.get(key)
+    stable = group.status.is_stable
+    context.world.groups[key] = Group(
+        target_size=group.target_size,
+        stable=stable,
+        signature=signature,
+        changed=before.changed if before and before.signature == signature else now,
+        members=before.members if before else {},
+        listed=before.listed if before else None,
+        complete=before.complete if before else False,
+    )
+    if before is None or before.listed is None or not before.complete:
+        return True
+    if signature != before.signature:
+        return True
+    age = now - before.listed
+    if not _is_settled(context, key) and age >= _poll_seconds(context, before):
+        return True
+    # Spread evenly: groups that were first listed together do not stay together.
+    return age >= context.settings.fetch.resync_seconds * context.rng.uniform(0.9, 1.0)
+
+
+def _poll_seconds(context: Context, group: Group) -> float:
+    """How soon to look at a group in transition again: the longer it stands still, the later."""
+    still = context.clock.monotonic() - group.changed
+    return min(max(context.settings.fetch.poll_seconds, still / 8), LONGEST_POLL)
+
+
+async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[str]]:
+    slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
+    changes: list[Change[Instance]] = []
+    problems: list[str] = []
+    transitions = 0
+
+    async def list_one(key: Key) -> None:
+        nonlocal transitions
+        project = context.fleet.revision_of(key).template.project
+        async with slots:
+            try:
+                listing = await context.compute.list_managed_instances(
+                    project, key.name, specs.group_name_of(key)
+                )
+            except BackendError as error:
+                context.conditions.fail(str(key), NAME, reason_of(error), str(error))
+                problems.append(f"{key}: {error}")
+                return
+        complete = isinstance(listing, CompleteListing)
+        if isinstance(listing, PartialListing):
+            problems.append(f"{key}: incomplete list of members: {'; '.join(listing.reasons)}")
+        transitions += _note_members(context, key, listing.items, complete=complete)
+        changes.extend(_changes(context, key, listing.items, complete=complete))
+
+    async with asyncio.TaskGroup() as group:
+        for key in keys:
+            group.create_task(list_one(key), name=f"{NAME}: {key}")
+    written = await context.fleet.change(changes)
+    return written + transitions, problems
+
+
+def _note_members(
+    context: Context, key: Key, items: Iterable[ManagedInstance], *, complete: bool
+) -> int:
+    """Remembers the members; returns how many have begun or ceased to run."""
+    group = context.world.groups[key]
+    listed = {member.name: member for member in map(_member, items)}
+    before = group.members
+    members = listed if complete else {**before, **listed}
+    context.world.groups[key] = msgspec.structs.replace(
+        group,
+        members=members,
+        complete=complete,
+        changed=group.changed if members == before else context.clock.monotonic(),
+        listed=context.clock.monotonic() if complete else group.listed,
+    )
+    _note_errors(context, key, listed.values())
+    names = before.keys() | members.keys()
+    return sum(
+        (name in before and before[name].is_running)
+        != (name in members and members[name].is_running)
+        for name in names
+    )
+
+
+def _note_errors(context: Context, key: Key, members: Iterable[Member]) -> None:
+    """Says why a group cannot make its VMs: a stockout is no time-out."""
+    failing = [member for member in members if member.error_code]
+    if not failing:
+        context.conditions.clear(str(key), NAME)
+        return
+    reason = error_code_reason(failing[0].error_code)
+    message = f"{len(failing)} VMs cannot be created: {failing[0].error}"
+    if context.conditions.note(str(key), NAME, reason, message):
+        context.log.warning(
+            "group.failing", job=NAME, zone=key.name, group=str(key), reason=reason, error=message
+        )
+
+
+def _changes(
+    context: Context, key: Key, items: Iterable[ManagedInstance], *, complete: bool
+) -> Iterator[Change[Instance]]:
+    now = context.clock.now()
+    listed: set[Key] = set()
+    for item in items:
+        link = ResourceLink.parse(item.instance)
+        instance = instance_key(key, link.name)
+        listed.add(instance)
+        known = context.fleet.instances.get(instance)
+        if known is None or seen_instance(known, item.id, link.url, now) is not known:
+            yield Change(instance, _seen(item.id, link.url, now))
+    if complete:
+        for instance, entity in context.fleet.instances_of(key):
+            if instance not in listed and unseen_instance(entity, now) is not entity:
+                yield Change(instance, _unseen(now))
+
+
+def _seen(gce_id: int | None, url: str, now: float) -> Apply:
+    return lambda instance: seen_instance(instance, gce_id, url, now)
+
+
+def _unseen(now: float) -> Apply:
+    return lambda instance: None if instance is None else unseen_instance(instance, now)
+
+
+def _is_settled(context: Context, key: Key) -> bool:
+    """Whether nothing is expected to change in a group by itself."""
+    group = context.world.groups.get(key)
+    if group is None:
+        return False
+    return (
+        group.stable
+        and group.complete
+        and all(member.is_running for member in group.members.values())
+        and len(group.members) == group.target_size
+    )
+
+
+def _member(item: ManagedInstance) -> Member:
+    errors = item.last_attempt.errors.errors
+    return Member(
+        name=item.instance.rpartition("/")[2],
+        gce_id=item.id,
+        status=item.instance_status,
+        action=item.current_action,
+        error=errors[0].message if errors else "",
+        error_code=errors[0].code if errors else "",
+    )
+
+
+JOB = Job(
+    name=NAME,
+    run=run,
+    timeout=120.0,
+    wakes=("catalog-instances", "resize-instance-groups", "cleanup-entities"),
+)

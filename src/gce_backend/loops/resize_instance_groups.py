@@ -1,0 +1,106 @@
+"""resize-instance-groups: no active group stays smaller than its minimum. It never lowers one.
+
+Compute picks arbitrary victims when a group is lowered, so a resize is only sent for a size above
+the target size that was read just before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gce_backend import specs
+from gce_backend.actuation import Step, act_on_each
+from gce_backend.capacity import beside
+from gce_backend.context import Context
+from gce_backend.errors import OperationFailedError
+from gce_backend.fleet import Change, when_present
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import raised_size, replace
+from gce_backend.models import InFlight, InstanceGroupManager, Key
+
+NAME = "resize-instance-groups"
+
+Apply: TypeAlias = Callable[[InstanceGroupManager | None], InstanceGroupManager | None]
+
+
+async def run(context: Context) -> Outcome:
+    """Raises what is too small, as far as the maximum leaves room beside other revisions."""
+    keys = [
+        key
+        for key, manager in context.fleet.active_managers()
+        if manager.url is not None and (manager.resize is not None or _missing(context, key))
+    ]
+
+    async def raise_one(key: Key) -> Step:
+        return await _raise(context, key)
+
+    return await act_on_each(context, NAME, keys, raise_one)
+
+
+def _missing(context: Context, key: Key) -> bool:
+    group = context.world.groups.get(key)
+    return group is not None and _size(context, key, group.target_size) is not None
+
+
+def _size(context: Context, key: Key, target_size: int) -> int | None:
+    manager = context.fleet.managers[key]
+    others = beside(context, key, manager)
+    return None if others is None else raised_size(manager, target_size, others)
+
+
+async def _raise(context: Context, key: Key) -> Step:
+    project = context.fleet.revision_of(key).template.project
+    name = specs.group_name_of(key)
+    group = await context.compute.get_group(project, key.name, name)
+    size = _size(context, key, group.target_size)
+    if size is None:
+        await context.fleet.change([Change(key, _settle)])
+        return Step.NOTHING
+    # The same size is asked for under the same id: a repeat of a call that was lost does nothing.
+    await context.fleet.change([Change(key, _intend(context, size))])
+    manager = context.fleet.managers[key]
+    if manager.resize is None:
+        return Step.NOTHING
+    try:
+        operation = await context.compute.resize_group(
+            project, key.name, name, size, request_id=manager.resize.request_id
+        )
+        operation = await context.compute.await_operation(
+            operation, timeout=context.settings.compute.operation_wait_seconds
+        )
+    except OperationFailedError:
+        await context.fleet.change([Change(key, _settle)])
+        raise
+    if not operation.done:
+        return Step.WAITING
+    await context.fleet.change([Change(key, _settle)])
+    context.log.info(
+        "group.raised",
+        job=NAME,
+        template=key.parent.parent.name if key.parent and key.parent.parent else "",
+        zone=key.name,
+        name=name,
+        size=size,
+        before=group.target_size,
+    )
+    return Step.CHANGED
+
+
+def _intend(context: Context, size: int) -> Apply:
+    request_id, now = context.new_id(), context.clock.now()
+
+    def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
+        if manager.resize is not None and manager.resize.size == size:
+            return manager
+        return replace(manager, resize=InFlight("resize", request_id, now, size))
+
+    return when_present(apply)
+
+
+@when_present
+def _settle(manager: InstanceGroupManager) -> InstanceGroupManager:
+    return replace(manager, resize=None)
+
+
+JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("fetch-instances",))

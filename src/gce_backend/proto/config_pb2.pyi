@@ -1,0 +1,85 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ServiceAccount(_message.Message):
+    __slots__ = ("name", "scopes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SCOPES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    scopes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class InstanceTemplate(_message.Message):
+    __slots__ = ("base_name", "project", "dimensions", "image_name", "disk_size_gb", "service_accounts", "tags", "metadata", "machine_type", "image_project", "network_url", "auto_assign_external_ip", "min_cpu_platform", "metadata_from_file", "disk_type", "snapshot_name", "snapshot_labels")
+    BASE_NAME_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_NAME_FIELD_NUMBER: _ClassVar[int]
+    DISK_SIZE_GB_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_ACCOUNTS_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_URL_FIELD_NUMBER: _ClassVar[int]
+    AUTO_ASSIGN_EXTERNAL_IP_FIELD_NUMBER: _ClassVar[int]
+    MIN_CPU_PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FROM_FILE_FIELD_NUMBER: _ClassVar[int]
+    DISK_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_NAME_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_LABELS_FIELD_NUMBER: _ClassVar[int]
+    base_name: str
+    project: str
+    dimensions: _containers.RepeatedScalarFieldContainer[str]
+    image_name: str
+    disk_size_gb: int
+    service_accounts: _containers.RepeatedCompositeFieldContainer[ServiceAccount]
+    tags: _containers.RepeatedScalarFieldContainer[str]
+    metadata: _containers.RepeatedScalarFieldContainer[str]
+    machine_type: str
+    image_project: str
+    network_url: str
+    auto_assign_external_ip: bool
+    min_cpu_platform: str
+    metadata_from_file: _containers.RepeatedScalarFieldContainer[str]
+    disk_type: str
+    snapshot_name: str
+    snapshot_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, base_name: _Optional[str] = ..., project: _Optional[str] = ..., dimensions: _Optional[_Iterable[str]] = ..., image_name: _Optional[str] = ..., disk_size_gb: _Optional[int] = ..., service_accounts: _Optional[_Iterable[_Union[ServiceAccount, _Mapping]]] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Iterable[str]] = ..., machine_type: _Optional[str] = ..., image_project: _Optional[str] = ..., network_url: _Optional[str] = ..., auto_assign_external_ip: _Optional[bool] = ..., min_cpu_platform: _Optional[str] = ..., metadata_from_file: _Optional[_Iterable[str]] = ..., disk_type: _Optional[str] = ..., snapshot_name: _Optional[str] = ..., snapshot_labels: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class InstanceTemplateConfig(_message.Message):
+    __slots__ = ("templates",)
+    TEMPLATES_FIELD_NUMBER: _ClassVar[int]
+    templates: _containers.RepeatedCompositeFieldContainer[InstanceTemplate]
+    def __init__(self, templates: _Optional[_Iterable[_Union[InstanceTemplate, _Mapping]]] = ...) -> None: ...
+
+class InstanceGroupManager(_message.Message):
+    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone")
+    TEMPLATE_BASE_NAME_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    template_base_name: str
+    minimum_size: int
+    maximum_size: int
+    zone: str
+    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ...) -> None: ...
+
+class InstanceGroupManagerConfig(_message.Message):
+    __slots__ = ("managers",)
+    MANAGERS_FIELD_NUMBER: _ClassVar[int]
+    managers: _containers.RepeatedCompositeFieldContainer[InstanceGroupManager]
+    def __init__(self, managers: _Optional[_Iterable[_Union[InstanceGroupManager, _Mapping]]] = ...) -> None: ...
+
+class SettingsCfg(_message.Message):
+    __slots__ = ("enable_ts_monitoring", "mp_server")
+    ENABLE_TS_MONITORING_FIELD_NUMBER: _ClassVar[int]
+    MP_SERVER_FIELD_NUMBER: _ClassVar[int]
+    enable_ts_monitoring: bool
+    mp_server: str
+    def __init__(self, enable_ts_monitoring: _Optional[bool] = ..., mp_server: _Optional[str] = ...) -> None: ...

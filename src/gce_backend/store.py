@@ -1,0 +1,241 @@
+"""Entities in Datastore: how each is written as properties, and guarded by its version.
+
+Scalar fields are native Datastore values; composite ones are JSON text. Nothing is indexed but keys
+and kinds, since nothing is looked for in another way: index writes would be paid for by every
+transition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+
+from gce_backend.datastore import (
+    Datastore,
+    Delete,
+    Insert,
+    Mutation,
+    Properties,
+    Row,
+    Transaction,
+    Unindexed,
+    Update,
+)
+from gce_backend.errors import CorruptEntityError
+from gce_backend.models import (
+    ConfigSettings,
+    Configuration,
+    Control,
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    Key,
+    MachineProviderConfiguration,
+    SetAsideMessage,
+)
+
+KINDS: tuple[type[Any], ...] = (
+    Control,
+    SetAsideMessage,
+    Configuration,
+    ConfigSettings,
+    MachineProviderConfiguration,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    InstanceGroupManager,
+    Instance,
+)
+
+
+class Stored(NamedTuple):
+    """An entity with the version in which it was read or written."""
+
+    entity: Entity
+    version: int
+
+
+class Write(NamedTuple):
+    """One guarded write.
+
+    Attributes:
+        key: what is written.
+        entity: the new value; None deletes.
+        base: the version that it was computed from; None when the entity was absent.
+    """
+
+    key: Key
+    entity: Entity | None
+    base: int | None
+
+
+class _Codec:
+    """How one kind's entities are written as properties."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self.kind = kind
+        self.fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        self.composite = {
+            name: msgspec.json.Decoder(field.type)
+            for name, field in self.fields.items()
+            if not _is_scalar(field.type)
+        }
+
+    def encode(self, entity: Entity) -> Properties:
+        """Properties of `entity`; fields that have their default are left out."""
+        properties: dict[str, Any] = {}
+        for name, value in msgspec.to_builtins(entity).items():
+            if name in self.composite:
+                properties[name] = Unindexed(msgspec.json.encode(value).decode())
+            else:
+                properties[name] = Unindexed(value)
+        return properties
+
+    def decode(self, row: Row) -> Entity:
+        """The entity in `row`; properties that are not ours are ignored.
+
+        Raises:
+            CorruptEntityError: a property is not of its field's type.
+        """
+        values: dict[str, Any] = {}
+        for name, wrapped in row.properties.items():
+            if name not in self.fields:
+                continue
+            value = wrapped.value if isinstance(wrapped, Unindexed) else wrapped
+            decoder = self.composite.get(name)
+            try:
+                values[name] = value if decoder is None else decoder.decode(str(value))
+            except msgspec.DecodeError as error:
+                raise CorruptEntityError(f"{Key.of(row.path)}: property {name}: {error}") from error
+        try:
+            entity: Entity = msgspec.convert(values, self.kind)
+        except msgspec.ValidationError as error:
+            raise CorruptEntityError(f"{Key.of(row.path)}: {error}") from error
+        return entity
+
+
+def _is_scalar(annotation: Any) -> bool:
+    members = [
+        member for member in get_args(annotation) or (annotation,) if member is not type(None)
+    ]
+    return all(
+        member in {str, int, float, bool}
+        or (isinstance(member, type) and issubclass(member, StrEnum))
+        for member in members
+    )
+
+
+_CODECS = {kind.KIND: _Codec(kind) for kind in KINDS}
+
+
+def encode(entity: Entity) -> Properties:
+    """An entity's Datastore properties."""
+    return _CODECS[entity.KIND].encode(entity)
+
+
+def decode(row: Row) -> Entity:
+    """The entity of a Datastore row.
+
+    Raises:
+        CorruptEntityError: the row cannot be understood.
+    """
+    return _CODECS[row.path[-1][0]].decode(row)
+
+
+Decision = Callable[[Mapping[Key, Entity]], Mapping[Key, Entity | None]]
+"""From the entities that exist among those asked for, to the new value of each that changes."""
+
+
+class Store:
+    """Reads and writes entities.
+
+    Args:
+        datastore: the wire client.
+    """
+
+    def __init__(self, datastore: Datastore) -> None:
+        self._datastore = datastore
+
+    async def read(self, keys: Iterable[Key]) -> dict[Key, Stored]:
+        """The entities that exist among `keys`, strongly consistent.
+
+        Raises:
+            RemoteError: Datastore could not be read.
+            CorruptEntityError: an entity cannot be understood.
+        """
+        rows = await self._datastore.lookup([key.path for key in keys])
+        return {Key.of(path): Stored(decode(row), row.version) for path, row in rows.items()}
+
+    async def read_kind(self, kind: str) -> AsyncIterator[dict[Key, Stored]]:
+        """All entities of a kind, page by page, to the last one.
+
+        Raises:
+            RemoteError: Datastore could not be read.
+            CorruptEntityError: an entity cannot be understood.
+        """
+        parents: dict[Key, Key] = {}
+        async for rows in self._datastore.query_pages(kind):
+            page: dict[Key, Stored] = {}
+            for row in rows:
+                key = Key.of(row.path)
+                if key.parent is not None:  # siblings share their parent's key
+                    parent = parents.setdefault(key.parent, key.parent)
+                    key = Key(key.kind, key.name, parent)
+                page[key] = Stored(decode(row), row.version)
+            yield page
+
+    async def write(self, writes: Sequence[Write]) -> list[int]:
+        """Writes all, each only if its entity still has the version it was computed from.
+
+        Returns:
+            The new versions, in order.
+
+        Raises:
+            AbortedError, AlreadyExistsError, NotFoundError: an entity has changed in between.
+            RemoteError: Datastore could not be reached; which writes took effect is unknown.
+        """
+        return await self._datastore.commit([_mutation(write) for write in writes])
+
+    async def transact(self, keys: Sequence[Key], decide: Decision) -> dict[Key, Stored | None]:
+        """Reads `keys` and writes what `decide` makes of them, in one transaction.
+
+        Args:
+            keys: all that the decision depends on or changes.
+            decide: pure; called again with fresh values when the transaction was aborted.
+
+        Returns:
+            What was written; None for what was deleted.
+
+        Raises:
+            AbortedError: aborted again and again.
+            RemoteError: Datastore could not be reached; the outcome is unknown.
+        """
+        written: dict[Key, Entity | None] = {}
+
+        async def attempt(transaction: Transaction) -> None:
+            rows = await transaction.lookup([key.path for key in keys])
+            found = {Key.of(path): decode(row) for path, row in rows.items()}
+            written.clear()
+            written.update(decide(found))
+            for key, entity in written.items():
+                if entity is None:
+                    transaction.delete(key.path)
+                else:
+                    transaction.upsert(key.path, encode(entity))
+
+        await self._datastore.transaction(attempt)
+        stored = await self.read(key for key, entity in written.items() if entity is not None)
+        return {key: stored.get(key) for key in written}
+
+
+def _mutation(write: Write) -> Mutation:
+    path = write.key.path
+    if write.entity is None:
+        return Delete(path, write.base)
+    if write.base is None:
+        return Insert(path, encode(write.entity))
+    return Update(path, encode(write.entity), write.base)

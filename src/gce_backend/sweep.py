@@ -1,0 +1,98 @@
+"""The lease sweep: asks the catalog, slowly, how the machines are that we know to be in it.
+
+It makes lost messages good. A machine that the catalog does not know is only marked: what may follow
+from that is decided elsewhere, under the narrow cap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gce_backend.catalog_entry import KEY_ATTRIBUTE
+from gce_backend.context import Context
+from gce_backend.errors import BackendError
+from gce_backend.fleet import Change, when_present
+from gce_backend.job import Outcome
+from gce_backend.lifecycle import replace
+from gce_backend.machine_provider import CatalogEntry, MethodNotOffered
+from gce_backend.models import (
+    CatalogState,
+    Instance,
+    Key,
+    Lease,
+    PendingDeletion,
+    instance_token,
+)
+
+BROKER = "machine-provider"
+TOPIC = "sweep"
+
+Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+async def sweep(context: Context, job: str) -> Outcome:
+    """Asks about the machines whose turn it is, within the sweep's own pace.
+
+    Args:
+        context: the job's context.
+        job: the job that sweeps.
+    """
+    pace = context.settings.machine_provider.sweep_per_minute
+    due = context.turns.take(
+        _candidates(context), pace=pace / 60.0, now=context.clock.monotonic()
+    )
+    if not due or context.conditions.blocked(BROKER, TOPIC):
+        return Outcome()
+    try:
+        broker = context.broker()
+        changes = []
+        for key in due:
+            entry = await broker.get(key.name)
+            if isinstance(entry, MethodNotOffered):
+                return Outcome()
+            changes.append(Change(key, _judge(context, key, entry)))
+    except BackendError as error:
+        context.conditions.fail(BROKER, TOPIC, "Unavailable", str(error))
+        return Outcome(problems=(f"sweep: {error}",))
+    context.conditions.clear(BROKER, TOPIC)
+    changed = await context.fleet.change(changes)
+    return Outcome(changed=changed, facts={"swept": len(due)})
+
+
+def _candidates(context: Context) -> list[Key]:
+    return [
+        key
+        for key, instance in context.fleet.instances.items()
+        if instance.catalog is CatalogState.CATALOGED
+        and instance.pending_deletion is None
+        and instance.deletion is None
+    ]
+
+
+def _judge(context: Context, key: Key, entry: object) -> Apply:
+    now = context.clock.now()
+    token = instance_token(context.project, key)
+    ours = isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) == token
+
+    def apply(instance: Instance) -> Instance:
+        if instance.catalog is not CatalogState.CATALOGED or instance.pending_deletion is not None:
+            return instance
+        if not isinstance(entry, CatalogEntry) or not ours:
+            return instance if instance.lost_since else replace(instance, lost_since=now)
+        known = replace(instance, lost_since=None) if instance.lost_since else instance
+        if entry.state == "RECLAIMED":
+            reason = "The catalog says that the Machine Provider has reclaimed it."
+            return replace(known, pending_deletion=PendingDeletion(reason, now), lease=None)
+        if entry.state == "LEASED":
+            end = entry.lease_expiration_ts
+            expiration = None if entry.leased_indefinitely or end is None else float(end)
+            if known.lease is not None and known.lease.expiration == expiration:
+                return known
+            since = known.lease.since if known.lease is not None else now
+            return replace(known, lease=Lease(since, expiration))
+        if entry.state == "AVAILABLE" and known.lease is not None:
+            return replace(known, lease=None)
+        return known
+
+    return when_present(apply)

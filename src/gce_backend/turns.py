@@ -1,0 +1,43 @@
+"""Whose turn it is: each subject once before any twice, at a pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gce_backend.models import Key
+
+
+class Turns:
+    """Takes subjects in turn, no faster than a pace.
+
+    Args:
+        burst: subjects that may be taken at once after a pause.
+    """
+
+    def __init__(self, burst: int = 20) -> None:
+        self._burst = burst
+        self._credit = 0.0
+        self._at: float | None = None
+        self._last: dict[Key, float] = {}
+
+    def take(self, subjects: Sequence[Key], *, pace: float, now: float) -> list[Key]:
+        """The subjects whose turn it is.
+
+        Args:
+            subjects: all that there are.
+            pace: subjects per second.
+            now: monotonic seconds.
+        """
+        elapsed = now - self._at if self._at is not None else 0.0
+        self._at = now
+        self._credit = min(self._credit + elapsed * pace, float(self._burst))
+        count = min(int(self._credit), len(subjects))
+        if count == 0:
+            return []
+        self._credit -= count
+        never = float("-inf")
+        chosen = sorted(subjects, key=lambda key: self._last.get(key, never))[:count]
+        known = set(subjects)
+        self._last = {key: at for key, at in self._last.items() if key in known}
+        self._last.update(dict.fromkeys(chosen, now))
+        return chosen

@@ -1,0 +1,79 @@
+"""Whether the process lives (`/healthz`) and whether it works (`/readyz`). Pure judgements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from gce_backend.job import Verdict
+from gce_backend.scheduler import JobStatus
+
+READY_SECONDS = 300.0
+"""How old the last success may be of a job on which readiness depends."""
+LAG_SECONDS = 5.0
+"""How late the event loop may be before the process counts as unwell."""
+
+NEEDED = {"import-config": "configuration", "fetch-instances": "compute"}
+"""The jobs whose success shows that what they read from can be reached."""
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at.
+
+    Attributes:
+        name: what.
+        ok: whether it is well.
+        message: how it is, in words.
+    """
+
+    name: str
+    ok: bool
+    message: str
+
+
+def liveness(stuck: Sequence[str], lag: float) -> list[Check]:
+    """Whether the process lives: a restart would mend what fails here.
+
+    Args:
+        stuck: jobs far past their deadline.
+        lag: how late the event loop was in the last while, seconds.
+    """
+    jobs = f"stuck past their deadline: {', '.join(stuck)}" if stuck else "none is stuck"
+    return [
+        Check("jobs", not stuck, jobs),
+        Check("event_loop", lag < LAG_SECONDS, f"late by {lag:.3f} s at most"),
+    ]
+
+
+def readiness(
+    *, store_loaded: bool, store_error: str, jobs: Iterable[JobStatus], now: float
+) -> list[Check]:
+    """Whether the process works: store, configuration and Compute were reached lately.
+
+    Args:
+        store_loaded: whether the entities have been read.
+        store_error: why not; "" when nothing failed.
+        jobs: all jobs' status.
+        now: Unix seconds.
+    """
+    store = "the entities are loaded" if store_loaded else store_error or "not read yet"
+    checks = [Check("store", store_loaded, store)]
+    by_name = {job.name: job for job in jobs}
+    for name, what in NEEDED.items():
+        if name in by_name:
+            checks.append(_reached(what, by_name[name], now))
+    return checks
+
+
+def _reached(what: str, job: JobStatus, now: float) -> Check:
+    last = job.last
+    if last is None:
+        return Check(what, ok=False, message=f"{job.name} has not run yet")
+    if last.verdict not in {Verdict.OK, Verdict.DEGRADED}:
+        return Check(what, ok=False, message=f"{job.name}: {last.error or last.verdict.value}")
+    age = now - last.started_at
+    if age > READY_SECONDS:
+        return Check(what, ok=False, message=f"{job.name} last succeeded {age:.0f} s ago")
+    problems = f"; {last.problems[0]}" if last.problems else ""
+    return Check(what, ok=True, message=f"reached {max(age, 0.0):.0f} s ago{problems}")

@@ -1,0 +1,179 @@
+"""Configurations for tests, as texts and as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from google.protobuf import text_encoding, text_format
+from hypothesis import strategies as st
+
+from gce_backend.config import (
+    Configuration,
+    Problem,
+    ServiceAccount,
+    TemplateConfig,
+    parse,
+)
+from gce_backend.errors import InvalidConfigurationError
+from gce_backend.proto import config_pb2 as pb
+
+CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+ACCOUNT = f'service_accounts {{ name: "default" scopes: "{CLOUD_SCOPE}" }}'
+
+Fields = Mapping[str, str | int | bool | Sequence[str] | None]
+
+TEMPLATE: Fields = {
+    "base_name": "linux",
+    "project": "my-project",
+    "machine_type": "e2-small",
+    "image_name": "debian-12",
+    "service_accounts": [ACCOUNT],
+}
+MANAGER: Fields = {
+    "template_base_name": "linux",
+    "minimum_size": 2,
+    "maximum_size": 4,
+    "zone": "us-central1-a",
+}
+
+
+def block(kind: str, fields: Fields, **changes: str | int | bool | Sequence[str] | None) -> str:
+    """A block with one field a line, beginning on the second; None leaves a field out."""
+    lines = [f"{kind} {{"]
+    for name, value in {**fields, **changes}.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        for item in values:
+            if item is None:
+                continue
+            if name == "service_accounts":
+                lines.append(f"  {item}")
+            elif isinstance(item, str):
+                lines.append(f'  {name}: "{text_encoding.CEscape(item.encode(), as_utf8=False)}"')
+            else:
+                lines.append(f"  {name}: {str(item).lower()}")
+    return "\n".join([*lines, "}", ""])
+
+
+def template(**changes: Any) -> str:
+    """A valid template with these fields changed."""
+    return block("templates", TEMPLATE, **changes)
+
+
+def manager(**changes: Any) -> str:
+    """A valid manager with these fields changed."""
+    return block("managers", MANAGER, **changes)
+
+
+def problems_of(
+    templates: str, managers: str = "", files: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """What `parse` finds; nothing when it accepts."""
+    found = outcome(templates, managers, files or {})
+    return list(found.problems) if isinstance(found, InvalidConfigurationError) else []
+
+
+def outcome(
+    templates: str, managers: str, files: Mapping[str, str]
+) -> Configuration | InvalidConfigurationError:
+    """What `parse` returns, or raises on purpose."""
+    try:
+        return parse(templates, managers, files)
+    except InvalidConfigurationError as error:
+        return error
+
+
+def account(name: str = "default", *scopes: str) -> str:
+    """A service account's text."""
+    return f'service_accounts {{ name: "{name}" {" ".join(f"scopes: {s!r}" for s in scopes)} }}'
+
+
+FULL = TemplateConfig(
+    base_name="full",
+    project="example.com:my-project",
+    dimensions=(("os_family", "LINUX"), ("linux_flavor", "UBUNTU")),
+    disk_size_gb=50,
+    service_accounts=(
+        ServiceAccount("default", (CLOUD_SCOPE, "https://mail.google.com/")),
+        ServiceAccount("a@example.com"),
+        ServiceAccount("b@example.com"),
+    ),
+    tags=("one", "two"),
+    metadata=(("url", "http://x"), ("empty", ""), ("startup-script", "#!/bin/sh\n")),
+    machine_type="n2-custom-8-16384",
+    image_project="other-project",
+    network_url="regions/us-central1/subnetworks/s",
+    auto_assign_external_ip=True,
+    min_cpu_platform="Intel Skylake",
+    metadata_from_file=(("startup-script", "scripts/a:b.sh"),),
+    disk_type="pd-ssd",
+    snapshot_name="snap",
+    snapshot_labels=(("a", "b"), ("c", "")),
+)
+
+
+def printed(config: Configuration, *, one_line: bool = False) -> tuple[str, str]:
+    """The two files of a configuration, as protobuf prints them."""
+    templates = pb.InstanceTemplateConfig()
+    for value in config.templates:
+        message = templates.templates.add()
+        from_file = {key for key, _ in value.metadata_from_file}
+        for name, field in msgspec.structs.asdict(value).items():
+            if name == "service_accounts":
+                for a in field:
+                    message.service_accounts.add(name=a.name, scopes=a.scopes)
+            elif name == "metadata":
+                message.metadata.extend(f"{k}:{v}" for k, v in field if k not in from_file)
+            elif name in {"dimensions", "metadata_from_file", "snapshot_labels"}:
+                getattr(message, name).extend(f"{key}:{text}" for key, text in field)
+            elif name == "tags":
+                message.tags.extend(field)
+            elif field:
+                setattr(message, name, field)
+    managers = pb.InstanceGroupManagerConfig()
+    for item in config.managers:
+        managers.managers.add(**msgspec.structs.asdict(item))
+    return (
+        text_format.MessageToString(templates, as_one_line=one_line),
+        text_format.MessageToString(managers, as_one_line=one_line),
+    )
+
+
+names = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+label_pairs = st.dictionaries(
+    st.from_regex(r"[a-z][a-z0-9_-]{0,10}", fullmatch=True),
+    st.from_regex(r"[a-z0-9_-]{0,10}", fullmatch=True),
+    max_size=3,
+).map(lambda pairs: tuple(pairs.items()))
+templates_strategy = st.builds(
+    TemplateConfig,
+    base_name=names,
+    project=names,
+    dimensions=st.dictionaries(
+        st.sampled_from(["os_version", "linux_flavor"]), st.from_regex(r"[!-~]+", fullmatch=True)
+    ).map(lambda pairs: tuple(pairs.items())),
+    disk_size_gb=st.integers(10, 65536) | st.just(0),
+    service_accounts=st.lists(
+        st.builds(
+            ServiceAccount,
+            names.map(lambda name: f"{name}@example.com"),
+            st.lists(names.map(lambda n: f"https://example.com/{n}"), unique=True, max_size=3).map(
+                tuple
+            ),
+        ),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda a: a.name,
+    ).map(tuple),
+    tags=st.lists(names, unique=True, max_size=4).map(tuple),
+    metadata=st.dictionaries(
+        st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True), st.text(max_size=20), max_size=4
+    ).map(lambda pairs: tuple(pairs.items())),
+    machine_type=st.sampled_from(["e2-small", "n2-custom-2-2048"]),
+    image_project=names | st.just(""),
+    auto_assign_external_ip=st.booleans(),
+    disk_type=st.sampled_from(["", "pd-ssd", "hyperdisk-balanced"]),
+    snapshot_name=names,
+    snapshot_labels=label_pairs,
+)
