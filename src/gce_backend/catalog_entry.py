@@ -8,7 +8,7 @@ import msgspec
 
 from gce_backend.config import TemplateConfig
 from gce_backend.config_values import disk_kind
-from gce_backend.machine_provider import Attribute, Dimension, Policies
+from gce_backend.machine_provider import Dimension
 
 BACKEND = "GCE"
 KEY_ATTRIBUTE = "key"
@@ -74,7 +74,7 @@ def dimensions(
 
 def policies(
     template: TemplateConfig, token: str, gce_id: int, project: str, topic: str
-) -> Policies:
+) -> dict[str, object]:
     """What the Machine Provider is to do with a machine.
 
     Args:
@@ -84,14 +84,15 @@ def policies(
         project: the project of the topic.
         topic: where the Machine Provider publishes to us.
     """
-    accounts = template.service_accounts
-    return Policies(
-        backend_project=project,
-        backend_topic=topic,
-        backend_attributes=(
-            Attribute(KEY_ATTRIBUTE, token),
-            Attribute(ID_ATTRIBUTE, str(gce_id)),
-        ),
-        machine_service_account=accounts[0].name if accounts else "",
-        on_reclamation="DELETE",
-    )
+    found: dict[str, object] = {
+        "backend_project": project,
+        "backend_topic": topic,
+        "backend_attributes": [
+            {"key": KEY_ATTRIBUTE, "value": token},
+            {"key": ID_ATTRIBUTE, "value": str(gce_id)},
+        ],
+        "on_reclamation": "DELETE",
+    }
+    if template.service_accounts:
+        found["machine_service_account"] = template.service_accounts[0].name
+    return found

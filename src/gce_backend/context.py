@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,10 @@ from gce_backend.config_source import ConfigBundle
 from gce_backend.fleet import Fleet
 from gce_backend.gce_client import ComputeClient
 from gce_backend.machine_provider import MachineProvider
+from gce_backend.metrics import Metrics
+from gce_backend.pubsub_client import Received
 from gce_backend.settings import Settings
+from gce_backend.turns import Turns
 from gce_backend.world import World
 
 
@@ -54,6 +57,22 @@ class Sizes(Protocol):
         ...
 
 
+class Inbox(Protocol):
+    """Messages that were pulled and wait for a job."""
+
+    def take(self, limit: int) -> list[Received]:
+        """Takes messages to work on; each comes back through one of the other two."""
+        ...
+
+    async def acknowledge(self, messages: Sequence[Received]) -> None:
+        """Says that the effect of these is durable."""
+        ...
+
+    def give_back(self, messages: Iterable[Received]) -> None:
+        """Puts these back, to be worked on again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Everything that a job may use.
@@ -71,6 +90,9 @@ class Context:
         sizes: machines' and disks' sizes.
         broker: the Machine Provider, at the address that its entity names.
         source: where configuration comes from, at the address that its entity names.
+        inbox: the Machine Provider's messages.
+        turns: whose turn it is in the lease sweep.
+        metrics: counts.
         log: for what an operator wants to find later.
     """
 
@@ -86,4 +108,12 @@ class Context:
     sizes: Sizes
     broker: Callable[[], MachineProvider]
     source: Callable[[], ConfigSource]
+    inbox: Inbox
+    turns: Turns
+    metrics: Metrics
     log: structlog.stdlib.BoundLogger
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing that changes the world may be done: the one switch."""
+        return not self.settings.actuate or self.fleet.control.paused

@@ -7,6 +7,7 @@ ClientResponseError does) gets any further.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from gce_backend.errors import (
 
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_MESSAGE = 1000
+LARGE_BODY = 2**19
 
 _BY_WORD: dict[tuple[int, str], type[RemoteError]] = {
     (404, "NOT_FOUND"): NotFoundError,
@@ -99,11 +101,13 @@ class Transport:
         timeout: float = 0.0,  # noqa: ASYNC109 -- the libraries' signature; ours is per client
     ) -> Answer:
         method = self._method_of(verb, url)
+        # Large bodies are sent in parts, so that they do not hold the event loop up.
+        large = isinstance(data, bytes) and len(data) > LARGE_BODY
         try:
             async with self._session.request(
                 verb,
                 url,
-                data=data,
+                data=io.BytesIO(data) if large and isinstance(data, bytes) else data,
                 params=params,
                 headers=headers,
                 timeout=self._timeout,

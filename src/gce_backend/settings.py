@@ -139,11 +139,17 @@ class MachineProviderSettings(_Section, frozen=True):
         allowed_hosts: patterns of the hosts that may get the daemon's token; loopback always may.
         batch_size: machines per add_machines call.
         timeout: seconds per call.
+        sweep_per_minute: cataloged machines that are compared with the catalog, so that lost
+            messages are made good.
+        lost_seconds: how long the catalog must go on not knowing a machine before anything is done
+            about it.
     """
 
     allowed_hosts: tuple[str, ...] = ("*.appspot.com",)
     batch_size: Annotated[int, Meta(ge=1, le=1000)] = 250
     timeout: Seconds = 30.0
+    sweep_per_minute: PositiveCount = 20
+    lost_seconds: Seconds = 300.0
 
 
 class StoreSettings(_Section, frozen=True):
@@ -232,6 +238,7 @@ class DeletionSettings(_Section, frozen=True):
         permitted_share: the same as a share of the fleet, 0 to 1.
         unconfirmed_count: machines whose deletion rests on the Machine Provider not knowing them.
         unconfirmed_share: the same as a share of the fleet, 0 to 1.
+        repeat_seconds: after which a deletion that has not come to an end is asked for again.
         tombstone_seconds: how long a deleted machine is remembered, against slow lists.
     """
 
@@ -240,6 +247,7 @@ class DeletionSettings(_Section, frozen=True):
     permitted_share: Share = 0.5
     unconfirmed_count: Count = 10
     unconfirmed_share: Share = 0.05
+    repeat_seconds: Seconds = 120.0
     tombstone_seconds: Seconds = 3600.0
 
 
@@ -248,9 +256,14 @@ class RolloutSettings(_Section, frozen=True):
 
     Attributes:
         max_unavailable: machines per zone by which the number to lease from may drop.
+        exchange_share: share of a group's machines, 0 to 1 and at least one machine, that are
+            exchanged at a time where its maximum leaves no room for old and new beside each other.
+        empty_seconds: how long a drained group must be empty before it is deleted.
     """
 
     max_unavailable: Count = 0
+    exchange_share: Share = 0.1
+    empty_seconds: Seconds = 5.0
 
 
 class GuardSettings(_Section, frozen=True):

@@ -216,7 +216,7 @@ class Store:
         """
         written: dict[Key, Entity | None] = {}
 
-        async def attempt(transaction: Transaction) -> None:
+        async def attempt(transaction: Transaction) -> Transaction:
             rows = await transaction.lookup([key.path for key in keys])
             found = {Key.of(path): decode(row) for path, row in rows.items()}
             written.clear()
@@ -226,10 +226,13 @@ class Store:
                     transaction.delete(key.path)
                 else:
                     transaction.upsert(key.path, encode(entity))
+            return transaction
 
-        await self._datastore.transaction(attempt)
-        stored = await self.read(key for key, entity in written.items() if entity is not None)
-        return {key: stored.get(key) for key in written}
+        versions = (await self._datastore.transaction(attempt)).versions
+        return {
+            key: Stored(entity, versions[key.path]) if entity is not None else None
+            for key, entity in written.items()
+        }
 
 
 def _mutation(write: Write) -> Mutation:

@@ -57,10 +57,18 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class World:
-    """The groups that were seen, by their manager's key."""
+    """What was last seen, and since when.
+
+    Attributes:
+        groups: by their manager's key.
+        held: deletions that the caps hold back, by job.
+        empty_since: drained groups that were seen to be empty, monotonic seconds.
+    """
 
     def __init__(self) -> None:
         self.groups: dict[Key, Group] = {}
+        self.held: dict[str, int] = {}
+        self.empty_since: dict[Key, float] = {}
 
     def member(self, instance: Key) -> Member | None:
         """A VM as its group last listed it; None when it was not listed or never looked at."""

@@ -251,15 +251,19 @@ async def test_deleted_machine_is_gone_with_its_topic_and_its_name_is_free() -> 
         assert await mp.words() == ["SUBSCRIBED", "SUBSCRIBED"]
 
 
-async def test_machine_deleted_and_added_at_once_keeps_its_new_channel() -> None:
+async def test_machine_added_again_while_its_old_channel_goes_stays_and_gets_a_new_one() -> None:
     """A name that is used again while its old channel is being removed."""
     async with running() as mp:
         await mp.make_inbox()
         await mp("catalog.add_machine", machine())
         await asyncio.sleep(5)
+        slow = Fault(method="pubsub.projects.topics.delete", kind="latency", seconds=5.0)
+        mp.cloud.faults.add(slow)
         await mp("catalog.delete_machine", {"dimensions": {"hostname": "vm-1"}})
+        await asyncio.sleep(2)
+        assert slow.fired == 1
         assert "error" not in await mp("catalog.add_machine", machine())
-        await asyncio.sleep(5)
+        await asyncio.sleep(20)
         assert await mp.state_of("vm-1") == "AVAILABLE"
         topic = "/v1/projects/broker-1/topics/machine-provider-gce-vm-1"
         assert (await mp.send("GET", topic))[0] == 200
@@ -476,12 +480,11 @@ async def test_messages_are_repeated_until_published_and_nothing_is_lost_on_rest
         await mp.make_inbox()
         await mp("catalog.add_machine", machine())
         await asyncio.sleep(5)
-        down = Fault(method="pubsub.*publish", times=None)
-        mp.cloud.faults.add(Fault(method="pubsub.projects.topics.publish", times=None))
+        down = Fault(method="pubsub.projects.topics.publish", times=None)
+        mp.cloud.faults.add(down)
         await mp("machine_provider.lease", {"request_id": "r", "duration": 60})
         await asyncio.sleep(30)
-        assert mp.cloud.faults.injected[0].fired > 2
-        assert down.fired == 0
+        assert down.fired > 2
         assert await mp.words() == ["SUBSCRIBED"]
         await asyncio.sleep(60)
         assert await mp.state_of("vm-1") == "RECLAIMED"
@@ -569,5 +572,4 @@ async def test_a_thousand_machines_are_added_leased_and_expire_in_few_calls() ->
         assert sorted(set(words)) == ["LEASED", "RECLAIMED", "SUBSCRIBED"]
         assert len(words) == 3000
         assert await mp.state_of("vm-999") is None
-        print(time.process_time() - began)  # noqa: T201
         assert time.process_time() - began < 60

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gce_backend.localcloud.compute import filters
+from gce_backend.localcloud.compute.links import ROOT
 from gce_backend.localcloud.compute.replies import invalid, invalid_field
 
 MAX_RESULTS = 500
@@ -121,3 +122,71 @@ def _limit(text: str) -> int:
     if not 0 <= limit <= MAX_RESULTS:
         raise invalid_field("maxResults", text, f"Values must be between 0 and {MAX_RESULTS}.")
     return limit or MAX_RESULTS
+
+
+def resource_list(kind: str, path: str, found: Page, **extra: Any) -> dict[str, Any]:
+    """A list answer; as at Google, `items` is absent when there are none.
+
+    Args:
+        kind: e.g. `compute#instanceList`.
+        path: the collection's partial link.
+        found: what is on the page.
+        extra: further members.
+    """
+    answer: dict[str, Any] = {"kind": kind, "id": path, "selfLink": ROOT + path, **extra}
+    if found.items:
+        answer["items"] = found.items
+    if found.token is not None:
+        answer["nextPageToken"] = found.token
+    return answer
+
+
+def aggregated_list(
+    kind: str,
+    project: str,
+    collection: str,
+    query: Mapping[str, str],
+    zones: Mapping[str, Names],
+    render: Callable[[str], dict[str, Any] | None],
+) -> dict[str, Any]:
+    """An aggregatedList answer: a scope per zone, with a warning where the page has nothing of it.
+
+    Args:
+        kind: e.g. `compute#instanceAggregatedList`.
+        project: whose resources.
+        collection: the resources' name in links and scopes, e.g. `instances`.
+        query: the call's parameters.
+        zones: the names in every zone, zones in order.
+        render: the resource at `zone/name`.
+
+    Raises:
+        ServiceError: 400 invalid when a parameter is wrong.
+    """
+    zone, _, name = start_of(query).partition("/")
+    places = (
+        f"{this}/{found}"
+        for this, names in zones.items()
+        if this >= zone
+        for found in names.after(name if this == zone else "")
+    )
+    results: dict[str, list[dict[str, Any]]] = {}
+    items, token = page(query, places, render)
+    for item in items:
+        results.setdefault(item["zone"].rpartition("/")[2], []).append(item)
+    scopes = {
+        f"zones/{this}": {collection: results[this]} if this in results else _nothing(this)
+        for this in zones
+    }
+    path = f"projects/{project}/aggregated/{collection}"
+    answer = {"kind": kind, "id": path, "selfLink": ROOT + path, "items": scopes}
+    return answer if token is None else answer | {"nextPageToken": token}
+
+
+def _nothing(zone: str) -> dict[str, Any]:
+    return {
+        "warning": {
+            "code": "NO_RESULTS_ON_PAGE",
+            "message": f"There are no results for scope 'zones/{zone}' on this page.",
+            "data": [{"key": "scope", "value": f"zones/{zone}"}],
+        }
+    }

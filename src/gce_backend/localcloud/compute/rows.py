@@ -147,7 +147,6 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
         method: the method that started it; says what happens when it is done.
         kind: its `operationType`.
         target: the partial link of what it acts on.
-        target_key: the same as a key in the store.
         target_id: the target's numeric id; "" when it has none yet.
         inserted: Unix seconds.
         due: when it ends, in Unix seconds.
@@ -163,13 +162,18 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     kind: str
     target: str
-    target_key: str
     target_id: str
     inserted: float
     due: float
     done: bool = False
     failure: Failure | None = None
     payload: dict[str, Any] | None = None
+
+    @property
+    def target_key(self) -> str:
+        """What it acts on, as a key in the store."""
+        name = self.target.rpartition("/")[2]
+        return f"{self.project}/{self.zone}/{name}" if self.zone else f"{self.project}/{name}"
 
     @property
     def scope(self) -> str:

@@ -41,7 +41,7 @@ class Records:
         datastore: where it is.
 
     Attributes:
-        machines: all machines, by state and key, the oldest first.
+        machines: all machines, by state and key.
         untriaged: the lease requests without an answer, the oldest first.
         work: set when there may be something to do.
     """
@@ -102,8 +102,8 @@ class Records:
             merged = {**found, **changes}
             for path, record in merged.items():
                 self._picture(path, record)
-        if changes:
-            self.work.set()
+        # Also without changes: an earlier try of unknown outcome may have made them.
+        self.work.set()
         return {path: record for path, record in merged.items() if record is not None}
 
     async def _persist(

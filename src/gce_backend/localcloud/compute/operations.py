@@ -1,0 +1,227 @@
+"""Operations: what a mutation answers with, when it takes effect, and how it is replayed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from gce_backend.localcloud.cloud import Call, Cloud
+from gce_backend.localcloud.compute import links, listing
+from gce_backend.localcloud.compute.replies import invalid_field, not_found, rfc3339
+from gce_backend.localcloud.compute.rows import Failure, OperationRow, RequestRow
+from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.timetable import Timetable
+
+WAIT_SECONDS = 120.0
+
+Effect = Callable[[OperationRow], Failure | None]
+"""What happens when an operation ends, or why it ends in an error instead."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_NO_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+class Operations:
+    """The operations of all projects.
+
+    Attributes:
+        effects: what happens at the end of an operation, by the method that started it.
+    """
+
+    def __init__(self, cloud: Cloud, store: Store, timetable: Timetable) -> None:
+        self.effects: dict[str, Effect] = {}
+        self._cloud = cloud
+        self._store = store
+        self._timetable = timetable
+        self._ended: dict[str, asyncio.Event] = {}
+
+    def resume(self) -> None:
+        """Puts the operations that have not ended into the timetable; after a start."""
+        for row in self._store.operations():
+            if not row.done:
+                self._timetable.put(row.due, self._end, row.key)
+
+    def start(
+        self,
+        call: Call,
+        kind: str,
+        target: str,
+        target_id: str,
+        *,
+        seconds: float = 0.0,
+        payload: dict[str, Any] | None = None,
+    ) -> OperationRow:
+        """Starts the operation of a mutation that has been found valid.
+
+        Args:
+            call: the mutation.
+            kind: the `operationType`.
+            target: the partial link of what it acts on.
+            target_id: its numeric id; "" when there is none yet.
+            seconds: how long it takes at least; never less than the cloud's `operation_seconds`.
+            payload: what its effect needs.
+
+        Returns:
+            The operation. When it has a `failure` already, an injected fault ends it: then nothing
+            that the mutation asks for may happen.
+        """
+        now = self._cloud.clock.now()
+        zone = call.path.get("zone")
+        fault = self._cloud.faults.operation_error(call.method, zone)
+        identity = self._store.numeric_id(self._store.serial())
+        row = OperationRow(
+            project=call.path["project"],
+            zone=zone,
+            name=f"operation-{int(now * 1000)}-{int(identity):016x}",
+            id=identity,
+            method=call.method,
+            kind=kind,
+            target=target,
+            target_id=target_id,
+            inserted=now,
+            due=now + max(seconds, self._cloud.options.operation_seconds),
+            failure=Failure(fault.reason, fault.message, fault.status) if fault else None,
+            payload=payload,
+        )
+        self._store.put_operation(row)
+        self._timetable.put(row.due, self._end, row.key)
+        return row
+
+    def _end(self, key: str, _: float) -> None:
+        row = self._store.operation(key)
+        if row is None or row.done:
+            return
+        failure = row.failure
+        effect = self.effects.get(row.method)
+        if failure is None and effect is not None:
+            failure = effect(row)
+        row = msgspec.structs.replace(row, done=True, failure=failure, payload=None)
+        self._store.put_operation(row)
+        ended = self._ended.pop(key, None)
+        if ended is not None:
+            ended.set()
+
+    # requestId
+
+    def replayed(self, call: Call) -> OperationRow | None:
+        """The operation that this very request started before; None when it is new.
+
+        Raises:
+            ServiceError: 400 invalid when the requestId is none, or was another request's.
+        """
+        request_id = call.query.get("requestId")
+        if request_id is None:
+            return None
+        if _UUID.fullmatch(request_id) is None or request_id == _NO_UUID:
+            raise invalid_field("requestId", request_id, "Must be a UUID, and not the zero UUID.")
+        known = self._store.request(self._request_key(call))
+        if known is None:
+            return None
+        if known.digest != _digest(call):
+            raise invalid_field(
+                "requestId", request_id, "It was used before for a different request."
+            )
+        return self._store.operation(known.operation)
+
+    def remember(self, call: Call, row: OperationRow) -> None:
+        """Notes which operation a request with a requestId started."""
+        if "requestId" in call.query:
+            request = RequestRow(_digest(call), row.key, self._cloud.clock.now())
+            self._store.put_request(self._request_key(call), request)
+
+    @staticmethod
+    def _request_key(call: Call) -> str:
+        return f"{call.path['project']}/{call.query['requestId'].lower()}"
+
+    # Answers
+
+    def get(self, call: Call) -> dict[str, Any]:
+        """zoneOperations.get and globalOperations.get."""
+        return self.body(self._row(call))
+
+    async def wait(self, call: Call) -> dict[str, Any]:
+        """zoneOperations.wait and globalOperations.wait: answers at the end, or after 2 minutes."""
+        row = self._row(call)
+        if not row.done:
+            ended = self._ended.setdefault(row.key, asyncio.Event())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WAIT_SECONDS):
+                    await ended.wait()
+        return self.body(self._row(call))
+
+    def list(self, call: Call) -> dict[str, Any]:
+        """zoneOperations.list and globalOperations.list."""
+        project, zone = call.path["project"], call.path.get("zone")
+        names = self._store.operation_names[f"{project}/{zone or 'global'}"]
+
+        def render(name: str) -> dict[str, Any] | None:
+            row = self._store.operation(f"{project}/{zone or 'global'}/{name}")
+            return self.body(row) if row else None
+
+        start = listing.start_of(call.query)
+        found = listing.page(call.query, iter(names.after(start)), render)
+        path = f"projects/{project}/{f'zones/{zone}' if zone else 'global'}/operations"
+        return listing.resource_list("compute#operationList", path, found)
+
+    def _row(self, call: Call) -> OperationRow:
+        scope = f"{call.path['project']}/{call.path.get('zone', 'global')}"
+        wanted = call.path["operation"]
+        row = self._store.operation(f"{scope}/{wanted}")
+        if row is None:
+            zone = call.path.get("zone")
+            where = f"zones/{zone}" if zone else "global"
+            raise not_found(f"projects/{call.path['project']}/{where}/operations/{wanted}")
+        return row
+
+    def body(self, row: OperationRow) -> dict[str, Any]:
+        """The operation as Compute shows it now."""
+        now = self._cloud.clock.now()
+        started = row.inserted + (row.due - row.inserted) / 4
+        body: dict[str, Any] = {
+            "kind": "compute#operation",
+            "id": row.id,
+            "name": row.name,
+            "operationType": row.kind,
+            "targetLink": links.ROOT + row.target,
+            "user": f"gce-backend@{row.project}.iam.gserviceaccount.com",
+            "status": "DONE" if row.done else "RUNNING" if now >= started else "PENDING",
+            "progress": 100 if row.done else 0,
+            "insertTime": rfc3339(row.inserted),
+            "selfLink": links.ROOT + row.path,
+        }
+        if row.target_id:
+            body["targetId"] = row.target_id
+        if row.zone is not None:
+            body["zone"] = links.zone_link(row.project, row.zone)
+        if body["status"] != "PENDING":
+            body["startTime"] = rfc3339(started)
+        if row.done:
+            body["endTime"] = rfc3339(row.due)
+            if row.failure is not None:
+                body |= _failure_fields(row.failure)
+        return body
+
+
+def _failure_fields(failure: Failure) -> Mapping[str, Any]:
+    try:
+        phrase = HTTPStatus(failure.status).phrase.upper()
+    except ValueError:
+        phrase = "UNKNOWN"
+    return {
+        "error": {"errors": [{"code": failure.code, "message": failure.message}]},
+        "httpErrorStatusCode": failure.status,
+        "httpErrorMessage": phrase,
+    }
+
+
+def _digest(call: Call) -> str:
+    parameters = sorted((k, v) for k, v in call.query.items() if k not in {"requestId", "fields"})
+    content = (call.method, call.request.path, parameters, call.body)
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
