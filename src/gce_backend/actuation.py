@@ -28,6 +28,8 @@ class Step(StrEnum):
     """It went on; jobs downstream may have work."""
     WAITING = "waiting"
     """It is under way and has to be looked at again soon."""
+    HELD = "held"
+    """It has to wait, for a reason that is its condition now."""
     NOTHING = "unchanged"
     """There was nothing to do."""
 
@@ -124,6 +126,8 @@ async def act_on_each(
         counts[step] += 1
         if step is Step.WAITING:
             waits.append(LOOK_AGAIN)
+        elif step is Step.HELD:
+            waits.append(conditions.wait(str(subject), job) or LOOK_AGAIN)
         elif conditions.clear(str(subject), job):
             context.log.info("subject.recovered", job=job, subject=str(subject))
 

@@ -25,11 +25,14 @@ from gce_backend.job import Job
 from gce_backend.limits import CallBudget, QuotaGroup
 from gce_backend.loops import JOBS
 from gce_backend.metrics import Metrics
+from gce_backend.pubsub import Consumer
+from gce_backend.pubsub_client import PubSub
 from gce_backend.remotes import Remotes
 from gce_backend.scheduler import Scheduler
 from gce_backend.settings import EndpointSettings, Settings
 from gce_backend.sizes import ComputeSizes
 from gce_backend.store import Store
+from gce_backend.turns import Turns
 from gce_backend.web import fleet_view, health
 from gce_backend.web.server import Server
 from gce_backend.world import World
@@ -44,6 +47,7 @@ IDENTITY_SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
 
 LOAD_RETRY_SECONDS = 5.0
 LAG_INTERVAL_SECONDS = 1.0
+MESSAGES_JOB = "process-pubsub-messages"
 MAX_CONNECTIONS = 100
 
 
@@ -97,6 +101,15 @@ class Clients:
             rng=self._rng,
         )
 
+    def pubsub(self, project: str) -> PubSub:
+        """The Pub/Sub client."""
+        return PubSub(
+            session=self.session,
+            token=self.tokens.token,
+            api_root=self._settings.endpoints.pubsub,
+            project=project,
+        )
+
     def compute(self, budget: CallBudget) -> ComputeClient:
         """The Compute Engine client."""
         settings = self._settings.compute
@@ -117,6 +130,8 @@ class Clients:
 
     async def close(self) -> None:
         """Closes all connections."""
+        await self.tokens.close()
+        await self.identity.close()
         await self.session.close()
 
 
@@ -152,6 +167,8 @@ class Daemon:
         self._metrics = Metrics()
         self._clients: Clients | None = None
         self._scheduler: Scheduler[Context] | None = None
+        self._consumer: Consumer | None = None
+        self._pulling: asyncio.Task[None] | None = None
         self._store_error = ""
         self._lag = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -195,12 +212,16 @@ class Daemon:
     async def stop(self) -> None:
         """Stops in order: ticks, running jobs (until the deadline), clients, the HTTP endpoint."""
         self._log.info("daemon.stopping", deadline=self._settings.shutdown_seconds)
+        if self._pulling is not None:
+            self._pulling.cancel()
         if self._scheduler is not None:
             self._scheduler.stop_ticks()
             late = await self._scheduler.drain(self._settings.shutdown_seconds)
             if late:
                 self._log.warning("daemon.jobs_cancelled", jobs=list(late))
             await self._scheduler.cancel()
+        if self._consumer is not None:
+            await self._consumer.return_all()
         await self._close()
 
     async def abort(self) -> None:
@@ -245,6 +266,15 @@ class Daemon:
             settings=self._settings,
             fleet=fleet,
         )
+        consumer = Consumer(
+            clients.pubsub(project),
+            self._settings.pubsub.subscription,
+            clock=self._clock,
+            max_messages=self._settings.pubsub.max_messages,
+            queue_size=self._settings.pubsub.queue_size,
+            ack_deadline=self._settings.pubsub.ack_deadline_seconds,
+            arrived=lambda: self._scheduler.wake(MESSAGES_JOB) if self._scheduler else None,
+        )
         context = Context(
             project=project,
             settings=self._settings,
@@ -258,6 +288,9 @@ class Daemon:
             sizes=ComputeSizes(compute),
             broker=remotes.broker,
             source=remotes.source,
+            inbox=consumer,
+            turns=Turns(),
+            metrics=self._metrics,
             log=self._log,
         )
         self._metrics.read_machines(lambda: fleet_view.machines(context).items())
@@ -271,7 +304,10 @@ class Daemon:
         )
         self.context = context
         self._scheduler = scheduler
+        self._consumer = consumer
         scheduler.start()
+        self._pulling = asyncio.create_task(consumer.run(), name="daemon.pull")
+        self._tasks.append(self._pulling)
         self._spawn("daemon.resync", self._resync(fleet))
         await scheduler.wait()
 
@@ -317,6 +353,7 @@ class Daemon:
             store_loaded=self.context is not None,
             store_error=self._store_error,
             jobs=self._scheduler.status() if self._scheduler else (),
+            messages=self._consumer.problem if self._consumer else "",
             now=self._clock.now(),
         )
 

@@ -26,6 +26,7 @@ from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.metrics import Metrics
 from gce_backend.progress import measure, until_ready, watch
+from gce_backend.provision import provision_messages
 from gce_backend.settings import Settings, load
 from gce_backend.store import Store
 from gce_backend.validate import check_directory
@@ -237,6 +238,9 @@ async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
                 config_service=url,
                 machine_provider=url,
             )
+            async for step in provision_messages(clients.pubsub(project), local):
+                if not step.ok:
+                    structlog.get_logger().error("setup.failed", what=step.what, error=step.remedy)
         daemon = Daemon(local, clock=clock, rng=_rng())
         await daemon.start()
         showing = asyncio.create_task(_show(daemon, local), name="cli.progress")

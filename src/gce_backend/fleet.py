@@ -40,6 +40,8 @@ from gce_backend.models import (
 )
 from gce_backend.store import KINDS, Decision, Store, Stored, Write
 
+__all__ = ["Change", "ContentionError", "Decision", "Fleet", "when_present"]
+
 WRITE_ATTEMPTS = 6
 BATCH = 500
 

@@ -199,6 +199,10 @@ def raised_size(manager: InstanceGroupManager, target_size: int, others: int) ->
     return size if size > target_size else None
 
 
+CATALOGABLE = frozenset({CatalogState.NEVER, CatalogState.ADDING, CatalogState.REMOVED})
+"""REMOVED: it drained and was reactivated before it was deleted. Nobody has used it since."""
+
+
 def is_catalogable(instance: Instance, member: Member | None) -> bool:
     """Whether an active group's machine is to be added to the catalog now.
 
@@ -211,7 +215,7 @@ def is_catalogable(instance: Instance, member: Member | None) -> bool:
         and member.is_running
         and member.gce_id is not None
         and member.gce_id == instance.gce_id
-        and instance.catalog in {CatalogState.NEVER, CatalogState.ADDING}
+        and instance.catalog in CATALOGABLE
         and instance.pending_deletion is None
         and instance.deletion is None
         and instance.missing_since is None
@@ -251,6 +255,42 @@ def unseen_instance(instance: Instance, now: float) -> Instance:
     if instance.missing_since is not None or instance.is_tombstone:
         return instance
     return replace(instance, missing_since=now)
+
+
+MISSING_SECONDS = 10.0
+"""How long a group must go on not listing a VM before anything is done about it."""
+
+
+def is_lost(instance: Instance, now: float, patience: float) -> bool:
+    """Whether a machine is to leave the catalog although the configuration names it.
+
+    Its group does not list it any more, or the catalog itself has not known it for a while.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+        patience: seconds for which the catalog must go on not knowing it.
+    """
+    if instance.missing_since is not None:
+        return now - instance.missing_since >= MISSING_SECONDS
+    return instance.lost_since is not None and now - instance.lost_since >= patience
+
+
+def is_leaving(instance: Instance, now: float, *, active: bool) -> bool:
+    """Whether delete-drained-instances is to see to this machine's end.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+        active: whether the configuration names its manager and revision.
+    """
+    if instance.pending_deletion is not None:
+        return False
+    if not active or instance.deletion is not None:
+        return True
+    if instance.missing_since is not None:
+        return now - instance.missing_since >= MISSING_SECONDS
+    return instance.catalog is CatalogState.ABSENT
 
 
 def permit(instance: Instance, now: float) -> Permit | None:

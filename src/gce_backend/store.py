@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, get_args
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
@@ -119,11 +120,10 @@ class _Codec:
 
 
 def _is_scalar(annotation: Any) -> bool:
-    members = [
-        member for member in get_args(annotation) or (annotation,) if member is not type(None)
-    ]
+    union = get_origin(annotation) in {Union, UnionType}
+    members = get_args(annotation) if union else (annotation,)
     return all(
-        member in {str, int, float, bool}
+        member in {str, int, float, bool, NoneType}
         or (isinstance(member, type) and issubclass(member, StrEnum))
         for member in members
     )

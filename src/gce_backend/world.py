@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -63,12 +63,32 @@ class World:
         groups: by their manager's key.
         held: deletions that the caps hold back, by job.
         empty_since: drained groups that were seen to be empty, monotonic seconds.
+        since: operations that have not ended, by link, monotonic seconds of the first look.
+        tombstones: monotonic seconds of the first look.
+        adding: instances whose add_machine is under way in this process.
+        unlisted: groups that a complete list of groups did not show, monotonic seconds of the
+            first such list.
+        gone: groups that two looks have shown to be gone, though nobody here deleted them.
+        next_template_look: when the instance templates are listed again, monotonic seconds.
     """
 
     def __init__(self) -> None:
         self.groups: dict[Key, Group] = {}
         self.held: dict[str, int] = {}
         self.empty_since: dict[Key, float] = {}
+        self.since: dict[str, float] = {}
+        self.tombstones: dict[Key, float] = {}
+        self.adding: set[Key] = set()
+        self.unlisted: dict[Key, float] = {}
+        self.gone: set[Key] = set()
+        self.next_template_look = float("-inf")
+
+    def forget(self, managers: Collection[Key]) -> None:
+        """Forgets what was seen of groups whose managers are no more."""
+        for seen in (self.groups, self.unlisted):
+            for key in [key for key in seen if key not in managers]:
+                seen.pop(key, None)
+        self.gone &= set(managers)
 
     def member(self, instance: Key) -> Member | None:
         """A VM as its group last listed it; None when it was not listed or never looked at."""

@@ -8,12 +8,22 @@ from gce_backend.context import Context
 from gce_backend.job import Job
 from gce_backend.loops import (
     catalog_instances,
+    check_instance_metadata_operations,
+    cleanup_entities,
+    compress_instance_metadata_updates,
     create_instance_group_managers,
     create_instance_templates,
+    delete_drained_instances,
+    delete_instance_group_managers,
+    delete_instance_templates,
+    delete_instances_pending_deletion,
     fetch_instances,
     import_config,
     process_config,
+    process_pubsub_messages,
+    remove_cataloged_instances,
     resize_instance_groups,
+    update_instance_metadata,
 )
 
 JOBS: tuple[Job[Context], ...] = (
@@ -23,5 +33,15 @@ JOBS: tuple[Job[Context], ...] = (
     create_instance_group_managers.JOB,
     fetch_instances.JOB,
     catalog_instances.JOB,
+    process_pubsub_messages.JOB,
+    compress_instance_metadata_updates.JOB,
+    update_instance_metadata.JOB,
+    check_instance_metadata_operations.JOB,
+    delete_instances_pending_deletion.JOB,
     resize_instance_groups.JOB,
+    remove_cataloged_instances.JOB,
+    delete_drained_instances.JOB,
+    delete_instance_group_managers.JOB,
+    delete_instance_templates.JOB,
+    cleanup_entities.JOB,
 )

@@ -11,7 +11,7 @@ from gce_backend.context import Context
 from gce_backend.errors import BackendError, RemoteError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import is_catalogable, replace
+from gce_backend.lifecycle import CATALOGABLE, is_catalogable, replace
 from gce_backend.machine_provider import Addition, CatalogEntry, CatalogError, Machine
 from gce_backend.models import CatalogState, Instance, Key, instance_token
 
@@ -23,24 +23,23 @@ Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 async def run(context: Context) -> Outcome:
     """Stores the intent, adds in batches, stores what came of it."""
+    if context.paused:
+        return Outcome(facts={"paused": 1})
     if context.conditions.blocked(BROKER, NAME):
         return Outcome(again_after=context.conditions.wait(BROKER, NAME))
     problems: list[str] = []
     machines = await _machines(context, problems)
     if not machines:
         return Outcome(problems=tuple(problems), again_after=_next_try(context))
-    broker = context.broker()
+    context.broker()  # where it is must be known before anything is stored
     await context.fleet.change([Change(key, _adding) for key in machines])
     # What changed meanwhile is left out: it was reclaimed, drained or deleted.
     ready = {key: machine for key, machine in machines.items() if _is_adding(context, key)}
-    additions = await broker.add_machines(list(ready.values()))
-    news: dict[Key, CatalogState] = {}
-    for (key, machine), addition in zip(ready.items(), additions, strict=True):
-        state = await _judge(context, key, machine, addition, problems)
-        if state is not None:
-            news[key] = state
-            context.conditions.clear(str(key), NAME)
-    await context.fleet.change([Change(key, _became(state)) for key, state in news.items()])
+    context.world.adding.update(ready)
+    try:
+        news = await _add(context, ready, problems)
+    finally:
+        context.world.adding.difference_update(ready)
     _log(context, news)
     cataloged = sum(state is CatalogState.CATALOGED for state in news.values())
     return Outcome(
@@ -49,6 +48,21 @@ async def run(context: Context) -> Outcome:
         facts={"cataloged": cataloged, "tried": len(ready)},
         problems=tuple(problems),
     )
+
+
+async def _add(
+    context: Context, machines: dict[Key, Machine], problems: list[str]
+) -> dict[Key, CatalogState]:
+    """Adds machines; stores and returns what is known of their entries afterwards."""
+    additions = await context.broker().add_machines(list(machines.values()))
+    news: dict[Key, CatalogState] = {}
+    for (key, machine), addition in zip(machines.items(), additions, strict=True):
+        state = await _judge(context, key, machine, addition, problems)
+        if state is not None:
+            news[key] = state
+            context.conditions.clear(str(key), NAME)
+    await context.fleet.change([Change(key, _became(state)) for key, state in news.items()])
+    return news
 
 
 async def _machines(context: Context, problems: list[str]) -> dict[Key, Machine]:
@@ -149,7 +163,7 @@ def _is_adding(context: Context, key: Key) -> bool:
 
 @when_present
 def _adding(instance: Instance) -> Instance:
-    wanted = instance.catalog is CatalogState.NEVER
+    wanted = instance.catalog in CATALOGABLE
     ended = instance.pending_deletion or instance.deletion or instance.missing_since
     return replace(instance, catalog=CatalogState.ADDING) if wanted and not ended else instance
 
@@ -176,4 +190,4 @@ def _log(context: Context, news: dict[Key, CatalogState]) -> None:
             )
 
 
-JOB = Job(name=NAME, run=run, timeout=120.0)
+JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("remove-cataloged-instances",))

@@ -23,6 +23,9 @@ Apply: TypeAlias = Callable[[InstanceGroupManager | None], InstanceGroupManager 
 
 async def run(context: Context) -> Outcome:
     """Creates what is missing, once its instance template exists and the room for it is known."""
+    if context.paused:
+        return Outcome(facts={"paused": 1})
+    await _forget_gone(context)
     keys = [
         key
         for key, manager in context.fleet.active_managers()
@@ -40,6 +43,13 @@ async def run(context: Context) -> Outcome:
         return await _create(context, key)
 
     return await act_on_each(context, NAME, keys, create)
+
+
+async def _forget_gone(context: Context) -> None:
+    """A group that somebody else deleted is made again."""
+    gone = [key for key, _ in context.fleet.active_managers() if key in context.world.gone]
+    await context.fleet.change([Change(key, _deleted) for key in gone])
+    context.world.gone.difference_update(gone)
 
 
 async def _create(context: Context, key: Key) -> Step:
@@ -109,6 +119,11 @@ def _intend(context: Context, key: Key) -> Apply | None:
 def _give_up(manager: InstanceGroupManager) -> InstanceGroupManager:
     """Ends an insert that failed; the next try is a new one, with an id of its own."""
     return replace(manager, in_flight=None)
+
+
+@when_present
+def _deleted(manager: InstanceGroupManager) -> InstanceGroupManager:
+    return replace(manager, url=None, in_flight=None, resize=None)
 
 
 def _created(url: str) -> Apply:

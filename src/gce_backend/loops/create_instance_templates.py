@@ -8,8 +8,9 @@ from typing import TypeAlias
 from gce_backend import specs
 from gce_backend.actuation import ForeignResourceError, Step, act_on_each
 from gce_backend.context import Context
-from gce_backend.errors import AlreadyExistsError, OperationFailedError
+from gce_backend.errors import AlreadyExistsError, NotFoundError, OperationFailedError
 from gce_backend.fleet import Change, when_present
+from gce_backend.gce_types import CompleteListing
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import replace
 from gce_backend.links import ResourceLink
@@ -22,6 +23,10 @@ Apply: TypeAlias = Callable[[InstanceTemplateRevision | None], InstanceTemplateR
 
 async def run(context: Context) -> Outcome:
     """Creates what is missing: intent stored first, then inserted, then read back."""
+    if context.paused:
+        return Outcome(facts={"paused": 1})
+    lost = await _find_lost(context)
+    await context.fleet.change([Change(key, _deleted) for key in lost])
     keys = [key for key, revision in context.fleet.active_revisions() if revision.url is None]
     ready = [key for key in keys if not context.conditions.blocked(str(key), NAME)]
     await context.fleet.change([Change(key, _intend(context)) for key in ready])
@@ -30,6 +35,36 @@ async def run(context: Context) -> Outcome:
         return await _create(context, key)
 
     return await act_on_each(context, NAME, keys, create)
+
+
+async def _find_lost(context: Context) -> list[Key]:
+    """The active revisions whose template somebody else deleted; looked for now and then."""
+    now = context.clock.monotonic()
+    if now < context.world.next_template_look:
+        return []
+    context.world.next_template_look = now + context.settings.fetch.resync_seconds
+    projects: dict[str, dict[str, Key]] = {}
+    for key, revision in context.fleet.active_revisions():
+        if revision.url is not None:
+            names = projects.setdefault(revision.template.project, {})
+            names[specs.template_name_of(key)] = key
+    lost = []
+    for project, names in projects.items():
+        listing = await context.compute.list_instance_templates(project)
+        if isinstance(listing, CompleteListing):
+            missing = names.keys() - {template.name for template in listing.items}
+            lost += [names[name] for name in missing if await _is_lost(context, project, name)]
+    return lost
+
+
+async def _is_lost(context: Context, project: str, name: str) -> bool:
+    """The second look."""
+    try:
+        await context.compute.get_instance_template(project, name)
+    except NotFoundError:
+        context.log.error("template.missing", job=NAME, name=name)
+        return True
+    return False
 
 
 async def _create(context: Context, key: Key) -> Step:
@@ -80,6 +115,11 @@ def _intend(context: Context) -> Apply:
 def _give_up(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
     """Ends an insert that failed; the next try is a new one, with an id of its own."""
     return replace(revision, in_flight=None)
+
+
+@when_present
+def _deleted(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
+    return replace(revision, url=None, in_flight=None)
 
 
 def _created(url: str) -> Apply:

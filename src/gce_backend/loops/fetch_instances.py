@@ -16,7 +16,7 @@ import msgspec
 from gce_backend import specs
 from gce_backend.actuation import error_code_reason, reason_of
 from gce_backend.context import Context
-from gce_backend.errors import BackendError
+from gce_backend.errors import BackendError, NotFoundError
 from gce_backend.fleet import Change
 from gce_backend.gce_types import CompleteListing, ManagedInstance, PartialListing
 from gce_backend.gce_types import Group as ComputeGroup
@@ -27,6 +27,8 @@ from gce_backend.models import Instance, Key, instance_key
 from gce_backend.world import Group, Member
 
 NAME = "fetch-instances"
+SECOND_LOOK = 5.0
+"""Seconds between the two looks that prove a group gone."""
 LONGEST_POLL = 60.0
 """Seconds: a group in which something does not come to an end costs one listing a minute."""
 
@@ -47,15 +49,16 @@ async def run(context: Context) -> Outcome:
     ]
     due = [key for keys in seen for key in keys]
     changed, failures = await _list_members(context, due)
-    forget = [key for key in context.world.groups if key not in context.fleet.managers]
-    for key in forget:
-        del context.world.groups[key]
+    changed += await _note_orphans(context)
+    context.world.forget(context.fleet.managers)
     polls = [
         _poll_seconds(context, context.world.groups[key])
         for keys in projects.values()
         for key in keys
         if key in context.world.groups and not _is_settled(context, key)
     ]
+    if context.world.unlisted.keys() - context.world.gone:
+        polls.append(SECOND_LOOK)
     return Outcome(
         changed=changed,
         again_after=min(polls, default=None),
@@ -86,11 +89,30 @@ async def _look_at_groups(
     for key in keys:
         group = by_name.get((key.name, specs.group_name_of(key)))
         if group is not None:
+            context.world.unlisted.pop(key, None)
+            context.world.gone.discard(key)
             if _note_group(context, key, group):
                 due.append(key)
         elif isinstance(listing, CompleteListing):
-            conditions.note(str(key), NAME, "GroupMissing", "Compute does not list this group.")
+            await _note_unlisted(context, project, key)
     return due
+
+
+async def _note_unlisted(context: Context, project: str, key: Key) -> None:
+    """A group that is not listed is gone when a second look, some seconds later, says so too."""
+    now = context.clock.monotonic()
+    first = context.world.unlisted.setdefault(key, now)
+    context.conditions.note(str(key), NAME, "GroupMissing", "Compute does not list this group.")
+    if key in context.world.gone or now - first < SECOND_LOOK:
+        return
+    try:
+        await context.compute.get_group(project, key.name, specs.group_name_of(key))
+    except NotFoundError:
+        context.world.gone.add(key)
+        context.world.groups.pop(key, None)
+        context.log.error("group.missing", job=NAME, zone=key.name, group=specs.group_name_of(key))
+    else:
+        context.world.unlisted.pop(key, None)
 
 
 def _note_group(context: Context, key: Key, group: ComputeGroup) -> bool:
@@ -123,6 +145,20 @@ def _poll_seconds(context: Context, group: Group) -> float:
     """How soon to look at a group in transition again: the longer it stands still, the later."""
     still = context.clock.monotonic() - group.changed
     return min(max(context.settings.fetch.poll_seconds, still / 8), LONGEST_POLL)
+
+
+async def _note_orphans(context: Context) -> int:
+    """The VMs of a group that is gone are not listed by anyone."""
+    now = context.clock.now()
+    gone = [key for key in context.world.gone if key in context.fleet.managers]
+    return await context.fleet.change(
+        [
+            Change(instance, _unseen(now))
+            for key in gone
+            for instance, entity in context.fleet.instances_of(key)
+            if unseen_instance(entity, now) is not entity
+        ]
+    )
 
 
 async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[str]]:
@@ -202,6 +238,8 @@ def _changes(
     for item in items:
         link = ResourceLink.parse(item.instance)
         instance = instance_key(key, link.name)
+        if _has_vanished(item):
+            continue
         listed.add(instance)
         known = context.fleet.instances.get(instance)
         if known is None or seen_instance(known, item.id, link.url, now) is not known:
@@ -210,6 +248,11 @@ def _changes(
         for instance, entity in context.fleet.instances_of(key):
             if instance not in listed and unseen_instance(entity, now) is not entity:
                 yield Change(instance, _unseen(now))
+
+
+def _has_vanished(item: ManagedInstance) -> bool:
+    """Whether the group still counts a member whose VM somebody else has deleted."""
+    return item.id is not None and not item.instance_status and item.current_action == "NONE"
 
 
 def _seen(gce_id: int | None, url: str, now: float) -> Apply:
@@ -249,5 +292,14 @@ JOB = Job(
     name=NAME,
     run=run,
     timeout=120.0,
-    wakes=("catalog-instances", "resize-instance-groups", "cleanup-entities"),
+    wakes=(
+        "catalog-instances",
+        "resize-instance-groups",
+        "create-instance-group-managers",
+        "delete-instances-pending-deletion",
+        "remove-cataloged-instances",
+        "delete-drained-instances",
+        "delete-instance-group-managers",
+        "cleanup-entities",
+    ),
 )

@@ -26,6 +26,8 @@ Apply: TypeAlias = Callable[[InstanceGroupManager | None], InstanceGroupManager 
 
 async def run(context: Context) -> Outcome:
     """Raises what is too small, as far as the maximum leaves room beside other revisions."""
+    if context.paused:
+        return Outcome(facts={"paused": 1})
     keys = [
         key
         for key, manager in context.fleet.active_managers()

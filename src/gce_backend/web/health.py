@@ -47,7 +47,12 @@ def liveness(stuck: Sequence[str], lag: float) -> list[Check]:
 
 
 def readiness(
-    *, store_loaded: bool, store_error: str, jobs: Iterable[JobStatus], now: float
+    *,
+    store_loaded: bool,
+    store_error: str,
+    jobs: Iterable[JobStatus],
+    messages: str,
+    now: float,
 ) -> list[Check]:
     """Whether the process works: store, configuration and Compute were reached lately.
 
@@ -55,6 +60,7 @@ def readiness(
         store_loaded: whether the entities have been read.
         store_error: why not; "" when nothing failed.
         jobs: all jobs' status.
+        messages: why no messages can be pulled; "" while they can.
         now: Unix seconds.
     """
     store = "the entities are loaded" if store_loaded else store_error or "not read yet"
@@ -63,6 +69,7 @@ def readiness(
     for name, what in NEEDED.items():
         if name in by_name:
             checks.append(_reached(what, by_name[name], now))
+    checks.append(Check("messages", not messages, messages or "being pulled"))
     return checks
 
 

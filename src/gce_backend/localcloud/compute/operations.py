@@ -156,7 +156,7 @@ class Operations:
                     await ended.wait()
         return self.body(self._row(call))
 
-    def list(self, call: Call) -> dict[str, Any]:
+    def list_page(self, call: Call) -> dict[str, Any]:
         """zoneOperations.list and globalOperations.list."""
         project, zone = call.path["project"], call.path.get("zone")
         names = self._store.operation_names[f"{project}/{zone or 'global'}"]

@@ -13,7 +13,8 @@ from gce_backend.localcloud.compute.replies import invalid
 
 Shape = Any
 
-_TEXTS = {"*": str}
+_TEXTS: Shape = {"*": str}
+_LIST: Shape = [str]
 _METADATA: Shape = {"fingerprint": str, "items": [{"key": str, "value": str}], "kind": str}
 _FIXED_OR_PERCENT: Shape = {"calculated": int, "fixed": int, "percent": int}
 _INITIALIZE_PARAMS: Shape = {
@@ -23,7 +24,9 @@ _INITIALIZE_PARAMS: Shape = {
         str,
     ),
     **dict.fromkeys(("sourceSnapshot", "storagePool"), str),
-    **dict.fromkeys(("licenses", "replicaZones", "resourcePolicies"), [str]),
+    "licenses": _LIST,
+    "replicaZones": _LIST,
+    "resourcePolicies": _LIST,
     **dict.fromkeys(("sourceImageEncryptionKey", "sourceSnapshotEncryptionKey"), object),
     "enableConfidentialCompute": bool,
     "labels": _TEXTS,
@@ -38,11 +41,13 @@ _DISK: Shape = {
         ),
         str,
     ),
-    **dict.fromkeys(("diskEncryptionKey", "guestOsFeatures", "shieldedInstanceInitialState"), object),
+    **dict.fromkeys(
+        ("diskEncryptionKey", "guestOsFeatures", "shieldedInstanceInitialState"), object
+    ),
     "diskSizeGb": int,
     "index": int,
     "initializeParams": _INITIALIZE_PARAMS,
-    "licenses": [str],
+    "licenses": _LIST,
 }
 _ACCESS_CONFIG: Shape = {
     **dict.fromkeys(
@@ -57,7 +62,8 @@ _ACCESS_CONFIG: Shape = {
 }
 _NETWORK_INTERFACE: Shape = {
     **dict.fromkeys(("aliasIpRanges", "aliasIpv6Ranges"), object),
-    **dict.fromkeys(("accessConfigs", "ipv6AccessConfigs"), [_ACCESS_CONFIG]),
+    "accessConfigs": [_ACCESS_CONFIG],
+    "ipv6AccessConfigs": [_ACCESS_CONFIG],
     **dict.fromkeys(
         (
             *("fingerprint", "igmpQuery", "ipv6AccessType", "ipv6Address", "kind", "name"),

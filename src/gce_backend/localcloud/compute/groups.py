@@ -1,0 +1,371 @@
+"""Managed instance groups: their methods and how they look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from gce_backend.localcloud.cloud import Call, Cloud, ServiceError
+from gce_backend.localcloud.compute import catalogue, links, listing
+from gce_backend.localcloud.compute.machines import Machines
+from gce_backend.localcloud.compute.operations import Operations
+from gce_backend.localcloud.compute.replies import (
+    already_exists,
+    fingerprint,
+    invalid,
+    invalid_field,
+    not_found,
+    not_ready,
+    rfc3339,
+)
+from gce_backend.localcloud.compute.rows import Failure, GroupRow, OperationRow, TemplateRow, VmRow
+from gce_backend.localcloud.compute.store import Store
+
+MAX_SIZE = 1000
+MAX_PAGINATED_SIZE = 2000
+MAX_DELETED_AT_ONCE = 1000
+_LONGEST_BASE_NAME = 58
+_ERROR_LIFE = 3600.0
+
+_ACTIONS = (
+    *("none", "creating", "creatingWithoutRetries", "recreating", "deleting", "abandoning"),
+    *("restarting", "refreshing", "verifying", "suspending", "resuming", "starting", "stopping"),
+)
+_ECHOED = (
+    *("description", "namedPorts", "targetPools", "autoHealingPolicies", "allInstancesConfig"),
+    *("updatePolicy", "instanceLifecyclePolicy"),
+)
+_LIFECYCLE_POLICY = {"defaultActionOnFailure": "REPAIR", "forceUpdateOnRepair": "NO"}
+
+changed = msgspec.structs.replace
+
+
+class Groups:
+    """instanceGroupManagers."""
+
+    def __init__(
+        self, cloud: Cloud, store: Store, operations: Operations, machines: Machines
+    ) -> None:
+        self._cloud = cloud
+        self._store = store
+        self._operations = operations
+        self._machines = machines
+        operations.effects["compute.instanceGroupManagers.insert"] = self._inserted
+        operations.effects["compute.instanceGroupManagers.delete"] = self._deleted
+
+    # Mutations
+
+    def insert(self, call: Call) -> OperationRow:
+        """The insert method: the group can be seen, and makes VMs, when the operation is done."""
+        project, zone = call.path["project"], call.path["zone"]
+        catalogue.check_zone(project, zone)
+        row = self._checked(call.body, project, zone)
+        if self._store.group(row.key) is not None:
+            raise already_exists(row.path)
+        operation = self._operations.start(
+            call, "compute.instanceGroupManagers.insert", row.path, row.id
+        )
+        if operation.failure is None:
+            self._store.put_group(row)
+        return operation
+
+    def _checked(self, body: dict[str, Any], project: str, zone: str) -> GroupRow:
+        name = links.check_name(body.get("name"), "resource.name")
+        base_name = links.check_name(
+            body.get("baseInstanceName", name[:_LONGEST_BASE_NAME].rstrip("-")),
+            "resource.baseInstanceName",
+            _LONGEST_BASE_NAME,
+        )
+        listing_of = body.get("listManagedInstancesResults", "PAGELESS")
+        if listing_of not in {"PAGELESS", "PAGINATED"}:
+            raise invalid_field("resource.listManagedInstancesResults", listing_of, "Unknown.")
+        policy = _LIFECYCLE_POLICY | body.get("instanceLifecyclePolicy", {})
+        if policy["defaultActionOnFailure"] not in {"REPAIR", "DO_NOTHING"}:
+            field = "resource.instanceLifecyclePolicy.defaultActionOnFailure"
+            raise invalid_field(field, policy["defaultActionOnFailure"], "Unknown.")
+        size = _size(body.get("targetSize"), "resource.targetSize", listing_of == "PAGINATED")
+        return GroupRow(
+            project=project,
+            zone=zone,
+            name=name,
+            id=self._store.numeric_id(self._store.serial()),
+            template=self._usable_template(body, project).key,
+            base_name=base_name,
+            target_size=size,
+            paginated=listing_of == "PAGINATED",
+            repairs=policy["defaultActionOnFailure"] == "REPAIR",
+            settings={key: body[key] for key in _ECHOED if key in body}
+            | {"instanceLifecyclePolicy": policy},
+            created=self._cloud.clock.now(),
+            phase="CREATING",
+        )
+
+    def _usable_template(self, body: dict[str, Any], project: str) -> TemplateRow:
+        versions = [version.get("instanceTemplate") for version in body.get("versions", [])]
+        named = {body.get("instanceTemplate"), *versions} - {None}
+        field = "resource.instanceTemplate"
+        if len(named) != 1:
+            raise invalid_field(field, sorted(named), "Exactly one template must be named.")
+        reference = links.parse(named.pop(), "instanceTemplates", field)
+        owner = reference.project or project
+        template = self._store.template(f"{owner}/{reference.name}")
+        if template is None or template.phase == "CREATING":
+            raise not_found(links.global_path(owner, "instanceTemplates", reference.name))
+        if template.phase == "DELETING":
+            raise not_ready(template.path)
+        return template
+
+    def _inserted(self, operation: OperationRow) -> Failure | None:
+        row = self._store.group(operation.target_key)
+        if row is not None:
+            self._store.put_group(changed(row, phase="READY"))
+            self._machines.create(row, row.target_size, operation.due)
+        return None
+
+    def resize(self, call: Call) -> OperationRow:
+        """The resize method: up makes VMs, down deletes whichever."""
+        row = self._usable_row(call)
+        size = _size(call.query.get("size"), "size", row.paginated)
+        operation = self._operations.start(
+            call, "compute.instanceGroupManagers.resize", row.path, row.id
+        )
+        if operation.failure is None:
+            now = self._cloud.clock.now()
+            self._store.put_group(changed(row, target_size=size))
+            if size > row.target_size:
+                self._machines.create(row, size - row.target_size, now)
+            else:
+                self._machines.shrink(row, row.target_size - size, now)
+        return operation
+
+    def delete_instances(self, call: Call) -> OperationRow:
+        """The deleteInstances method: the operation's end means that deletion is scheduled."""
+        row = self._usable_row(call)
+        vms = self._to_delete(row, call.body)
+        operation = self._operations.start(
+            call, "compute.instanceGroupManagers.deleteInstances", row.path, row.id
+        )
+        if operation.failure is None:
+            for vm in vms:
+                self._machines.delete(vm, self._cloud.clock.now())
+            self._store.put_group(changed(row, target_size=row.target_size - len(vms)))
+        return operation
+
+    def _to_delete(self, row: GroupRow, body: dict[str, Any]) -> list[VmRow]:
+        asked = body.get("instances", [])
+        if not 1 <= len(asked) <= MAX_DELETED_AT_ONCE:
+            why = f"Between 1 and {MAX_DELETED_AT_ONCE} instances must be named."
+            raise invalid_field("instances", len(asked), why)
+        found = {}
+        for link in asked:
+            reference = links.parse(link, "instances", "instances")
+            if (reference.project or row.project, reference.zone or row.zone) != (
+                row.project,
+                row.zone,
+            ):
+                raise invalid_field("instances", link, "It is not in the group's zone.")
+            vm = self._store.vm(f"{row.project}/{row.zone}/{reference.name}")
+            if vm is not None and vm.group == row.key and vm.action != "DELETING":
+                found[vm.key] = vm
+            elif not body.get("skipInstancesOnValidationError", False):
+                raise invalid_field(
+                    "instances", link, f"It is not a member of '{row.path}', or being deleted."
+                )
+        return list(found.values())
+
+    def delete(self, call: Call) -> OperationRow:
+        """The delete method: the VMs go, then the group."""
+        row = self._usable_row(call)
+        operation = self._operations.start(
+            call,
+            "compute.instanceGroupManagers.delete",
+            row.path,
+            row.id,
+            seconds=self._cloud.options.delete_seconds,
+        )
+        if operation.failure is None:
+            self._store.put_group(changed(row, phase="DELETING", target_size=0))
+            for vm in list(self._store.members_of(row)):
+                if vm.action != "DELETING":
+                    self._machines.delete(vm, self._cloud.clock.now())
+        return operation
+
+    def _deleted(self, operation: OperationRow) -> Failure | None:
+        row = self._store.group(operation.target_key)
+        if row is not None:
+            for vm in list(self._store.members_of(row)):
+                self._machines.remove(vm)
+            self._store.drop_group(row)
+        return None
+
+    def _row(self, call: Call) -> GroupRow:
+        project, zone = call.path["project"], call.path["zone"]
+        catalogue.check_zone(project, zone)
+        name = call.path["instanceGroupManager"]
+        row = self._store.group(f"{project}/{zone}/{name}")
+        if row is None or row.phase == "CREATING":
+            raise not_found(links.zonal_path(project, zone, "instanceGroupManagers", name))
+        return row
+
+    def _usable_row(self, call: Call) -> GroupRow:
+        row = self._row(call)
+        if row.phase == "DELETING":
+            raise not_ready(row.path)
+        return row
+
+    # Reads
+
+    def get(self, call: Call) -> dict[str, Any]:
+        """The get method."""
+        return self._body(self._row(call))
+
+    def list_page(self, call: Call) -> dict[str, Any]:
+        """The list method."""
+        project, zone = call.path["project"], call.path["zone"]
+        catalogue.check_zone(project, zone)
+        names = self._store.group_names[f"{project}/{zone}"].after(listing.start_of(call.query))
+        found = listing.page(
+            call.query, iter(names), lambda name: self._visible(f"{project}/{zone}/{name}")
+        )
+        path = f"projects/{project}/zones/{zone}/instanceGroupManagers"
+        return listing.resource_list("compute#instanceGroupManagerList", path, found)
+
+    def aggregated_list(self, call: Call) -> dict[str, Any]:
+        """The aggregatedList method."""
+        project = call.path["project"]
+        return listing.aggregated_list(
+            "compute#instanceGroupManagerAggregatedList",
+            project,
+            "instanceGroupManagers",
+            call.query,
+            {zone: self._store.group_names[f"{project}/{zone}"] for zone in catalogue.ZONES},
+            lambda place: self._visible(f"{project}/{place}"),
+        )
+
+    def list_managed_instances(self, call: Call) -> dict[str, Any]:
+        """The listManagedInstances method: in pages only if the group was made PAGINATED."""
+        row = self._row(call)
+        scope = f"{row.project}/{row.zone}"
+        template = links.ROOT + links.global_path(*self._template_reference(row))
+
+        def render(name: str) -> dict[str, Any] | None:
+            vm = self._store.vm(f"{scope}/{name}")
+            return None if vm is None else _managed_instance(vm, template)
+
+        names = self._store.members[row.key]
+        if row.paginated:
+            places = names.after(listing.start_of(call.query))
+            found = listing.page(call.query, iter(places), render)
+        else:
+            found = listing.everything(call.query, iter(names), render)
+        answer: dict[str, Any] = {}
+        if found.items:
+            answer["managedInstances"] = found.items
+        if found.token is not None:
+            answer["nextPageToken"] = found.token
+        return answer
+
+    def list_errors(self, call: Call) -> dict[str, Any]:
+        """The listErrors method: the last failure of each member, for an hour."""
+        row = self._row(call)
+        template = links.ROOT + links.global_path(*self._template_reference(row))
+        since = self._cloud.clock.now() - _ERROR_LIFE
+
+        def render(name: str) -> dict[str, Any] | None:
+            vm = self._store.vm(f"{row.project}/{row.zone}/{name}")
+            if vm is None or vm.failure is None or vm.failure.at < since:
+                return None
+            return {
+                "error": {"code": vm.failure.code, "message": vm.failure.message},
+                "instanceActionDetails": {
+                    "action": "CREATING",
+                    "instance": links.ROOT + vm.path,
+                    "version": {"instanceTemplate": template},
+                },
+                "timestamp": rfc3339(vm.failure.at),
+            }
+
+        names = self._store.members[row.key].after(listing.start_of(call.query))
+        found = listing.page(call.query, iter(names), render)
+        answer: dict[str, Any] = {"items": found.items} if found.items else {}
+        return answer if found.token is None else answer | {"nextPageToken": found.token}
+
+    def _visible(self, key: str) -> dict[str, Any] | None:
+        row = self._store.group(key)
+        return None if row is None or row.phase == "CREATING" else self._body(row)
+
+    @staticmethod
+    def _template_reference(row: GroupRow) -> Iterator[str]:
+        project, _, name = row.template.partition("/")
+        return iter((project, "instanceTemplates", name))
+
+    def _body(self, row: GroupRow) -> dict[str, Any]:
+        template = links.ROOT + links.global_path(*self._template_reference(row))
+        actions = self._store.actions[row.key]
+        current = dict.fromkeys(_ACTIONS, 0)
+        for action, count in actions.items():
+            current[action.lower()] = count
+        is_stable = row.phase == "READY" and sum(current.values()) == current["none"]
+        group_path = links.zonal_path(row.project, row.zone, "instanceGroups", row.name)
+        return {
+            "kind": "compute#instanceGroupManager",
+            "id": row.id,
+            "creationTimestamp": rfc3339(row.created),
+            "name": row.name,
+            "zone": links.zone_link(row.project, row.zone),
+            "instanceTemplate": template,
+            "versions": [
+                {"instanceTemplate": template, "targetSize": {"calculated": row.target_size}}
+            ],
+            "instanceGroup": links.ROOT + group_path,
+            "baseInstanceName": row.base_name,
+            "fingerprint": fingerprint([row.target_size, row.template, row.phase]),
+            "targetSize": row.target_size,
+            "listManagedInstancesResults": "PAGINATED" if row.paginated else "PAGELESS",
+            "currentActions": current,
+            "status": {
+                "isStable": is_stable,
+                "stateful": {
+                    "hasStatefulConfig": False,
+                    "perInstanceConfigs": {"allEffective": True},
+                },
+                "versionTarget": {"isReached": True},
+                "allInstancesConfig": {"effective": True},
+            },
+            "selfLink": links.ROOT + row.path,
+            **row.settings,
+        }
+
+
+def _managed_instance(vm: VmRow, template: str) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "instance": links.ROOT + vm.path,
+        "name": vm.name,
+        "currentAction": vm.action,
+        "targetStatus": "DELETED" if vm.action == "DELETING" else "RUNNING",
+        "version": {"instanceTemplate": template},
+    }
+    if vm.id:
+        body["id"] = vm.id
+    if vm.status:
+        body["instanceStatus"] = vm.status
+    if vm.attempts and vm.failure is not None:
+        error = {"code": vm.failure.code, "message": vm.failure.message}
+        body["lastAttempt"] = {"errors": {"errors": [error]}}
+    return body
+
+
+def _size(value: Any, field: str, paginated: bool) -> int:
+    limit = MAX_PAGINATED_SIZE if paginated else MAX_SIZE
+    text = str(value)
+    if not text.isdecimal():
+        raise invalid_field(field, value, "Must be a number, and not negative.")
+    if int(text) > limit:
+        raise _too_large(field, text, limit)
+    return int(text)
+
+
+def _too_large(field: str, size: str, limit: int) -> ServiceError:
+    return invalid(f"Invalid value for field '{field}': '{size}'. Must be at most {limit}.")

@@ -1,0 +1,229 @@
+"""VMs: their methods and how they look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gce_backend.localcloud.cloud import Call, Cloud
+from gce_backend.localcloud.compute import catalogue, links, listing
+from gce_backend.localcloud.compute.machines import Machines, disk_size_gb
+from gce_backend.localcloud.compute.operations import Operations
+from gce_backend.localcloud.compute.replies import (
+    constant_id,
+    fingerprint,
+    not_found,
+    not_ready,
+    rfc3339,
+    stale_fingerprint,
+)
+from gce_backend.localcloud.compute.rows import Failure, GroupRow, OperationRow, VmRow
+from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.templates import check_metadata, metadata_body
+
+_ECHOED = (
+    *("canIpForward", "description", "guestAccelerators", "minCpuPlatform"),
+    *("serviceAccounts", "shieldedInstanceConfig"),
+)
+_SCHEDULING = {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemptible": False}
+
+
+class Instances:
+    """instances."""
+
+    def __init__(
+        self, cloud: Cloud, store: Store, operations: Operations, machines: Machines
+    ) -> None:
+        self._cloud = cloud
+        self._store = store
+        self._operations = operations
+        self._machines = machines
+        operations.effects["compute.instances.setMetadata"] = self._metadata_set
+        operations.effects["compute.instances.delete"] = self._deleted
+
+    # Mutations
+
+    def set_metadata(self, call: Call) -> OperationRow:
+        """The setMetadata method: replaces all items when the operation is done."""
+        vm = self._row(call)
+        items = call.body.get("items", [])
+        check_metadata(items, "metadata")
+        if call.body.get("fingerprint") != fingerprint(self._metadata(vm)):
+            raise stale_fingerprint()
+        if vm.status == "STOPPING":
+            raise not_ready(vm.path)
+        payload = {"fingerprint": call.body["fingerprint"], "items": items}
+        return self._operations.start(call, "setMetadata", vm.path, vm.id, payload=payload)
+
+    def _metadata_set(self, operation: OperationRow) -> Failure | None:
+        vm = self._store.vm(operation.target_key)
+        payload = operation.payload or {}
+        if vm is None or vm.id != operation.target_id or not vm.status:
+            message = f"The resource '{operation.target}' was not found"
+            return Failure("RESOURCE_NOT_FOUND", message, status=404)
+        if payload["fingerprint"] != fingerprint(self._metadata(vm)):
+            message = "Supplied fingerprint does not match current metadata fingerprint."
+            return Failure("CONDITION_NOT_MET", message, status=412)
+        self._store.put_vm(msgspec.structs.replace(vm, metadata=payload["items"]))
+        return None
+
+    def delete(self, call: Call) -> OperationRow:
+        """The delete method: somebody deletes a VM behind its group's back."""
+        vm = self._row(call)
+        operation = self._operations.start(
+            call, "delete", vm.path, vm.id, seconds=self._cloud.options.delete_seconds
+        )
+        if operation.failure is None and vm.action != "DELETING":
+            self._machines.stop(vm)
+        return operation
+
+    def _deleted(self, operation: OperationRow) -> Failure | None:
+        vm = self._store.vm(operation.target_key)
+        if vm is not None and vm.id == operation.target_id and vm.status:
+            self._machines.lose(vm, operation.due)
+        return None
+
+    def _row(self, call: Call) -> VmRow:
+        project, zone, name = (call.path[part] for part in ("project", "zone", "instance"))
+        catalogue.check_zone(project, zone)
+        vm = self._store.vm(f"{project}/{zone}/{name}")
+        if vm is None or not vm.status:
+            raise not_found(links.zonal_path(project, zone, "instances", name))
+        return vm
+
+    # Reads
+
+    def get(self, call: Call) -> dict[str, Any]:
+        """The get method."""
+        return self._body(self._row(call))
+
+    def list_page(self, call: Call) -> dict[str, Any]:
+        """The list method."""
+        project, zone = call.path["project"], call.path["zone"]
+        catalogue.check_zone(project, zone)
+        names = self._store.vm_names[f"{project}/{zone}"].after(listing.start_of(call.query))
+        found = listing.page(
+            call.query, iter(names), lambda name: self._visible(f"{project}/{zone}/{name}")
+        )
+        path = f"projects/{project}/zones/{zone}/instances"
+        return listing.resource_list("compute#instanceList", path, found)
+
+    def aggregated_list(self, call: Call) -> dict[str, Any]:
+        """The aggregatedList method."""
+        project = call.path["project"]
+        return listing.aggregated_list(
+            "compute#instanceAggregatedList",
+            project,
+            "instances",
+            call.query,
+            {zone: self._store.vm_names[f"{project}/{zone}"] for zone in catalogue.ZONES},
+            lambda place: self._visible(f"{project}/{place}"),
+        )
+
+    def _visible(self, key: str) -> dict[str, Any] | None:
+        vm = self._store.vm(key)
+        return None if vm is None else self._body(vm)
+
+    def _overlay(self, vm: VmRow, part: str) -> dict[str, str]:
+        """What the group adds to the template's labels or metadata."""
+        group = self._store.group(vm.group)
+        config = group.settings.get("allInstancesConfig", {}) if group else {}
+        added: dict[str, str] = config.get("properties", {}).get(part, {})
+        return added
+
+    def _metadata(self, vm: VmRow) -> list[dict[str, str]]:
+        if vm.metadata is not None:
+            return vm.metadata
+        group = self._store.group(vm.group)
+        items = self._machines.properties(vm)["metadata"].get("items", [])
+        values = {item["key"]: item.get("value", "") for item in items}
+        values |= self._overlay(vm, "metadata")
+        if group is not None:
+            values |= _made_by(group)
+        return [{"key": key, "value": value} for key, value in values.items()]
+
+    def _body(self, vm: VmRow) -> dict[str, Any]:
+        properties = self._machines.properties(vm)
+        machine_type = links.parse(properties["machineType"], "machineTypes", "machineType").name
+        machine_path = links.zonal_path(vm.project, vm.zone, "machineTypes", machine_type)
+        labels = properties.get("labels", {}) | self._overlay(vm, "labels")
+        tags = properties.get("tags", {}).get("items", [])
+        created = rfc3339(vm.created)
+        body = {
+            "kind": "compute#instance",
+            "id": vm.id,
+            "creationTimestamp": created,
+            "lastStartTimestamp": created,
+            "name": vm.name,
+            "zone": links.zone_link(vm.project, vm.zone),
+            "machineType": links.ROOT + machine_path,
+            "cpuPlatform": "Intel Cascade Lake",
+            "status": vm.status,
+            "disks": _disks(vm, properties["disks"]),
+            "networkInterfaces": _interfaces(vm, properties["networkInterfaces"]),
+            "metadata": metadata_body(self._metadata(vm)),
+            "labelFingerprint": fingerprint(labels),
+            "tags": {"fingerprint": fingerprint(tags)} | ({"items": tags} if tags else {}),
+            "scheduling": _SCHEDULING | properties.get("scheduling", {}),
+            "deletionProtection": False,
+            "startRestricted": False,
+            "fingerprint": fingerprint([vm.id, vm.status]),
+            "selfLink": links.ROOT + vm.path,
+        }
+        body |= {key: properties[key] for key in _ECHOED if key in properties}
+        return body | {"labels": labels} if labels else body
+
+
+def _made_by(group: GroupRow) -> dict[str, str]:
+    """The items by which a managed instance knows its group and template."""
+    number = constant_id(f"projects/{group.project}")[:12]
+    owner, _, template = group.template.partition("/")
+    template_number = constant_id(f"projects/{owner}")[:12]
+    return {
+        "instance-template": f"projects/{template_number}/global/instanceTemplates/{template}",
+        "created-by": f"projects/{number}/zones/{group.zone}/instanceGroupManagers/{group.name}",
+    }
+
+
+def _disks(vm: VmRow, disks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": "compute#attachedDisk",
+            "index": index,
+            "type": disk["type"],
+            "mode": disk["mode"],
+            "interface": disk.get("interface", "SCSI"),
+            "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
+            "boot": bool(disk.get("boot")),
+            "autoDelete": bool(disk.get("autoDelete")),
+            "diskSizeGb": disk_size_gb(disk),
+            "source": links.ROOT
+            + links.zonal_path(
+                vm.project, vm.zone, "disks", vm.name if index == 0 else f"{vm.name}-{index}"
+            ),
+        }
+        for index, disk in enumerate(disks)
+    ]
+
+
+def _interfaces(vm: VmRow, interfaces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    high, middle, low = vm.serial >> 16 & 0x3F, vm.serial >> 8 & 0xFF, vm.serial & 0xFF
+    return [
+        {
+            **interface,
+            "networkIP": f"10.{128 + high}.{middle}.{low}",
+            "fingerprint": fingerprint([vm.id, interface["name"]]),
+            **(
+                {
+                    "accessConfigs": [
+                        {"natIP": f"203.{high}.{middle}.{low}", **config}
+                        for config in interface["accessConfigs"]
+                    ]
+                }
+                if interface.get("accessConfigs")
+                else {}
+            ),
+        }
+        for interface in interfaces
+    ]

@@ -1,0 +1,90 @@
+"""check-instance-metadata-operations: what came of the operations that apply metadata updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gce_backend.actuation import Step, act_on_each
+from gce_backend.context import Context
+from gce_backend.errors import NotFoundError
+from gce_backend.fleet import Change, when_present
+from gce_backend.job import Job, Outcome
+from gce_backend.links import ResourceLink
+from gce_backend.metadata import finish, put_back
+from gce_backend.models import Instance, Key
+
+NAME = "check-instance-metadata-operations"
+PATIENCE = 600.0
+"""Seconds after which an operation that does not end is given up, and the VM itself looked at."""
+
+Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+async def run(context: Context) -> Outcome:
+    """Clears what succeeded; puts back what failed, in front of what is pending."""
+    keys = [
+        key
+        for key, instance in context.fleet.instances.items()
+        if instance.active_metadata_update is not None
+        and instance.active_metadata_update.operation is not None
+    ]
+
+    async def check(key: Key) -> Step:
+        return await _check(context, key)
+
+    return await act_on_each(context, NAME, keys, check)
+
+
+async def _check(context: Context, key: Key) -> Step:
+    update = context.fleet.instances[key].active_metadata_update
+    if update is None or update.operation is None:
+        return Step.NOTHING
+    try:
+        operation = await context.compute.get_operation(ResourceLink.parse(update.operation))
+    except NotFoundError:
+        # Forgotten by Compute: whether it was applied, the VM itself tells the next try.
+        return await _return(context, key, update.operation, "the operation is not known any more")
+    if operation.done:
+        context.world.since.pop(update.operation, None)
+        failure = operation.failure()
+        if failure is not None:
+            return await _return(context, key, update.operation, failure.message)
+        await context.fleet.change([Change(key, _finished(update.operation))])
+        context.log.info("metadata.updated", job=NAME, instance=key.name)
+        return Step.CHANGED
+    now = context.clock.monotonic()
+    if now - context.world.since.setdefault(update.operation, now) > PATIENCE:
+        reason = f"the operation has not ended within {PATIENCE:.0f} s"
+        return await _return(context, key, update.operation, reason)
+    return Step.WAITING
+
+
+async def _return(context: Context, key: Key, operation: str, reason: str) -> Step:
+    context.world.since.pop(operation, None)
+    now = context.clock.now()
+
+    def apply(instance: Instance) -> Instance:
+        update = instance.active_metadata_update
+        if update is None or update.operation != operation:
+            return instance
+        return put_back(instance, now)
+
+    await context.fleet.change([Change(key, when_present(apply))])
+    context.log.warning("metadata.failed", job=NAME, instance=key.name, reason=reason)
+    return Step.CHANGED
+
+
+def _finished(operation: str) -> Apply:
+    def apply(instance: Instance) -> Instance:
+        update = instance.active_metadata_update
+        if update is None or update.operation != operation:
+            return instance
+        return finish(instance)
+
+    return when_present(apply)
+
+
+JOB = Job(
+    name=NAME, run=run, timeout=60.0, wakes=("compress-instance-metadata-updates",)
+)

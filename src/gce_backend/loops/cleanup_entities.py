@@ -1,0 +1,142 @@
+"""cleanup-entities: entities that nothing needs any more go, bottom up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gce_backend.context import Context
+from gce_backend.fleet import Change, Decision
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import replace
+from gce_backend.models import (
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    Key,
+)
+
+NAME = "cleanup-entities"
+KEEP_SET_ASIDE = 1000
+"""Messages that could not be understood are kept up to this number, the newest ones."""
+
+
+async def run(context: Context) -> Outcome:
+    """Removes tombstones after their time, then empty managers, revisions and templates."""
+    tombstones = await _remove_tombstones(context)
+    managers = await _remove_managers(context)
+    revisions = await _remove_revisions(context)
+    templates = await _remove_templates(context)
+    messages = await _remove_messages(context)
+    counts = {
+        "tombstones": tombstones,
+        "managers": managers,
+        "revisions": revisions,
+        "templates": templates,
+        "messages": messages,
+    }
+    removed = {name: count for name, count in counts.items() if count}
+    for name, count in removed.items():
+        context.log.info("entities.removed", job=NAME, kind=name, count=count)
+    return Outcome(changed=sum(removed.values()), facts=removed)
+
+
+async def _remove_tombstones(context: Context) -> int:
+    """By this process's own time: a wall clock that jumps makes none older."""
+    now = context.clock.monotonic()
+    ages = context.world.tombstones
+    present = [key for key, instance in context.fleet.instances.items() if instance.is_tombstone]
+    for key in set(ages) - set(present):
+        del ages[key]
+    old = [
+        key
+        for key in present
+        if now - ages.setdefault(key, now) >= context.settings.deletion.tombstone_seconds
+    ]
+    return await context.fleet.change([Change(key, _remove_tombstone) for key in old])
+
+
+def _remove_tombstone(instance: Instance | None) -> Instance | None:
+    return None if instance is None or instance.is_tombstone else instance
+
+
+async def _remove_managers(context: Context) -> int:
+    removed = 0
+    for key, manager in tuple(context.fleet.managers.items()):
+        idle = manager.url is None and manager.in_flight is None
+        revision = key.parent
+        if revision is None or not idle or context.fleet.is_active(key):
+            continue
+        if next(context.fleet.instances_of(key), None) is None:
+            removed += await context.fleet.transact([revision, key], _without_manager(key))
+    return removed
+
+
+def _without_manager(key: Key) -> Decision:
+    def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
+        if key.parent is None:
+            return {}
+        revision, manager = found.get(key.parent), found.get(key)
+        if not isinstance(revision, InstanceTemplateRevision) or key.name in revision.active:
+            return {}
+        if not isinstance(manager, InstanceGroupManager) or manager.url or manager.in_flight:
+            return {}
+        zones = tuple(zone for zone in revision.drained if zone != key.name)
+        return {key.parent: replace(revision, drained=zones), key: None}
+
+    return decide
+
+
+async def _remove_revisions(context: Context) -> int:
+    removed = 0
+    active = {key for key, _ in context.fleet.active_revisions()}
+    for key, revision in tuple(context.fleet.revisions.items()):
+        if key in active or revision.url or revision.in_flight or key.parent is None:
+            continue
+        if not revision.active and not revision.drained:
+            removed += await context.fleet.transact([key.parent, key], _without_revision(key))
+    return removed
+
+
+def _without_revision(key: Key) -> Decision:
+    def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
+        if key.parent is None:
+            return {}
+        template, revision = found.get(key.parent), found.get(key)
+        if not isinstance(template, InstanceTemplate) or template.active == key.name:
+            return {}
+        if not isinstance(revision, InstanceTemplateRevision):
+            return {}
+        if revision.active or revision.drained or revision.url or revision.in_flight:
+            return {}
+        names = tuple(name for name in template.drained if name != key.name)
+        return {key.parent: replace(template, drained=names), key: None}
+
+    return decide
+
+
+async def _remove_templates(context: Context) -> int:
+    empty = [
+        key
+        for key, template in context.fleet.templates.items()
+        if template.active is None and not template.drained
+    ]
+    return await context.fleet.change([Change(key, _remove_template) for key in empty])
+
+
+def _remove_template(template: InstanceTemplate | None) -> InstanceTemplate | None:
+    if template is None or (template.active is None and not template.drained):
+        return None
+    return template
+
+
+async def _remove_messages(context: Context) -> int:
+    newest = sorted(
+        context.fleet.set_aside.items(), key=lambda item: item[1].received, reverse=True
+    )
+    old = [key for key, _ in newest[KEEP_SET_ASIDE:]]
+    return await context.fleet.change([Change(key, lambda _: None) for key in old])
+
+
+JOB = Job(name=NAME, run=run, timeout=60.0)

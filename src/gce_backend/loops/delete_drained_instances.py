@@ -1,0 +1,29 @@
+"""delete-drained-instances: machines that drained, or got lost, and left the catalog are deleted."""
+
+from __future__ import annotations
+
+from gce_backend.context import Context
+from gce_backend.deletion import delete
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import is_leaving
+from gce_backend.models import Instance, Key
+
+NAME = "delete-drained-instances"
+
+
+async def run(context: Context) -> Outcome:
+    """Deletes them, one call for many of a group, until they are truly gone."""
+
+    def leaves(key: Key, instance: Instance) -> bool:
+        active = key.parent is not None and context.fleet.is_active(key.parent)
+        return is_leaving(instance, context.clock.now(), active=active)
+
+    return await delete(context, NAME, leaves)
+
+
+JOB = Job(
+    name=NAME,
+    run=run,
+    timeout=120.0,
+    wakes=("fetch-instances", "cleanup-entities", "delete-instance-group-managers"),
+)

@@ -1,0 +1,167 @@
+"""delete-instance-group-managers: drained groups that are proven empty are deleted.
+
+One empty list proves nothing: a group goes only after two complete looks, some seconds apart, each of
+which found no instance and a target size of 0, and when no entity of an instance is left but tombstones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gce_backend import specs
+from gce_backend.actuation import ForeignResourceError, Step, act_on_each
+from gce_backend.context import Context
+from gce_backend.errors import NotFoundError, OperationFailedError
+from gce_backend.fleet import Change, when_present
+from gce_backend.gce_types import CompleteListing
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import replace
+from gce_backend.links import ResourceLink
+from gce_backend.models import InFlight, InstanceGroupManager, Key
+
+NAME = "delete-instance-group-managers"
+INSERT_PATIENCE = 600.0
+"""Seconds after which an insert that has left no group is taken to have never happened."""
+
+Apply: TypeAlias = Callable[[InstanceGroupManager | None], InstanceGroupManager | None]
+
+
+async def run(context: Context) -> Outcome:
+    """Looks at the drained groups without living instances, and deletes those proven empty."""
+    if context.paused:
+        return Outcome(facts={"paused": 1})
+    keys = [
+        key
+        for key, manager in context.fleet.managers.items()
+        if not context.fleet.is_active(key)
+        and (manager.url is not None or manager.in_flight is not None)
+        and all(instance.is_tombstone for _, instance in context.fleet.instances_of(key))
+    ]
+    for key in set(context.world.empty_since) - set(keys):
+        del context.world.empty_since[key]
+
+    async def act(key: Key) -> Step:
+        manager = context.fleet.managers[key]
+        if manager.in_flight is not None and manager.in_flight.action == "delete":
+            return await _delete(context, key)
+        if manager.url is None:
+            return await _resolve_insert(context, key)
+        return await _look(context, key)
+
+    return await act_on_each(context, NAME, keys, act)
+
+
+async def _resolve_insert(context: Context, key: Key) -> Step:
+    """A group that drained while it was being created: it is there, or it never was."""
+    manager = context.fleet.managers[key]
+    project = context.fleet.revision_of(key).template.project
+    try:
+        group = await context.compute.get_group(project, key.name, specs.group_name_of(key))
+    except NotFoundError:
+        started = manager.in_flight.started if manager.in_flight else 0.0
+        if abs(context.clock.now() - started) < INSERT_PATIENCE:
+            return Step.WAITING
+        await context.fleet.change([Change(key, _gone)])
+        return Step.CHANGED
+    revision = key.parent
+    if revision is None or group.description != specs.description_of(
+        context.settings.owner, revision
+    ):
+        await context.fleet.change([Change(key, _gone)])
+        raise ForeignResourceError(f"group {group.name} in {key.name} is not ours")
+    await context.fleet.change([Change(key, _found(ResourceLink.parse(group.self_link).url))])
+    return Step.CHANGED
+
+
+async def _look(context: Context, key: Key) -> Step:
+    """One look; the second one, some seconds later, lets the group go."""
+    empty_since = context.world.empty_since
+    try:
+        if not await _is_empty(context, key):
+            empty_since.pop(key, None)
+            return Step.NOTHING
+    except NotFoundError:
+        if key in empty_since:  # the second look says the same
+            await context.fleet.change([Change(key, _gone)])
+            return Step.CHANGED
+    now = context.clock.monotonic()
+    if now - empty_since.setdefault(key, now) < context.settings.rollout.empty_seconds:
+        return Step.WAITING
+    await context.fleet.refresh([key])
+    if context.fleet.is_active(key):
+        return Step.NOTHING
+    await context.fleet.change([Change(key, _intend(context))])
+    return await _delete(context, key)
+
+
+async def _is_empty(context: Context, key: Key) -> bool:
+    project, name = context.fleet.revision_of(key).template.project, specs.group_name_of(key)
+    group = await context.compute.get_group(project, key.name, name)
+    if group.target_size != 0:
+        return False
+    members = await context.compute.list_managed_instances(project, key.name, name)
+    return isinstance(members, CompleteListing) and not members.items
+
+
+async def _delete(context: Context, key: Key) -> Step:
+    manager = context.fleet.managers.get(key)
+    if manager is None or manager.in_flight is None or manager.in_flight.action != "delete":
+        return Step.NOTHING
+    project, name = context.fleet.revision_of(key).template.project, specs.group_name_of(key)
+    try:
+        # A group that grew again since it was found empty is not deleted with what is in it.
+        if not await _is_empty(context, key):
+            await context.fleet.change([Change(key, _keep)])
+            return Step.NOTHING
+        operation = await context.compute.delete_group(
+            project, key.name, name, request_id=manager.in_flight.request_id
+        )
+        operation = await context.compute.await_operation(
+            operation, timeout=context.settings.compute.operation_wait_seconds
+        )
+        if not operation.done:
+            return Step.WAITING
+    except NotFoundError:
+        pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
+    except OperationFailedError:
+        await context.fleet.change([Change(key, _keep)])
+        raise
+    await context.fleet.change([Change(key, _gone)])
+    context.world.empty_since.pop(key, None)
+    context.world.groups.pop(key, None)
+    context.log.info("group.deleted", job=NAME, zone=key.name, name=name)
+    return Step.CHANGED
+
+
+def _intend(context: Context) -> Apply:
+    request_id, now = context.new_id(), context.clock.now()
+
+    def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
+        if manager.url is None or manager.in_flight is not None:
+            return manager
+        return replace(manager, in_flight=InFlight("delete", request_id, now))
+
+    return when_present(apply)
+
+
+def _found(url: str) -> Apply:
+    return when_present(lambda manager: replace(manager, url=url, in_flight=None))
+
+
+@when_present
+def _keep(manager: InstanceGroupManager) -> InstanceGroupManager:
+    return replace(manager, in_flight=None)
+
+
+@when_present
+def _gone(manager: InstanceGroupManager) -> InstanceGroupManager:
+    return replace(manager, url=None, in_flight=None, resize=None)
+
+
+JOB = Job(
+    name=NAME,
+    run=run,
+    timeout=120.0,
+    wakes=("delete-instance-templates", "create-instance-group-managers", "cleanup-entities"),
+)

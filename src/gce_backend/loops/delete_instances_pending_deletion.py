@@ -1,0 +1,22 @@
+"""delete-instances-pending-deletion: machines that were reclaimed are deleted."""
+
+from __future__ import annotations
+
+from gce_backend.context import Context
+from gce_backend.deletion import delete
+from gce_backend.job import Job, Outcome
+from gce_backend.models import Instance, Key
+
+NAME = "delete-instances-pending-deletion"
+
+
+async def run(context: Context) -> Outcome:
+    """Deletes them, one call for many of a group, until they are truly gone."""
+    return await delete(context, NAME, _is_reclaimed)
+
+
+def _is_reclaimed(_: Key, instance: Instance) -> bool:
+    return instance.pending_deletion is not None
+
+
+JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("fetch-instances", "cleanup-entities"))

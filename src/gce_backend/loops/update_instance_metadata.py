@@ -1,0 +1,153 @@
+"""update-instance-metadata: active updates are being applied by a zone operation.
+
+The id under which an update is sent is stored first, its operation after. A crash in between sends it
+again: under the same id it is the same request, and once it was applied there is nothing left to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gce_backend.actuation import Step, act_on_each
+from gce_backend.context import Context
+from gce_backend.errors import ConditionNotMetError, InvalidRequestError, NotFoundError
+from gce_backend.fleet import Change, when_present
+from gce_backend.gce_types import Instance as ComputeInstance
+from gce_backend.gce_types import Operation
+from gce_backend.job import Job, Outcome
+from gce_backend.lifecycle import replace
+from gce_backend.metadata import finish, is_denied, merge
+from gce_backend.models import Instance, Key
+
+NAME = "update-instance-metadata"
+ATTEMPTS = 4
+
+Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+async def run(context: Context) -> Outcome:
+    """Starts an operation for each active update that has none and whose time has come."""
+    if context.paused:
+        return Outcome(facts={"paused": 1})
+    now = context.clock.now()
+    keys, waits = [], []
+    for key, instance in context.fleet.instances.items():
+        update = instance.active_metadata_update
+        if update is None or update.operation is not None or instance.deletion is not None:
+            continue
+        if instance.pending_deletion is not None or instance.missing_since is not None:
+            continue
+        if update.not_before > now:
+            waits.append(update.not_before - now)
+        else:
+            keys.append(key)
+    await context.fleet.change([Change(key, _intend(context)) for key in keys])
+
+    async def apply(key: Key) -> Step:
+        return await _apply(context, key)
+
+    outcome = await act_on_each(context, NAME, keys, apply)
+    if outcome.again_after is not None:
+        waits.append(outcome.again_after)
+    return Outcome(
+        changed=outcome.changed,
+        again_after=min(waits, default=None),
+        facts=outcome.facts,
+        problems=outcome.problems,
+    )
+
+
+async def _apply(context: Context, key: Key) -> Step:
+    instance = context.fleet.instances.get(key)
+    update = instance.active_metadata_update if instance is not None else None
+    if instance is None or update is None or key.parent is None:
+        return Step.NOTHING
+    project = context.fleet.revision_of(key.parent).template.project
+    denied = sorted(name for name in update.items if is_denied(name))
+    if denied:
+        context.log.error("metadata.denied", job=NAME, instance=key.name, keys=denied)
+    for _ in range(ATTEMPTS):
+        try:
+            found = await context.compute.get_instance(project, key.parent.name, key.name)
+        except NotFoundError:
+            return Step.WAITING  # fetch-instances will find out what became of it
+        if instance.gce_id is not None and found.id != instance.gce_id:
+            return Step.NOTHING  # another VM of that name
+        items = merge(found.metadata.as_dict(), update.items)
+        if items == found.metadata.as_dict():
+            await context.fleet.change([Change(key, when_present(finish))])
+            return Step.CHANGED
+        operation = await _send(context, key, project, found, items)
+        if operation is not None:
+            await context.fleet.change([Change(key, _started(operation.link.url))])
+            context.log.info("metadata.sent", job=NAME, instance=key.name, keys=sorted(update.items))
+            return Step.CHANGED
+    return Step.WAITING
+
+
+async def _send(
+    context: Context, key: Key, project: str, found: ComputeInstance, items: dict[str, str]
+) -> Operation | None:
+    """Sends the update; None when the metadata has changed meanwhile and is to be read again."""
+    instance = context.fleet.instances.get(key)
+    update = instance.active_metadata_update if instance is not None else None
+    if update is None or update.request_id is None or key.parent is None:
+        return None
+    try:
+        return await context.compute.set_instance_metadata(
+            project,
+            key.parent.name,
+            key.name,
+            found.metadata.fingerprint,
+            items,
+            request_id=update.request_id,
+        )
+    except (ConditionNotMetError, InvalidRequestError) as error:
+        # A stale fingerprint; or the id was used before, for what the metadata then made of it.
+        await context.fleet.change([Change(key, _renew(context))])
+        if isinstance(error, InvalidRequestError) and "requestId" not in error.message:
+            raise
+        return None
+
+
+def _intend(context: Context) -> Apply:
+    request_id = context.new_id()
+
+    def apply(instance: Instance) -> Instance:
+        update = instance.active_metadata_update
+        if update is None or update.request_id is not None:
+            return instance
+        return replace(instance, active_metadata_update=replace(update, request_id=request_id))
+
+    return when_present(apply)
+
+
+def _renew(context: Context) -> Apply:
+    request_id = context.new_id()
+
+    def apply(instance: Instance) -> Instance:
+        update = instance.active_metadata_update
+        if update is None or update.operation is not None:
+            return instance
+        return replace(instance, active_metadata_update=replace(update, request_id=request_id))
+
+    return when_present(apply)
+
+
+def _started(operation: str) -> Apply:
+    def apply(instance: Instance) -> Instance:
+        update = instance.active_metadata_update
+        if update is None:
+            return instance
+        return replace(instance, active_metadata_update=replace(update, operation=operation))
+
+    return when_present(apply)
+
+
+JOB = Job(
+    name=NAME,
+    run=run,
+    timeout=120.0,
+    wakes=("check-instance-metadata-operations", "compress-instance-metadata-updates"),
+)
