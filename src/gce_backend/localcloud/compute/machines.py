@@ -127,9 +127,7 @@ class Machines:
         self._put(created, due + self._cloud.options.boot_seconds / 4)
 
     def _release_disk(self, vm: VmRow) -> None:
-        boot: dict[str, Any] = next(
-            (disk for disk in self.properties(vm)["disks"] if disk.get("boot")), {}
-        )
+        boot = self.properties(vm)["disks"][0]
         if not boot.get("autoDelete", False):
             disk = DiskRow(
                 project=vm.project, zone=vm.zone, name=vm.name, size_gb=disk_size_gb(boot)

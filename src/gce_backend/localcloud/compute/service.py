@@ -28,7 +28,8 @@ _ZONE = f"{_PROJECT}/zones/{{zone}}"
 _GROUPS = f"{_ZONE}/instanceGroupManagers"
 _GROUP = f"{_GROUPS}/{{instanceGroupManager}}"
 _INSTANCE = f"{_ZONE}/instances/{{instance}}"
-_TEMPLATE = f"{_GLOBAL}/instanceTemplates/{{instanceTemplate}}"
+_TEMPLATES = f"{_GLOBAL}/instanceTemplates"
+_TEMPLATE = f"{_TEMPLATES}/{{instanceTemplate}}"
 
 
 class _Read(NamedTuple):
@@ -83,9 +84,7 @@ class ComputeService:
     def _reads(self) -> Iterable[_Read]:
         templates, groups, instances = self._templates, self._groups, self._instances
         yield _Read("instanceTemplates.get", "GET", _TEMPLATE, templates.get)
-        yield _Read(
-            "instanceTemplates.list", "GET", f"{_GLOBAL}/instanceTemplates", templates.list_page
-        )
+        yield _Read("instanceTemplates.list", "GET", _TEMPLATES, templates.list_page)
         yield _Read("instanceGroupManagers.get", "GET", _GROUP, groups.get)
         yield _Read("instanceGroupManagers.list", "GET", _GROUPS, groups.list_page)
         yield _Read(
@@ -105,21 +104,20 @@ class ComputeService:
             "instanceGroupManagers.listErrors", "GET", f"{_GROUP}/listErrors", groups.list_errors
         )
         yield _Read("instances.get", "GET", _INSTANCE, instances.get)
-        yield _Read("instances.list_page", "GET", f"{_ZONE}/instances", instances.list_page)
+        yield _Read("instances.list", "GET", f"{_ZONE}/instances", instances.list_page)
         yield _Read(
             "instances.aggregatedList",
             "GET",
             f"{_PROJECT}/aggregated/instances",
             instances.aggregated_list,
         )
+        operations = self._operations
         for resource, scope in (("zoneOperations", _ZONE), ("globalOperations", _GLOBAL)):
             path, one = f"{scope}/operations", f"{scope}/operations/{{operation}}"
-            yield _Read(f"{resource}.get", "GET", one, self._operations.get, "operation_get")
+            yield _Read(f"{resource}.get", "GET", one, operations.get, "operation_get")
+            yield _Read(f"{resource}.list", "GET", path, operations.list_page, "operation_get")
             yield _Read(
-                f"{resource}.list", "GET", path, self._operations.list_page, "operation_get"
-            )
-            yield _Read(
-                f"{resource}.wait", "POST", f"{one}/wait", self._operations.wait, "operation_wait"
+                f"{resource}.wait", "POST", f"{one}/wait", operations.wait, "operation_wait"
             )
         yield _Read("zones.get", "GET", _ZONE, catalogue.get_zone)
         yield _Read("zones.list", "GET", f"{_PROJECT}/zones", catalogue.list_zones)
@@ -142,8 +140,7 @@ class ComputeService:
 
     def _mutations(self) -> Iterable[_Mutation]:
         templates, groups, instances = self._templates, self._groups, self._instances
-        all_templates = f"{_GLOBAL}/instanceTemplates"
-        yield _Mutation("instanceTemplates.insert", "POST", all_templates, templates.insert)
+        yield _Mutation("instanceTemplates.insert", "POST", _TEMPLATES, templates.insert)
         yield _Mutation("instanceTemplates.delete", "DELETE", _TEMPLATE, templates.delete)
         yield _Mutation("instanceGroupManagers.insert", "POST", _GROUPS, groups.insert)
         yield _Mutation("instanceGroupManagers.delete", "DELETE", _GROUP, groups.delete)
@@ -200,7 +197,12 @@ class ComputeService:
 
         def of(project: str) -> dict[str, Any]:
             if project not in projects:
-                empty = {"instanceTemplates": [], "groups": {}, "instances": {}, "disks": []}
+                empty: dict[str, Any] = {
+                    "instanceTemplates": [],
+                    "groups": {},
+                    "instances": {},
+                    "disks": [],
+                }
                 projects[project] = empty
             return projects[project]
 
