@@ -6,6 +6,7 @@ import asyncio
 import inspect
 
 import pytest
+
 from simulation import VirtualTimeLoop
 
 

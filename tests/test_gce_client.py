@@ -28,18 +28,18 @@ from hypothesis import strategies as st
 from gce_backend import errors, gce_client
 from gce_backend.auth import TokenSource
 from gce_backend.gce_client import ComputeClient
-from gce_backend.gce_types import CompleteListing, Operation, PartialListing
-from gce_backend.limits import CallBudget, QuotaGroup, Timeouts
-from gce_backend.links import CANONICAL_ROOT, ResourceLink
-from gce_backend.retry import (
+from gce_backend.gce_errors import (
     BY_REASON,
     BY_STATUS,
     CONCURRENT_OPERATIONS,
     WHATEVER_THE_REASON,
-    Backoff,
-    RetryBudget,
     error_from,
 )
+from gce_backend.gce_transport import Timeouts
+from gce_backend.gce_types import CompleteListing, Operation, PartialListing
+from gce_backend.limits import CallBudget, QuotaGroup
+from gce_backend.links import CANONICAL_ROOT, ResourceLink
+from gce_backend.retry import Backoff, RetryBudget
 from responses import (
     Answer,
     MockedResponse,
@@ -104,7 +104,7 @@ async def world(
             root=server.root + "compute/v1/",
             budget=budget,
             clock=clock,
-            random=Random(1),  # noqa: S311  (jitter)
+            random=Random(1),
             timeouts=Timeouts(connect=5, read=10, total=40),
             backoff=Backoff(tries=tries),
             retry_budget=RetryBudget(burst=burst),

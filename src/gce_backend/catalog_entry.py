@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from gce_backend.config import TemplateConfig
 from gce_backend.config_values import disk_kind
-from gce_backend.machine_provider import Dimension
+
+Dimension = str | int | float | Sequence[str]
+"""The value of one dimension of a machine."""
 
 BACKEND = "GCE"
 KEY_ATTRIBUTE = "key"
 """The attribute that names the instance's entity."""
 ID_ATTRIBUTE = "gce_id"
-"""The attribute that names the VM itself: a late message about another one of its name is no use."""
+"""The attribute that names the VM itself: a late message may be about an earlier one."""
 _CUSTOM = re.compile(
     r"(?:(?P<family>[a-z][a-z0-9]*)-)?custom-(?P<cpus>[0-9]+)-(?P<memory_mb>[0-9]+)(?P<extended>-ext)?"
 )

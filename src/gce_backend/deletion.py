@@ -1,7 +1,7 @@
 """Deleting VMs: the one place from which a VM's destruction is asked for.
 
-Every instance is read again just before, needs a permit, and has its deletion stored, guarded by its
-version, before Compute hears of it. A deletion is repeated until the VM is truly gone.
+Every instance is read again just before, needs a permit, and has its deletion stored, guarded by
+its version, before Compute hears of it. A deletion is repeated until the VM is truly gone.
 """
 
 from __future__ import annotations

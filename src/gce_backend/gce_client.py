@@ -1,9 +1,6 @@
 """Compute Engine over REST, without policy: a method per call, typed results, the project's errors.
 
-Every call waits for its turn in the project's call budget, carries a token that it renews once on
-a 401, has deadlines and a limit on the answer's size, follows no redirect, and is repeated on
-transient failures within the retry budget; a mutation keeps its requestId then, so that nothing is
-doubled.
+A mutation keeps its requestId when `gce_transport` repeats it, so that nothing is doubled.
 """
 
 # ruff: noqa: A002  (`filter` is Compute's word)
@@ -13,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import partial
 from random import Random
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -24,13 +20,8 @@ from yarl import URL
 
 from gce_backend.auth import TokenSource
 from gce_backend.clock import Clock
-from gce_backend.errors import (
-    InvalidRequestError,
-    MalformedResponseError,
-    RateLimitedError,
-    TransientError,
-    UnauthenticatedError,
-)
+from gce_backend.errors import InvalidRequestError, TransientError
+from gce_backend.gce_transport import CallObserver, Request, Timeouts, Transport
 from gce_backend.gce_types import (
     Group,
     GroupError,
@@ -51,39 +42,17 @@ from gce_backend.gce_types import (
     Zone,
     gather_pages,
 )
-from gce_backend.limits import CallBudget, CallObserver, QuotaGroup, Timeouts, read_bounded
+from gce_backend.limits import CallBudget, QuotaGroup
 from gce_backend.links import AGGREGATED, GLOBAL, ResourceLink, resource_path
-from gce_backend.retry import CONCURRENT_OPERATIONS, Backoff, Retrier, RetryBudget, error_from
+from gce_backend.retry import Backoff, Retrier, RetryBudget
 
 __all__ = ["ComputeClient", "Timeouts"]
 
 T = TypeVar("T")
 R = TypeVar("R", InstanceTemplate, Group, Instance, MachineType, Image, Snapshot, Zone)
 
-MAX_RESPONSE_BYTES = 64 * 2**20
 MAX_NAMES_PER_DELETION: Final = 1000
 _HELD_SECONDS = 120.0  # how long `wait` may hold a call before it answers
-
-
-class _Request(NamedTuple):
-    """One call, the same at every repetition."""
-
-    method: str
-    verb: str
-    group: QuotaGroup
-    project: str
-    url: URL
-    body: bytes | None
-    held: float  # seconds that the server may hold it on purpose
-
-
-class _RawAnswer(NamedTuple):
-    """What came back, whatever it is."""
-
-    status: int
-    retry_after: str | None
-    content_type: str
-    body: bytes
 
 
 class ComputeClient:
@@ -120,15 +89,16 @@ class ComputeClient:
         backoff: Backoff | None = None,
         retry_budget: RetryBudget | None = None,
     ) -> None:
-        self._session = session
-        self._tokens = tokens
         self._root = root.rstrip("/") + "/"
-        self._budget = budget
-        self._clock = clock
-        self._observer = observer
-        self._timeouts = timeouts or Timeouts()
-        self._decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
-        self._retrier = Retrier(backoff or Backoff(), retry_budget or RetryBudget(), random)
+        self._transport = Transport(
+            session=session,
+            tokens=tokens,
+            budget=budget,
+            clock=clock,
+            observer=observer,
+            timeouts=timeouts or Timeouts(),
+            retrier=Retrier(backoff or Backoff(), retry_budget or RetryBudget(), random),
+        )
 
     async def insert_instance_template(
         self, project: str, body: Mapping[str, Any], *, request_id: str
@@ -321,7 +291,7 @@ class ComputeClient:
     async def _get(self, method: str, path: str, kind: type[R]) -> R:
         query = {"fields": kind.FIELDS}
         request = self._request(method, path, query, verb="GET", group=QuotaGroup.READ)
-        return await self._call(request, kind)
+        return await self._transport.call(request, kind)
 
     async def _mutate(
         self,
@@ -337,7 +307,7 @@ class ComputeClient:
         query["requestId"] = request_id
         group = QuotaGroup.MUTATE
         request = self._request(method, path, query, verb=verb, group=group, body=body)
-        return await self._call(request, Operation)
+        return await self._transport.call(request, Operation)
 
     async def _operation(self, link: ResourceLink, *, wait: bool) -> Operation:
         method = link.scope.partition("/")[0].removesuffix("s") + "Operations."
@@ -351,7 +321,7 @@ class ComputeClient:
         else:
             group = QuotaGroup.OPERATION_GET
             request = self._request(method + "get", link.path, {}, verb="GET", group=group)
-        return await self._call(request, Operation)
+        return await self._transport.call(request, Operation)
 
     async def _list(
         self,
@@ -371,7 +341,7 @@ class ComputeClient:
         async def fetch(page_token: str) -> Page[T]:
             more = {"pageToken": page_token} if page_token else {}
             request = self._request(method, path, query | more, verb=verb, group=group)
-            return await self._call(request, kind)
+            return await self._transport.call(request, kind)
 
         return await gather_pages(fetch)
 
@@ -385,95 +355,10 @@ class ComputeClient:
         group: QuotaGroup,
         body: Mapping[str, Any] | None = None,
         held: float = 0.0,
-    ) -> _Request:
+    ) -> Request:
         url = URL(self._root + path + ("?" + urlencode(query) if query else ""), encoded=True)
         data = None if body is None else msgspec.json.encode(body)
-        return _Request(f"compute.{method}", verb, group, path.split("/", 2)[1], url, data, held)
-
-    async def _call(self, request: _Request, kind: type[T]) -> T:
-        seconds = self._timeouts.total + request.held
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._retrier.run(partial(self._attempt, request, kind))
-        except TimeoutError:
-            pass  # raised below, where no other exception is its context
-        raise TransientError(request.method, f"no success within {seconds:g} s")
-
-    async def _attempt(self, request: _Request, kind: type[T]) -> T:
-        try:
-            return await self._exchange(request, kind)
-        except UnauthenticatedError as error:
-            if error.status != 401:
-                raise
-        return await self._exchange(request, kind)
-
-    async def _exchange(self, request: _Request, kind: type[T]) -> T:
-        method = request.method
-        await self._budget.acquire(request.project, request.group)
-        token = await self._tokens.get()
-        answer = await self._send(request, token)
-        if answer.status == 401:
-            self._tokens.invalidate(token)
-        if not 200 <= answer.status < 300:
-            now = self._clock.now()
-            error = error_from(method, answer.status, answer.retry_after, answer.body, now)
-            if isinstance(error, RateLimitedError) and error.reason != CONCURRENT_OPERATIONS:
-                until = self._clock.monotonic() + (error.retry_after or 0.0)
-                self._budget.pause(request.project, request.group, until)
-            raise error
-        decoder = self._decoders.get(kind)
-        if decoder is None:
-            decoder = self._decoders[kind] = msgspec.json.Decoder(kind, strict=False)
-        problem = f"the answer is {answer.content_type or 'of no type'}, not JSON"
-        if answer.content_type == "application/json":
-            try:
-                result: T = decoder.decode(answer.body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                problem = f"the answer cannot be understood: {error}"
-            else:
-                return result
-        raise MalformedResponseError(method, problem, status=answer.status)
-
-    async def _send(self, request: _Request, token: str) -> _RawAnswer:
-        """Sends once. Foreign exceptions end here: some of them show the request's headers."""
-        limits = self._timeouts
-        headers = {"Authorization": f"Bearer {token}", "User-Agent": "gce-backend (gzip)"}
-        if request.body is not None:
-            headers["Content-Type"] = "application/json"
-        timeout = aiohttp.ClientTimeout(
-            total=limits.total + request.held,
-            sock_connect=limits.connect,
-            sock_read=limits.read + request.held,
-        )
-        status: int | None = None
-        begun = self._clock.monotonic()
-        try:
-            async with self._session.request(
-                request.verb,
-                request.url,
-                data=request.body,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                status = response.status
-                retry_after = response.headers.get("Retry-After")
-                body = await read_bounded(response, MAX_RESPONSE_BYTES)
-                if body is not None:
-                    return _RawAnswer(status, retry_after, response.content_type, body)
-                problem = f"the answer has more than {MAX_RESPONSE_BYTES} bytes"
-        except TimeoutError:
-            problem = "the server is too slow"
-        except aiohttp.ClientConnectorError as error:
-            problem = f"no connection: {error.os_error}"
-        except (aiohttp.ClientError, OSError) as error:
-            problem = f"the connection broke ({type(error).__name__})"
-        finally:
-            seconds = self._clock.monotonic() - begun
-            if self._observer is not None:
-                self._observer.call(request.method, request.group, status, seconds)
-        kind = MalformedResponseError if status is not None and status < 300 else TransientError
-        raise kind(request.method, problem, status=status)
+        return Request(f"compute.{method}", verb, group, path.split("/", 2)[1], url, data, held)
 
 
 def _is_request_id(text: str) -> bool:

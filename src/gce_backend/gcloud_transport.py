@@ -1,8 +1,8 @@
 """What the gcloud-aio clients send and receive through: JSON as it is, and the project's errors.
 
-The libraries' methods, paths and bodies are used; what comes back from the wire is checked here, and
-every failure leaves as one of `gce_backend.errors`: nothing that holds a bearer token (as aiohttp's
-ClientResponseError does) gets any further.
+The libraries' methods, paths and bodies are used; what comes back from the wire is checked here,
+and every failure leaves as one of `gce_backend.errors`: nothing that holds a bearer token (as
+aiohttp's ClientResponseError does) gets any further.
 """
 
 from __future__ import annotations
@@ -168,9 +168,7 @@ def _decode(method: str, status: int, body: bytes, retry_after: str) -> dict[str
     reason = str(error.get("status", ""))
     message = str(error.get("message", "an answer that is not the service's"))[:MAX_MESSAGE]
     delay = float(retry_after) if retry_after.isdecimal() else None
-    raise kind_of(status, reason)(
-        method, message, status=status, reason=reason, retry_after=delay
-    )
+    raise kind_of(status, reason)(method, message, status=status, reason=reason, retry_after=delay)
 
 
 def kind_of(status: int, reason: str) -> type[RemoteError]:

@@ -1,4 +1,4 @@
-"""Limits of calls: how many a minute in each quota group of a project, how long, how large.
+"""Limits of calls: how many a minute in each quota group of a project.
 
 Google counts in windows of a minute that begin when it likes. Staying below the limit in every
 possible 60 seconds keeps it in Google's too.
@@ -11,29 +11,11 @@ import enum
 from collections import deque
 from collections.abc import Mapping
 from math import floor
-from typing import Protocol
-
-import aiohttp
-import msgspec
 
 from gce_backend.clock import Clock
 from gce_backend.errors import RateLimitedError
 
 _WINDOW_SECONDS = 60
-
-
-class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Deadlines in seconds.
-
-    Attributes:
-        connect: until the connection stands.
-        read: between two pieces of an answer.
-        total: a whole call, with waiting for its turn and repetitions.
-    """
-
-    connect: float = 10.0
-    read: float = 30.0
-    total: float = 90.0
 
 
 class QuotaGroup(enum.Enum):
@@ -43,14 +25,6 @@ class QuotaGroup(enum.Enum):
     MUTATE = "mutate"  # mutations, and the listing of managed instances
     OPERATION_GET = "operation_get"  # get of operations
     OPERATION_WAIT = "operation_wait"  # wait on operations
-
-
-class CallObserver(Protocol):
-    """Told of every request that was sent."""
-
-    def call(self, method: str, group: QuotaGroup, status: int | None, seconds: float) -> None:
-        """Notes one request; `status` is None when no answer came."""
-        ...
 
 
 class _Lane:
@@ -173,15 +147,3 @@ class CallBudget:
             reason="callBudget",
             retry_after=wait,
         )
-
-
-async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
-    """An answer's body, decompressed; None when it has more than `limit` bytes."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)

@@ -14,12 +14,10 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
+from gce_backend.catalog_entry import Dimension
 from gce_backend.errors import MalformedResponseError, RemoteError
 from gce_backend.json_api import Answer, JsonApi, Limits, Tokens, decode, error_of, error_words
 from gce_backend.retry import Retrier
-
-Dimension = str | int | float | Sequence[str]
-"""The value of one dimension of a machine."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)

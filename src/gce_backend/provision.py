@@ -1,4 +1,4 @@
-"""`gce-backend setup`: what the daemon needs in a project, made where it is missing. Safe to repeat."""
+"""`gce-backend setup`: makes what the daemon needs in a project, where it is missing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The consumer: pulls the Machine Provider's messages into a bounded queue and keeps them ours.
 
-A message stays leased from Pub/Sub until a job says that its effect is durable; then it is acknowledged,
-with others, in one call. What is still in hand at shutdown is returned at once.
+A message stays leased from Pub/Sub until a job says that its effect is durable; then it is
+acknowledged, with others, in one call. What is still in hand at shutdown is returned at once.
 """
 
 from __future__ import annotations

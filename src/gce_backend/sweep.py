@@ -1,7 +1,7 @@
 """The lease sweep: asks the catalog, slowly, how the machines are that we know to be in it.
 
-It makes lost messages good. A machine that the catalog does not know is only marked: what may follow
-from that is decided elsewhere, under the narrow cap.
+It makes lost messages good. A machine that the catalog does not know is only marked: what may
+follow from that is decided elsewhere, under the narrow cap.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The frame that the embedded services stand in: routing, tokens, call counts, faults, durability."""
+"""The frame that the embedded services stand in: routes, tokens, call counts, faults, durability."""
 
 from __future__ import annotations
 

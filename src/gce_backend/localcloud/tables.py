@@ -102,8 +102,8 @@ class Tables:
             connection.close()
             raise StateFileError(
                 f"{path}: written by another version of gce-backend (state version {found[0]}, "
-                f"this one needs {STATE_VERSION}). Move the file away to start from an empty cloud, "
-                "or run the version that wrote it."
+                f"this one needs {STATE_VERSION}). Move the file away to start from an empty "
+                "cloud, or run the version that wrote it."
             )
         return connection
 

@@ -1,4 +1,4 @@
-"""delete-drained-instances: machines that drained, or got lost, and left the catalog are deleted."""
+"""delete-drained-instances: machines that drained or got lost, and left the catalog, go."""
 
 from __future__ import annotations
 

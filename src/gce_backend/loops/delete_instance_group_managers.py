@@ -1,7 +1,8 @@
 """delete-instance-group-managers: drained groups that are proven empty are deleted.
 
-One empty list proves nothing: a group goes only after two complete looks, some seconds apart, each of
-which found no instance and a target size of 0, and when no entity of an instance is left but tombstones.
+One empty list proves nothing: a group goes only after two complete looks, some seconds apart, each
+of which found no instance and a target size of 0, and when no entity of an instance is left but
+tombstones.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """process-pubsub-messages: what the Machine Provider said of a machine is in its entity.
 
-A message is acknowledged only after its effect is stored. One that cannot be understood is stored with
-its reason and acknowledged too, so that it blocks no other. Lost messages are made good by a slow sweep
-that asks the catalog itself.
+A message is acknowledged only after its effect is stored. One that cannot be understood is stored
+with its reason and acknowledged too, so that it blocks no other. Lost messages are made good by a
+slow sweep that asks the catalog itself.
 """
 
 from __future__ import annotations

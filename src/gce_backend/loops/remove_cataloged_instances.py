@@ -1,7 +1,7 @@
 """remove-cataloged-instances: machines that drain, or got lost, leave the catalog.
 
-Per template and zone, old machines leave only as new ones have entered. Whoever holds a machine keeps it:
-LEASED means wait, and so does ENTRY_NOT_FOUND while a lease known here is running.
+Per template and zone, old machines leave only as new ones have entered. Whoever holds a machine
+keeps it: LEASED means wait, and so does ENTRY_NOT_FOUND while a lease known here is running.
 """
 
 from __future__ import annotations

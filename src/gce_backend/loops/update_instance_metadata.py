@@ -1,7 +1,8 @@
 """update-instance-metadata: active updates are being applied by a zone operation.
 
-The id under which an update is sent is stored first, its operation after. A crash in between sends it
-again: under the same id it is the same request, and once it was applied there is nothing left to change.
+The id under which an update is sent is stored first, its operation after. A crash in between sends
+it again: under the same id it is the same request, and once it was applied there is nothing left to
+change.
 """
 
 from __future__ import annotations

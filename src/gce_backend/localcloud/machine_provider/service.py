@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import aiohttp
 import msgspec
-from gcloud.aio.auth import Token
 
+from gce_backend.auth import TokenSource
 from gce_backend.datastore import Datastore
 from gce_backend.errors import BackendError
 from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
 from gce_backend.localcloud.machine_provider import wire
 from gce_backend.localcloud.machine_provider.broker import MachineProvider
 from gce_backend.localcloud.machine_provider.channels import Channels
+from gce_backend.pubsub_client import PubSub
 
 NAMESPACE = "machine-provider"
 READY_SECONDS = 10.0
@@ -163,35 +163,32 @@ class MachineProviderService:
         """Runs the Machine Provider against this cloud's own endpoints."""
         root, project = self._cloud.base_url, self._cloud.options.project
         async with aiohttp.ClientSession() as session:
-            # An empty credentials file: whatever the environment names is not for this cloud.
-            token = Token(
-                service_file=io.StringIO("{}"),
-                session=session,  # type: ignore[arg-type]  # gcloud's alias hides aiohttp's type
-                scopes=SCOPES,
-            )
-            metadata = f"{root}/computeMetadata/v1/instance/service-accounts/default"
-            token.token_uri = f"{metadata}/token?recursive=true"
+            # Whatever credentials the environment names are not for this cloud.
+            tokens = TokenSource(session, metadata_root=root, scopes=SCOPES, metadata_only=True)
             datastore = Datastore(
                 session=session,
-                token=token,
+                token=tokens.token,
                 project=project,
                 api_root=f"{root}/v1",
                 namespace=NAMESPACE,
                 clock=self._cloud.clock,
             )
-            channels = Channels(
-                session=session, token=token, api_root=f"{root}/v1", project=project
+            pubsub = PubSub(
+                session=session, token=tokens.token, api_root=f"{root}/v1", project=project
             )
             self._broker = MachineProvider(
                 datastore,
-                channels,
+                Channels(pubsub),
                 self._cloud.clock,
                 new_id=self._new_id,
                 backend=self._backend,
                 pause_seconds=self._cloud.options.dispatch_seconds,
             )
             self._made.set()
-            await self._broker.run()
+            try:
+                await self._broker.run()
+            finally:
+                await tokens.close()
 
     def _handler(
         self, kind: type[wire.Message], method: Method
