@@ -152,6 +152,12 @@ class World:
         )
         return found
 
+    async def catalog(self) -> dict[str, str]:
+        """The machines that the Machine Provider has, by host name, and their states there."""
+        state = await self.cloud_state()
+        found: dict[str, str] = state["machine_provider"].get("catalog", {})
+        return found
+
     async def calls(self) -> Counter[str]:
         """Calls since the last reset, by method."""
         async with self.session.get(f"{self.cloud.base_url}/_localcloud/calls") as response:

@@ -25,7 +25,7 @@ from aioresponses import aioresponses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend import errors, gce_client
+from gce_backend import errors, gce_transport
 from gce_backend.auth import TokenSource
 from gce_backend.gce_client import ComputeClient
 from gce_backend.gce_errors import (
@@ -60,10 +60,19 @@ GROUP = {"name": "g", "targetSize": 1}
 class World:
     """A client, what it was told to see, and the server that it talks to."""
 
-    def __init__(self, client: ComputeClient, server: ScriptedServer, budget: CallBudget) -> None:
-        self.client = client
+    client: ComputeClient
+
+    def __init__(
+        self,
+        server: ScriptedServer,
+        budget: CallBudget,
+        clock: VirtualClock,
+        source: TokenSource,
+    ) -> None:
         self.server = server
         self.budget = budget
+        self.clock = clock
+        self.source = source
         self.tokens = 0
         self.seen: list[tuple[str, QuotaGroup, int | None, float]] = []
 
@@ -98,7 +107,8 @@ async def world(
     budget = CallBudget(clock, dict.fromkeys(QuotaGroup, limit))
     async with scripted_server(dispatch) as server, aiohttp.ClientSession() as session:
         tokens = TokenSource(session, metadata_root=server.root, scopes=["s"], metadata_only=True)
-        client = ComputeClient(
+        it = World(server, budget, clock, tokens)
+        it.client = ComputeClient(
             session=session,
             tokens=tokens,
             root=server.root + "compute/v1/",
@@ -108,9 +118,8 @@ async def world(
             timeouts=Timeouts(connect=5, read=10, total=40),
             backoff=Backoff(tries=tries),
             retry_budget=RetryBudget(burst=burst),
+            observer=it,
         )
-        it = World(client, server, budget)
-        client._observer = it
         yield it
         await tokens.close()
 
@@ -346,7 +355,7 @@ async def test_retry_after_is_honoured_between_repetitions() -> None:
         busy = error_answer(503, "backendError", {"Retry-After": header})
         async with world(script(busy, web.json_response(GROUP)), epoch=1_000_000) as it:
             begun = asyncio.get_running_loop().time()
-            it.client._clock.epoch = 1_000_000 - begun  # type: ignore[attr-defined]  # the test's own clock
+            it.clock.epoch = 1_000_000 - begun
             await it.client.get_group("p", "z", "g")
             assert 6.5 <= asyncio.get_running_loop().time() - begun <= 10
 
@@ -508,7 +517,7 @@ async def test_an_answer_too_large_is_refused_also_when_it_is_compressed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The limit counts decompressed bytes."""
-    monkeypatch.setattr(gce_client, "MAX_RESPONSE_BYTES", 10_000)
+    monkeypatch.setattr(gce_transport, "MAX_RESPONSE_BYTES", 10_000)
 
     body = gzip.compress(json.dumps({"x": "a" * 1_000_000}).encode())
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
@@ -602,7 +611,7 @@ async def test_no_failure_shows_the_bearer_token(answer: Any) -> None:
 async def test_no_foreign_exception_gets_through(raised: Exception) -> None:
     """Whatever aiohttp raises, with a token in it or not, becomes the project's own."""
     async with world(script(web.json_response(GROUP)), tries=1) as it:
-        await it.client._tokens.get()
+        await it.source.get()
         with aioresponses() as mocked:
             mocked.get(re.compile(".*"), exception=raised, response_class=MockedResponse)
             with pytest.raises(errors.TransientError) as caught:
@@ -623,7 +632,7 @@ def assert_no_canary(error: BaseException) -> None:
 async def test_mocked_answers_are_decoded_like_real_ones() -> None:
     """The fixed mocking package works with this aiohttp."""
     async with world(script(web.json_response({}))) as it:
-        await it.client._tokens.get()
+        await it.source.get()
         with aioresponses() as mocked:
             mocked.get(
                 re.compile(".*/instanceTemplates/t"),

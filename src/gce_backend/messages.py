@@ -22,6 +22,7 @@ from gce_backend.models import (
 replace = msgspec.structs.replace
 
 MAX_ATTRIBUTE = 1024
+MAX_ID_DIGITS = 20
 
 
 class Kind(StrEnum):
@@ -79,11 +80,15 @@ def understand(project: str, data: str | bytes | None, attributes: Mapping[str, 
     if hostname != instance.name:
         raise Poison(f"hostname {hostname[:100]!r} is not the one of key {token[:200]!r}")
     gce_id = attributes.get(ID_ATTRIBUTE)
-    if gce_id is not None and not (gce_id.isascii() and gce_id.isdecimal()):
+    if gce_id is not None and not _is_id(gce_id):
         raise Poison(f"{ID_ATTRIBUTE} {gce_id[:100]!r} is not a number")
     if kind is Kind.SUBSCRIBED:
         _check_subscription(attributes)
     return Message(kind, instance, int(gce_id) if gce_id else None, dict(attributes))
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS
 
 
 def _word(data: str | bytes | None) -> str:

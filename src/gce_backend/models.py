@@ -6,6 +6,7 @@ derived from the fields (why a machine waits, is kept or goes) is not stored: `l
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import ClassVar, TypeAlias
 
@@ -79,6 +80,10 @@ _INSTANCE_KINDS = (
 )
 
 
+_NAME = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,126}[A-Za-z0-9])?")
+"""What the names of templates, revisions, zones and VMs are made of, and more."""
+
+
 def instance_token(project: str, key: Key) -> str:
     """The text by which the Machine Provider names an instance to us: its `key` attribute.
 
@@ -99,7 +104,9 @@ def parse_instance_token(project: str, token: str) -> Key:
     if len(names) != len(_INSTANCE_KINDS) or not all(names):
         raise ValueError(f"key {token[:200]!r} is not project/template/revision/zone/instance")
     if owner != project:
-        raise ValueError(f"key {token[:200]!r} is of project {owner!r}, not {project!r}")
+        raise ValueError(f"key {token[:200]!r} is of project {owner[:100]!r}, not {project!r}")
+    if not all(map(_NAME.fullmatch, names)):
+        raise ValueError(f"key {token[:200]!r} holds what cannot be a name")
     return Key.of(tuple(zip(_INSTANCE_KINDS, names, strict=True)))
 
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import msgspec
 import structlog
 
 from gce_backend.clock import Clock
@@ -20,6 +21,27 @@ ACK_BATCH = 1000
 T = TypeVar("T")
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+FIRST_EXTENSION = 3.0
+"""Seconds: whatever the settings say, a subscription's own deadline may be as short as ten."""
+LOOK_SECONDS = 1.0
+
+
+class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The internal queue as the API shows it.
+
+    Attributes:
+        subscription: what is pulled from.
+        waiting: messages that wait for the job.
+        working: messages that the job has in work.
+        oldest_seconds: how long ago the oldest of them came; 0 when there are none.
+        problem: why nothing can be pulled, and the remedy; "" while pulling works.
+    """
+
+    subscription: str
+    waiting: int
+    working: int
+    oldest_seconds: float
+    problem: str
 
 
 class Consumer:
@@ -58,6 +80,8 @@ class Consumer:
         self._arrived = arrived
         self._waiting: dict[str, Received] = {}  # by ack id, in order of arrival
         self._working: dict[str, Received] = {}
+        self._arrived_at: dict[str, float] = {}  # of all in hand; monotonic
+        self._extend_at: dict[str, float] = {}  # likewise
         self._room = asyncio.Event()
         self._log = structlog.get_logger()
         self.problem = ""
@@ -103,8 +127,8 @@ class Consumer:
     async def return_all(self) -> None:
         """Returns what is in hand to Pub/Sub, for the next process to have at once."""
         messages = [*self._waiting.values(), *self._working.values()]
-        self._waiting.clear()
-        self._working.clear()
+        for held in (self._waiting, self._working, self._arrived_at, self._extend_at):
+            held.clear()
         for batch in _batches(messages):
             try:
                 ids = [message.ack_id for message in batch]
@@ -114,7 +138,8 @@ class Consumer:
 
     def _forget(self, messages: Iterable[Received]) -> None:
         for message in messages:
-            self._working.pop(message.ack_id, None)
+            for held in (self._working, self._arrived_at, self._extend_at):
+                held.pop(message.ack_id, None)
         self._room.set()
 
     async def _pull(self) -> None:
@@ -133,8 +158,15 @@ class Consumer:
                 self._log.info("subscription.recovered", subscription=self._name)
                 self.problem = ""
             if messages:
-                self._waiting.update((message.ack_id, message) for message in messages)
+                self._hold(messages)
                 self._arrived()
+
+    def _hold(self, messages: Iterable[Received]) -> None:
+        now = self._clock.monotonic()
+        for message in messages:
+            self._waiting[message.ack_id] = message
+            self._arrived_at[message.ack_id] = now
+            self._extend_at[message.ack_id] = now + FIRST_EXTENSION
 
     async def _wait_for_room(self) -> int:
         while True:
@@ -154,9 +186,11 @@ class Consumer:
 
     async def _extend(self) -> None:
         while True:
-            await asyncio.sleep(self._ack_deadline / 3)
-            ids = [*self._waiting, *self._working]
-            for batch in _batches(ids):
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._clock.monotonic()
+            due = [ack_id for ack_id, at in self._extend_at.items() if at <= now]
+            for batch in _batches(due):
+                pause = self._ack_deadline / 3
                 try:
                     await self._client.modify_ack_deadline(
                         self._name, list(batch), self._ack_deadline
@@ -165,6 +199,9 @@ class Consumer:
                     self._log.warning(
                         "message.extend_failed", messages=len(batch), error=str(error)
                     )
+                    pause = FIRST_EXTENSION
+                still = [ack_id for ack_id in batch if ack_id in self._extend_at]
+                self._extend_at.update(dict.fromkeys(still, now + pause))
 
 
 def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:

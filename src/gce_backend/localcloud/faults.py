@@ -24,6 +24,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
         seconds: how long `latency` lasts.
         zone: restricts the fault to calls whose path names this zone.
         machine_type: restricts a `stockout` to one machine type.
+        skip: matching calls that pass unharmed before the first one is struck.
         times: how often it strikes; None until it is cleared.
         fired: how often it has struck.
     """
@@ -40,6 +41,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     seconds: float = 0.0
     zone: str | None = None
     machine_type: str | None = None
+    skip: int = 0
     times: int | None = 1
     fired: int = 0
 
@@ -70,9 +72,13 @@ class Faults:
 
     def strike(self, method: str, zone: str | None, *kinds: str) -> list[Fault]:
         """The faults of these kinds that strike this call now; each is counted as fired."""
-        struck = [f for f in self.injected if f.kind in kinds and f.matches(method, zone)]
-        for fault in struck:
-            fault.fired += 1
+        met = [f for f in self.injected if f.kind in kinds and f.matches(method, zone)]
+        struck = [fault for fault in met if fault.skip == 0]
+        for fault in met:
+            if fault.skip:
+                fault.skip -= 1
+            else:
+                fault.fired += 1
         return struck
 
     def operation_error(self, method: str, zone: str | None) -> Fault | None:

@@ -152,12 +152,21 @@ class MachineProviderService:
         return {"error": {"code": error.status, "message": error.message, "errors": [detail]}}
 
     def state(self) -> dict[str, Any]:
-        """How many machines are in which state, and how many requests wait."""
+        """How many machines are in which state, which ones, and how many requests wait."""
         if self._broker is None:
             return {}
         records = self._broker.records
         machines = {str(state): len(found) for state, found in records.machines.items()}
-        return {"machines": machines, "waiting_requests": len(records.untriaged)}
+        catalog = {
+            machine.hostname: str(state)
+            for state, found in records.machines.items()
+            for machine in found.values()
+        }
+        return {
+            "machines": machines,
+            "catalog": catalog,
+            "waiting_requests": len(records.untriaged),
+        }
 
     async def run(self) -> None:
         """Runs the Machine Provider against this cloud's own endpoints."""
