@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import aiohttp
@@ -22,9 +22,11 @@ from gce_backend.errors import BackendError
 from gce_backend.fleet import Fleet
 from gce_backend.gce_client import ComputeClient, Timeouts
 from gce_backend.job import Job
+from gce_backend.json_api import JsonApi, Limits
 from gce_backend.limits import CallBudget, QuotaGroup
 from gce_backend.loops import JOBS
 from gce_backend.metrics import Metrics
+from gce_backend.permissions import ResourceManager
 from gce_backend.pubsub import Consumer
 from gce_backend.pubsub_client import PubSub
 from gce_backend.remotes import Remotes
@@ -33,7 +35,8 @@ from gce_backend.settings import EndpointSettings, Settings
 from gce_backend.sizes import ComputeSizes
 from gce_backend.store import Store
 from gce_backend.turns import Turns
-from gce_backend.web import fleet_view, health
+from gce_backend.web import fleet_view, health, messages_view
+from gce_backend.web.control import ControlApi
 from gce_backend.web.server import Server
 from gce_backend.world import World
 
@@ -44,6 +47,8 @@ GOOGLE_SCOPES = (
 )
 IDENTITY_SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
 """What the Machine Provider and the config service may learn from a token: who we are, no more."""
+INSPECTION_SCOPES = ("https://www.googleapis.com/auth/cloudplatformprojects.readonly",)
+"""What Cloud Resource Manager needs to say what we may do; `setup` alone asks."""
 
 LOAD_RETRY_SECONDS = 5.0
 LAG_INTERVAL_SECONDS = 1.0
@@ -71,6 +76,7 @@ class Clients:
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS))
         self.tokens = self._token_source(GOOGLE_SCOPES)
         self.identity = self._token_source(IDENTITY_SCOPES)
+        self._inspection = self._token_source(INSPECTION_SCOPES)
 
     def _token_source(self, scopes: Sequence[str]) -> TokenSource:
         metadata = self._settings.endpoints.metadata
@@ -128,8 +134,21 @@ class Clients:
             ),
         )
 
+    def resource_manager(self) -> ResourceManager:
+        """The client that asks what the caller may do."""
+        return ResourceManager(
+            JsonApi(
+                session=self.session,
+                tokens=self._inspection,
+                root=self._settings.endpoints.resource_manager,
+                limits=Limits(),
+                retrier=None,
+            )
+        )
+
     async def close(self) -> None:
         """Closes all connections."""
+        await self._inspection.close()
         await self.tokens.close()
         await self.identity.close()
         await self.session.close()
@@ -172,11 +191,23 @@ class Daemon:
         self._store_error = ""
         self._lag = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._control = ControlApi(
+            token=settings.http.token,
+            context=lambda: self.context,
+            wake=self._wake,
+            log=self._log,
+        )
         self._server = Server(
             liveness=self._liveness,
             readiness=self._readiness,
-            metrics=self._metrics.render,
-            documents={"/api/fleet": self._fleet_document, "/api/jobs": self._jobs_document},
+            metrics=self._render_metrics,
+            documents={
+                "/api/fleet": self._fleet_document,
+                "/api/jobs": self._jobs_document,
+                "/api/messages": self._messages_document,
+                "/api/control": self._control.state,
+            },
+            routes=self._control.routes(),
         )
         self.url = ""
         self.context: Context | None = None
@@ -290,10 +321,12 @@ class Daemon:
             source=remotes.source,
             inbox=consumer,
             turns=Turns(),
+            listing_turns=Turns(),
             metrics=self._metrics,
             log=self._log,
         )
         self._metrics.read_machines(lambda: fleet_view.machines(context).items())
+        self._metrics.read_call_budget(budget.all_remaining)
         scheduler = Scheduler(
             self._jobs,
             context,
@@ -310,6 +343,14 @@ class Daemon:
         self._tasks.append(self._pulling)
         self._spawn("daemon.resync", self._resync(fleet))
         await scheduler.wait()
+
+    def _wake(self, jobs: Iterable[str] | None) -> None:
+        """Runs these jobs soon; None means all of them."""
+        if self._scheduler is None:
+            return
+        present = [job.name for job in self._jobs]
+        for name in present if jobs is None else set(jobs).intersection(present):
+            self._scheduler.wake(name)
 
     def _new_id(self) -> str:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
@@ -328,13 +369,16 @@ class Daemon:
                 return found
 
     async def _resync(self, fleet: Fleet) -> None:
-        """Reads all entities again, seldom: what others wrote is seen in the end."""
+        """Reads all entities again, a page now and then: what others wrote is seen in the end."""
+        review = fleet.review()
         while True:
-            await asyncio.sleep(self._settings.store.resync_seconds)
+            await asyncio.sleep(self._settings.store.resync_seconds / fleet.pages)
             try:
-                await fleet.load()
+                if await anext(review, None) is None:
+                    review = fleet.review()
             except BackendError as error:
                 self._log.warning("store.resync_failed", error=str(error))
+                review = fleet.review()
 
     async def _watch_lag(self) -> None:
         while True:
@@ -359,6 +403,18 @@ class Daemon:
 
     def _fleet_document(self) -> Any:
         return fleet_view.fleet(self.context) if self.context is not None else None
+
+    def _messages_document(self) -> Any:
+        if self.context is None or self._consumer is None:
+            return None
+        return messages_view.messages(self.context, self._consumer.status())
+
+    def _render_metrics(self) -> bytes:
+        if self._consumer is not None:
+            self._metrics.queue_depth(self._consumer.status().waiting)
+        if self.context is not None:
+            self._metrics.actuation_paused(paused=self.context.paused)
+        return self._metrics.render()
 
     def _jobs_document(self) -> Any:
         return {"jobs": self._scheduler.status()} if self._scheduler is not None else None

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gce_backend.models import Deletion, Permit
+from gce_backend.models import Permit
 from gce_backend.settings import DeletionSettings
 
 
@@ -41,9 +41,8 @@ class Allowance(msgspec.Struct, frozen=True):
 
 def allowance(
     settings: DeletionSettings,
-    deletions: Iterable[Deletion],
+    recent: Iterable[Permit],
     fleet_size: int,
-    now: float,
     *,
     lifted: bool,
 ) -> Allowance:
@@ -51,18 +50,15 @@ def allowance(
 
     Args:
         settings: the caps.
-        deletions: all that are remembered, those that have come to their end included.
+        recent: permits of the deletions that began within the window, or are about to begin.
         fleet_size: machines in the fleet, for the shares.
-        now: Unix seconds.
         lifted: whether an operator has lifted the caps for now.
     """
     if lifted:
         return Allowance(fleet_size, fleet_size)
     used = dict.fromkeys(Evidence, 0)
-    for deletion in deletions:
-        # One from the future counts too: the clock was set back, which frees nothing.
-        if deletion.requested > now - settings.window_seconds:
-            used[EVIDENCE[deletion.permit]] += 1
+    for permit in recent:
+        used[EVIDENCE[permit]] += 1
     wide = max(settings.permitted_count, int(fleet_size * settings.permitted_share))
     narrow = max(settings.unconfirmed_count, int(fleet_size * settings.unconfirmed_share))
     return Allowance(

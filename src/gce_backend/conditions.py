@@ -16,6 +16,9 @@ from gce_backend.clock import Clock
 
 FIRST_DELAY = 2.0
 LONGEST_DELAY = 600.0
+PASSING = frozenset({"Unavailable", "RateLimited"})
+"""Reasons that end without anybody's doing: what has them is tried again every minute."""
+LONGEST_PASSING_DELAY = 60.0
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +59,9 @@ class Conditions:
     def fail(
         self, subject: str, job: str, reason: str, message: str, *, retry_after: float | None = None
     ) -> Condition:
-        """Notes a failure and backs the subject off: exponentially, with jitter, up to 10 minutes.
+        """Notes a failure and backs the subject off: exponentially, with jitter.
+
+        Up to 10 minutes, or up to one minute where the reason passes by itself.
 
         Args:
             subject: what failed.
@@ -67,7 +72,8 @@ class Conditions:
         """
         earlier = self._by_subject.setdefault(subject, {}).get(job)
         failures = earlier.failures + 1 if earlier else 1
-        delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 16), LONGEST_DELAY)
+        longest = LONGEST_PASSING_DELAY if reason in PASSING else LONGEST_DELAY
+        delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 16), longest)
         delay = max(delay * self._random.uniform(0.75, 1.0), retry_after or 0.0)
         condition = Condition(
             subject=subject,

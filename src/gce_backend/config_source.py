@@ -96,7 +96,8 @@ class DirectorySource:
         for name in (TEMPLATES, MANAGERS):
             text = self._text(name)
             if text is None:
-                raise NotFoundError("config.directory.read", f"{self._root} has no {name}")
+                message = f"{self._root} has no {name}"
+                raise NotFoundError("config.directory.read", message, reason="notFound")
             texts[name] = text
         files: dict[str, str] = {}
         for path in self._references(texts[TEMPLATES]):

@@ -92,6 +92,7 @@ class Context:
         source: where configuration comes from, at the address that its entity names.
         inbox: the Machine Provider's messages.
         turns: whose turn it is in the lease sweep.
+        listing_turns: whose turn it is to have its members listed although nothing changed.
         metrics: counts.
         log: for what an operator wants to find later.
     """
@@ -110,6 +111,7 @@ class Context:
     source: Callable[[], ConfigSource]
     inbox: Inbox
     turns: Turns
+    listing_turns: Turns
     metrics: Metrics
     log: structlog.stdlib.BoundLogger
 

@@ -13,7 +13,7 @@ import aiohttp
 from gcloud.aio.auth import Token
 from gcloud.aio.datastore import Datastore as GcloudDatastore
 
-from gce_backend.errors import UnauthenticatedError
+from gce_backend.errors import RemoteError, UnauthenticatedError
 from gce_backend.gcloud_transport import Transport
 
 TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0, sock_read=20.0)
@@ -85,7 +85,8 @@ class Client(GcloudDatastore):
             # One refresh serves all waiters: one being cancelled must not end it for the others.
             token = await asyncio.shield(self.token.get())
         except Exception as error:  # noqa: BLE001  # credentials fail in many ways; none may escape
-            message = f"no access token: {type(error).__name__}"
+            known = isinstance(error, RemoteError)
+            message = f"no access token: {error.message if known else type(error).__name__}"
             raise UnauthenticatedError("auth.token", message) from None
         return {"Authorization": f"Bearer {token}"}
 

@@ -6,22 +6,26 @@ a value that the error carries.
 
 ::
 
-    BackendError ├── SettingsError                 the process settings are wrong; says which key
-    and the remedy ├── InvalidConfigurationError     templates.cfg or managers.cfg; carries every
-    problem ├── CorruptEntityError            a stored entity cannot be understood └── RemoteError
-    a service answered, or did not; carries service, method, status ├── TransientError
-    may succeed if repeated (500, 502, 503, 504, connection, deadline) │   ├── RateLimitedError
-    the quota group is used up until `retry_after` (403, 429) │   ├── UnauthenticatedError  401; a
-    fresh token may mend it │   └── MalformedResponseError  2xx with a body that is truncated, not
-    JSON, or not of the type ├── NotFoundError             404 ├── AlreadyExistsError        409
-    alreadyExists ├── StaleError                what was read is no longer current; read again and
-    recompute │   ├── ConditionNotMetError  412: a stale fingerprint │   └── AbortedError
-    Datastore ABORTED: a conflicting write or transaction ├── ResourceInUseError        400
-    resourceInUseByAnotherResource: wait ├── ResourceNotReadyError     400 resourceNotReady: wait
-    ├── QuotaExceededError        403 quotaExceeded: a resource quota, only an operator mends it ├──
-    PermissionDeniedError     403: only an operator mends it ├── InvalidRequestError       any other
-    4xx: we sent something wrong └── OperationFailedError      an operation is DONE with an error;
-    carries its codes
+    BackendError
+    ├── SettingsError                 the process settings are wrong; says which key and the remedy
+    ├── InvalidConfigurationError     templates.cfg or managers.cfg; carries every problem
+    ├── CorruptEntityError            a stored entity cannot be understood
+    └── RemoteError                   a service answered, or did not; carries method and status
+        ├── TransientError            may succeed if repeated (5xx, connection, deadline)
+        │   ├── RateLimitedError      the quota group is used up until `retry_after` (403, 429)
+        │   ├── UnauthenticatedError  401; a fresh token may mend it
+        │   └── MalformedResponseError  2xx with a body that is truncated, not JSON, or mistyped
+        ├── NotFoundError             404
+        ├── AlreadyExistsError        409 alreadyExists
+        ├── StaleError                what was read is no longer current; read again and recompute
+        │   ├── ConditionNotMetError  412: a stale fingerprint
+        │   └── AbortedError          Datastore ABORTED: a conflicting write or transaction
+        ├── ResourceInUseError        400 resourceInUseByAnotherResource: wait
+        ├── ResourceNotReadyError     400 resourceNotReady: wait
+        ├── QuotaExceededError        403 quotaExceeded: a resource quota, only an operator mends it
+        ├── PermissionDeniedError     403: only an operator mends it
+        ├── InvalidRequestError       any other 4xx: we sent something wrong
+        └── OperationFailedError      an operation is DONE with an error; carries its codes
 
 `TransientError.retryable` is True: these may be repeated by a client, within its retry budget.
 After any `TransientError` on a mutation the outcome is unknown: replay it with the same requestId,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from gce_backend.errors import (
@@ -44,6 +44,8 @@ __all__ = ["Change", "ContentionError", "Decision", "Fleet", "when_present"]
 
 WRITE_ATTEMPTS = 6
 BATCH = 500
+PAGE = 300
+"""Entities in a page of a query, as Datastore makes them."""
 
 E = TypeVar("E", bound=Entity)
 
@@ -59,6 +61,23 @@ class Change(NamedTuple, Generic[E]):
 
     key: Key
     apply: Callable[[E | None], E | None]
+
+
+class _Submitted:
+    """The changes of one call of `Fleet.change`, and what came of them.
+
+    Attributes:
+        changes: not decided yet whether they change anything.
+        changed: the entities that they did change.
+        error: why they could not be written.
+        done: whether the two above are known.
+    """
+
+    def __init__(self, changes: Sequence[Change[Any]]) -> None:
+        self.changes = changes
+        self.changed: set[Key] = set()
+        self.error: BaseException | None = None
+        self.done = False
 
 
 class ContentionError(BackendError):
@@ -94,6 +113,7 @@ class Fleet:
         self._pictures: dict[str, dict[Key, Any]] = {kind.KIND: {} for kind in KINDS}
         self._children: defaultdict[Key, dict[Key, None]] = defaultdict(dict)
         self._writing = asyncio.Lock()
+        self._submitted: list[_Submitted] = []
         self.templates: Mapping[Key, InstanceTemplate] = self._pictures[InstanceTemplate.KIND]
         self.revisions: Mapping[Key, InstanceTemplateRevision] = self._pictures[
             InstanceTemplateRevision.KIND
@@ -218,6 +238,34 @@ class Fleet:
                 for key, stored in found.items():
                     self._see(key, stored)
 
+    @property
+    def pages(self) -> int:
+        """About how many pages a review reads."""
+        return len(KINDS) + sum(len(picture) for picture in self._pictures.values()) // PAGE
+
+    async def review(self) -> AsyncIterator[int]:
+        """Compares every entity with the picture, a page at each step; gives how many differed.
+
+        What differs is read again by its key, so that a page read a while ago never takes the place
+        of what was written since.
+
+        Raises:
+            RemoteError: Datastore could not be read; the picture is as true as it was.
+            CorruptEntityError: an entity cannot be understood.
+        """
+        for kind in KINDS:
+            unseen = set(self._pictures[kind.KIND])
+            async for page in self._store.read_versions(kind.KIND):
+                unseen -= page.keys()
+                different = [key for key, at in page.items() if self._versions.get(key) != at]
+                await self._look(different)
+                yield len(different)
+            await self._look(unseen & self._pictures[kind.KIND].keys())
+
+    async def _look(self, keys: Iterable[Key]) -> None:
+        if wanted := list(keys):
+            await self.refresh(wanted)
+
     async def refresh(self, keys: Iterable[Key]) -> None:
         """Reads these entities again: whatever destroys is decided on such a fresh look.
 
@@ -230,18 +278,52 @@ class Fleet:
     async def change(self, changes: Sequence[Change[Any]]) -> int:
         """Applies changes, many to a commit, each guarded by its entity's version.
 
+        Changes that are submitted while a commit is under way go together into the next one.
+
         Returns:
-            How many entities were written.
+            How many entities they changed.
 
         Raises:
             RemoteError: Datastore could not be reached.
             ContentionError: an entity changed under every attempt.
         """
-        written = 0
-        async with self._writing:
+        if not changes:
+            return 0
+        mine = _Submitted(changes)
+        self._submitted.append(mine)
+        try:
+            async with self._writing:
+                if not mine.done:
+                    await self._write_submitted()
+        finally:
+            if mine in self._submitted:  # cancelled before anybody took it
+                self._submitted.remove(mine)
+        if mine.error is not None:
+            raise mine.error
+        return len(mine.changed)
+
+    async def _write_submitted(self) -> None:
+        together, self._submitted = self._submitted, []
+        try:
+            await self._write(together)
+        finally:  # cancelled: the others' changes are left to whoever writes next
+            self._submitted = [one for one in together if not one.done] + self._submitted
+
+    async def _write(self, together: Sequence[_Submitted]) -> None:
+        """Writes what several have submitted; what is wrong with one must not fail the others."""
+        try:
+            changes = [(one, change) for one in together for change in one.changes]
             for start in range(0, len(changes), BATCH):
-                written += await self._change(changes[start : start + BATCH])
-        return written
+                await self._change(changes[start : start + BATCH])
+        except Exception as error:  # noqa: BLE001  (raised where it was submitted)
+            if len(together) > 1 and not isinstance(error, TransientError):
+                for one in together:
+                    await self._write([one])
+                return
+            for one in together:
+                one.error = error
+        for one in together:
+            one.done = True
 
     async def transact(self, keys: Sequence[Key], decide: Decision) -> int:
         """Changes that must agree across entities, in one transaction.
@@ -266,12 +348,11 @@ class Fleet:
                 self._see(key, stored)
         return len(written)
 
-    async def _change(self, changes: Sequence[Change[Any]]) -> int:
-        written = 0
+    async def _change(self, changes: Sequence[tuple[_Submitted, Change[Any]]]) -> None:
         for _ in range(WRITE_ATTEMPTS):
             writes = self._writes(changes)
             if not writes:
-                return written
+                return
             try:
                 versions = await self._store.write(writes)
             except (AbortedError, AlreadyExistsError, NotFoundError, TransientError):
@@ -279,18 +360,18 @@ class Fleet:
                 continue
             for write, version in zip(writes, versions, strict=True):
                 self._see(write.key, Stored(write.entity, version) if write.entity else None)
-            written += len(writes)
-        if self._writes(changes):
-            keys = ", ".join(str(write.key) for write in self._writes(changes)[:5])
+        if writes := self._writes(changes):
+            keys = ", ".join(str(write.key) for write in writes[:5])
             raise ContentionError(f"could not write in {WRITE_ATTEMPTS} attempts: {keys}")
-        return written
 
-    def _writes(self, changes: Sequence[Change[Any]]) -> list[Write]:
+    def _writes(self, changes: Sequence[tuple[_Submitted, Change[Any]]]) -> list[Write]:
         """What remains to be written; several changes to one entity become one write."""
         news: dict[Key, Any] = {}
-        for key, apply in changes:
+        for submitted, (key, apply) in changes:
             now = news[key] if key in news else self._pictures[key.kind].get(key)
-            news[key] = apply(now)
+            news[key] = new = apply(now)
+            if new != now:
+                submitted.changed.add(key)
         return [
             Write(key, new, self._versions.get(key))
             for key, new in news.items()

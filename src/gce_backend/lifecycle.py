@@ -237,13 +237,14 @@ def seen_instance(instance: Instance | None, gce_id: int | None, url: str, now: 
     if instance is None:
         return Instance(gce_id=gce_id, url=url)
     if gce_id is None or gce_id == instance.gce_id:
-        if instance.missing_since is not None and gce_id is not None and not instance.is_tombstone:
+        same = gce_id == instance.gce_id  # where it has lost its id, the one we know is gone
+        if instance.missing_since is not None and same and not instance.is_tombstone:
             return replace(instance, missing_since=None)
         return instance
     if instance.is_tombstone:  # the name is used again, by another VM
         return Instance(gce_id=gce_id, url=url)
     if instance.gce_id is None and instance.deletion is None:
-        return replace(instance, gce_id=gce_id, url=url)
+        return replace(instance, gce_id=gce_id, url=url, missing_since=None)
     if instance.catalog is CatalogState.NEVER and instance.deletion is None:
         return replace(instance, gce_id=gce_id, url=url, missing_since=None)
     # Another VM under the name of one that the catalog knows: the one we know is missing.
@@ -252,9 +253,11 @@ def seen_instance(instance: Instance | None, gce_id: int | None, url: str, now: 
 
 def unseen_instance(instance: Instance, now: float) -> Instance:
     """What fetch-instances makes of an entity that a complete listing does not show."""
-    if instance.missing_since is not None or instance.is_tombstone:
+    if instance.is_tombstone:
         return instance
-    return replace(instance, missing_since=now)
+    if instance.missing_since is not None and instance.missing_since <= now:
+        return instance
+    return replace(instance, missing_since=now)  # anew where the clock was set back
 
 
 MISSING_SECONDS = 10.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import floor
 
 from gce_backend.clock import Clock
@@ -132,6 +132,11 @@ class CallBudget:
     def remaining(self, project: str, group: QuotaGroup) -> int:
         """How many calls could be sent at this moment."""
         return max(self._lane(project, group).free(self._clock.monotonic()), 0)
+
+    def all_remaining(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """`((project, quota group), calls that could be sent at this moment)`, of all used."""
+        for project, group in tuple(self._lanes):
+            yield (project, group.value), self.remaining(project, group)
 
     def _lane(self, project: str, group: QuotaGroup) -> _Lane:
         lane = self._lanes.get((project, group))

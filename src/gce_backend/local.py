@@ -1,4 +1,4 @@
-"""`gce-backend run --local`: the daemon with an embedded cloud in the same process."""
+"""The daemon on an embedded cloud: its settings, and what must be there before it starts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from pathlib import Path
 
 import msgspec
 
+from gce_backend.configure import configure
+from gce_backend.provision import Done, provision_messages
+from gce_backend.pubsub_client import PubSub
 from gce_backend.settings import EndpointSettings, JobSettings, Settings
+from gce_backend.store import Store
 
 CONFIG_SET = "services/gce-backend"
 CONFIG_CRON = "*/2 * * * * *"
@@ -32,6 +36,7 @@ def local_settings(settings: Settings, base_url: str, project: str, config_dir: 
             datastore=f"{base_url}/v1",
             pubsub=f"{base_url}/v1",
             metadata=base_url,
+            resource_manager=f"{base_url}/v1",
         ),
         config=replace(settings.config, source="directory", directory=config_dir),
         jobs={
@@ -39,3 +44,24 @@ def local_settings(settings: Settings, base_url: str, project: str, config_dir: 
             "import-config": replace(imports, cron=imports.cron or CONFIG_CRON),
         },
     )
+
+
+async def prepare(store: Store, pubsub: PubSub, settings: Settings, base_url: str) -> list[Done]:
+    """Stores the addresses, and makes the topic and the subscription.
+
+    Args:
+        store: the entities, in the embedded cloud's Datastore.
+        pubsub: its Pub/Sub.
+        settings: of the daemon, from `local_settings`.
+        base_url: where the embedded cloud listens.
+
+    Returns:
+        What could not be made.
+
+    Raises:
+        RemoteError: Datastore could not be reached.
+    """
+    await configure(
+        store, config_set=CONFIG_SET, config_service=base_url, machine_provider=base_url
+    )
+    return [step async for step in provision_messages(pubsub, settings) if not step.ok]

@@ -14,7 +14,7 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
-from gce_backend.catalog_entry import Dimension
+from gce_backend.catalog_entry import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
 from gce_backend.errors import MalformedResponseError, RemoteError
 from gce_backend.json_api import Answer, JsonApi, Limits, Tokens, decode, error_of, error_words
 from gce_backend.retry import Retrier
@@ -138,6 +138,16 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     lease_expiration_ts: int | None = None
     leased_indefinitely: bool = False
+
+    def is_of(self, token: str, gce_id: int | None) -> bool:
+        """Whether it is this VM's: not another's, nor that of an earlier VM of its name.
+
+        Args:
+            token: the instance's token.
+            gce_id: the VM's numeric id.
+        """
+        told = self.attributes.get(ID_ATTRIBUTE, str(gce_id))
+        return self.attributes.get(KEY_ATTRIBUTE) == token and told == str(gce_id)
 
 
 class NotCataloged(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -49,7 +49,7 @@ class Message(msgspec.Struct, frozen=True):
     attributes: Mapping[str, str]
 
 
-class Poison(ValueError):
+class PoisonError(ValueError):
     """A message that cannot be understood, now or later; the message says why."""
 
 
@@ -62,26 +62,26 @@ def understand(project: str, data: str | bytes | None, attributes: Mapping[str, 
         attributes: its attributes.
 
     Raises:
-        Poison: it is not a message of the Machine Provider about an instance of this project.
+        PoisonError: it is not a message of the Machine Provider about an instance of this project.
     """
     word = _word(data)
     try:
         kind = Kind(word)
     except ValueError:
-        raise Poison(f"unknown kind {word[:100]!r}") from None
+        raise PoisonError(f"unknown kind {word[:100]!r}") from None
     token = attributes.get(KEY_ATTRIBUTE)
     if token is None:
-        raise Poison("it has no attribute 'key'")
+        raise PoisonError("it has no attribute 'key'")
     try:
         instance = parse_instance_token(project, token)
     except ValueError as error:
-        raise Poison(str(error)) from None
+        raise PoisonError(str(error)) from None
     hostname = attributes.get("hostname", instance.name)
     if hostname != instance.name:
-        raise Poison(f"hostname {hostname[:100]!r} is not the one of key {token[:200]!r}")
+        raise PoisonError(f"hostname {hostname[:100]!r} is not the one of key {token[:200]!r}")
     gce_id = attributes.get(ID_ATTRIBUTE)
     if gce_id is not None and not _is_id(gce_id):
-        raise Poison(f"{ID_ATTRIBUTE} {gce_id[:100]!r} is not a number")
+        raise PoisonError(f"{ID_ATTRIBUTE} {gce_id[:100]!r} is not a number")
     if kind is Kind.SUBSCRIBED:
         _check_subscription(attributes)
     return Message(kind, instance, int(gce_id) if gce_id else None, dict(attributes))
@@ -95,19 +95,40 @@ def _word(data: str | bytes | None) -> str:
     try:
         return base64.b64decode(data or b"", validate=True).decode("ascii")
     except (binascii.Error, ValueError):
-        raise Poison("its data is not base64 of ASCII text") from None
+        raise PoisonError("its data is not base64 of ASCII text") from None
 
 
 def _check_subscription(attributes: Mapping[str, str]) -> None:
     for name in ("subscription", "subscription_project"):
         value = attributes.get(name, "")
         if not value or len(value) > MAX_ATTRIBUTE:
-            raise Poison(f"SUBSCRIBED without a usable attribute {name!r}")
+            raise PoisonError(f"SUBSCRIBED without a usable attribute {name!r}")
 
 
 def is_about(message: Message, instance: Instance) -> bool:
     """Whether a message is about this VM, and not an earlier one of the same name (fault 33)."""
     return message.gce_id is None or message.gce_id == instance.gce_id
+
+
+def apply_all(
+    messages: Sequence[Message], instance: Instance, service_account: str, now: float
+) -> Instance:
+    """What messages that came together make of the instance that they name.
+
+    Idempotent as a whole: of several SUBSCRIBED, which one by one would not be, the last counts.
+
+    Args:
+        messages: in the order in which they came; those about another VM of its name do nothing.
+        instance: the entity.
+        service_account: the account that a SUBSCRIBED machine is to use.
+        now: Unix seconds.
+    """
+    relevant = [message for message in messages if is_about(message, instance)]
+    last = max((n for n, m in enumerate(relevant) if m.kind is Kind.SUBSCRIBED), default=-1)
+    for number, message in enumerate(relevant):
+        if message.kind is not Kind.SUBSCRIBED or number == last:
+            instance = apply(message, instance, service_account, now)
+    return instance
 
 
 def apply(message: Message, instance: Instance, service_account: str, now: float) -> Instance:

@@ -98,6 +98,12 @@ class Metrics:
         self._deletions_held = self._gauge(
             "deletions_held", "Deletions that wait because of the cap on deletions."
         )
+        self._untracked = Gauge(
+            "gce_backend_untracked",
+            "What carries our mark at Compute and has no entity.",
+            ["kind"],
+            registry=registry,
+        )
         build = Gauge(
             "gce_backend_build_info", "Always 1; says the version.", ["version"], registry=registry
         )
@@ -162,6 +168,10 @@ class Metrics:
     def deletions_held(self, machines: int) -> None:
         """Sets how many deletions the cap holds back."""
         self._deletions_held.set(machines)
+
+    def untracked(self, kind: str, number: int) -> None:
+        """Sets how many resources of ours have no entity: of kind instance, group or template."""
+        self._untracked.labels(kind).set(number)
 
     def read_machines(self, source: Callable[[], Iterable[Sample]]) -> None:
         """Has the machines counted at each look: `((template, zone, state), number)`. Call once."""

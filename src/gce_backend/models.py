@@ -370,7 +370,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
         pending_deletion: it is to be deleted (process-pubsub-messages).
         subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing
-            (process-pubsub-messages).
+            (process-pubsub-messages; remove-cataloged-instances clears).
         pending_metadata_updates: oldest first (process-pubsub-messages appends,
             compress-instance-metadata-updates takes, check-instance-metadata-operations puts back).
         active_metadata_update: the update being applied (compress-instance-metadata-updates,

@@ -83,13 +83,20 @@ class Consumer:
         self._arrived_at: dict[str, float] = {}  # of all in hand; monotonic
         self._extend_at: dict[str, float] = {}  # likewise
         self._room = asyncio.Event()
+        self._came = asyncio.Event()
         self._log = structlog.get_logger()
         self.problem = ""
 
-    @property
-    def depth(self) -> int:
-        """Messages in hand that no job has taken yet."""
-        return len(self._waiting)
+    def status(self) -> QueueStatus:
+        """How the queue is now."""
+        now = self._clock.monotonic()
+        return QueueStatus(
+            subscription=self._name,
+            waiting=len(self._waiting),
+            working=len(self._working),
+            oldest_seconds=now - min(self._arrived_at.values(), default=now),
+            problem=self.problem,
+        )
 
     async def run(self) -> None:
         """Pulls and extends, until cancelled."""
@@ -167,6 +174,7 @@ class Consumer:
             self._waiting[message.ack_id] = message
             self._arrived_at[message.ack_id] = now
             self._extend_at[message.ack_id] = now + FIRST_EXTENSION
+        self._came.set()
 
     async def _wait_for_room(self) -> int:
         while True:
@@ -186,6 +194,9 @@ class Consumer:
 
     async def _extend(self) -> None:
         while True:
+            if not self._extend_at:
+                self._came.clear()
+                await self._came.wait()
             await asyncio.sleep(LOOK_SECONDS)
             now = self._clock.monotonic()
             due = [ack_id for ack_id, at in self._extend_at.items() if at <= now]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 from gcloud.aio.auth import Token
-from gcloud.aio.pubsub import PublisherClient, PubsubMessage, SubscriberClient
+from gcloud.aio.pubsub import PublisherClient, PubsubMessage, SubscriberClient, SubscriberMessage
 
 from gce_backend.errors import MalformedResponseError, UnauthenticatedError
 from gce_backend.gcloud_transport import Answer, Transport
@@ -139,19 +139,11 @@ class PubSub:
         """
         try:
             found = await self._call(lambda: self._puller.pull(subscription, max_messages))
-        except (KeyError, TypeError, ValueError) as error:
+            return [_received(message) for message in found]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             method = "pubsub.projects.subscriptions.pull"
             words = f"{type(error).__name__} in the answer"
             raise MalformedResponseError(method, words, status=200) from None
-        return [
-            Received(
-                message.ack_id,
-                message.message_id,
-                message.data.decode(errors="replace") if message.data is not None else None,
-                {str(key): str(value) for key, value in (message.attributes or {}).items()},
-            )
-            for message in found
-        ]
 
     async def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """Acknowledges deliveries, 1,000 at most; those that have expired are ignored."""
@@ -257,3 +249,12 @@ class PubSub:
             if error.status != 401 or error.method == "auth.token":
                 raise
         return await send()  # the transport has dropped the refused token
+
+
+def _received(message: SubscriberMessage) -> Received:
+    return Received(
+        str(message.ack_id),
+        str(message.message_id),
+        message.data.decode(errors="replace") if message.data is not None else None,
+        {str(key): str(value) for key, value in (message.attributes or {}).items()},
+    )

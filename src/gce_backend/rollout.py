@@ -8,32 +8,36 @@ from collections.abc import Sequence
 import msgspec
 
 
-class Zone(msgspec.Struct, frozen=True):
+class Zone(msgspec.Struct, frozen=True, kw_only=True):
     """A template's machines in one zone, over all of its revisions.
 
     Attributes:
         minimum_size: of the active manager; 0 when the configuration names none.
         maximum_size: of the active manager; 0 is no limit.
         active_target: VMs that the active revision's group has or is creating.
-        drained_target: VMs that the other groups have.
-        available: machines in the catalog that nobody holds, old and new.
-        leased: machines in the catalog that somebody holds, old and new.
+        coming: those of them that cannot be leased yet.
+        staying: machines of the other revisions that have not begun to leave.
+        available: machines that can be leased, old and new.
+        leased: machines that somebody holds, old and new.
+        old: machines of the other revisions in the catalog that nobody is known to hold.
     """
 
     minimum_size: int
     maximum_size: int
     active_target: int
-    drained_target: int
+    coming: int
+    staying: int
     available: int
     leased: int
+    old: int
 
 
 def removable(zone: Zone, *, max_unavailable: int, exchange_share: float) -> int:
     """How many old machines that nobody holds may leave the catalog now.
 
     The number to lease from is not to drop below what a fleet of the minimum size would have, less
-    what the settings allow. Where the maximum leaves the new revision no room, a few leave so that
-    as many may come.
+    what the settings allow. Only where the maximum leaves the new revision no room, and nothing of
+    it is on its way, a few leave first so that as many may come.
 
     Args:
         zone: the machines.
@@ -41,15 +45,20 @@ def removable(zone: Zone, *, max_unavailable: int, exchange_share: float) -> int
         exchange_share: share of the minimum that is exchanged at a time, at least one machine.
     """
     if zone.minimum_size == 0:
-        return zone.available
-    slack = max_unavailable
-    full = zone.active_target + zone.drained_target >= zone.maximum_size > 0
-    if full and zone.active_target < zone.minimum_size:
-        slack = max(slack, 1, math.floor(zone.minimum_size * exchange_share))
-    needed = max(0, zone.minimum_size - zone.leased - slack)
-    return max(0, zone.available - needed)
+        return zone.old
+    spare = zone.available - max(0, zone.minimum_size - zone.leased - max_unavailable)
+    full = zone.active_target + zone.staying >= zone.maximum_size > 0
+    if spare <= 0 and full and zone.active_target < zone.minimum_size and not zone.coming:
+        slack = max(1, math.floor(zone.minimum_size * exchange_share))
+        spare = zone.available - max(0, zone.minimum_size - zone.leased - slack)
+    return min(zone.old, max(0, spare))
 
 
-def share_out(count: int, candidates: Sequence[str]) -> tuple[str, ...]:
-    """The `count` machines that leave first: always the same ones, so that repeats collide."""
-    return tuple(sorted(candidates)[:count])
+def share_out(count: int, *candidates: Sequence[str]) -> tuple[str, ...]:
+    """The `count` machines that leave first: always the same ones, so that repeats collide.
+
+    Args:
+        count: how many.
+        candidates: those that may leave; of several sequences the first one's go first.
+    """
+    return tuple(name for names in candidates for name in sorted(names))[:count]

@@ -20,6 +20,7 @@ from structlog.contextvars import bound_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from gce_backend.clock import Clock
+from gce_backend.errors import BackendError
 from gce_backend.job import ContextT, Job, Outcome, Verdict
 from gce_backend.logs import redact
 from gce_backend.settings import JobSettings
@@ -242,7 +243,9 @@ class _Worker(Generic[ContextT]):
         if run.verdict is Verdict.TIMEOUT:
             log.error("job.timeout", timeout=self.job.timeout, failures=self._failures)
         elif run.verdict is Verdict.ERROR:
-            log.error("job.failed", error=run.error, failures=self._failures, exc_info=error)
+            # What our own errors say is enough; where anything else comes from must be seen.
+            trace = None if isinstance(error, BackendError) else error
+            log.error("job.failed", error=run.error, failures=self._failures, exc_info=trace)
         elif run.verdict is Verdict.CANCELLED:
             log.info("job.cancelled")
         elif run.problems:

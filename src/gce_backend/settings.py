@@ -90,12 +90,15 @@ class EndpointSettings(_Section, frozen=True):
         pubsub: Pub/Sub REST root, without one.
         metadata: the metadata server, without a slash at its end; may be plain http under its own
             name or address.
+        resource_manager: Cloud Resource Manager REST root, without a slash at its end; `setup` asks
+            it what the daemon may do.
     """
 
     compute: str = "https://compute.googleapis.com/compute/v1/"
     datastore: str = "https://datastore.googleapis.com/v1"
     pubsub: str = "https://pubsub.googleapis.com/v1"
     metadata: str = "http://metadata.google.internal"
+    resource_manager: str = "https://cloudresourcemanager.googleapis.com/v1"
 
 
 class HttpSettings(_Section, frozen=True):
@@ -409,5 +412,6 @@ _CHECKS: Checks = {
     (EndpointSettings, "datastore"): _url,
     (EndpointSettings, "pubsub"): _url,
     (EndpointSettings, "metadata"): _metadata_root,
+    (EndpointSettings, "resource_manager"): _url,
     (JobSettings, "cron"): _cron,
 }

@@ -188,6 +188,15 @@ class Store:
                 page[key] = Stored(decode(row), row.version)
             yield page
 
+    async def read_versions(self, kind: str) -> AsyncIterator[dict[Key, int]]:
+        """The versions of all entities of a kind, page by page, to the last one.
+
+        Raises:
+            RemoteError: Datastore could not be read.
+        """
+        async for rows in self._datastore.query_pages(kind):
+            yield {Key.of(row.path): row.version for row in rows}
+
     async def write(self, writes: Sequence[Write]) -> list[int]:
         """Writes all, each only if its entity still has the version it was computed from.
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gce_backend.catalog_entry import KEY_ATTRIBUTE
+from gce_backend.catalog_entry import ID_ATTRIBUTE, KEY_ATTRIBUTE
 from gce_backend.context import Context
 from gce_backend.errors import BackendError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Outcome
 from gce_backend.lifecycle import replace
-from gce_backend.machine_provider import CatalogEntry, MethodNotOffered
+from gce_backend.machine_provider import CatalogEntry, MethodNotOffered, NotCataloged
 from gce_backend.models import (
     CatalogState,
     Instance,
@@ -39,25 +39,26 @@ async def sweep(context: Context, job: str) -> Outcome:
         job: the job that sweeps.
     """
     pace = context.settings.machine_provider.sweep_per_minute
-    due = context.turns.take(
-        _candidates(context), pace=pace / 60.0, now=context.clock.monotonic()
-    )
+    due = context.turns.take(_candidates(context), pace=pace / 60.0, now=context.clock.monotonic())
     if not due or context.conditions.blocked(BROKER, TOPIC):
         return Outcome()
+    changes: list[Change[Instance]] = []
+    problems: tuple[str, ...] = ()
     try:
         broker = context.broker()
-        changes = []
         for key in due:
+            asked = context.clock.now()
             entry = await broker.get(key.name)
             if isinstance(entry, MethodNotOffered):
                 return Outcome()
-            changes.append(Change(key, _judge(context, key, entry)))
+            changes.append(Change(key, _judge(context, key, entry, asked)))
     except BackendError as error:
         context.conditions.fail(BROKER, TOPIC, "Unavailable", str(error))
-        return Outcome(problems=(f"sweep: {error}",))
-    context.conditions.clear(BROKER, TOPIC)
+        problems = (f"sweep: {error}",)
+    else:
+        context.conditions.clear(BROKER, TOPIC)
     changed = await context.fleet.change(changes)
-    return Outcome(changed=changed, facts={"swept": len(due)})
+    return Outcome(changed=changed, facts={"swept": len(changes)}, problems=problems)
 
 
 def _candidates(context: Context) -> list[Key]:
@@ -70,15 +71,14 @@ def _candidates(context: Context) -> list[Key]:
     ]
 
 
-def _judge(context: Context, key: Key, entry: object) -> Apply:
+def _judge(context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked: float) -> Apply:
     now = context.clock.now()
     token = instance_token(context.project, key)
-    ours = isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) == token
 
     def apply(instance: Instance) -> Instance:
         if instance.catalog is not CatalogState.CATALOGED or instance.pending_deletion is not None:
             return instance
-        if not isinstance(entry, CatalogEntry) or not ours:
+        if isinstance(entry, NotCataloged) or not _is_of(entry, token, instance):
             return instance if instance.lost_since else replace(instance, lost_since=now)
         known = replace(instance, lost_since=None) if instance.lost_since else instance
         if entry.state == "RECLAIMED":
@@ -91,8 +91,15 @@ def _judge(context: Context, key: Key, entry: object) -> Apply:
                 return known
             since = known.lease.since if known.lease is not None else now
             return replace(known, lease=Lease(since, expiration))
-        if entry.state == "AVAILABLE" and known.lease is not None:
+        # A lease that we learnt of since we asked is news to this answer.
+        if entry.state == "AVAILABLE" and known.lease is not None and known.lease.since < asked:
             return replace(known, lease=None)
         return known
 
     return when_present(apply)
+
+
+def _is_of(entry: CatalogEntry, token: str, instance: Instance) -> bool:
+    """Whether an entry is this VM's: not another's, nor that of an earlier VM of its name."""
+    gce_id = entry.attributes.get(ID_ATTRIBUTE, str(instance.gce_id))
+    return entry.attributes.get(KEY_ATTRIBUTE) == token and gce_id == str(instance.gce_id)

@@ -11,11 +11,11 @@ class Turns:
     """Takes subjects in turn, no faster than a pace.
 
     Args:
-        burst: subjects that may be taken at once after a pause.
+        burst_seconds: after a pause, so many seconds' subjects may be taken at once.
     """
 
-    def __init__(self, burst: int = 20) -> None:
-        self._burst = burst
+    def __init__(self, burst_seconds: float = 90.0) -> None:
+        self._burst_seconds = burst_seconds
         self._credit = 0.0
         self._at: float | None = None
         self._last: dict[Key, float] = {}
@@ -30,7 +30,8 @@ class Turns:
         """
         elapsed = now - self._at if self._at is not None else 0.0
         self._at = now
-        self._credit = min(self._credit + elapsed * pace, float(self._burst))
+        # Never below two: a remainder that is cut off would make the pace slower than asked for.
+        self._credit = min(self._credit + elapsed * pace, max(2.0, pace * self._burst_seconds))
         count = min(int(self._credit), len(subjects))
         if count == 0:
             return []

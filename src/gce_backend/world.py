@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from gce_backend.models import Key
+from gce_backend.models import Key, Permit
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
@@ -65,11 +65,21 @@ class World:
         empty_since: drained groups that were seen to be empty, monotonic seconds.
         since: operations that have not ended, by link, monotonic seconds of the first look.
         tombstones: monotonic seconds of the first look.
+        deciding: deletions that are about to begin, by instance: they count against the caps.
+        began: when deletions began, monotonic seconds, by instance and wall time of the request.
+        lifted: until when, monotonic seconds, an operator's lifting of the caps holds, by its word.
         adding: instances whose add_machine is under way in this process.
+        removing: instances whose delete_machine is under way in this process.
+        unannounced: cataloged machines of which no SUBSCRIBED has come, monotonic seconds of the
+            first look.
         unlisted: groups that a complete list of groups did not show, monotonic seconds of the
             first such list.
         gone: groups that two looks have shown to be gone, though nobody here deleted them.
         next_template_look: when the instance templates are listed again, monotonic seconds.
+        held_revision: the configuration that waits for an operator's word; "" when none does.
+        next_full_look: when a project's VMs are listed again, monotonic seconds.
+        suspects: what carries our mark and has no entity, by kind and project: name to monotonic
+            seconds of the first look that found it.
     """
 
     def __init__(self) -> None:
@@ -78,10 +88,18 @@ class World:
         self.empty_since: dict[Key, float] = {}
         self.since: dict[str, float] = {}
         self.tombstones: dict[Key, float] = {}
+        self.deciding: dict[Key, Permit] = {}
+        self.began: dict[tuple[Key, float], float] = {}
+        self.lifted: dict[float, float] = {}
         self.adding: set[Key] = set()
+        self.removing: set[Key] = set()
+        self.unannounced: dict[Key, float] = {}
         self.unlisted: dict[Key, float] = {}
         self.gone: set[Key] = set()
         self.next_template_look = float("-inf")
+        self.held_revision = ""
+        self.next_full_look: dict[str, float] = {}
+        self.suspects: dict[str, dict[str, float]] = {}
 
     def forget(self, managers: Collection[Key]) -> None:
         """Forgets what was seen of groups whose managers are no more."""

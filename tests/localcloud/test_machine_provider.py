@@ -257,7 +257,9 @@ async def test_machine_added_again_while_its_old_channel_goes_stays_and_gets_a_n
         await mp.make_inbox()
         await mp("catalog.add_machine", machine())
         await asyncio.sleep(5)
-        slow = Fault(method="pubsub.projects.topics.delete", kind="latency", seconds=5.0)
+        slow = Fault(
+            method="pubsub.projects.topics.delete", kind="latency", seconds=5.0, inner=True
+        )
         mp.cloud.faults.add(slow)
         await mp("catalog.delete_machine", {"dimensions": {"hostname": "vm-1"}})
         await asyncio.sleep(2)
@@ -480,7 +482,7 @@ async def test_messages_are_repeated_until_published_and_nothing_is_lost_on_rest
         await mp.make_inbox()
         await mp("catalog.add_machine", machine())
         await asyncio.sleep(5)
-        down = Fault(method="pubsub.projects.topics.publish", times=None)
+        down = Fault(method="pubsub.projects.topics.publish", times=None, inner=True)
         mp.cloud.faults.add(down)
         await mp("machine_provider.lease", {"request_id": "r", "duration": 60})
         await asyncio.sleep(30)
@@ -515,7 +517,7 @@ async def test_addition_survives_a_datastore_commit_of_unknown_outcome(when: Any
     """503 before or after the commit took effect: added once, and not taken for a reuse."""
     async with running() as mp:
         await mp.make_inbox()
-        fault = Fault(method="datastore.projects.commit", when=when)
+        fault = Fault(method="datastore.projects.commit", when=when, inner=True)
         mp.cloud.faults.add(fault)
         assert "error" not in await mp("catalog.add_machine", machine())
         assert fault.fired == 1
@@ -529,7 +531,7 @@ async def test_datastore_outage_is_answered_with_503_and_work_goes_on_afterwards
     async with running() as mp:
         await mp.make_inbox()
         await mp("catalog.add_machine", machine())
-        mp.cloud.faults.add(Fault(method="datastore.*", times=None))
+        mp.cloud.faults.add(Fault(method="datastore.*", times=None, inner=True))
         status, _ = await mp.send("POST", "/_ah/api/catalog/v1/add_machine", machine("b"))
         assert status == 503
         await asyncio.sleep(60)

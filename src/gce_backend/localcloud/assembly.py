@@ -12,6 +12,7 @@ from gce_backend.localcloud.luci_config import LuciConfigService
 from gce_backend.localcloud.machine_provider import MachineProviderService
 from gce_backend.localcloud.metadata import MetadataService
 from gce_backend.localcloud.pubsub import PubSubService
+from gce_backend.localcloud.resource_manager import ResourceManagerService
 from gce_backend.localcloud.tables import Tables
 
 
@@ -32,6 +33,7 @@ def embedded_cloud(state: Path | None, clock: Clock, options: CloudOptions) -> C
         ComputeService(cloud),
         DatastoreService(cloud),
         PubSubService(cloud),
+        ResourceManagerService(cloud),
         LuciConfigService(cloud),
         MachineProviderService(cloud),
     )

@@ -1,4 +1,4 @@
-"""The frame that the embedded services stand in: routes, tokens, call counts, faults, durability."""
+"""The frame that the embedded services stand in: routes, tokens, counts, faults, durability."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ import msgspec
 from aiohttp import web
 
 from gce_backend.clock import Clock
-from gce_backend.localcloud.faults import Fault, Faults
+from gce_backend.localcloud.faults import SPOILING, Fault, Faults, spoiled_list
 from gce_backend.localcloud.tables import StateFileError, Tables
 
 MAX_REQUEST_BYTES = 32 * 2**20
+INNER_HEADERS = {"X-Localcloud-Inner": "1"}
+"""What the cloud's own services send with calls to each other: these are not counted, and only
+faults that are meant for them strike them."""
 
 
 class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
@@ -31,6 +34,8 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
         delete_seconds: from a VM's deletion to its absence.
         calls_per_minute: quota of each Compute method group, per project.
         dispatch_seconds: how long the Machine Provider waits between looks at its work.
+        denied_permissions: what testIamPermissions says that callers may not do; no other call
+            minds them.
     """
 
     project: str = "local-project"
@@ -41,6 +46,7 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
     delete_seconds: float = 2.0
     calls_per_minute: int = 1500
     dispatch_seconds: float = 0.5
+    denied_permissions: tuple[str, ...] = ()
 
     def instant(self) -> CloudOptions:
         """The same cloud with no latencies at all."""
@@ -144,7 +150,7 @@ class Cloud:
         options: how it behaves.
 
     Attributes:
-        calls: how often each method was called, whatever the outcome.
+        calls: how often each method was called from outside, whatever the outcome.
         faults: what has been injected.
         base_url: where it listens, without a trailing slash; set by `start`.
     """
@@ -215,15 +221,19 @@ class Cloud:
         self, service: Service, route: Route
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def endpoint(request: web.Request) -> web.StreamResponse:
-            self.calls[route.method] += 1
+            inner = INNER_HEADERS.items() <= request.headers.items()
+            if not inner:
+                self.calls[route.method] += 1
             zone = request.match_info.get("zone")
-            for fault in self.faults.strike(route.method, zone, "latency"):
-                await asyncio.sleep(fault.seconds)
-            struck = self.faults.strike(route.method, zone, "status", "drop", "truncate", "html")
-            early = next((f for f in struck if f.when == "before" and f.kind != "truncate"), None)
+            slow = self.faults.strike(route.method, zone, "latency", inner=inner)
+            await asyncio.sleep(sum(fault.seconds for fault in slow if fault.when == "before"))
+            spoiling = ("status", "drop", "html", "answer", *SPOILING)
+            struck = self.faults.strike(route.method, zone, *spoiling, inner=inner)
+            early = next((f for f in struck if f.when == "before" and f.kind not in SPOILING), None)
             if early is not None:
                 return self._spoil(service, early, request, None)
             response = await self._serve(service, route, request)
+            await asyncio.sleep(sum(fault.seconds for fault in slow if fault.when == "after"))
             for fault in struck:
                 response = self._spoil(service, fault, request, response)
             return response
@@ -279,10 +289,17 @@ class Cloud:
             return web.Response(status=500)
         if fault.kind == "html":
             return web.Response(text="<html><body>Sign in</body></html>", content_type="text/html")
+        if fault.kind == "answer":
+            body = msgspec.json.encode(fault.body)
+            return web.Response(body=body, content_type="application/json")
         if fault.kind == "truncate" and response is not None:
             body = response.body if isinstance(response.body, bytes) else b""
             half = body[: len(body) // 2]
             return web.Response(status=response.status, body=half, content_type="application/json")
+        if fault.kind in SPOILING and response is not None:
+            body = response.body if isinstance(response.body, bytes) else b"{}"
+            answer = spoiled_list(fault.kind, msgspec.json.decode(body))
+            return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
         spoiled = self._error(service, ServiceError(fault.status, fault.reason, fault.message))
         if fault.retry_after is not None:
             spoiled.headers["Retry-After"] = str(fault.retry_after)

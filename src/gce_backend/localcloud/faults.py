@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+
+Kind = Literal[
+    "status",
+    "latency",
+    "drop",
+    "truncate",
+    "html",
+    "answer",
+    "empty",
+    "unreachable",
+    "lost-page",
+    "operation",
+    "stockout",
+]
+SPOILING = frozenset({"truncate", "empty", "unreachable", "lost-page"})
+"""Kinds that spoil an answer that was made."""
+_UNREACHABLE = {"code": "UNREACHABLE", "message": "injected fault"}
+_LOST = "!"
+"""No page token of this cloud's."""
 
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -14,33 +33,40 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
         method: `service.resource.method`, or a prefix ending in `*`: `compute.*`, `*`.
         kind: `status` answers with `status` and `reason`; `latency` holds the answer for `seconds`;
             `drop` cuts the connection; `truncate` sends half of the body; `html` sends a page with
-            200; `operation` lets the operation that the call starts end in error `reason`;
+            200; `answer` sends `body` with 200; `empty` answers a list with nothing; `unreachable`
+            with a warning in place of what it has; `lost-page` with its first half and a page
+            token that is not known afterwards;
+            `operation` lets the operation that the call starts end in error `reason`;
             `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it lasts.
-        when: whether `status` and `drop` strike before the call takes effect, or after it.
+        when: whether `status`, `drop`, `latency` and `answer` strike before the call takes effect,
+            or after it.
         status: HTTP status of a `status` fault.
         reason: the error's reason (Compute), status word (Datastore, Pub/Sub) or operation code.
         message: the error's text.
         retry_after: seconds for a Retry-After header.
         seconds: how long `latency` lasts.
+        body: the JSON value of an `answer`.
         zone: restricts the fault to calls whose path names this zone.
         machine_type: restricts a `stockout` to one machine type.
+        inner: it strikes the calls of the cloud's own services, e.g. of the Machine Provider to
+            Datastore, instead of those from outside.
         skip: matching calls that pass unharmed before the first one is struck.
         times: how often it strikes; None until it is cleared.
         fired: how often it has struck.
     """
 
     method: str = "*"
-    kind: Literal["status", "latency", "drop", "truncate", "html", "operation", "stockout"] = (
-        "status"
-    )
+    kind: Kind = "status"
     when: Literal["before", "after"] = "before"
     status: int = 503
     reason: str = "backendError"
     message: str = "injected fault"
     retry_after: float | None = None
     seconds: float = 0.0
+    body: Any = None
     zone: str | None = None
     machine_type: str | None = None
+    inner: bool = False
     skip: int = 0
     times: int | None = 1
     fired: int = 0
@@ -54,6 +80,23 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
         if self.method.endswith("*"):
             return method.startswith(self.method[:-1])
         return method == self.method
+
+
+def spoiled_list(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """What a fault of kind `empty`, `unreachable` or `lost-page` makes of a list's answer."""
+    members = next((name for name in ("items", "managedInstances") if name in answer), None)
+    rest = {name: value for name, value in answer.items() if name != members}
+    if members is None or kind == "empty":
+        return {"warning": _UNREACHABLE} if kind == "unreachable" else rest
+    found = answer[members]
+    if kind == "unreachable":
+        if isinstance(found, list):
+            return rest | {"warning": _UNREACHABLE}
+        return rest | {members: {scope: {"warning": _UNREACHABLE} for scope in found}}
+    half = len(found) // 2
+    if isinstance(found, list):
+        return rest | {members: found[:half], "nextPageToken": _LOST}
+    return rest | {members: dict(list(found.items())[:half]), "nextPageToken": _LOST}
 
 
 class Faults:
@@ -70,9 +113,12 @@ class Faults:
         """Ends all faults."""
         self.injected.clear()
 
-    def strike(self, method: str, zone: str | None, *kinds: str) -> list[Fault]:
+    def strike(
+        self, method: str, zone: str | None, *kinds: str, inner: bool = False
+    ) -> list[Fault]:
         """The faults of these kinds that strike this call now; each is counted as fired."""
-        met = [f for f in self.injected if f.kind in kinds and f.matches(method, zone)]
+        near = [fault for fault in self.injected if fault.kind in kinds and fault.inner == inner]
+        met = [fault for fault in near if fault.matches(method, zone)]
         struck = [fault for fault in met if fault.skip == 0]
         for fault in met:
             if fault.skip:

@@ -11,9 +11,10 @@ from gce_backend.context import Context
 from gce_backend.errors import BackendError, RemoteError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import CATALOGABLE, is_catalogable, replace
+from gce_backend.lifecycle import is_catalogable
 from gce_backend.machine_provider import Addition, CatalogEntry, CatalogError, Machine
 from gce_backend.models import CatalogState, Instance, Key, instance_token
+from gce_backend.transitions import added, adding
 
 NAME = "catalog-instances"
 BROKER = "machine-provider"
@@ -32,9 +33,9 @@ async def run(context: Context) -> Outcome:
     if not machines:
         return Outcome(problems=tuple(problems), again_after=_next_try(context))
     context.broker()  # where it is must be known before anything is stored
-    await context.fleet.change([Change(key, _adding) for key in machines])
+    await context.fleet.change([Change(key, when_present(adding)) for key in machines])
     # What changed meanwhile is left out: it was reclaimed, drained or deleted.
-    ready = {key: machine for key, machine in machines.items() if _is_adding(context, key)}
+    ready = {key: machine for key, machine in machines.items() if _may_add(context, key)}
     context.world.adding.update(ready)
     try:
         news = await _add(context, ready, problems)
@@ -156,25 +157,15 @@ def _next_try(context: Context) -> float | None:
     return min((wait for wait in waits if wait is not None), default=None)
 
 
-def _is_adding(context: Context, key: Key) -> bool:
+def _may_add(context: Context, key: Key) -> bool:
     instance = context.fleet.instances.get(key)
-    return instance is not None and instance.catalog is CatalogState.ADDING
-
-
-@when_present
-def _adding(instance: Instance) -> Instance:
-    wanted = instance.catalog in CATALOGABLE
-    ended = instance.pending_deletion or instance.deletion or instance.missing_since
-    return replace(instance, catalog=CatalogState.ADDING) if wanted and not ended else instance
+    if instance is None or key in context.world.removing:
+        return False
+    return instance.catalog is CatalogState.ADDING
 
 
 def _became(state: CatalogState) -> Apply:
-    def apply(instance: Instance) -> Instance:
-        if instance.catalog is not CatalogState.ADDING:
-            return instance
-        return replace(instance, catalog=state)
-
-    return when_present(apply)
+    return when_present(lambda instance: added(instance, state))
 
 
 def _log(context: Context, news: dict[Key, CatalogState]) -> None:

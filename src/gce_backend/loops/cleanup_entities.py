@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gce_backend.context import Context
-from gce_backend.fleet import Change, Decision
+from gce_backend.fleet import Change, Decision, when_present
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import replace
 from gce_backend.models import (
@@ -16,6 +16,7 @@ from gce_backend.models import (
     InstanceTemplateRevision,
     Key,
 )
+from gce_backend.transitions import revived
 
 NAME = "cleanup-entities"
 KEEP_SET_ASIDE = 1000
@@ -43,18 +44,30 @@ async def run(context: Context) -> Outcome:
 
 
 async def _remove_tombstones(context: Context) -> int:
-    """By this process's own time: a wall clock that jumps makes none older."""
-    now = context.clock.monotonic()
+    """By this process's own time: a wall clock that jumps makes none older.
+
+    As long as the caps count a deletion, it is remembered.
+    """
+    now, settings = context.clock.monotonic(), context.settings.deletion
+    keep = max(settings.tombstone_seconds, settings.window_seconds)
     ages = context.world.tombstones
     present = [key for key, instance in context.fleet.instances.items() if instance.is_tombstone]
     for key in set(ages) - set(present):
         del ages[key]
-    old = [
-        key
-        for key in present
-        if now - ages.setdefault(key, now) >= context.settings.deletion.tombstone_seconds
-    ]
-    return await context.fleet.change([Change(key, _remove_tombstone) for key in old])
+    old = [key for key in present if now - ages.setdefault(key, now) >= keep]
+    listed = {key for key in old if _is_listed(context, key)}
+    for key in listed:
+        context.log.error("instance.deleted_and_listed", job=NAME, instance=key.name)
+    revive = when_present(revived)
+    return await context.fleet.change(
+        [Change(key, revive if key in listed else _remove_tombstone) for key in old]
+    )
+
+
+def _is_listed(context: Context, key: Key) -> bool:
+    """Whether its group has listed a machine all that time that was taken to be gone."""
+    member = context.world.member(key)
+    return member is not None and member.gce_id == context.fleet.instances[key].gce_id
 
 
 def _remove_tombstone(instance: Instance | None) -> Instance | None:

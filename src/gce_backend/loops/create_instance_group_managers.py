@@ -9,8 +9,9 @@ from gce_backend import specs
 from gce_backend.actuation import ForeignResourceError, Step, act_on_each
 from gce_backend.capacity import beside
 from gce_backend.context import Context
-from gce_backend.errors import AlreadyExistsError, OperationFailedError
+from gce_backend.errors import AlreadyExistsError, OperationFailedError, RemoteError
 from gce_backend.fleet import Change, when_present
+from gce_backend.gce_types import Operation
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import replace, wanted_size
 from gce_backend.links import ResourceLink
@@ -71,16 +72,14 @@ async def _create(context: Context, key: Key) -> Step:
         operation = await context.compute.insert_group(
             template.project, key.name, body, request_id=manager.in_flight.request_id
         )
-        operation = await context.compute.await_operation(
-            operation, timeout=context.settings.compute.operation_wait_seconds
-        )
-        if not operation.done:
-            return Step.WAITING
     except AlreadyExistsError:
-        pass  # by an earlier try whose answer was lost, or somebody else's: read back
-    except OperationFailedError:
-        await context.fleet.change([Change(key, _give_up)])
+        operation = None  # by an earlier try whose answer was lost, or somebody else's: read back
+    except RemoteError as error:
+        if not error.retryable:  # refused: nothing was begun
+            await context.fleet.change([Change(key, _give_up)])
         raise
+    if operation is not None and not await _ended(context, key, operation):
+        return Step.WAITING
     found = await context.compute.get_group(template.project, key.name, body["name"])
     if found.description != body["description"]:
         await context.fleet.change([Change(key, _give_up)])
@@ -98,6 +97,17 @@ async def _create(context: Context, key: Key) -> Step:
         size=manager.in_flight.size,
     )
     return Step.CHANGED
+
+
+async def _ended(context: Context, key: Key, operation: Operation) -> bool:
+    try:
+        operation = await context.compute.await_operation(
+            operation, timeout=context.settings.compute.operation_wait_seconds
+        )
+    except OperationFailedError:
+        await context.fleet.change([Change(key, _give_up)])
+        raise
+    return operation.done
 
 
 def _intend(context: Context, key: Key) -> Apply | None:

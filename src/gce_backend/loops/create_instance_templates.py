@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gce_backend import specs
+from gce_backend import specs, untracked
 from gce_backend.actuation import ForeignResourceError, Step, act_on_each
 from gce_backend.context import Context
-from gce_backend.errors import AlreadyExistsError, NotFoundError, OperationFailedError
+from gce_backend.errors import AlreadyExistsError, NotFoundError, OperationFailedError, RemoteError
 from gce_backend.fleet import Change, when_present
-from gce_backend.gce_types import CompleteListing
+from gce_backend.gce_types import CompleteListing, Operation
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import replace
 from gce_backend.links import ResourceLink
@@ -51,6 +51,7 @@ async def _find_lost(context: Context) -> list[Key]:
     lost = []
     for project, names in projects.items():
         listing = await context.compute.list_instance_templates(project)
+        untracked.note_templates(context, NAME, project, listing)
         if isinstance(listing, CompleteListing):
             missing = names.keys() - {template.name for template in listing.items}
             lost += [names[name] for name in missing if await _is_lost(context, project, name)]
@@ -77,16 +78,14 @@ async def _create(context: Context, key: Key) -> Step:
         operation = await context.compute.insert_instance_template(
             project, body, request_id=revision.in_flight.request_id
         )
-        operation = await context.compute.await_operation(
-            operation, timeout=context.settings.compute.operation_wait_seconds
-        )
-        if not operation.done:
-            return Step.WAITING
     except AlreadyExistsError:
-        pass  # by an earlier try whose answer was lost, or somebody else's: read back
-    except OperationFailedError:
-        await context.fleet.change([Change(key, _give_up)])
+        operation = None  # by an earlier try whose answer was lost, or somebody else's: read back
+    except RemoteError as error:
+        if not error.retryable:  # refused: nothing was begun
+            await context.fleet.change([Change(key, _give_up)])
         raise
+    if operation is not None and not await _ended(context, key, operation):
+        return Step.WAITING
     found = await context.compute.get_instance_template(project, body["name"])
     if found.description != body["description"]:
         await context.fleet.change([Change(key, _give_up)])
@@ -98,6 +97,17 @@ async def _create(context: Context, key: Key) -> Step:
     template = key.parent.name if key.parent else ""
     context.log.info("template.created", job=NAME, template=template, name=body["name"])
     return Step.CHANGED
+
+
+async def _ended(context: Context, key: Key, operation: Operation) -> bool:
+    try:
+        operation = await context.compute.await_operation(
+            operation, timeout=context.settings.compute.operation_wait_seconds
+        )
+    except OperationFailedError:
+        await context.fleet.change([Change(key, _give_up)])
+        raise
+    return operation.done
 
 
 def _intend(context: Context) -> Apply:

@@ -8,12 +8,12 @@ shows and says nothing about what it does not show.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TypeAlias
 
 import msgspec
 
-from gce_backend import specs
+from gce_backend import specs, untracked
 from gce_backend.actuation import error_code_reason, reason_of
 from gce_backend.context import Context
 from gce_backend.errors import BackendError, NotFoundError
@@ -43,11 +43,10 @@ async def run(context: Context) -> Outcome:
         if manager.url is not None:
             project = context.fleet.revision_of(key).template.project
             projects.setdefault(project, []).append(key)
-    seen = [
-        await _look_at_groups(context, project, keys, problems)
-        for project, keys in projects.items()
-    ]
-    due = [key for keys in seen for key in keys]
+    due: list[Key] = []
+    for project, keys in projects.items():
+        due += await _look_at_groups(context, project, keys, problems)
+    due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
     changed += await _note_orphans(context)
     context.world.forget(context.fleet.managers)
@@ -95,7 +94,16 @@ async def _look_at_groups(
                 due.append(key)
         elif isinstance(listing, CompleteListing):
             await _note_unlisted(context, project, key)
+    if problem := await untracked.look(context, NAME, project, listing):
+        problems.append(problem)
     return due
+
+
+def _slow_turns(context: Context, due: Collection[Key]) -> list[Key]:
+    """The groups that are listed although they did not change: each in its turn, spread evenly."""
+    quiet = [key for key in context.world.groups if key not in due]
+    pace = len(quiet) / context.settings.fetch.resync_seconds
+    return context.listing_turns.take(quiet, pace=pace, now=context.clock.monotonic())
 
 
 async def _note_unlisted(context: Context, project: str, key: Key) -> None:
@@ -135,10 +143,7 @@ def _note_group(context: Context, key: Key, group: ComputeGroup) -> bool:
     if signature != before.signature:
         return True
     age = now - before.listed
-    if not _is_settled(context, key) and age >= _poll_seconds(context, before):
-        return True
-    # Spread evenly: groups that were first listed together do not stay together.
-    return age >= context.settings.fetch.resync_seconds * context.rng.uniform(0.9, 1.0)
+    return not _is_settled(context, key) and age >= _poll_seconds(context, before)
 
 
 def _poll_seconds(context: Context, group: Group) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from gce_backend.actuation import reason_of
 from gce_backend.config import Configuration as ParsedConfiguration
 from gce_backend.config import parse
 from gce_backend.config_source import ConfigBundle
 from gce_backend.context import Context
-from gce_backend.errors import InvalidConfigurationError
+from gce_backend.errors import BackendError, InvalidConfigurationError
 from gce_backend.fleet import Change
 from gce_backend.job import Job, Outcome
 from gce_backend.models import (
@@ -31,7 +32,13 @@ async def run(context: Context) -> Outcome:
     # The operator writes these from outside: one read keeps the picture of them current.
     await context.fleet.refresh(OPERATOR_KEYS)
     known = context.fleet.configuration.revision or None
-    bundle = await context.source().fetch(known)
+    try:
+        bundle = await context.source().fetch(known)
+    except BackendError as error:
+        message = f"It cannot be read now; the last good one stays in force. {error}"
+        context.conditions.note(SUBJECT, NAME, reason_of(error), message)
+        raise
+    context.world.held_revision = ""
     if bundle is None:
         context.conditions.clear(SUBJECT, NAME)
         context.metrics.config(problems=0, held=False)
@@ -77,6 +84,7 @@ def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
     )
     if context.conditions.note(SUBJECT, NAME, "HeldForApproval", message):
         context.log.error("config.held", job=NAME, revision=bundle.revision, reason=loss)
+    context.world.held_revision = bundle.revision
     context.metrics.config(problems=0, held=True)
     return Outcome(problems=(message,))
 

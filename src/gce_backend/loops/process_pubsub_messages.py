@@ -7,14 +7,15 @@ slow sweep that asks the catalog itself.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from gce_backend.context import Context
+from gce_backend.errors import BackendError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
-from gce_backend.messages import Message, Poison, apply, is_about, understand
+from gce_backend.messages import Kind, Message, PoisonError, apply_all, is_about, understand
 from gce_backend.models import Instance, Key, SetAsideMessage
 from gce_backend.pubsub_client import Received
 from gce_backend.sweep import sweep
@@ -22,8 +23,26 @@ from gce_backend.sweep import sweep
 NAME = "process-pubsub-messages"
 BATCH = 1000
 MAX_KEPT_TEXT = 500
+RETRY_SECONDS = 5.0
+"""After which messages are worked on again whose effect could not be stored."""
 
 Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+class Dealt(NamedTuple):
+    """What becomes of one message, once the changes are durable.
+
+    Attributes:
+        received: the message.
+        kind: what it says; None when nobody knows.
+        outcome: `processed`, `stale` or `set-aside`.
+        detail: which instance it is about, or why it was set aside.
+    """
+
+    received: Received
+    kind: Kind | None
+    outcome: str
+    detail: str
 
 
 async def run(context: Context) -> Outcome:
@@ -33,11 +52,22 @@ async def run(context: Context) -> Outcome:
     while batch := context.inbox.take(BATCH):
         try:
             changed += await _work(context, batch, facts)
+        except BackendError as error:  # nothing is wrong with the messages: they are kept
+            context.inbox.give_back(batch)
+            return Outcome(
+                changed=changed,
+                facts=facts,
+                again_after=RETRY_SECONDS,
+                problems=(f"{len(batch)} messages wait: {error}",),
+            )
         except BaseException:
             context.inbox.give_back(batch)
             raise
         await context.inbox.acknowledge(batch)
-    swept = await sweep(context, NAME)
+    try:
+        swept = await sweep(context, NAME)
+    except BackendError as error:  # what was changed above must still wake others
+        swept = Outcome(problems=(f"sweep: {error}",))
     return Outcome(
         changed=changed + swept.changed,
         facts={**facts, **swept.facts},
@@ -48,58 +78,79 @@ async def run(context: Context) -> Outcome:
 
 async def _work(context: Context, batch: Sequence[Received], facts: Counter[str]) -> int:
     """Stores the effect of a batch; returns how many entities changed."""
-    understood: list[tuple[Received, Message]] = []
     changes: list[Change[Any]] = []
+    dealt: list[Dealt] = []
+    understood: list[tuple[Received, Message]] = []
     for received in batch:
         try:
             message = understand(context.project, received.data, received.attributes)
-        except Poison as poison:
+        except PoisonError as poison:
             changes.append(_set_aside(context, received, str(poison)))
-            continue
-        understood.append((received, message))
-    # The picture may lack what another process has just written: look before giving up on one.
-    unknown = {m.instance for _, m in understood if m.instance not in context.fleet.instances}
-    if unknown:
-        await context.fleet.refresh(unknown)
+            dealt.append(Dealt(received, None, "set-aside", str(poison)))
+        else:
+            understood.append((received, message))
+    by_instance: defaultdict[Key, list[Message]] = defaultdict(list)
+    await _look_again(context, [message for _, message in understood])
     for received, message in understood:
         instance = context.fleet.instances.get(message.instance)
         if instance is None:
             reason = f"unknown instance {message.instance}"
             changes.append(_set_aside(context, received, reason))
+            dealt.append(Dealt(received, message.kind, "set-aside", reason))
         elif not is_about(message, instance):
-            facts["stale"] += 1
-            context.metrics.message(message.kind.value, "stale")
+            dealt.append(Dealt(received, message.kind, "stale", message.instance.name))
         else:
-            changes.append(Change(message.instance, _applied(context, message)))
-            facts[message.kind.value.lower()] += 1
-            context.metrics.message(message.kind.value, "processed")
-            context.log.info(
-                "message.processed",
-                job=NAME,
-                kind=message.kind.value,
-                instance=message.instance.name,
-                message_id=received.message_id,
-            )
-    return await context.fleet.change(changes)
+            by_instance[message.instance].append(message)
+            dealt.append(Dealt(received, message.kind, "processed", message.instance.name))
+    changes += [Change(key, _applied(context, key, said)) for key, said in by_instance.items()]
+    changed = await context.fleet.change(changes)
+    for item in dealt:
+        facts[item.outcome] += 1
+        _report(context, item)
+    return changed
 
 
-def _applied(context: Context, message: Message) -> Apply:
+async def _look_again(context: Context, messages: Iterable[Message]) -> None:
+    """Reads what the picture may lack: another process may just have written it."""
+    doubtful: dict[Key, None] = {}
+    for message in messages:
+        known = context.fleet.instances.get(message.instance)
+        if known is None or not is_about(message, known):
+            key: Key | None = message.instance
+            while key is not None:
+                doubtful[key] = None
+                key = key.parent
+    if doubtful:
+        await context.fleet.refresh(doubtful)
+
+
+def _report(context: Context, item: Dealt) -> None:
+    context.metrics.message(item.kind.value if item.kind else "unknown", item.outcome)
+    if item.outcome == "set-aside":
+        context.log.error(
+            "message.set_aside", job=NAME, message_id=item.received.message_id, reason=item.detail
+        )
+        return
+    context.log.info(
+        "message.processed",
+        job=NAME,
+        kind=item.kind.value if item.kind else "unknown",
+        outcome=item.outcome,
+        instance=item.detail,
+        message_id=item.received.message_id,
+    )
+
+
+def _applied(context: Context, key: Key, messages: Sequence[Message]) -> Apply:
     now = context.clock.now()
-    manager = message.instance.parent
-    accounts = context.fleet.revision_of(manager).template.service_accounts if manager else ()
+    above = key.parent.parent if key.parent else None
+    revision = context.fleet.revisions.get(above) if above else None
+    accounts = revision.template.service_accounts if revision else ()
     account = accounts[0].name if accounts else ""
-
-    def change(instance: Instance) -> Instance:
-        return apply(message, instance, account, now) if is_about(message, instance) else instance
-
-    return when_present(change)
+    return when_present(lambda instance: apply_all(messages, instance, account, now))
 
 
 def _set_aside(context: Context, received: Received, reason: str) -> Change[SetAsideMessage]:
-    context.metrics.message("unknown", "set-aside")
-    context.log.error(
-        "message.set_aside", job=NAME, message_id=received.message_id, reason=reason
-    )
     message = SetAsideMessage(
         reason=reason,
         received=context.clock.now(),

@@ -11,19 +11,26 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+import msgspec
+
 from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
 from gce_backend.deletion import is_gone
-from gce_backend.errors import TransientError
+from gce_backend.errors import RemoteError, TransientError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import is_lost, lease_runs, replace
+from gce_backend.lifecycle import is_lost, lease_runs
 from gce_backend.machine_provider import CatalogError
 from gce_backend.models import CatalogState, Instance, Key
 from gce_backend.rollout import Zone, removable, share_out
+from gce_backend.transitions import may_be_cataloged, uncataloged
 
 NAME = "remove-cataloged-instances"
 BROKER = "machine-provider"
+LEASED = "Leased"
+REFUSED = "Refused"
+ANNOUNCEMENT_SECONDS = 30.0
+"""After which a machine counts as one to lease from although no SUBSCRIBED has come."""
 
 Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
@@ -53,7 +60,8 @@ async def run(context: Context) -> Outcome:
     outcome = await act_on_each(context, NAME, leaving, remove)
     if not down.is_set():
         context.conditions.clear(BROKER, NAME)
-    return outcome
+    waits = [wait for wait in (outcome.again_after, _announcement_wait(context)) if wait]
+    return msgspec.structs.replace(outcome, again_after=min(waits, default=None))
 
 
 def _leaving(context: Context) -> Iterator[Key]:
@@ -65,56 +73,113 @@ def _leaving(context: Context) -> Iterator[Key]:
             zones[revision.parent, manager.name].append(manager)
     for managers in zones.values():
         drained = [key for key in managers if not context.fleet.is_active(key)]
-        free = {
+        old = {
             str(key): key
             for manager in drained
             for key, instance in context.fleet.instances_of(manager)
-            if _may_be_cataloged(instance) and not lease_runs(instance, context.clock.now())
+            if may_be_cataloged(instance) and instance.missing_since is None
         }
-        if not free:
+        if not old:
             continue
+        free = [name for name, key in old.items() if not _is_held(context, key)]
         rollout = context.settings.rollout
         count = removable(
-            _zone(context, managers),
+            _zone(context, managers, len(free)),
             max_unavailable=rollout.max_unavailable,
             exchange_share=rollout.exchange_share,
         )
-        # What was refused as LEASED stands in nobody's way: another one goes in its place.
-        ready = [name for name in free if not context.conditions.of(name)]
-        waiting = [name for name in free if context.conditions.of(name)]
-        for name in (*share_out(count, ready), *waiting):
-            yield free[name]
+        # One whose removal had no answer may be out already: no other goes in its place.
+        begun = [name for name in free if _trouble(context, old[name]) not in {None, REFUSED}]
+        able = [name for name in free if _trouble(context, old[name]) is None]
+        refused = [name for name in free if _trouble(context, old[name]) == REFUSED]
+        # Whom the catalog calls leased stands in nobody's way, and is asked for again seldom.
+        leased = [name for name, key in old.items() if _trouble(context, key) == LEASED]
+        for name in (*share_out(count, begun, able, refused), *leased):
+            yield old[name]
 
 
-def _zone(context: Context, managers: list[Key]) -> Zone:
-    now = context.clock.now()
-    minimum = maximum = active_target = drained_target = available = leased = 0
+def _zone(context: Context, managers: list[Key], old: int) -> Zone:
+    minimum = maximum = active_target = arrived = staying = available = leased = 0
     for manager in managers:
         active = context.fleet.is_active(manager)
-        entity = context.fleet.managers[manager]
-        group = context.world.groups.get(manager)
-        target = group.target_size if group is not None else 0
         if active:
+            entity = context.fleet.managers[manager]
             minimum, maximum = entity.minimum_size, entity.maximum_size
-            active_target = target
-        else:
-            drained_target += target
-        for _, instance in context.fleet.instances_of(manager):
-            if instance.catalog is not CatalogState.CATALOGED or not _may_be_cataloged(instance):
+            active_target = _target(context, manager)
+        for key, instance in context.fleet.instances_of(manager):
+            if not may_be_cataloged(instance):
+                staying += not active and instance.catalog is CatalogState.REFUSED
                 continue
-            if lease_runs(instance, now):
-                leased += 1
-            elif instance.lost_since is None:
-                available += 1
-    return Zone(minimum, maximum, active_target, drained_target, available, leased)
-
-
-def _may_be_cataloged(instance: Instance) -> bool:
-    return (
-        instance.catalog in {CatalogState.CATALOGED, CatalogState.ADDING}
-        and instance.pending_deletion is None
-        and instance.deletion is None
+            held = _is_held(context, key)
+            leasable = not held and _can_be_leased(context, key)
+            leased += held
+            available += leasable
+            arrived += active and (held or leasable)
+            staying += not active
+    return Zone(
+        minimum_size=minimum,
+        maximum_size=maximum,
+        active_target=active_target,
+        coming=max(0, active_target - arrived),
+        staying=staying,
+        available=available,
+        leased=leased,
+        old=old,
     )
+
+
+def _target(context: Context, manager: Key) -> int:
+    """VMs that an active group has or is to have; its minimum while that is not known."""
+    entity = context.fleet.managers[manager]
+    group = context.world.groups.get(manager)
+    if group is not None:
+        return group.target_size
+    if entity.in_flight is not None and entity.in_flight.size is not None:
+        return entity.in_flight.size
+    return entity.minimum_size if entity.url is not None else 0
+
+
+def _is_held(context: Context, key: Key) -> bool:
+    """Whether somebody holds a machine, as far as we or the catalog's last word know."""
+    instance = context.fleet.instances[key]
+    return lease_runs(instance, context.clock.now()) or _trouble(context, key) == LEASED
+
+
+def _can_be_leased(context: Context, key: Key) -> bool:
+    """Whether the Machine Provider can lease a machine out.
+
+    It says SUBSCRIBED when a machine that was added can be leased. The message may be lost, so that
+    a machine of which nothing was heard for a while counts as well.
+    """
+    instance = context.fleet.instances[key]
+    if instance.catalog is not CatalogState.CATALOGED:
+        return False
+    if instance.lost_since is not None or instance.missing_since is not None:
+        return False
+    if instance.subscribed is not None:
+        return True
+    now = context.clock.monotonic()
+    return now - context.world.unannounced.setdefault(key, now) >= ANNOUNCEMENT_SECONDS
+
+
+def _announcement_wait(context: Context) -> float | None:
+    """Seconds until the first unannounced machine counts; forgets those that are out again."""
+    unannounced = context.world.unannounced
+    for key in tuple(unannounced):
+        instance = context.fleet.instances.get(key)
+        if instance is None or instance.subscribed or not may_be_cataloged(instance):
+            del unannounced[key]
+    now = context.clock.monotonic()
+    waits = [since + ANNOUNCEMENT_SECONDS - now for since in unannounced.values()]
+    return min((wait for wait in waits if wait > 0), default=None)
+
+
+def _trouble(context: Context, key: Key) -> str | None:
+    """Why the last try to remove a machine from the catalog came to nothing."""
+    for condition in context.conditions.of(str(key)):
+        if condition.job == NAME:
+            return condition.reason
+    return None
 
 
 def _lost(context: Context) -> list[Key]:
@@ -123,7 +188,7 @@ def _lost(context: Context) -> list[Key]:
     return [
         key
         for key, instance in context.fleet.instances.items()
-        if _may_be_cataloged(instance)
+        if may_be_cataloged(instance)
         and is_lost(instance, now, patience)
         and not context.conditions.blocked(str(key), NAME)
     ]
@@ -136,28 +201,37 @@ async def _is_truly_lost(context: Context, key: Key) -> bool:
         return True
     try:
         return await is_gone(context, key)
-    except TransientError:
+    except RemoteError:
         return False
 
 
 async def _remove(context: Context, key: Key) -> Step:
     instance = context.fleet.instances.get(key)
     now = context.clock.now()
-    if instance is None or not _may_be_cataloged(instance) or lease_runs(instance, now):
+    if instance is None or not may_be_cataloged(instance) or lease_runs(instance, now):
         return Step.NOTHING
     if key in context.world.adding:
         return Step.WAITING  # an answer now could be older than its entry
+    context.world.removing.add(key)  # nor is it added again until the answer is stored
+    try:
+        return await _ask_to_remove(context, key, instance.catalog)
+    finally:
+        context.world.removing.discard(key)
+
+
+async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Step:
+    now = context.clock.now()
     answer = await context.broker().delete_machine(key.name)
     if answer.error == CatalogError.LEASED:
         message = "Somebody holds it: the Machine Provider does not let it go yet."
-        context.conditions.fail(str(key), NAME, "Leased", message)
+        context.conditions.fail(str(key), NAME, LEASED, message)
         return Step.HELD
     if answer.error not in {None, CatalogError.ENTRY_NOT_FOUND}:
         message = f"The Machine Provider refused: {answer.error}"
-        context.conditions.fail(str(key), NAME, "Refused", message)
+        context.conditions.fail(str(key), NAME, REFUSED, message)
         return Step.HELD
     state = CatalogState.REMOVED if answer.error is None else CatalogState.ABSENT
-    written = await context.fleet.change([Change(key, _became(state, now))])
+    written = await context.fleet.change([Change(key, _became(state, asked, now))])
     if written:
         context.log.info(
             "instance.uncataloged",
@@ -169,15 +243,8 @@ async def _remove(context: Context, key: Key) -> Step:
     return Step.CHANGED if written else Step.NOTHING
 
 
-def _became(state: CatalogState, now: float) -> Apply:
-    def apply(instance: Instance) -> Instance:
-        if not _may_be_cataloged(instance):
-            return instance
-        if state is CatalogState.ABSENT and lease_runs(instance, now):
-            return instance
-        return replace(instance, catalog=state)
-
-    return when_present(apply)
+def _became(state: CatalogState, asked: CatalogState, now: float) -> Apply:
+    return when_present(lambda instance: uncataloged(instance, asked, state, now))
 
 
 JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("delete-drained-instances",))

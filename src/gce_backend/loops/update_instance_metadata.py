@@ -7,7 +7,7 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from gce_backend.actuation import Step, act_on_each
@@ -15,7 +15,6 @@ from gce_backend.context import Context
 from gce_backend.errors import ConditionNotMetError, InvalidRequestError, NotFoundError
 from gce_backend.fleet import Change, when_present
 from gce_backend.gce_types import Instance as ComputeInstance
-from gce_backend.gce_types import Operation
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import replace
 from gce_backend.metadata import finish, is_denied, merge
@@ -77,26 +76,26 @@ async def _apply(context: Context, key: Key) -> Step:
             return Step.NOTHING  # another VM of that name
         items = merge(found.metadata.as_dict(), update.items)
         if items == found.metadata.as_dict():
-            await context.fleet.change([Change(key, when_present(finish))])
+            await context.fleet.change([Change(key, _applied(update.items))])
             return Step.CHANGED
-        operation = await _send(context, key, project, found, items)
-        if operation is not None:
-            await context.fleet.change([Change(key, _started(operation.link.url))])
-            context.log.info("metadata.sent", job=NAME, instance=key.name, keys=sorted(update.items))
+        if await _send(context, key, project, found, items):
+            context.log.info(
+                "metadata.sent", job=NAME, instance=key.name, keys=sorted(update.items)
+            )
             return Step.CHANGED
     return Step.WAITING
 
 
 async def _send(
     context: Context, key: Key, project: str, found: ComputeInstance, items: dict[str, str]
-) -> Operation | None:
-    """Sends the update; None when the metadata has changed meanwhile and is to be read again."""
+) -> bool:
+    """Sends the update; False when the metadata has changed meanwhile and is to be read again."""
     instance = context.fleet.instances.get(key)
     update = instance.active_metadata_update if instance is not None else None
     if update is None or update.request_id is None or key.parent is None:
-        return None
+        return False
     try:
-        return await context.compute.set_instance_metadata(
+        operation = await context.compute.set_instance_metadata(
             project,
             key.parent.name,
             key.name,
@@ -109,7 +108,9 @@ async def _send(
         await context.fleet.change([Change(key, _renew(context))])
         if isinstance(error, InvalidRequestError) and "requestId" not in error.message:
             raise
-        return None
+        return False
+    await context.fleet.change([Change(key, _started(update.request_id, operation.link.url))])
+    return True
 
 
 def _intend(context: Context) -> Apply:
@@ -136,12 +137,24 @@ def _renew(context: Context) -> Apply:
     return when_present(apply)
 
 
-def _started(operation: str) -> Apply:
+def _started(request_id: str, operation: str) -> Apply:
     def apply(instance: Instance) -> Instance:
         update = instance.active_metadata_update
-        if update is None:
+        if update is None or update.request_id != request_id or update.operation is not None:
             return instance
         return replace(instance, active_metadata_update=replace(update, operation=operation))
+
+    return when_present(apply)
+
+
+def _applied(items: Mapping[str, str | None]) -> Apply:
+    """The VM has these already; an update that took this one's place meanwhile stays."""
+
+    def apply(instance: Instance) -> Instance:
+        update = instance.active_metadata_update
+        if update is None or update.items != items or update.operation is not None:
+            return instance
+        return finish(instance)
 
     return when_present(apply)
 

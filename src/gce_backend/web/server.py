@@ -1,8 +1,8 @@
-"""The daemon's HTTP endpoint. Reading only, on loopback unless the settings say otherwise."""
+"""The daemon's HTTP endpoint, on loopback unless the settings say otherwise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ class Server:
         readiness: `/readyz`.
         metrics: `/metrics`, Prometheus text.
         documents: JSON documents by path, e.g. `/api/fleet`; None while there is none yet.
+        routes: what else is served: the orders.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Server:
         readiness: Callable[[], Sequence[Check]],
         metrics: Callable[[], bytes],
         documents: dict[str, Callable[[], Any]],
+        routes: Iterable[web.RouteDef] = (),
     ) -> None:
         self._metrics = metrics
         app = web.Application()
@@ -38,6 +40,7 @@ class Server:
         app.router.add_get("/metrics", self._get_metrics)
         for path, document in documents.items():
             app.router.add_get(path, _document(document))
+        app.router.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self.url = ""
 

@@ -13,7 +13,7 @@ import msgspec
 from gce_backend.auth import TokenSource
 from gce_backend.datastore import Datastore
 from gce_backend.errors import BackendError
-from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
+from gce_backend.localcloud.cloud import INNER_HEADERS, Call, Cloud, Route, ServiceError
 from gce_backend.localcloud.machine_provider import wire
 from gce_backend.localcloud.machine_provider.broker import MachineProvider
 from gce_backend.localcloud.machine_provider.channels import Channels
@@ -171,7 +171,7 @@ class MachineProviderService:
     async def run(self) -> None:
         """Runs the Machine Provider against this cloud's own endpoints."""
         root, project = self._cloud.base_url, self._cloud.options.project
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(headers=INNER_HEADERS) as session:
             # Whatever credentials the environment names are not for this cloud.
             tokens = TokenSource(session, metadata_root=root, scopes=SCOPES, metadata_only=True)
             datastore = Datastore(

@@ -107,7 +107,9 @@ class PubSubService:
 
         async def test_permissions(call: Call) -> Answer:
             existing(call)
-            return {"permissions": call.body.get("permissions", [])}
+            denied = self._cloud.options.denied_permissions
+            asked = call.body.get("permissions", [])
+            return {"permissions": [permission for permission in asked if permission not in denied]}
 
         async def list_all(call: Call) -> Answer:
             names = self._topics if collection == "topics" else self._subscriptions

@@ -1,0 +1,59 @@
+"""`gce-backend localcloud`: the embedded cloud alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+import structlog
+
+from gce_backend import logs
+from gce_backend.cli.common import (
+    Signals,
+    config_option,
+    errors_as_messages,
+    run_until_interrupted,
+    state_option,
+)
+from gce_backend.clock import SystemClock
+from gce_backend.errors import SettingsError
+from gce_backend.localcloud.assembly import embedded_cloud
+from gce_backend.localcloud.cloud import Cloud, CloudOptions
+from gce_backend.tasks import first_of
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8090, show_default=True, help="TCP port; 0 for any free one.")
+@click.option("--project", default="local-project", show_default=True, help="Its project.")
+@click.option("--no-latency", is_flag=True, help="Everything happens at once.")
+@config_option
+@state_option
+def localcloud(
+    host: str, port: int, project: str, no_latency: bool, config_dir: Path, state: Path
+) -> None:
+    """Runs the embedded cloud alone; its URL is the first line that it prints."""
+    options = CloudOptions(project=project, config_dir=config_dir)
+    with errors_as_messages():
+        logs.configure("auto", "info", sys.stderr)
+        cloud = embedded_cloud(state, SystemClock(), options.instant() if no_latency else options)
+        run_until_interrupted(_run(cloud, host, port))
+
+
+async def _run(cloud: Cloud, host: str, port: int) -> None:
+    signals = Signals()
+    try:
+        url = await cloud.start(host, port)
+    except OSError as error:
+        await cloud.close()
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}. Choose another port with "
+            "--port (0: any free one)"
+        ) from error
+    click.echo(url)
+    structlog.get_logger().info("localcloud.started", url=url, project=cloud.options.project)
+    try:
+        await first_of(signals.first.wait(), cloud.wait())
+    finally:
+        await cloud.close()

@@ -1,0 +1,113 @@
+"""`gce-backend run`: the daemon, with an embedded cloud if wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import click
+import structlog
+from rich.console import Console
+
+from gce_backend import logs
+from gce_backend.app import Daemon
+from gce_backend.cli.common import (
+    Signals,
+    clients_of,
+    config_option,
+    errors_as_messages,
+    rng,
+    run_until_interrupted,
+    settings_option,
+    state_option,
+)
+from gce_backend.clock import SystemClock
+from gce_backend.local import local_settings, prepare
+from gce_backend.localcloud.assembly import embedded_cloud
+from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.progress import measure, until_ready, watch
+from gce_backend.settings import Settings, load
+from gce_backend.store import Store
+from gce_backend.tasks import first_of
+
+
+@click.command()
+@settings_option
+@click.option("--local", is_flag=True, help="With an embedded cloud in the same process.")
+@config_option
+@state_option
+def run(settings_file: Path | None, local: bool, config_dir: Path, state: Path) -> None:
+    """Runs the daemon, until Ctrl-C or SIGTERM."""
+    with errors_as_messages():
+        settings = load(settings_file, os.environ)
+        logs.configure(settings.log.format, settings.log.level, sys.stderr)
+        if local:
+            run_until_interrupted(_run_local(settings, config_dir, state))
+        else:
+            run_until_interrupted(_run_daemon(settings))
+
+
+async def _run_daemon(settings: Settings) -> None:
+    signals = Signals()
+    daemon = Daemon(settings, clock=SystemClock(), rng=rng())
+    await daemon.start()
+    await _serve(daemon, signals)
+
+
+async def _serve(daemon: Daemon, signals: Signals) -> None:
+    try:
+        await first_of(signals.first.wait(), daemon.wait())
+    finally:
+        stopping = asyncio.ensure_future(daemon.stop())
+        hurry = asyncio.ensure_future(signals.second.wait())
+        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.wait({stopping})
+            await daemon.abort()
+        hurry.cancel()
+
+
+async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
+    signals = Signals()
+    clock = SystemClock()
+    cloud = embedded_cloud(state, clock, CloudOptions(config_dir=config_dir))
+    url = await cloud.start()
+    try:
+        local = local_settings(settings, url, cloud.options.project, config_dir)
+        async with clients_of(local) as (clients, project):
+            store, pubsub = Store(clients.datastore(project)), clients.pubsub(project)
+            for step in await prepare(store, pubsub, local, url):
+                structlog.get_logger().error("setup.failed", what=step.what, error=step.remedy)
+        daemon = Daemon(local, clock=clock, rng=rng())
+        await daemon.start()
+        showing = asyncio.create_task(_show(daemon, local), name="cli.progress")
+        try:
+            await _serve(daemon, signals)
+        finally:
+            showing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await showing
+    finally:
+        await cloud.close()
+
+
+async def _show(daemon: Daemon, settings: Settings) -> None:
+    """Shows the way to a ready fleet, then says that it is ready."""
+    console = Console(stderr=False)
+    if not console.is_terminal:
+        progress = await until_ready(lambda: measure(daemon.context))
+        structlog.get_logger().info(
+            "fleet.ready", machines=progress.stages[-1].done, url=daemon.url
+        )
+        return
+    logs.configure(settings.log.format, "error", sys.stderr)
+    progress = await watch(lambda: measure(daemon.context), console)
+    console.print(
+        f"[bold green]The fleet is ready:[/] {progress.stages[-1].done} machines are in the "
+        f"catalog. Status: {daemon.url}/api/fleet   Ctrl-C stops it."
+    )
+    logs.configure(settings.log.format, settings.log.level, sys.stderr)

@@ -1,0 +1,7 @@
+"""The story that `gce-backend demo` tells: the whole life of a fleet, verified step by step.
+
+`story` is what happens, `stage` sees and acts through public edges only (the cloud's state, the
+Machine Provider's API, the daemon's API), `show` is what people see, and `theatre` has a cloud and
+a daemon of its own. The story can as well be told of a daemon in another process, which may be
+killed and started again meanwhile.
+"""

@@ -1,0 +1,74 @@
+"""Permits that rest on the Machine Provider's not knowing a machine are asked for again (fault 30).
+
+That it did not know a machine may have been the word of a wrong or an empty one, long ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from gce_backend.actuation import Step, act_on_each
+from gce_backend.context import Context
+from gce_backend.fleet import Change, when_present
+from gce_backend.lifecycle import permit
+from gce_backend.machine_provider import CatalogEntry, CatalogError
+from gce_backend.models import CatalogState, Instance, Key, Permit, instance_token
+from gce_backend.transitions import found_again
+
+Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) -> list[Key]:
+    """The instances with a permit, without those that the Machine Provider, asked again, does know.
+
+    Args:
+        context: the job's context.
+        job: the job's name.
+        keys: instances that were read just before.
+    """
+    now = context.clock.now()
+    doubtful: list[Key] = []
+    certain: list[Key] = []
+    for key in keys:
+        instance = context.fleet.instances.get(key)
+        granted = permit(instance, now) if instance is not None else None
+        if granted is Permit.ABSENT:
+            doubtful.append(key)
+        elif granted is not None:
+            certain.append(key)
+
+    async def look(key: Key) -> Step:
+        if not await _is_still_absent(context, key):
+            return Step.NOTHING
+        certain.append(key)
+        return Step.CHANGED
+
+    await act_on_each(context, job, doubtful, look)
+    return certain
+
+
+async def _is_still_absent(context: Context, key: Key) -> bool:
+    broker, instance = context.broker(), context.fleet.instances[key]
+    entry = await broker.get(key.name)
+    if isinstance(entry, CatalogEntry):
+        token = instance_token(context.project, key)
+        # One whose deletion is under way must leave the catalog again; the others are well.
+        if not entry.is_of(token, instance.gce_id):
+            return False
+        if instance.deletion is None:
+            await context.fleet.change([Change(key, _found(CatalogState.CATALOGED))])
+            return False
+    answer = await broker.delete_machine(key.name)
+    if answer.error is None:
+        await context.fleet.change([Change(key, _found(CatalogState.REMOVED))])
+        return instance.deletion is not None
+    if answer.error == CatalogError.LEASED:
+        if instance.deletion is None:
+            await context.fleet.change([Change(key, _found(CatalogState.CATALOGED))])
+        return False
+    return answer.error == CatalogError.ENTRY_NOT_FOUND
+
+
+def _found(state: CatalogState) -> Apply:
+    return when_present(lambda instance: found_again(instance, state))

@@ -1,0 +1,113 @@
+"""What an instance becomes in its catalog entry's life and in its deletion. Pure and idempotent.
+
+Each function is a change to the stored entity: it looks again at what it is given, and returns that
+very object when its reason no longer holds.
+"""
+
+from __future__ import annotations
+
+from gce_backend.lifecycle import CATALOGABLE, lease_runs, permit, replace
+from gce_backend.models import CatalogState, Deletion, Instance
+
+
+def may_be_cataloged(instance: Instance) -> bool:
+    """Whether a machine that nobody has reclaimed or deletes may be in the catalog."""
+    return (
+        instance.catalog in {CatalogState.CATALOGED, CatalogState.ADDING}
+        and instance.pending_deletion is None
+        and instance.deletion is None
+    )
+
+
+def adding(instance: Instance) -> Instance:
+    """It is about to be added to the catalog; stored before the Machine Provider is asked."""
+    wanted = instance.catalog in CATALOGABLE
+    ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
+    return replace(instance, catalog=CatalogState.ADDING) if wanted and not ended else instance
+
+
+def added(instance: Instance, state: CatalogState) -> Instance:
+    """The Machine Provider has answered to the addition.
+
+    Args:
+        instance: the entity.
+        state: CATALOGED or REFUSED.
+    """
+    if instance.catalog is not CatalogState.ADDING:
+        return instance
+    return replace(instance, catalog=state)
+
+
+def uncataloged(
+    instance: Instance, asked: CatalogState, state: CatalogState, now: float
+) -> Instance:
+    """The Machine Provider has answered to delete_machine.
+
+    Args:
+        instance: the entity.
+        asked: the state in which it was when the question was sent: an answer may be older than
+            what is known now.
+        state: REMOVED, or ABSENT when there was no entry.
+        now: Unix seconds.
+    """
+    if not may_be_cataloged(instance) or instance.catalog is not asked:
+        return instance
+    if state is CatalogState.ABSENT and lease_runs(instance, now):
+        return instance
+    # Its subscription goes with its entry: should it be added again, it is announced again.
+    return replace(instance, catalog=state, subscribed=None)
+
+
+def found_again(instance: Instance, state: CatalogState) -> Instance:
+    """The Machine Provider, asked again, does know a machine that it had not known.
+
+    Args:
+        instance: the entity.
+        state: CATALOGED, or REMOVED when it has just let the machine go.
+    """
+    if instance.catalog is not CatalogState.ABSENT:
+        return instance
+    return replace(instance, catalog=state, lost_since=None)
+
+
+def deleting(instance: Instance, request_id: str, now: float) -> Instance:
+    """Its deletion is about to be asked for, or to be asked for again, if it has a permit now.
+
+    Args:
+        instance: the entity, read just before.
+        request_id: the UUID of the call.
+        now: Unix seconds.
+    """
+    earlier = instance.deletion
+    granted = permit(instance, now)  # also to repeat: a lease may have become known since
+    if granted is None or (earlier is not None and earlier.request_id == request_id):
+        return instance
+    if earlier is not None:
+        return replace(instance, deletion=replace(earlier, asked=now, request_id=request_id))
+    return replace(instance, deletion=Deletion(granted, now, now, request_id))
+
+
+def deleted(instance: Instance, now: float) -> Instance:
+    """Its VM is proven gone: what remains is a tombstone.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
+    deletion = instance.deletion
+    if deletion is None or deletion.confirmed is not None:
+        return instance
+    return replace(
+        instance,
+        deletion=replace(deletion, confirmed=now),
+        pending_metadata_updates=(),
+        active_metadata_update=None,
+    )
+
+
+def revived(instance: Instance) -> Instance:
+    """Its VM was not gone after all: the deletion is under way again."""
+    if not instance.is_tombstone or instance.deletion is None:
+        return instance
+    deletion = replace(instance.deletion, confirmed=None)
+    return replace(instance, missing_since=None, deletion=deletion)

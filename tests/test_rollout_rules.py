@@ -1,0 +1,157 @@
+"""Made before broken, as rules: how many old machines may leave, in any situation."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gce_backend.lifecycle import raised_size
+from gce_backend.models import InstanceGroupManager
+from gce_backend.rollout import Zone, removable, share_out
+
+COUNTS = st.integers(0, 30)
+ZONES = st.builds(
+    Zone,
+    minimum_size=COUNTS,
+    maximum_size=COUNTS,
+    active_target=COUNTS,
+    coming=COUNTS,
+    staying=COUNTS,
+    available=COUNTS,
+    leased=COUNTS,
+    old=COUNTS,
+)
+SHARES = st.floats(0, 1)
+
+
+def zone(**fields: int) -> Zone:
+    """A zone of three old machines, all of which can be leased; no limit, nothing new yet."""
+    usual = Zone(
+        minimum_size=3,
+        maximum_size=0,
+        active_target=0,
+        coming=0,
+        staying=3,
+        available=3,
+        leased=0,
+        old=3,
+    )
+    return msgspec.structs.replace(usual, **fields)
+
+
+def may_leave(state: Zone, max_unavailable: int = 0, exchange_share: float = 0.1) -> int:
+    """The decision with the default settings."""
+    return removable(state, max_unavailable=max_unavailable, exchange_share=exchange_share)
+
+
+def test_nobody_leaves_before_others_have_come() -> None:
+    """Without new machines to lease, the old ones stay."""
+    assert may_leave(zone()) == 0
+    assert may_leave(zone(active_target=3, coming=3)) == 0
+
+
+def test_as_many_leave_as_have_come() -> None:
+    """Two new ones can be leased: two old ones go."""
+    assert may_leave(zone(active_target=3, coming=1, available=5)) == 2
+
+
+def test_without_room_one_leaves_and_the_next_only_when_its_successor_has_come() -> None:
+    """Minimum and maximum are 3: machines are exchanged within it."""
+    assert may_leave(zone(maximum_size=3)) == 1
+    assert may_leave(zone(maximum_size=3, staying=2, available=2, old=2)) == 0
+    coming = zone(maximum_size=3, staying=2, available=2, old=2, active_target=1, coming=1)
+    assert may_leave(coming) == 0
+    assert may_leave(msgspec.structs.replace(coming, coming=0, available=3)) == 1
+
+
+def test_room_for_one_is_used_before_anybody_leaves() -> None:
+    """A maximum of 4 leaves room for one: the number to lease from need not drop at all."""
+    full = zone(maximum_size=4, active_target=1, coming=1)
+    assert may_leave(full) == 0
+    assert may_leave(msgspec.structs.replace(full, coming=0, available=4)) == 1
+
+
+def test_a_share_is_exchanged_at_a_time() -> None:
+    """A tenth of 40 machines."""
+    assert may_leave(zone(minimum_size=40, maximum_size=40, staying=40, available=40, old=40)) == 4
+
+
+def test_what_the_settings_allow_may_be_missing() -> None:
+    """max_unavailable lets that many leave at once."""
+    assert may_leave(zone(), max_unavailable=1) == 1
+    assert may_leave(zone(maximum_size=3), max_unavailable=2) == 2
+
+
+def test_leased_machines_are_neither_missed_nor_replaced_by_others() -> None:
+    """With one of three leased, two are there to lease from, and two it stays."""
+    assert may_leave(zone(available=2, leased=1, old=2)) == 0
+    assert may_leave(zone(available=3, leased=1, old=2, active_target=1)) == 1
+
+
+def test_all_leave_a_zone_that_the_configuration_no_longer_names() -> None:
+    """There is nothing to keep up."""
+    assert may_leave(zone(minimum_size=0)) == 3
+
+
+def test_those_that_began_to_leave_go_first_and_repeats_choose_the_same() -> None:
+    """A removal without an answer is tried again before another machine is taken."""
+    assert share_out(2, ["z"], ["b", "a"]) == ("z", "a")
+    assert share_out(0, ["z"]) == ()
+
+
+@given(state=ZONES, allowed=COUNTS, share=SHARES)
+def test_number_to_lease_from_stays_as_high_as_the_settings_say(
+    state: Zone, allowed: int, share: float
+) -> None:
+    """It drops by more than the settings allow only without room, by the exchanged share."""
+    count = removable(state, max_unavailable=allowed, exchange_share=share)
+    assert 0 <= count <= state.old
+    if not state.minimum_size or not count:
+        return
+    left = state.available - count
+    full = state.active_target + state.staying >= state.maximum_size > 0
+    exchanging = full and not state.coming and state.active_target < state.minimum_size
+    slack = max(allowed, max(1, int(state.minimum_size * share)) if exchanging else 0)
+    assert left >= state.minimum_size - state.leased - slack
+
+
+@given(
+    minimum=st.integers(1, 12),
+    room=st.none() | st.integers(0, 6),
+    leased=st.integers(0, 12),
+    allowed=st.integers(0, 3),
+    share=SHARES,
+    data=st.data(),
+)
+def test_every_roll_out_comes_to_its_end_within_its_bounds(
+    minimum: int, room: int | None, leased: int, allowed: int, share: float, data: st.DataObject
+) -> None:
+    """A model: whatever comes up in whatever order, the bounds hold and nothing wedges."""
+    leased = min(leased, minimum)
+    maximum = 0 if room is None else minimum + room
+    manager = InstanceGroupManager(minimum_size=minimum, maximum_size=maximum)
+    slack = max(allowed, max(1, int(minimum * share)) if room == 0 else 0)
+    old, target, coming = minimum - leased, 0, 0
+    for _ in range(20 * minimum):
+        raised = raised_size(manager, target, old + leased)
+        if raised is not None:
+            target, coming = raised, coming + raised - target
+            assert not maximum or target + old + leased <= maximum
+        coming -= data.draw(st.integers(min(1, coming), coming))
+        state = Zone(
+            minimum_size=minimum,
+            maximum_size=maximum,
+            active_target=target,
+            coming=coming,
+            staying=old + leased,
+            available=old + target - coming,
+            leased=leased,
+            old=old,
+        )
+        old -= removable(state, max_unavailable=allowed, exchange_share=share)
+        assert old + target - coming >= minimum - leased - slack
+        if not (old or coming or raised_size(manager, target, old + leased)):
+            break
+    assert old == 0
+    assert target == (minimum if not maximum else min(minimum, maximum - leased))
