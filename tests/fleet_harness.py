@@ -195,7 +195,10 @@ class World:
         headers = {"Authorization": f"Bearer {self._token}"}
         url = self.cloud.base_url + path
         async with self.session.request(verb, url, json=body, headers=headers) as response:
-            return await response.json()
+            if response.status != 401:
+                return await response.json()
+        self._token = ""  # it has expired, or was taken back
+        return await self.call(verb, path, body)
 
     async def compute(self, verb: str, path: str, body: Any = None) -> Any:
         """A call to Compute by somebody else; `path` begins behind the project."""
@@ -256,6 +259,28 @@ class World:
             return dict(states) == counts
 
         return await self.until(reached, within)
+
+    async def is_loaded(self) -> bool:
+        """Whether the daemon has read its entities."""
+        return self.daemon.context is not None
+
+    async def lacks(self, name: str) -> bool:
+        """Whether a VM is gone."""
+        return name not in await self.vms()
+
+    async def has_no_vms(self) -> bool:
+        """Whether all VMs are gone."""
+        return not await self.vms()
+
+    async def shows_minimum(self, minimum: int, template: str = "linux") -> bool:
+        """Whether the daemon shows a manager of this template with this minimum size."""
+        return any(
+            group["minimum_size"] == minimum
+            for shown in (await self.get("/api/fleet")).get("templates", ())
+            if shown["base_name"] == template
+            for revision in shown["revisions"]
+            for group in revision["managers"]
+        )
 
     async def pass_time(self, seconds: float) -> None:
         """Lets simulated time pass."""

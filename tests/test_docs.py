@@ -14,6 +14,7 @@ import pytest
 from gce_backend.cli import main
 from gce_backend.loops import JOBS
 from gce_backend.metrics import Metrics
+from gce_backend.permissions import COMPUTE, DATASTORE, SUBSCRIPTION
 from gce_backend.proto import config_pb2 as pb
 from gce_backend.settings import JobSettings, Settings
 
@@ -168,6 +169,14 @@ def test_every_metric_is_described() -> None:
     families = {name for name in families if not name.endswith("_created")}
     rows = _rows(DOCS / "operations.md", "metric", "labels")
     assert {row[0].strip("`") for row in rows} == families
+
+
+def test_the_permissions_are_those_that_setup_checks() -> None:
+    """Whoever makes a role from the document gives what is needed, and no more."""
+    listed = re.findall(
+        r"^- `([a-z]+\.[A-Za-z]+\.[A-Za-z]+)`$", _text(DOCS / "operations.md"), re.MULTILINE
+    )
+    assert listed == [*COMPUTE, *DATASTORE, *SUBSCRIPTION]
 
 
 def test_every_test_named_exists() -> None:

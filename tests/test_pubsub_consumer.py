@@ -51,9 +51,11 @@ class Rig:
 
     async def in_hand(self, count: int) -> None:
         """Waits until so many messages are in hand."""
-        async with asyncio.timeout(300):
-            while self.held() != count:
-                await asyncio.sleep(0.1)
+        for _ in range(3000):
+            if self.held() == count:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{self.held()} in hand, not {count}")
 
     def held(self) -> int:
         """Messages in hand."""
@@ -94,16 +96,16 @@ async def _rig(path: Path, *, deadline: int = 60, **options: int) -> AsyncIterat
 async def test_what_is_in_hand_is_extended_whatever_the_subscription_says(
     tmp_path: Path, deadline: int
 ) -> None:
-    """Messages waiting and in work for half an hour are never delivered a second time."""
+    """Messages waiting and in work for ten minutes are never delivered a second time."""
     async with _rig(tmp_path, deadline=deadline) as rig:
         await rig.publish("one", "two")
         await rig.in_hand(2)
         work = rig.consumer.take(1)
-        for _ in range(180):
+        for _ in range(60):
             await asyncio.sleep(10)
             assert rig.backlog() == (0, 2)
         assert rig.arrivals == 1
-        assert rig.consumer.status().oldest_seconds >= 1800
+        assert rig.consumer.status().oldest_seconds >= 600
         await rig.consumer.acknowledge(work)
         await rig.consumer.acknowledge(rig.consumer.take(10))
         assert rig.backlog() == (0, 0)
@@ -123,10 +125,10 @@ async def test_a_full_queue_stops_the_pull_and_room_starts_it_again(tmp_path: Pa
     """Never more in hand than the queue's size, and in the end everything comes."""
     async with _rig(tmp_path, queue_size=3, max_messages=2) as rig:
         await rig.publish(*map(str, range(10)))
-        seen = []
+        seen: list[str | None] = []
         while len(seen) < 10:
             await rig.in_hand(min(3, 10 - len(seen)))
-            await asyncio.sleep(30)
+            await asyncio.sleep(5)
             assert rig.held() <= 3
             work = rig.consumer.take(2)
             seen += [message.data for message in work]

@@ -52,6 +52,8 @@ INSPECTION_SCOPES = ("https://www.googleapis.com/auth/cloudplatformprojects.read
 
 LOAD_RETRY_SECONDS = 5.0
 LAG_INTERVAL_SECONDS = 1.0
+LAG_MEMORY_SECONDS = 30.0
+"""How long the health endpoint remembers that the event loop stood still: probes look seldom."""
 MESSAGES_JOB = "process-pubsub-messages"
 MAX_CONNECTIONS = 100
 
@@ -189,7 +191,7 @@ class Daemon:
         self._consumer: Consumer | None = None
         self._pulling: asyncio.Task[None] | None = None
         self._store_error = ""
-        self._lag = 0.0
+        self._lag = self._lag_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._control = ControlApi(
             token=settings.http.token,
@@ -384,8 +386,11 @@ class Daemon:
         while True:
             before = self._clock.monotonic()
             await asyncio.sleep(LAG_INTERVAL_SECONDS)
-            self._lag = max(0.0, self._clock.monotonic() - before - LAG_INTERVAL_SECONDS)
-            self._metrics.loop_lag(self._lag)
+            now = self._clock.monotonic()
+            lag = max(0.0, now - before - LAG_INTERVAL_SECONDS)
+            self._metrics.loop_lag(lag)
+            if lag >= self._lag or now - self._lag_at > LAG_MEMORY_SECONDS:
+                self._lag, self._lag_at = lag, now
 
     def _liveness(self) -> list[health.Check]:
         now = self._clock.monotonic()

@@ -6,6 +6,7 @@ entity's version. All of them are idempotent, as `fleet.Change` wants it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -21,7 +22,15 @@ MAX_LIFT_SECONDS = 24 * 3600.0
 LIFT_SECONDS = 600.0
 """How long they are lifted when nothing is said."""
 
+REVISION_PATTERN = r"^[!-~]+\Z"
+"""Revisions are hashes; anything without blanks is taken."""
+
 Apply: TypeAlias = Callable[[Control | None], Control]
+
+
+def is_revision(text: str) -> bool:
+    """Whether a text can be the name of a revision."""
+    return len(text) <= MAX_REVISION and re.match(REVISION_PATTERN, text) is not None
 
 
 def pause(reason: str, now: float) -> Apply:

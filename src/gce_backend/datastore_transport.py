@@ -81,12 +81,15 @@ class Client(GcloudDatastore):
         Raises:
             UnauthenticatedError: no token can be had.
         """
+        # One refresh serves all waiters: one being cancelled must not end it for the others. How it
+        # ends then is nobody's concern, and asyncio is not to complain that nobody asked.
+        asking = asyncio.ensure_future(self.token.get())
+        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            # One refresh serves all waiters: one being cancelled must not end it for the others.
-            token = await asyncio.shield(self.token.get())
+            token = await asyncio.shield(asking)
         except Exception as error:  # noqa: BLE001  # credentials fail in many ways; none may escape
-            known = isinstance(error, RemoteError)
-            message = f"no access token: {error.message if known else type(error).__name__}"
+            reason = error.message if isinstance(error, RemoteError) else type(error).__name__
+            message = f"no access token: {reason}"
             raise UnauthenticatedError("auth.token", message) from None
         return {"Authorization": f"Bearer {token}"}
 

@@ -59,7 +59,7 @@ async def delete(context: Context, job: str, wanted: Wanted) -> Outcome:
     asked = await _ask(context, job, batches)
     # Whatever is listed still is looked at again when fetch-instances misses it.
     unlisted = any(_is_unlisted(context, key) for key in waiting)
-    waits = [asked.again_after, LOOK_AGAIN if unlisted else None, _blocked_for(context, job)]
+    waits = [asked.again_after, LOOK_AGAIN if unlisted else None, _back_off(context, job, wanted)]
     return Outcome(
         changed=confirmed + asked.changed,
         again_after=min((wait for wait in waits if wait is not None), default=None),
@@ -117,14 +117,22 @@ async def is_gone(context: Context, key: Key) -> bool:
     return instance.gce_id is not None and found.id != instance.gce_id
 
 
-def _blocked_for(context: Context, job: str) -> float | None:
-    """Seconds until the first of what backs off may be tried again."""
-    waits = [
-        context.conditions.wait(condition.subject, job)
-        for condition in context.conditions
-        if condition.job == job and condition.failures
+def _back_off(context: Context, job: str, wanted: Wanted) -> float | None:
+    """Ends the conditions of what is gone; seconds until the first of the rest may be tried."""
+    failed = [c for c in context.conditions if c.job == job and c.failures]
+    if not failed:
+        return None
+    ending = [
+        key
+        for key, instance in context.fleet.instances.items()
+        if not instance.is_tombstone and wanted(key, instance)
     ]
-    return min((wait for wait in waits if wait is not None), default=None)
+    subjects = {str(subject) for key in ending for subject in (key, key.parent)}
+    for condition in failed:
+        if condition.subject not in subjects:
+            context.conditions.clear(condition.subject, job)
+    waits = [context.conditions.wait(condition.subject, job) for condition in failed]
+    return min((wait for wait in waits if wait), default=None)
 
 
 def _is_due_again(context: Context, job: str, key: Key) -> bool:

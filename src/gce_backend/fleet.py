@@ -340,11 +340,11 @@ class Fleet:
         """
         async with self._writing:
             try:
-                written = await self._store.transact(keys, decide)
+                seen, written = await self._store.transact(keys, decide)
             except BackendError:
                 await self._refresh(keys)  # the outcome may be unknown
                 raise
-            for key, stored in written.items():
+            for key, stored in seen.items():  # also what was only read: it may be news
                 self._see(key, stored)
         return len(written)
 

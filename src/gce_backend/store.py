@@ -209,7 +209,9 @@ class Store:
         """
         return await self._datastore.commit([_mutation(write) for write in writes])
 
-    async def transact(self, keys: Sequence[Key], decide: Decision) -> dict[Key, Stored | None]:
+    async def transact(
+        self, keys: Sequence[Key], decide: Decision
+    ) -> tuple[dict[Key, Stored | None], set[Key]]:
         """Reads `keys` and writes what `decide` makes of them, in one transaction.
 
         Args:
@@ -217,17 +219,21 @@ class Store:
             decide: pure; called again with fresh values when the transaction was aborted.
 
         Returns:
-            What was written; None for what was deleted.
+            All of `keys` as they are afterwards, None for what is absent; and the keys that were
+            written.
 
         Raises:
             AbortedError: aborted again and again.
             RemoteError: Datastore could not be reached; the outcome is unknown.
         """
+        seen: dict[Key, Stored | None] = {}
         written: dict[Key, Entity | None] = {}
 
         async def attempt(transaction: Transaction) -> Transaction:
             rows = await transaction.lookup([key.path for key in keys])
             found = {Key.of(path): decode(row) for path, row in rows.items()}
+            seen.update(dict.fromkeys(keys))
+            seen.update({key: Stored(found[key], rows[key.path].version) for key in found})
             written.clear()
             written.update(decide(found))
             for key, entity in written.items():
@@ -238,10 +244,9 @@ class Store:
             return transaction
 
         versions = (await self._datastore.transaction(attempt)).versions
-        return {
-            key: Stored(entity, versions[key.path]) if entity is not None else None
-            for key, entity in written.items()
-        }
+        for key, entity in written.items():
+            seen[key] = Stored(entity, versions[key.path]) if entity is not None else None
+        return seen, set(written)
 
 
 def _mutation(write: Write) -> Mutation:

@@ -20,7 +20,7 @@ from gce_backend.settings import DeletionSettings, Settings
 from gce_backend.store import Store
 
 TWO = template("one") + template("two")
-FORGETFUL = Settings(deletion=DeletionSettings(tombstone_seconds=30.0))
+FORGETFUL = Settings(deletion=DeletionSettings(tombstone_seconds=30.0, window_seconds=30.0))
 """Deleted machines are not remembered for an hour: what becomes of a template is seen soon."""
 
 

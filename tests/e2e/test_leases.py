@@ -23,9 +23,9 @@ async def test_a_lease_is_noted_with_its_end_and_its_end_marks_pending_deletion(
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         started = w.clock.now()
-        name = await w.lease(duration=900)
+        name = await w.lease(duration=120)
         expiration = (await _shown(w, name))["lease_expiration"]
-        assert started + 899 <= expiration <= w.clock.now() + 900
+        assert started + 119 <= expiration <= w.clock.now() + 120
         await w.inject("compute.instanceGroupManagers.deleteInstances", times=None)
 
         async def pending() -> bool:
@@ -80,10 +80,10 @@ async def test_the_sweep_sees_a_reclaim_whose_message_was_lost(tmp_path: Path) -
     """The lease is given back early, the message lost: the machine waits for its known end."""
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
-        name = await w.lease(duration=1200)
+        name = await w.lease(duration=500)
         await w.call("DELETE", SUBSCRIPTION)
         await w.release()
-        await w.pass_time(1000)
+        await w.pass_time(450)
         assert name in await w.vms()
 
         async def gone() -> bool:
@@ -102,7 +102,7 @@ async def test_a_catalog_that_knows_nothing_destroys_no_machine_that_is_held(
         name = await w.lease(duration=7200)
         message = "no machine of that name is in the catalog"
         await w.inject(GET, status=404, reason="notFound", message=message, times=None)
-        await w.pass_time(1200)
+        await w.pass_time(600)
         assert await w.fired() > 10
         assert name in await w.vms()
         assert await w.is_in(name, "leased")
@@ -114,14 +114,14 @@ async def test_a_catalog_that_fails_changes_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         await w.inject(GET, status=503, times=None)
-        await w.pass_time(900)
+        await w.pass_time(400)
         assert await w.fired() > 2
         assert await w.states() == {"cataloged": 3}
         subjects = {c["subject"] for c in (await w.get("/api/fleet"))["conditions"]}
         assert "machine-provider" in subjects
         await w.clear_faults()
         await w.reset_calls()
-        await w.pass_time(900)
+        await w.pass_time(400)
         assert (await w.calls())[GET] > 0
         assert (await w.get("/api/fleet"))["conditions"] == []
 

@@ -208,6 +208,33 @@ async def test_metadata_that_somebody_changes_between_get_and_set_is_kept(
         assert found["pubsub_subscription"] == "news"
 
 
+async def test_an_update_sent_before_a_crash_yields_to_what_others_changed_since(
+    tmp_path: Path,
+) -> None:
+    """Fault 2, 20: its id stands for a request that no longer fits; it is sent under a new one."""
+    options = msgspec.structs.replace(CloudOptions().instant(), operation_seconds=2.0)
+    async with world(tmp_path, options=options) as w:
+        machine = await one_machine(w)
+        present = await metadata(w, machine)
+        before = len(await metadata_operations(w, machine))
+        await w.inject("datastore.projects.commit", kind="latency", seconds=3.0, times=None)
+        await publish(w, subscribed(machine, "news"))
+
+        async def sent() -> bool:
+            return len(await metadata_operations(w, machine)) == before + 1
+
+        await w.until(sent)
+        await w.crash_daemon()  # before the operation is stored
+        assert await w.fired() > 0
+        await w.clear_faults()
+        await w.pass_time(3)
+        await set_metadata(w, machine, {**present, "theirs": "kept"})
+        await w.start_daemon()
+        await settled(w)
+        found = await metadata(w, machine)
+        assert (found.get("theirs"), found["pubsub_subscription"]) == ("kept", "news")
+
+
 async def test_metadata_changed_by_others_afterwards_stays_as_they_made_it(tmp_path: Path) -> None:
     """What others do to the metadata, also to our keys, is not fought over."""
     async with world(tmp_path) as w:
@@ -257,8 +284,8 @@ async def test_the_second_update_of_the_same_keys_is_applied_once(tmp_path: Path
 async def test_a_crash_at_any_moment_neither_loses_nor_doubles_an_update(
     tmp_path: Path, fails: str | None
 ) -> None:
-    """Every call takes its time, and the daemon crashes after 0.1 s, 0.2 s, ... of the way."""
-    options = msgspec.structs.replace(CloudOptions().instant(), operation_seconds=0.25)
+    """Every call takes its time, and the daemon crashes after 0.13 s, 0.26 s, ... of the way."""
+    options = msgspec.structs.replace(CloudOptions().instant(), operation_seconds=1.5)
     async with world(tmp_path, options=options) as w:
         machine = await one_machine(w)
         for method in (
@@ -269,12 +296,12 @@ async def test_a_crash_at_any_moment_neither_loses_nor_doubles_an_update(
             "pubsub.projects.subscriptions.acknowledge",
         ):
             await w.inject(method, kind="latency", seconds=0.3, times=None)
-        for step in range(1, 40, 1 if fails is None else 4):
+        for step in range(1, 36, 1 if fails is None else 4):
             before = len(await metadata_operations(w, machine))
             if fails:
                 await w.inject(SET_METADATA, kind="operation", reason=fails, times=1)
             await publish(w, subscribed(machine, f"news-{step}"))
-            await w.pass_time(step * 0.1)
+            await w.pass_time(step * 0.13)
             await w.restart_daemon()
             await settled(w)
             assert await has(w, machine, "pubsub_subscription", f"news-{step}"), step

@@ -12,7 +12,7 @@ import pytest
 
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import RolloutSettings, Settings
+from gce_backend.settings import DeletionSettings, RolloutSettings, Settings
 
 EXAMPLE = Path(__file__).parents[2] / "config"
 OLD_TYPE, NEW_TYPE = "e2-small", "e2-medium"
@@ -225,22 +225,28 @@ async def test_hazard_16_going_back_in_the_middle_ends_in_the_right_state(
 async def test_old_machines_that_drained_are_cataloged_again_when_their_revision_returns(
     tmp_path: Path,
 ) -> None:
-    """Those that were only out of the catalog come back; they are not made anew."""
-    async with world(tmp_path, options=LATENCIES) as w:
+    """Those whose deletion was held back come back as they are; they are not made anew."""
+    held_back = Settings(deletion=DeletionSettings(permitted_count=0, permitted_share=0))
+    async with world(tmp_path, settings=held_back, options=LATENCIES) as w:
         await leasable(w, 3)
-        old = set(await w.vms())
-        await w.inject("compute.instanceGroupManagers.deleteInstances", times=None)
-        roll(w)
+        old = await w.vms()
+
+        async def in_catalog() -> set[str]:
+            return {name for name, state in (await w.catalog()).items() if state == "AVAILABLE"}
 
         async def out() -> bool:
-            return not old & {n for n, s in (await w.catalog()).items() if s == "AVAILABLE"}
+            return not old.keys() & await in_catalog()
 
+        async def back() -> bool:
+            return old.keys() == await in_catalog()
+
+        roll(w)
         await w.until(out)
-        assert await w.fired()
         roll(w, OLD_TYPE)
-        await w.pass_time(5)
-        await w.clear_faults()
-        await w.until(lambda: settled(w, OLD_TYPE, 3), within=1800)
+        samples = await watch(w, back)
+        assert lowest(samples) == 3
+        await w.until_states(cataloged=3, draining=3)
+        assert old.items() <= (await w.vms()).items()
 
 
 async def test_stockout_of_the_new_revision_keeps_the_old_machines_without_a_resize_storm(
@@ -287,6 +293,7 @@ async def test_fleet_rolls_although_every_message_is_lost(tmp_path: Path) -> Non
         await leasable(w, 3)
         old = set(await w.vms())
         await w.inject("pubsub.projects.subscriptions.pull", times=None)
+        await w.restart_daemon()  # the pull that was under way ends with it
         roll(w)
         samples = await watch(w, replaced(w, old, set(), 3))
         assert await w.fired()

@@ -23,7 +23,9 @@ async def test_a_new_revision_replaces_the_old_one(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         old = set(await w.vms())
-        w.write_config(template(machine_type="e2-medium"), (w.config_dir / "managers.cfg").read_text())
+        w.write_config(
+            template(machine_type="e2-medium"), (w.config_dir / "managers.cfg").read_text()
+        )
 
         async def rolled() -> bool:
             names = set(await w.vms())

@@ -25,6 +25,7 @@ from gce_backend.cli.common import (
     state_option,
 )
 from gce_backend.clock import SystemClock
+from gce_backend.errors import SettingsError
 from gce_backend.local import local_settings, prepare
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
@@ -44,6 +45,11 @@ def run(settings_file: Path | None, local: bool, config_dir: Path, state: Path) 
     with errors_as_messages():
         settings = load(settings_file, os.environ)
         logs.configure(settings.log.format, settings.log.level, sys.stderr)
+        if local and not config_dir.is_dir():
+            raise SettingsError(
+                f"{config_dir}: there is no such directory. Name the one that holds templates.cfg "
+                "and managers.cfg with --config"
+            )
         if local:
             run_until_interrupted(_run_local(settings, config_dir, state))
         else:

@@ -55,12 +55,11 @@ def resume(settings_file: Path | None) -> None:
 def approve(settings_file: Path | None, revision: str) -> None:
     """Lets REVISION of the configuration be imported although it takes much away."""
     with errors_as_messages():
-        if not revision.isascii() or not revision.isprintable() or " " in revision or not revision:
+        if not control.is_revision(revision):
             raise SettingsError(
-                f"{revision!r} is not a revision; the daemon's log and /api/control name the one that waits"
+                f"{revision!r} is not a revision: the daemon's log and GET /api/control name the "
+                "one that waits"
             )
-        if len(revision) > control.MAX_REVISION:
-            raise SettingsError(f"a revision has at most {control.MAX_REVISION} characters")
         before = _store(settings_file, control.approve(revision))
     same = before.approved_revision == revision
     click.echo(f"{revision} was approved before." if same else f"{revision} is approved. {SOON}")
@@ -70,17 +69,17 @@ def approve(settings_file: Path | None, revision: str) -> None:
 @settings_option
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, control.MAX_LIFT_SECONDS / 60),
-    default=control.LIFT_SECONDS / 60,
+    type=click.IntRange(0, int(control.MAX_LIFT_SECONDS / 60)),
+    default=int(control.LIFT_SECONDS / 60),
     show_default=True,
     help="For how long; 0 ends it.",
 )
-def lift_cap(settings_file: Path | None, minutes: float) -> None:
+def lift_cap(settings_file: Path | None, minutes: int) -> None:
     """Lifts the caps on deletions for a while."""
     with errors_as_messages():
         _store(settings_file, control.lift_cap(SystemClock().now() + 60 * minutes))
     if minutes:
-        click.echo(f"the caps on deletions are lifted for {minutes:g} minutes. {SOON}")
+        click.echo(f"the caps on deletions are lifted for {minutes} minutes. {SOON}")
     else:
         click.echo(f"the caps on deletions hold. {SOON}")
 

@@ -36,7 +36,8 @@ def validate(directory: Path) -> None:
     for problem in problems:
         click.echo(str(problem))
     if problems:
-        click.echo(f"{len(problems)} problems in {directory}", err=True)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        click.echo(f"{count} in {directory}", err=True)
         sys.exit(1)
     click.echo(f"{directory}: valid")
 

@@ -136,11 +136,10 @@ class Picture(NamedTuple):
         """Why the fleet is as it is, in the daemon's words."""
         if self.fleet is None:
             return ["the daemon does not answer"]
-        configuration = self.fleet["configuration"]["conditions"]
-        conditions = [f"configuration: {found['message']}" for found in configuration]
-        for found in self.fleet["conditions"]:
-            if found["subject"] != "configuration":
-                conditions.append(f"{found['subject']}: {found['reason']}: {found['message']}")
+        conditions = [
+            f"{found['subject']}: {found['reason']}: {found['message']}"
+            for found in self.fleet["conditions"]
+        ]
         machines = [f"{m['name']} is {m['state']}: {m['reason']}" for m in self.shown()]
         return [*conditions, *machines][:MAX_REASONS]
 
@@ -286,7 +285,7 @@ class Stage:
                 raise DemoFailedError(message)
             return answer.hostname
 
-        return await self._insist(f"the lease {request_id}", ask)
+        return await self.insist(f"the lease {request_id}", ask)
 
     async def release(self, request_id: str) -> None:
         """Gives a machine back."""
@@ -297,7 +296,7 @@ class Stage:
                 raise DemoFailedError(f"the release of {request_id} was refused: {answer.error}")
             return answer.error != "TRANSIENT_ERROR"
 
-        await self._insist(f"the release of {request_id}", ask)
+        await self.insist(f"the release of {request_id}", ask)
 
     async def metadata(self, name: str, vm: Vm) -> dict[str, str]:
         """A VM's metadata; {} when it is not there."""
@@ -314,7 +313,7 @@ class Stage:
             control = await self._ask("GET", "/api/control")
             return control["held_revision"] if control else None
 
-        return await self._insist("a configuration that is held", ask)
+        return await self.insist("a configuration that is held", ask)
 
     async def approve(self, revision: str) -> None:
         """Approves what is held."""
@@ -322,10 +321,18 @@ class Stage:
         async def ask() -> bool:
             return await self._ask("POST", "/api/approve", {"revision": revision}) is not None
 
-        await self._insist("the approval", ask)
+        await self.insist("the approval", ask)
 
-    async def _insist(self, what: str, ask: Callable[[], Awaitable[T | None]]) -> T:
-        """Asks until there is an answer that is not empty."""
+    async def insist(self, what: str, ask: Callable[[], Awaitable[T | None]]) -> T:
+        """Asks until there is an answer that is not empty.
+
+        Args:
+            what: what is asked for, for people.
+            ask: asks once.
+
+        Raises:
+            DemoFailedError: not within the patience.
+        """
         deadline = asyncio.get_running_loop().time() + self._patience
         while True:
             with contextlib.suppress(TransientError):

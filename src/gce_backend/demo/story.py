@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 from gce_backend.demo.configuration import LARGE, MEDIUM, SMALL, Template
 from gce_backend.demo.stage import DemoFailedError, Picture, Stage, Vm, failure
@@ -53,12 +54,8 @@ async def _appear(stage: Stage) -> None:
         f"{len(picture.vms)} VMs run in {len(picture.groups)} groups of "
         f"{len(picture.templates)} instance templates, and all of them can be leased"
     )
-    told = picture.vms
-    while True:
-        told = {name: vm for name, vm in told.items() if not await _is_told(stage, name, vm)}
-        if not told:
-            break
-        await stage.until("the machines' metadata", lambda _: ())
+    for name, vm in picture.vms.items():
+        await stage.insist(f"the metadata of {name}", partial(_is_told, stage, name, vm))
     stage.show.fact("the metadata of each VM names the subscription that tells it of leases")
 
 
@@ -157,7 +154,7 @@ async def _remove_all(stage: Stage) -> None:
     stage.configure()
     revision = await stage.held_revision()
     _untouched(before, await stage.look(), set(before.vms))
-    stage.show.fact(f"the empty configuration is held, and nothing happens: {revision[:12]}")
+    stage.show.fact(f"the empty configuration ({revision[:12]}) is held for approval; nothing is touched")
     await stage.approve(revision)
     await stage.until("the end of everything", _nothing_left)
     stage.show.fact("approved, everything is gone: VMs, disks, groups, instance templates,")

@@ -31,7 +31,7 @@ from gce_backend.store import Store
 from gce_backend.tasks import first_of
 
 EVERY_SECOND = "* * * * * *"
-PACE = CloudOptions(operation_seconds=0.8, boot_seconds=3.0, delete_seconds=1.5)
+PACE = CloudOptions(operation_seconds=1.0, boot_seconds=5.0, delete_seconds=2.5)
 """With these latencies the story takes about a minute."""
 QUICK = CloudOptions(
     operation_seconds=0.1, boot_seconds=0.4, delete_seconds=0.2, dispatch_seconds=0.1
@@ -53,7 +53,7 @@ def demo_settings(
     settings = Settings(
         http=HttpSettings(port=port, token=Secret(token)),
         jobs={name: JobSettings(cron=EVERY_SECOND) for name in JOB_NAMES},
-        deletion=DeletionSettings(tombstone_seconds=2.0, repeat_seconds=20.0),
+        deletion=DeletionSettings(tombstone_seconds=2.0, window_seconds=2.0, repeat_seconds=20.0),
         rollout=RolloutSettings(empty_seconds=1.0),
         shutdown_seconds=5.0,
     )

@@ -67,8 +67,13 @@ class Tables:
         self._tables: dict[str, tuple[Table[Any], set[str]]] = {}
         self._connection: sqlite3.Connection | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = self._open(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._connection = self._open(path)
+            except (OSError, sqlite3.OperationalError) as error:
+                raise StateFileError(
+                    f"{path}: cannot be made: {error}. Name another file with --state."
+                ) from error
 
     def _open(self, path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, timeout=0.5)
@@ -121,7 +126,13 @@ class Tables:
             decoder = msgspec.json.Decoder(kind)
             query = 'SELECT key, value FROM "row" WHERE tab = ? ORDER BY place'
             for key, value in self._connection.execute(query, (name,)):
-                rows[key] = decoder.decode(value)
+                try:
+                    rows[key] = decoder.decode(value)
+                except msgspec.DecodeError as error:
+                    raise StateFileError(
+                        f"{self._path}: {name} {key}: {error}. Move the file away to start from an "
+                        "empty cloud."
+                    ) from error
         dirty: set[str] = set()
         table = Table(name, kind, rows, dirty)
         self._tables[name] = (table, dirty)

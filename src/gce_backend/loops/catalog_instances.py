@@ -56,6 +56,8 @@ async def _add(
 ) -> dict[Key, CatalogState]:
     """Adds machines; stores and returns what is known of their entries afterwards."""
     additions = await context.broker().add_machines(list(machines.values()))
+    if not any(addition.failure for addition in additions):
+        context.conditions.clear(BROKER, NAME)
     news: dict[Key, CatalogState] = {}
     for (key, machine), addition in zip(machines.items(), additions, strict=True):
         state = await _judge(context, key, machine, addition, problems)
@@ -148,13 +150,13 @@ async def _judge_reuse(
 
 
 def _next_try(context: Context) -> float | None:
-    """Seconds until the first of what backs off may be tried again."""
+    """Seconds until the first of what backs off may be tried again; what may be now, has been."""
     waits = [
         context.conditions.wait(condition.subject, NAME)
         for condition in context.conditions
         if condition.job == NAME
     ]
-    return min((wait for wait in waits if wait is not None), default=None)
+    return min((wait for wait in waits if wait), default=None)
 
 
 def _may_add(context: Context, key: Key) -> bool:

@@ -52,10 +52,14 @@ async def run(context: Context) -> Outcome:
     context.world.forget(context.fleet.managers)
     polls = [
         _poll_seconds(context, context.world.groups[key])
-        for keys in projects.values()
+        for project, keys in projects.items()
         for key in keys
-        if key in context.world.groups and not _is_settled(context, key)
+        if key in context.world.groups
+        and not _is_settled(context, key)
+        and not context.conditions.blocked(f"project {project}", NAME)
     ]
+    waits = [context.conditions.wait(f"project {project}", NAME) for project in projects]
+    polls += [wait for wait in waits if wait]
     if context.world.unlisted.keys() - context.world.gone:
         polls.append(SECOND_LOOK)
     return Outcome(
@@ -71,6 +75,9 @@ async def _look_at_groups(
 ) -> list[Key]:
     """Notes how the groups are; returns those whose members are to be listed."""
     conditions = context.conditions
+    if conditions.blocked(f"project {project}", NAME):
+        problems.append(f"project {project}: backing off")
+        return []
     try:
         listing = await context.compute.list_groups(project)
     except BackendError as error:

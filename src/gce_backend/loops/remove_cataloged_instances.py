@@ -19,7 +19,7 @@ from gce_backend.deletion import is_gone
 from gce_backend.errors import RemoteError, TransientError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import is_lost, lease_runs
+from gce_backend.lifecycle import MISSING_SECONDS, is_lost, lease_runs
 from gce_backend.machine_provider import CatalogError
 from gce_backend.models import CatalogState, Instance, Key
 from gce_backend.rollout import Zone, removable, share_out
@@ -60,8 +60,9 @@ async def run(context: Context) -> Outcome:
     outcome = await act_on_each(context, NAME, leaving, remove)
     if not down.is_set():
         context.conditions.clear(BROKER, NAME)
-    waits = [wait for wait in (outcome.again_after, _announcement_wait(context)) if wait]
-    return msgspec.structs.replace(outcome, again_after=min(waits, default=None))
+    waits = (outcome.again_after, _announcement_wait(context), _missing_wait(context))
+    again_after = min((wait for wait in waits if wait is not None), default=None)
+    return msgspec.structs.replace(outcome, again_after=again_after)
 
 
 def _leaving(context: Context) -> Iterator[Key]:
@@ -192,6 +193,17 @@ def _lost(context: Context) -> list[Key]:
         and is_lost(instance, now, patience)
         and not context.conditions.blocked(str(key), NAME)
     ]
+
+
+def _missing_wait(context: Context) -> float | None:
+    """Seconds until the first machine that its group has ceased to list counts as lost."""
+    now = context.clock.now()
+    waits = [
+        instance.missing_since + MISSING_SECONDS - now
+        for instance in context.fleet.instances.values()
+        if instance.missing_since is not None and may_be_cataloged(instance)
+    ]
+    return min((wait for wait in waits if wait > 0), default=None)
 
 
 async def _is_truly_lost(context: Context, key: Key) -> bool:

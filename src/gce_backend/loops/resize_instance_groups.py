@@ -54,6 +54,10 @@ def _size(context: Context, key: Key, target_size: int) -> int | None:
 async def _raise(context: Context, key: Key) -> Step:
     project = context.fleet.revision_of(key).template.project
     name = specs.group_name_of(key)
+    # Draining changes what is above the manager, so the guard on its own entity does not see it.
+    await context.fleet.refresh(_lineage(key))
+    if not context.fleet.is_active(key):
+        return Step.NOTHING
     group = await context.compute.get_group(project, key.name, name)
     size = _size(context, key, group.target_size)
     if size is None:
@@ -87,6 +91,11 @@ async def _raise(context: Context, key: Key) -> Step:
         before=group.target_size,
     )
     return Step.CHANGED
+
+
+def _lineage(key: Key) -> list[Key]:
+    """An entity's key and those above it."""
+    return [key, *(_lineage(key.parent) if key.parent is not None else [])]
 
 
 def _intend(context: Context, size: int) -> Apply:

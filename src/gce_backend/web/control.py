@@ -49,7 +49,9 @@ class Resume(_Order, frozen=True):
 class Approve(_Order, frozen=True):
     """`POST /api/approve`."""
 
-    revision: Annotated[str, Meta(pattern=r"^[!-~]+\Z", max_length=control.MAX_REVISION)]
+    revision: Annotated[
+        str, Meta(pattern=control.REVISION_PATTERN, max_length=control.MAX_REVISION)
+    ]
 
 
 class LiftCap(_Order, frozen=True):
@@ -200,7 +202,7 @@ def _state(context: Context) -> dict[str, Any]:
         "held_revision": context.world.held_revision or None,
         "approved_revision": told.approved_revision or None,
         "cap_lifted_until": until if until > context.clock.now() else None,
-        "deletions_held": dict(context.world.held),
+        "deletions_held": {job: count for job, count in context.world.held.items() if count},
     }
 
 

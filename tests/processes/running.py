@@ -1,0 +1,204 @@
+"""Commands as processes of their own, and what they say over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gce_backend.local import CONFIG_SET
+
+PROJECT = "local-project"
+LONGEST_WAIT = 30.0
+
+
+class Command:
+    """A running `gce-backend`.
+
+    Attributes:
+        process: itself.
+        out: what it writes on standard output.
+        log: what it writes on standard error.
+    """
+
+    def __init__(self, directory: Path, name: str, *arguments: str, **environment: str) -> None:
+        self.out = directory / f"{name}.out"
+        self.log = directory / f"{name}.log"
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GCE_BACKEND_")}
+        with self.out.open("ab") as out, self.log.open("ab") as log:
+            self._begin = self.log.stat().st_size
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gce_backend", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                env={**inherited, **environment},
+                cwd=directory,
+            )
+
+    def events(self, message: str) -> list[dict[str, Any]]:
+        """The log's events of this name, of this process only."""
+        lines = self.log.read_bytes()[self._begin :].splitlines()
+        events = [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
+        return [event for event in events if event["message"] == message]
+
+    def event(self, message: str) -> dict[str, Any]:
+        """The first such event, waited for."""
+        until(lambda: self.events(message) or not self.is_running)
+        found = self.events(message)
+        assert found, self.log.read_text()
+        return found[0]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self.process.kill()
+        self.process.wait(timeout=10)
+
+    def stop(self, number: int = signal.SIGTERM, within: float = 10.0) -> int:
+        """Sends a signal; returns the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=within)
+
+
+class Site:
+    """A directory in which a cloud and a daemon run, each a process; both end with the test.
+
+    Args:
+        directory: for configuration, state file and logs.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.config = directory / "config"
+        self.config.mkdir()
+        self.url = ""
+        self._commands: list[Command] = []
+
+    def start(self, name: str, *arguments: str, **environment: str) -> Command:
+        """Starts a command."""
+        command = Command(self.directory, name, *arguments, **environment)
+        self._commands.append(command)
+        return command
+
+    def start_cloud(self, *arguments: str, port: int = 0) -> Command:
+        """Starts the embedded cloud, and waits until it listens."""
+        files = ["--config", str(self.config), "--state", str(self.directory / "state.sqlite")]
+        cloud = self.start("cloud", "localcloud", "--port", str(port), *files, *arguments)
+        self.url = cloud.event("localcloud.started")["url"]
+        return cloud
+
+    @property
+    def port(self) -> int:
+        """Where the cloud listens."""
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All that a daemon is told: nothing but variables."""
+        return {
+            "GCE_BACKEND_PROJECT": PROJECT,
+            "GCE_BACKEND_ENDPOINTS__COMPUTE": f"{self.url}/compute/v1/",
+            "GCE_BACKEND_ENDPOINTS__DATASTORE": f"{self.url}/v1",
+            "GCE_BACKEND_ENDPOINTS__PUBSUB": f"{self.url}/v1",
+            "GCE_BACKEND_ENDPOINTS__METADATA": self.url,
+            "GCE_BACKEND_ENDPOINTS__RESOURCE_MANAGER": f"{self.url}/v1",
+            "GCE_BACKEND_CONFIG__SOURCE": "luci-v2",
+            "GCE_BACKEND_HTTP__PORT": "0",
+            "GCE_BACKEND_JOBS__IMPORT_CONFIG__CRON": "* * * * * *",
+        }
+
+    def set_up(self) -> None:
+        """`gce-backend setup`: addresses, topic and subscription."""
+        addresses = ["--config-service", self.url, "--machine-provider", self.url]
+        done = self.start(
+            "setup", "setup", "--config-set", CONFIG_SET, *addresses, **self.environment
+        )
+        assert done.process.wait(timeout=20) == 0, done.out.read_text() + done.log.read_text()
+
+    def start_daemon(self, **environment: str) -> Command:
+        """Starts the daemon; it need not have come far."""
+        return self.start("daemon", "run", **{**self.environment, **environment})
+
+    def get(self, path: str, url: str | None = None) -> Any:
+        """A JSON document of the cloud, or of the daemon at `url`."""
+        return _request("GET", (url or self.url) + path)
+
+    def inject(self, **fault: Any) -> None:
+        """Injects a fault."""
+        _request("POST", f"{self.url}/_localcloud/faults", msgspec.json.encode(fault))
+
+    def existing(self) -> dict[str, set[str]]:
+        """Names of what exists: templates, groups, VMs, machines in the catalog."""
+        state = self.get("/_localcloud/state")
+        compute = state["compute"]["projects"].get(PROJECT, {})
+        return {
+            "templates": set(compute.get("instanceTemplates", ())),
+            "groups": set(compute.get("groups", ())),
+            "vms": set(compute.get("instances", ())),
+            "catalog": set(state["machine_provider"].get("catalog", ())),
+        }
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """How many templates, groups, VMs and catalog entries there are."""
+        found = self.existing()
+        return (
+            len(found["templates"]),
+            len(found["groups"]),
+            len(found["vms"]),
+            len(found["catalog"]),
+        )
+
+    def until_counts(self, templates: int, groups: int, vms: int, catalog: int) -> None:
+        """Waits until exactly these exist."""
+        wanted = (templates, groups, vms, catalog)
+        until(lambda: self.counts() == wanted, lambda: f"{self.counts()} instead of {wanted}")
+
+    def end(self) -> None:
+        """Kills what still runs."""
+        for command in self._commands:
+            if command.is_running:
+                command.kill()
+
+
+def _request(verb: str, url: str, body: bytes | None = None) -> Any:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    with contextlib.closing(connection):
+        connection.request(verb, parts.path, body)
+        return msgspec.json.decode(connection.getresponse().read())
+
+
+@contextlib.contextmanager
+def site(directory: Path) -> Iterator[Site]:
+    """A site, and its end."""
+    made = Site(directory)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def until(condition: Callable[[], object], explain: Callable[[], str] = lambda: "") -> None:
+    """Waits, in real time, until something holds; what cannot be reached yet does not hold."""
+    end = time.monotonic() + LONGEST_WAIT
+    while True:
+        with contextlib.suppress(OSError, http.client.HTTPException, msgspec.DecodeError):
+            if condition():
+                return
+        assert time.monotonic() < end, explain()
+        time.sleep(0.05)

@@ -1,0 +1,130 @@
+"""The embedded cloud and the daemon as two processes over sockets, killed and started again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet_harness import OTHER_ZONE, manager, template
+from processes.running import Site, site, until
+
+EXAMPLE = Path(__file__).parents[2] / "config"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Site]:
+    """A place to run in, with two templates and three managers of six machines."""
+    with site(tmp_path) as made:
+        managers = manager("one", minimum=2) + manager("one", zone=OTHER_ZONE, minimum=1)
+        (made.config / "templates.cfg").write_text(template("one") + template("two"))
+        (made.config / "managers.cfg").write_text(managers + manager("two", minimum=3))
+        yield made
+
+
+def test_the_daemon_killed_on_the_way_creates_nothing_twice(place: Site) -> None:
+    """Kill -9 once there is a template, a group, a VM, an entry; then it stands, and still does."""
+    cloud = place.start_cloud()
+    place.set_up()
+    milestones: list[Callable[[], bool]] = [
+        lambda: place.counts()[0] > 0,
+        lambda: place.counts()[1] > 0,
+        lambda: place.counts()[2] > 0,
+        lambda: place.counts()[3] > 0,
+    ]
+    for reached in milestones:
+        daemon = place.start_daemon()
+        until(reached)
+        daemon.kill()
+    daemon = place.start_daemon()
+    place.until_counts(2, 3, 6, 6)
+    before = place.existing()
+    daemon.kill()
+    daemon = place.start_daemon()
+    url = daemon.event("daemon.started")["url"]
+    until(lambda: daemon.events("store.loaded") and place.get("/api/fleet", url).get("templates"))
+    assert daemon.event("store.loaded")["instances"] == 6
+    assert place.existing() == before
+    calls = place.get("/_localcloud/calls")
+    assert calls.get("compute.instanceGroupManagers.resize", 0) == 0
+    assert calls.get("compute.instanceGroupManagers.deleteInstances", 0) == 0
+    assert daemon.stop() == 0
+    assert cloud.stop() == 0
+
+
+def test_the_cloud_killed_on_the_way_comes_back_and_the_daemon_goes_on(place: Site) -> None:
+    """Kill -9 of the cloud, twice, same state file and port: one fleet comes of it."""
+    cloud = place.start_cloud()
+    place.set_up()
+    daemon = place.start_daemon()
+    until(lambda: place.counts()[1] > 0)
+    cloud.kill()
+    cloud = place.start_cloud(port=place.port)
+    until(lambda: place.counts()[2] > 0)
+    cloud.kill()
+    cloud = place.start_cloud(port=place.port)
+    place.until_counts(2, 3, 6, 6)
+    assert daemon.is_running
+    assert len(daemon.events("daemon.started")) == 1
+    assert cloud.stop() == 0
+    assert daemon.stop() == 0
+
+
+def test_a_second_signal_skips_the_waiting(place: Site) -> None:
+    """A job hangs in a call; the first Ctrl-C waits for it, the second one does not."""
+    place.start_cloud("--no-latency")
+    place.set_up()
+    place.inject(method="compute.*", kind="latency", seconds=60, times=None)
+    daemon = place.start_daemon()
+    until(lambda: place.get("/_localcloud/calls").get("compute.instanceTemplates.insert"))
+    daemon.process.send_signal(signal.SIGINT)
+    daemon.event("daemon.stopping")
+    time.sleep(0.5)
+    assert daemon.is_running
+    began = time.monotonic()
+    assert daemon.stop(signal.SIGINT) == 0
+    assert time.monotonic() - began < 5.0
+    assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_signal_while_starting_ends_it_cleanly(place: Site) -> None:
+    """Its store cannot be reached yet; it ends at once, with exit code 0 and no traceback."""
+    place.start_cloud("--no-latency")
+    place.inject(method="*", kind="latency", seconds=60, times=None)
+    daemon = place.start_daemon()
+    daemon.event("daemon.started")
+    assert daemon.stop(within=5.0) == 0
+    assert "Traceback" not in daemon.log.read_text()
+    assert "never retrieved" not in daemon.log.read_text()
+
+
+def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Path) -> None:
+    """The example fleet in one process: ready, stopped, started again with nothing new."""
+    with site(tmp_path) as place:
+        shutil.copytree(EXAMPLE, place.config, dirs_exist_ok=True)
+        files = ["--config", str(place.config), "--state", str(tmp_path / "state.sqlite")]
+        names = []
+        for _ in range(2):
+            began = time.monotonic()
+            daemon = place.start("local", "run", "--local", *files, GCE_BACKEND_HTTP__PORT="0")
+            ready = daemon.event("fleet.ready")
+            assert time.monotonic() - began < 30.0
+            assert ready["machines"] == 12
+            fleet = place.get("/api/fleet", ready["url"])
+            names.append(
+                {
+                    instance["name"]
+                    for shown in fleet["templates"]
+                    for revision in shown["revisions"]
+                    for group in revision["managers"]
+                    for instance in group["instances"]
+                }
+            )
+            assert daemon.stop(signal.SIGINT) == 0
+            assert "Traceback" not in daemon.log.read_text()
+        assert len(names[0]) == 12
+        assert names[0] == names[1]

@@ -1,0 +1,86 @@
+"""An embedded cloud in a thread of its own, for commands that bring their own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from gce_backend.app import Clients
+from gce_backend.clock import SystemClock
+from gce_backend.local import local_settings
+from gce_backend.localcloud.assembly import embedded_cloud
+from gce_backend.localcloud.cloud import Cloud, CloudOptions
+from gce_backend.metrics import Metrics
+from gce_backend.settings import Settings
+
+PROJECT = "local-project"
+
+T = TypeVar("T")
+
+
+class ServedCloud:
+    """The cloud.
+
+    Attributes:
+        cloud: itself; to be touched from its own thread, or while nobody calls it.
+        url: where it listens.
+        environment: the variables by which a command finds it.
+    """
+
+    def __init__(self, cloud: Cloud, url: str) -> None:
+        self.cloud = cloud
+        self.url = url
+        endpoints = local_settings(Settings(), url, PROJECT, Path()).endpoints
+        self.environment = {
+            f"GCE_BACKEND_ENDPOINTS__{name.upper()}": value
+            for name, value in msgspec.structs.asdict(endpoints).items()
+        }
+
+    def ask(self, work: Callable[[Clients], Coroutine[Any, Any, T]]) -> T:
+        """Does something with clients of its own, in an event loop of its own."""
+
+        async def act() -> T:
+            settings = local_settings(Settings(), self.url, PROJECT, Path())
+            clients = Clients(settings, SystemClock(), random.Random(0), Metrics())
+            try:
+                return await work(clients)
+            finally:
+                await clients.close()
+
+        return asyncio.run(act())
+
+
+def _soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
+
+
+@contextlib.contextmanager
+def served_cloud(options: CloudOptions | None = None) -> Iterator[ServedCloud]:
+    """Serves a cloud while the block lasts."""
+    ready: Future[ServedCloud] = Future()
+    ended: Future[Callable[[], None]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        ended.set_result(lambda: _soon(loop, stop))
+        cloud = embedded_cloud(None, SystemClock(), (options or CloudOptions()).instant())
+        ready.set_result(ServedCloud(cloud, await cloud.start()))
+        await stop.wait()
+        await cloud.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served-cloud")
+    thread.start()
+    try:
+        yield ready.result(timeout=10)
+    finally:
+        ended.result(timeout=10)()
+        thread.join(timeout=10)
