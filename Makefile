@@ -20,6 +20,8 @@ check:
 	$(BIN)/pytest -n 2
 
 $(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or \
+	newer, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) scripts/preflight.py
 	@$(PYTHON) -m venv $(VENV)
 

@@ -35,6 +35,7 @@ OPTIONS = CloudOptions(
 SETTINGS = Settings(deletion=DeletionSettings(tombstone_seconds=20.0, window_seconds=20.0))
 CRONS = {"import-config": "*/5 * * * * *"}
 MACHINES = 3
+KEPT = ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager")
 INBOX = "projects/local-project/subscriptions/machine-provider"
 
 
@@ -189,7 +190,7 @@ class Life:
             and [group["targetSize"] for group in project["groups"].values()] == [MACHINES]
             and len(project["instances"]) == len(project["disks"]) == MACHINES
             and inbox["unacknowledged"] == 0
-            and state["datastore"]["entities"]["local-project"]["InstanceGroupManager"] == 1
+            and all(state["datastore"]["entities"]["local-project"][kind] == 1 for kind in KEPT)
         )
 
     async def _stands_still(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -128,3 +132,20 @@ def test_an_order_that_cannot_be_stored_says_so(served: ServedCloud, command: Co
     assert "PERMISSION_DENIED" in done.output
     assert "paused" not in done.output
     assert not stored(served).paused
+
+
+def test_localcloud_prints_its_url_first(tmp_path: Path) -> None:
+    """Alone on the first line of standard output, for scripts; SIGTERM ends it with 0."""
+    arguments = ["localcloud", "--port", "0", "--state", str(tmp_path / "s.sqlite")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "gce_backend", *arguments, "--config", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}/_localcloud/calls", timeout=5) as response:  # noqa: S310
+            assert response.status == 200
+        process.terminate()
+        assert process.wait(timeout=10) == 0

@@ -134,6 +134,15 @@ async def test_a_fleet_that_does_not_appear_is_told_with_its_reasons(tmp_path: P
         assert memory.facts == []
 
 
+async def test_a_job_that_fails_is_among_the_reasons(tmp_path: Path) -> None:
+    """What a job raised is told, though no machine and no condition shows it."""
+    memory = Memory()
+    async with stage_in(tmp_path, memory, patience=20) as (w, stage):
+        (w.config_dir / "templates.cfg").unlink()
+        with pytest.raises(DemoFailedError, match="the job import-config failed"):
+            await stage.until("what never comes", lambda _: ["something"])
+
+
 async def test_the_loss_of_a_leased_machine_is_noticed(tmp_path: Path) -> None:
     """Somebody deletes it while the template changes: the story does not end well."""
     memory = Memory()

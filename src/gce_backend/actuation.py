@@ -38,6 +38,14 @@ class ForeignResourceError(BackendError):
     """A resource of a name that we need belongs to somebody else."""
 
 
+class HostnameReuseError(BackendError):
+    """The catalog holds a machine's host name for another; asked again after `retry_after`."""
+
+    retry_after = 300.0
+
+
+MAX_NAMED = 5
+"""Subjects that one log line names."""
 LOOK_AGAIN = 1.0
 """Seconds after which something under way is looked at again."""
 
@@ -99,7 +107,7 @@ async def act_on_each(
     conditions = context.conditions
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
     counts = dict.fromkeys(Step, 0)
-    problems: list[str] = []
+    failed: dict[str, list[tuple[Key, BackendError]]] = {}
     waits: list[float] = []
 
     async def attempt(subject: Key) -> None:
@@ -111,17 +119,8 @@ async def act_on_each(
                 condition = conditions.fail(
                     str(subject), job, reason_of(error), str(error), retry_after=retry_after
                 )
-                problems.append(f"{subject}: {error}")
+                failed.setdefault(condition.reason, []).append((subject, error))
                 waits.append(condition.retry_at - context.clock.monotonic())
-                context.log.warning(
-                    "subject.failed",
-                    job=job,
-                    subject=str(subject),
-                    reason=condition.reason,
-                    failures=condition.failures,
-                    retry_in=round(waits[-1], 1),
-                    error=str(error),
-                )
                 return
         counts[step] += 1
         if step is Step.WAITING:
@@ -137,14 +136,33 @@ async def act_on_each(
     async with asyncio.TaskGroup() as group:
         for subject in ready:
             group.create_task(attempt(subject), name=f"{job}: {subject}")
+    problems = [_told(context, job, reason, found) for reason, found in failed.items()]
     facts = {step.value: count for step, count in counts.items() if count}
     if held:
         facts["backing_off"] = len(held)
-    if problems:
-        facts["failed"] = len(problems)
+    if failed:
+        facts["failed"] = sum(map(len, failed.values()))
     return Outcome(
         changed=counts[Step.CHANGED],
         again_after=min(waits, default=None),
         facts=facts,
         problems=tuple(problems),
     )
+
+
+def _told(
+    context: Context, job: str, reason: str, failed: Sequence[tuple[Key, BackendError]]
+) -> str:
+    """Says in one line what failed for one reason, however many subjects it was."""
+    subjects = [str(subject) for subject, _ in failed]
+    error = str(failed[0][1])
+    context.log.warning(
+        "subject.failed",
+        job=job,
+        reason=reason,
+        count=len(failed),
+        subjects=subjects[:MAX_NAMED],
+        error=error,
+    )
+    others = f" and {len(failed) - 1} others" if len(failed) > 1 else ""
+    return f"{subjects[0]}{others}: {error}"

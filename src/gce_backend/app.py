@@ -280,7 +280,7 @@ class Daemon:
     async def _work(self, clients: Clients) -> None:
         project = await self._insist("project.unknown", clients.project)
         store = Store(clients.datastore(project))
-        fleet = Fleet(store)
+        fleet = Fleet(store, self._rng)
         await self._insist("store.unreachable", fleet.load)
         self._log.info(
             "store.loaded",
@@ -289,6 +289,8 @@ class Daemon:
             managers=len(fleet.managers),
             instances=len(fleet.instances),
         )
+        for key, problem in fleet.corrupt.items():
+            self._log.error("entity.corrupt", key=str(key), kind=key.kind, error=problem)
         budget = CallBudget(
             self._clock, dict.fromkeys(QuotaGroup, self._settings.compute.calls_per_minute)
         )

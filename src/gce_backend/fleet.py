@@ -10,6 +10,7 @@ idempotent: applied to its own result it changes nothing.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
@@ -43,6 +44,9 @@ from gce_backend.store import KINDS, Decision, Store, Stored, Write
 __all__ = ["Change", "ContentionError", "Decision", "Fleet", "when_present"]
 
 WRITE_ATTEMPTS = 6
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+"""Seconds between two attempts to write while Datastore fails."""
 BATCH = 500
 PAGE = 300
 """Entities in a page of a query, as Datastore makes them."""
@@ -98,6 +102,7 @@ class Fleet:
 
     Args:
         store: where the entities live.
+        rng: spreads repeated writes.
 
     Attributes:
         templates: by key, like the others.
@@ -107,8 +112,9 @@ class Fleet:
         set_aside: messages that could not be understood, by key.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, rng: random.Random | None = None) -> None:
         self._store = store
+        self._rng = rng or random.Random()  # noqa: S311 -- spreads load, keeps no secret
         self._versions: dict[Key, int] = {}
         self._pictures: dict[str, dict[Key, Any]] = {kind.KIND: {} for kind in KINDS}
         self._children: defaultdict[Key, dict[Key, None]] = defaultdict(dict)
@@ -226,7 +232,6 @@ class Fleet:
 
         Raises:
             RemoteError: Datastore could not be read; the picture is as it was.
-            CorruptEntityError: an entity cannot be understood.
         """
         async with self._writing:
             for kind in KINDS:
@@ -237,6 +242,15 @@ class Fleet:
                     self._see(key, None)
                 for key, stored in found.items():
                     self._see(key, stored)
+
+    @property
+    def corrupt(self) -> Mapping[Key, str]:
+        """Entities that cannot be understood, with what is wrong: left as they are.
+
+        They are not in the picture, nor is what lies under them: nobody touches what they stand
+        for until an operator has mended them.
+        """
+        return self._store.corrupt
 
     @property
     def pages(self) -> int:
@@ -349,14 +363,21 @@ class Fleet:
         return len(written)
 
     async def _change(self, changes: Sequence[tuple[_Submitted, Change[Any]]]) -> None:
-        for _ in range(WRITE_ATTEMPTS):
+        for attempt in range(WRITE_ATTEMPTS):
             writes = self._writes(changes)
             if not writes:
                 return
             try:
                 versions = await self._store.write(writes)
-            except (AbortedError, AlreadyExistsError, NotFoundError, TransientError):
+            except (AbortedError, AlreadyExistsError, NotFoundError):
                 await self._refresh(write.key for write in writes)
+                continue
+            except TransientError as error:
+                delay = FIRST_PAUSE * 2.0**attempt * self._rng.uniform(0.5, 1.0)
+                await asyncio.sleep(max(delay, min(error.retry_after or 0.0, LONGEST_PAUSE)))
+                await self._refresh(write.key for write in writes)
+                if attempt + 1 == WRITE_ATTEMPTS and self._writes(changes):
+                    raise
                 continue
             for write, version in zip(writes, versions, strict=True):
                 self._see(write.key, Stored(write.entity, version) if write.entity else None)
@@ -375,7 +396,7 @@ class Fleet:
         return [
             Write(key, new, self._versions.get(key))
             for key, new in news.items()
-            if new != self._pictures[key.kind].get(key)
+            if new != self._pictures[key.kind].get(key) and key not in self.corrupt
         ]
 
     async def _refresh(self, keys: Iterable[Key]) -> None:
@@ -386,7 +407,7 @@ class Fleet:
 
     def _see(self, key: Key, stored: Stored | None) -> None:
         picture = self._pictures[key.kind]
-        if stored is None:
+        if stored is None or not self.corrupt.keys().isdisjoint(key.lineage):
             picture.pop(key, None)
             self._versions.pop(key, None)
             if key.parent is not None:

@@ -160,10 +160,13 @@ class ComputeClient:
     async def resize_group(
         self, project: str, zone: str, name: str, size: int, *, request_id: str
     ) -> Operation:
-        """Sets a group's target size. Below the present one, Compute deletes arbitrary members."""
+        """Sets a group's target size. Below the present one, Compute deletes arbitrary members.
+
+        Sent once: a repeat must be decided on the size that the group has then.
+        """
         path = _group_path(project, zone, name) + "/resize"
         method = "instanceGroupManagers.resize"
-        return await self._mutate(method, "POST", path, request_id, size=str(size))
+        return await self._mutate(method, "POST", path, request_id, once=True, size=str(size))
 
     async def delete_instances(
         self,
@@ -190,9 +193,13 @@ class ComputeClient:
     async def delete_group(
         self, project: str, zone: str, name: str, *, request_id: str
     ) -> Operation:
-        """Starts to delete a group and every VM in it."""
+        """Starts to delete a group and every VM in it.
+
+        Sent once: a repeat must be decided on what the group holds then.
+        """
         path = _group_path(project, zone, name)
-        return await self._mutate("instanceGroupManagers.delete", "DELETE", path, request_id)
+        method = "instanceGroupManagers.delete"
+        return await self._mutate(method, "DELETE", path, request_id, once=True)
 
     async def get_instance(self, project: str, zone: str, name: str) -> Instance:
         """One VM."""
@@ -300,13 +307,15 @@ class ComputeClient:
         path: str,
         request_id: str,
         body: Mapping[str, Any] | None = None,
+        *,
+        once: bool = False,
         **query: str,
     ) -> Operation:
         if not _is_request_id(request_id):
             raise InvalidRequestError(f"compute.{method}", f"not a requestId: {request_id!r}")
         query["requestId"] = request_id
         group = QuotaGroup.MUTATE
-        request = self._request(method, path, query, verb=verb, group=group, body=body)
+        request = self._request(method, path, query, verb=verb, group=group, body=body, once=once)
         return await self._transport.call(request, Operation)
 
     async def _operation(self, link: ResourceLink, *, wait: bool) -> Operation:
@@ -355,10 +364,12 @@ class ComputeClient:
         group: QuotaGroup,
         body: Mapping[str, Any] | None = None,
         held: float = 0.0,
+        once: bool = False,
     ) -> Request:
         url = URL(self._root + path + ("?" + urlencode(query) if query else ""), encoded=True)
         data = None if body is None else msgspec.json.encode(body)
-        return Request(f"compute.{method}", verb, group, path.split("/", 2)[1], url, data, held)
+        project = path.split("/", 2)[1]
+        return Request(f"compute.{method}", verb, group, project, url, data, held, once)
 
 
 def _is_request_id(text: str) -> bool:

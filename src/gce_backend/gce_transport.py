@@ -30,6 +30,8 @@ from gce_backend.retry import Retrier
 T = TypeVar("T")
 
 MAX_RESPONSE_BYTES = 64 * 2**20
+MAX_AGE_SECONDS = 2.0
+"""How long a call that is sent once may wait for its turn."""
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,7 @@ class Request(NamedTuple):
     url: URL
     body: bytes | None
     held: float  # seconds that the server may hold it on purpose
+    once: bool  # what it was decided on must be fresh: it is sent soon and once, or not at all
 
 
 class _RawAnswer(NamedTuple):
@@ -119,6 +122,8 @@ class Transport:
             RemoteError: it did not succeed.
         """
         seconds = self._timeouts.total + request.held
+        if request.once:
+            return await self._exchange(request, kind)
         try:
             async with asyncio.timeout(seconds):
                 return await self._retrier.run(partial(self._attempt, request, kind))
@@ -136,7 +141,8 @@ class Transport:
 
     async def _exchange(self, request: Request, kind: type[T]) -> T:
         method = request.method
-        await self._budget.acquire(request.project, request.group)
+        max_wait = MAX_AGE_SECONDS if request.once else None
+        await self._budget.acquire(request.project, request.group, max_wait=max_wait)
         token = await self._tokens.get()
         answer = await self._send(request, token)
         if answer.status == 401:

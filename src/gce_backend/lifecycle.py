@@ -199,8 +199,11 @@ def raised_size(manager: InstanceGroupManager, target_size: int, others: int) ->
     return size if size > target_size else None
 
 
-CATALOGABLE = frozenset({CatalogState.NEVER, CatalogState.ADDING, CatalogState.REMOVED})
-"""REMOVED: it drained and was reactivated before it was deleted. Nobody has used it since."""
+CATALOGABLE = frozenset(
+    {CatalogState.NEVER, CatalogState.ADDING, CatalogState.REMOVED, CatalogState.REFUSED}
+)
+"""REMOVED: it drained and was reactivated before it was deleted. Nobody has used it since. REFUSED:
+it is tried again, seldom: the host name may have become free."""
 
 
 def is_catalogable(instance: Instance, member: Member | None) -> bool:
@@ -309,7 +312,9 @@ def permit(instance: Instance, now: float) -> Permit | None:
         return Permit.RECLAIMED
     if instance.catalog is CatalogState.REMOVED:
         return Permit.REMOVED
-    if instance.catalog is CatalogState.ABSENT and not lease_runs(instance, now):
+    # REFUSED is an absence too: the catalog holds another's entry under its host name.
+    absent = instance.catalog in {CatalogState.ABSENT, CatalogState.REFUSED}
+    if absent and not lease_runs(instance, now):
         return Permit.ABSENT
     if instance.catalog is CatalogState.NEVER and instance.lease is None:
         return Permit.NEVER_CATALOGED

@@ -95,24 +95,32 @@ class CallBudget:
         self._max_wait = max_wait
         self._lanes: dict[tuple[str, QuotaGroup], _Lane] = {}
 
-    async def acquire(self, project: str, group: QuotaGroup) -> None:
+    async def acquire(
+        self, project: str, group: QuotaGroup, *, max_wait: float | None = None
+    ) -> None:
         """Returns when one call may be sent, which is then counted as sent.
 
         Cancelled, it counts nothing.
 
+        Args:
+            project: the project that is charged.
+            group: the quota group.
+            max_wait: seconds to wait at most; None for this budget's own.
+
         Raises:
             RateLimitedError: the turn would come only after `max_wait`; `retry_after` says when.
         """
+        patience = self._max_wait if max_wait is None else max_wait
         lane = self._lane(project, group)
         now = self._clock.monotonic()
         if not lane.waiting and lane.free(now) > 0:
             lane.send(now)
             return
-        if (wait := lane.wait(now, lane.waiting + 1)) > self._max_wait:
+        if (wait := lane.wait(now, lane.waiting + 1)) > patience:
             raise self._exceeded(project, group, wait)
         lane.waiting += 1
         try:
-            async with asyncio.timeout(self._max_wait), lane.turn:
+            async with asyncio.timeout(patience), lane.turn:
                 # Nothing signals that time has passed, and a pause may come meanwhile.
                 while lane.free(now := self._clock.monotonic()) <= 0:  # noqa: ASYNC110
                     await asyncio.sleep(lane.wait(now, 1))

@@ -34,6 +34,11 @@ class Key(msgspec.Struct, frozen=True, gc=False):
         above = self.parent.path if self.parent is not None else ()
         return (*above, (self.kind, self.name))
 
+    @property
+    def lineage(self) -> tuple[Key, ...]:
+        """This key and those above it: what says whether a manager or revision is active."""
+        return (self, *(self.parent.lineage if self.parent is not None else ()))
+
     @staticmethod
     def of(path: tuple[tuple[str, str], ...]) -> Key:
         """The key with that path.
@@ -365,6 +370,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         missing_since: since when complete listings have not shown the VM, Unix seconds
             (fetch-instances).
         catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances).
+        adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
         lease: the lease on it, as far as known (process-pubsub-messages).
         lost_since: since when the catalog has not known a machine that we know to be in it, Unix
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
@@ -385,6 +391,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     url: str | None = None
     missing_since: float | None = None
     catalog: CatalogState = CatalogState.NEVER
+    adding_since: float | None = None
     lease: Lease | None = None
     lost_since: float | None = None
     subscribed: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 import msgspec
@@ -79,16 +80,17 @@ async def watch(look: Callable[[], Progress], console: Console) -> Progress:
         look: says how far the fleet is.
         console: a terminal.
     """
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    both = sys.stderr.isatty()  # what is written meanwhile appears above the display, if in sight
+    with Live(console=console, auto_refresh=False, transient=True, redirect_stderr=both) as live:
         while not (progress := look()).ready:
             live.update(_drawn(progress), refresh=True)
             await asyncio.sleep(LOOK_SECONDS)
     return progress
 
 
-async def until_ready(look: Callable[[], Progress]) -> Progress:
-    """Waits until the fleet is ready, showing nothing."""
-    while not (progress := look()).ready:  # noqa: ASYNC110 -- an observer: nobody tells it
+async def until(look: Callable[[], Progress], *, ready: bool) -> Progress:
+    """Waits until the fleet is ready, or is not so any more; shows nothing."""
+    while (progress := look()).ready is not ready:  # noqa: ASYNC110 -- nobody tells an observer
         await asyncio.sleep(LOOK_SECONDS)
     return progress
 

@@ -155,38 +155,52 @@ class Store:
 
     Args:
         datastore: the wire client.
+
+    Attributes:
+        corrupt: entities that were found and cannot be understood, with what is wrong.
     """
 
     def __init__(self, datastore: Datastore) -> None:
         self._datastore = datastore
+        self.corrupt: dict[Key, str] = {}
 
     async def read(self, keys: Iterable[Key]) -> dict[Key, Stored]:
-        """The entities that exist among `keys`, strongly consistent.
+        """The entities that exist among `keys`, strongly consistent; corrupt ones are left out.
 
         Raises:
             RemoteError: Datastore could not be read.
-            CorruptEntityError: an entity cannot be understood.
         """
         rows = await self._datastore.lookup([key.path for key in keys])
-        return {Key.of(path): Stored(decode(row), row.version) for path, row in rows.items()}
+        return self._understood({Key.of(path): row for path, row in rows.items()})
 
     async def read_kind(self, kind: str) -> AsyncIterator[dict[Key, Stored]]:
-        """All entities of a kind, page by page, to the last one.
+        """All entities of a kind, page by page, to the last one; corrupt ones are left out.
 
         Raises:
             RemoteError: Datastore could not be read.
-            CorruptEntityError: an entity cannot be understood.
         """
         parents: dict[Key, Key] = {}
         async for rows in self._datastore.query_pages(kind):
-            page: dict[Key, Stored] = {}
+            page: dict[Key, Row] = {}
             for row in rows:
                 key = Key.of(row.path)
                 if key.parent is not None:  # siblings share their parent's key
                     parent = parents.setdefault(key.parent, key.parent)
                     key = Key(key.kind, key.name, parent)
-                page[key] = Stored(decode(row), row.version)
-            yield page
+                page[key] = row
+            yield self._understood(page)
+
+    def _understood(self, rows: Mapping[Key, Row]) -> dict[Key, Stored]:
+        """What can be understood; the rest is remembered. One bad entity spoils only itself."""
+        found: dict[Key, Stored] = {}
+        for key, row in rows.items():
+            try:
+                found[key] = Stored(decode(row), row.version)
+            except CorruptEntityError as error:
+                self.corrupt[key] = str(error)
+            else:
+                self.corrupt.pop(key, None)
+        return found
 
     async def read_versions(self, kind: str) -> AsyncIterator[dict[Key, int]]:
         """The versions of all entities of a kind, page by page, to the last one.
@@ -224,6 +238,7 @@ class Store:
 
         Raises:
             AbortedError: aborted again and again.
+            CorruptEntityError: one of them cannot be understood; nothing was written.
             RemoteError: Datastore could not be reached; the outcome is unknown.
         """
         seen: dict[Key, Stored | None] = {}

@@ -6,6 +6,7 @@ follow from that is decided elsewhere, under the narrow cap.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -27,6 +28,11 @@ from gce_backend.models import (
 
 BROKER = "machine-provider"
 TOPIC = "sweep"
+PATIENCE_SECONDS = 10.0
+"""A Machine Provider that is slower must not keep the messages waiting."""
+SLOW = "the Machine Provider does not answer in time"
+SHARE_PER_MINUTE = 1 / 60
+"""Of the cataloged machines: in a large fleet, too, each is asked about within an hour."""
 
 Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
@@ -38,23 +44,26 @@ async def sweep(context: Context, job: str) -> Outcome:
         context: the job's context.
         job: the job that sweeps.
     """
-    pace = context.settings.machine_provider.sweep_per_minute
-    due = context.turns.take(_candidates(context), pace=pace / 60.0, now=context.clock.monotonic())
+    candidates = _candidates(context)
+    least = context.settings.machine_provider.sweep_per_minute
+    pace = max(least, len(candidates) * SHARE_PER_MINUTE)
+    due = context.turns.take(candidates, pace=pace / 60.0, now=context.clock.monotonic())
     if not due or context.conditions.blocked(BROKER, TOPIC):
         return Outcome()
     changes: list[Change[Instance]] = []
     problems: tuple[str, ...] = ()
     try:
         broker = context.broker()
-        for key in due:
-            asked = context.clock.now()
-            entry = await broker.get(key.name)
-            if isinstance(entry, MethodNotOffered):
-                return Outcome()
-            changes.append(Change(key, _judge(context, key, entry, asked)))
-    except BackendError as error:
-        context.conditions.fail(BROKER, TOPIC, "Unavailable", str(error))
-        problems = (f"sweep: {error}",)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for key in due:
+                asked = context.clock.now()
+                entry = await broker.get(key.name)
+                if isinstance(entry, MethodNotOffered):
+                    return Outcome()
+                changes.append(Change(key, _judge(context, key, entry, asked)))
+    except (BackendError, TimeoutError) as error:
+        context.conditions.fail(BROKER, TOPIC, "Unavailable", str(error) or SLOW)
+        problems = (f"sweep: {str(error) or SLOW}",)
     else:
         context.conditions.clear(BROKER, TOPIC)
     changed = await context.fleet.change(changes)

@@ -19,11 +19,34 @@ def may_be_cataloged(instance: Instance) -> bool:
     )
 
 
-def adding(instance: Instance) -> Instance:
-    """It is about to be added to the catalog; stored before the Machine Provider is asked."""
-    wanted = instance.catalog in CATALOGABLE
+def adding(instance: Instance, now: float) -> Instance:
+    """It is about to be added to the catalog; stored before the Machine Provider is asked.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
-    return replace(instance, catalog=CatalogState.ADDING) if wanted and not ended else instance
+    if instance.catalog not in CATALOGABLE or ended:
+        return instance
+    return replace(instance, catalog=CatalogState.ADDING, adding_since=now)
+
+
+SETTLING_SECONDS = 300.0
+"""How long after an addition was sent its entry may still appear, whatever became of the call."""
+
+
+def settles_in(instance: Instance, now: float) -> float:
+    """Seconds until the absence of a machine's entry means that it will not come any more.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
+    if instance.catalog is not CatalogState.ADDING or instance.adding_since is None:
+        return 0.0
+    age = now - instance.adding_since
+    return max(0.0, SETTLING_SECONDS - age) if age >= 0 else SETTLING_SECONDS
 
 
 def added(instance: Instance, state: CatalogState) -> Instance:
@@ -52,7 +75,8 @@ def uncataloged(
     """
     if not may_be_cataloged(instance) or instance.catalog is not asked:
         return instance
-    if state is CatalogState.ABSENT and lease_runs(instance, now):
+    unsure = lease_runs(instance, now) or settles_in(instance, now) > 0
+    if state is CatalogState.ABSENT and unsure:
         return instance
     # Its subscription goes with its entry: should it be added again, it is announced again.
     return replace(instance, catalog=state, subscribed=None)

@@ -1,9 +1,9 @@
 """Crashes, lost answers and stops at every moment of a short life (faults 1, 2, 3, 4, 24, 37).
 
-The life (`crashing.Life`): a fleet rises, one machine is held all along, one is leased and replaced,
-a new template revision takes the place of the old one, which is cleaned away to its last entity. At
-the end: nothing doubled, nothing left behind, every VM tracked (S2), nothing written any more (L1);
-and whoever was held was there at every look (S1).
+The life (`crashing.Life`): a fleet rises, one machine is held all along, one is leased and
+replaced, a new template revision takes the place of the old one, which is cleaned away to its last
+entity. At the end: nothing doubled, nothing left behind, every VM tracked (S2), nothing written any
+more (L1); and whoever was held was there at every look (S1).
 """
 
 from __future__ import annotations

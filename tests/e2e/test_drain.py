@@ -326,6 +326,7 @@ async def test_template_removed_while_it_is_being_made_leaves_nothing_behind(
         await w.pass_time(seconds)
         drop(w)
         if crash:
+            await w.pass_time(2.5)  # it drains, and what was begun has not ended
             await w.restart_daemon()
         await w.until(gone(w), within=1800)
         await w.until_states(cataloged=4)

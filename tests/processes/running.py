@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,9 +31,23 @@ class Command:
         process: itself.
         out: what it writes on standard output.
         log: what it writes on standard error.
+
+    Args:
+        directory: where it runs and where its files are.
+        name: of those files.
+        arguments: its own.
+        terminal: a terminal's file descriptor that takes the place of both files.
+        environment: its variables.
     """
 
-    def __init__(self, directory: Path, name: str, *arguments: str, **environment: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *arguments: str,
+        terminal: int | None = None,
+        **environment: str,
+    ) -> None:
         self.out = directory / f"{name}.out"
         self.log = directory / f"{name}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("GCE_BACKEND_")}
@@ -40,8 +56,8 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gce_backend", *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=log,
+                stdout=out if terminal is None else terminal,
+                stderr=log if terminal is None else terminal,
                 env={**inherited, **environment},
                 cwd=directory,
             )
@@ -89,9 +105,11 @@ class Site:
         self.url = ""
         self._commands: list[Command] = []
 
-    def start(self, name: str, *arguments: str, **environment: str) -> Command:
+    def start(
+        self, name: str, *arguments: str, terminal: int | None = None, **environment: str
+    ) -> Command:
         """Starts a command."""
-        command = Command(self.directory, name, *arguments, **environment)
+        command = Command(self.directory, name, *arguments, terminal=terminal, **environment)
         self._commands.append(command)
         return command
 
@@ -134,6 +152,12 @@ class Site:
         """Starts the daemon; it need not have come far."""
         return self.start("daemon", "run", **{**self.environment, **environment})
 
+    def start_local(self, terminal: int | None = None) -> Command:
+        """Starts a daemon with the embedded cloud in its process."""
+        files = ["--config", str(self.config), "--state", str(self.directory / "state.sqlite")]
+        variables = {"GCE_BACKEND_HTTP__PORT": "0", "TERM": "xterm"}
+        return self.start("local", "run", "--local", *files, terminal=terminal, **variables)
+
     def get(self, path: str, url: str | None = None) -> Any:
         """A JSON document of the cloud, or of the daemon at `url`."""
         return _request("GET", (url or self.url) + path)
@@ -173,6 +197,39 @@ class Site:
         for command in self._commands:
             if command.is_running:
                 command.kill()
+
+
+class Screen:
+    """A terminal's other end.
+
+    Attributes:
+        device: the file descriptor for the process that writes.
+    """
+
+    def __init__(self, device: int, end: int) -> None:
+        self.device = device
+        self._end = end
+        self._seen = b""
+
+    def text(self) -> str:
+        """All that was ever written on it."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._end, 65536):
+                self._seen += data
+        return self._seen.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[Screen]:
+    """A terminal that nobody sits at, wide enough for one line to be one line."""
+    end, device = pty.openpty()
+    try:
+        termios.tcsetwinsize(device, (40, 250))
+        os.set_blocking(end, False)
+        yield Screen(device, end)
+    finally:
+        os.close(device)
+        os.close(end)
 
 
 def _request(verb: str, url: str, body: bytes | None = None) -> Any:

@@ -7,11 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet_harness import OTHER_ZONE, manager, template
-from processes.running import Site, site, until
+from processes.running import Site, site, terminal, until
 
 EXAMPLE = Path(__file__).parents[2] / "config"
 
@@ -103,28 +104,51 @@ def test_a_signal_while_starting_ends_it_cleanly(place: Site) -> None:
 
 
 def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Path) -> None:
-    """The example fleet in one process: ready, stopped, started again with nothing new."""
+    """The example fleet in one process, in the log; kill -9, and again with nothing new."""
     with site(tmp_path) as place:
         shutil.copytree(EXAMPLE, place.config, dirs_exist_ok=True)
-        files = ["--config", str(place.config), "--state", str(tmp_path / "state.sqlite")]
-        names = []
-        for _ in range(2):
-            began = time.monotonic()
-            daemon = place.start("local", "run", "--local", *files, GCE_BACKEND_HTTP__PORT="0")
-            ready = daemon.event("fleet.ready")
-            assert time.monotonic() - began < 30.0
-            assert ready["machines"] == 12
-            fleet = place.get("/api/fleet", ready["url"])
-            names.append(
-                {
-                    instance["name"]
-                    for shown in fleet["templates"]
-                    for revision in shown["revisions"]
-                    for group in revision["managers"]
-                    for instance in group["instances"]
-                }
-            )
+        began = time.monotonic()
+        daemon = place.start_local()
+        ready = daemon.event("fleet.ready")
+        assert time.monotonic() - began < 30.0
+        assert ready["machines"] == 12
+        names = machines(place.get("/api/fleet", ready["url"]))
+        assert len(names) == 12
+        daemon.kill()
+        again = place.start_local()
+        url = again.event("fleet.ready")["url"]
+        assert machines(place.get("/api/fleet", url)) == names
+        assert again.stop(signal.SIGINT) == 0
+        assert "Traceback" not in again.log.read_text()
+
+
+def test_run_local_in_a_terminal_shows_the_way_and_one_line_when_ready(tmp_path: Path) -> None:
+    """A live display, then the address; a change of the configuration is followed; then it ends."""
+    with site(tmp_path) as place:
+        (place.config / "templates.cfg").write_text(template())
+        (place.config / "managers.cfg").write_text(manager(minimum=2))
+        with terminal() as screen:
+            daemon = place.start_local(terminal=screen.device)
+            until(lambda: "machines cataloged" in screen.text(), screen.text)
+            until(lambda: "ready: 2 machines" in screen.text(), screen.text)
+            assert "/api/fleet" in screen.text()
+            (place.config / "managers.cfg").write_text(manager(minimum=3))
+            until(lambda: "ready: 3 machines" in screen.text(), screen.text)
+            (place.config / "managers.cfg").write_text("managers {")
+            until(lambda: "config.invalid" in screen.text(), screen.text)
             assert daemon.stop(signal.SIGINT) == 0
-            assert "Traceback" not in daemon.log.read_text()
-        assert len(names[0]) == 12
-        assert names[0] == names[1]
+            assert "Stopped." in screen.text()
+            assert str(tmp_path / "state.sqlite") in screen.text()
+            assert "Traceback" not in screen.text()
+            assert "job.finished" not in screen.text()
+
+
+def machines(fleet: Any) -> set[str]:
+    """The names of all machines that the daemon shows."""
+    return {
+        instance["name"]
+        for shown in fleet["templates"]
+        for revision in shown["revisions"]
+        for group in revision["managers"]
+        for instance in group["instances"]
+    }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import click
 import structlog
@@ -29,7 +31,7 @@ from gce_backend.errors import SettingsError
 from gce_backend.local import local_settings, prepare
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.progress import measure, until_ready, watch
+from gce_backend.progress import measure, until, watch
 from gce_backend.settings import Settings, load
 from gce_backend.store import Store
 from gce_backend.tasks import first_of
@@ -79,6 +81,11 @@ async def _serve(daemon: Daemon, signals: Signals) -> None:
 
 async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
     signals = Signals()
+    console = Console()
+    # In a terminal the display takes the log's place, unless all of the log is wanted.
+    live = console.is_terminal and settings.log.level != "debug"
+    if live:
+        logs.configure(settings.log.format, "error", cast("TextIO", _StandardError()))
     clock = SystemClock()
     cloud = embedded_cloud(state, clock, CloudOptions(config_dir=config_dir))
     url = await cloud.start()
@@ -90,7 +97,8 @@ async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
                 structlog.get_logger().error("setup.failed", what=step.what, error=step.remedy)
         daemon = Daemon(local, clock=clock, rng=rng())
         await daemon.start()
-        showing = asyncio.create_task(_show(daemon, local), name="cli.progress")
+        show = _show(daemon, console) if live else _announce(daemon)
+        showing = asyncio.create_task(show, name="cli.progress")
         try:
             await _serve(daemon, signals)
         finally:
@@ -99,21 +107,39 @@ async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
                 await showing
     finally:
         await cloud.close()
+    if live:
+        console.print(f"Stopped. The same command goes on from {state}.", highlight=False)
 
 
-async def _show(daemon: Daemon, settings: Settings) -> None:
-    """Shows the way to a ready fleet, then says that it is ready."""
-    console = Console(stderr=False)
-    if not console.is_terminal:
-        progress = await until_ready(lambda: measure(daemon.context))
-        structlog.get_logger().info(
-            "fleet.ready", machines=progress.stages[-1].done, url=daemon.url
+class _StandardError(io.TextIOBase):
+    """Standard error as it is at the moment: the display takes its place while it is shown."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+async def _announce(daemon: Daemon) -> None:
+    """Says in the log when the fleet is ready."""
+    progress = await until(lambda: measure(daemon.context), ready=True)
+    structlog.get_logger().info("fleet.ready", machines=progress.stages[-1].done, url=daemon.url)
+
+
+async def _show(daemon: Daemon, console: Console) -> None:
+    """Shows the fleet's way in a terminal, and says when it is ready; again when it changes."""
+    hint = f" Status: {daemon.url}/api/fleet   Ctrl-C stops it."
+    while True:
+        progress = await watch(lambda: measure(daemon.context), console)
+        machines = progress.stages[-1].done
+        console.print(
+            f"[bold green]The fleet is ready:[/] {machines} machines are in the catalog.{hint}",
+            highlight=False,
+            soft_wrap=True,
         )
-        return
-    logs.configure(settings.log.format, "error", sys.stderr)
-    progress = await watch(lambda: measure(daemon.context), console)
-    console.print(
-        f"[bold green]The fleet is ready:[/] {progress.stages[-1].done} machines are in the "
-        f"catalog. Status: {daemon.url}/api/fleet   Ctrl-C stops it."
-    )
-    logs.configure(settings.log.format, settings.log.level, sys.stderr)
+        hint = ""
+        await until(lambda: measure(daemon.context), ready=False)

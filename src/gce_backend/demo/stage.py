@@ -88,6 +88,7 @@ class Picture(NamedTuple):
         entities: the daemon's entities, by kind.
         channels: names of topics and subscriptions.
         fleet: the daemon's `/api/fleet`; None while it does not answer.
+        jobs: its `/api/jobs`; None while it does not answer.
     """
 
     vms: Mapping[str, Vm]
@@ -98,6 +99,7 @@ class Picture(NamedTuple):
     entities: Mapping[str, int]
     channels: frozenset[str]
     fleet: Mapping[str, Any] | None
+    jobs: Mapping[str, Any] | None
 
     def of(self, template: Template, zone: str | None = None) -> dict[str, Vm]:
         """A template's VMs."""
@@ -140,8 +142,13 @@ class Picture(NamedTuple):
             f"{found['subject']}: {found['reason']}: {found['message']}"
             for found in self.fleet["conditions"]
         ]
+        failed = [
+            f"the job {job['name']} failed: {job['last']['error']}"
+            for job in (self.jobs or {}).get("jobs", ())
+            if job["last"] and job["last"]["error"]
+        ]
         machines = [f"{m['name']} is {m['state']}: {m['reason']}" for m in self.shown()]
-        return [*conditions, *machines][:MAX_REASONS]
+        return [*failed, *conditions, *machines][:MAX_REASONS]
 
 
 Check = Callable[[Picture], Iterable[str]]
@@ -225,6 +232,7 @@ class Stage:
             entities=state.datastore.entities.get(self.project, {}),
             channels=frozenset((*state.pubsub.topics, *state.pubsub.subscriptions)),
             fleet=await self._ask("GET", "/api/fleet"),
+            jobs=await self._ask("GET", "/api/jobs"),
         )
         self.show.see(picture.counts())
         return picture

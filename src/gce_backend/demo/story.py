@@ -154,7 +154,9 @@ async def _remove_all(stage: Stage) -> None:
     stage.configure()
     revision = await stage.held_revision()
     _untouched(before, await stage.look(), set(before.vms))
-    stage.show.fact(f"the empty configuration ({revision[:12]}) is held for approval; nothing is touched")
+    stage.show.fact(
+        f"the empty configuration ({revision[:12]}) is held for approval; nothing is touched"
+    )
     await stage.approve(revision)
     await stage.until("the end of everything", _nothing_left)
     stage.show.fact("approved, everything is gone: VMs, disks, groups, instance templates,")

@@ -297,6 +297,8 @@ class Cloud:
             half = body[: len(body) // 2]
             return web.Response(status=response.status, body=half, content_type="application/json")
         if fault.kind in SPOILING and response is not None:
+            if response.status != 200:
+                return response
             body = response.body if isinstance(response.body, bytes) else b"{}"
             answer = spoiled_list(fault.kind, msgspec.json.decode(body))
             return web.Response(body=msgspec.json.encode(answer), content_type="application/json")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from gce_backend.actuation import reason_of
+from gce_backend.actuation import HostnameReuseError, Step, act_on_each, reason_of
 from gce_backend.catalog_entry import KEY_ATTRIBUTE, dimensions, policies
 from gce_backend.context import Context
-from gce_backend.errors import BackendError, RemoteError
+from gce_backend.errors import BackendError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import is_catalogable
@@ -33,7 +33,8 @@ async def run(context: Context) -> Outcome:
     if not machines:
         return Outcome(problems=tuple(problems), again_after=_next_try(context))
     context.broker()  # where it is must be known before anything is stored
-    await context.fleet.change([Change(key, when_present(adding)) for key in machines])
+    now = context.clock.now()
+    await context.fleet.change([Change(key, _sent(now)) for key in machines])
     # What changed meanwhile is left out: it was reclaimed, drained or deleted.
     ready = {key: machine for key, machine in machines.items() if _may_add(context, key)}
     context.world.adding.update(ready)
@@ -58,13 +59,21 @@ async def _add(
     additions = await context.broker().add_machines(list(machines.values()))
     if not any(addition.failure for addition in additions):
         context.conditions.clear(BROKER, NAME)
-    news: dict[Key, CatalogState] = {}
-    for (key, machine), addition in zip(machines.items(), additions, strict=True):
-        state = await _judge(context, key, machine, addition, problems)
-        if state is not None:
-            news[key] = state
-            context.conditions.clear(str(key), NAME)
+    answers = dict(zip(machines, additions, strict=True))
+    news = {key: CatalogState.CATALOGED for key, addition in answers.items() if addition.added}
+    for key in news:
+        context.conditions.clear(str(key), NAME)
     await context.fleet.change([Change(key, _became(state)) for key, state in news.items()])
+    for key, addition in answers.items():
+        _note_failure(context, key, addition, problems)
+    reused = [key for key, it in answers.items() if it.error == CatalogError.HOSTNAME_REUSE]
+
+    async def judge(key: Key) -> Step:
+        news[key] = await _judge_reuse(context, key, machines[key])
+        return Step.CHANGED
+
+    judged = await act_on_each(context, NAME, reused, judge)
+    problems += judged.problems
     return news
 
 
@@ -107,46 +116,36 @@ async def _describe(context: Context, manager: Key, keys: Iterable[Key]) -> dict
     }
 
 
-async def _judge(
-    context: Context, key: Key, machine: Machine, addition: Addition, problems: list[str]
-) -> CatalogState | None:
-    """What an answer says about the entry; None when that is not known."""
-    if addition.added:
-        return CatalogState.CATALOGED
-    if addition.error == CatalogError.HOSTNAME_REUSE:
-        return await _judge_reuse(context, key, machine, problems)
-    if addition.failure is not None:
-        failure = addition.failure
-        if not context.conditions.blocked(BROKER, NAME):
-            context.conditions.fail(
-                BROKER, NAME, reason_of(failure), str(failure), retry_after=failure.retry_after
-            )
-            problems.append(str(failure))
-        return None
-    message = f"The Machine Provider refused it: {addition.error}"
-    context.conditions.fail(str(key), NAME, "Refused", message)
-    problems.append(f"{key}: {message}")
-    return None
-
-
-async def _judge_reuse(
-    context: Context, key: Key, machine: Machine, problems: list[str]
-) -> CatalogState | None:
-    """HOSTNAME_REUSE is success only when the entry carries our key."""
-    try:
-        entry = await context.broker().get(machine.hostname)
-    except RemoteError as error:
-        context.conditions.fail(str(key), NAME, reason_of(error), str(error))
-        return None
-    if not isinstance(entry, CatalogEntry):
-        message = "The catalog says that it holds this host name, and does not say for whom."
-        context.conditions.fail(str(key), NAME, "HostnameReuse", message)
+def _note_failure(context: Context, key: Key, addition: Addition, problems: list[str]) -> None:
+    """Notes why a machine was not added, where its entry is nobody's yet."""
+    failure = addition.failure
+    if failure is not None and not context.conditions.blocked(BROKER, NAME):
+        context.conditions.fail(
+            BROKER, NAME, reason_of(failure), str(failure), retry_after=failure.retry_after
+        )
+        problems.append(str(failure))
+    if addition.error not in {None, CatalogError.HOSTNAME_REUSE}:
+        message = f"The Machine Provider refused it: {addition.error}"
+        context.conditions.fail(str(key), NAME, "Refused", message)
         problems.append(f"{key}: {message}")
-        return None
+
+
+async def _judge_reuse(context: Context, key: Key, machine: Machine) -> CatalogState:
+    """HOSTNAME_REUSE is success only when the entry carries our key.
+
+    Raises:
+        RemoteError: whose the entry is could not be found out.
+        HostnameReuseError: it is not ours, or the catalog does not say whose it is.
+    """
+    entry = await context.broker().get(machine.hostname)
+    if not isinstance(entry, CatalogEntry):
+        raise HostnameReuseError("the catalog holds this host name, and does not say for whom")
     if entry.attributes.get(KEY_ATTRIBUTE) == instance_token(context.project, key):
+        await context.fleet.change([Change(key, _became(CatalogState.CATALOGED))])
         return CatalogState.CATALOGED
+    await context.fleet.change([Change(key, _became(CatalogState.REFUSED))])
     context.log.error("instance.refused", job=NAME, instance=key.name, reason="HOSTNAME_REUSE")
-    return CatalogState.REFUSED
+    raise HostnameReuseError("the catalog holds this host name under a key that is not ours")
 
 
 def _next_try(context: Context) -> float | None:
@@ -164,6 +163,10 @@ def _may_add(context: Context, key: Key) -> bool:
     if instance is None or key in context.world.removing:
         return False
     return instance.catalog is CatalogState.ADDING
+
+
+def _sent(now: float) -> Apply:
+    return when_present(lambda instance: adding(instance, now))
 
 
 def _became(state: CatalogState) -> Apply:

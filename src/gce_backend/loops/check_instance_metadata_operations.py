@@ -85,6 +85,4 @@ def _finished(operation: str) -> Apply:
     return when_present(apply)
 
 
-JOB = Job(
-    name=NAME, run=run, timeout=60.0, wakes=("compress-instance-metadata-updates",)
-)
+JOB = Job(name=NAME, run=run, timeout=60.0, wakes=("compress-instance-metadata-updates",))

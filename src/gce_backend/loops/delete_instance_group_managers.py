@@ -41,16 +41,26 @@ async def run(context: Context) -> Outcome:
     ]
     for key in set(context.world.empty_since) - set(keys):
         del context.world.empty_since[key]
+    await context.fleet.change([Change(key, _keep) for key in _spared(context)])
 
     async def act(key: Key) -> Step:
-        manager = context.fleet.managers[key]
-        if manager.in_flight is not None and manager.in_flight.action == "delete":
-            return await _delete(context, key)
+        manager = context.fleet.managers.get(key)
+        if manager is None:
+            return Step.NOTHING
         if manager.url is None:
             return await _resolve_insert(context, key)
         return await _look(context, key)
 
     return await act_on_each(context, NAME, keys, act)
+
+
+def _spared(context: Context) -> list[Key]:
+    """Groups whose deletion was begun, and that the configuration names again."""
+    return [
+        key
+        for key, manager in context.fleet.active_managers()
+        if manager.in_flight is not None and manager.in_flight.action == "delete"
+    ]
 
 
 async def _resolve_insert(context: Context, key: Key) -> Step:
@@ -89,9 +99,6 @@ async def _look(context: Context, key: Key) -> Step:
     now = context.clock.monotonic()
     if now - empty_since.setdefault(key, now) < context.settings.rollout.empty_seconds:
         return Step.WAITING
-    await context.fleet.refresh([key])
-    if context.fleet.is_active(key):
-        return Step.NOTHING
     await context.fleet.change([Change(key, _intend(context))])
     return await _delete(context, key)
 
@@ -112,7 +119,11 @@ async def _delete(context: Context, key: Key) -> Step:
     project, name = context.fleet.revision_of(key).template.project, specs.group_name_of(key)
     try:
         # A group that grew again since it was found empty is not deleted with what is in it.
-        if not await _is_empty(context, key):
+        empty = await _is_empty(context, key)
+        # Whether it still drains is written above it: looked at last, just before it is sent.
+        await context.fleet.refresh(key.lineage)
+        if not empty or context.fleet.is_active(key):
+            context.world.empty_since.pop(key, None)
             await context.fleet.change([Change(key, _keep)])
             return Step.NOTHING
         operation = await context.compute.delete_group(

@@ -208,7 +208,9 @@ def _note_members(
     context: Context, key: Key, items: Iterable[ManagedInstance], *, complete: bool
 ) -> int:
     """Remembers the members; returns how many have begun or ceased to run."""
-    group = context.world.groups[key]
+    group = context.world.groups.get(key)
+    if group is None:  # deleted while it was listed
+        return 0
     listed = {member.name: member for member in map(_member, items)}
     before = group.members
     members = listed if complete else {**before, **listed}

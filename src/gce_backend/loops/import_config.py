@@ -24,6 +24,8 @@ from gce_backend.models import (
 
 NAME = "import-config"
 SUBJECT = "configuration"
+MAX_STORED_BYTES = 1_000_000
+"""A Datastore entity holds 1 MiB in all."""
 OPERATOR_KEYS = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
 
 
@@ -47,6 +49,13 @@ async def run(context: Context) -> Outcome:
         new = parse(bundle.templates_text, bundle.managers_text, bundle.files)
     except InvalidConfigurationError as error:
         return _refuse(context, bundle, error)
+    size = bundle_size(bundle)
+    if size > MAX_STORED_BYTES:
+        problem = (
+            f"{size} bytes of configuration and of the files that it names do not fit into one "
+            f"entity of {MAX_STORED_BYTES} bytes: make them smaller"
+        )
+        return _note_invalid(context, bundle, (problem,))
     loss = _loss(context, new)
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:
         return _hold(context, bundle, loss)
@@ -57,6 +66,12 @@ async def run(context: Context) -> Outcome:
     return Outcome(changed=changed)
 
 
+def bundle_size(bundle: ConfigBundle) -> int:
+    """Bytes that a configuration takes in the store."""
+    texts = (bundle.templates_text, bundle.managers_text, *bundle.files.values())
+    return sum(len(text.encode()) for text in texts)
+
+
 def _loss(context: Context, new: ParsedConfiguration) -> str | None:
     """Why a configuration waits for an operator's confirmation; None when it does not."""
     stored = context.fleet.configuration
@@ -65,7 +80,7 @@ def _loss(context: Context, new: ParsedConfiguration) -> str | None:
     try:
         old = parse(stored.template_config, stored.manager_config, stored.files)
     except InvalidConfigurationError:
-        return None  # stored by an earlier release with other rules: nothing to compare with
+        return "the one in force was stored by a release with other rules: nothing to compare with"
     sizes = {(m.template_base_name, m.zone): m.minimum_size for m in new.managers}
     lost = sum(
         max(0, manager.minimum_size - sizes.get((manager.template_base_name, manager.zone), 0))
@@ -90,7 +105,10 @@ def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
 
 
 def _refuse(context: Context, bundle: ConfigBundle, error: InvalidConfigurationError) -> Outcome:
-    problems = tuple(str(problem) for problem in error.problems)
+    return _note_invalid(context, bundle, tuple(str(problem) for problem in error.problems))
+
+
+def _note_invalid(context: Context, bundle: ConfigBundle, problems: tuple[str, ...]) -> Outcome:
     message = f"Revision {bundle.revision} is invalid and not used: {'; '.join(problems)}"
     if context.conditions.note(SUBJECT, NAME, "InvalidConfiguration", message):
         context.log.error(

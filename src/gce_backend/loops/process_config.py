@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from gce_backend import config
 from gce_backend.context import Context
+from gce_backend.errors import CorruptEntityError
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import (
     UnreadEntityError,
@@ -30,12 +31,23 @@ async def run(context: Context) -> Outcome:
     wanted = _wanted(stored)
     names = sorted({*wanted, *(key.name for key in context.fleet.templates)})
     changed = 0
+    problems = []
     for name in names:
-        written = await _process(context, name, wanted.get(name))
+        try:
+            written = await _process(context, name, wanted.get(name))
+        except CorruptEntityError as error:  # it spoils only its own template
+            context.conditions.note(name, NAME, "CorruptEntity", str(error))
+            problems.append(f"{name}: {error}")
+            continue
+        context.conditions.clear(name, NAME)
         if written:
             context.log.info("template.processed", job=NAME, template=name, entities=written)
         changed += written
-    return Outcome(changed=changed, facts={"templates": len(names)} if changed else {})
+    return Outcome(
+        changed=changed,
+        facts={"templates": len(names)} if changed else {},
+        problems=tuple(problems),
+    )
 
 
 async def _process(context: Context, name: str, wanted: WantedTemplate | None) -> int:

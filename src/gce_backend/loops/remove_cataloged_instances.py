@@ -13,22 +13,23 @@ from typing import TypeAlias
 
 import msgspec
 
-from gce_backend.actuation import Step, act_on_each
+from gce_backend.actuation import Step, act_on_each, reason_of
 from gce_backend.context import Context
 from gce_backend.deletion import is_gone
-from gce_backend.errors import RemoteError, TransientError
+from gce_backend.errors import PermissionDeniedError, RemoteError, TransientError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import MISSING_SECONDS, is_lost, lease_runs
 from gce_backend.machine_provider import CatalogError
 from gce_backend.models import CatalogState, Instance, Key
 from gce_backend.rollout import Zone, removable, share_out
-from gce_backend.transitions import may_be_cataloged, uncataloged
+from gce_backend.transitions import may_be_cataloged, settles_in, uncataloged
 
 NAME = "remove-cataloged-instances"
 BROKER = "machine-provider"
 LEASED = "Leased"
 REFUSED = "Refused"
+UNSETTLED = "Unsettled"
 ANNOUNCEMENT_SECONDS = 30.0
 """After which a machine counts as one to lease from although no SUBSCRIBED has come."""
 
@@ -41,23 +42,35 @@ async def run(context: Context) -> Outcome:
         return Outcome(facts={"paused": 1})
     if context.conditions.blocked(BROKER, NAME):
         return Outcome(again_after=context.conditions.wait(BROKER, NAME))
-    lost = [key for key in _lost(context) if await _is_truly_lost(context, key)]
+    lost = set(_lost(context))
     leaving = [*_leaving(context), *lost]
-    down = asyncio.Event()
+    down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
     async def remove(key: Key) -> Step:
         if down.is_set():
-            return Step.NOTHING
+            return Step.WAITING
         try:
-            return await _remove(context, key)
-        except TransientError as error:
-            down.set()  # one that does not answer is not asked for every machine
+            step = await _remove(context, key)
+        except (TransientError, PermissionDeniedError) as error:
+            down.set()
             context.conditions.fail(
-                BROKER, NAME, "Unavailable", str(error), retry_after=error.retry_after
+                BROKER, NAME, reason_of(error), str(error), retry_after=error.retry_after
             )
             raise
+        answers.set()
+        return step
 
-    outcome = await act_on_each(context, NAME, leaving, remove)
+    async def remove_in_turn(key: Key) -> Step:
+        if key in lost and not await _is_truly_lost(context, key):
+            return Step.NOTHING
+        # One goes ahead: a Machine Provider that does not answer is not asked for every machine.
+        if not answers.is_set():
+            async with alone:
+                if not answers.is_set():
+                    return await remove(key)
+        return await remove(key)
+
+    outcome = await act_on_each(context, NAME, leaving, remove_in_turn)
     if not down.is_set():
         context.conditions.clear(BROKER, NAME)
     waits = (outcome.again_after, _announcement_wait(context), _missing_wait(context))
@@ -82,6 +95,9 @@ def _leaving(context: Context) -> Iterator[Key]:
         }
         if not old:
             continue
+        # One that was never known to be in the catalog is no machine to lease from: it may go.
+        unsettled = [name for name, key in old.items() if _is_unsettled(context, key)]
+        yield from (old.pop(name) for name in unsettled)
         free = [name for name, key in old.items() if not _is_held(context, key)]
         rollout = context.settings.rollout
         count = removable(
@@ -144,6 +160,10 @@ def _is_held(context: Context, key: Key) -> bool:
     """Whether somebody holds a machine, as far as we or the catalog's last word know."""
     instance = context.fleet.instances[key]
     return lease_runs(instance, context.clock.now()) or _trouble(context, key) == LEASED
+
+
+def _is_unsettled(context: Context, key: Key) -> bool:
+    return context.fleet.instances[key].catalog is CatalogState.ADDING
 
 
 def _can_be_leased(context: Context, key: Key) -> bool:
@@ -243,6 +263,13 @@ async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Ste
         context.conditions.fail(str(key), NAME, REFUSED, message)
         return Step.HELD
     state = CatalogState.REMOVED if answer.error is None else CatalogState.ABSENT
+    instance = context.fleet.instances.get(key)
+    if instance is not None and state is CatalogState.ABSENT:
+        wait = settles_in(instance, now)
+        if wait > 0:
+            message = "It was sent to the catalog a moment ago: its entry may still come."
+            context.conditions.fail(str(key), NAME, UNSETTLED, message, retry_after=wait)
+            return Step.HELD
     written = await context.fleet.change([Change(key, _became(state, asked, now))])
     if written:
         context.log.info(

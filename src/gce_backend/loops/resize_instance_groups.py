@@ -20,6 +20,8 @@ from gce_backend.lifecycle import raised_size, replace
 from gce_backend.models import InFlight, InstanceGroupManager, Key
 
 NAME = "resize-instance-groups"
+PATIENCE = 600.0
+"""Seconds after which a larger resize, of another process, is taken to be abandoned."""
 
 Apply: TypeAlias = Callable[[InstanceGroupManager | None], InstanceGroupManager | None]
 
@@ -55,9 +57,11 @@ async def _raise(context: Context, key: Key) -> Step:
     project = context.fleet.revision_of(key).template.project
     name = specs.group_name_of(key)
     # Draining changes what is above the manager, so the guard on its own entity does not see it.
-    await context.fleet.refresh(_lineage(key))
+    await context.fleet.refresh(key.lineage)
     if not context.fleet.is_active(key):
         return Step.NOTHING
+    if context.fleet.managers[key].in_flight is not None:
+        return Step.WAITING  # what becomes of the group itself comes first
     group = await context.compute.get_group(project, key.name, name)
     size = _size(context, key, group.target_size)
     if size is None:
@@ -65,8 +69,13 @@ async def _raise(context: Context, key: Key) -> Step:
         return Step.NOTHING
     # The same size is asked for under the same id: a repeat of a call that was lost does nothing.
     await context.fleet.change([Change(key, _intend(context, size))])
-    manager = context.fleet.managers[key]
-    if manager.resize is None:
+    manager = context.fleet.managers.get(key)
+    if manager is None or manager.resize is None or manager.resize.size != size:
+        return Step.WAITING  # another process is about to raise it further
+    # A size is absolute: one that was decided on an older look could lower the group by now.
+    group = await context.compute.get_group(project, key.name, name)
+    if group.target_size >= size:
+        await context.fleet.change([Change(key, _settle)])
         return Step.NOTHING
     try:
         operation = await context.compute.resize_group(
@@ -93,16 +102,14 @@ async def _raise(context: Context, key: Key) -> Step:
     return Step.CHANGED
 
 
-def _lineage(key: Key) -> list[Key]:
-    """An entity's key and those above it."""
-    return [key, *(_lineage(key.parent) if key.parent is not None else [])]
-
-
 def _intend(context: Context, size: int) -> Apply:
     request_id, now = context.new_id(), context.clock.now()
 
     def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
-        if manager.resize is not None and manager.resize.size == size:
+        other = manager.resize
+        if other is not None and other.size == size:
+            return manager
+        if other is not None and (other.size or 0) > size and abs(now - other.started) < PATIENCE:
             return manager
         return replace(manager, resize=InFlight("resize", request_id, now, size))
 

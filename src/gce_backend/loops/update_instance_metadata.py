@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
-from gce_backend.errors import ConditionNotMetError, InvalidRequestError, NotFoundError
+from gce_backend.errors import ConditionNotMetError, InvalidRequestError
 from gce_backend.fleet import Change, when_present
 from gce_backend.gce_types import Instance as ComputeInstance
 from gce_backend.job import Job, Outcome
@@ -68,10 +68,8 @@ async def _apply(context: Context, key: Key) -> Step:
     if denied:
         context.log.error("metadata.denied", job=NAME, instance=key.name, keys=denied)
     for _ in range(ATTEMPTS):
-        try:
-            found = await context.compute.get_instance(project, key.parent.name, key.name)
-        except NotFoundError:
-            return Step.WAITING  # fetch-instances will find out what became of it
+        # One that is not there backs off: fetch-instances finds out what became of it.
+        found = await context.compute.get_instance(project, key.parent.name, key.name)
         if instance.gce_id is not None and found.id != instance.gce_id:
             return Step.NOTHING  # another VM of that name
         items = merge(found.metadata.as_dict(), update.items)

@@ -27,6 +27,7 @@ def fleet(context: Context) -> dict[str, Any]:
             {"subject": condition.subject, **_condition(condition)}
             for condition in context.conditions
         ],
+        "corrupt": {str(key): problem for key, problem in context.fleet.corrupt.items()},
         "templates": [_template(context, key) for key in sorted(context.fleet.templates, key=str)],
     }
 
