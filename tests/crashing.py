@@ -32,8 +32,8 @@ READS = (
 OPTIONS = CloudOptions(
     operation_seconds=0.3, boot_seconds=1.0, delete_seconds=0.5, dispatch_seconds=0.1
 )
-SETTINGS = Settings(deletion=DeletionSettings(tombstone_seconds=20.0, window_seconds=20.0))
-CRONS = {"import-config": "*/5 * * * * *"}
+SETTINGS = Settings(deletion=DeletionSettings(tombstone_seconds=5.0, window_seconds=5.0))
+CRONS = {"import-config": "*/5 * * * * *", "cleanup-entities": "*/10 * * * * *"}
 MACHINES = 3
 KEPT = ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager")
 INBOX = "projects/local-project/subscriptions/machine-provider"
@@ -45,18 +45,18 @@ class OneBlow(Faults):
     Args:
         at: which request, counted from 1.
         when: before or after its effect.
-        mutations: only requests that change something are counted.
+        only: what is counted: one method, `*` for all, `!` for those that change something.
         deadly: nothing that the daemon sends gets through from then on, until `dead` is unset.
     """
 
-    def __init__(self, at: int, when: When, *, mutations: bool, deadly: bool) -> None:
+    def __init__(self, at: int, when: When, *, only: str, deadly: bool) -> None:
         super().__init__()
         self.count = 0
         self.dead = False
         self.method = ""
         self.struck = asyncio.Event()
         self._at = at
-        self._mutations = mutations
+        self._only = only
         self._deadly = deadly
         self._blow = Fault(method="-", kind="drop", when=when)
         self.add(self._blow)
@@ -69,7 +69,9 @@ class OneBlow(Faults):
             return super().strike(method, zone, *kinds, inner=inner)
         if self.dead:
             return [Fault(kind="drop", when="before")]
-        if self._mutations and method.rpartition(".")[2] in READS:
+        if self._only == "!" and method.rpartition(".")[2] in READS:
+            return []
+        if self._only not in {"*", "!", method}:
             return []
         self.count += 1
         if self.count != self._at:
@@ -82,7 +84,7 @@ class OneBlow(Faults):
 
 
 async def live_with(
-    tmp_path: Path, blow: Blow | None, at: int = 0, when: When = "after"
+    tmp_path: Path, blow: Blow | None, at: int = 0, when: When = "after", only: str = "*"
 ) -> OneBlow:
     """Lives the life with one blow; what must hold at its end, and all along, is asserted.
 
@@ -90,10 +92,11 @@ async def live_with(
         tmp_path: for the configuration.
         blow: `crash` ends the daemon there and starts another; `stop` tells it to stop there, as
             SIGTERM does, and starts another; `lost` only loses that request or its answer.
-        at: the request, counted from 1; of `lost`, among those that change something.
-        when: before or after the request's effect; meaningless for `stop`.
+        at: the request, counted from 1.
+        when: before or after the request's effect.
+        only: what is counted: one method, `*` for all, `!` for those that change something.
     """
-    faults = OneBlow(at, when, mutations=blow == "lost", deadly=blow == "crash")
+    faults = OneBlow(at, when, only=only, deadly=blow == "crash")
     async with world(tmp_path, options=OPTIONS, settings=SETTINGS, crons=CRONS, start=False) as w:
         w.cloud.faults = faults
         await w.start_daemon()
@@ -219,7 +222,7 @@ class Life:
                 state = await self._w.cloud_state()
                 seen = {"compute": state["compute"], "catalog": state["machine_provider"]}
                 raise AssertionError(f"not within {within} s: {msgspec.json.encode(seen).decode()}")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
 
 
 def _project(state: dict[str, Any]) -> dict[str, Any]:

@@ -77,6 +77,23 @@ async def test_callers_are_served_in_the_order_in_which_they_came() -> None:
     assert asyncio.get_running_loop().time() >= 180
 
 
+async def test_the_last_tenth_is_for_urgent_calls_and_they_pass_those_that_wait() -> None:
+    """Small calls stop at nine tenths and wait; an urgent one goes at once, up to the limit."""
+    budget = budget_of(20)
+    for _ in range(18):
+        await budget.acquire("p", QuotaGroup.READ, urgent=False)
+    small = asyncio.create_task(budget.acquire("p", QuotaGroup.READ, urgent=False))
+    await asyncio.sleep(1.0)
+    assert not small.done()
+    for _ in range(2):
+        await budget.acquire("p", QuotaGroup.READ)
+    loop = asyncio.get_running_loop()
+    assert loop.time() == 1.0
+    assert budget.remaining("p", QuotaGroup.READ) == 0
+    await small
+    assert loop.time() >= 60.0
+
+
 async def test_a_cancelled_caller_costs_nothing_and_lets_the_next_one_through() -> None:
     """Cancelling who waits frees the turn."""
     budget = budget_of(1)

@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from gce_backend.lifecycle import (
     is_catalogable,
@@ -38,6 +44,7 @@ from gce_backend.world import Member
 KEY = instance_key(manager_key("linux", "0" * 40, "zone"), "linux-1")
 URL = "https://compute.googleapis.com/compute/v1/projects/p/zones/zone/instances/linux-1"
 PATIENCE = 300.0
+ANSWERS = st.sampled_from(["now", "later", "lost"])
 
 
 class Entry(NamedTuple):
@@ -71,8 +78,28 @@ class Machine(RuleBasedStateMachine):
         self.let_go: set[int] = set()
         self.adding: CatalogState | None = None
         self.add_in_flight = False
+        self.late: tuple[int, float] | None = None
         self.removing: tuple[CatalogState, CatalogState] | None = None
         self.calls = 0
+
+    @initialize(cataloged=st.booleans())
+    def it_begins(self, *, cataloged: bool) -> None:
+        """With nothing, or with a machine that can be leased."""
+        if cataloged:
+            self.a_machine_is_made_and_cataloged()
+
+    @precondition(lambda self: self._is_free() and not self.wrong_broker)
+    @rule()
+    def a_machine_is_made_and_cataloged(self) -> None:
+        """All goes well for once."""
+        self.active = True
+        self.vm_appears(listed=True)
+        if self._is_catalogable():
+            self.it_is_added(lands=True, answer="now")
+
+    def _is_free(self) -> bool:
+        nobody = self.entity is None or self.entity.is_tombstone
+        return self.vm is None and nobody and not self.add_in_flight and self.removing is None
 
     # What the world does
 
@@ -84,11 +111,13 @@ class Machine(RuleBasedStateMachine):
             self._reclaim(self.entry)
 
     @precondition(lambda self: self.vm is None)
-    @rule()
-    def vm_appears(self) -> None:
+    @rule(listed=st.booleans())
+    def vm_appears(self, *, listed: bool) -> None:
         """The group makes a VM; the name may have been another's before."""
         self.born += 1
         self.vm = self.born
+        if listed:
+            self.the_group_is_listed("true")
 
     @precondition(lambda self: self.vm is not None)
     @rule()
@@ -128,10 +157,11 @@ class Machine(RuleBasedStateMachine):
     # What the daemon is told
 
     @precondition(lambda self: self.published)
-    @rule(data=st.data())
-    def a_message_comes(self, data: st.DataObject) -> None:
+    @rule(newest=st.booleans(), data=st.data())
+    def a_message_comes(self, *, newest: bool, data: st.DataObject) -> None:
         """Any of those ever sent: late, again, before an earlier one."""
-        number = data.draw(st.integers(0, len(self.published) - 1))
+        last = len(self.published) - 1
+        number = last if newest else data.draw(st.integers(0, last))
         message = self.published[number]
         self.delivered.add(number)
         if self.entity is not None and is_about(message, self.entity):
@@ -178,22 +208,39 @@ class Machine(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self._is_catalogable())
-    @rule(lands=st.booleans(), answered=st.booleans())
-    def it_is_added(self, lands: bool, answered: bool) -> None:
+    @rule(lands=st.booleans(), answer=ANSWERS)
+    def it_is_added(self, *, lands: bool, answer: str) -> None:
         """The call may be lost, and so may its answer."""
         assert self.entity is not None
         gce_id = self.entity.gce_id
         assert gce_id is not None
-        self.entity = adding(self.entity)
+        self.entity = adding(self.entity, self.now)
+        self.late = None
         if not lands or self.wrong_broker:
+            self.late = (gce_id, self.now + 240)
             return
-        if self.entry is None:
-            self.entry = Entry(gce_id)
-            self.ever_cataloged.add(gce_id)
-        if answered:
+        self._enter(gce_id)
+        assert self.entry is not None
+        if answer != "lost":
             self.add_in_flight = True
             ours = self.entry.gce_id == gce_id
             self.adding = CatalogState.CATALOGED if ours else None
+        if answer == "now":
+            self.the_addition_is_answered()
+
+    def _enter(self, gce_id: int) -> None:
+        if self.entry is None:
+            self.entry = Entry(gce_id)
+            self.ever_cataloged.add(gce_id)
+
+    @precondition(lambda self: self.late is not None and self.now <= self.late[1])
+    @rule()
+    def the_addition_arrives_late(self) -> None:
+        """It was under way longer than the daemon waited for its answer."""
+        assert self.late is not None
+        gce_id, _ = self.late
+        self.late = None
+        self._enter(gce_id)
 
     @precondition(lambda self: self.add_in_flight)
     @rule()
@@ -221,13 +268,16 @@ class Machine(RuleBasedStateMachine):
         return CatalogState.REMOVED
 
     @precondition(lambda self: self._is_removable())
-    @rule()
-    def it_is_taken_out_of_the_catalog(self) -> None:
-        """The answer comes later, or never."""
+    @rule(answer=ANSWERS)
+    def it_is_taken_out_of_the_catalog(self, answer: str) -> None:
+        """The answer comes now, later, or never."""
         assert self.entity is not None
-        answer = self._delete_machine()
-        if answer is not None:
-            self.removing = (self.entity.catalog, answer)
+        state = self._delete_machine()
+        if state is None or answer == "lost":
+            return
+        self.removing = (self.entity.catalog, state)
+        if answer == "now":
+            self.the_removal_is_answered()
 
     @precondition(lambda self: self.removing is not None)
     @rule()
@@ -241,7 +291,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.entity is not None and not self.entity.is_tombstone)
     @rule(happens=st.booleans())
-    def it_is_deleted(self, happens: bool) -> None:
+    def it_is_deleted(self, *, happens: bool) -> None:
         """By one of the delete jobs: first, or again; Compute may fail to do it."""
         entity = self.entity
         assert entity is not None
@@ -273,7 +323,7 @@ class Machine(RuleBasedStateMachine):
         return answer is not None
 
     def _destroy(self) -> None:
-        """Compute deletes the VM of that name: this is what must never hit a machine that is held."""
+        """Compute deletes the VM of that name, which must never be one that is held."""
         vm, self.vm = self.vm, None
         if vm is None:
             return
@@ -324,7 +374,7 @@ class Machine(RuleBasedStateMachine):
     def what_is_being_deleted_is_never_offered(self) -> None:
         """No machine is added to the catalog once its deletion, or its reclaim, is known."""
         if self.entity is not None and (self.entity.deletion or self.entity.pending_deletion):
-            assert adding(self.entity) is self.entity
+            assert adding(self.entity, self.now) is self.entity
             assert not self._is_catalogable()
 
     @invariant()

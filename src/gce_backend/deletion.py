@@ -97,8 +97,20 @@ async def _confirm(context: Context, job: str, wanted: Wanted) -> tuple[int, lis
 
 
 def _is_unlisted(context: Context, key: Key) -> bool:
+    """Whether a complete list of its group does not show it, not even as a member without VM.
+
+    A group that still counts a member whose VM is gone would neither be refilled nor become empty.
+    """
     instance = context.fleet.instances.get(key)
-    return instance is not None and instance.missing_since is not None
+    if instance is None or instance.missing_since is None or key.parent is None:
+        return False
+    group = context.world.groups.get(key.parent)
+    if group is None:  # not looked at since the start, or there is none
+        manager = context.fleet.managers.get(key.parent)
+        return manager is None or manager.url is None or key.parent in context.world.gone
+    member = group.members.get(key.name)
+    listed = member is not None and member.gce_id == instance.gce_id
+    return group.listed is not None and not listed
 
 
 async def is_gone(context: Context, key: Key) -> bool:

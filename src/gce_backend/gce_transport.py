@@ -56,6 +56,10 @@ class CallObserver(Protocol):
         ...
 
 
+PER_MACHINE = frozenset({"compute.instances.get", "compute.instances.setMetadata"})
+"""What is asked once for each machine: it leaves room for the calls that are for many."""
+
+
 class Request(NamedTuple):
     """One call, the same at every repetition."""
 
@@ -142,7 +146,12 @@ class Transport:
     async def _exchange(self, request: Request, kind: type[T]) -> T:
         method = request.method
         max_wait = MAX_AGE_SECONDS if request.once else None
-        await self._budget.acquire(request.project, request.group, max_wait=max_wait)
+        await self._budget.acquire(
+            request.project,
+            request.group,
+            max_wait=max_wait,
+            urgent=request.method not in PER_MACHINE,
+        )
         token = await self._tokens.get()
         answer = await self._send(request, token)
         if answer.status == 401:

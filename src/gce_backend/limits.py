@@ -16,6 +16,8 @@ from gce_backend.clock import Clock
 from gce_backend.errors import RateLimitedError
 
 _WINDOW_SECONDS = 60
+_SPARED_PART = 10
+"""One call in so many is spared for what is urgent."""
 
 
 class QuotaGroup(enum.Enum):
@@ -96,7 +98,12 @@ class CallBudget:
         self._lanes: dict[tuple[str, QuotaGroup], _Lane] = {}
 
     async def acquire(
-        self, project: str, group: QuotaGroup, *, max_wait: float | None = None
+        self,
+        project: str,
+        group: QuotaGroup,
+        *,
+        max_wait: float | None = None,
+        urgent: bool = True,
     ) -> None:
         """Returns when one call may be sent, which is then counted as sent.
 
@@ -106,24 +113,27 @@ class CallBudget:
             project: the project that is charged.
             group: the quota group.
             max_wait: seconds to wait at most; None for this budget's own.
+            urgent: whether it may use the last tenth of the budget, and pass those that may not:
+                a thousand small calls must not keep the few that the fleet depends on waiting.
 
         Raises:
             RateLimitedError: the turn would come only after `max_wait`; `retry_after` says when.
         """
         patience = self._max_wait if max_wait is None else max_wait
         lane = self._lane(project, group)
+        spared = 0 if urgent else lane.limit // _SPARED_PART
         now = self._clock.monotonic()
-        if not lane.waiting and lane.free(now) > 0:
+        if (urgent or not lane.waiting) and lane.free(now) > spared:
             lane.send(now)
             return
-        if (wait := lane.wait(now, lane.waiting + 1)) > patience:
+        if (wait := lane.wait(now, lane.waiting + 1 + spared)) > patience:
             raise self._exceeded(project, group, wait)
         lane.waiting += 1
         try:
             async with asyncio.timeout(patience), lane.turn:
                 # Nothing signals that time has passed, and a pause may come meanwhile.
-                while lane.free(now := self._clock.monotonic()) <= 0:  # noqa: ASYNC110
-                    await asyncio.sleep(lane.wait(now, 1))
+                while lane.free(now := self._clock.monotonic()) <= spared:  # noqa: ASYNC110
+                    await asyncio.sleep(lane.wait(now, 1 + spared))
                 lane.send(now)
                 return
         except TimeoutError:

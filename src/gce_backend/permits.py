@@ -12,7 +12,7 @@ from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
 from gce_backend.fleet import Change, when_present
 from gce_backend.lifecycle import permit
-from gce_backend.machine_provider import CatalogEntry, CatalogError
+from gce_backend.machine_provider import CatalogEntry, CatalogError, NotCataloged
 from gce_backend.models import CatalogState, Instance, Key, Permit, instance_token
 from gce_backend.transitions import found_again
 
@@ -51,6 +51,8 @@ async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) ->
 async def _is_still_absent(context: Context, key: Key) -> bool:
     broker, instance = context.broker(), context.fleet.instances[key]
     entry = await broker.get(key.name)
+    if instance.catalog is CatalogState.REFUSED:  # whose entry it was is for others to delete
+        return isinstance(entry, NotCataloged)
     if isinstance(entry, CatalogEntry):
         token = instance_token(context.project, key)
         # One whose deletion is under way must leave the catalog again; the others are well.

@@ -95,7 +95,7 @@ async def test_hazard_06_removed_template_goes_with_all_that_it_had(
 
 
 async def test_leased_machine_is_waited_for_and_asked_about_seldom(tmp_path: Path) -> None:
-    """Half an hour long: nothing of it is touched; after its lease all of it goes."""
+    """A quarter of an hour long: nothing of it is touched; after its lease all of it goes."""
     async with world(
         tmp_path, templates=BOTH, managers=MANAGERS, settings=SHORT, crons=SELDOM, options=CALM
     ) as w:
@@ -105,7 +105,7 @@ async def test_leased_machine_is_waited_for_and_asked_about_seldom(tmp_path: Pat
         drop(w)
         await w.until(vms_are(w, {held}))
         await w.reset_calls()
-        await w.pass_time(1800)
+        await w.pass_time(900)
         calls = await w.calls()
         assert (await w.vms())[held] == vm
         assert (await w.catalog())[held] == "LEASED"
@@ -139,7 +139,7 @@ async def test_hazard_21_answer_leased_is_not_asked_for_again_every_minute(tmp_p
         drop(w)
         await w.until(vms_are(w, {held}))
         await w.reset_calls()
-        await w.pass_time(1800)
+        await w.pass_time(900)
         assert await w.fired()
         assert 2 <= (await w.calls())[DELETE_MACHINE] <= 12
         assert held in await w.vms()
@@ -154,11 +154,11 @@ async def test_catalog_that_forgot_a_leased_machine_does_not_end_its_lease(tmp_p
         tmp_path, templates=BOTH, managers=MANAGERS, settings=SHORT, crons=SELDOM, options=CALM
     ) as w:
         await up(w)
-        held = await w.lease(num_cpus=2, memory_gb=2.0, duration=1200)
+        held = await w.lease(num_cpus=2, memory_gb=2.0, duration=700)
         await w.inject("machine_provider.catalog.get", kind="empty", times=None)
         await w.inject(DELETE_MACHINE, kind="status", status=404, reason="notFound", times=None)
         drop(w)
-        await w.pass_time(1000)
+        await w.pass_time(500)
         assert await w.fired()
         assert held in await w.vms()
         await w.clear_faults()
@@ -280,7 +280,7 @@ async def test_group_listed_empty_once_keeps_its_leased_machine(tmp_path: Path) 
         held = await w.lease(num_cpus=2, memory_gb=2.0)
         await w.inject(f"{GROUPS}.listManagedInstances", kind="empty", times=4)
         drop(w)
-        await w.pass_time(900)
+        await w.pass_time(300)
         assert await w.fired() == 4
         assert held in await w.vms()
         assert (await w.catalog())[held] == "LEASED"
@@ -302,7 +302,7 @@ async def test_template_that_somebody_else_uses_waits_for_them(tmp_path: Path) -
         await w.compute("POST", f"zones/{OTHER_ZONE}/instanceGroupManagers", body)
         drop(w)
         await w.until(vms_are(w, set()))
-        await w.pass_time(1800)
+        await w.pass_time(600)
         assert (await of_template(w))["templates"] == [name]
         assert "ResourceInUse" in await reasons(w)
         assert (await w.calls())["compute.instanceTemplates.delete"] <= 15
@@ -311,7 +311,7 @@ async def test_template_that_somebody_else_uses_waits_for_them(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("crash", [False, True])
-@pytest.mark.parametrize("seconds", [2.5, 5.0, 8.0, 10.5, 13.0, 16.0])
+@pytest.mark.parametrize("seconds", [2.5, 5.0, 8.0, 13.0])
 async def test_template_removed_while_it_is_being_made_leaves_nothing_behind(
     tmp_path: Path, seconds: float, crash: bool
 ) -> None:

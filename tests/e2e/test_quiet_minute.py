@@ -146,3 +146,25 @@ async def test_what_another_process_wrote_or_removed_is_seen_by_the_slow_review(
         await other.write([Write(added, None, written[1])])
         await w.pass_time(150.0)
         assert not fleet.set_aside
+
+
+async def test_many_small_calls_leave_room_for_the_few_that_the_fleet_depends_on(
+    tmp_path: Path,
+) -> None:
+    """While metadata updates use up the minute's budget, groups are looked at and VMs deleted."""
+    settings = Settings()
+    compute = msgspec.structs.replace(settings.compute, calls_per_minute=60)
+    settings = msgspec.structs.replace(settings, compute=compute)
+    async with world(tmp_path, managers=manager(minimum=600), settings=settings) as w:
+        await w.until_states(cataloged=600)
+        gone = await w.lease()
+        await w.release()
+        await w.reset_calls()
+
+        async def replaced() -> bool:
+            return gone not in await w.vms() and len(await w.vms()) == 600
+
+        await w.until(replaced, within=60.0)
+        await w.pass_time(65.0)
+        calls = await w.calls()
+        assert calls["compute.instances.setMetadata"] >= 20, "the updates were still under way"

@@ -206,7 +206,7 @@ async def test_with_max_unavailable_one_may_be_missing(tmp_path: Path, maximum: 
 
 
 @pytest.mark.parametrize("maximum", [None, 3])
-@pytest.mark.parametrize("seconds", [0.5, 2.5, 3.5, 5, 7.5, 8, 9.5, 12, 16])
+@pytest.mark.parametrize("seconds", [0.5, 2.5, 3.5, 7.5, 8, 9.5, 14])
 async def test_hazard_16_going_back_in_the_middle_ends_in_the_right_state(
     tmp_path: Path, seconds: float, maximum: int | None
 ) -> None:
@@ -252,7 +252,7 @@ async def test_old_machines_that_drained_are_cataloged_again_when_their_revision
 async def test_stockout_of_the_new_revision_keeps_the_old_machines_without_a_resize_storm(
     tmp_path: Path,
 ) -> None:
-    """Fault 35: half an hour without a new VM: all old ones can be leased, and the reason shows."""
+    """Fault 35: for a quarter of an hour all old ones can be leased, and the reason shows."""
     async with world(tmp_path, managers=manager(maximum=4), options=LATENCIES) as w:
         await leasable(w, 3)
         old = set(await w.vms())
@@ -260,12 +260,12 @@ async def test_stockout_of_the_new_revision_keeps_the_old_machines_without_a_res
         roll(w)
         await w.pass_time(60)
         await w.reset_calls()
-        samples = await watch(w, after(w, 1800), within=1900, every=10)
+        samples = await watch(w, after(w, 900), within=1000, every=10)
         calls = await w.calls()
         assert await w.fired()
         assert lowest(samples) == 3
         assert calls["compute.instanceGroupManagers.resize"] == 0
-        assert calls["compute.instanceGroupManagers.listManagedInstances"] <= 40
+        assert calls["compute.instanceGroupManagers.listManagedInstances"] <= 30
         fleet = await w.get("/api/fleet")
         assert "StockOut" in {condition["reason"] for condition in fleet["conditions"]}
         await w.clear_faults()

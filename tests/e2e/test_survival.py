@@ -258,16 +258,29 @@ async def test_what_carries_our_mark_and_has_no_entity_is_found_and_reported(
         await w.until(none_reported, within=600.0, every=5.0)
 
 
-async def test_a_growing_fleet_is_never_reported_as_untracked(tmp_path: Path) -> None:
-    """What was created a moment ago gets its entity before a second look could report it."""
-    options = CloudOptions()
-    async with world(tmp_path, options=options, settings=_watchful()) as w:
-        for minimum in (2, 4, 6, 8):
-            w.write_config(template(), manager(minimum=minimum))
-            for _ in range(15):
-                await w.pass_time(10.0)
-                assert not await _untracked(w)
-        await w.until_states(cataloged=8)
+async def test_a_vm_whose_entity_comes_late_is_never_reported_as_untracked(tmp_path: Path) -> None:
+    """One look that finds VMs without entities reports nothing: a second one must agree."""
+    async with world(tmp_path, settings=_watchful()) as w:
+        await w.until_states(cataloged=3)
+        await w.reset_calls()
+
+        async def looked() -> bool:
+            return (await w.calls())["compute.instances.aggregatedList"] > 0
+
+        await w.until(looked)
+        await w.inject("compute.instanceGroupManagers.listManagedInstances", times=None)
+        w.write_config(template(), manager(minimum=6))
+        await w.pass_time(60.0)
+        assert len(await w.vms()) == 6
+        assert len(await w.machines()) == 3, "nobody could be told of the new ones"
+        await w.reset_calls()
+        await w.until(looked)
+        assert await w.fired() > 0
+        await w.clear_faults()
+        for _ in range(30):
+            assert not await _untracked(w)
+            await w.pass_time(5.0)
+        await w.until_states(cataloged=6)
 
 
 async def test_an_incomplete_list_neither_reports_nor_forgets(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from gce_backend.local import CONFIG_SET
 PROJECT = "local-project"
 LONGEST_WAIT = 30.0
 
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
 
 class Command:
     """A running `gce-backend`.
@@ -36,18 +39,10 @@ class Command:
         directory: where it runs and where its files are.
         name: of those files.
         arguments: its own.
-        terminal: a terminal's file descriptor that takes the place of both files.
         environment: its variables.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        name: str,
-        *arguments: str,
-        terminal: int | None = None,
-        **environment: str,
-    ) -> None:
+    def __init__(self, directory: Path, name: str, *arguments: str, **environment: str) -> None:
         self.out = directory / f"{name}.out"
         self.log = directory / f"{name}.log"
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("GCE_BACKEND_")}
@@ -56,8 +51,8 @@ class Command:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gce_backend", *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=out if terminal is None else terminal,
-                stderr=log if terminal is None else terminal,
+                stdout=out,
+                stderr=log,
                 env={**inherited, **environment},
                 cwd=directory,
             )
@@ -102,21 +97,20 @@ class Site:
         self.directory = directory
         self.config = directory / "config"
         self.config.mkdir()
+        self.files = ("--config", str(self.config), "--state", str(directory / "state.sqlite"))
         self.url = ""
         self._commands: list[Command] = []
 
-    def start(
-        self, name: str, *arguments: str, terminal: int | None = None, **environment: str
-    ) -> Command:
+    def start(self, name: str, *arguments: str, **environment: str) -> Command:
         """Starts a command."""
-        command = Command(self.directory, name, *arguments, terminal=terminal, **environment)
+        command = Command(self.directory, name, *arguments, **environment)
         self._commands.append(command)
         return command
 
     def start_cloud(self, *arguments: str, port: int = 0) -> Command:
         """Starts the embedded cloud, and waits until it listens."""
-        files = ["--config", str(self.config), "--state", str(self.directory / "state.sqlite")]
-        cloud = self.start("cloud", "localcloud", "--port", str(port), *files, *arguments)
+        where = ["--port", str(port), *self.files]
+        cloud = self.start("cloud", "localcloud", *where, *arguments)
         self.url = cloud.event("localcloud.started")["url"]
         return cloud
 
@@ -152,11 +146,9 @@ class Site:
         """Starts the daemon; it need not have come far."""
         return self.start("daemon", "run", **{**self.environment, **environment})
 
-    def start_local(self, terminal: int | None = None) -> Command:
+    def start_local(self) -> Command:
         """Starts a daemon with the embedded cloud in its process."""
-        files = ["--config", str(self.config), "--state", str(self.directory / "state.sqlite")]
-        variables = {"GCE_BACKEND_HTTP__PORT": "0", "TERM": "xterm"}
-        return self.start("local", "run", "--local", *files, terminal=terminal, **variables)
+        return self.start("local", "run", "--local", *self.files, GCE_BACKEND_HTTP__PORT="0")
 
     def get(self, path: str, url: str | None = None) -> Any:
         """A JSON document of the cloud, or of the daemon at `url`."""
@@ -200,36 +192,36 @@ class Site:
 
 
 class Screen:
-    """A terminal's other end.
+    """A terminal that nobody sits at, wide enough for one line to be one line."""
 
-    Attributes:
-        device: the file descriptor for the process that writes.
-    """
-
-    def __init__(self, device: int, end: int) -> None:
-        self.device = device
-        self._end = end
+    def __init__(self) -> None:
+        self._end, self._device = pty.openpty()
+        termios.tcsetwinsize(self._device, (40, 250))
+        os.set_blocking(self._end, False)
         self._seen = b""
 
+    def start(self, directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts a command in this terminal."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "gce_backend", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._device,
+            stderr=self._device,
+            env={**os.environ, "TERM": "xterm", "GCE_BACKEND_HTTP__PORT": "0"},
+            cwd=directory,
+        )
+
     def text(self) -> str:
-        """All that was ever written on it."""
+        """All that was ever written on it, without colours."""
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._end, 65536):
                 self._seen += data
-        return self._seen.decode(errors="replace")
+        return _CONTROL.sub("", self._seen.decode(errors="replace"))
 
-
-@contextlib.contextmanager
-def terminal() -> Iterator[Screen]:
-    """A terminal that nobody sits at, wide enough for one line to be one line."""
-    end, device = pty.openpty()
-    try:
-        termios.tcsetwinsize(device, (40, 250))
-        os.set_blocking(end, False)
-        yield Screen(device, end)
-    finally:
-        os.close(device)
-        os.close(end)
+    def close(self) -> None:
+        """Ends it."""
+        os.close(self._device)
+        os.close(self._end)
 
 
 def _request(verb: str, url: str, body: bytes | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from fleet_harness import OTHER_ZONE, manager, template
-from processes.running import Site, site, terminal, until
+from processes.running import Screen, Site, site, until
 
 EXAMPLE = Path(__file__).parents[2] / "config"
 
@@ -124,11 +125,11 @@ def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Pat
 
 def test_run_local_in_a_terminal_shows_the_way_and_one_line_when_ready(tmp_path: Path) -> None:
     """A live display, then the address; a change of the configuration is followed; then it ends."""
-    with site(tmp_path) as place:
+    with site(tmp_path) as place, contextlib.closing(Screen()) as screen:
         (place.config / "templates.cfg").write_text(template())
         (place.config / "managers.cfg").write_text(manager(minimum=2))
-        with terminal() as screen:
-            daemon = place.start_local(terminal=screen.device)
+        daemon = screen.start(tmp_path, "run", "--local", *place.files)
+        try:
             until(lambda: "machines cataloged" in screen.text(), screen.text)
             until(lambda: "ready: 2 machines" in screen.text(), screen.text)
             assert "/api/fleet" in screen.text()
@@ -136,11 +137,16 @@ def test_run_local_in_a_terminal_shows_the_way_and_one_line_when_ready(tmp_path:
             until(lambda: "ready: 3 machines" in screen.text(), screen.text)
             (place.config / "managers.cfg").write_text("managers {")
             until(lambda: "config.invalid" in screen.text(), screen.text)
-            assert daemon.stop(signal.SIGINT) == 0
-            assert "Stopped." in screen.text()
-            assert str(tmp_path / "state.sqlite") in screen.text()
-            assert "Traceback" not in screen.text()
-            assert "job.finished" not in screen.text()
+            daemon.send_signal(signal.SIGINT)
+            assert daemon.wait(timeout=10) == 0
+        finally:
+            daemon.kill()
+            daemon.wait(timeout=10)
+        said = screen.text()
+        assert "Stopped." in said
+        assert str(tmp_path / "state.sqlite") in said
+        assert "Traceback" not in said
+        assert "job.finished" not in said
 
 
 def machines(fleet: Any) -> set[str]:

@@ -107,11 +107,14 @@ def _leaving(context: Context) -> Iterator[Key]:
         )
         # One whose removal had no answer may be out already: no other goes in its place.
         begun = [name for name in free if _trouble(context, old[name]) not in {None, REFUSED}]
+        # And when the catalog does not know it any more, its going costs nothing.
+        out = [name for name in begun if context.fleet.instances[old[name]].lost_since is not None]
+        begun = [name for name in begun if name not in out]
         able = [name for name in free if _trouble(context, old[name]) is None]
         refused = [name for name in free if _trouble(context, old[name]) == REFUSED]
         # Whom the catalog calls leased stands in nobody's way, and is asked for again seldom.
         leased = [name for name, key in old.items() if _trouble(context, key) == LEASED]
-        for name in (*share_out(count, begun, able, refused), *leased):
+        for name in (*share_out(count, begun, able, refused), *out, *leased):
             yield old[name]
 
 

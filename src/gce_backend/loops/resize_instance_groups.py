@@ -65,8 +65,9 @@ async def _raise(context: Context, key: Key) -> Step:
     group = await context.compute.get_group(project, key.name, name)
     size = _size(context, key, group.target_size)
     if size is None:
-        await context.fleet.change([Change(key, _settle)])
-        return Step.NOTHING
+        # It may have been raised by a call whose answer was lost: then its VMs are on their way.
+        settled = await context.fleet.change([Change(key, _settle)])
+        return Step.CHANGED if settled else Step.NOTHING
     # The same size is asked for under the same id: a repeat of a call that was lost does nothing.
     await context.fleet.change([Change(key, _intend(context, size))])
     manager = context.fleet.managers.get(key)
@@ -76,7 +77,7 @@ async def _raise(context: Context, key: Key) -> Step:
     group = await context.compute.get_group(project, key.name, name)
     if group.target_size >= size:
         await context.fleet.change([Change(key, _settle)])
-        return Step.NOTHING
+        return Step.CHANGED
     try:
         operation = await context.compute.resize_group(
             project, key.name, name, size, request_id=manager.resize.request_id
