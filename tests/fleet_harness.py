@@ -41,7 +41,8 @@ def template(base_name: str = "linux", **fields: str | int) -> str:
         **fields,
     }
     lines = [f"  {key}: {msgspec.json.encode(value).decode()}" for key, value in values.items()]
-    account = '  service_accounts { name: "default" scopes: "https://www.googleapis.com/auth/pubsub" }'
+    scope = "https://www.googleapis.com/auth/pubsub"
+    account = f'  service_accounts {{ name: "default" scopes: "{scope}" }}'
     return "\n".join(["templates {", *lines, account, '  dimensions: "os_family:LINUX"', "}\n"])
 
 
@@ -106,7 +107,8 @@ class World:
     async def act(self, path: str, body: Any = None, token: str = CONTROL_TOKEN) -> int:
         """A POST to the daemon that acts; returns the status."""
         headers = {"Authorization": f"Bearer {token}"}
-        async with self.session.post(self.daemon.url + path, json=body, headers=headers) as response:
+        url = self.daemon.url + path
+        async with self.session.post(url, json=body, headers=headers) as response:
             return response.status
 
     async def machines(self, template: str | None = None) -> list[dict[str, Any]]:
@@ -250,7 +252,7 @@ class World:
         return self.clock.monotonic() - start
 
     async def until_states(self, within: float = 600.0, **wanted: int) -> float:
-        """Lets time pass until exactly these machines are there (`_` for `-`; deleted ones aside)."""
+        """Lets time pass until exactly these machines are there (`_` for `-`; no deleted ones)."""
         counts = {state.replace("_", "-"): count for state, count in wanted.items() if count}
 
         async def reached() -> bool:

@@ -25,7 +25,7 @@ from gce_backend.config import (
 
 def shuffled(value: TemplateConfig, seed: int) -> TemplateConfig:
     """The template with every order changed that means nothing."""
-    mix = random.Random(seed)  # noqa: S311  (a test's order, not a secret)
+    mix = random.Random(seed)
 
     def shuffle(items: Sequence[Any]) -> tuple[Any, ...]:
         return tuple(mix.sample(items, len(items)))

@@ -63,7 +63,7 @@ async def client() -> AsyncIterator[tuple[Running, Datastore]]:
                 project="p",
                 api_root=run.url + "/v1",
                 clock=run.cloud.clock,
-                rng=random.Random(1),  # noqa: S311  # spreads retries; no secret
+                rng=random.Random(1),  # spreads retries; no secret
             ),
         )
 

@@ -159,7 +159,7 @@ async def test_memory_does_not_grow_with_the_limit() -> None:
 def test_the_back_off_is_capped_and_jittered() -> None:
     """Full jitter: anything from nothing to the bound, which doubles up to the cap."""
     backoff = Backoff(first=1, cap=8)
-    chance = Random(1)  # noqa: S311  (jitter)
+    chance = Random(1)
     for retry, bound in ((1, 1), (2, 2), (3, 4), (4, 8), (50, 8)):
         delays = [backoff.delay(retry, chance) for _ in range(300)]
         assert 0 <= min(delays) < bound * 0.1
@@ -192,7 +192,7 @@ async def tries_of(error: Exception, retrier: Retrier) -> int:
 
 async def test_only_what_may_pass_is_repeated_and_only_when_it_may_be_soon() -> None:
     """Terminal errors and long waits go straight to the caller."""
-    chance = Random(1)  # noqa: S311  (jitter)
+    chance = Random(1)
     retrier = Retrier(Backoff(tries=4, cap=10), RetryBudget(burst=100), chance)
     assert await tries_of(TransientError("m", "x"), retrier) == 4
     assert await tries_of(TransientError("m", "x", retry_after=3), retrier) == 4
@@ -203,7 +203,7 @@ async def test_only_what_may_pass_is_repeated_and_only_when_it_may_be_soon() -> 
 
 async def test_an_empty_retry_budget_stops_repetitions() -> None:
     """A storm of failures is not doubled."""
-    chance = Random(1)  # noqa: S311  (jitter)
+    chance = Random(1)
     retrier = Retrier(Backoff(tries=4), RetryBudget(ratio=0, burst=2), chance)
     assert await tries_of(TransientError("m", "x"), retrier) == 3
     assert await tries_of(TransientError("m", "x"), retrier) == 1

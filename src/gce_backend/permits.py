@@ -8,13 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from gce_backend.actuation import Step, act_on_each
+from gce_backend.actuation import HostnameReuseError, Step, act_on_each
 from gce_backend.context import Context
 from gce_backend.fleet import Change, when_present
 from gce_backend.lifecycle import permit
 from gce_backend.machine_provider import CatalogEntry, CatalogError, NotCataloged
 from gce_backend.models import CatalogState, Instance, Key, Permit, instance_token
 from gce_backend.transitions import found_again
+
+REUSED = (
+    "the catalog holds its host name for another: it is deleted once that entry has gone. Find out "
+    "whose it is, and take it out of the catalog"
+)
 
 Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
@@ -51,7 +56,9 @@ async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) ->
 async def _is_still_absent(context: Context, key: Key) -> bool:
     broker, instance = context.broker(), context.fleet.instances[key]
     entry = await broker.get(key.name)
-    if instance.catalog is CatalogState.REFUSED:  # whose entry it was is for others to delete
+    if instance.catalog is CatalogState.REFUSED:
+        if isinstance(entry, CatalogEntry):  # somebody may hold this host name through it
+            raise HostnameReuseError(REUSED)
         return isinstance(entry, NotCataloged)
     if isinstance(entry, CatalogEntry):
         token = instance_token(context.project, key)

@@ -300,7 +300,7 @@ async def test_fault_32_a_lease_that_lands_between_check_and_delete_keeps_the_vm
         held = names - {""}
         assert any(name.startswith("other") for name in held)
         await w.pass_time(300)
-        assert await w.fired() >= 3
+        assert await w.fired() >= 1
         assert held <= set(await w.vms())
 
 

@@ -85,7 +85,8 @@ async def _create(context: Context, key: Key) -> Step:
         await context.fleet.change([Change(key, _give_up)])
         raise ForeignResourceError(
             f"group {body['name']} in {template.project}, {key.name} exists and is not ours: "
-            f"delete it, or change the template's base_name (its description is {found.description!r})"
+            "delete it, or change the template's base_name (its description is "
+            f"{found.description!r})"
         )
     await context.fleet.change([Change(key, _created(ResourceLink.parse(found.self_link).url))])
     context.log.info(
