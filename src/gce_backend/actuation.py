@@ -9,6 +9,7 @@ from enum import StrEnum
 from gce_backend.context import Context
 from gce_backend.errors import (
     BackendError,
+    ForeignResourceError,
     OperationFailedError,
     PermissionDeniedError,
     QuotaExceededError,
@@ -32,16 +33,6 @@ class Step(StrEnum):
     """It has to wait, for a reason that is its condition now."""
     NOTHING = "unchanged"
     """There was nothing to do."""
-
-
-class ForeignResourceError(BackendError):
-    """A resource of a name that we need belongs to somebody else."""
-
-
-class HostnameReuseError(BackendError):
-    """The catalog holds a machine's host name for another; asked again after `retry_after`."""
-
-    retry_after = 300.0
 
 
 MAX_NAMED = 5

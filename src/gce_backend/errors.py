@@ -10,6 +10,9 @@ a value that the error carries.
     ├── SettingsError                 the process settings are wrong; says which key and the remedy
     ├── InvalidConfigurationError     templates.cfg or managers.cfg; carries every problem
     ├── CorruptEntityError            a stored entity cannot be understood
+    ├── ContentionError               an entity changed under every attempt to write it
+    ├── ForeignResourceError          a resource of a name that we need is somebody else's
+    ├── HostnameReuseError            the catalog holds a machine's host name for another
     └── RemoteError                   a service answered, or did not; carries method and status
         ├── TransientError            may succeed if repeated (5xx, connection, deadline)
         │   ├── RateLimitedError      the quota group is used up until `retry_after` (403, 429)
@@ -63,6 +66,24 @@ class InvalidConfigurationError(BackendError):
 
 class CorruptEntityError(BackendError):
     """A stored entity cannot be understood; the message names its key and the property."""
+
+
+class ContentionError(BackendError):
+    """An entity changed under every attempt to write it; the next run tries again."""
+
+
+class ForeignResourceError(BackendError):
+    """A resource of a name that we need belongs to somebody else."""
+
+
+class HostnameReuseError(BackendError):
+    """The catalog holds a machine's host name for another.
+
+    Attributes:
+        retry_after: seconds after which it is asked again.
+    """
+
+    retry_after = 300.0
 
 
 class RemoteError(BackendError):

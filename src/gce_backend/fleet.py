@@ -19,6 +19,7 @@ from gce_backend.errors import (
     AbortedError,
     AlreadyExistsError,
     BackendError,
+    ContentionError,
     NotFoundError,
     TransientError,
 )
@@ -41,7 +42,7 @@ from gce_backend.models import (
 )
 from gce_backend.store import KINDS, Decision, Store, Stored, Write
 
-__all__ = ["Change", "ContentionError", "Decision", "Fleet", "when_present"]
+__all__ = ["Change", "Decision", "Fleet", "when_present"]
 
 WRITE_ATTEMPTS = 6
 FIRST_PAUSE = 0.1
@@ -82,10 +83,6 @@ class _Submitted:
         self.changed: set[Key] = set()
         self.error: BaseException | None = None
         self.done = False
-
-
-class ContentionError(BackendError):
-    """An entity changed under every attempt to write it; the next run tries again."""
 
 
 def when_present(apply: Callable[[E], E | None]) -> Callable[[E | None], E | None]:

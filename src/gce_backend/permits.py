@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from gce_backend.actuation import HostnameReuseError, Step, act_on_each
+from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
+from gce_backend.errors import HostnameReuseError
 from gce_backend.fleet import Change, when_present
 from gce_backend.lifecycle import permit
 from gce_backend.machine_provider import CatalogEntry, CatalogError, NotCataloged

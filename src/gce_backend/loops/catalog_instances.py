@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from gce_backend.actuation import HostnameReuseError, Step, act_on_each, reason_of
+from gce_backend.actuation import Step, act_on_each, reason_of
 from gce_backend.catalog_entry import KEY_ATTRIBUTE, dimensions, policies
 from gce_backend.context import Context
-from gce_backend.errors import BackendError
+from gce_backend.errors import BackendError, HostnameReuseError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import is_catalogable

@@ -6,10 +6,15 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gce_backend import specs
-from gce_backend.actuation import ForeignResourceError, Step, act_on_each
+from gce_backend.actuation import Step, act_on_each
 from gce_backend.capacity import beside
 from gce_backend.context import Context
-from gce_backend.errors import AlreadyExistsError, OperationFailedError, RemoteError
+from gce_backend.errors import (
+    AlreadyExistsError,
+    ForeignResourceError,
+    OperationFailedError,
+    RemoteError,
+)
 from gce_backend.fleet import Change, when_present
 from gce_backend.gce_types import Operation
 from gce_backend.job import Job, Outcome

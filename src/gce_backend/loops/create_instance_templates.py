@@ -6,9 +6,15 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gce_backend import specs, untracked
-from gce_backend.actuation import ForeignResourceError, Step, act_on_each
+from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
-from gce_backend.errors import AlreadyExistsError, NotFoundError, OperationFailedError, RemoteError
+from gce_backend.errors import (
+    AlreadyExistsError,
+    ForeignResourceError,
+    NotFoundError,
+    OperationFailedError,
+    RemoteError,
+)
 from gce_backend.fleet import Change, when_present
 from gce_backend.gce_types import CompleteListing, Operation
 from gce_backend.job import Job, Outcome

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gce_backend import specs
-from gce_backend.actuation import ForeignResourceError, Step, act_on_each
+from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
-from gce_backend.errors import NotFoundError, OperationFailedError
+from gce_backend.errors import ForeignResourceError, NotFoundError, OperationFailedError
 from gce_backend.fleet import Change, when_present
 from gce_backend.gce_types import CompleteListing
 from gce_backend.job import Job, Outcome
