@@ -371,6 +371,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             (fetch-instances).
         catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances).
         adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
+        resent: whether it was sent again before the outcome of an earlier addition was known, so
+            that what is said of an entry may be about the earlier one (catalog-instances).
         lease: the lease on it, as far as known (process-pubsub-messages).
         lost_since: since when the catalog has not known a machine that we know to be in it, Unix
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
@@ -392,6 +394,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     missing_since: float | None = None
     catalog: CatalogState = CatalogState.NEVER
     adding_since: float | None = None
+    resent: bool = False
     lease: Lease | None = None
     lost_since: float | None = None
     subscribed: str | None = None

@@ -1,6 +1,8 @@
-"""Permits that rest on the Machine Provider's not knowing a machine are asked for again (fault 30).
+"""Permits that leave a doubt are confirmed by the Machine Provider just before they are used.
 
-That it did not know a machine may have been the word of a wrong or an empty one, long ago.
+That it did not know a machine (fault 30) may have been the word of a wrong or an empty one, long
+ago; and a machine that was added twice may be held under its second entry when the RECLAIMED of the
+first one comes.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from gce_backend.errors import HostnameReuseError
 from gce_backend.fleet import Change, when_present
 from gce_backend.lifecycle import permit
 from gce_backend.machine_provider import CatalogEntry, CatalogError, NotCataloged
-from gce_backend.models import CatalogState, Instance, Key, Permit, instance_token
-from gce_backend.transitions import found_again
+from gce_backend.models import CatalogState, Instance, Key, instance_token
+from gce_backend.transitions import found_again, is_doubtful, settles_in
 
 REUSED = (
     "the catalog holds its host name for another: it is deleted once that entry has gone. Find out "
@@ -26,7 +28,7 @@ Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
 async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) -> list[Key]:
-    """The instances with a permit, without those that the Machine Provider, asked again, does know.
+    """The instances with a permit that the Machine Provider, where there is doubt, confirms.
 
     Args:
         context: the job's context.
@@ -38,14 +40,12 @@ async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) ->
     certain: list[Key] = []
     for key in keys:
         instance = context.fleet.instances.get(key)
-        granted = permit(instance, now) if instance is not None else None
-        if granted is Permit.ABSENT:
-            doubtful.append(key)
-        elif granted is not None:
-            certain.append(key)
+        if instance is None or permit(instance, now) is None or settles_in(instance, now) > 0:
+            continue
+        (doubtful if is_doubtful(instance, now) else certain).append(key)
 
     async def look(key: Key) -> Step:
-        if not await _is_still_absent(context, key):
+        if not await _is_confirmed(context, key):
             return Step.NOTHING
         certain.append(key)
         return Step.CHANGED
@@ -54,8 +54,11 @@ async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) ->
     return certain
 
 
-async def _is_still_absent(context: Context, key: Key) -> bool:
+async def _is_confirmed(context: Context, key: Key) -> bool:
     broker, instance = context.broker(), context.fleet.instances[key]
+    if instance.pending_deletion is not None:
+        answer = await broker.delete_machine(key.name)
+        return answer.error in {None, CatalogError.ENTRY_NOT_FOUND}
     entry = await broker.get(key.name)
     if instance.catalog is CatalogState.REFUSED:
         if isinstance(entry, CatalogEntry):  # somebody may hold this host name through it

@@ -7,7 +7,7 @@ very object when its reason no longer holds.
 from __future__ import annotations
 
 from gce_backend.lifecycle import CATALOGABLE, lease_runs, permit, replace
-from gce_backend.models import CatalogState, Deletion, Instance
+from gce_backend.models import CatalogState, Deletion, Instance, Permit
 
 
 def may_be_cataloged(instance: Instance) -> bool:
@@ -29,7 +29,8 @@ def adding(instance: Instance, now: float) -> Instance:
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
     if instance.catalog not in CATALOGABLE or ended:
         return instance
-    return replace(instance, catalog=CatalogState.ADDING, adding_since=now)
+    resent = instance.resent or instance.catalog is CatalogState.ADDING
+    return replace(instance, catalog=CatalogState.ADDING, adding_since=now, resent=resent)
 
 
 SETTLING_SECONDS = 300.0
@@ -43,10 +44,22 @@ def settles_in(instance: Instance, now: float) -> float:
         instance: the entity.
         now: Unix seconds.
     """
-    if instance.catalog is not CatalogState.ADDING or instance.adding_since is None:
+    unsettled = instance.catalog is CatalogState.ADDING or instance.resent
+    if not unsettled or instance.adding_since is None:
         return 0.0
     age = now - instance.adding_since
     return max(0.0, SETTLING_SECONDS - age) if age >= 0 else SETTLING_SECONDS
+
+
+def is_doubtful(instance: Instance, now: float) -> bool:
+    """Whether a machine's permit is to be confirmed by the Machine Provider just before its use.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
+    granted = permit(instance, now)
+    return granted is Permit.ABSENT or (granted is Permit.RECLAIMED and instance.resent)
 
 
 def added(instance: Instance, state: CatalogState) -> Instance:

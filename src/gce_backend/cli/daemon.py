@@ -108,7 +108,8 @@ async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
     finally:
         await cloud.close()
     if live:
-        console.print(f"Stopped. The same command goes on from {state}.", highlight=False)
+        stopped = f"Stopped. The same command goes on from {state}."
+        console.print(stopped, highlight=False, soft_wrap=True)
 
 
 class _StandardError(io.TextIOBase):
