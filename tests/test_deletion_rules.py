@@ -26,12 +26,15 @@ from gce_backend.models import (
     manager_key,
 )
 from gce_backend.transitions import (
+    SETTLING_SECONDS,
     added,
     adding,
     deleted,
     deleting,
     found_again,
+    is_doubtful,
     revived,
+    settles_in,
     uncataloged,
 )
 from gce_backend.world import Member
@@ -160,6 +163,18 @@ def test_a_not_found_means_wait_while_an_addition_may_still_arrive() -> None:
     assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 200) is sent
     assert uncataloged(sent, CatalogState.ADDING, absent, NOW - 9000) is sent
     assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 301).catalog is absent
+
+
+def test_a_machine_that_was_added_twice_leaves_a_doubt_when_it_is_reclaimed() -> None:
+    """The RECLAIMED may be the first entry's, while somebody holds the second one."""
+    once = adding(VM, NOW)
+    twice = adding(once, NOW + 5)
+    reclaimed = {"pending_deletion": PendingDeletion("", NOW), "catalog": CatalogState.CATALOGED}
+    assert not is_doubtful(replace(once, **reclaimed), NOW)
+    assert is_doubtful(replace(twice, **reclaimed), NOW)
+    assert settles_in(replace(twice, **reclaimed), NOW + 5) == SETTLING_SECONDS
+    assert is_doubtful(ABSENT, NOW)
+    assert not is_doubtful(replace(VM, catalog=CatalogState.REMOVED), NOW)
 
 
 def test_what_is_ending_is_not_cataloged() -> None:

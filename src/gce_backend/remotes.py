@@ -38,6 +38,8 @@ def trusted_origin(text: str, allowed_hosts: Sequence[str], *, what: str, settin
     if not text:
         raise SettingsError(f"{what} is not known: store it with `gce-backend configure`")
     parts = urlsplit(text if "//" in text else f"//{text}")
+    if parts.username or parts.password:
+        raise SettingsError(f"{what} holds credentials: store it without them")
     host = parts.hostname or ""
     loopback = _is_loopback(host)
     scheme = parts.scheme or ("http" if loopback else "https")
