@@ -141,16 +141,16 @@ class World:
     async def vms(self) -> dict[str, dict[str, Any]]:
         """The VMs that exist, by name."""
         state = await self.cloud_state()
-        found: dict[str, dict[str, Any]] = state["compute"]["projects"].get(PROJECT, {}).get(
-            "instances", {}
+        found: dict[str, dict[str, Any]] = (
+            state["compute"]["projects"].get(PROJECT, {}).get("instances", {})
         )
         return found
 
     async def groups(self) -> dict[str, dict[str, Any]]:
         """The groups that exist, by `zone/name`."""
         state = await self.cloud_state()
-        found: dict[str, dict[str, Any]] = state["compute"]["projects"].get(PROJECT, {}).get(
-            "groups", {}
+        found: dict[str, dict[str, Any]] = (
+            state["compute"]["projects"].get(PROJECT, {}).get("groups", {})
         )
         return found
 
@@ -211,9 +211,7 @@ class World:
         api, name = method.split(".")
         return await self.call("POST", f"/_ah/api/{api}/v1/{name}", body)
 
-    async def lease(
-        self, request_id: str = "r1", duration: int = 3600, **dimensions: Any
-    ) -> str:
+    async def lease(self, request_id: str = "r1", duration: int = 3600, **dimensions: Any) -> str:
         """Leases a machine, and waits until the daemon knows; returns its host name."""
         wanted = {"os_family": "LINUX", **dimensions}
         request = {"request_id": request_id, "duration": duration, "dimensions": wanted}
