@@ -168,6 +168,7 @@ def test_a_not_found_means_wait_while_an_addition_may_still_arrive() -> None:
 def test_a_machine_that_was_added_twice_leaves_a_doubt_when_it_is_reclaimed() -> None:
     """The RECLAIMED may be the first entry's, while somebody holds the second one."""
     once = adding(VM, NOW)
+    assert adding(once, NOW) is once  # applied again to its own result, it is the same addition
     twice = adding(once, NOW + 5)
     reclaimed = {"pending_deletion": PendingDeletion("", NOW), "catalog": CatalogState.CATALOGED}
     assert not is_doubtful(replace(once, **reclaimed), NOW)

@@ -29,7 +29,10 @@ def adding(instance: Instance, now: float) -> Instance:
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
     if instance.catalog not in CATALOGABLE or ended:
         return instance
-    resent = instance.resent or instance.catalog is CatalogState.ADDING
+    unanswered = instance.catalog is CatalogState.ADDING
+    if unanswered and instance.adding_since == now:
+        return instance
+    resent = instance.resent or unanswered
     return replace(instance, catalog=CatalogState.ADDING, adding_since=now, resent=resent)
 
 
