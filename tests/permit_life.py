@@ -241,6 +241,7 @@ class Life:
         assert self.entity is not None
         gce_id = self.entity.gce_id
         assert gce_id is not None
+        self.now += 1.0  # an addition that is sent again is sent later
         self.entity = adding(self.entity, self.now)
         self.late = None
         if not lands or self.wrong_broker:
