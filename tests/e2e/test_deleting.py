@@ -112,7 +112,7 @@ async def test_a_deletion_is_repeated_until_the_vm_is_gone(
 
 async def test_a_member_without_a_vm_is_deleted_until_its_group_forgets_it(tmp_path: Path) -> None:
     """Somebody deletes the VM while our deletion fails: the group would count it for ever."""
-    async with world(tmp_path) as w:
+    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
         await w.until_states(cataloged=3)
         name = await w.lease()
         await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=1)
@@ -271,7 +271,7 @@ async def test_fault_33_a_name_used_again_is_another_machine(tmp_path: Path) -> 
 
 async def test_a_vm_missed_once_while_it_is_created_is_not_deleted(tmp_path: Path) -> None:
     """Fault 22 for VMs without an id: the next list shows them, and nothing is done about it."""
-    options = CloudOptions(boot_seconds=60.0, operation_seconds=0.0, delete_seconds=0.0)
+    options = CloudOptions(boot_seconds=300.0, operation_seconds=0.0, delete_seconds=0.0)
     async with world(tmp_path, options=options, start=False) as w:
         await w.inject(LIST_MEMBERS, kind="empty", skip=2, times=1)
         await w.start_daemon()

@@ -7,25 +7,18 @@ tombstones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
-from gce_backend import specs
+from gce_backend import resources, specs
 from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
-from gce_backend.errors import ForeignResourceError, NotFoundError, OperationFailedError
+from gce_backend.errors import ForeignResourceError, NotFoundError
 from gce_backend.fleet import Change, when_present
 from gce_backend.gce_types import CompleteListing
 from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import replace
-from gce_backend.links import ResourceLink
-from gce_backend.models import InFlight, InstanceGroupManager, Key
+from gce_backend.models import Key
 
 NAME = "delete-instance-group-managers"
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no group is taken to have never happened."""
-
-Apply: TypeAlias = Callable[[InstanceGroupManager | None], InstanceGroupManager | None]
 
 
 async def run(context: Context) -> Outcome:
@@ -41,7 +34,8 @@ async def run(context: Context) -> Outcome:
     ]
     for key in set(context.world.empty_since) - set(keys):
         del context.world.empty_since[key]
-    await context.fleet.change([Change(key, _keep) for key in _spared(context)])
+    for key in _spared(context):
+        await resources.give_up(context, key)
 
     async def act(key: Key) -> Step:
         manager = context.fleet.managers.get(key)
@@ -73,15 +67,15 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
         started = manager.in_flight.started if manager.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
             return Step.WAITING
-        await context.fleet.change([Change(key, _gone)])
+        await resources.forget(context, [key])
         return Step.CHANGED
     revision = key.parent
     if revision is None or group.description != specs.description_of(
         context.settings.owner, revision
     ):
-        await context.fleet.change([Change(key, _gone)])
+        await resources.forget(context, [key])
         raise ForeignResourceError(f"group {group.name} in {key.name} is not ours")
-    await context.fleet.change([Change(key, _found(ResourceLink.parse(group.self_link).url))])
+    await resources.adopt(context, key, group)
     return Step.CHANGED
 
 
@@ -94,12 +88,13 @@ async def _look(context: Context, key: Key) -> Step:
             return Step.NOTHING
     except NotFoundError:
         if key in empty_since:  # the second look says the same
-            await context.fleet.change([Change(key, _gone)])
+            await resources.forget(context, [key])
             return Step.CHANGED
     now = context.clock.monotonic()
     if now - empty_since.setdefault(key, now) < context.settings.rollout.empty_seconds:
         return Step.WAITING
-    await context.fleet.change([Change(key, _intend(context))])
+    begin = resources.beginning(context, "delete")
+    await context.fleet.change([Change(key, when_present(begin))])
     return await _delete(context, key)
 
 
@@ -117,58 +112,26 @@ async def _delete(context: Context, key: Key) -> Step:
     if manager is None or manager.in_flight is None or manager.in_flight.action != "delete":
         return Step.NOTHING
     project, name = context.fleet.revision_of(key).template.project, specs.group_name_of(key)
+    # A group that grew again since it was found empty is not deleted with what is in it.
     try:
-        # A group that grew again since it was found empty is not deleted with what is in it.
         empty = await _is_empty(context, key)
-        # Whether it still drains is written above it: looked at last, just before it is sent.
-        await context.fleet.refresh(key.lineage)
-        if not empty or context.fleet.is_active(key):
-            context.world.empty_since.pop(key, None)
-            await context.fleet.change([Change(key, _keep)])
-            return Step.NOTHING
-        operation = await context.compute.delete_group(
-            project, key.name, name, request_id=manager.in_flight.request_id
-        )
-        operation = await context.compute.await_operation(
-            operation, timeout=context.settings.compute.operation_wait_seconds
-        )
-        if not operation.done:
-            return Step.WAITING
     except NotFoundError:
-        pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
-    except OperationFailedError:
-        await context.fleet.change([Change(key, _keep)])
-        raise
-    await context.fleet.change([Change(key, _gone)])
+        empty = True  # gone already: deleting it will say so
+    # Whether it still drains is written above it: looked at last, just before it is sent.
+    await context.fleet.refresh(key.lineage)
+    if not empty or context.fleet.is_active(key):
+        context.world.empty_since.pop(key, None)
+        await resources.give_up(context, key)
+        return Step.NOTHING
+    compute, request_id = context.compute, manager.in_flight.request_id
+    if not await resources.delete(
+        context, key, lambda: compute.delete_group(project, key.name, name, request_id=request_id)
+    ):
+        return Step.WAITING
     context.world.empty_since.pop(key, None)
     context.world.groups.pop(key, None)
     context.log.info("group.deleted", job=NAME, zone=key.name, name=name)
     return Step.CHANGED
-
-
-def _intend(context: Context) -> Apply:
-    request_id, now = context.new_id(), context.clock.now()
-
-    def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
-        if manager.url is None or manager.in_flight is not None:
-            return manager
-        return replace(manager, in_flight=InFlight("delete", request_id, now))
-
-    return when_present(apply)
-
-
-def _found(url: str) -> Apply:
-    return when_present(lambda manager: replace(manager, url=url, in_flight=None))
-
-
-@when_present
-def _keep(manager: InstanceGroupManager) -> InstanceGroupManager:
-    return replace(manager, in_flight=None)
-
-
-@when_present
-def _gone(manager: InstanceGroupManager) -> InstanceGroupManager:
-    return replace(manager, url=None, in_flight=None, resize=None)
 
 
 JOB = Job(

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
-from gce_backend import specs
+from gce_backend import resources, specs
 from gce_backend.actuation import Step, act_on_each
 from gce_backend.context import Context
-from gce_backend.errors import NotFoundError, OperationFailedError, ResourceInUseError
+from gce_backend.errors import NotFoundError, ResourceInUseError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import replace
-from gce_backend.links import ResourceLink
-from gce_backend.models import InFlight, InstanceTemplateRevision, Key
+from gce_backend.models import Key
 
 NAME = "delete-instance-templates"
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no template is taken to have never happened."""
-
-Apply: TypeAlias = Callable[[InstanceTemplateRevision | None], InstanceTemplateRevision | None]
 
 
 async def run(context: Context) -> Outcome:
@@ -42,7 +35,8 @@ async def run(context: Context) -> Outcome:
         revision = context.fleet.revisions[key]
         if revision.url is None and revision.in_flight and revision.in_flight.action == "insert":
             return await _resolve_insert(context, key)
-        await context.fleet.change([Change(key, _intend(context))])
+        begin = resources.beginning(context, "delete")
+        await context.fleet.change([Change(key, when_present(begin))])
         return await _delete(context, key)
 
     return await act_on_each(context, NAME, keys, act)
@@ -58,13 +52,12 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
         started = revision.in_flight.started if revision.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
             return Step.WAITING
-        await context.fleet.change([Change(key, _gone)])
+        await resources.forget(context, [key])
         return Step.CHANGED
     if found.description != specs.description_of(context.settings.owner, key):
-        await context.fleet.change([Change(key, _gone)])  # somebody else's: not ours to delete
+        await resources.forget(context, [key])  # somebody else's: not ours to delete
         return Step.CHANGED
-    url = ResourceLink.parse(found.self_link).url
-    await context.fleet.change([Change(key, _found(url))])
+    await resources.adopt(context, key, found)
     return Step.CHANGED
 
 
@@ -73,53 +66,22 @@ async def _delete(context: Context, key: Key) -> Step:
     if revision is None or revision.in_flight is None or revision.in_flight.action != "delete":
         return Step.NOTHING
     project, name = revision.template.project, specs.template_name_of(key)
+    compute, request_id = context.compute, revision.in_flight.request_id
     try:
-        operation = await context.compute.delete_instance_template(
-            project, name, request_id=revision.in_flight.request_id
+        gone = await resources.delete(
+            context,
+            key,
+            lambda: compute.delete_instance_template(project, name, request_id=request_id),
         )
-        operation = await context.compute.await_operation(
-            operation, timeout=context.settings.compute.operation_wait_seconds
-        )
-        if not operation.done:
-            return Step.WAITING
-    except NotFoundError:
-        pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
     except ResourceInUseError as error:
-        await context.fleet.change([Change(key, _keep)])
+        await resources.give_up(context, key)
         context.conditions.fail(str(key), NAME, "ResourceInUse", error.message)
         return Step.HELD
-    except OperationFailedError:
-        await context.fleet.change([Change(key, _keep)])
-        raise
-    await context.fleet.change([Change(key, _gone)])
+    if not gone:
+        return Step.WAITING
     template = key.parent.name if key.parent else ""
     context.log.info("template.deleted", job=NAME, template=template, name=name)
     return Step.CHANGED
-
-
-def _intend(context: Context) -> Apply:
-    request_id, now = context.new_id(), context.clock.now()
-
-    def apply(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
-        if revision.url is None or revision.in_flight is not None:
-            return revision
-        return replace(revision, in_flight=InFlight("delete", request_id, now))
-
-    return when_present(apply)
-
-
-def _found(url: str) -> Apply:
-    return when_present(lambda revision: replace(revision, url=url, in_flight=None))
-
-
-@when_present
-def _keep(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
-    return replace(revision, in_flight=None)
-
-
-@when_present
-def _gone(revision: InstanceTemplateRevision) -> InstanceTemplateRevision:
-    return replace(revision, url=None, in_flight=None)
 
 
 JOB = Job(
