@@ -103,7 +103,7 @@ async def _send(
         )
     except (ConditionNotMetError, InvalidRequestError) as error:
         # A stale fingerprint; or the id was used before, for what the metadata then made of it.
-        await context.fleet.change([Change(key, _renew(context))])
+        await context.fleet.change([Change(key, _intend(context, update.request_id))])
         if isinstance(error, InvalidRequestError) and "requestId" not in error.message:
             raise
         return False
@@ -111,24 +111,13 @@ async def _send(
     return True
 
 
-def _intend(context: Context) -> Apply:
+def _intend(context: Context, instead_of: str | None = None) -> Apply:
+    """Gives an update the id under which it is sent, in place of one that served before."""
     request_id = context.new_id()
 
     def apply(instance: Instance) -> Instance:
         update = instance.active_metadata_update
-        if update is None or update.request_id is not None:
-            return instance
-        return replace(instance, active_metadata_update=replace(update, request_id=request_id))
-
-    return when_present(apply)
-
-
-def _renew(context: Context) -> Apply:
-    request_id = context.new_id()
-
-    def apply(instance: Instance) -> Instance:
-        update = instance.active_metadata_update
-        if update is None or update.operation is not None:
+        if update is None or update.operation is not None or update.request_id != instead_of:
             return instance
         return replace(instance, active_metadata_update=replace(update, request_id=request_id))
 
