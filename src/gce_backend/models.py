@@ -369,7 +369,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         url: the VM's resource link (fetch-instances).
         missing_since: since when complete listings have not shown the VM, Unix seconds
             (fetch-instances).
-        catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances).
+        catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances; the sweep
+            of process-pubsub-messages, which may find it taken by another).
         adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
         resent: whether it was sent again before the outcome of an earlier addition was known, so
             that what is said of an entry may be about the earlier one (catalog-instances).

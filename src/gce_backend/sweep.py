@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gce_backend.catalog_entry import ID_ATTRIBUTE, KEY_ATTRIBUTE
+from gce_backend.catalog_entry import KEY_ATTRIBUTE
 from gce_backend.context import Context
 from gce_backend.errors import BackendError
 from gce_backend.fleet import Change, when_present
@@ -87,7 +87,10 @@ def _judge(context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked
     def apply(instance: Instance) -> Instance:
         if instance.catalog is not CatalogState.CATALOGED or instance.pending_deletion is not None:
             return instance
-        if isinstance(entry, NotCataloged) or not _is_of(entry, token, instance):
+        if isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) != token:
+            # Somebody else's, under our host name: it is not ours to take out of the catalog.
+            return replace(instance, catalog=CatalogState.REFUSED, lost_since=None)
+        if isinstance(entry, NotCataloged) or not entry.is_of(token, instance.gce_id):
             return instance if instance.lost_since else replace(instance, lost_since=now)
         known = replace(instance, lost_since=None) if instance.lost_since else instance
         if entry.state == "RECLAIMED":
@@ -106,9 +109,3 @@ def _judge(context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked
         return known
 
     return when_present(apply)
-
-
-def _is_of(entry: CatalogEntry, token: str, instance: Instance) -> bool:
-    """Whether an entry is this VM's: not another's, nor that of an earlier VM of its name."""
-    gce_id = entry.attributes.get(ID_ATTRIBUTE, str(instance.gce_id))
-    return entry.attributes.get(KEY_ATTRIBUTE) == token and gce_id == str(instance.gce_id)

@@ -151,6 +151,25 @@ async def test_machine_that_was_set_aside_is_tried_again_and_goes_when_it_drains
         await w.until(lambda: nothing_of(w, "linux"), within=1800)
 
 
+async def test_entry_that_somebody_else_put_in_place_of_ours_stays_theirs(tmp_path: Path) -> None:
+    """Our entry is gone, and another has the host name: the sweep sees whose it is."""
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=both(2, 2)) as w:
+        await w.until_states(cataloged=4)
+        victim = min(name for name in await w.vms() if name.startswith("linux"))
+        gone = {"dimensions": {"backend": "GCE", "hostname": victim}}
+        await w.broker("catalog.delete_machine", gone)
+        await w.pass_time(1)
+        topic = {"backend_project": PROJECT, "backend_topic": "machine-provider"}
+        policies = {**topic, "backend_attributes": [{"key": "key", "value": "a/b/c/d/e"}]}
+        dimensions = {"backend": "GCE", "hostname": victim, "os_family": "LINUX"}
+        await w.broker("catalog.add_machine", {"dimensions": dimensions, "policies": policies})
+        await w.until_states(set_aside=1, cataloged=3, within=1800)
+        w.write_config(template("win"), manager("win", minimum=2))
+        await w.pass_time(1200)
+        assert victim in await w.vms()
+        assert victim in await w.catalog()
+
+
 async def test_entity_of_another_release_spoils_only_itself(tmp_path: Path) -> None:
     """A state that this release does not know: its machine is left alone, the others go on."""
     async with world(tmp_path) as w:
