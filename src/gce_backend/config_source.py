@@ -125,8 +125,8 @@ class DirectorySource:
         return _as_text(method, name, content)
 
 
-class LuciConfigV1:
-    """A config set on a LUCI Config service that speaks v1.
+class _LuciConfig:
+    """A config set on a LUCI Config service.
 
     Args:
         session: the shared HTTP session.
@@ -155,6 +155,10 @@ class LuciConfigV1:
         )
         self._set = config_set
         self._references = references
+
+
+class LuciConfigV1(_LuciConfig):
+    """A config set on a LUCI Config service that speaks v1."""
 
     async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
         """The configuration; None when it is still `known_revision`.
@@ -213,36 +217,8 @@ class LuciConfigV1:
         return _as_text(method, path, content)
 
 
-class LuciConfigV2:
-    """A config set on a LUCI Config service that speaks v2 (pRPC).
-
-    Args:
-        session: the shared HTTP session.
-        tokens: gives tokens for this service.
-        hostname_url: its host name or base URL.
-        config_set: which configuration.
-        references: finds the further files that templates.cfg names.
-        retrier: repeats calls.
-
-    Raises:
-        SettingsError: `hostname_url` is not usable.
-    """
-
-    def __init__(
-        self,
-        *,
-        session: aiohttp.ClientSession,
-        tokens: Tokens,
-        hostname_url: str,
-        config_set: str,
-        references: References,
-        retrier: Retrier | None = None,
-    ) -> None:
-        self._api = JsonApi(
-            session=session, tokens=tokens, root=hostname_url, limits=_LIMITS, retrier=retrier
-        )
-        self._set = config_set
-        self._references = references
+class LuciConfigV2(_LuciConfig):
+    """A config set on a LUCI Config service that speaks v2 (pRPC)."""
 
     async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
         """The configuration; None when it is still `known_revision`.

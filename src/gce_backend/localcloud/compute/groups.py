@@ -225,12 +225,15 @@ class Groups:
         """The list method."""
         project, zone = call.path["project"], call.path["zone"]
         catalogue.check_zone(project, zone)
-        names = self._store.group_names[f"{project}/{zone}"].after(listing.start_of(call.query))
-        found = listing.page(
-            call.query, iter(names), lambda name: self._visible(f"{project}/{zone}/{name}")
+        return listing.zonal_list(
+            "compute#instanceGroupManagerList",
+            project,
+            zone,
+            "instanceGroupManagers",
+            call.query,
+            self._store.group_names[f"{project}/{zone}"],
+            lambda name: self._visible(f"{project}/{zone}/{name}"),
         )
-        path = f"projects/{project}/zones/{zone}/instanceGroupManagers"
-        return listing.resource_list("compute#instanceGroupManagerList", path, found)
 
     def aggregated_list(self, call: Call) -> dict[str, Any]:
         """The aggregatedList method."""

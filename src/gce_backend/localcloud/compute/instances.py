@@ -102,12 +102,15 @@ class Instances:
         """The list method."""
         project, zone = call.path["project"], call.path["zone"]
         catalogue.check_zone(project, zone)
-        names = self._store.vm_names[f"{project}/{zone}"].after(listing.start_of(call.query))
-        found = listing.page(
-            call.query, iter(names), lambda name: self._visible(f"{project}/{zone}/{name}")
+        return listing.zonal_list(
+            "compute#instanceList",
+            project,
+            zone,
+            "instances",
+            call.query,
+            self._store.vm_names[f"{project}/{zone}"],
+            lambda name: self._visible(f"{project}/{zone}/{name}"),
         )
-        path = f"projects/{project}/zones/{zone}/instances"
-        return listing.resource_list("compute#instanceList", path, found)
 
     def aggregated_list(self, call: Call) -> dict[str, Any]:
         """The aggregatedList method."""

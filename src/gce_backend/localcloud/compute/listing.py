@@ -141,6 +141,33 @@ def resource_list(kind: str, path: str, found: Page, **extra: Any) -> dict[str, 
     return answer
 
 
+def zonal_list(
+    kind: str,
+    project: str,
+    zone: str,
+    collection: str,
+    query: Mapping[str, str],
+    names: Names,
+    render: Callable[[str], dict[str, Any] | None],
+) -> dict[str, Any]:
+    """The list answer of a zone's resources.
+
+    Args:
+        kind: e.g. `compute#instanceList`.
+        project: whose resources.
+        zone: where.
+        collection: the resources' name in links, e.g. `instances`.
+        query: the call's parameters.
+        names: the names in the zone.
+        render: the resource of a name.
+
+    Raises:
+        ServiceError: 400 invalid when a parameter is wrong.
+    """
+    found = page(query, iter(names.after(start_of(query))), render)
+    return resource_list(kind, f"projects/{project}/zones/{zone}/{collection}", found)
+
+
 def aggregated_list(
     kind: str,
     project: str,
