@@ -1,4 +1,4 @@
-"""End-to-end tests log plainly: tracebacks drawn with all their variables take seconds each."""
+"""End-to-end tests log plainly, and Google's descriptions referee what goes over the wire."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from referee import watching
+
 
 @pytest.fixture(autouse=True)
 def _plain_logs() -> Iterator[None]:
+    """Tracebacks drawn with all their variables take seconds each."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -20,3 +23,10 @@ def _plain_logs() -> Iterator[None]:
     )
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _referee(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every exchange with Compute, Datastore and Pub/Sub is as Google describes it."""
+    with watching(monkeypatch):
+        yield
