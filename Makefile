@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test setup check lock proto clean
+.PHONY: run test check bench lock proto clean
 
 ## run: the daemon on config/, with the embedded cloud in the same process
 run: $(VENV)/.runtime
@@ -35,6 +35,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@echo "installing the development tools into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
+
+## bench: measures, and writes bench/RESULTS.md
+bench: $(VENV)/.runtime
+	$(BIN)/python bench/rise.py
 
 ## lock: writes the two lock files anew (needs pip-tools in the environment)
 lock:
