@@ -106,9 +106,8 @@ async def act_on_each(
             try:
                 step = await act(subject)
             except BackendError as error:
-                retry_after = getattr(error, "retry_after", None)
                 condition = conditions.fail(
-                    str(subject), job, reason_of(error), str(error), retry_after=retry_after
+                    str(subject), job, reason_of(error), str(error), retry_after=error.retry_after
                 )
                 failed.setdefault(condition.reason, []).append((subject, error))
                 waits.append(condition.retry_at - context.clock.monotonic())

@@ -247,8 +247,6 @@ def _log(context: Context, event: str, job: str, key: Key) -> None:
         instance=key.name,
         gce_id=str(instance.gce_id) if instance else "",
         zone=manager.name if manager else "",
-        template=manager.parent.parent.name
-        if manager and manager.parent and manager.parent.parent
-        else "",
+        template=key.base_name,
         permit=instance.deletion.permit.value if instance and instance.deletion else "",
     )

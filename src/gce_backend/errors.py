@@ -45,7 +45,13 @@ if TYPE_CHECKING:
 
 
 class BackendError(Exception):
-    """The root of everything that this project raises on purpose."""
+    """The root of everything that this project raises on purpose.
+
+    Attributes:
+        retry_after: seconds to wait before the next try; None when nothing is known.
+    """
+
+    retry_after: float | None = None
 
 
 class SettingsError(BackendError):

@@ -39,6 +39,11 @@ class Key(msgspec.Struct, frozen=True, gc=False):
         """This key and those above it: what says whether a manager or revision is active."""
         return (self, *(self.parent.lineage if self.parent is not None else ()))
 
+    @property
+    def base_name(self) -> str:
+        """The name of the root above: of all that is a template's, its base_name."""
+        return self.lineage[-1].name
+
     @staticmethod
     def of(path: tuple[tuple[str, str], ...]) -> Key:
         """The key with that path.

@@ -80,8 +80,7 @@ async def _create(context: Context, key: Key) -> Step:
     )
     if not await resources.create(context, key, creation):
         return Step.WAITING
-    template = key.parent.name if key.parent else ""
-    context.log.info("template.created", job=NAME, template=template, name=name)
+    context.log.info("template.created", job=NAME, template=key.base_name, name=name)
     return Step.CHANGED
 
 

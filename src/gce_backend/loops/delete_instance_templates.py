@@ -79,8 +79,7 @@ async def _delete(context: Context, key: Key) -> Step:
         return Step.HELD
     if not gone:
         return Step.WAITING
-    template = key.parent.name if key.parent else ""
-    context.log.info("template.deleted", job=NAME, template=template, name=name)
+    context.log.info("template.deleted", job=NAME, template=key.base_name, name=name)
     return Step.CHANGED
 
 

@@ -94,7 +94,7 @@ async def _raise(context: Context, key: Key) -> Step:
     context.log.info(
         "group.raised",
         job=NAME,
-        template=key.parent.parent.name if key.parent and key.parent.parent else "",
+        template=key.base_name,
         zone=key.name,
         name=name,
         size=size,

@@ -36,10 +36,9 @@ def machines(context: Context) -> Counter[tuple[str, str, str]]:
     """How many machines there are, by template, zone and state."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for manager in context.fleet.managers:
-        template = manager.parent.parent.name if manager.parent and manager.parent.parent else ""
         for key, instance in context.fleet.instances_of(manager):
             state, _ = _explain(context, key, instance, active=context.fleet.is_active(manager))
-            counts[template, manager.name, state.value] += 1
+            counts[manager.base_name, manager.name, state.value] += 1
     return counts
 
 
