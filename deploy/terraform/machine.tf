@@ -1,0 +1,76 @@
+# The daemon's image and the VM that keeps it running.
+resource "google_artifact_registry_repository" "images" {
+  repository_id = "gce-backend"
+  location      = var.region
+  format        = "DOCKER"
+  depends_on    = [google_project_service.needed]
+}
+
+resource "google_artifact_registry_repository_iam_member" "daemon" {
+  repository = google_artifact_registry_repository.images.name
+  location   = var.region
+  role       = "roles/artifactregistry.reader"
+  member     = local.daemon
+}
+
+data "google_compute_image" "cos" {
+  family  = "cos-stable"
+  project = "cos-cloud"
+}
+
+locals {
+  environment = merge(var.settings, { PROJECT = var.project })
+  cloud_init = templatefile("${path.module}/cloud-init.yaml", {
+    image       = var.image
+    registry    = "${var.region}-docker.pkg.dev"
+    environment = { for name, value in local.environment : "GCE_BACKEND_${name}" => value }
+    probe       = file("${path.module}/../systemd/gce-backend-probe.service")
+    timer       = file("${path.module}/../systemd/gce-backend-probe.timer")
+  })
+}
+
+resource "google_compute_instance" "daemon" {
+  count                     = var.image == "" ? 0 : 1
+  name                      = "gce-backend"
+  machine_type              = var.machine_type
+  zone                      = var.zone
+  allow_stopping_for_update = true
+  deletion_protection       = false # it holds nothing: everything is in Datastore
+
+  boot_disk {
+    initialize_params {
+      image = data.google_compute_image.cos.self_link
+      size  = 10
+    }
+  }
+
+  network_interface {
+    network    = var.subnetwork == "" ? var.network : null
+    subnetwork = var.subnetwork == "" ? null : var.subnetwork
+  }
+
+  service_account {
+    email  = google_service_account.daemon.email
+    scopes = ["cloud-platform"] # the roles decide
+  }
+
+  metadata = {
+    user-data              = local.cloud_init
+    google-logging-enabled = "true"
+    enable-oslogin         = "TRUE"
+  }
+
+  shielded_instance_config {
+    enable_secure_boot = true
+  }
+
+  lifecycle {
+    ignore_changes = [boot_disk[0].initialize_params[0].image] # COS updates itself
+  }
+
+  depends_on = [
+    google_project_iam_member.compute,
+    google_project_iam_member.datastore,
+    google_pubsub_subscription_iam_member.daemon,
+  ]
+}
