@@ -13,6 +13,7 @@ from gce_backend.configure import configure
 from gce_backend.errors import (
     BackendError,
     InvalidConfigurationError,
+    NotFoundError,
     RemoteError,
     SettingsError,
 )
@@ -33,6 +34,9 @@ from gce_backend.store import Store
 ACT_AS = (
     "grant the daemon's service account roles/iam.serviceAccountUser on each service account that "
     "templates.cfg names, and on no others"
+)
+NO_SUCH_PROJECT = (
+    "Either there is no such project, or endpoints.resource_manager is wrong: it must end in `/v1`"
 )
 
 
@@ -78,9 +82,9 @@ async def set_up(
     fleet = Fleet(store)
     for step in await _store_addresses(settings, fleet, store, addresses, dry_run=dry_run):
         yield step
-    yield await _check_project(resource_manager, project, "datastore", DATASTORE)
-    for compute_project in sorted({project, *_projects(fleet.configuration)}):
-        yield await _check_project(resource_manager, compute_project, "compute", COMPUTE)
+    yield await check_permissions(resource_manager, project, "datastore", DATASTORE)
+    for compute_project in sorted({project, *named_projects(fleet.configuration)}):
+        yield await check_permissions(resource_manager, compute_project, "compute", COMPUTE)
     yield Done("permission to use the machines' service accounts", "by hand", ACT_AS)
 
 
@@ -94,7 +98,7 @@ async def _store_addresses(
             fleet.config_settings.service_hostname,
             fleet.machine_provider.instance_url,
         )
-        steps = list(_judge(settings, stored, given, dry_run=dry_run))
+        steps = list(judge(settings, stored, given, dry_run=dry_run))
         if not dry_run and all(step.outcome != "failed" for step in steps):
             await configure(store, **given._asdict())
             await fleet.refresh([CONFIGURATION_KEY])
@@ -103,7 +107,7 @@ async def _store_addresses(
     return steps
 
 
-def _judge(
+def judge(
     settings: Settings, stored: Addresses, given: Addresses, *, dry_run: bool
 ) -> Iterator[Done]:
     """What becomes of each address; one that the daemon would refuse is not stored."""
@@ -124,8 +128,7 @@ def _judge(
         value = before if wanted is None else wanted
         if not value:
             if settings.config.source == "directory" and name != "machine_provider":
-                remedy = "not needed: the configuration comes from a directory"
-                yield Done(what, "unset", remedy)
+                yield Done(what, "not needed", "the configuration comes from a directory")
             else:
                 yield Done(what, "missing", f"run setup with {option}")
             continue
@@ -140,12 +143,15 @@ def _judge(
         yield Done(f"{what} = {value}", "present" if value == before else changed)
 
 
-async def _check_project(
+async def check_permissions(
     resource_manager: ResourceManager, project: str, service: str, permissions: tuple[str, ...]
 ) -> Done:
+    """Whether the caller has these permissions in a project, and which ones it lacks."""
     what = f"{service} permissions of this account in project {project}"
     try:
         granted = await resource_manager.granted(project, permissions)
+    except NotFoundError as error:
+        return Done(what, "failed", f"{error}. {NO_SUCH_PROJECT}")
     except RemoteError as error:
         return Done(what, "failed", str(error))
     lacking = [permission for permission in permissions if permission not in granted]
@@ -154,7 +160,7 @@ async def _check_project(
     return Done(what, "present")
 
 
-def _projects(configuration: Configuration) -> set[str]:
+def named_projects(configuration: Configuration) -> set[str]:
     """The projects that the stored configuration's templates name."""
     try:
         parsed = parse(
