@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench lock proto clean
+.PHONY: run browser screenshots test check bench lock proto clean contract contract-clean docs
 
 ## run: the daemon on config/, with the embedded cloud in the same process
 run: $(VENV)/.runtime
 	@$(BIN)/gce-backend run --local
 
 ## test: lint, types, import rules and all tests
-test: $(VENV)/.dev check
+test: $(VENV)/.dev browser check
 
 check:
 	$(BIN)/ruff check .
@@ -35,6 +35,28 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@echo "installing the development tools into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
+
+## contract: what our clients expect of a server, asked of those that GCE_BACKEND_CONTRACT_* name
+contract: $(VENV)/.dev
+	$(BIN)/pytest tests/contract
+
+## contract-clean: takes away what runs of the contract have left on those servers
+contract-clean: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m contract.leftovers
+
+## browser: the Chromium in which the status page is tested, where there is none yet
+browser:
+	@command -v chromium >/dev/null || sh scripts/install-chromium.sh
+
+## screenshots: draws docs/images/ anew
+screenshots: $(VENV)/.dev browser
+	$(BIN)/python scripts/screenshots.py
+
+## docs: the documentation as a site, in site/
+docs: $(VENV)/.dev
+	$(BIN)/python scripts/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 ## bench: measures, and writes bench/RESULTS.md
 bench: $(VENV)/.runtime

@@ -16,6 +16,7 @@ from gce_backend.localcloud.datastore import DatastoreService
 from gce_backend.localcloud.metadata import MetadataService
 from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.tables import Tables
+from referee import BY_HAND
 from simulation import VirtualClock
 
 TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
@@ -45,7 +46,8 @@ class Running:
     async def call(self, verb: str, path: str, body: Any = None) -> tuple[int, Any]:
         """An authenticated call: status and JSON."""
         data = None if body is None else io.BytesIO(msgspec.json.encode(body))
-        request = self.session.request(verb, self.url + path, data=data, headers=self.authorization)
+        headers = self.authorization | BY_HAND
+        request = self.session.request(verb, self.url + path, data=data, headers=headers)
         async with request as response:
             return response.status, await response.json()
 

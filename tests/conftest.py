@@ -1,13 +1,23 @@
-"""Shared by all tests: async tests run in simulated time unless marked `real_time`."""
+"""Shared by all tests: simulated time for async tests, and the referee of what goes over the wire.
+
+Async tests run in simulated time unless marked `real_time`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Iterator
+from typing import Any
 
+import msgspec
 import pytest
 
+from discovery.exchanges import Tally
+from referee import Referee, watching
 from simulation import VirtualTimeLoop
+
+TALLY = pytest.StashKey[Tally]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -22,3 +32,47 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(pyfuncitem.obj(**arguments))
     return True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begins to count exchanges."""
+    config.stash[TALLY] = Tally()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _referee_of_the_run(pytestconfig: pytest.Config) -> Iterator[Referee]:
+    """Watches from the first fixture to the last one."""
+    referee = Referee()
+    with watching(referee):
+        yield referee
+    pytestconfig.stash[TALLY].add(referee.tally)
+    referee.settle()
+
+
+@pytest.fixture(autouse=True)
+def referee(_referee_of_the_run: Referee) -> Iterator[Referee]:
+    """Fails the test whose exchanges are not as Google describes them."""
+    yield _referee_of_the_run
+    _referee_of_the_run.settle()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of xdist hands its counts over."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["referee"] = msgspec.to_builtins(session.config.stash[TALLY])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The controller adds a worker's counts; a worker that crashed has none."""
+    counted = getattr(node, "workeroutput", {}).get("referee")
+    if counted is not None:
+        node.config.stash[TALLY].add(msgspec.convert(counted, Tally))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """One line at the end says what was judged."""
+    terminalreporter.write_line(f"referee: {config.stash[TALLY]}")

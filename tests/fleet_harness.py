@@ -22,6 +22,7 @@ from gce_backend.metrics import Metrics
 from gce_backend.provision import provision_messages
 from gce_backend.settings import HttpSettings, JobSettings, Secret, Settings
 from gce_backend.store import Store
+from referee import BY_HAND
 from simulation import VirtualClock
 
 PROJECT = "local-project"
@@ -194,7 +195,7 @@ class World:
             headers = {"Metadata-Flavor": "Google"}
             async with self.session.get(self.cloud.base_url + url, headers=headers) as response:
                 self._token = (await response.json())["access_token"]
-        headers = {"Authorization": f"Bearer {self._token}"}
+        headers = {"Authorization": f"Bearer {self._token}", **BY_HAND}
         url = self.cloud.base_url + path
         async with self.session.request(verb, url, json=body, headers=headers) as response:
             if response.status != 401:
@@ -298,6 +299,7 @@ async def world(
     state: Path | None = None,
     crons: Mapping[str, str] | None = None,
     start: bool = True,
+    epoch: float | None = None,
 ) -> AsyncIterator[World]:
     """A running world; its configuration is one template with one manager of three machines.
 
@@ -310,8 +312,9 @@ async def world(
         state: the cloud's state file.
         crons: jobs' cron expressions.
         start: whether to start the daemon.
+        epoch: the wall-clock time at the beginning, Unix seconds; None is the machine's.
     """
-    clock = VirtualClock()
+    clock = VirtualClock(epoch)
     config_dir = tmp_path / "config"
     config_dir.mkdir(exist_ok=True)
     given = options or CloudOptions().instant()

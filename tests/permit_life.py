@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
+from gce_backend.control import drain, undrain
 from gce_backend.lifecycle import (
     is_catalogable,
     is_leaving,
@@ -92,6 +93,10 @@ class Life:
             (4, self.the_configuration_changes),
             (1, self.the_daemon_crashes),
         ]
+        if self.entity is not None and not self.entity.is_tombstone:
+            moves.append((2, self.an_operator_drains_it))
+            if self.entity.deletion is None:
+                moves.append((1, self.an_operator_keeps_it))
         if self._is_free() and not self.wrong_broker:
             moves.append((6, self.a_machine_is_made_and_cataloged))
         if self.vm is None:
@@ -147,6 +152,7 @@ class Life:
     def check(self) -> None:
         """What holds at every moment."""
         self.what_is_being_deleted_is_never_offered()
+        self.what_is_drained_is_never_offered()
         self.a_lease_that_is_known_keeps_the_machine()
 
     def a_machine_is_made_and_cataloged(self) -> None:
@@ -224,6 +230,14 @@ class Life:
         """It drains the manager, or names it again."""
         self.active = not self.active
 
+    def an_operator_drains_it(self) -> None:
+        """By hand, whatever the configuration says."""
+        self.entity = drain(KEY, "", self.now)(self.entity)
+
+    def an_operator_keeps_it(self) -> None:
+        """On second thoughts."""
+        self.entity = undrain(KEY)(self.entity)
+
     def the_daemon_crashes(self) -> None:
         """Answers that have not been stored are lost."""
         self.adding, self.add_in_flight, self.removing = None, False, None
@@ -277,7 +291,8 @@ class Life:
     def _is_removable(self) -> bool:
         if self.entity is None or self.add_in_flight or self.removing:
             return False
-        leaves = not self.active or is_lost(self.entity, self.now, PATIENCE)
+        unwanted = not self.active or self.entity.drain is not None
+        leaves = unwanted or is_lost(self.entity, self.now, PATIENCE)
         free = may_be_cataloged(self.entity) and not lease_runs(self.entity, self.now)
         return leaves and free
 
@@ -386,6 +401,12 @@ class Life:
     def what_is_being_deleted_is_never_offered(self) -> None:
         """No machine is added to the catalog once its deletion, or its reclaim, is known."""
         if self.entity is not None and (self.entity.deletion or self.entity.pending_deletion):
+            assert adding(self.entity, self.now) is self.entity
+            assert not self._is_catalogable()
+
+    def what_is_drained_is_never_offered(self) -> None:
+        """No machine is added to the catalog that an operator wants to go."""
+        if self.entity is not None and self.entity.drain is not None:
             assert adding(self.entity, self.now) is self.entity
             assert not self._is_catalogable()
 

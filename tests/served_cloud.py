@@ -64,7 +64,7 @@ def _soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
 
 @contextlib.contextmanager
 def served_cloud(options: CloudOptions | None = None) -> Iterator[ServedCloud]:
-    """Serves a cloud while the block lasts."""
+    """Serves a cloud while the block lasts; by default one without latencies."""
     ready: Future[ServedCloud] = Future()
     ended: Future[Callable[[], None]] = Future()
 
@@ -72,7 +72,7 @@ def served_cloud(options: CloudOptions | None = None) -> Iterator[ServedCloud]:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         ended.set_result(lambda: _soon(loop, stop))
-        cloud = embedded_cloud(None, SystemClock(), (options or CloudOptions()).instant())
+        cloud = embedded_cloud(None, SystemClock(), options or CloudOptions().instant())
         ready.set_result(ServedCloud(cloud, await cloud.start()))
         await stop.wait()
         await cloud.close()

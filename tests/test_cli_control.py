@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from gce_backend.app import Clients
 from gce_backend.cli import main
-from gce_backend.fleet import Fleet
+from gce_backend.config import TemplateConfig
+from gce_backend.fleet import Change, Fleet
 from gce_backend.localcloud.faults import Fault
-from gce_backend.models import CONTROL_KEY, Control
+from gce_backend.models import (
+    CONTROL_KEY,
+    Control,
+    Deletion,
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    Key,
+    Lease,
+    PendingDeletion,
+    Permit,
+    instance_key,
+    manager_key,
+)
 from gce_backend.store import Store
 from served_cloud import PROJECT, ServedCloud, served_cloud
 
@@ -52,6 +70,56 @@ def stored(served: ServedCloud) -> Control:
     return served.ask(read)
 
 
+def stored_machine(served: ServedCloud, key: Key) -> Instance:
+    """A machine's entity."""
+
+    async def read(clients: Clients) -> Instance:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([key])
+        return fleet.instances[key]
+
+    return served.ask(read)
+
+
+def store_machine(served: ServedCloud, key: Key, machine: Instance) -> None:
+    """Makes a machine's entity read so; above it are its template and group."""
+    revision = key.lineage[2]
+    above: dict[Key, Any] = {
+        key.lineage[3]: InstanceTemplate(active=revision.name),
+        revision: InstanceTemplateRevision(
+            template=TemplateConfig(base_name="linux"), active=("zone-a",)
+        ),
+        key.lineage[1]: InstanceGroupManager(minimum_size=1),
+    }
+
+    async def write(clients: Clients) -> None:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        entities = {**above, key: machine}
+        await fleet.refresh(entities)
+        await fleet.change([_becomes(at, new) for at, new in entities.items()])
+
+    served.ask(write)
+
+
+def _becomes(key: Key, entity: Entity) -> Change[Any]:
+    return Change(key, lambda _: entity)
+
+
+@pytest.fixture
+def machine(served: ServedCloud) -> Key:
+    """A fleet of one machine; nothing is paused or drained."""
+    key = instance_key(manager_key("linux", "0" * 40, "zone-a"), "vm-1")
+    store_machine(served, key, Instance(gce_id=7, url="u"))
+
+    async def forget(clients: Clients) -> None:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([CONTROL_KEY])
+        await fleet.change([Change(CONTROL_KEY, lambda _: None)])
+
+    served.ask(forget)
+    return key
+
+
 def test_pause_and_resume_are_stored(served: ServedCloud, command: Command) -> None:
     """The reason and the moment are kept; resumed, nothing of it is left."""
     done = command("pause", "--reason", "a leak in the roof")
@@ -71,6 +139,144 @@ def test_resume_says_when_the_settings_pause(command: Command) -> None:
     done = command("resume", GCE_BACKEND_ACTUATE="false")
     assert done.exit_code == 0
     assert "actuate = false" in done.output
+
+
+def test_a_part_of_the_fleet_is_paused_and_resumed(
+    served: ServedCloud, command: Command, machine: Key
+) -> None:
+    """Each pause by its own scope; what stays in force is named, with the command that ends it."""
+    assert command("pause", "--reason", "all").exit_code == 0
+    done = command("pause", "--template", "linux", "--reason", "a leak")
+    assert (done.exit_code, done.output) == (
+        0,
+        "paused for template linux. A running daemon acts on it within a minute.\n",
+    )
+    assert command("pause", "--template", "linux", "--zone", "zone-a").exit_code == 0
+    assert [found.scope for found in stored(served).pauses] == [
+        "template linux",
+        "template linux in zone zone-a",
+    ]
+    ended = command("resume", "--template", "linux", "--zone", "zone-a")
+    assert ended.output.splitlines() == [
+        "resumed for template linux in zone zone-a. A running daemon acts on it within a minute.",
+        "Paused by an operator (everything): all. It stays in force; `gce-backend resume` ends it.",
+        (
+            "Paused by an operator (template linux): a leak. It stays in force; "
+            "`gce-backend resume --template linux` ends it."
+        ),
+    ]
+    again = command("resume", "--template", "linux", "--zone", "zone-a")
+    assert (again.exit_code, again.output.splitlines()[0]) == (
+        0,
+        "nothing was paused for template linux in zone zone-a.",
+    )
+    assert len(command("resume", "--all").output.splitlines()) == 1
+    assert stored(served).pauses_in_force == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["--template", "lunix"], "Known: linux."),
+        (["--zone", "mars"], "Known: zone-a."),
+        (["--template", "linux", "--zone", "mars"], "Known: zone-a."),
+    ],
+)
+def test_a_pause_of_what_is_not_there_names_what_is(
+    served: ServedCloud, command: Command, machine: Key, arguments: list[str], known: str
+) -> None:
+    """Exit code 1, and nothing is stored."""
+    done = command("pause", *arguments)
+    assert done.exit_code == 1
+    assert known in done.output
+    assert stored(served).pauses == ()
+
+
+def test_all_pauses_and_one_pause_exclude_each_other(command: Command) -> None:
+    """A usage error, exit code 2."""
+    assert command("resume", "--all", "--zone", "zone-a").exit_code == 2
+
+
+def test_drain_and_undrain_are_stored(served: ServedCloud, command: Command, machine: Key) -> None:
+    """By name or by key; each tells the daemons which machine to read again."""
+    done = command("drain", machine.name, "--reason", "its disk rattles")
+    assert done.exit_code == 0
+    assert done.output == (
+        "vm-1: It leaves the catalog, is deleted, and its group grows back. "
+        "A running daemon acts on it within a minute.\n"
+    )
+    found = stored_machine(served, machine).drain
+    assert found is not None
+    assert found.reason == "its disk rattles"
+    assert found.since == pytest.approx(time.time(), abs=60)
+    first = stored(served).machine_orders
+    assert [order.machine for order in first] == [machine]
+    assert command("undrain", str(machine)).output.startswith("vm-1: It is not drained.")
+    assert stored_machine(served, machine).drain is None
+    assert stored(served).machine_orders != first
+
+
+@pytest.mark.parametrize(
+    ("state", "outlook"),
+    [
+        (Instance(lease=Lease(1.0, 4_000_000_000.0)), "Somebody holds it until 2096-10-02 07:06"),
+        (Instance(lease=Lease(1.0)), "Somebody holds it: it goes afterwards"),
+        (Instance(pending_deletion=PendingDeletion("", 1.0)), "it is deleted in any case"),
+        (Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x")), "deletion has begun already"),
+    ],
+)
+def test_drain_says_what_becomes_of_the_machine(
+    served: ServedCloud, command: Command, machine: Key, state: Instance, outlook: str
+) -> None:
+    """Who gives the order learns why it may take a while."""
+    store_machine(served, machine, state)
+    done = command("drain", machine.name)
+    assert done.exit_code == 0
+    assert outlook in done.output
+
+
+def test_undrain_comes_too_late_for_a_deletion_that_has_begun(
+    served: ServedCloud, command: Command, machine: Key
+) -> None:
+    """Exit code 1; the entity stays as it was."""
+    dying = Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x"))
+    store_machine(served, machine, dying)
+    done = command("undrain", machine.name)
+    assert done.exit_code == 1
+    assert "has begun: it cannot stay" in done.output
+    assert stored_machine(served, machine) == dying
+
+
+@pytest.mark.parametrize("order", ["drain", "undrain"])
+def test_a_machine_that_is_not_there_is_no_machine(
+    served: ServedCloud, command: Command, machine: Key, order: str
+) -> None:
+    """Exit code 1, with where to look; no daemon is told anything."""
+    before = stored(served)
+    done = command(order, "vm-2")
+    assert done.exit_code == 1
+    assert "no machine 'vm-2'" in done.output
+    assert stored(served) == before
+
+
+def test_reasons_have_an_end(command: Command, machine: Key) -> None:
+    """Exit code 1 for both orders that take one."""
+    for arguments in (["pause"], ["drain", machine.name]):
+        done = command(*arguments, "--reason", "x" * 501)
+        assert (done.exit_code, "500 characters" in done.output) == (1, True)
+
+
+def test_orders_speak_json(command: Command, machine: Key) -> None:
+    """What is in force afterwards, for programs; of a machine, how it is meant to go on."""
+    document = json.loads(command("pause", "--zone", "zone-a", "--reason", "r", "--json").output)
+    (pause,) = document["pauses"]
+    assert (pause["scope"], pause["template"], pause["reason"]) == ("zone zone-a", None, "r")
+    assert json.loads(command("resume", "--all", "--json").output)["pauses"] == []
+    assert json.loads(command("approve", "r9", "--json").output)["approved_revision"] == "r9"
+    assert json.loads(command("lift-cap", "--json").output)["cap_lifted_until"] > time.time()
+    drained = json.loads(command("drain", machine.name, "--reason", "r", "--json").output)
+    assert (drained["key"], drained["drained"], drained["reason"]) == (str(machine), True, "r")
+    assert json.loads(command("undrain", machine.name, "--json").output)["drained"] is False
 
 
 def test_approve_is_stored_once(served: ServedCloud, command: Command) -> None:

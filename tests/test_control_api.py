@@ -12,17 +12,55 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from fleet_harness import CONTROL_TOKEN, PROJECT, World, manager, template, world
+from fleet_harness import (
+    CONTROL_TOKEN,
+    OTHER_ZONE,
+    PROJECT,
+    ZONE,
+    World,
+    manager,
+    template,
+    world,
+)
 from gce_backend.app import Clients
-from gce_backend.control import approve, lift_cap, pause, resume
+from gce_backend.control import (
+    MAX_MACHINE_ORDERS,
+    MAX_PAUSES,
+    approve,
+    drain,
+    find_machine,
+    lift_cap,
+    mention,
+    pause,
+    resume,
+    resume_all,
+    undrain,
+)
+from gce_backend.errors import OrderError, UnknownNameError
 from gce_backend.fleet import Change, Fleet
 from gce_backend.metrics import Metrics
-from gce_backend.models import CONTROL_KEY, Control
+from gce_backend.models import (
+    CONTROL_KEY,
+    Control,
+    Deletion,
+    Drain,
+    Instance,
+    Permit,
+    instance_key,
+    manager_key,
+)
 from gce_backend.settings import DeletionSettings, HttpSettings, Settings
 from gce_backend.store import Store
 from gce_backend.web.control import MAX_BODY_BYTES
 
-ORDERS = ("/api/pause", "/api/resume", "/api/approve", "/api/lift-cap")
+ORDERS = (
+    "/api/pause",
+    "/api/resume",
+    "/api/approve",
+    "/api/lift-cap",
+    "/api/drain",
+    "/api/undrain",
+)
 
 
 async def post(w: World, path: str, data: bytes, **headers: str) -> tuple[int, Any, Any]:
@@ -165,7 +203,19 @@ async def test_a_wrong_token_is_refused(tmp_path: Path, authorization: str | Non
         ("/api/pause", b'{"reasn": "typo"}', 400),
         ("/api/pause", b'{"reason": 5}', 400),
         ("/api/pause", b'{"reason": "%s"}' % (b"x" * 501), 400),
+        ("/api/pause", b'{"template": "nothing"}', 404),
+        ("/api/pause", b'{"zone": "us-central1-z"}', 404),
+        ("/api/pause", b'{"template": ["linux"]}', 400),
+        ("/api/pause", b'{"zone": "%s"}' % (b"x" * 501), 400),
         ("/api/resume", b'{"now": true}', 400),
+        ("/api/resume", b'{"all": "yes"}', 400),
+        ("/api/drain", b"{}", 400),
+        ("/api/drain", b'{"name": ""}', 404),
+        ("/api/drain", b'{"name": "linux"}', 404),
+        ("/api/drain", b'{"name": "nothing/of/the/kind"}', 404),
+        ("/api/drain", b'{"name": "x", "reason": "%s"}' % (b"x" * 501), 400),
+        ("/api/undrain", b'{"name": "linux"}', 404),
+        ("/api/undrain", b'{"name": "x", "reason": "why"}', 400),
         ("/api/approve", b"", 400),
         ("/api/approve", b'{"revision": ""}', 400),
         ("/api/approve", b'{"revision": "two words"}', 400),
@@ -196,18 +246,22 @@ async def test_reading_needs_no_token_and_a_get_gives_no_order(tmp_path: Path) -
         assert (await control(w))["paused"] is False
         for path in ORDERS:
             async with w.session.get(w.daemon.url + path) as response:
-                assert response.status == 405
+                assert response.status in {404, 405}
+        assert (await control(w))["paused"] is False
 
 
 async def test_every_order_leaves_an_audit_line_without_the_token(tmp_path: Path) -> None:
     """Constant event names, the remote address, what was ordered; refused ones too."""
     async with world(tmp_path) as w:
-        await w.until(w.is_loaded)
+        await w.until_states(cataloged=3)
+        name = await w.lease()
         with capture_logs() as lines:
             await w.act("/api/pause", {"reason": "why"})
             await w.act("/api/resume")
             await w.act("/api/approve", {"revision": "abc"})
             await w.act("/api/lift-cap", {"seconds": 60})
+            await w.act("/api/drain", {"name": name, "reason": "rattles"})
+            await w.act("/api/undrain", {"name": name})
             await w.act("/api/pause", token="guessed-token")
         audit = [line for line in lines if line["event"].startswith("control.")]
         assert [line["event"] for line in audit] == [
@@ -215,11 +269,14 @@ async def test_every_order_leaves_an_audit_line_without_the_token(tmp_path: Path
             "control.resumed",
             "control.approved",
             "control.cap_lifted",
+            "control.drained",
+            "control.undrained",
             "control.refused",
         ]
         assert {line["remote"] for line in audit} == {"127.0.0.1"}
         assert (audit[0]["reason"], audit[2]["revision"], audit[3]["seconds"]) == ("why", "abc", 60)
-        assert (audit[4]["status"], audit[4]["path"]) == (401, "/api/pause")
+        assert (audit[4]["name"], audit[4]["reason"], audit[5]["name"]) == (name, "rattles", name)
+        assert (audit[6]["status"], audit[6]["path"]) == (401, "/api/pause")
         assert CONTROL_TOKEN not in str(lines)
         assert "guessed-token" not in str(lines)
 
@@ -346,13 +403,115 @@ async def test_the_metrics_show_what_is_left_of_the_call_budget(tmp_path: Path) 
         assert 0 < found[read] < w.settings.compute.calls_per_minute
 
 
+async def test_a_pause_of_what_is_not_there_names_what_is(tmp_path: Path) -> None:
+    """Of templates, of zones, and of a template's zones."""
+    managers = manager() + manager("other", zone=OTHER_ZONE)
+    async with world(tmp_path, templates=template() + template("other"), managers=managers) as w:
+        await w.until_states(cataloged=6)
+        said = {}
+        for scope in (
+            {"template": "lunix"},
+            {"zone": "mars"},
+            {"template": "linux", "zone": OTHER_ZONE},
+        ):
+            body = msgspec.json.encode(scope)
+            status, answer, _ = await post(
+                w, "/api/pause", body, Authorization=f"Bearer {CONTROL_TOKEN}"
+            )
+            assert status == 404
+            said[tuple(scope)] = answer["error"]
+        assert said["template",] == "there is no template 'lunix'. Known: linux, other."
+        assert said["zone",].endswith(f"Known: {OTHER_ZONE}, {ZONE}.")
+        assert said["template", "zone"].endswith(f"Known: {ZONE}.")
+        assert (await control(w))["pauses"] == []
+
+
+async def test_a_drained_machine_is_answered_with_what_becomes_of_it(tmp_path: Path) -> None:
+    """By its name or its whole key; again, it keeps its moment and takes the newer reason."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        (machine,) = [m for m in await w.machines() if m["name"] == name]
+        key = "/".join(machine[part] for part in ("template", "revision", "zone", "name"))
+        headers = {"Authorization": f"Bearer {CONTROL_TOKEN}"}
+        for given, reason in ((name, "first"), (key, "second")):
+            body = msgspec.json.encode({"name": given, "reason": reason})
+            status, answer, _ = await post(w, "/api/drain", body, **headers)
+            assert status == 200
+            assert (answer["name"], answer["key"], answer["state"]) == (name, key, "leased")
+            assert answer["drained"] is True
+            assert answer["reason"].endswith(f"Drained by hand: {reason}")
+        body = msgspec.json.encode({"name": key})
+        _, answer, _ = await post(w, "/api/undrain", body, **headers)
+        assert (answer["drained"], answer["reason"]) == (False, "Somebody holds it.")
+
+
+def test_a_name_that_several_machines_have_is_refused_with_their_keys() -> None:
+    """Then one of the keys is what to give."""
+    keys = [instance_key(manager_key(base, "0" * 40, "z"), "twin") for base in ("a", "b")]
+    with pytest.raises(OrderError) as refused:
+        find_machine("twin", keys)
+    assert all(str(key) in str(refused.value) for key in keys)
+    assert find_machine(str(keys[1]), keys) is keys[1]
+    with pytest.raises(UnknownNameError):
+        find_machine(str(keys[1])[1:], keys)
+
+
+def test_so_many_pauses_and_no_more() -> None:
+    """The entity stays small; one that is in force may be ordered again."""
+    told: Control | None = None
+    for number in range(MAX_PAUSES):
+        told = pause("", 5.0, template=f"t{number}")(told)
+    with pytest.raises(OrderError):
+        pause("", 5.0, zone="another")(told)
+    again = pause("news", 9.0, template="t7")(told)
+    assert len(again.pauses) == MAX_PAUSES
+    (found,) = [one for one in again.pauses if one.template == "t7"]
+    assert (found.reason, found.since) == ("news", 5.0)
+    assert pause("", 5.0)(again).paused
+    assert resume_all(pause("", 5.0)(again)) == Control()
+
+
+def test_so_many_orders_about_machines_are_remembered_and_the_newest_of_each() -> None:
+    """The entity stays small; an order is news even when the one before was about the same."""
+    keys = [instance_key(manager_key("a", "0" * 40, "z"), f"m{number}") for number in range(60)]
+    told: Control | None = None
+    for moment, key in enumerate(keys):
+        told = mention(key, float(moment))(told)
+    told = mention(keys[-2], 99.0)(told)
+    assert len(told.machine_orders) == MAX_MACHINE_ORDERS
+    assert [order.machine for order in told.machine_orders[-2:]] == [keys[-1], keys[-2]]
+    assert told.machine_orders[-1].at == 99.0
+
+
+def test_orders_about_machines_are_idempotent_and_know_when_it_is_too_late() -> None:
+    """Drained twice it is drained once; a deletion that has begun is neither begun nor undone."""
+    key = instance_key(manager_key("a", "0" * 40, "z"), "m")
+    machine = Instance(gce_id=7, url="u")
+    drained = drain(key, "why", 5.0)(machine)
+    assert drained.drain == Drain("why", 5.0)
+    assert drain(key, "why", 9.0)(drained) == drained
+    assert undrain(key)(drained) == undrain(key)(machine) == machine
+    dying = msgspec.structs.replace(machine, deletion=Deletion(Permit.NEVER_CATALOGED, 5, 5, "x"))
+    assert drain(key, "why", 9.0)(dying) is dying
+    with pytest.raises(OrderError):
+        undrain(key)(dying)
+    for change in (drain(key, "", 9.0), undrain(key)):
+        with pytest.raises(UnknownNameError):
+            change(None)
+
+
 def test_the_changes_are_idempotent_and_touch_nothing_else() -> None:
     """Applied to their own result they change nothing: a repeated guarded write is harmless."""
     before = Control(approved_revision="a", cap_lifted_until=7.0)
-    for apply in (pause("why", 5.0), resume, approve("b"), lift_cap(9.0)):
+    part = pause("why", 5.0, template="t", zone="z")
+    changes = (pause("why", 5.0), part, resume(), resume(zone="z"), resume_all, approve("b"))
+    for apply in (*changes, lift_cap(9.0)):
         assert apply(apply(before)) == apply(before)
         assert apply(apply(None)) == apply(None)
     paused = pause("why", 5.0)(before)
     assert (paused.approved_revision, paused.cap_lifted_until) == ("a", 7.0)
-    assert resume(paused) == before
+    assert resume()(paused) == resume_all(paused) == before
+    assert resume(template="t")(part(before)) == resume()(part(before)) == part(before)
+    assert resume(template="t", zone="z")(part(before)) == resume_all(part(before)) == before
     assert pause("other", 9.0)(paused).paused_since == 5.0

@@ -44,6 +44,7 @@ from gce_backend.errors import (
     UnauthenticatedError,
 )
 from gce_backend.localcloud.faults import Fault
+from referee import Referee
 
 A: Path = (("K", "a"),)
 B: Path = (("K", "b"),)
@@ -315,8 +316,9 @@ async def test_no_error_holds_a_token() -> None:
                 error = error.__context__
 
 
-async def test_errors_are_told_apart() -> None:
+async def test_errors_are_told_apart(referee: Referee) -> None:
     """By status and status word; a bare 404 is not a missing entity."""
+    referee.expect("somethingElse")
     async with client() as (run, datastore):
         for status, reason, error in (
             (403, "PERMISSION_DENIED", PermissionDeniedError),

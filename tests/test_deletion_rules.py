@@ -18,6 +18,7 @@ from gce_backend.messages import Kind, Message, apply, is_about
 from gce_backend.models import (
     CatalogState,
     Deletion,
+    Drain,
     Instance,
     Lease,
     PendingDeletion,
@@ -106,16 +107,34 @@ def test_fault_33_messages_about_an_earlier_vm_are_not_about_this_one() -> None:
 
 def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
     """Nothing that was permitted for the earlier VM is permitted for it."""
-    assert seen_instance(TOMBSTONE, 8, "v", NOW) == Instance(gce_id=8, url="v")
+    assert seen_instance(TOMBSTONE, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
     assert seen_instance(TOMBSTONE, 7, "v", NOW) is TOMBSTONE
     assert seen_instance(TOMBSTONE, None, "v", NOW) is TOMBSTONE
+
+
+def test_fault_33_a_drain_by_hand_is_for_that_very_vm() -> None:
+    """A machine that had no id yet gets its own; another VM under its name is not drained."""
+    drained = replace(VM, drain=Drain("", NOW))
+    assert seen_instance(replace(drained, gce_id=None), 7, "u", NOW) == drained
+    assert seen_instance(drained, 8, "v", NOW).drain is None
+
+
+@pytest.mark.parametrize("catalog", CatalogState)
+def test_a_drain_by_hand_is_no_permit(catalog: CatalogState) -> None:
+    """It says that a machine is to go, never that it may."""
+    instance = replace(VM, catalog=catalog, lease=LEASED)
+    drained = replace(instance, drain=Drain("", NOW))
+    assert permit(drained, NOW) is permit(instance, NOW)
+    assert is_leaving(drained, NOW, active=True)
+    assert not is_catalogable(drained, RUNNING)
+    assert adding(drained, NOW) is drained
 
 
 def test_fault_33_another_vm_under_a_cataloged_name_makes_ours_missing() -> None:
     """Its entity keeps the id that the catalog's entry stands for."""
     seen = seen_instance(CATALOGED, 8, "v", NOW)
     assert (seen.gce_id, seen.missing_since) == (7, NOW)
-    assert seen_instance(VM, 8, "v", NOW) == Instance(gce_id=8, url="v")
+    assert seen_instance(VM, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
 
 
 def test_a_vm_that_is_listed_again_is_not_missing_any_more() -> None:

@@ -229,7 +229,8 @@ def test_a_check_that_hangs_is_cut_off_and_the_others_are_told(ward: Ward) -> No
 def test_several_failures_are_all_told(ward: Ward) -> None:
     """Broker down, subscription's rights refused, and the configuration not served."""
     ward.inject(method="machine_provider.*", status=500)
-    ward.inject(method="pubsub.projects.subscriptions.testIamPermissions", status=403)
+    method = "pubsub.projects.subscriptions.testIamPermissions"
+    ward.inject(method=method, status=403, reason="PERMISSION_DENIED")
     ward.inject(method="luci_config.*", status=404)
     code, rows = ward.examine()
     assert code == 1

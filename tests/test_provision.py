@@ -192,7 +192,9 @@ async def test_an_operators_own_dead_letter_topic_is_left_alone() -> None:
     """It is a choice, not a mistake."""
     async with site() as s:
         await s.set_up()
-        own = {"deadLetterTopic": f"projects/{PROJECT}/topics/own", "maxDeliveryAttempts": 7}
+        topic = f"projects/{PROJECT}/topics/own"
+        await s.pubsub.create_topic(topic)
+        own = {"deadLetterTopic": topic, "maxDeliveryAttempts": 7}
         await s.pubsub.patch_subscription(PULL, {"deadLetterPolicy": own})
         assert outcomes(await s.set_up())[PULL] == "present"
         assert (await s.pubsub.get(PULL))["deadLetterPolicy"] == own

@@ -31,13 +31,17 @@ class World:
         self.running: dict[str, int] = {}
         self.overlapped: set[str] = set()
         self.observed: list[tuple[str, Verdict]] = []
+        self.late: list[float] = []
         self.log = LogCapture()
 
-    def job_run(self, job: str, verdict: Verdict, seconds: float, now: float) -> None:
+    def job_run(
+        self, job: str, verdict: Verdict, seconds: float, now: float, *, late: float
+    ) -> None:
         """The scheduler's observer."""
         assert seconds >= 0
         assert now > 0
         self.observed.append((job, verdict))
+        self.late.append(round(late, 3))
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """The log events of one name."""
@@ -164,6 +168,16 @@ async def test_ticks_during_a_long_run_mean_one_more_run() -> None:
     async with running(job("a", lasting(5.5), cron="* * * * * *")) as (world, _):
         await asyncio.sleep(11)
     assert world.started["a"] == pytest.approx([0, 5.55], abs=0.01)
+
+
+async def test_how_late_a_run_began_is_observed() -> None:
+    """A wake-up during a run waits for its end and the pause; a tick comes on time."""
+    async with running(job("a", lasting(5.5), cron="0 * * * * *")) as (world, scheduler):
+        await asyncio.sleep(2.5)
+        scheduler.wake("a")
+        await asyncio.sleep(65.0)
+    assert world.started["a"] == pytest.approx([0, 5.55, 60], abs=0.01)
+    assert world.late == pytest.approx([0, 3.05, 0], abs=0.01)
 
 
 async def test_ticks_missed_by_a_blocked_loop_are_one_run() -> None:

@@ -81,16 +81,20 @@ async def act_on_each(
     job: str,
     subjects: Sequence[Key],
     act: Callable[[Key], Awaitable[Step]],
+    *,
+    observing: bool = False,
 ) -> Outcome:
-    """Acts on every subject that does not back off, a bounded number at a time.
+    """Acts on every subject that is not paused and does not back off, a bounded number at a time.
 
     A failure becomes the subject's condition and backs it off alone; success ends the condition.
+    What is paused meanwhile is left alone from then on.
 
     Args:
         context: the job's context.
         job: the job's name.
         subjects: what to act on.
         act: acts on one.
+        observing: it only looks: it goes on while paused.
 
     Returns:
         The run's outcome: what changed, the problems, and when to look again.
@@ -100,9 +104,13 @@ async def act_on_each(
     counts = dict.fromkeys(Step, 0)
     failed: dict[str, list[tuple[Key, BackendError]]] = {}
     waits: list[float] = []
+    paused: list[Key] = []
 
     async def attempt(subject: Key) -> None:
         async with slots:
+            if not observing and context.is_paused(subject):
+                paused.append(subject)
+                return
             try:
                 step = await act(subject)
             except BackendError as error:
@@ -128,6 +136,8 @@ async def act_on_each(
             group.create_task(attempt(subject), name=f"{job}: {subject}")
     problems = [_told(context, job, reason, found) for reason, found in failed.items()]
     facts = {step.value: count for step, count in counts.items() if count}
+    if paused:
+        facts["paused"] = len(paused)
     if held:
         facts["backing_off"] = len(held)
     if failed:

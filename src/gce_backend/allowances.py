@@ -83,7 +83,6 @@ def _is_lifted(context: Context) -> bool:
 def note_held(context: Context, job: str, held: int) -> None:
     """Raises the alarm that the caps hold deletions back, or ends it."""
     context.world.held[job] = held
-    context.metrics.deletions_held(sum(context.world.held.values()))
     if not held:
         context.conditions.clear(CAP, job)
         return

@@ -21,11 +21,13 @@ from gce_backend.datastore import Datastore
 from gce_backend.errors import BackendError
 from gce_backend.fleet import Fleet
 from gce_backend.gce_client import ComputeClient, Timeouts
+from gce_backend.history import History
 from gce_backend.job import Job
 from gce_backend.json_api import JsonApi, Limits
 from gce_backend.limits import CallBudget, QuotaGroup
 from gce_backend.loops import JOBS
-from gce_backend.metrics import Metrics
+from gce_backend.messages import Kind
+from gce_backend.metrics import UNKNOWN_KIND, Metrics
 from gce_backend.permissions import ResourceManager
 from gce_backend.pubsub import Consumer
 from gce_backend.pubsub_client import PubSub
@@ -35,9 +37,17 @@ from gce_backend.settings import EndpointSettings, Settings
 from gce_backend.sizes import ComputeSizes
 from gce_backend.store import Store
 from gce_backend.turns import Turns
-from gce_backend.web import fleet_view, health, messages_view
+from gce_backend.web import documents, health
+from gce_backend.web.access import Gate
+from gce_backend.web.census import Census
 from gce_backend.web.control import ControlApi
+from gce_backend.web.pages.orders import Orders
+from gce_backend.web.pages.session import Sessions
+from gce_backend.web.pages.site import Site
+from gce_backend.web.readings import Readings, checks
+from gce_backend.web.samples import Samples
 from gce_backend.web.server import Server
+from gce_backend.web.view import View
 from gce_backend.world import World
 
 GOOGLE_SCOPES = (
@@ -107,6 +117,7 @@ class Clients:
             clock=self._clock,
             namespace=self._settings.store.namespace,
             rng=self._rng,
+            observer=self._metrics,
         )
 
     def pubsub(self, project: str) -> PubSub:
@@ -116,6 +127,7 @@ class Clients:
             token=self.tokens.token,
             api_root=self._settings.endpoints.pubsub,
             project=project,
+            observer=self._metrics,
         )
 
     def compute(self, budget: CallBudget) -> ComputeClient:
@@ -169,6 +181,7 @@ class Daemon:
     Attributes:
         url: where its HTTP endpoint listens, once started.
         context: what jobs are given; None until the entities are loaded.
+        view: what documents and pages show; None until then, too.
     """
 
     def __init__(
@@ -186,6 +199,8 @@ class Daemon:
         self._log = log or structlog.get_logger()
         self._jobs = jobs
         self._metrics = Metrics()
+        self._metrics.expect(jobs=[job.name for job in jobs], kinds=[*Kind, UNKNOWN_KIND])
+        self._readings: Readings | None = None
         self._clients: Clients | None = None
         self._scheduler: Scheduler[Context] | None = None
         self._consumer: Consumer | None = None
@@ -193,26 +208,32 @@ class Daemon:
         self._store_error = ""
         self._lag = self._lag_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()  # one of them has
         self._control = ControlApi(
             token=settings.http.token,
             context=lambda: self.context,
             wake=self._wake,
             log=self._log,
         )
+        gate = Gate(host=settings.http.host, token=settings.http.token, clock=clock)
+        site = Site(view=lambda: self.view, readiness=self._readiness, gate=gate, clock=clock)
         self._server = Server(
+            gate=gate,
             liveness=self._liveness,
             readiness=self._readiness,
             metrics=self._render_metrics,
-            documents={
-                "/api/fleet": self._fleet_document,
-                "/api/jobs": self._jobs_document,
-                "/api/messages": self._messages_document,
-                "/api/control": self._control.state,
-            },
-            routes=self._control.routes(),
+            routes=[
+                *documents.routes(lambda: self.view, self._control.state),
+                *self._control.routes(),
+                *site.routes(),
+                *Sessions(gate, site).routes(),
+                *Orders(gate, self._control, site).routes(),
+                site.nowhere(),
+            ],
         )
         self.url = ""
         self.context: Context | None = None
+        self.view: View | None = None
 
     async def start(self) -> None:
         """Listens, then goes to work in tasks of its own.
@@ -238,9 +259,10 @@ class Daemon:
         Raises:
             BaseException: what that task raised.
         """
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await self._ended.wait()
+        for task in self._tasks:
+            if task.done():
+                task.result()
 
     async def stop(self) -> None:
         """Stops in order: ticks, running jobs (until the deadline), clients, the HTTP endpoint."""
@@ -274,13 +296,16 @@ class Daemon:
         await self._server.close()
         self._log.info("daemon.stopped")
 
-    def _spawn(self, name: str, work: Any) -> None:
-        self._tasks.append(asyncio.create_task(work, name=name))
+    def _spawn(self, name: str, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda _: self._ended.set())
+        self._tasks.append(task)
+        return task
 
     async def _work(self, clients: Clients) -> None:
         project = await self._insist("project.unknown", clients.project)
         store = Store(clients.datastore(project))
-        fleet = Fleet(store, self._rng)
+        fleet = Fleet(store, self._rng, self._clock)
         await self._insist("store.unreachable", fleet.load)
         self._log.info(
             "store.loaded",
@@ -291,6 +316,12 @@ class Daemon:
         )
         for key, problem in fleet.corrupt.items():
             self._log.error("entity.corrupt", key=str(key), kind=key.kind, error=problem)
+        history = History(
+            store,
+            self._clock,
+            max_age=self._settings.history.max_age_days * 86400,
+            max_events=self._settings.history.max_events,
+        )
         budget = CallBudget(
             self._clock, dict.fromkeys(QuotaGroup, self._settings.compute.calls_per_minute)
         )
@@ -300,6 +331,7 @@ class Daemon:
             tokens=clients.identity,
             settings=self._settings,
             fleet=fleet,
+            observer=self._metrics,
         )
         consumer = Consumer(
             clients.pubsub(project),
@@ -324,13 +356,12 @@ class Daemon:
             broker=remotes.broker,
             source=remotes.source,
             inbox=consumer,
+            archive=history,
             turns=Turns(),
             listing_turns=Turns(),
             metrics=self._metrics,
             log=self._log,
         )
-        self._metrics.read_machines(lambda: fleet_view.machines(context).items())
-        self._metrics.read_call_budget(budget.all_remaining)
         scheduler = Scheduler(
             self._jobs,
             context,
@@ -342,10 +373,22 @@ class Daemon:
         self.context = context
         self._scheduler = scheduler
         self._consumer = consumer
+        self.view = View(
+            context=context,
+            history=history,
+            scheduler=scheduler,
+            queue=consumer.status,
+            budget=budget,
+            census=Census(context),
+            samples=Samples(self._clock),
+        )
+        self._readings = Readings(
+            context, self.view.census, consumer=consumer, scheduler=scheduler, budget=budget
+        )
         scheduler.start()
-        self._pulling = asyncio.create_task(consumer.run(), name="daemon.pull")
-        self._tasks.append(self._pulling)
+        self._pulling = self._spawn("daemon.pull", consumer.run())
         self._spawn("daemon.resync", self._resync(fleet))
+        self._spawn("daemon.samples", self.view.samples.keep(self.view.census))
         await scheduler.wait()
 
     def _wake(self, jobs: Iterable[str] | None) -> None:
@@ -408,20 +451,6 @@ class Daemon:
             now=self._clock.now(),
         )
 
-    def _fleet_document(self) -> Any:
-        return fleet_view.fleet(self.context) if self.context is not None else None
-
-    def _messages_document(self) -> Any:
-        if self.context is None or self._consumer is None:
-            return None
-        return messages_view.messages(self.context, self._consumer.status())
-
-    def _render_metrics(self) -> bytes:
-        if self._consumer is not None:
-            self._metrics.queue_depth(self._consumer.status().waiting)
-        if self.context is not None:
-            self._metrics.actuation_paused(paused=self.context.paused)
-        return self._metrics.render()
-
-    def _jobs_document(self) -> Any:
-        return {"jobs": self._scheduler.status()} if self._scheduler is not None else None
+    async def _render_metrics(self) -> bytes:
+        found = await self._readings.read() if self._readings is not None else {}
+        return self._metrics.render(found | checks(self._readiness()))

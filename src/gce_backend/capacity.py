@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gce_backend import lifecycle
 from gce_backend.context import Context
 from gce_backend.models import InstanceGroupManager, Key
 
@@ -17,13 +18,11 @@ def beside(context: Context, manager: Key, entity: InstanceGroupManager) -> int 
     Returns:
         None when it matters and is not known: one of those groups has not been seen yet.
     """
-    if not entity.maximum_size:
-        return 0
-    total = 0
-    for key, sibling in context.fleet.siblings(manager):
-        group = context.world.groups.get(key)
-        if group is not None:
-            total += group.target_size
-        elif sibling.url is not None or sibling.in_flight is not None:
-            return None
-    return total
+    groups = context.world.groups
+    return lifecycle.beside(
+        entity,
+        (
+            (sibling, groups[key].target_size if key in groups else None)
+            for key, sibling in context.fleet.siblings(manager)
+        ),
+    )

@@ -47,6 +47,17 @@ def custom_shape(machine_type: str) -> Shape | None:
     return Shape(int(match["cpus"]), int(match["memory_mb"]) / 1024)
 
 
+def shared_dimensions(template: TemplateConfig) -> dict[str, Dimension]:
+    """The dimensions that all machines of a template have in common: its fields say them."""
+    found: dict[str, Dimension] = dict(template.dimensions)
+    if template.snapshot_name:
+        found["snapshot"] = template.snapshot_name
+    if template.snapshot_labels:
+        found["snapshot_labels"] = [f"{key}:{value}" for key, value in template.snapshot_labels]
+    found.update(backend=BACKEND, project=template.project, disk_type=disk_kind(template.disk_type))
+    return found
+
+
 def dimensions(
     template: TemplateConfig, hostname: str, shape: Shape, disk_gb: int
 ) -> dict[str, Dimension]:
@@ -58,19 +69,9 @@ def dimensions(
         shape: its size.
         disk_gb: the boot disk's size in GB.
     """
-    found: dict[str, Dimension] = dict(template.dimensions)
-    if template.snapshot_name:
-        found["snapshot"] = template.snapshot_name
-    if template.snapshot_labels:
-        found["snapshot_labels"] = [f"{key}:{value}" for key, value in template.snapshot_labels]
+    found = shared_dimensions(template)
     found.update(
-        backend=BACKEND,
-        hostname=hostname,
-        disk_gb=disk_gb,
-        num_cpus=shape.num_cpus,
-        memory_gb=shape.memory_gb,
-        project=template.project,
-        disk_type=disk_kind(template.disk_type),
+        hostname=hostname, disk_gb=disk_gb, num_cpus=shape.num_cpus, memory_gb=shape.memory_gb
     )
     return found
 

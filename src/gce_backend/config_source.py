@@ -17,6 +17,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
+from gce_backend.call_observer import CallObserver
 from gce_backend.errors import (
     MalformedResponseError,
     NotFoundError,
@@ -135,6 +136,7 @@ class _LuciConfig:
         config_set: which configuration.
         references: finds the further files that templates.cfg names.
         retrier: repeats calls.
+        observer: is told of every request sent.
 
     Raises:
         SettingsError: `hostname_url` is not usable.
@@ -149,9 +151,15 @@ class _LuciConfig:
         config_set: str,
         references: References,
         retrier: Retrier | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self._api = JsonApi(
-            session=session, tokens=tokens, root=hostname_url, limits=_LIMITS, retrier=retrier
+            session=session,
+            tokens=tokens,
+            root=hostname_url,
+            limits=_LIMITS,
+            retrier=retrier,
+            observer=observer,
         )
         self._set = config_set
         self._references = references

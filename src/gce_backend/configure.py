@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from gce_backend.cause import caused_by
 from gce_backend.fleet import Change, Fleet
 from gce_backend.models import (
     CONFIG_SETTINGS_KEY,
@@ -46,13 +47,13 @@ async def configure(
         given = {name: value for name, value in values.items() if value is not None}
         return lambda entity: msgspec.structs.replace(entity or kind(), **given)
 
-    return await fleet.change(
-        [
-            Change(CONFIGURATION_KEY, setting(Configuration, config_set=config_set)),
-            Change(CONFIG_SETTINGS_KEY, setting(ConfigSettings, service_hostname=config_service)),
-            Change(
-                MACHINE_PROVIDER_KEY,
-                setting(MachineProviderConfiguration, instance_url=machine_provider),
-            ),
-        ]
-    )
+    changes: list[Change[Any]] = [
+        Change(CONFIGURATION_KEY, setting(Configuration, config_set=config_set)),
+        Change(CONFIG_SETTINGS_KEY, setting(ConfigSettings, service_hostname=config_service)),
+        Change(
+            MACHINE_PROVIDER_KEY,
+            setting(MachineProviderConfiguration, instance_url=machine_provider),
+        ),
+    ]
+    with caused_by("operator configure"):
+        return await fleet.change(changes)

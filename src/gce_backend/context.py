@@ -11,17 +11,22 @@ import structlog
 
 from gce_backend.catalog_entry import Shape
 from gce_backend.clock import Clock
-from gce_backend.conditions import Conditions
+from gce_backend.conditions import Condition, Conditions
 from gce_backend.config import TemplateConfig
 from gce_backend.config_source import ConfigBundle
 from gce_backend.fleet import Fleet
 from gce_backend.gce_client import ComputeClient
 from gce_backend.machine_provider import MachineProvider
 from gce_backend.metrics import Metrics
+from gce_backend.models import Key
 from gce_backend.pubsub_client import Received
 from gce_backend.settings import Settings
 from gce_backend.turns import Turns
 from gce_backend.world import World
+
+OPERATOR = "operator"
+"""Stands where a condition that no job has met names its job."""
+PAUSED = "Paused"
 
 
 class ConfigSource(Protocol):
@@ -73,6 +78,18 @@ class Inbox(Protocol):
         ...
 
 
+class Archive(Protocol):
+    """What happened, in the store."""
+
+    async def trim(self) -> int:
+        """Removes what is beyond the bounds, seldom; returns how many pages.
+
+        Raises:
+            RemoteError: the store could not be reached.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Everything that a job may use.
@@ -91,6 +108,7 @@ class Context:
         broker: the Machine Provider, at the address that its entity names.
         source: where configuration comes from, at the address that its entity names.
         inbox: the Machine Provider's messages.
+        archive: what happened, to be kept within bounds.
         turns: whose turn it is in the lease sweep.
         listing_turns: whose turn it is to have its members listed although nothing changed.
         metrics: counts.
@@ -110,6 +128,7 @@ class Context:
     broker: Callable[[], MachineProvider]
     source: Callable[[], ConfigSource]
     inbox: Inbox
+    archive: Archive
     turns: Turns
     listing_turns: Turns
     metrics: Metrics
@@ -119,3 +138,26 @@ class Context:
     def paused(self) -> bool:
         """Whether nothing that changes the world may be done: the one switch."""
         return not self.settings.actuate or self.fleet.control.paused
+
+    def is_paused(self, key: Key) -> bool:
+        """Whether nothing may be done now that changes what this entity stands for."""
+        control = self.fleet.control
+        return self.paused or any(pause.covers(key) for pause in control.pauses)
+
+    def conditions_of(self, key: Key) -> tuple[Condition, ...]:
+        """What keeps an entity from going on: what jobs have met, and pauses."""
+        subject, moment = str(key), self.clock.monotonic()
+        pauses = tuple(
+            Condition(
+                subject=subject,
+                job=OPERATOR,
+                reason=PAUSED,
+                message=f"{pause}",
+                since=pause.since,
+                failures=0,
+                retry_at=moment,
+            )
+            for pause in self.fleet.control.pauses_in_force
+            if pause.covers(key)
+        )
+        return (*self.conditions.of(subject), *pauses)

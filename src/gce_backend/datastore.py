@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import aiohttp
 from gcloud.aio.auth import Token
 
+from gce_backend.call_observer import CallObserver
 from gce_backend.clock import Clock
 from gce_backend.datastore_calls import Calls
 from gce_backend.datastore_transport import Client
@@ -84,6 +85,7 @@ class Datastore:
         namespace: "" for the default one.
         clock: for how long to retry.
         rng: spreads retries.
+        observer: is told of every request sent, and of every repetition.
 
     Every method raises `gce_backend.errors`: `TransientError` after the retries of a read, and at
     once for a commit (its outcome is then unknown: read back), `CorruptEntityError` for a row that
@@ -100,12 +102,19 @@ class Datastore:
         clock: Clock,
         namespace: str = "",
         rng: random.Random | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         client = Client(
-            session=session, token=token, project=project, api_root=api_root, namespace=namespace
+            session=session,
+            token=token,
+            project=project,
+            api_root=api_root,
+            namespace=namespace,
+            observer=observer,
         )
         # Random numbers only spread retries here: none of them is a secret.
-        self._calls = Calls(client, Codec(project, namespace), clock, rng or random.Random())  # noqa: S311
+        chance = rng or random.Random()  # noqa: S311
+        self._calls = Calls(client, Codec(project, namespace), clock, chance, observer)
 
     async def lookup(self, paths: Sequence[Path]) -> dict[Path, Row]:
         """Reads entities by key, strongly consistent; missing ones are absent from the result."""

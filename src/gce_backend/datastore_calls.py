@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from gcloud.aio.datastore import Consistency, Mode
 
+from gce_backend.call_observer import CallObserver
 from gce_backend.clock import Clock
 from gce_backend.datastore_transport import Client, Json
 from gce_backend.datastore_values import Codec, Mutation, Path, Row
@@ -54,10 +55,19 @@ class Calls:
         codec: turns values into JSON and back.
         clock: for how long to retry.
         rng: spreads retries.
+        observer: is told of every repetition.
     """
 
-    def __init__(self, client: Client, codec: Codec, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        client: Client,
+        codec: Codec,
+        clock: Clock,
+        rng: random.Random,
+        observer: CallObserver | None,
+    ) -> None:
         self.codec = codec
+        self._observer = observer
         self._client = client
         self._clock = clock
         self._rng = rng
@@ -184,6 +194,8 @@ class Calls:
                 delay = self.delay(tries, error.retry_after)
                 if self._clock.monotonic() + delay - started > RETRY_SECONDS:
                     raise
+                if self._observer is not None:
+                    self._observer.retry(error.method)
             await asyncio.sleep(delay)
             tries += 1
 

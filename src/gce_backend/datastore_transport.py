@@ -13,6 +13,7 @@ import aiohttp
 from gcloud.aio.auth import Token
 from gcloud.aio.datastore import Datastore as GcloudDatastore
 
+from gce_backend.call_observer import CallObserver
 from gce_backend.errors import RemoteError, UnauthenticatedError
 from gce_backend.gcloud_transport import Transport
 
@@ -46,6 +47,7 @@ class Client(GcloudDatastore):
         project: the project whose Datastore it is.
         api_root: e.g. `https://datastore.googleapis.com/v1`.
         namespace: "" for the default one.
+        observer: is told of every request sent.
     """
 
     entity_result_kind = Json  # type: ignore[assignment]  # stands in for all of these on purpose
@@ -61,6 +63,7 @@ class Client(GcloudDatastore):
         project: str,
         api_root: str,
         namespace: str,
+        observer: CallObserver | None,
     ) -> None:
         # Told otherwise, the library takes any api_root for an emulator and sends no token.
         super().__init__(
@@ -72,7 +75,7 @@ class Client(GcloudDatastore):
             api_is_dev=False,
         )
         self.session = Transport(  # type: ignore[assignment]  # it has the same post()
-            session, token, method_of=method_of, timeout=TIMEOUT
+            session, token, method_of=method_of, timeout=TIMEOUT, observer=observer
         )
 
     async def headers(self) -> dict[str, str]:

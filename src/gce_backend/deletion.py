@@ -47,12 +47,18 @@ async def delete(context: Context, job: str, wanted: Wanted) -> Outcome:
     confirmed, waiting = await _confirm(context, job, wanted)
     if context.paused:
         return Outcome(changed=confirmed, facts={"paused": 1, "confirmed": confirmed})
-    chosen, held = under_caps(context, job, wanted)
+
+    def wanted_now(key: Key, instance: Instance) -> bool:
+        return wanted(key, instance) and not context.is_paused(key)
+
+    chosen, held = under_caps(context, job, wanted_now)
     note_held(context, job, held)
-    repeats = [key for key in waiting if _is_due_again(context, job, key)]
+    repeats = [
+        key for key in waiting if not context.is_paused(key) and _is_due_again(context, job, key)
+    ]
     context.world.deciding.update(chosen)  # what another job may not count on meanwhile
     try:
-        batches = await _intend(context, job, [*chosen, *repeats], wanted)
+        batches = await _intend(context, job, [*chosen, *repeats], wanted_now)
     finally:
         for key in chosen:
             del context.world.deciding[key]
@@ -88,11 +94,12 @@ async def _confirm(context: Context, job: str, wanted: Wanted) -> tuple[int, lis
         gone.append(key)
         return Step.CHANGED
 
-    await act_on_each(context, job, unlisted, look)
+    await act_on_each(context, job, unlisted, look, observing=True)
     if gone:
         await context.fleet.change([Change(key, _gone(context.clock.now())) for key in gone])
         for key in gone:
             _log(context, "instance.deleted", job, key)
+            _measure(context, key)
     return len(gone), [key for key in pending if key not in set(gone)]
 
 
@@ -236,6 +243,13 @@ async def _ask(context: Context, job: str, batches: Sequence[Batch]) -> Outcome:
 
 def _gone(now: float) -> Apply:
     return when_present(lambda instance: deleted(instance, now))
+
+
+def _measure(context: Context, key: Key) -> None:
+    instance = context.fleet.instances.get(key)
+    if instance is not None and instance.pending_deletion is not None:
+        seconds = context.clock.now() - instance.pending_deletion.since
+        context.metrics.deleted(key.base_name, seconds)
 
 
 def _log(context: Context, event: str, job: str, key: Key) -> None:

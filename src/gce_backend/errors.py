@@ -13,6 +13,9 @@ a value that the error carries.
     ├── ContentionError               an entity changed under every attempt to write it
     ├── ForeignResourceError          a resource of a name that we need is somebody else's
     ├── HostnameReuseError            the catalog holds a machine's host name for another
+    ├── NoDaemonError                 no daemon answers where a command looks; says what helps
+    ├── OrderError                    an operator's order cannot be carried out as things are
+    │   └── UnknownNameError          it names what is not there; the message says what is
     └── RemoteError                   a service answered, or did not; carries method and status
         ├── TransientError            may succeed if repeated (5xx, connection, deadline)
         │   ├── RateLimitedError      the quota group is used up until `retry_after` (403, 429)
@@ -90,6 +93,18 @@ class HostnameReuseError(BackendError):
     """
 
     retry_after = 300.0
+
+
+class NoDaemonError(BackendError):
+    """No daemon answers where a command looks for it; the message says what helps."""
+
+
+class OrderError(BackendError):
+    """An operator's order cannot be carried out as things are; the message says why."""
+
+
+class UnknownNameError(OrderError):
+    """An operator's order names what is not there; the message says what is."""
 
 
 class RemoteError(BackendError):

@@ -15,6 +15,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+from gce_backend.cause import current_cause
+from gce_backend.chronicle import Chronicler, Step
+from gce_backend.clock import Clock, SystemClock
 from gce_backend.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -23,6 +26,7 @@ from gce_backend.errors import (
     NotFoundError,
     TransientError,
 )
+from gce_backend.lifecycle import is_active
 from gce_backend.models import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
@@ -48,7 +52,8 @@ WRITE_ATTEMPTS = 6
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 """Seconds between two attempts to write while Datastore fails."""
-BATCH = 500
+BATCH = 499
+"""Changes in a commit: with the page of history that tells of them, as many as Datastore takes."""
 PAGE = 300
 """Entities in a page of a query, as Datastore makes them."""
 
@@ -62,10 +67,12 @@ class Change(NamedTuple, Generic[E]):
         key: which one.
         apply: from the present value (None: absent) to the new one (None: delete). Idempotent; it
             returns its argument when nothing is to change, also when its reason no longer holds.
+        cause: who or what makes it, for history; "" is what `cause.caused_by` says.
     """
 
     key: Key
     apply: Callable[[E | None], E | None]
+    cause: str = ""
 
 
 class _Submitted:
@@ -73,6 +80,7 @@ class _Submitted:
 
     Attributes:
         changes: not decided yet whether they change anything.
+        cause: who or what makes them.
         changed: the entities that they did change.
         error: why they could not be written.
         done: whether the two above are known.
@@ -80,6 +88,7 @@ class _Submitted:
 
     def __init__(self, changes: Sequence[Change[Any]]) -> None:
         self.changes = changes
+        self.cause = current_cause()
         self.changed: set[Key] = set()
         self.error: BaseException | None = None
         self.done = False
@@ -99,7 +108,8 @@ class Fleet:
 
     Args:
         store: where the entities live.
-        rng: spreads repeated writes.
+        rng: spreads repeated writes, and names pages of history.
+        clock: for history; by default the machine's.
 
     Attributes:
         templates: by key, like the others.
@@ -109,9 +119,12 @@ class Fleet:
         set_aside: messages that could not be understood, by key.
     """
 
-    def __init__(self, store: Store, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, store: Store, rng: random.Random | None = None, clock: Clock | None = None
+    ) -> None:
         self._store = store
         self._rng = rng or random.Random()  # noqa: S311 -- spreads load, keeps no secret
+        self._chronicler = Chronicler(clock or SystemClock(), self._rng)
         self._versions: dict[Key, int] = {}
         self._pictures: dict[str, dict[Key, Any]] = {kind.KIND: {} for kind in KINDS}
         self._children: defaultdict[Key, dict[Key, None]] = defaultdict(dict)
@@ -160,18 +173,7 @@ class Fleet:
 
     def is_active(self, manager: Key) -> bool:
         """Whether the configuration names this manager, and its revision is the active one."""
-        revision = manager.parent
-        template = revision.parent if revision is not None else None
-        if revision is None or template is None:
-            return False
-        found = self.revisions.get(revision)
-        root = self.templates.get(template)
-        return (
-            found is not None
-            and root is not None
-            and root.active == revision.name
-            and manager.name in found.active
-        )
+        return is_active(manager, self.get)
 
     def active_revisions(self) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
         """The revisions that the configuration describes."""
@@ -224,14 +226,17 @@ class Fleet:
         for key in tuple(self._children.get(revision, ())):
             yield key, self.managers[key]
 
-    async def load(self) -> None:
+    async def load(self, kinds: Iterable[type[Entity]] = KINDS) -> None:
         """Reads every entity; what has vanished from the store vanishes from the picture.
+
+        Args:
+            kinds: of these kinds only.
 
         Raises:
             RemoteError: Datastore could not be read; the picture is as it was.
         """
         async with self._writing:
-            for kind in KINDS:
+            for kind in kinds:
                 found: dict[Key, Stored] = {}
                 async for page in self._store.read_kind(kind.KIND):
                     found.update(page)
@@ -351,21 +356,50 @@ class Fleet:
         """
         async with self._writing:
             try:
-                seen, written = await self._store.transact(keys, decide)
+                seen, written = await self._store.transact(keys, self._told(keys, decide))
             except BackendError:
                 await self._refresh(keys)  # the outcome may be unknown
                 raise
-            for key, stored in seen.items():  # also what was only read: it may be news
-                self._see(key, stored)
-        return len(written)
+            for key in keys:  # also what was only read: it may be news
+                self._see(key, seen[key])
+        return len(written.intersection(keys))
+
+    def _told(self, keys: Sequence[Key], decide: Decision) -> Decision:
+        """A decision, and the pages of history that tell what it does."""
+        cause = current_cause()
+
+        def told(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
+            news = decide(found)
+            if not news:
+                return news
+            after = {**found, **news}
+
+            def was(key: Key) -> Entity | None:
+                return found.get(key) if key in read else self.get(key)
+
+            def now(key: Key) -> Entity | None:
+                return after.get(key) if key in read else self.get(key)
+
+            steps = [Step(key, found.get(key), after.get(key), cause) for key in keys]
+            managers = [key for key in keys if key.kind == InstanceGroupManager.KIND]
+            for manager in managers:  # named or not, so are its machines
+                if is_active(manager, was) != is_active(manager, now):
+                    machines = self.instances_of(manager)
+                    steps += [Step(key, machine, machine, cause) for key, machine in machines]
+            return {**news, **self._chronicler.pages(steps, was, now)}
+
+        read = frozenset(keys)
+        return told
 
     async def _change(self, changes: Sequence[tuple[_Submitted, Change[Any]]]) -> None:
         for attempt in range(WRITE_ATTEMPTS):
-            writes = self._writes(changes)
+            writes, steps = self._writes(changes)
             if not writes:
                 return
+            pages = self._chronicler.pages(steps, self.get, self.get)
+            telling = [Write(key, page, None) for key, page in pages.items()]
             try:
-                versions = await self._store.write(writes)
+                versions = await self._store.write([*writes, *telling])
             except (AbortedError, AlreadyExistsError, NotFoundError):
                 await self._refresh(write.key for write in writes)
                 continue
@@ -373,28 +407,34 @@ class Fleet:
                 delay = FIRST_PAUSE * 2.0**attempt * self._rng.uniform(0.5, 1.0)
                 await asyncio.sleep(max(delay, min(error.retry_after or 0.0, LONGEST_PAUSE)))
                 await self._refresh(write.key for write in writes)
-                if attempt + 1 == WRITE_ATTEMPTS and self._writes(changes):
+                if attempt + 1 == WRITE_ATTEMPTS and self._writes(changes)[0]:
                     raise
                 continue
-            for write, version in zip(writes, versions, strict=True):
+            for write, version in zip(writes, versions, strict=False):
                 self._see(write.key, Stored(write.entity, version) if write.entity else None)
-        if writes := self._writes(changes):
+        if writes := self._writes(changes)[0]:
             keys = ", ".join(str(write.key) for write in writes[:5])
             raise ContentionError(f"could not write in {WRITE_ATTEMPTS} attempts: {keys}")
 
-    def _writes(self, changes: Sequence[tuple[_Submitted, Change[Any]]]) -> list[Write]:
-        """What remains to be written; several changes to one entity become one write."""
+    def _writes(
+        self, changes: Sequence[tuple[_Submitted, Change[Any]]]
+    ) -> tuple[list[Write], list[Step]]:
+        """What remains to be written, one write for each entity, and the steps that lead there."""
         news: dict[Key, Any] = {}
-        for submitted, (key, apply) in changes:
+        steps: list[Step] = []
+        for submitted, (key, apply, cause) in changes:
             now = news[key] if key in news else self._pictures[key.kind].get(key)
             news[key] = new = apply(now)
             if new != now:
                 submitted.changed.add(key)
-        return [
+                steps.append(Step(key, now, new, cause or submitted.cause))
+        writes = [
             Write(key, new, self._versions.get(key))
             for key, new in news.items()
             if new != self._pictures[key.kind].get(key) and key not in self.corrupt
         ]
+        written = {write.key for write in writes}
+        return writes, [step for step in steps if step.key in written]
 
     async def _refresh(self, keys: Iterable[Key]) -> None:
         wanted = list(keys)

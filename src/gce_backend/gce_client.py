@@ -19,9 +19,10 @@ import msgspec
 from yarl import URL
 
 from gce_backend.auth import TokenSource
+from gce_backend.call_observer import CallObserver
 from gce_backend.clock import Clock
 from gce_backend.errors import InvalidRequestError, TransientError
-from gce_backend.gce_transport import CallObserver, Request, Timeouts, Transport
+from gce_backend.gce_transport import Request, Timeouts, Transport
 from gce_backend.gce_types import (
     Group,
     GroupError,
@@ -69,7 +70,7 @@ class ComputeClient:
         budget: calls per minute.
         clock: its wall clock tells when Google's next minute begins.
         random: jitter of the back-off.
-        observer: is told of every request sent.
+        observer: is told of every request sent, and of every repetition.
         timeouts: deadlines.
         backoff: pace of repetitions.
         retry_budget: their share of all calls.
@@ -97,7 +98,7 @@ class ComputeClient:
             clock=clock,
             observer=observer,
             timeouts=timeouts or Timeouts(),
-            retrier=Retrier(backoff or Backoff(), retry_budget or RetryBudget(), random),
+            retrier=Retrier(backoff or Backoff(), retry_budget or RetryBudget(), random, observer),
         )
 
     async def insert_instance_template(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import msgspec
 from yarl import URL
 
 from gce_backend.auth import TokenSource
+from gce_backend.call_observer import CallObserver, observed
 from gce_backend.clock import Clock
 from gce_backend.errors import (
     MalformedResponseError,
@@ -46,14 +47,6 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     connect: float = 10.0
     read: float = 30.0
     total: float = 90.0
-
-
-class CallObserver(Protocol):
-    """Told of every request that was sent."""
-
-    def call(self, method: str, group: QuotaGroup, status: int | None, seconds: float) -> None:
-        """Notes one request; `status` is None when no answer came."""
-        ...
 
 
 PER_MACHINE = frozenset({"compute.instances.get", "compute.instances.setMetadata"})
@@ -188,32 +181,28 @@ class Transport:
             sock_read=limits.read + request.held,
         )
         status: int | None = None
-        begun = self._clock.monotonic()
         try:
-            async with self._session.request(
-                request.verb,
-                request.url,
-                data=request.body,
-                headers=headers,
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                status = response.status
-                retry_after = response.headers.get("Retry-After")
-                body = await _read_bounded(response, MAX_RESPONSE_BYTES)
-                if body is not None:
-                    return _RawAnswer(status, retry_after, response.content_type, body)
-                problem = f"the answer has more than {MAX_RESPONSE_BYTES} bytes"
+            with observed(self._observer, request.method, request.group) as sending:
+                async with self._session.request(
+                    request.verb,
+                    request.url,
+                    data=request.body,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                ) as response:
+                    status = sending.status = response.status
+                    retry_after = response.headers.get("Retry-After")
+                    body = await _read_bounded(response, MAX_RESPONSE_BYTES)
+            if body is not None:
+                return _RawAnswer(status, retry_after, response.content_type, body)
+            problem = f"the answer has more than {MAX_RESPONSE_BYTES} bytes"
         except TimeoutError:
             problem = "the server is too slow"
         except aiohttp.ClientConnectorError as error:
             problem = f"no connection: {error.os_error}"
         except (aiohttp.ClientError, OSError) as error:
             problem = f"the connection broke ({type(error).__name__})"
-        finally:
-            seconds = self._clock.monotonic() - begun
-            if self._observer is not None:
-                self._observer.call(request.method, request.group, status, seconds)
         kind = MalformedResponseError if status is not None and status < 300 else TransientError
         raise kind(request.method, problem, status=status)
 

@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 from gcloud.aio.auth import Token
 
+from gce_backend.call_observer import CallObserver, observed
 from gce_backend.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -56,6 +57,7 @@ class Transport:
         token: the token that a 401 makes stale.
         method_of: `service.resource.method` of an HTTP verb and URL.
         timeout: deadlines of every call.
+        observer: is told of every request sent.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Transport:
         *,
         method_of: Callable[[str, str], str],
         timeout: aiohttp.ClientTimeout,
+        observer: CallObserver | None,
     ) -> None:
         self._session = session
         self._token = token
         self._method_of = method_of
         self._timeout = timeout
+        self._observer = observer
 
     async def get(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
         """What the libraries call for GET."""
@@ -104,17 +108,19 @@ class Transport:
         # Large bodies are sent in parts, so that they do not hold the event loop up.
         large = isinstance(data, bytes) and len(data) > LARGE_BODY
         try:
-            async with self._session.request(
-                verb,
-                url,
-                data=io.BytesIO(data) if large and isinstance(data, bytes) else data,
-                params=params,
-                headers=headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-            ) as response:
-                status, retry_after = response.status, response.headers.get("Retry-After", "")
-                body = await _read(method, response)
+            with observed(self._observer, method) as sending:
+                async with self._session.request(
+                    verb,
+                    url,
+                    data=io.BytesIO(data) if large and isinstance(data, bytes) else data,
+                    params=params,
+                    headers=headers,
+                    timeout=self._timeout,
+                    allow_redirects=False,
+                ) as response:
+                    status = sending.status = response.status
+                    retry_after = response.headers.get("Retry-After", "")
+                    body = await _read(method, response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransientError(method, f"{type(error).__name__}: {_words(error)}") from None
         if status == 401:

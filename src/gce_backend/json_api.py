@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from gce_backend.call_observer import CallObserver, observed
 from gce_backend.errors import (
     InvalidRequestError,
     MalformedResponseError,
@@ -192,6 +193,7 @@ class JsonApi:
         root: the service's base URL or host name.
         limits: deadlines and sizes.
         retrier: repeats what may be repeated; None for `Retrier` with its default back-off.
+        observer: is told of every request sent, and by that default of every repetition.
 
     Raises:
         SettingsError: `root` is not usable.
@@ -205,13 +207,16 @@ class JsonApi:
         root: str,
         limits: Limits,
         retrier: Retrier | None,
+        observer: CallObserver | None = None,
     ) -> None:
         self.root = origin(root)
         self.limits = limits
         self._session = session
         self._tokens = tokens
+        self._observer = observer
         # Random numbers only spread retries here: none of them is a secret.
-        self._retrier = retrier or Retrier(Backoff(), RetryBudget(), random.Random())  # noqa: S311
+        chance = random.Random()  # noqa: S311
+        self._retrier = retrier or Retrier(Backoff(), RetryBudget(), chance, observer)
         self._timeout = aiohttp.ClientTimeout(
             total=limits.total_seconds,
             connect=limits.connect_seconds,
@@ -278,16 +283,18 @@ class JsonApi:
             headers["Content-Type"] = "application/json"
         failure: RemoteError
         try:
-            async with self._session.request(
-                verb,
-                URL(url, encoded=True),
-                data=payload,
-                headers=headers,
-                allow_redirects=False,
-                timeout=self._timeout,
-            ) as response:
-                raw = await read_body(method, response, self.limits.body_bytes)
-                return Answer(response.status, response.headers, raw)
+            with observed(self._observer, method) as sending:
+                async with self._session.request(
+                    verb,
+                    URL(url, encoded=True),
+                    data=payload,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=self._timeout,
+                ) as response:
+                    sending.status = response.status
+                    raw = await read_body(method, response, self.limits.body_bytes)
+                    return Answer(response.status, response.headers, raw)
         except aiohttp.ClientPayloadError:
             failure = MalformedResponseError(method, "the answer broke off")
         except TimeoutError:

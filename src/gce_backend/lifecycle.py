@@ -6,11 +6,12 @@ follows from an absence, an error or an empty answer.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 
 import msgspec
 
+from gce_backend import config
 from gce_backend.config import TemplateConfig
 from gce_backend.models import (
     CatalogState,
@@ -59,6 +60,22 @@ class WantedTemplate(msgspec.Struct, frozen=True):
     managers: tuple[WantedManager, ...]
 
 
+def wanted_templates(parsed: config.Configuration) -> dict[str, WantedTemplate]:
+    """What a configuration asks for, by template."""
+    return {
+        template.base_name: WantedTemplate(
+            checksum=config.checksum(template),
+            template=template,
+            managers=tuple(
+                WantedManager(manager.zone, manager.minimum_size, manager.maximum_size)
+                for manager in parsed.managers
+                if manager.template_base_name == template.base_name
+            ),
+        )
+        for template in parsed.templates
+    }
+
+
 class UnreadEntityError(LookupError):
     """A decision needs entities that were not read; `keys` names them."""
 
@@ -94,6 +111,27 @@ def entities_of(
             zones |= {manager.zone for manager in wanted.managers}
         keys |= {manager_key(base_name, name, zone) for zone in zones}
     return keys
+
+
+def known_entities(
+    base_name: str, wanted: WantedTemplate | None, get: Callable[[Key], Entity | None]
+) -> dict[Key, Entity]:
+    """A template's entities in the picture: what it lists, then what that lists.
+
+    Args:
+        base_name: the template.
+        wanted: what the configuration says of it; None when nothing.
+        get: gives an entity of the picture.
+    """
+    known: dict[Key, Entity] = {}
+    size = -1
+    while size != len(known):
+        size = len(known)
+        for key in entities_of(base_name, wanted, known):
+            entity = get(key)
+            if entity is not None:
+                known[key] = entity
+    return known
 
 
 def plan_template(
@@ -166,6 +204,29 @@ def _activate(
     return news
 
 
+def beside(
+    manager: InstanceGroupManager, siblings: Iterable[tuple[InstanceGroupManager, int | None]]
+) -> int | None:
+    """VMs of the other revisions' groups in a group's zone.
+
+    Args:
+        manager: the group that wants to grow.
+        siblings: those groups, each with its target size; None where it was not seen.
+
+    Returns:
+        None when it matters and is not known: one of those groups has not been seen yet.
+    """
+    if not manager.maximum_size:
+        return 0
+    total = 0
+    for sibling, size in siblings:
+        if size is not None:
+            total += size
+        elif sibling.url is not None or sibling.in_flight is not None:
+            return None
+    return total
+
+
 def room(maximum_size: int, others: int) -> int | None:
     """Machines that a group may have beside the other revisions' groups in its zone.
 
@@ -199,6 +260,23 @@ def raised_size(manager: InstanceGroupManager, target_size: int, others: int) ->
     return size if size > target_size else None
 
 
+def is_active(key: Key, get: Callable[[Key], Entity | None]) -> bool:
+    """Whether the configuration names a revision, or a manager and its revision.
+
+    Args:
+        key: of an InstanceTemplateRevision or an InstanceGroupManager.
+        get: gives the entities above it.
+    """
+    if key.parent is None:
+        return False
+    above = get(key.parent)
+    if isinstance(above, InstanceTemplate):
+        return above.active == key.name
+    if isinstance(above, InstanceTemplateRevision):
+        return key.name in above.active and is_active(key.parent, get)
+    return False
+
+
 CATALOGABLE = frozenset(
     {CatalogState.NEVER, CatalogState.ADDING, CatalogState.REMOVED, CatalogState.REFUSED}
 )
@@ -220,6 +298,7 @@ def is_catalogable(instance: Instance, member: Member | None) -> bool:
         and member.gce_id == instance.gce_id
         and instance.catalog in CATALOGABLE
         and instance.pending_deletion is None
+        and instance.drain is None
         and instance.deletion is None
         and instance.missing_since is None
     )
@@ -238,18 +317,19 @@ def seen_instance(instance: Instance | None, gce_id: int | None, url: str, now: 
         The entity to store; the same object when nothing changes.
     """
     if instance is None:
-        return Instance(gce_id=gce_id, url=url)
+        return Instance(gce_id=gce_id, url=url, rising_since=now)
     if gce_id is None or gce_id == instance.gce_id:
         same = gce_id == instance.gce_id  # where it has lost its id, the one we know is gone
         if instance.missing_since is not None and same and not instance.is_tombstone:
             return replace(instance, missing_since=None)
         return instance
     if instance.is_tombstone:  # the name is used again, by another VM
-        return Instance(gce_id=gce_id, url=url)
+        return Instance(gce_id=gce_id, url=url, rising_since=now)
     if instance.gce_id is None and instance.deletion is None:
         return replace(instance, gce_id=gce_id, url=url, missing_since=None)
     if instance.catalog is CatalogState.NEVER and instance.deletion is None:
-        return replace(instance, gce_id=gce_id, url=url, missing_since=None)
+        news = replace(instance, gce_id=gce_id, url=url, missing_since=None, drain=None)
+        return replace(news, rising_since=now)
     # Another VM under the name of one that the catalog knows: the one we know is missing.
     return instance if instance.missing_since is not None else replace(instance, missing_since=now)
 
@@ -292,7 +372,7 @@ def is_leaving(instance: Instance, now: float, *, active: bool) -> bool:
     """
     if instance.pending_deletion is not None:
         return False
-    if not active or instance.deletion is not None:
+    if not active or instance.drain is not None or instance.deletion is not None:
         return True
     if instance.missing_since is not None:
         return now - instance.missing_since >= MISSING_SECONDS
@@ -343,7 +423,7 @@ class State(StrEnum):
     LEASED = "leased"
     """Somebody holds it."""
     DRAINING = "draining"
-    """The configuration no longer names its revision or manager."""
+    """The configuration no longer names its revision or manager, or an operator drained it."""
     PENDING_DELETION = "pending-deletion"
     """It was reclaimed and is to be deleted."""
     DELETING = "deleting"
@@ -386,7 +466,11 @@ def _ending(instance: Instance) -> tuple[State, str] | None:
 def _draining(instance: Instance, now: float, *, active: bool) -> tuple[State, str] | None:
     if lease_runs(instance, now):
         waiting = "" if active else " The configuration no longer names it: it goes afterwards."
+        if instance.drain is not None:
+            waiting = f" It goes afterwards. {instance.drain}"
         return State.LEASED, f"Somebody holds it.{waiting}"
+    if instance.drain is not None:
+        return State.DRAINING, str(instance.drain)
     if not active:
         return State.DRAINING, "The configuration no longer names its revision or manager."
     return None

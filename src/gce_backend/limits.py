@@ -11,6 +11,7 @@ import enum
 from collections import deque
 from collections.abc import Iterator, Mapping
 from math import floor
+from typing import NamedTuple
 
 from gce_backend.clock import Clock
 from gce_backend.errors import RateLimitedError
@@ -29,6 +30,28 @@ class QuotaGroup(enum.Enum):
     OPERATION_WAIT = "operation_wait"  # wait on operations
 
 
+class Usage(NamedTuple):
+    """A part of the call budget.
+
+    Attributes:
+        project: the project that is charged.
+        group: the quota group, e.g. `read`.
+        limit: calls allowed in any 60 seconds.
+        used: calls sent in the last 60 seconds.
+        left: calls that may be sent at once; 0 during a pause.
+        waiting: callers that wait for their turn.
+        paused_seconds: how long the group still pauses, because Compute asked for it.
+    """
+
+    project: str
+    group: str
+    limit: int
+    used: int
+    left: int
+    waiting: int
+    paused_seconds: float
+
+
 class _Lane:
     """One group of one project: what was sent lately, counted by whole seconds.
 
@@ -43,6 +66,11 @@ class _Lane:
         self.waiting = 0
         self._sent: deque[tuple[int, int]] = deque()  # (second, calls), oldest first
         self._total = 0
+
+    @property
+    def sent(self) -> int:
+        """Calls in the last 60 seconds, as of the last look at what is free."""
+        return self._total
 
     def free(self, now: float) -> int:
         """How many calls may be sent at `now`."""
@@ -151,10 +179,13 @@ class CallBudget:
         """How many calls could be sent at this moment."""
         return max(self._lane(project, group).free(self._clock.monotonic()), 0)
 
-    def all_remaining(self) -> Iterator[tuple[tuple[str, str], int]]:
-        """`((project, quota group), calls that could be sent at this moment)`, of all used."""
-        for project, group in tuple(self._lanes):
-            yield (project, group.value), self.remaining(project, group)
+    def usage(self) -> Iterator[Usage]:
+        """How much of the budget is used at this moment, of all lanes used so far."""
+        now = self._clock.monotonic()
+        for (project, group), lane in tuple(self._lanes.items()):
+            left = max(lane.free(now), 0)
+            paused = max(lane.paused_until - now, 0.0)
+            yield Usage(project, group.value, lane.limit, lane.sent, left, lane.waiting, paused)
 
     def _lane(self, project: str, group: QuotaGroup) -> _Lane:
         lane = self._lanes.get((project, group))

@@ -14,6 +14,7 @@ from typing import TypeVar
 import aiohttp
 import msgspec
 
+from gce_backend.call_observer import CallObserver
 from gce_backend.catalog_entry import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
 from gce_backend.errors import MalformedResponseError, RemoteError
 from gce_backend.json_api import Answer, JsonApi, Limits, Tokens, decode, error_of, error_words
@@ -270,6 +271,7 @@ class MachineProvider:
         batch_size: machines per `catalog.add_machines`.
         limits: deadlines and sizes of one call.
         retrier: repeats reads.
+        observer: is told of every request sent.
 
     Raises:
         SettingsError: `instance_url` is not usable.
@@ -287,6 +289,7 @@ class MachineProvider:
         batch_size: int = 250,
         limits: Limits | None = None,
         retrier: Retrier | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self._batch_size = batch_size
         self._api = JsonApi(
@@ -295,6 +298,7 @@ class MachineProvider:
             root=instance_url,
             limits=limits or Limits(),
             retrier=retrier,
+            observer=observer,
         )
 
     async def add_machines(self, machines: Sequence[Machine]) -> list[Addition]:

@@ -44,6 +44,12 @@ class Key(msgspec.Struct, frozen=True, gc=False):
         """The name of the root above: of all that is a template's, its base_name."""
         return self.lineage[-1].name
 
+    @property
+    def zone(self) -> str:
+        """Where a group or a VM is; "" of all that has no zone."""
+        names = (key.name for key in self.lineage if key.kind == "InstanceGroupManager")
+        return next(names, "")
+
     @staticmethod
     def of(path: tuple[tuple[str, str], ...]) -> Key:
         """The key with that path.
@@ -136,6 +142,56 @@ class InFlight(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     size: int | None = None
 
 
+class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Nothing that changes the world is done for a part of the fleet; observing goes on.
+
+    Attributes:
+        template: of this template only, by its base_name; "" is any.
+        zone: in this zone only; "" is any. What has no zone (a template) is not in one.
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    template: str = ""
+    zone: str = ""
+    reason: str = ""
+    since: float = 0.0
+
+    def covers(self, key: Key) -> bool:
+        """Whether it holds what this entity stands for: a template, a revision, a group, a VM."""
+        return self.template in {"", key.base_name} and self.zone in {"", key.zone}
+
+    @property
+    def scope(self) -> str:
+        """What it holds, in words."""
+        template = f"template {self.template}" if self.template else ""
+        zone = f"zone {self.zone}" if self.zone else ""
+        return " in ".join(filter(None, (template, zone))) or "everything"
+
+    @property
+    def ended_by(self) -> str:
+        """The command that ends it."""
+        template = f" --template {self.template}" if self.template else ""
+        zone = f" --zone {self.zone}" if self.zone else ""
+        return f"gce-backend resume{template}{zone}"
+
+    def __str__(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"Paused by an operator ({self.scope}){why}"
+
+
+class MachineOrder(msgspec.Struct, frozen=True, gc=False):
+    """That an operator has written something into the entity of a machine.
+
+    Attributes:
+        machine: the entity's key.
+        at: when, Unix seconds.
+    """
+
+    machine: Key
+    at: float
+
+
 class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an operator told the daemon while it runs (operator; the web API and the commands).
 
@@ -143,6 +199,9 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         paused: nothing that changes the world is done; observing goes on.
         pause_reason: why, for people.
         paused_since: since when, Unix seconds.
+        pauses: those of a part of the fleet, one for each scope, in the order of their scopes.
+        machine_orders: the last of them, the newest at the end: each daemon reads those entities
+            again, and need not read all to find what another process wrote.
         approved_revision: the configuration that may be imported although it takes much away.
         cap_lifted_until: until when the caps on deletions do not hold, Unix seconds.
     """
@@ -152,8 +211,17 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     paused: bool = False
     pause_reason: str = ""
     paused_since: float | None = None
+    pauses: tuple[Pause, ...] = ()
+    machine_orders: tuple[MachineOrder, ...] = ()
     approved_revision: str = ""
     cap_lifted_until: float = 0.0
+
+    @property
+    def pauses_in_force(self) -> tuple[Pause, ...]:
+        """All of them; that of everything first."""
+        if not self.paused:
+            return self.pauses
+        return (Pause(reason=self.pause_reason, since=self.paused_since or 0.0), *self.pauses)
 
 
 class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -183,6 +251,9 @@ class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
         manager_config: managers.cfg's text (import-config).
         files: the texts of the files that metadata_from_file names, by path (import-config).
         revision: the revision that all of them come from (import-config).
+        imported: when it came into force, Unix seconds (import-config).
+        previous_revision: the revision that was in force before (import-config).
+        diff: how the texts differ from that one's, cut to a bearable length (import-config).
     """
 
     KIND: ClassVar[str] = "Configuration"
@@ -192,6 +263,9 @@ class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
     manager_config: str = ""
     files: dict[str, str] = {}
     revision: str = ""
+    imported: float | None = None
+    previous_revision: str = ""
+    diff: str = ""
 
 
 class ConfigSettings(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -315,6 +389,21 @@ class PendingDeletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     since: float
 
 
+class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An operator wants the machine to go, as soon as nobody holds it.
+
+    Attributes:
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    reason: str = ""
+    since: float = 0.0
+
+    def __str__(self) -> str:
+        return f"Drained by hand: {self.reason}" if self.reason else "Drained by hand."
+
+
 class MetadataUpdate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A change to a VM's metadata.
 
@@ -374,6 +463,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         url: the VM's resource link (fetch-instances).
         missing_since: since when complete listings have not shown the VM, Unix seconds
             (fetch-instances).
+        rising_since: when its group first listed the VM, until the catalog has it, Unix seconds
+            (fetch-instances; catalog-instances clears).
         catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances; the sweep
             of process-pubsub-messages, which may find it taken by another).
         adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
@@ -383,6 +474,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         lost_since: since when the catalog has not known a machine that we know to be in it, Unix
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
         pending_deletion: it is to be deleted (process-pubsub-messages).
+        drain: it is to leave the catalog and to be deleted, though the configuration names its
+            group (operator; fetch-instances clears, when another VM takes its name).
         subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing
             (process-pubsub-messages; remove-cataloged-instances clears).
         pending_metadata_updates: oldest first (process-pubsub-messages appends,
@@ -398,6 +491,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     gce_id: int | None = None
     url: str | None = None
     missing_since: float | None = None
+    rising_since: float | None = None
     catalog: CatalogState = CatalogState.NEVER
     adding_since: float | None = None
     resent: bool = False
@@ -405,6 +499,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     lost_since: float | None = None
     subscribed: str | None = None
     pending_deletion: PendingDeletion | None = None
+    drain: Drain | None = None
     pending_metadata_updates: tuple[MetadataUpdate, ...] = ()
     active_metadata_update: MetadataUpdate | None = None
     deletion: Deletion | None = None
@@ -413,6 +508,93 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def is_tombstone(self) -> bool:
         """Whether the VM is proven gone and the entity only keeps a slow list from reviving it."""
         return self.deletion is not None and self.deletion.confirmed is not None
+
+
+class EventKind(StrEnum):
+    """What an event is about."""
+
+    MACHINE = "machine"
+    GROUP = "group"
+    TEMPLATE = "template"
+    """A template, or one of its revisions: the subject says which."""
+    CONFIGURATION = "configuration"
+    """The configuration in force, or where it and the Machine Provider are."""
+    CONTROL = "control"
+    """What an operator told the daemon."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A transition, as history tells it.
+
+    Attributes:
+        at: when it was stored, Unix seconds.
+        kind: one of `EventKind`.
+        name: what people call it: the VM's or the group's name, the template's base_name,
+            `configuration` or `control`.
+        subject: its key as text, e.g. `base_name/checksum/zone/vm`.
+        before: the state before; "" when it did not exist.
+        after: the state afterwards; "" when it is gone. The same as before when something else is
+            worth telling, which the reason says.
+        reason: why, for people.
+        cause: who or what did it: `job NAME`, `message KIND ID`, `operator ORDER`.
+    """
+
+    at: float
+    kind: str
+    name: str
+    subject: str
+    before: str = ""
+    after: str = ""
+    reason: str = ""
+    cause: str = ""
+
+    @property
+    def template(self) -> str:
+        """The base_name of the template that it belongs to; "" when to none."""
+        of_template = self.kind in {EventKind.MACHINE, EventKind.GROUP, EventKind.TEMPLATE}
+        return self.subject.split("/")[0] if of_template else ""
+
+    @property
+    def zone(self) -> str:
+        """The zone that it happened in; "" when in none."""
+        parts = self.subject.split("/")
+        return parts[2] if len(parts) > 2 else ""
+
+
+class Happening(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The same event of several subjects side by side: how history is stored.
+
+    Attributes:
+        kind: as in `Event`, like the rest.
+        parent: the subjects' common parent key as text; "" for roots.
+        names: the last part of each subject.
+        before: the state before.
+        after: the state afterwards.
+        reason: why.
+        cause: who or what did it.
+    """
+
+    kind: str
+    parent: str
+    names: tuple[str, ...]
+    before: str
+    after: str
+    reason: str
+    cause: str
+
+
+class HistoryPage(msgspec.Struct, frozen=True, gc=False):
+    """What one commit did, in that same commit. Not part of the picture: `history` reads it.
+
+    Attributes:
+        at: when, Unix seconds.
+        happenings: in order.
+    """
+
+    KIND: ClassVar[str] = "HistoryPage"
+
+    at: float
+    happenings: tuple[Happening, ...]
 
 
 Entity: TypeAlias = (
@@ -425,6 +607,7 @@ Entity: TypeAlias = (
     | InstanceTemplateRevision
     | InstanceGroupManager
     | Instance
+    | HistoryPage
 )
 
 CONTROL_KEY = Key(Control.KIND, "singleton")

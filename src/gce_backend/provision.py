@@ -203,11 +203,22 @@ async def _check(pubsub: PubSub, name: str, permissions: tuple[str, ...]) -> Don
     what = f"permissions of this account on {name}"
     try:
         granted = await pubsub.test_iam_permissions(name, permissions)
-    except NotFoundError:
-        return Done(what, "unknown", "it does not exist yet")
     except RemoteError as error:
         return Done(what, "failed", str(error))
+    if not granted and await _is_absent(pubsub, name):
+        return Done(what, "unknown", "it does not exist yet")
     lacking = [permission for permission in permissions if permission not in granted]
     if lacking:
         return Done(what, "missing", f"grant {', '.join(lacking)}")
     return Done(what, "present")
+
+
+async def _is_absent(pubsub: PubSub, name: str) -> bool:
+    """Whether something does not exist: on that, Google grants nothing, without an error."""
+    try:
+        await pubsub.get(name)
+    except NotFoundError:
+        return True
+    except RemoteError:
+        return False
+    return False

@@ -16,6 +16,7 @@ import aiohttp
 from gcloud.aio.auth import Token
 from gcloud.aio.pubsub import PublisherClient, PubsubMessage, SubscriberClient, SubscriberMessage
 
+from gce_backend.call_observer import CallObserver
 from gce_backend.errors import MalformedResponseError, UnauthenticatedError
 from gce_backend.gcloud_transport import Answer, Transport
 
@@ -86,15 +87,26 @@ class PubSub:
         token: gives bearer tokens.
         api_root: e.g. `https://pubsub.googleapis.com/v1`.
         project: the project of all names.
+        observer: is told of every request sent.
     """
 
     def __init__(
-        self, *, session: aiohttp.ClientSession, token: Token, api_root: str, project: str
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        token: Token,
+        api_root: str,
+        project: str,
+        observer: CallObserver | None = None,
     ) -> None:
         # Told api_root alone, the clients take it for a development server and send no token.
         options: dict[str, Any] = {"session": session, "api_root": api_root, "api_is_dev": False}
-        transport = Transport(session, token, method_of=method_of, timeout=TIMEOUT)
-        pulling = _PullTransport(session, token, method_of=method_of, timeout=PULL_TIMEOUT)
+        transport = Transport(
+            session, token, method_of=method_of, timeout=TIMEOUT, observer=observer
+        )
+        pulling = _PullTransport(
+            session, token, method_of=method_of, timeout=PULL_TIMEOUT, observer=observer
+        )
         self._publisher = PublisherClient(token=token, **options)
         self._subscriber = SubscriberClient(token=token, **options)
         self._puller = SubscriberClient(token=token, **options)

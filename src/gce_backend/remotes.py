@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gce_backend.auth import TokenSource
+from gce_backend.call_observer import CallObserver
 from gce_backend.config import referenced_files
 from gce_backend.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
 from gce_backend.errors import SettingsError
@@ -70,6 +71,7 @@ class Remotes:
         tokens: tokens of the userinfo.email scope, for these services alone.
         settings: the process settings.
         fleet: knows the addresses.
+        observer: is told of every request sent.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class Remotes:
         tokens: TokenSource,
         settings: Settings,
         fleet: Fleet,
+        observer: CallObserver | None = None,
     ) -> None:
         self._session = session
         self._tokens = tokens
         self._settings = settings
         self._fleet = fleet
+        self._observer = observer
         self._broker: tuple[str, MachineProvider] | None = None
 
     def broker(self) -> MachineProvider:
@@ -106,6 +110,7 @@ class Remotes:
                 instance_url=origin,
                 batch_size=settings.batch_size,
                 limits=Limits(total_seconds=settings.timeout),
+                observer=self._observer,
             )
             self._broker = (origin, client)
         return self._broker[1]
@@ -139,4 +144,5 @@ class Remotes:
             hostname_url=origin,
             config_set=config_set,
             references=referenced_files,
+            observer=self._observer,
         )

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from gce_backend.call_observer import CallObserver
 from gce_backend.errors import TransientError, UnauthenticatedError
 
 T = TypeVar("T")
@@ -64,12 +65,25 @@ class Retrier:
 
     A refused token is not repeated here (whoever holds tokens does that once), nor is a call whose
     error asks for a longer wait than the back-off's cap: that is the caller's to schedule.
+
+    Args:
+        backoff: how long to wait, and how often to try.
+        budget: how many repetitions there may be.
+        chance: jitter.
+        observer: is told of every repetition.
     """
 
-    def __init__(self, backoff: Backoff, budget: RetryBudget, chance: random.Random) -> None:
+    def __init__(
+        self,
+        backoff: Backoff,
+        budget: RetryBudget,
+        chance: random.Random,
+        observer: CallObserver | None = None,
+    ) -> None:
         self._backoff = backoff
         self._budget = budget
         self._chance = chance
+        self._observer = observer
 
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The first success of `attempt`, or its last error."""
@@ -86,5 +100,7 @@ class Retrier:
                     raise
                 if not self._budget.withdraw():
                     raise
+                if self._observer is not None:
+                    self._observer.retry(error.method)
             tries += 1
             await asyncio.sleep(delay)

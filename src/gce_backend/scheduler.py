@@ -19,6 +19,7 @@ from cronsim import CronSim
 from structlog.contextvars import bound_contextvars
 from structlog.typing import FilteringBoundLogger
 
+from gce_backend.cause import caused_by
 from gce_backend.clock import Clock
 from gce_backend.errors import BackendError
 from gce_backend.job import ContextT, Job, Outcome, Verdict
@@ -37,8 +38,19 @@ _CANCEL_SECONDS = 5.0  # for tasks to end after they were cancelled
 class RunObserver(Protocol):
     """Told of every run that ended."""
 
-    def job_run(self, job: str, verdict: Verdict, seconds: float, now: float) -> None:
-        """Notes a run: the job's name, how it ended, how long it took, and when (Unix seconds)."""
+    def job_run(
+        self, job: str, verdict: Verdict, seconds: float, now: float, *, late: float
+    ) -> None:
+        """Notes a run.
+
+        Args:
+            job: the job's name.
+            verdict: how it ended.
+            seconds: how long it took.
+            now: when it ended, Unix seconds.
+            late: how long after it was due it began, seconds: it waited for an earlier run of the
+                job to end, or for the event loop.
+        """
         ...
 
 
@@ -73,6 +85,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         timeout: deadline of a run in seconds.
         runs: runs that ended.
         consecutive_failures: runs that raised or met their deadline since the last that did not.
+        failing_since: when the first of them began, Unix seconds; None when there are none.
+        stuck: whether the present run is far past its deadline.
         running_since: Unix seconds; None when it is not running.
         next_tick: Unix seconds; None when it does not tick.
         last: the last run that ended.
@@ -83,6 +97,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     runs: int
     consecutive_failures: int
+    failing_since: float | None
+    stuck: bool
     running_since: float | None
     next_tick: float | None
     last: LastRun | None
@@ -141,6 +157,7 @@ class _Worker(Generic[ContextT]):
         self._stopped = False
         self._runs = 0
         self._failures = 0
+        self._failing_since: float | None = None
         self._last: LastRun | None = None
 
     def wake(self, after: float) -> None:
@@ -166,8 +183,10 @@ class _Worker(Generic[ContextT]):
     async def work(self, scheduler: Scheduler[ContextT]) -> None:
         free_at = self._clock.monotonic()
         while await self._is_due(free_at):
+            now = self._clock.monotonic()
+            late = now - (now if self._due is None else self._due)
             self._due = None
-            outcome = await self._run()
+            outcome = await self._run(late)
             free_at = self._clock.monotonic() + self._pause
             if outcome.again_after is not None:
                 self.wake(outcome.again_after)
@@ -191,13 +210,13 @@ class _Worker(Generic[ContextT]):
                 pass  # now it is due
         return False
 
-    async def _run(self) -> Outcome:
+    async def _run(self, late: float) -> Outcome:
         """One run; whatever goes wrong in it becomes its verdict."""
         started_at, started = self._clock.now(), self._clock.monotonic()
         self.running_since, self._deadline = started_at, started + self.job.timeout
         verdict, outcome, error = Verdict.ERROR, Outcome(), None
         try:
-            with bound_contextvars(job=self.job.name):
+            with bound_contextvars(job=self.job.name), caused_by(f"job {self.job.name}"):
                 verdict, outcome, error = await self._attempt()
         except BaseException as stop:
             if isinstance(stop, asyncio.CancelledError):
@@ -210,6 +229,7 @@ class _Worker(Generic[ContextT]):
             self._runs += 1
             failed = verdict in {Verdict.ERROR, Verdict.TIMEOUT}
             self._failures = self._failures + 1 if failed else 0
+            self._failing_since = (self._failing_since or started_at) if failed else None
             self._last = LastRun(
                 verdict=verdict,
                 changed=outcome.changed,
@@ -219,7 +239,8 @@ class _Worker(Generic[ContextT]):
                 started_at=started_at,
                 duration=seconds,
             )
-            self._observer.job_run(self.job.name, verdict, seconds, self._clock.now())
+            now = self._clock.now()
+            self._observer.job_run(self.job.name, verdict, seconds, now, late=late)
             self._report(self._last, error)
         return outcome
 
@@ -265,6 +286,8 @@ class _Worker(Generic[ContextT]):
             timeout=self.job.timeout,
             runs=self._runs,
             consecutive_failures=self._failures,
+            failing_since=self._failing_since,
+            stuck=self.is_stuck(self._clock.monotonic()),
             running_since=self.running_since,
             next_tick=None if self._ticks is None else self._ticks.due,
             last=self._last,

@@ -107,7 +107,8 @@ class HttpSettings(_Section, frozen=True):
     Attributes:
         host: address to bind to.
         port: TCP port; 0 lets the kernel choose.
-        token: bearer token that requests which act must carry; None refuses them all.
+        token: bearer token that requests which act must carry, and readers from elsewhere than
+            loopback; None refuses them all.
     """
 
     host: str = "127.0.0.1"
@@ -280,6 +281,18 @@ class GuardSettings(_Section, frozen=True):
     max_config_loss_share: Share = 0.5
 
 
+class HistorySettings(_Section, frozen=True):
+    """What happened, kept in the store.
+
+    Attributes:
+        max_age_days: for how many days events are kept.
+        max_events: how many events are kept; the newest ones.
+    """
+
+    max_age_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0
+    max_events: PositiveCount = 100_000
+
+
 class LogSettings(_Section, frozen=True):
     """The log on standard error.
 
@@ -298,6 +311,7 @@ class Settings(_Section, frozen=True):
     Attributes:
         project: the Google Cloud project of store and messages; None asks the metadata server.
         owner: the label that marks what is ours at Compute Engine: a lower-case RFC 1035 name.
+        url: where the commands find the daemon; None: at http.host and http.port.
         endpoints: base URLs of the services.
         http: the daemon's own HTTP endpoint.
         config: where the configuration comes from.
@@ -310,6 +324,7 @@ class Settings(_Section, frozen=True):
         deletion: caps on deletions.
         rollout: replacing old revisions.
         guard: what waits for an operator.
+        history: what happened.
         actuate: False stops everything that changes the world; observing goes on.
         log: the log.
         shutdown_seconds: how long running jobs may take to finish when the process is told to stop.
@@ -317,6 +332,7 @@ class Settings(_Section, frozen=True):
 
     project: ProjectId | None = None
     owner: LabelName = "gce-backend"
+    url: str | None = None
     endpoints: EndpointSettings = EndpointSettings()
     http: HttpSettings = HttpSettings()
     config: ConfigSettings = ConfigSettings()
@@ -329,6 +345,7 @@ class Settings(_Section, frozen=True):
     deletion: DeletionSettings = DeletionSettings()
     rollout: RolloutSettings = RolloutSettings()
     guard: GuardSettings = GuardSettings()
+    history: HistorySettings = HistorySettings()
     actuate: bool = True
     log: LogSettings = LogSettings()
     shutdown_seconds: Seconds = 20.0
@@ -378,6 +395,15 @@ def _metadata_root(text: str) -> str:
 _METADATA_HOSTS = frozenset({"metadata.google.internal", "169.254.169.254", "fd20:ce::254"})
 
 
+def daemon_url(text: str) -> str:
+    """Where a daemon is, without a slash at its end.
+
+    Raises:
+        ValueError: it is no URL, or would show a token to the network.
+    """
+    return _url(text)
+
+
 def _url(text: str, *, plain_hosts: frozenset[str] = frozenset()) -> str:
     """A base URL without slashes at its end. Never quoted in an error: it may hold a password."""
     try:
@@ -408,6 +434,7 @@ def is_loopback(host: str) -> bool:
 
 
 _CHECKS: Checks = {
+    (Settings, "url"): daemon_url,
     (EndpointSettings, "compute"): _api_root,
     (EndpointSettings, "datastore"): _url,
     (EndpointSettings, "pubsub"): _url,

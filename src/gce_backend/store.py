@@ -17,6 +17,7 @@ import msgspec
 from gce_backend.datastore import (
     Datastore,
     Delete,
+    Filter,
     Insert,
     Mutation,
     Properties,
@@ -31,6 +32,7 @@ from gce_backend.models import (
     Configuration,
     Control,
     Entity,
+    HistoryPage,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
@@ -51,6 +53,7 @@ KINDS: tuple[type[Any], ...] = (
     InstanceGroupManager,
     Instance,
 )
+"""What the picture is made of; history is not."""
 
 
 class Stored(NamedTuple):
@@ -129,7 +132,8 @@ def _is_scalar(annotation: Any) -> bool:
     )
 
 
-_CODECS = {kind.KIND: _Codec(kind) for kind in KINDS}
+_STORED: tuple[type[Any], ...] = (*KINDS, HistoryPage)
+_CODECS = {kind.KIND: _Codec(kind) for kind in _STORED}
 
 
 def encode(entity: Entity) -> Properties:
@@ -173,14 +177,21 @@ class Store:
         rows = await self._datastore.lookup([key.path for key in keys])
         return self._understood({Key.of(path): row for path, row in rows.items()})
 
-    async def read_kind(self, kind: str) -> AsyncIterator[dict[Key, Stored]]:
+    async def read_kind(
+        self, kind: str, after: Key | None = None
+    ) -> AsyncIterator[dict[Key, Stored]]:
         """All entities of a kind, page by page, to the last one; corrupt ones are left out.
+
+        Args:
+            kind: their kind.
+            after: only those whose keys are greater.
 
         Raises:
             RemoteError: Datastore could not be read.
         """
         parents: dict[Key, Key] = {}
-        async for rows in self._datastore.query_pages(kind):
+        filters = [Filter("__key__", "GREATER_THAN", after.path)] if after is not None else []
+        async for rows in self._datastore.query_pages(kind, filters=filters):
             page: dict[Key, Row] = {}
             for row in rows:
                 key = Key.of(row.path)
@@ -210,6 +221,15 @@ class Store:
         """
         async for rows in self._datastore.query_pages(kind):
             yield {Key.of(row.path): row.version for row in rows}
+
+    async def names(self, kind: str) -> list[str]:
+        """The names of all entities of a kind, in order; the entities themselves are not read.
+
+        Raises:
+            RemoteError: Datastore could not be read.
+        """
+        rows = (await self._datastore.query(kind, keys_only=True)).rows
+        return [Key.of(row.path).name for row in rows]
 
     async def write(self, writes: Sequence[Write]) -> list[int]:
         """Writes all, each only if its entity still has the version it was computed from.

@@ -27,7 +27,7 @@ def adding(instance: Instance, now: float) -> Instance:
         now: Unix seconds.
     """
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
-    if instance.catalog not in CATALOGABLE or ended:
+    if instance.catalog not in CATALOGABLE or ended or instance.drain is not None:
         return instance
     unanswered = instance.catalog is CatalogState.ADDING
     if unanswered and instance.adding_since == now:
@@ -74,7 +74,8 @@ def added(instance: Instance, state: CatalogState) -> Instance:
     """
     if instance.catalog is not CatalogState.ADDING:
         return instance
-    return replace(instance, catalog=state)
+    rising_since = None if state is CatalogState.CATALOGED else instance.rising_since
+    return replace(instance, catalog=state, rising_since=rising_since)
 
 
 def uncataloged(

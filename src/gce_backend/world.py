@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from gce_backend.models import Key, Permit
+from gce_backend.models import Key, MachineOrder, Permit
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
@@ -78,6 +78,7 @@ class World:
         next_template_look: when the instance templates are listed again, monotonic seconds.
         held_revision: the configuration that waits for an operator's word; "" when none does.
         next_full_look: when a project's VMs are listed again, monotonic seconds.
+        heard: operators' orders about machines whose entities were read again.
         suspects: what carries our mark and has no entity, by kind and project: name to monotonic
             seconds of the first look that found it.
     """
@@ -99,6 +100,7 @@ class World:
         self.next_template_look = float("-inf")
         self.held_revision = ""
         self.next_full_look: dict[str, float] = {}
+        self.heard: frozenset[MachineOrder] = frozenset()
         self.suspects: dict[str, dict[str, float]] = {}
 
     def forget(self, managers: Collection[Key]) -> None:

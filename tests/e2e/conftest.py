@@ -1,4 +1,4 @@
-"""End-to-end tests log plainly, and Google's descriptions referee what goes over the wire."""
+"""End-to-end tests log plainly."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-
-from referee import watching
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +21,3 @@ def _plain_logs() -> Iterator[None]:
     )
     yield
     structlog.reset_defaults()
-
-
-@pytest.fixture(autouse=True)
-def _referee(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every exchange with Compute, Datastore and Pub/Sub is as Google describes it."""
-    with watching(monkeypatch):
-        yield

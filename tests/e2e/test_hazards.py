@@ -18,7 +18,7 @@ from deletions import (
 from fleet_harness import World, manager, template, world
 from gce_backend.settings import MachineProviderSettings
 
-RUNS = 'gce_backend_job_runs_total{job="catalog-instances",outcome="ok"}'
+RUNS = 'gce_backend_job_runs_total{job_name="catalog-instances",outcome="ok"}'
 HASTY = MachineProviderSettings(sweep_per_minute=600, lost_seconds=10.0)
 
 

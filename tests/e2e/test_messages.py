@@ -28,7 +28,7 @@ from broker_messages import (
 from fleet_harness import World, world
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.metadata import MetadataService
-from gce_backend.settings import PubSubSettings, Settings
+from gce_backend.settings import MachineProviderSettings, PubSubSettings, Settings
 
 COMMIT = "datastore.projects.commit"
 SET_METADATA = "compute.instances.setMetadata"
@@ -44,7 +44,8 @@ async def test_what_messages_say_is_stored_before_they_are_acknowledged_and_pois
     tmp_path: Path,
 ) -> None:
     """The paragraph "Messages": a lease, a subscription, a poison; the store is down."""
-    async with world(tmp_path) as w:
+    seldom = MachineProviderSettings(sweep_per_minute=1)  # it would find that nobody leased it
+    async with world(tmp_path, settings=Settings(machine_provider=seldom)) as w:
         machine = await one_machine(w)
         await w.inject(COMMIT, status=503, reason="UNAVAILABLE", times=None)
         lease = about(machine, "LEASED", lease_expiration_ts=LATER)
@@ -57,6 +58,8 @@ async def test_what_messages_say_is_stored_before_they_are_acknowledged_and_pois
         assert 29 <= queue["oldest_seconds"] <= 31
         assert await _state(w, machine["name"]) == "cataloged"
         await w.clear_faults()
+        # The broker knows nothing of this lease: asked by the sweep, it would say so.
+        await w.inject("machine_provider.catalog.get", times=None)
         await settled(w, within=60)
         assert await _state(w, machine["name"]) == "leased"
         assert await has(w, machine, "pubsub_subscription", "news")
@@ -202,7 +205,8 @@ async def test_poison_is_remembered_over_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(503, "UNAVAILABLE"), (500, "INTERNAL"), (409, "ABORTED"), (429, "")]
+    ("status", "reason"),
+    [(503, "UNAVAILABLE"), (500, "INTERNAL"), (409, "ABORTED"), (429, "RESOURCE_EXHAUSTED")],
 )
 async def test_nothing_transient_is_ever_set_aside(
     tmp_path: Path, status: int, reason: str

@@ -13,6 +13,7 @@ import aiohttp
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.compute import ComputeService
 from gce_backend.localcloud.tables import Tables
+from referee import BY_HAND
 from simulation import VirtualClock
 
 PROJECT = "fleet-1"
@@ -116,7 +117,7 @@ async def world(
     cloud.authenticate_with(lambda _: True)
     await cloud.start()
     try:
-        headers = {"Authorization": "Bearer a-token"}
+        headers = {"Authorization": "Bearer a-token", **BY_HAND}
         async with aiohttp.ClientSession(headers=headers) as session:
             yield World(cloud, session, clock)
     finally:

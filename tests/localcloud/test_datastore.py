@@ -3,79 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloud_harness import Running, running
-
-ROOT = "/v1/projects/p"
-
-
-def key(*path: str, namespace: str = "") -> dict[str, Any]:
-    """The JSON key of kind, name, kind, name..."""
-    elements = [{"kind": k, "name": n} for k, n in zip(path[::2], path[1::2], strict=True)]
-    return {"partitionId": {"projectId": "p", "namespaceId": namespace}, "path": elements}
-
-
-def entity(*path: str, namespace: str = "", **properties: Any) -> dict[str, Any]:
-    """A JSON entity; properties are JSON values."""
-    return {"key": key(*path, namespace=namespace), "properties": properties}
-
-
-def number(value: int) -> dict[str, Any]:
-    """An integer value."""
-    return {"integerValue": str(value)}
-
-
-def text(value: str, **more: Any) -> dict[str, Any]:
-    """A string value."""
-    return {"stringValue": value, **more}
-
-
-def array(*values: dict[str, Any]) -> dict[str, Any]:
-    """An array value."""
-    return {"arrayValue": {"values": list(values)}}
-
-
-def where(name: str, op: str, value: dict[str, Any]) -> dict[str, Any]:
-    """A property filter."""
-    return {"propertyFilter": {"property": {"name": name}, "op": op, "value": value}}
-
-
-async def commit(run: Running, *mutations: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-    """The results of a commit without a transaction."""
-    body = {"mode": "NON_TRANSACTIONAL", "mutations": list(mutations), **more}
-    results: list[dict[str, Any]] = (await run.ok("POST", ROOT + ":commit", body))[
-        "mutationResults"
-    ]
-    return results
-
-
-async def refused_commit(run: Running, *mutations: dict[str, Any]) -> tuple[int, str]:
-    """The error of a commit without a transaction."""
-    body = {"mode": "NON_TRANSACTIONAL", "mutations": list(mutations)}
-    return await run.refused("POST", ROOT + ":commit", body)
-
-
-async def lookup(run: Running, *keys: dict[str, Any], **more: Any) -> Any:
-    """The answer to a lookup."""
-    return await run.ok("POST", ROOT + ":lookup", {"keys": list(keys), **more})
-
-
-async def batch(run: Running, kind: str, *filters: Any, **query: Any) -> Any:
-    """The first batch of a query."""
-    shape: dict[str, Any] = {"kind": [{"name": kind}], **query}
-    if filters:
-        shape["filter"] = {"compositeFilter": {"op": "AND", "filters": list(filters)}}
-    return (await run.ok("POST", ROOT + ":runQuery", {"query": shape}))["batch"]
-
-
-def names(found: Any) -> list[str]:
-    """The last names of a batch's keys."""
-    return [result["entity"]["key"]["path"][-1]["name"] for result in found["entityResults"]]
+from cloud_harness import running
+from localcloud.datastore_world import (
+    ROOT,
+    array,
+    batch,
+    commit,
+    entity,
+    key,
+    lookup,
+    names,
+    number,
+    refused_commit,
+    text,
+)
 
 
 async def test_entities_are_versioned_by_commit() -> None:
@@ -145,215 +93,128 @@ async def test_a_write_that_changes_nothing_keeps_the_version() -> None:
         assert second["version"] == first["version"]
 
 
-async def begin(run: Running, **options: Any) -> str:
-    """A new transaction."""
-    body = {"transactionOptions": options}
-    answer = await run.ok("POST", ROOT + ":beginTransaction", body)
-    return str(answer["transaction"])
-
-
-def writing(transaction: str, *mutations: dict[str, Any]) -> dict[str, Any]:
-    """The body of a transaction's commit."""
-    return {"mode": "TRANSACTIONAL", "transaction": transaction, "mutations": list(mutations)}
-
-
-async def test_a_transaction_aborts_when_an_entity_it_read_was_changed() -> None:
-    """Also when it read that there was none."""
+async def test_an_update_time_guards_like_a_version() -> None:
+    """The one that was read, or the mutation is in conflict."""
     async with running() as run:
-        for name in ("a", "new"):
-            await commit(run, {"upsert": entity("K", "a", n=number(1))})
-            transaction = await begin(run)
-            await lookup(run, key("K", name), readOptions={"transaction": transaction})
-            await commit(run, {"upsert": entity("K", name, n=number(2))})
-            body = writing(transaction, {"upsert": entity("K", "b")})
-            assert await run.refused("POST", ROOT + ":commit", body) == (409, "ABORTED")
-            assert "found" not in await lookup(run, key("K", "b"))
+        (old,) = await commit(run, {"insert": entity("K", "a", n=number(1))})
+        await asyncio.sleep(1)
+        (new,) = await commit(run, {"update": entity("K", "a", n=number(2))})
+        fail = {"update": entity("K", "a"), "conflictResolutionStrategy": "FAIL"}
+        stale = {**fail, "updateTime": old["updateTime"]}
+        assert await refused_commit(run, stale) == (409, "ABORTED")
+        await commit(run, {**fail, "updateTime": new["updateTime"]})
+        invalid = (400, "INVALID_ARGUMENT")
+        assert await refused_commit(run, fail) == invalid
+        both = {**fail, "updateTime": new["updateTime"], "baseVersion": "1"}
+        assert await refused_commit(run, both) == invalid
+        assert await refused_commit(run, {**fail, "updateTime": "now"}) == invalid
 
 
-async def test_a_transaction_aborts_when_what_it_queried_was_changed() -> None:
-    """An entity that appears under a queried ancestor is a conflict, one elsewhere is not."""
+async def test_a_mask_limits_what_is_written() -> None:
+    """What it names is set, or deleted when absent; the rest is left alone."""
     async with running() as run:
-        for parent, conflict in (("x", True), ("y", False)):
-            transaction = await begin(run)
-            ancestor = where("__key__", "HAS_ANCESTOR", {"keyValue": key("P", "x")})
-            query = {"kind": [{"name": "K"}], "filter": ancestor}
-            read = {"query": query, "readOptions": {"transaction": transaction}}
-            await run.ok("POST", ROOT + ":runQuery", read)
-            await commit(run, {"insert": entity("P", parent, "K", "new")})
-            body = writing(transaction, {"upsert": entity("K", "b")})
-            status, _ = await run.call("POST", ROOT + ":commit", body)
-            assert status == (409 if conflict else 200)
-
-
-async def test_a_late_read_of_a_changed_entity_aborts() -> None:
-    """What a transaction reads is all of one moment."""
-    async with running() as run:
-        await commit(run, {"insert": entity("K", "a", n=number(1))})
-        transaction = await begin(run)
-        await commit(run, {"update": entity("K", "a", n=number(2))})
-        body = {"keys": [key("K", "a")], "readOptions": {"transaction": transaction}}
-        assert await run.refused("POST", ROOT + ":lookup", body) == (409, "ABORTED")
-
-
-async def test_transactions_without_conflict_commit_once() -> None:
-    """A transaction's writes become current together, and it is then over."""
-    async with running() as run:
-        answer = await lookup(run, key("K", "a"), readOptions={"newTransaction": {"readWrite": {}}})
-        body = writing(
-            answer["transaction"], {"insert": entity("K", "a")}, {"delete": key("K", "a")}
-        )
-        await run.ok("POST", ROOT + ":commit", body)
-        assert "found" not in await lookup(run, key("K", "a"))
-        assert await run.refused("POST", ROOT + ":commit", body) == (400, "INVALID_ARGUMENT")
-
-
-async def test_transactions_that_are_rolled_back_or_read_only_write_nothing() -> None:
-    """Both refuse a commit of mutations."""
-    async with running() as run:
-        rolled = await begin(run)
-        await run.ok("POST", ROOT + ":rollback", {"transaction": rolled})
-        for transaction in (rolled, await begin(run, readOnly={})):
-            body = writing(transaction, {"insert": entity("K", "a")})
-            assert await run.refused("POST", ROOT + ":commit", body) == (400, "INVALID_ARGUMENT")
-        assert "found" not in await lookup(run, key("K", "a"))
-
-
-@pytest.mark.parametrize(("pause", "times"), [(61, 1), (50, 6)])
-async def test_transactions_expire_when_idle_or_old(pause: int, times: int) -> None:
-    """After 60 idle seconds, or 270 in all."""
-    async with running() as run:
-        transaction = await begin(run)
-        for number_of_pause in range(times):
-            if number_of_pause:
-                await lookup(run, key("K", "a"), readOptions={"transaction": transaction})
-            await asyncio.sleep(pause)
-        body = writing(transaction, {"insert": entity("K", "a")})
-        assert await run.refused("POST", ROOT + ":commit", body) == (400, "INVALID_ARGUMENT")
-
-
-async def fill(run: Running) -> None:
-    """Entities a to e under two parents, with a number, a text and tags."""
-    rows = [("x", "a", 3), ("x", "b", 1), ("y", "c", 2), ("y", "d", 1), ("y", "e", 5)]
-    mutations = [
-        {
-            "insert": entity(
-                "P",
-                parent,
-                "K",
-                name,
-                n=number(n),
-                tags=array(text(name), text("all")),
-                hidden=text(name, excludeFromIndexes=True),
-            )
+        inner = {"entityValue": {"properties": {"x": number(1), "y": number(2)}}}
+        await commit(run, {"insert": entity("K", "a", n=number(1), m=number(2), e=inner)})
+        change = entity("K", "a", n=number(9), ignored=number(3))
+        mask = {"paths": ["n", "m", "e.x", "absent.x"]}
+        await commit(run, {"update": change, "propertyMask": mask})
+        (found,) = (await lookup(run, key("K", "a")))["found"]
+        assert found["entity"]["properties"] == {
+            "n": number(9),
+            "e": {"entityValue": {"properties": {"y": number(2)}}},
         }
-        for parent, name, n in rows
-    ]
-    await commit(run, *mutations, {"insert": entity("Other", "z", n=number(1))})
+        await commit(run, {"upsert": entity("K", "b", n=number(1)), "propertyMask": {"paths": []}})
+        (made,) = (await lookup(run, key("K", "b")))["found"]
+        assert made["entity"]["properties"] == {}
 
 
-@pytest.mark.parametrize(
-    ("condition", "expected"),
-    [
-        (where("n", "EQUAL", number(1)), ["b", "d"]),
-        (where("n", "IN", array(number(1), number(5))), ["b", "d", "e"]),
-        (where("n", "LESS_THAN", number(3)), ["b", "d", "c"]),
-        (where("n", "LESS_THAN_OR_EQUAL", number(3)), ["b", "d", "c", "a"]),
-        (where("n", "GREATER_THAN", number(2)), ["a", "e"]),
-        (where("n", "GREATER_THAN_OR_EQUAL", number(5)), ["e"]),
-        (where("n", "NOT_EQUAL", number(1)), ["c", "a", "e"]),
-        (where("n", "GREATER_THAN", text("")), []),
-        (where("tags", "EQUAL", text("c")), ["c"]),
-        (where("tags", "EQUAL", text("all")), ["a", "b", "c", "d", "e"]),
-        (where("hidden", "EQUAL", text("a")), []),
-        (where("absent", "NOT_EQUAL", number(1)), []),
-        (where("__key__", "HAS_ANCESTOR", {"keyValue": key("P", "y")}), ["c", "d", "e"]),
-        (where("__key__", "GREATER_THAN", {"keyValue": key("P", "y", "K", "c")}), ["d", "e"]),
-        (where("__key__", "EQUAL", {"keyValue": key("P", "x", "K", "b")}), ["b"]),
-    ],
-)
-async def test_filters_select(condition: dict[str, Any], expected: list[str]) -> None:
-    """Each operator, arrays by element, unindexed and missing values never."""
+async def test_times_and_versions_of_answers() -> None:
+    """Missing entities have the snapshot's version; only transactional commits have a time."""
     async with running() as run:
-        await fill(run)
-        assert names(await batch(run, "K", condition)) == expected
+        plain = {"mode": "NON_TRANSACTIONAL", "mutations": [{"insert": entity("K", "a")}]}
+        assert "commitTime" not in await run.ok("POST", ROOT + ":commit", plain)
+        body = {"singleUseTransaction": {}, "mutations": [{"delete": key("K", "a")}]}
+        answer = await run.ok("POST", ROOT + ":commit", body)
+        found = await lookup(run, key("K", "a"))
+        assert found["missing"][0]["version"] == answer["mutationResults"][0]["version"]
+        assert answer["commitTime"] <= found["readTime"]
+        again = await run.ok("POST", ROOT + ":commit", body)
+        first, second = (int(a["mutationResults"][0]["version"]) for a in (answer, again))
+        assert second > first
 
 
-async def test_filters_are_joined_by_and() -> None:
-    """All conditions hold, ancestors included."""
+async def test_deferred_keys_are_named() -> None:
+    """A lookup that answers a part of its keys says which ones are left."""
     async with running() as run:
-        await fill(run)
-        ancestor = where("__key__", "HAS_ANCESTOR", {"keyValue": key("P", "y")})
-        found = await batch(run, "K", ancestor, where("n", "LESS_THAN", number(5)))
-        assert names(found) == ["d", "c"]
+        await commit(run, *({"insert": entity("K", name)} for name in "abc"))
+        run.datastore.defer_after = 1
+        answer = await lookup(run, *(key("K", name) for name in "abc"))
+        assert len(answer["found"]) == 1
+        assert [left["path"][0]["name"] for left in answer["deferred"]] == ["b", "c"]
 
 
-async def test_orders_and_pages() -> None:
-    """Descending, then by key; cursors go on where a limit stopped, whatever was deleted."""
-    async with running() as run:
-        await fill(run)
-        order = [{"property": {"name": "n"}, "direction": "DESCENDING"}]
-        first = await batch(run, "K", order=order, limit=3)
-        assert names(first) == ["e", "a", "c"]
-        assert first["moreResults"] == "MORE_RESULTS_AFTER_LIMIT"
-        await commit(run, {"delete": key("P", "y", "K", "c")})
-        rest = await batch(run, "K", order=order, startCursor=first["endCursor"])
-        assert names(rest) == ["b", "d"]
-        assert rest["moreResults"] == "NO_MORE_RESULTS"
-        skipped = await batch(run, "K", order=order, offset=1, limit=1)
-        assert (names(skipped), skipped["skippedResults"]) == (["a"], 1)
-        upto = await batch(run, "K", order=order, endCursor=skipped["endCursor"])
-        assert names(upto) == ["e", "a"]
-        keys = [{"property": {"name": "__key__"}, "direction": "DESCENDING"}]
-        assert names(await batch(run, "K", order=keys)) == ["e", "d", "b", "a"]
-
-
-async def test_batches_are_followed_over_a_restart(tmp_path: Path) -> None:
-    """An unfinished query goes on from its cursor, also in a new process."""
+async def test_reserved_ids_are_not_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by chance, also after a restart."""
+    offered = iter([4, 4, 6])
+    monkeypatch.setattr("secrets.randbelow", lambda _: next(offered))
+    five = {"path": [{"kind": "K", "id": "5"}]}
     async with running(tmp_path / "state") as run:
-        run.datastore.batch_size = 2
-        await fill(run)
-        first = await batch(run, "K")
-        assert (names(first), first["moreResults"]) == (["a", "b"], "NOT_FINISHED")
+        await run.ok("POST", ROOT + ":reserveIds", {"keys": [five]})
+        incomplete = {"keys": [{"path": [{"kind": "K"}]}]}
+        refused = await run.refused("POST", ROOT + ":reserveIds", incomplete)
+        assert refused == (400, "INVALID_ARGUMENT")
     async with running(tmp_path / "state") as run:
-        rest = await batch(run, "K", startCursor=first["endCursor"])
-        assert names(rest) == ["c", "d", "e"]
-        (later,) = await commit(run, {"upsert": entity("P", "x", "K", "a")})
-        assert int(later["version"]) > int(first["entityResults"][0]["version"])
+        (made,) = (await run.ok("POST", ROOT + ":allocateIds", incomplete))["keys"]
+        assert made["path"] == [{"kind": "K", "id": "7"}]
 
 
-async def test_projections() -> None:
-    """Keys only, or some indexed properties of the entities that have them."""
+async def test_only_the_default_database_exists() -> None:
+    """Another one is not found, and the default one is not named."""
     async with running() as run:
-        await fill(run)
-        only = await batch(run, "K", projection=[{"property": {"name": "__key__"}}], limit=1)
-        assert only["entityResultType"] == "KEY_ONLY"
-        assert "properties" not in only["entityResults"][0]["entity"]
-        some = await batch(run, "K", projection=[{"property": {"name": "n"}}], limit=1)
-        assert some["entityResults"][0]["entity"]["properties"] == {"n": number(3)}
-        none = await batch(run, "K", projection=[{"property": {"name": "hidden"}}])
-        assert none["entityResults"] == []
+        for database, error in (
+            ("other", (404, "NOT_FOUND")),
+            ("(default)", (400, "INVALID_ARGUMENT")),
+        ):
+            body = {"databaseId": database, "keys": [key("K", "a")]}
+            assert await run.refused("POST", ROOT + ":lookup", body) == error
+            named = key("K", "a")
+            named["partitionId"]["databaseId"] = database
+            assert await run.refused("POST", ROOT + ":lookup", {"keys": [named]}) == error
 
 
-async def test_namespaces_are_apart() -> None:
-    """A query sees its own namespace only."""
+def nested(depth: int) -> dict[str, Any]:
+    """An entity value in an entity value in..."""
+    value = number(1)
+    for _ in range(depth):
+        value = {"entityValue": {"properties": {"x": value}}}
+    return value
+
+
+async def test_values_at_their_limits_are_kept() -> None:
+    """As large, as long and as deep as Google allows."""
     async with running() as run:
-        await commit(run, {"insert": entity("K", "a")}, {"insert": entity("K", "b", namespace="n")})
-        body = {"query": {"kind": [{"name": "K"}]}, "partitionId": {"namespaceId": "n"}}
-        found = await run.ok("POST", ROOT + ":runQuery", body)
-        assert names(found["batch"]) == ["b"]
-        assert names(await batch(run, "K")) == ["a"]
-
-
-async def test_counts() -> None:
-    """An aggregation counts what the nested query finds."""
-    async with running() as run:
-        await fill(run)
-        nested = {"kind": [{"name": "K"}], "filter": where("n", "EQUAL", number(1))}
-        wanted = {"aggregations": [{"alias": "total", "count": {}}], "nestedQuery": nested}
-        body = {"aggregationQuery": wanted}
-        answer = await run.ok("POST", ROOT + ":runAggregationQuery", body)
-        (found,) = answer["batch"]["aggregationResults"]
-        assert found["aggregateProperties"] == {"total": number(2)}
+        blob = base64.b64encode(b"x" * 1_000_000).decode()
+        kept = {
+            "text": text("x" * 1500),
+            "long": text("x" * 40_000, excludeFromIndexes=True),
+            "hidden": array(text("x" * 2000, excludeFromIndexes=True)),
+            "deep": nested(20),
+            "inner": {
+                "entityValue": {"properties": {"x": text("x" * 2000)}},
+                "excludeFromIndexes": True,
+            },
+            "n" * 1500: number(1),
+        }
+        await commit(
+            run,
+            {"insert": {"key": key("K", "a"), "properties": kept}},
+            {"insert": entity("K", "b", t={"blobValue": blob, "excludeFromIndexes": True})},
+            {"insert": entity("K", "n" * 1500)},
+        )
+        (found,) = (await lookup(run, key("K", "a")))["found"]
+        assert found["entity"]["properties"] == kept
 
 
 async def test_allocates_ids_for_incomplete_keys() -> None:
@@ -367,12 +228,28 @@ async def test_allocates_ids_for_incomplete_keys() -> None:
         assert (await lookup(run, result["key"]))["found"]
 
 
+LARGE = text("x" * 600_000, excludeFromIndexes=True)
+
+
 @pytest.mark.parametrize(
     "mutation",
     [
         {"insert": entity("K", "a", t=text("x" * 1501))},
         {"insert": entity("K", "a", t=array(text("ü" * 751)))},
         {"insert": entity("K", "a", t=text("x" * 2**20, excludeFromIndexes=True))},
+        {"insert": entity("K", "a", t=text("x" * 1_000_001, excludeFromIndexes=True))},
+        {"insert": entity("K", "a", t={"blobValue": base64.b64encode(b"x" * 1501).decode()})},
+        {"insert": entity("K", "a", t=LARGE, u=LARGE)},
+        {"insert": entity("K", "a", t=nested(21))},
+        {"insert": {"key": key("K", "a"), "properties": {"n" * 1501: number(1)}}},
+        {"insert": entity("K", "n" * 1501)},
+        {"insert": entity(*(["K", "n" * 1500] * 5))},
+        {"insert": entity("K", "a", namespace="a/b")},
+        {"insert": entity("K", "a", namespace="__n__")},
+        {"insert": entity("K", "a", t={"nullValue": 1})},
+        {"insert": entity("K", "a", t={"geoPointValue": {"latitude": 91, "longitude": 0}})},
+        {"insert": entity("K", "a", t={"booleanValue": True, "integerValue": "1"})},
+        {"insert": entity("K", "a"), "propertyTransforms": [{"property": "t"}]},
         {"insert": entity("K", "a", t=array(array(number(1))))},
         {"insert": entity("K", "a", t={"integerValue": "9223372036854775808"})},
         {"insert": entity("K", "a", t={"timestampValue": "yesterday"})},

@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from gcloud.aio.auth import Token
 
@@ -87,6 +88,31 @@ async def test_gcloud_aio_auth_gets_its_token_here() -> None:
         value = await token.get()
         assert value is not None
         assert run.metadata.is_valid(value)
+
+
+async def test_is_found_by_its_root_and_tells_all_of_an_account() -> None:
+    """google-auth looks for the server at its root, and reads an account in one go."""
+    async with running(options=CloudOptions(project="proj-1")) as run:
+        assert await get(run, "/", **FLAVOR) == (200, "computeMetadata/\n", "Google")
+        universe = "/computeMetadata/v1/universe/universe-domain"
+        assert (await get(run, universe, **FLAVOR))[1] == "googleapis.com"
+        account = "/computeMetadata/v1/instance/service-accounts/default/"
+        assert (await get(run, account, **FLAVOR))[1].split() == [
+            "aliases",
+            "email",
+            "scopes",
+            "token",
+        ]
+        status, text, flavor = await get(run, f"{account}?recursive=true", **FLAVOR)
+        assert (status, flavor) == (200, "Google")
+        assert msgspec.json.decode(text) == {
+            "aliases": ["default"],
+            "email": "gce-backend@proj-1.iam.gserviceaccount.com",
+            "scopes": ["https://www.googleapis.com/auth/cloud-platform"],
+        }
+        stranger = account.replace("default", "x@y.z")
+        assert (await get(run, f"{stranger}?recursive=true", **FLAVOR))[0] == 404
+        assert (await get(run, f"{account}?recursive=true"))[0] == 403
 
 
 async def test_describes_the_instance_and_its_account() -> None:

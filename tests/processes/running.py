@@ -12,13 +12,15 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from cloud_harness import FLAVOR, TOKEN_PATH
 from gce_backend.local import CONFIG_SET
 
 PROJECT = "local-project"
@@ -154,6 +156,13 @@ class Site:
         """A JSON document of the cloud, or of the daemon at `url`."""
         return _request("GET", (url or self.url) + path)
 
+    def authorized(self, verb: str, path: str, body: Any = None) -> Any:
+        """A call of one of the cloud's services, with a token."""
+        token = _request("GET", self.url + TOKEN_PATH, headers=FLAVOR)["access_token"]
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {"Authorization": f"Bearer {token}"}
+        return _request(verb, self.url + path, data, headers=headers)
+
     def inject(self, **fault: Any) -> None:
         """Injects a fault."""
         _request("POST", f"{self.url}/_localcloud/faults", msgspec.json.encode(fault))
@@ -224,11 +233,16 @@ class Screen:
         os.close(self._end)
 
 
-def _request(verb: str, url: str, body: bytes | None = None) -> Any:
+def _request(
+    verb: str,
+    url: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=10)
     with contextlib.closing(connection):
-        connection.request(verb, parts.path, body)
+        connection.request(verb, parts.path, body, dict(headers))
         return msgspec.json.decode(connection.getresponse().read())
 
 

@@ -132,7 +132,7 @@ def test_run_local_in_a_terminal_shows_the_way_and_one_line_when_ready(tmp_path:
         try:
             until(lambda: "machines cataloged" in screen.text(), screen.text)
             until(lambda: "ready: 2 machines" in screen.text(), screen.text)
-            assert "/api/fleet" in screen.text()
+            assert "Status: http://" in screen.text()
             (place.config / "managers.cfg").write_text(manager(minimum=3))
             until(lambda: "ready: 3 machines" in screen.text(), screen.text)
             (place.config / "managers.cfg").write_text("managers {")

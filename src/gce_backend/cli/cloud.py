@@ -33,7 +33,10 @@ from gce_backend.tasks import first_of
 def localcloud(
     host: str, port: int, project: str, no_latency: bool, config_dir: Path, state: Path
 ) -> None:
-    """Runs the embedded cloud alone; its URL is the first line that it prints."""
+    """Runs the embedded cloud alone.
+
+    Its URL is the first line that it prints.
+    """
     options = CloudOptions(project=project, config_dir=config_dir)
     with errors_as_messages():
         logs.configure("auto", "info", sys.stderr)

@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import click
+import msgspec
 
 from gce_backend.app import Clients
 from gce_backend.clock import SystemClock
+from gce_backend.config import Problem
+from gce_backend.daemon_api import DaemonApi, address
 from gce_backend.errors import BackendError
 from gce_backend.metrics import Metrics
-from gce_backend.settings import Settings
+from gce_backend.settings import Settings, daemon_url
 
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C has ended before its work was done."""
 DEFAULT_STATE = Path("var/localcloud.sqlite")
 DEFAULT_CONFIG = Path("config")
 
@@ -42,6 +48,32 @@ config_option = click.option(
     show_default=True,
     help="The directory of templates.cfg and managers.cfg.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    try:
+        return daemon_url(text) if text else None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+url_option = click.option(
+    "--url",
+    callback=_address,
+    help="Where the daemon listens; by default GCE_BACKEND_URL, or http.host and http.port.",
+)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: what one may type, line by line."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def say(text: str, document: Any, *, as_json: bool) -> None:
+    """Prints the text, or the document as JSON in its place."""
+    encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    click.echo(encoded if as_json else text)
 
 
 def rng() -> random.Random:
@@ -56,6 +88,29 @@ def errors_as_messages() -> Iterator[None]:
         yield
     except BackendError as error:
         raise click.ClickException(str(error)) from None
+
+
+def say_problems(problems: Sequence[Problem], where: str) -> None:
+    """Prints what is wrong with a configuration, and how much."""
+    for problem in problems:
+        click.echo(str(problem))
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    click.echo(f"{count} in {where}", err=True)
+
+
+@contextlib.asynccontextmanager
+async def daemon_of(
+    settings: Settings, url: str | None, seconds: float = 30.0
+) -> AsyncIterator[DaemonApi]:
+    """The daemon's documents.
+
+    Args:
+        settings: the process settings.
+        url: where the daemon listens; None for where the settings say.
+        seconds: that one document may take.
+    """
+    async with aiohttp.ClientSession() as session:
+        yield DaemonApi(session, url or address(settings), settings.http.token, seconds)
 
 
 @contextlib.asynccontextmanager

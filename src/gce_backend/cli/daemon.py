@@ -16,6 +16,7 @@ from rich.console import Console
 
 from gce_backend import logs
 from gce_backend.app import Daemon
+from gce_backend.cli import output
 from gce_backend.cli.common import (
     Signals,
     clients_of,
@@ -81,7 +82,7 @@ async def _serve(daemon: Daemon, signals: Signals) -> None:
 
 async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
     signals = Signals()
-    console = Console()
+    console = output.console()
     # In a terminal the display takes the log's place, unless all of the log is wanted.
     live = console.is_terminal and settings.log.level != "debug"
     if live:
@@ -133,12 +134,13 @@ async def _announce(daemon: Daemon) -> None:
 
 async def _show(daemon: Daemon, console: Console) -> None:
     """Shows the fleet's way in a terminal, and says when it is ready; again when it changes."""
-    hint = f" Status: {daemon.url}/api/fleet   Ctrl-C stops it."
+    hint = f" Status: {daemon.url}   Ctrl-C stops it."
     while True:
         progress = await watch(lambda: measure(daemon.context), console)
         machines = progress.stages[-1].done
         console.print(
             f"[bold green]The fleet is ready:[/] {machines} machines are in the catalog.{hint}",
+            markup=True,
             highlight=False,
             soft_wrap=True,
         )

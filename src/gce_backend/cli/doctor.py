@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import msgspec
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gce_backend.cli import output
 from gce_backend.cli.common import clients_of, errors_as_messages, settings_option
 from gce_backend.clock import SystemClock
 from gce_backend.doctor import CHECK_SECONDS, Finding, Patient, Verdict, examine
@@ -63,7 +63,7 @@ def doctor(settings_file: Path | None, seconds: float, as_json: bool) -> None:
 async def _examine(settings_file: Path | None, seconds: float) -> list[Finding]:
     settings = load(settings_file, os.environ)
     clock = SystemClock()
-    waiting = Console(stderr=True)
+    waiting = output.console(stderr=True)
     async with clients_of(settings) as (clients, project):
         store = Store(clients.datastore(project))
         fleet = Fleet(store)
@@ -95,7 +95,7 @@ async def _examine(settings_file: Path | None, seconds: float) -> list[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    console = Console()
+    console = output.console()
     if console.is_terminal:
         console.print(_table(findings))
     else:  # to be searched by line

@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `approve`, `lift-cap`: orders that need no running daemon.
+"""`pause`, `resume`, `drain`, `undrain`, `approve`, `lift-cap`: they need no running daemon.
 
 They are written to Datastore, where a running daemon reads them within a minute, and one that is
 down when it starts.
@@ -8,61 +8,173 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from gce_backend import control
-from gce_backend.cli.common import clients_of, errors_as_messages, settings_option
+from gce_backend.cause import caused_by
+from gce_backend.cli.common import (
+    clients_of,
+    errors_as_messages,
+    json_option,
+    say,
+    settings_option,
+)
+from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
 from gce_backend.clock import SystemClock
-from gce_backend.control import Apply
+from gce_backend.control import Apply, ApplyToMachine
 from gce_backend.errors import SettingsError
 from gce_backend.fleet import Change, Fleet
-from gce_backend.models import CONTROL_KEY, Control
+from gce_backend.lifecycle import lease_runs
+from gce_backend.models import (
+    CONTROL_KEY,
+    Control,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    Key,
+)
 from gce_backend.settings import load
 from gce_backend.store import Store
 
 SOON = "A running daemon acts on it within a minute."
 
+T = TypeVar("T")
+
+reason_option = click.option("--reason", default="", help="Why, for those who wonder.")
+template_option = click.option(
+    "--template", default="", help="Only this template.", shell_complete=complete_templates
+)
+zone_option = click.option(
+    "--zone", default="", help="Only this zone.", shell_complete=complete_zones
+)
+
+
+class Ordered(NamedTuple):
+    """The orders in force, before and after one more."""
+
+    before: Control
+    after: Control
+
 
 @click.command()
 @settings_option
-@click.option("--reason", default="", help="Why, for those who wonder.")
-def pause(settings_file: Path | None, reason: str) -> None:
-    """Stops everything that changes the world; observing goes on."""
+@template_option
+@zone_option
+@reason_option
+@json_option
+def pause(
+    settings_file: Path | None, template: str, zone: str, reason: str, *, as_json: bool
+) -> None:
+    """Stops everything that changes the world; observing goes on.
+
+    With --template or --zone, only for what belongs there.
+    """
+
+    async def order(store: Store) -> Ordered:
+        if template or zone:
+            fleet = Fleet(store)
+            await fleet.load((InstanceTemplate, InstanceGroupManager))
+            control.check_scope(template, zone, fleet.templates, fleet.managers)
+        apply = control.pause(reason, _now(), template=template, zone=zone)
+        return await _change_control(store, apply)
+
     with errors_as_messages():
-        if len(reason) > control.MAX_REASON:
-            raise SettingsError(f"--reason has more than {control.MAX_REASON} characters")
-        _store(settings_file, control.pause(reason, SystemClock().now()))
-    click.echo(f"paused. {SOON}")
+        _check_reason(reason)
+        done = _with_store(settings_file, order)
+    say(f"paused{_where(template, zone)}. {SOON}", _shown(done), as_json=as_json)
 
 
 @click.command()
 @settings_option
-def resume(settings_file: Path | None) -> None:
-    """Ends a pause."""
+@template_option
+@zone_option
+@click.option("--all", "everything", is_flag=True, help="End all pauses.")
+@json_option
+def resume(
+    settings_file: Path | None, template: str, zone: str, *, everything: bool, as_json: bool
+) -> None:
+    """Ends a pause.
+
+    That of everything, or that of exactly this --template and --zone.
+    """
+    if everything and (template or zone):
+        raise click.UsageError("--all ends every pause: give it without --template and --zone")
+    one = control.resume(template=template, zone=zone)
     with errors_as_messages():
-        _store(settings_file, control.resume)
+        done = _order(settings_file, control.resume_all if everything else one)
         stopped = not load(settings_file, os.environ).actuate
-    click.echo(f"resumed. {SOON}")
+    where = _where(template, zone)
+    changed = done.before != done.after
+    lines = [f"resumed{where}. {SOON}" if changed else f"nothing was paused{where}."]
+    lines += [
+        f"{left}. It stays in force; `{left.ended_by}` ends it."
+        for left in done.after.pauses_in_force
+    ]
     if stopped:
-        click.echo("These settings have actuate = false: a daemon with them stays paused.")
+        lines.append("These settings have actuate = false: a daemon with them stays paused.")
+    say("\n".join(lines), _shown(done), as_json=as_json)
+
+
+@click.command()
+@settings_option
+@click.argument("name", shell_complete=complete_machines)
+@reason_option
+@json_option
+def drain(settings_file: Path | None, name: str, reason: str, *, as_json: bool) -> None:
+    """Takes a machine out of the fleet, when nobody holds it.
+
+    NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
+    catalog, is deleted, and its group grows back to its minimum. `undrain` keeps it, until its
+    deletion has begun.
+    """
+    with errors_as_messages():
+        _check_reason(reason)
+        key, machine = _order_about_machine(
+            settings_file, name, lambda key, now: control.drain(key, reason, now)
+        )
+    _say_of_machine(key, machine, _outlook(machine, _now()), as_json=as_json)
+
+
+@click.command()
+@settings_option
+@click.argument("name", shell_complete=complete_machines)
+@json_option
+def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
+    """Keeps a machine that was drained.
+
+    NAME stays, unless its deletion has begun.
+    """
+    with errors_as_messages():
+        key, machine = _order_about_machine(
+            settings_file, name, lambda key, _: control.undrain(key)
+        )
+    _say_of_machine(key, machine, f"It is not drained. {SOON}", as_json=as_json)
 
 
 @click.command()
 @settings_option
 @click.argument("revision")
-def approve(settings_file: Path | None, revision: str) -> None:
-    """Lets REVISION of the configuration be imported although it takes much away."""
+@json_option
+def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None:
+    """Lets a held configuration come into force.
+
+    REVISION is imported although it takes much away.
+    """
     with errors_as_messages():
         if not control.is_revision(revision):
             raise SettingsError(
                 f"{revision!r} is not a revision: the daemon's log and GET /api/control name the "
                 "one that waits"
             )
-        before = _store(settings_file, control.approve(revision))
-    same = before.approved_revision == revision
-    click.echo(f"{revision} was approved before." if same else f"{revision} is approved. {SOON}")
+        done = _order(settings_file, control.approve(revision))
+    same = done.before == done.after
+    text = f"{revision} was approved before." if same else f"{revision} is approved. {SOON}"
+    say(text, _shown(done), as_json=as_json)
 
 
 @click.command("lift-cap")
@@ -74,25 +186,102 @@ def approve(settings_file: Path | None, revision: str) -> None:
     show_default=True,
     help="For how long; 0 ends it.",
 )
-def lift_cap(settings_file: Path | None, minutes: int) -> None:
+@json_option
+def lift_cap(settings_file: Path | None, minutes: int, *, as_json: bool) -> None:
     """Lifts the caps on deletions for a while."""
     with errors_as_messages():
-        _store(settings_file, control.lift_cap(SystemClock().now() + 60 * minutes))
-    if minutes:
-        click.echo(f"the caps on deletions are lifted for {minutes} minutes. {SOON}")
-    else:
-        click.echo(f"the caps on deletions hold. {SOON}")
+        done = _order(settings_file, control.lift_cap(_now() + 60 * minutes))
+    lifted = f"are lifted for {minutes} minutes" if minutes else "hold"
+    say(f"the caps on deletions {lifted}. {SOON}", _shown(done), as_json=as_json)
 
 
-def _store(settings_file: Path | None, apply: Apply) -> Control:
-    """Writes an order; returns what was there before."""
+def _check_reason(reason: str) -> None:
+    if len(reason) > control.MAX_REASON:
+        raise SettingsError(f"--reason has more than {control.MAX_REASON} characters")
 
-    async def write() -> Control:
+
+def _where(template: str, zone: str) -> str:
+    """What a pause is about, as the end of a sentence."""
+    parts = (f" for template {template}" if template else "", f" in zone {zone}" if zone else "")
+    return "".join(parts)
+
+
+def _shown(done: Ordered) -> dict[str, Any]:
+    return control.shown(done.after, _now())
+
+
+def _outlook(machine: Instance, now: float) -> str:
+    """What becomes of a machine that was drained.
+
+    Args:
+        machine: its entity.
+        now: Unix seconds.
+    """
+    if machine.deletion is not None:
+        return "Its deletion has begun already."
+    if machine.pending_deletion is not None:
+        return "The Machine Provider has reclaimed it: it is deleted in any case."
+    if lease_runs(machine, now):
+        end = machine.lease.expiration if machine.lease is not None else None
+        until = f" until {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC" if end else ""
+        return f"Somebody holds it{until}: it goes afterwards. {SOON}"
+    return f"It leaves the catalog, is deleted, and its group grows back. {SOON}"
+
+
+def _say_of_machine(key: Key, machine: Instance, text: str, *, as_json: bool) -> None:
+    drain_ = machine.drain
+    document = {
+        "name": key.name,
+        "key": str(key),
+        "drained": drain_ is not None,
+        "reason": drain_.reason if drain_ is not None else None,
+        "since": drain_.since if drain_ is not None else None,
+        "outlook": text,
+    }
+    say(f"{key.name}: {text}", document, as_json=as_json)
+
+
+def _order(settings_file: Path | None, apply: Apply) -> Ordered:
+    """Writes an order into the Control entity."""
+    return _with_store(settings_file, lambda store: _change_control(store, apply))
+
+
+def _order_about_machine(
+    settings_file: Path | None, name: str, order: Callable[[Key, float], ApplyToMachine]
+) -> tuple[Key, Instance]:
+    """Writes an order into a machine's entity; returns it as it is then."""
+
+    async def write(store: Store) -> tuple[Key, Instance]:
+        pages = [page async for page in store.read_versions(Instance.KIND)]
+        key, now = control.find_machine(name, (key for page in pages for key in page)), _now()
+        fleet = Fleet(store)
+        await fleet.refresh([*key.lineage, CONTROL_KEY])
+        await fleet.change(
+            [Change(key, order(key, now)), Change(CONTROL_KEY, control.mention(key, now))]
+        )
+        return key, fleet.instances[key]
+
+    return _with_store(settings_file, write)
+
+
+async def _change_control(store: Store, apply: Apply) -> Ordered:
+    fleet = Fleet(store)
+    await fleet.refresh([CONTROL_KEY])
+    before = fleet.control
+    await fleet.change([Change(CONTROL_KEY, apply)])
+    return Ordered(before, fleet.control)
+
+
+def _now() -> float:
+    return SystemClock().now()
+
+
+def _with_store(settings_file: Path | None, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Does something with the store that the settings name."""
+
+    async def act() -> T:
         async with clients_of(load(settings_file, os.environ)) as (clients, project):
-            fleet = Fleet(Store(clients.datastore(project)))
-            await fleet.refresh([CONTROL_KEY])
-            before = fleet.control
-            await fleet.change([Change(CONTROL_KEY, apply)])
-            return before
+            return await work(Store(clients.datastore(project)))
 
-    return asyncio.run(write())
+    with caused_by(f"operator {click.get_current_context().info_name}"):
+        return asyncio.run(act())

@@ -13,23 +13,22 @@ import click
 from rich.console import Console
 
 from gce_backend import logs
-from gce_backend.cli.common import Signals, rng
+from gce_backend.cli import output
+from gce_backend.cli.common import INTERRUPTED, Signals, rng
 from gce_backend.clock import SystemClock
 from gce_backend.demo.show import Lines, Screen, Show
 from gce_backend.demo.theatre import PACE, QUICK, perform
 from gce_backend.errors import BackendError
 from gce_backend.localcloud.cloud import CloudOptions
 
-INTERRUPTED = 130
-
 
 @click.command()
 @click.option("--fast", is_flag=True, help="With hardly any latencies.")
 def demo(fast: bool) -> None:
-    """Tells the whole story of a fleet on an embedded cloud, and verifies it."""
+    """Tells the story of a fleet in a minute, and verifies it."""
     begun = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="gce-backend-demo-"))
-    console = Console()
+    console = output.console()
     keep = False
     try:
         finished = _play(console, directory, QUICK if fast else PACE)

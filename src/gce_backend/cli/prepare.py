@@ -6,10 +6,18 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from gce_backend.cli.common import clients_of, errors_as_messages, settings_option
+from gce_backend.cli.common import (
+    clients_of,
+    errors_as_messages,
+    json_option,
+    say,
+    say_problems,
+    settings_option,
+)
 from gce_backend.configure import configure as write_entities
 from gce_backend.provision import Done
 from gce_backend.settings import load
@@ -30,16 +38,21 @@ _machine_provider_option = click.option("--machine-provider", help="The Machine 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-def validate(directory: Path) -> None:
-    """Checks templates.cfg and managers.cfg in DIRECTORY, and prints every problem."""
+@json_option
+def validate(directory: Path, *, as_json: bool) -> None:
+    """Checks templates.cfg and managers.cfg.
+
+    Prints every problem in DIRECTORY, with file, line, template and field. Needs no network: good
+    for a check before a change is submitted. `gce-backend plan --config DIRECTORY` says what the
+    change would do.
+    """
     problems = check_directory(directory)
-    for problem in problems:
-        click.echo(str(problem))
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        click.echo(f"{count} in {directory}", err=True)
-        sys.exit(1)
-    click.echo(f"{directory}: valid")
+    if as_json or not problems:
+        document = {"valid": not problems, "problems": problems}
+        say(f"{directory}: valid", document, as_json=as_json)
+    else:
+        say_problems(problems, str(directory))
+    sys.exit(1 if problems else 0)
 
 
 @click.command()
@@ -47,13 +60,16 @@ def validate(directory: Path) -> None:
 @_config_set_option
 @_config_service_option
 @_machine_provider_option
+@json_option
 def configure(
     settings_file: Path | None,
     config_set: str | None,
     config_service: str | None,
     machine_provider: str | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Stores where the daemon finds its configuration and its Machine Provider."""
+    """Stores where configuration and Machine Provider are."""
 
     async def act() -> int:
         async with clients_of(load(settings_file, os.environ)) as (clients, project):
@@ -66,7 +82,8 @@ def configure(
 
     with errors_as_messages():
         changed = asyncio.run(act())
-    click.echo(f"{changed} entities changed" if changed else "nothing to change")
+    text = f"{changed} entities changed" if changed else "nothing to change"
+    say(text, {"changed": changed}, as_json=as_json)
 
 
 @click.command()
@@ -78,6 +95,7 @@ def configure(
 @_config_service_option
 @_machine_provider_option
 @click.option("--dry-run", is_flag=True, help="Make nothing; say what would be made.")
+@json_option
 def setup(
     settings_file: Path | None,
     machine_provider_account: str | None,
@@ -85,14 +103,21 @@ def setup(
     config_service: str | None,
     machine_provider: str | None,
     dry_run: bool,
+    *,
+    as_json: bool,
 ) -> None:
-    """Makes what the daemon needs in its project, and checks what it may do. Safe to run again."""
+    """Makes what the daemon needs in its project.
+
+    And checks what it may do there. Safe to run again.
+    """
     addresses = Addresses(config_set, config_service, machine_provider)
 
-    async def act() -> list[Done]:
+    async def act() -> dict[str, Any]:
         settings = load(settings_file, os.environ)
         async with clients_of(settings) as (clients, project):
-            click.echo(f"project {project}, as {clients.tokens.describe()}")
+            account = clients.tokens.describe()
+            if not as_json:
+                click.echo(f"project {project}, as {account}")
             steps = set_up(
                 settings,
                 project=project,
@@ -103,19 +128,23 @@ def setup(
                 publisher=machine_provider_account,
                 dry_run=dry_run,
             )
-            steps_done = []
+            done = []
             async for step in steps:
-                _print(step)
-                steps_done.append(step)
-            return steps_done
+                if not as_json:
+                    _print(step)
+                done.append(step)
+            return {"project": project, "account": account, "dry_run": dry_run, "steps": done}
 
     with errors_as_messages():
-        done = asyncio.run(act())
-    lacking = [step for step in done if not step.ok]
-    if lacking:
-        click.echo(f"{len(lacking)} of {len(done)} things are missing: see above", err=True)
-        sys.exit(1)
-    click.echo("nothing was made: this was a dry run" if dry_run else "nothing is missing")
+        document = asyncio.run(act())
+    steps: list[Done] = document["steps"]
+    lacking = [step for step in steps if not step.ok]
+    if as_json or not lacking:
+        text = "nothing was made: this was a dry run" if dry_run else "nothing is missing"
+        say(text, {"ok": not lacking, **document}, as_json=as_json)
+    else:
+        click.echo(f"{len(lacking)} of {len(steps)} things are missing: see above", err=True)
+    sys.exit(1 if lacking else 0)
 
 
 def _print(step: Done) -> None:

@@ -18,7 +18,14 @@ TITLES = (
     "Everything is removed",
 )
 LEASES = ("demo-1", "demo-2", "demo-3")
-SETTINGS = {"Configuration", "ConfigSettings", "MachineProviderConfiguration", "Control"}
+LASTING = {
+    "Configuration",
+    "ConfigSettings",
+    "MachineProviderConfiguration",
+    "Control",
+    "HistoryPage",
+}
+"""Kinds of entities that outlive the machines: what operators stored, and what happened."""
 CHANNELS_KEPT = 4
 """The topic and the subscription of the daemon, and their dead letters'."""
 
@@ -160,7 +167,7 @@ async def _remove_all(stage: Stage) -> None:
     await stage.approve(revision)
     await stage.until("the end of everything", _nothing_left)
     stage.show.fact("approved, everything is gone: VMs, disks, groups, instance templates,")
-    stage.show.fact("catalog entries, topics of machines, and all entities but the settings")
+    stage.show.fact("catalog entries, topics of machines, all entities but settings and history")
 
 
 def _complete(picture: Picture, *templates: Template) -> Iterator[str]:
@@ -191,7 +198,7 @@ def _nothing_left(picture: Picture) -> Iterator[str]:
         "groups": picture.groups,
         "instance templates": picture.templates,
         "catalog entries": picture.catalog,
-        "kinds of entities": set(picture.entities) - SETTINGS,
+        "kinds of entities": set(picture.entities) - LASTING,
     }
     for what, names in left.items():
         if names:

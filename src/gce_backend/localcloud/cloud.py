@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from gce_backend.localcloud.faults import SPOILING, Fault, Faults, spoiled_list
 from gce_backend.localcloud.tables import StateFileError, Tables
 
 MAX_REQUEST_BYTES = 32 * 2**20
+SHORTEST_COMPRESSED = 1024
+"""Bytes below which no answer is compressed."""
+
 INNER_HEADERS = {"X-Localcloud-Inner": "1"}
 """What the cloud's own services send with calls to each other: these are not counted, and only
 faults that are meant for them strike them."""
@@ -28,6 +32,7 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         project: the project that the metadata server names.
         config_dir: the directory whose files the LUCI Config services serve.
+        config_set: as which config set they serve it; no other one exists.
         token_seconds: life of an access token.
         operation_seconds: from a mutation's answer to its operation being DONE.
         boot_seconds: from a VM's creation to RUNNING.
@@ -40,6 +45,7 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
 
     project: str = "local-project"
     config_dir: Path | None = None
+    config_set: str = "services/gce-backend"
     token_seconds: float = 3600.0
     operation_seconds: float = 1.0
     boot_seconds: float = 4.0
@@ -96,6 +102,14 @@ class Route(NamedTuple):
     path: str
     handler: Handler
     authenticated: bool = True
+
+
+class Control(NamedTuple):
+    """A request below `/_localcloud/`: it needs no token, is not counted and meets no faults."""
+
+    verb: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.Response]]
 
 
 class ServiceError(Exception):
@@ -163,6 +177,7 @@ class Cloud:
         self.faults = Faults()
         self.base_url = ""
         self._services: list[Service] = []
+        self._controls: list[Control] = []
         self._is_valid_token: Callable[[str], bool] = lambda _: False
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -170,6 +185,10 @@ class Cloud:
     def add(self, *services: Service) -> None:
         """Puts services into the cloud; before `start`."""
         self._services.extend(services)
+
+    def add_controls(self, *controls: Control) -> None:
+        """Adds requests by which people and tests change how a service behaves; before `start`."""
+        self._controls.extend(controls)
 
     def authenticate_with(self, is_valid_token: Callable[[str], bool]) -> None:
         """Says who judges bearer tokens (the metadata server)."""
@@ -191,6 +210,8 @@ class Cloud:
         app.router.add_post("/_localcloud/faults", self._inject)
         app.router.add_delete("/_localcloud/faults", self._clear_faults)
         app.router.add_get("/_localcloud/state", self._get_state)
+        for control in self._controls:
+            app.router.add_route(*control)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
@@ -236,7 +257,7 @@ class Cloud:
             await asyncio.sleep(sum(fault.seconds for fault in slow if fault.when == "after"))
             for fault in struck:
                 response = self._spoil(service, fault, request, response)
-            return response
+            return _compressed(request, response)
 
         return endpoint
 
@@ -264,12 +285,22 @@ class Cloud:
 
     @staticmethod
     async def _body(request: web.Request) -> dict[str, Any]:
-        raw = await request.read()
+        too_large = ServiceError(
+            413, "uploadTooLarge", f"The body has more than {MAX_REQUEST_BYTES} bytes."
+        )
+        if (request.content_length or 0) > MAX_REQUEST_BYTES:
+            raise too_large
+        try:
+            raw = await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large from error
+        except web.RequestPayloadError as error:
+            raise ServiceError(400, "parseError", f"The body cannot be read: {error}") from error
         if not raw:
             return {}
         try:
             body = msgspec.json.decode(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ServiceError(400, "parseError", f"The body is not JSON: {error}") from error
         if not isinstance(body, dict):
             raise ServiceError(400, "parseError", "The body is not a JSON object.")
@@ -333,3 +364,15 @@ class Cloud:
     async def _get_state(self, _: web.Request) -> web.Response:
         body = msgspec.json.encode({service.name: service.state() for service in self._services})
         return web.Response(body=body, content_type="application/json")
+
+
+def _compressed(request: web.Request, response: web.Response) -> web.Response:
+    """The answer, with gzip for those who ask for it as Google wants to be asked."""
+    asked = all(
+        "gzip" in request.headers.get(name, "") for name in ("Accept-Encoding", "User-Agent")
+    )
+    body = response.body
+    if asked and isinstance(body, bytes) and len(body) >= SHORTEST_COMPRESSED:
+        response.body = gzip.compress(body, compresslevel=1, mtime=0)
+        response.headers["Content-Encoding"] = "gzip"
+    return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ Kind = Literal[
     "lost-page",
     "operation",
     "stockout",
+    "outage",
 ]
 SPOILING = frozenset({"truncate", "empty", "unreachable", "lost-page"})
 """Kinds that spoil an answer that was made."""
@@ -34,10 +36,12 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
         kind: `status` answers with `status` and `reason`; `latency` holds the answer for `seconds`;
             `drop` cuts the connection; `truncate` sends half of the body; `html` sends a page with
             200; `answer` sends `body` with 200; `empty` answers a list with nothing; `unreachable`
-            with a warning in place of what it has; `lost-page` with its first half and a page
-            token that is not known afterwards;
+            with a warning in place of what it has (a list of managed instances has no warnings);
+            `lost-page` with its first half and a page token that is not known afterwards;
             `operation` lets the operation that the call starts end in error `reason`;
-            `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it lasts.
+            `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it lasts, with
+            the code `reason` unless that is left out; `outage` makes `zone` unreachable: Compute
+            calls to it are answered with 503, and lists over all zones lack it.
         when: whether `status`, `drop`, `latency` and `answer` strike before the call takes effect,
             or after it.
         status: HTTP status of a `status` fault.
@@ -87,9 +91,11 @@ def spoiled_list(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
     members = next((name for name in ("items", "managedInstances") if name in answer), None)
     rest = {name: value for name, value in answer.items() if name != members}
     if members is None or kind == "empty":
-        return {"warning": _UNREACHABLE} if kind == "unreachable" else rest
+        return rest
     found = answer[members]
     if kind == "unreachable":
+        if members == "managedInstances":
+            return rest  # Compute has no warning for it
         if isinstance(found, list):
             return rest | {"warning": _UNREACHABLE}
         return rest | {members: {scope: {"warning": _UNREACHABLE} for scope in found}}
@@ -131,6 +137,12 @@ class Faults:
         """The fault in which the operation started by this call must end, if any."""
         struck = self.strike(method, zone, "operation")
         return struck[0] if struck else None
+
+    def outages(self, zones: Iterable[str]) -> list[str]:
+        """Those of the zones that a call cannot reach now; each outage is counted as fired."""
+        if not any(fault.kind == "outage" for fault in self.injected):
+            return []
+        return [zone for zone in zones if self.strike("*", zone, "outage")]
 
     def stockout(self, zone: str, machine_type: str) -> Fault | None:
         """The stockout that a VM creation in this zone meets now, if any."""

@@ -56,6 +56,7 @@ class LuciConfigService:
 
     def __init__(self, cloud: Cloud) -> None:
         self._root = cloud.options.config_dir
+        self._config_set = cloud.options.config_set
         self._contents = cloud.tables.table("luci_config.contents", _Content)
         self._revisions = cloud.tables.table("luci_config.revisions", _Revision)
         self._seen: list[_Signature] | None = None
@@ -101,7 +102,7 @@ class LuciConfigService:
         revision = call.query.get("revision") or self._look()
         known = self._revisions.get(revision)
         content_hash = known.files.get(call.path["path"]) if known else None
-        if content_hash is None:
+        if content_hash is None or call.path["config_set"] != self._config_set:
             raise ServiceError(404, "notFound", _NOT_FOUND)
         answer = {"revision": revision, "content_hash": content_hash}
         if call.query.get("hash_only", "").lower() not in {"true", "1"}:
@@ -127,7 +128,7 @@ class LuciConfigService:
             return _prpc_error(400, 3, f"invalid fields mask: {mask}")
         revision = self._look()
         content_hash = self._revisions[revision].files.get(path)
-        if content_hash is None:
+        if content_hash is None or config_set != self._config_set:
             return _prpc_error(404, 5, _NOT_FOUND)
         data = self._contents[content_hash].data
         config = {

@@ -19,6 +19,8 @@ _ROOT = "/computeMetadata/v1"
 _ACCOUNT = _ROOT + "/instance/service-accounts/{account:default|[^/]+@[^/]+}"
 _INSTANCE_ID = "1000000000000000001"
 _ZONE = "us-central1-a"
+_UNIVERSE = "googleapis.com"
+_MEMBERS = "aliases\nemail\nscopes\ntoken\n"
 
 
 class IssuedToken(msgspec.Struct, frozen=True):
@@ -48,10 +50,12 @@ class MetadataService:
         cloud.authenticate_with(self.is_valid)
 
     def routes(self) -> Iterable[Route]:
-        """The paths under /computeMetadata/v1 that clients use."""
+        """The root, by which clients find the server, and what they read below it."""
+        yield self._route("root", "/", "computeMetadata/\n")
         texts = {
             "project.project-id": ("/project/project-id", self._cloud.options.project),
             "instance.id": ("/instance/id", _INSTANCE_ID),
+            "universe.universe-domain": ("/universe/universe-domain", _UNIVERSE),
             "instance.zone": ("/instance/zone", f"projects/{_INSTANCE_ID}/zones/{_ZONE}"),
         }
         for name, (path, text) in texts.items():
@@ -59,6 +63,13 @@ class MetadataService:
         account = "instance.service-accounts"
         yield self._route(f"{account}.email", _ACCOUNT + "/email", self._email())
         yield self._route(f"{account}.scopes", _ACCOUNT + "/scopes", "\n".join(DEFAULT_SCOPES))
+        yield Route(
+            f"metadata.{account}.get",
+            "GET",
+            _ACCOUNT + "/",
+            self._whole_account,
+            authenticated=False,
+        )
         yield Route(
             f"metadata.{account}.token",
             "GET",
@@ -98,10 +109,22 @@ class MetadataService:
 
         return Route(f"metadata.{name}", "GET", path, answer, authenticated=False)
 
-    async def _token(self, call: Call) -> web.Response:
+    async def _whole_account(self, call: Call) -> web.Response:
+        """The account's members: their names, or with `recursive` their values but the tokens."""
+        self._check_account(call)
+        if call.query.get("recursive", "").lower() != "true":
+            return web.Response(text=_MEMBERS, headers=FLAVOR, content_type="application/text")
+        account = {"aliases": ["default"], "email": self._email(), "scopes": DEFAULT_SCOPES}
+        body = msgspec.json.encode(account)
+        return web.Response(body=body, headers=FLAVOR, content_type="application/json")
+
+    def _check_account(self, call: Call) -> None:
         _check_flavor(call)
         if call.path["account"] not in {"default", self._email()}:
             raise ServiceError(404, "notFound", f"no service account {call.path['account']}")
+
+    async def _token(self, call: Call) -> web.Response:
+        self._check_account(call)
         asked = call.query.get("scopes", "").replace(",", " ").split()
         scopes = " ".join(asked or DEFAULT_SCOPES)
         token, expires = self._current(scopes) or self._issue(scopes)

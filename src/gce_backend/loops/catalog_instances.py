@@ -35,19 +35,21 @@ async def run(context: Context) -> Outcome:
     context.broker()  # where it is must be known before anything is stored
     now = context.clock.now()
     await context.fleet.change([Change(key, _sent(now)) for key in machines])
-    # What changed meanwhile is left out: it was reclaimed, drained or deleted.
+    # What changed meanwhile is left out: it was reclaimed, drained, deleted or paused.
     ready = {key: machine for key, machine in machines.items() if _may_add(context, key)}
     context.world.adding.update(ready)
+    rising = {key: context.fleet.instances[key].rising_since for key in ready}
     try:
         news = await _add(context, ready, problems)
     finally:
         context.world.adding.difference_update(ready)
-    _log(context, news)
-    cataloged = sum(state is CatalogState.CATALOGED for state in news.values())
+    cataloged = [key for key, state in news.items() if state is CatalogState.CATALOGED]
+    for key in cataloged:
+        _tell(context, key, rising[key])
     return Outcome(
-        changed=cataloged,
+        changed=len(cataloged),
         again_after=_next_try(context),
-        facts={"cataloged": cataloged, "tried": len(ready)},
+        facts={"cataloged": len(cataloged), "tried": len(ready)},
         problems=tuple(problems),
     )
 
@@ -81,6 +83,8 @@ async def _machines(context: Context, problems: list[str]) -> dict[Key, Machine]
     """The machines to add now, by their entity's key."""
     found: dict[Key, Machine] = {}
     for manager, _ in context.fleet.active_managers():
+        if context.is_paused(manager):
+            continue
         keys = [
             key
             for key, instance in context.fleet.instances_of(manager)
@@ -144,7 +148,14 @@ async def _judge_reuse(context: Context, key: Key, machine: Machine) -> CatalogS
         await context.fleet.change([Change(key, _became(CatalogState.CATALOGED))])
         return CatalogState.CATALOGED
     await context.fleet.change([Change(key, _became(CatalogState.REFUSED))])
-    context.log.error("instance.refused", job=NAME, instance=key.name, reason="HOSTNAME_REUSE")
+    context.log.error(
+        "instance.refused",
+        job=NAME,
+        instance=key.name,
+        template=key.base_name,
+        zone=key.zone,
+        reason="HOSTNAME_REUSE",
+    )
     raise HostnameReuseError("the catalog holds this host name under a key that is not ours")
 
 
@@ -160,9 +171,10 @@ def _next_try(context: Context) -> float | None:
 
 def _may_add(context: Context, key: Key) -> bool:
     instance = context.fleet.instances.get(key)
-    if instance is None or key in context.world.removing:
+    if instance is None or key in context.world.removing or context.is_paused(key):
         return False
-    return instance.catalog is CatalogState.ADDING
+    wanted = is_catalogable(instance, context.world.member(key))
+    return wanted and instance.catalog is CatalogState.ADDING
 
 
 def _sent(now: float) -> Apply:
@@ -173,17 +185,16 @@ def _became(state: CatalogState) -> Apply:
     return when_present(lambda instance: added(instance, state))
 
 
-def _log(context: Context, news: dict[Key, CatalogState]) -> None:
-    for key, state in news.items():
-        if state is CatalogState.CATALOGED and key.parent is not None:
-            template = context.fleet.revision_of(key.parent).template.base_name
-            context.log.info(
-                "instance.cataloged",
-                job=NAME,
-                instance=key.name,
-                template=template,
-                zone=key.parent.name,
-            )
+def _tell(context: Context, key: Key, rising_since: float | None) -> None:
+    context.log.info(
+        "instance.cataloged",
+        job=NAME,
+        instance=key.name,
+        template=key.base_name,
+        zone=key.zone,
+    )
+    if rising_since is not None:  # not one that comes back
+        context.metrics.cataloged(key.base_name, context.clock.now() - rising_since)
 
 
 JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("remove-cataloged-instances",))

@@ -33,7 +33,7 @@ async def run(context: Context) -> Outcome:
     async def check(key: Key) -> Step:
         return await _check(context, key)
 
-    return await act_on_each(context, NAME, keys, check)
+    return await act_on_each(context, NAME, keys, check, observing=True)
 
 
 async def _check(context: Context, key: Key) -> Step:
@@ -51,7 +51,13 @@ async def _check(context: Context, key: Key) -> Step:
         if failure is not None:
             return await _return(context, key, update.operation, failure.message)
         await context.fleet.change([Change(key, _finished(update.operation))])
-        context.log.info("metadata.updated", job=NAME, instance=key.name)
+        context.log.info(
+            "metadata.updated",
+            job=NAME,
+            instance=key.name,
+            template=key.base_name,
+            zone=key.zone,
+        )
         return Step.CHANGED
     now = context.clock.monotonic()
     if now - context.world.since.setdefault(update.operation, now) > PATIENCE:
@@ -71,7 +77,14 @@ async def _return(context: Context, key: Key, operation: str, reason: str) -> St
         return put_back(instance, now)
 
     await context.fleet.change([Change(key, when_present(apply))])
-    context.log.warning("metadata.failed", job=NAME, instance=key.name, reason=reason)
+    context.log.warning(
+        "metadata.failed",
+        job=NAME,
+        instance=key.name,
+        template=key.base_name,
+        zone=key.zone,
+        reason=reason,
+    )
     return Step.CHANGED
 
 

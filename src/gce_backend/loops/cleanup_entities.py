@@ -24,18 +24,20 @@ KEEP_SET_ASIDE = 1000
 
 
 async def run(context: Context) -> Outcome:
-    """Removes tombstones after their time, then empty managers, revisions and templates."""
+    """Removes tombstones after their time, then what is empty, then what is old."""
     tombstones = await _remove_tombstones(context)
     managers = await _remove_managers(context)
     revisions = await _remove_revisions(context)
     templates = await _remove_templates(context)
     messages = await _remove_messages(context)
+    history = await context.archive.trim()
     counts = {
         "tombstones": tombstones,
         "managers": managers,
         "revisions": revisions,
         "templates": templates,
         "messages": messages,
+        "history": history,
     }
     removed = {name: count for name, count in counts.items() if count}
     for name, count in removed.items():
@@ -57,7 +59,13 @@ async def _remove_tombstones(context: Context) -> int:
     old = [key for key in present if now - ages.setdefault(key, now) >= keep]
     listed = {key for key in old if _is_listed(context, key)}
     for key in listed:
-        context.log.error("instance.deleted_and_listed", job=NAME, instance=key.name)
+        context.log.error(
+            "instance.deleted_and_listed",
+            job=NAME,
+            instance=key.name,
+            template=key.base_name,
+            zone=key.zone,
+        )
     revive = when_present(revived)
     return await context.fleet.change(
         [Change(key, revive if key in listed else _remove_tombstone) for key in old]

@@ -27,7 +27,8 @@ async def run(context: Context) -> Outcome:
     intents = [
         intent
         for key in keys
-        if not context.conditions.blocked(str(key), NAME)
+        if not context.is_paused(key)
+        and not context.conditions.blocked(str(key), NAME)
         and (intent := _intend(context, key)) is not None
     ]
     await context.fleet.change(intents)

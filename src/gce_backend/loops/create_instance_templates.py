@@ -23,7 +23,11 @@ async def run(context: Context) -> Outcome:
     lost = await _find_lost(context)
     await resources.forget(context, lost)
     keys = [key for key, revision in context.fleet.active_revisions() if revision.url is None]
-    ready = [key for key in keys if not context.conditions.blocked(str(key), NAME)]
+    ready = [
+        key
+        for key in keys
+        if not context.is_paused(key) and not context.conditions.blocked(str(key), NAME)
+    ]
     await context.fleet.change(
         [Change(key, when_present(resources.beginning(context, "insert"))) for key in ready]
     )

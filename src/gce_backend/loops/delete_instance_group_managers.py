@@ -130,7 +130,7 @@ async def _delete(context: Context, key: Key) -> Step:
         return Step.WAITING
     context.world.empty_since.pop(key, None)
     context.world.groups.pop(key, None)
-    context.log.info("group.deleted", job=NAME, zone=key.name, name=name)
+    context.log.info("group.deleted", job=NAME, template=key.base_name, zone=key.name, name=name)
     return Step.CHANGED
 
 

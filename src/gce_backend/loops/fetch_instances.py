@@ -125,7 +125,13 @@ async def _note_unlisted(context: Context, project: str, key: Key) -> None:
     except NotFoundError:
         context.world.gone.add(key)
         context.world.groups.pop(key, None)
-        context.log.error("group.missing", job=NAME, zone=key.name, group=specs.group_name_of(key))
+        context.log.error(
+            "group.missing",
+            job=NAME,
+            template=key.base_name,
+            zone=key.name,
+            name=specs.group_name_of(key),
+        )
     else:
         context.world.unlisted.pop(key, None)
 
@@ -240,7 +246,13 @@ def _note_errors(context: Context, key: Key, members: Iterable[Member]) -> None:
     message = f"{len(failing)} VMs cannot be created: {failing[0].error}"
     if context.conditions.note(str(key), NAME, reason, message):
         context.log.warning(
-            "group.failing", job=NAME, zone=key.name, group=str(key), reason=reason, error=message
+            "group.failing",
+            job=NAME,
+            template=key.base_name,
+            zone=key.name,
+            name=specs.group_name_of(key),
+            reason=reason,
+            error=message,
         )
 
 

@@ -1,4 +1,7 @@
-"""import-config: the stored configuration is the config service's, if that is valid."""
+"""import-config: the stored configuration is the config service's, if that is valid.
+
+Here a daemon also hears what operators have stored from outside.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from gce_backend import guard
 from gce_backend.actuation import reason_of
-from gce_backend.config import Configuration as ParsedConfiguration
 from gce_backend.config import parse
+from gce_backend.config_diff import difference
 from gce_backend.config_source import ConfigBundle
 from gce_backend.context import Context
 from gce_backend.errors import BackendError, InvalidConfigurationError
@@ -24,15 +28,28 @@ from gce_backend.models import (
 
 NAME = "import-config"
 SUBJECT = "configuration"
-MAX_STORED_BYTES = 1_000_000
-"""A Datastore entity holds 1 MiB in all."""
 OPERATOR_KEYS = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
 
 
 async def run(context: Context) -> Outcome:
     """Fetches what is new, and keeps the last good configuration when it is not valid."""
-    # The operator writes these from outside: one read keeps the picture of them current.
+    orders = await _hear_operators(context)
+    outcome = await _import(context)
+    return msgspec.structs.replace(outcome, changed=outcome.changed + orders)
+
+
+async def _hear_operators(context: Context) -> int:
+    """Reads what operators write; returns how many orders about machines are news."""
     await context.fleet.refresh(OPERATOR_KEYS)
+    orders = frozenset(context.fleet.control.machine_orders)
+    news = orders - context.world.heard
+    if news:
+        await context.fleet.refresh({order.machine for order in news})
+    context.world.heard = orders
+    return len(news)
+
+
+async def _import(context: Context) -> Outcome:
     known = context.fleet.configuration.revision or None
     try:
         bundle = await context.source().fetch(known)
@@ -49,47 +66,21 @@ async def run(context: Context) -> Outcome:
         new = parse(bundle.templates_text, bundle.managers_text, bundle.files)
     except InvalidConfigurationError as error:
         return _refuse(context, bundle, error)
-    size = bundle_size(bundle)
-    if size > MAX_STORED_BYTES:
-        problem = (
-            f"{size} bytes of configuration and of the files that it names do not fit into one "
-            f"entity of {MAX_STORED_BYTES} bytes: make them smaller"
-        )
-        return _note_invalid(context, bundle, (problem,))
-    loss = _loss(context, new)
+    excess = guard.excess((bundle.templates_text, bundle.managers_text, *bundle.files.values()))
+    if excess is not None:
+        return _note_invalid(context, bundle, (excess,))
+    loss = guard.loss(
+        context.fleet.configuration, new, context.settings.guard.max_config_loss_share
+    )
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:
         return _hold(context, bundle, loss)
-    changed = await context.fleet.change([Change(CONFIGURATION_KEY, _importing(bundle))])
+    changed = await context.fleet.change(
+        [Change(CONFIGURATION_KEY, _importing(bundle, context.clock.now()))]
+    )
     context.conditions.clear(SUBJECT, NAME)
     context.metrics.config(problems=0, held=False)
     context.log.info("config.imported", job=NAME, revision=bundle.revision, previous=known)
     return Outcome(changed=changed)
-
-
-def bundle_size(bundle: ConfigBundle) -> int:
-    """Bytes that a configuration takes in the store."""
-    texts = (bundle.templates_text, bundle.managers_text, *bundle.files.values())
-    return sum(len(text.encode()) for text in texts)
-
-
-def _loss(context: Context, new: ParsedConfiguration) -> str | None:
-    """Why a configuration waits for an operator's confirmation; None when it does not."""
-    stored = context.fleet.configuration
-    if not stored.revision:
-        return None
-    try:
-        old = parse(stored.template_config, stored.manager_config, stored.files)
-    except InvalidConfigurationError:
-        return "the one in force was stored by a release with other rules: nothing to compare with"
-    sizes = {(m.template_base_name, m.zone): m.minimum_size for m in new.managers}
-    lost = sum(
-        max(0, manager.minimum_size - sizes.get((manager.template_base_name, manager.zone), 0))
-        for manager in old.managers
-    )
-    share = context.settings.guard.max_config_loss_share
-    if not old.minimum_total or (new.managers and lost <= share * old.minimum_total):
-        return None
-    return f"it takes away {lost} of {old.minimum_total} machines (up to {share:.0%} need no word)"
 
 
 def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
@@ -118,17 +109,47 @@ def _note_invalid(context: Context, bundle: ConfigBundle, problems: tuple[str, .
     return Outcome(problems=problems)
 
 
-def _importing(bundle: ConfigBundle) -> Callable[[Configuration | None], Configuration]:
+def _importing(bundle: ConfigBundle, now: float) -> Callable[[Configuration | None], Configuration]:
     def apply(stored: Configuration | None) -> Configuration:
+        stored = stored or Configuration()
+        if stored.revision == bundle.revision:
+            return stored
         return msgspec.structs.replace(
-            stored or Configuration(),
+            stored,
             template_config=bundle.templates_text,
             manager_config=bundle.managers_text,
             files=dict(bundle.files),
             revision=bundle.revision,
+            imported=now,
+            previous_revision=stored.revision,
+            diff=_difference(stored, bundle) if stored.revision else "",
         )
 
     return apply
 
 
-JOB = Job(name=NAME, run=run, timeout=60.0, wakes=("process-config",))
+def _difference(stored: Configuration, bundle: ConfigBundle) -> str:
+    before = {
+        "templates.cfg": stored.template_config,
+        "managers.cfg": stored.manager_config,
+        **stored.files,
+    }
+    after = {
+        "templates.cfg": bundle.templates_text,
+        "managers.cfg": bundle.managers_text,
+        **bundle.files,
+    }
+    return difference(before, after)
+
+
+JOB = Job(
+    name=NAME,
+    run=run,
+    timeout=60.0,
+    wakes=(
+        "process-config",
+        "catalog-instances",
+        "remove-cataloged-instances",
+        "delete-drained-instances",
+    ),
+)

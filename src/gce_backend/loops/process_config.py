@@ -11,10 +11,11 @@ from gce_backend.errors import CorruptEntityError
 from gce_backend.job import Job, Outcome
 from gce_backend.lifecycle import (
     UnreadEntityError,
-    WantedManager,
     WantedTemplate,
     entities_of,
+    known_entities,
     plan_template,
+    wanted_templates,
 )
 from gce_backend.models import Configuration, Entity, Key
 
@@ -51,7 +52,7 @@ async def run(context: Context) -> Outcome:
 
 
 async def _process(context: Context, name: str, wanted: WantedTemplate | None) -> int:
-    known = _picture(context, name, wanted)
+    known = known_entities(name, wanted, context.fleet.get)
     keys = entities_of(name, wanted, known)
     if not plan_template(name, wanted, known, keys):
         return 0
@@ -67,19 +68,6 @@ async def _process(context: Context, name: str, wanted: WantedTemplate | None) -
     return 0
 
 
-def _picture(context: Context, name: str, wanted: WantedTemplate | None) -> dict[Key, Entity]:
-    """The template's entities in the picture: what it lists, then what that lists."""
-    known: dict[Key, Entity] = {}
-    size = -1
-    while size != len(known):
-        size = len(known)
-        for key in entities_of(name, wanted, known):
-            entity = context.fleet.get(key)
-            if entity is not None:
-                known[key] = entity
-    return known
-
-
 def _wanted(stored: Configuration) -> dict[str, WantedTemplate]:
     files = tuple(sorted(stored.files.items()))
     return _parsed(stored.template_config, stored.manager_config, files)
@@ -90,19 +78,7 @@ def _parsed(
     templates: str, managers: str, files: tuple[tuple[str, str], ...]
 ) -> dict[str, WantedTemplate]:
     """What the configuration asks for, by template; parsed once for each revision."""
-    parsed = config.parse(templates, managers, dict(files))
-    return {
-        template.base_name: WantedTemplate(
-            checksum=config.checksum(template),
-            template=template,
-            managers=tuple(
-                WantedManager(manager.zone, manager.minimum_size, manager.maximum_size)
-                for manager in parsed.managers
-                if manager.template_base_name == template.base_name
-            ),
-        )
-        for template in parsed.templates
-    }
+    return wanted_templates(config.parse(templates, managers, dict(files)))
 
 
 JOB = Job(

@@ -16,6 +16,7 @@ from gce_backend.errors import BackendError
 from gce_backend.fleet import Change, when_present
 from gce_backend.job import Job, Outcome
 from gce_backend.messages import Kind, Message, PoisonError, apply_all, is_about, understand
+from gce_backend.metrics import UNKNOWN_KIND
 from gce_backend.models import Instance, Key, SetAsideMessage
 from gce_backend.pubsub_client import Received
 from gce_backend.sweep import sweep
@@ -90,6 +91,7 @@ async def _work(context: Context, batch: Sequence[Received], facts: Counter[str]
         else:
             understood.append((received, message))
     by_instance: defaultdict[Key, list[Message]] = defaultdict(list)
+    causes: defaultdict[Key, list[str]] = defaultdict(list)
     await _look_again(context, [message for _, message in understood])
     for received, message in understood:
         instance = context.fleet.instances.get(message.instance)
@@ -101,8 +103,12 @@ async def _work(context: Context, batch: Sequence[Received], facts: Counter[str]
             dealt.append(Dealt(received, message.kind, "stale", message.instance.name))
         else:
             by_instance[message.instance].append(message)
+            causes[message.instance].append(f"{message.kind.value} {received.message_id}")
             dealt.append(Dealt(received, message.kind, "processed", message.instance.name))
-    changes += [Change(key, _applied(context, key, said)) for key, said in by_instance.items()]
+    changes += [
+        Change(key, _applied(context, key, said), f"message {', '.join(causes[key])}")
+        for key, said in by_instance.items()
+    ]
     changed = await context.fleet.change(changes)
     for item in dealt:
         facts[item.outcome] += 1
@@ -125,7 +131,7 @@ async def _look_again(context: Context, messages: Iterable[Message]) -> None:
 
 
 def _report(context: Context, item: Dealt) -> None:
-    context.metrics.message(item.kind.value if item.kind else "unknown", item.outcome)
+    context.metrics.message(item.kind.value if item.kind else UNKNOWN_KIND, item.outcome)
     if item.outcome == "set-aside":
         context.log.error(
             "message.set_aside", job=NAME, message_id=item.received.message_id, reason=item.detail
@@ -134,7 +140,7 @@ def _report(context: Context, item: Dealt) -> None:
     context.log.info(
         "message.processed",
         job=NAME,
-        kind=item.kind.value if item.kind else "unknown",
+        kind=item.kind.value if item.kind else UNKNOWN_KIND,
         outcome=item.outcome,
         instance=item.detail,
         message_id=item.received.message_id,

@@ -1,7 +1,8 @@
 """remove-cataloged-instances: machines that drain, or got lost, leave the catalog.
 
-Per template and zone, old machines leave only as new ones have entered. Whoever holds a machine
-keeps it: LEASED means wait, and so does ENTRY_NOT_FOUND while a lease known here is running.
+Per template and zone, old machines leave only as new ones have entered; what an operator drains by
+hand leaves at once. Whoever holds a machine keeps it: LEASED means wait, and so does
+ENTRY_NOT_FOUND while a lease known here is running.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ async def run(context: Context) -> Outcome:
     if context.conditions.blocked(BROKER, NAME):
         return Outcome(again_after=context.conditions.wait(BROKER, NAME))
     lost = set(_lost(context))
-    leaving = [*_leaving(context), *lost]
+    leaving = list(dict.fromkeys((*_leaving(context), *_drained_by_hand(context), *lost)))
     down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
     async def remove(key: Key) -> Step:
@@ -91,7 +92,9 @@ def _leaving(context: Context) -> Iterator[Key]:
             str(key): key
             for manager in drained
             for key, instance in context.fleet.instances_of(manager)
-            if may_be_cataloged(instance) and instance.missing_since is None
+            if may_be_cataloged(instance)
+            and instance.missing_since is None
+            and instance.drain is None
         }
         if not old:
             continue
@@ -131,7 +134,7 @@ def _zone(context: Context, managers: list[Key], old: int) -> Zone:
                 staying += not active and instance.catalog is CatalogState.REFUSED
                 continue
             held = _is_held(context, key)
-            leasable = not held and _can_be_leased(context, key)
+            leasable = not held and instance.drain is None and _can_be_leased(context, key)
             leased += held
             available += leasable
             arrived += active and (held or leasable)
@@ -204,6 +207,17 @@ def _trouble(context: Context, key: Key) -> str | None:
         if condition.job == NAME:
             return condition.reason
     return None
+
+
+def _drained_by_hand(context: Context) -> list[Key]:
+    """They wait for nobody: their groups grow again only once they are gone."""
+    return [
+        key
+        for key, instance in context.fleet.instances.items()
+        if instance.drain is not None
+        and may_be_cataloged(instance)
+        and instance.missing_since is None
+    ]
 
 
 def _lost(context: Context) -> list[Key]:
@@ -279,7 +293,8 @@ async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Ste
             "instance.uncataloged",
             job=NAME,
             instance=key.name,
-            zone=key.parent.name if key.parent else "",
+            template=key.base_name,
+            zone=key.zone,
             state=state.value,
         )
     return Step.CHANGED if written else Step.NOTHING

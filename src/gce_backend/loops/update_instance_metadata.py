@@ -38,6 +38,8 @@ async def run(context: Context) -> Outcome:
             continue
         if instance.pending_deletion is not None or instance.missing_since is not None:
             continue
+        if context.is_paused(key):
+            continue
         if update.not_before > now:
             waits.append(update.not_before - now)
         else:
@@ -66,7 +68,14 @@ async def _apply(context: Context, key: Key) -> Step:
     project = context.fleet.revision_of(key.parent).template.project
     denied = sorted(name for name in update.items if is_denied(name))
     if denied:
-        context.log.error("metadata.denied", job=NAME, instance=key.name, keys=denied)
+        context.log.error(
+            "metadata.denied",
+            job=NAME,
+            instance=key.name,
+            template=key.base_name,
+            zone=key.zone,
+            keys=denied,
+        )
     for _ in range(ATTEMPTS):
         # One that is not there backs off: fetch-instances finds out what became of it.
         found = await context.compute.get_instance(project, key.parent.name, key.name)
@@ -78,7 +87,12 @@ async def _apply(context: Context, key: Key) -> Step:
             return Step.CHANGED
         if await _send(context, key, project, found, items):
             context.log.info(
-                "metadata.sent", job=NAME, instance=key.name, keys=sorted(update.items)
+                "metadata.sent",
+                job=NAME,
+                instance=key.name,
+                template=key.base_name,
+                zone=key.zone,
+                keys=sorted(update.items),
             )
             return Step.CHANGED
     return Step.WAITING

@@ -1,45 +1,65 @@
-"""The daemon's HTTP endpoint, on loopback unless the settings say otherwise."""
+"""The daemon's HTTP endpoint: the address, who is let in, and what every answer carries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST
 
 from gce_backend.errors import SettingsError
+from gce_backend.metrics import CONTENT_TYPE
+from gce_backend.web.access import Gate
 from gce_backend.web.health import Check
+from gce_backend.web.refusals import answer
+
+OPEN = ("/healthz", "/readyz", "/session", "/static/")
+"""What anybody may ask for: the probes, and what it takes to sign in."""
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+LOCKED = (
+    "reading needs a token, because this daemon does not listen on loopback or was not asked by a "
+    "loopback name, and it has none: set http.token in its settings (GCE_BACKEND_HTTP__TOKEN)"
+)
+NOT_LET_IN = "reading needs the daemon's token: send it as `Authorization: Bearer TOKEN`"
 
 
 class Server:
     """Serves what it is given; knows nothing of where it comes from.
 
     Args:
+        gate: who may read.
         liveness: `/healthz`.
         readiness: `/readyz`.
         metrics: `/metrics`, Prometheus text.
-        documents: JSON documents by path, e.g. `/api/fleet`; None while there is none yet.
-        routes: what else is served: the orders.
+        routes: what else is served: documents, pages, orders.
     """
 
     def __init__(
         self,
         *,
+        gate: Gate,
         liveness: Callable[[], Sequence[Check]],
         readiness: Callable[[], Sequence[Check]],
-        metrics: Callable[[], bytes],
-        documents: dict[str, Callable[[], Any]],
-        routes: Iterable[web.RouteDef] = (),
+        metrics: Callable[[], Awaitable[bytes]],
+        routes: Iterable[web.RouteDef],
     ) -> None:
+        self._gate = gate
         self._metrics = metrics
-        app = web.Application()
+        app = web.Application(middlewares=[self._admit])
+        app.on_response_prepare.append(_add_headers)
         app.router.add_get("/healthz", _checks(liveness))
         app.router.add_get("/readyz", _checks(readiness))
         app.router.add_get("/metrics", self._get_metrics)
-        for path, document in documents.items():
-            app.router.add_get(path, _document(document))
         app.router.add_routes(routes)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         self.url = ""
@@ -67,32 +87,39 @@ class Server:
         """Stops listening."""
         await self._runner.cleanup()
 
+    @web.middleware
+    async def _admit(
+        self,
+        request: web.Request,
+        handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        reads = request.method in {"GET", "HEAD"}  # orders ask for the token themselves
+        if not reads or request.path.startswith(OPEN) or self._gate.may_read(request):
+            return await handler(request)
+        if not self._gate.has_token:
+            return answer({"error": LOCKED}, 403)
+        if "text/html" in request.headers.get("Accept", ""):
+            raise web.HTTPSeeOther("/session?" + urlencode({"to": request.path_qs}))
+        refusal = answer({"error": NOT_LET_IN}, 401)
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
+
     async def _get_metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await self._metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 def _checks(
     judge: Callable[[], Sequence[Check]],
-) -> Callable[[web.Request], Any]:
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handler(_: web.Request) -> web.Response:
         checks = judge()
         ok = all(check.ok for check in checks)
         body = {"ok": ok, "checks": [msgspec.structs.asdict(check) for check in checks]}
-        return _json(body, 200 if ok else 503)
+        return answer(body, 200 if ok else 503)
 
     return handler
-
-
-def _document(document: Callable[[], Any]) -> Callable[[web.Request], Any]:
-    async def handler(_: web.Request) -> web.Response:
-        body = document()
-        if body is None:
-            return _json({"error": "the daemon has not loaded its entities yet"}, 503)
-        return _json(body, 200)
-
-    return handler
-
-
-def _json(body: Any, status: int) -> web.Response:
-    encoded = msgspec.json.format(msgspec.json.encode(body), indent=2)
-    return web.Response(status=status, body=encoded, content_type="application/json")

@@ -13,7 +13,8 @@ from gce_backend.localcloud.compute import links, listing
 from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.compute.replies import constant_id, invalid_field, not_found, rfc3339
 
-_CREATED = rfc3339(1_500_000_000.0)
+CREATED = rfc3339(1_500_000_000.0)
+"""When everything that always exists was made."""
 _ABSENT = "missing"
 
 _ZONES_OF_REGIONS = {
@@ -35,6 +36,9 @@ ZONES = {
     for letter in letters
 }
 """Every zone, in order of name, with its region."""
+
+REGIONS = tuple(_ZONES_OF_REGIONS)
+"""Every region, in order of name."""
 
 _MB = 1024
 _TO_32 = (2, 4, 8, 16, 32)
@@ -102,6 +106,21 @@ def machine_size(name: str) -> Size | None:
     return Size(cpus, int(cpus * per_cpu)) if per_cpu else None
 
 
+def _predefined_names() -> Names:
+    """The names of all machine types but the custom ones."""
+    names = Names()
+    for name in _SHARED_CORE:
+        names.add(name)
+    for family, sizes in _CPUS.items():
+        for kind in _MB_PER_CPU.get(family, _USUAL_MB_PER_CPU):
+            for cpus in sizes:
+                names.add(f"{family}-{kind}-{cpus}")
+    return names
+
+
+_PREDEFINED_NAMES = _predefined_names()
+
+
 def check_zone(project: str, zone: str) -> None:
     """Refuses an unknown zone.
 
@@ -145,8 +164,7 @@ def list_zones(call: Call) -> dict[str, Any]:
     names = Names()
     for zone in ZONES:
         names.add(zone)
-    places = iter(names.after(listing.start_of(call.query)))
-    found = listing.page(call.query, places, lambda zone: _zone(project, zone))
+    found = listing.page(call, names.after, lambda zone: _zone(project, zone))
     return listing.resource_list("compute#zoneList", f"projects/{project}/zones", found)
 
 
@@ -155,7 +173,7 @@ def _zone(project: str, zone: str) -> dict[str, Any]:
     return {
         "kind": "compute#zone",
         "id": constant_id(zone),
-        "creationTimestamp": _CREATED,
+        "creationTimestamp": CREATED,
         "name": zone,
         "description": zone,
         "status": "UP",
@@ -168,14 +186,51 @@ def get_machine_type(call: Call) -> dict[str, Any]:
     """machineTypes.get."""
     project, zone, name = (call.path[part] for part in ("project", "zone", "machineType"))
     check_zone(project, zone)
+    found = _machine_type(project, zone, name)
+    if found is None:
+        raise not_found(links.zonal_path(project, zone, "machineTypes", name))
+    return found
+
+
+def list_machine_types(call: Call) -> dict[str, Any]:
+    """machineTypes.list: the predefined ones."""
+    project, zone = call.path["project"], call.path["zone"]
+    check_zone(project, zone)
+    return listing.zonal_list(
+        "compute#machineTypeList",
+        "machineTypes",
+        call,
+        _PREDEFINED_NAMES,
+        lambda name: _machine_type(project, zone, name),
+    )
+
+
+def aggregated_machine_types(call: Call) -> dict[str, Any]:
+    """machineTypes.aggregatedList: the predefined ones of every zone."""
+    project = call.path["project"]
+
+    def render(place: str) -> dict[str, Any] | None:
+        scope, _, name = place.rpartition("/")
+        return _machine_type(project, scope.removeprefix("zones/"), name)
+
+    return listing.aggregated_list(
+        "compute#machineTypeAggregatedList",
+        "machineTypes",
+        call,
+        {f"zones/{zone}": _PREDEFINED_NAMES for zone in ZONES},
+        render,
+    )
+
+
+def _machine_type(project: str, zone: str, name: str) -> dict[str, Any] | None:
     path = links.zonal_path(project, zone, "machineTypes", name)
     size = machine_size(name)
     if size is None:
-        raise not_found(path)
+        return None
     return {
         "kind": "compute#machineType",
         "id": constant_id(f"{zone}/{name}"),
-        "creationTimestamp": _CREATED,
+        "creationTimestamp": CREATED,
         "name": name,
         "description": f"{size.cpus} vCPUs, {size.memory_mb / _MB:g} GB RAM",
         "guestCpus": size.cpus,
@@ -191,16 +246,26 @@ def get_machine_type(call: Call) -> dict[str, Any]:
 
 def get_image(call: Call) -> dict[str, Any]:
     """images.get."""
-    return _image(call.path["project"], call.path["image"], family=None)
+    return image(call.path["project"], call.path["image"])
 
 
 def get_image_from_family(call: Call) -> dict[str, Any]:
     """images.getFromFamily: the family's newest image."""
-    family = call.path["family"]
-    return _image(call.path["project"], f"{family[:53]}-v20240101", family)
+    return image(call.path["project"], f"family/{call.path['family']}")
 
 
-def _image(project: str, name: str, family: str | None) -> dict[str, Any]:
+def image(project: str, reference: str) -> dict[str, Any]:
+    """An image.
+
+    Args:
+        project: whose it is.
+        reference: its name, or `family/F` for the newest one of a family.
+
+    Raises:
+        ServiceError: 404 notFound.
+    """
+    family = reference.removeprefix("family/") if reference.startswith("family/") else None
+    name = reference if family is None else f"{family[:53]}-v20240101"
     path = links.global_path(project, "images", name)
     if name.startswith(_ABSENT):
         raise not_found(
@@ -209,7 +274,7 @@ def _image(project: str, name: str, family: str | None) -> dict[str, Any]:
     body = {
         "kind": "compute#image",
         "id": constant_id(path),
-        "creationTimestamp": _CREATED,
+        "creationTimestamp": CREATED,
         "name": name,
         "status": "READY",
         "sourceType": "RAW",
@@ -230,7 +295,7 @@ def get_snapshot(call: Call) -> dict[str, Any]:
     return {
         "kind": "compute#snapshot",
         "id": constant_id(path),
-        "creationTimestamp": _CREATED,
+        "creationTimestamp": CREATED,
         "name": name,
         "status": "READY",
         "diskSizeGb": "10",

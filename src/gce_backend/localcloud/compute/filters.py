@@ -1,51 +1,82 @@
 r"""Compute's `filter` parameter, read into a predicate on JSON resources.
 
-Comparisons `field op value` with `=`, `!=`, `:` (has), `eq` and `ne` (a regular expression that
-matches the whole value), joined by AND, OR, NOT and parentheses; two side by side mean AND.
+There are two languages, which cannot be mixed in one filter. Comparisons of values: `field op
+value` with `=`, `!=`, `<`, `<=`, `>`, `>=` and `:` (has), joined by AND, OR, NOT and parentheses;
+two side by side mean AND, and OR binds closer than AND. Regular expressions: `field eq pattern` or
+`field ne pattern`, which must match the whole value, one alone or several in parentheses.
 """
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from gce_backend.localcloud.compute.replies import invalid
+from gce_backend.localcloud.compute import description
+from gce_backend.localcloud.compute.description import Shape
+from gce_backend.localcloud.compute.replies import invalid_field
 
 Predicate = Callable[[Mapping[str, Any]], bool]
+_Test = Callable[[str], bool]
 
 _FIELD = re.compile(r"[A-Za-z][\w-]*(?:\.[\w-]+)*")
-_OPERATOR = re.compile(r"\s*(!=|=|:)\s*|\s+(eq|ne)\s+")
+_OPERATOR = re.compile(r"\s*(!=|<=|>=|=|<|>|:)\s*|\s+(eq|ne)\s+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'')
 _WORD = re.compile(r"(AND|OR|NOT)(?=[\s(])")
+_PATTERNS = {"eq", "ne"}
+_NEGATIONS = {"!=", "ne"}
+_DEEPEST = 50
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
-def parse(text: str | None) -> Predicate:
+def parse(text: str | None, shape: Shape) -> Predicate:
     """The predicate that a filter means; without a filter, everything passes.
+
+    Args:
+        text: the filter.
+        shape: of the resources that it is for, which says what fields there are.
 
     Raises:
         ServiceError: 400 invalid when the filter cannot be understood.
     """
     if text is None or not text.strip():
         return lambda _: True
-    return _Reader(text).whole()
+    return _Reader(text, shape).whole()
 
 
 class _Reader:
     """A recursive-descent reader over one filter."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, shape: Shape) -> None:
         self._text = text
+        self._shape = shape
         self._at = 0
+        self._depth = 0
+        self._operators: list[str] = []
+        self._is_bare = False
+        self._has_words = False
 
     def whole(self) -> Predicate:
         predicate = self._all()
         if self._at < len(self._text):
             raise self._wrong()
+        patterns = [symbol for symbol in self._operators if symbol in _PATTERNS]
+        if patterns and len(patterns) < len(self._operators):
+            raise self._wrong("Regular expressions cannot be mixed with other comparisons.")
+        if len(patterns) > 1 and (self._is_bare or self._has_words):
+            raise self._wrong("Several regular expressions must each stand in parentheses.")
         return predicate
 
-    def _wrong(self) -> Exception:
-        return invalid(f"Invalid value for field 'filter': '{self._text}'. Invalid list filter.")
+    def _wrong(self, why: str = "Invalid list filter expression.") -> Exception:
+        return invalid_field("filter", self._text, why)
 
     def _peek(self) -> str:
         while self._at < len(self._text) and self._text[self._at].isspace():
@@ -58,6 +89,7 @@ class _Reader:
         if found is None or found[1] != word:
             return False
         self._at = found.end()
+        self._has_words = True
         return True
 
     def _all(self) -> Predicate:
@@ -73,10 +105,19 @@ class _Reader:
         return lambda item: any(part(item) for part in parts)
 
     def _one(self) -> Predicate:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise self._wrong()
+        predicate = self._negation_or_group()
+        self._depth -= 1
+        return predicate
+
+    def _negation_or_group(self) -> Predicate:
         if self._word("NOT"):
             inner = self._one()
             return lambda item: not inner(item)
         if self._peek() != "(":
+            self._is_bare = self._is_bare or self._depth == 1
             return self._comparison()
         self._at += 1
         inner = self._all()
@@ -87,17 +128,24 @@ class _Reader:
 
     def _comparison(self) -> Predicate:
         field = _FIELD.match(self._text, self._at)
-        operator = _OPERATOR.match(self._text, field.end()) if field else None
-        if field is None or operator is None:
+        symbol = _OPERATOR.match(self._text, field.end()) if field else None
+        if field is None or symbol is None:
             raise self._wrong()
-        self._at = operator.end()
-        wanted = self._value()
         path = field[0].split(".")
-        symbol = operator[1] or operator[2]
-        test = self._test(symbol, wanted)
-        if symbol in {"!=", "ne"}:
+        self._check_field(path)
+        self._at = symbol.end()
+        self._operators.append(symbol[1] or symbol[2])
+        test = self._test(self._operators[-1], self._value())
+        if self._operators[-1] in _NEGATIONS:
             return lambda item: not any(test(value) for value in _values(item, path))
         return lambda item: any(test(value) for value in _values(item, path))
+
+    def _check_field(self, path: list[str]) -> None:
+        shapes = [self._shape]
+        for name in path:
+            shapes = [below for shape in shapes for below in description.members(shape, name)]
+        if not shapes:
+            raise self._wrong(f"There is no field '{'.'.join(path)}'.")
 
     def _value(self) -> str:
         quoted = _QUOTED.match(self._text, self._at)
@@ -116,16 +164,31 @@ class _Reader:
             raise self._wrong()
         return self._text[start : self._at]
 
-    def _test(self, symbol: str, wanted: str) -> Callable[[str], bool]:
+    def _test(self, symbol: str, wanted: str) -> _Test:
         if symbol in {"=", "!="}:
             return lambda value: value == wanted
+        if symbol in _ORDERS:
+            order, bound = _ORDERS[symbol], _sortable(wanted)
+            return lambda value: (
+                type(known := _sortable(value)) is type(bound) and order(known, bound)
+            )
         if symbol == ":":
             return lambda value: wanted == "*" or wanted.lower() in value.lower()
         try:
             pattern = re.compile(wanted)
-        except re.error as error:
-            raise self._wrong() from error
+        except (re.error, RecursionError, OverflowError) as error:
+            raise self._wrong("Not a regular expression.") from error
         return lambda value: pattern.fullmatch(value) is not None
+
+
+def _sortable(text: str) -> float | datetime | str:
+    """A number, a time, or the text itself: only values of one kind can be compared."""
+    with contextlib.suppress(ValueError):
+        return float(text)
+    with contextlib.suppress(ValueError):
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return text
 
 
 def _values(item: Any, path: list[str]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -18,16 +17,23 @@ from gce_backend.localcloud.compute.replies import (
     invalid_field,
     not_found,
     not_ready,
+    required,
     rfc3339,
 )
-from gce_backend.localcloud.compute.rows import Failure, GroupRow, OperationRow, TemplateRow, VmRow
+from gce_backend.localcloud.compute.rows import (
+    ErrorRow,
+    Failure,
+    GroupRow,
+    OperationRow,
+    TemplateRow,
+    VmRow,
+)
 from gce_backend.localcloud.compute.store import Store
 
 MAX_SIZE = 1000
 MAX_PAGINATED_SIZE = 2000
-MAX_DELETED_AT_ONCE = 1000
+MAX_NAMED_AT_ONCE = 1000
 _LONGEST_BASE_NAME = 58
-_ERROR_LIFE = 3600.0
 
 _ACTIONS = (
     *("none", "creating", "creatingWithoutRetries", "recreating", "deleting", "abandoning"),
@@ -37,6 +43,7 @@ _ECHOED = (
     *("description", "namedPorts", "targetPools", "autoHealingPolicies", "allInstancesConfig"),
     *("updatePolicy", "instanceLifecyclePolicy"),
 )
+_TARGETS = {"DELETING": "DELETED", "ABANDONING": "ABANDONED"}
 _LIFECYCLE_POLICY = {"defaultActionOnFailure": "REPAIR", "forceUpdateOnRepair": "NO"}
 
 changed = msgspec.structs.replace
@@ -127,7 +134,9 @@ class Groups:
     def resize(self, call: Call) -> OperationRow:
         """The resize method: up makes VMs, down deletes whichever."""
         row = self._usable_row(call)
-        size = _size(call.query.get("size"), "size", row.paginated)
+        if "size" not in call.query:
+            raise required("size")
+        size = _size(call.query["size"], "size", row.paginated)
         operation = self._operations.start(
             call, "compute.instanceGroupManagers.resize", row.path, row.id
         )
@@ -143,20 +152,39 @@ class Groups:
     def delete_instances(self, call: Call) -> OperationRow:
         """The deleteInstances method: the operation's end means that deletion is scheduled."""
         row = self._usable_row(call)
-        vms = self._to_delete(row, call.body)
-        operation = self._operations.start(
-            call, "compute.instanceGroupManagers.deleteInstances", row.path, row.id
-        )
-        if operation.failure is None:
-            for vm in vms:
-                self._machines.delete(vm, self._cloud.clock.now())
-            self._store.put_group(changed(row, target_size=row.target_size - len(vms)))
+        operation, vms = self._start_for_members(call, row)
+        for vm in vms:
+            self._machines.delete(vm, self._cloud.clock.now())
+        self._store.put_group(changed(row, target_size=row.target_size - len(vms)))
         return operation
 
-    def _to_delete(self, row: GroupRow, body: dict[str, Any]) -> list[VmRow]:
+    def abandon_instances(self, call: Call) -> OperationRow:
+        """The abandonInstances method: the members leave the group, and their VMs stay."""
+        row = self._usable_row(call)
+        operation, vms = self._start_for_members(call, row)
+        for vm in vms:
+            self._machines.abandon(vm, self._cloud.clock.now())
+        self._store.put_group(changed(row, target_size=row.target_size - len(vms)))
+        return operation
+
+    def recreate_instances(self, call: Call) -> OperationRow:
+        """The recreateInstances method: the VMs are deleted and made again under their names."""
+        row = self._usable_row(call)
+        operation, vms = self._start_for_members(call, row)
+        for vm in vms:
+            self._machines.recreate(vm, self._cloud.clock.now())
+        return operation
+
+    def _start_for_members(self, call: Call, row: GroupRow) -> tuple[OperationRow, list[VmRow]]:
+        """The operation, and the named members that it may change: none when it is to fail."""
+        vms = self._named_members(row, call.body)
+        operation = self._operations.start(call, call.method, row.path, row.id)
+        return operation, vms if operation.failure is None else []
+
+    def _named_members(self, row: GroupRow, body: dict[str, Any]) -> list[VmRow]:
         asked = body.get("instances", [])
-        if not 1 <= len(asked) <= MAX_DELETED_AT_ONCE:
-            why = f"Between 1 and {MAX_DELETED_AT_ONCE} instances must be named."
+        if not 1 <= len(asked) <= MAX_NAMED_AT_ONCE:
+            why = f"Between 1 and {MAX_NAMED_AT_ONCE} instances must be named."
             raise invalid_field("instances", len(asked), why)
         found = {}
         for link in asked:
@@ -167,11 +195,11 @@ class Groups:
             ):
                 raise invalid_field("instances", link, "It is not in the group's zone.")
             vm = self._store.vm(f"{row.project}/{row.zone}/{reference.name}")
-            if vm is not None and vm.group == row.key and vm.action != "DELETING":
+            if vm is not None and vm.group == row.key and not vm.is_leaving:
                 found[vm.key] = vm
             elif not body.get("skipInstancesOnValidationError", False):
                 raise invalid_field(
-                    "instances", link, f"It is not a member of '{row.path}', or being deleted."
+                    "instances", link, f"It is not a member of '{row.path}', or leaving it."
                 )
         return list(found.values())
 
@@ -188,7 +216,7 @@ class Groups:
         if operation.failure is None:
             self._store.put_group(changed(row, phase="DELETING", target_size=0))
             for vm in list(self._store.members_of(row)):
-                if vm.action != "DELETING":
+                if not vm.is_leaving:
                     self._machines.delete(vm, self._cloud.clock.now())
         return operation
 
@@ -227,10 +255,8 @@ class Groups:
         catalogue.check_zone(project, zone)
         return listing.zonal_list(
             "compute#instanceGroupManagerList",
-            project,
-            zone,
             "instanceGroupManagers",
-            call.query,
+            call,
             self._store.group_names[f"{project}/{zone}"],
             lambda name: self._visible(f"{project}/{zone}/{name}"),
         )
@@ -240,29 +266,30 @@ class Groups:
         project = call.path["project"]
         return listing.aggregated_list(
             "compute#instanceGroupManagerAggregatedList",
-            project,
             "instanceGroupManagers",
-            call.query,
-            {zone: self._store.group_names[f"{project}/{zone}"] for zone in catalogue.ZONES},
-            lambda place: self._visible(f"{project}/{place}"),
+            call,
+            {
+                f"zones/{zone}": self._store.group_names[f"{project}/{zone}"]
+                for zone in catalogue.ZONES
+            },
+            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
         )
 
     def list_managed_instances(self, call: Call) -> dict[str, Any]:
         """The listManagedInstances method: in pages only if the group was made PAGINATED."""
+        listing.refuse(call, "orderBy")
         row = self._row(call)
         scope = f"{row.project}/{row.zone}"
-        template = links.ROOT + links.global_path(*self._template_reference(row))
+        template = _template_link(row.template)
 
         def render(name: str) -> dict[str, Any] | None:
             vm = self._store.vm(f"{scope}/{name}")
             return None if vm is None else _managed_instance(vm, template)
 
         names = self._store.members[row.key]
-        if row.paginated:
-            places = names.after(listing.start_of(call.query))
-            found = listing.page(call.query, iter(places), render)
-        else:
-            found = listing.everything(call.query, iter(names), render)
+        list_of = listing.page if row.paginated else listing.everything
+        found = list_of(call, names.after, render)
         answer: dict[str, Any] = {}
         if found.items:
             answer["managedInstances"] = found.items
@@ -271,27 +298,15 @@ class Groups:
         return answer
 
     def list_errors(self, call: Call) -> dict[str, Any]:
-        """The listErrors method: the last failure of each member, for an hour."""
+        """The listErrors method: what went wrong lately, oldest first."""
+        listing.refuse(call, "filter", "orderBy")
         row = self._row(call)
-        template = links.ROOT + links.global_path(*self._template_reference(row))
-        since = self._cloud.clock.now() - _ERROR_LIFE
+        now = self._cloud.clock.now()
 
-        def render(name: str) -> dict[str, Any] | None:
-            vm = self._store.vm(f"{row.project}/{row.zone}/{name}")
-            if vm is None or vm.failure is None or vm.failure.at < since:
-                return None
-            return {
-                "error": {"code": vm.failure.code, "message": vm.failure.message},
-                "instanceActionDetails": {
-                    "action": "CREATING",
-                    "instance": links.ROOT + vm.path,
-                    "version": {"instanceTemplate": template},
-                },
-                "timestamp": rfc3339(vm.failure.at),
-            }
+        def after(place: str) -> list[str]:
+            return self._store.errors_after(row.key, place, now)
 
-        names = self._store.members[row.key].after(listing.start_of(call.query))
-        found = listing.page(call.query, iter(names), render)
+        found = listing.page(call, after, lambda place: _error(self._store.error(row.key, place)))
         answer: dict[str, Any] = {"items": found.items} if found.items else {}
         return answer if found.token is None else answer | {"nextPageToken": found.token}
 
@@ -299,13 +314,8 @@ class Groups:
         row = self._store.group(key)
         return None if row is None or row.phase == "CREATING" else self._body(row)
 
-    @staticmethod
-    def _template_reference(row: GroupRow) -> Iterator[str]:
-        project, _, name = row.template.partition("/")
-        return iter((project, "instanceTemplates", name))
-
     def _body(self, row: GroupRow) -> dict[str, Any]:
-        template = links.ROOT + links.global_path(*self._template_reference(row))
+        template = _template_link(row.template)
         actions = self._store.actions[row.key]
         current = dict.fromkeys(_ACTIONS, 0)
         for action, count in actions.items():
@@ -342,12 +352,29 @@ class Groups:
         }
 
 
+def _template_link(key: str) -> str:
+    project, _, name = key.partition("/")
+    return links.ROOT + links.global_path(project, "instanceTemplates", name)
+
+
+def _error(row: ErrorRow) -> dict[str, Any]:
+    return {
+        "error": {"code": row.failure.code, "message": row.failure.message},
+        "instanceActionDetails": {
+            "action": row.action,
+            "instance": links.ROOT + row.instance,
+            "version": {"instanceTemplate": _template_link(row.template)},
+        },
+        "timestamp": rfc3339(row.failure.at),
+    }
+
+
 def _managed_instance(vm: VmRow, template: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "instance": links.ROOT + vm.path,
         "name": vm.name,
         "currentAction": vm.action,
-        "targetStatus": "DELETED" if vm.action == "DELETING" else "RUNNING",
+        "targetStatus": _TARGETS.get(vm.action, "RUNNING"),
         "version": {"instanceTemplate": template},
     }
     if vm.id:
@@ -355,7 +382,9 @@ def _managed_instance(vm: VmRow, template: str) -> dict[str, Any]:
     if vm.status:
         body["instanceStatus"] = vm.status
     if vm.attempts and vm.failure is not None:
-        error = {"code": vm.failure.code, "message": vm.failure.message}
+        error: dict[str, Any] = {"code": vm.failure.code, "message": vm.failure.message}
+        if vm.failure.details is not None:
+            error["errorDetails"] = vm.failure.details
         body["lastAttempt"] = {"errors": {"errors": [error]}}
     return body
 

@@ -8,19 +8,20 @@ import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud
 from gce_backend.localcloud.compute import catalogue, links, listing
-from gce_backend.localcloud.compute.machines import Machines, disk_size_gb
+from gce_backend.localcloud.compute.blueprints import Blueprints
+from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.replies import (
-    constant_id,
     fingerprint,
     not_found,
     not_ready,
     rfc3339,
     stale_fingerprint,
 )
-from gce_backend.localcloud.compute.rows import Failure, GroupRow, OperationRow, VmRow
+from gce_backend.localcloud.compute.rows import Failure, OperationRow, VmRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.templates import check_metadata, metadata_body
+from gce_backend.localcloud.compute.vm_disks import disks_of
 
 _ECHOED = (
     *("canIpForward", "description", "guestAccelerators", "minCpuPlatform"),
@@ -33,12 +34,18 @@ class Instances:
     """instances."""
 
     def __init__(
-        self, cloud: Cloud, store: Store, operations: Operations, machines: Machines
+        self,
+        cloud: Cloud,
+        store: Store,
+        operations: Operations,
+        machines: Machines,
+        blueprints: Blueprints,
     ) -> None:
         self._cloud = cloud
         self._store = store
         self._operations = operations
         self._machines = machines
+        self._blueprints = blueprints
         operations.effects["compute.instances.setMetadata"] = self._metadata_set
         operations.effects["compute.instances.delete"] = self._deleted
 
@@ -49,7 +56,7 @@ class Instances:
         vm = self._row(call)
         items = call.body.get("items", [])
         check_metadata(items, "metadata")
-        if call.body.get("fingerprint") != fingerprint(self._metadata(vm)):
+        if call.body.get("fingerprint") != fingerprint(self._blueprints.metadata(vm)):
             raise stale_fingerprint()
         if vm.status == "STOPPING":
             raise not_ready(vm.path)
@@ -62,7 +69,7 @@ class Instances:
         if vm is None or vm.id != operation.target_id or not vm.status:
             message = f"The resource '{operation.target}' was not found"
             return Failure("RESOURCE_NOT_FOUND", message, status=404)
-        if payload["fingerprint"] != fingerprint(self._metadata(vm)):
+        if payload["fingerprint"] != fingerprint(self._blueprints.metadata(vm)):
             message = "Supplied fingerprint does not match current metadata fingerprint."
             return Failure("CONDITION_NOT_MET", message, status=412)
         self._store.put_vm(msgspec.structs.replace(vm, metadata=payload["items"]))
@@ -104,10 +111,8 @@ class Instances:
         catalogue.check_zone(project, zone)
         return listing.zonal_list(
             "compute#instanceList",
-            project,
-            zone,
             "instances",
-            call.query,
+            call,
             self._store.vm_names[f"{project}/{zone}"],
             lambda name: self._visible(f"{project}/{zone}/{name}"),
         )
@@ -117,40 +122,25 @@ class Instances:
         project = call.path["project"]
         return listing.aggregated_list(
             "compute#instanceAggregatedList",
-            project,
             "instances",
-            call.query,
-            {zone: self._store.vm_names[f"{project}/{zone}"] for zone in catalogue.ZONES},
-            lambda place: self._visible(f"{project}/{place}"),
+            call,
+            {
+                f"zones/{zone}": self._store.vm_names[f"{project}/{zone}"]
+                for zone in catalogue.ZONES
+            },
+            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
         )
 
     def _visible(self, key: str) -> dict[str, Any] | None:
         vm = self._store.vm(key)
         return None if vm is None else self._body(vm)
 
-    def _overlay(self, vm: VmRow, part: str) -> dict[str, str]:
-        """What the group adds to the template's labels or metadata."""
-        group = self._store.group(vm.group)
-        config = group.settings.get("allInstancesConfig", {}) if group else {}
-        added: dict[str, str] = config.get("properties", {}).get(part, {})
-        return added
-
-    def _metadata(self, vm: VmRow) -> list[dict[str, str]]:
-        if vm.metadata is not None:
-            return vm.metadata
-        group = self._store.group(vm.group)
-        items = self._machines.properties(vm)["metadata"].get("items", [])
-        values = {item["key"]: item.get("value", "") for item in items}
-        values |= self._overlay(vm, "metadata")
-        if group is not None:
-            values |= _made_by(group)
-        return [{"key": key, "value": value} for key, value in values.items()]
-
     def _body(self, vm: VmRow) -> dict[str, Any]:
-        properties = self._machines.properties(vm)
+        properties = self._blueprints.properties(vm)
         machine_type = links.parse(properties["machineType"], "machineTypes", "machineType").name
         machine_path = links.zonal_path(vm.project, vm.zone, "machineTypes", machine_type)
-        labels = properties.get("labels", {}) | self._overlay(vm, "labels")
+        labels = self._blueprints.labels(vm)
         tags = properties.get("tags", {}).get("items", [])
         created = rfc3339(vm.created)
         body = {
@@ -163,9 +153,9 @@ class Instances:
             "machineType": links.ROOT + machine_path,
             "cpuPlatform": "Intel Cascade Lake",
             "status": vm.status,
-            "disks": _disks(vm, properties["disks"]),
+            "disks": _disks(vm, properties),
             "networkInterfaces": _interfaces(vm, properties["networkInterfaces"]),
-            "metadata": metadata_body(self._metadata(vm)),
+            "metadata": metadata_body(self._blueprints.metadata(vm)),
             "labelFingerprint": fingerprint(labels),
             "tags": {"fingerprint": fingerprint(tags)} | ({"items": tags} if tags else {}),
             "scheduling": _SCHEDULING | properties.get("scheduling", {}),
@@ -178,18 +168,7 @@ class Instances:
         return body | {"labels": labels} if labels else body
 
 
-def _made_by(group: GroupRow) -> dict[str, str]:
-    """The items by which a managed instance knows its group and template."""
-    number = constant_id(f"projects/{group.project}")[:12]
-    owner, _, template = group.template.partition("/")
-    template_number = constant_id(f"projects/{owner}")[:12]
-    return {
-        "instance-template": f"projects/{template_number}/global/instanceTemplates/{template}",
-        "created-by": f"projects/{number}/zones/{group.zone}/instanceGroupManagers/{group.name}",
-    }
-
-
-def _disks(vm: VmRow, disks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _disks(vm: VmRow, properties: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "kind": "compute#attachedDisk",
@@ -200,13 +179,10 @@ def _disks(vm: VmRow, disks: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
             "boot": bool(disk.get("boot")),
             "autoDelete": bool(disk.get("autoDelete")),
-            "diskSizeGb": disk_size_gb(disk),
-            "source": links.ROOT
-            + links.zonal_path(
-                vm.project, vm.zone, "disks", vm.name if index == 0 else f"{vm.name}-{index}"
-            ),
+            "diskSizeGb": row.size_gb,
+            "source": links.ROOT + row.path,
         }
-        for index, disk in enumerate(disks)
+        for index, (row, disk) in enumerate(disks_of(vm, properties))
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from gce_backend.localcloud.compute.replies import invalid_field
@@ -32,6 +33,7 @@ class Reference(NamedTuple):
     name: str
 
 
+@lru_cache(maxsize=4096)
 def parse(link: str, collection: str, field: str) -> Reference:
     """Reads a full link on any host, a partial one, or a bare name.
 

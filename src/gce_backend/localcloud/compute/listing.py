@@ -5,14 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
-from gce_backend.localcloud.compute import filters
+import msgspec
+
+from gce_backend.localcloud.cloud import Call, ServiceError
+from gce_backend.localcloud.compute import description, filters
 from gce_backend.localcloud.compute.links import ROOT
-from gce_backend.localcloud.compute.replies import invalid, invalid_field
+from gce_backend.localcloud.compute.replies import invalid_field
 
 MAX_RESULTS = 500
+_BY_NAME = "name"
+_NEWEST_FIRST = "creationTimestamp desc"
 
 
 class Names:
@@ -51,7 +57,7 @@ class Page(NamedTuple):
     """A page of resources.
 
     Attributes:
-        items: the resources, in order of name.
+        items: the resources, in order.
         token: the next page's `pageToken`; None on the last page.
     """
 
@@ -59,66 +65,117 @@ class Page(NamedTuple):
     token: str | None
 
 
-def start_of(query: Mapping[str, str]) -> str:
-    """The place after which the page begins; "" is the beginning.
+After = Callable[[str], Iterable[str]]
+"""The places of a list that come after one of them, in order; after "" come all."""
 
-    Raises:
-        ServiceError: 400 invalid when the page token is not one of ours.
-    """
-    token = query.get("pageToken", "")
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise invalid_field("pageToken", token, "The page token is invalid.") from error
+Render = Callable[[str], dict[str, Any] | None]
+"""The resource at a place; None when nobody may see it."""
 
 
-def page(
-    query: Mapping[str, str], places: Iterator[str], render: Callable[[str], dict[str, Any] | None]
-) -> Page:
-    """One page of a list.
+def page(call: Call, after: After, render: Render) -> Page:
+    """One page of a list, in the order that was asked for.
 
     Args:
-        query: `maxResults`, `filter` and `orderBy` are heeded here.
-        places: the list's places behind `start_of(query)`, in order.
-        render: the resource at a place; None when nobody may see it.
+        call: `maxResults`, `pageToken`, `filter` and `orderBy` of its query are heeded.
+        after: the list's places.
+        render: what is there.
 
     Raises:
         ServiceError: 400 invalid when a parameter is wrong.
     """
-    if query.get("orderBy", "name") != "name":
-        raise invalid("Invalid value for field 'orderBy': only 'name' is supported here.")
-    limit = _limit(query.get("maxResults", ""))
-    passes = filters.parse(query.get("filter"))
-    items: list[dict[str, Any]] = []
-    last = ""
-    for place in places:
-        item = render(place)
-        if item is None or not passes(item):
-            continue
-        if len(items) == limit:
-            return Page(items, base64.urlsafe_b64encode(last.encode()).decode())
-        items.append(item)
-        last = place
-    return Page(items, None)
+    order = call.query.get("orderBy") or _BY_NAME
+    if order not in {_BY_NAME, _NEWEST_FIRST}:
+        raise invalid_field("orderBy", order, f"Only '{_BY_NAME}' and '{_NEWEST_FIRST}'.")
+    limit = _limit(call.query.get("maxResults", ""))
+    start = _start(call.query.get("pageToken", ""), order)
+    passes = filters.parse(call.query.get("filter"), description.listed(call.method))
+    if order == _BY_NAME:
+        found = _by_name(after, start.place, render)
+    else:
+        found = _newest_first(after, start, render)
+    chosen = [*islice((entry for entry in found if passes(entry[1])), limit + 1)]
+    items = [item for _, item in chosen[:limit]]
+    token = _token(order, chosen[limit - 1][0]) if len(chosen) > limit else None
+    return Page(items, token)
 
 
-def everything(
-    query: Mapping[str, str], places: Iterator[str], render: Callable[[str], dict[str, Any] | None]
-) -> Page:
+def everything(call: Call, after: After, render: Render) -> Page:
     """All of a list that ignores paging; `filter` is heeded.
 
     Raises:
         ServiceError: 400 invalid when the filter is wrong.
     """
-    passes = filters.parse(query.get("filter"))
-    rendered = (render(place) for place in places)
-    return Page([item for item in rendered if item is not None and passes(item)], None)
+    passes = filters.parse(call.query.get("filter"), description.listed(call.method))
+    return Page([item for _, item in _by_name(after, "", render) if passes(item)], None)
+
+
+def refuse(call: Call, *parameters: str) -> None:
+    """Refuses parameters that Google documents as not supported by this list.
+
+    Raises:
+        ServiceError: 400 invalid.
+    """
+    for name in parameters:
+        if call.query.get(name):
+            raise invalid_field(name, call.query[name], "This list does not support it.")
+
+
+class _Place(NamedTuple):
+    """Where an item stands: when it was made (only where that orders the list), and its name."""
+
+    created: str
+    place: str
+
+
+_Entry = tuple[_Place, dict[str, Any]]
+
+
+def _by_name(after: After, start: str, render: Render) -> Iterator[_Entry]:
+    for place in after(start):
+        item = render(place)
+        if item is not None:
+            yield _Place("", place), item
+
+
+def _newest_first(after: After, start: _Place, render: Render) -> Iterator[_Entry]:
+    found = [
+        (_Place(_created(item), place), item) for (_, place), item in _by_name(after, "", render)
+    ]
+    found.sort(key=lambda entry: entry[0].created, reverse=True)
+    for place, item in found:
+        is_behind = place.created < start.created or (
+            place.created == start.created and place.place > start.place
+        )
+        if is_behind or not start.place:
+            yield place, item
+
+
+def _created(item: dict[str, Any]) -> str:
+    """When it was made; as every time here is in UTC, the text is in order of time."""
+    moment: str = item.get("creationTimestamp") or item["insertTime"]
+    return moment
+
+
+def _token(order: str, place: _Place) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((order, place))).decode()
+
+
+def _start(token: str, order: str) -> _Place:
+    """The place after which the page begins."""
+    if not token:
+        return _Place("", "")
+    try:
+        raw = base64.b64decode(token, altchars=b"-_", validate=True)
+        made_for, place = msgspec.json.decode(raw, type=tuple[str, _Place])
+    except (binascii.Error, ValueError) as error:
+        raise invalid_field("pageToken", token, "The page token is invalid.") from error
+    if made_for != order:
+        raise invalid_field("pageToken", token, "It belongs to a list in another order.")
+    return place
 
 
 def _limit(text: str) -> int:
-    if not text:
-        return MAX_RESULTS
-    limit = int(text) if text.isdecimal() else -1
+    limit = int(text or 0)  # a number: queries are checked by their method's description
     if not 0 <= limit <= MAX_RESULTS:
         raise invalid_field("maxResults", text, f"Values must be between 0 and {MAX_RESULTS}.")
     return limit or MAX_RESULTS
@@ -142,78 +199,84 @@ def resource_list(kind: str, path: str, found: Page, **extra: Any) -> dict[str, 
 
 
 def zonal_list(
-    kind: str,
-    project: str,
-    zone: str,
-    collection: str,
-    query: Mapping[str, str],
-    names: Names,
-    render: Callable[[str], dict[str, Any] | None],
+    kind: str, collection: str, call: Call, names: Names, render: Render
 ) -> dict[str, Any]:
     """The list answer of a zone's resources.
 
     Args:
         kind: e.g. `compute#instanceList`.
-        project: whose resources.
-        zone: where.
         collection: the resources' name in links, e.g. `instances`.
-        query: the call's parameters.
+        call: whose project, zone and parameters count.
         names: the names in the zone.
         render: the resource of a name.
 
     Raises:
         ServiceError: 400 invalid when a parameter is wrong.
     """
-    found = page(query, iter(names.after(start_of(query))), render)
-    return resource_list(kind, f"projects/{project}/zones/{zone}/{collection}", found)
+    path = f"projects/{call.path['project']}/zones/{call.path['zone']}/{collection}"
+    return resource_list(kind, path, page(call, names.after, render))
 
 
 def aggregated_list(
     kind: str,
-    project: str,
     collection: str,
-    query: Mapping[str, str],
-    zones: Mapping[str, Names],
-    render: Callable[[str], dict[str, Any] | None],
+    call: Call,
+    scopes: Mapping[str, Names],
+    render: Render,
+    unreachable: Collection[str] = (),
 ) -> dict[str, Any]:
-    """An aggregatedList answer: a scope per zone, with a warning where the page has nothing of it.
+    """An aggregatedList answer: with a warning for each scope that the page has nothing of.
 
     Args:
         kind: e.g. `compute#instanceAggregatedList`.
-        project: whose resources.
         collection: the resources' name in links and scopes, e.g. `instances`.
-        query: the call's parameters.
-        zones: the names in every zone, zones in order.
-        render: the resource at `zone/name`.
+        call: whose project and parameters count.
+        scopes: the names in every scope (`zones/Z`, `global`), scopes in order.
+        render: the resource at `scope/name`.
+        unreachable: scopes that cannot be asked now.
 
     Raises:
-        ServiceError: 400 invalid when a parameter is wrong.
+        ServiceError: 400 invalid when a parameter is wrong; 503 backendError when a scope is
+            unreachable and the caller has not agreed to partial success.
     """
-    zone, _, name = start_of(query).partition("/")
-    places = (
-        f"{this}/{found}"
-        for this, names in zones.items()
-        if this >= zone
-        for found in names.after(name if this == zone else "")
-    )
+    if unreachable and call.query.get("returnPartialSuccess") != "true":
+        raise ServiceError(503, "backendError", f"Unreachable: {', '.join(unreachable)}.")
+    project = call.path["project"]
+
+    def after(start: str) -> Iterator[str]:
+        scope, _, name = start.rpartition("/")
+        for this, names in scopes.items():
+            if this >= scope and this not in unreachable:
+                yield from (
+                    f"{this}/{found}" for found in names.after(name if this == scope else "")
+                )
+
     results: dict[str, list[dict[str, Any]]] = {}
-    items, token = page(query, places, render)
+    items, token = page(call, after, render)
     for item in items:
-        results.setdefault(item["zone"].rpartition("/")[2], []).append(item)
-    scopes = {
-        f"zones/{this}": {collection: results[this]} if this in results else _nothing(this)
-        for this in zones
-    }
+        results.setdefault(_scope(item), []).append(item)
     path = f"projects/{project}/aggregated/{collection}"
-    answer = {"kind": kind, "id": path, "selfLink": ROOT + path, "items": scopes}
+    answer: dict[str, Any] = {"kind": kind, "id": path, "selfLink": ROOT + path}
+    answer["items"] = {
+        scope: {"warning": _warning("UNREACHABLE", scope)}
+        if scope in unreachable
+        else {collection: results[scope]}
+        if scope in results
+        else {"warning": _warning("NO_RESULTS_ON_PAGE", scope)}
+        for scope in scopes
+    }
+    if unreachable:
+        answer["unreachables"] = [f"projects/{project}/{scope}" for scope in unreachable]
     return answer if token is None else answer | {"nextPageToken": token}
 
 
-def _nothing(zone: str) -> dict[str, Any]:
-    return {
-        "warning": {
-            "code": "NO_RESULTS_ON_PAGE",
-            "message": f"There are no results for scope 'zones/{zone}' on this page.",
-            "data": [{"key": "scope", "value": f"zones/{zone}"}],
-        }
+def _scope(item: dict[str, Any]) -> str:
+    return f"zones/{item['zone'].rpartition('/')[2]}" if "zone" in item else "global"
+
+
+def _warning(code: str, scope: str) -> dict[str, Any]:
+    texts = {
+        "NO_RESULTS_ON_PAGE": f"There are no results for scope '{scope}' on this page.",
+        "UNREACHABLE": f"The scope '{scope}' cannot be reached.",
     }
+    return {"code": code, "message": texts[code], "data": [{"key": "scope", "value": scope}]}

@@ -10,16 +10,19 @@ import msgspec
 
 from gce_backend.localcloud.cloud import Cloud
 from gce_backend.localcloud.compute import links
-from gce_backend.localcloud.compute.rows import DiskRow, Failure, GroupRow, VmRow
+from gce_backend.localcloud.compute.blueprints import Blueprints
+from gce_backend.localcloud.compute.rows import DiskRow, ErrorRow, Failure, GroupRow, VmRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.timetable import Timetable
+from gce_backend.localcloud.compute.usage import Demand, Shortage, Usage, disk_demand, vm_demand
+from gce_backend.localcloud.compute.vm_disks import disks_of
 
 RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 60.0
 
 _SUFFIX = string.ascii_lowercase + string.digits
 _SUFFIX_LENGTH = 4
-_DEFAULT_DISK_GB = "10"
+_STOCKOUT = "ZONE_RESOURCE_POOL_EXHAUSTED"
 
 changed = msgspec.structs.replace
 
@@ -27,16 +30,30 @@ changed = msgspec.structs.replace
 class Machines:
     """The life of the VMs of all groups. `at` and `due` are times in Unix seconds."""
 
-    def __init__(self, cloud: Cloud, store: Store, timetable: Timetable) -> None:
+    def __init__(
+        self,
+        cloud: Cloud,
+        store: Store,
+        timetable: Timetable,
+        blueprints: Blueprints,
+        usage: Usage,
+    ) -> None:
         self._cloud = cloud
         self._store = store
         self._timetable = timetable
+        self._blueprints = blueprints
+        self._usage = usage
+        self._demands: dict[str, Demand] = {}
 
     def resume(self) -> None:
-        """Puts what is going on into the timetable; after a start."""
+        """Counts what there is, and puts what is going on into the timetable; after a start."""
         for vm in self._store.vms():
+            if vm.status:
+                self._usage.add(vm.project, vm.zone, self._demand(vm))
             if vm.due is not None:
                 self._timetable.put(vm.due, self._step, vm.key)
+        for disk in self._store.disks():
+            self._usage.add(disk.project, disk.zone, disk_demand(disk))
 
     def create(self, group: GroupRow, count: int, at: float) -> None:
         """Adds managed instances to a group; their VMs come to be by and by."""
@@ -52,9 +69,21 @@ class Machines:
         deleting = changed(vm, action="DELETING", status=status)
         self._put(deleting, at + self._cloud.options.delete_seconds)
 
+    def recreate(self, vm: VmRow, at: float) -> None:
+        """Lets the group delete a member's VM and make it again under its name."""
+        if vm.status:
+            stopping = changed(vm, action="RECREATING", status="STOPPING")
+            self._put(stopping, at + self._cloud.options.delete_seconds)
+        else:
+            self._make_again(vm, at)
+
+    def abandon(self, vm: VmRow, at: float) -> None:
+        """Lets a member leave its group, after the cloud's `operation_seconds`; its VM stays."""
+        self._put(changed(vm, action="ABANDONING"), at + self._cloud.options.operation_seconds)
+
     def shrink(self, group: GroupRow, count: int, at: float) -> None:
         """Deletes that many members of a group, whichever."""
-        kept = [vm for vm in self._store.members_of(group) if vm.action != "DELETING"]
+        kept = [vm for vm in self._store.members_of(group) if not vm.is_leaving]
         # Arbitrary, as at Google, but the same again when a run is repeated.
         choice = random.Random(f"{group.key}/{self._store.serial()}")  # noqa: S311 (no secret)
         for vm in choice.sample(kept, count):
@@ -66,21 +95,24 @@ class Machines:
 
     def lose(self, vm: VmRow, at: float) -> None:
         """The VM was deleted by somebody outside the group, which repairs it or does nothing."""
-        self._release_disk(vm)
-        group = self._group(vm)
-        if vm.action == "DELETING":
+        self._release(vm)
+        if not vm.group or vm.is_leaving:
             self._store.drop_vm(vm)
-        elif group.repairs:
-            again = changed(vm, action="RECREATING", status="", id="", metadata=None)
-            self._put(again, at + self._cloud.options.boot_seconds / 2)
+        elif vm.action == "RECREATING" or self._blueprints.group(vm).repairs:
+            self._make_again(vm, at)
         else:
             self._store.put_vm(changed(vm, action="NONE", status="", due=None))
 
     def remove(self, vm: VmRow) -> None:
         """The member is gone for good, and its VM with it."""
         if vm.status:
-            self._release_disk(vm)
+            self._release(vm)
         self._store.drop_vm(vm)
+
+    def drop_disk(self, disk: DiskRow) -> None:
+        """A disk that outlived its VM is deleted."""
+        self._usage.remove(disk.project, disk.zone, disk_demand(disk))
+        self._store.drop_disk(disk)
 
     def _put(self, vm: VmRow, due: float) -> None:
         self._store.put_vm(changed(vm, due=due))
@@ -92,6 +124,11 @@ class Machines:
             return  # something else has happened to it since this was put into the timetable
         if vm.action == "DELETING":
             self.remove(vm)
+        elif vm.action == "ABANDONING":
+            self._let_go(vm)
+        elif vm.action == "RECREATING" and vm.status == "STOPPING":
+            self._release(vm)
+            self._make_again(vm, due)
         elif not vm.status:
             self._try_to_create(vm, due)
         elif vm.status == "PROVISIONING":
@@ -100,22 +137,32 @@ class Machines:
         else:
             self._store.put_vm(changed(vm, action="NONE", status="RUNNING", due=None))
 
+    def _make_again(self, vm: VmRow, at: float) -> None:
+        again = changed(vm, action="RECREATING", status="", id="", metadata=None)
+        self._put(again, at + self._cloud.options.boot_seconds / 2)
+
+    def _let_go(self, vm: VmRow) -> None:
+        if not vm.status:
+            self._store.drop_vm(vm)
+            return
+        properties, metadata = self._blueprints.own(vm), self._blueprints.metadata(vm)
+        free = changed(vm, group="", action="NONE", due=None, properties=properties)
+        # A VM that was still booting has booted by now: nothing looks at it any more.
+        status = vm.status if vm.status == "STOPPING" else "RUNNING"
+        self._store.put_vm(changed(free, status=status, metadata=metadata))
+
     def _try_to_create(self, vm: VmRow, due: float) -> None:
-        properties = self.properties(vm)
-        machine_type = links.parse(properties["machineType"], "machineTypes", "machineType").name
-        fault = self._cloud.faults.stockout(vm.zone, machine_type)
-        if fault is not None:
-            now = self._cloud.clock.now()
-            message = (
-                f"The zone '{links.zone_link(vm.project, vm.zone)[len(links.ROOT) :]}' does not "
-                f"have enough resources available to fulfill the request. {fault.message}"
-            )
-            failure = Failure("ZONE_RESOURCE_POOL_EXHAUSTED", message, at=now)
+        demand = self._demand(vm)
+        failure = self._obstacle(vm, demand)
+        if failure is not None:
+            self._note_failure(vm, failure)
             delay = min(RETRY_SECONDS * 1.5**vm.attempts, LONGEST_RETRY_SECONDS)
-            self._put(changed(vm, attempts=vm.attempts + 1, failure=failure), now + delay)
+            again = changed(vm, attempts=vm.attempts + 1, failure=failure)
+            self._put(again, failure.at + delay)
             return
         serial = self._store.serial()
-        self._store.drop_disk(vm.key)
+        self._replace_left_disks(vm)
+        self._usage.add(vm.project, vm.zone, demand)
         created = changed(
             vm,
             status="PROVISIONING",
@@ -126,24 +173,62 @@ class Machines:
         )
         self._put(created, due + self._cloud.options.boot_seconds / 4)
 
-    def _release_disk(self, vm: VmRow) -> None:
-        boot = self.properties(vm)["disks"][0]
-        if not boot.get("autoDelete", False):
-            disk = DiskRow(
-                project=vm.project, zone=vm.zone, name=vm.name, size_gb=disk_size_gb(boot)
+    def _replace_left_disks(self, vm: VmRow) -> None:
+        """A VM that is made again under its name has new disks, where others were left."""
+        if len(self._store.disk_names[f"{vm.project}/{vm.zone}"]):
+            for disk, _ in disks_of(vm, self._blueprints.properties(vm)):
+                left = self._store.disk(disk.key)
+                if left is not None:
+                    self.drop_disk(left)
+
+    def _obstacle(self, vm: VmRow, demand: Demand) -> Failure | None:
+        """Why the VM cannot come to be now."""
+        now = self._cloud.clock.now()
+        shortage = self._usage.shortage(vm.project, vm.zone, demand)
+        if shortage is not None:
+            return _quota_exceeded(shortage, now)
+        machine_type = self._blueprints.properties(vm)["machineType"]
+        name = links.parse(machine_type, "machineTypes", "machineType").name
+        fault = self._cloud.faults.stockout(vm.zone, name)
+        if fault is None:
+            return None
+        code = _STOCKOUT if fault.reason == "backendError" else fault.reason
+        message = fault.message
+        if code.startswith(_STOCKOUT):
+            zone = links.zone_link(vm.project, vm.zone)[len(links.ROOT) :]
+            message = (
+                f"The zone '{zone}' does not have enough resources available to fulfill the "
+                f"request. {message}"
             )
-            self._store.put_disk(disk)
+        return Failure(code, message, at=now)
 
-    def _group(self, vm: VmRow) -> GroupRow:
-        group = self._store.group(vm.group)
-        assert group is not None, "a group outlives its members"  # noqa: S101 (kept by drop_group)
-        return group
+    def _note_failure(self, vm: VmRow, failure: Failure) -> None:
+        error = ErrorRow(
+            group=vm.group,
+            serial=self._store.serial(),
+            instance=vm.path,
+            action=vm.action,
+            template=self._blueprints.group(vm).template,
+            failure=failure,
+        )
+        self._store.put_error(error)
 
-    def properties(self, vm: VmRow) -> dict[str, Any]:
-        """The properties of the template that the VM is made from."""
-        template = self._store.template(self._group(vm).template)
+    def _release(self, vm: VmRow) -> None:
+        """The VM is no more; its disks stay unless they go with it."""
+        self._usage.remove(vm.project, vm.zone, self._demand(vm))
+        for disk, properties in disks_of(vm, self._blueprints.properties(vm)):
+            if not properties.get("autoDelete", False):
+                self._store.put_disk(disk)
+                self._usage.add(disk.project, disk.zone, disk_demand(disk))
+
+    def _demand(self, vm: VmRow) -> Demand:
+        if vm.properties is not None:
+            return vm_demand(vm.properties)
+        template = self._store.template(self._blueprints.group(vm).template)
         assert template is not None, "a template outlives its groups"  # noqa: S101 (checked on delete)
-        return template.properties
+        if template.id not in self._demands:
+            self._demands[template.id] = vm_demand(template.properties)
+        return self._demands[template.id]
 
     def _new_name(self, group: GroupRow) -> str:
         scope = f"{group.project}/{group.zone}"
@@ -154,7 +239,13 @@ class Machines:
                 return name
 
 
-def disk_size_gb(disk: dict[str, Any]) -> str:
-    """The size of a template's disk in GB, as an int64 in JSON."""
-    asked = disk.get("initializeParams", {}).get("diskSizeGb") or disk.get("diskSizeGb")
-    return str(asked or _DEFAULT_DISK_GB)
+def _quota_exceeded(shortage: Shortage, now: float) -> Failure:
+    metric, limit, region = shortage
+    message = f"Quota '{metric}' exceeded.  Limit: {limit} in region {region}."
+    info: dict[str, Any] = {
+        "metricName": f"compute.googleapis.com/{metric.lower()}",
+        "limitName": f"{metric.replace('_', '-')}-per-project-region",
+        "dimensions": {"region": region},
+        "limit": limit,
+    }
+    return Failure("QUOTA_EXCEEDED", message, 403, now, [{"quotaInfo": info}])

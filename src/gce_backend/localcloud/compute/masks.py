@@ -6,25 +6,35 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from gce_backend.localcloud.compute.replies import invalid
+from gce_backend.localcloud.compute import description
+from gce_backend.localcloud.compute.description import Shape
+from gce_backend.localcloud.compute.replies import invalid_selection
 
 Mask = dict[str, "Mask"]
-"""What to keep below each name; an empty mask keeps everything."""
+"""What to keep below each name."""
+
+_ALL = ""
+"""The name, below which nothing is, of everything."""
 
 _TOKEN = re.compile(r"[\w*-]+|[,/()]")
 
 
-def masked(answer: Any, fields: str | None) -> Any:
+def masked(method: str, answer: Any, fields: str | None) -> Any:
     """The parts of an answer that `fields` names; all of it without `fields`.
 
+    Args:
+        method: the called method, whose answer's shape says which fields there are.
+        answer: the whole answer.
+        fields: the parameter.
+
     Raises:
-        ServiceError: 400 invalid when `fields` is malformed.
+        ServiceError: 400 invalidParameter when `fields` is malformed, or names an unknown field.
     """
-    return answer if fields is None else _keep(answer, _parse(fields))
+    return answer if fields is None else _keep(answer, _mask(method, fields))
 
 
 def _keep(value: Any, mask: Mask) -> Any:
-    if not mask:
+    if _ALL in mask:
         return value
     if isinstance(value, list):
         return [_keep(element, mask) for element in value]
@@ -40,14 +50,12 @@ def _keep(value: Any, mask: Mask) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _parse(fields: str) -> Mask:
+def _mask(method: str, fields: str) -> Mask:
     tokens = _TOKEN.findall(fields)
-    wrong = invalid(f"Invalid value for field 'fields': '{fields}'. Invalid field selection.")
-    if "".join(tokens) != fields:
-        raise wrong
     mask: Mask = {}
-    if _parse_list([*tokens, ""], 0, mask) != len(tokens):
-        raise wrong
+    if "".join(tokens) != fields or _parse_list([*tokens, ""], 0, mask) != len(tokens):
+        raise invalid_selection(fields)
+    _check(mask, [description.method(method).response])
     return mask
 
 
@@ -68,6 +76,18 @@ def _parse_list(tokens: list[str], at: int, mask: Mask) -> int:
             if at < 0 or tokens[at] != ")":
                 return -1
             at += 1
+        else:
+            inner[_ALL] = {}
         if tokens[at] != ",":
             return at
         at += 1
+
+
+def _check(mask: Mask, shapes: list[Shape]) -> None:
+    """What stands behind a wildcard must be a field of something that it stands for."""
+    for name, inner in mask.items():
+        if name != _ALL:
+            below = [found for shape in shapes for found in description.members(shape, name)]
+            if not below:
+                raise invalid_selection(name)
+            _check(inner, below)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import links, listing
+from gce_backend.localcloud.compute import catalogue, links, listing
 from gce_backend.localcloud.compute.replies import invalid_field, not_found, rfc3339
 from gce_backend.localcloud.compute.rows import Failure, OperationRow, RequestRow
 from gce_backend.localcloud.compute.store import Store
@@ -89,6 +89,7 @@ class Operations:
             due=now + max(seconds, self._cloud.options.operation_seconds),
             failure=Failure(fault.reason, fault.message, fault.status) if fault else None,
             payload=payload,
+            request_id=call.query.get("requestId"),
         )
         self._store.put_operation(row)
         self._timetable.put(row.due, self._end, row.key)
@@ -165,10 +166,31 @@ class Operations:
             row = self._store.operation(f"{project}/{zone or 'global'}/{name}")
             return self.body(row) if row else None
 
-        start = listing.start_of(call.query)
-        found = listing.page(call.query, iter(names.after(start)), render)
+        found = listing.page(call, names.after, render)
         path = f"projects/{project}/{f'zones/{zone}' if zone else 'global'}/operations"
         return listing.resource_list("compute#operationList", path, found)
+
+    def aggregated_list(self, call: Call) -> dict[str, Any]:
+        """globalOperations.aggregatedList: those of all zones, and the global ones."""
+        project = call.path["project"]
+        scopes = {"global": "global", **{f"zones/{zone}": zone for zone in catalogue.ZONES}}
+
+        def render(place: str) -> dict[str, Any] | None:
+            scope, _, name = place.rpartition("/")
+            row = self._store.operation(f"{project}/{scopes[scope]}/{name}")
+            return self.body(row) if row else None
+
+        return listing.aggregated_list(
+            "compute#operationAggregatedList",
+            "operations",
+            call,
+            {
+                scope: self._store.operation_names[f"{project}/{where}"]
+                for scope, where in scopes.items()
+            },
+            render,
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
+        )
 
     def _row(self, call: Call) -> OperationRow:
         scope = f"{call.path['project']}/{call.path.get('zone', 'global')}"
@@ -196,6 +218,8 @@ class Operations:
             "insertTime": rfc3339(row.inserted),
             "selfLink": links.ROOT + row.path,
         }
+        if row.request_id is not None:
+            body["clientOperationId"] = row.request_id
         if row.target_id:
             body["targetId"] = row.target_id
         if row.zone is not None:

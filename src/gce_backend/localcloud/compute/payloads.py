@@ -1,215 +1,120 @@
-"""Which members request bodies may have: Compute refuses bodies with any other.
-
-A shape is a dictionary of members, a list with the shape of its elements, or a type; `object` means
-that Compute knows the member and the embedded cloud does not look into it. A test compares these
-shapes with Google's own description.
-"""
+"""Requests must be as Google describes them: unknown members and wrong types are refused."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from gce_backend.localcloud.compute.replies import invalid
+from gce_backend.localcloud.compute import description
+from gce_backend.localcloud.compute.description import Shape
+from gce_backend.localcloud.compute.replies import invalid, required
 
-Shape = Any
+_EVERYWHERE = frozenset(
+    {
+        *("access_token", "alt", "callback", "fields", "key", "oauth_token", "prettyPrint"),
+        *("quotaUser", "uploadType", "upload_protocol", "userIp", ".xgafv"),
+    }
+)
+"""Parameters of every method, also with a dollar in front."""
 
-_TEXTS: Shape = {"*": str}
-_LIST: Shape = [str]
-_METADATA: Shape = {"fingerprint": str, "items": [{"key": str, "value": str}], "kind": str}
-_FIXED_OR_PERCENT: Shape = {"calculated": int, "fixed": int, "percent": int}
-_INITIALIZE_PARAMS: Shape = {
-    **dict.fromkeys(("diskSizeGb", "provisionedIops", "provisionedThroughput"), int),
-    **dict.fromkeys(
-        ("architecture", "description", "diskName", "diskType", "onUpdateAction", "sourceImage"),
-        str,
-    ),
-    **dict.fromkeys(("sourceSnapshot", "storagePool"), str),
-    "licenses": _LIST,
-    "replicaZones": _LIST,
-    "resourcePolicies": _LIST,
-    **dict.fromkeys(("sourceImageEncryptionKey", "sourceSnapshotEncryptionKey"), object),
-    "enableConfidentialCompute": bool,
-    "labels": _TEXTS,
-    "resourceManagerTags": _TEXTS,
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "boolean": bool,
+    "number": (int, float),
+    "integer": int,
+    "int64": int,
 }
-_DISK: Shape = {
-    **dict.fromkeys(("autoDelete", "boot", "forceAttach"), bool),
-    **dict.fromkeys(
-        (
-            *("architecture", "deviceName", "interface", "kind"),
-            *("mode", "savedState", "source", "type"),
-        ),
-        str,
-    ),
-    **dict.fromkeys(
-        ("diskEncryptionKey", "guestOsFeatures", "shieldedInstanceInitialState"), object
-    ),
-    "diskSizeGb": int,
-    "index": int,
-    "initializeParams": _INITIALIZE_PARAMS,
-    "licenses": _LIST,
-}
-_ACCESS_CONFIG: Shape = {
-    **dict.fromkeys(
-        (
-            *("externalIpv6", "ipCollection", "kind", "name", "natIP"),
-            *("networkTier", "publicPtrDomainName", "securityPolicy", "type"),
-        ),
-        str,
-    ),
-    "externalIpv6PrefixLength": int,
-    "setPublicPtr": bool,
-}
-_NETWORK_INTERFACE: Shape = {
-    **dict.fromkeys(("aliasIpRanges", "aliasIpv6Ranges"), object),
-    "accessConfigs": [_ACCESS_CONFIG],
-    "ipv6AccessConfigs": [_ACCESS_CONFIG],
-    **dict.fromkeys(
-        (
-            *("fingerprint", "igmpQuery", "ipv6AccessType", "ipv6Address", "kind", "name"),
-            *("network", "networkAttachment", "networkIP", "nicType", "parentNicName"),
-            *("serviceClassId", "stackType", "subnetwork"),
-        ),
-        str,
-    ),
-    **dict.fromkeys(("internalIpv6PrefixLength", "queueCount", "vlan"), int),
-    "enableVpcScopedDns": bool,
-}
-_PROPERTIES: Shape = {
-    **dict.fromkeys(
-        (
-            *("advancedMachineFeatures", "confidentialInstanceConfig", "guestAccelerators"),
-            *("networkPerformanceConfig", "reservationAffinity", "scheduling"),
-            *("shieldedInstanceConfig", "workloadIdentityConfig"),
-        ),
-        object,
-    ),
-    **dict.fromkeys(
-        (
-            *("description", "keyRevocationActionType", "localSsdEncryptionMode"),
-            *("machineType", "minCpuPlatform", "privateIpv6GoogleAccess"),
-        ),
-        str,
-    ),
-    "canIpForward": bool,
-    "disks": [_DISK],
-    "labels": _TEXTS,
-    "metadata": _METADATA,
-    "networkInterfaces": [_NETWORK_INTERFACE],
-    "resourceManagerTags": _TEXTS,
-    "resourcePolicies": [str],
-    "serviceAccounts": [{"email": str, "scopes": [str]}],
-    "tags": {"fingerprint": str, "items": [str]},
-}
-_GROUP: Shape = {
-    **dict.fromkeys(
-        (
-            *("currentActions", "distributionPolicy", "instanceFlexibilityPolicy"),
-            *("resourcePolicies", "standbyPolicy", "statefulPolicy", "status"),
-            "targetSizePolicy",
-        ),
-        object,
-    ),
-    **dict.fromkeys(
-        (
-            *("baseInstanceName", "creationTimestamp", "description", "fingerprint", "id"),
-            *("instanceGroup", "instanceTemplate", "kind", "listManagedInstancesResults"),
-            *("name", "region", "selfLink", "zone"),
-        ),
-        str,
-    ),
-    **dict.fromkeys(("satisfiesPzi", "satisfiesPzs"), bool),
-    **dict.fromkeys(("targetSize", "targetStoppedSize", "targetSuspendedSize"), int),
-    "allInstancesConfig": {
-        "properties": {"exposeHostTopology": bool, "labels": _TEXTS, "metadata": _TEXTS}
-    },
-    "autoHealingPolicies": [{"healthCheck": str, "initialDelaySec": int}],
-    "instanceLifecyclePolicy": {
-        **dict.fromkeys(
-            ("defaultActionOnFailure", "forceUpdateOnRepair", "onFailedHealthCheck"), str
-        ),
-        "onRepair": object,
-    },
-    "namedPorts": [{"name": str, "port": int}],
-    "targetPools": [str],
-    "updatePolicy": {
-        **dict.fromkeys(
-            (
-                *("instanceRedistributionType", "minimalAction", "mostDisruptiveAllowedAction"),
-                *("replacementMethod", "type"),
-            ),
-            str,
-        ),
-        **dict.fromkeys(("maxSurge", "maxUnavailable"), _FIXED_OR_PERCENT),
-    },
-    "versions": [{"instanceTemplate": str, "name": str, "targetSize": _FIXED_OR_PERCENT}],
-}
-
-BODIES: dict[str, Shape] = {
-    "compute.instanceTemplates.insert": {
-        **dict.fromkeys(
-            (
-                *("creationTimestamp", "description", "id", "kind", "name"),
-                *("region", "selfLink", "sourceInstance"),
-            ),
-            str,
-        ),
-        "properties": _PROPERTIES,
-        "sourceInstanceParams": object,
-    },
-    "compute.instanceGroupManagers.insert": _GROUP,
-    "compute.instanceGroupManagers.deleteInstances": {
-        "instances": [str],
-        "skipInstancesOnValidationError": bool,
-    },
-    "compute.instances.setMetadata": _METADATA,
-}
-"""The body of each method that has one."""
+_LARGEST = {"integer": 2**32, "int64": 2**64}
 
 
-def check_body(method: str, body: dict[str, Any]) -> None:
-    """Refuses a body with unknown members or values of the wrong type.
+def check_query(method: str, query: Mapping[str, str]) -> None:
+    """Refuses parameters that the method does not have, and values that are not of their type.
+
+    Args:
+        method: the called method.
+        query: its query parameters.
+
+    Raises:
+        ServiceError: 400 invalid.
+    """
+    known = description.method(method).parameters
+    for name, value in query.items():
+        kind = known.get(name)
+        if kind is None and name.removeprefix("$") not in _EVERYWHERE:
+            raise invalid(
+                f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query '
+                f"parameter. Field '{name}' could not be found in request message."
+            )
+        if kind == "boolean" and value not in {"true", "false"}:
+            raise _wrong_type(value, name)
+        if kind == "integer" and not (value == "" or _is_number(value, kind)):
+            raise _wrong_type(value, name)
+
+
+def checked_body(method: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A body that is as described, without the members that are null: these mean absent ones.
 
     Args:
         method: the called method.
         body: its JSON body.
 
     Raises:
-        ServiceError: 400 invalid.
+        ServiceError: 400 invalid; 400 required when there must be a body and there is none.
     """
-    shape = BODIES.get(method)
-    if shape is not None:
-        _check(body, shape, "resource")
+    shape = description.method(method).request
+    if shape is None:
+        return {}
+    if not body:
+        raise required("resource")
+    checked: dict[str, Any] = _checked(body, shape, "resource")
+    return checked
 
 
-def _check(value: Any, shape: Shape, place: str) -> None:
-    if shape is object or value is None:
-        return
+def _checked(value: Any, shape: Shape, place: str) -> Any:
+    shape = description.resolved(shape)
     if isinstance(shape, dict):
-        _check_type(value, dict, place)
-        for name, inner in value.items():
-            below = shape.get(name, shape.get("*"))
-            if below is None:
-                raise invalid(
-                    f"Invalid JSON payload received. Unknown name \"{name}\" at '{place}': "
-                    "Cannot find field."
-                )
-            _check(inner, below, f"{place}.{name}")
-    elif isinstance(shape, list):
-        _check_type(value, list, place)
-        for index, inner in enumerate(value):
-            _check(inner, shape[0], f"{place}[{index}]")
-    elif shape is int and isinstance(value, str):
-        if not value.removeprefix("-").isdecimal():
+        return _checked_members(value, shape, place)
+    if isinstance(shape, list):
+        if not isinstance(value, list):
             raise _wrong_type(value, place)
-    else:
-        _check_type(value, shape, place)
-
-
-def _check_type(value: Any, kind: type, place: str) -> None:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        return [
+            _checked(inner, shape[0], f"{place}[{index}]")
+            for index, inner in enumerate(value)
+            if inner is not None
+        ]
+    if shape == "any":
+        return value
+    is_text = isinstance(value, str)
+    if shape in _LARGEST:
+        if not _is_number(str(value) if type(value) is int else value if is_text else "", shape):
+            raise _wrong_type(value, place)
+    elif not isinstance(value, _TYPES[shape]) or (shape != "boolean" and isinstance(value, bool)):
         raise _wrong_type(value, place)
+    return value
+
+
+def _checked_members(value: Any, shape: dict[str, Shape], place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong_type(value, place)
+    checked = {}
+    for name, inner in value.items():
+        below = shape.get(name, shape.get("*"))
+        if below is None:
+            raise invalid(
+                f"Invalid JSON payload received. Unknown name \"{name}\" at '{place}': "
+                "Cannot find field."
+            )
+        if inner is not None:
+            checked[name] = _checked(inner, below, f"{place}.{name}")
+    return checked
+
+
+def _is_number(text: str, kind: str) -> bool:
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 20):
+        return False
+    return -_LARGEST[kind] <= int(text) < _LARGEST[kind]
 
 
 def _wrong_type(value: Any, place: str) -> Exception:
-    return invalid(f"Invalid value at '{place}': {value!r}")
+    return invalid(f"Invalid value at '{place}': {value!r:.200}")

@@ -1,65 +1,104 @@
-"""Calls per minute, per project and method group, as Compute counts them."""
+"""Calls per minute, as Compute counts them: by project, region and group of methods."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import NamedTuple
 
 from gce_backend.localcloud.cloud import ServiceError
 
-QuotaGroup = Literal["read", "mutate", "operation_get", "operation_wait"]
-
-_METRICS: dict[QuotaGroup, str] = {
-    "read": "read_requests",
-    "mutate": "heavy_weight_write_requests",
-    "operation_get": "operation_read_requests",
-    "operation_wait": "global_operation_wait_requests",
+_LIMITS = {
+    "default": "defaultPerMinutePerProject",
+    "read_requests": "ReadRequestsPerMinutePerProject",
+    "list_requests": "ListRequestsPerMinutePerProject",
+    "operation_read_requests": "OperationReadRequestsPerMinutePerProject",
+    "heavy_weight_read_requests": "HeavyWeightReadRequestsPerMinutePerProject",
+    "default_per_region": "QueriesPerMinutePerRegion",
+    "read_requests_per_region": "ReadRequestsPerMinutePerRegion",
+    "list_requests_per_region": "ListRequestsPerMinutePerRegion",
+    "operation_read_requests_per_region": "OperationReadRequestsPerMinutePerRegion",
+    "heavy_weight_read_requests_per_region": "HeavyWeightReadRequestsPerMinutePerRegion",
 }
+"""The names of the limits, by metric."""
+
+
+class Metric(NamedTuple):
+    """What a call is counted as.
+
+    Attributes:
+        name: the metric, without `compute.googleapis.com/`.
+        region: where it is counted; None for all of the project.
+    """
+
+    name: str
+    region: str | None
+
+
+def metric_of(method: str, region: str | None) -> Metric:
+    """The metric that a method counts towards.
+
+    Args:
+        method: `compute.resource.method`.
+        region: the one that its path leads to; None when it is global.
+    """
+    _, resource, verb = method.split(".")
+    if verb in {"aggregatedList", "wait"}:
+        group = "heavy_weight_read_requests"
+    elif verb.startswith("get"):
+        group = "operation_read_requests" if resource.endswith("Operations") else "read_requests"
+    elif verb == "list":
+        group = "list_requests"
+    else:
+        group = "default"
+    return Metric(group if region is None else f"{group}_per_region", region)
 
 
 class Quota:
-    """What each project has used of each method group in the current calendar minute."""
+    """What each project has used of each metric in the current calendar minute."""
 
     def __init__(self) -> None:
-        self._used: dict[tuple[str, QuotaGroup], tuple[int, int]] = {}
+        self._minute = 0
+        self._used: dict[tuple[str, Metric], int] = {}
 
-    def charge(self, project: str, group: QuotaGroup, now: float, limit: int) -> None:
+    def charge(self, project: str, metric: Metric, now: float, limit: int) -> None:
         """Counts a call.
 
         Args:
             project: who calls.
-            group: the method group of what is called.
+            metric: what the call is counted as.
             now: Unix seconds.
             limit: calls allowed in a minute.
 
         Raises:
             ServiceError: 403 rateLimitExceeded when the minute is used up.
         """
-        this_minute = int(now // 60)
-        minute, used = self._used.get((project, group), (this_minute, 0))
-        if minute != this_minute:
-            used = 0
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._used.clear()
+        used = self._used.get((project, metric), 0)
         if used >= limit:
-            raise _exceeded(project, _METRICS[group], limit)
-        self._used[project, group] = (this_minute, used + 1)
+            raise _exceeded(project, metric, limit)
+        self._used[project, metric] = used + 1
 
 
-def _exceeded(project: str, metric: str, limit: int) -> ServiceError:
-    name = f"compute.googleapis.com/{metric}"
-    per_minute = f"{metric}_per_minute_per_project"
+def _exceeded(project: str, metric: Metric, limit: int) -> ServiceError:
+    limit_name = _LIMITS[metric.name]
     message = (
-        f"Quota exceeded for quota metric '{metric}' and limit '{per_minute}' of service "
-        f"'compute.googleapis.com' for consumer 'project:{project}'."
+        f"Quota exceeded for quota metric 'compute.googleapis.com/{metric.name}' and limit "
+        f"'{limit_name}' of service 'compute.googleapis.com' for consumer 'project:{project}'."
     )
+    where = {} if metric.region is None else {"quota_location": metric.region}
     info = {
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
         "reason": "RATE_LIMIT_EXCEEDED",
         "domain": "googleapis.com",
         "metadata": {
             "consumer": f"projects/{project}",
-            "quota_limit": per_minute,
+            "quota_limit": limit_name,
             "quota_limit_value": str(limit),
-            "quota_metric": name,
+            "quota_metric": f"compute.googleapis.com/{metric.name}",
             "service": "compute.googleapis.com",
+            **where,
         },
     }
     return ServiceError(403, "rateLimitExceeded", message, details=[info])

@@ -12,12 +12,20 @@ import msgspec
 from gce_backend.localcloud.cloud import ServiceError
 
 _USAGE_REASONS = {"rateLimitExceeded", "quotaExceeded"}
+_LOCATIONS = {
+    "authError": ("header", "Authorization"),
+    "invalidParameter": ("parameter", "fields"),
+}
+"""Where in a request what these reasons complain of stands: `locationType` and `location`."""
 
 
 def error_body(error: ServiceError) -> dict[str, Any]:
     """The JSON body of an error answer."""
     domain = "usageLimits" if error.reason in _USAGE_REASONS else "global"
     entry = {"message": error.message, "domain": domain, "reason": error.reason}
+    if error.reason in _LOCATIONS:
+        kind, entry["location"] = _LOCATIONS[error.reason]
+        entry["locationType"] = kind
     body: dict[str, Any] = {"code": error.status, "message": error.message, "errors": [entry]}
     if error.details:
         body["details"] = error.details
@@ -32,6 +40,16 @@ def invalid(message: str) -> ServiceError:
 def invalid_field(field: str, value: object, why: str) -> ServiceError:
     """400 invalid for one field's value."""
     return invalid(f"Invalid value for field '{field}': '{value}'. {why}")
+
+
+def required(field: str) -> ServiceError:
+    """400 required: a field or parameter that must be there is not."""
+    return ServiceError(400, "required", f"Required field '{field}' not specified")
+
+
+def invalid_selection(name: str) -> ServiceError:
+    """400 invalidParameter: the parameter `fields` names something that the answer cannot have."""
+    return ServiceError(400, "invalidParameter", f"Invalid field selection {name}")
 
 
 def not_found(path: str) -> ServiceError:

@@ -9,7 +9,7 @@ import msgspec
 Phase = Literal["CREATING", "READY", "DELETING"]
 """CREATING: its insert is in flight and nobody sees it; DELETING: its delete is in flight."""
 
-Action = Literal["CREATING", "RECREATING", "NONE", "DELETING"]
+Action = Literal["CREATING", "RECREATING", "NONE", "DELETING", "ABANDONING"]
 """A managed instance's `currentAction`."""
 
 Status = Literal["", "PROVISIONING", "STAGING", "RUNNING", "STOPPING"]
@@ -24,12 +24,43 @@ class Failure(msgspec.Struct, frozen=True):
         message: for people.
         status: the HTTP status that goes with it.
         at: when, in Unix seconds.
+        details: Google's `errorDetails`.
     """
 
     code: str
     message: str
     status: int = 503
     at: float = 0.0
+    details: list[dict[str, Any]] | None = None
+
+
+class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A failed action in a group's history.
+
+    Attributes:
+        group: the key of the group.
+        serial: its place among everything that ever happened here.
+        instance: the partial link of the managed instance.
+        action: what the group was doing to it.
+        template: the key of the template that it was to be made from.
+    """
+
+    group: str
+    serial: int
+    instance: str
+    action: Action
+    template: str
+    failure: Failure
+
+    @property
+    def place(self) -> str:
+        """Its place in the group's history: the order of the texts is that of the events."""
+        return f"{self.serial:020}"
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.group}/{self.place}"
 
 
 class TemplateRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +123,10 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A managed instance and, while it has a status, its VM.
+    """A managed instance and, while it has a status, its VM; or a VM that its group abandoned.
 
     Attributes:
-        group: the key of its group.
+        group: the key of its group; "" of an abandoned VM.
         serial: its VM's place among everything ever made here; its addresses derive from it.
         id: the VM's numeric id; "" before the first VM, kept when the VM vanished.
         created: when the VM came to be, in Unix seconds.
@@ -103,6 +134,7 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
         attempts: creations that failed in a row.
         failure: the last one's reason, kept after it was overcome.
         metadata: its items, once they differ from what template and group gave it.
+        properties: what an abandoned VM was made from; of all others the group's template says it.
     """
 
     project: str
@@ -118,6 +150,7 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     failure: Failure | None = None
     metadata: list[dict[str, str]] | None = None
+    properties: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -129,14 +162,38 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
         """Its partial link."""
         return f"projects/{self.project}/zones/{self.zone}/instances/{self.name}"
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its group no longer counts it in its target size."""
+        return self.action in {"DELETING", "ABANDONING"}
+
 
 class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A boot disk that outlived its VM."""
+    """A boot disk that outlived its VM.
+
+    Attributes:
+        kind: its type, e.g. `pd-ssd`.
+        created: when it came to be, with its VM, in Unix seconds.
+        id: its numeric id.
+    """
 
     project: str
     zone: str
     name: str
     size_gb: str
+    kind: str = "pd-standard"
+    created: float = 0.0
+    id: str = "1"
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.project}/{self.zone}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        return f"projects/{self.project}/zones/{self.zone}/disks/{self.name}"
 
 
 class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +210,7 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
         done: whether it has ended.
         failure: the error in which it ends or has ended.
         payload: what it needs to take effect; None when nothing.
+        request_id: the requestId of the call that started it; None when it had none.
     """
 
     project: str
@@ -168,6 +226,7 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
     failure: Failure | None = None
     payload: dict[str, Any] | None = None
+    request_id: str | None = None
 
     @property
     def target_key(self) -> str:

@@ -5,50 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
-from gce_backend.localcloud.compute import catalogue
+from gce_backend.localcloud.compute import catalogue, description
+from gce_backend.localcloud.compute.blueprints import Blueprints
+from gce_backend.localcloud.compute.disks import Disks
 from gce_backend.localcloud.compute.groups import Groups
+from gce_backend.localcloud.compute.images import Images
+from gce_backend.localcloud.compute.instance_groups import InstanceGroups
 from gce_backend.localcloud.compute.instances import Instances
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.masks import masked
 from gce_backend.localcloud.compute.operations import Operations
-from gce_backend.localcloud.compute.payloads import check_body
-from gce_backend.localcloud.compute.quota import Quota, QuotaGroup
+from gce_backend.localcloud.compute.payloads import check_query, checked_body
+from gce_backend.localcloud.compute.quota import Quota, metric_of
+from gce_backend.localcloud.compute.regions import Regions
 from gce_backend.localcloud.compute.replies import error_body
 from gce_backend.localcloud.compute.rows import OperationRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.templates import Templates
 from gce_backend.localcloud.compute.timetable import Timetable
+from gce_backend.localcloud.compute.usage import Usage
 
-_PROJECT = "/compute/v1/projects/{project}"
-_GLOBAL = f"{_PROJECT}/global"
-_ZONE = f"{_PROJECT}/zones/{{zone}}"
-_GROUPS = f"{_ZONE}/instanceGroupManagers"
-_GROUP = f"{_GROUPS}/{{instanceGroupManager}}"
-_INSTANCE = f"{_ZONE}/instances/{{instance}}"
-_TEMPLATES = f"{_GLOBAL}/instanceTemplates"
-_TEMPLATE = f"{_TEMPLATES}/{{instanceTemplate}}"
+_ROOT = "/compute/v1/"
 
-
-class _Read(NamedTuple):
-    """A method that changes nothing."""
-
-    method: str
-    verb: str
-    path: str
-    answer: Callable[[Call], dict[str, Any] | Awaitable[dict[str, Any]]]
-    quota: QuotaGroup = "read"
-
-
-class _Mutation(NamedTuple):
-    """A method that starts an operation."""
-
-    method: str
-    verb: str
-    path: str
-    start: Callable[[Call], OperationRow]
+_Answer = Callable[[Call], dict[str, Any] | Awaitable[dict[str, Any]]]
+_Start = Callable[[Call], OperationRow]
 
 
 class ComputeService:
@@ -65,126 +48,121 @@ class ComputeService:
         self._store = Store(cloud.tables)
         self._timetable = Timetable()
         self._quota = Quota()
-        self._machines = Machines(cloud, self._store, self._timetable)
+        usage = Usage()
+        blueprints = Blueprints(self._store)
+        self._machines = Machines(cloud, self._store, self._timetable, blueprints, usage)
         self._operations = Operations(cloud, self._store, self._timetable)
         self._templates = Templates(cloud, self._store, self._operations)
         self._groups = Groups(cloud, self._store, self._operations, self._machines)
-        self._instances = Instances(cloud, self._store, self._operations, self._machines)
+        self._instances = Instances(
+            cloud, self._store, self._operations, self._machines, blueprints
+        )
+        self._disks = Disks(cloud, self._store, self._operations, self._machines, blueprints)
+        self._regions = Regions(cloud, usage)
         self._machines.resume()
         self._operations.resume()
 
     def routes(self) -> Iterable[Route]:
-        """Its methods, named as in Google's description of the API."""
-        for read in self._reads():
-            yield Route(f"compute.{read.method}", read.verb, read.path, self._reading(read))
-        for mutation in self._mutations():
-            handler = self._mutating(mutation)
-            yield Route(f"compute.{mutation.method}", mutation.verb, mutation.path, handler)
+        """Its methods, where Google's description of the API has them."""
+        handlers = {name: self._reading(answer) for name, answer in self.reads().items()}
+        handlers |= {name: self._mutating(start) for name, start in self.mutations().items()}
+        for name, handler in handlers.items():
+            described = description.method(name)
+            yield Route(name, described.verb, _ROOT + described.path, handler)
 
-    def _reads(self) -> Iterable[_Read]:
+    def reads(self) -> dict[str, _Answer]:
+        """The methods that change nothing."""
         templates, groups, instances = self._templates, self._groups, self._instances
-        yield _Read("instanceTemplates.get", "GET", _TEMPLATE, templates.get)
-        yield _Read("instanceTemplates.list", "GET", _TEMPLATES, templates.list_page)
-        yield _Read("instanceGroupManagers.get", "GET", _GROUP, groups.get)
-        yield _Read("instanceGroupManagers.list", "GET", _GROUPS, groups.list_page)
-        yield _Read(
-            "instanceGroupManagers.aggregatedList",
-            "GET",
-            f"{_PROJECT}/aggregated/instanceGroupManagers",
-            groups.aggregated_list,
-        )
-        yield _Read(
-            "instanceGroupManagers.listManagedInstances",
-            "POST",
-            f"{_GROUP}/listManagedInstances",
-            groups.list_managed_instances,
-            quota="mutate",  # Google counts it among the heavy-weight calls
-        )
-        yield _Read(
-            "instanceGroupManagers.listErrors", "GET", f"{_GROUP}/listErrors", groups.list_errors
-        )
-        yield _Read("instances.get", "GET", _INSTANCE, instances.get)
-        yield _Read("instances.list", "GET", f"{_ZONE}/instances", instances.list_page)
-        yield _Read(
-            "instances.aggregatedList",
-            "GET",
-            f"{_PROJECT}/aggregated/instances",
-            instances.aggregated_list,
-        )
-        operations = self._operations
-        for resource, scope in (("zoneOperations", _ZONE), ("globalOperations", _GLOBAL)):
-            path, one = f"{scope}/operations", f"{scope}/operations/{{operation}}"
-            yield _Read(f"{resource}.get", "GET", one, operations.get, "operation_get")
-            yield _Read(f"{resource}.list", "GET", path, operations.list_page, "operation_get")
-            yield _Read(
-                f"{resource}.wait", "POST", f"{one}/wait", operations.wait, "operation_wait"
-            )
-        yield _Read("zones.get", "GET", _ZONE, catalogue.get_zone)
-        yield _Read("zones.list", "GET", f"{_PROJECT}/zones", catalogue.list_zones)
-        yield _Read(
-            "machineTypes.get",
-            "GET",
-            f"{_ZONE}/machineTypes/{{machineType}}",
-            catalogue.get_machine_type,
-        )
-        yield _Read("images.get", "GET", f"{_GLOBAL}/images/{{image}}", catalogue.get_image)
-        yield _Read(
-            "images.getFromFamily",
-            "GET",
-            f"{_GLOBAL}/images/family/{{family}}",
-            catalogue.get_image_from_family,
-        )
-        yield _Read(
-            "snapshots.get", "GET", f"{_GLOBAL}/snapshots/{{snapshot}}", catalogue.get_snapshot
-        )
+        operations, disks, regions = self._operations, self._disks, self._regions
+        images, instance_groups = Images(self._store), InstanceGroups(self._cloud, self._store)
+        return {
+            "compute.instanceTemplates.get": templates.get,
+            "compute.instanceTemplates.list": templates.list_page,
+            "compute.instanceGroupManagers.get": groups.get,
+            "compute.instanceGroupManagers.list": groups.list_page,
+            "compute.instanceGroupManagers.aggregatedList": groups.aggregated_list,
+            "compute.instanceGroupManagers.listManagedInstances": groups.list_managed_instances,
+            "compute.instanceGroupManagers.listErrors": groups.list_errors,
+            "compute.instanceGroups.get": instance_groups.get,
+            "compute.instanceGroups.list": instance_groups.list_page,
+            "compute.instanceGroups.aggregatedList": instance_groups.aggregated_list,
+            "compute.instanceGroups.listInstances": instance_groups.list_instances,
+            "compute.instances.get": instances.get,
+            "compute.instances.list": instances.list_page,
+            "compute.instances.aggregatedList": instances.aggregated_list,
+            "compute.disks.get": disks.get,
+            "compute.disks.list": disks.list_page,
+            "compute.disks.aggregatedList": disks.aggregated_list,
+            "compute.zoneOperations.get": operations.get,
+            "compute.zoneOperations.list": operations.list_page,
+            "compute.zoneOperations.wait": operations.wait,
+            "compute.globalOperations.get": operations.get,
+            "compute.globalOperations.list": operations.list_page,
+            "compute.globalOperations.aggregatedList": operations.aggregated_list,
+            "compute.globalOperations.wait": operations.wait,
+            "compute.regions.get": regions.get,
+            "compute.regions.list": regions.list_page,
+            "compute.zones.get": catalogue.get_zone,
+            "compute.zones.list": catalogue.list_zones,
+            "compute.machineTypes.get": catalogue.get_machine_type,
+            "compute.machineTypes.list": catalogue.list_machine_types,
+            "compute.machineTypes.aggregatedList": catalogue.aggregated_machine_types,
+            "compute.images.get": catalogue.get_image,
+            "compute.images.getFromFamily": catalogue.get_image_from_family,
+            "compute.images.list": images.list_page,
+            "compute.snapshots.get": catalogue.get_snapshot,
+        }
 
-    def _mutations(self) -> Iterable[_Mutation]:
+    def mutations(self) -> dict[str, _Start]:
+        """The methods that start an operation."""
         templates, groups, instances = self._templates, self._groups, self._instances
-        yield _Mutation("instanceTemplates.insert", "POST", _TEMPLATES, templates.insert)
-        yield _Mutation("instanceTemplates.delete", "DELETE", _TEMPLATE, templates.delete)
-        yield _Mutation("instanceGroupManagers.insert", "POST", _GROUPS, groups.insert)
-        yield _Mutation("instanceGroupManagers.delete", "DELETE", _GROUP, groups.delete)
-        yield _Mutation("instanceGroupManagers.resize", "POST", f"{_GROUP}/resize", groups.resize)
-        yield _Mutation(
-            "instanceGroupManagers.deleteInstances",
-            "POST",
-            f"{_GROUP}/deleteInstances",
-            groups.delete_instances,
-        )
-        yield _Mutation(
-            "instances.setMetadata", "POST", f"{_INSTANCE}/setMetadata", instances.set_metadata
-        )
-        yield _Mutation("instances.delete", "DELETE", _INSTANCE, instances.delete)
+        return {
+            "compute.instanceTemplates.insert": templates.insert,
+            "compute.instanceTemplates.delete": templates.delete,
+            "compute.instanceGroupManagers.insert": groups.insert,
+            "compute.instanceGroupManagers.delete": groups.delete,
+            "compute.instanceGroupManagers.resize": groups.resize,
+            "compute.instanceGroupManagers.deleteInstances": groups.delete_instances,
+            "compute.instanceGroupManagers.abandonInstances": groups.abandon_instances,
+            "compute.instanceGroupManagers.recreateInstances": groups.recreate_instances,
+            "compute.instances.setMetadata": instances.set_metadata,
+            "compute.instances.delete": instances.delete,
+            "compute.disks.delete": self._disks.delete,
+        }
 
-    def _reading(self, read: _Read) -> Handler:
+    def _reading(self, answer_of: _Answer) -> Handler:
         async def handle(call: Call) -> Any:
-            self._enter(call, read.quota)
-            answer = read.answer(call)
+            self._enter(call)
+            answer = answer_of(call)
             if not isinstance(answer, dict):
                 self._cloud.tables.commit()  # before waiting: what fell due must not be lost
                 answer = await answer
-            return masked(answer, call.query.get("fields"))
+            return masked(call.method, answer, call.query.get("fields"))
 
         return handle
 
-    def _mutating(self, mutation: _Mutation) -> Handler:
+    def _mutating(self, start: _Start) -> Handler:
         async def handle(call: Call) -> Any:
-            self._enter(call, "mutate")
+            self._enter(call)
             row = self._operations.replayed(call)
             if row is None:
-                check_body(call.method, call.body)
-                row = mutation.start(call)
+                row = start(call._replace(body=checked_body(call.method, call.body)))
                 self._operations.remember(call, row)
-            return masked(self._operations.body(row), call.query.get("fields"))
+            return masked(call.method, self._operations.body(row), call.query.get("fields"))
 
         return handle
 
-    def _enter(self, call: Call, group: QuotaGroup) -> None:
+    def _enter(self, call: Call) -> None:
         """What comes before every call: the world is brought up to now, and the call is counted."""
         now = self._cloud.clock.now()
         self._timetable.advance(now)
         self._store.forget_old(now)
-        self._quota.charge(call.path["project"], group, now, self._cloud.options.calls_per_minute)
+        zone = call.path.get("zone")
+        metric = metric_of(call.method, catalogue.ZONES.get(zone or ""))
+        self._quota.charge(call.path["project"], metric, now, self._cloud.options.calls_per_minute)
+        check_query(call.method, call.query)
+        if zone is not None and self._cloud.faults.outages([zone]):
+            raise ServiceError(503, "backendError", f"The zone '{zone}' cannot be reached.")
 
     def error_body(self, error: ServiceError) -> Any:
         """An error in the style of Google's older APIs."""

@@ -10,6 +10,7 @@ import msgspec
 from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.compute.rows import (
     DiskRow,
+    ErrorRow,
     GroupRow,
     OperationRow,
     RequestRow,
@@ -20,6 +21,12 @@ from gce_backend.localcloud.tables import Tables
 
 OPERATION_LIFE = 14 * 24 * 3600.0
 """Seconds for which an operation can be looked at."""
+
+ERROR_LIFE = 3600.0
+"""Seconds for which a group's history tells of an error."""
+
+ERRORS_KEPT = 500
+"""Errors that a group's history holds at most; the oldest go first."""
 
 REQUEST_LIFE = 3600.0
 """Seconds for which a requestId is remembered."""
@@ -44,6 +51,8 @@ class Store:
         statuses: how many members have each status, by group key.
         users: keys of the groups that use a template, by template key.
         operation_names: by scope (`p/z` or `p/global`).
+        disk_names: names of disks that outlived their VMs, by project and zone.
+        errors: places in a group's history, by group key.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -53,6 +62,7 @@ class Store:
         self._vms = tables.table("compute.vms", VmRow)
         self._disks = tables.table("compute.disks", DiskRow)
         self._operations = tables.table("compute.operations", OperationRow)
+        self._errors = tables.table("compute.errors", ErrorRow)
         self._requests = tables.table("compute.requests", RequestRow)
         self.group_names: defaultdict[str, Names] = defaultdict(Names)
         self.template_names: defaultdict[str, Names] = defaultdict(Names)
@@ -62,6 +72,8 @@ class Store:
         self.statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.users: defaultdict[str, set[str]] = defaultdict(set)
         self.operation_names: defaultdict[str, Names] = defaultdict(Names)
+        self.disk_names: defaultdict[str, Names] = defaultdict(Names)
+        self.errors: defaultdict[str, deque[str]] = defaultdict(deque)
         self._old_operations: deque[tuple[float, str]] = deque()
         self._old_requests: deque[tuple[float, str]] = deque()
         self._index()
@@ -75,6 +87,10 @@ class Store:
             self._index_vm(vm)
         for operation in self._operations.values():
             self._index_operation(operation)
+        for disk in self._disks.values():
+            self.disk_names[f"{disk.project}/{disk.zone}"].add(disk.name)
+        for error in self._errors.values():
+            self.errors[error.group].append(error.place)
         for key, request in self._requests.items():
             self._old_requests.append((request.at, key))
 
@@ -94,6 +110,10 @@ class Store:
     def template(self, key: str) -> TemplateRow | None:
         """The template with this key."""
         return self._templates.get(key)
+
+    def templates(self) -> Iterator[TemplateRow]:
+        """All templates of all projects."""
+        return iter(self._templates.values())
 
     def put_template(self, row: TemplateRow) -> None:
         """Keeps a new or changed template."""
@@ -129,8 +149,30 @@ class Store:
         del self._groups[row.key]
         self.group_names[f"{row.project}/{row.zone}"].discard(row.name)
         self.users[row.template].discard(row.key)
+        for place in self.errors.pop(row.key, ()):
+            del self._errors[f"{row.key}/{place}"]
         for index in (self.members, self.actions, self.statuses):
             index.pop(row.key, None)
+
+    # What went wrong in groups
+
+    def error(self, group: str, place: str) -> ErrorRow:
+        """The error at a place in a group's history."""
+        return self._errors[f"{group}/{place}"]
+
+    def put_error(self, row: ErrorRow) -> None:
+        """Adds an error to its group's history."""
+        self._errors[row.key] = row
+        self.errors[row.group].append(row.place)
+        if len(self.errors[row.group]) > ERRORS_KEPT:
+            del self._errors[f"{row.group}/{self.errors[row.group].popleft()}"]
+
+    def errors_after(self, group: str, place: str, now: float) -> list[str]:
+        """The places behind this one in a group's history, as far as it is still told."""
+        places = self.errors[group]
+        while places and self.error(group, places[0]).failure.at + ERROR_LIFE < now:
+            del self._errors[f"{group}/{places.popleft()}"]
+        return [found for found in places if found > place]
 
     # Managed instances and their VMs
 
@@ -149,30 +191,35 @@ class Store:
             yield self._vms[f"{scope}/{name}"]
 
     def put_vm(self, row: VmRow) -> None:
-        """Keeps a new or changed managed instance."""
-        self._count(self._vms.get(row.key), -1)
+        """Keeps a new or changed managed instance, or VM."""
+        before = self._vms.get(row.key)
+        if before is not None and before.group:
+            self._count(before, -1)
+            if before.group != row.group:
+                self.members[before.group].discard(row.name)
         self._vms[row.key] = row
         self._index_vm(row)
 
     def _index_vm(self, row: VmRow) -> None:
-        self.members[row.group].add(row.name)
-        self._count(row, 1)
+        if row.group:
+            self.members[row.group].add(row.name)
+            self._count(row, 1)
         names = self.vm_names[f"{row.project}/{row.zone}"]
         if row.status:
             names.add(row.name)
         else:
             names.discard(row.name)
 
-    def _count(self, row: VmRow | None, change: int) -> None:
-        if row is not None:
-            self.actions[row.group][row.action] += change
-            self.statuses[row.group][row.status] += change
+    def _count(self, member: VmRow, change: int) -> None:
+        self.actions[member.group][member.action] += change
+        self.statuses[member.group][member.status] += change
 
     def drop_vm(self, row: VmRow) -> None:
-        """Forgets a managed instance."""
-        self._count(self._vms.get(row.key), -1)
-        del self._vms[row.key]
-        self.members[row.group].discard(row.name)
+        """Forgets a managed instance, or VM."""
+        before = self._vms.pop(row.key)
+        if before.group:
+            self._count(before, -1)
+            self.members[before.group].discard(row.name)
         self.vm_names[f"{row.project}/{row.zone}"].discard(row.name)
 
     # Disks that outlived their VMs
@@ -181,13 +228,19 @@ class Store:
         """All of them."""
         return iter(self._disks.values())
 
+    def disk(self, key: str) -> DiskRow | None:
+        """The disk with this key."""
+        return self._disks.get(key)
+
     def put_disk(self, row: DiskRow) -> None:
         """Keeps a disk."""
-        self._disks[f"{row.project}/{row.zone}/{row.name}"] = row
+        self._disks[row.key] = row
+        self.disk_names[f"{row.project}/{row.zone}"].add(row.name)
 
-    def drop_disk(self, key: str) -> None:
-        """Forgets a disk, if it is there."""
-        self._disks.pop(key, None)
+    def drop_disk(self, row: DiskRow) -> None:
+        """Forgets a disk."""
+        del self._disks[row.key]
+        self.disk_names[f"{row.project}/{row.zone}"].discard(row.name)
 
     # Operations and requests
 

@@ -95,8 +95,7 @@ class Templates:
             row = self._store.template(f"{project}/{name}")
             return None if row is None or row.phase == "CREATING" else _body(row)
 
-        names = self._store.template_names[project].after(listing.start_of(call.query))
-        found = listing.page(call.query, iter(names), render)
+        found = listing.page(call, self._store.template_names[project].after, render)
         path = f"projects/{project}/global/instanceTemplates"
         return listing.resource_list("compute#instanceTemplateList", path, found)
 

@@ -7,13 +7,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gce_backend.localcloud.datastore.keys import Key, parse_key
+from gce_backend.localcloud.datastore.masks import merged, parse_mask
+from gce_backend.localcloud.datastore.requests import Json, Mutation
 from gce_backend.localcloud.datastore.storage import Change, Storage, Stored
-from gce_backend.localcloud.datastore.values import check_properties
+from gce_backend.localcloud.datastore.values import check_properties, parse_instant
 from gce_backend.localcloud.statuses import aborted, already_exists, invalid, not_found
 
-MAX_MUTATIONS = 500
 _VERBS = ("insert", "update", "upsert", "delete")
-_UNSUPPORTED = ("propertyMask", "propertyTransforms", "updateTime")
+_ENTITY_MEMBERS = {"key", "properties"}
+_FORBIDDEN = {
+    ("insert", "insert"),
+    ("update", "insert"),
+    ("upsert", "insert"),
+    ("delete", "update"),
+}
+"""What one commit may not do to one entity after another."""
 
 
 def timestamp(now: float) -> str:
@@ -24,10 +32,10 @@ def timestamp(now: float) -> str:
 
 
 def allocate_id(storage: Storage, key: Key) -> Key:
-    """Completes a key with an id that no entity has."""
+    """Completes a key with an id that no entity has and nobody has reserved."""
     while True:
         complete = key.with_id(secrets.randbelow(2**52 - 1) + 1)
-        if storage.get(complete.name) is None:
+        if storage.is_free(complete.name):
             return complete
 
 
@@ -47,10 +55,15 @@ class Commit:
         self._time = timestamp(now)
         self._version = storage.next_version(now)
         self._transactional = transactional
-        self._seen: set[str] = set()
+        self._done: dict[str, str] = {}
         self._writes: dict[str, tuple[Key, Stored | None]] = {}
 
-    def stage(self, mutation: Any) -> dict[str, Any]:  # unchecked JSON
+    @property
+    def written(self) -> set[str]:
+        """The names of the keys that its mutations are about."""
+        return set(self._done)
+
+    def stage(self, mutation: Mutation) -> dict[str, Any]:
         """Adds a mutation; nothing is visible before `apply`.
 
         Returns:
@@ -59,43 +72,59 @@ class Commit:
         Raises:
             ServiceError: it breaks a rule, or does not fit what is stored: the commit fails.
         """
-        verb = _verb(mutation)
-        body = mutation[verb]
-        data = body.get("key") if verb != "delete" and isinstance(body, dict) else body
+        verb, body = _verb(mutation)
+        data = body if verb == "delete" else body.get("key")
         key = parse_key(data, self._project, incomplete=verb in {"insert", "upsert"})
         result: dict[str, Any] = {}
         if key.incomplete:
             key = allocate_id(self._storage, key)
             result["key"] = key.to_json()
         name = key.name
-        if name in self._seen and not self._transactional:
+        self._check_sequence(name, verb)
+        staged = self._writes.get(name)
+        current = staged[1] if staged else self._storage.get(name)
+        if _conflicts(mutation, current):
+            if mutation.conflict_resolution_strategy == "FAIL":
+                raise aborted(f"the entity is not at the version that was read: {name}")
+            return {**result, **self._result(current), "conflictDetected": True}
+        if verb == "delete":
+            self._writes[name] = (key, None)
+            return self._result(None)
+        written = self._write(verb, key, name, mutation, body, current)
+        return {**result, **self._result(written)}
+
+    def _check_sequence(self, name: str, verb: str) -> None:
+        before = self._done.get(name)
+        self._done[name] = verb
+        if before is None:
+            return
+        if not self._transactional:
             raise invalid(
                 "A non-transactional commit may not contain multiple mutations affecting the same "
                 "entity."
             )
-        self._seen.add(name)
-        staged = self._writes.get(name)
-        current = staged[1] if staged else self._storage.get(name)
-        if _conflicts(mutation, current):
-            if mutation.get("conflictResolutionStrategy") == "FAIL":
-                raise aborted(f"the entity is not at version {mutation['baseVersion']}: {name}")
-            return {**result, **self._result(current), "conflictDetected": True}
-        written = self._write(verb, key, name, body, current)
-        return {**result, **self._result(written)}
+        if (before, verb) in _FORBIDDEN:
+            raise invalid(f"a commit may not {verb} what it has {before}ed before: {name}")
 
     def _write(
-        self, verb: str, key: Key, name: str, body: dict[str, Any], current: Stored | None
-    ) -> Stored | None:
-        if verb == "delete":
-            if current is not None:
-                self._writes[name] = (key, None)
-            return None
+        self,
+        verb: str,
+        key: Key,
+        name: str,
+        mutation: Mutation,
+        body: Json,
+        current: Stored | None,
+    ) -> Stored:
         if verb == "insert" and current is not None:
             raise already_exists(f"entity already exists: {name}")
         if verb == "update" and current is None:
             raise not_found(f"no entity to update: {name}")
-        properties = check_properties(body.get("properties"), self._project)
-        if current is not None and current.properties == properties:
+        if body.keys() - _ENTITY_MEMBERS:
+            raise invalid("an entity has a key and properties only")
+        old = current.properties if current else {}
+        new = check_properties(body.get("properties"), self._project)
+        properties = merged(old, new, parse_mask(mutation.property_mask))
+        if current is not None and old == properties:
             return current
         created = current.created if current else self._time
         row = Stored(key.to_json(), properties, self._version, created, self._time)
@@ -121,21 +150,23 @@ class Commit:
         return self._storage.apply(self._version, writes)
 
 
-def _verb(mutation: Any) -> str:  # unchecked JSON
-    verbs = [verb for verb in _VERBS if isinstance(mutation, dict) and verb in mutation]
-    if len(verbs) != 1:
+def _verb(mutation: Mutation) -> tuple[str, Json]:
+    found = [(verb, body) for verb in _VERBS if (body := getattr(mutation, verb)) is not None]
+    if len(found) != 1:
         raise invalid("a mutation has exactly one of insert, update, upsert, delete")
-    for member in _UNSUPPORTED:
-        if mutation.get(member):
-            raise invalid(f"the embedded cloud does not support {member} in mutations")
-    return verbs[0]
+    if mutation.property_transforms:
+        raise invalid("the embedded cloud does not support propertyTransforms")
+    if mutation.base_version is not None and mutation.update_time is not None:
+        raise invalid("a mutation has at most one of baseVersion and updateTime")
+    return found[0]
 
 
-def _conflicts(mutation: dict[str, Any], current: Stored | None) -> bool:
-    if mutation.get("baseVersion") is None:
-        return False
-    try:
-        base = int(mutation["baseVersion"])
-    except (TypeError, ValueError):
-        raise invalid("baseVersion must be an integer") from None
-    return base != (current.version if current else 0)
+def _conflicts(mutation: Mutation, current: Stored | None) -> bool:
+    if mutation.base_version is not None:
+        return mutation.base_version != (current.version if current else 0)
+    if mutation.update_time is not None:
+        wanted = parse_instant(mutation.update_time)
+        return current is None or wanted != parse_instant(current.updated)
+    if mutation.conflict_resolution_strategy not in {None, "STRATEGY_UNSPECIFIED"}:
+        raise invalid("a conflictResolutionStrategy needs a baseVersion or an updateTime")
+    return False

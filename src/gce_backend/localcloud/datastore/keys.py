@@ -10,6 +10,13 @@ import msgspec
 from gce_backend.localcloud.statuses import invalid, not_found
 
 MAX_NAME_BYTES = 1500
+MAX_KEY_BYTES = 6 * 2**10
+MAX_ELEMENTS = 100
+DEFAULT_DATABASE = "(default)"
+_KEY_MEMBERS = {"partitionId", "path"}
+_PARTITION_MEMBERS = {"projectId", "databaseId", "namespaceId"}
+_ELEMENT_MEMBERS = {"kind", "id", "name"}
+_NAMESPACE = re.compile(r"[A-Za-z\d.\-_]{0,100}")
 _RESERVED = re.compile(r"__.*__", re.DOTALL)
 
 Element: TypeAlias = tuple[str, int, int, str]
@@ -27,6 +34,10 @@ class Index(NamedTuple):
     project: str
     namespace: str
     kind: str
+
+    def holds(self, key: Key) -> bool:
+        """Whether entities of this key are in it."""
+        return self in {key.home, key.home._replace(kind="")}
 
 
 class Key(NamedTuple):
@@ -67,6 +78,18 @@ class Key(NamedTuple):
         return {"partitionId": partition, "path": path}
 
 
+def check_database(name: Any) -> None:  # unchecked JSON
+    """Refuses to look into any database but the default one.
+
+    Raises:
+        ServiceError: it is named, or is another.
+    """
+    if name == DEFAULT_DATABASE:
+        raise invalid(f"the ID {name} is not allowed: leave it empty for the default database")
+    if name:
+        raise not_found(f"The database {name} does not exist.")
+
+
 def parse_partition(data: Any, project: str) -> tuple[str, str]:  # unchecked JSON
     """The project and namespace of a JSON PartitionId.
 
@@ -75,15 +98,16 @@ def parse_partition(data: Any, project: str) -> tuple[str, str]:  # unchecked JS
     """
     if data is None:
         return project, ""
-    if not isinstance(data, dict):
-        raise invalid("partitionId must be an object")
-    if data.get("projectId") not in {None, "", project}:
+    if not isinstance(data, dict) or data.keys() - _PARTITION_MEMBERS:
+        raise invalid(f"partitionId must be an object of {', '.join(sorted(_PARTITION_MEMBERS))}")
+    if data.get("projectId") not in (None, "", project):
         raise invalid(f"mismatched project: {data['projectId']} in a request to {project}")
-    if data.get("databaseId"):
-        raise not_found(f"The database {data['databaseId']} does not exist for project {project}")
-    namespace = data.get("namespaceId", "")
-    if not isinstance(namespace, str):
-        raise invalid("namespaceId must be a string")
+    check_database(data.get("databaseId"))
+    namespace = "" if data.get("namespaceId") is None else data["namespaceId"]
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+        raise invalid("a namespaceId has at most 100 letters, digits and . - _")
+    if _RESERVED.fullmatch(namespace):
+        raise invalid(f"the namespace {namespace} is reserved")
     return project, namespace
 
 
@@ -98,20 +122,33 @@ def parse_key(data: Any, project: str, *, incomplete: bool = False) -> Key:  # a
     Raises:
         ServiceError: it breaks a rule.
     """
-    elements = data.get("path") if isinstance(data, dict) else None
-    if not isinstance(elements, list) or not 1 <= len(elements) <= 100:
-        raise invalid("a key needs a path of 1 to 100 elements")
+    if not isinstance(data, dict) or data.keys() - _KEY_MEMBERS:
+        raise invalid("a key must be an object of partitionId and path")
+    elements = data.get("path")
+    if not isinstance(elements, list) or not 1 <= len(elements) <= MAX_ELEMENTS:
+        raise invalid(f"a key needs a path of 1 to {MAX_ELEMENTS} elements")
     partition = parse_partition(data.get("partitionId"), project)
     path = tuple(_parse_element(element) for element in elements)
     holes = [number for number, element in enumerate(path) if element[1:3] == (0, INCOMPLETE)]
     if holes and not (incomplete and holes == [len(path) - 1]):
         raise invalid("the key path is incomplete")
+    # Short paths of short names need not be measured.
+    if len(path) * 2 * MAX_NAME_BYTES > MAX_KEY_BYTES and path_bytes(path) > MAX_KEY_BYTES:
+        raise invalid(f"the key is larger than {MAX_KEY_BYTES} bytes")
     return Key(*partition, path)
 
 
+def path_bytes(path: KeyPath) -> int:
+    """The size of a key's path, as Google's page on storage size counts it."""
+    return sum(
+        len(kind.encode()) + 1 + (len(name.encode()) + 1 if named else 8)
+        for kind, named, _, name in path
+    )
+
+
 def _parse_element(data: Any) -> Element:  # as above
-    if not isinstance(data, dict):
-        raise invalid("a path element must be an object")
+    if not isinstance(data, dict) or data.keys() - _ELEMENT_MEMBERS:
+        raise invalid("a path element must be an object of kind, and id or name")
     kind = _check_name(data.get("kind"), "kind")
     if data.get("name") is not None:
         if data.get("id") is not None:
@@ -121,9 +158,9 @@ def _parse_element(data: Any) -> Element:  # as above
         return kind, 0, INCOMPLETE, ""
     try:
         number = int(data["id"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise invalid("an id must be an integer") from None
-    if not 0 < number < 2**63:
+    if isinstance(data["id"], (bool, float)) or not 0 < number < 2**63:
         raise invalid("an id must be a positive 64-bit integer")
     return kind, 0, number, ""
 

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
-from gce_backend.localcloud.datastore import queries
-from gce_backend.localcloud.datastore.commits import (
-    MAX_MUTATIONS,
-    Commit,
-    allocate_id,
-    timestamp,
-)
-from gce_backend.localcloud.datastore.keys import Key, parse_key, parse_partition
-from gce_backend.localcloud.datastore.queries import Plan, Queries
-from gce_backend.localcloud.datastore.storage import Storage
-from gce_backend.localcloud.datastore.transactions import Transactions
+from gce_backend.localcloud.datastore import queries, requests
+from gce_backend.localcloud.datastore.aggregations import aggregate, named, properties_of
+from gce_backend.localcloud.datastore.commits import Commit, allocate_id, timestamp
+from gce_backend.localcloud.datastore.cursors import cursor_after
+from gce_backend.localcloud.datastore.keys import check_database, parse_key, parse_partition
+from gce_backend.localcloud.datastore.masks import masked, parse_mask
+from gce_backend.localcloud.datastore.plans import Plan, parse_query
+from gce_backend.localcloud.datastore.queries import Queries
+from gce_backend.localcloud.datastore.storage import Entities, Storage
+from gce_backend.localcloud.datastore.transactions import Transaction, Transactions
 from gce_backend.localcloud.statuses import invalid, status_body
+from gce_backend.localcloud.wire import decode
 
 MAX_REQUEST_BYTES = 10 * 2**20
-MAX_KEYS = 1000
 BATCH_SIZE = 300
 
 Answer = dict[str, Any]
+R = TypeVar("R", bound=requests.Request)
+
+
+class _Read:
+    """What one read looks at.
+
+    Attributes:
+        entities: the entities, of its transaction's moment or of now.
+        transaction: the transaction that it is part of.
+        answer: the first members of its answer.
+        time: RFC 3339 time of what it sees.
+    """
+
+    def __init__(
+        self, entities: Entities, transaction: Transaction | None, answer: Answer, time: str
+    ) -> None:
+        self.entities = entities
+        self.transaction = transaction
+        self.answer = answer
+        self.time = time
 
 
 class DatastoreService:
@@ -45,27 +64,19 @@ class DatastoreService:
         self.batch_size = BATCH_SIZE
         self._cloud = cloud
         self._storage = Storage(cloud.tables)
-        self._queries = Queries(self._storage)
+        self._queries = Queries()
         self._transactions = Transactions(cloud.clock)
 
     def routes(self) -> Iterable[Route]:
         """The methods of datastore.projects."""
-        methods: dict[str, Callable[[str, Answer], Answer]] = {
-            "lookup": self._lookup,
-            "runQuery": self._run_query,
-            "runAggregationQuery": self._run_aggregation_query,
-            "beginTransaction": self._begin_transaction,
-            "commit": self._commit,
-            "rollback": self._rollback,
-            "allocateIds": self._allocate_ids,
-        }
-        for verb, method in methods.items():
-            yield Route(
-                f"datastore.projects.{verb}",
-                "POST",
-                f"/v1/projects/{{project}}:{verb}",
-                _handler(method),
-            )
+        yield _route("lookup", requests.Lookup, self._lookup)
+        yield _route("runQuery", requests.RunQuery, self._run_query)
+        yield _route("runAggregationQuery", requests.RunAggregationQuery, self._run_aggregations)
+        yield _route("beginTransaction", requests.BeginTransaction, self._begin_transaction)
+        yield _route("commit", requests.Commit, self._commit)
+        yield _route("rollback", requests.Rollback, self._rollback)
+        yield _route("allocateIds", requests.Keys, self._allocate_ids)
+        yield _route("reserveIds", requests.Keys, self._reserve_ids)
 
     def error_body(self, error: ServiceError) -> Answer:
         """google.rpc.Status as JSON."""
@@ -82,167 +93,185 @@ class DatastoreService:
     async def run(self) -> None:
         """Does nothing by itself."""
 
-    def _lookup(self, project: str, body: Answer) -> Answer:
-        data = _list(body, "keys")
-        if not 1 <= len(data) <= MAX_KEYS:
-            raise invalid(f"a lookup takes 1 to {MAX_KEYS} keys")
-        keys = [parse_key(item, project) for item in data]
+    def _lookup(self, project: str, request: requests.Lookup) -> Answer:
+        keys = [parse_key(item, project) for item in request.keys]
+        mask = parse_mask(request.property_mask)
         answered = len(keys) if self.defer_after is None else self.defer_after
-        answer, transaction = self._read_options(body)
         names = {key.name: key for key in keys[:answered]}
-        if transaction:
-            self._transactions.get(transaction).names.update(names)
-            self._transactions.check(transaction)
+        read = self._read(request.read_options)
+        if read.transaction is not None:
+            read.transaction.names.update(names)
         found, missing = [], []
         for name, key in names.items():
-            row = self._storage.get(name)
+            row = read.entities.get(name)
             if row is None:
                 entity = {"key": key.to_json()}
-                missing.append({"entity": entity, "version": str(self._storage.version)})
+                missing.append({"entity": entity, "version": str(read.entities.version)})
             else:
-                found.append(
-                    {
-                        "entity": {"key": row.key, "properties": row.properties},
-                        "version": str(row.version),
-                        "createTime": row.created,
-                        "updateTime": row.updated,
-                    }
-                )
+                found.append(masked(row.to_json(), mask))
         deferred = [key.to_json() for key in keys[answered:]]
         parts = {"found": found, "missing": missing, "deferred": deferred}
-        return {**answer, **{name: part for name, part in parts.items() if part}}
+        rest = {name: part for name, part in parts.items() if part}
+        return {**read.answer, **rest, "readTime": read.time}
 
-    def _run_query(self, project: str, body: Answer) -> Answer:
-        plan = _plan(project, body, body.get("query"))
-        answer = self._read_query(plan, body)
-        matches = self._queries.matches(plan)
+    def _run_query(self, project: str, request: requests.RunQuery) -> Answer:
+        _refuse_gql(request.gql_query, request.explain_options)
+        if request.query is None:
+            raise invalid("a query is required")
+        plan = parse_query(request.query, parse_partition(request.partition_id, project))
+        mask = parse_mask(request.property_mask)
+        if mask is not None and plan.projection is not None:
+            raise invalid("propertyMask cannot be set for a projection query")
+        read = self._read(request.read_options, plan)
+        matches = self._queries.matches(plan, read.entities)
         skipped = list(islice(matches, plan.offset))
         size = self.batch_size if plan.limit is None else min(plan.limit, self.batch_size)
-        results = [queries.result(plan, *match) for match in islice(matches, size)]
-        end = plan.start
-        if results:
-            end = results[-1]["cursor"]
-        elif skipped:
-            end = queries.cursor(plan, skipped[-1][0])
-        if plan.limit is not None and len(results) == plan.limit:
-            more = "MORE_RESULTS_AFTER_LIMIT"
-        elif len(results) == self.batch_size:
-            more = "NOT_FINISHED"
-        else:
-            more = "MORE_RESULTS_AFTER_CURSOR" if plan.end else "NO_MORE_RESULTS"
-        batch = {
+        results = [masked(queries.result(plan, *match), mask) for match in islice(matches, size)]
+        batch: Answer = {
             "entityResultType": plan.result_type,
             "entityResults": results,
-            "endCursor": end,
-            "moreResults": more,
-            "skippedResults": len(skipped),
-            "snapshotVersion": str(self._storage.version),
+            "endCursor": plan.start,
+            "moreResults": self._more(plan, len(results)),
+            "snapshotVersion": str(read.entities.version),
+            "readTime": read.time,
         }
-        return {**answer, "batch": batch}
+        if skipped:
+            batch["skippedResults"] = len(skipped)
+            batch["skippedCursor"] = batch["endCursor"] = cursor_after(plan, skipped[-1][0])
+        if results:
+            batch["endCursor"] = results[-1]["cursor"]
+        return {**read.answer, "batch": batch}
 
-    def _run_aggregation_query(self, project: str, body: Answer) -> Answer:
-        aggregation = body.get("aggregationQuery") or {}
-        plan = _plan(project, body, aggregation.get("nestedQuery"))
-        answer = self._read_query(plan, body)
+    def _more(self, plan: Plan, results: int) -> str:
+        if results == plan.limit:
+            return "MORE_RESULTS_AFTER_LIMIT"
+        if results == self.batch_size:
+            return "NOT_FINISHED"
+        return "MORE_RESULTS_AFTER_CURSOR" if plan.end else "NO_MORE_RESULTS"
+
+    def _run_aggregations(self, project: str, request: requests.RunAggregationQuery) -> Answer:
+        _refuse_gql(request.gql_query, request.explain_options)
+        if request.aggregation_query is None:
+            raise invalid("an aggregationQuery is required")
+        wanted = named(request.aggregation_query.aggregations)
+        properties = properties_of(wanted.values())
+        partition = parse_partition(request.partition_id, project)
+        plan = parse_query(request.aggregation_query.nested_query, partition, properties)
+        read = self._read(request.read_options, plan)
         stop = None if plan.limit is None else plan.offset + plan.limit
-        total = sum(1 for _ in islice(self._queries.matches(plan), plan.offset, stop))
-        properties = {}
-        for number, wanted in enumerate(_list(aggregation, "aggregations"), start=1):
-            if "count" not in wanted:
-                raise invalid("the embedded cloud counts only")
-            top = int((wanted["count"] or {}).get("upTo") or total)
-            name = wanted.get("alias") or f"property_{number}"
-            properties[name] = {"integerValue": str(min(total, top))}
+        matches = islice(self._queries.matches(plan, read.entities), plan.offset, stop)
+        rows = [row for _, row in matches]
+        results = {name: aggregate(item, rows) for name, item in wanted.items()}
         batch = {
-            "aggregationResults": [{"aggregateProperties": properties}],
+            "aggregationResults": [{"aggregateProperties": results}],
             "moreResults": "NO_MORE_RESULTS",
-            "readTime": timestamp(self._cloud.clock.now()),
+            "readTime": read.time,
         }
-        return {**answer, "batch": batch}
+        return {**read.answer, "batch": batch}
 
-    def _read_query(self, plan: Plan, body: Answer) -> Answer:
-        answer, transaction = self._read_options(body)
-        if transaction:
-            read = (plan.index, plan.ancestor or ())
-            self._transactions.get(transaction).ranges.append(read)
-            self._transactions.check(transaction)
-        return answer
+    def _read(self, options: requests.ReadOptions | None, plan: Plan | None = None) -> _Read:
+        options = options or requests.ReadOptions()
+        name, answer = options.transaction or "", {}
+        ways = [options.transaction, options.new_transaction, options.read_time]
+        eventual = options.read_consistency == "EVENTUAL"
+        if len([way for way in ways if way is not None]) + eventual > 1:
+            raise invalid(
+                "a read has at most one of transaction, newTransaction, readTime and eventual "
+                "consistency"
+            )
+        if options.read_time is not None:
+            raise invalid("the embedded cloud does not read the past: leave readTime out")
+        if options.new_transaction is not None:
+            name = self._begin(options.new_transaction)
+            answer = {"transaction": name}
+        if not name:
+            return _Read(self._storage, None, answer, timestamp(self._cloud.clock.now()))
+        transaction = self._transactions.get(name)
+        if plan is not None:
+            transaction.plans.append(plan)
+        entities = self._transactions.seen_by(transaction, self._storage)
+        return _Read(entities, transaction, answer, timestamp(transaction.moment))
 
-    def _read_options(self, body: Answer) -> tuple[Answer, str]:
-        """The answer's first members, and the transaction to read in ("" for none)."""
-        options = body.get("readOptions") or {}
-        if options.get("readTime"):
-            raise invalid("the embedded cloud does not read the past")
-        if "newTransaction" in options:
-            name = self._begin(options["newTransaction"])
-            return {"transaction": name}, name
-        return {}, options.get("transaction") or ""
-
-    def _begin(self, options: Any) -> str:  # unchecked JSON
-        read_only = isinstance(options, dict) and "readOnly" in options
+    def _begin(self, options: requests.TransactionOptions) -> str:
+        if options.read_only is not None and options.read_write is not None:
+            raise invalid("a transaction is either readOnly or readWrite")
+        if options.read_only is not None and options.read_only.read_time is not None:
+            raise invalid("the embedded cloud does not read the past: leave readTime out")
+        read_only = options.read_only is not None
         return self._transactions.begin(self._storage.version, read_only=read_only)
 
-    def _begin_transaction(self, _: str, body: Answer) -> Answer:
-        return {"transaction": self._begin(body.get("transactionOptions"))}
+    def _begin_transaction(self, _: str, request: requests.BeginTransaction) -> Answer:
+        return {
+            "transaction": self._begin(request.transaction_options or requests.TransactionOptions())
+        }
 
-    def _commit(self, project: str, body: Answer) -> Answer:
-        mutations = _list(body, "mutations")
-        if len(mutations) > MAX_MUTATIONS:
-            raise invalid(f"a commit takes at most {MAX_MUTATIONS} mutations")
-        transactional = body.get("mode", "TRANSACTIONAL") != "NON_TRANSACTIONAL"
-        name = self._committing(body) if transactional else ""
+    def _commit(self, project: str, request: requests.Commit) -> Answer:
+        transactional = request.mode != "NON_TRANSACTIONAL"
+        name = _transaction_of(request, transactional=transactional)
+        mutations = request.mutations or []
         if name and self._transactions.get(name).read_only and mutations:
             raise invalid("Cannot modify entities in a read-only transaction.")
-        if name:
-            self._transactions.check(name)
-            self._transactions.end(name)
         now = self._cloud.clock.now()
         commit = Commit(self._storage, project, now, transactional=transactional)
-        results = [commit.stage(mutation) for mutation in mutations]
+        try:
+            results = [commit.stage(mutation) for mutation in mutations]
+        finally:
+            if name:
+                self._transactions.finish(name, commit.written)
         changes = commit.apply()
         self._transactions.note(changes)
-        updates = {"indexUpdates": len(changes)} if changes else {}
-        return {"mutationResults": results, "commitTime": timestamp(now), **updates}
+        answer: Answer = {"mutationResults": results}
+        if changes:
+            answer["indexUpdates"] = len(changes)
+        if transactional:
+            answer["commitTime"] = timestamp(now)
+        return answer
 
-    def _committing(self, body: Answer) -> str:
-        if body.get("transaction"):
-            return str(body["transaction"])
-        if "singleUseTransaction" in body:
-            return ""  # with nothing read there is nothing to be in conflict with
-        raise invalid("a transactional commit needs a transaction")
-
-    def _rollback(self, _: str, body: Answer) -> Answer:
-        name = str(body.get("transaction", ""))
-        self._transactions.get(name)
-        self._transactions.end(name)
+    def _rollback(self, _: str, request: requests.Rollback) -> Answer:
+        self._transactions.get(request.transaction)
+        self._transactions.end(request.transaction)
         return {}
 
-    def _allocate_ids(self, project: str, body: Answer) -> Answer:
-        keys = [parse_key(item, project, incomplete=True) for item in _list(body, "keys")]
+    def _allocate_ids(self, project: str, request: requests.Keys) -> Answer:
+        keys = [parse_key(item, project, incomplete=True) for item in request.keys]
         if any(not key.incomplete for key in keys):
             raise invalid("ids are allocated for incomplete keys only")
-        complete: list[Key] = [allocate_id(self._storage, key) for key in keys]
-        return {"keys": [key.to_json() for key in complete]}
+        return {"keys": [allocate_id(self._storage, key).to_json() for key in keys]}
+
+    def _reserve_ids(self, project: str, request: requests.Keys) -> Answer:
+        for key in [parse_key(item, project) for item in request.keys]:
+            self._storage.reserve(key.name)
+        return {}
 
 
-def _handler(method: Callable[[str, Answer], Answer]) -> Callable[[Call], Any]:
+def _route(verb: str, kind: type[R], method: Callable[[str, R], Answer]) -> Route:
     async def handle(call: Call) -> Answer:
         if len(await call.request.read()) > MAX_REQUEST_BYTES:
             raise invalid(f"the request is larger than {MAX_REQUEST_BYTES} bytes")
+        request = decode(call.body, kind)
+        check_database(request.database_id)
         # The whole of a method runs without awaiting anything: that makes it atomic.
-        return method(call.path["project"], call.body)
+        return method(call.path["project"], request)
 
-    return handle
-
-
-def _plan(project: str, body: Answer, query: Any) -> Plan:  # unchecked JSON
-    if "gqlQuery" in body:
-        raise invalid("the embedded cloud does not speak GQL")
-    return queries.parse_query(query, parse_partition(body.get("partitionId"), project))
+    return Route(f"datastore.projects.{verb}", "POST", f"/v1/projects/{{project}}:{verb}", handle)
 
 
-def _list(body: Answer, member: str) -> list[Any]:
-    items = body.get(member) or []
-    if not isinstance(items, list):
-        raise invalid(f"{member} must be a list")
-    return items
+def _transaction_of(request: requests.Commit, *, transactional: bool) -> str:
+    """The transaction that a commit ends; "" for one that has read nothing."""
+    single = request.single_use_transaction
+    if not transactional:
+        if request.transaction or single is not None:
+            raise invalid("a non-transactional commit cannot have a transaction")
+        return ""
+    if (single is None) == (not request.transaction):
+        raise invalid("a transactional commit needs either a transaction or singleUseTransaction")
+    if single is not None and single.read_only is not None:
+        raise invalid("singleUseTransaction must be readWrite")
+    return request.transaction or ""
+
+
+def _refuse_gql(gql: Any, explain: Any) -> None:  # unchecked JSON
+    if gql is not None:
+        raise invalid("the embedded cloud does not speak GQL: send a query")
+    if explain is not None:
+        raise invalid("the embedded cloud does not explain queries: leave explainOptions out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -33,6 +33,15 @@ class Stored(msgspec.Struct, frozen=True):
     created: str
     updated: str
 
+    def to_json(self) -> dict[str, Any]:
+        """The JSON EntityResult of the whole entity, without a cursor."""
+        return {
+            "entity": {"key": self.key, "properties": self.properties},
+            "version": str(self.version),
+            "createTime": self.created,
+            "updateTime": self.updated,
+        }
+
 
 class Entry(NamedTuple):
     """One place in an order: what it is sorted by, and the entity's `Key.name`."""
@@ -50,15 +59,54 @@ class Span(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A key that a commit changed."""
+    """What a commit did to one entity.
+
+    Attributes:
+        version: the commit's.
+        key: the entity's.
+        name: its `Key.name`.
+        before: None when there was none.
+        after: None when there is none any more.
+    """
 
     version: int
     key: Key
     name: str
+    before: Stored | None
+    after: Stored | None
+
+
+class Entities(Protocol):
+    """All entities as they are at one moment."""
+
+    @property
+    def version(self) -> int:
+        """That of the last commit until then."""
+        ...
+
+    def get(self, name: str) -> Stored | None:
+        """The entity whose key has this name, if it exists."""
+        ...
+
+    def state_of(self, index: Index) -> object:
+        """Equal at two moments when nothing within an index differs."""
+        ...
+
+    def span(self, index: Index, ancestor: KeyPath | None) -> Span:
+        """The entries of an index in the order of keys, all or those at and under an ancestor."""
+        ...
+
+
+def under(entries: list[Entry], ancestor: KeyPath | None) -> Span:
+    """The part of entries in the order of keys that is at or under an ancestor."""
+    if ancestor is None:
+        return Span(entries, 0, len(entries))
+    start = bisect_left(entries, (ancestor,))
+    return Span(entries, start, bisect_left(entries, ((*ancestor, _AFTER_ALL),), start))
 
 
 class Storage:
-    """All entities of the cloud.
+    """All entities of the cloud, as they are now.
 
     Args:
         tables: where they live.
@@ -70,6 +118,7 @@ class Storage:
     def __init__(self, tables: Tables) -> None:
         self._rows = tables.table("datastore.entities", Stored)
         self._meta = tables.table("datastore.meta", int)
+        self._reserved = tables.table("datastore.reserved", bool)
         self.version: int = self._meta.get("version", 1)
         self._indexes: defaultdict[Index, list[Entry]] = defaultdict(list)
         self._changed: defaultdict[Index, int] = defaultdict(lambda: self.version)
@@ -83,6 +132,14 @@ class Storage:
         """The entity whose key has this name, if it exists."""
         return self._rows.get(name)
 
+    def reserve(self, name: str) -> None:
+        """Keeps a key's name from being allocated."""
+        self._reserved[name] = True
+
+    def is_free(self, name: str) -> bool:
+        """Whether a key of this name can be allocated."""
+        return name not in self._rows and name not in self._reserved
+
     def next_version(self, now: float) -> int:
         """The version of the next commit: as Google's, about microseconds since 1970."""
         return max(self.version + 1, int(now * 1e6))
@@ -90,19 +147,22 @@ class Storage:
     def apply(self, version: int, writes: Mapping[str, tuple[Key, Stored | None]]) -> list[Change]:
         """Makes a commit's writes current; None removes."""
         self.version = self._meta["version"] = version
+        changes = []
         for name, (key, row) in writes.items():
+            before = self._rows.get(name)
+            changes.append(Change(version, key, name, before, row))
             entries = self._indexes[key.home]
             if row is None:
                 del self._rows[name]
                 del entries[bisect_left(entries, Entry(key.path, name))]
             else:
-                if name not in self._rows:
+                if before is None:
                     insort(entries, Entry(key.path, name))
                 self._rows[name] = row
             self._changed[key.home] = version
-        return [Change(version, key, name) for name, (key, _) in writes.items()]
+        return changes
 
-    def changed(self, index: Index) -> int:
+    def state_of(self, index: Index) -> int:
         """The version of the last change within an index."""
         return self._changed[index] if index.kind else self.version
 
@@ -112,10 +172,7 @@ class Storage:
             entries = self._indexes[index]
         else:
             entries = sorted(entry for kind in self._kinds(index) for entry in self._indexes[kind])
-        if ancestor is None:
-            return Span(entries, 0, len(entries))
-        start = bisect_left(entries, (ancestor,))
-        return Span(entries, start, bisect_left(entries, ((*ancestor, _AFTER_ALL),), start))
+        return under(entries, ancestor)
 
     def _kinds(self, index: Index) -> Iterable[Index]:
         return [other for other in self._indexes if other._replace(kind="") == index]

@@ -1,22 +1,23 @@
-"""Open transactions: what they have read, and whether that is still so.
+"""Open transactions: the moment that each reads, what it has read, and whether that is still so.
 
-Concurrency is optimistic. A read in a transaction is of the moment at which it began: where what
-it reads has changed since, that read answers ABORTED, in read-only transactions too (Google's keep
-old versions for those). At the commit, everything read is looked at once more. A query has read its
-kind under its ancestor, so an entity that it did not match can also be in its way.
+Concurrency is optimistic. A transaction reads the state at which it began, whatever others commit;
+it does not see its own writes, which are part of its commit. A commit fails when somebody has since
+changed what the transaction has read or writes. A query has read all that its filter selects, so an
+entity that appears in it, changes in it or leaves it is in the way; its limit does not matter.
 """
 
 from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from gce_backend.clock import Clock
-from gce_backend.localcloud.datastore.keys import Index, KeyPath
-from gce_backend.localcloud.datastore.storage import Change
+from gce_backend.localcloud.datastore.past import Past
+from gce_backend.localcloud.datastore.plans import Plan
+from gce_backend.localcloud.datastore.storage import Change, Entities
 from gce_backend.localcloud.statuses import aborted, invalid
 
 MAX_SECONDS = 270.0
@@ -29,28 +30,24 @@ class Transaction(msgspec.Struct):
     Attributes:
         began: monotonic time.
         used: monotonic time of its last call.
+        moment: Unix time at which it began.
         version: the last commit's when it began.
         read_only: whether it may not write.
         names: the keys that it has read, present or not.
-        ranges: the queries that it has read.
+        plans: the queries that it has run.
     """
 
     began: float
     used: float
+    moment: float
     version: int
     read_only: bool
     names: set[str] = msgspec.field(default_factory=set)
-    ranges: list[tuple[Index, KeyPath]] = msgspec.field(default_factory=list)
+    plans: list[Plan] = msgspec.field(default_factory=list)
 
     def has_read(self, change: Change) -> bool:
         """Whether a change is of something that it has read."""
-        if change.name in self.names:
-            return True
-        path, index = change.key.path, change.key.home
-        return any(
-            read in {index, index._replace(kind="")} and path[: len(ancestor)] == ancestor
-            for read, ancestor in self.ranges
-        )
+        return change.name in self.names or any(plan.touched_by(change) for plan in self.plans)
 
 
 class Transactions:
@@ -73,7 +70,7 @@ class Transactions:
         self._expire()
         name = base64.b64encode(secrets.token_bytes(18)).decode()
         now = self._clock.monotonic()
-        self._open[name] = Transaction(now, now, version, read_only)
+        self._open[name] = Transaction(now, now, self._clock.now(), version, read_only)
         return name
 
     def get(self, name: str) -> Transaction:
@@ -89,19 +86,36 @@ class Transactions:
         transaction.used = self._clock.monotonic()
         return transaction
 
-    def check(self, name: str) -> None:
-        """Looks whether everything that a transaction has read is still so.
+    def seen_by(self, transaction: Transaction, now: Entities) -> Entities:
+        """The entities as a transaction sees them."""
+        undone = {change.name: change for change in self._since(transaction)}
+        return Past(now, transaction.version, undone) if undone else now
+
+    def finish(self, name: str, written: set[str]) -> None:
+        """Ends a transaction that is to be committed.
+
+        Args:
+            name: the transaction.
+            written: the names of the keys that it writes.
 
         Raises:
-            ServiceError: it is not; the transaction has been ended.
+            ServiceError: others have changed what it has read or writes.
         """
-        transaction = self._open[name]
+        transaction = self.get(name)
+        contended = any(
+            change.name in written or transaction.has_read(change)
+            for change in self._since(transaction)
+        )
+        self.end(name)
+        if contended and not transaction.read_only:
+            raise aborted("Aborted due to cross-transaction contention. Please retry.")
+
+    def _since(self, transaction: Transaction) -> Iterator[Change]:
+        """What was changed since a transaction began, the latest first."""
         for change in reversed(self._changes):
             if change.version <= transaction.version:
-                break
-            if transaction.has_read(change):
-                self.end(name)
-                raise aborted("Aborted due to cross-transaction contention. Please retry.")
+                return
+            yield change
 
     def end(self, name: str) -> None:
         """Forgets a transaction, and the changes that no open one can be in conflict with."""
@@ -111,6 +125,8 @@ class Transactions:
 
     def note(self, changes: Iterable[Change]) -> None:
         """Remembers what a commit changed, while that can matter."""
+        if self._open:
+            self._expire()
         if self._open:
             self._changes.extend(changes)
 

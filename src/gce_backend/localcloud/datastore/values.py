@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import re
 import struct
@@ -13,11 +12,17 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from gce_backend.localcloud.datastore.keys import parse_key
+from gce_backend.localcloud.datastore.keys import KeyPath, parse_key, path_bytes
 from gce_backend.localcloud.statuses import invalid
 
 MAX_INDEXED_BYTES = 1500
+MAX_UNINDEXED_BYTES = 1_000_000
 MAX_ENTITY_BYTES = 1_048_572
+MAX_NAME_BYTES = 1500
+MAX_DEPTH = 20
+MAX_OVERHEAD = 8192
+"""More than what an entity's key adds to its size."""
+
 _RESERVED = re.compile(r"__.*__", re.DOTALL)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_SCALAR = {"arrayValue", "entityValue"}
@@ -32,52 +37,124 @@ def check_properties(properties: Any, project: str) -> dict[str, Any]:  # unchec
     Raises:
         ServiceError: a name, a value or the whole breaks a rule.
     """
+    checked = _check_properties(properties, project, MAX_DEPTH + 1, indexed=True)
+    # The JSON of a value is longer than the value, so most entities need not be measured.
+    written = len(msgspec.json.encode(checked)) if checked else 0
+    if (
+        written + MAX_OVERHEAD > MAX_ENTITY_BYTES
+        and entity_bytes(checked, project) > MAX_ENTITY_BYTES
+    ):
+        raise invalid(f"the entity is larger than {MAX_ENTITY_BYTES} bytes")
+    return checked
+
+
+def _check_properties(
+    properties: Any,  # as above
+    project: str,
+    depth: int,
+    *,
+    indexed: bool,
+) -> dict[str, Any]:
     if properties is None:
         return {}
     if not isinstance(properties, dict):
         raise invalid("properties must be an object")
+    if not depth:
+        raise invalid(f"entity values are nested deeper than {MAX_DEPTH}")
     for name, value in properties.items():
-        if not name or _RESERVED.fullmatch(name):
-            raise invalid(f"the property name {name!r} is reserved or empty")
-        _check(name, value, project)
-    if len(msgspec.json.encode(properties)) > MAX_ENTITY_BYTES:
-        raise invalid(f"the entity is larger than {MAX_ENTITY_BYTES} bytes")
+        # Most names are short: a character takes at most 4 bytes.
+        if not name or name[0] == "_" or len(name) * 4 > MAX_NAME_BYTES:
+            _check_property_name(name)
+        _check(name, value, project, depth, indexed=indexed)
     return properties
 
 
-def _check(name: str, value: Any, project: str) -> None:  # as above
+def _check_property_name(name: str) -> None:
+    if not name or _RESERVED.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
+        raise invalid(
+            f"the property name {name[:80]!r} is reserved, empty or longer than "
+            f"{MAX_NAME_BYTES} bytes"
+        )
+
+
+def _check(
+    name: str,
+    value: Any,  # as above
+    project: str,
+    depth: int,
+    *,
+    indexed: bool,
+) -> None:
     kind = _type_of(value)
+    indexed = indexed and not value.get("excludeFromIndexes")
+    if len(value) > 1:
+        _check_members(name, kind, value)
     if kind == "arrayValue":
-        if value.get("excludeFromIndexes"):
-            raise invalid(f"{name}: an array cannot be excluded from indexes, its elements can")
         for element in elements(value):
             if isinstance(element, dict) and "arrayValue" in element:
                 raise invalid(f"{name}: an array cannot hold arrays")
-            _check(name, element, project)
+            _check(name, element, project, depth, indexed=indexed)
     elif kind == "entityValue":
-        check_properties((value[kind] or {}).get("properties"), project)
+        if not isinstance(value[kind], dict):
+            raise invalid(f"{name}: an entityValue must be an object")
+        _check_properties(value[kind].get("properties"), project, depth - 1, indexed=indexed)
     else:
         rank, _ = sort_key(value, project)
-        text = value[kind] if rank == _STRING_RANK and not value.get("excludeFromIndexes") else ""
-        # A character takes at most 4 bytes, so most texts need not be encoded to be measured.
-        if len(text) * 4 > MAX_INDEXED_BYTES and len(text.encode()) > MAX_INDEXED_BYTES:
-            raise invalid(
-                f'The value of property "{name}" is longer than {MAX_INDEXED_BYTES} bytes.'
-            )
+        if rank in {_STRING_RANK, _BLOB_RANK}:
+            _check_length(name, value[kind], rank, indexed=indexed)
         if kind == "integerValue":
             value[kind] = str(value[kind])
 
 
-def elements(value: dict[str, Any]) -> list[Any]:
+def _check_members(name: str, kind: str, value: dict[str, Any]) -> None:
+    unknown = value.keys() - {kind, "excludeFromIndexes", "meaning"}
+    if unknown:
+        raise invalid(f"{name}: a value has no member {', '.join(sorted(unknown))}")
+    if not isinstance(value.get("excludeFromIndexes"), bool | None):
+        raise invalid(f"{name}: excludeFromIndexes must be true or false")
+    if kind == "arrayValue" and value.get("excludeFromIndexes"):
+        raise invalid(f"{name}: an array cannot be excluded from indexes, its elements can")
+
+
+def _check_length(name: str, text: str, rank: int, *, indexed: bool) -> None:
+    most = MAX_INDEXED_BYTES if indexed else MAX_UNINDEXED_BYTES
+    # A character takes at most 4 bytes, so most texts need not be encoded to be measured.
+    if len(text) * 4 <= most:
+        return
+    size = len(_bytes(text)) if rank == _BLOB_RANK else len(text.encode())
+    if size > most:
+        raise invalid(f'The value of property "{name}" is longer than {most} bytes.')
+
+
+def entity_bytes(properties: dict[str, Any], project: str) -> int:
+    """The size of an entity's properties, as Google's page on storage size counts it."""
+    return sum(len(name.encode()) + 1 + _size(value, project) for name, value in properties.items())
+
+
+def _size(value: dict[str, Any], project: str) -> int:
+    kind = _type_of(value)
+    if kind == "arrayValue":
+        return sum(_size(element, project) for element in elements(value))
+    if kind == "entityValue":
+        return entity_bytes(value[kind].get("properties") or {}, project)
+    if kind == "keyValue":
+        return path_bytes(sort_key(value, project)[1])
+    if kind == "stringValue":
+        return len(value[kind].encode()) + 1
+    return len(_bytes(value[kind])) if kind == "blobValue" else _SIZES.get(kind, 8)
+
+
+def elements(value: Any) -> list[Any]:  # unchecked JSON
     """The elements of an array value.
 
     Raises:
         ServiceError: they are not a list.
     """
-    found = (value["arrayValue"] or {}).get("values", [])
-    if not isinstance(found, list):
-        raise invalid("arrayValue.values must be a list")
-    return found
+    array = value.get("arrayValue") if isinstance(value, dict) else None
+    found = array.get("values") if isinstance(array, dict) else ()
+    if not isinstance(found, list | None):
+        raise invalid("an arrayValue with a list of values is needed here")
+    return found or []
 
 
 def indexed(value: dict[str, Any] | None, project: str) -> list[SortKey]:
@@ -105,7 +182,7 @@ def sort_key(value: Any, project: str) -> SortKey:  # unchecked JSON
     rank, convert = _SCALARS[kind]
     try:
         return rank, convert(value[kind])
-    except (TypeError, ValueError, OverflowError, KeyError, binascii.Error) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise invalid(f"{kind}: {error}") from None
 
 
@@ -118,7 +195,7 @@ def _type_of(value: Any) -> str:  # as above
 
 
 def _integer(data: Any) -> int:  # as above
-    if isinstance(data, (bool, float)):
+    if not isinstance(data, int | str) or isinstance(data, bool):
         raise TypeError("not an integer")
     number = int(data)
     if not -(2**63) <= number < 2**63:
@@ -126,8 +203,17 @@ def _integer(data: Any) -> int:  # as above
     return number
 
 
+def parse_instant(text: str) -> int:
+    """Microseconds since 1970 of an RFC 3339 time.
+
+    Raises:
+        ServiceError: it is not one.
+    """
+    return int(sort_key({"timestampValue": text}, "")[1])
+
+
 def _instant(data: Any) -> int:  # as above
-    moment = datetime.fromisoformat(data)
+    moment = datetime.fromisoformat(_text(data))
     if moment.tzinfo is None:
         raise ValueError("it has no time zone")
     return (moment - _EPOCH) // timedelta(microseconds=1)
@@ -147,11 +233,32 @@ def _text(data: Any) -> str:  # as above
 
 def _blob(data: Any) -> str:  # as above
     """Hexadecimal digits, which sort like the bytes."""
-    return base64.b64decode(data, validate=True).hex()
+    return _bytes(_text(data)).hex()
+
+
+def _bytes(text: str) -> bytes:
+    """The bytes that base64 stands for, of either alphabet, padded or not."""
+    plain = text.translate(_URL_SAFE)
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
+def _null(data: Any) -> int:  # as above
+    if data not in {None, "NULL_VALUE"}:
+        raise ValueError("it must be null")
+    return 0
+
+
+def _point(data: Any) -> tuple[int, int]:  # as above
+    latitude, longitude = float(data.get("latitude", 0)), float(data.get("longitude", 0))
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        raise ValueError("it is not on Earth")
+    return _double(latitude), _double(longitude)
 
 
 def _double(data: Any) -> int:  # as above
     """A 64-bit integer in the order of the numbers, NaN first: JSON has no infinities."""
+    if isinstance(data, bool):
+        raise TypeError("not a number")
     number = float(data) + 0.0  # minus zero becomes zero
     if math.isnan(number):
         return -(2**63)
@@ -160,16 +267,25 @@ def _double(data: Any) -> int:  # as above
 
 
 _KEY_RANK = 8
+_BLOB_RANK = 4
 _STRING_RANK = 5
+_URL_SAFE = str.maketrans("-_", "+/")
+_SIZES = {"nullValue": 1, "booleanValue": 1, "geoPointValue": 16}
 _SCALARS: dict[str, tuple[int, Callable[[Any], Any]]] = {
-    "nullValue": (0, lambda _: 0),
+    "nullValue": (0, _null),
     "integerValue": (1, _integer),
     "timestampValue": (2, _instant),
     "booleanValue": (3, _boolean),
-    "blobValue": (4, _blob),
+    "blobValue": (_BLOB_RANK, _blob),
     "stringValue": (_STRING_RANK, _text),
     "doubleValue": (6, _double),
-    "geoPointValue": (7, lambda data: (_double(data["latitude"]), _double(data["longitude"]))),
+    "geoPointValue": (7, _point),
+}
+_COMPARABLE: dict[int, Any] = {
+    **dict.fromkeys((0, 1, 2, 3, 6), int),
+    **dict.fromkeys((_BLOB_RANK, _STRING_RANK), str),
+    7: tuple[int, int],
+    _KEY_RANK: KeyPath,
 }
 _TYPES = {*_SCALARS, *_NOT_SCALAR, "keyValue"}
 
@@ -177,3 +293,20 @@ _TYPES = {*_SCALARS, *_NOT_SCALAR, "keyValue"}
 def key_value(path: Any) -> SortKey:  # a KeyPath
     """The sort key of a key, for the pseudo-property `__key__`."""
     return _KEY_RANK, path
+
+
+def comparable_type(rank: int) -> Any:  # a type
+    """What sort keys of a rank hold beside the rank.
+
+    Raises:
+        KeyError: there is no such rank.
+    """
+    return _COMPARABLE[rank]
+
+
+def value_of_entry(value: dict[str, Any], entry: SortKey, project: str) -> dict[str, Any]:
+    """The part of a stored value that an index entry is of: itself, or an array's element."""
+    if "arrayValue" not in value:
+        return value
+    found: dict[str, Any] = next(e for e in elements(value) if entry in indexed(e, project))
+    return found

@@ -1,4 +1,4 @@
-"""What each subscription still has to deliver, and the leases on what it has delivered."""
+"""What each subscription keeps: what it has to deliver, the leases on what it has delivered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import heapq
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,23 +15,30 @@ import msgspec
 from gce_backend.localcloud.statuses import invalid
 from gce_backend.localcloud.tables import Tables
 
-_ACK_ID = re.compile(r"(\d+)-(\d+)")
+CLEAR_SECONDS = 60.0
+"""Messages that nobody asks for are looked through so often for those that are too old."""
+
+_ACK_ID = re.compile(r"(\d+)-(\d+)", re.ASCII)
 
 
 class Pending(msgspec.Struct):
-    """A message that a subscription has not had acknowledged.
+    """A message that a subscription keeps.
 
     Attributes:
         message: its JSON PubsubMessage.
         published: Unix time.
         attempts: how often it was delivered.
         leased_until: Unix time until which nobody else gets it; 0 when it waits for delivery.
+        resting: whether nobody has it until then: it waits because it was delivered in vain.
+        acknowledged: whether it is kept only to be sought again.
     """
 
     message: dict[str, Any]
     published: float
     attempts: int = 0
     leased_until: float = 0.0
+    resting: bool = False
+    acknowledged: bool = False
 
 
 class Delivery(NamedTuple):
@@ -51,14 +59,18 @@ class Backlog:
     """One subscription's messages.
 
     Attributes:
-        ready: the ids of those to deliver, first come first.
-        ids: the ids of all that are not acknowledged.
+        ready: the ids of those to deliver, first come first; some may have gone since.
+        ids: the ids of all that are kept, in the order of their publication.
+        unacknowledged: how many of them are not acknowledged.
+        cleared: Unix time at which those that had become too old were last dropped.
         stirred: set when there is something for waiting pulls to look at.
     """
 
     def __init__(self) -> None:
         self.ready: deque[str] = deque()
-        self.ids: set[str] = set()
+        self.ids: dict[str, None] = {}
+        self.unacknowledged = 0
+        self.cleared = 0.0
         self.stirred = asyncio.Event()
 
 
@@ -77,10 +89,11 @@ class Deliveries:
         for key, pending in self._rows.items():
             subscription, _, message_id = key.rpartition("/")
             backlog = self._backlogs[subscription]
-            backlog.ids.add(message_id)
+            backlog.ids[message_id] = None
+            backlog.unacknowledged += not pending.acknowledged
             if pending.leased_until:
                 self._lease(subscription, message_id, pending)
-            else:
+            elif not pending.acknowledged:
                 backlog.ready.append(message_id)
 
     def open(self, subscription: str) -> None:
@@ -107,7 +120,8 @@ class Deliveries:
         """Puts a message at the end of a backlog."""
         backlog, message_id = self._backlogs[subscription], message["messageId"]
         self._rows[f"{subscription}/{message_id}"] = Pending(message, published)
-        backlog.ids.add(message_id)
+        backlog.ids[message_id] = None
+        backlog.unacknowledged += 1
         backlog.ready.append(message_id)
         backlog.stirred.set()
 
@@ -124,12 +138,15 @@ class Deliveries:
             oldest: messages published earlier are dropped instead.
         """
         backlog = self._backlogs[subscription]
+        if now >= backlog.cleared + CLEAR_SECONDS:
+            backlog.cleared = now
+            self._drop_older(subscription, oldest)
         taken: list[Delivery] = []
         while backlog.ready and len(taken) < most:
             message_id = backlog.ready.popleft()
             pending = self._rows.get(f"{subscription}/{message_id}")
             if pending is None:
-                continue  # acknowledged while it waited for redelivery
+                continue  # it has become too old while it waited
             if pending.published < oldest:
                 self._remove(subscription, message_id)
                 continue
@@ -140,10 +157,66 @@ class Deliveries:
             taken.append(Delivery(f"{message_id}-{pending.attempts}", pending))
         return taken
 
-    def acknowledge(self, subscription: str, ack_ids: Iterable[str], now: float) -> None:
-        """Removes messages whose lease lasts; other ack ids are ignored."""
-        for message_id, _ in self._leased(subscription, ack_ids, now):
+    def acknowledge(
+        self, subscription: str, ack_ids: Iterable[str], now: float, *, keep: bool
+    ) -> None:
+        """Ends messages whose lease lasts; other ack ids are ignored.
+
+        Args:
+            subscription: whose.
+            ack_ids: what was given out with them.
+            now: Unix time.
+            keep: whether they can be sought again.
+        """
+        for message_id, pending in self._leased(subscription, ack_ids, now):
+            self._acknowledge(subscription, message_id, pending, keep=keep)
+
+    def _acknowledge(
+        self, subscription: str, message_id: str, pending: Pending, *, keep: bool
+    ) -> None:
+        if not keep:
             self._remove(subscription, message_id)
+        elif not pending.acknowledged:
+            pending.acknowledged, pending.resting, pending.leased_until = True, False, 0.0
+            self._rows[f"{subscription}/{message_id}"] = pending
+            self._backlogs[subscription].unacknowledged -= 1
+
+    def seek(self, subscription: str, time: float, *, keep: bool) -> None:
+        """Makes messages acknowledged that were published before a time, and not those after it.
+
+        Args:
+            subscription: whose.
+            time: Unix time.
+            keep: whether acknowledged messages can be sought again.
+        """
+        backlog = self._backlogs[subscription]
+        backlog.ready.clear()
+        for message_id in list(backlog.ids):
+            key = f"{subscription}/{message_id}"
+            pending = self._rows[key]
+            if pending.published < time:
+                self._acknowledge(subscription, message_id, pending, keep=keep)
+                continue
+            if pending.acknowledged:
+                pending.acknowledged = False
+                self._rows[key] = pending
+                backlog.unacknowledged += 1
+            if not pending.leased_until:
+                backlog.ready.append(message_id)
+        backlog.stirred.set()
+
+    def _drop_older(self, subscription: str, oldest: float) -> None:
+        old = takewhile(
+            lambda message_id: self._rows[f"{subscription}/{message_id}"].published < oldest,
+            self._backlogs[subscription].ids,
+        )
+        for message_id in list(old):
+            self._remove(subscription, message_id)
+
+    def clear(self, subscription: str) -> None:
+        """Empties a backlog; pulls that wait for it look again."""
+        self.drop(subscription)
+        self.open(subscription)
 
     def extend(self, subscription: str, ack_ids: Iterable[str], now: float, seconds: float) -> None:
         """Makes leases that last end so many seconds from now."""
@@ -156,12 +229,18 @@ class Deliveries:
         """When the next lease may end (Unix time); None when there are none."""
         return self._leases[0].until if self._leases else None
 
-    def end_leases(self, now: float, bury: Callable[[str, Pending], bool]) -> bool:
+    def end_leases(
+        self,
+        now: float,
+        bury: Callable[[str, Pending], bool],
+        rest: Callable[[str, Pending], float],
+    ) -> bool:
         """Puts messages whose lease has ended back into their backlogs.
 
         Args:
             now: Unix time.
             bury: takes a message away instead when it answers True (a dead letter).
+            rest: for how many seconds a message is not to be delivered.
 
         Returns:
             Whether there were any.
@@ -177,8 +256,13 @@ class Deliveries:
             if bury(lease.subscription, pending):
                 self._remove(lease.subscription, lease.id)
                 continue
-            pending.leased_until = 0.0
+            pause = 0.0 if pending.resting else rest(lease.subscription, pending)
+            pending.resting = pause > 0
+            pending.leased_until = now + pause if pause else 0.0
             self._rows[key] = pending
+            if pending.resting:
+                self._lease(lease.subscription, lease.id, pending)
+                continue
             backlog = self._backlogs[lease.subscription]
             backlog.ready.append(lease.id)
             backlog.stirred.set()
@@ -188,11 +272,13 @@ class Deliveries:
         self, subscription: str, ack_ids: Iterable[str], now: float
     ) -> Iterator[tuple[str, Pending]]:
         for ack_id in ack_ids:
-            match = _ACK_ID.fullmatch(ack_id) if isinstance(ack_id, str) else None
+            match = _ACK_ID.fullmatch(ack_id)
             if match is None:
                 raise invalid(f"You have passed an invalid ack ID to the service: {ack_id!r}.")
             pending = self._rows.get(f"{subscription}/{match[1]}")
-            if pending and pending.attempts == int(match[2]) and pending.leased_until > now:
+            if pending is None or pending.resting or pending.leased_until <= now:
+                continue
+            if str(pending.attempts) == match[2]:
                 yield match[1], pending
 
     def _lease(self, subscription: str, message_id: str, pending: Pending) -> None:
@@ -200,5 +286,7 @@ class Deliveries:
         heapq.heappush(self._leases, lease)
 
     def _remove(self, subscription: str, message_id: str) -> None:
-        del self._rows[f"{subscription}/{message_id}"]
-        self._backlogs[subscription].ids.remove(message_id)
+        pending = self._rows.pop(f"{subscription}/{message_id}")
+        backlog = self._backlogs[subscription]
+        del backlog.ids[message_id]
+        backlog.unacknowledged -= not pending.acknowledged

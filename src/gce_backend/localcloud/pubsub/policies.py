@@ -1,4 +1,4 @@
-"""IAM policies of topics and subscriptions: kept and answered, with every permission granted."""
+"""IAM policies of topics and subscriptions: kept and answered, not enforced."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 import msgspec
 
+from gce_backend.localcloud.pubsub.requests import Policy
 from gce_backend.localcloud.statuses import aborted, invalid
 from gce_backend.localcloud.tables import Tables
+
+CONDITIONS_VERSION = 3
 
 
 class Policies:
@@ -28,18 +31,20 @@ class Policies:
         digest = hashlib.sha256(msgspec.json.encode(policy)).digest()
         return {**policy, "etag": base64.b64encode(digest[:9]).decode()}
 
-    def set(self, resource: str, policy: Any) -> dict[str, Any]:  # unchecked JSON
+    def set(self, resource: str, policy: Policy) -> dict[str, Any]:
         """Replaces a resource's policy.
 
         Raises:
-            ServiceError: it is not a policy, or was made from one that is no longer current.
+            ServiceError: it has conditions in a version that has none, or was made from a policy
+                that is no longer current.
         """
-        if not isinstance(policy, dict) or not isinstance(policy.get("bindings", []), list):
-            raise invalid("policy must be an object with a list of bindings")
-        if policy.get("etag") not in {None, "", self.get(resource)["etag"]}:
+        version = policy.version or 1
+        bindings = policy.bindings or []
+        if version < CONDITIONS_VERSION and any(binding.condition for binding in bindings):
+            raise invalid(f"a policy with conditions must have version {CONDITIONS_VERSION}")
+        if policy.etag not in {None, "", self.get(resource)["etag"]}:
             raise aborted("There were concurrent policy changes. Please retry the whole change.")
-        bindings = policy.get("bindings", [])
-        self._rows[resource] = {"version": policy.get("version", 1), "bindings": bindings}
+        self._rows[resource] = {"version": version, "bindings": msgspec.to_builtins(bindings)}
         return self.get(resource)
 
     def drop(self, resource: str) -> None:

@@ -7,23 +7,29 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
-from gce_backend.localcloud.pubsub import resources
+from gce_backend.localcloud.pubsub import requests, resources
 from gce_backend.localcloud.pubsub.deliveries import Deliveries, Delivery, Pending
+from gce_backend.localcloud.pubsub.filters import parse_filter
 from gce_backend.localcloud.pubsub.policies import Policies
 from gce_backend.localcloud.statuses import already_exists, invalid, not_found, status_body
 from gce_backend.localcloud.tables import Table
+from gce_backend.localcloud.wire import decode
 
 HOLD_SECONDS = 20.0
 """How long a pull waits for a first message."""
 
 MAX_PULL = 1000
+MAX_ACK_BYTES = 512 * 2**10
+ACTIVE_SECONDS = 60.0
+"""How exactly it is kept when a subscription was last used."""
 
 Answer = dict[str, Any]
+T = TypeVar("T")
 
 
 class Subscription(msgspec.Struct):
@@ -31,7 +37,7 @@ class Subscription(msgspec.Struct):
 
     Attributes:
         resource: its JSON Subscription.
-        active: Unix time of its last pull.
+        active: Unix time of its last use.
     """
 
     resource: Answer
@@ -65,7 +71,11 @@ class PubSubService:
         yield from self._resource_routes(
             "topics",
             self._topics.get,
-            {"PUT create": self._create_topic, "DELETE delete": self._delete_topic},
+            {
+                "PUT create": self._create_topic,
+                "PATCH patch": self._patch_topic,
+                "DELETE delete": self._delete_topic,
+            },
             {"publish": self._publish},
         )
         yield from self._resource_routes(
@@ -80,8 +90,21 @@ class PubSubService:
                 "pull": self._pull,
                 "acknowledge": self._acknowledge,
                 "modifyAckDeadline": self._modify_ack_deadline,
+                "modifyPushConfig": self._modify_push_config,
+                "seek": self._seek,
+                "detach": self._detach,
             },
         )
+        projects = "/v1/projects/{project}"
+        topic = projects + "/topics/{id:[^/:]+}"
+        snapshot = projects + "/snapshots/{id:[^/:]+}"
+        name = "pubsub.projects.topics.subscriptions.list"
+        yield Route(name, "GET", topic + "/subscriptions", self._list_subscriptions_of_topic)
+        name = "pubsub.projects.topics.snapshots.list"
+        yield Route(name, "GET", topic + "/snapshots", self._list_snapshots_of_topic)
+        name = "pubsub.projects.snapshots.list"
+        yield Route(name, "GET", projects + "/snapshots", _list_snapshots)
+        yield Route("pubsub.projects.snapshots.create", "PUT", snapshot, _create_snapshot)
 
     def _resource_routes(
         self,
@@ -103,17 +126,22 @@ class PubSubService:
             return self._policies.get(existing(call))
 
         async def set_policy(call: Call) -> Answer:
-            return self._policies.set(existing(call), call.body.get("policy"))
+            policy = decode(call.body, requests.SetIamPolicy).policy
+            return self._policies.set(existing(call), policy)
 
         async def test_permissions(call: Call) -> Answer:
-            existing(call)
+            asked = decode(call.body, requests.TestIamPermissions).permissions or []
+            if any("*" in permission for permission in asked):
+                raise invalid("permissions with wildcards are not allowed")
             denied = self._cloud.options.denied_permissions
-            asked = call.body.get("permissions", [])
-            return {"permissions": [permission for permission in asked if permission not in denied]}
+            granted = [permission for permission in asked if permission not in denied]
+            return {"permissions": granted} if get(_name(call)) and granted else {}
 
         async def list_all(call: Call) -> Answer:
             names = self._topics if collection == "topics" else self._subscriptions
-            return _page(call, collection, names, get)
+            prefix = f"projects/{call.path['project']}/"
+            mine = (name for name in names if name.startswith(prefix))
+            return _page(call, collection, mine, get)
 
         root = f"/v1/projects/{{project}}/{collection}"
         path = root + "/{id:[^/:]+}"
@@ -140,7 +168,7 @@ class PubSubService:
             "subscriptions": {
                 name: {
                     "topic": subscription.resource["topic"],
-                    "unacknowledged": len(self._deliveries.backlog(name).ids),
+                    "unacknowledged": self._deliveries.backlog(name).unacknowledged,
                     "waiting": len(self._deliveries.backlog(name).ready),
                 }
                 for name, subscription in sorted(self._subscriptions.items())
@@ -165,16 +193,21 @@ class PubSubService:
 
     async def _create_topic(self, call: Call) -> Answer:
         name = _name(call)
-        topic = resources.new_topic(name, call.body)
+        topic = resources.new_topic(name, decode(call.body, requests.Topic))
         if name in self._topics:
             raise _exists(call)
         self._topics[name] = topic
         return topic
 
+    async def _patch_topic(self, call: Call) -> Answer:
+        name = self._find_topic(call)
+        request = decode(call.body, requests.UpdateTopic)
+        topic = resources.patched_topic(self._topics[name], request.topic, request.update_mask)
+        self._topics[name] = topic
+        return topic
+
     async def _delete_topic(self, call: Call) -> Answer:
-        name = _name(call)
-        if name not in self._topics:
-            raise _missing(call)
+        name = self._find_topic(call)
         del self._topics[name]
         self._policies.drop(name)
         for subscribed in self._by_topic.pop(name, set()):
@@ -184,10 +217,8 @@ class PubSubService:
         return {}
 
     async def _publish(self, call: Call) -> Answer:
-        name = _name(call)
-        if name not in self._topics:
-            raise _missing(call)
-        messages = resources.check_messages(call.body.get("messages"))
+        name = self._find_topic(call)
+        messages = resources.check_messages(decode(call.body, requests.Publish).messages)
         ids = [self._deliver(name, message) for message in messages]
         return {"messageIds": ids}
 
@@ -201,18 +232,37 @@ class PubSubService:
             "messageId": str(number),
             "publishTime": moment.isoformat(timespec="milliseconds") + "Z",
         }
+        attributes = stamped.get("attributes", {})
         for subscribed in sorted(self._by_topic[topic]):
-            if self._live(subscribed) is not None:
+            subscription = self._live(subscribed)
+            if subscription is None:
+                continue
+            if parse_filter(subscription.resource.get("filter", ""))(attributes):
                 self._deliveries.add(subscribed, stamped, now)
         return str(number)
 
+    async def _list_subscriptions_of_topic(self, call: Call) -> Answer:
+        names = list(self._by_topic[self._find_topic(call)])
+        return _page(call, "subscriptions", names, lambda name: name if self._live(name) else None)
+
+    async def _list_snapshots_of_topic(self, call: Call) -> Answer:
+        self._find_topic(call)
+        return await _list_snapshots(call)
+
+    def _find_topic(self, call: Call) -> str:
+        name = f"projects/{call.path['project']}/topics/{call.path['id']}"
+        if name not in self._topics:
+            raise _missing(call)
+        return name
+
     async def _create_subscription(self, call: Call) -> Answer:
         name = _name(call)
-        resource = resources.new_subscription(name, call.body)
+        resource = resources.new_subscription(name, decode(call.body, requests.Subscription))
         if self._live(name) is not None:
             raise _exists(call)
         if resource["topic"] not in self._topics:
             raise not_found(f"Subscription topic does not exist (resource={resource['topic']}).")
+        self._check_dead_letter_topic(resource)
         self._subscriptions[name] = Subscription(resource, self._cloud.clock.now())
         self._by_topic[resource["topic"]].add(name)
         self._deliveries.open(name)
@@ -220,11 +270,18 @@ class PubSubService:
 
     async def _patch_subscription(self, call: Call) -> Answer:
         name, subscription = self._find(call)
-        changes = call.body.get("subscription") or {}
-        mask = str(call.body.get("updateMask", ""))
-        subscription.resource = resources.patched(subscription.resource, changes, mask)
-        self._subscriptions[name] = subscription
-        return subscription.resource
+        request = decode(call.body, requests.UpdateSubscription)
+        changed = resources.patched_subscription(
+            subscription.resource, request.subscription, request.update_mask
+        )
+        self._check_dead_letter_topic(changed)
+        self._subscriptions[name] = Subscription(changed, subscription.active)
+        return changed
+
+    def _check_dead_letter_topic(self, resource: Answer) -> None:
+        policy = resource.get("deadLetterPolicy")
+        if policy and policy["deadLetterTopic"] not in self._topics:
+            raise not_found(f"Dead letter topic not found (resource={policy['deadLetterTopic']}).")
 
     async def _delete_subscription(self, call: Call) -> Answer:
         name, _ = self._find(call)
@@ -232,35 +289,36 @@ class PubSubService:
         return {}
 
     async def _pull(self, call: Call) -> Answer:
-        most = call.body.get("maxMessages")
-        if not isinstance(most, int) or most < 1:
-            raise invalid("maxMessages must be positive")
+        request = decode(call.body, requests.Pull)
         clock = self._cloud.clock
-        patience = 0.0 if call.body.get("returnImmediately") else HOLD_SECONDS
+        patience = 0.0 if request.return_immediately else HOLD_SECONDS
         deadline = clock.monotonic() + patience
         while True:
             name, subscription = self._find(call)
+            if subscription.resource.get("detached"):
+                raise ServiceError(400, "FAILED_PRECONDITION", "Subscription is detached.")
             self._end_leases()
             backlog = self._deliveries.backlog(name)
             if backlog.ready:
-                return {"receivedMessages": self._take(call, name, subscription, most)}
+                return {"receivedMessages": self._take(call, name, subscription, request)}
             left = deadline - clock.monotonic()
             if left <= 0 or self._closing:
-                return self._active(name, subscription)
+                return {}
             backlog.stirred.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await backlog.stirred.wait()
 
-    def _take(self, call: Call, name: str, subscription: Subscription, most: int) -> list[Answer]:
+    def _take(
+        self, call: Call, name: str, subscription: Subscription, request: requests.Pull
+    ) -> list[Answer]:
         transport = call.request.transport
         if transport is None or transport.is_closing():
             return []  # nobody would get what was taken: it stays for others
-        self._active(name, subscription)
         resource, now = subscription.resource, self._cloud.clock.now()
         taken = self._deliveries.take(
             name,
-            most=min(most, MAX_PULL),
+            most=min(request.max_messages, MAX_PULL),
             now=now,
             seconds=resource["ackDeadlineSeconds"],
             oldest=now - resources.retention_seconds(resource),
@@ -269,34 +327,59 @@ class PubSubService:
         counted = bool(resource.get("deadLetterPolicy"))
         return [_received(delivery, counted=counted) for delivery in taken]
 
-    def _active(self, name: str, subscription: Subscription) -> Answer:
-        subscription.active = self._cloud.clock.now()
-        self._subscriptions[name] = subscription
-        return {}
-
     async def _acknowledge(self, call: Call) -> Answer:
-        name, _ = self._find(call)
-        self._deliveries.acknowledge(name, _ack_ids(call), self._cloud.clock.now())
+        name, subscription = self._find(call)
+        ack_ids = (await _small(call, requests.Acknowledge)).ack_ids
+        now = self._cloud.clock.now()
+        keep = subscription.resource.get("retainAckedMessages", False)
+        self._deliveries.acknowledge(name, ack_ids, now, keep=keep)
         return {}
 
     async def _modify_ack_deadline(self, call: Call) -> Answer:
         name, _ = self._find(call)
-        seconds = call.body.get("ackDeadlineSeconds", 0)
-        if not isinstance(seconds, int) or not 0 <= seconds <= 600:
-            raise invalid("ackDeadlineSeconds must be between 0 and 600")
-        self._deliveries.extend(name, _ack_ids(call), self._cloud.clock.now(), seconds)
+        request = await _small(call, requests.ModifyAckDeadline)
+        now = self._cloud.clock.now()
+        self._deliveries.extend(name, request.ack_ids, now, request.ack_deadline_seconds or 0)
         self._end_leases()
         self._leased.set()
         return {}
 
+    async def _modify_push_config(self, call: Call) -> Answer:
+        self._find(call)
+        if decode(call.body, requests.ModifyPushConfig).push_config:
+            raise invalid("the embedded cloud has no push delivery: leave pushConfig empty")
+        return {}
+
+    async def _seek(self, call: Call) -> Answer:
+        name, subscription = self._find(call)
+        request = decode(call.body, requests.Seek)
+        if (request.time is None) == (request.snapshot is None):
+            raise invalid("a seek needs either a time or a snapshot")
+        if request.time is None:
+            raise not_found(f"Resource not found (resource={request.snapshot}).")
+        keep = subscription.resource.get("retainAckedMessages", False)
+        self._deliveries.seek(name, resources.parse_time(request.time), keep=keep)
+        return {}
+
+    async def _detach(self, call: Call) -> Answer:
+        name, subscription = self._find(call)
+        subscription.resource = {**subscription.resource, "detached": True}
+        self._subscriptions[name] = subscription
+        self._by_topic[subscription.resource["topic"]].discard(name)
+        self._deliveries.clear(name)
+        return {}
+
     def _end_leases(self) -> bool:
-        return self._deliveries.end_leases(self._cloud.clock.now(), self._bury)
+        return self._deliveries.end_leases(self._cloud.clock.now(), self._bury, self._rest)
+
+    def _rest(self, name: str, pending: Pending) -> float:
+        return resources.backoff_seconds(self._subscriptions[name].resource, pending.attempts)
 
     def _bury(self, name: str, pending: Pending) -> bool:
         """Sends a message that was delivered too often to the dead-letter topic, if any."""
         resource = self._subscriptions[name].resource
         policy = resource.get("deadLetterPolicy")
-        if not policy or pending.attempts < resources.max_attempts(resource):
+        if not policy or pending.attempts < policy["maxDeliveryAttempts"]:
             return False
         if policy["deadLetterTopic"] not in self._topics:
             return False
@@ -317,11 +400,21 @@ class PubSubService:
         subscription = self._live(name)
         if subscription is None:
             raise _missing(call)
+        now = self._cloud.clock.now()
+        if now >= subscription.active + ACTIVE_SECONDS:
+            subscription.active = now
+            self._subscriptions[name] = subscription
         return name, subscription
 
     def _subscription_json(self, name: str) -> Answer | None:
         subscription = self._live(name)
-        return subscription.resource if subscription else None
+        if subscription is None:
+            return None
+        topic = self._topics.get(subscription.resource["topic"], {})
+        if "messageRetentionDuration" not in topic:
+            return subscription.resource
+        kept = topic["messageRetentionDuration"]
+        return {**subscription.resource, "topicMessageRetentionDuration": kept}
 
     def _live(self, name: str) -> Subscription | None:
         """A subscription, unless it is missing or nobody has pulled from it for too long."""
@@ -355,11 +448,24 @@ def _exists(call: Call) -> ServiceError:
     return already_exists(f"Resource already exists in the project (resource={call.path['id']}).")
 
 
-def _ack_ids(call: Call) -> list[str]:
-    ack_ids = call.body.get("ackIds")
-    if not isinstance(ack_ids, list) or not ack_ids:
-        raise invalid("ackIds must be a non-empty list")
-    return ack_ids
+async def _small(call: Call, kind: type[T]) -> T:
+    """A request whose size is limited.
+
+    Raises:
+        ServiceError: it is too large, or has the wrong shape.
+    """
+    if len(await call.request.read()) > MAX_ACK_BYTES:
+        raise invalid(f"Request payload size exceeds the limit: {MAX_ACK_BYTES} bytes.")
+    return decode(call.body, kind)
+
+
+async def _list_snapshots(_: Call) -> Answer:
+    return {}
+
+
+async def _create_snapshot(_: Call) -> Answer:
+    message = "the embedded cloud has no snapshots: seek to a time"
+    raise ServiceError(501, "UNIMPLEMENTED", message)
 
 
 def _received(delivery: Delivery, *, counted: bool) -> Answer:
@@ -370,15 +476,14 @@ def _received(delivery: Delivery, *, counted: bool) -> Answer:
 
 
 def _page(
-    call: Call, collection: str, names: Iterable[str], get: Callable[[str], Answer | None]
+    call: Call, collection: str, names: Iterable[str], get: Callable[[str], Answer | str | None]
 ) -> Answer:
-    """One page of a project's resources; the token is the last name of the page before."""
-    prefix = f"projects/{call.path['project']}/"
+    """One page of what is listed by name; the token is the last name of the page before."""
     size, after = call.query.get("pageSize", "0"), call.query.get("pageToken", "")
-    if not size.isdecimal():
+    if not (size.isascii() and size.isdecimal()):
         raise invalid("pageSize must be a number")
     most = min(int(size) or 100, 1000)
-    later = sorted(name for name in names if name.startswith(prefix) and name > after)
+    later = sorted(name for name in names if name > after)
     page = [item for name in later[:most] if (item := get(name)) is not None]
     token = {"nextPageToken": later[most - 1]} if len(later) > most else {}
     return {collection: page, **token}

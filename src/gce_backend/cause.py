@@ -1,0 +1,31 @@
+"""Who or what makes the changes of the moment, so that history can tell.
+
+Set around a job's run, an order or a command; whatever is started within inherits it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+_CAUSE: ContextVar[str] = ContextVar("cause", default="")
+
+
+@contextlib.contextmanager
+def caused_by(cause: str) -> Iterator[None]:
+    """What is changed inside the block is changed by this.
+
+    Args:
+        cause: e.g. `job fetch-instances` or `operator pause`.
+    """
+    token = _CAUSE.set(cause)
+    try:
+        yield
+    finally:
+        _CAUSE.reset(token)
+
+
+def current_cause() -> str:
+    """Who or what makes changes now; "" when nobody has said."""
+    return _CAUSE.get()

@@ -1,0 +1,180 @@
+"""Events as pages of history: how they are packed, named, and read back. Pure but for the names.
+
+A page holds what one commit did, so that it is written in that commit. Its name begins with its
+time: names in order are pages in order, and what is new has a greater name than what is known.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+
+from gce_backend.clock import Clock
+from gce_backend.models import (
+    Entity,
+    Event,
+    EventKind,
+    Happening,
+    HistoryPage,
+    Key,
+)
+from gce_backend.naming import group_name
+from gce_backend.telling import Get, tell
+
+replace = msgspec.structs.replace
+
+PAGE_EVENTS = 500
+"""Events in a page at most: with reasons and causes cut, a page always fits into an entity."""
+MAX_REASON = 300
+MAX_CAUSE = 200
+"""Characters of a reason and a cause that are kept."""
+
+_NAME = re.compile(r"(\d{16})-(\d{3})-[0-9a-f]{8}")
+
+
+class Step(NamedTuple):
+    """A change of one entity, with who or what made it.
+
+    Attributes:
+        key: the entity's.
+        before: the entity before; None when there was none.
+        after: the entity afterwards; None when it is gone.
+        cause: as in `Event`.
+    """
+
+    key: Key
+    before: Entity | None
+    after: Entity | None
+    cause: str
+
+
+class PageName(NamedTuple):
+    """What a page's name tells of it.
+
+    Attributes:
+        at: when it was written, microseconds since the Unix epoch.
+        events: how many it holds.
+    """
+
+    at: int
+    events: int
+
+    @staticmethod
+    def of(name: str) -> PageName | None:
+        """What a name tells; None when it is not one of ours."""
+        match = _NAME.fullmatch(name)
+        return PageName(int(match[1]), int(match[2])) if match else None
+
+    @staticmethod
+    def first(at: float) -> str:
+        """What comes before the names of all pages since then, in Unix seconds."""
+        return f"{max(0, int(at * 1e6)):016d}"
+
+
+class Chronicler:
+    """Makes the pages that go into commits.
+
+    Args:
+        clock: the time.
+        rng: tells apart what several processes write at once.
+    """
+
+    def __init__(self, clock: Clock, rng: random.Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._last = 0
+
+    def pages(self, steps: Iterable[Step], was: Get, now: Get) -> dict[Key, HistoryPage]:
+        """The pages that tell of these changes; none when there is nothing to tell.
+
+        Args:
+            steps: in order.
+            was: gives the entities above those that change, before the first step.
+            now: the same after the last one.
+        """
+        at = self._clock.now()
+        happenings = _happenings(steps, was, now)
+        return {
+            Key(HistoryPage.KIND, self._name(at, packed)): HistoryPage(at, packed)
+            for packed in _packed(happenings)
+        }
+
+    def _name(self, at: float, happenings: tuple[Happening, ...]) -> str:
+        # Also within a moment, and when the clock is set back: what is written later comes later.
+        self._last = max(int(at * 1e6), self._last + 1)
+        events = sum(len(happening.names) for happening in happenings)
+        return f"{self._last:016d}-{events:03d}-{self._rng.getrandbits(32):08x}"
+
+
+def _happenings(steps: Iterable[Step], was: Get, now: Get) -> Iterator[Happening]:
+    """What happened, one after the other; the same to neighbours is one happening."""
+    told = (
+        ((told, step.key.parent, step.cause), step.key.name)
+        for step in steps
+        if (told := tell(step.key, step.before, step.after, was, now)) is not None
+    )
+    for (words, parent, cause), same in groupby(told, key=lambda item: item[0]):
+        kind, before, after, reason = words
+        yield Happening(
+            kind=kind.value,
+            parent=str(parent) if parent is not None else "",
+            names=tuple(name for _, name in same),
+            before=before,
+            after=after,
+            reason=reason[:MAX_REASON],
+            cause=cause[:MAX_CAUSE],
+        )
+
+
+def _packed(happenings: Iterable[Happening]) -> Iterator[tuple[Happening, ...]]:
+    """Happenings in pages that are not too large."""
+    page: list[Happening] = []
+    room = PAGE_EVENTS
+    for whole in happenings:
+        names = whole.names
+        while names:
+            if not room:
+                yield tuple(page)
+                page, room = [], PAGE_EVENTS
+            part, names = names[:room], names[room:]
+            page.append(whole if part == whole.names else replace(whole, names=part))
+            room -= len(part)
+    if page:
+        yield tuple(page)
+
+
+def event_of(happening: Happening, name: str, at: float) -> Event:
+    """The event that a happening was for one of its subjects.
+
+    Args:
+        happening: what happened.
+        name: one of its names.
+        at: when, Unix seconds.
+    """
+    subject = f"{happening.parent}/{name}" if happening.parent else name
+    return Event(
+        at=at,
+        kind=happening.kind,
+        name=_called(happening.kind, subject, name),
+        subject=subject,
+        before=happening.before,
+        after=happening.after,
+        reason=happening.reason,
+        cause=happening.cause,
+    )
+
+
+def _called(kind: str, subject: str, name: str) -> str:
+    parts = subject.split("/")
+    if kind == EventKind.MACHINE:
+        return name
+    if kind == EventKind.TEMPLATE:
+        return parts[0]
+    if kind == EventKind.GROUP and len(parts) == 3:
+        return group_name(*parts)
+    return kind

@@ -1,0 +1,162 @@
+"""`gce-backend events`: what happened, oldest first, and what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from gce_backend.cli.common import (
+    daemon_of,
+    errors_as_messages,
+    examples,
+    json_option,
+    run_until_interrupted,
+    say,
+    settings_option,
+    url_option,
+)
+from gce_backend.cli.completion import complete_names, complete_templates, complete_zones
+from gce_backend.cli.output import Duration, cell, moment, one_line, show, table
+from gce_backend.clock import SystemClock
+from gce_backend.daemon_api import DaemonApi
+from gce_backend.errors import NoDaemonError
+from gce_backend.models import EventKind
+from gce_backend.settings import load
+
+PAGE = 1000
+"""Events that the daemon gives at once."""
+POLL_SECONDS = 2.0
+FIELDS = ("kind", "name", "before", "after", "cause", "reason")
+
+
+@click.command(
+    epilog=examples(
+        "gce-backend events --since 1h --kind machine",
+        "gce-backend events --cause operator",
+        "gce-backend events --template linux-small --follow",
+    )
+)
+@settings_option
+@url_option
+@click.option(
+    "--name", default="", help="Of this VM, group or template.", shell_complete=complete_names
+)
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in EventKind]),
+    default="",
+    help="About this kind of thing.",
+)
+@click.option("--template", default="", help="Of this template.", shell_complete=complete_templates)
+@click.option("--zone", default="", help="In this zone.", shell_complete=complete_zones)
+@click.option("--cause", default="", help="With a cause that begins so, e.g. operator.")
+@click.option("--since", type=Duration(), help="Not older than this, e.g. 30m, 1h or 2d.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="The last ones, so many at most.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@json_option
+def events(
+    settings_file: Path | None,
+    url: str | None,
+    name: str,
+    kind: str,
+    template: str,
+    zone: str,
+    cause: str,
+    since: float | None,
+    limit: int,
+    *,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """Lists what happened, the newest at the end.
+
+    To machines, groups, templates and the configuration, why, and what caused it. With --follow and
+    --json, each line is an event.
+    """
+    wanted: dict[str, str | int] = {
+        "name": name,
+        "kind": kind,
+        "template": template,
+        "zone": zone,
+        "cause": cause,
+    }
+    with errors_as_messages():
+        settings = load(settings_file, os.environ)
+
+        async def list_them() -> None:
+            async with daemon_of(settings, url) as daemon:
+                begin = {"since": str(SystemClock().now() - since)} if since is not None else {}
+                found = [event async for event in _newest(daemon, {**wanted, **begin}, limit)]
+                found.reverse()
+                if not follow and as_json:
+                    say("", {"events": found}, as_json=True)
+                elif not follow:
+                    _print(found)
+                else:
+                    await _follow(daemon, wanted, found, as_json=as_json)
+
+        run_until_interrupted(list_them())
+
+
+async def _newest(
+    daemon: DaemonApi, wanted: dict[str, str | int], limit: int | None
+) -> AsyncIterator[Any]:
+    """Events, newest first, from as many pages as it takes."""
+    before: str | None = ""
+    given = 0
+    while before is not None and given != limit:
+        size = PAGE if limit is None else min(PAGE, limit - given)
+        page = await daemon.get("/api/events", {**wanted, "before": before, "limit": size})
+        for event in page["events"]:
+            yield event
+        given += len(page["events"])
+        before = page["next"]
+
+
+async def _follow(
+    daemon: DaemonApi, wanted: dict[str, str | int], found: list[Any], *, as_json: bool
+) -> None:
+    newest = found[-1]["id"] if found else ""
+    while True:
+        for event in found:
+            click.echo(msgspec.json.encode(event).decode() if as_json else _line(event))
+        await asyncio.sleep(POLL_SECONDS)
+        try:
+            after = {**wanted, "after": newest}
+            found = [event async for event in _newest(daemon, after, None)][::-1]
+        except NoDaemonError as error:  # it may be back soon, with all that happened meanwhile
+            click.echo(str(error), err=True)
+            found = []
+        newest = found[-1]["id"] if found else newest
+
+
+def _print(found: list[Any]) -> None:
+    if not found:
+        click.echo("nothing that is remembered fits", err=True)
+        return
+    rows = table("when", *FIELDS)
+    for event in found:
+        rows.add_row(
+            cell(moment(event["at"])),
+            *(cell(event[field]) for field in FIELDS),
+        )
+    show(rows)
+
+
+def _line(event: Any) -> str:
+    """An event alone, whose width is not known to those before it."""
+    change = " -> ".join(filter(None, (event["before"], event["after"])))
+    parts = (event["kind"], event["name"], change, f"[{event['cause']}]", event["reason"])
+    return one_line(" ".join((moment(event["at"]), *filter(None, parts))))

@@ -1,0 +1,127 @@
+"""How results are shown: tables, times, ages; coloured on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console, JustifyMethod, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_WIDE = 1_000_000
+"""Characters in a line that nobody looks at in a terminal: nothing is wrapped."""
+_NARROWEST = 24
+"""Characters of a line of words at least."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\d+[smhd])+|\d+(?:\.\d+)?")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where results are shown, or progress (on standard error)."""
+    context = click.get_current_context(silent=True)
+    plain = context is not None and context.color is False
+    return Console(
+        stderr=stderr,
+        color_system=None if plain else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def show(what: RenderableType) -> None:
+    """Prints a result: fitted to the terminal, and elsewhere, or where it is too narrow, whole."""
+    target = console()
+    fitting = target.is_terminal and target.measure(what).minimum <= target.width
+    if not fitting:
+        target.width = _WIDE
+    with target.capture() as capture:
+        target.print(what)
+    for line in capture.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def table(*heads: str, numbers: Collection[str] = ()) -> Table:
+    """An empty table, as `kubectl` and its like print them: only the last column may be wrapped.
+
+    Args:
+        heads: its columns.
+        numbers: those of them that hold numbers.
+    """
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for head in heads:
+        side: JustifyMethod = "right" if head in numbers else "left"
+        words = head == heads[-1] and head not in numbers
+        made.add_column(
+            head.upper(),
+            justify=side,
+            no_wrap=not words,
+            min_width=_NARROWEST if words else None,
+            overflow="fold",
+        )
+    return made
+
+
+def cell(value: Any, style: str = "") -> Text:
+    """A value on one line without control characters; "-" where there is none."""
+    return Text("-" if value is None or value == "" else one_line(str(value)), style)
+
+
+def one_line(text: str) -> str:
+    """A text that can do nothing to a terminal: others wrote it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def moment(at: float) -> str:
+    """A time in the local zone, which is named.
+
+    Args:
+        at: Unix seconds.
+    """
+    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+def age(seconds: float) -> str:
+    """A length of time in its greatest unit: `45s`, `5m`, `3h`, `12d`."""
+    seconds = max(0.0, seconds)
+    for unit, limit in (("s", 120), ("m", 7200), ("h", 172_800)):
+        if seconds < limit:
+            return f"{seconds // _UNITS[unit]:.0f}{unit}"
+    return f"{seconds // _UNITS['d']:.0f}d"
+
+
+def when(at: float, now: float) -> str:
+    """A time, and how long ago it was, or how soon it is.
+
+    Args:
+        at: Unix seconds.
+        now: Unix seconds.
+    """
+    return f"{moment(at)} ({f'in {age(at - now)}' if at > now else f'{age(now - at)} ago'})"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 machine`, `2 machines`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+class Duration(click.ParamType[float]):
+    """A length of time in seconds: `90`, `45s`, `15m`, `1h30m`, `2d`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds, from text."""
+        if isinstance(value, float):
+            return value
+        text = str(value)
+        if not _DURATION.fullmatch(text):
+            self.fail(f"{text!r} is no length of time; write e.g. 90s, 15m, 1h30m, 2d", param, ctx)
+        parts = re.findall(r"(\d+)([smhd])", text)
+        return float(sum(int(n) * _UNITS[unit] for n, unit in parts)) if parts else float(text)

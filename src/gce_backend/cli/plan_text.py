@@ -1,0 +1,173 @@
+"""A plan in words, as `terraform plan` and its like show theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from gce_backend.cli.output import moment, one_line, plural
+from gce_backend.plan import Action, Field, GroupStep, TemplatePlan, Totals
+
+REVISION = 12
+"""Characters of a revision that are shown."""
+SHORT = 8
+"""Characters of a template's revision, as in the names at Compute."""
+LONGEST = 60
+"""Characters of a field's value that are shown."""
+NAMED = 5
+"""Leased machines that are named for each group."""
+
+_MARKS = {
+    Action.CREATE: ("+", "green"),
+    Action.CHANGE: ("~", "yellow"),
+    Action.RESIZE: ("~", "yellow"),
+    Action.KEEP: ("~", "yellow"),
+    Action.DRAIN: ("-", "red"),
+    Action.DELETE: ("-", "red"),
+}
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan as it is told.
+
+    Attributes:
+        source: where the configuration comes from.
+        revision: its revision.
+        in_force: the revision in force; "" when there is none yet.
+        held: why it would wait for an operator's confirmation; "" when it would not.
+        notes: what else one should know.
+        changes: whether anything would change.
+        totals: in numbers.
+        templates: what happens to each.
+    """
+
+    source: str
+    revision: str
+    in_force: str
+    held: str
+    notes: tuple[str, ...]
+    changes: bool
+    totals: Totals
+    templates: tuple[TemplatePlan, ...]
+
+
+def told(document: Document) -> Iterator[str]:
+    """A plan as lines, coloured."""
+    force = document.in_force[:REVISION] or "none"
+    yield f"{document.source} (revision {document.revision[:REVISION]}; in force: {force})"
+    for template in document.templates:
+        yield ""
+        yield from _template(template)
+    yield ""
+    if document.changes:
+        yield click.style(f"Plan: {_summary(document.totals)}.", bold=True)
+    else:
+        yield "No changes: the fleet is as this configuration wants it."
+    for note in filter(None, (document.held, *document.notes)):
+        yield click.style(f"! {note}", fg="yellow")
+
+
+def _template(template: TemplatePlan) -> Iterator[str]:
+    was, becomes = (template.previous or "")[:SHORT], (template.revision or "")[:SHORT]
+    what = {
+        Action.CREATE: f": revision {becomes}",
+        Action.CHANGE: f": revision {was} -> {becomes}",
+        Action.DELETE: ": the configuration does not name it",
+    }
+    action = template.action or Action.CHANGE
+    yield _marked(
+        action, 0, f"template {template.base_name}{what[action] if template.action else ''}"
+    )
+    for field in template.fields:
+        yield _field(field)
+    for step in template.templates:
+        later = "" if step.action is Action.CREATE else ", once its groups are gone"
+        yield _marked(
+            step.action, 1, f"instance template {step.name}{later}{_under_way(step.under_way)}"
+        )
+    for group in template.groups:
+        yield _marked(
+            group.action,
+            1,
+            f"group {group.name} in {group.zone}: {_group(group)}{_under_way(group.under_way)}",
+        )
+        for one in group.held[:NAMED]:
+            until = f"until {moment(one.until)}" if one.until is not None else "without a known end"
+            yield f"        {one.name} is leased {until}"
+        if len(group.held) > NAMED:
+            yield f"        and {len(group.held) - NAMED} more"
+
+
+def _marked(action: Action, depth: int, text: str) -> str:
+    mark, colour = _MARKS[action]
+    return "  " * depth + click.style(mark, fg=colour) + f" {text}"
+
+
+def _under_way(under_way: bool) -> str:
+    return " (under way)" if under_way else ""
+
+
+def _field(field: Field) -> str:
+    if field.before is None:
+        return f"    {field.name}: {_short(field.after)}"
+    if field.after is None:
+        return f"    {field.name}: {_short(field.before)} -> removed"
+    before, after = _short(field.before), _short(field.after)
+    if before == after:  # they differ behind what is shown
+        after = "another text"
+    return f"    {field.name}: {before} -> {after}"
+
+
+def _short(text: str | None) -> str:
+    text = text or '""'
+    line = one_line(text)
+    if len(line) <= LONGEST and "\n" not in text:
+        return line
+    return f"{line[:LONGEST]}... ({plural(len(text), 'character')})"
+
+
+def _group(group: GroupStep) -> str:
+    size = group.size or 0
+    if group.action is Action.CREATE:
+        return plural(group.goal, "machine") + _at_first(group)
+    if group.action is Action.RESIZE:
+        return f"{size} -> {plural(group.goal, 'machine')}{_at_first(group)}"
+    if group.action is Action.KEEP:
+        return f"drains no more; it keeps its {plural(size, 'machine')}"
+    if group.action is Action.DELETE:
+        return "is empty and goes"
+    if group.action is Action.CHANGE:
+        limits = zip(("minimum_size", "maximum_size"), (group.minimum, group.maximum), strict=True)
+        told = [f"{name} {old} -> {new}" for name, (old, new) in limits if old != new]
+        return f"{', '.join(told)}; it keeps its {plural(size, 'machine')}"
+    waits = f", waits for {len(group.held)} leased" if group.held else ""
+    return f"drains {plural(len(group.machines), 'machine')}{waits}"
+
+
+def _at_first(group: GroupStep) -> str:
+    if group.at_first is None:
+        return ""
+    return (
+        f" ({group.at_first} at first: maximum_size {group.maximum[1]} holds for old and new "
+        "together)"
+    )
+
+
+def _summary(totals: Totals) -> str:
+    drained = plural(totals.drain_machines, "machine")
+    if totals.leased:
+        end = f" until {moment(totals.leased_until)}" if totals.leased_until is not None else ""
+        drained += f", {totals.leased} leased{end}"
+    parts = [
+        (totals.create, f"to create ({plural(totals.create_machines, 'machine')})"),
+        (totals.resize, f"to grow (by {plural(totals.resize_machines, 'machine')})"),
+        (totals.change, "to change"),
+        (totals.drain, f"to drain ({drained})"),
+        (totals.delete, "empty to delete"),
+    ]
+    said = [f"{plural(count, 'group')} {words}" for count, words in parts if count]
+    templates = [(totals.create_templates, "to create"), (totals.delete_templates, "to delete")]
+    said += [f"{plural(count, 'instance template')} {words}" for count, words in templates if count]
+    return ", ".join(said) or "templates change, without groups"

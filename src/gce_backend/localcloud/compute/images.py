@@ -1,0 +1,40 @@
+"""The list of images: those that instance templates name, since any other exists on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gce_backend.localcloud.cloud import Call
+from gce_backend.localcloud.compute import catalogue, links, listing
+from gce_backend.localcloud.compute.listing import Names
+from gce_backend.localcloud.compute.store import Store
+
+
+class Images:
+    """The images of all projects, as far as they are in use."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def list_page(self, call: Call) -> dict[str, Any]:
+        """The list method."""
+        project = call.path["project"]
+        named = (catalogue.image(project, reference) for reference in self._references(project))
+        images = {image["name"]: image for image in named}
+        names = Names()
+        for name in images:
+            names.add(name)
+        found = listing.page(call, names.after, images.get)
+        return listing.resource_list(
+            "compute#imageList", f"projects/{project}/global/images", found
+        )
+
+    def _references(self, project: str) -> Iterator[str]:
+        """Names and families of the project's images in the templates of all projects."""
+        for template in self._store.templates():
+            for disk in template.properties["disks"]:
+                link = disk["initializeParams"].get("sourceImage")
+                reference = links.parse(link, "images", "sourceImage") if link else None
+                if reference is not None and reference.project == project:
+                    yield reference.name

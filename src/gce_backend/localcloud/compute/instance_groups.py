@@ -1,0 +1,104 @@
+"""Instance groups: what a managed instance group shows to load balancers and to listers of VMs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gce_backend.localcloud.cloud import Call, Cloud
+from gce_backend.localcloud.compute import catalogue, links, listing
+from gce_backend.localcloud.compute.replies import fingerprint, invalid_field, not_found, rfc3339
+from gce_backend.localcloud.compute.rows import GroupRow
+from gce_backend.localcloud.compute.store import Store
+
+
+class InstanceGroups:
+    """The instanceGroups resource: one for each managed group, read only."""
+
+    def __init__(self, cloud: Cloud, store: Store) -> None:
+        self._cloud = cloud
+        self._store = store
+
+    def get(self, call: Call) -> dict[str, Any]:
+        """The get method."""
+        return self._body(self._row(call))
+
+    def list_page(self, call: Call) -> dict[str, Any]:
+        """The list method."""
+        project, zone = call.path["project"], call.path["zone"]
+        catalogue.check_zone(project, zone)
+        return listing.zonal_list(
+            "compute#instanceGroupList",
+            "instanceGroups",
+            call,
+            self._store.group_names[f"{project}/{zone}"],
+            lambda name: self._visible(f"{project}/{zone}/{name}"),
+        )
+
+    def aggregated_list(self, call: Call) -> dict[str, Any]:
+        """The aggregatedList method."""
+        project = call.path["project"]
+        return listing.aggregated_list(
+            "compute#instanceGroupAggregatedList",
+            "instanceGroups",
+            call,
+            {
+                f"zones/{zone}": self._store.group_names[f"{project}/{zone}"]
+                for zone in catalogue.ZONES
+            },
+            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
+        )
+
+    def list_instances(self, call: Call) -> dict[str, Any]:
+        """The listInstances method: the VMs that exist, with their statuses."""
+        group = self._row(call)
+        wanted = call.body.get("instanceState", "ALL")
+        if wanted not in {"ALL", "RUNNING"}:
+            raise invalid_field("instanceState", wanted, "Must be ALL or RUNNING.")
+        scope = f"{group.project}/{group.zone}"
+
+        def render(name: str) -> dict[str, Any] | None:
+            vm = self._store.vm(f"{scope}/{name}")
+            if vm is None or not vm.status or wanted not in {"ALL", vm.status}:
+                return None
+            return {"instance": links.ROOT + vm.path, "status": vm.status}
+
+        found = listing.page(call, self._store.members[group.key].after, render)
+        path = f"{_path(group)}/listInstances"
+        return listing.resource_list("compute#instanceGroupsListInstances", path, found)
+
+    def _row(self, call: Call) -> GroupRow:
+        project, zone, name = (call.path[part] for part in ("project", "zone", "instanceGroup"))
+        catalogue.check_zone(project, zone)
+        row = self._store.group(f"{project}/{zone}/{name}")
+        if row is None or row.phase == "CREATING":
+            raise not_found(links.zonal_path(project, zone, "instanceGroups", name))
+        return row
+
+    def _visible(self, key: str) -> dict[str, Any] | None:
+        row = self._store.group(key)
+        return None if row is None or row.phase == "CREATING" else self._body(row)
+
+    def _body(self, row: GroupRow) -> dict[str, Any]:
+        statuses = self._store.statuses[row.key]
+        ports = row.settings.get("namedPorts", [])
+        body = {
+            "kind": "compute#instanceGroup",
+            "id": row.id,
+            "creationTimestamp": rfc3339(row.created),
+            "name": row.name,
+            "description": (
+                f"This instance group is controlled by Instance Group Manager '{row.name}'. To "
+                "modify instances in this group, use the Instance Group Manager API: "
+                "https://cloud.google.com/compute/docs/reference/latest/instanceGroupManagers"
+            ),
+            "fingerprint": fingerprint(ports),
+            "zone": links.zone_link(row.project, row.zone),
+            "size": sum(count for status, count in statuses.items() if status),
+            "selfLink": links.ROOT + _path(row),
+        }
+        return body | {"namedPorts": ports} if ports else body
+
+
+def _path(row: GroupRow) -> str:
+    return links.zonal_path(row.project, row.zone, "instanceGroups", row.name)

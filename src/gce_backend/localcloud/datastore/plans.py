@@ -1,0 +1,223 @@
+"""Plans: queries that obey the rules and that the built-in indexes can answer.
+
+Every property has a built-in index; there are no composite ones. So a plan walks along the keys, or
+along the values of one property (its column). A query that would need more is refused as Google
+refuses it where the composite index is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from gce_backend.localcloud.cloud import ServiceError
+from gce_backend.localcloud.datastore.conditions import (
+    KEY,
+    Alternative,
+    alternatives,
+    values_of,
+)
+from gce_backend.localcloud.datastore.keys import Index, KeyPath
+from gce_backend.localcloud.datastore.requests import Query
+from gce_backend.localcloud.datastore.storage import Change, Stored
+from gce_backend.localcloud.datastore.values import SortKey
+from gce_backend.localcloud.statuses import invalid
+
+_METADATA_KINDS = {"__kind__", "__namespace__", "__property__"}
+
+ResultType: TypeAlias = Literal["FULL", "PROJECTION", "KEY_ONLY"]
+
+
+class Column(NamedTuple):
+    """The property whose values a plan walks along."""
+
+    name: str
+    descending: bool
+
+
+class Plan(msgspec.Struct):
+    """A query that can be run.
+
+    Attributes:
+        index: what it looks through.
+        memo: names the sorted list that it walks along.
+        alternatives: an entity passes when it passes one of them.
+        column: what it walks along; None for the keys.
+        projection: the properties wanted; None for all, empty for keys only.
+        distinct: whether only the first result of each value of the column is wanted.
+        limit: the most results; None for no limit.
+        offset: how many matches to skip first.
+        start: a cursor to begin after, "" for none.
+        end: a cursor to stop at, "" for none.
+    """
+
+    index: Index
+    memo: bytes
+    alternatives: list[Alternative]
+    column: Column | None
+    projection: list[str] | None
+    distinct: bool
+    limit: int | None
+    offset: int
+    start: str
+    end: str
+
+    @property
+    def result_type(self) -> ResultType:
+        """What the results hold."""
+        if self.projection is None:
+            return "FULL"
+        return "PROJECTION" if self.projection else "KEY_ONLY"
+
+    def matches(self, properties: dict[str, Any], path: KeyPath) -> bool:
+        """Whether an entity passes the filter, with whatever in the column."""
+        project = self.index.project
+        return any(part.holds(properties, path, project) for part in self.alternatives)
+
+    def values(self, properties: dict[str, Any], path: KeyPath) -> list[SortKey]:
+        """The values of the column by which an entity is among the results.
+
+        One, or none; for a projection, each different one in an array.
+        """
+        if self.column is None:
+            return []
+        name, project = self.column.name, self.index.project
+        passed = [part for part in self.alternatives if part.holds(properties, path, project)]
+        found = {
+            value
+            for value in values_of(name, properties, path, project)
+            if any(part.selects(name, value) for part in passed)
+        }
+        if not found or self.result_type == "PROJECTION":
+            return list(found)
+        return [max(found) if self.column.descending else min(found)]
+
+    def touched_by(self, change: Change) -> bool:
+        """Whether a change is of something that the query finds, before it or after."""
+        if not self.index.holds(change.key):
+            return False
+        return any(
+            row is not None and self._finds(row, change.key.path)
+            for row in (change.before, change.after)
+        )
+
+    def _finds(self, row: Stored, path: KeyPath) -> bool:
+        if self.column is None:
+            return self.matches(row.properties, path)
+        return bool(self.values(row.properties, path))
+
+
+def parse_query(query: Query, partition: tuple[str, str], aggregated: tuple[str, ...] = ()) -> Plan:
+    """The plan of a query.
+
+    Args:
+        query: the query.
+        partition: its project and namespace.
+        aggregated: the properties whose sums and averages are wanted of what it finds.
+
+    Raises:
+        ServiceError: it breaks a rule, needs a composite index, or asks for what the embedded cloud
+            does not have.
+    """
+    if query.find_nearest is not None:
+        raise invalid("the embedded cloud does not support findNearest")
+    index = Index(*partition, query.kind[0].name if query.kind else "")
+    if index.kind in _METADATA_KINDS:
+        raise invalid(f"the embedded cloud does not support metadata queries ({index.kind})")
+    names = [item.property.name for item in query.projection or ()]
+    projection = [name for name in names if name != KEY] if names else None
+    distinct = [item.name for item in query.distinct_on or ()]
+    if distinct and not (projection and {*distinct} <= {*projection}):
+        raise invalid("the properties of distinctOn must be in the projection")
+    orders = [(item.property.name, item.direction == "DESCENDING") for item in query.order or ()]
+    found = alternatives(query.filter, index)
+    columns = _columns(orders, found, [*(projection or ()), *aggregated])
+    _check_rules(index, orders, found, columns, projection or [])
+    _check_indexes(index, orders, found, columns)
+    shape = [index, query.filter, query.order, query.projection, query.distinct_on, aggregated]
+    return Plan(
+        index=index,
+        memo=msgspec.json.encode(shape),
+        alternatives=found,
+        column=columns[0] if columns else None,
+        projection=projection,
+        distinct=bool(distinct),
+        limit=query.limit,
+        offset=query.offset or 0,
+        start=query.start_cursor or "",
+        end=query.end_cursor or "",
+    )
+
+
+def _columns(
+    orders: list[tuple[str, bool]], found: list[Alternative], wanted: list[str]
+) -> list[Column]:
+    """What an index must have after the properties of equality filters, in its order."""
+    columns: dict[str, bool] = {}
+    for name, descending in orders:
+        if name == KEY:
+            break  # nothing is equal in its key: what follows has no say
+        columns.setdefault(name, descending)
+    for name in [*_ranged(found), *wanted]:
+        columns.setdefault(name, False)
+    return [Column(*item) for item in columns.items()]
+
+
+def _ranged(found: list[Alternative]) -> Iterator[str]:
+    for alternative in found:
+        yield from (name for name in alternative.ranges if name != KEY)
+
+
+def _equal(found: list[Alternative]) -> set[str]:
+    return {c.name for alternative in found for c in alternative.equalities} - {KEY}
+
+
+def _check_rules(
+    index: Index,
+    orders: list[tuple[str, bool]],
+    found: list[Alternative],
+    columns: list[Column],
+    projection: list[str],
+) -> None:
+    ranged = {name for alternative in found for name in alternative.ranges}
+    if orders and ranged and orders[0][0] not in ranged:
+        raise invalid(
+            "The first sort property must be the same as the property to which the inequality "
+            f"filter is applied: {orders[0][0]} is not {', '.join(sorted(ranged))}."
+        )
+    both = _equal(found).intersection(projection)
+    if both:
+        raise invalid(f"Cannot use projection on a property with an equality filter: {both.pop()}.")
+    if not index.kind and (columns or _equal(found)):
+        raise invalid(f"kind is required for all filters and orders except {KEY}.")
+
+
+def _check_indexes(
+    index: Index, orders: list[tuple[str, bool]], found: list[Alternative], columns: list[Column]
+) -> None:
+    """Refuses what the built-in indexes, merged or alone, cannot answer."""
+    backwards = (KEY, True) in orders
+    if not columns and not backwards:
+        return
+    column = columns[0].name if columns else KEY
+    others = _equal(found) - {column}
+    under = any(alternative.ancestor is not None for alternative in found)
+    by_key = any(
+        KEY in alternative.ranges or any(c.name == KEY for c in alternative.equalities)
+        for alternative in found
+    )
+    if len(columns) == 1 and not (backwards or others or under or by_key):
+        return
+    lines = [f"- kind: {index.kind}"]
+    if under:
+        lines.append("  ancestor: yes")
+    lines.append("  properties:")
+    wanted = [Column(name, False) for name in sorted(others)] + columns
+    for name, descending in [*wanted, *([Column(KEY, True)] if backwards else [])]:
+        lines.append(f"  - name: {name}")
+        if descending:
+            lines.append("    direction: desc")
+    message = "no matching index found. recommended index is:\n" + "\n".join(lines) + "\n"
+    raise ServiceError(400, "FAILED_PRECONDITION", message)

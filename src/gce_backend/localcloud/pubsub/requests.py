@@ -1,0 +1,158 @@
+"""What the requests of the Pub/Sub API look like; from its discovery document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+from gce_backend.localcloud.wire import Message
+
+Json: TypeAlias = dict[str, Any]
+Labels: TypeAlias = dict[str, str]
+Duration: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^\d{1,12}(?:\.\d{1,9})?s$")]
+"""Seconds, such as `600s`."""
+
+Int32: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
+AckIds: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=1)]
+
+
+class DeadLetterPolicy(Message):
+    """DeadLetterPolicy."""
+
+    dead_letter_topic: str | None = None
+    max_delivery_attempts: Int32 | None = None
+
+
+class RetryPolicy(Message):
+    """RetryPolicy."""
+
+    minimum_backoff: Duration | None = None
+    maximum_backoff: Duration | None = None
+
+
+class ExpirationPolicy(Message):
+    """ExpirationPolicy."""
+
+    ttl: Duration | None = None
+
+
+class Topic(Message):
+    """Topic, as far as the embedded cloud has it."""
+
+    name: str | None = None
+    labels: Labels | None = None
+    message_retention_duration: Duration | None = None
+    state: str | None = None
+
+
+class Subscription(Message):
+    """Subscription, as far as the embedded cloud has it."""
+
+    name: str | None = None
+    topic: str | None = None
+    labels: Labels | None = None
+    ack_deadline_seconds: Int32 | None = None
+    message_retention_duration: Duration | None = None
+    retain_acked_messages: bool | None = None
+    expiration_policy: ExpirationPolicy | None = None
+    dead_letter_policy: DeadLetterPolicy | None = None
+    retry_policy: RetryPolicy | None = None
+    filter: str | None = None
+    enable_message_ordering: bool | None = None
+    enable_exactly_once_delivery: bool | None = None
+    push_config: Json | None = None
+    detached: bool | None = None
+    state: str | None = None
+    topic_message_retention_duration: Duration | None = None
+
+
+class UpdateTopic(Message):
+    """UpdateTopicRequest."""
+
+    topic: Topic
+    update_mask: str
+
+
+class UpdateSubscription(Message):
+    """UpdateSubscriptionRequest."""
+
+    subscription: Subscription
+    update_mask: str
+
+
+class PubsubMessage(Message):
+    """PubsubMessage; what the server sets is ignored."""
+
+    data: str | None = None
+    attributes: dict[str, str] | None = None
+    ordering_key: str | None = None
+    message_id: str | None = None
+    publish_time: str | None = None
+
+
+class Publish(Message):
+    """PublishRequest."""
+
+    messages: list[PubsubMessage]
+
+
+class Pull(Message):
+    """PullRequest."""
+
+    max_messages: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+    return_immediately: bool | None = None
+
+
+class Acknowledge(Message):
+    """AcknowledgeRequest."""
+
+    ack_ids: AckIds
+
+
+class ModifyAckDeadline(Message):
+    """ModifyAckDeadlineRequest."""
+
+    ack_ids: AckIds
+    ack_deadline_seconds: Annotated[int, msgspec.Meta(ge=0, le=600)] | None = None
+
+
+class ModifyPushConfig(Message):
+    """ModifyPushConfigRequest."""
+
+    push_config: Json
+
+
+class Seek(Message):
+    """SeekRequest."""
+
+    time: str | None = None
+    snapshot: str | None = None
+
+
+class Binding(Message):
+    """Binding."""
+
+    role: str
+    members: Annotated[list[str], msgspec.Meta(min_length=1)]
+    condition: Json | None = None
+
+
+class Policy(Message):
+    """Policy."""
+
+    version: Literal[0, 1, 3] | None = None
+    bindings: list[Binding] | None = None
+    etag: str | None = None
+
+
+class SetIamPolicy(Message):
+    """SetIamPolicyRequest."""
+
+    policy: Policy
+
+
+class TestIamPermissions(Message):
+    """TestIamPermissionsRequest."""
+
+    permissions: list[str] | None = None

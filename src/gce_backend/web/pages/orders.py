@@ -1,0 +1,48 @@
+"""Forms that act: the same orders as the API's, from a browser that has signed in."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gce_backend.web.access import Gate, is_of_this_site
+from gce_backend.web.control import ControlApi
+from gce_backend.web.pages.session import FOREIGN
+from gce_backend.web.pages.site import Site
+from gce_backend.web.refusals import RefusedError
+
+SIGN_IN = "Sign in first: orders need the token of this daemon."
+
+
+class Orders:
+    """Carries out what a form says.
+
+    Args:
+        gate: who may act.
+        control: carries out orders.
+        site: draws refusals.
+    """
+
+    def __init__(self, gate: Gate, control: ControlApi, site: Site) -> None:
+        self._gate = gate
+        self._control = control
+        self._site = site
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the server is to serve."""
+        return [web.post("/orders/{name}", self._carry_out)]
+
+    async def _carry_out(self, request: web.Request) -> web.Response:
+        try:
+            if not is_of_this_site(request):
+                raise RefusedError(403, FOREIGN)  # noqa: TRY301 -- drawn like the others
+            if not self._gate.is_operator(request):
+                raise RefusedError(401, SIGN_IN)  # noqa: TRY301
+            form = await request.post()
+            fields = {name: str(value) for name, value in form.items()}
+            path = f"/api/{request.match_info['name']}"
+            await self._control.carry_out(path, fields, remote=request.remote)
+        except RefusedError as refused:
+            values = {"status": refused.status, "message": str(refused), "similar": ()}
+            frame = self._site.frame(request)
+            return self._site.renderer.page(request, "refused.html", frame | values, refused.status)
+        return web.Response(status=303, headers={"Location": "/"})

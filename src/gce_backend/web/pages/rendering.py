@@ -1,0 +1,67 @@
+"""Templates to HTML: one Jinja environment, strict about what is missing, escaping everything."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import jinja2
+from aiohttp import web
+
+from gce_backend.web.pages import words
+from gce_backend.web.pages.assets import Assets, accepts_gzip
+
+WORTH_PACKING = 2000
+"""Bytes from which on a page is packed."""
+
+
+class Renderer:
+    """Draws pages.
+
+    Args:
+        assets: where style sheet and script are.
+    """
+
+    def __init__(self, assets: Assets) -> None:
+        self._environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("gce_backend.web"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.globals |= {
+            "asset": assets.address,
+            "since": words.since,
+            "when": words.when,
+        }
+        self._environment.filters |= {
+            "duration": words.duration,
+            "instant": words.instant,
+            "machine_time": words.machine_time,
+            "number": words.number,
+            "prose": words.prose,
+            "label": words.label,
+            "tone": words.tone,
+        }
+
+    def page(
+        self, request: web.Request, name: str, values: dict[str, Any], status: int = 200
+    ) -> web.Response:
+        """A page, packed where that is worth it.
+
+        Args:
+            request: whom it is for.
+            name: the template's file.
+            values: what the template shows.
+            status: the HTTP status.
+        """
+        body = self._environment.get_template(name).render(values).encode()
+        headers = {"Vary": "Accept-Encoding"}
+        if len(body) > WORTH_PACKING and accepts_gzip(request):
+            body = gzip.compress(body, compresslevel=4, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(
+            status=status, body=body, headers=headers, content_type="text/html", charset="utf-8"
+        )

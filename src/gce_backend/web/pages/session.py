@@ -1,0 +1,66 @@
+"""Signing in and out: the token, once, for a session of this browser."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gce_backend.web.access import Gate, is_of_this_site
+from gce_backend.web.pages.site import Site
+
+FOREIGN = "The form did not come from a page of this daemon: nothing was done."
+
+
+class Sessions:
+    """The form, and what becomes of it.
+
+    Args:
+        gate: knows the token.
+        site: draws the form.
+    """
+
+    def __init__(self, gate: Gate, site: Site) -> None:
+        self._gate = gate
+        self._site = site
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the server is to serve."""
+        return [
+            web.get("/session", self._form),
+            web.post("/session", self._begin),
+            web.post("/session/end", self._end),
+        ]
+
+    async def _form(self, request: web.Request) -> web.Response:
+        return self._draw(request, request.query.get("to", "/"), "", 200)
+
+    async def _begin(self, request: web.Request) -> web.Response:
+        if not is_of_this_site(request):
+            return self._draw(request, "/", FOREIGN, 403)
+        given = await request.post()
+        to, token = str(given.get("to", "/")), str(given.get("token", ""))
+        if not self._gate.knows(token):
+            return self._draw(request, to, "This is not the token.", 401)
+        response = _to(to)
+        secure = request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
+        self._gate.admit(response, secure=secure)
+        return response
+
+    async def _end(self, request: web.Request) -> web.Response:
+        if not is_of_this_site(request):
+            return self._draw(request, "/", FOREIGN, 403)
+        response = _to("/")
+        self._gate.dismiss(response)
+        return response
+
+    def _draw(self, request: web.Request, to: str, wrong: str, status: int) -> web.Response:
+        frame = self._site.frame(request)
+        if not self._gate.may_read(request):
+            frame |= {"project": "", "version": ""}
+        values = frame | {"to": to, "wrong": wrong}
+        return self._site.renderer.page(request, "session.html", values, status)
+
+
+def _to(path: str) -> web.Response:
+    """Sends the browser to a page of this daemon, and to no other place."""
+    ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return web.Response(status=303, headers={"Location": path if ours else "/"})

@@ -1,0 +1,284 @@
+"""The pages' addresses, and which documents each of them shows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+
+from gce_backend import __version__
+from gce_backend.clock import Clock
+from gce_backend.errors import BackendError
+from gce_backend.lifecycle import State
+from gce_backend.models import EventKind
+from gce_backend.web import events_view, explain_view, machines_view, messages_view, status_view
+from gce_backend.web.access import Gate
+from gce_backend.web.documents import parameters
+from gce_backend.web.health import Check
+from gce_backend.web.machines_view import Filter
+from gce_backend.web.names import similar
+from gce_backend.web.pages.assets import Assets
+from gce_backend.web.pages.charts import chart
+from gce_backend.web.pages.rendering import Renderer
+from gce_backend.web.problems import Problem
+from gce_backend.web.refusals import RefusedError, answer
+from gce_backend.web.view import View
+
+NAVIGATION = (
+    ("/", "Overview"),
+    ("/machines", "Machines"),
+    ("/jobs", "Jobs"),
+    ("/messages", "Messages"),
+    ("/events", "Events"),
+    ("/configuration", "Configuration"),
+)
+ROWS = 100
+"""Rows of a table on a page."""
+
+PageNumber = Annotated[int, Meta(ge=1, le=100_000)]
+Draw = Callable[[View, web.Request], Awaitable[dict[str, Any]]]
+
+
+class _Paged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    page: PageNumber = 1
+
+
+class _Machines(Filter, frozen=True, forbid_unknown_fields=True):
+    page: PageNumber = 1
+
+
+class _Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str = ""
+    kind: events_view.Kind | None = None
+    template: str = ""
+    zone: str = ""
+    cause: str = ""
+    before: events_view.Id | None = None
+
+
+class _Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+
+
+class Site:
+    """The pages.
+
+    Args:
+        view: what they show; None while the entities are not loaded.
+        readiness: what is shown until then.
+        gate: who may act.
+        clock: the time.
+    """
+
+    def __init__(
+        self,
+        *,
+        view: Callable[[], View | None],
+        readiness: Callable[[], Sequence[Check]],
+        gate: Gate,
+        clock: Clock,
+    ) -> None:
+        self._view = view
+        self._readiness = readiness
+        self._gate = gate
+        self._clock = clock
+        self._assets = Assets()
+        self.renderer = Renderer(self._assets)
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the server is to serve."""
+        return [
+            web.get("/static/{name}", self._assets.get),
+            web.get("/", self._at("overview.html", _overview)),
+            web.get("/machines", self._at("machines.html", _machines)),
+            web.get("/machines/{name}", self._at("explanation.html", _machine)),
+            web.get("/explain", self._at("explanation.html", _explanation)),
+            web.get("/jobs", self._at("jobs.html", _jobs)),
+            web.get("/events", self._at("events.html", _events)),
+            web.get("/messages", self._at("messages.html", _messages)),
+            web.get("/configuration", self._at("configuration.html", _configuration)),
+        ]
+
+    def nowhere(self) -> web.RouteDef:
+        """What is served where nothing else is: it has to come last."""
+
+        async def handle(request: web.Request) -> web.Response:
+            if request.path.startswith("/api/"):
+                return answer({"error": f"there is no document {request.path}"}, 404)
+            told = {"status": 404, "message": f"There is no page {request.path}.", "similar": ()}
+            return self._draw(request, "refused.html", told, 404)
+
+        return web.get("/{path:.*}", handle)
+
+    def frame(self, request: web.Request) -> dict[str, Any]:
+        """What every page shows around its own."""
+        view = self._view()
+
+        def link(**changes: Any) -> str:
+            query = {**request.query, **changes}
+            given = {name: value for name, value in query.items() if value not in {"", None}}
+            return f"{request.path}?{urlencode(given)}" if given else request.path
+
+        return {
+            "version": __version__,
+            "project": view.context.project if view is not None else "",
+            "now": self._clock.now(),
+            "path": request.path,
+            "here": request.path_qs,
+            "navigation": NAVIGATION,
+            "link": link,
+            "may_act": self._gate.is_operator(request),
+            "has_token": self._gate.has_token,
+        }
+
+    def _at(self, template: str, draw: Draw) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def handle(request: web.Request) -> web.Response:
+            view = self._view()
+            if view is None:
+                checks = {"checks": self._readiness()}
+                return self._draw(request, "starting.html", checks, 503)
+            try:
+                values = await draw(view, request)
+            except RefusedError as refused:
+                told = {"status": refused.status, "message": str(refused), "similar": ()}
+                return self._draw(request, "refused.html", told | refused.more, refused.status)
+            return self._draw(request, template, values)
+
+        return handle
+
+    def _draw(
+        self, request: web.Request, template: str, values: dict[str, Any], status: int = 200
+    ) -> web.Response:
+        return self.renderer.page(request, template, self.frame(request) | values, status)
+
+
+async def _overview(view: View, request: web.Request) -> dict[str, Any]:
+    asked = parameters(request, _Paged)
+    status = await status_view.status(view)
+    fleet, times = status["fleet"], view.samples.times
+    first = (asked.page - 1) * ROWS
+    return {
+        "status": status,
+        "problems": [(found, _address(found)) for found in status["problems"]],
+        "rows": [
+            (
+                row,
+                chart(times, view.samples.of((row["template"], row["zone"])), width=120, height=24),
+            )
+            for row in fleet[first : first + ROWS]
+        ],
+        "chart": chart(times, view.samples.all(), width=600, height=110),
+        "jobs": view.scheduler.status(),
+        "pauses": view.context.fleet.control.pauses_in_force,
+        "paging": _paging(asked.page, len(fleet)),
+    }
+
+
+async def _machines(view: View, request: web.Request) -> dict[str, Any]:
+    asked = parameters(request, _Machines)
+    survey = await view.census.survey()
+    found = machines_view.matching(view.context, survey, asked)
+    first = (asked.page - 1) * ROWS
+    return {
+        "asked": asked,
+        "machines": machines_view.rows(view.context, found[first : first + ROWS]),
+        "paging": _paging(asked.page, len(found)),
+        "states": list(State),
+        "templates": sorted({template for template, _ in survey.counts}),
+        "zones": sorted({zone for _, zone in survey.counts}),
+    }
+
+
+async def _machine(view: View, request: web.Request) -> dict[str, Any]:
+    return await _explained(view, request.match_info["name"])
+
+
+async def _explanation(view: View, request: web.Request) -> dict[str, Any]:
+    return await _explained(view, parameters(request, _Named).name.strip())
+
+
+async def _explained(view: View, name: str) -> dict[str, Any]:
+    found = await explain_view.explain(view, name)
+    if not found:
+        raise RefusedError(
+            404,
+            f"There is no machine, group or template called {name!r}.",
+            similar=[(other, address(other)) for other in similar(view.context, name)],
+        )
+    return {"name": name, "found": found}
+
+
+async def _jobs(view: View, _: web.Request) -> dict[str, Any]:
+    return {"jobs": view.scheduler.status()}
+
+
+async def _messages(view: View, _: web.Request) -> dict[str, Any]:
+    return {"messages": messages_view.messages(view.context, view.queue())}
+
+
+async def _events(view: View, request: web.Request) -> dict[str, Any]:
+    asked = parameters(request, _Events)
+    query = events_view.Query(**msgspec.structs.asdict(asked), limit=ROWS)
+    try:
+        found = await events_view.events(view.history, query)
+    except BackendError as error:
+        raise RefusedError(503, f"The history could not be read: {error}") from None
+    return {
+        "asked": asked,
+        "kinds": list(EventKind),
+        "templates": sorted(key.name for key in view.context.fleet.templates),
+        "zones": sorted({key.name for key in view.context.fleet.managers}),
+        **found,
+    }
+
+
+async def _configuration(view: View, _: web.Request) -> dict[str, Any]:
+    fleet = view.context.fleet
+    configuration = fleet.configuration
+    texts = {
+        "templates.cfg": configuration.template_config,
+        "managers.cfg": configuration.manager_config,
+        **configuration.files,
+    }
+    return {
+        "configuration": configuration,
+        "service": fleet.config_settings.service_hostname,
+        "source": view.context.settings.config.source,
+        "held_revision": view.context.world.held_revision,
+        "conditions": view.context.conditions.of("configuration"),
+        "texts": {name: text for name, text in texts.items() if text},
+    }
+
+
+def _paging(page: int, total: int) -> dict[str, int]:
+    """Which rows a page of a table shows."""
+    first = (page - 1) * ROWS
+    return {
+        "page": page,
+        "pages": -(-total // ROWS) or 1,
+        "first": min(first + 1, total),
+        "last": min(first + ROWS, total),
+        "total": total,
+    }
+
+
+def address(name: str) -> str:
+    """The page about a machine, a group or a template."""
+    return f"/explain?{urlencode({'name': name})}"
+
+
+def _address(problem: Problem) -> str | None:
+    """Where to read more about a problem."""
+    if problem.kind == "machine" and problem.count > 1:
+        template, _, zone = problem.subject.partition("/")
+        return f"/machines?{urlencode({'template': template, 'zone': zone})}"
+    if problem.kind == "machine":
+        return f"/machines/{quote(problem.subject, safe='')}"
+    if problem.kind in {"group", "template"}:
+        return address(problem.subject)
+    pages = {"job": "/jobs", "messages": "/messages", "configuration": "/configuration"}
+    return pages.get(problem.kind)

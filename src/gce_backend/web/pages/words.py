@@ -1,0 +1,121 @@
+"""How values read on a page: times, durations, numbers, names of facts. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from markupsafe import Markup, escape
+
+from gce_backend.lifecycle import State
+
+TONES = {
+    State.CREATING: "rising",
+    State.STARTING: "rising",
+    State.RUNNING: "rising",
+    State.CATALOGED: "available",
+    State.LEASED: "leased",
+    State.DRAINING: "going",
+    State.PENDING_DELETION: "going",
+    State.DELETING: "going",
+    State.MISSING: "bad",
+    State.SET_ASIDE: "bad",
+    State.DELETED: "gone",
+}
+"""The colour of a state; its word always stands beside it."""
+_OTHER_TONES = {
+    "active": "available",
+    "creating": "rising",
+    "growing": "rising",
+    "changing": "rising",
+    "unknown": "gone",
+    "ok": "available",
+    "degraded": "going",
+    "error": "bad",
+    "timeout": "bad",
+    "cancelled": "gone",
+    "critical": "bad",
+    "warning": "going",
+    "notice": "leased",
+}
+
+
+def tone(state: str) -> str:
+    """The colour of a machine's state, a group's state, an outcome or a severity."""
+    return TONES.get(state) or _OTHER_TONES.get(state, "gone")  # type: ignore[call-overload]
+
+
+def duration(seconds: float) -> str:
+    """A length of time, as exactly as people want it: `240 ms`, `42 s`, `18 min`, `3 h 20 min`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "0 ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s".replace(".0 ", " ")
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} d"
+    if hours:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{minutes} min" if minutes else f"{rest} s"
+
+
+def instant(moment: float) -> str:
+    """A time as people write it, in UTC."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def machine_time(moment: float) -> str:
+    """A time as `<time datetime>` has it."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+
+
+def when(moment: float | None, now: float) -> Markup:
+    """A time as seen from now, with the exact one to be pointed at; a dash for none."""
+    if moment is None:
+        return Markup('<span class="none">–</span>')
+    away = now - moment
+    if abs(away) < 1:
+        text = "now"
+    elif away > 0:
+        text = f"{duration(round(away))} ago"
+    else:
+        text = f"in {duration(round(-away))}"
+    return _time(moment, text)
+
+
+def since(moment: float, now: float) -> Markup:
+    """How long something has lasted, with the time of its beginning to be pointed at."""
+    return Markup("for {}").format(_time(moment, duration(max(0.0, round(now - moment)))))
+
+
+def _time(moment: float, text: str) -> Markup:
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        machine_time(moment), instant(moment), text
+    )
+
+
+def prose(text: str) -> Markup:
+    """A message for people: what stands between backticks is code."""
+    parts = [escape(part) for part in text.split("`")]
+    if len(parts) % 2 == 0:  # one without its partner
+        return escape(text)
+    parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
+    return Markup("").join(parts)
+
+
+def number(value: float) -> str:
+    """A number with its thousands set apart by a narrow blank."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def label(name: str) -> str:
+    """A fact's name in words: `lease_ends_at` is `Lease ends`."""
+    words = name.removesuffix("_at").replace("_", " ")
+    known = {
+        "id": "Numeric id",
+        "url": "Resource",
+        "vm status": "VM status",
+        "disk gb": "Disk (GB)",
+    }
+    return known.get(words) or words[:1].upper() + words[1:]

@@ -1,0 +1,29 @@
+"""What is answered in JSON: documents, and why one is not given or an order not carried out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+
+class RefusedError(Exception):
+    """A request that is refused.
+
+    Args:
+        status: the HTTP status.
+        message: why, and what helps.
+        more: what else the answer says.
+    """
+
+    def __init__(self, status: int, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.more = more
+
+
+def answer(body: Any, status: int = 200) -> web.Response:
+    """A JSON document."""
+    encoded = msgspec.json.format(msgspec.json.encode(body), indent=2)
+    return web.Response(status=status, body=encoded, content_type="application/json")

@@ -1,0 +1,1 @@
+"""What our clients expect of a server, whichever it is."""

@@ -1,0 +1,1 @@
+"""Google's own client libraries, unmodified, on a running embedded cloud."""

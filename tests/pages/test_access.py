@@ -1,0 +1,265 @@
+"""Who may read the pages and documents, who may act, and what a browser's session is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import CookieJar, web
+from aiohttp.test_utils import make_mocked_request
+from structlog.testing import capture_logs
+
+from fleet_harness import CONTROL_TOKEN, World, manager, template, world
+from gce_backend.clock import SystemClock
+from gce_backend.settings import Secret
+from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
+from html_reader import Page
+
+READ = ("/", "/machines", "/events", "/api/status", "/api/fleet", "/api/control", "/metrics")
+OPEN = ("/healthz", "/readyz", "/session", "/static/style.css")
+ELSEWHERE = {"Host": "daemon.example.net"}
+
+
+class Browser:
+    """A browser without a script: it follows redirects and keeps cookies."""
+
+    def __init__(self, w: World, host: str | None = None) -> None:
+        self._w = w
+        self._host = host or w.daemon.url.partition("//")[2]
+        self._cookies: dict[str, str] = {}
+        self.cookie: Any = None
+
+    async def go(self, path: str, form: dict[str, str] | None = None, origin: str = "") -> Page:
+        """A page, or where a form leads to."""
+        url, verb = self._w.daemon.url + path, "GET" if form is None else "POST"
+        headers = {"Accept": "text/html", "Host": self._host}
+        if form is not None:
+            headers["Origin"] = origin or f"http://{self._host}"
+        async with self._w.session.request(
+            verb, url, data=form, headers=headers, cookies=self._cookies, allow_redirects=False
+        ) as response:
+            for name, morsel in response.cookies.items():
+                self.cookie = morsel
+                self._cookies[name] = morsel.value
+            if response.status == 303:
+                return await self.go(response.headers["Location"])
+            return Page(response.status, await response.text())
+
+    async def sign_in(self, token: str = CONTROL_TOKEN, to: str = "/") -> Page:
+        """Sends the token."""
+        return await self.go("/session", {"token": token, "to": to})
+
+
+def no_cookies(w: World) -> None:
+    """The test's own session is to keep none."""
+    assert isinstance(w.session.cookie_jar, CookieJar)
+    w.session.cookie_jar.clear()
+
+
+async def status(w: World, path: str, **headers: str) -> int:
+    """The status of a document."""
+    async with w.session.get(
+        w.daemon.url + path, headers=headers, allow_redirects=False
+    ) as response:
+        return response.status
+
+
+@pytest.mark.parametrize("path", READ)
+async def test_reading_is_open_on_loopback_by_its_own_name_only(tmp_path: Path, path: str) -> None:
+    """A page elsewhere that points its own name at this machine gets nothing without the token."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        assert await status(w, path) == 200
+        assert await status(w, path, Host="localhost:8080") == 200
+        assert await status(w, path, Host="[::1]:8080") == 200
+        for host in ("daemon.example.net", "127.0.0.1.example.net", "[::1", ""):
+            assert await status(w, path, Host=host) == 401
+        right = {**ELSEWHERE, "Authorization": f"Bearer {CONTROL_TOKEN}"}
+        assert await status(w, path, **right) == 200
+        wrong = {**ELSEWHERE, "Authorization": f"Bearer {CONTROL_TOKEN}x"}
+        assert await status(w, path, **wrong) == 401
+        basic = {**ELSEWHERE, "Authorization": f"Basic {CONTROL_TOKEN}"}
+        assert await status(w, path, **basic) == 401
+
+
+@pytest.mark.parametrize("path", OPEN)
+async def test_probes_and_what_it_takes_to_sign_in_are_open(tmp_path: Path, path: str) -> None:
+    """From everywhere, without a token."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        assert await status(w, path, **ELSEWHERE) == 200
+
+
+@pytest.mark.parametrize(
+    ("listens", "asked", "reads"),
+    [
+        ("127.0.0.1", "127.0.0.1:8080", True),
+        ("::1", "localhost:8080", True),
+        ("0.0.0.0", "127.0.0.1:8080", False),
+        ("10.0.0.5", "localhost", False),
+        ("localhost", "10.0.0.5:8080", False),
+    ],
+)
+def test_reading_is_open_only_where_the_daemon_listens_on_loopback(
+    listens: str, asked: str, reads: bool
+) -> None:
+    """Whatever name it is asked by, an address that others can reach needs the token."""
+    gate = Gate(host=listens, token=Secret("t"), clock=SystemClock())
+    request = make_mocked_request("GET", "/", headers={"Host": asked})
+    assert gate.may_read(request) is reads
+    let_in = {"Host": asked, "Authorization": "bearer t"}
+    assert gate.may_read(make_mocked_request("GET", "/", headers=let_in))
+
+
+def test_without_a_token_nobody_is_let_in() -> None:
+    """An empty token, or a session signed with nothing, is no token."""
+    gate = Gate(host="0.0.0.0", token=None, clock=SystemClock())
+    forged = web.Response()
+    Gate(host="", token=Secret(""), clock=SystemClock()).admit(forged, secure=False)
+    cookie = f"{COOKIE}={forged.cookies[COOKIE].value}"
+    for headers in ({"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
+        assert not gate.may_read(make_mocked_request("GET", "/", headers=headers))
+    assert not gate.may_read(make_mocked_request("GET", "/", headers={"Cookie": cookie}))
+
+
+async def test_a_browser_signs_in_and_lands_where_it_wanted(tmp_path: Path) -> None:
+    """The token goes in once; the cookie cannot be read by scripts, nor sent by other sites."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        browser = Browser(w, "daemon.example.net")
+        form = await browser.go("/machines?state=cataloged")
+        assert "Sign in" in form.text
+        assert form.inputs["to"] == "/machines?state=cataloged"
+        assert "local-project" not in form.source
+        page = await browser.sign_in(to=form.inputs["to"])
+        assert "3 machines" in page.text
+        assert browser.cookie["httponly"]
+        assert browser.cookie["samesite"] == "Strict"
+        assert not browser.cookie["secure"]
+        assert CONTROL_TOKEN not in browser.cookie.value
+        no_cookies(w)
+        assert "3 machines" in (await browser.go("/machines")).text
+
+
+async def test_a_wrong_token_opens_nothing(tmp_path: Path) -> None:
+    """It is said, and no cookie is set."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        browser = Browser(w, "daemon.example.net")
+        page = await browser.sign_in("guess", to="/machines")
+        assert (page.status, "This is not the token" in page.text) == (401, True)
+        assert browser.cookie is None
+        assert page.inputs["to"] == "/machines"
+
+
+@pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil", "/a\r\nX: y"])
+async def test_signing_in_leads_nowhere_else(tmp_path: Path, to: str) -> None:
+    """A link to the form cannot send people to another site afterwards."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        origin = w.daemon.url
+        async with w.session.post(
+            f"{origin}/session",
+            data={"token": CONTROL_TOKEN, "to": to},
+            headers={"Origin": origin},
+            allow_redirects=False,
+        ) as response:
+            assert (response.status, response.headers["Location"]) == (303, "/")
+
+
+async def test_a_session_ends(tmp_path: Path) -> None:
+    """By itself after twelve hours, by signing out, and with a daemon that has another token."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        browser = Browser(w, "daemon.example.net")
+        await browser.sign_in()
+        await w.restart_daemon()
+        await w.until_states(cataloged=3)
+        assert "Machines" in (await browser.go("/")).text
+        w.clock.epoch += SESSION_SECONDS + 1
+        assert "Sign in" in (await browser.go("/")).text
+        await browser.sign_in()
+        assert "Sign in" in (await browser.go("/session/end", {})).text
+        assert browser.cookie.value == ""
+
+
+async def test_a_forged_session_is_none(tmp_path: Path) -> None:
+    """Another end, another signature, or nonsense."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        browser = Browser(w, "daemon.example.net")
+        await browser.sign_in()
+        ends, _, signature = browser.cookie.value.partition(".")
+        forged = (f"{int(ends) + 9}.{signature}", f"{ends}.{'0' * 64}", ends, "", "\u00b2.x")
+        for value in forged:
+            headers = {**ELSEWHERE, "Cookie": f"{COOKIE}={value}"}
+            assert await status(w, "/api/status", **headers) == 401
+
+
+async def test_pause_and_resume_by_form(tmp_path: Path) -> None:
+    """Only who has signed in finds the forms; what they do is what the orders do."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        browser = Browser(w)
+        page = await browser.go("/")
+        assert "Sign in to pause" in page.text
+        assert "reason" not in page.inputs
+        await browser.sign_in()
+        with capture_logs() as logs:
+            page = await browser.go("/orders/pause", {"reason": "a look"})
+        assert "Paused: everything: a look" in page.text
+        assert (await w.get("/api/control"))["paused"]
+        (line,) = [line for line in logs if line["event"] == "control.paused"]
+        assert line["remote"] == "127.0.0.1"
+        events = (await w.get("/api/events?kind=control"))["events"]
+        assert events[0]["cause"] == "operator pause"
+        page = await browser.go("/orders/resume", {"template": "", "zone": ""})
+        assert "Paused" not in page.text
+        assert not (await w.get("/api/control"))["paused"]
+
+
+async def test_a_held_configuration_is_approved_by_form(tmp_path: Path) -> None:
+    """The button names the revision, and only that one comes into force."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        w.write_config(template(), manager(minimum=1))
+
+        async def held() -> bool:
+            return bool((await w.get("/api/control"))["held_revision"])
+
+        await w.until(held)
+        browser = Browser(w)
+        page = await browser.sign_in()
+        revision = (await w.get("/api/control"))["held_revision"]
+        assert page.inputs["revision"] == revision
+        assert f"Approve {revision[:12]}" in page.text
+        await browser.go("/orders/approve", {"revision": revision})
+        await w.until(lambda: w.shows_minimum(1))
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
+async def test_no_other_site_can_send_an_order(tmp_path: Path, origin: str) -> None:
+    """Not even with the session's cookie, nor from another port of this machine."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        browser = Browser(w)
+        await browser.sign_in()
+        page = await browser.go("/orders/pause", {"reason": "x"}, origin=origin)
+        assert (page.status, "did not come from a page" in page.text) == (403, True)
+        page = await browser.go("/session", {"token": CONTROL_TOKEN}, origin=origin)
+        assert page.status == 403
+        assert not (await w.get("/api/control"))["paused"]
+
+
+async def test_an_order_without_a_session_is_refused(tmp_path: Path) -> None:
+    """Also on loopback, where reading is open; and what no order is, is none."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        browser = Browser(w)
+        assert (await browser.go("/orders/pause", {"reason": "x"})).status == 401
+        await browser.sign_in()
+        assert (await browser.go("/orders/explode", {})).status == 404
+        assert (await browser.go("/orders/approve", {"revision": "a b"})).status == 400
+        assert (await browser.go("/orders/pause", {"reason": "x" * 501})).status == 400
+        assert not (await w.get("/api/control"))["paused"]

@@ -1,0 +1,53 @@
+"""The pages with 10,000 machines: what they cost the process, and what they weigh."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from crowd import crowded
+from fleet_harness import World
+
+PATHS = ("/", "/machines", "/machines?state=leased&page=30", "/machines?q=us-east1-b-0012")
+CPU_SECONDS = 0.2
+"""The budget of a page, of which the browser needs a part, too; about a sixth of it is used."""
+
+
+async def cost(w: World, path: str) -> tuple[float, int]:
+    """CPU seconds of this process for a page, its reader's included, and its bytes on the wire."""
+    start = time.process_time()
+    async with w.session.get(w.daemon.url + path) as response:
+        assert response.status == 200
+        await response.read()
+        size = int(response.headers["Content-Length"])
+    return time.process_time() - start, size
+
+
+async def test_pages_of_ten_thousand_machines_are_quick_and_small(tmp_path: Path) -> None:
+    """Each in a fraction of the 200 ms that a page may take, and in some kilobytes."""
+    async with crowded(tmp_path, 10_000) as w:
+        assert (await w.get("/api/status"))["machines"]["leased"] == 3400
+        for path in PATHS:
+            await cost(w, path)  # the first one reads its template
+            costs = [await cost(w, path) for _ in range(3)]
+            assert min(seconds for seconds, _ in costs) < CPU_SECONDS
+            assert max(size for _, size in costs) < 30_000
+
+
+@pytest.mark.real_time
+async def test_a_survey_is_shared_by_all_who_ask(tmp_path: Path) -> None:
+    """Machines are looked at once for many readers, and again when that is some time ago."""
+    async with crowded(tmp_path, 2000) as w:
+        assert w.daemon.view is not None
+        census = w.daemon.view.census
+        first, *others = await asyncio.gather(*(census.survey() for _ in range(20)))
+        assert len(first.machines) == 2000
+        assert all(other is first for other in others)
+
+        async def another() -> bool:
+            return await census.survey() is not first
+
+        await w.until(another, within=30, every=0.05)
