@@ -55,7 +55,7 @@ screenshots: $(VENV)/.dev browser
 ## docs: the documentation as a site, in site/
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/reference.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
 ## bench: measures, and writes bench/RESULTS.md

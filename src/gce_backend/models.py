@@ -242,6 +242,31 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     attributes: dict[str, str] = {}
 
 
+class CandidateState(StrEnum):
+    """Why a configuration that is served is not in force."""
+
+    HELD = "held"
+    """It takes too much away, and waits for an operator's word."""
+    INVALID = "invalid"
+    """It breaks rules."""
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A configuration that is served and not in force.
+
+    Attributes:
+        revision: which one.
+        state: why not.
+        reason: the same, for people, cut to a bearable length.
+        since: since when, Unix seconds.
+    """
+
+    revision: str
+    state: CandidateState
+    reason: str
+    since: float
+
+
 class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
     """The configuration in force; always valid.
 
@@ -254,6 +279,8 @@ class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
         imported: when it came into force, Unix seconds (import-config).
         previous_revision: the revision that was in force before (import-config).
         diff: how the texts differ from that one's, cut to a bearable length (import-config).
+        candidate: what is served instead and not in force; None when all is as it is served
+            (import-config).
     """
 
     KIND: ClassVar[str] = "Configuration"
@@ -266,6 +293,13 @@ class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
     imported: float | None = None
     previous_revision: str = ""
     diff: str = ""
+    candidate: Candidate | None = None
+
+    @property
+    def held_revision(self) -> str:
+        """The revision that waits for an operator's word; "" when none does."""
+        waits = self.candidate is not None and self.candidate.state is CandidateState.HELD
+        return self.candidate.revision if self.candidate is not None and waits else ""
 
 
 class ConfigSettings(msgspec.Struct, frozen=True, omit_defaults=True):

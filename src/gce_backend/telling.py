@@ -334,6 +334,11 @@ def _configuration(old: Configuration, new: Configuration) -> Told:
         notes.append("A new revision is in force.")
     if old.config_set != new.config_set:
         notes.append(f"The config set is {new.config_set}.")
+    served, before = new.candidate, old.candidate
+    if served is not None and served != before:
+        notes.append(f"Revision {served.revision} is {served.state.value}: {served.reason}")
+    elif served is None and before is not None and old.revision == new.revision:
+        notes.append(f"Revision {before.revision} is not served any more.")
     return Told(EventKind.CONFIGURATION, old.revision, new.revision, " ".join(notes))
 
 

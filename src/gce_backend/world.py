@@ -76,7 +76,6 @@ class World:
             first such list.
         gone: groups that two looks have shown to be gone, though nobody here deleted them.
         next_template_look: when the instance templates are listed again, monotonic seconds.
-        held_revision: the configuration that waits for an operator's word; "" when none does.
         next_full_look: when a project's VMs are listed again, monotonic seconds.
         heard: operators' orders about machines whose entities were read again.
         suspects: what carries our mark and has no entity, by kind and project: name to monotonic
@@ -98,7 +97,6 @@ class World:
         self.unlisted: dict[Key, float] = {}
         self.gone: set[Key] = set()
         self.next_template_look = float("-inf")
-        self.held_revision = ""
         self.next_full_look: dict[str, float] = {}
         self.heard: frozenset[MachineOrder] = frozenset()
         self.suspects: dict[str, dict[str, float]] = {}

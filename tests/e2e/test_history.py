@@ -206,6 +206,38 @@ async def test_orders_and_configurations_are_told_with_who_gave_them(tmp_path: P
     assert len(addresses) == 3
 
 
+async def test_a_configuration_that_is_not_taken_is_told_once_and_after_a_restart_known(
+    tmp_path: Path,
+) -> None:
+    """Held, then invalid, then taken back: an event each, however often it is served."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        w.write_config("", "")
+        await w.pass_time(200)
+        _, held = await _events(w, kind="configuration", cause="job import-config")
+        waiting = (await w.get("/api/control"))["held_revision"]
+        assert f"Revision {waiting} is held: it takes away 3 of 3 machines" in held["reason"]
+        assert held["before"] == held["after"] != waiting
+        await w.reset_calls()
+        await w.pass_time(200)
+        assert (await w.calls())["datastore.projects.commit"] == 0
+        await w.restart_daemon()
+        await w.until(w.is_loaded)
+        assert (await w.get("/api/control"))["held_revision"] == waiting
+        w.write_config("templates {", "")
+        await w.pass_time(200)
+        w.write_config(template(), manager())
+        await w.pass_time(200)
+        told = await _events(w, kind="configuration", cause="job import-config")
+        assert [event["reason"].split(":")[0].partition(" is ")[2] for event in told] == [
+            "in force.",
+            "held",
+            "invalid",
+            "not served any more.",
+        ]
+        assert (await w.get("/api/control"))["held_revision"] is None
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("at", [12, 31])
 @pytest.mark.parametrize("deadly", [True, False])

@@ -5,6 +5,7 @@ Here a daemon also hears what operators have stored from outside.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import msgspec
@@ -23,11 +24,15 @@ from gce_backend.models import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
     MACHINE_PROVIDER_KEY,
+    Candidate,
+    CandidateState,
     Configuration,
 )
 
 NAME = "import-config"
 SUBJECT = "configuration"
+MAX_REASON = 1000
+"""Characters that are kept of why a configuration is not in force."""
 OPERATOR_KEYS = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
 
 
@@ -57,23 +62,23 @@ async def _import(context: Context) -> Outcome:
         message = f"It cannot be read now; the last good one stays in force. {error}"
         context.conditions.note(SUBJECT, NAME, reason_of(error), message)
         raise
-    context.world.held_revision = ""
     if bundle is None:
+        await _note(context, None)
         context.conditions.clear(SUBJECT, NAME)
         context.metrics.config(problems=0, held=False)
         return Outcome()
     try:
         new = parse(bundle.templates_text, bundle.managers_text, bundle.files)
     except InvalidConfigurationError as error:
-        return _refuse(context, bundle, error)
+        return await _refuse(context, bundle, tuple(str(problem) for problem in error.problems))
     excess = guard.excess((bundle.templates_text, bundle.managers_text, *bundle.files.values()))
     if excess is not None:
-        return _note_invalid(context, bundle, (excess,))
+        return await _refuse(context, bundle, (excess,))
     loss = guard.loss(
         context.fleet.configuration, new, context.settings.guard.max_config_loss_share
     )
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:
-        return _hold(context, bundle, loss)
+        return await _hold(context, bundle, loss)
     changed = await context.fleet.change(
         [Change(CONFIGURATION_KEY, _importing(bundle, context.clock.now()))]
     )
@@ -83,30 +88,51 @@ async def _import(context: Context) -> Outcome:
     return Outcome(changed=changed)
 
 
-def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
+async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
     message = (
         f"Revision {bundle.revision} waits for confirmation: {loss}. If that is meant: "
         f"`gce-backend approve {bundle.revision}`"
     )
     if context.conditions.note(SUBJECT, NAME, "HeldForApproval", message):
         context.log.error("config.held", job=NAME, revision=bundle.revision, reason=loss)
-    context.world.held_revision = bundle.revision
+    await _note(context, _candidate(context, bundle, CandidateState.HELD, loss))
     context.metrics.config(problems=0, held=True)
     return Outcome(problems=(message,))
 
 
-def _refuse(context: Context, bundle: ConfigBundle, error: InvalidConfigurationError) -> Outcome:
-    return _note_invalid(context, bundle, tuple(str(problem) for problem in error.problems))
-
-
-def _note_invalid(context: Context, bundle: ConfigBundle, problems: tuple[str, ...]) -> Outcome:
-    message = f"Revision {bundle.revision} is invalid and not used: {'; '.join(problems)}"
+async def _refuse(context: Context, bundle: ConfigBundle, problems: tuple[str, ...]) -> Outcome:
+    why = "; ".join(problems)
+    message = f"Revision {bundle.revision} is invalid and not used: {why}"
     if context.conditions.note(SUBJECT, NAME, "InvalidConfiguration", message):
         context.log.error(
             "config.invalid", job=NAME, revision=bundle.revision, problems=list(problems)
         )
+    await _note(context, _candidate(context, bundle, CandidateState.INVALID, why))
     context.metrics.config(problems=len(problems), held=False)
     return Outcome(problems=problems)
+
+
+def _candidate(
+    context: Context, bundle: ConfigBundle, state: CandidateState, reason: str
+) -> Candidate:
+    words = textwrap.shorten(reason, MAX_REASON, placeholder=" ...")
+    return Candidate(bundle.revision, state, words, context.clock.now())
+
+
+async def _note(context: Context, candidate: Candidate | None) -> None:
+    """Stores what is served and not in force, when that is news."""
+
+    def apply(stored: Configuration | None) -> Configuration | None:
+        known = stored.candidate if stored is not None else None
+        if known is None or candidate is None:
+            same = known is candidate
+        else:
+            same = (known.revision, known.state) == (candidate.revision, candidate.state)
+        if same:
+            return stored
+        return msgspec.structs.replace(stored or Configuration(), candidate=candidate)
+
+    await context.fleet.change([Change(CONFIGURATION_KEY, apply)])
 
 
 def _importing(bundle: ConfigBundle, now: float) -> Callable[[Configuration | None], Configuration]:
@@ -123,6 +149,7 @@ def _importing(bundle: ConfigBundle, now: float) -> Callable[[Configuration | No
             imported=now,
             previous_revision=stored.revision,
             diff=_difference(stored, bundle) if stored.revision else "",
+            candidate=None,
         )
 
     return apply

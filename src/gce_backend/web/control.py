@@ -126,7 +126,7 @@ def _state(context: Context) -> dict[str, Any]:
         "paused": context.paused,
         "paused_by_settings": not context.settings.actuate,
         **control.shown(told, context.clock.now()),
-        "held_revision": context.world.held_revision or None,
+        "held_revision": context.fleet.configuration.held_revision or None,
         "deletions_held": {job: count for job, count in context.world.held.items() if count},
     }
 

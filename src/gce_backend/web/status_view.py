@@ -100,5 +100,5 @@ def _configuration(context: Context) -> dict[str, Any]:
         "revision": configuration.revision or None,
         "imported_at": configuration.imported,
         "previous_revision": configuration.previous_revision or None,
-        "held_revision": context.world.held_revision or None,
+        "held_revision": context.fleet.configuration.held_revision or None,
     }

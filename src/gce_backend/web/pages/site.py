@@ -248,7 +248,7 @@ async def _configuration(view: View, _: web.Request) -> dict[str, Any]:
         "configuration": configuration,
         "service": fleet.config_settings.service_hostname,
         "source": view.context.settings.config.source,
-        "held_revision": view.context.world.held_revision,
+        "held_revision": fleet.configuration.held_revision,
         "conditions": view.context.conditions.of("configuration"),
         "texts": {name: text for name, text in texts.items() if text},
     }
