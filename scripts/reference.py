@@ -77,12 +77,12 @@ def fleet_page() -> str:
     for index in from_above(file):
         message = file.message_type[index]
         lines += [f"\n## {message.name}\n", comments[4, index] + "\n"]
-        lines += ["| no. | field | type | when absent | meaning and rules |"]
+        lines += ["| field | no. | type | when absent | meaning and rules |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for position, field in enumerate(message.field):
             meaning, absent = without_default(comments.get((4, index, 2, position), ""))
             lines.append(
-                f"| {field.number} | `{field.name}` | {field_type(field)} | {absent} | {meaning} |"
+                f"| `{field.name}` | {field.number} | {field_type(field)} | {absent} | {meaning} |"
             )
     return "\n".join(lines) + "\n"
 

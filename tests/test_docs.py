@@ -105,12 +105,8 @@ def test_every_field_of_the_configuration_is_described(
     message: type[pb.InstanceTemplate | pb.InstanceGroupManager],
 ) -> None:
     """By its number and name."""
-    tables = {
-        (int(number), name)
-        for number, name in re.findall(
-            r"^\| (\d+) \| `(\w+)` \|", text_of(DOCS / "reference" / "fleet.md"), re.MULTILINE
-        )
-    }
+    rows = tables_of(text_of(DOCS / "reference" / "fleet.md"), "field", "no.")
+    tables = {(int(row[1]), row[0].strip("`")) for row in rows}
     assert {(field.number, field.name) for field in message.DESCRIPTOR.fields} <= tables
 
 

@@ -45,7 +45,7 @@ def test_no_page_is_there_that_nothing_writes() -> None:
 )
 def test_the_limits_of_a_field_are_those_that_are_checked(field: str, limits: list[int]) -> None:
     """A comment of the .proto is prose: its numbers are compared with the rules' own."""
-    rows = {row[1].strip("`"): row[-1] for row in tables_of(FLEET, "no.", "field")}
+    rows = {row[0].strip("`"): row[-1] for row in tables_of(FLEET, "field", "no.")}
     assert {str(limit) for limit in limits} <= set(re.findall(r"\d+", rows[field]))
 
 
@@ -54,7 +54,7 @@ def test_the_limits_of_a_field_are_those_that_are_checked(field: str, limits: li
 )
 def test_the_words_that_a_field_may_hold_are_named(field: str, words: list[str]) -> None:
     """All of those that the rules know."""
-    rows = {row[1].strip("`"): row[-1] for row in tables_of(FLEET, "no.", "field")}
+    rows = {row[0].strip("`"): row[-1] for row in tables_of(FLEET, "field", "no.")}
     assert not [word for word in words if word not in rows[field]]
 
 

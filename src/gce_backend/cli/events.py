@@ -50,7 +50,6 @@ FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in EventKind]),
-    default="",
     help="About this kind of thing.",
 )
 @click.option("--template", default="", help="Of this template.", shell_complete=complete_templates)
@@ -70,7 +69,7 @@ def events(
     settings_file: Path | None,
     url: str | None,
     name: str,
-    kind: str,
+    kind: str | None,
     template: str,
     zone: str,
     cause: str,
@@ -87,7 +86,7 @@ def events(
     """
     wanted: dict[str, str | int] = {
         "name": name,
-        "kind": kind,
+        "kind": kind or "",
         "template": template,
         "zone": zone,
         "cause": cause,
