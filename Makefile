@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run browser screenshots test check bench lock proto clean contract contract-clean docs
+.PHONY: run browser screenshots test check bench lock proto clean contract contract-clean docs mutate
 
 ## run: the daemon on config/, with the embedded cloud in the same process
 run: $(VENV)/.runtime
@@ -36,6 +36,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
+$(VENV)/.mutation: $(VENV)/.dev requirements-mutation.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutation.lock
+	@touch $@
+
 ## contract: what our clients expect of a server, asked of those that GCE_BACKEND_CONTRACT_* name
 contract: $(VENV)/.dev
 	$(BIN)/pytest tests/contract
@@ -47,6 +51,12 @@ contract-clean: $(VENV)/.dev
 ## browser: the Chromium in which the status page is tested, where there is none yet
 browser:
 	@command -v chromium >/dev/null || sh scripts/install-chromium.sh
+
+## mutate: which changes to the Compute client and to the store no test notices (minutes)
+mutate: $(VENV)/.mutation
+	@rm -rf mutants
+	$(BIN)/mutmut run --max-children 2
+	@$(BIN)/mutmut results --all true | $(BIN)/python scripts/mutation_score.py
 
 ## screenshots: draws docs/images/ anew
 screenshots: $(VENV)/.dev browser
@@ -62,12 +72,15 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.runtime
 	$(BIN)/python bench/rise.py
 
-## lock: writes the two lock files anew (needs pip-tools in the environment)
+## lock: writes the three lock files anew (needs pip-tools in the environment)
 lock:
 	pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --all-build-deps --output-file requirements.lock pyproject.toml
 	pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --all-build-deps --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --extra mutation --constraint requirements.lock --constraint requirements-dev.lock \
+	  --output-file requirements-mutation.lock pyproject.toml
 
 ## proto: compiles the configuration's message definitions
 proto: $(VENV)/.dev
@@ -75,4 +88,4 @@ proto: $(VENV)/.dev
 	  src/gce_backend/proto/config.proto
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) mutants .mypy_cache .pytest_cache .ruff_cache

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
+from gcloud.aio.auth import Token
 
+from gce_backend.datastore import Datastore
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
 from gce_backend.localcloud.metadata import MetadataService
@@ -21,6 +24,8 @@ from simulation import VirtualClock
 
 TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 FLAVOR = {"Metadata-Flavor": "Google"}
+
+D = TypeVar("D", bound=Datastore)
 
 
 class Running:
@@ -89,3 +94,17 @@ async def running(
             yield run
     finally:
         await cloud.close()
+
+
+def datastore_of(run: Running, kind: type[D]) -> D:
+    """A client of a running cloud's Datastore."""
+    token = Token(session=run.session)  # type: ignore[arg-type]  # mypy resolves requests
+    token.token_uri = run.url + TOKEN_PATH
+    return kind(
+        session=run.session,
+        token=token,
+        project="p",
+        api_root=run.url + "/v1",
+        clock=run.cloud.clock,
+        rng=random.Random(1),  # spreads retries; no secret
+    )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import random
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 from click.testing import CliRunner, Result
 
 from fleet_harness import CONTROL_TOKEN, PROJECT, manager, template
@@ -74,6 +77,22 @@ class ServedFleet:
         done = self.run(*arguments, "--json", **environment)
         return msgspec.json.decode(done.stdout)
 
+    def get(self, path: str) -> Any:
+        """A JSON document of the cloud."""
+        url = self.cloud.base_url + path
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+            return msgspec.json.decode(response.read())
+
+    def order(self, path: str, **body: str | bool) -> None:
+        """Gives the daemon an order, which it has carried out afterwards."""
+        request = urllib.request.Request(  # noqa: S310
+            self.environment["GCE_BACKEND_URL"] + path,
+            msgspec.json.encode(body),
+            {"Authorization": f"Bearer {CONTROL_TOKEN}"},
+        )
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            assert response.status == 200
+
     def ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Does something where daemon and cloud live."""
         return asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout=10)
@@ -83,7 +102,7 @@ class ServedFleet:
         (self.config / "templates.cfg").write_text(templates)
         (self.config / "managers.cfg").write_text(managers)
 
-    def until(self, condition: Callable[[], bool], within: float = 20.0) -> None:
+    def until(self, condition: Callable[[], bool], within: float = 60.0) -> None:
         """Waits until something holds."""
         end = time.monotonic() + within
         while not condition():
@@ -136,6 +155,8 @@ def served_fleet(config: Path, *, machines: int = 3) -> Iterator[ServedFleet]:
         await daemon.abort()
         await cloud.close()
 
+    logs = structlog.get_config()  # the daemon's log is not to get into what commands print
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(file=io.StringIO()))
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served-fleet")
     thread.start()
     try:
@@ -146,3 +167,4 @@ def served_fleet(config: Path, *, machines: int = 3) -> Iterator[ServedFleet]:
         if ready.done() and ready.exception() is None:
             ready.result().close()
         thread.join(timeout=20)
+        structlog.configure(**logs)

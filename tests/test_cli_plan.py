@@ -227,5 +227,3 @@ async def test_what_is_under_way_and_whom_it_waits_for_is_told(tmp_path: Path) -
         )
         assert any(line.startswith(f"        {leased} is leased until 20") for line in lines)
         assert lines[-1].startswith("Plan: 1 group to drain (1 machine, 1 leased until 20")
-
-

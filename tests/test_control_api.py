@@ -51,7 +51,7 @@ from gce_backend.models import (
 )
 from gce_backend.settings import DeletionSettings, HttpSettings, Settings
 from gce_backend.store import Store
-from gce_backend.web.control import MAX_BODY_BYTES
+from gce_backend.web.bodies import MAX_BYTES
 
 ORDERS = (
     "/api/pause",
@@ -195,7 +195,7 @@ async def test_a_wrong_token_is_refused(tmp_path: Path, authorization: str | Non
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
-        ("/api/pause", b"x" * (MAX_BODY_BYTES + 1), 413),
+        ("/api/pause", b"x" * (MAX_BYTES + 1), 413),
         ("/api/pause", b"{", 400),
         ("/api/pause", b"\xff\xfe", 400),
         ("/api/pause", b"[]", 400),
@@ -237,6 +237,16 @@ async def test_what_is_no_order_is_refused_with_the_reason(
         assert answer[0] == status
         assert answer[1]["error"]
         assert await control(w) == before
+
+
+async def test_a_body_that_is_packed_wrongly_is_refused(tmp_path: Path) -> None:
+    """It says gzip and is not."""
+    async with world(tmp_path) as w:
+        await w.until(w.is_loaded)
+        headers = {"Authorization": f"Bearer {CONTROL_TOKEN}", "Content-Encoding": "gzip"}
+        status, answer, _ = await post(w, "/api/pause", b"{}", **headers)
+        assert status == 400
+        assert answer["error"]
 
 
 async def test_reading_needs_no_token_and_a_get_gives_no_order(tmp_path: Path) -> None:

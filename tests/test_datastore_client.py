@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from gcloud.aio.auth import Token
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_harness import TOKEN_PATH, Running, running
+from cloud_harness import Running, datastore_of, running
 from gce_backend.datastore import (
     Datastore,
     Delete,
@@ -54,19 +52,7 @@ B: Path = (("K", "b"),)
 async def client() -> AsyncIterator[tuple[Running, Datastore]]:
     """A running cloud and a client of it."""
     async with running() as run:
-        token = Token(session=run.session)  # type: ignore[arg-type]  # mypy resolves requests
-        token.token_uri = run.url + TOKEN_PATH
-        yield (
-            run,
-            Datastore(
-                session=run.session,
-                token=token,
-                project="p",
-                api_root=run.url + "/v1",
-                clock=run.cloud.clock,
-                rng=random.Random(1),  # spreads retries; no secret
-            ),
-        )
+        yield run, datastore_of(run, Datastore)
 
 
 def fault(run: Running, verb: str, **members: object) -> Fault:

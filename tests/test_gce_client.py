@@ -10,9 +10,8 @@ import re
 import socket
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
-from random import Random
 from typing import Any
 
 import aiohttp
@@ -25,8 +24,6 @@ from hypothesis import strategies as st
 from discovery.documents import find
 from discovery.masks import mask_problems
 from gce_backend import errors, gce_transport
-from gce_backend.auth import TokenSource
-from gce_backend.gce_client import ComputeClient
 from gce_backend.gce_errors import (
     BY_REASON,
     BY_STATUS,
@@ -34,115 +31,26 @@ from gce_backend.gce_errors import (
     WHATEVER_THE_REASON,
     error_from,
 )
-from gce_backend.gce_transport import Timeouts
 from gce_backend.gce_types import CompleteListing, Operation, PartialListing
-from gce_backend.limits import CallBudget, QuotaGroup
+from gce_backend.limits import QuotaGroup
 from gce_backend.links import CANONICAL_ROOT, ResourceLink
-from gce_backend.retry import Backoff, RetryBudget
+from gce_client_world import (
+    CANARY,
+    FINGERPRINT,
+    GROUP,
+    LINK,
+    OPERATION,
+    REQUEST_ID,
+    script,
+    world,
+)
 from referee import Referee
 from responses import (
-    Answer,
     MockedResponse,
-    ScriptedServer,
     error_answer,
     never,
     scripted_server,
 )
-from simulation import VirtualClock
-
-CANARY = "ya29.canary-secret"
-REQUEST_ID = "0e4a5b52-1df9-4a83-9d35-6f0d2f1d4f7a"
-LINK = ResourceLink("p", "zones/z", "operations", "operation-1")
-OPERATION = {"name": "operation-1", "status": "RUNNING", "selfLink": CANONICAL_ROOT + LINK.path}
-GROUP = {"name": "g", "targetSize": 1}
-FINGERPRINT = "Zg=="
-
-
-class World:
-    """A client, what it was told to see, and the server that it talks to."""
-
-    client: ComputeClient
-
-    def __init__(
-        self,
-        server: ScriptedServer,
-        budget: CallBudget,
-        clock: VirtualClock,
-        source: TokenSource,
-    ) -> None:
-        self.server = server
-        self.budget = budget
-        self.clock = clock
-        self.source = source
-        self.tokens = 0
-        self.seen: list[tuple[str, QuotaGroup | None, int | None, float]] = []
-        self.retried: list[str] = []
-
-    def call(
-        self, method: str, group: QuotaGroup | None, status: int | None, seconds: float
-    ) -> None:
-        """The client's observer."""
-        self.seen.append((method, group, status, seconds))
-
-    def retry(self, method: str) -> None:
-        """The same, of repetitions."""
-        self.retried.append(method)
-
-    @property
-    def requests(self) -> list[web.Request]:
-        """What Compute was asked."""
-        return [r for r in self.server.requests if not r.path.startswith("/computeMetadata")]
-
-
-@contextlib.asynccontextmanager
-async def world(
-    answer: Answer,
-    *,
-    tries: int = 4,
-    burst: float = 10.0,
-    limit: int = 1000,
-    epoch: float = 0.0,
-) -> AsyncIterator[World]:
-    """A client on a server; tokens are numbered. The wall clock begins at `epoch`."""
-
-    def dispatch(request: web.Request) -> web.StreamResponse | Awaitable[web.StreamResponse]:
-        if not request.path.startswith("/computeMetadata"):
-            return answer(request)
-        it.tokens += 1
-        return web.json_response({"access_token": f"{CANARY}-{it.tokens}", "expires_in": 3600})
-
-    clock = VirtualClock(epoch)
-    budget = CallBudget(clock, dict.fromkeys(QuotaGroup, limit))
-    async with scripted_server(dispatch) as server, aiohttp.ClientSession() as session:
-        tokens = TokenSource(session, metadata_root=server.root, scopes=["s"], metadata_only=True)
-        it = World(server, budget, clock, tokens)
-        it.client = ComputeClient(
-            session=session,
-            tokens=tokens,
-            root=server.root + "compute/v1/",
-            budget=budget,
-            clock=clock,
-            random=Random(1),
-            timeouts=Timeouts(connect=5, read=10, total=40),
-            backoff=Backoff(tries=tries),
-            retry_budget=RetryBudget(burst=burst),
-            observer=it,
-        )
-        yield it
-        await tokens.close()
-
-
-def script(*answers: web.Response | Callable[[], Any]) -> Answer:
-    """Answers in turn; the last one again and again."""
-    left = list(answers)
-
-    def answer(_: web.Request) -> Any:
-        one = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(one, web.Response):
-            return web.Response(status=one.status, body=one.body, headers=one.headers)
-        return one()
-
-    return answer
 
 
 def page(number: int, token: str = "", **more: Any) -> web.Response:
@@ -468,16 +376,17 @@ async def test_a_bad_name_is_refused_before_anything_is_sent(bad: str) -> None:
     """No stored or received text can choose another path."""
     async with world(script(web.json_response(OPERATION))) as it:
         one = {"request_id": REQUEST_ID}
-        calls = [
-            it.client.delete_instance_template("p", bad, **one),
-            it.client.delete_group("p", "z", bad, **one),
-            it.client.delete_group("p", bad, "g", **one),
-            it.client.delete_group(bad, "z", "g", **one),
-            it.client.delete_instances("p", "z", "g", ["ok", bad], skip_invalid=True, **one),
+        client, some = it.client, ["ok", bad]
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: client.delete_instance_template("p", bad, **one),
+            lambda: client.delete_group("p", "z", bad, **one),
+            lambda: client.delete_group("p", bad, "g", **one),
+            lambda: client.delete_group(bad, "z", "g", **one),
+            lambda: client.delete_instances("p", "z", "g", some, skip_invalid=True, **one),
         ]
         for call in calls:
             with pytest.raises(errors.InvalidRequestError):
-                await call
+                await call()
         assert it.requests == []
 
 

@@ -201,9 +201,9 @@ def test_a_plan_of_ten_thousand_machines_takes_no_time() -> None:
         limits = tuple(WantedManager(zone, 50, 0) for zone in zones)
         wanted[name] = WantedTemplate(checksum(new), new, limits)
     sizes = dict.fromkeys(machines, 50)
-    begun = time.perf_counter()
+    begun = time.process_time()
     plans = make(wanted, Present(entities=entities, machines=machines, sizes=sizes, now=NOW))
-    taken = time.perf_counter() - begun
+    taken = time.process_time() - begun
     found = totals(plans)
     assert (found.create, found.drain, found.drain_machines) == (200, 200, 10_000)
     assert taken < 1.0

@@ -32,7 +32,7 @@ PAGE_EVENTS = 500
 """Events in a page at most: with reasons and causes cut, a page always fits into an entity."""
 MAX_REASON = 300
 MAX_CAUSE = 200
-"""Characters of a reason and a cause that are kept."""
+"""Bytes of a reason and a cause that are kept."""
 
 _NAME = re.compile(r"(\d{16})-(\d{3})-[0-9a-f]{8}")
 
@@ -126,9 +126,15 @@ def _happenings(steps: Iterable[Step], was: Get, now: Get) -> Iterator[Happening
             names=tuple(name for _, name in same),
             before=before,
             after=after,
-            reason=reason[:MAX_REASON],
-            cause=cause[:MAX_CAUSE],
+            reason=_cut(reason, MAX_REASON),
+            cause=_cut(cause, MAX_CAUSE),
         )
+
+
+def _cut(text: str, most: int) -> str:
+    """What is kept of a text: so many bytes, and nothing that JSON writes with many more."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain.encode()[:most].decode(errors="ignore")
 
 
 def _packed(happenings: Iterable[Happening]) -> Iterator[tuple[Happening, ...]]:

@@ -18,7 +18,7 @@ from gce_backend.fleet import Fleet
 from gce_backend.gce_client import ComputeClient
 from gce_backend.machine_provider import MachineProvider
 from gce_backend.metrics import Metrics
-from gce_backend.models import Key
+from gce_backend.models import CONTROL_KEY, Key
 from gce_backend.pubsub_client import Received
 from gce_backend.settings import Settings
 from gce_backend.turns import Turns
@@ -136,8 +136,12 @@ class Context:
 
     @property
     def paused(self) -> bool:
-        """Whether nothing that changes the world may be done: the one switch."""
-        return not self.settings.actuate or self.fleet.control.paused
+        """Whether nothing that changes the world may be done: the one switch.
+
+        So it is, too, while what operators have ordered cannot be understood: it may be a pause.
+        """
+        unheard = CONTROL_KEY in self.fleet.corrupt
+        return unheard or not self.settings.actuate or self.fleet.control.paused
 
     def is_paused(self, key: Key) -> bool:
         """Whether nothing may be done now that changes what this entity stands for."""

@@ -166,10 +166,11 @@ def _is_due_again(context: Context, job: str, key: Key) -> bool:
 
 
 async def _intend(context: Context, job: str, keys: Sequence[Key], wanted: Wanted) -> list[Batch]:
-    """Reads the instances again, and stores the deletion of those that still have a permit."""
+    """Reads them and all above them again, and stores the deletion of those with a permit."""
     if not keys:
         return []
-    await context.fleet.refresh(keys)
+    # What is above them says whether they are wanted: another process may have changed that.
+    await context.fleet.refresh({above for key in keys for above in key.lineage})
     permitted = await with_fresh_permits(context, job, keys)
     groups: defaultdict[Key, list[Key]] = defaultdict(list)
     for key in permitted:

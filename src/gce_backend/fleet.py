@@ -23,6 +23,7 @@ from gce_backend.errors import (
     AlreadyExistsError,
     BackendError,
     ContentionError,
+    CorruptEntityError,
     NotFoundError,
     TransientError,
 )
@@ -270,13 +271,14 @@ class Fleet:
             CorruptEntityError: an entity cannot be understood.
         """
         for kind in KINDS:
-            unseen = set(self._pictures[kind.KIND])
+            corrupt = {key for key in self.corrupt if key.kind == kind.KIND}
+            unseen = self._pictures[kind.KIND].keys() | corrupt
             async for page in self._store.read_versions(kind.KIND):
                 unseen -= page.keys()
                 different = [key for key, at in page.items() if self._versions.get(key) != at]
                 await self._look(different)
                 yield len(different)
-            await self._look(unseen & self._pictures[kind.KIND].keys())
+            await self._look(unseen & (self._pictures[kind.KIND].keys() | corrupt))
 
     async def _look(self, keys: Iterable[Key]) -> None:
         if wanted := list(keys):
@@ -317,6 +319,32 @@ class Fleet:
         if mine.error is not None:
             raise mine.error
         return len(mine.changed)
+
+    async def order(self, changes: Sequence[Change[Any]]) -> int:
+        """Applies changes of an operator, who is to hear of what cannot be understood.
+
+        Jobs pass such an entity over; an order that was passed over would look like one obeyed.
+
+        Returns:
+            How many entities they changed.
+
+        Raises:
+            RemoteError: Datastore could not be reached.
+            ContentionError: an entity changed under every attempt.
+            CorruptEntityError: one of the entities cannot be understood.
+        """
+        self._refuse_corrupt(changes)
+        changed = await self.change(changes)
+        self._refuse_corrupt(changes)  # it may have been found out only now
+        return changed
+
+    def _refuse_corrupt(self, changes: Sequence[Change[Any]]) -> None:
+        for change in changes:
+            if change.key in self.corrupt:
+                raise CorruptEntityError(
+                    f"the stored entity {change.key.kind} cannot be understood: mend it, or delete "
+                    f"it, and order again ({self.corrupt[change.key]})"
+                )
 
     async def _write_submitted(self) -> None:
         together, self._submitted = self._submitted, []
@@ -425,7 +453,7 @@ class Fleet:
         for submitted, (key, apply, cause) in changes:
             now = news[key] if key in news else self._pictures[key.kind].get(key)
             news[key] = new = apply(now)
-            if new != now:
+            if new != now and key not in self.corrupt:
                 submitted.changed.add(key)
                 steps.append(Step(key, now, new, cause or submitted.cause))
         writes = [

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
+from http import HTTPMethod
 from random import Random
 from typing import Any, Final, TypeVar
-from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -66,7 +66,7 @@ class ComputeClient:
     Args:
         session: the aiohttp session; stays the caller's. Each held `wait` uses one connection.
         tokens: bearer tokens for `root`, to which alone they are sent.
-        root: e.g. `https://compute.googleapis.com/compute/v1/`.
+        root: e.g. `https://compute.googleapis.com/compute/v1/`, with the slash at its end.
         budget: calls per minute.
         clock: its wall clock tells when Google's next minute begins.
         random: jitter of the back-off.
@@ -90,7 +90,7 @@ class ComputeClient:
         backoff: Backoff | None = None,
         retry_budget: RetryBudget | None = None,
     ) -> None:
-        self._root = root.rstrip("/") + "/"
+        self._root = root
         self._transport = Transport(
             session=session,
             tokens=tokens,
@@ -106,7 +106,8 @@ class ComputeClient:
     ) -> Operation:
         """Starts to create a template."""
         path = _path(project, GLOBAL, "instanceTemplates")
-        return await self._mutate("instanceTemplates.insert", "POST", path, request_id, body)
+        method = "instanceTemplates.insert"
+        return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
 
     async def get_instance_template(self, project: str, name: str) -> InstanceTemplate:
         """One template."""
@@ -125,14 +126,16 @@ class ComputeClient:
     ) -> Operation:
         """Starts to delete a template."""
         path = _path(project, GLOBAL, "instanceTemplates", name)
-        return await self._mutate("instanceTemplates.delete", "DELETE", path, request_id)
+        method = "instanceTemplates.delete"
+        return await self._mutate(method, HTTPMethod.DELETE, path, request_id)
 
     async def insert_group(
         self, project: str, zone: str, body: Mapping[str, Any], *, request_id: str
     ) -> Operation:
         """Starts to create a group."""
         path = _group_path(project, zone)
-        return await self._mutate("instanceGroupManagers.insert", "POST", path, request_id, body)
+        method = "instanceGroupManagers.insert"
+        return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
 
     async def get_group(self, project: str, zone: str, name: str) -> Group:
         """One group."""
@@ -151,7 +154,7 @@ class ComputeClient:
         """A group's members; in pages only when the group was created PAGINATED."""
         path = _group_path(project, zone, group) + "/listManagedInstances"
         method = "instanceGroupManagers.listManagedInstances"
-        return await self._list(method, path, ManagedInstancePage, verb="POST")
+        return await self._list(method, path, ManagedInstancePage, verb=HTTPMethod.POST)
 
     async def list_group_errors(self, project: str, zone: str, group: str) -> Listing[GroupError]:
         """What went wrong lately with a group's members."""
@@ -167,7 +170,8 @@ class ComputeClient:
         """
         path = _group_path(project, zone, name) + "/resize"
         method = "instanceGroupManagers.resize"
-        return await self._mutate(method, "POST", path, request_id, once=True, size=str(size))
+        verb = HTTPMethod.POST
+        return await self._mutate(method, verb, path, request_id, once=True, size=str(size))
 
     async def delete_instances(
         self,
@@ -189,7 +193,7 @@ class ComputeClient:
         links = [_path(project, f"zones/{zone}", "instances", name) for name in names]
         body = {"instances": links, "skipInstancesOnValidationError": skip_invalid}
         path = _group_path(project, zone, group) + "/deleteInstances"
-        return await self._mutate(method, "POST", path, request_id, body)
+        return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
 
     async def delete_group(
         self, project: str, zone: str, name: str, *, request_id: str
@@ -200,7 +204,7 @@ class ComputeClient:
         """
         path = _group_path(project, zone, name)
         method = "instanceGroupManagers.delete"
-        return await self._mutate(method, "DELETE", path, request_id, once=True)
+        return await self._mutate(method, HTTPMethod.DELETE, path, request_id, once=True)
 
     async def get_instance(self, project: str, zone: str, name: str) -> Instance:
         """One VM."""
@@ -226,15 +230,21 @@ class ComputeClient:
         pairs = [{"key": key, "value": value} for key, value in items.items()]
         body = {"fingerprint": fingerprint, "items": pairs}
         path = _path(project, f"zones/{zone}", "instances", name) + "/setMetadata"
-        return await self._mutate("instances.setMetadata", "POST", path, request_id, body)
+        method = "instances.setMetadata"
+        return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
 
     async def get_operation(self, link: ResourceLink) -> Operation:
         """An operation as it is now."""
-        return await self._operation(link, wait=False)
+        method, group = _operation_method(link, "get"), QuotaGroup.OPERATION_GET
+        request = self._request(method, HTTPMethod.GET, link.path, group)
+        return await self._transport.call(request, Operation)
 
     async def wait_operation(self, link: ResourceLink) -> Operation:
         """An operation when it is DONE, or after at most two minutes, or sooner."""
-        return await self._operation(link, wait=True)
+        method, group = _operation_method(link, "wait"), QuotaGroup.OPERATION_WAIT
+        path = link.path + "/wait"
+        request = self._request(method, HTTPMethod.POST, path, group, held=_HELD_SECONDS)
+        return await self._transport.call(request, Operation)
 
     async def await_operation(
         self,
@@ -298,13 +308,13 @@ class ComputeClient:
 
     async def _get(self, method: str, path: str, kind: type[R]) -> R:
         query = {"fields": kind.FIELDS}
-        request = self._request(method, path, query, verb="GET", group=QuotaGroup.READ)
+        request = self._request(method, HTTPMethod.GET, path, QuotaGroup.READ, query)
         return await self._transport.call(request, kind)
 
     async def _mutate(
         self,
         method: str,
-        verb: str,
+        verb: HTTPMethod,
         path: str,
         request_id: str,
         body: Mapping[str, Any] | None = None,
@@ -316,21 +326,7 @@ class ComputeClient:
             raise InvalidRequestError(f"compute.{method}", f"not a requestId: {request_id!r}")
         query["requestId"] = request_id
         group = QuotaGroup.MUTATE
-        request = self._request(method, path, query, verb=verb, group=group, body=body, once=once)
-        return await self._transport.call(request, Operation)
-
-    async def _operation(self, link: ResourceLink, *, wait: bool) -> Operation:
-        method = link.scope.partition("/")[0].removesuffix("s") + "Operations."
-        if link.collection != "operations":
-            raise InvalidRequestError(f"compute.{method}", f"not an operation: {link.path}")
-        if wait:
-            path, group = link.path + "/wait", QuotaGroup.OPERATION_WAIT
-            request = self._request(
-                method + "wait", path, {}, verb="POST", group=group, held=_HELD_SECONDS
-            )
-        else:
-            group = QuotaGroup.OPERATION_GET
-            request = self._request(method + "get", link.path, {}, verb="GET", group=group)
+        request = self._request(method, verb, path, group, query, body=body, once=once)
         return await self._transport.call(request, Operation)
 
     async def _list(
@@ -340,17 +336,17 @@ class ComputeClient:
         kind: type[Page[T]],
         *,
         condition: str | None = None,
-        verb: str = "GET",
+        verb: HTTPMethod = HTTPMethod.GET,
     ) -> Listing[T]:
         # The one list that is asked for by POST is counted with the mutations.
-        group = QuotaGroup.READ if verb == "GET" else QuotaGroup.MUTATE
+        group = QuotaGroup.READ if verb is HTTPMethod.GET else QuotaGroup.MUTATE
         query = {"maxResults": "500", "fields": kind.FIELDS}
         if condition is not None:
             query["filter"] = condition
 
         async def fetch(page_token: str) -> Page[T]:
             more = {"pageToken": page_token} if page_token else {}
-            request = self._request(method, path, query | more, verb=verb, group=group)
+            request = self._request(method, verb, path, group, query | more)
             return await self._transport.call(request, kind)
 
         return await gather_pages(fetch)
@@ -358,19 +354,26 @@ class ComputeClient:
     def _request(
         self,
         method: str,
+        verb: HTTPMethod,
         path: str,
-        query: Mapping[str, str],
-        *,
-        verb: str,
         group: QuotaGroup,
+        query: Mapping[str, str] | None = None,
+        *,
         body: Mapping[str, Any] | None = None,
         held: float = 0.0,
         once: bool = False,
     ) -> Request:
-        url = URL(self._root + path + ("?" + urlencode(query) if query else ""), encoded=True)
+        url = URL(self._root + path).with_query(query)
         data = None if body is None else msgspec.json.encode(body)
-        project = path.split("/", 2)[1]
+        project = path.split("/")[1]
         return Request(f"compute.{method}", verb, group, project, url, data, held, once)
+
+
+def _operation_method(link: ResourceLink, verb: str) -> str:
+    method = link.scope.partition("/")[0].removesuffix("s") + "Operations." + verb
+    if link.collection != "operations":
+        raise InvalidRequestError(f"compute.{method}", f"not an operation: {link.path}")
+    return method
 
 
 def _is_request_id(text: str) -> bool:

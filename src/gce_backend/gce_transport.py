@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from http import HTTPMethod
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
@@ -57,7 +58,7 @@ class Request(NamedTuple):
     """One call, the same at every repetition."""
 
     method: str
-    verb: str
+    verb: HTTPMethod
     group: QuotaGroup
     project: str
     url: URL

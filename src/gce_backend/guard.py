@@ -5,7 +5,9 @@ Pure: import-config acts on these answers, and `plan` tells them beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+
+import msgspec
 
 from gce_backend.config import Configuration as ParsedConfiguration
 from gce_backend.config import parse
@@ -16,13 +18,15 @@ MAX_STORED_BYTES = 1_000_000
 """A Datastore entity holds 1 MiB in all."""
 
 
-def excess(texts: Iterable[str]) -> str | None:
+def excess(templates: str, managers: str, files: Mapping[str, str]) -> str | None:
     """Why a configuration cannot be stored; None when it can.
 
     Args:
-        texts: templates.cfg, managers.cfg and the files that they name.
+        templates: templates.cfg.
+        managers: managers.cfg.
+        files: the files that they name, which are stored as one JSON text.
     """
-    size = sum(len(text.encode()) for text in texts)
+    size = len(templates.encode()) + len(managers.encode()) + len(msgspec.json.encode(files))
     if size <= MAX_STORED_BYTES:
         return None
     return (

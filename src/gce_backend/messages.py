@@ -23,6 +23,8 @@ replace = msgspec.structs.replace
 
 MAX_ATTRIBUTE = 1024
 MAX_ID_DIGITS = 20
+LATEST = 1e11
+"""Unix seconds beyond which no lease ends: somebody took milliseconds for seconds."""
 
 
 class Kind(StrEnum):
@@ -184,4 +186,9 @@ def _timestamp(text: str | None) -> float | None:
         value = float(text) if text else None
     except ValueError:
         return None
-    return value if value is not None and 0 < value < 1e11 else None
+    return lease_end(value)
+
+
+def lease_end(told: float | None) -> float | None:
+    """The end of a lease in Unix seconds; None when it is not told, or makes no sense."""
+    return float(told) if told is not None and 0 < told < LATEST else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
@@ -123,8 +123,7 @@ class _Codec:
 
 
 def _is_scalar(annotation: Any) -> bool:
-    union = get_origin(annotation) in {Union, UnionType}
-    members = get_args(annotation) if union else (annotation,)
+    members = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     return all(
         member in {str, int, float, bool, NoneType}
         or (isinstance(member, type) and issubclass(member, StrEnum))
@@ -174,7 +173,11 @@ class Store:
         Raises:
             RemoteError: Datastore could not be read.
         """
-        rows = await self._datastore.lookup([key.path for key in keys])
+        wanted = list(keys)
+        rows = await self._datastore.lookup([key.path for key in wanted])
+        for key in wanted:
+            if key.path not in rows:  # nothing is left of it to understand
+                self.corrupt.pop(key, None)
         return self._understood({Key.of(path): row for path, row in rows.items()})
 
     async def read_kind(

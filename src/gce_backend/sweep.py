@@ -17,6 +17,7 @@ from gce_backend.fleet import Change, when_present
 from gce_backend.job import Outcome
 from gce_backend.lifecycle import replace
 from gce_backend.machine_provider import CatalogEntry, MethodNotOffered, NotCataloged
+from gce_backend.messages import lease_end
 from gce_backend.models import (
     CatalogState,
     Instance,
@@ -97,8 +98,8 @@ def _judge(context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked
             reason = "The catalog says that the Machine Provider has reclaimed it."
             return replace(known, pending_deletion=PendingDeletion(reason, now), lease=None)
         if entry.state == "LEASED":
-            end = entry.lease_expiration_ts
-            expiration = None if entry.leased_indefinitely or end is None else float(end)
+            told = None if entry.leased_indefinitely else entry.lease_expiration_ts
+            expiration = lease_end(told)
             if known.lease is not None and known.lease.expiration == expiration:
                 return known
             since = known.lease.since if known.lease is not None else now

@@ -8,9 +8,9 @@ leased until something is stored about the end of its lease.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import NamedTuple, TypeAlias
 
+from gce_backend.dates import date
 from gce_backend.lifecycle import State, explain, is_active
 from gce_backend.models import (
     CatalogState,
@@ -366,7 +366,4 @@ def _control(old: Control, new: Control) -> Told:
 
 
 def _moment(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):  # others' number: no year is that far
-        return f"{seconds} s after 1970"
+    return date(seconds).strftime("%Y-%m-%d %H:%M:%S UTC")

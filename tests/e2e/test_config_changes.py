@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from deletions import DELETE_INSTANCES, DELETE_MACHINE
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
-from gce_backend.app import Clients
+from gce_backend.app import Clients, Daemon
 from gce_backend.fleet import Change, Fleet
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.metrics import Metrics
 from gce_backend.models import CONTROL_KEY, Control
-from gce_backend.settings import DeletionSettings, Settings
+from gce_backend.settings import DeletionSettings, JobSettings, Settings
 from gce_backend.store import Store
 
+RESIZE = "compute.instanceGroupManagers.resize"
 TWO = template("one") + template("two")
 FORGETFUL = Settings(deletion=DeletionSettings(tombstone_seconds=30.0, window_seconds=30.0))
 """Deleted machines are not remembered for an hour: what becomes of a template is seen soon."""
@@ -334,3 +337,85 @@ async def test_a_second_change_during_a_roll_out_leaves_only_the_last_revision(
         for name in await w.vms():
             vm = await w.compute("GET", f"zones/{ZONE}/instances/{name}")
             assert vm["machineType"].endswith("/e2-micro")
+
+
+async def test_a_configuration_too_large_to_be_stored_is_held_back_and_says_so(
+    tmp_path: Path,
+) -> None:
+    """What counts is what is stored: each line end of a named file takes two bytes there."""
+    names = [f"t{number}" for number in range(4)]
+    templates = "".join(
+        template(name).replace("{", f'{{ metadata_from_file: "notes:{name}.txt"', 1)
+        for name in names
+    )
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        for name in names:
+            (w.config_dir / f"{name}.txt").write_text(name + "\n" * 200_000)
+        w.write_config(templates, "".join(manager(name) for name in names))
+        await w.until(has_condition(w, "configuration", "InvalidConfiguration"))
+        message = (await w.get("/api/fleet"))["configuration"]["conditions"][0]["message"]
+        assert "do not fit into one entity" in message
+        await w.until_states(cataloged=3)
+
+
+async def test_a_daemon_that_has_not_heard_yet_undoes_nothing_of_a_newer_configuration(
+    tmp_path: Path,
+) -> None:
+    """Fault 26: two daemons, of which one reads the configuration 50 seconds after the other."""
+    both = manager() + manager(zone=OTHER_ZONE, minimum=2)
+    crons = {"import-config": "0 * * * * *"}
+    async with world(tmp_path, managers=both, options=CloudOptions(), crons=crons) as w:
+        await w.until_states(cataloged=5)
+        async with _second_daemon(w, "50 * * * * *"):
+            for number in range(5):
+                await w.lease(f"r{number}", duration=80_000)
+            w.write_config(template(), manager())
+            await w.pass_time(180.0)  # both know that the zone drains, and wait for the leases
+            await w.reset_calls()
+            w.write_config(template(), manager() + manager(zone=OTHER_ZONE, minimum=4))
+            await w.until_states(leased=5, cataloged=2)
+            await w.pass_time(120.0)
+            calls = await w.calls()
+            assert await w.states() == {"leased": 5, "cataloged": 2}
+    assert calls[RESIZE] == 1
+    assert calls[DELETE_MACHINE] == calls[DELETE_INSTANCES] == 0
+
+
+async def test_a_daemon_that_has_not_heard_looks_before_it_takes_a_machine_away(
+    tmp_path: Path,
+) -> None:
+    """Fault 26: it believes that a zone drains, which another one has named again meanwhile."""
+    both = manager() + manager(zone=OTHER_ZONE, minimum=2)
+    crons = {"import-config": "0 0 1 1 *"}
+    async with world(tmp_path, managers=both, crons=crons) as w:
+        await w.until_states(cataloged=5)
+        assert await w.act("/api/pause", {"zone": OTHER_ZONE}) == 200
+        w.write_config(template(), manager())
+        await w.restart_daemon()
+        await w.until_states(cataloged=3, draining=2)
+        group = next(name for name in await w.groups() if name.startswith(OTHER_ZONE))
+        zone, name = group.split("/")
+        await w.compute("POST", f"zones/{zone}/instanceGroupManagers/{name}/resize?size=3")
+        await w.until_states(cataloged=3, draining=3)
+        w.write_config(template(), both)
+        async with _second_daemon(w, "* * * * *"):
+            await w.pass_time(10.0)
+        await w.reset_calls()
+        assert await w.act("/api/resume", {"zone": OTHER_ZONE}) == 200
+        await w.until_states(cataloged=6)
+        calls = await w.calls()
+    assert calls[DELETE_MACHINE] == calls[DELETE_INSTANCES] == 0
+
+
+@contextlib.asynccontextmanager
+async def _second_daemon(w: World, cron: str) -> AsyncIterator[None]:
+    """Another daemon of the same fleet, which reads the configuration at these times."""
+    jobs = {**w.settings.jobs, "import-config": JobSettings(cron=cron)}
+    settings = msgspec.structs.replace(w.settings, jobs=jobs)
+    second = Daemon(settings, clock=w.clock, rng=random.Random(99))
+    try:
+        await second.start()
+        yield
+    finally:
+        await second.abort()

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet_harness import World, manager, template, world
+import msgspec
+
+from fleet_harness import ZONE, World, manager, template, world
+from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.compute import description
+from gce_backend.localcloud.compute.permissions import permission_of
+from gce_backend.permissions import COMPUTE
 
 INSERT = "compute.instanceGroupManagers.insert"
+FULL_LOOK = "compute.instances.aggregatedList"
 
 
 async def reasons(w: World) -> set[str]:
@@ -28,3 +35,30 @@ async def test_fault_12_what_is_forbidden_is_shown_and_not_stormed(tmp_path: Pat
         await w.clear_faults()
         await w.until_states(cataloged=3, within=700)
         assert "PermissionDenied" not in await reasons(w)
+
+
+async def test_the_documented_role_allows_all_that_a_fleet_asks_for(tmp_path: Path) -> None:
+    """With its permissions and no others: rise, lease, roll-out, full look, end; nothing is refused."""
+    beyond = {permission_of(method) for method in description.METHODS} - set(COMPUTE)
+    options = msgspec.structs.replace(
+        CloudOptions().instant(), denied_permissions=tuple(sorted(beyond))
+    )
+    async with world(tmp_path, options=options) as w:
+        await w.until_states(cataloged=3)
+        await w.lease()
+        await w.release()
+        w.write_config(template(machine_type="e2-medium"), manager())
+
+        async def rolled() -> bool:
+            return len(await w.groups()) == 1 and {
+                machine["state"] for machine in await w.machines() if machine["state"] != "deleted"
+            } == {"cataloged"}
+
+        await w.until(rolled)
+        await w.lease("r2")
+        await w.release("r2")
+        await w.pass_time(120)
+        assert (await w.calls())[FULL_LOOK] >= 1
+        assert await reasons(w) == set()
+        denied = await w.compute("DELETE", f"zones/{ZONE}/instances/{next(iter(await w.vms()))}")
+        assert denied["error"]["code"] == 403, "the cloud minds what is denied"

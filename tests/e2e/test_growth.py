@@ -14,6 +14,7 @@ from gce_backend.settings import Settings
 MACHINES = 1000
 GROUPS = 4
 LEASE_BATCH = 250
+RESIZE = "compute.instanceGroupManagers.resize"
 
 
 def _fleet() -> tuple[str, str]:
@@ -111,3 +112,20 @@ async def test_members_are_listed_in_pages(tmp_path: Path) -> None:
         calls = await w.calls()
     pages = math.ceil(size / 500)
     assert calls["compute.instanceGroupManagers.listManagedInstances"] in {pages, 2 * pages}
+
+
+async def test_a_growth_that_fails_again_and_again_is_told_once(tmp_path: Path) -> None:
+    """The condition says that it fails; history is not filled with its tries (each anew)."""
+    async with world(tmp_path, managers=manager(minimum=1)) as w:
+        await w.until_states(cataloged=1)
+        await w.inject(RESIZE, kind="operation", reason="QUOTA_EXCEEDED", times=None)
+        w.write_config(template(), manager(minimum=3))
+        await w.pass_time(900.0)
+        assert await w.fired() > 4  # an operation that was replayed would not be struck again
+        await w.clear_faults()
+        await w.until_states(cataloged=3, within=1200.0)
+        await w.pass_time(10.0)
+        events = (await w.get("/api/events?kind=group"))["events"]
+    told = [(event["before"], event["after"]) for event in reversed(events)]
+    assert told[-2:] == [("active", "growing"), ("growing", "active")]
+    assert [after for _, after in told].count("growing") == 1

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from broker_messages import SUBSCRIPTION, about, one_machine, publish, settled
-from fleet_harness import World, manager, world
+from fleet_harness import PROJECT, World, manager, template, world
+from gce_backend.models import instance_token
 from gce_backend.settings import MachineProviderSettings, Settings
 
 GET = "machine_provider.catalog.get"
@@ -143,3 +146,34 @@ async def test_the_sweep_asks_in_turn_and_keeps_to_its_pace(tmp_path: Path) -> N
             await w.pass_time(60)
             assert (await w.calls())[GET] <= 5
         await w.until_states(leased=10, within=120)
+
+
+@pytest.mark.parametrize("end", [1795449587123456, -1795449587123456, "1" * 400])
+async def test_a_lease_with_an_end_that_makes_no_sense_is_held_and_shown(
+    tmp_path: Path, end: int | str
+) -> None:
+    """Microseconds for seconds: the machine is kept, and no page breaks on the date."""
+    async with world(tmp_path, managers=manager(minimum=1)) as w:
+        await w.until_states(cataloged=1)
+        assert w.daemon.context is not None
+        (key,) = w.daemon.context.fleet.instances
+        name = key.name
+        entry = {
+            "dimensions": {"hostname": name, "backend": "GCE"},
+            "policies": {
+                "backend_attributes": [
+                    {"key": "key", "value": instance_token(PROJECT, key)},
+                ]
+            },
+            "state": "LEASED",
+            "lease_expiration_ts": end,
+        }
+        await w.inject(GET, kind="answer", body=entry, times=None)
+        await w.until(lambda: w.is_in(name, "leased"))
+        for path in ("/", "/machines", f"/machines/{name}", "/events"):
+            async with w.session.get(w.daemon.url + path) as page:
+                assert page.status == 200, path
+        w.write_config(template(machine_type="e2-medium"), manager(minimum=1))
+        await w.pass_time(600)
+        assert await w.is_in(name, "leased")
+        assert name in await w.vms()

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from deletions import delete_outside, entity, mutations
-from fleet_harness import manager, world
+from fleet_harness import PROJECT, World, manager, template, world
+from gce_backend.app import Clients
+from gce_backend.datastore import Delete, Mutation, Unindexed, Upsert
+from gce_backend.metrics import Metrics
+from gce_backend.models import CONTROL_KEY
 from gce_backend.settings import Settings
+
+
+async def commit(w: World, mutations: Sequence[Mutation]) -> None:
+    """What somebody writes into the store by hand."""
+    clients = Clients(w.settings, w.clock, random.Random(0), Metrics())
+    try:
+        await clients.datastore(PROJECT).commit(mutations)
+    finally:
+        await clients.close()
 
 
 async def test_a_daemon_that_may_not_actuate_changes_nothing(tmp_path: Path) -> None:
@@ -59,3 +74,30 @@ async def test_the_switch_outlives_the_daemon(tmp_path: Path) -> None:
         await w.pass_time(130)
         assert await mutations(w) == {}
         assert name in await w.vms()
+
+
+async def test_orders_that_cannot_be_understood_pause_until_they_are_mended(tmp_path: Path) -> None:
+    """They may be a pause: nothing is changed, no order looks obeyed, and all say what helps."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        assert await w.act("/api/pause", {"reason": "looking"}) == 200
+        spoiled = {"paused": Unindexed(True), "pauses": Unindexed("{")}
+        await commit(w, [Upsert(CONTROL_KEY.path, spoiled)])
+        w.write_config(template(), manager(minimum=4))
+        await w.pass_time(70)
+        await w.reset_calls()
+        await w.pass_time(300)
+        assert await mutations(w) == {}
+        assert (await w.get("/api/control"))["paused"]
+        for order in ("pause", "resume"):
+            assert await w.act(f"/api/{order}", {}) == 503
+        problems = (await w.get("/api/status"))["problems"]
+        assert [found["reason"] for found in problems] == ["CorruptEntity"]
+        await w.restart_daemon()
+        await w.pass_time(120)
+        assert await mutations(w) == {}
+        await commit(w, [Delete(CONTROL_KEY.path, None)])
+        await w.until_states(cataloged=4)
+        assert (await w.get("/api/status"))["problems"] == []
+        assert await w.act("/api/pause", {"reason": "looking"}) == 200
+        assert (await w.get("/api/control"))["paused"]

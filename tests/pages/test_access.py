@@ -14,6 +14,7 @@ from fleet_harness import CONTROL_TOKEN, World, manager, template, world
 from gce_backend.clock import SystemClock
 from gce_backend.settings import Secret
 from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
+from gce_backend.web.bodies import FORM, MAX_BYTES
 from html_reader import Page
 
 READ = ("/", "/machines", "/events", "/api/status", "/api/fleet", "/api/control", "/metrics")
@@ -263,3 +264,49 @@ async def test_an_order_without_a_session_is_refused(tmp_path: Path) -> None:
         assert (await browser.go("/orders/approve", {"revision": "a b"})).status == 400
         assert (await browser.go("/orders/pause", {"reason": "x" * 501})).status == 400
         assert not (await w.get("/api/control"))["paused"]
+
+
+@pytest.mark.parametrize("path", ["/session", "/orders/pause"])
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({"Content-Type": "multipart/form-data; boundary=x"}, b"--x\r\nnonsense", 415),
+        ({"Content-Type": "multipart/form-data"}, b"", 415),
+        ({"Content-Type": "text/plain"}, b"reason=x&token=let-me", 415),
+        ({"Content-Type": FORM}, b"reason=\xff\xfe", 400),
+        ({"Content-Type": FORM}, b"reason=%ff", 400),
+        ({"Content-Type": FORM}, b"reason=%ed%a0%80", 400),
+        ({"Content-Type": FORM}, b"a=1&" * 30, 400),
+        ({"Content-Type": FORM, "Content-Encoding": "gzip"}, b"nothing packed", 400),
+        ({"Content-Type": FORM}, b"reason=" + b"x" * MAX_BYTES, 413),
+    ],
+)
+async def test_what_is_no_form_is_refused_and_is_no_error_of_ours(
+    tmp_path: Path, path: str, headers: dict[str, str], body: bytes, status: int
+) -> None:
+    """Whoever reaches the address can send anything: nothing is done, nothing breaks."""
+    async with world(tmp_path) as w:
+        await w.until(w.is_loaded)
+        sent = {
+            "Origin": w.daemon.url,
+            "Authorization": f"Bearer {CONTROL_TOKEN}",
+            **headers,
+        }
+        async with w.session.post(w.daemon.url + path, data=body, headers=sent) as answer:
+            assert answer.status == status
+            assert COOKIE not in answer.cookies
+        assert not (await w.get("/api/control"))["paused"]
+
+
+@pytest.mark.parametrize("charset", ["unknown", "utf-16", "raw_unicode_escape"])
+async def test_a_form_is_utf8_whatever_it_says(tmp_path: Path, charset: str) -> None:
+    """No codec that a stranger names is looked up."""
+    async with world(tmp_path) as w:
+        await w.until(w.is_loaded)
+        sent = {"Origin": w.daemon.url, "Content-Type": f"{FORM}; charset={charset}"}
+        form = b"token=" + CONTROL_TOKEN.encode()
+        async with w.session.post(
+            f"{w.daemon.url}/session", data=form, headers=sent, allow_redirects=False
+        ) as answer:
+            assert answer.status == 303
+        no_cookies(w)

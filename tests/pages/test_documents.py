@@ -204,6 +204,16 @@ async def test_a_bad_parameter_is_named(tmp_path: Path) -> None:
         assert (status, "name" in answer["error"]) == (400, True)
 
 
+async def test_no_number_is_too_long_to_be_looked_for(tmp_path: Path) -> None:
+    """Thousands of digits are no VM's id, and no error of ours."""
+    digits = "9" * 5000
+    async with world(tmp_path) as w:
+        await w.until(w.is_loaded)
+        assert (await w.get(f"/api/machines?q={digits}"))["machines"] == []
+        status, _ = await refused(w, f"/api/explain?name={digits}")
+        assert status == 404
+
+
 async def test_a_machine_is_explained_with_its_history(tmp_path: Path) -> None:
     """State, since when, why, what it waits for, facts and events."""
     async with world(tmp_path) as w:

@@ -73,3 +73,11 @@ def test_a_difference_is_bounded() -> None:
     assert "too many to compare" in difference({}, many)
     one_more = {"a": many["a"] + "\nthe end"}
     assert "+the end" in difference(many, one_more)
+
+
+@pytest.mark.parametrize("moment", [1e12, 1e300, -1e15])
+def test_a_moment_that_no_calendar_holds_breaks_no_page(moment: float) -> None:
+    """Somebody took microseconds for seconds: the nearest date that there is."""
+    drawn = words.when(moment, 0.0)
+    assert ("9999-12-30" in drawn) == (moment > 0)
+    assert words.instant(moment).endswith(" UTC")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -66,10 +66,10 @@ def explain(settings_file: Path | None, url: str | None, name: str, *, as_json: 
     for number, found in enumerate(document["found"]):
         if number:
             click.echo()
-        show(_view(found, now))
+        show(*_view(found, now))
 
 
-def _view(found: Mapping[str, Any], now: float) -> RenderableType:
+def _view(found: Mapping[str, Any], now: float) -> list[RenderableType]:
     head = {
         "name": found["name"],
         "kind": found["kind"],
@@ -95,7 +95,7 @@ def _view(found: Mapping[str, Any], now: float) -> RenderableType:
         parts.append(_events(found["events"], now))
     else:
         parts.append(_indented(Text("none that is remembered")))
-    return Group(*parts)
+    return parts
 
 
 def _line(name: str, value: Any) -> Text:

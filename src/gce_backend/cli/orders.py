@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +26,7 @@ from gce_backend.cli.common import (
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
 from gce_backend.clock import SystemClock
 from gce_backend.control import Apply, ApplyToMachine
+from gce_backend.dates import date
 from gce_backend.errors import SettingsError
 from gce_backend.fleet import Change, Fleet
 from gce_backend.lifecycle import lease_runs
@@ -223,7 +223,7 @@ def _outlook(machine: Instance, now: float) -> str:
         return "The Machine Provider has reclaimed it: it is deleted in any case."
     if lease_runs(machine, now):
         end = machine.lease.expiration if machine.lease is not None else None
-        until = f" until {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC" if end else ""
+        until = f" until {date(end):%Y-%m-%d %H:%M} UTC" if end else ""
         return f"Somebody holds it{until}: it goes afterwards. {SOON}"
     return f"It leaves the catalog, is deleted, and its group grows back. {SOON}"
 
@@ -256,7 +256,7 @@ def _order_about_machine(
         key, now = control.find_machine(name, (key for page in pages for key in page)), _now()
         fleet = Fleet(store)
         await fleet.refresh([*key.lineage, CONTROL_KEY])
-        await fleet.change(
+        await fleet.order(
             [Change(key, order(key, now)), Change(CONTROL_KEY, control.mention(key, now))]
         )
         return key, fleet.instances[key]
@@ -268,7 +268,7 @@ async def _change_control(store: Store, apply: Apply) -> Ordered:
     fleet = Fleet(store)
     await fleet.refresh([CONTROL_KEY])
     before = fleet.control
-    await fleet.change([Change(CONTROL_KEY, apply)])
+    await fleet.order([Change(CONTROL_KEY, apply)])
     return Ordered(before, fleet.control)
 
 

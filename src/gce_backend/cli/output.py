@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from datetime import datetime
 from typing import Any
 
 import click
 from rich.console import Console, JustifyMethod, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from gce_backend.dates import date
 
 _WIDE = 1_000_000
 """Characters in a line that nobody looks at in a terminal: nothing is wrapped."""
@@ -33,16 +35,17 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
-def show(what: RenderableType) -> None:
-    """Prints a result: fitted to the terminal, and elsewhere, or where it is too narrow, whole."""
-    target = console()
-    fitting = target.is_terminal and target.measure(what).minimum <= target.width
-    if not fitting:
-        target.width = _WIDE
-    with target.capture() as capture:
-        target.print(what)
-    for line in capture.get().splitlines():
-        click.echo(line.rstrip())
+def show(*parts: RenderableType) -> None:
+    """Prints a result: fitted to the terminal; elsewhere, or what is too wide, whole."""
+    for part in parts:
+        target = console()
+        wide = target.options.update(width=_WIDE)
+        if not target.is_terminal or Measurement.get(target, wide, part).minimum > target.width:
+            target.width = _WIDE
+        with target.capture() as capture:
+            target.print(part)
+        for line in capture.get().splitlines():
+            click.echo(line.rstrip())
 
 
 def table(*heads: str, numbers: Collection[str] = ()) -> Table:
@@ -82,7 +85,7 @@ def moment(at: float) -> str:
     Args:
         at: Unix seconds.
     """
-    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    return f"{date(at).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def age(seconds: float) -> str:

@@ -212,8 +212,8 @@ def look(
 
 def _held(settings: Settings, fleet: Fleet, bundle: ConfigBundle, *, configured: bool) -> str:
     """Why import-config would not let this configuration come into force at once."""
-    texts = (bundle.templates_text, bundle.managers_text, *bundle.files.values())
-    if (excess := guard.excess(texts)) is not None:
+    excess = guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
+    if excess is not None:
         return excess
     if bundle.revision in {fleet.configuration.revision, fleet.control.approved_revision}:
         return ""

@@ -85,7 +85,7 @@ def status(
             if as_json:
                 say("", document, as_json=True)
             else:
-                show(_view(document))
+                show(*_view(document))
 
 
 async def _once(settings: Settings, url: str | None) -> Any:
@@ -97,21 +97,22 @@ async def _watch(settings: Settings, url: str | None, interval: float, *, as_jso
     async with daemon_of(settings, url) as daemon:
         document = await daemon.get("/api/status")
         screen = console()
-        if as_json or not screen.is_terminal:
+        if as_json or not screen.is_interactive:
             await _repeat(daemon, document, interval, as_json=as_json)
             return
         view = _view(document)
         try:
-            with Live(view, console=screen, screen=True, auto_refresh=False) as live:
+            with Live(Group(*view), console=screen, screen=True, auto_refresh=False) as live:
                 while True:
-                    live.update(view, refresh=True)
+                    live.update(Group(*view), refresh=True)
                     await asyncio.sleep(interval)
                     try:
-                        view = _view(await daemon.get("/api/status"))
+                        document = await daemon.get("/api/status")
+                        view = _view(document)
                     except (NoDaemonError, RemoteError) as error:  # it may be back soon
-                        view = Group(Text(str(error), "bold red"), Text(), _view(document))
+                        view = [Text(str(error), "bold red"), Text(), *_view(document)]
         finally:
-            screen.print(view)
+            show(*view)
 
 
 async def _repeat(daemon: DaemonApi, document: Any, interval: float, *, as_json: bool) -> None:
@@ -121,21 +122,21 @@ async def _repeat(daemon: DaemonApi, document: Any, interval: float, *, as_json:
             click.echo(msgspec.json.encode(document).decode())
         else:
             click.echo(moment(document["now"]))
-            show(_view(document))
+            show(*_view(document))
             click.echo()
         await asyncio.sleep(interval)
         document = await daemon.get("/api/status")
 
 
-def _view(document: Any) -> RenderableType:
+def _view(document: Any) -> list[RenderableType]:
     now = document["now"]
-    return Group(
+    return [
         *_head(document, now),
         Text(),
         *_problems(document["problems"], now),
         Text(),
         *_fleet(document["fleet"]),
-    )
+    ]
 
 
 def _head(document: Any, now: float) -> list[Text]:

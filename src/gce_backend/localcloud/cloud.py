@@ -39,8 +39,8 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
         delete_seconds: from a VM's deletion to its absence.
         calls_per_minute: quota of each Compute method group, per project.
         dispatch_seconds: how long the Machine Provider waits between looks at its work.
-        denied_permissions: what testIamPermissions says that callers may not do; no other call
-            minds them.
+        denied_permissions: what callers may not do, as testIamPermissions says; of other calls, only
+            those of Compute Engine mind them.
     """
 
     project: str = "local-project"

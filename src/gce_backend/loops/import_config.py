@@ -71,7 +71,7 @@ async def _import(context: Context) -> Outcome:
         new = parse(bundle.templates_text, bundle.managers_text, bundle.files)
     except InvalidConfigurationError as error:
         return await _refuse(context, bundle, tuple(str(problem) for problem in error.problems))
-    excess = guard.excess((bundle.templates_text, bundle.managers_text, *bundle.files.values()))
+    excess = guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
     if excess is not None:
         return await _refuse(context, bundle, (excess,))
     loss = guard.loss(

@@ -17,7 +17,7 @@ from gce_backend.lifecycle import (
     plan_template,
     wanted_templates,
 )
-from gce_backend.models import Configuration, Entity, Key
+from gce_backend.models import CONFIGURATION_KEY, Configuration, Entity, Key
 
 NAME = "process-config"
 READ_ATTEMPTS = 4
@@ -58,11 +58,15 @@ async def _process(context: Context, name: str, wanted: WantedTemplate | None) -
         return 0
 
     def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
-        return plan_template(name, wanted, found, keys)
+        # Another process may have imported a newer one: what it wrote is not to be undone.
+        stored = found.get(CONFIGURATION_KEY)
+        if not isinstance(stored, Configuration) or not stored.revision:
+            return {}
+        return plan_template(name, _wanted(stored).get(name), found, keys)
 
     for _ in range(READ_ATTEMPTS):
         try:
-            return await context.fleet.transact(sorted(keys, key=str), decide)
+            return await context.fleet.transact(sorted({CONFIGURATION_KEY, *keys}, key=str), decide)
         except UnreadEntityError as error:
             keys |= set(error.keys)
     return 0

@@ -44,7 +44,8 @@ async def run(context: Context) -> Outcome:
     if context.conditions.blocked(BROKER, NAME):
         return Outcome(again_after=context.conditions.wait(BROKER, NAME))
     lost = set(_lost(context))
-    leaving = list(dict.fromkeys((*_leaving(context), *_drained_by_hand(context), *lost)))
+    drained = await _look_again(context, list(_leaving(context)))
+    leaving = list(dict.fromkeys((*drained, *_drained_by_hand(context), *lost)))
     down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
     async def remove(key: Key) -> Step:
@@ -77,6 +78,14 @@ async def run(context: Context) -> Outcome:
     waits = (outcome.again_after, _announcement_wait(context), _missing_wait(context))
     again_after = min((wait for wait in waits if wait is not None), default=None)
     return msgspec.structs.replace(outcome, again_after=again_after)
+
+
+async def _look_again(context: Context, leaving: list[Key]) -> list[Key]:
+    """Those that may leave still: another process may have named their groups again."""
+    if not leaving:
+        return []
+    await context.fleet.refresh({above for key in leaving for above in key.lineage[1:]})
+    return list(_leaving(context))
 
 
 def _leaving(context: Context) -> Iterator[Key]:

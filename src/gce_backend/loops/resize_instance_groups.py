@@ -86,7 +86,7 @@ async def _raise(context: Context, key: Key) -> Step:
             operation, timeout=context.settings.compute.operation_wait_seconds
         )
     except OperationFailedError:
-        await context.fleet.change([Change(key, _settle)])
+        await context.fleet.change([Change(key, _renew(context, manager.resize.request_id))])
         raise
     if not operation.done:
         return Step.WAITING
@@ -113,6 +113,19 @@ def _intend(context: Context, size: int) -> Apply:
         if other is not None and (other.size or 0) > size and abs(now - other.started) < PATIENCE:
             return manager
         return replace(manager, resize=InFlight("resize", request_id, now, size))
+
+    return when_present(apply)
+
+
+def _renew(context: Context, failed: str) -> Apply:
+    """The group is to grow all the same; the next try has an id of its own."""
+    request_id, now = context.new_id(), context.clock.now()
+
+    def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
+        resize = manager.resize
+        if resize is None or resize.request_id != failed:
+            return manager
+        return replace(manager, resize=replace(resize, request_id=request_id, started=now))
 
     return when_present(apply)
 

@@ -22,10 +22,9 @@ from gce_backend.errors import BackendError, OrderError, UnknownNameError
 from gce_backend.fleet import Change
 from gce_backend.models import CONTROL_KEY
 from gce_backend.settings import Secret
-from gce_backend.web import states
+from gce_backend.web import bodies, states
 from gce_backend.web.refusals import RefusedError, answer
 
-MAX_BODY_BYTES = 16 * 1024
 DELETING = ("delete-instances-pending-deletion", "delete-drained-instances")
 LEAVING = ("remove-cataloged-instances", "delete-drained-instances")
 NO_ORDERS = (
@@ -249,7 +248,7 @@ class ControlApi:
             raise RefusedError(503, "the daemon has not loaded its entities yet")
         try:
             with caused_by(f"operator {path.rpartition('/')[2]}"):
-                changed = await context.fleet.change(action.changes(context, order))
+                changed = await context.fleet.order(action.changes(context, order))
         except UnknownNameError as error:
             raise RefusedError(404, str(error)) from None
         except OrderError as error:
@@ -277,12 +276,8 @@ class ControlApi:
 
 
 async def _order(request: web.Request, kind: type[T]) -> T:
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise RefusedError(413, f"the body has more than {MAX_BODY_BYTES} bytes")
+    body = await bodies.read(request)
     try:
-        return msgspec.json.decode(bytes(body) or b"{}", type=kind)
+        return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError(400, f"the body cannot be understood: {error}") from None

@@ -12,6 +12,7 @@ from gce_backend.context import Context
 from gce_backend.lifecycle import State
 from gce_backend.web import states
 from gce_backend.web.census import Machine, Survey
+from gce_backend.web.names import numeric_id
 
 MOST = 1000
 """Machines on a page at most."""
@@ -48,7 +49,7 @@ class Query(Filter, frozen=True, forbid_unknown_fields=True):
 def matching(context: Context, survey: Survey, wanted: Filter) -> list[Machine]:
     """The machines that a filter wants, in order; deleted ones only when it asks for them."""
     text = wanted.q.strip().lower()
-    by_id = int(text) if text.isascii() and text.isdigit() else None
+    by_id = numeric_id(text)
     return [
         machine
         for machine in survey.machines

@@ -21,6 +21,16 @@ _PATHS: dict[int, tuple[str, ...]] = {
 }
 
 
+MAX_ID_DIGITS = 20
+"""Digits of a numeric id at most: it has 64 bits."""
+
+
+def numeric_id(text: str) -> int | None:
+    """The numeric id of a VM that a text may be; None when it cannot be one."""
+    is_id = text.isascii() and text.isdigit() and len(text) <= MAX_ID_DIGITS
+    return int(text) if is_id else None
+
+
 def meant(context: Context, name: str) -> list[Key]:
     """Machines, groups and templates that a name may mean; more than one when it is ambiguous.
 
@@ -40,7 +50,7 @@ def meant(context: Context, name: str) -> list[Key]:
         kinds = _PATHS.get(len(names), ())
         key = Key.of(tuple(zip(kinds, names, strict=True))) if kinds else None
         return [key] if key is not None and fleet.get(key) is not None else []
-    gce_id = int(name) if name.isascii() and name.isdigit() else None
+    gce_id = numeric_id(name)
     return [
         *(key for key in fleet.templates if key.name == name),
         *(key for key in fleet.managers if specs.group_name_of(key) == name),

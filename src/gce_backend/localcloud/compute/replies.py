@@ -52,6 +52,11 @@ def invalid_selection(name: str) -> ServiceError:
     return ServiceError(400, "invalidParameter", f"Invalid field selection {name}")
 
 
+def forbidden(permission: str, project: str) -> ServiceError:
+    """403 forbidden: the caller lacks a permission."""
+    return ServiceError(403, "forbidden", f"Required '{permission}' permission for '{project}'")
+
+
 def not_found(path: str) -> ServiceError:
     """404 notFound of the resource with this partial link."""
     return ServiceError(404, "notFound", f"The resource '{path}' was not found")

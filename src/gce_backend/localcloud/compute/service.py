@@ -19,9 +19,10 @@ from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.masks import masked
 from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.payloads import check_query, checked_body
+from gce_backend.localcloud.compute.permissions import permission_of
 from gce_backend.localcloud.compute.quota import Quota, metric_of
 from gce_backend.localcloud.compute.regions import Regions
-from gce_backend.localcloud.compute.replies import error_body
+from gce_backend.localcloud.compute.replies import error_body, forbidden
 from gce_backend.localcloud.compute.rows import OperationRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.templates import Templates
@@ -161,6 +162,9 @@ class ComputeService:
         metric = metric_of(call.method, catalogue.ZONES.get(zone or ""))
         self._quota.charge(call.path["project"], metric, now, self._cloud.options.calls_per_minute)
         check_query(call.method, call.query)
+        permission = permission_of(call.method)
+        if permission in self._cloud.options.denied_permissions:
+            raise forbidden(permission, call.path["project"])
         if zone is not None and self._cloud.faults.outages([zone]):
             raise ServiceError(503, "backendError", f"The zone '{zone}' cannot be reached.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gce_backend.web.access import Gate, is_of_this_site
+from gce_backend.web.bodies import read_form
 from gce_backend.web.control import ControlApi
 from gce_backend.web.pages.session import FOREIGN
 from gce_backend.web.pages.site import Site
@@ -37,8 +38,7 @@ class Orders:
                 raise RefusedError(403, FOREIGN)  # noqa: TRY301 -- drawn like the others
             if not self._gate.is_operator(request):
                 raise RefusedError(401, SIGN_IN)  # noqa: TRY301
-            form = await request.post()
-            fields = {name: str(value) for name, value in form.items()}
+            fields = await read_form(request)
             path = f"/api/{request.match_info['name']}"
             await self._control.carry_out(path, fields, remote=request.remote)
         except RefusedError as refused:

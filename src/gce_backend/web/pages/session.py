@@ -5,7 +5,9 @@ from __future__ import annotations
 from aiohttp import web
 
 from gce_backend.web.access import Gate, is_of_this_site
+from gce_backend.web.bodies import read_form
 from gce_backend.web.pages.site import Site
+from gce_backend.web.refusals import RefusedError
 
 FOREIGN = "The form did not come from a page of this daemon: nothing was done."
 
@@ -36,8 +38,11 @@ class Sessions:
     async def _begin(self, request: web.Request) -> web.Response:
         if not is_of_this_site(request):
             return self._draw(request, "/", FOREIGN, 403)
-        given = await request.post()
-        to, token = str(given.get("to", "/")), str(given.get("token", ""))
+        try:
+            given = await read_form(request)
+        except RefusedError as refused:
+            return self._draw(request, "/", f"Nothing was done: {refused}.", refused.status)
+        to, token = given.get("to", "/"), given.get("token", "")
         if not self._gate.knows(token):
             return self._draw(request, to, "This is not the token.", 401)
         response = _to(to)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from markupsafe import Markup, escape
 
+from gce_backend.dates import date
 from gce_backend.lifecycle import State
 
 TONES = {
@@ -62,12 +61,12 @@ def duration(seconds: float) -> str:
 
 def instant(moment: float) -> str:
     """A time as people write it, in UTC."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return date(moment).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def machine_time(moment: float) -> str:
     """A time as `<time datetime>` has it."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+    return date(moment).isoformat(timespec="seconds")
 
 
 def when(moment: float | None, now: float) -> Markup:

@@ -1,0 +1,18 @@
+"""Dates of moments, whatever number somebody sent for one. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+# A day within what a calendar holds, so that every time zone can tell them.
+_FIRST = datetime(1, 1, 2, tzinfo=UTC).timestamp()
+_LAST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
+
+
+def date(seconds: float) -> datetime:
+    """The date of a moment in UTC; of one that no calendar holds, the nearest that it does.
+
+    Args:
+        seconds: Unix seconds.
+    """
+    return datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), UTC)
