@@ -263,6 +263,7 @@ def test_configure_without_a_project_anywhere_says_what_to_set(command: Command)
     """No metadata server answers, and no project is set."""
     output = refused(command("configure", GCE_BACKEND_ENDPOINTS__METADATA="http://127.0.0.1:9"))
     assert "metadata" in output
+    assert "`project` in the settings" in output
 
 
 def test_an_unknown_command_suggests_help(command: Command) -> None:

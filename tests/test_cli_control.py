@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from gce_backend.app import Clients
 from gce_backend.cli import main
 from gce_backend.config import TemplateConfig
+from gce_backend.datastore import Delete, Mutation, Unindexed, Upsert
 from gce_backend.fleet import Change, Fleet
 from gce_backend.localcloud.faults import Fault
 from gce_backend.models import (
@@ -355,3 +356,22 @@ def test_localcloud_prints_its_url_first(tmp_path: Path) -> None:
             assert response.status == 200
         process.terminate()
         assert process.wait(timeout=10) == 0
+
+
+def test_orders_that_cannot_be_understood_are_not_passed_over(
+    command: Command, served: ServedCloud
+) -> None:
+    """The command says what is wrong, and does not claim to have paused anything."""
+
+    async def write(clients: Clients, mutation: Mutation) -> None:
+        await clients.datastore(PROJECT).commit([mutation])
+
+    spoiled = Upsert(CONTROL_KEY.path, {"pauses": Unindexed("{")})
+    served.ask(lambda clients: write(clients, spoiled))
+    done = command("pause", "--reason", "looking")
+    served.ask(lambda clients: write(clients, Delete(CONTROL_KEY.path, None)))
+    assert done.exit_code == 1
+    assert "cannot be understood: mend it, or delete it" in done.output
+    assert "paused." not in done.output
+    assert command("pause").exit_code == 0
+    assert command("resume").exit_code == 0

@@ -152,7 +152,7 @@ def test_a_refusal_is_told_in_the_machine_providers_word(
         (("--dimension", "os_family"), "write e.g. os_family:LINUX"),
         (("--dimension", "num_cpus:many"), "num_cpus is a number"),
         ((*LINUX, "--duration", "soon"), "write e.g. 90s, 15m"),
-        ((*LINUX, "--duration", "0"), "one second at least"),
+        ((*LINUX, "--duration", "0"), "1s at least"),
     ],
 )
 def test_what_cannot_be_meant_is_wrong_usage(

@@ -175,6 +175,13 @@ def test_a_length_of_time_is_written_so(fleet: ServedFleet, since: str) -> None:
     assert "write e.g. 90s, 15m, 1h30m" in done.output
 
 
+def test_a_watch_leaves_the_daemon_time_to_breathe(fleet: ServedFleet) -> None:
+    """No interval of nothing."""
+    done = fleet.run("status", "--watch", "--interval", "0")
+    assert done.exit_code == 2
+    assert "0.1s at least" in done.output
+
+
 @pytest.mark.parametrize(
     "command", [["status"], ["explain", "x"], ["events"], ["status", "--watch"]]
 )

@@ -64,6 +64,27 @@ def test_terraform_grants_exactly_what_the_daemon_needs() -> None:
     named = _locals()
     assert named["compute_permissions"] == list(permissions.COMPUTE)
     assert named["datastore_permissions"] == list(permissions.DATASTORE)
+    assert named["look_permissions"] == list(permissions.LOOKS)
+
+
+def test_another_image_or_setting_makes_another_vm() -> None:
+    """A running VM does not read new metadata: an upgrade in place would change nothing."""
+    resources = _resources()
+    assert resources["terraform_data.cloud_init"]["input"] == "${local.cloud_init}"
+    machine = resources["google_compute_instance.daemon"]
+    (lifecycle,) = machine["lifecycle"]
+    assert lifecycle["replace_triggered_by"] == ["${terraform_data.cloud_init}"]
+    assert machine["metadata"]["user-data"] == "${local.cloud_init}"
+
+
+@pytest.mark.parametrize("kind", ["topic", "subscription"])
+def test_doctor_on_the_vm_may_look_at_the_dead_letter_pair_too(kind: str) -> None:
+    """What it may not look at it would call a failure."""
+    looks = _resources()[f"google_pubsub_{kind}_iam_member.daemon_looks"]
+    assert set(looks["for_each"].values()) == {
+        f"${{google_pubsub_{kind}.{name}.id}}" for name in ("messages", "dead_letter")
+    }
+    assert looks["role"] == "${google_project_iam_custom_role.looks.id}"
 
 
 def test_terraform_makes_what_setup_makes() -> None:

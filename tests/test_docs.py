@@ -24,7 +24,7 @@ from gce_backend.cli import main
 from gce_backend.lifecycle import State
 from gce_backend.loops import JOBS
 from gce_backend.models import Permit
-from gce_backend.permissions import COMPUTE, DATASTORE, SUBSCRIPTION
+from gce_backend.permissions import COMPUTE, DATASTORE, LOOKS, SUBSCRIPTION
 from gce_backend.proto import config_pb2 as pb
 from gce_backend.settings import JobSettings, Settings
 
@@ -115,7 +115,7 @@ def test_the_permissions_are_those_that_setup_checks() -> None:
     listed = re.findall(
         r"^- `([a-z]+\.[A-Za-z]+\.[A-Za-z]+)`$", text_of(DOCS / "operations.md"), re.MULTILINE
     )
-    assert listed == [*COMPUTE, *DATASTORE, *SUBSCRIPTION]
+    assert listed == [*COMPUTE, *DATASTORE, *SUBSCRIPTION, *LOOKS]
 
 
 def test_every_test_named_exists() -> None:

@@ -17,6 +17,7 @@ from gce_backend.cli import main
 from gce_backend.local import CONFIG_SET
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Fault
+from gce_backend.permissions import LOOKS
 from served_cloud import PROJECT, ServedCloud, served_cloud
 
 READ_ONLY = {
@@ -112,6 +113,12 @@ def test_a_healthy_project_has_no_failure_and_no_call_changes_anything(ward: War
     )
     assert row(rows, "images and machine types")["verdict"] == "ok"
     assert row(rows, "daemon")["verdict"] == "skipped"
+
+
+def test_the_role_for_looking_allows_what_it_asks_of_pubsub() -> None:
+    """Each method but testIamPermissions, which everybody may call, has its permission there."""
+    asked = {name.replace(".projects", "") for name in READ_ONLY if name.startswith("pubsub.")}
+    assert {name for name in asked if not name.endswith("testIamPermissions")} == set(LOOKS)
 
 
 def test_piped_it_prints_a_line_for_each_row_and_a_count(ward: Ward) -> None:

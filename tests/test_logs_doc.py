@@ -35,7 +35,7 @@ TYPES: dict[str, type] = {
 _OURS = re.compile(r"[a-z_]+\.[a-z_]+")
 
 
-SELDOM = {"jobs", "key", "machines", "stack_trace", "timeout", "what"}
+SELDOM = {"jobs", "key", "machines", "settings", "stack_trace", "timeout", "what"}
 """Fields of what takes a defect, a corrupt entity, a job that does not end, or `run --local`."""
 
 

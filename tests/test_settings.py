@@ -10,7 +10,17 @@ import msgspec
 import pytest
 
 from gce_backend.errors import SettingsError
-from gce_backend.settings import JOB_NAMES, JobSettings, Secret, Settings, is_loopback, load
+from gce_backend.local import local_settings, settings_file
+from gce_backend.settings import (
+    JOB_NAMES,
+    HttpSettings,
+    JobSettings,
+    Secret,
+    Settings,
+    StoreSettings,
+    is_loopback,
+    load,
+)
 
 EXAMPLE = Path(__file__).parent.parent / "config" / "settings.toml"
 
@@ -253,3 +263,19 @@ def test_the_http_token_is_never_shown(tmp_path: Path) -> None:
         msgspec.json.encode(settings)
     text = '[http]\ntoken = ["canary"]\nport = "canary"\n'
     assert "canary" not in "".join(problems(text, {}, tmp_path))
+
+
+def test_the_settings_file_of_a_local_run_says_all_but_the_token(tmp_path: Path) -> None:
+    """Read again, it is what the daemon has, and where it listens."""
+    url = "http://127.0.0.1:4711"
+    given = Settings(
+        http=HttpSettings(token=Secret("let-me")),
+        store=StoreSettings(namespace="fleet-a"),
+        jobs={"fetch-instances": JobSettings(timeout=7.0)},
+    )
+    local = local_settings(given, url, "local-project", tmp_path)
+    path = tmp_path / "local.toml"
+    path.write_text(settings_file(local, url), "utf-8")
+    assert "let-me" not in path.read_text("utf-8")
+    expected = msgspec.structs.replace(local, url=url, http=HttpSettings())
+    assert load(path, {}) == expected

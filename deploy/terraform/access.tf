@@ -28,6 +28,7 @@ locals {
     "compute.instanceTemplates.useReadOnly",
     "compute.instances.create",
     "compute.instances.get",
+    "compute.instances.list",
     "compute.instances.setLabels",
     "compute.instances.setMetadata",
     "compute.instances.setServiceAccount",
@@ -40,6 +41,13 @@ locals {
     "compute.subnetworks.use",
     "compute.subnetworks.useExternalIp",
     "compute.zoneOperations.get",
+  ]
+  # What `gce-backend doctor` looks at; the daemon itself does without.
+  look_permissions = [
+    "pubsub.subscriptions.get",
+    "pubsub.subscriptions.getIamPolicy",
+    "pubsub.topics.get",
+    "pubsub.topics.getIamPolicy",
   ]
   datastore_permissions = [
     "datastore.databases.get",
@@ -86,17 +94,32 @@ resource "google_pubsub_subscription_iam_member" "daemon" {
   member       = local.daemon
 }
 
-# For `gce-backend doctor`: it looks at topic and subscription, and changes nothing.
-resource "google_pubsub_subscription_iam_member" "daemon_looks" {
-  subscription = google_pubsub_subscription.messages.id
-  role         = "roles/pubsub.viewer"
-  member       = local.daemon
+# For `gce-backend doctor` on the daemon's VM: it looks at these four, and changes nothing.
+resource "google_project_iam_custom_role" "looks" {
+  role_id     = "gceBackendLooks"
+  title       = "GCE Backend: looks"
+  description = "Reads topics, subscriptions and who may use them."
+  permissions = local.look_permissions
 }
 
 resource "google_pubsub_topic_iam_member" "daemon_looks" {
-  topic  = google_pubsub_topic.messages.id
-  role   = "roles/pubsub.viewer"
+  for_each = {
+    messages    = google_pubsub_topic.messages.id
+    dead_letter = google_pubsub_topic.dead_letter.id
+  }
+  topic  = each.value
+  role   = google_project_iam_custom_role.looks.id
   member = local.daemon
+}
+
+resource "google_pubsub_subscription_iam_member" "daemon_looks" {
+  for_each = {
+    messages    = google_pubsub_subscription.messages.id
+    dead_letter = google_pubsub_subscription.dead_letter.id
+  }
+  subscription = each.value
+  role         = google_project_iam_custom_role.looks.id
+  member       = local.daemon
 }
 
 resource "google_project_iam_member" "logging" {

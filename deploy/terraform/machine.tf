@@ -29,6 +29,11 @@ locals {
   })
 }
 
+# A running VM does not read new metadata by itself: another image or setting makes another VM.
+resource "terraform_data" "cloud_init" {
+  input = local.cloud_init
+}
+
 resource "google_compute_instance" "daemon" {
   count                     = var.image == "" ? 0 : 1
   name                      = "gce-backend"
@@ -65,7 +70,8 @@ resource "google_compute_instance" "daemon" {
   }
 
   lifecycle {
-    ignore_changes = [boot_disk[0].initialize_params[0].image] # COS updates itself
+    ignore_changes       = [boot_disk[0].initialize_params[0].image] # COS updates itself
+    replace_triggered_by = [terraform_data.cloud_init]
   }
 
   depends_on = [

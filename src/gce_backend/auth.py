@@ -252,7 +252,8 @@ class TokenSource:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = f"the metadata server cannot be reached ({type(error).__name__})"
         if failure:
-            raise TransientError("metadata.project", failure, status=status)
+            remedy = "Away from Google Cloud, name the project: `project` in the settings"
+            raise TransientError("metadata.project", f"{failure}. {remedy}", status=status)
         return body.decode("utf-8", "replace").strip()
 
     async def close(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -38,12 +40,40 @@ def local_settings(settings: Settings, base_url: str, project: str, config_dir: 
             metadata=base_url,
             resource_manager=f"{base_url}/v1",
         ),
-        config=replace(settings.config, source="directory", directory=config_dir),
+        config=replace(settings.config, source="directory", directory=config_dir.resolve()),
         jobs={
             **settings.jobs,
             "import-config": replace(imports, cron=imports.cron or CONFIG_CRON),
         },
     )
+
+
+def settings_file(settings: Settings, daemon_url: str) -> str:
+    """The settings of a running daemon as a TOML file, with which the commands work on its cloud.
+
+    Args:
+        settings: of the daemon, from `local_settings`.
+        daemon_url: where it listens.
+
+    Returns:
+        Every setting but the token: others may read the file.
+    """
+    replace = msgspec.structs.replace
+    shown = replace(settings, url=daemon_url, http=replace(settings.http, token=None))
+    head = "# Written by `gce-backend run --local` while it runs."
+    return "\n".join((head, *_toml(msgspec.to_builtins(shown, enc_hook=str), ()), ""))
+
+
+def _toml(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """The lines of a table and those below it. As values, TOML has what JSON has, without null."""
+    for key, value in table.items():
+        if value is not None and not isinstance(value, dict):
+            yield f"{key} = {msgspec.json.encode(value).decode()}"
+    for key, value in table.items():
+        if isinstance(value, dict):
+            inner = (*path, key)
+            yield f"[{'.'.join(inner)}]"
+            yield from _toml(value, inner)
 
 
 async def prepare(store: Store, pubsub: PubSub, settings: Settings, base_url: str) -> list[Done]:

@@ -32,6 +32,7 @@ COMPUTE = (
     "compute.instanceTemplates.useReadOnly",
     "compute.instances.create",
     "compute.instances.get",
+    "compute.instances.list",
     "compute.instances.setLabels",
     "compute.instances.setMetadata",
     "compute.instances.setServiceAccount",
@@ -59,6 +60,14 @@ DATASTORE = (
 
 SUBSCRIPTION = ("pubsub.subscriptions.consume",)
 """On the pull subscription."""
+
+LOOKS = (
+    "pubsub.subscriptions.get",
+    "pubsub.subscriptions.getIamPolicy",
+    "pubsub.topics.get",
+    "pubsub.topics.getIamPolicy",
+)
+"""On topic, subscription and their dead-letter pair, so that `doctor` may look at them."""
 
 _METHOD = "cloudresourcemanager.projects.testIamPermissions"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from deletions import DELETE_INSTANCES, DELETE_MACHINE
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
@@ -18,9 +19,13 @@ from gce_backend.fleet import Change, Fleet
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.metrics import Metrics
 from gce_backend.models import CONTROL_KEY, Control
-from gce_backend.settings import DeletionSettings, JobSettings, Settings
+from gce_backend.settings import DeletionSettings, JobSettings, Settings, StoreSettings
 from gce_backend.store import Store
 
+UNREVIEWED = Settings(store=StoreSettings(resync_seconds=86_400.0))
+"""What others write is not found by looking through the store."""
+EPOCH = 1_800_000_005.0
+"""Five seconds after a minute has turned."""
 RESIZE = "compute.instanceGroupManagers.resize"
 TWO = template("one") + template("two")
 FORGETFUL = Settings(deletion=DeletionSettings(tombstone_seconds=30.0, window_seconds=30.0))
@@ -364,8 +369,10 @@ async def test_a_daemon_that_has_not_heard_yet_undoes_nothing_of_a_newer_configu
 ) -> None:
     """Fault 26: two daemons, of which one reads the configuration 50 seconds after the other."""
     both = manager() + manager(zone=OTHER_ZONE, minimum=2)
-    crons = {"import-config": "0 * * * * *"}
-    async with world(tmp_path, managers=both, options=CloudOptions(), crons=crons) as w:
+    crons = {"import-config": "40 * * * * *"}
+    async with world(
+        tmp_path, managers=both, options=CloudOptions(), crons=crons, epoch=EPOCH
+    ) as w:
         await w.until_states(cataloged=5)
         async with _second_daemon(w, "50 * * * * *"):
             for number in range(5):
@@ -373,6 +380,7 @@ async def test_a_daemon_that_has_not_heard_yet_undoes_nothing_of_a_newer_configu
             w.write_config(template(), manager())
             await w.pass_time(180.0)  # both know that the zone drains, and wait for the leases
             await w.reset_calls()
+            await w.pass_time(45.0 - w.clock.now() % 60.0 + 60.0)  # the second one reads it first
             w.write_config(template(), manager() + manager(zone=OTHER_ZONE, minimum=4))
             await w.until_states(leased=5, cataloged=2)
             await w.pass_time(120.0)
@@ -382,30 +390,42 @@ async def test_a_daemon_that_has_not_heard_yet_undoes_nothing_of_a_newer_configu
     assert calls[DELETE_MACHINE] == calls[DELETE_INSTANCES] == 0
 
 
+@pytest.mark.parametrize("held", [False, True])
 async def test_a_daemon_that_has_not_heard_looks_before_it_takes_a_machine_away(
-    tmp_path: Path,
+    tmp_path: Path, *, held: bool
 ) -> None:
     """Fault 26: it believes that a zone drains, which another one has named again meanwhile."""
     both = manager() + manager(zone=OTHER_ZONE, minimum=2)
     crons = {"import-config": "0 0 1 1 *"}
-    async with world(tmp_path, managers=both, crons=crons) as w:
+    async with world(tmp_path, managers=both, settings=UNREVIEWED, crons=crons, epoch=EPOCH) as w:
         await w.until_states(cataloged=5)
+        for number in range(5 * held):
+            await w.lease(f"r{number}", duration=80_000)
         assert await w.act("/api/pause", {"zone": OTHER_ZONE}) == 200
         w.write_config(template(), manager())
         await w.restart_daemon()
-        await w.until_states(cataloged=3, draining=2)
+        await w.until(lambda: _drains(w, OTHER_ZONE))
         group = next(name for name in await w.groups() if name.startswith(OTHER_ZONE))
         zone, name = group.split("/")
         await w.compute("POST", f"zones/{zone}/instanceGroupManagers/{name}/resize?size=3")
-        await w.until_states(cataloged=3, draining=3)
+        await w.until(lambda: _shows(w, 6))
         w.write_config(template(), both)
         async with _second_daemon(w, "* * * * *"):
             await w.pass_time(10.0)
         await w.reset_calls()
         assert await w.act("/api/resume", {"zone": OTHER_ZONE}) == 200
-        await w.until_states(cataloged=6)
+        await w.until_states(leased=5 * held, cataloged=6 - 5 * held)
         calls = await w.calls()
     assert calls[DELETE_MACHINE] == calls[DELETE_INSTANCES] == 0
+
+
+async def _drains(w: World, zone: str) -> bool:
+    fleet = await w.get("/api/status")
+    return any((row["zone"], row["state"]) == (zone, "draining") for row in fleet.get("fleet", ()))
+
+
+async def _shows(w: World, machines: int) -> bool:
+    return len(await w.machines()) == machines
 
 
 @contextlib.asynccontextmanager

@@ -105,7 +105,7 @@ def test_a_signal_while_starting_ends_it_cleanly(place: Site) -> None:
 
 
 def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Path) -> None:
-    """The example fleet in one process, in the log; kill -9, and again with nothing new."""
+    """The example fleet in one process, in the log; kill -9, again with nothing new; commands."""
     with site(tmp_path) as place:
         shutil.copytree(EXAMPLE, place.config, dirs_exist_ok=True)
         began = time.monotonic()
@@ -117,9 +117,17 @@ def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Pat
         assert len(names) == 12
         daemon.kill()
         again = place.start_local()
-        url = again.event("fleet.ready")["url"]
-        assert machines(place.get("/api/fleet", url)) == names
+        ready = again.event("fleet.ready")
+        assert machines(place.get("/api/fleet", ready["url"])) == names
+        plan = place.start("plan", "plan", "--settings", ready["settings"])
+        assert plan.process.wait(timeout=20) == 0, plan.log.read_text()
+        pause = place.start("pause", "pause", "--settings", ready["settings"])
+        assert pause.process.wait(timeout=20) == 0, pause.log.read_text()
+        status = place.start("status", "status", "--settings", ready["settings"])
+        assert status.process.wait(timeout=20) == 0, status.log.read_text()
+        assert "12 cataloged" in status.out.read_text()
         assert again.stop(signal.SIGINT) == 0
+        assert not Path(ready["settings"]).exists()
         assert "Traceback" not in again.log.read_text()
 
 

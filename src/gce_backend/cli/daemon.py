@@ -29,7 +29,7 @@ from gce_backend.cli.common import (
 )
 from gce_backend.clock import SystemClock
 from gce_backend.errors import SettingsError
-from gce_backend.local import local_settings, prepare
+from gce_backend.local import local_settings, prepare, settings_file
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.progress import measure, until, watch
@@ -89,6 +89,7 @@ async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
         logs.configure(settings.log.format, "error", cast("TextIO", _StandardError()))
     clock = SystemClock()
     cloud = embedded_cloud(state, clock, CloudOptions(config_dir=config_dir))
+    settings_path = state.with_suffix(".toml")
     url = await cloud.start()
     try:
         local = local_settings(settings, url, cloud.options.project, config_dir)
@@ -98,7 +99,8 @@ async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
                 structlog.get_logger().error("setup.failed", what=step.what, error=step.remedy)
         daemon = Daemon(local, clock=clock, rng=rng())
         await daemon.start()
-        show = _show(daemon, console) if live else _announce(daemon)
+        settings_path.write_text(settings_file(local, daemon.url), "utf-8")
+        show = (_show if live else _announce)(daemon, console, settings_path)
         showing = asyncio.create_task(show, name="cli.progress")
         try:
             await _serve(daemon, signals)
@@ -107,6 +109,7 @@ async def _run_local(settings: Settings, config_dir: Path, state: Path) -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await showing
     finally:
+        settings_path.unlink(missing_ok=True)
         await cloud.close()
     if live:
         stopped = f"Stopped. The same command goes on from {state}."
@@ -126,15 +129,23 @@ class _StandardError(io.TextIOBase):
         return sys.stderr.isatty()
 
 
-async def _announce(daemon: Daemon) -> None:
+async def _announce(daemon: Daemon, _: Console, settings_path: Path) -> None:
     """Says in the log when the fleet is ready."""
     progress = await until(lambda: measure(daemon.context), ready=True)
-    structlog.get_logger().info("fleet.ready", machines=progress.stages[-1].done, url=daemon.url)
+    structlog.get_logger().info(
+        "fleet.ready",
+        machines=progress.stages[-1].done,
+        url=daemon.url,
+        settings=str(settings_path),
+    )
 
 
-async def _show(daemon: Daemon, console: Console) -> None:
+async def _show(daemon: Daemon, console: Console, settings_path: Path) -> None:
     """Shows the fleet's way in a terminal, and says when it is ready; again when it changes."""
-    hint = f" Status: {daemon.url}   Ctrl-C stops it."
+    hint = (
+        f" Status: {daemon.url}   Ctrl-C stops it.\n"
+        f"Commands for it: gce-backend plan --settings {settings_path}, and likewise all others."
+    )
     while True:
         progress = await watch(lambda: measure(daemon.context), console)
         machines = progress.stages[-1].done

@@ -93,7 +93,7 @@ class DimensionType(click.ParamType[tuple[str, Dimension]]):
 )
 @click.option(
     "--duration",
-    type=Duration(),
+    type=Duration(least=1.0),
     default="1h",
     show_default=True,
     help="For how long: 15m, 2h, 1d.",
@@ -127,8 +127,6 @@ def lease(
     """
     if not dimensions and template is None:
         raise click.UsageError("say what the machine must be, with --dimension or --template")
-    if duration < 1:
-        raise click.UsageError("--duration must be one second at least")
     name = request_id or str(uuid.uuid4())
     with errors_as_messages():
         try:

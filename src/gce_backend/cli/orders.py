@@ -191,7 +191,7 @@ def lift_cap(settings_file: Path | None, minutes: int, *, as_json: bool) -> None
     """Lifts the caps on deletions for a while."""
     with errors_as_messages():
         done = _order(settings_file, control.lift_cap(_now() + 60 * minutes))
-    lifted = f"are lifted for {minutes} minutes" if minutes else "hold"
+    lifted = f"are lifted for {minutes} min" if minutes else "hold"
     say(f"the caps on deletions {lifted}. {SOON}", _shown(done), as_json=as_json)
 
 

@@ -113,9 +113,16 @@ def plural(count: int, noun: str) -> str:
 
 
 class Duration(click.ParamType[float]):
-    """A length of time in seconds: `90`, `45s`, `15m`, `1h30m`, `2d`."""
+    """A length of time in seconds: `90`, `45s`, `15m`, `1h30m`, `2d`.
+
+    Args:
+        least: seconds below which none is accepted.
+    """
 
     name = "duration"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -127,4 +134,7 @@ class Duration(click.ParamType[float]):
         if not _DURATION.fullmatch(text):
             self.fail(f"{text!r} is no length of time; write e.g. 90s, 15m, 1h30m, 2d", param, ctx)
         parts = re.findall(r"(\d+)([smhd])", text)
-        return float(sum(int(n) * _UNITS[unit] for n, unit in parts)) if parts else float(text)
+        seconds = float(sum(int(n) * _UNITS[unit] for n, unit in parts)) if parts else float(text)
+        if seconds < self._least:
+            self.fail(f"{text!r} is too short: {self._least:g}s at least", param, ctx)
+        return seconds

@@ -66,7 +66,7 @@ def told(document: Document) -> Iterator[str]:
     else:
         yield "No changes: the fleet is as this configuration wants it."
     for note in filter(None, (document.held, *document.notes)):
-        yield click.style(f"! {note}", fg="yellow")
+        yield click.style(f"! {one_line(note)}", fg="yellow")
 
 
 def _template(template: TemplatePlan) -> Iterator[str]:

@@ -66,7 +66,7 @@ _NUMBERS = ("min", "max", "target", *_STAGES)
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
 @click.option(
     "--interval",
-    type=Duration(),
+    type=Duration(least=0.1),
     default="2s",
     show_default=True,
     help="How often --watch looks, e.g. 5s or 1m.",

@@ -39,8 +39,8 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
         delete_seconds: from a VM's deletion to its absence.
         calls_per_minute: quota of each Compute method group, per project.
         dispatch_seconds: how long the Machine Provider waits between looks at its work.
-        denied_permissions: what callers may not do, as testIamPermissions says; of other calls, only
-            those of Compute Engine mind them.
+        denied_permissions: what callers may not do; testIamPermissions says so, and the methods of
+            Compute Engine refuse it.
     """
 
     project: str = "local-project"
