@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from gce_backend import permissions
+from gce_backend.app import IDENTITY_SCOPES
 from gce_backend.cli import main
 from gce_backend.settings import Settings, load
 
@@ -75,6 +76,15 @@ def test_another_image_or_setting_makes_another_vm() -> None:
     (lifecycle,) = machine["lifecycle"]
     assert lifecycle["replace_triggered_by"] == ["${terraform_data.cloud_init}"]
     assert machine["metadata"]["user-data"] == "${local.cloud_init}"
+
+
+def test_the_vm_has_the_scopes_that_the_daemon_asks_tokens_for() -> None:
+    """Google's APIs are all in cloud-platform; who the daemon is, for the others, is not."""
+    (account,) = _resources()["google_compute_instance.daemon"]["service_account"]
+    identity = [scope.rpartition("/")[2].replace(".", "-") for scope in IDENTITY_SCOPES]
+    assert account["scopes"] == ["cloud-platform", *identity]
+    by_hand = (ROOT / "docs" / "deploy.md").read_text()
+    assert f"--scopes {','.join(account['scopes'])} " in by_hand
 
 
 @pytest.mark.parametrize("kind", ["topic", "subscription"])

@@ -55,8 +55,9 @@ resource "google_compute_instance" "daemon" {
   }
 
   service_account {
-    email  = google_service_account.daemon.email
-    scopes = ["cloud-platform"] # the roles decide
+    email = google_service_account.daemon.email
+    # For Google's APIs the roles decide; the Machine Provider and LUCI Config ask who we are.
+    scopes = ["cloud-platform", "userinfo-email"]
   }
 
   metadata = {

@@ -15,10 +15,11 @@ import pytest
 from deletions import DELETE_INSTANCES, DELETE_MACHINE
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from gce_backend.app import Clients, Daemon
+from gce_backend.config_source import ConfigBundle, DirectorySource
 from gce_backend.fleet import Change, Fleet
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.metrics import Metrics
-from gce_backend.models import CONTROL_KEY, Control
+from gce_backend.models import CONFIGURATION_KEY, CONTROL_KEY, Configuration, Control
 from gce_backend.settings import DeletionSettings, JobSettings, Settings, StoreSettings
 from gce_backend.store import Store
 
@@ -439,3 +440,36 @@ async def _second_daemon(w: World, cron: str) -> AsyncIterator[None]:
         yield
     finally:
         await second.abort()
+
+
+async def test_what_was_judged_against_an_older_configuration_is_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 26: while a daemon fetches, another imports; what was fetched does not overwrite it."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        fetch = DirectorySource.fetch
+        others: list[str] = []
+
+        async def slow(self: DirectorySource, known_revision: str | None) -> ConfigBundle | None:
+            bundle = await fetch(self, known_revision)
+            if bundle is not None and not others:
+                others.append("f" * 40)
+                clients = Clients(w.settings, w.clock, random.Random(0), Metrics())
+                other = Fleet(Store(clients.datastore(PROJECT)))
+                await other.refresh([CONFIGURATION_KEY])
+                await other.change([Change(CONFIGURATION_KEY, imported)])
+                await clients.close()
+            return bundle
+
+        def imported(stored: Configuration | None) -> Configuration:
+            assert stored is not None
+            return msgspec.structs.replace(stored, revision=others[0])
+
+        monkeypatch.setattr(DirectorySource, "fetch", slow)
+        w.write_config(template(), manager(minimum=4))
+        await w.until_states(cataloged=4)
+        events = (await w.get("/api/events?kind=configuration"))["events"]
+        after = [event["after"] for event in events if len(event["after"]) == 40]
+        assert after[0] == (await w.get("/api/fleet"))["configuration"]["revision"]
+        assert after[1] == others[0]

@@ -136,8 +136,6 @@ def lease(
         except KeyboardInterrupt:
             click.echo(f"interrupted; {_open(name)}", err=True)
             sys.exit(INTERRUPTED)
-        except TransientError as error:
-            raise OrderError(f"{error}. What came of it is not known; {_open(name)}") from None
         if found.error is not None or found.state == "DENIED":
             raise OrderError(f"the Machine Provider refused: {found.error or found.state}")
     document = {
@@ -211,9 +209,10 @@ async def _lease(
                 left = end - asyncio.get_running_loop().time()
                 try:
                     found = await broker.lease(request)
-                except TransientError:  # the same request again is the same lease
+                except TransientError as error:  # the same request again is the same lease
                     if left <= 0:
-                        raise
+                        unknown = f"What came of it is not known; {_open(request_id)}"
+                        raise OrderError(f"{error}. {unknown}") from None
                 else:
                     waiting = found.error == "TRANSIENT_ERROR" or (
                         found.error is None and found.state in {"UNTRIAGED", "PENDING"}

@@ -31,6 +31,7 @@ from gce_backend.models import (
 
 NAME = "import-config"
 SUBJECT = "configuration"
+AGAIN_SECONDS = 1.0
 MAX_REASON = 1000
 """Characters that are kept of why a configuration is not in force."""
 OPERATOR_KEYS = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
@@ -80,8 +81,10 @@ async def _import(context: Context) -> Outcome:
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:
         return await _hold(context, bundle, loss)
     changed = await context.fleet.change(
-        [Change(CONFIGURATION_KEY, _importing(bundle, context.clock.now()))]
+        [Change(CONFIGURATION_KEY, _importing(bundle, known or "", context.clock.now()))]
     )
+    if not changed:  # another daemon was faster: what it has imported is judged against anew
+        return Outcome(again_after=AGAIN_SECONDS)
     context.conditions.clear(SUBJECT, NAME)
     context.metrics.config(problems=0, held=False)
     context.log.info("config.imported", job=NAME, revision=bundle.revision, previous=known)
@@ -135,10 +138,12 @@ async def _note(context: Context, candidate: Candidate | None) -> None:
     await context.fleet.change([Change(CONFIGURATION_KEY, apply)])
 
 
-def _importing(bundle: ConfigBundle, now: float) -> Callable[[Configuration | None], Configuration]:
+def _importing(
+    bundle: ConfigBundle, judged_against: str, now: float
+) -> Callable[[Configuration | None], Configuration]:
     def apply(stored: Configuration | None) -> Configuration:
         stored = stored or Configuration()
-        if stored.revision == bundle.revision:
+        if stored.revision != judged_against:
             return stored
         return msgspec.structs.replace(
             stored,
