@@ -92,6 +92,15 @@ def test_without_an_answer_the_request_is_named(fleet: ServedFleet) -> None:
     assert "--request-id lost" in done.stderr
 
 
+def test_what_failed_before_the_request_leaves_none_open(fleet: ServedFleet) -> None:
+    """Exit code 1; a store that does not answer says nothing of a request that was never made."""
+    fleet.cloud.faults.add(Fault(method="datastore.projects.lookup", status=503, times=None))
+    done = fleet.run("lease", *LINUX, "--request-id", "unasked")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "datastore" in done.stderr
+    assert "request" not in done.stderr
+
+
 def test_a_template_names_the_dimensions(fleet: ServedFleet) -> None:
     """All that its machines have in common; further ones are added."""
     found = fleet.json("lease", "--template", "linux", "--dimension", "disk_gb:20")
