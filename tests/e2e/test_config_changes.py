@@ -450,7 +450,7 @@ async def test_what_was_judged_against_an_older_configuration_is_judged_again(
         await w.until_states(cataloged=3)
         fetch = DirectorySource.fetch
         many = {"manager_config": manager(minimum=10), "revision": "f" * 40}
-        imported = []
+        imported: list[int] = []
 
         async def overtaken(
             self: DirectorySource, known_revision: str | None
