@@ -162,6 +162,13 @@ def test_localcloud_on_a_taken_port_names_port_and_option(
     assert "--port" in output
 
 
+def test_localcloud_on_a_port_that_is_none_is_wrong_usage(command: Command) -> None:
+    """Exit code 2, and the range that ports are in."""
+    result = command("localcloud", "--port", "99999")
+    assert result.exit_code == 2
+    assert "0<=x<=65535" in result.output
+
+
 @pytest.mark.parametrize("arguments", [("run", "--local"), ("localcloud", "--port", "0")])
 def test_a_state_file_of_another_version_is_refused_with_the_remedy(
     command: Command, tmp_path: Path, arguments: tuple[str, ...]

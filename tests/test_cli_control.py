@@ -212,7 +212,7 @@ def test_drain_and_undrain_are_stored(served: ServedCloud, command: Command, mac
     assert found.since == pytest.approx(time.time(), abs=60)
     first = stored(served).machine_orders
     assert [order.machine for order in first] == [machine]
-    assert command("undrain", str(machine)).output.startswith("vm-1: It is not drained.")
+    assert command("undrain", str(machine)).output.startswith("vm-1: It is not drained any more.")
     assert stored_machine(served, machine).drain is None
     assert stored(served).machine_orders != first
 

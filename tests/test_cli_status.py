@@ -71,7 +71,8 @@ def test_problems_come_first(paused: ServedFleet) -> None:
     lines = paused.run("status").output.splitlines()
     (row,) = [line for line in lines if line.startswith("notice ")]
     assert "pause template linux" in row
-    assert "`gce-backend resume --template linux`. Reason: a leak" in row
+    resume = "`gce-backend resume --template linux`. Reason: a leak"
+    assert f"Nothing that changes the world is done in template linux until {resume}" in row
     order = [line.split()[0] for line in lines if line]
     assert order.index("1") < order.index("notice") < order.index("TEMPLATE")
 

@@ -175,6 +175,12 @@ def test_the_vm_starts_a_container_that_may_do_nothing_but_run() -> None:
         assert files[f"/etc/systemd/system/{name}"].strip() == (SYSTEMD / name).read_text().strip()
 
 
+def test_the_probe_leaves_a_daemon_alone_that_somebody_has_stopped() -> None:
+    """Whoever restores the store stops the daemon first, and must find it stopped."""
+    command = _unit((SYSTEMD / "gce-backend-probe.service").read_text())["Service"]["ExecStart"]
+    assert re.findall(r"systemctl ([a-z-]+) gce-backend\.service", command) == ["try-restart"]
+
+
 def test_the_vms_environment_is_one_that_the_daemon_understands() -> None:
     """Each line of the environment file is a setting."""
     files = {file["path"]: file["content"] for file in _cloud_init()["write_files"]}

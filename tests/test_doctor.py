@@ -135,6 +135,15 @@ def test_piped_it_prints_a_line_for_each_row_and_a_count(ward: Ward) -> None:
     assert "1 failed" in done.stdout.splitlines()[-1]
 
 
+def test_without_a_project_there_is_one_row_with_its_remedy(ward: Ward) -> None:
+    """Nothing can be looked at; programs get their JSON all the same."""
+    fault = ward.inject(method="metadata.project.project-id", status=503)
+    code, rows = ward.examine()
+    assert fault.fired > 0
+    assert (code, failed(rows), len(rows)) == (1, {"project"}, 1)
+    assert "`project` in the settings" in rows["project"]["remedy"]
+
+
 def test_without_a_token_all_that_needs_one_is_skipped(ward: Ward) -> None:
     """One failure with its remedy, and no row that repeats it."""
     fault = ward.inject(method="metadata.instance.service-accounts.token", status=503)

@@ -25,7 +25,13 @@ from gce_backend.tasks import first_of
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8090, show_default=True, help="TCP port; 0 for any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8090,
+    show_default=True,
+    help="TCP port; 0 for any free one.",
+)
 @click.option("--project", default="local-project", show_default=True, help="Its project.")
 @click.option("--no-latency", is_flag=True, help="Everything happens at once.")
 @config_option

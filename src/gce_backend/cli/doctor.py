@@ -18,10 +18,11 @@ from gce_backend.cli import output
 from gce_backend.cli.common import clients_of, errors_as_messages, settings_option
 from gce_backend.clock import SystemClock
 from gce_backend.doctor import CHECK_SECONDS, Finding, Patient, Verdict, examine
+from gce_backend.errors import BackendError
 from gce_backend.fleet import Fleet
 from gce_backend.limits import CallBudget, QuotaGroup
 from gce_backend.remotes import Remotes
-from gce_backend.settings import load
+from gce_backend.settings import Settings, load
 from gce_backend.store import Store
 
 _STYLES = {
@@ -50,7 +51,12 @@ def doctor(settings_file: Path | None, seconds: float, as_json: bool) -> None:
     Engine, the Machine Provider, a running daemon. Exits with 1 when a check fails.
     """
     with errors_as_messages():
-        findings = asyncio.run(_examine(settings_file, seconds))
+        settings = load(settings_file, os.environ)
+    try:
+        findings = asyncio.run(_examine(settings, seconds))
+    except BackendError as error:  # checks do not raise: without a project there are none
+        remedy = "run it on Google Cloud, or name the project: `project` in the settings"
+        findings = [Finding("project", Verdict.FAILED, str(error), remedy)]
     ok = all(finding.verdict is not Verdict.FAILED for finding in findings)
     if as_json:
         document = {"ok": ok, "checks": findings}
@@ -60,8 +66,7 @@ def doctor(settings_file: Path | None, seconds: float, as_json: bool) -> None:
     sys.exit(0 if ok else 1)
 
 
-async def _examine(settings_file: Path | None, seconds: float) -> list[Finding]:
-    settings = load(settings_file, os.environ)
+async def _examine(settings: Settings, seconds: float) -> list[Finding]:
     clock = SystemClock()
     waiting = output.console(stderr=True)
     async with clients_of(settings) as (clients, project):

@@ -153,7 +153,7 @@ def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
         key, machine = _order_about_machine(
             settings_file, name, lambda key, _: control.undrain(key)
         )
-    _say_of_machine(key, machine, f"It is not drained. {SOON}", as_json=as_json)
+    _say_of_machine(key, machine, f"It is not drained any more. {SOON}", as_json=as_json)
 
 
 @click.command()

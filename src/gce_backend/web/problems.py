@@ -91,13 +91,14 @@ def _pauses(context: Context) -> Iterator[Problem]:
             message="The settings say so (actuate = false): the world is watched, and not changed.",
         )
     for pause in context.fleet.control.pauses_in_force:
+        part = f" in {pause.scope}" if pause.template or pause.zone else ""
         why = f" Reason: {pause.reason}" if pause.reason else ""
         yield Problem(
             severity=Severity.NOTICE,
             kind="pause",
             subject=pause.scope,
             reason="Paused",
-            message=f"Nothing that changes the world is done until `{pause.ended_by}`.{why}",
+            message=f"Nothing that changes the world is done{part} until `{pause.ended_by}`.{why}",
             since=pause.since,
         )
 
