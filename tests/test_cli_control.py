@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -21,7 +22,11 @@ from gce_backend.datastore import Delete, Mutation, Unindexed, Upsert
 from gce_backend.fleet import Change, Fleet
 from gce_backend.localcloud.faults import Fault
 from gce_backend.models import (
+    CONFIGURATION_KEY,
     CONTROL_KEY,
+    Candidate,
+    CandidateState,
+    Configuration,
     Control,
     Deletion,
     Entity,
@@ -236,6 +241,18 @@ def test_drain_says_what_becomes_of_the_machine(
     assert outlook in done.output
 
 
+def test_a_machine_that_is_not_there_is_refused_with_names_that_look_like_it(
+    command: Command,
+    machine: Key,
+) -> None:
+    """A slip of the pen is told from a machine that is gone."""
+    assert machine.name == "vm-1"
+    near = command("drain", "vm-l")
+    assert near.exit_code == 1
+    assert "there is no machine 'vm-l'. Do you mean vm-1?" in near.output
+    assert "gce-backend status" in command("drain", "nothing-like-it").output
+
+
 def test_undrain_comes_too_late_for_a_deletion_that_has_begun(
     served: ServedCloud, command: Command, machine: Key
 ) -> None:
@@ -281,11 +298,37 @@ def test_orders_speak_json(command: Command, machine: Key) -> None:
 
 
 def test_approve_is_stored_once(served: ServedCloud, command: Command) -> None:
-    """The second time it says so, and exits 0 as well."""
-    assert "is approved" in command("approve", "0123abcd").output
+    """The second time it says so, and exits 0 as well; also before anything waits."""
+    first = command("approve", "0123abcd")
+    assert "0123abcd is approved. No configuration waits now" in first.output
     assert stored(served).approved_revision == "0123abcd"
     again = command("approve", "0123abcd")
-    assert (again.exit_code, again.output) == (0, "0123abcd was approved before.\n")
+    assert again.exit_code == 0
+    assert again.output.startswith("0123abcd was approved before.")
+
+
+def test_approve_refuses_another_revision_than_the_one_that_waits(
+    served: ServedCloud, command: Command
+) -> None:
+    """It names the right one, and an earlier approval stays as it was."""
+    waits = Candidate("a" * 40, CandidateState.HELD, "it takes away 9 of 9 machines", 1.0)
+
+    async def write(clients: Clients, candidate: Candidate | None) -> None:
+        def apply(found: Configuration | None) -> Configuration:
+            return msgspec.structs.replace(found or Configuration(), candidate=candidate)
+
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([CONFIGURATION_KEY])
+        await fleet.change([Change(CONFIGURATION_KEY, apply)])
+
+    served.ask(lambda clients: write(clients, waits))
+    before = stored(served)
+    refused = command("approve", "b" * 40)
+    assert refused.exit_code == 1
+    assert f"{'b' * 40} does not wait for approval: {'a' * 40} does" in refused.output
+    assert stored(served) == before
+    assert f"{'a' * 40} is approved. A running daemon" in command("approve", "a" * 40).output
+    served.ask(lambda clients: write(clients, None))
 
 
 @pytest.mark.parametrize("revision", ["", "two words", "a\nb", "x" * 201, "rév"])

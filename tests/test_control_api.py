@@ -304,9 +304,10 @@ async def test_an_approval_lets_the_held_configuration_in_at_once(tmp_path: Path
         await w.pass_time(10)
         assert len(await w.vms()) == 3
         revision = (await control(w))["held_revision"]
-        assert await w.act("/api/approve", {"revision": "another"}) == 200
+        assert await w.act("/api/approve", {"revision": "another"}) == 404
         await w.pass_time(5)
         assert await held()
+        assert not (await control(w))["approved_revision"]
         assert await w.act("/api/approve", {"revision": revision}) == 200
 
         async def imported() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from gce_backend.errors import OrderError, UnknownNameError
@@ -130,6 +131,20 @@ def _known(names: Iterable[str]) -> str:
     return f"Known: {', '.join(listed[:MAX_KNOWN]) or 'none yet'}{more}."
 
 
+def check_approval(revision: str, held: str) -> None:
+    """Sees that an approval is of the configuration that waits; while none waits, any is taken.
+
+    Args:
+        revision: the one to be approved.
+        held: the one that waits; "" when none does.
+
+    Raises:
+        UnknownNameError: another one waits.
+    """
+    if held not in {"", revision}:
+        raise UnknownNameError(f"revision {revision} does not wait for approval: {held} does")
+
+
 def approve(revision: str) -> Apply:
     """Lets this revision of the configuration be imported although it takes much away."""
     return lambda control: replace(control or Control(), approved_revision=revision)
@@ -152,11 +167,12 @@ def find_machine(name: str, machines: Iterable[Key]) -> Key:
         OrderError: there are several; the message lists their keys.
     """
     last = name.rpartition("/")[2]
-    found = [key for key in machines if key.name == last and name in {last, str(key)}]
+    known = list(machines)
+    found = [key for key in known if key.name == last and name in {last, str(key)}]
     if not found:
-        raise UnknownNameError(
-            f"there is no machine {name!r}: give the VM's name as /api/fleet shows it"
-        )
+        near = get_close_matches(last, {key.name for key in known})
+        hint = f"Do you mean {' or '.join(near)}?" if near else "`gce-backend status` shows them."
+        raise UnknownNameError(f"there is no machine {name!r}. {hint}")
     if len(found) > 1:
         keys = ", ".join(sorted(map(str, found)))
         raise OrderError(f"{len(found)} machines have the name {name!r}: give one of {keys}")

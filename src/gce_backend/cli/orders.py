@@ -31,6 +31,7 @@ from gce_backend.errors import SettingsError
 from gce_backend.fleet import Change, Fleet
 from gce_backend.lifecycle import lease_runs
 from gce_backend.models import (
+    CONFIGURATION_KEY,
     CONTROL_KEY,
     Control,
     Instance,
@@ -165,16 +166,24 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
 
     REVISION is imported although it takes much away.
     """
+
+    async def order(store: Store) -> tuple[Ordered, str]:
+        fleet = Fleet(store)
+        await fleet.refresh([CONFIGURATION_KEY])
+        held = fleet.configuration.held_revision
+        control.check_approval(revision, held)
+        return await _change_control(store, control.approve(revision)), held
+
     with errors_as_messages():
         if not control.is_revision(revision):
             raise SettingsError(
                 f"{revision!r} is not a revision: the daemon's log and GET /api/control name the "
                 "one that waits"
             )
-        done = _order(settings_file, control.approve(revision))
-    same = done.before == done.after
-    text = f"{revision} was approved before." if same else f"{revision} is approved. {SOON}"
-    say(text, _shown(done), as_json=as_json)
+        done, held = _with_store(settings_file, order)
+    words = "was approved before" if done.before == done.after else "is approved"
+    outlook = SOON if held else "No configuration waits now: it is let in when it is served."
+    say(f"{revision} {words}. {outlook}", _shown(done), as_json=as_json)
 
 
 @click.command("lift-cap")

@@ -100,7 +100,8 @@ def _resume(_: Context, order: Resume) -> Changes:
     return [Change(CONTROL_KEY, control.resume_all if order.all else one)]
 
 
-def _approve(_: Context, order: Approve) -> Changes:
+def _approve(context: Context, order: Approve) -> Changes:
+    control.check_approval(order.revision, context.fleet.configuration.held_revision)
     return [Change(CONTROL_KEY, control.approve(order.revision))]
 
 
