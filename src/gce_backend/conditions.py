@@ -16,9 +16,12 @@ from gce_backend.clock import Clock
 
 FIRST_DELAY = 2.0
 LONGEST_DELAY = 600.0
-PASSING = frozenset({"Unavailable", "RateLimited"})
+RATE_LIMITED = "RateLimited"
+PASSING = frozenset({"Unavailable", RATE_LIMITED})
 """Reasons that end without anybody's doing: what has them is tried again every minute."""
 LONGEST_PASSING_DELAY = 60.0
+SHARED_DELAY = 10.0
+"""Seconds at least until what waits for the same budget of calls is tried again, all together."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +64,8 @@ class Conditions:
     ) -> Condition:
         """Notes a failure and backs the subject off: exponentially, with jitter.
 
-        Up to 10 minutes, or up to one minute where the reason passes by itself.
+        Up to 10 minutes, or up to one minute where the reason passes by itself. Those that wait for
+        a budget of calls are due at the same moment: one by one they would only fail one by one.
 
         Args:
             subject: what failed.
@@ -75,6 +79,8 @@ class Conditions:
         longest = LONGEST_PASSING_DELAY if reason in PASSING else LONGEST_DELAY
         delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 16), longest)
         delay = max(delay * self._random.uniform(0.75, 1.0), retry_after or 0.0)
+        if reason == RATE_LIMITED and retry_after is not None:
+            delay = max(retry_after, SHARED_DELAY)
         condition = Condition(
             subject=subject,
             job=job,
