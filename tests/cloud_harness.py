@@ -19,8 +19,8 @@ from gce_backend.localcloud.datastore import DatastoreService
 from gce_backend.localcloud.metadata import MetadataService
 from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.tables import Tables
-from referee import BY_HAND
 from simulation import VirtualClock
+from watch import BY_HAND
 
 TOKEN_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 FLAVOR = {"Metadata-Flavor": "Google"}

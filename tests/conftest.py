@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from discovery.exchanges import Tally
+from records import Records
 from referee import Referee, watching
 from simulation import VirtualTimeLoop
 
@@ -40,13 +41,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _referee_of_the_run(pytestconfig: pytest.Config) -> Iterator[Referee]:
+def _referee_of_the_run(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Referee]:
     """Watches from the first fixture to the last one."""
-    referee = Referee()
+    referee = Referee(Records(tmp_path_factory.mktemp("records")))
     with watching(referee):
         yield referee
-    pytestconfig.stash[TALLY].add(referee.tally)
-    referee.settle()
+    try:
+        referee.settle()
+    finally:
+        pytestconfig.stash[TALLY].add(referee.tally)
 
 
 @pytest.fixture(autouse=True)

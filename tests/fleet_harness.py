@@ -22,8 +22,8 @@ from gce_backend.metrics import Metrics
 from gce_backend.provision import provision_messages
 from gce_backend.settings import HttpSettings, JobSettings, Secret, Settings
 from gce_backend.store import Store
-from referee import BY_HAND
 from simulation import VirtualClock
+from watch import BY_HAND
 
 PROJECT = "local-project"
 CONTROL_TOKEN = "let-me"

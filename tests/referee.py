@@ -4,44 +4,28 @@ Every HTTP server that a test starts in its process is watched, and so is what a
 answers. Whether an exchange is one with Google is told by its path, and what it means by the
 discovery documents: nothing is taken from the project's own tables.
 
-Out of reach are servers in other processes. Where these serve, what the same code does in this
-process is seen by other tests.
+Python processes that a test starts record what their servers see, and that is judged when the test
+ends. They are told so by variables of the environment, which they must therefore inherit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
+import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, web
+from aiohttp import ClientResponse
 from aioresponses import aioresponses
 from aioresponses.compat import stream_reader_factory
 from yarl import URL
 
 from discovery.exchanges import Answer, Exchange, Tally, problems
-from gce_backend.localcloud.cloud import Cloud, Service
-from gce_backend.localcloud.faults import Fault
-
-BY_HAND = {"User-Agent": "by-hand"}
-"""The headers of requests that a test writes itself, and may therefore be meant to be refused."""
-
-_GOOGLES = re.compile(r"/(?:compute|v\d\w*)/.*")
-"""Paths of Google's APIs; others are LUCI's, the Machine Provider's, and so on."""
-
-_ON_THE_WAY = {"drop", "html", "truncate", "answer"}
-"""Faults that put something else in the place of what the service answered, if it did."""
-
-_SERVICES_OWN: web.RequestKey[web.Response | None] = web.RequestKey("services_own")
-
-_BROKEN_OFF = (OSError, web.RequestPayloadError, web.HTTPException)
-"""What reading a body ends with whose sender is gone, that is garbled, or that is too large."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from records import SITE, VARIABLE, Records
+from watch import is_googles, servers_watched
 
 
 class Referee:
@@ -49,10 +33,12 @@ class Referee:
 
     Attributes:
         tally: what was seen in all tests.
+        records: what other processes see.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, records: Records) -> None:
         self.tally = Tally()
+        self.records = records
         self._problems: list[str] = []
         self._expected: list[str] = []
 
@@ -70,11 +56,13 @@ class Referee:
         self._expected.append(pattern)
 
     def settle(self) -> None:
-        """Ends a test.
+        """Ends a test; its processes have ended before.
 
         Raises:
             AssertionError: something was wrong unexpectedly, or was not wrong as expected.
         """
+        for exchange in self.records.take():
+            self.look(exchange)
         found, expected = list(dict.fromkeys(self._problems)), self._expected
         self._problems, self._expected = [], []
         wrong = [p for p in found if not any(re.search(pattern, p) for pattern in expected)]
@@ -85,42 +73,11 @@ class Referee:
 
 @contextlib.contextmanager
 def watching(referee: Referee) -> Iterator[None]:
-    """Shows a referee all mocked exchanges, and those with servers that are made meanwhile."""
-    make, spoil, match = web.Application.__init__, Cloud._spoil, aioresponses.match
+    """Shows a referee all mocked exchanges, and those with servers that are made meanwhile.
 
-    @web.middleware
-    async def watch(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not _GOOGLES.fullmatch(request.rel_url.raw_path):
-            return await handler(request)
-        answer: Answer | None = None
-        try:
-            response = await handler(request)
-            answer = _answer(request.get(_SERVICES_OWN, response))
-        except _BROKEN_OFF:
-            raise
-        except Exception:
-            answer = Answer(500, "an exception", b"")
-            raise
-        finally:
-            # Not before the server does: what breaks off meanwhile would be whole to it.
-            sent = await _sent(request)
-            by_hand = BY_HAND.items() <= request.headers.items()
-            referee.look(Exchange(request.method, request.rel_url, sent, answer, by_hand))
-        return response
-
-    def made(self: web.Application, *, middlewares: Iterable[Any] = (), **options: Any) -> None:
-        make(self, middlewares=(watch, *middlewares), **options)
-
-    def spoiled(
-        self: Cloud,
-        service: Service,
-        fault: Fault,
-        request: web.Request,
-        response: web.Response | None,
-    ) -> web.Response:
-        if fault.kind in _ON_THE_WAY:
-            request.setdefault(_SERVICES_OWN, response)
-        return spoil(self, service, fault, request, response)
+    Servers of processes that are started meanwhile are among them.
+    """
+    match = aioresponses.match
 
     async def mocked(self: aioresponses, method: str, url: URL, **options: Any) -> Any:
         answer: Answer | None = None
@@ -129,32 +86,15 @@ def watching(referee: Referee) -> Iterator[None]:
             if response is not None:
                 answer = await _mocked_answer(response)
         finally:
-            if _GOOGLES.fullmatch(url.raw_path):
+            if is_googles(url):
                 referee.look(Exchange(method, url, options.get("data") or b"", answer))
         return response
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(web.Application, "__init__", made)
-        patched.setattr(Cloud, "_spoil", spoiled)
+    with servers_watched(referee.look), pytest.MonkeyPatch.context() as patched:
         patched.setattr(aioresponses, "match", mocked)
+        patched.setenv("PYTHONPATH", str(SITE), prepend=os.pathsep)
+        patched.setenv(VARIABLE, str(referee.records.directory))
         yield
-
-
-async def _sent(request: web.Request) -> bytes | None:
-    try:
-        return await request.read()
-    except _BROKEN_OFF:
-        return None
-
-
-def _answer(response: web.StreamResponse | None) -> Answer | None:
-    """An answer; None for one that comes in parts, which only servers that misbehave give."""
-    if not isinstance(response, web.Response):
-        return None
-    body = response.body if isinstance(response.body, bytes) else b""
-    if response.headers.get("Content-Encoding") == "gzip":
-        body = gzip.decompress(body)
-    return Answer(response.status, response.content_type, body)
 
 
 async def _mocked_answer(response: ClientResponse) -> Answer:

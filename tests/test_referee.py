@@ -21,6 +21,9 @@ from gce_backend import specs
 from gce_backend.localcloud.cloud import Call, Cloud, CloudOptions, Route, ServiceError
 from gce_backend.localcloud.faults import Fault
 from gce_backend.localcloud.tables import Tables
+from processes.running import PROJECT as LOCAL_PROJECT
+from processes.running import site
+from records import Records
 from referee import Referee
 from responses import scripted_server
 from simulation import VirtualClock
@@ -466,7 +469,44 @@ async def test_other_services_are_none_of_its_business(referee: Referee) -> None
     assert referee.tally.exchanges == before
 
 
+def test_exchanges_of_a_process_are_seen_though_it_is_killed(
+    tmp_path: Path, referee: Referee
+) -> None:
+    """All that were answered, with their fields, and what was wrong with one."""
+    topic = f"/v1/projects/{LOCAL_PROJECT}/topics/watched"
+    with site(tmp_path) as place:
+        cloud = place.start_cloud("--no-latency")
+        made = place.authorized("PUT", topic, {})
+        for _ in range(20):
+            assert place.authorized("GET", topic) == made
+        place.authorized("PATCH", topic, {"topic": {"colour": "red"}, "updateMask": "labels"})
+        cloud.kill()
+    tally = Tally()
+    ours = [seen for seen in referee.records.take() if seen.url.path == topic]
+    found = [problem for exchange in ours for problem in problems(exchange, tally)]
+    assert found == ["pubsub.projects.topics.patch: request.topic.colour: no such field"]
+    assert [exchange.verb for exchange in ours] == ["PUT", *["GET"] * 20, "PATCH"]
+    assert "pubsub.Topic.name" in tally.received
+    assert "pubsub.UpdateTopicRequest.updateMask" in tally.sent
+
+
+def test_what_a_killed_process_had_half_recorded_is_no_exchange(tmp_path: Path) -> None:
+    """The whole lines before it are."""
+    records = Records(tmp_path)
+    url = URL("/v1/projects/p/topics/a%2Fb?pageToken=%20", encoded=True)
+    exchange = Exchange("GET", url, b"\xff", Answer(200, "application/json", b"{}"))
+    records.write(exchange)
+    (path,) = tmp_path.iterdir()
+    line = path.read_bytes()
+    path.write_bytes(line * 2 + line[:-1])
+    assert records.take() == [exchange, exchange]
+    assert records.take() == []
+
+
 SUITE = """
+import subprocess
+import sys
+
 from aiohttp import ClientError, ClientSession, web
 from aioresponses import aioresponses
 import pytest
@@ -484,6 +524,9 @@ async def test_right():
 
 async def test_wrong():
     await get(ROOT + "zones/z/instance/vm")
+
+def test_wrong_in_a_process():
+    subprocess.run([sys.executable, "process.py"], check=True)
 
 async def test_right_again():
     await get(ROOT + "zones")
@@ -505,6 +548,28 @@ async def test_wrong_in_a_mock():
             assert await found.json() == {"nam": 1}
 """
 
+PROCESS = """
+import asyncio
+from aiohttp import ClientSession, web
+
+async def answer(request):
+    return web.json_response({"nam": 1})
+
+async def main():
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    url = f"http://{host}:{port}/compute/v1/projects/p/regions/r"
+    async with ClientSession() as session, session.get(url) as found:
+        assert await found.json() == {"nam": 1}
+    await runner.cleanup()
+
+asyncio.run(main())
+"""
+
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")])
 def test_a_run_fails_what_was_wrong_and_counts_all(
@@ -513,18 +578,20 @@ def test_a_run_fails_what_was_wrong_and_counts_all(
     """Only the tests whose fault it is; the sum is the same when workers share the tests."""
     tests = Path(__file__).parent
     pytester.makeconftest((tests / "conftest.py").read_text())
-    pytester.makepyfile(SUITE)
+    pytester.makepyfile(SUITE, process=PROCESS)
     pytester.makeini(f"[pytest]\npythonpath = {tests}\n")
     result = pytester.runpytest_subprocess("-p", "no:cacheprovider", *workers)
-    result.assert_outcomes(passed=6, errors=3)
+    result.assert_outcomes(passed=7, errors=4)
     result.stdout.fnmatch_lines_random(
         [
             "E * GET /compute/v1/projects/p/zones/z/instance/vm: no method has this path",
             "E * expected, and did not happen: query.colour: no such parameter",
             "E * compute.zones.get: response.nam: no such field",
+            "E * compute.regions.get: response.nam: no such field",
             "ERROR *::test_wrong*",
             "ERROR *::test_right_by_mistake*",
             "ERROR *::test_wrong_in_a_mock*",
-            "referee: 6 exchanges checked, 3 methods, 0 distinct fields seen (0 sent, 0 received)",
+            "ERROR *::test_wrong_in_a_process*",
+            "referee: 7 exchanges checked, 4 methods, 0 distinct fields seen (0 sent, 0 received)",
         ]
     )

@@ -27,7 +27,8 @@ from localcloud.compute_world import (
     template_body,
     world,
 )
-from referee import BY_HAND, Referee
+from referee import Referee
+from watch import BY_HAND
 
 INSTANT = CloudOptions().instant()
 JSON = {"Content-Type": "application/json"}
