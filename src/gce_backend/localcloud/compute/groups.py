@@ -29,6 +29,7 @@ from gce_backend.localcloud.compute.rows import (
     VmRow,
 )
 from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 MAX_SIZE = 1000
 MAX_PAGINATED_SIZE = 2000
@@ -50,13 +51,18 @@ changed = msgspec.structs.replace
 
 
 class Groups:
-    """instanceGroupManagers."""
+    """instanceGroupManagers.
+
+    Attributes:
+        lists: its lists.
+    """
 
     def __init__(
         self, cloud: Cloud, store: Store, operations: Operations, machines: Machines
     ) -> None:
         self._cloud = cloud
         self._store = store
+        self.lists = ZonalLists(cloud, "instanceGroupManager", store.group_names, self._visible)
         self._operations = operations
         self._machines = machines
         operations.effects["compute.instanceGroupManagers.insert"] = self._inserted
@@ -248,33 +254,6 @@ class Groups:
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
         return self._body(self._row(call))
-
-    def list_page(self, call: Call) -> dict[str, Any]:
-        """The list method."""
-        project, zone = call.path["project"], call.path["zone"]
-        catalogue.check_zone(project, zone)
-        return listing.zonal_list(
-            "compute#instanceGroupManagerList",
-            "instanceGroupManagers",
-            call,
-            self._store.group_names[f"{project}/{zone}"],
-            lambda name: self._visible(f"{project}/{zone}/{name}"),
-        )
-
-    def aggregated_list(self, call: Call) -> dict[str, Any]:
-        """The aggregatedList method."""
-        project = call.path["project"]
-        return listing.aggregated_list(
-            "compute#instanceGroupManagerAggregatedList",
-            "instanceGroupManagers",
-            call,
-            {
-                f"zones/{zone}": self._store.group_names[f"{project}/{zone}"]
-                for zone in catalogue.ZONES
-            },
-            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
-            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
-        )
 
     def list_managed_instances(self, call: Call) -> dict[str, Any]:
         """The listManagedInstances method: in pages only if the group was made PAGINATED."""

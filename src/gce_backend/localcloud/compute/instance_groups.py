@@ -9,45 +9,23 @@ from gce_backend.localcloud.compute import catalogue, links, listing
 from gce_backend.localcloud.compute.replies import fingerprint, invalid_field, not_found, rfc3339
 from gce_backend.localcloud.compute.rows import GroupRow
 from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 
 class InstanceGroups:
-    """The instanceGroups resource: one for each managed group, read only."""
+    """The instanceGroups resource: one for each managed group, read only.
+
+    Attributes:
+        lists: its lists.
+    """
 
     def __init__(self, cloud: Cloud, store: Store) -> None:
-        self._cloud = cloud
         self._store = store
+        self.lists = ZonalLists(cloud, "instanceGroup", store.group_names, self._visible)
 
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
         return self._body(self._row(call))
-
-    def list_page(self, call: Call) -> dict[str, Any]:
-        """The list method."""
-        project, zone = call.path["project"], call.path["zone"]
-        catalogue.check_zone(project, zone)
-        return listing.zonal_list(
-            "compute#instanceGroupList",
-            "instanceGroups",
-            call,
-            self._store.group_names[f"{project}/{zone}"],
-            lambda name: self._visible(f"{project}/{zone}/{name}"),
-        )
-
-    def aggregated_list(self, call: Call) -> dict[str, Any]:
-        """The aggregatedList method."""
-        project = call.path["project"]
-        return listing.aggregated_list(
-            "compute#instanceGroupAggregatedList",
-            "instanceGroups",
-            call,
-            {
-                f"zones/{zone}": self._store.group_names[f"{project}/{zone}"]
-                for zone in catalogue.ZONES
-            },
-            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
-            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
-        )
 
     def list_instances(self, call: Call) -> dict[str, Any]:
         """The listInstances method: the VMs that exist, with their statuses."""

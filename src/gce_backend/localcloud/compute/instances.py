@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import catalogue, links, listing
+from gce_backend.localcloud.compute import catalogue, links
 from gce_backend.localcloud.compute.blueprints import Blueprints
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
@@ -22,6 +22,7 @@ from gce_backend.localcloud.compute.rows import Failure, OperationRow, VmRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.templates import check_metadata, metadata_body
 from gce_backend.localcloud.compute.vm_disks import disks_of
+from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 _ECHOED = (
     *("canIpForward", "description", "guestAccelerators", "minCpuPlatform"),
@@ -31,7 +32,11 @@ _SCHEDULING = {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemp
 
 
 class Instances:
-    """instances."""
+    """instances.
+
+    Attributes:
+        lists: its lists.
+    """
 
     def __init__(
         self,
@@ -43,6 +48,7 @@ class Instances:
     ) -> None:
         self._cloud = cloud
         self._store = store
+        self.lists = ZonalLists(cloud, "instance", store.vm_names, self._visible)
         self._operations = operations
         self._machines = machines
         self._blueprints = blueprints
@@ -104,33 +110,6 @@ class Instances:
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
         return self._body(self._row(call))
-
-    def list_page(self, call: Call) -> dict[str, Any]:
-        """The list method."""
-        project, zone = call.path["project"], call.path["zone"]
-        catalogue.check_zone(project, zone)
-        return listing.zonal_list(
-            "compute#instanceList",
-            "instances",
-            call,
-            self._store.vm_names[f"{project}/{zone}"],
-            lambda name: self._visible(f"{project}/{zone}/{name}"),
-        )
-
-    def aggregated_list(self, call: Call) -> dict[str, Any]:
-        """The aggregatedList method."""
-        project = call.path["project"]
-        return listing.aggregated_list(
-            "compute#instanceAggregatedList",
-            "instances",
-            call,
-            {
-                f"zones/{zone}": self._store.vm_names[f"{project}/{zone}"]
-                for zone in catalogue.ZONES
-            },
-            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
-            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
-        )
 
     def _visible(self, key: str) -> dict[str, Any] | None:
         vm = self._store.vm(key)

@@ -1,0 +1,58 @@
+"""The two lists that every resource of a zone has: of one zone, and of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gce_backend.localcloud.cloud import Call, Cloud
+from gce_backend.localcloud.compute import catalogue, listing
+from gce_backend.localcloud.compute.listing import Names
+
+
+class ZonalLists:
+    """The list and aggregatedList methods of a resource.
+
+    Args:
+        cloud: knows which zones cannot be asked now.
+        resource: as in `kind`, e.g. `instanceGroup`; the collection is called like many of them.
+        names: the names by project and zone (`p/z`), made when they are asked for.
+        visible: the resource at `project/zone/name`; None when it is not shown.
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        resource: str,
+        names: Mapping[str, Names],
+        visible: Callable[[str], dict[str, Any] | None],
+    ) -> None:
+        self._cloud = cloud
+        self._kind = f"compute#{resource}"
+        self._collection = f"{resource}s"
+        self._names = names
+        self._visible = visible
+
+    def of_zone(self, call: Call) -> dict[str, Any]:
+        """The list method."""
+        project, zone = call.path["project"], call.path["zone"]
+        catalogue.check_zone(project, zone)
+        return listing.zonal_list(
+            f"{self._kind}List",
+            self._collection,
+            call,
+            self._names[f"{project}/{zone}"],
+            lambda name: self._visible(f"{project}/{zone}/{name}"),
+        )
+
+    def of_all(self, call: Call) -> dict[str, Any]:
+        """The aggregatedList method."""
+        project = call.path["project"]
+        return listing.aggregated_list(
+            f"{self._kind}AggregatedList",
+            self._collection,
+            call,
+            {f"zones/{zone}": self._names[f"{project}/{zone}"] for zone in catalogue.ZONES},
+            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
+        )
