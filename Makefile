@@ -85,7 +85,7 @@ lock:
 ## proto: compiles the configuration's message definitions
 proto: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
-	  src/gce_backend/proto/config.proto
+	  src/gce_backend/configuration/proto/config.proto
 
 clean:
 	rm -rf $(VENV) mutants .mypy_cache .pytest_cache .ruff_cache

@@ -21,7 +21,7 @@ from msgspec import inspect
 
 from gce_backend.cli import main as gce_backend
 from gce_backend.cli.common import INTERRUPTED
-from gce_backend.settings import ENVIRONMENT_PREFIX, Settings
+from gce_backend.settings.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 PROTO = "gce_backend/proto/config.proto"

@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 from gcloud.aio.auth import Token
 
-from gce_backend.datastore import Datastore
+from gce_backend.clients.datastore.client import Datastore
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
 from gce_backend.localcloud.metadata import MetadataService

@@ -9,15 +9,10 @@ import msgspec
 from google.protobuf import text_encoding, text_format
 from hypothesis import strategies as st
 
-from gce_backend.config import (
-    Configuration,
-    Problem,
-    ServiceAccount,
-    TemplateConfig,
-    parse,
-)
-from gce_backend.errors import InvalidConfigurationError
-from gce_backend.proto import config_pb2 as pb
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.problems import InvalidConfigurationError, Problem
+from gce_backend.configuration.proto import config_pb2 as pb
+from gce_backend.configuration.types import Configuration, ServiceAccount, TemplateConfig
 
 CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 ACCOUNT = f'service_accounts {{ name: "default" scopes: "{CLOUD_SCOPE}" }}'

@@ -12,7 +12,7 @@ import msgspec
 from fleet_harness import World, template, world
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Fault, Faults
-from gce_backend.settings import DeletionSettings, Settings
+from gce_backend.settings.settings import DeletionSettings, Settings
 
 Blow = Literal["crash", "stop", "lost"]
 When = Literal["before", "after"]

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fleet_harness import PROJECT, World, manager, template, world
-from gce_backend.app import Clients
-from gce_backend.metrics import Metrics
-from gce_backend.models import CatalogState, Instance, InstanceGroupManager, Key, Lease
-from gce_backend.settings import Settings
-from gce_backend.store import Store, Write
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store, Write
+from gce_backend.model.entities import CatalogState, Instance, InstanceGroupManager, Lease
+from gce_backend.model.keys import Key
+from gce_backend.settings.settings import Settings
 
 ZONES = (
     *("us-central1-a", "us-central1-b", "us-central1-c", "us-central1-f", "us-east1-b"),

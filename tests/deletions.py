@@ -6,8 +6,8 @@ import urllib.parse
 from typing import Any
 
 from fleet_harness import OTHER_ZONE, ZONE, World, manager, template
-from gce_backend.models import Instance
-from gce_backend.settings import (
+from gce_backend.model.entities import Instance
+from gce_backend.settings.settings import (
     DeletionSettings,
     FetchSettings,
     JobSettings,

@@ -13,15 +13,16 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from gce_backend.app import Clients, Daemon
-from gce_backend.configure import configure
-from gce_backend.local import local_settings
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.daemon.local import local_settings
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
-from gce_backend.metrics import Metrics
-from gce_backend.provision import provision_messages
-from gce_backend.settings import HttpSettings, JobSettings, Secret, Settings
-from gce_backend.store import Store
+from gce_backend.settings.settings import HttpSettings, JobSettings, Secret, Settings
+from gce_backend.setup.addresses import configure
+from gce_backend.setup.messaging import provision_messages
 from simulation import VirtualClock
 from watch import BY_HAND
 

@@ -10,12 +10,12 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gce_backend.auth import TokenSource
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.compute.links import CANONICAL_ROOT, ResourceLink
+from gce_backend.clients.compute.transport import Timeouts
+from gce_backend.clients.retry import Backoff, RetryBudget
 from gce_backend.gce_client import ComputeClient
-from gce_backend.gce_transport import Timeouts
-from gce_backend.limits import CallBudget, QuotaGroup
-from gce_backend.links import CANONICAL_ROOT, ResourceLink
-from gce_backend.retry import Backoff, RetryBudget
 from responses import Answer, ScriptedServer, scripted_server
 from simulation import VirtualClock
 

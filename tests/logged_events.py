@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gce_backend.web.control import _ACTIONS
+from gce_backend.web.documents.orders import _ACTIONS
 
 SRC = Path(__file__).parent.parent / "src" / "gce_backend"
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}

@@ -10,8 +10,13 @@ import msgspec
 
 from broker_messages import publish, wire
 from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
-from gce_backend import specs
-from gce_backend.settings import ConfigSettings, FetchSettings, MachineProviderSettings, Settings
+from gce_backend.rules import compute_bodies
+from gce_backend.settings.settings import (
+    ConfigSettings,
+    FetchSettings,
+    MachineProviderSettings,
+    Settings,
+)
 from scraped import Scraped, scrape
 from simulation import VirtualTimeLoop
 
@@ -19,7 +24,7 @@ TEMPLATES = template() + template("windows")
 MANAGERS = manager(minimum=3, maximum=8) + manager("windows", OTHER_ZONE, minimum=2)
 NOBODYS = {
     "name": "nobodys",
-    "description": specs.owner_prefix("gce-backend"),
+    "description": compute_bodies.owner_prefix("gce-backend"),
     "properties": {
         "machineType": "e2-small",
         "disks": [

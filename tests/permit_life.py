@@ -11,31 +11,30 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from gce_backend.control import drain, undrain
-from gce_backend.lifecycle import (
-    is_catalogable,
-    is_leaving,
-    is_lost,
-    lease_runs,
-    permit,
-    seen_instance,
-    unseen_instance,
-)
-from gce_backend.messages import Kind, Message, apply, is_about
-from gce_backend.models import CatalogState, Instance, Permit, instance_key, manager_key
-from gce_backend.transitions import (
+from gce_backend.model.entities import CatalogState, Instance, Permit
+from gce_backend.model.keys import instance_key, manager_key
+from gce_backend.model.observed import Member
+from gce_backend.rules.cataloging import (
     added,
     adding,
-    deleted,
-    deleting,
     found_again,
-    is_doubtful,
+    is_catalogable,
     may_be_cataloged,
-    revived,
     settles_in,
     uncataloged,
 )
-from gce_backend.world import Member
+from gce_backend.rules.messages import Kind, Message, apply, is_about
+from gce_backend.rules.orders import drain, undrain
+from gce_backend.rules.permits import (
+    deleted,
+    deleting,
+    is_doubtful,
+    is_leaving,
+    lease_runs,
+    permit,
+    revived,
+)
+from gce_backend.rules.sightings import is_lost, seen_instance, unseen_instance
 
 KEY = instance_key(manager_key("linux", "0" * 40, "zone"), "linux-1")
 URL = "https://compute.googleapis.com/compute/v1/projects/p/zones/zone/instances/linux-1"

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gce_backend.app import Clients
-from gce_backend.clock import SystemClock
-from gce_backend.local import local_settings
+from gce_backend.base.clock import SystemClock
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.local import local_settings
+from gce_backend.engine.metrics import Metrics
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
-from gce_backend.metrics import Metrics
-from gce_backend.settings import Settings
+from gce_backend.settings.settings import Settings
 
 PROJECT = "local-project"
 

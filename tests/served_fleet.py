@@ -19,15 +19,16 @@ import structlog
 from click.testing import CliRunner, Result
 
 from fleet_harness import CONTROL_TOKEN, PROJECT, manager, template
-from gce_backend.app import Clients, Daemon
+from gce_backend.base.clock import SystemClock
 from gce_backend.cli import main
-from gce_backend.clock import SystemClock
-from gce_backend.local import local_settings, prepare
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.daemon.local import local_settings, prepare
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
-from gce_backend.metrics import Metrics
-from gce_backend.settings import HttpSettings, Secret, Settings
-from gce_backend.store import Store
+from gce_backend.settings.settings import HttpSettings, Secret, Settings
 
 T = TypeVar("T")
 

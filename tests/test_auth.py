@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from aioresponses import aioresponses
 
-from gce_backend.auth import TokenSource
-from gce_backend.errors import SettingsError, TransientError, UnauthenticatedError
+from gce_backend.base.errors import SettingsError, TransientError, UnauthenticatedError
+from gce_backend.clients.auth import TokenSource
 from responses import MockedResponse, ScriptedServer, never, scripted_server
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/x")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.caps import EVIDENCE, Evidence, allowance
-from gce_backend.models import Permit
-from gce_backend.settings import DeletionSettings
+from gce_backend.model.entities import Permit
+from gce_backend.rules.deletion_caps import EVIDENCE, Evidence, allowance
+from gce_backend.settings.settings import DeletionSettings
 
 DEFAULT = DeletionSettings()
 PERMITS = st.lists(st.sampled_from(list(Permit)), max_size=60)

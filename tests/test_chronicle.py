@@ -7,23 +7,19 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from gce_backend.chronicle import PAGE_EVENTS, Chronicler, PageName, Step, event_of
-from gce_backend.models import (
+from gce_backend.fleet.history_writer import Chronicler
+from gce_backend.fleet.store import encode
+from gce_backend.model.entities import (
     CONTROL_KEY,
     CatalogState,
-    Control,
-    Drain,
     Entity,
-    Event,
-    HistoryPage,
     Instance,
     InstanceGroupManager,
-    Key,
-    instance_key,
-    manager_key,
-    template_key,
 )
-from gce_backend.store import encode
+from gce_backend.model.events import Event, HistoryPage
+from gce_backend.model.keys import Key, instance_key, manager_key, template_key
+from gce_backend.model.orders import Control, Drain
+from gce_backend.rules.history_pages import PAGE_EVENTS, PageName, Step, event_of
 
 CHECKSUM = "0123456789abcdef0123456789abcdef01234567"
 ZONES = ("us-central1-a", "europe-west1-b")

@@ -15,33 +15,31 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from gce_backend.app import Clients
 from gce_backend.cli import main
-from gce_backend.config import TemplateConfig
-from gce_backend.datastore import Delete, Mutation, Unindexed, Upsert
-from gce_backend.fleet import Change, Fleet
+from gce_backend.clients.datastore.client import Delete, Mutation, Unindexed, Upsert
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.daemon.clients import Clients
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.faults import Fault
-from gce_backend.models import (
+from gce_backend.model.entities import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
     Candidate,
     CandidateState,
     Configuration,
-    Control,
     Deletion,
     Entity,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    Key,
     Lease,
     PendingDeletion,
     Permit,
-    instance_key,
-    manager_key,
 )
-from gce_backend.store import Store
+from gce_backend.model.keys import Key, instance_key, manager_key
+from gce_backend.model.orders import Control
 from served_cloud import PROJECT, ServedCloud, served_cloud
 
 Command = Callable[..., Result]

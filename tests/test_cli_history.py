@@ -8,26 +8,22 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from gce_backend.app import Clients
+from gce_backend.base.clock import SystemClock
 from gce_backend.cli import main
-from gce_backend.clock import SystemClock
-from gce_backend.config import TemplateConfig
-from gce_backend.fleet import Change, Fleet
-from gce_backend.history import Entry, History
-from gce_backend.models import (
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.daemon.clients import Clients
+from gce_backend.fleet.history import Entry, History
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import (
     CatalogState,
     Entity,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    Key,
-    instance_key,
-    manager_key,
-    revision_key,
-    template_key,
 )
-from gce_backend.store import Store
+from gce_backend.model.keys import Key, instance_key, manager_key, revision_key, template_key
 from served_cloud import PROJECT, ServedCloud, served_cloud
 
 GROUP = manager_key("linux", "c0ffee", "us-central1-a")

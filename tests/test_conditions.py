@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from gce_backend.conditions import LONGEST_DELAY, Conditions
+from gce_backend.fleet.conditions import LONGEST_DELAY, Conditions
 from simulation import VirtualClock
 
 JOB = "update-instance-metadata"

@@ -21,17 +21,11 @@ from config_texts import (
     template,
     templates_strategy,
 )
-from gce_backend.config import (
-    Configuration,
-    ManagerConfig,
-    Problem,
-    TemplateConfig,
-    parse,
-    referenced_files,
-)
-from gce_backend.config_text import Lines
-from gce_backend.errors import InvalidConfigurationError
-from gce_backend.proto import config_pb2 as pb
+from gce_backend.configuration.parsing import parse, referenced_files
+from gce_backend.configuration.problems import InvalidConfigurationError, Problem
+from gce_backend.configuration.proto import config_pb2 as pb
+from gce_backend.configuration.text import Lines
+from gce_backend.configuration.types import Configuration, ManagerConfig, TemplateConfig
 
 ROOT = Path(__file__).parent.parent
 

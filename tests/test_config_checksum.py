@@ -15,12 +15,8 @@ from config_texts import (
     template,
     templates_strategy,
 )
-from gce_backend.config import (
-    ServiceAccount,
-    TemplateConfig,
-    checksum,
-    parse,
-)
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.types import ServiceAccount, TemplateConfig, checksum
 
 
 def shuffled(value: TemplateConfig, seed: int) -> TemplateConfig:

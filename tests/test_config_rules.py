@@ -15,11 +15,9 @@ from config_texts import (
     problems_of,
     template,
 )
-from gce_backend.config import (
-    parse,
-)
-from gce_backend.naming import MAX_BASE_NAME_LENGTH
-from gce_backend.proto import config_pb2 as pb
+from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.proto import config_pb2 as pb
 
 
 def expected_line(text: str, field: str) -> int:

@@ -14,19 +14,19 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gce_backend.config_source import (
-    MAX_FILE_BYTES,
-    ConfigBundle,
-    DirectorySource,
-    LuciConfigV1,
-    LuciConfigV2,
-)
-from gce_backend.errors import (
+from gce_backend.base.errors import (
     MalformedResponseError,
     NotFoundError,
     PermissionDeniedError,
     SettingsError,
     TransientError,
+)
+from gce_backend.clients.config_source import (
+    MAX_FILE_BYTES,
+    ConfigBundle,
+    DirectorySource,
+    LuciConfigV1,
+    LuciConfigV2,
 )
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.faults import Fault

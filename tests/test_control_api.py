@@ -22,8 +22,15 @@ from fleet_harness import (
     template,
     world,
 )
-from gce_backend.app import Clients
-from gce_backend.control import (
+from gce_backend.base.errors import OrderError, UnknownNameError
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import CONTROL_KEY, Deletion, Instance, Permit
+from gce_backend.model.keys import instance_key, manager_key
+from gce_backend.model.orders import Control, Drain
+from gce_backend.rules.orders import (
     MAX_MACHINE_ORDERS,
     MAX_PAUSES,
     approve,
@@ -36,22 +43,8 @@ from gce_backend.control import (
     resume_all,
     undrain,
 )
-from gce_backend.errors import OrderError, UnknownNameError
-from gce_backend.fleet import Change, Fleet
-from gce_backend.metrics import Metrics
-from gce_backend.models import (
-    CONTROL_KEY,
-    Control,
-    Deletion,
-    Drain,
-    Instance,
-    Permit,
-    instance_key,
-    manager_key,
-)
-from gce_backend.settings import DeletionSettings, HttpSettings, Settings
-from gce_backend.store import Store
-from gce_backend.web.bodies import MAX_BYTES
+from gce_backend.settings.settings import DeletionSettings, HttpSettings, Settings
+from gce_backend.web.documents.bodies import MAX_BYTES
 
 ORDERS = (
     "/api/pause",

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from fleet_harness import CONTROL_TOKEN, world
-from gce_backend.daemon_api import DaemonApi, address
-from gce_backend.errors import InvalidRequestError, NoDaemonError, UnknownNameError
-from gce_backend.settings import HttpSettings, Secret, Settings
+from gce_backend.base.errors import InvalidRequestError, NoDaemonError, UnknownNameError
+from gce_backend.clients.daemon import DaemonApi, address
+from gce_backend.settings.settings import HttpSettings, Secret, Settings
 
 ELSEWHERE = {"Host": "daemon.example.net"}
 

@@ -13,7 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloud_harness import Running, datastore_of, running
-from gce_backend.datastore import (
+from gce_backend.base.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    BackendError,
+    CorruptEntityError,
+    InvalidRequestError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    TransientError,
+    UnauthenticatedError,
+)
+from gce_backend.clients.datastore.client import (
     Datastore,
     Delete,
     Filter,
@@ -27,20 +40,7 @@ from gce_backend.datastore import (
     Upsert,
     Value,
 )
-from gce_backend.datastore_values import decode_value, encode_value
-from gce_backend.errors import (
-    AbortedError,
-    AlreadyExistsError,
-    BackendError,
-    CorruptEntityError,
-    InvalidRequestError,
-    MalformedResponseError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    TransientError,
-    UnauthenticatedError,
-)
+from gce_backend.clients.datastore.values import decode_value, encode_value
 from gce_backend.localcloud.faults import Fault
 from referee import Referee
 

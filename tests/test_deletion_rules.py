@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import pytest
 
-from gce_backend.lifecycle import (
-    is_catalogable,
-    is_leaving,
-    is_lost,
-    lease_runs,
-    permit,
-    replace,
-    seen_instance,
-    unseen_instance,
-)
-from gce_backend.messages import Kind, Message, apply, is_about
-from gce_backend.models import (
+from gce_backend.model.entities import (
     CatalogState,
     Deletion,
-    Drain,
     Instance,
     Lease,
     PendingDeletion,
     Permit,
-    instance_key,
-    manager_key,
 )
-from gce_backend.transitions import (
+from gce_backend.model.keys import instance_key, manager_key
+from gce_backend.model.observed import Member
+from gce_backend.model.orders import Drain
+from gce_backend.rules.cataloging import (
     SETTLING_SECONDS,
     added,
     adding,
-    deleted,
-    deleting,
     found_again,
-    is_doubtful,
-    revived,
+    is_catalogable,
     settles_in,
     uncataloged,
 )
-from gce_backend.world import Member
+from gce_backend.rules.messages import Kind, Message, apply, is_about
+from gce_backend.rules.permits import (
+    deleted,
+    deleting,
+    is_doubtful,
+    is_leaving,
+    lease_runs,
+    permit,
+    revived,
+)
+from gce_backend.rules.sightings import is_lost, seen_instance, unseen_instance
+from gce_backend.rules.states import replace
 
 NOW = 1_000_000.0
 KEY = instance_key(manager_key("linux", "0" * 40, "zone"), "linux-1")

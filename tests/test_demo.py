@@ -19,17 +19,17 @@ import structlog
 from click.testing import CliRunner
 
 from fleet_harness import CONTROL_TOKEN, PROJECT, World, world
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError
 from gce_backend.cli import main, play
-from gce_backend.clock import Clock
 from gce_backend.demo import configuration
 from gce_backend.demo.configuration import LARGE, SMALL
 from gce_backend.demo.show import Lines, Show
 from gce_backend.demo.stage import DemoFailedError, Stage
 from gce_backend.demo.story import TITLES, tell
 from gce_backend.demo.theatre import EVERY_SECOND, PACE, QUICK, demo_settings, perform
-from gce_backend.errors import BackendError
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import JOB_NAMES, Settings
+from gce_backend.settings.settings import JOB_NAMES, Settings
 from simulation import VirtualClock
 
 Deed = Callable[[], Coroutine[Any, Any, Any]]

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from gce_backend import permissions
-from gce_backend.app import IDENTITY_SCOPES
 from gce_backend.cli import main
-from gce_backend.settings import Settings, load
+from gce_backend.daemon.clients import IDENTITY_SCOPES
+from gce_backend.settings.settings import Settings, load
+from gce_backend.setup import permissions
 
 ROOT = Path(__file__).parents[1]
 TERRAFORM = ROOT / "deploy" / "terraform"

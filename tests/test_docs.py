@@ -21,12 +21,12 @@ from documents import (
     text_of,
 )
 from gce_backend.cli import main
-from gce_backend.lifecycle import State
+from gce_backend.configuration.proto import config_pb2 as pb
 from gce_backend.loops import JOBS
-from gce_backend.models import Permit
-from gce_backend.permissions import COMPUTE, DATASTORE, LOOKS, SUBSCRIPTION
-from gce_backend.proto import config_pb2 as pb
-from gce_backend.settings import JobSettings, Settings
+from gce_backend.model.entities import Permit
+from gce_backend.rules.states import State
+from gce_backend.settings.settings import JobSettings, Settings
+from gce_backend.setup.permissions import COMPUTE, DATASTORE, LOOKS, SUBSCRIPTION
 
 _COMMAND = re.compile(r"(?<![\w./-])gce-backend ([a-z][a-z-]*)([^`\n|]*)")
 _TEST = re.compile(r"`(test_[a-z0-9_]+)`")

@@ -15,8 +15,8 @@ import yaml
 from documents import DOCUMENTS, Example, code_of, examples, name_of
 from fleet_harness import manager, template, world
 from gce_backend.cli import main
-from gce_backend.config import parse, referenced_files
-from gce_backend.settings import load
+from gce_backend.configuration.parsing import parse, referenced_files
+from gce_backend.settings.settings import load
 
 ALL = [example for path in DOCUMENTS for example in examples(path)]
 LANGUAGES = {"sh", "toml", "textproto", "json", "yaml", "text"}

@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from gce_backend.clock import SystemClock
+from gce_backend.base.clock import SystemClock
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Kind

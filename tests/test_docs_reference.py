@@ -11,9 +11,9 @@ import reference
 from click.testing import CliRunner
 
 from documents import DOCS, name_of, tables_of, text_of
-from gce_backend import config_values as values
 from gce_backend.cli import main
-from gce_backend.naming import MAX_BASE_NAME_LENGTH
+from gce_backend.configuration import values
+from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
 
 PAGES = reference.pages()
 FLEET = text_of(DOCS / "reference" / "fleet.md")

@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 from fleet_harness import ZONE, manager, template
 from gce_backend.cli import main
-from gce_backend.local import CONFIG_SET
+from gce_backend.daemon.local import CONFIG_SET
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Fault
-from gce_backend.permissions import LOOKS
+from gce_backend.setup.permissions import LOOKS
 from served_cloud import PROJECT, ServedCloud, served_cloud
 
 READ_ONLY = {

@@ -23,17 +23,18 @@ from hypothesis import strategies as st
 
 from discovery.documents import find
 from discovery.masks import mask_problems
-from gce_backend import errors, gce_transport
-from gce_backend.gce_errors import (
+from gce_backend.base import errors
+from gce_backend.clients.compute import transport as gce_transport
+from gce_backend.clients.compute.call_budget import QuotaGroup
+from gce_backend.clients.compute.errors import (
     BY_REASON,
     BY_STATUS,
     CONCURRENT_OPERATIONS,
     WHATEVER_THE_REASON,
     error_from,
 )
-from gce_backend.gce_types import CompleteListing, Operation, PartialListing
-from gce_backend.limits import QuotaGroup
-from gce_backend.links import CANONICAL_ROOT, ResourceLink
+from gce_backend.clients.compute.links import CANONICAL_ROOT, ResourceLink
+from gce_backend.clients.compute.types import CompleteListing, Operation, PartialListing
 from gce_client_world import (
     CANARY,
     FINGERPRINT,

@@ -15,9 +15,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from gce_backend import errors
-from gce_backend.gce_client import ComputeClient
-from gce_backend.gce_types import (
+from gce_backend.base import errors
+from gce_backend.clients.compute.call_budget import QuotaGroup
+from gce_backend.clients.compute.links import ResourceLink
+from gce_backend.clients.compute.types import (
     Group,
     GroupErrorPage,
     GroupPage,
@@ -32,8 +33,7 @@ from gce_backend.gce_types import (
     TemplatePage,
     Zone,
 )
-from gce_backend.limits import QuotaGroup
-from gce_backend.links import ResourceLink
+from gce_backend.gce_client import ComputeClient
 from gce_client_world import FINGERPRINT, GROUP, LINK, OPERATION, REQUEST_ID, script, world
 from responses import error_answer, never
 

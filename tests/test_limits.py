@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gce_backend.errors import InvalidRequestError, RateLimitedError, TransientError
-from gce_backend.limits import CallBudget, QuotaGroup
-from gce_backend.retry import Backoff, Retrier, RetryBudget
+from gce_backend.base.errors import InvalidRequestError, RateLimitedError, TransientError
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 from simulation import VirtualClock, VirtualTimeLoop
 
 READ, MUTATE = QuotaGroup.READ, QuotaGroup.MUTATE

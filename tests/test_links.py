@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.links import CANONICAL_ROOT, ResourceLink, resource_path
+from gce_backend.clients.compute.links import CANONICAL_ROOT, ResourceLink, resource_path
 
 PATH = "projects/p-1/zones/us-central1-a/instances/vm-1"
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", fullmatch=True)

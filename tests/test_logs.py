@@ -15,7 +15,7 @@ import pytest
 import structlog
 from multidict import istr
 
-from gce_backend import logs
+from gce_backend.base import logs
 
 CANARY = "canary-0123456789._~+/=AbC"
 

@@ -17,8 +17,8 @@ import structlog
 import metrics_story
 from broker_messages import publish, wire
 from fleet_harness import ZONE, manager, template, world
-from gce_backend import logs
-from gce_backend.settings import DeletionSettings, Settings
+from gce_backend.base import logs
+from gce_backend.settings.settings import DeletionSettings, Settings
 from logged_events import logged_events
 from simulation import VirtualTimeLoop
 

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gce_backend.errors import (
+from gce_backend.base.errors import (
     InvalidRequestError,
     MalformedResponseError,
     PermissionDeniedError,
@@ -23,8 +23,8 @@ from gce_backend.errors import (
     TransientError,
     UnauthenticatedError,
 )
-from gce_backend.json_api import Limits
-from gce_backend.machine_provider import (
+from gce_backend.clients.json_api import Limits
+from gce_backend.clients.machine_provider import (
     CatalogEntry,
     CatalogError,
     LeaseError,

@@ -10,26 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.lifecycle import permit
-from gce_backend.messages import (
-    Kind,
-    Message,
-    PoisonError,
-    apply_all,
-    is_about,
-    understand,
-)
-from gce_backend.models import (
-    CatalogState,
-    Deletion,
-    Instance,
-    Key,
-    Lease,
-    Permit,
-    instance_key,
-    instance_token,
-    manager_key,
-)
+from gce_backend.model.entities import CatalogState, Deletion, Instance, Lease, Permit
+from gce_backend.model.keys import Key, instance_key, manager_key
+from gce_backend.model.machine_token import instance_token
+from gce_backend.rules.messages import Kind, Message, PoisonError, apply_all, is_about, understand
+from gce_backend.rules.permits import permit
 
 PROJECT = "a-project"
 KEY = instance_key(manager_key("linux", "0123abcd", "us-central1-a"), "linux-x1")

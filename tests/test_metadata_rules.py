@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.metadata import (
+from gce_backend.model.entities import Instance, MetadataUpdate
+from gce_backend.rules.metadata_updates import (
     FIRST_DELAY,
     LONGEST_DELAY,
     compress,
@@ -15,7 +16,6 @@ from gce_backend.metadata import (
     merge,
     put_back,
 )
-from gce_backend.models import Instance, MetadataUpdate
 
 NOW = 1e9
 KEYS = st.sampled_from(["a", "b", "c", "ssh-keys", "startup-script"])

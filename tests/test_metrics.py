@@ -9,10 +9,10 @@ import pytest
 
 from fleet_harness import OTHER_ZONE, ZONE, manager, template, world
 from gce_backend import __version__
-from gce_backend.job import Verdict
-from gce_backend.limits import QuotaGroup
-from gce_backend.metrics import READINGS, UNKNOWN_KIND, Metrics
-from gce_backend.settings import DeletionSettings, Settings
+from gce_backend.clients.compute.call_budget import QuotaGroup
+from gce_backend.engine.job import Verdict
+from gce_backend.engine.metrics import READINGS, UNKNOWN_KIND, Metrics
+from gce_backend.settings.settings import DeletionSettings, Settings
 from metrics_story import Story, tell
 from scraped import PREFIX, Scraped, scrape, wrong_names
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.naming import (
+from gce_backend.configuration.naming import (
     MAX_BASE_INSTANCE_NAME_LENGTH,
     MAX_BASE_NAME_LENGTH,
     MAX_NAME_LENGTH,

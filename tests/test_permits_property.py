@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gce_backend.models import Permit
+from gce_backend.model.entities import Permit
 from permit_life import Life
 
 LIVES = 500

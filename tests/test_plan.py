@@ -13,23 +13,20 @@ import pytest
 from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from gce_backend.cli.plan import compare
 from gce_backend.cli.plan_text import Document
-from gce_backend.config import ServiceAccount, TemplateConfig, checksum
-from gce_backend.lifecycle import WantedManager, WantedTemplate
-from gce_backend.models import (
+from gce_backend.configuration.types import ServiceAccount, TemplateConfig, checksum
+from gce_backend.model.entities import (
     CatalogState,
     Deletion,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    Key,
     Lease,
     Permit,
-    manager_key,
-    revision_key,
-    template_key,
 )
-from gce_backend.plan import Action, Present, TemplatePlan, differences, make, totals
+from gce_backend.model.keys import Key, manager_key, revision_key, template_key
+from gce_backend.rules.activation import WantedManager, WantedTemplate
+from gce_backend.rules.plan import Action, Present, TemplatePlan, differences, make, totals
 
 NOW = 1_800_000_000.0
 

@@ -7,24 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.config import TemplateConfig, parse
-from gce_backend.lifecycle import (
-    UnreadEntityError,
-    WantedManager,
-    WantedTemplate,
-    entities_of,
-    plan_template,
-)
-from gce_backend.models import (
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.model.entities import (
     Entity,
     InFlight,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    Key,
-    manager_key,
-    revision_key,
-    template_key,
+)
+from gce_backend.model.keys import Key, manager_key, revision_key, template_key
+from gce_backend.rules.activation import (
+    UnreadEntityError,
+    WantedManager,
+    WantedTemplate,
+    entities_of,
+    plan_template,
 )
 
 BASE = "linux"

@@ -13,25 +13,25 @@ import pytest
 from click.testing import CliRunner
 
 from fleet_harness import template
-from gce_backend.app import Clients
 from gce_backend.cli import main
-from gce_backend.fleet import Change, Fleet
-from gce_backend.local import local_settings
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.local import local_settings
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.faults import Fault
-from gce_backend.metrics import Metrics
-from gce_backend.models import (
+from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     MACHINE_PROVIDER_KEY,
     Configuration,
 )
-from gce_backend.permissions import COMPUTE, DATASTORE, SUBSCRIPTION
-from gce_backend.provision import Done
-from gce_backend.settings import Settings
-from gce_backend.setup import Addresses, set_up
-from gce_backend.store import Store
+from gce_backend.settings.settings import Settings
+from gce_backend.setup.messaging import Done
+from gce_backend.setup.permissions import COMPUTE, DATASTORE, SUBSCRIPTION
+from gce_backend.setup.project import Addresses, set_up
 from served_cloud import served_cloud
 from simulation import VirtualClock
 

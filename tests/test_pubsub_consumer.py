@@ -15,13 +15,13 @@ from aiohttp import web
 from broker_messages import SUBSCRIPTION, TOPIC, wire
 from cloud_harness import Running, running
 from fleet_harness import PROJECT
-from gce_backend.app import Clients
-from gce_backend.errors import MalformedResponseError
-from gce_backend.local import local_settings
-from gce_backend.metrics import Metrics
-from gce_backend.pubsub import Consumer
-from gce_backend.pubsub_client import PubSub, Received
-from gce_backend.settings import Settings
+from gce_backend.base.errors import MalformedResponseError
+from gce_backend.clients.pubsub import PubSub, Received
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.local import local_settings
+from gce_backend.engine.inbox import Consumer
+from gce_backend.engine.metrics import Metrics
+from gce_backend.settings.settings import Settings
 from referee import Referee
 from responses import scripted_server
 from simulation import VirtualClock

@@ -17,10 +17,10 @@ from discovery.documents import APIS, document, find, method
 from discovery.exchanges import Answer, Exchange, Tally, problems
 from discovery.masks import mask_problems
 from fleet_harness import world
-from gce_backend import specs
 from gce_backend.localcloud.cloud import Call, Cloud, CloudOptions, Route, ServiceError
 from gce_backend.localcloud.faults import Fault
 from gce_backend.localcloud.tables import Tables
+from gce_backend.rules import compute_bodies
 from processes.running import PROJECT as LOCAL_PROJECT
 from processes.running import site
 from records import Records
@@ -366,14 +366,14 @@ async def test_wrong_template_is_seen_on_the_wire_though_the_cloud_refuses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, referee: Referee
 ) -> None:
     """What the daemon sends is judged whatever the answer: a misspelt field, deep inside."""
-    original = specs.template_body
+    original = compute_bodies.template_body
 
     def misspelt(*arguments: Any) -> dict[str, Any]:
         body = original(*arguments)
         body["properties"]["disks"][0]["autoDelet"] = True
         return body
 
-    monkeypatch.setattr(specs, "template_body", misspelt)
+    monkeypatch.setattr(compute_bodies, "template_body", misspelt)
     referee.expect(r"insert: request\.properties\.disks\[0\]\.autoDelet: no such field")
     async with world(tmp_path) as w:
         await w.pass_time(30)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gce_backend.errors import SettingsError
-from gce_backend.remotes import trusted_origin
+from gce_backend.base.errors import SettingsError
+from gce_backend.clients.addresses import trusted_origin
 
 ALLOWED = ("*.appspot.com", "mp.example.com")
 

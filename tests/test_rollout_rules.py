@@ -6,9 +6,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.lifecycle import raised_size
-from gce_backend.models import InstanceGroupManager
-from gce_backend.rollout import Zone, removable, share_out
+from gce_backend.model.entities import InstanceGroupManager
+from gce_backend.rules.group_sizes import raised_size
+from gce_backend.rules.rollout import Zone, removable, share_out
 
 COUNTS = st.integers(0, 30)
 ZONES = st.builds(

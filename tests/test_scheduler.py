@@ -12,9 +12,9 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from gce_backend.job import EVERY_MINUTE, Job, Outcome, Verdict
-from gce_backend.scheduler import JobStatus, Scheduler
-from gce_backend.settings import JobSettings
+from gce_backend.engine.job import EVERY_MINUTE, Job, Outcome, Verdict
+from gce_backend.engine.scheduler import JobStatus, Scheduler
+from gce_backend.settings.settings import JobSettings
 from simulation import VirtualClock, VirtualTimeLoop
 
 NEVER = "0 0 1 1 *"

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gce_backend.errors import SettingsError
-from gce_backend.local import local_settings, settings_file
-from gce_backend.settings import (
+from gce_backend.base.errors import SettingsError
+from gce_backend.daemon.local import local_settings, settings_file
+from gce_backend.settings.settings import (
     JOB_NAMES,
     HttpSettings,
     JobSettings,

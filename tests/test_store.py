@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import pytest
 
 from cloud_harness import Running, datastore_of, running
-from gce_backend.config import TemplateConfig
-from gce_backend.datastore import Datastore, Path, Transaction
-from gce_backend.errors import CorruptEntityError
-from gce_backend.models import (
+from gce_backend.base.errors import CorruptEntityError
+from gce_backend.clients.datastore.client import Datastore, Path, Transaction
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.fleet.store import KINDS, Store, Stored, Write
+from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     CONTROL_KEY,
@@ -23,28 +24,19 @@ from gce_backend.models import (
     CatalogState,
     ConfigSettings,
     Configuration,
-    Control,
-    Drain,
     Entity,
-    Happening,
-    HistoryPage,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    Key,
     Lease,
-    MachineOrder,
     MachineProviderConfiguration,
     MetadataUpdate,
-    Pause,
     SetAsideMessage,
-    instance_key,
-    manager_key,
-    revision_key,
-    template_key,
 )
-from gce_backend.store import KINDS, Store, Stored, Write
+from gce_backend.model.events import Happening, HistoryPage
+from gce_backend.model.keys import Key, instance_key, manager_key, revision_key, template_key
+from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
 from localcloud.datastore_world import commit, entity, lookup, number, text
 from localcloud.datastore_world import key as key_of
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gce_backend.config import TemplateConfig
-from gce_backend.models import (
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     CONTROL_KEY,
@@ -16,31 +16,24 @@ from gce_backend.models import (
     CatalogState,
     ConfigSettings,
     Configuration,
-    Control,
     Deletion,
-    Drain,
     Entity,
-    EventKind,
     InFlight,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    Key,
     Lease,
-    MachineOrder,
     MachineProviderConfiguration,
     MetadataUpdate,
-    Pause,
     PendingDeletion,
     Permit,
     SetAsideMessage,
-    instance_key,
-    manager_key,
-    revision_key,
-    template_key,
 )
-from gce_backend.telling import Told, tell
+from gce_backend.model.events import EventKind
+from gce_backend.model.keys import Key, instance_key, manager_key, revision_key, template_key
+from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
+from gce_backend.rules.narration import Told, tell
 
 CHECKSUM = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"

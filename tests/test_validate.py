@@ -10,11 +10,8 @@ from config_texts import (
     manager,
     template,
 )
-from gce_backend.config import (
-    parse,
-    referenced_files,
-)
-from gce_backend.validate import MAX_CONFIG_BYTES, check_directory
+from gce_backend.configuration.parsing import parse, referenced_files
+from gce_backend.setup.validate import MAX_CONFIG_BYTES, check_directory
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,12 +18,13 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from gce_backend.auth import TokenSource
-from gce_backend.call_observer import CallObserver
-from gce_backend.clock import Clock
-from gce_backend.errors import InvalidRequestError, TransientError
-from gce_backend.gce_transport import Request, Timeouts, Transport
-from gce_backend.gce_types import (
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import InvalidRequestError, TransientError
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.compute.links import AGGREGATED, GLOBAL, ResourceLink, resource_path
+from gce_backend.clients.compute.transport import Request, Timeouts, Transport
+from gce_backend.clients.compute.types import (
     Group,
     GroupError,
     GroupErrorPage,
@@ -43,9 +44,8 @@ from gce_backend.gce_types import (
     Zone,
     gather_pages,
 )
-from gce_backend.limits import CallBudget, QuotaGroup
-from gce_backend.links import AGGREGATED, GLOBAL, ResourceLink, resource_path
-from gce_backend.retry import Backoff, Retrier, RetryBudget
+from gce_backend.clients.observer import CallObserver
+from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 
 __all__ = ["ComputeClient", "Timeouts"]
 

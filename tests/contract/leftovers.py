@@ -10,9 +10,9 @@ import sys
 import uuid
 
 from contract.servers import PREFIX, Contract, options_from
-from gce_backend.app import Clients
-from gce_backend.datastore import Datastore, Delete
-from gce_backend.models import SetAsideMessage
+from gce_backend.clients.datastore.client import Datastore, Delete
+from gce_backend.daemon.clients import Clients
+from gce_backend.model.entities import SetAsideMessage
 
 OPERATION_SECONDS = 600.0
 KIND = SetAsideMessage.KIND

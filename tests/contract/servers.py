@@ -19,18 +19,18 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import msgspec
 
-from gce_backend.app import Clients
-from gce_backend.clock import SystemClock
-from gce_backend.config import referenced_files
-from gce_backend.config_source import LuciConfigV1, LuciConfigV2
+from gce_backend.base.clock import SystemClock
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.config_source import LuciConfigV1, LuciConfigV2
+from gce_backend.clients.machine_provider import MachineProvider
+from gce_backend.configuration.parsing import referenced_files
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.local import CONFIG_SET, local_settings
+from gce_backend.engine.metrics import Metrics
 from gce_backend.gce_client import ComputeClient
-from gce_backend.limits import CallBudget, QuotaGroup
-from gce_backend.local import CONFIG_SET, local_settings
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.machine_provider import MachineProvider
-from gce_backend.metrics import Metrics
-from gce_backend.settings import Settings, is_loopback
-from gce_backend.settings_reader import read
+from gce_backend.settings.reader import read
+from gce_backend.settings.settings import Settings, is_loopback
 from served_cloud import PROJECT, served_cloud
 
 PREFIX = "gcebct-"

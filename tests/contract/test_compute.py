@@ -9,18 +9,18 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from contract.servers import Contract
-from gce_backend import specs
-from gce_backend.app import Clients
-from gce_backend.config import ServiceAccount, TemplateConfig, checksum
-from gce_backend.errors import (
+from gce_backend.base.errors import (
     AlreadyExistsError,
     ConditionNotMetError,
     NotFoundError,
     ResourceInUseError,
 )
+from gce_backend.clients.compute.types import CompleteListing, ManagedInstance, Operation
+from gce_backend.configuration.types import ServiceAccount, TemplateConfig, checksum
+from gce_backend.daemon.clients import Clients
 from gce_backend.gce_client import ComputeClient
-from gce_backend.gce_types import CompleteListing, ManagedInstance, Operation
-from gce_backend.models import manager_key
+from gce_backend.model.keys import manager_key
+from gce_backend.rules import compute_bodies
 
 OWNER = "gcebct"
 SIZE = 2
@@ -45,9 +45,9 @@ class Site:
         )
         manager = manager_key(server.run, checksum(self.config), options.zone)
         assert manager.parent is not None
-        self.template_body = specs.template_body(OWNER, manager.parent, self.config)
+        self.template_body = compute_bodies.template_body(OWNER, manager.parent, self.config)
         self.template = self.template_body["name"]
-        self.group_body = specs.group_body(OWNER, manager, self.project, 0, self.template)
+        self.group_body = compute_bodies.group_body(OWNER, manager, self.project, 0, self.template)
         self.group = self.group_body["name"]
 
     async def done(self, started: Awaitable[Operation]) -> None:
@@ -133,7 +133,7 @@ def test_members_of_a_group_have_names_numbers_and_our_labels(ask: Asked) -> Non
             assert name.startswith(site.group_body["baseInstanceName"])
             vm = await site.compute.get_instance(site.project, site.zone, name)
             assert vm.id == member.id
-            assert vm.labels[specs.OWNER_LABEL] == OWNER
+            assert vm.labels[compute_bodies.OWNER_LABEL] == OWNER
 
     ask(work)
 
@@ -165,7 +165,7 @@ def test_lists_over_all_zones_hold_ours_and_are_complete(ask: Asked) -> None:
         groups = await compute.list_groups(project)
         assert isinstance(groups, CompleteListing)
         assert site.group in {each.name for each in groups.items}
-        label = f'labels.{specs.TEMPLATE_LABEL} = "{site.config.base_name}"'
+        label = f'labels.{compute_bodies.TEMPLATE_LABEL} = "{site.config.base_name}"'
         vms = await compute.list_instances(project, label)
         assert isinstance(vms, CompleteListing)
         assert len(vms.items) == SIZE

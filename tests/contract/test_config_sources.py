@@ -8,10 +8,10 @@ import pytest
 
 from contract.servers import Contract
 from fleet_harness import manager, template
-from gce_backend.app import Clients
-from gce_backend.config import parse, referenced_files
-from gce_backend.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
-from gce_backend.errors import NotFoundError
+from gce_backend.base.errors import NotFoundError
+from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
+from gce_backend.configuration.parsing import parse, referenced_files
+from gce_backend.daemon.clients import Clients
 
 KINDS = (LuciConfigV1, LuciConfigV2)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from contract.servers import PREFIX, VARIABLES, Contract, Untouchable, check_harmless, options_from
-from gce_backend.app import Clients
-from gce_backend.errors import SettingsError
+from gce_backend.base.errors import SettingsError
+from gce_backend.daemon.clients import Clients
 
 ROOT = "https://compute.googleapis.com/compute/v1/projects/p"
 

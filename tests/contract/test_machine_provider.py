@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from contract.servers import Contract
-from gce_backend.app import Clients
-from gce_backend.machine_provider import (
+from gce_backend.clients.machine_provider import (
     CatalogEntry,
     CatalogError,
     LeaseRequest,
@@ -14,6 +13,7 @@ from gce_backend.machine_provider import (
     MachineProvider,
     NotCataloged,
 )
+from gce_backend.daemon.clients import Clients
 
 TOKEN = "contract/template/revision/zone/machine"
 GCE_ID = 7

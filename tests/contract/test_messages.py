@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from contract.servers import Contract
-from gce_backend.app import Clients
-from gce_backend.clock import SystemClock
-from gce_backend.errors import AlreadyExistsError, NotFoundError
-from gce_backend.pubsub import Consumer
-from gce_backend.pubsub_client import Outgoing, PubSub, Received
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import AlreadyExistsError, NotFoundError
+from gce_backend.clients.pubsub import Outgoing, PubSub, Received
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.inbox import Consumer
 
 PATIENCE = 60.0
 """Seconds until a message must have come."""

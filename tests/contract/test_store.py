@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from contract.servers import Contract
-from gce_backend.app import Clients
-from gce_backend.errors import AbortedError, AlreadyExistsError, NotFoundError
-from gce_backend.models import Entity, Key, SetAsideMessage
-from gce_backend.store import Store, Write
+from gce_backend.base.errors import AbortedError, AlreadyExistsError, NotFoundError
+from gce_backend.daemon.clients import Clients
+from gce_backend.fleet.store import Store, Write
+from gce_backend.model.entities import Entity, SetAsideMessage
+from gce_backend.model.keys import Key
 
 LARGEST = 1_000_000
 """Bytes of one text: a configuration may be so long."""

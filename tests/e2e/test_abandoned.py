@@ -8,7 +8,7 @@ import msgspec
 
 from fleet_harness import ZONE, World, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import FetchSettings, Settings
+from gce_backend.settings.settings import FetchSettings, Settings
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=30))
 CALM = msgspec.structs.replace(CloudOptions().instant(), dispatch_seconds=5.0)

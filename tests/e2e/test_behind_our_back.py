@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
-from gce_backend import config, specs
+from gce_backend.configuration import parsing, types
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.models import manager_key, revision_key
-from gce_backend.settings import FetchSettings, Settings
+from gce_backend.model.keys import manager_key, revision_key
+from gce_backend.rules import compute_bodies
+from gce_backend.settings.settings import FetchSettings, Settings
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=30))
 """Looks at what did not change twice a minute, so that tests are short."""
@@ -267,13 +268,15 @@ async def test_group_that_repairs_all_the_same_makes_its_machine_a_missing_one(
 
 async def _make_repairing_group(w: World) -> None:
     """The group that the daemon would make, but for its policy; it adopts it."""
-    wanted = config.parse(template(), manager(), {}).templates[0]
-    checksum = config.checksum(wanted)
+    wanted = parsing.parse(template(), manager(), {}).templates[0]
+    checksum = types.checksum(wanted)
     revision = revision_key(wanted.base_name, checksum)
-    body = specs.template_body("gce-backend", revision, wanted)
+    body = compute_bodies.template_body("gce-backend", revision, wanted)
     await w.compute("POST", "global/instanceTemplates", body)
     key = manager_key(wanted.base_name, checksum, ZONE)
-    group = specs.group_body("gce-backend", key, PROJECT, 3, specs.template_name_of(revision))
+    group = compute_bodies.group_body(
+        "gce-backend", key, PROJECT, 3, compute_bodies.template_name_of(revision)
+    )
     group["instanceLifecyclePolicy"] = {"defaultActionOnFailure": "REPAIR"}
     await w.pass_time(1)
     answer = await w.compute("POST", f"zones/{ZONE}/instanceGroupManagers", group)
@@ -412,9 +415,9 @@ async def test_quota_exceeded_is_one_zones_trouble_with_its_reason(tmp_path: Pat
 async def test_conflict_on_create_is_adopted_only_with_our_description(tmp_path: Path) -> None:
     """Fault 19: what bears another owner's word is not touched, and is said to be in the way."""
     async with world(tmp_path, start=False) as w:
-        wanted = config.parse(template(), manager(), {}).templates[0]
-        revision = revision_key(wanted.base_name, config.checksum(wanted))
-        body = specs.template_body("another-owner", revision, wanted)
+        wanted = parsing.parse(template(), manager(), {}).templates[0]
+        revision = revision_key(wanted.base_name, types.checksum(wanted))
+        body = compute_bodies.template_body("another-owner", revision, wanted)
         await w.compute("POST", "global/instanceTemplates", body)
         await w.start_daemon()
         await w.pass_time(300)

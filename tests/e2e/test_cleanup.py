@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deletions import TWO_TEMPLATES, settings, two_templates
 from fleet_harness import World, template, world
-from gce_backend.settings import DeletionSettings
+from gce_backend.settings.settings import DeletionSettings
 
 DAY = 86400.0
 

@@ -14,14 +14,16 @@ import pytest
 
 from deletions import DELETE_INSTANCES, DELETE_MACHINE
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
-from gce_backend.app import Clients, Daemon
-from gce_backend.config_source import ConfigBundle, DirectorySource
-from gce_backend.fleet import Change, Fleet
+from gce_backend.clients.config_source import ConfigBundle, DirectorySource
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.metrics import Metrics
-from gce_backend.models import CONFIGURATION_KEY, CONTROL_KEY, Configuration, Control
-from gce_backend.settings import DeletionSettings, JobSettings, Settings, StoreSettings
-from gce_backend.store import Store
+from gce_backend.model.entities import CONFIGURATION_KEY, CONTROL_KEY, Configuration
+from gce_backend.model.orders import Control
+from gce_backend.settings.settings import DeletionSettings, JobSettings, Settings, StoreSettings
 
 UNREVIEWED = Settings(store=StoreSettings(resync_seconds=86_400.0))
 """What others write is not found by looking through the store."""

@@ -24,8 +24,8 @@ from deletions import (
 )
 from fleet_harness import OTHER_ZONE, manager, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.models import CatalogState, Permit
-from gce_backend.settings import DeletionSettings
+from gce_backend.model.entities import CatalogState, Permit
+from gce_backend.settings.settings import DeletionSettings
 
 
 async def test_reclaimed_machines_of_a_group_are_deleted_in_one_call(tmp_path: Path) -> None:

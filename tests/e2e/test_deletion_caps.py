@@ -17,7 +17,7 @@ from deletions import (
     two_templates,
 )
 from fleet_harness import OTHER_ZONE, World, manager, world
-from gce_backend.settings import DeletionSettings, MachineProviderSettings
+from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 
 WIDE = DeletionSettings(permitted_count=2, permitted_share=0.0, window_seconds=300.0)
 HASTY = MachineProviderSettings(sweep_per_minute=600, lost_seconds=10.0)

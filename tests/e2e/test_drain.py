@@ -12,7 +12,7 @@ import pytest
 
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import DeletionSettings, Settings
+from gce_backend.settings.settings import DeletionSettings, Settings
 
 BOTH = template() + template("other", machine_type="e2-medium")
 MANAGERS = manager() + manager("other", minimum=4)

@@ -13,14 +13,16 @@ import pytest
 from crashing import CRONS, OPTIONS, SETTINGS, OneBlow, When
 from deletions import DELETE_INSTANCES, DELETE_MACHINE, entity, settings
 from fleet_harness import CONTROL_TOKEN, PROJECT, World, manager, template, world
-from gce_backend.app import Clients, Daemon
-from gce_backend.control import ApplyToMachine, drain, find_machine, mention, undrain
-from gce_backend.fleet import Change, Fleet
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.metrics import Metrics
-from gce_backend.models import CONTROL_KEY, Key, Permit
-from gce_backend.settings import DeletionSettings
-from gce_backend.store import Store
+from gce_backend.model.entities import CONTROL_KEY, Permit
+from gce_backend.model.keys import Key
+from gce_backend.rules.orders import ApplyToMachine, drain, find_machine, mention, undrain
+from gce_backend.settings.settings import DeletionSettings
 
 NO_DELETIONS = DeletionSettings(permitted_count=0, permitted_share=0.0)
 EACH_MINUTE = {"import-config": "* * * * *"}

@@ -10,7 +10,7 @@ from fleet_harness import ZONE, World, manager, template, world
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.compute import description
 from gce_backend.localcloud.compute.permissions import permission_of
-from gce_backend.permissions import COMPUTE
+from gce_backend.setup.permissions import COMPUTE
 
 INSERT = "compute.instanceGroupManagers.insert"
 FULL_LOOK = "compute.instances.aggregatedList"

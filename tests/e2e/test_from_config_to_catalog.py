@@ -11,7 +11,7 @@ import pytest
 
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import ConfigSettings, FetchSettings, Settings
+from gce_backend.settings.settings import ConfigSettings, FetchSettings, Settings
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 EXAMPLE = Path(__file__).parents[2] / "config"

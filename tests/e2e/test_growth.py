@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from fleet_harness import World, manager, template, world
-from gce_backend.settings import Settings
+from gce_backend.settings.settings import Settings
 
 MACHINES = 1000
 GROUPS = 4

@@ -8,7 +8,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from fleet_harness import PROJECT, ZONE, World, manager, template, world
-from gce_backend.settings import ComputeSettings, Settings
+from gce_backend.settings.settings import ComputeSettings, Settings
 
 TWO_TEMPLATES = template("linux") + template("win")
 RESIZE = "compute.instanceGroupManagers.resize"

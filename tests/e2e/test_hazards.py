@@ -16,7 +16,7 @@ from deletions import (
     two_templates,
 )
 from fleet_harness import World, manager, template, world
-from gce_backend.settings import MachineProviderSettings
+from gce_backend.settings.settings import MachineProviderSettings
 
 RUNS = 'gce_backend_job_runs_total{job_name="catalog-instances",outcome="ok"}'
 HASTY = MachineProviderSettings(sweep_per_minute=600, lost_seconds=10.0)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
-from gce_backend.settings import ConfigSettings
+from gce_backend.settings.settings import ConfigSettings
 
 TWO_ZONES = manager(minimum=2) + manager(zone=OTHER_ZONE, minimum=2)
 OTHER_TEMPLATE = template("other")

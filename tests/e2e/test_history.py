@@ -16,22 +16,24 @@ import pytest
 
 from crashing import CRONS, OPTIONS, SETTINGS, Life, OneBlow, When
 from fleet_harness import CONTROL_TOKEN, OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
-from gce_backend.app import Clients, Daemon
-from gce_backend.chronicle import PageName
-from gce_backend.clock import Clock
-from gce_backend.control import approve
-from gce_backend.datastore import Unindexed, Upsert
-from gce_backend.fleet import Change, Fleet
-from gce_backend.metrics import Metrics
-from gce_backend.models import CONTROL_KEY, HistoryPage
-from gce_backend.settings import (
+from gce_backend.base.clock import Clock
+from gce_backend.clients.datastore.client import Unindexed, Upsert
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import CONTROL_KEY
+from gce_backend.model.events import HistoryPage
+from gce_backend.rules.history_pages import PageName
+from gce_backend.rules.orders import approve
+from gce_backend.settings.settings import (
     JOB_NAMES,
     DeletionSettings,
     HistorySettings,
     JobSettings,
     Settings,
 )
-from gce_backend.store import Store
 from simulation import VirtualClock
 
 Events = list[dict[str, Any]]

@@ -9,8 +9,8 @@ import pytest
 
 from broker_messages import SUBSCRIPTION, about, one_machine, publish, settled
 from fleet_harness import PROJECT, World, manager, template, world
-from gce_backend.models import instance_token
-from gce_backend.settings import MachineProviderSettings, Settings
+from gce_backend.model.machine_token import instance_token
+from gce_backend.settings.settings import MachineProviderSettings, Settings
 
 GET = "machine_provider.catalog.get"
 

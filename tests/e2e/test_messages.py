@@ -28,7 +28,7 @@ from broker_messages import (
 from fleet_harness import World, world
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.metadata import MetadataService
-from gce_backend.settings import MachineProviderSettings, PubSubSettings, Settings
+from gce_backend.settings.settings import MachineProviderSettings, PubSubSettings, Settings
 
 COMMIT = "datastore.projects.commit"
 SET_METADATA = "compute.instances.setMetadata"

@@ -21,7 +21,7 @@ from broker_messages import (
 )
 from fleet_harness import World, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.models import Instance
+from gce_backend.model.entities import Instance
 
 SET_METADATA = "compute.instances.setMetadata"
 GET_OPERATION = "compute.zoneOperations.get"

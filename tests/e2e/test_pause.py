@@ -8,11 +8,11 @@ from pathlib import Path
 
 from deletions import delete_outside, entity, mutations
 from fleet_harness import PROJECT, World, manager, template, world
-from gce_backend.app import Clients
-from gce_backend.datastore import Delete, Mutation, Unindexed, Upsert
-from gce_backend.metrics import Metrics
-from gce_backend.models import CONTROL_KEY
-from gce_backend.settings import Settings
+from gce_backend.clients.datastore.client import Delete, Mutation, Unindexed, Upsert
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.metrics import Metrics
+from gce_backend.model.entities import CONTROL_KEY
+from gce_backend.settings.settings import Settings
 
 
 async def commit(w: World, mutations: Sequence[Mutation]) -> None:

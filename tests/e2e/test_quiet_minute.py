@@ -12,16 +12,16 @@ from pathlib import Path
 import msgspec
 
 from fleet_harness import PROJECT, World, manager, template, world
-from gce_backend.app import Clients
-from gce_backend.metrics import Metrics
-from gce_backend.models import (
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store, Write
+from gce_backend.model.entities import (
     MACHINE_PROVIDER_KEY,
-    Key,
     MachineProviderConfiguration,
     SetAsideMessage,
 )
-from gce_backend.settings import Settings
-from gce_backend.store import Store, Write
+from gce_backend.model.keys import Key
+from gce_backend.settings.settings import Settings
 
 MACHINES = 1000
 GROUPS = 10

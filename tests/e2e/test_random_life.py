@@ -13,7 +13,7 @@ import pytest
 from deletions import delete_outside, mutations, settings
 from fleet_harness import OTHER_ZONE, World, manager, template, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import DeletionSettings
+from gce_backend.settings.settings import DeletionSettings
 
 OPTIONS = CloudOptions(
     operation_seconds=0.5, boot_seconds=3.0, delete_seconds=2.0, dispatch_seconds=0.2

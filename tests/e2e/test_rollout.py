@@ -12,7 +12,7 @@ import pytest
 
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import DeletionSettings, RolloutSettings, Settings
+from gce_backend.settings.settings import DeletionSettings, RolloutSettings, Settings
 
 EXAMPLE = Path(__file__).parents[2] / "config"
 OLD_TYPE, NEW_TYPE = "e2-small", "e2-medium"

@@ -23,7 +23,7 @@ from deletions import (
 )
 from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings import ComputeSettings, Settings
+from gce_backend.settings.settings import ComputeSettings, Settings
 
 DIFFERENT = template() + template("other", machine_type="e2-medium")
 """Two templates whose machines can be told apart when leasing."""

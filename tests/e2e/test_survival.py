@@ -15,10 +15,10 @@ import pytest
 
 from crashing import Life
 from fleet_harness import PROJECT, ZONE, World, manager, template, world
-from gce_backend.app import Daemon
+from gce_backend.daemon.daemon import Daemon
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
-from gce_backend.settings import DeletionSettings, FetchSettings, RolloutSettings, Settings
+from gce_backend.settings.settings import DeletionSettings, FetchSettings, RolloutSettings, Settings
 from simulation import VirtualTimeLoop
 
 DAY = 86400.0

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
-from gce_backend.config import checksum, parse
+from gce_backend.configuration.naming import group_name, template_name
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.types import checksum
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.metadata import IssuedToken
-from gce_backend.naming import group_name, template_name
-from gce_backend.settings import FetchSettings, Settings
+from gce_backend.settings.settings import FetchSettings, Settings
 
 INSTANT = CloudOptions().instant()
 WATCHFUL = Settings(fetch=FetchSettings(resync_seconds=5.0))

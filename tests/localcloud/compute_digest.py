@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from discovery.documents import document, method
-from gce_backend.clock import SystemClock
+from gce_backend.base.clock import SystemClock
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.compute import ComputeService, description
 from gce_backend.localcloud.tables import Tables

@@ -11,7 +11,7 @@ import pytest
 from discovery.documents import method
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.compute import description
-from gce_backend.localcloud.compute.catalogue import machine_size
+from gce_backend.localcloud.compute.inventory import machine_size
 from gce_backend.localcloud.faults import Fault
 from localcloud import compute_digest
 from localcloud.compute_world import (

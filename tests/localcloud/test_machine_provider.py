@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
 from gce_backend.localcloud.faults import Fault
-from gce_backend.localcloud.machine_provider import MachineProviderService, rules
-from gce_backend.localcloud.machine_provider.entities import Lease, Machine
-from gce_backend.localcloud.machine_provider.wire import Dimensions, LeaseRequest, Policies
+from gce_backend.localcloud.machine_provider import MachineProviderService
 from gce_backend.localcloud.metadata import MetadataService
 from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.tables import Tables
+from gce_backend.machine_provider import rules
+from gce_backend.machine_provider.entities import Lease, Machine
+from gce_backend.machine_provider.wire import Dimensions, LeaseRequest, Policies
 from simulation import VirtualClock
 
 DAY = 24 * 3600

@@ -11,10 +11,10 @@ from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
 from fleet_harness import CONTROL_TOKEN, World, manager, template, world
-from gce_backend.clock import SystemClock
-from gce_backend.settings import Secret
+from gce_backend.base.clock import SystemClock
+from gce_backend.settings.settings import Secret
 from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
-from gce_backend.web.bodies import FORM, MAX_BYTES
+from gce_backend.web.documents.bodies import FORM, MAX_BYTES
 from html_reader import Page
 
 READ = ("/", "/machines", "/events", "/api/status", "/api/fleet", "/api/control", "/metrics")

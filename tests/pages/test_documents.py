@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
-from gce_backend.settings import DeletionSettings, FetchSettings, Settings
+from gce_backend.settings.settings import DeletionSettings, FetchSettings, Settings
 
 TWO_ZONES = manager("linux", ZONE, 3) + manager("linux", OTHER_ZONE, 2, 4)
 

@@ -10,7 +10,7 @@ import pytest
 
 from crowd import crowded
 from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
-from gce_backend.models import CONFIGURATION_KEY, Configuration
+from gce_backend.model.entities import CONFIGURATION_KEY, Configuration
 from html_reader import Page, visit
 
 TWO_ZONES = manager("linux", ZONE, 3) + manager("linux", OTHER_ZONE, 2, 4)

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from fleet_harness import world
-from gce_backend.lifecycle import State
+from gce_backend.rules.states import State
 from gce_backend.web.pages.charts import POINTS, chart
-from gce_backend.web.samples import KEPT, Level, Samples
+from gce_backend.web.survey.samples import KEPT, Level, Samples
 from html_reader import visit
 from simulation import VirtualClock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gce_backend.config_diff import MAX_BYTES, MAX_LINES, difference
+from gce_backend.configuration.diff import MAX_BYTES, MAX_LINES, difference
 from gce_backend.web.pages import words
 
 

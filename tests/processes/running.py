@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cloud_harness import FLAVOR, TOKEN_PATH
-from gce_backend.local import CONFIG_SET
+from gce_backend.daemon.local import CONFIG_SET
 
 PROJECT = "local-project"
 LONGEST_WAIT = 30.0

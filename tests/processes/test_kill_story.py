@@ -10,18 +10,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gce_backend.app import Clients
-from gce_backend.clock import SystemClock
+from gce_backend.base.clock import SystemClock
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.local import local_settings, prepare
 from gce_backend.demo import configuration
 from gce_backend.demo.configuration import LARGE, SMALL
 from gce_backend.demo.stage import Stage
 from gce_backend.demo.story import tell
 from gce_backend.demo.theatre import QUICK
-from gce_backend.local import local_settings, prepare
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
-from gce_backend.metrics import Metrics
-from gce_backend.settings import JOB_NAMES, Settings
-from gce_backend.store import Store
+from gce_backend.settings.settings import JOB_NAMES, Settings
 from processes.running import PROJECT, Command
 
 KILLS = 20

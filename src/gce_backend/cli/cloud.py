@@ -8,7 +8,10 @@ from pathlib import Path
 import click
 import structlog
 
-from gce_backend import logs
+from gce_backend.base import logs
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import SettingsError
+from gce_backend.base.tasks import first_of
 from gce_backend.cli.common import (
     Signals,
     config_option,
@@ -16,11 +19,8 @@ from gce_backend.cli.common import (
     run_until_interrupted,
     state_option,
 )
-from gce_backend.clock import SystemClock
-from gce_backend.errors import SettingsError
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
-from gce_backend.tasks import first_of
 
 
 @click.command()

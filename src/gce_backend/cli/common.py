@@ -14,13 +14,13 @@ import aiohttp
 import click
 import msgspec
 
-from gce_backend.app import Clients
-from gce_backend.clock import SystemClock
-from gce_backend.config import Problem
-from gce_backend.daemon_api import DaemonApi, address
-from gce_backend.errors import BackendError
-from gce_backend.metrics import Metrics
-from gce_backend.settings import Settings, daemon_url
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import BackendError
+from gce_backend.clients.daemon import DaemonApi, address
+from gce_backend.configuration.problems import Problem
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.metrics import Metrics
+from gce_backend.settings.settings import Settings, daemon_url
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C has ended before its work was done."""

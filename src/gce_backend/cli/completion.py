@@ -9,9 +9,9 @@ from typing import Any
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete
 
+from gce_backend.base.errors import BackendError
 from gce_backend.cli.common import daemon_of, examples
-from gce_backend.errors import BackendError
-from gce_backend.settings import load
+from gce_backend.settings.settings import load
 
 SECONDS = 1.0
 """How long somebody who pressed Tab waits for a daemon."""

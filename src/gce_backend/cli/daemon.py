@@ -14,8 +14,10 @@ import click
 import structlog
 from rich.console import Console
 
-from gce_backend import logs
-from gce_backend.app import Daemon
+from gce_backend.base import logs
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import SettingsError
+from gce_backend.base.tasks import first_of
 from gce_backend.cli import output
 from gce_backend.cli.common import (
     Signals,
@@ -27,15 +29,13 @@ from gce_backend.cli.common import (
     settings_option,
     state_option,
 )
-from gce_backend.clock import SystemClock
-from gce_backend.errors import SettingsError
-from gce_backend.local import local_settings, prepare, settings_file
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.daemon.local import local_settings, prepare, settings_file
+from gce_backend.daemon.progress import measure, until, watch
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.progress import measure, until, watch
-from gce_backend.settings import Settings, load
-from gce_backend.store import Store
-from gce_backend.tasks import first_of
+from gce_backend.settings.settings import Settings, load
 
 
 @click.command()

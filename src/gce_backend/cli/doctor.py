@@ -14,16 +14,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import BackendError
 from gce_backend.cli import output
 from gce_backend.cli.common import clients_of, errors_as_messages, settings_option
-from gce_backend.clock import SystemClock
-from gce_backend.doctor import CHECK_SECONDS, Finding, Patient, Verdict, examine
-from gce_backend.errors import BackendError
-from gce_backend.fleet import Fleet
-from gce_backend.limits import CallBudget, QuotaGroup
-from gce_backend.remotes import Remotes
-from gce_backend.settings import Settings, load
-from gce_backend.store import Store
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.daemon.clients import Remotes
+from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.settings.settings import Settings, load
+from gce_backend.setup.doctor import CHECK_SECONDS, Finding, Patient, Verdict, examine
 
 _STYLES = {
     Verdict.OK: "green",

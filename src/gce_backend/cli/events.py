@@ -11,6 +11,8 @@ from typing import Any
 import click
 import msgspec
 
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import NoDaemonError
 from gce_backend.cli.common import (
     daemon_of,
     errors_as_messages,
@@ -23,11 +25,9 @@ from gce_backend.cli.common import (
 )
 from gce_backend.cli.completion import complete_names, complete_templates, complete_zones
 from gce_backend.cli.output import Duration, cell, moment, one_line, show, table
-from gce_backend.clock import SystemClock
-from gce_backend.daemon_api import DaemonApi
-from gce_backend.errors import NoDaemonError
-from gce_backend.models import EventKind
-from gce_backend.settings import load
+from gce_backend.clients.daemon import DaemonApi
+from gce_backend.model.events import EventKind
+from gce_backend.settings.settings import load
 
 PAGE = 1000
 """Events that the daemon gives at once."""

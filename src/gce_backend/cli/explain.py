@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from gce_backend.base.clock import SystemClock
 from gce_backend.cli.common import (
     daemon_of,
     errors_as_messages,
@@ -24,8 +25,7 @@ from gce_backend.cli.common import (
 )
 from gce_backend.cli.completion import complete_names
 from gce_backend.cli.output import cell, one_line, show, table, when
-from gce_backend.clock import SystemClock
-from gce_backend.settings import load
+from gce_backend.settings.settings import load
 
 _WIDTH = 24
 """Characters before the values."""

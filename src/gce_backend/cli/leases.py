@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from gce_backend.catalog_entry import Dimension, shared_dimensions
+from gce_backend.base.errors import OrderError, TransientError, UnknownNameError
 from gce_backend.cli.common import (
     INTERRUPTED,
     clients_of,
@@ -25,19 +25,15 @@ from gce_backend.cli.common import (
 )
 from gce_backend.cli.completion import complete_templates
 from gce_backend.cli.output import Duration, console, moment
-from gce_backend.config import parse
-from gce_backend.errors import OrderError, TransientError, UnknownNameError
-from gce_backend.fleet import Fleet
-from gce_backend.machine_provider import (
-    Lease,
-    LeaseRequest,
-    MachineProvider,
-    ReleaseError,
-)
-from gce_backend.models import CONFIGURATION_KEY, MACHINE_PROVIDER_KEY
-from gce_backend.remotes import Remotes
-from gce_backend.settings import load
-from gce_backend.store import Store
+from gce_backend.clients.machine_provider import Lease, LeaseRequest, MachineProvider, ReleaseError
+from gce_backend.configuration.parsing import parse
+from gce_backend.daemon.clients import Remotes
+from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import CONFIGURATION_KEY, MACHINE_PROVIDER_KEY
+from gce_backend.model.machine_token import Dimension
+from gce_backend.rules.catalog_entry import shared_dimensions
+from gce_backend.settings.settings import load
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two looks at a request that waits for a machine."""

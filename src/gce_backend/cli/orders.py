@@ -14,8 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from gce_backend import control
-from gce_backend.cause import caused_by
+from gce_backend.base.cause import caused_by
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.dates import date
+from gce_backend.base.errors import SettingsError
 from gce_backend.cli.common import (
     clients_of,
     errors_as_messages,
@@ -24,23 +26,21 @@ from gce_backend.cli.common import (
     settings_option,
 )
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
-from gce_backend.clock import SystemClock
-from gce_backend.control import Apply, ApplyToMachine
-from gce_backend.dates import date
-from gce_backend.errors import SettingsError
-from gce_backend.fleet import Change, Fleet
-from gce_backend.lifecycle import lease_runs
-from gce_backend.models import (
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
-    Control,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
-    Key,
 )
-from gce_backend.settings import load
-from gce_backend.store import Store
+from gce_backend.model.keys import Key
+from gce_backend.model.orders import Control
+from gce_backend.rules import orders
+from gce_backend.rules.orders import Apply, ApplyToMachine
+from gce_backend.rules.permits import lease_runs
+from gce_backend.settings.settings import load
 
 SOON = "A running daemon acts on it within a minute."
 
@@ -80,8 +80,8 @@ def pause(
         if template or zone:
             fleet = Fleet(store)
             await fleet.load((InstanceTemplate, InstanceGroupManager))
-            control.check_scope(template, zone, fleet.templates, fleet.managers)
-        apply = control.pause(reason, _now(), template=template, zone=zone)
+            orders.check_scope(template, zone, fleet.templates, fleet.managers)
+        apply = orders.pause(reason, _now(), template=template, zone=zone)
         return await _change_control(store, apply)
 
     with errors_as_messages():
@@ -105,9 +105,9 @@ def resume(
     """
     if everything and (template or zone):
         raise click.UsageError("--all ends every pause: give it without --template and --zone")
-    one = control.resume(template=template, zone=zone)
+    one = orders.resume(template=template, zone=zone)
     with errors_as_messages():
-        done = _order(settings_file, control.resume_all if everything else one)
+        done = _order(settings_file, orders.resume_all if everything else one)
         stopped = not load(settings_file, os.environ).actuate
     where = _where(template, zone)
     changed = done.before != done.after
@@ -136,7 +136,7 @@ def drain(settings_file: Path | None, name: str, reason: str, *, as_json: bool) 
     with errors_as_messages():
         _check_reason(reason)
         key, machine = _order_about_machine(
-            settings_file, name, lambda key, now: control.drain(key, reason, now)
+            settings_file, name, lambda key, now: orders.drain(key, reason, now)
         )
     _say_of_machine(key, machine, _outlook(machine, _now()), as_json=as_json)
 
@@ -151,9 +151,7 @@ def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
     NAME stays, unless its deletion has begun.
     """
     with errors_as_messages():
-        key, machine = _order_about_machine(
-            settings_file, name, lambda key, _: control.undrain(key)
-        )
+        key, machine = _order_about_machine(settings_file, name, lambda key, _: orders.undrain(key))
     _say_of_machine(key, machine, f"It is not drained any more. {SOON}", as_json=as_json)
 
 
@@ -171,11 +169,11 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
         fleet = Fleet(store)
         await fleet.refresh([CONFIGURATION_KEY])
         held = fleet.configuration.held_revision
-        control.check_approval(revision, held)
-        return await _change_control(store, control.approve(revision)), held
+        orders.check_approval(revision, held)
+        return await _change_control(store, orders.approve(revision)), held
 
     with errors_as_messages():
-        if not control.is_revision(revision):
+        if not orders.is_revision(revision):
             raise SettingsError(
                 f"{revision!r} is not a revision: the daemon's log and GET /api/control name the "
                 "one that waits"
@@ -190,8 +188,8 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
 @settings_option
 @click.option(
     "--minutes",
-    type=click.IntRange(0, int(control.MAX_LIFT_SECONDS / 60)),
-    default=int(control.LIFT_SECONDS / 60),
+    type=click.IntRange(0, int(orders.MAX_LIFT_SECONDS / 60)),
+    default=int(orders.LIFT_SECONDS / 60),
     show_default=True,
     help="For how long; 0 ends it.",
 )
@@ -199,14 +197,14 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
 def lift_cap(settings_file: Path | None, minutes: int, *, as_json: bool) -> None:
     """Lifts the caps on deletions for a while."""
     with errors_as_messages():
-        done = _order(settings_file, control.lift_cap(_now() + 60 * minutes))
+        done = _order(settings_file, orders.lift_cap(_now() + 60 * minutes))
     lifted = f"are lifted for {minutes} min" if minutes else "hold"
     say(f"the caps on deletions {lifted}. {SOON}", _shown(done), as_json=as_json)
 
 
 def _check_reason(reason: str) -> None:
-    if len(reason) > control.MAX_REASON:
-        raise SettingsError(f"--reason has more than {control.MAX_REASON} characters")
+    if len(reason) > orders.MAX_REASON:
+        raise SettingsError(f"--reason has more than {orders.MAX_REASON} characters")
 
 
 def _where(template: str, zone: str) -> str:
@@ -216,7 +214,7 @@ def _where(template: str, zone: str) -> str:
 
 
 def _shown(done: Ordered) -> dict[str, Any]:
-    return control.shown(done.after, _now())
+    return orders.shown(done.after, _now())
 
 
 def _outlook(machine: Instance, now: float) -> str:
@@ -262,11 +260,11 @@ def _order_about_machine(
 
     async def write(store: Store) -> tuple[Key, Instance]:
         pages = [page async for page in store.read_versions(Instance.KIND)]
-        key, now = control.find_machine(name, (key for page in pages for key in page)), _now()
+        key, now = orders.find_machine(name, (key for page in pages for key in page)), _now()
         fleet = Fleet(store)
         await fleet.refresh([*key.lineage, CONTROL_KEY])
         await fleet.order(
-            [Change(key, order(key, now)), Change(CONTROL_KEY, control.mention(key, now))]
+            [Change(key, order(key, now)), Change(CONTROL_KEY, orders.mention(key, now))]
         )
         return key, fleet.instances[key]
 

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from gce_backend.dates import date
+from gce_backend.base.dates import date
 
 _WIDE = 1_000_000
 """Characters in a line that nobody looks at in a terminal: nothing is wrapped."""

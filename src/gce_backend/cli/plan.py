@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from gce_backend import guard, specs
-from gce_backend import plan as plans
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import RemoteError
 from gce_backend.cli.common import (
     clients_of,
     errors_as_messages,
@@ -24,21 +24,23 @@ from gce_backend.cli.common import (
 )
 from gce_backend.cli.output import console
 from gce_backend.cli.plan_text import Document, told
-from gce_backend.clock import SystemClock
-from gce_backend.config import parse, referenced_files
-from gce_backend.config_source import ConfigBundle, DirectorySource
-from gce_backend.errors import InvalidConfigurationError, RemoteError
-from gce_backend.fleet import Fleet
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.compute.types import CompleteListing
+from gce_backend.clients.config_source import ConfigBundle, DirectorySource
+from gce_backend.configuration.parsing import parse, referenced_files
+from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.daemon.clients import Remotes
+from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.store import KINDS, Store
 from gce_backend.gce_client import ComputeClient
-from gce_backend.gce_types import CompleteListing
-from gce_backend.lifecycle import wanted_templates
-from gce_backend.limits import CallBudget, QuotaGroup
-from gce_backend.models import Key, SetAsideMessage
-from gce_backend.plan import Present
-from gce_backend.remotes import Remotes
-from gce_backend.settings import Settings, load
-from gce_backend.store import KINDS, Store
-from gce_backend.validate import check_directory
+from gce_backend.model.entities import SetAsideMessage
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies, config_guard
+from gce_backend.rules import plan as plans
+from gce_backend.rules.activation import wanted_templates
+from gce_backend.rules.plan import Present
+from gce_backend.settings.settings import Settings, load
+from gce_backend.setup.validate import check_directory
 
 CHANGES = 2
 """The exit code when something would change, as `terraform plan -detailed-exitcode` has it."""
@@ -143,7 +145,7 @@ async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[Key, int], 
             complete = isinstance(listing, CompleteListing)
             reasons = "" if isinstance(listing, CompleteListing) else "; ".join(listing.reasons)
         for key in keys:
-            size = groups.get((key.name, specs.group_name_of(key)))
+            size = groups.get((key.name, compute_bodies.group_name_of(key)))
             if size is not None:
                 sizes[key] = size
             elif not complete:
@@ -212,13 +214,13 @@ def look(
 
 def _held(settings: Settings, fleet: Fleet, bundle: ConfigBundle, *, configured: bool) -> str:
     """Why import-config would not let this configuration come into force at once."""
-    excess = guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
+    excess = config_guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
     if excess is not None:
         return excess
     if bundle.revision in {fleet.configuration.revision, fleet.control.approved_revision}:
         return ""
     parsed = parse(bundle.templates_text, bundle.managers_text, bundle.files)
-    loss = guard.loss(fleet.configuration, parsed, settings.guard.max_config_loss_share)
+    loss = config_guard.loss(fleet.configuration, parsed, settings.guard.max_config_loss_share)
     if loss is None:
         return ""
     remedy = f"`gce-backend approve {bundle.revision}`"

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from gce_backend.cli.output import moment, one_line, plural
-from gce_backend.plan import Action, Field, GroupStep, TemplatePlan, Totals
+from gce_backend.rules.plan import Action, Field, GroupStep, TemplatePlan, Totals
 
 REVISION = 12
 """Characters of a revision that are shown."""

@@ -12,13 +12,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from gce_backend import logs
+from gce_backend.base import logs
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import BackendError
 from gce_backend.cli import output
 from gce_backend.cli.common import INTERRUPTED, Signals, rng
-from gce_backend.clock import SystemClock
 from gce_backend.demo.show import Lines, Screen, Show
 from gce_backend.demo.theatre import PACE, QUICK, perform
-from gce_backend.errors import BackendError
 from gce_backend.localcloud.cloud import CloudOptions
 
 

@@ -18,12 +18,12 @@ from gce_backend.cli.common import (
     say_problems,
     settings_option,
 )
-from gce_backend.configure import configure as write_entities
-from gce_backend.provision import Done
-from gce_backend.settings import load
-from gce_backend.setup import Addresses, set_up
-from gce_backend.store import Store
-from gce_backend.validate import check_directory
+from gce_backend.fleet.store import Store
+from gce_backend.settings.settings import load
+from gce_backend.setup.addresses import configure as write_entities
+from gce_backend.setup.messaging import Done
+from gce_backend.setup.project import Addresses, set_up
+from gce_backend.setup.validate import check_directory
 
 _COLORS = {"made": "green", "changed": "green", "missing": "red", "failed": "red"}
 

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from gce_backend.base.errors import NoDaemonError, RemoteError
 from gce_backend.cli.common import (
     daemon_of,
     errors_as_messages,
@@ -35,9 +36,8 @@ from gce_backend.cli.output import (
     table,
     when,
 )
-from gce_backend.daemon_api import DaemonApi
-from gce_backend.errors import NoDaemonError, RemoteError
-from gce_backend.settings import Settings, load
+from gce_backend.clients.daemon import DaemonApi
+from gce_backend.settings.settings import Settings, load
 
 REVISION = 12
 """Characters of a revision that are shown."""

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Self, TypeVar
 import aiohttp
 import msgspec
 
-from gce_backend.auth import TokenSource
+from gce_backend.base.errors import BackendError, TransientError
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.machine_provider import LeaseRequest, MachineProvider
 from gce_backend.demo import configuration
 from gce_backend.demo.configuration import Template
 from gce_backend.demo.show import Show
-from gce_backend.errors import BackendError, TransientError
-from gce_backend.machine_provider import LeaseRequest, MachineProvider
 
 LOOK_SECONDS = 0.25
 PATIENCE_SECONDS = 90.0

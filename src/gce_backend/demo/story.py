@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
+from gce_backend.base.errors import RemoteError
 from gce_backend.demo.configuration import LARGE, MEDIUM, SMALL, Template
 from gce_backend.demo.stage import DemoFailedError, Picture, Stage, Vm, failure
-from gce_backend.errors import RemoteError
 
 TITLES = (
     "The fleet appears",

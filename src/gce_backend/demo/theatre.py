@@ -7,18 +7,21 @@ from pathlib import Path
 
 import msgspec
 
-from gce_backend.app import Clients, Daemon
-from gce_backend.clock import Clock
+from gce_backend.base.clock import Clock
+from gce_backend.base.tasks import first_of
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.daemon.local import local_settings, prepare
 from gce_backend.demo import configuration
 from gce_backend.demo.configuration import LARGE, SMALL
 from gce_backend.demo.show import Show
 from gce_backend.demo.stage import DemoFailedError, Stage
 from gce_backend.demo.story import tell
-from gce_backend.local import local_settings, prepare
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.metrics import Metrics
-from gce_backend.settings import (
+from gce_backend.settings.settings import (
     JOB_NAMES,
     DeletionSettings,
     HttpSettings,
@@ -27,8 +30,6 @@ from gce_backend.settings import (
     Secret,
     Settings,
 )
-from gce_backend.store import Store
-from gce_backend.tasks import first_of
 
 EVERY_SECOND = "* * * * * *"
 PACE = CloudOptions(operation_seconds=1.0, boot_seconds=5.0, delete_seconds=2.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gce_backend.clock import Clock
+from gce_backend.base.clock import Clock
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.compute import ComputeService
 from gce_backend.localcloud.datastore import DatastoreService

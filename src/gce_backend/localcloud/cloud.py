@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from aiohttp import web
 
-from gce_backend.clock import Clock
+from gce_backend.base.clock import Clock
 from gce_backend.localcloud.faults import SPOILING, Fault, Faults, spoiled_list
 from gce_backend.localcloud.tables import StateFileError, Tables
 

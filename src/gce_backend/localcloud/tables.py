@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from gce_backend.errors import BackendError
+from gce_backend.base.errors import BackendError
 
 STATE_VERSION = 1
 """Raised whenever a row's meaning changes; a file of another version is refused, not guessed at."""

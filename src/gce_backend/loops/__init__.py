@@ -4,8 +4,8 @@ A job is one module: what it is for, `run`, and its declaration `JOB`. Jobs do n
 other, nor any client: they get what they need through the context.
 """
 
-from gce_backend.context import Context
-from gce_backend.job import Job
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job
 from gce_backend.loops import (
     catalog_instances,
     check_instance_metadata_operations,

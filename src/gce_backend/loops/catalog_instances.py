@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from gce_backend.actuation import Step, act_on_each, reason_of
-from gce_backend.catalog_entry import KEY_ATTRIBUTE, dimensions, policies
-from gce_backend.context import Context
-from gce_backend.errors import BackendError, HostnameReuseError
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import is_catalogable
-from gce_backend.machine_provider import Addition, CatalogEntry, CatalogError, Machine
-from gce_backend.models import CatalogState, Instance, Key, instance_token
-from gce_backend.transitions import added, adding
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.base.errors import BackendError, HostnameReuseError
+from gce_backend.clients.machine_provider import Addition, CatalogEntry, CatalogError, Machine
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.conditions import reason_of
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.keys import Key
+from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
+from gce_backend.rules.catalog_entry import dimensions, policies
+from gce_backend.rules.cataloging import added, adding, is_catalogable
 
 NAME = "catalog-instances"
 BROKER = "machine-provider"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gce_backend.actuation import Step, act_on_each
-from gce_backend.context import Context
-from gce_backend.errors import NotFoundError
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.links import ResourceLink
-from gce_backend.metadata import finish, put_back
-from gce_backend.models import Instance, Key
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.base.errors import NotFoundError
+from gce_backend.clients.compute.links import ResourceLink
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import Key
+from gce_backend.rules.metadata_updates import finish, put_back
 
 NAME = "check-instance-metadata-operations"
 PATIENCE = 600.0

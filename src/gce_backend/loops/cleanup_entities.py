@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gce_backend.context import Context
-from gce_backend.fleet import Change, Decision, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import replace
-from gce_backend.models import (
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, Decision, when_present
+from gce_backend.model.entities import (
     Entity,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    Key,
 )
-from gce_backend.transitions import revived
+from gce_backend.model.keys import Key
+from gce_backend.rules.permits import revived
+from gce_backend.rules.states import replace
 
 NAME = "cleanup-entities"
 KEEP_SET_ASIDE = 1000

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gce_backend.context import Context
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.metadata import compress
-from gce_backend.models import Instance
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import Instance
+from gce_backend.rules.metadata_updates import compress
 
 NAME = "compress-instance-metadata-updates"
 

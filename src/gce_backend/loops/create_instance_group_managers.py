@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from gce_backend import resources, specs
-from gce_backend.actuation import Step, act_on_each
-from gce_backend.capacity import beside
-from gce_backend.context import Context
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import wanted_size
-from gce_backend.models import InstanceGroupManager, Key
+from gce_backend.actions import resources
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.resources import beside
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import InstanceGroupManager
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
+from gce_backend.rules.group_sizes import wanted_size
 
 NAME = "create-instance-group-managers"
 
@@ -54,12 +56,12 @@ async def _create(context: Context, key: Key) -> Step:
     if manager.in_flight is None or manager.in_flight.action != "insert":
         return Step.WAITING  # for the other revisions' groups to be seen
     template = context.fleet.revision_of(key).template
-    body = specs.group_body(
+    body = compute_bodies.group_body(
         context.settings.owner,
         key,
         template.project,
         manager.in_flight.size or 0,
-        specs.template_name_of(revision),
+        compute_bodies.template_name_of(revision),
     )
     compute, project, request_id = context.compute, template.project, manager.in_flight.request_id
     name, size = body["name"], manager.in_flight.size

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from gce_backend import resources, specs, untracked
-from gce_backend.actuation import Step, act_on_each
-from gce_backend.context import Context
-from gce_backend.errors import (
-    NotFoundError,
-)
-from gce_backend.fleet import Change, when_present
-from gce_backend.gce_types import CompleteListing
-from gce_backend.job import Job, Outcome
-from gce_backend.models import Key
+from gce_backend.actions import resources, untracked
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.base.errors import NotFoundError
+from gce_backend.clients.compute.types import CompleteListing
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
 
 NAME = "create-instance-templates"
 
@@ -48,7 +47,7 @@ async def _find_lost(context: Context) -> list[Key]:
     for key, revision in context.fleet.active_revisions():
         if revision.url is not None:
             names = projects.setdefault(revision.template.project, {})
-            names[specs.template_name_of(key)] = key
+            names[compute_bodies.template_name_of(key)] = key
     lost = []
     for project, names in projects.items():
         listing = await context.compute.list_instance_templates(project)
@@ -74,7 +73,7 @@ async def _create(context: Context, key: Key) -> Step:
     if revision is None or revision.in_flight is None or revision.in_flight.action != "insert":
         return Step.NOTHING
     project, request_id = revision.template.project, revision.in_flight.request_id
-    body = specs.template_body(context.settings.owner, key, revision.template)
+    body = compute_bodies.template_body(context.settings.owner, key, revision.template)
     compute, name = context.compute, body["name"]
     creation = resources.Creation(
         what=f"instance template {name} in {project}",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gce_backend.context import Context
-from gce_backend.deletion import delete
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import is_leaving
-from gce_backend.models import Instance, Key
+from gce_backend.actions.deletion import delete
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import Key
+from gce_backend.rules.permits import is_leaving
 
 NAME = "delete-drained-instances"
 

@@ -7,14 +7,15 @@ tombstones.
 
 from __future__ import annotations
 
-from gce_backend import resources, specs
-from gce_backend.actuation import Step, act_on_each
-from gce_backend.context import Context
-from gce_backend.errors import ForeignResourceError, NotFoundError
-from gce_backend.fleet import Change, when_present
-from gce_backend.gce_types import CompleteListing
-from gce_backend.job import Job, Outcome
-from gce_backend.models import Key
+from gce_backend.actions import resources
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.base.errors import ForeignResourceError, NotFoundError
+from gce_backend.clients.compute.types import CompleteListing
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
 
 NAME = "delete-instance-group-managers"
 INSERT_PATIENCE = 600.0
@@ -62,7 +63,9 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
     manager = context.fleet.managers[key]
     project = context.fleet.revision_of(key).template.project
     try:
-        group = await context.compute.get_group(project, key.name, specs.group_name_of(key))
+        group = await context.compute.get_group(
+            project, key.name, compute_bodies.group_name_of(key)
+        )
     except NotFoundError:
         started = manager.in_flight.started if manager.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
@@ -70,7 +73,7 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
         await resources.forget(context, [key])
         return Step.CHANGED
     revision = key.parent
-    if revision is None or group.description != specs.description_of(
+    if revision is None or group.description != compute_bodies.description_of(
         context.settings.owner, revision
     ):
         await resources.forget(context, [key])
@@ -99,7 +102,10 @@ async def _look(context: Context, key: Key) -> Step:
 
 
 async def _is_empty(context: Context, key: Key) -> bool:
-    project, name = context.fleet.revision_of(key).template.project, specs.group_name_of(key)
+    project, name = (
+        context.fleet.revision_of(key).template.project,
+        compute_bodies.group_name_of(key),
+    )
     group = await context.compute.get_group(project, key.name, name)
     if group.target_size != 0:
         return False
@@ -111,7 +117,10 @@ async def _delete(context: Context, key: Key) -> Step:
     manager = context.fleet.managers.get(key)
     if manager is None or manager.in_flight is None or manager.in_flight.action != "delete":
         return Step.NOTHING
-    project, name = context.fleet.revision_of(key).template.project, specs.group_name_of(key)
+    project, name = (
+        context.fleet.revision_of(key).template.project,
+        compute_bodies.group_name_of(key),
+    )
     # A group that grew again since it was found empty is not deleted with what is in it.
     try:
         empty = await _is_empty(context, key)

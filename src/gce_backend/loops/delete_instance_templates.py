@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from gce_backend import resources, specs
-from gce_backend.actuation import Step, act_on_each
-from gce_backend.context import Context
-from gce_backend.errors import NotFoundError, ResourceInUseError
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.models import Key
+from gce_backend.actions import resources
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.base.errors import NotFoundError, ResourceInUseError
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
 
 NAME = "delete-instance-templates"
 INSERT_PATIENCE = 600.0
@@ -45,7 +46,7 @@ async def run(context: Context) -> Outcome:
 async def _resolve_insert(context: Context, key: Key) -> Step:
     """A template that drained while it was being created: it is there, or it never was."""
     revision = context.fleet.revisions[key]
-    project, name = revision.template.project, specs.template_name_of(key)
+    project, name = revision.template.project, compute_bodies.template_name_of(key)
     try:
         found = await context.compute.get_instance_template(project, name)
     except NotFoundError:
@@ -54,7 +55,7 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
             return Step.WAITING
         await resources.forget(context, [key])
         return Step.CHANGED
-    if found.description != specs.description_of(context.settings.owner, key):
+    if found.description != compute_bodies.description_of(context.settings.owner, key):
         await resources.forget(context, [key])  # somebody else's: not ours to delete
         return Step.CHANGED
     await resources.adopt(context, key, found)
@@ -65,7 +66,7 @@ async def _delete(context: Context, key: Key) -> Step:
     revision = context.fleet.revisions.get(key)
     if revision is None or revision.in_flight is None or revision.in_flight.action != "delete":
         return Step.NOTHING
-    project, name = revision.template.project, specs.template_name_of(key)
+    project, name = revision.template.project, compute_bodies.template_name_of(key)
     compute, request_id = context.compute, revision.in_flight.request_id
     try:
         gone = await resources.delete(

@@ -13,18 +13,20 @@ from typing import TypeAlias
 
 import msgspec
 
-from gce_backend import specs, untracked
-from gce_backend.actuation import error_code_reason, reason_of
-from gce_backend.context import Context
-from gce_backend.errors import BackendError, NotFoundError
-from gce_backend.fleet import Change
-from gce_backend.gce_types import CompleteListing, ManagedInstance, PartialListing
-from gce_backend.gce_types import Group as ComputeGroup
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import seen_instance, unseen_instance
-from gce_backend.links import ResourceLink
-from gce_backend.models import Instance, Key, instance_key
-from gce_backend.world import Group, Member
+from gce_backend.actions import untracked
+from gce_backend.base.errors import BackendError, NotFoundError
+from gce_backend.clients.compute.links import ResourceLink
+from gce_backend.clients.compute.types import CompleteListing, ManagedInstance, PartialListing
+from gce_backend.clients.compute.types import Group as ComputeGroup
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.conditions import error_code_reason, reason_of
+from gce_backend.fleet.picture import Change
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import Key, instance_key
+from gce_backend.model.observed import Group, Member
+from gce_backend.rules import compute_bodies
+from gce_backend.rules.sightings import seen_instance, unseen_instance
 
 NAME = "fetch-instances"
 SECOND_LOOK = 5.0
@@ -93,7 +95,7 @@ async def _look_at_groups(
     by_name = {(group.zone_name, group.name): group for group in listing.items}
     due = []
     for key in keys:
-        group = by_name.get((key.name, specs.group_name_of(key)))
+        group = by_name.get((key.name, compute_bodies.group_name_of(key)))
         if group is not None:
             context.world.unlisted.pop(key, None)
             context.world.gone.discard(key)
@@ -121,7 +123,7 @@ async def _note_unlisted(context: Context, project: str, key: Key) -> None:
     if key in context.world.gone or now - first < SECOND_LOOK:
         return
     try:
-        await context.compute.get_group(project, key.name, specs.group_name_of(key))
+        await context.compute.get_group(project, key.name, compute_bodies.group_name_of(key))
     except NotFoundError:
         context.world.gone.add(key)
         context.world.groups.pop(key, None)
@@ -130,7 +132,7 @@ async def _note_unlisted(context: Context, project: str, key: Key) -> None:
             job=NAME,
             template=key.base_name,
             zone=key.name,
-            name=specs.group_name_of(key),
+            name=compute_bodies.group_name_of(key),
         )
     else:
         context.world.unlisted.pop(key, None)
@@ -191,7 +193,7 @@ async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[st
         async with slots:
             try:
                 listing = await context.compute.list_managed_instances(
-                    project, key.name, specs.group_name_of(key)
+                    project, key.name, compute_bodies.group_name_of(key)
                 )
             except BackendError as error:
                 context.conditions.fail(str(key), NAME, reason_of(error), str(error))
@@ -250,7 +252,7 @@ def _note_errors(context: Context, key: Key, members: Iterable[Member]) -> None:
             job=NAME,
             template=key.base_name,
             zone=key.name,
-            name=specs.group_name_of(key),
+            name=compute_bodies.group_name_of(key),
             reason=reason,
             error=message,
         )

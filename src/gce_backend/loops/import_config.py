@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 import msgspec
 
-from gce_backend import guard
-from gce_backend.actuation import reason_of
-from gce_backend.config import parse
-from gce_backend.config_diff import difference
-from gce_backend.config_source import ConfigBundle
-from gce_backend.context import Context
-from gce_backend.errors import BackendError, InvalidConfigurationError
-from gce_backend.fleet import Change
-from gce_backend.job import Job, Outcome
-from gce_backend.models import (
+from gce_backend.base.errors import BackendError
+from gce_backend.clients.config_source import ConfigBundle
+from gce_backend.configuration.diff import difference
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.conditions import reason_of
+from gce_backend.fleet.picture import Change
+from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     CONTROL_KEY,
@@ -28,6 +28,7 @@ from gce_backend.models import (
     CandidateState,
     Configuration,
 )
+from gce_backend.rules import config_guard
 
 NAME = "import-config"
 SUBJECT = "configuration"
@@ -72,10 +73,10 @@ async def _import(context: Context) -> Outcome:
         new = parse(bundle.templates_text, bundle.managers_text, bundle.files)
     except InvalidConfigurationError as error:
         return await _refuse(context, bundle, tuple(str(problem) for problem in error.problems))
-    excess = guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
+    excess = config_guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
     if excess is not None:
         return await _refuse(context, bundle, (excess,))
-    loss = guard.loss(
+    loss = config_guard.loss(
         context.fleet.configuration, new, context.settings.guard.max_config_loss_share
     )
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from gce_backend import config
-from gce_backend.context import Context
-from gce_backend.errors import CorruptEntityError
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import (
+from gce_backend.base.errors import CorruptEntityError
+from gce_backend.configuration import parsing
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.model.entities import CONFIGURATION_KEY, Configuration, Entity
+from gce_backend.model.keys import Key
+from gce_backend.rules.activation import (
     UnreadEntityError,
     WantedTemplate,
     entities_of,
@@ -17,7 +19,6 @@ from gce_backend.lifecycle import (
     plan_template,
     wanted_templates,
 )
-from gce_backend.models import CONFIGURATION_KEY, Configuration, Entity, Key
 
 NAME = "process-config"
 READ_ATTEMPTS = 4
@@ -82,7 +83,7 @@ def _parsed(
     templates: str, managers: str, files: tuple[tuple[str, str], ...]
 ) -> dict[str, WantedTemplate]:
     """What the configuration asks for, by template; parsed once for each revision."""
-    return wanted_templates(config.parse(templates, managers, dict(files)))
+    return wanted_templates(parsing.parse(templates, managers, dict(files)))
 
 
 JOB = Job(

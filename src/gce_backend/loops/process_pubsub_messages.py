@@ -11,15 +11,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from gce_backend.context import Context
-from gce_backend.errors import BackendError
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.messages import Kind, Message, PoisonError, apply_all, is_about, understand
-from gce_backend.metrics import UNKNOWN_KIND
-from gce_backend.models import Instance, Key, SetAsideMessage
-from gce_backend.pubsub_client import Received
-from gce_backend.sweep import sweep
+from gce_backend.actions.lease_sweep import sweep
+from gce_backend.base.errors import BackendError
+from gce_backend.clients.pubsub import Received
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.engine.metrics import UNKNOWN_KIND
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import Instance, SetAsideMessage
+from gce_backend.model.keys import Key
+from gce_backend.rules.messages import Kind, Message, PoisonError, apply_all, is_about, understand
 
 NAME = "process-pubsub-messages"
 BATCH = 1000

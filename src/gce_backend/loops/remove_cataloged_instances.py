@@ -14,17 +14,20 @@ from typing import TypeAlias
 
 import msgspec
 
-from gce_backend.actuation import Step, act_on_each, reason_of
-from gce_backend.context import Context
-from gce_backend.deletion import is_gone
-from gce_backend.errors import PermissionDeniedError, RemoteError, TransientError
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import MISSING_SECONDS, is_lost, lease_runs
-from gce_backend.machine_provider import CatalogError
-from gce_backend.models import CatalogState, Instance, Key
-from gce_backend.rollout import Zone, removable, share_out
-from gce_backend.transitions import may_be_cataloged, settles_in, uncataloged
+from gce_backend.actions.deletion import is_gone
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.base.errors import PermissionDeniedError, RemoteError, TransientError
+from gce_backend.clients.machine_provider import CatalogError
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.conditions import reason_of
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.keys import Key
+from gce_backend.rules.cataloging import may_be_cataloged, settles_in, uncataloged
+from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.rollout import Zone, removable, share_out
+from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 
 NAME = "remove-cataloged-instances"
 BROKER = "machine-provider"

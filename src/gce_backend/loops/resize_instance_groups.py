@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gce_backend import specs
-from gce_backend.actuation import Step, act_on_each
-from gce_backend.capacity import beside
-from gce_backend.context import Context
-from gce_backend.errors import OperationFailedError
-from gce_backend.fleet import Change, when_present
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import raised_size, replace
-from gce_backend.models import InFlight, InstanceGroupManager, Key
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.resources import beside
+from gce_backend.base.errors import OperationFailedError
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import InFlight, InstanceGroupManager
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
+from gce_backend.rules.group_sizes import raised_size
+from gce_backend.rules.states import replace
 
 NAME = "resize-instance-groups"
 PATIENCE = 600.0
@@ -55,7 +57,7 @@ def _size(context: Context, key: Key, target_size: int) -> int | None:
 
 async def _raise(context: Context, key: Key) -> Step:
     project = context.fleet.revision_of(key).template.project
-    name = specs.group_name_of(key)
+    name = compute_bodies.group_name_of(key)
     # Draining changes what is above the manager, so the guard on its own entity does not see it.
     await context.fleet.refresh(key.lineage)
     if not context.fleet.is_active(key):

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from gce_backend.actuation import Step, act_on_each
-from gce_backend.context import Context
-from gce_backend.errors import ConditionNotMetError, InvalidRequestError
-from gce_backend.fleet import Change, when_present
-from gce_backend.gce_types import Instance as ComputeInstance
-from gce_backend.job import Job, Outcome
-from gce_backend.lifecycle import replace
-from gce_backend.metadata import finish, is_denied, merge
-from gce_backend.models import Instance, Key
+from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.base.errors import ConditionNotMetError, InvalidRequestError
+from gce_backend.clients.compute.types import Instance as ComputeInstance
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import Key
+from gce_backend.rules.metadata_updates import finish, is_denied, merge
+from gce_backend.rules.states import replace
 
 NAME = "update-instance-metadata"
 ATTEMPTS = 4

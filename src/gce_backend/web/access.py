@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gce_backend.clock import Clock
-from gce_backend.settings import Secret, is_loopback
+from gce_backend.base.clock import Clock
+from gce_backend.settings.settings import Secret, is_loopback
 
 COOKIE = "gce_backend_session"
 SESSION_SECONDS = 12 * 3600.0

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from gce_backend.job import Verdict
-from gce_backend.scheduler import JobStatus
+from gce_backend.engine.job import Verdict
+from gce_backend.engine.scheduler import JobStatus
 
 READY_SECONDS = 300.0
 """How old the last success may be of a job on which readiness depends."""

@@ -8,11 +8,11 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from gce_backend.errors import SettingsError
-from gce_backend.metrics import CONTENT_TYPE
+from gce_backend.base.errors import SettingsError
+from gce_backend.engine.metrics import CONTENT_TYPE
 from gce_backend.web.access import Gate
+from gce_backend.web.documents.answers import answer
 from gce_backend.web.health import Check
-from gce_backend.web.refusals import answer
 
 OPEN = ("/healthz", "/readyz", "/session", "/static/")
 """What anybody may ask for: the probes, and what it takes to sign in."""

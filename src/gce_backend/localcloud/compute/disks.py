@@ -6,15 +6,15 @@ from collections import defaultdict
 from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import catalogue, links, listing
-from gce_backend.localcloud.compute.blueprints import Blueprints
+from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute.error_replies import fingerprint, in_use, not_found, rfc3339
 from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
-from gce_backend.localcloud.compute.replies import fingerprint, in_use, not_found, rfc3339
 from gce_backend.localcloud.compute.rows import DiskRow, Failure, OperationRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.vm_disks import disks_of
+from gce_backend.localcloud.compute.vm_properties import Blueprints
 
 
 class Disks:
@@ -52,7 +52,7 @@ class Disks:
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
         project, zone, name = (call.path[part] for part in ("project", "zone", "disk"))
-        catalogue.check_zone(project, zone)
+        inventory.check_zone(project, zone)
         found = self._of(project).get(f"zones/{zone}/{name}")
         if found is None:
             raise not_found(links.zonal_path(project, zone, "disks", name))
@@ -61,7 +61,7 @@ class Disks:
     def list_page(self, call: Call) -> dict[str, Any]:
         """The list method."""
         project, zone = call.path["project"], call.path["zone"]
-        catalogue.check_zone(project, zone)
+        inventory.check_zone(project, zone)
         disks = self._of(project)
         return listing.zonal_list(
             "compute#diskList",
@@ -79,9 +79,9 @@ class Disks:
             "compute#diskAggregatedList",
             "disks",
             call,
-            {f"zones/{zone}": names[f"zones/{zone}"] for zone in catalogue.ZONES},
+            {f"zones/{zone}": names[f"zones/{zone}"] for zone in inventory.ZONES},
             disks.__getitem__,
-            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(inventory.ZONES)],
         )
 
     def _of(self, project: str) -> dict[str, dict[str, Any]]:
@@ -115,7 +115,7 @@ def _sources(made_from: dict[str, Any]) -> dict[str, str]:
     """What a disk was copied from: of an image family, the image that was its newest."""
     if "sourceImage" in made_from:
         named = links.parse(made_from["sourceImage"], "images", "sourceImage")
-        image = catalogue.image(str(named.project), named.name)
+        image = inventory.image(str(named.project), named.name)
         return {"sourceImage": image["selfLink"], "sourceImageId": image["id"]}
     return {key: made_from[key] for key in ("sourceSnapshot",) if key in made_from}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from gce_backend.localcloud.compute import description
 from gce_backend.localcloud.compute.description import Shape
-from gce_backend.localcloud.compute.replies import invalid_field
+from gce_backend.localcloud.compute.error_replies import invalid_field
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 _Test = Callable[[str], bool]

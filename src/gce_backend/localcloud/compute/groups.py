@@ -7,10 +7,8 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud, ServiceError
-from gce_backend.localcloud.compute import catalogue, links, listing
-from gce_backend.localcloud.compute.machines import Machines
-from gce_backend.localcloud.compute.operations import Operations
-from gce_backend.localcloud.compute.replies import (
+from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute.error_replies import (
     already_exists,
     fingerprint,
     invalid,
@@ -20,6 +18,8 @@ from gce_backend.localcloud.compute.replies import (
     required,
     rfc3339,
 )
+from gce_backend.localcloud.compute.machines import Machines
+from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import (
     ErrorRow,
     Failure,
@@ -73,7 +73,7 @@ class Groups:
     def insert(self, call: Call) -> OperationRow:
         """The insert method: the group can be seen, and makes VMs, when the operation is done."""
         project, zone = call.path["project"], call.path["zone"]
-        catalogue.check_zone(project, zone)
+        inventory.check_zone(project, zone)
         row = self._checked(call.body, project, zone)
         if self._store.group(row.key) is not None:
             raise already_exists(row.path)
@@ -236,7 +236,7 @@ class Groups:
 
     def _row(self, call: Call) -> GroupRow:
         project, zone = call.path["project"], call.path["zone"]
-        catalogue.check_zone(project, zone)
+        inventory.check_zone(project, zone)
         name = call.path["instanceGroupManager"]
         row = self._store.group(f"{project}/{zone}/{name}")
         if row is None or row.phase == "CREATING":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gce_backend.localcloud.cloud import Call
-from gce_backend.localcloud.compute import catalogue, links, listing
+from gce_backend.localcloud.compute import inventory, links, listing
 from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.compute.store import Store
 
@@ -20,7 +20,7 @@ class Images:
     def list_page(self, call: Call) -> dict[str, Any]:
         """The list method."""
         project = call.path["project"]
-        named = (catalogue.image(project, reference) for reference in self._references(project))
+        named = (inventory.image(project, reference) for reference in self._references(project))
         images = {image["name"]: image for image in named}
         names = Names()
         for name in images:

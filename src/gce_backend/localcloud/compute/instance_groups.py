@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import catalogue, links, listing
-from gce_backend.localcloud.compute.replies import fingerprint, invalid_field, not_found, rfc3339
+from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute.error_replies import (
+    fingerprint,
+    invalid_field,
+    not_found,
+    rfc3339,
+)
 from gce_backend.localcloud.compute.rows import GroupRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
@@ -47,7 +52,7 @@ class InstanceGroups:
 
     def _row(self, call: Call) -> GroupRow:
         project, zone, name = (call.path[part] for part in ("project", "zone", "instanceGroup"))
-        catalogue.check_zone(project, zone)
+        inventory.check_zone(project, zone)
         row = self._store.group(f"{project}/{zone}/{name}")
         if row is None or row.phase == "CREATING":
             raise not_found(links.zonal_path(project, zone, "instanceGroups", name))

@@ -7,21 +7,21 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import catalogue, links
-from gce_backend.localcloud.compute.blueprints import Blueprints
-from gce_backend.localcloud.compute.machines import Machines
-from gce_backend.localcloud.compute.operations import Operations
-from gce_backend.localcloud.compute.replies import (
+from gce_backend.localcloud.compute import inventory, links
+from gce_backend.localcloud.compute.error_replies import (
     fingerprint,
     not_found,
     not_ready,
     rfc3339,
     stale_fingerprint,
 )
+from gce_backend.localcloud.compute.machines import Machines
+from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import Failure, OperationRow, VmRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.templates import check_metadata, metadata_body
 from gce_backend.localcloud.compute.vm_disks import disks_of
+from gce_backend.localcloud.compute.vm_properties import Blueprints
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 _ECHOED = (
@@ -99,7 +99,7 @@ class Instances:
 
     def _row(self, call: Call) -> VmRow:
         project, zone, name = (call.path[part] for part in ("project", "zone", "instance"))
-        catalogue.check_zone(project, zone)
+        inventory.check_zone(project, zone)
         vm = self._store.vm(f"{project}/{zone}/{name}")
         if vm is None or not vm.status:
             raise not_found(links.zonal_path(project, zone, "instances", name))

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from gce_backend.localcloud.compute.replies import invalid_field
+from gce_backend.localcloud.compute.error_replies import invalid_field
 
 ROOT = "https://www.googleapis.com/compute/v1/"
 

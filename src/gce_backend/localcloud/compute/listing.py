@@ -13,8 +13,8 @@ import msgspec
 
 from gce_backend.localcloud.cloud import Call, ServiceError
 from gce_backend.localcloud.compute import description, filters
+from gce_backend.localcloud.compute.error_replies import invalid_field
 from gce_backend.localcloud.compute.links import ROOT
-from gce_backend.localcloud.compute.replies import invalid_field
 
 MAX_RESULTS = 500
 _BY_NAME = "name"

@@ -10,12 +10,12 @@ import msgspec
 
 from gce_backend.localcloud.cloud import Cloud
 from gce_backend.localcloud.compute import links
-from gce_backend.localcloud.compute.blueprints import Blueprints
 from gce_backend.localcloud.compute.rows import DiskRow, ErrorRow, Failure, GroupRow, VmRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.timetable import Timetable
 from gce_backend.localcloud.compute.usage import Demand, Shortage, Usage, disk_demand, vm_demand
 from gce_backend.localcloud.compute.vm_disks import disks_of
+from gce_backend.localcloud.compute.vm_properties import Blueprints
 
 RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 60.0

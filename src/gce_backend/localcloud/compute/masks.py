@@ -8,7 +8,7 @@ from typing import Any
 
 from gce_backend.localcloud.compute import description
 from gce_backend.localcloud.compute.description import Shape
-from gce_backend.localcloud.compute.replies import invalid_selection
+from gce_backend.localcloud.compute.error_replies import invalid_selection
 
 Mask = dict[str, "Mask"]
 """What to keep below each name."""

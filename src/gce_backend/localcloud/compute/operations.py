@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import catalogue, links, listing
-from gce_backend.localcloud.compute.replies import invalid_field, not_found, rfc3339
+from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute.error_replies import invalid_field, not_found, rfc3339
 from gce_backend.localcloud.compute.rows import Failure, OperationRow, RequestRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.timetable import Timetable
@@ -173,7 +173,7 @@ class Operations:
     def aggregated_list(self, call: Call) -> dict[str, Any]:
         """globalOperations.aggregatedList: those of all zones, and the global ones."""
         project = call.path["project"]
-        scopes = {"global": "global", **{f"zones/{zone}": zone for zone in catalogue.ZONES}}
+        scopes = {"global": "global", **{f"zones/{zone}": zone for zone in inventory.ZONES}}
 
         def render(place: str) -> dict[str, Any] | None:
             scope, _, name = place.rpartition("/")
@@ -189,7 +189,7 @@ class Operations:
                 for scope, where in scopes.items()
             },
             render,
-            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(inventory.ZONES)],
         )
 
     def _row(self, call: Call) -> OperationRow:

@@ -8,9 +8,9 @@ import msgspec
 from aiohttp import web
 
 from gce_backend.localcloud.cloud import Call, Cloud, Control
-from gce_backend.localcloud.compute import catalogue, links, listing
+from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute.error_replies import constant_id, not_found
 from gce_backend.localcloud.compute.listing import Names
-from gce_backend.localcloud.compute.replies import constant_id, not_found
 from gce_backend.localcloud.compute.usage import Usage, problems_of
 
 
@@ -27,7 +27,7 @@ class Regions:
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
         project, region = call.path["project"], call.path["region"]
-        if region not in catalogue.REGIONS:
+        if region not in inventory.REGIONS:
             raise not_found(f"projects/{project}/regions/{region}")
         return self._body(project, region)
 
@@ -35,7 +35,7 @@ class Regions:
         """The list method."""
         project = call.path["project"]
         names = Names()
-        for region in catalogue.REGIONS:
+        for region in inventory.REGIONS:
             names.add(region)
         found = listing.page(call, names.after, lambda region: self._body(project, region))
         return listing.resource_list("compute#regionList", f"projects/{project}/regions", found)
@@ -58,13 +58,13 @@ class Regions:
         return {
             "kind": "compute#region",
             "id": constant_id(region),
-            "creationTimestamp": catalogue.CREATED,
+            "creationTimestamp": inventory.CREATED,
             "name": region,
             "description": region,
             "status": "UP",
             "zones": [
                 links.zone_link(project, zone)
-                for zone, its_region in catalogue.ZONES.items()
+                for zone, its_region in inventory.ZONES.items()
                 if its_region == region
             ],
             "quotas": self._usage.quotas(project, region),

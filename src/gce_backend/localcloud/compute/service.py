@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
-from gce_backend.localcloud.compute import catalogue, description
-from gce_backend.localcloud.compute.blueprints import Blueprints
+from gce_backend.localcloud.compute import description, inventory
 from gce_backend.localcloud.compute.disks import Disks
+from gce_backend.localcloud.compute.error_replies import error_body, forbidden
 from gce_backend.localcloud.compute.groups import Groups
 from gce_backend.localcloud.compute.images import Images
 from gce_backend.localcloud.compute.instance_groups import InstanceGroups
@@ -18,16 +18,16 @@ from gce_backend.localcloud.compute.instances import Instances
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.masks import masked
 from gce_backend.localcloud.compute.operations import Operations
-from gce_backend.localcloud.compute.payloads import check_query, checked_body
 from gce_backend.localcloud.compute.permissions import permission_of
 from gce_backend.localcloud.compute.quota import Quota, metric_of
 from gce_backend.localcloud.compute.regions import Regions
-from gce_backend.localcloud.compute.replies import error_body, forbidden
+from gce_backend.localcloud.compute.request_checks import check_query, checked_body
 from gce_backend.localcloud.compute.rows import OperationRow
 from gce_backend.localcloud.compute.store import Store
 from gce_backend.localcloud.compute.templates import Templates
 from gce_backend.localcloud.compute.timetable import Timetable
 from gce_backend.localcloud.compute.usage import Usage
+from gce_backend.localcloud.compute.vm_properties import Blueprints
 
 _ROOT = "/compute/v1/"
 
@@ -103,15 +103,15 @@ class ComputeService:
             "compute.globalOperations.wait": operations.wait,
             "compute.regions.get": regions.get,
             "compute.regions.list": regions.list_page,
-            "compute.zones.get": catalogue.get_zone,
-            "compute.zones.list": catalogue.list_zones,
-            "compute.machineTypes.get": catalogue.get_machine_type,
-            "compute.machineTypes.list": catalogue.list_machine_types,
-            "compute.machineTypes.aggregatedList": catalogue.aggregated_machine_types,
-            "compute.images.get": catalogue.get_image,
-            "compute.images.getFromFamily": catalogue.get_image_from_family,
+            "compute.zones.get": inventory.get_zone,
+            "compute.zones.list": inventory.list_zones,
+            "compute.machineTypes.get": inventory.get_machine_type,
+            "compute.machineTypes.list": inventory.list_machine_types,
+            "compute.machineTypes.aggregatedList": inventory.aggregated_machine_types,
+            "compute.images.get": inventory.get_image,
+            "compute.images.getFromFamily": inventory.get_image_from_family,
             "compute.images.list": images.list_page,
-            "compute.snapshots.get": catalogue.get_snapshot,
+            "compute.snapshots.get": inventory.get_snapshot,
         }
 
     def mutations(self) -> dict[str, _Start]:
@@ -159,7 +159,7 @@ class ComputeService:
         self._timetable.advance(now)
         self._store.forget_old(now)
         zone = call.path.get("zone")
-        metric = metric_of(call.method, catalogue.ZONES.get(zone or ""))
+        metric = metric_of(call.method, inventory.ZONES.get(zone or ""))
         self._quota.charge(call.path["project"], metric, now, self._cloud.options.calls_per_minute)
         check_query(call.method, call.query)
         permission = permission_of(call.method)

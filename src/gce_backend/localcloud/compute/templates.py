@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import catalogue, links, listing
-from gce_backend.localcloud.compute.operations import Operations
-from gce_backend.localcloud.compute.replies import (
+from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute.error_replies import (
     already_exists,
     fingerprint,
     in_use,
@@ -19,6 +18,7 @@ from gce_backend.localcloud.compute.replies import (
     not_ready,
     rfc3339,
 )
+from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import Failure, OperationRow, TemplateRow
 from gce_backend.localcloud.compute.store import Store
 
@@ -126,7 +126,7 @@ def _checked_properties(asked: dict[str, Any] | None, project: str) -> dict[str,
         raise invalid_field(place, "", "The properties must be specified.")
     properties = dict(asked)
     machine_type = properties.get("machineType", "")
-    if catalogue.machine_size(links.parse(machine_type, "machineTypes", place).name) is None:
+    if inventory.machine_size(links.parse(machine_type, "machineTypes", place).name) is None:
         raise invalid_field(f"{place}.machineType", machine_type, "Unknown machine type.")
     properties["disks"] = _checked_disks(properties.get("disks"), project)
     properties["networkInterfaces"] = _checked_interfaces(
@@ -152,7 +152,7 @@ def _checked_disks(disks: list[dict[str, Any]] | None, project: str) -> list[dic
         parameters = dict(disk.get("initializeParams", {}))
         for field, collection in (("sourceImage", "images"), ("sourceSnapshot", "snapshots")):
             if field in parameters:
-                parameters[field] = catalogue.check_source(
+                parameters[field] = inventory.check_source(
                     parameters[field], collection, f"{place}.initializeParams.{field}", project
                 )
         sources = {"sourceImage", "sourceSnapshot"} & parameters.keys()

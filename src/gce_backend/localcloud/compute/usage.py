@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gce_backend.localcloud.compute import catalogue, links, vm_disks
+from gce_backend.localcloud.compute import inventory, links, vm_disks
 from gce_backend.localcloud.compute.rows import DiskRow
 
 Demand = Mapping[str, int]
@@ -49,17 +49,17 @@ class Usage:
 
     def add(self, project: str, zone: str, demand: Demand) -> None:
         """Something has come to be."""
-        self._used[project, catalogue.ZONES[zone]].update(demand)
+        self._used[project, inventory.ZONES[zone]].update(demand)
 
     def remove(self, project: str, zone: str, demand: Demand) -> None:
         """Something is no more."""
-        self._used[project, catalogue.ZONES[zone]].subtract(demand)
+        self._used[project, inventory.ZONES[zone]].subtract(demand)
 
     def shortage(self, project: str, zone: str, demand: Demand) -> Shortage | None:
         """The first quota that does not suffice for something more; None when there is room."""
         if not self.limits:
             return None
-        region = catalogue.ZONES[zone]
+        region = inventory.ZONES[zone]
         used = self._used[project, region]
         for metric, amount in demand.items():
             limit = self._limit(region, metric)
@@ -81,7 +81,7 @@ class Usage:
 
 def problems_of(limits: Mapping[str, float]) -> list[str]:
     """What is wrong with limits that somebody asks for; empty when nothing is."""
-    regions = {f"{region}/" for region in catalogue.ZONES.values()} | {""}
+    regions = {f"{region}/" for region in inventory.ZONES.values()} | {""}
     known = {f"{region}{metric}" for region in regions for metric in METRICS}
     form = f"not METRIC or REGION/METRIC; the metrics are {', '.join(METRICS)}"
     wrong = [f"{name}: {form}" for name in limits if name not in known]
@@ -91,7 +91,7 @@ def problems_of(limits: Mapping[str, float]) -> list[str]:
 def vm_demand(properties: Mapping[str, Any]) -> Counter[str]:
     """What a VM with these template properties needs, its disks included."""
     name = links.parse(properties["machineType"], "machineTypes", "machineType").name
-    size = catalogue.machine_size(name)
+    size = inventory.machine_size(name)
     demand: Counter[str] = Counter(INSTANCES=1)
     family = _CPU_METRICS.get(name.partition("-")[0])
     if family is not None and size is not None:

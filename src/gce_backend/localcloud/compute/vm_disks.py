@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gce_backend.localcloud.compute import links
-from gce_backend.localcloud.compute.replies import constant_id
+from gce_backend.localcloud.compute.error_replies import constant_id
 from gce_backend.localcloud.compute.rows import DiskRow, VmRow
 
 STANDARD = "pd-standard"

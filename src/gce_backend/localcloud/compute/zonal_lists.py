@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import catalogue, listing
+from gce_backend.localcloud.compute import inventory, listing
 from gce_backend.localcloud.compute.listing import Names
 
 
@@ -36,7 +36,7 @@ class ZonalLists:
     def of_zone(self, call: Call) -> dict[str, Any]:
         """The list method."""
         project, zone = call.path["project"], call.path["zone"]
-        catalogue.check_zone(project, zone)
+        inventory.check_zone(project, zone)
         return listing.zonal_list(
             f"{self._kind}List",
             self._collection,
@@ -52,7 +52,7 @@ class ZonalLists:
             f"{self._kind}AggregatedList",
             self._collection,
             call,
-            {f"zones/{zone}": self._names[f"{project}/{zone}"] for zone in catalogue.ZONES},
+            {f"zones/{zone}": self._names[f"{project}/{zone}"] for zone in inventory.ZONES},
             lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
-            [f"zones/{zone}" for zone in self._cloud.faults.outages(catalogue.ZONES)],
+            [f"zones/{zone}" for zone in self._cloud.faults.outages(inventory.ZONES)],
         )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from gce_backend.clock import Clock
+from gce_backend.base.clock import Clock
 from gce_backend.localcloud.datastore.past import Past
 from gce_backend.localcloud.datastore.plans import Plan
 from gce_backend.localcloud.datastore.storage import Change, Entities

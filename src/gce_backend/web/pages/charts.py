@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gce_backend.web.samples import Level
+from gce_backend.web.survey.samples import Level
 
 POINTS = 72
 """Points that a chart has at most: more would not be seen."""

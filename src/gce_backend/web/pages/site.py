@@ -11,22 +11,28 @@ from aiohttp import web
 from msgspec import Meta
 
 from gce_backend import __version__
-from gce_backend.clock import Clock
-from gce_backend.errors import BackendError
-from gce_backend.lifecycle import State
-from gce_backend.models import EventKind
-from gce_backend.web import events_view, explain_view, machines_view, messages_view, status_view
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError
+from gce_backend.model.events import EventKind
+from gce_backend.rules.states import State
 from gce_backend.web.access import Gate
-from gce_backend.web.documents import parameters
+from gce_backend.web.documents import (
+    events_view,
+    explain_view,
+    machines_view,
+    messages_view,
+    status_view,
+)
+from gce_backend.web.documents.answers import RefusedError, answer
+from gce_backend.web.documents.machines_view import Filter
+from gce_backend.web.documents.routes import parameters
 from gce_backend.web.health import Check
-from gce_backend.web.machines_view import Filter
-from gce_backend.web.names import similar
 from gce_backend.web.pages.assets import Assets
 from gce_backend.web.pages.charts import chart
 from gce_backend.web.pages.rendering import Renderer
-from gce_backend.web.problems import Problem
-from gce_backend.web.refusals import RefusedError, answer
-from gce_backend.web.view import View
+from gce_backend.web.survey.names import similar
+from gce_backend.web.survey.problems import Problem
+from gce_backend.web.survey.view import View
 
 NAVIGATION = (
     ("/", "Overview"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
-from gce_backend.dates import date
-from gce_backend.lifecycle import State
+from gce_backend.base.dates import date
+from gce_backend.rules.states import State
 
 TONES = {
     State.CREATING: "rising",

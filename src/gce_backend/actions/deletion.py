@@ -1,0 +1,268 @@
+"""Deleting VMs: the one place from which a VM's destruction is asked for.
+
+Every instance is read again just before, needs a permit, and has its deletion stored, guarded by
+its version, before Compute hears of it. A deletion is repeated, each time on a permit, until the VM
+is truly gone.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from gce_backend.actions.deletion_budget import Wanted, backs_off, note_held, under_caps
+from gce_backend.actions.fan_out import LOOK_AGAIN, Step, act_on_each
+from gce_backend.actions.permit_check import with_fresh_permits
+from gce_backend.base.errors import NotFoundError
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Outcome
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
+from gce_backend.rules.permits import deleted, deleting
+
+MAX_NAMES = 1000
+"""Instances of one deleteInstances call."""
+
+Apply: TypeAlias = Callable[[Instance | None], Instance | None]
+
+
+class Batch(NamedTuple):
+    """Instances of one group whose deletion is stored, to be asked for with one call."""
+
+    manager: Key
+    request_id: str
+    keys: list[Key]
+
+
+async def delete(context: Context, job: str, wanted: Wanted) -> Outcome:
+    """Deletes the instances that a job wants gone, and follows each to its end.
+
+    Args:
+        context: the job's context.
+        job: the job's name.
+        wanted: whether the job wants this instance gone; asked again of the fresh entity.
+    """
+    confirmed, waiting = await _confirm(context, job, wanted)
+    if context.paused:
+        return Outcome(changed=confirmed, facts={"paused": 1, "confirmed": confirmed})
+
+    def wanted_now(key: Key, instance: Instance) -> bool:
+        return wanted(key, instance) and not context.is_paused(key)
+
+    chosen, held = under_caps(context, job, wanted_now)
+    note_held(context, job, held)
+    repeats = [
+        key for key in waiting if not context.is_paused(key) and _is_due_again(context, job, key)
+    ]
+    context.world.deciding.update(chosen)  # what another job may not count on meanwhile
+    try:
+        batches = await _intend(context, job, [*chosen, *repeats], wanted_now)
+    finally:
+        for key in chosen:
+            del context.world.deciding[key]
+    asked = await _ask(context, job, batches)
+    # Whatever is listed still is looked at again when fetch-instances misses it.
+    unlisted = any(_is_unlisted(context, key) for key in waiting)
+    waits = [asked.again_after, LOOK_AGAIN if unlisted else None, _back_off(context, job, wanted)]
+    return Outcome(
+        changed=confirmed + asked.changed,
+        again_after=min((wait for wait in waits if wait is not None), default=None),
+        facts={
+            **asked.facts,
+            **({"confirmed": confirmed} if confirmed else {}),
+            **({"held": held} if held else {}),
+        },
+        problems=asked.problems,
+    )
+
+
+async def _confirm(context: Context, job: str, wanted: Wanted) -> tuple[int, list[Key]]:
+    """Ends the deletions of VMs that are gone; returns how many, and the others' keys."""
+    pending = [
+        key
+        for key, instance in context.fleet.instances.items()
+        if instance.deletion is not None and not instance.is_tombstone and wanted(key, instance)
+    ]
+    unlisted = [key for key in pending if _is_unlisted(context, key)]
+    gone: list[Key] = []
+
+    async def look(key: Key) -> Step:
+        if not await is_gone(context, key):
+            return Step.NOTHING
+        gone.append(key)
+        return Step.CHANGED
+
+    await act_on_each(context, job, unlisted, look, observing=True)
+    if gone:
+        await context.fleet.change([Change(key, _gone(context.clock.now())) for key in gone])
+        for key in gone:
+            _log(context, "instance.deleted", job, key)
+            _measure(context, key)
+    return len(gone), [key for key in pending if key not in set(gone)]
+
+
+def _is_unlisted(context: Context, key: Key) -> bool:
+    """Whether a complete list of its group does not show it, not even as a member without VM.
+
+    A group that still counts a member whose VM is gone would neither be refilled nor become empty.
+    """
+    instance = context.fleet.instances.get(key)
+    if instance is None or instance.missing_since is None or key.parent is None:
+        return False
+    group = context.world.groups.get(key.parent)
+    if group is None:  # not looked at since the start, or there is none
+        manager = context.fleet.managers.get(key.parent)
+        return manager is None or manager.url is None or key.parent in context.world.gone
+    member = group.members.get(key.name)
+    listed = member is not None and member.gce_id == instance.gce_id
+    return group.listed is not None and not listed
+
+
+async def is_gone(context: Context, key: Key) -> bool:
+    """Whether Compute says that it has no such VM, or another one of that name.
+
+    Its group's complete list has not shown it; this is the second look.
+    """
+    instance = context.fleet.instances[key]
+    if key.parent is None:
+        return False
+    project = context.fleet.revision_of(key.parent).template.project
+    try:
+        found = await context.compute.get_instance(project, key.parent.name, key.name)
+    except NotFoundError:
+        return True
+    return instance.gce_id is not None and found.id != instance.gce_id
+
+
+def _back_off(context: Context, job: str, wanted: Wanted) -> float | None:
+    """Ends the conditions of what is gone; seconds until the first of the rest may be tried."""
+    failed = [c for c in context.conditions if c.job == job and c.failures]
+    if not failed:
+        return None
+    ending = [
+        key
+        for key, instance in context.fleet.instances.items()
+        if not instance.is_tombstone and wanted(key, instance)
+    ]
+    subjects = {str(subject) for key in ending for subject in (key, key.parent)}
+    for condition in failed:
+        if condition.subject not in subjects:
+            context.conditions.clear(condition.subject, job)
+    waits = [context.conditions.wait(condition.subject, job) for condition in failed]
+    return min((wait for wait in waits if wait), default=None)
+
+
+def _is_due_again(context: Context, job: str, key: Key) -> bool:
+    """Whether a deletion is to be asked for again: it failed, or has not come to an end."""
+    deletion = context.fleet.instances[key].deletion
+    if deletion is None or backs_off(context, job, key):
+        return False
+    if context.conditions.wait(str(key.parent), job) is not None:  # the last call failed
+        return True
+    age = context.clock.now() - deletion.asked
+    return not 0 <= age < context.settings.deletion.repeat_seconds
+
+
+async def _intend(context: Context, job: str, keys: Sequence[Key], wanted: Wanted) -> list[Batch]:
+    """Reads them and all above them again, and stores the deletion of those with a permit."""
+    if not keys:
+        return []
+    # What is above them says whether they are wanted: another process may have changed that.
+    await context.fleet.refresh({above for key in keys for above in key.lineage})
+    permitted = await with_fresh_permits(context, job, keys)
+    groups: defaultdict[Key, list[Key]] = defaultdict(list)
+    for key in permitted:
+        if key.parent is not None:
+            groups[key.parent].append(key)
+    batches = [
+        Batch(manager, context.new_id(), members[start : start + MAX_NAMES])
+        for manager, members in groups.items()
+        for start in range(0, len(members), MAX_NAMES)
+    ]
+    now = context.clock.now()
+    await context.fleet.change(
+        [
+            Change(key, _intending(key, batch.request_id, now, wanted))
+            for batch in batches
+            for key in batch.keys
+        ]
+    )
+    moment = context.clock.monotonic()
+    ready = [
+        batch._replace(keys=[k for k in batch.keys if _carries(context, k, batch)])
+        for batch in batches
+    ]
+    for batch in ready:
+        for key in batch.keys:
+            deletion = context.fleet.instances[key].deletion
+            if deletion is not None:
+                context.world.began.setdefault((key, deletion.requested), moment)
+    return [batch for batch in ready if batch.keys]
+
+
+def _intending(key: Key, request_id: str, now: float, wanted: Wanted) -> Apply:
+    def apply(instance: Instance) -> Instance:
+        return deleting(instance, request_id, now) if wanted(key, instance) else instance
+
+    return when_present(apply)
+
+
+def _carries(context: Context, key: Key, batch: Batch) -> bool:
+    instance = context.fleet.instances.get(key)
+    return (
+        instance is not None
+        and instance.deletion is not None
+        and instance.deletion.request_id == batch.request_id
+    )
+
+
+async def _ask(context: Context, job: str, batches: Sequence[Batch]) -> Outcome:
+    """Asks Compute for the deletion of instances, one call for many of a group."""
+    groups: defaultdict[Key, list[Batch]] = defaultdict(list)
+    for batch in batches:
+        groups[batch.manager].append(batch)
+
+    async def ask(manager: Key) -> Step:
+        project = context.fleet.revision_of(manager).template.project
+        for batch in groups[manager]:
+            await context.compute.delete_instances(
+                project,
+                manager.name,
+                compute_bodies.group_name_of(manager),
+                [key.name for key in batch.keys],
+                request_id=batch.request_id,
+                skip_invalid=True,
+            )
+            for key in batch.keys:
+                _log(context, "instance.deletion_requested", job, key)
+        return Step.CHANGED
+
+    return await act_on_each(context, job, list(groups), ask)
+
+
+def _gone(now: float) -> Apply:
+    return when_present(lambda instance: deleted(instance, now))
+
+
+def _measure(context: Context, key: Key) -> None:
+    instance = context.fleet.instances.get(key)
+    if instance is not None and instance.pending_deletion is not None:
+        seconds = context.clock.now() - instance.pending_deletion.since
+        context.metrics.deleted(key.base_name, seconds)
+
+
+def _log(context: Context, event: str, job: str, key: Key) -> None:
+    instance = context.fleet.instances.get(key)
+    manager = key.parent
+    context.log.info(
+        event,
+        job=job,
+        instance=key.name,
+        gce_id=str(instance.gce_id) if instance else "",
+        zone=manager.name if manager else "",
+        template=key.base_name,
+        permit=instance.deletion.permit.value if instance and instance.deletion else "",
+    )

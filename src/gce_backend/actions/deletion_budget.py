@@ -1,0 +1,102 @@
+"""Which deletions may begin now: those with a permit, within the caps (S5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from gce_backend.engine.context import Context
+from gce_backend.model.entities import Instance, Permit
+from gce_backend.model.keys import Key
+from gce_backend.rules.deletion_caps import EVIDENCE, Evidence, allowance
+from gce_backend.rules.permits import permit
+
+CAP = "deletions"
+
+Wanted: TypeAlias = Callable[[Key, Instance], bool]
+
+
+def under_caps(context: Context, job: str, wanted: Wanted) -> tuple[dict[Key, Permit], int]:
+    """Those whose deletion may begin now, by their permits, and how many the caps hold back.
+
+    Args:
+        context: the job's context.
+        job: the job's name.
+        wanted: whether the job wants an instance gone.
+    """
+    now = context.clock.now()
+    instances = context.fleet.instances
+    recent = [*_recent(context), *context.world.deciding.values()]
+    living = sum(not instance.is_tombstone for instance in instances.values())
+    lifted = _is_lifted(context)
+    allowed = allowance(context.settings.deletion, recent, living, lifted=lifted)
+    left = {evidence: allowed.of(evidence) for evidence in Evidence}
+    chosen: dict[Key, Permit] = {}
+    held = 0
+    for key, instance in instances.items():
+        if instance.deletion is not None or key in context.world.deciding:
+            continue
+        granted = permit(instance, now)
+        if granted is None or not wanted(key, instance) or backs_off(context, job, key):
+            continue
+        if left[EVIDENCE[granted]] > 0:
+            left[EVIDENCE[granted]] -= 1
+            chosen[key] = granted
+        else:
+            held += 1
+    return chosen, held
+
+
+def _recent(context: Context) -> Iterator[Permit]:
+    """The permits of the deletions that began within the window, by this process's own time.
+
+    A wall clock that jumps makes none older. Only of those that an earlier process began is the age
+    taken from the wall clock, once.
+    """
+    now, wall = context.clock.monotonic(), context.clock.now()
+    window = context.settings.deletion.window_seconds
+    known, began = context.world.began, {}
+    for key, instance in context.fleet.instances.items():
+        deletion = instance.deletion
+        if deletion is None:
+            continue
+        mark = (key, deletion.requested)
+        # One from the future is new: the clock was set back, which frees nothing.
+        began[mark] = known.get(mark, now - max(0.0, wall - deletion.requested))
+        if now - began[mark] < window:
+            yield deletion.permit
+    context.world.began = began
+
+
+def _is_lifted(context: Context) -> bool:
+    """Whether an operator has lifted the caps for now: a clock set back does not prolong it."""
+    until, now = context.fleet.control.cap_lifted_until, context.clock.now()
+    if now >= until:
+        return False
+    ends = context.world.lifted
+    moment = context.clock.monotonic()
+    if until not in ends:
+        ends.clear()
+        ends[until] = moment + until - now
+    return moment < ends[until]
+
+
+def note_held(context: Context, job: str, held: int) -> None:
+    """Raises the alarm that the caps hold deletions back, or ends it."""
+    context.world.held[job] = held
+    if not held:
+        context.conditions.clear(CAP, job)
+        return
+    message = (
+        f"{held} deletions are held back: more were asked for within "
+        f"{context.settings.deletion.window_seconds:.0f} s than the cap allows. Look whether the "
+        "Machine Provider is well; then wait, or lift the cap with `gce-backend lift-cap`."
+    )
+    if context.conditions.note(CAP, job, "DeletionCap", message):
+        context.log.error("deletion.held", job=job, held=held)
+
+
+def backs_off(context: Context, job: str, key: Key) -> bool:
+    """Whether a machine, or its whole group, is not to be tried now; it takes no other's place."""
+    blocked = context.conditions.blocked
+    return blocked(str(key), job) or (key.parent is not None and blocked(str(key.parent), job))

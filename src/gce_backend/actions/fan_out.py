@@ -1,0 +1,126 @@
+"""What jobs that act on many subjects share: bounded fan-out, and failures that spoil only one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+
+from gce_backend.base.errors import (
+    BackendError,
+)
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Outcome
+from gce_backend.fleet.conditions import reason_of
+from gce_backend.model.keys import Key
+
+
+class Step(StrEnum):
+    """What came of one subject."""
+
+    CHANGED = "changed"
+    """It went on; jobs downstream may have work."""
+    WAITING = "waiting"
+    """It is under way and has to be looked at again soon."""
+    HELD = "held"
+    """It has to wait, for a reason that is its condition now."""
+    NOTHING = "unchanged"
+    """There was nothing to do."""
+
+
+MAX_NAMED = 5
+"""Subjects that one log line names."""
+LOOK_AGAIN = 1.0
+"""Seconds after which something under way is looked at again."""
+
+
+async def act_on_each(
+    context: Context,
+    job: str,
+    subjects: Sequence[Key],
+    act: Callable[[Key], Awaitable[Step]],
+    *,
+    observing: bool = False,
+) -> Outcome:
+    """Acts on every subject that is not paused and does not back off, a bounded number at a time.
+
+    A failure becomes the subject's condition and backs it off alone; success ends the condition.
+    What is paused meanwhile is left alone from then on.
+
+    Args:
+        context: the job's context.
+        job: the job's name.
+        subjects: what to act on.
+        act: acts on one.
+        observing: it only looks: it goes on while paused.
+
+    Returns:
+        The run's outcome: what changed, the problems, and when to look again.
+    """
+    conditions = context.conditions
+    slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
+    counts = dict.fromkeys(Step, 0)
+    failed: dict[str, list[tuple[Key, BackendError]]] = {}
+    waits: list[float] = []
+    paused: list[Key] = []
+
+    async def attempt(subject: Key) -> None:
+        async with slots:
+            if not observing and context.is_paused(subject):
+                paused.append(subject)
+                return
+            try:
+                step = await act(subject)
+            except BackendError as error:
+                condition = conditions.fail(
+                    str(subject), job, reason_of(error), str(error), retry_after=error.retry_after
+                )
+                failed.setdefault(condition.reason, []).append((subject, error))
+                waits.append(condition.retry_at - context.clock.monotonic())
+                return
+        counts[step] += 1
+        if step is Step.WAITING:
+            waits.append(LOOK_AGAIN)
+        elif step is Step.HELD:
+            waits.append(conditions.wait(str(subject), job) or LOOK_AGAIN)
+        elif conditions.clear(str(subject), job):
+            context.log.info("subject.recovered", job=job, subject=str(subject))
+
+    ready = [subject for subject in subjects if not conditions.blocked(str(subject), job)]
+    held = [subject for subject in subjects if conditions.blocked(str(subject), job)]
+    waits += [conditions.wait(str(subject), job) or 0.0 for subject in held]
+    async with asyncio.TaskGroup() as group:
+        for subject in ready:
+            group.create_task(attempt(subject), name=f"{job}: {subject}")
+    problems = [_told(context, job, reason, found) for reason, found in failed.items()]
+    facts = {step.value: count for step, count in counts.items() if count}
+    if paused:
+        facts["paused"] = len(paused)
+    if held:
+        facts["backing_off"] = len(held)
+    if failed:
+        facts["failed"] = sum(map(len, failed.values()))
+    return Outcome(
+        changed=counts[Step.CHANGED],
+        again_after=min(waits, default=None),
+        facts=facts,
+        problems=tuple(problems),
+    )
+
+
+def _told(
+    context: Context, job: str, reason: str, failed: Sequence[tuple[Key, BackendError]]
+) -> str:
+    """Says in one line what failed for one reason, however many subjects it was."""
+    subjects = [str(subject) for subject, _ in failed]
+    error = str(failed[0][1])
+    context.log.warning(
+        "subject.failed",
+        job=job,
+        reason=reason,
+        count=len(failed),
+        subjects=subjects[:MAX_NAMED],
+        error=error,
+    )
+    others = f" and {len(failed) - 1} others" if len(failed) > 1 else ""
+    return f"{subjects[0]}{others}: {error}"

@@ -1,0 +1,200 @@
+"""Making and deleting what an entity stands for at Compute: an instance template, or a group.
+
+The intent is stored before it is sent, with the id under which it is sent, so that a crash resumes
+it. What came of it is stored after; a try that Compute refused is given up, and the next one has an
+id of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from gce_backend.base.errors import (
+    AlreadyExistsError,
+    ForeignResourceError,
+    NotFoundError,
+    OperationFailedError,
+    RemoteError,
+)
+from gce_backend.clients.compute.links import ResourceLink
+from gce_backend.clients.compute.types import Operation
+from gce_backend.engine.context import Context
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
+from gce_backend.model.keys import Key
+from gce_backend.rules import group_sizes
+from gce_backend.rules.states import replace
+
+R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
+
+
+class Described(Protocol):
+    """A resource, as Compute gives it back."""
+
+    @property
+    def description(self) -> str:
+        """Says whose it is."""
+        ...
+
+    @property
+    def self_link(self) -> str:
+        """Where it is."""
+        ...
+
+
+class Creation(NamedTuple):
+    """How one resource is made.
+
+    Attributes:
+        what: its kind, name and place, for people.
+        description: what marks it as ours.
+        send: inserts it.
+        read: reads it back.
+    """
+
+    what: str
+    description: str
+    send: Callable[[], Awaitable[Operation]]
+    read: Callable[[], Awaitable[Described]]
+
+
+async def create(context: Context, key: Key, creation: Creation) -> bool:
+    """Makes a resource whose insert is in flight, and stores its link.
+
+    Args:
+        context: the job's context.
+        key: the entity that stands for it.
+        creation: how it is made.
+
+    Returns:
+        Whether it is there; if not, it is under way.
+
+    Raises:
+        ForeignResourceError: there is one of that name, and it is not ours.
+        RemoteError: it was refused, or its outcome is not known.
+    """
+    try:
+        operation = await creation.send()
+    except AlreadyExistsError:
+        pass  # by an earlier try whose answer was lost, or somebody else's: read back
+    except RemoteError as error:
+        if not error.retryable:  # refused: nothing was begun
+            await give_up(context, key)
+        raise
+    else:
+        if not await _has_ended(context, key, operation):
+            return False
+    found = await creation.read()
+    if found.description != creation.description:
+        await give_up(context, key)
+        raise ForeignResourceError(
+            f"{creation.what} exists and is not ours: delete it, or change the template's "
+            f"base_name (its description is {found.description!r})"
+        )
+    await adopt(context, key, found)
+    return True
+
+
+async def delete(context: Context, key: Key, send: Callable[[], Awaitable[Operation]]) -> bool:
+    """Deletes a resource whose delete is in flight, and forgets its link.
+
+    Args:
+        context: the job's context.
+        key: the entity that stands for it.
+        send: deletes it.
+
+    Returns:
+        Whether it is gone; if not, its deletion is under way.
+
+    Raises:
+        RemoteError: it was refused, or its outcome is not known.
+    """
+    try:
+        if not await _has_ended(context, key, await send()):
+            return False
+    except NotFoundError:
+        pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
+    await forget(context, [key])
+    return True
+
+
+async def _has_ended(context: Context, key: Key, operation: Operation) -> bool:
+    try:
+        operation = await context.compute.await_operation(
+            operation, timeout=context.settings.compute.operation_wait_seconds
+        )
+    except OperationFailedError:
+        await give_up(context, key)
+        raise
+    return operation.done
+
+
+def beginning(context: Context, action: str, size: int | None = None) -> Callable[[R], R]:
+    """A change that stores the intent to make (`insert`) or delete (`delete`) a resource.
+
+    Args:
+        context: the job's context.
+        action: `insert` or `delete`.
+        size: the size of a group to be made.
+    """
+    in_flight = InFlight(action, context.new_id(), context.clock.now(), size)
+
+    def apply(entity: R) -> R:
+        is_there = entity.url is not None
+        if entity.in_flight is not None or is_there == (action == "insert"):
+            return entity
+        return replace(entity, in_flight=in_flight)
+
+    return apply
+
+
+async def adopt(context: Context, key: Key, found: Described) -> None:
+    """Stores the link of a resource that is there."""
+    url = ResourceLink.parse(found.self_link).url
+
+    def apply(entity: Any) -> Any:
+        return replace(entity, url=url, in_flight=None)
+
+    await context.fleet.change([Change(key, when_present(apply))])
+
+
+async def give_up(context: Context, key: Key) -> None:
+    """Ends what is in flight; the next try is a new one."""
+
+    def apply(entity: Any) -> Any:
+        return replace(entity, in_flight=None)
+
+    await context.fleet.change([Change(key, when_present(apply))])
+
+
+async def forget(context: Context, keys: list[Key]) -> None:
+    """Stores that resources are not there."""
+    await context.fleet.change([Change(key, _forgotten) for key in keys])
+
+
+@when_present
+def _forgotten(entity: Any) -> Any:
+    gone = replace(entity, url=None, in_flight=None)
+    return replace(gone, resize=None) if isinstance(gone, InstanceGroupManager) else gone
+
+
+def beside(context: Context, manager: Key, entity: InstanceGroupManager) -> int | None:
+    """VMs of the other revisions' groups of the same template and zone.
+
+    Args:
+        context: the job's context.
+        manager: the group that wants to grow.
+        entity: its entity.
+
+    Returns:
+        None when it matters and is not known: one of those groups has not been seen yet.
+    """
+    groups = context.world.groups
+    return group_sizes.beside(
+        entity,
+        (
+            (sibling, groups[key].target_size if key in groups else None)
+            for key, sibling in context.fleet.siblings(manager)
+        ),
+    )

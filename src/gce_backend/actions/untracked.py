@@ -1,0 +1,132 @@
+"""The full look: what carries our mark at Compute and has no entity here is reported (S2).
+
+It costs one list of VMs per project and slow resync; groups and templates are taken from the lists
+that are made anyway. What was created a moment ago may not have its entity yet, so two looks must
+agree. Nothing is done to what is found: an operator adopts it, deletes it, or takes the mark away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from gce_backend.base.errors import BackendError
+from gce_backend.clients.compute.types import (
+    CompleteListing,
+    Group,
+    Instance,
+    InstanceTemplate,
+    Listing,
+)
+from gce_backend.engine.context import Context
+from gce_backend.fleet.conditions import reason_of
+from gce_backend.rules import compute_bodies
+
+REASON = "Untracked"
+SECOND_LOOK = 60.0
+"""Seconds between the two looks that must agree."""
+
+
+async def look(context: Context, job: str, project: str, groups: Listing[Group]) -> str | None:
+    """Looks at a project's VMs and groups, when it is time for that.
+
+    Args:
+        context: the job's context.
+        job: the job that looks.
+        project: a project with groups of ours.
+        groups: its groups, just listed.
+
+    Returns:
+        Why it could not look; None when it could, or it was not time.
+    """
+    now = context.clock.monotonic()
+    if now < context.world.next_full_look.get(project, float("-inf")):
+        return None
+    subject = f"instances of project {project}"
+    if context.conditions.blocked(subject, job):
+        return None
+    condition = f"labels.{compute_bodies.OWNER_LABEL} = {context.settings.owner}"
+    try:
+        instances = await context.compute.list_instances(project, condition)
+    except BackendError as error:
+        context.conditions.fail(subject, job, reason_of(error), str(error))
+        return f"{subject}: {error}"
+    context.conditions.clear(subject, job)
+    unsure = _note(context, job, f"group {project}", _groups(context, groups), groups)
+    unsure += _note(context, job, f"instance {project}", _instances(context, instances), instances)
+    pause = SECOND_LOOK if unsure else context.settings.fetch.resync_seconds
+    context.world.next_full_look[project] = now + pause
+    return None
+
+
+def note_templates(
+    context: Context, job: str, project: str, templates: Listing[InstanceTemplate]
+) -> None:
+    """Looks at a project's instance templates, just listed."""
+    tracked = {compute_bodies.template_name_of(key) for key in context.fleet.revisions}
+    mark = compute_bodies.owner_prefix(context.settings.owner)
+    found = [
+        template.name
+        for template in templates.items
+        if template.description.startswith(mark) and template.name not in tracked
+    ]
+    _note(context, job, f"template {project}", found, templates)
+
+
+def _groups(context: Context, listing: Listing[Group]) -> Iterator[str]:
+    tracked = {(key.name, compute_bodies.group_name_of(key)) for key in context.fleet.managers}
+    mark = compute_bodies.owner_prefix(context.settings.owner)
+    for group in listing.items:
+        ours = group.description.startswith(mark)
+        if ours and (group.zone_name, group.name) not in tracked:
+            yield f"{group.zone_name}/{group.name}"
+
+
+def _instances(context: Context, listing: Listing[Instance]) -> Iterator[str]:
+    tracked = {
+        (key.parent.name, key.name): instance.gce_id
+        for key, instance in context.fleet.instances.items()
+        if key.parent is not None
+    }
+    for found in listing.items:
+        at = (found.zone_name, found.name)
+        if at not in tracked or tracked[at] not in {None, found.id}:
+            yield f"{found.zone_name}/{found.name}"
+
+
+def _note(
+    context: Context,
+    job: str,
+    scope: str,
+    found: Collection[str] | Iterator[str],
+    listing: Listing[Group] | Listing[Instance] | Listing[InstanceTemplate],
+) -> int:
+    """Reports what an earlier look found too; returns how many wait for a second look."""
+    now = context.clock.monotonic()
+    suspects = context.world.suspects.setdefault(scope, {})
+    seen = set(found)
+    if isinstance(listing, CompleteListing):
+        for name in suspects.keys() - seen:
+            del suspects[name]
+            context.conditions.clear(f"{scope}/{name}", job)
+    unsure = 0
+    for name in sorted(seen):
+        if now - suspects.setdefault(name, now) < SECOND_LOOK / 2:
+            unsure += 1
+            continue
+        message = (
+            "It carries our mark at Compute and has no entity here: nobody manages it. Delete it, "
+            "or take the mark away if it is meant to stay."
+        )
+        if context.conditions.note(f"{scope}/{name}", job, REASON, message):
+            context.log.error("resource.untracked", job=job, resource=f"{scope}/{name}")
+    kind = scope.partition(" ")[0]
+    context.metrics.untracked(
+        kind,
+        sum(
+            now - first >= SECOND_LOOK / 2
+            for other, names in context.world.suspects.items()
+            if other.partition(" ")[0] == kind
+            for first in names.values()
+        ),
+    )
+    return unsure

@@ -1,0 +1,4 @@
+"""Small words that know nothing of this project: errors, time, tasks, logs.
+
+Imports nothing of the project but itself.
+"""

@@ -1,0 +1,4 @@
+"""How Compute is called: links, types, errors, call budget, transport.
+
+`gce_client` has the calls.
+"""

@@ -1,0 +1,124 @@
+"""What Compute's error answers mean: one table, from status and reason to the project's errors."""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Mapping
+
+import msgspec
+
+from gce_backend.base.errors import (
+    AlreadyExistsError,
+    ConditionNotMetError,
+    InvalidRequestError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaExceededError,
+    RateLimitedError,
+    RemoteError,
+    ResourceInUseError,
+    ResourceNotReadyError,
+    TransientError,
+    UnauthenticatedError,
+)
+
+CONCURRENT_OPERATIONS = "CONCURRENT_OPERATIONS_QUOTA_EXCEEDED"
+"""ErrorInfo's reason when too many operations run at once; calls per minute are not used up."""
+
+MAX_RETRY_AFTER_SECONDS = 300.0
+_CONCURRENCY_SECONDS = 10.0
+_MAX_MESSAGE = 1000
+
+BY_REASON: Mapping[str, type[RemoteError]] = {
+    "notFound": NotFoundError,
+    "alreadyExists": AlreadyExistsError,
+    "conditionNotMet": ConditionNotMetError,
+    "rateLimitExceeded": RateLimitedError,
+    "userRateLimitExceeded": RateLimitedError,
+    "quotaExceeded": QuotaExceededError,
+    "dailyLimitExceeded": QuotaExceededError,
+    "resourceNotReady": ResourceNotReadyError,
+    "resourceInUseByAnotherResource": ResourceInUseError,
+    "backendError": TransientError,
+    "internalError": TransientError,
+}
+BY_STATUS: Mapping[int, type[RemoteError]] = {
+    403: PermissionDeniedError,
+    404: MalformedResponseError,  # without Compute's own notFound it may come from anybody
+    412: ConditionNotMetError,
+}
+WHATEVER_THE_REASON: Mapping[int, type[RemoteError]] = {
+    401: UnauthenticatedError,
+    408: TransientError,
+    429: RateLimitedError,
+}
+
+
+class _Reason(msgspec.Struct, frozen=True, gc=False):
+    reason: str = ""
+
+
+class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
+    code: int
+    message: str = ""
+    errors: tuple[_Reason, ...] = ()
+    details: tuple[_Reason, ...] = ()  # ErrorInfo is the only one of them with a reason
+
+
+class _Envelope(msgspec.Struct, frozen=True, gc=False):
+    error: _ErrorBody
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
+
+
+def error_from(
+    method: str, status: int, retry_after: str | None, body: bytes, now: float
+) -> RemoteError:
+    """The error that an answer with a status other than 2xx means.
+
+    Args:
+        method: what was called.
+        status: HTTP status.
+        retry_after: the Retry-After header.
+        body: the answer's body; only Compute's own error envelope can say `notFound`.
+        now: wall-clock time in Unix seconds.
+    """
+    try:
+        error = _ENVELOPE.decode(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        error = _ErrorBody(code=0, message="an answer that is not Compute's error")
+    genuine = error.code == status
+    reason = error.errors[0].reason if genuine and error.errors else ""
+    kind = WHATEVER_THE_REASON.get(status) or BY_REASON.get(reason) or BY_STATUS.get(status)
+    if status >= 500:
+        kind = TransientError
+    elif kind is None or (kind is NotFoundError and status != 404):
+        kind = InvalidRequestError
+    details = {detail.reason for detail in error.details}
+    delay = _delay(retry_after, now)
+    if kind is RateLimitedError:
+        if CONCURRENT_OPERATIONS in details:
+            reason = CONCURRENT_OPERATIONS
+            delay = delay or _CONCURRENCY_SECONDS
+        # The next of Google's minutes, and a second in case its clock is behind ours.
+        delay = delay or 61.0 - now % 60.0
+    message = error.message[:_MAX_MESSAGE] or "no message"
+    if 300 <= status < 400:
+        message = "redirects are not followed"
+    return kind(method, message, status=status, reason=reason, retry_after=delay)
+
+
+def _delay(retry_after: str | None, now: float) -> float | None:
+    """Seconds that a Retry-After header asks for, capped; None when it does not."""
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - now
+        except ValueError:
+            return None
+    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else None

@@ -1,0 +1,220 @@
+"""How a call to Compute is made: turn, token, deadlines, limits, errors, repetition.
+
+Every call waits for its turn in the project's call budget, carries a token that it renews once on
+a 401, has deadlines and a limit on the answer's size, follows no redirect, and is repeated on
+transient failures within the retry budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from http import HTTPMethod
+from typing import Any, NamedTuple, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import (
+    MalformedResponseError,
+    RateLimitedError,
+    TransientError,
+    UnauthenticatedError,
+)
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.compute.errors import CONCURRENT_OPERATIONS, error_from
+from gce_backend.clients.observer import CallObserver, observed
+from gce_backend.clients.retry import Retrier
+
+T = TypeVar("T")
+
+MAX_RESPONSE_BYTES = 64 * 2**20
+MAX_AGE_SECONDS = 2.0
+"""How long a call that is sent once may wait for its turn."""
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Deadlines in seconds.
+
+    Attributes:
+        connect: until the connection stands.
+        read: between two pieces of an answer.
+        total: a whole call, with waiting for its turn and repetitions.
+    """
+
+    connect: float = 10.0
+    read: float = 30.0
+    total: float = 90.0
+
+
+PER_MACHINE = frozenset({"compute.instances.get", "compute.instances.setMetadata"})
+"""What is asked once for each machine: it leaves room for the calls that are for many."""
+
+
+class Request(NamedTuple):
+    """One call, the same at every repetition."""
+
+    method: str
+    verb: HTTPMethod
+    group: QuotaGroup
+    project: str
+    url: URL
+    body: bytes | None
+    held: float  # seconds that the server may hold it on purpose
+    once: bool  # what it was decided on must be fresh: it is sent soon and once, or not at all
+
+
+class _RawAnswer(NamedTuple):
+    """What came back, whatever it is."""
+
+    status: int
+    retry_after: str | None
+    content_type: str
+    body: bytes
+
+
+class Transport:
+    """Makes calls.
+
+    Args:
+        session: the aiohttp session; stays the caller's. Each held `wait` uses one connection.
+        tokens: bearer tokens, sent to the requests' origin alone.
+        budget: calls per minute.
+        clock: its wall clock tells when Google's next minute begins.
+        observer: is told of every request sent.
+        timeouts: deadlines.
+        retrier: repeats calls.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        tokens: TokenSource,
+        budget: CallBudget,
+        clock: Clock,
+        observer: CallObserver | None,
+        timeouts: Timeouts,
+        retrier: Retrier,
+    ) -> None:
+        self._session = session
+        self._tokens = tokens
+        self._budget = budget
+        self._clock = clock
+        self._observer = observer
+        self._timeouts = timeouts
+        self._decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+        self._retrier = retrier
+
+    async def call(self, request: Request, kind: type[T]) -> T:
+        """Makes a call, and decodes its answer.
+
+        Args:
+            request: what to send.
+            kind: the type of the answer.
+
+        Raises:
+            RemoteError: it did not succeed.
+        """
+        seconds = self._timeouts.total + request.held
+        if request.once:
+            return await self._exchange(request, kind)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._retrier.run(partial(self._attempt, request, kind))
+        except TimeoutError:
+            pass  # raised below, where no other exception is its context
+        raise TransientError(request.method, f"no success within {seconds:g} s")
+
+    async def _attempt(self, request: Request, kind: type[T]) -> T:
+        try:
+            return await self._exchange(request, kind)
+        except UnauthenticatedError as error:
+            if error.status != 401:
+                raise
+        return await self._exchange(request, kind)
+
+    async def _exchange(self, request: Request, kind: type[T]) -> T:
+        method = request.method
+        max_wait = MAX_AGE_SECONDS if request.once else None
+        await self._budget.acquire(
+            request.project,
+            request.group,
+            max_wait=max_wait,
+            urgent=request.method not in PER_MACHINE,
+        )
+        token = await self._tokens.get()
+        answer = await self._send(request, token)
+        if answer.status == 401:
+            self._tokens.invalidate(token)
+        if not 200 <= answer.status < 300:
+            now = self._clock.now()
+            error = error_from(method, answer.status, answer.retry_after, answer.body, now)
+            if isinstance(error, RateLimitedError) and error.reason != CONCURRENT_OPERATIONS:
+                until = self._clock.monotonic() + (error.retry_after or 0.0)
+                self._budget.pause(request.project, request.group, until)
+            raise error
+        decoder = self._decoders.get(kind)
+        if decoder is None:
+            decoder = self._decoders[kind] = msgspec.json.Decoder(kind, strict=False)
+        problem = f"the answer is {answer.content_type or 'of no type'}, not JSON"
+        if answer.content_type == "application/json":
+            try:
+                result: T = decoder.decode(answer.body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                problem = f"the answer cannot be understood: {error}"
+            else:
+                return result
+        raise MalformedResponseError(method, problem, status=answer.status)
+
+    async def _send(self, request: Request, token: str) -> _RawAnswer:
+        """Sends once. Foreign exceptions end here: some of them show the request's headers."""
+        limits = self._timeouts
+        headers = {"Authorization": f"Bearer {token}", "User-Agent": "gce-backend (gzip)"}
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        timeout = aiohttp.ClientTimeout(
+            total=limits.total + request.held,
+            sock_connect=limits.connect,
+            sock_read=limits.read + request.held,
+        )
+        status: int | None = None
+        try:
+            with observed(self._observer, request.method, request.group) as sending:
+                async with self._session.request(
+                    request.verb,
+                    request.url,
+                    data=request.body,
+                    headers=headers,
+                    timeout=timeout,
+                    allow_redirects=False,
+                ) as response:
+                    status = sending.status = response.status
+                    retry_after = response.headers.get("Retry-After")
+                    body = await _read_bounded(response, MAX_RESPONSE_BYTES)
+            if body is not None:
+                return _RawAnswer(status, retry_after, response.content_type, body)
+            problem = f"the answer has more than {MAX_RESPONSE_BYTES} bytes"
+        except TimeoutError:
+            problem = "the server is too slow"
+        except aiohttp.ClientConnectorError as error:
+            problem = f"no connection: {error.os_error}"
+        except (aiohttp.ClientError, OSError) as error:
+            problem = f"the connection broke ({type(error).__name__})"
+        kind = MalformedResponseError if status is not None and status < 300 else TransientError
+        raise kind(request.method, problem, status=status)
+
+
+async def _read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
+    """An answer's body, decompressed; None when it has more than `limit` bytes."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > limit:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,478 @@
+"""What Compute answers, decoded and frozen: resources, operations and lists.
+
+Only the fields that this project uses are here; others are ignored. 64-bit numbers come as strings
+(decoded with `strict=False`). Times are RFC 3339 texts and links are texts, as Compute sent them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar
+
+import msgspec
+
+from gce_backend.base.errors import OperationFailedError, RemoteError
+from gce_backend.clients.compute.links import ResourceLink
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A JSON object of Compute's. `FIELDS`, where it has them, is the mask to ask for it with."""
+
+
+# Resources
+
+
+class InstanceTemplate(_Answer, frozen=True, gc=False):
+    """An instance template, without its properties."""
+
+    FIELDS: ClassVar[str] = "name,id,description,creationTimestamp,selfLink"
+
+    name: str
+    id: int = 0
+    description: str = ""
+    creation_timestamp: str = ""
+    self_link: str = ""
+
+
+class CurrentActions(_Answer, frozen=True, gc=False):
+    """How many members of a group are being acted on; `none` counts the idle ones."""
+
+    none: int = 0
+    creating: int = 0
+    creating_without_retries: int = 0
+    recreating: int = 0
+    deleting: int = 0
+    abandoning: int = 0
+    restarting: int = 0
+    refreshing: int = 0
+    verifying: int = 0
+    suspending: int = 0
+    resuming: int = 0
+    starting: int = 0
+    stopping: int = 0
+
+
+class GroupStatus(_Answer, frozen=True, gc=False):
+    """`is_stable`: nothing is going on in the group; False also when Compute did not say."""
+
+    is_stable: bool = False
+
+
+class Group(_Answer, frozen=True, gc=False):
+    """A managed instance group."""
+
+    FIELDS: ClassVar[str] = (
+        "name,targetSize,zone,id,description,baseInstanceName,instanceTemplate,currentActions,"
+        "status(isStable),fingerprint,listManagedInstancesResults,creationTimestamp,selfLink"
+    )
+
+    name: str
+    target_size: int
+    zone: str = ""
+    id: int = 0
+    description: str = ""
+    base_instance_name: str = ""
+    instance_template: str = ""
+    current_actions: CurrentActions = CurrentActions()
+    status: GroupStatus = GroupStatus()
+    fingerprint: str = ""
+    list_managed_instances_results: str = ""
+    creation_timestamp: str = ""
+    self_link: str = ""
+
+    @property
+    def zone_name(self) -> str:
+        """The zone's name, without the rest of its link."""
+        return self.zone.rpartition("/")[2]
+
+
+class ErrorItem(_Answer, frozen=True, gc=False):
+    """One error: Compute's code, e.g. `ZONE_RESOURCE_POOL_EXHAUSTED`, and words for people."""
+
+    code: str = ""
+    message: str = ""
+
+
+class ErrorList(_Answer, frozen=True, gc=False):
+    """The errors of an operation or of an attempt."""
+
+    errors: tuple[ErrorItem, ...] = ()
+
+
+class LastAttempt(_Answer, frozen=True, gc=False):
+    """The last try to create or change a managed instance."""
+
+    errors: ErrorList = ErrorList()
+
+
+class InstanceVersion(_Answer, frozen=True, gc=False):
+    """What a managed instance was made from."""
+
+    instance_template: str = ""
+    name: str = ""
+
+
+class ManagedInstance(_Answer, frozen=True, gc=False):
+    """A member of a group: `id` and `instance_status` are absent while no VM exists for it."""
+
+    FIELDS: ClassVar[str] = (
+        "instance,name,id,instanceStatus,currentAction,"
+        "lastAttempt(errors(errors(code,message))),version(instanceTemplate,name)"
+    )
+
+    instance: str
+    name: str = ""
+    id: int | None = None
+    instance_status: str = ""
+    current_action: str = ""
+    last_attempt: LastAttempt = LastAttempt()
+    version: InstanceVersion = InstanceVersion()
+
+
+class GroupError(_Answer, frozen=True, gc=False):
+    """One entry of a group's error list."""
+
+    error: ErrorItem = ErrorItem()
+    timestamp: str = ""
+
+
+class MetadataItem(_Answer, frozen=True, gc=False):
+    """One metadata key and its value."""
+
+    key: str
+    value: str = ""
+
+
+class InstanceMetadata(_Answer, frozen=True, gc=False):
+    """A VM's metadata and the fingerprint that changing it needs; a VM may have no items."""
+
+    fingerprint: str = ""
+    items: tuple[MetadataItem, ...] = ()
+
+    def as_dict(self) -> dict[str, str]:
+        """Key to value."""
+        return {item.key: item.value for item in self.items}
+
+
+class Instance(_Answer, frozen=True, gc=False):
+    """A VM."""
+
+    FIELDS: ClassVar[str] = (
+        "name,id,zone,status,machineType,metadata(fingerprint,items),labels,"
+        "creationTimestamp,selfLink"
+    )
+
+    name: str
+    id: int
+    zone: str = ""
+    status: str = ""
+    machine_type: str = ""
+    metadata: InstanceMetadata = InstanceMetadata()
+    labels: dict[str, str] = {}
+    creation_timestamp: str = ""
+    self_link: str = ""
+
+    @property
+    def zone_name(self) -> str:
+        """The zone's name, without the rest of its link."""
+        return self.zone.rpartition("/")[2]
+
+
+class MachineType(_Answer, frozen=True, gc=False):
+    """A machine type; memory in MiB."""
+
+    FIELDS: ClassVar[str] = "name,guestCpus,memoryMb"
+
+    name: str
+    guest_cpus: int
+    memory_mb: int
+
+
+class Image(_Answer, frozen=True, gc=False):
+    """An image; its size in GB is the least that a disk made from it can have."""
+
+    FIELDS: ClassVar[str] = "name,id,status,diskSizeGb,family,selfLink"
+
+    name: str
+    id: int = 0
+    status: str = ""
+    disk_size_gb: int = 0
+    family: str = ""
+    self_link: str = ""
+
+
+class Snapshot(_Answer, frozen=True, gc=False):
+    """A disk snapshot; its size in GB is that of the disk it was taken of."""
+
+    FIELDS: ClassVar[str] = "name,id,status,diskSizeGb,selfLink"
+
+    name: str
+    id: int = 0
+    status: str = ""
+    disk_size_gb: int = 0
+    self_link: str = ""
+
+
+class Zone(_Answer, frozen=True, gc=False):
+    """A zone; `status` is UP or DOWN."""
+
+    FIELDS: ClassVar[str] = "name,status,region"
+
+    name: str
+    status: str = ""
+    region: str = ""
+
+
+class Operation(_Answer, frozen=True, gc=False):
+    """What became, or becomes, of a mutation. `zone` and the links are URLs."""
+
+    name: str
+    status: str
+    self_link: str
+    operation_type: str = ""
+    zone: str = ""
+    target_link: str = ""
+    target_id: int = 0
+    insert_time: str = ""
+    error: ErrorList = ErrorList()
+    http_error_status_code: int = 0
+    http_error_message: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuses one that could not be asked for again."""
+        if self.link.collection != "operations":
+            raise ValueError(f"not an operation: {self.self_link}")
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status == "DONE"
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended in an error."""
+        return self.done and bool(self.error.errors or self.http_error_status_code >= 400)
+
+    @property
+    def link(self) -> ResourceLink:
+        """Where to ask for it again."""
+        return ResourceLink.parse(self.self_link)
+
+    def failure(self) -> OperationFailedError | None:
+        """The error that it ended in; None when it has not ended, or well."""
+        if not self.failed:
+            return None
+        words = "; ".join(item.message for item in self.error.errors)
+        return OperationFailedError(
+            f"compute.operations.{self.operation_type or 'unknown'}",
+            words or self.http_error_message or "no reason given",
+            codes=[item.code for item in self.error.errors],
+            status=self.http_error_status_code or None,
+        )
+
+
+# Lists
+
+
+class CompleteListing(msgspec.Struct, Generic[T], frozen=True):
+    """All that there is. Absence from it means absence."""
+
+    items: tuple[T, ...]
+
+
+class PartialListing(msgspec.Struct, Generic[T], frozen=True):
+    """Some of what there is, and why not all. Absence from it means nothing."""
+
+    items: tuple[T, ...]
+    reasons: tuple[str, ...]
+
+
+Listing: TypeAlias = CompleteListing[T] | PartialListing[T]
+
+
+class Warning(_Answer, frozen=True, gc=False):  # noqa: A001  (Compute's word for it)
+    """Something that a list wants known, e.g. `UNREACHABLE`."""
+
+    code: str = ""
+    message: str = ""
+
+    def reasons(self, scope: str) -> Iterable[str]:
+        """Why the list is incomplete, if it is."""
+        if self.code not in {"", "NO_RESULTS_ON_PAGE"}:
+            yield f"{scope}: {self.code} {self.message}".strip()
+
+
+class Page(Protocol[T_co]):
+    """One page of a list."""
+
+    FIELDS: ClassVar[str]
+
+    @property
+    def next_page_token(self) -> str:
+        """Where the next page begins; empty on the last one."""
+        ...
+
+    def entries(self) -> Iterable[T_co]:
+        """What is on it."""
+        ...
+
+    def reasons(self) -> Iterable[str]:
+        """Why it is incomplete; empty when it is not."""
+        ...
+
+
+class TemplatePage(_Answer, frozen=True, gc=False):
+    """Of instanceTemplates.list."""
+
+    FIELDS: ClassVar[str] = f"items({InstanceTemplate.FIELDS}),nextPageToken,warning(code,message)"
+
+    items: tuple[InstanceTemplate, ...] = ()
+    next_page_token: str = ""
+    warning: Warning = Warning()
+
+    def entries(self) -> Iterable[InstanceTemplate]:
+        """What is on it."""
+        return self.items
+
+    def reasons(self) -> Iterable[str]:
+        """Why it is incomplete."""
+        return self.warning.reasons("global")
+
+
+class ManagedInstancePage(_Answer, frozen=True, gc=False):
+    """Of instanceGroupManagers.listManagedInstances."""
+
+    FIELDS: ClassVar[str] = f"managedInstances({ManagedInstance.FIELDS}),nextPageToken"
+
+    managed_instances: tuple[ManagedInstance, ...] = ()
+    next_page_token: str = ""
+
+    def entries(self) -> Iterable[ManagedInstance]:
+        """What is on it."""
+        return self.managed_instances
+
+    def reasons(self) -> Iterable[str]:
+        """This list has no warnings."""
+        return ()
+
+
+class GroupErrorPage(_Answer, frozen=True, gc=False):
+    """Of instanceGroupManagers.listErrors."""
+
+    FIELDS: ClassVar[str] = "items(error(code,message),timestamp),nextPageToken"
+
+    items: tuple[GroupError, ...] = ()
+    next_page_token: str = ""
+
+    def entries(self) -> Iterable[GroupError]:
+        """What is on it."""
+        return self.items
+
+    def reasons(self) -> Iterable[str]:
+        """This list has no warnings."""
+        return ()
+
+
+class GroupScope(_Answer, frozen=True, gc=False):
+    """One scope's part of an aggregated list of groups."""
+
+    instance_group_managers: tuple[Group, ...] = ()
+    warning: Warning = Warning()
+
+
+class InstanceScope(_Answer, frozen=True, gc=False):
+    """One scope's part of an aggregated list of VMs."""
+
+    instances: tuple[Instance, ...] = ()
+    warning: Warning = Warning()
+
+
+class _AggregatedPage(_Answer, frozen=True, gc=False):
+    """What both aggregated lists have."""
+
+    REST: ClassVar[str] = (
+        "items/*/warning(code,message),nextPageToken,unreachables,warning(code,message)"
+    )
+
+    next_page_token: str = ""
+    warning: Warning = Warning()
+    unreachables: tuple[str, ...] = ()
+
+    def _reasons(self, scopes: Mapping[str, GroupScope | InstanceScope]) -> Iterable[str]:
+        yield from self.warning.reasons("list")
+        yield from (f"{scope}: unreachable" for scope in self.unreachables)
+        for name, scope in scopes.items():
+            yield from scope.warning.reasons(name)
+
+
+class GroupPage(_AggregatedPage, frozen=True, gc=False):
+    """Of instanceGroupManagers.aggregatedList."""
+
+    FIELDS: ClassVar[str] = f"items/*/instanceGroupManagers({Group.FIELDS}),{_AggregatedPage.REST}"
+
+    items: dict[str, GroupScope] = {}
+
+    def entries(self) -> Iterable[Group]:
+        """What is on it, over all scopes."""
+        return (group for scope in self.items.values() for group in scope.instance_group_managers)
+
+    def reasons(self) -> Iterable[str]:
+        """Why it is incomplete."""
+        return self._reasons(self.items)
+
+
+class InstancePage(_AggregatedPage, frozen=True, gc=False):
+    """Of instances.aggregatedList."""
+
+    FIELDS: ClassVar[str] = f"items/*/instances(name,id,zone,status),{_AggregatedPage.REST}"
+
+    items: dict[str, InstanceScope] = {}
+
+    def entries(self) -> Iterable[Instance]:
+        """What is on it, over all scopes."""
+        return (instance for scope in self.items.values() for instance in scope.instances)
+
+    def reasons(self) -> Iterable[str]:
+        """Why it is incomplete."""
+        return self._reasons(self.items)
+
+
+_MAX_PAGES = 10_000
+
+
+async def gather_pages(fetch: Callable[[str], Awaitable[Page[T]]]) -> Listing[T]:
+    """Follows a list to its end.
+
+    Args:
+        fetch: gets the page that a token names; "" names the first.
+
+    Raises:
+        RemoteError: the first page could not be had. A page lost later makes the listing partial.
+    """
+    items: list[T] = []
+    reasons: list[str] = []
+    seen = {""}
+    token = ""
+    while True:
+        try:
+            page = await fetch(token)
+        except RemoteError as error:
+            if not token:
+                raise
+            reasons.append(f"page {len(seen)} is lost: {error}")
+            break
+        items.extend(page.entries())
+        reasons.extend(page.reasons())
+        token = page.next_page_token
+        if not token:
+            break
+        if token in seen or len(seen) >= _MAX_PAGES:
+            reasons.append(f"the pages do not end: {len(seen)} seen, or a token came again")
+            break
+        seen.add(token)
+    if reasons:
+        return PartialListing(tuple(items), tuple(reasons))
+    return CompleteListing(tuple(items))

@@ -1,0 +1,351 @@
+"""Where templates.cfg and managers.cfg come from: a directory, LUCI Config v1 or LUCI Config v2.
+
+Every source gives a `ConfigBundle`, all of it from one revision, or raises: a file that is missing
+or cannot be read is never an empty file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from gce_backend.base.errors import (
+    MalformedResponseError,
+    NotFoundError,
+    SettingsError,
+    TransientError,
+)
+from gce_backend.clients.addresses import origin
+from gce_backend.clients.json_api import JsonApi, Limits, Tokens, decode, error_of
+from gce_backend.clients.observer import CallObserver
+from gce_backend.clients.retry import Retrier
+
+TEMPLATES = "templates.cfg"
+MANAGERS = "managers.cfg"
+
+MAX_FILE_BYTES = 10 * 2**20
+MAX_TRIES = 5
+"""How often files are read again because they changed meanwhile."""
+PAUSE_SECONDS = 0.2
+"""Between two such tries."""
+
+References = Callable[[str], Iterable[str]]
+"""The further files that a templates.cfg names, as paths in the config set."""
+
+# An answer holds a file in base64 (4/3 of its size), and a little more.
+_LIMITS = Limits(body_bytes=MAX_FILE_BYTES * 4 // 3 + 2**16)
+
+
+class ConfigBundle(msgspec.Struct, frozen=True):
+    """A configuration, all of it from one revision.
+
+    Attributes:
+        revision: the source's name of it.
+        templates_text: templates.cfg.
+        managers_text: managers.cfg.
+        files: by path, the text of the further files that templates.cfg names; those that do not
+            exist are absent, so that the validation can tell where they are named.
+    """
+
+    revision: str
+    templates_text: str
+    managers_text: str
+    files: Mapping[str, str]
+
+
+class DirectorySource:
+    """A directory on this machine.
+
+    Its revision is the SHA-1 of the names and contents of the files used.
+
+    Args:
+        path: the directory.
+        references: finds the further files that templates.cfg names.
+    """
+
+    def __init__(self, path: Path, references: References) -> None:
+        self._root = path
+        self._references = references
+
+    async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
+        """The configuration; None when it is still `known_revision`.
+
+        Raises:
+            NotFoundError: the directory has no templates.cfg or no managers.cfg.
+            MalformedResponseError: a file is too large or not UTF-8.
+            TransientError: the files do not stop changing, or cannot be read.
+        """
+        # Read until two readings agree: an editor or a checkout may be at work.
+        bundle = self._read()
+        for _ in range(MAX_TRIES):
+            again = self._read()
+            if again == bundle:
+                return None if bundle.revision == known_revision else bundle
+            bundle = again
+            await asyncio.sleep(PAUSE_SECONDS)
+        raise TransientError("config.directory.read", f"{self._root}: the files keep changing")
+
+    def _read(self) -> ConfigBundle:
+        texts: dict[str, str] = {}
+        for name in (TEMPLATES, MANAGERS):
+            text = self._text(name)
+            if text is None:
+                message = f"{self._root} has no {name}"
+                raise NotFoundError("config.directory.read", message, reason="notFound")
+            texts[name] = text
+        files: dict[str, str] = {}
+        for path in self._references(texts[TEMPLATES]):
+            text = self._text(path)
+            if text is not None:
+                files[path] = text
+        digest = hashlib.sha1(usedforsecurity=False)
+        for name, text in [*texts.items(), *sorted(files.items())]:
+            content = text.encode()
+            digest.update(f"{name}\0{len(content)}\0".encode())
+            digest.update(content)
+        return ConfigBundle(digest.hexdigest(), texts[TEMPLATES], texts[MANAGERS], files)
+
+    def _text(self, name: str) -> str | None:
+        method = "config.directory.read"
+        try:
+            root = self._root.resolve()
+            path = (root / name).resolve()
+            if not path.is_relative_to(root) or not path.is_file():
+                return None
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except (OSError, ValueError) as error:
+            raise TransientError(method, f"{name}: {error}") from error
+        return _as_text(method, name, content)
+
+
+class _LuciConfig:
+    """A config set on a LUCI Config service.
+
+    Args:
+        session: the shared HTTP session.
+        tokens: gives tokens for this service.
+        hostname_url: its host name or base URL.
+        config_set: which configuration.
+        references: finds the further files that templates.cfg names.
+        retrier: repeats calls.
+        observer: is told of every request sent.
+
+    Raises:
+        SettingsError: `hostname_url` is not usable.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        tokens: Tokens,
+        hostname_url: str,
+        config_set: str,
+        references: References,
+        retrier: Retrier | None = None,
+        observer: CallObserver | None = None,
+    ) -> None:
+        self._api = JsonApi(
+            session=session,
+            tokens=tokens,
+            root=hostname_url,
+            limits=_LIMITS,
+            retrier=retrier,
+            observer=observer,
+        )
+        self._set = config_set
+        self._references = references
+
+
+class LuciConfigV1(_LuciConfig):
+    """A config set on a LUCI Config service that speaks v1."""
+
+    async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
+        """The configuration; None when it is still `known_revision`.
+
+        Costs one small call when nothing has changed. Everything is read at the revision that
+        templates.cfg was found at.
+
+        Raises:
+            NotFoundError: there is no templates.cfg or no managers.cfg.
+            RemoteError: the service could not be asked, or its answer is not sound.
+        """
+        templates = await self._find(TEMPLATES, None)
+        if templates.revision == known_revision:
+            return None
+        managers = await self._find(MANAGERS, templates.revision)
+        templates_text = await self._content(TEMPLATES, templates.content_hash)
+        managers_text = await self._content(MANAGERS, managers.content_hash)
+        files: dict[str, str] = {}
+        for path in self._references(templates_text):
+            try:
+                found = await self._find(path, templates.revision)
+            except NotFoundError:
+                continue
+            files[path] = await self._content(path, found.content_hash)
+        return ConfigBundle(templates.revision, templates_text, managers_text, files)
+
+    async def _find(self, path: str, revision: str | None) -> _Found:
+        """Which content a file has, at a revision or at the present one."""
+        method = "luci_config.config.get_config"
+        config_set, name = quote(self._set, safe=""), quote(path, safe="")
+        url = f"/_ah/api/config/v1/config_sets/{config_set}/config/{name}?hash_only=True"
+        if revision is not None:
+            url += f"&revision={quote(revision, safe='')}"
+        answer = await self._api.call(method, "GET", url, repeat=True)
+        if answer.status == 404:
+            raise NotFoundError(method, f"{self._set} has no {path}", status=404)
+        if answer.status != 200:
+            raise error_of(method, answer)
+        found = decode(method, answer.body, _FOUND)
+        if not found.revision or revision not in {None, found.revision}:
+            raise MalformedResponseError(method, f"{path}: another revision than asked for")
+        return found
+
+    async def _content(self, path: str, content_hash: str) -> str:
+        method = "luci_config.config.get_config_by_hash"
+        url = f"/_ah/api/config/v1/config/{quote(content_hash, safe='')}"
+        answer = await self._api.call(method, "GET", url, repeat=True)
+        if answer.status == 404:  # it has just been named: a replica that lags, not an absence
+            raise TransientError(method, f"{path}: its content is not there yet", status=404)
+        if answer.status != 200:
+            raise error_of(method, answer)
+        content = _unbase64(method, path, decode(method, answer.body, _CONTENT).content)
+        blob = b"blob %d\0%b" % (len(content), content)
+        if content_hash != f"v1:{hashlib.sha1(blob, usedforsecurity=False).hexdigest()}":
+            raise MalformedResponseError(method, f"{path}: the content does not match its hash")
+        return _as_text(method, path, content)
+
+
+class LuciConfigV2(_LuciConfig):
+    """A config set on a LUCI Config service that speaks v2 (pRPC)."""
+
+    async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
+        """The configuration; None when it is still `known_revision`.
+
+        The service takes no revision, so files are read until all are of the same one.
+
+        Raises:
+            NotFoundError: there is no templates.cfg or no managers.cfg.
+            TransientError: the revision changed during every try.
+            RemoteError: the service could not be asked, or its answer is not sound.
+        """
+        if known_revision is not None:
+            present = await self._get(TEMPLATES, fields="contentSha256,revision")
+            if present.revision == known_revision:
+                return None
+        for _ in range(MAX_TRIES):
+            bundle = await self._read()
+            if bundle is not None:
+                return bundle
+            await asyncio.sleep(PAUSE_SECONDS)
+        raise TransientError(_GET_CONFIG, f"{self._set}: the revision keeps changing")
+
+    async def _read(self) -> ConfigBundle | None:
+        """One reading of all files; None when they are not of one revision."""
+        templates = await self._get(TEMPLATES)
+        managers = await self._get(MANAGERS)
+        revisions = {templates.revision, managers.revision}
+        templates_text = await self._text(TEMPLATES, templates)
+        files: dict[str, str] = {}
+        for path in self._references(templates_text):
+            try:
+                config = await self._get(path)
+            except NotFoundError:
+                # At which revision it is missing is not said: see that it is still this one.
+                revisions.add((await self._get(TEMPLATES, fields="revision")).revision)
+                continue
+            revisions.add(config.revision)
+            files[path] = await self._text(path, config)
+        if len(revisions) > 1:
+            return None
+        managers_text = await self._text(MANAGERS, managers)
+        return ConfigBundle(templates.revision, templates_text, managers_text, files)
+
+    async def _get(self, path: str, *, fields: str | None = None) -> _Config:
+        body = {"configSet": self._set, "path": path}
+        if fields is not None:
+            body["fields"] = fields
+        url = "/prpc/config.service.v2.Configs/GetConfig"
+        answer = await self._api.call(_GET_CONFIG, "POST", url, body=body, repeat=True)
+        code = answer.headers.get("X-Prpc-Grpc-Code", "0" if answer.status == 200 else "")
+        if answer.status == 404 or code == "5":
+            raise NotFoundError(_GET_CONFIG, f"{self._set} has no {path}", status=404)
+        if answer.status != 200:
+            raise error_of(_GET_CONFIG, answer)
+        if code != "0":
+            raise MalformedResponseError(_GET_CONFIG, f"{path}: gRPC code {code} in a success")
+        config = decode(_GET_CONFIG, answer.body.removeprefix(b")]}'").lstrip(), _CONFIG)
+        if not config.revision:
+            raise MalformedResponseError(_GET_CONFIG, f"{path}: an answer without revision")
+        return config
+
+    async def _text(self, path: str, config: _Config) -> str:
+        if config.signed_url:
+            content = await self._download(path, config.signed_url)
+        else:
+            content = _unbase64(_GET_CONFIG, path, config.raw_content)
+        if hashlib.sha256(content).hexdigest() != config.content_sha256.lower():
+            message = f"{path}: the content does not match its hash"
+            raise MalformedResponseError(_GET_CONFIG, message)
+        return _as_text(_GET_CONFIG, path, content)
+
+    async def _download(self, path: str, signed_url: str) -> bytes:
+        """Reads a large file from storage; the URL itself is the permission, so no token goes."""
+        method = "luci_config.signed_url"
+        try:
+            origin(signed_url.partition("?")[0])
+        except SettingsError as error:
+            raise MalformedResponseError(method, f"{path}: the URL cannot be used") from error
+        answer = await self._api.send(method, "GET", signed_url, None, None)
+        if answer.status != 200:
+            raise error_of(method, answer)
+        return answer.body
+
+
+class _Found(msgspec.Struct):
+    revision: str
+    content_hash: str
+
+
+class _Content(msgspec.Struct):
+    content: str
+
+
+class _Config(msgspec.Struct, rename="camel"):
+    revision: str = ""
+    content_sha256: str = ""
+    raw_content: str = ""
+    signed_url: str = ""
+
+
+_FOUND = msgspec.json.Decoder(_Found)
+_CONTENT = msgspec.json.Decoder(_Content)
+_CONFIG = msgspec.json.Decoder(_Config)
+_GET_CONFIG = "luci_config.Configs.GetConfig"
+
+
+def _unbase64(method: str, path: str, text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedResponseError(method, f"{path}: the content is not base64") from error
+
+
+def _as_text(method: str, path: str, content: bytes) -> str:
+    if len(content) > MAX_FILE_BYTES:
+        message = f"{path}: larger than {MAX_FILE_BYTES} bytes"
+        raise MalformedResponseError(method, message)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedResponseError(method, f"{path}: not UTF-8") from error

@@ -1,0 +1,229 @@
+"""The calls of the Datastore API that are used, each within its limits and with its retries."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from gcloud.aio.datastore import Consistency, Mode
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import MalformedResponseError, TransientError, UnauthenticatedError
+from gce_backend.clients.datastore.library import Client, Json
+from gce_backend.clients.datastore.values import Codec, Mutation, Path, Row
+from gce_backend.clients.observer import CallObserver
+
+MAX_KEYS = 1000
+MAX_MUTATIONS = 500
+MAX_COMMIT_BYTES = 9 * 2**20
+MAX_ROUNDS_OF_DEFERRED = 50
+MAX_TRIES = 4
+FIRST_DELAY = 0.2
+MAX_DELAY = 5.0
+RETRY_SECONDS = 60.0
+"""A read is not tried again later than this after its start, whatever a Retry-After asks for."""
+
+T = TypeVar("T")
+
+
+class Batch(NamedTuple):
+    """A part of a query's answer.
+
+    Attributes:
+        rows: in the query's order.
+        cursor: where the next batch starts.
+        finished: whether it is the last one within the limit.
+        more: whether there may be rows after it.
+    """
+
+    rows: list[Row]
+    cursor: str
+    finished: bool
+    more: bool
+
+
+class Calls:
+    """The calls on one project's Datastore.
+
+    Args:
+        client: makes them.
+        codec: turns values into JSON and back.
+        clock: for how long to retry.
+        rng: spreads retries.
+        observer: is told of every repetition.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        codec: Codec,
+        clock: Clock,
+        rng: random.Random,
+        observer: CallObserver | None,
+    ) -> None:
+        self.codec = codec
+        self._observer = observer
+        self._client = client
+        self._clock = clock
+        self._rng = rng
+
+    async def begin(self, previous: str | None) -> str:
+        """Begins a transaction; `previous` is the aborted one that it repeats."""
+        options = {"readWrite": {"previousTransaction": previous} if previous else {}}
+        return await self._retrying(partial(self._begin, {"transactionOptions": options}))
+
+    async def _begin(self, fields: dict[str, Any]) -> str:
+        with _malformed("datastore.projects.beginTransaction"):
+            return await self._client.beginTransaction(additional_request_fields=fields)
+
+    async def rollback(self, transaction: str) -> None:
+        """Ends a transaction without effect."""
+        await self._client.rollback(transaction)
+
+    async def lookup(
+        self, paths: Sequence[Path], transaction: str | None = None
+    ) -> dict[Path, Row]:
+        """Reads entities by key."""
+        rows: dict[Path, Row] = {}
+        wanted = [Json(self.codec.key(path)) for path in dict.fromkeys(paths)]
+        for start in range(0, len(wanted), MAX_KEYS):
+            keys = wanted[start : start + MAX_KEYS]
+            for _ in range(MAX_ROUNDS_OF_DEFERRED):
+                found, keys = await self._retrying(partial(self._ask, keys, transaction))
+                rows.update((row.path, row) for row in found)
+                if not keys:
+                    break
+            else:
+                message = f"{len(keys)} keys are still deferred"
+                raise TransientError("datastore.projects.lookup", message)
+        return rows
+
+    async def _ask(self, keys: list[Json], transaction: str | None) -> tuple[list[Row], list[Json]]:
+        with _malformed("datastore.projects.lookup"):
+            answer: Any = await self._client.lookup(keys, transaction=transaction)  # type: ignore[arg-type]  # Json stands in for Key
+            found = [self.codec.row(result.data) for result in answer["found"]]
+            if len(found) + len(answer["missing"]) + len(answer["deferred"]) != len(keys):
+                raise ValueError("not every key was answered")
+            return found, answer["deferred"]
+
+    async def batches(
+        self,
+        query: dict[str, Any],
+        limit: int | None,
+        cursor: str,
+        transaction: str | None = None,
+    ) -> AsyncIterator[Batch]:
+        """Runs a query to its end or limit, from a cursor ("" for the beginning) on."""
+        while True:
+            asked: dict[str, Any] = {**query}
+            if cursor:
+                asked["startCursor"] = cursor
+            if limit is not None:
+                asked["limit"] = limit
+            batch = await self._retrying(partial(self._run, asked, transaction))
+            yield batch
+            if batch.finished:
+                return
+            if limit is not None:
+                limit -= len(batch.rows)
+            if batch.cursor == cursor:
+                message = "an unfinished query that does not move on"
+                raise MalformedResponseError("datastore.projects.runQuery", message, status=200)
+            cursor = batch.cursor
+
+    async def _run(self, query: dict[str, Any], transaction: str | None) -> Batch:
+        with _malformed("datastore.projects.runQuery"):
+            answer: Any = await self._client.runQuery(
+                Json(query),  # type: ignore[arg-type]  # Json stands in for Query
+                transaction=transaction,
+                consistency=Consistency.STRONG,
+            )
+            batch = answer.data["batch"]
+            rows = [self.codec.row(result) for result in batch.get("entityResults", ())]
+            more = batch["moreResults"]
+            finished, more = more != "NOT_FINISHED", more != "NO_MORE_RESULTS"
+            return Batch(rows, batch["endCursor"], finished, more)
+
+    async def commit(
+        self, mutations: Sequence[Mutation], transaction: str | None = None
+    ) -> list[int]:
+        """Writes; never retried, and in a transaction always with one call."""
+        encoded = [self.codec.mutation(mutation) for mutation in mutations]
+        if transaction is not None:
+            return await self._write(encoded, transaction)
+        versions: list[int] = []
+        for chunk in _chunks(encoded):
+            versions += await self._write(chunk, None)
+        return versions
+
+    async def _write(self, mutations: list[dict[str, Any]], transaction: str | None) -> list[int]:
+        try:
+            return await self._write_once(mutations, transaction)
+        except UnauthenticatedError:
+            # It was refused, so nothing has happened; the refused token has been forgotten.
+            return await self._write_once(mutations, transaction)
+
+    async def _write_once(
+        self, mutations: list[dict[str, Any]], transaction: str | None
+    ) -> list[int]:
+        mode = Mode.NON_TRANSACTIONAL if transaction is None else Mode.TRANSACTIONAL
+        with _malformed("datastore.projects.commit"):
+            answer: Any = await self._client.commit(mutations, transaction, mode)
+            versions = [int(result.data["version"]) for result in answer["mutationResults"]]
+            if len(versions) != len(mutations):
+                raise ValueError("not every mutation was answered")
+            return versions
+
+    async def _retrying(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Repeats a call without effects while that may help."""
+        started = self._clock.monotonic()
+        tries = 1
+        while True:
+            try:
+                return await call()
+            except TransientError as error:
+                # A refused token was forgotten, and INTERNAL rarely passes: one more try for these.
+                once = isinstance(error, UnauthenticatedError) or error.reason == "INTERNAL"
+                if tries >= (2 if once else MAX_TRIES):
+                    raise
+                delay = self.delay(tries, error.retry_after)
+                if self._clock.monotonic() + delay - started > RETRY_SECONDS:
+                    raise
+                if self._observer is not None:
+                    self._observer.retry(error.method)
+            await asyncio.sleep(delay)
+            tries += 1
+
+    def delay(self, tries: int, retry_after: float | None) -> float:
+        """Seconds to wait after that many tries; never less than the service asked for."""
+        ceiling = min(MAX_DELAY, FIRST_DELAY * 2**tries)
+        return max(retry_after or 0.0, self._rng.uniform(ceiling / 2, ceiling))
+
+
+@contextlib.contextmanager
+def _malformed(method: str) -> Iterator[None]:
+    """Turns what the library and we stumble over in an answer of the wrong shape into one error."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        message = f"an answer of the wrong shape: {type(error).__name__}: {error}"
+        raise MalformedResponseError(method, message, status=200) from None
+
+
+def _chunks(mutations: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    size = 0
+    for mutation in mutations:
+        length = len(json.dumps(mutation))  # as the library will write it
+        if chunk and (len(chunk) == MAX_MUTATIONS or size + length > MAX_COMMIT_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(mutation)
+        size += length
+    if chunk:
+        yield chunk

@@ -1,0 +1,308 @@
+"""The Datastore client: rows by key and by query, guarded batches of writes, transactions.
+
+Means Firestore in Datastore mode. A thin layer on gcloud-aio-datastore that adds what it lacks:
+paging, limits, retries, versions, and errors of our own. It knows nothing about what entities mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import aiohttp
+from gcloud.aio.auth import Token
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import AbortedError, RemoteError
+from gce_backend.clients.datastore.calls import Calls
+from gce_backend.clients.datastore.library import Client
+from gce_backend.clients.datastore.values import (
+    Codec,
+    Delete,
+    Filter,
+    Insert,
+    Mutation,
+    Path,
+    Properties,
+    Row,
+    Scalar,
+    Unindexed,
+    Update,
+    Upsert,
+    Value,
+)
+from gce_backend.clients.observer import CallObserver
+
+__all__ = [
+    "Datastore",
+    "Delete",
+    "Filter",
+    "Insert",
+    "Mutation",
+    "Path",
+    "Properties",
+    "QueryResult",
+    "Row",
+    "Scalar",
+    "Transaction",
+    "Unindexed",
+    "Update",
+    "Upsert",
+    "Value",
+]
+
+MAX_TRANSACTION_TRIES = 5
+ROLLBACK_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+class QueryResult(NamedTuple):
+    """A query's answer, complete up to its limit.
+
+    Attributes:
+        rows: in the query's order.
+        cursor: where to go on from: the `start_cursor` of the same query.
+        more: whether there may be rows after the limit.
+    """
+
+    rows: list[Row]
+    cursor: str
+    more: bool
+
+
+class Datastore:
+    """A project's Datastore.
+
+    Args:
+        session: the connections; not closed here.
+        token: gives bearer tokens.
+        project: the project whose Datastore it is.
+        api_root: e.g. `https://datastore.googleapis.com/v1`.
+        namespace: "" for the default one.
+        clock: for how long to retry.
+        rng: spreads retries.
+        observer: is told of every request sent, and of every repetition.
+
+    Every method raises `gce_backend.errors`: `TransientError` after the retries of a read, and at
+    once for a commit (its outcome is then unknown: read back), `CorruptEntityError` for a row that
+    this project cannot have written, `PermissionDeniedError`, `InvalidRequestError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        token: Token,
+        project: str,
+        api_root: str,
+        clock: Clock,
+        namespace: str = "",
+        rng: random.Random | None = None,
+        observer: CallObserver | None = None,
+    ) -> None:
+        client = Client(
+            session=session,
+            token=token,
+            project=project,
+            api_root=api_root,
+            namespace=namespace,
+            observer=observer,
+        )
+        # Random numbers only spread retries here: none of them is a secret.
+        chance = rng or random.Random()  # noqa: S311
+        self._calls = Calls(client, Codec(project, namespace), clock, chance, observer)
+
+    async def lookup(self, paths: Sequence[Path]) -> dict[Path, Row]:
+        """Reads entities by key, strongly consistent; missing ones are absent from the result."""
+        return await self._calls.lookup(paths)
+
+    async def query(
+        self,
+        kind: str,
+        *,
+        ancestor: Path | None = None,
+        filters: Sequence[Filter] = (),
+        order: Sequence[str] = (),
+        limit: int | None = None,
+        keys_only: bool = False,
+        start_cursor: str = "",
+    ) -> QueryResult:
+        """Runs a query to its end, strongly consistent.
+
+        Args:
+            kind: the kind of the rows.
+            ancestor: only rows at or under this key.
+            filters: all of them hold for each row.
+            order: property names, `-` before one for descending; then by key.
+            limit: at most so many rows.
+            keys_only: leave properties and versions out.
+            start_cursor: where an earlier result of the same query ended.
+        """
+        query = self._calls.codec.query(
+            kind, ancestor=ancestor, filters=filters, order=order, keys_only=keys_only
+        )
+        return await _whole(self._calls, query, limit, start_cursor)
+
+    async def query_pages(
+        self,
+        kind: str,
+        *,
+        ancestor: Path | None = None,
+        filters: Sequence[Filter] = (),
+        order: Sequence[str] = (),
+        limit: int | None = None,
+        keys_only: bool = False,
+        start_cursor: str = "",
+    ) -> AsyncIterator[list[Row]]:
+        """Runs a query like `query`, giving rows as they come, batch by batch.
+
+        The end of the iteration is the end of the query: a batch that cannot be had raises. Each
+        batch is current when it is read, so the whole is not one snapshot.
+        """
+        query = self._calls.codec.query(
+            kind, ancestor=ancestor, filters=filters, order=order, keys_only=keys_only
+        )
+        async for batch in self._calls.batches(query, limit, start_cursor):
+            yield batch.rows
+
+    async def commit(self, mutations: Sequence[Mutation]) -> list[int]:
+        """Writes without a transaction, in as few commits as the limits allow.
+
+        A commit is applied as a whole or not at all; when one fails, those before it stay applied
+        and those after it are not tried. No two mutations may be about the same entity.
+
+        Returns:
+            The new versions, in the order of `mutations`.
+
+        Raises:
+            AbortedError: an entity is no longer at the base version.
+            AlreadyExistsError: an inserted entity exists.
+            NotFoundError: an updated entity does not exist.
+            TransientError: the outcome is unknown.
+        """
+        return await self._calls.commit(mutations)
+
+    async def transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Runs `work` in a transaction and commits what it wrote.
+
+        The whole is repeated, up to 5 times, when something it read was changed by others: `work`
+        must have no effect but through its transaction.
+
+        Args:
+            work: reads and writes through the `Transaction` that it is given.
+
+        Returns:
+            What `work` returned.
+
+        Raises:
+            AbortedError: it was in conflict with others every time.
+            TransientError: the outcome is unknown.
+        """
+        previous: str | None = None
+        for attempt in range(1, MAX_TRANSACTION_TRIES):
+            previous = await self._calls.begin(previous)
+            try:
+                return await self._attempt(work, previous)
+            except AbortedError as error:
+                delay = self._calls.delay(attempt, error.retry_after)
+            await asyncio.sleep(delay)
+        return await self._attempt(work, await self._calls.begin(previous))
+
+    async def _attempt(self, work: Callable[[Transaction], Awaitable[T]], name: str) -> T:
+        transaction = Transaction(self._calls, name)
+        try:
+            result = await work(transaction)
+        except BaseException:
+            # Also when cancelled: left open, it would stand in others' way until it expires.
+            await _roll_back(self._calls, name)
+            raise
+        await transaction.finish()
+        return result
+
+
+class Transaction:
+    """What `Datastore.transaction` gives to its work.
+
+    Its reads do not see its own writes.
+
+    Attributes:
+        versions: the new version of each entity written, by path; filled by the commit.
+    """
+
+    def __init__(self, calls: Calls, name: str) -> None:
+        self.versions: dict[Path, int] = {}
+        self._calls = calls
+        self._name = name
+        self._mutations: list[Mutation] = []
+
+    async def lookup(self, paths: Sequence[Path]) -> dict[Path, Row]:
+        """Reads entities by key; missing ones are absent from the result."""
+        return await self._calls.lookup(paths, self._name)
+
+    async def query(
+        self,
+        kind: str,
+        *,
+        ancestor: Path | None = None,
+        filters: Sequence[Filter] = (),
+        order: Sequence[str] = (),
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> list[Row]:
+        """Runs a query to its end; the arguments are those of `Datastore.query`."""
+        query = self._calls.codec.query(
+            kind, ancestor=ancestor, filters=filters, order=order, keys_only=keys_only
+        )
+        result = await _whole(self._calls, query, limit, "", self._name)
+        return result.rows
+
+    def insert(self, path: Path, properties: Properties) -> None:
+        """Makes an entity when the transaction commits; `AlreadyExistsError` then if it exists."""
+        self._mutations.append(Insert(path, properties))
+
+    def update(self, path: Path, properties: Properties) -> None:
+        """Replaces an entity when the transaction commits; `NotFoundError` then if it is absent."""
+        self._mutations.append(Update(path, properties, None))
+
+    def upsert(self, path: Path, properties: Properties) -> None:
+        """Makes or replaces an entity when the transaction commits."""
+        self._mutations.append(Upsert(path, properties))
+
+    def delete(self, path: Path) -> None:
+        """Removes an entity, if there is one, when the transaction commits."""
+        self._mutations.append(Delete(path, None))
+
+    async def finish(self) -> None:
+        """Commits; with nothing written there is nothing to agree on, and it is rolled back."""
+        if not self._mutations:
+            await _roll_back(self._calls, self._name)
+            return
+        versions = await self._calls.commit(self._mutations, self._name)
+        paths = [mutation.path for mutation in self._mutations]
+        self.versions.update(zip(paths, versions, strict=True))
+
+
+async def _roll_back(calls: Calls, transaction: str) -> None:
+    # Best effort: what cannot be rolled back expires by itself.
+    with contextlib.suppress(RemoteError, TimeoutError):
+        async with asyncio.timeout(ROLLBACK_SECONDS):
+            await calls.rollback(transaction)
+
+
+async def _whole(
+    calls: Calls,
+    query: dict[str, Any],
+    limit: int | None,
+    cursor: str,
+    transaction: str | None = None,
+) -> QueryResult:
+    rows: list[Row] = []
+    more = False
+    async for batch in calls.batches(query, limit, cursor, transaction):
+        rows += batch.rows
+        cursor, more = batch.cursor, batch.more
+    return QueryResult(rows, cursor, more)

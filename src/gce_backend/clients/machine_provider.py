@@ -1,0 +1,417 @@
+"""Client of the Machine Provider: the catalog that machines are offered in, and their leases.
+
+The protocol is `POST {instance_url}/_ah/api/{api}/v1/{method}`. A business error is part of a
+result (`error`), not an exception: the caller decides what `HOSTNAME_REUSE` or `LEASED` means.
+Words that this release does not know are kept as they came.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import aiohttp
+import msgspec
+
+from gce_backend.base.errors import MalformedResponseError, RemoteError
+from gce_backend.clients.json_api import (
+    Answer,
+    JsonApi,
+    Limits,
+    Tokens,
+    decode,
+    error_of,
+    error_words,
+)
+from gce_backend.clients.observer import CallObserver
+from gce_backend.clients.retry import Retrier
+from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
+
+T = TypeVar("T")
+E = TypeVar("E", bound=enum.StrEnum)
+
+
+class CatalogError(enum.StrEnum):
+    """Why the catalog refused."""
+
+    HOSTNAME_REUSE = "HOSTNAME_REUSE"
+    ENTRY_NOT_FOUND = "ENTRY_NOT_FOUND"
+    UNSPECIFIED_BACKEND = "UNSPECIFIED_BACKEND"
+    MISMATCHED_BACKEND = "MISMATCHED_BACKEND"
+    UNSPECIFIED_HOSTNAME = "UNSPECIFIED_HOSTNAME"
+    INVALID_TOPIC = "INVALID_TOPIC"
+    INVALID_PROJECT = "INVALID_PROJECT"
+    UNSPECIFIED_TOPIC = "UNSPECIFIED_TOPIC"
+    LEASED = "LEASED"
+
+
+class LeaseError(enum.StrEnum):
+    """Why a lease request was refused."""
+
+    REQUEST_ID_REUSE = "REQUEST_ID_REUSE"
+    INVALID_TOPIC = "INVALID_TOPIC"
+    INVALID_PROJECT = "INVALID_PROJECT"
+    UNSPECIFIED_TOPIC = "UNSPECIFIED_TOPIC"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    TRANSIENT_ERROR = "TRANSIENT_ERROR"
+    MUTUAL_EXCLUSION_ERROR = "MUTUAL_EXCLUSION_ERROR"
+    NONPOSITIVE_DEADLINE = "NONPOSITIVE_DEADLINE"
+    LEASE_EXPIRATION_TS_ERROR = "LEASE_EXPIRATION_TS_ERROR"
+    LEASE_LENGTH_UNSPECIFIED = "LEASE_LENGTH_UNSPECIFIED"
+    LEASE_TOO_LONG = "LEASE_TOO_LONG"
+
+
+class ReleaseError(enum.StrEnum):
+    """Why a release was refused."""
+
+    NOT_FOUND = "NOT_FOUND"
+    NOT_FULFILLED = "NOT_FULFILLED"
+    ALREADY_RECLAIMED = "ALREADY_RECLAIMED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    TRANSIENT_ERROR = "TRANSIENT_ERROR"
+
+
+class Attribute(msgspec.Struct, frozen=True):
+    """One attribute that every message about a machine carries."""
+
+    key: str
+    value: str
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """A machine to be added to the catalog.
+
+    Attributes:
+        dimensions: what it is; `backend` and `hostname` are among them.
+        policies: how it is treated: `backend_project` and `backend_topic` for messages about it,
+            `backend_attributes` (a list of `{key, value}`) that they carry,
+            `machine_service_account` that may read its subscription, and `on_reclamation`.
+    """
+
+    dimensions: Mapping[str, Dimension]
+    policies: Mapping[str, object]
+
+    @property
+    def hostname(self) -> str:
+        """Its host name, unique in the catalog."""
+        return str(self.dimensions["hostname"])
+
+
+class Addition(msgspec.Struct, frozen=True):
+    """What became of one machine of `add_machines`.
+
+    Attributes:
+        hostname: which machine.
+        error: the catalog's word (a `CatalogError` where known); None when there was none.
+        failure: the error that its batch met; whether it was added is then unknown.
+    """
+
+    hostname: str
+    error: str | None = None
+    failure: RemoteError | None = None
+
+    @property
+    def added(self) -> bool:
+        """Whether this call has put it into the catalog."""
+        return self.error is None and self.failure is None
+
+
+class Deletion(msgspec.Struct, frozen=True):
+    """What became of `delete_machine`.
+
+    Attributes:
+        hostname: which machine.
+        error: the catalog's word (a `CatalogError` where known); None: the entry was deleted.
+    """
+
+    hostname: str
+    error: str | None = None
+
+
+class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine in the catalog.
+
+    Attributes:
+        hostname: its host name.
+        backend: who manages it, e.g. `GCE`.
+        attributes: its backend attributes; GCE Backend's machines have `key`.
+        state: NEW, AVAILABLE, LEASED or RECLAIMED; "" when the server does not say.
+        lease_expiration_ts: end of the lease in Unix seconds.
+        leased_indefinitely: whether the lease has no end.
+    """
+
+    hostname: str
+    backend: str = ""
+    attributes: Mapping[str, str] = {}
+    state: str = ""
+    lease_expiration_ts: int | None = None
+    leased_indefinitely: bool = False
+
+    def is_of(self, token: str, gce_id: int | None) -> bool:
+        """Whether it is this VM's: not another's, nor that of an earlier VM of its name.
+
+        Args:
+            token: the instance's token.
+            gce_id: the VM's numeric id.
+        """
+        told = self.attributes.get(ID_ATTRIBUTE, str(gce_id))
+        return self.attributes.get(KEY_ATTRIBUTE) == token and told == str(gce_id)
+
+
+class NotCataloged(msgspec.Struct, frozen=True):
+    """The server says that it has no such machine. Never a permit to delete anything."""
+
+
+class MethodNotOffered(msgspec.Struct, frozen=True):
+    """The server is too old for the method, or is not a Machine Provider: nothing is known."""
+
+
+class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request for a machine; exactly one of the three lengths is to be given.
+
+    Attributes:
+        request_id: unique among the caller's requests; the same request again gets the same answer.
+        dimensions: what the machine must be.
+        duration: length of the lease in seconds from its start.
+        lease_expiration_ts: its end in Unix seconds.
+        indefinite: a lease without end.
+    """
+
+    request_id: str
+    dimensions: Mapping[str, Dimension]
+    duration: int | None = None
+    lease_expiration_ts: int | None = None
+    indefinite: bool = False
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a lease request.
+
+    Attributes:
+        client_request_id: the request's id.
+        request_hash: the server's own name of the request.
+        error: why it was refused (a `LeaseError` where known); None when it was not.
+        state: UNTRIAGED, PENDING, FULFILLED or DENIED; "" with an error.
+        hostname: the leased machine, once FULFILLED.
+        lease_expiration_ts: end of the lease in Unix seconds.
+    """
+
+    client_request_id: str = ""
+    request_hash: str = ""
+    error: str | None = None
+    state: str = ""
+    hostname: str | None = None
+    lease_expiration_ts: int | None = None
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a release.
+
+    Attributes:
+        client_request_id: the lease request's id.
+        request_hash: the server's own name of the request.
+        error: why it was refused (a `ReleaseError` where known); None when it was not.
+    """
+
+    client_request_id: str = ""
+    request_hash: str = ""
+    error: str | None = None
+
+
+class _Dimensions(msgspec.Struct):
+    hostname: str | None = None
+    backend: str | None = None
+
+
+class _Request(msgspec.Struct):
+    dimensions: _Dimensions = msgspec.field(default_factory=_Dimensions)
+
+
+class _AddResponse(msgspec.Struct):
+    machine_addition_request: _Request | None = None
+    error: str | None = None
+
+
+class _AddResponses(msgspec.Struct):
+    responses: list[_AddResponse]
+
+
+class _DeleteResponse(msgspec.Struct):
+    machine_deletion_request: _Request | None = None
+    error: str | None = None
+
+
+class _EntryPolicies(msgspec.Struct):
+    backend_attributes: list[Attribute] | Attribute = []
+
+
+class _Entry(msgspec.Struct):
+    dimensions: _Dimensions
+    policies: _EntryPolicies = msgspec.field(default_factory=_EntryPolicies)
+    state: str = ""
+    lease_expiration_ts: int | None = None
+    leased_indefinitely: bool = False
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(kind, strict=False)  # not strict: int64 may come as a string
+
+
+_ADDED = _decoder(_AddResponses)
+_DELETED = _decoder(_DeleteResponse)
+_ENTRY = _decoder(_Entry)
+_LEASE = _decoder(Lease)
+_RELEASE = _decoder(Release)
+
+
+def _word(known: type[E], text: str | None) -> E | str | None:
+    return known(text) if text in set(known) else text
+
+
+class MachineProvider:
+    """The Machine Provider at one address.
+
+    Args:
+        session: the shared HTTP session.
+        tokens: gives tokens of the userinfo.email scope for this service alone.
+        instance_url: its base URL, e.g. `https://machine-provider.example.com`.
+        batch_size: machines per `catalog.add_machines`.
+        limits: deadlines and sizes of one call.
+        retrier: repeats reads.
+        observer: is told of every request sent.
+
+    Raises:
+        SettingsError: `instance_url` is not usable.
+
+    All methods raise a `RemoteError`: `TransientError` (try later; after a mutation the outcome is
+    unknown), `PermissionDeniedError`, `InvalidRequestError`. Only `get` is repeated by itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        tokens: Tokens,
+        instance_url: str,
+        batch_size: int = 250,
+        limits: Limits | None = None,
+        retrier: Retrier | None = None,
+        observer: CallObserver | None = None,
+    ) -> None:
+        self._batch_size = batch_size
+        self._api = JsonApi(
+            session=session,
+            tokens=tokens,
+            root=instance_url,
+            limits=limits or Limits(),
+            retrier=retrier,
+            observer=observer,
+        )
+
+    async def add_machines(self, machines: Sequence[Machine]) -> list[Addition]:
+        """Adds machines to the catalog, in batches one after the other.
+
+        A batch that fails is told in the results of its machines, and ends the work: those of the
+        batches behind it get the same failure without having been sent.
+
+        Returns:
+            One result for each machine, in their order.
+        """
+        results: list[Addition] = []
+        for start in range(0, len(machines), self._batch_size):
+            try:
+                results += await self._add_batch(machines[start : start + self._batch_size])
+            except RemoteError as failure:
+                results += [Addition(m.hostname, failure=failure) for m in machines[start:]]
+                break
+        return results
+
+    async def _add_batch(self, batch: Sequence[Machine]) -> list[Addition]:
+        method = "machine_provider.catalog.add_machines"
+        body = {"requests": batch}
+        raw = await self._call(method, body, repeat=False)
+        responses = decode(method, raw, _ADDED).responses
+        if len(responses) != len(batch):
+            message = f"{len(responses)} answers to {len(batch)} requests"
+            raise MalformedResponseError(method, message, status=200)
+        for machine, response in zip(batch, responses, strict=True):
+            echo = response.machine_addition_request
+            if echo and echo.dimensions.hostname not in {None, machine.hostname}:
+                raise MalformedResponseError(method, "answers in another order", status=200)
+        return [
+            Addition(machine.hostname, _word(CatalogError, response.error))
+            for machine, response in zip(batch, responses, strict=True)
+        ]
+
+    async def delete_machine(self, hostname: str, *, backend: str = "GCE") -> Deletion:
+        """Takes a machine out of the catalog.
+
+        A result without error is a permit to destroy the machine; so an answer that does not name
+        the machine it is about is taken for malformed.
+        """
+        method = "machine_provider.catalog.delete_machine"
+        body = {"dimensions": {"backend": backend, "hostname": hostname}}
+        response = decode(method, await self._call(method, body, repeat=False), _DELETED)
+        echo = response.machine_deletion_request
+        named = echo.dimensions.hostname if echo else None
+        if response.error is None and named != hostname:
+            message = "the answer does not name the machine"
+            raise MalformedResponseError(method, message, status=200)
+        return Deletion(hostname, _word(CatalogError, response.error))
+
+    async def get(
+        self, hostname: str, *, backend: str = "GCE"
+    ) -> CatalogEntry | NotCataloged | MethodNotOffered:
+        """Looks a machine up.
+
+        Returns:
+            The entry; `NotCataloged` when the server explains that there is none; otherwise, on a
+            404 that explains nothing, `MethodNotOffered`.
+        """
+        method = "machine_provider.catalog.get"
+        answer = await self._answer(method, {"backend": backend, "hostname": hostname}, repeat=True)
+        if answer.status == 404:
+            words = error_words(answer.body)
+            explained = words is not None and words[1].rstrip(".").lower() not in {"", "not found"}
+            return NotCataloged() if explained else MethodNotOffered()
+        entry = decode(method, _success(method, answer), _ENTRY)
+        if entry.dimensions.hostname != hostname:
+            raise MalformedResponseError(method, "the entry of another machine", status=200)
+        attributes = entry.policies.backend_attributes
+        pairs = [attributes] if isinstance(attributes, Attribute) else attributes
+        return CatalogEntry(
+            hostname=hostname,
+            backend=entry.dimensions.backend or "",
+            attributes={pair.key: pair.value for pair in pairs},
+            state=entry.state,
+            lease_expiration_ts=entry.lease_expiration_ts,
+            leased_indefinitely=entry.leased_indefinitely,
+        )
+
+    async def lease(self, request: LeaseRequest) -> Lease:
+        """Asks for a machine, or for the state of the same request made before."""
+        method = "machine_provider.machine_provider.lease"
+        lease = decode(method, await self._call(method, request, repeat=False), _LEASE)
+        return msgspec.structs.replace(lease, error=_word(LeaseError, lease.error))
+
+    async def release(self, request_id: str) -> Release:
+        """Gives a leased machine back before its time."""
+        method = "machine_provider.machine_provider.release"
+        body = {"request_id": request_id}
+        release = decode(method, await self._call(method, body, repeat=False), _RELEASE)
+        return msgspec.structs.replace(release, error=_word(ReleaseError, release.error))
+
+    async def _call(self, method: str, body: object, *, repeat: bool) -> bytes:
+        return _success(method, await self._answer(method, body, repeat=repeat))
+
+    async def _answer(self, method: str, body: object, *, repeat: bool) -> Answer:
+        _, api, name = method.split(".")
+        path = f"/_ah/api/{api}/v1/{name}"
+        return await self._api.call(method, "POST", path, body=body, repeat=repeat)
+
+
+def _success(method: str, answer: Answer) -> bytes:
+    if not 200 <= answer.status < 300:
+        raise error_of(method, answer)
+    return answer.body

@@ -1,0 +1,57 @@
+"""Who is told of calls to services, and the one way in which transports tell it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from gce_backend.clients.compute.call_budget import QuotaGroup
+
+
+class CallObserver(Protocol):
+    """Told of every request that was sent."""
+
+    def call(
+        self, method: str, group: QuotaGroup | None, status: int | None, seconds: float
+    ) -> None:
+        """Notes one request.
+
+        Args:
+            method: `service.resource.method`, one of a bounded number of constants.
+            group: the quota group that it counts against; None where there is none.
+            status: the answer's HTTP status; None when no answer came.
+            seconds: how long it took.
+        """
+        ...
+
+    def retry(self, method: str) -> None:
+        """Notes that a call failed in passing and is sent again."""
+        ...
+
+
+class Sending:
+    """A request under way.
+
+    Attributes:
+        status: the answer's HTTP status; None until there is one.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+
+
+@contextlib.contextmanager
+def observed(
+    observer: CallObserver | None, method: str, group: QuotaGroup | None = None
+) -> Iterator[Sending]:
+    """Tells an observer, if there is one, of the request that is sent in the block."""
+    sending = Sending()
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    try:
+        yield sending
+    finally:
+        if observer is not None:
+            observer.call(method, group, sending.status, clock() - begun)

@@ -1,0 +1,272 @@
+"""Pub/Sub's methods that this project uses, on gcloud-aio-pubsub's clients.
+
+No policy: every method is one call (a refused token is replaced once), and raises the errors of
+`gce_backend.errors`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import aiohttp
+from gcloud.aio.auth import Token
+from gcloud.aio.pubsub import PublisherClient, PubsubMessage, SubscriberClient, SubscriberMessage
+
+from gce_backend.base.errors import MalformedResponseError, UnauthenticatedError
+from gce_backend.clients.gcloud import Answer, Transport
+from gce_backend.clients.observer import CallObserver
+
+TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0, sock_read=25.0)
+PULL_TIMEOUT = aiohttp.ClientTimeout(total=100.0, sock_connect=5.0, sock_read=95.0)
+"""A pull is held by the server until there are messages, or for a minute and a half at most."""
+
+_CUSTOM = re.compile(r"/(topics|subscriptions)/[^/:]+:(?P<verb>\w+)$")
+_RESOURCE = re.compile(r"/(topics|subscriptions)/[^/:]+$")
+_VERBS = {"PUT": "create", "GET": "get", "PATCH": "patch", "DELETE": "delete"}
+
+T = TypeVar("T")
+
+
+class Received(NamedTuple):
+    """A message as it was pulled.
+
+    Attributes:
+        ack_id: by which this delivery is acknowledged.
+        message_id: the message's own id.
+        data: its data as on the wire: base64, not decoded; None when it has none.
+        attributes: its attributes.
+    """
+
+    ack_id: str
+    message_id: str
+    data: str | None
+    attributes: Mapping[str, str]
+
+
+class Outgoing(NamedTuple):
+    """A message to be published: its data as text, and its attributes."""
+
+    data: str
+    attributes: Mapping[str, str]
+
+
+def method_of(verb: str, url: str) -> str:
+    """The discovery document's name of a call, e.g. `pubsub.projects.topics.publish`."""
+    path = url.partition("?")[0]
+    match = _CUSTOM.search(path)
+    if match:
+        return f"pubsub.projects.{match[1]}.{match['verb']}"
+    match = _RESOURCE.search(path)
+    if match:
+        return f"pubsub.projects.{match[1]}.{_VERBS.get(verb, verb.lower())}"
+    return f"pubsub.projects.{path.rpartition('/')[2]}.list"
+
+
+class _PullTransport(Transport):
+    """Gives data through as it was on the wire: one bad one must not spoil the others."""
+
+    async def post(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
+        answer = await super().post(url, headers, **options)
+        data = await answer.json()
+        for received in data.get("receivedMessages", ()):
+            message = received["message"]
+            if "data" in message:  # the library decodes it: wrapped once more, it comes out as sent
+                message["data"] = base64.b64encode(str(message["data"]).encode()).decode()
+        return answer
+
+
+class PubSub:
+    """One project's topics and subscriptions.
+
+    Args:
+        session: the shared HTTP session.
+        token: gives bearer tokens.
+        api_root: e.g. `https://pubsub.googleapis.com/v1`.
+        project: the project of all names.
+        observer: is told of every request sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        token: Token,
+        api_root: str,
+        project: str,
+        observer: CallObserver | None = None,
+    ) -> None:
+        # Told api_root alone, the clients take it for a development server and send no token.
+        options: dict[str, Any] = {"session": session, "api_root": api_root, "api_is_dev": False}
+        transport = Transport(
+            session, token, method_of=method_of, timeout=TIMEOUT, observer=observer
+        )
+        pulling = _PullTransport(
+            session, token, method_of=method_of, timeout=PULL_TIMEOUT, observer=observer
+        )
+        self._publisher = PublisherClient(token=token, **options)
+        self._subscriber = SubscriberClient(token=token, **options)
+        self._puller = SubscriberClient(token=token, **options)
+        self._publisher.session = transport  # type: ignore[assignment]  # it has the same methods
+        self._subscriber.session = transport  # type: ignore[assignment]  # as above
+        self._puller.session = pulling  # type: ignore[assignment]  # as above
+        self._transport = transport
+        self._token = token
+        self._root = api_root
+        self.project = project
+
+    def topic(self, name: str) -> str:
+        """The full name of a topic."""
+        return f"projects/{self.project}/topics/{name}"
+
+    def subscription(self, name: str) -> str:
+        """The full name of a subscription."""
+        return f"projects/{self.project}/subscriptions/{name}"
+
+    async def publish(self, topic: str, messages: Sequence[Outgoing]) -> None:
+        """Publishes messages, 1,000 at most.
+
+        Args:
+            topic: its full name, of any project.
+            messages: what to publish.
+
+        Raises:
+            NotFoundError: there is no such topic.
+        """
+        wire = []
+        for outgoing in messages:
+            message = PubsubMessage(outgoing.data)
+            message.attributes = dict(outgoing.attributes)  # as keywords, `data` would collide
+            wire.append(message)
+        await self._call(lambda: self._publisher.publish(topic, wire))
+
+    async def pull(self, subscription: str, max_messages: int) -> list[Received]:
+        """Pulls what there is; waits for the first message, up to the server's own patience.
+
+        Raises:
+            NotFoundError: there is no such subscription.
+        """
+        try:
+            found = await self._call(lambda: self._puller.pull(subscription, max_messages))
+            return [_received(message) for message in found]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            method = "pubsub.projects.subscriptions.pull"
+            words = f"{type(error).__name__} in the answer"
+            raise MalformedResponseError(method, words, status=200) from None
+
+    async def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
+        """Acknowledges deliveries, 1,000 at most; those that have expired are ignored."""
+        await self._call(lambda: self._subscriber.acknowledge(subscription, list(ack_ids)))
+
+    async def modify_ack_deadline(
+        self, subscription: str, ack_ids: Sequence[str], seconds: int
+    ) -> None:
+        """Gives deliveries so many seconds from now; 0 returns them at once."""
+        ids = list(ack_ids)
+        await self._call(lambda: self._subscriber.modify_ack_deadline(subscription, ids, seconds))
+
+    async def get(self, name: str) -> dict[str, Any]:
+        """A topic or subscription, by its full name.
+
+        Raises:
+            NotFoundError: there is no such thing.
+        """
+        return await self._request("GET", f"/{name}")
+
+    async def create_topic(self, name: str) -> None:
+        """Makes a topic.
+
+        Args:
+            name: its full name.
+
+        Raises:
+            AlreadyExistsError: there is one.
+        """
+        await self._call(lambda: self._publisher.create_topic(name))
+
+    async def create_subscription(self, name: str, topic: str, options: dict[str, Any]) -> None:
+        """Makes a pull subscription.
+
+        Args:
+            name: its full name.
+            topic: the topic's full name.
+            options: further fields of the resource.
+
+        Raises:
+            AlreadyExistsError: there is one.
+        """
+        await self._call(lambda: self._subscriber.create_subscription(name, topic, options))
+
+    async def patch_subscription(self, name: str, fields: dict[str, Any]) -> None:
+        """Changes a subscription's fields."""
+        body = {"subscription": fields, "updateMask": ",".join(fields)}
+        await self._call(lambda: self._subscriber.patch_subscription(name, body))
+
+    async def delete_subscription(self, name: str) -> None:
+        """Deletes a subscription.
+
+        Raises:
+            NotFoundError: there is no such subscription.
+        """
+        await self._call(lambda: self._subscriber.delete_subscription(name))
+
+    async def delete_topic(self, name: str) -> None:
+        """Deletes a topic.
+
+        Raises:
+            NotFoundError: there is no such topic.
+        """
+        await self._call(lambda: self._publisher.delete_topic(name))
+
+    async def get_iam_policy(self, name: str) -> dict[str, Any]:
+        """The IAM policy of a topic or subscription."""
+        return await self._request("GET", f"/{name}:getIamPolicy")
+
+    async def set_iam_policy(self, name: str, policy: dict[str, Any]) -> None:
+        """Replaces the IAM policy of a topic or subscription."""
+        await self._request("POST", f"/{name}:setIamPolicy", {"policy": policy})
+
+    async def test_iam_permissions(self, name: str, permissions: Sequence[str]) -> frozenset[str]:
+        """Which of these permissions the caller has on a topic or subscription."""
+        body = {"permissions": list(permissions)}
+        answer = await self._request("POST", f"/{name}:testIamPermissions", body)
+        return frozenset(answer.get("permissions", ()))
+
+    async def _request(
+        self, verb: str, path: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A call that the libraries do not offer."""
+
+        async def send() -> dict[str, Any]:
+            headers = {
+                "Authorization": f"Bearer {await self._token.get()}",
+                "Content-Type": "application/json",
+            }
+            url = self._root + path
+            if verb == "GET":
+                return await (await self._transport.get(url, headers)).json()
+            data = json.dumps(body).encode()
+            return await (await self._transport.post(url, headers, data=data)).json()
+
+        return await self._call(send)
+
+    @staticmethod
+    async def _call(send: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await send()
+        except UnauthenticatedError as error:
+            if error.status != 401 or error.method == "auth.token":
+                raise
+        return await send()  # the transport has dropped the refused token
+
+
+def _received(message: SubscriberMessage) -> Received:
+    return Received(
+        str(message.ack_id),
+        str(message.message_id),
+        message.data.decode(errors="replace") if message.data is not None else None,
+        {str(key): str(value) for key, value in (message.attributes or {}).items()},
+    )

@@ -1,0 +1,281 @@
+"""What a single value of the configuration may be.
+
+Every check takes a value and returns what is wrong with it and how to mend it, or None. Patterns
+and limits are those of Compute Engine's API and its documentation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Final
+
+from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
+
+Check = Callable[[str], str | None]
+
+MAX_GROUP_SIZE: Final = 2_000
+"""VMs in a zonal group whose members are listed in pages, as ours are."""
+
+MIN_DISK_GB: Final = 10
+MAX_DISK_GB: Final = 65_536
+MAX_TAGS: Final = 64
+MAX_LABELS: Final = 64
+MAX_METADATA_VALUE: Final = 256 * 1024
+"""Bytes in one metadata value."""
+MAX_METADATA_TOTAL: Final = 512 * 1024
+"""Bytes in all metadata keys and values of a VM."""
+
+DISK_TYPES: Final = {
+    "pd-standard": "HDD",
+    "pd-balanced": "SSD",
+    "pd-ssd": "SSD",
+    "pd-extreme": "SSD",
+    "hyperdisk-balanced": "SSD",
+    "hyperdisk-balanced-high-availability": "SSD",
+    "hyperdisk-extreme": "SSD",
+}
+"""Types that a boot disk may have, and what the Machine Provider calls their kind."""
+
+OS_FAMILIES: Final = ("LINUX", "OSX", "WINDOWS")
+
+_SHOWN_CHARACTERS = 80
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+# The pattern that Compute's discovery document gives for the parameter `project`, without numbers.
+_PROJECT = re.compile(
+    r"(([-a-z0-9]{1,63}\.)*([a-z]([-a-z0-9]{0,61}[a-z0-9])?):)?[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
+)
+_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z][a-z0-9]{0,9}")
+_MACHINE_TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
+_CUSTOM_MACHINE_TYPE = re.compile(
+    r"([a-z][a-z0-9]*-)?custom-([1-9][0-9]{0,3}|micro|small|medium)-(?P<mb>[1-9][0-9]{0,8})(-ext)?"
+)
+_EMAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,127}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_SCOPE = re.compile(r"https://[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9._~%/-]*)?")
+_METADATA_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+_CPU_PLATFORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()/-]{0,62}")
+_NETWORK = re.compile(
+    r"""
+    (https://(www|compute)\.googleapis\.com/compute/(v1|beta)/)?
+    (projects/(?P<project>[^/]+)/)?
+    (global/networks|regions/(?P<region>[a-z]+-[a-z]+[0-9]+)/subnetworks)/(?P<name>[^/]+)
+    """,
+    re.VERBOSE,
+)
+
+
+def quote(value: str) -> str:
+    """The value in quotation marks, on one line, shortened when it is long."""
+    shown = value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…"
+    return one_line(json.dumps(shown, ensure_ascii=False))
+
+
+def one_line(text: str) -> str:
+    """The text with everything that does not print (line breaks too) written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def split_pair(text: str) -> tuple[str, str] | None:
+    """`key:value`, split at the first colon; None without a key or a colon."""
+    key, colon, value = text.partition(":")
+    return (key, value) if key and colon else None
+
+
+def check_name(value: str) -> str | None:
+    """A resource's name (RFC 1035)."""
+    if _NAME.fullmatch(value):
+        return None
+    return (
+        f"{quote(value)} is not a name: use at most 63 lower-case letters, digits and dashes, "
+        "beginning with a letter and not ending with a dash"
+    )
+
+
+def check_base_name(value: str) -> str | None:
+    """A template's base name: the beginning of longer names."""
+    if complaint := check_name(value):
+        return complaint
+    if len(value) > MAX_BASE_NAME_LENGTH:
+        return (
+            f"{quote(value)} has {len(value)} characters: use at most {MAX_BASE_NAME_LENGTH}, "
+            "because checksum and zone are appended to name groups and VMs"
+        )
+    return None
+
+
+def check_project(value: str) -> str | None:
+    """A project's id, also with a domain (`example.com:project`)."""
+    if _PROJECT.fullmatch(value):
+        return None
+    return f"{quote(value)} is not a project id: use the id, not the project's number or title"
+
+
+def check_zone(value: str) -> str | None:
+    """A zone's name."""
+    if _ZONE.fullmatch(value):
+        return None
+    return f'{quote(value)} is not a zone: use its name alone, e.g. "us-central1-a"'
+
+
+def zone_region(zone: str) -> str:
+    """The region that a zone is in: its name without the last part."""
+    return zone.rpartition("-")[0]
+
+
+def check_machine_type(value: str) -> str | None:
+    """A machine type's name, predefined or custom."""
+    if not _MACHINE_TYPE.fullmatch(value) or len(value) > 63:
+        return f'{quote(value)} is not a machine type: use its name alone, e.g. "e2-small"'
+    if "custom" not in value.split("-"):
+        return None
+    custom = _CUSTOM_MACHINE_TYPE.fullmatch(value)
+    if not custom:
+        return (
+            f"{quote(value)} is not a custom machine type: write [series-]custom-CPUS-MB[-ext], "
+            'e.g. "n2-custom-4-8192"'
+        )
+    if int(custom["mb"]) % 256:
+        return f"{quote(value)} has {custom['mb']} MB of memory: use a multiple of 256"
+    return None
+
+
+def check_disk_size(value: int) -> str | None:
+    """A boot disk's size in GB; 0 is the size of its source."""
+    if value == 0 or MIN_DISK_GB <= value <= MAX_DISK_GB:
+        return None
+    return (
+        f"{value} is not a size for a boot disk: use {MIN_DISK_GB} to {MAX_DISK_GB}, or leave it "
+        "out for the size of the image or snapshot"
+    )
+
+
+def check_disk_type(value: str) -> str | None:
+    """A boot disk's type."""
+    if value in DISK_TYPES:
+        return None
+    return f"{quote(value)} is not one of {', '.join(DISK_TYPES)}"
+
+
+def disk_kind(disk_type: str) -> str:
+    """The Machine Provider's `disk_type` for a boot disk: HDD or SSD.
+
+    Args:
+        disk_type: one of DISK_TYPES, or "" for Compute Engine's default.
+    """
+    return DISK_TYPES.get(disk_type, "HDD")
+
+
+def check_network(value: str) -> str | None:
+    """A link to a network or subnetwork, full or partial."""
+    match = _NETWORK.fullmatch(value)
+    if (
+        match
+        and not check_name(match["name"])
+        and not (match["project"] and check_project(match["project"]))
+    ):
+        return None
+    return (
+        f"{quote(value)} is not a network: write [projects/P/]global/networks/N or "
+        "[projects/P/]regions/R/subnetworks/N, as a partial link or as a full one of "
+        "https://compute.googleapis.com/compute/v1/"
+    )
+
+
+def network_region(network_url: str) -> str | None:
+    """The region of a subnetwork's link; None for a network, which is everywhere."""
+    match = _NETWORK.fullmatch(network_url)
+    return match["region"] if match else None
+
+
+def check_cpu_platform(value: str) -> str | None:
+    """A CPU platform's name."""
+    if _CPU_PLATFORM.fullmatch(value):
+        return None
+    return f'{quote(value)} is not a CPU platform: use a name such as "Intel Skylake"'
+
+
+def check_account(value: str) -> str | None:
+    """A service account's email address, or `default`."""
+    if value == "default" or _EMAIL.fullmatch(value):
+        return None
+    return f'{quote(value)} is not a service account: use its email address, or "default"'
+
+
+def check_scope(value: str) -> str | None:
+    """An OAuth scope."""
+    if _SCOPE.fullmatch(value):
+        return None
+    return (
+        f"{quote(value)} is not a scope: use the full URL, e.g. "
+        '"https://www.googleapis.com/auth/cloud-platform"'
+    )
+
+
+def check_metadata_key(value: str) -> str | None:
+    """A metadata key."""
+    if _METADATA_KEY.fullmatch(value):
+        return None
+    return f"{quote(value)} is not a metadata key: use at most 128 letters, digits, dashes and _"
+
+
+def check_label(value: str) -> str | None:
+    """A label as `key:value`."""
+    pair = split_pair(value)
+    if pair and _LABEL_KEY.fullmatch(pair[0]) and _LABEL_VALUE.fullmatch(pair[1]):
+        return None
+    return (
+        f'{quote(value)} is not a label: write "key:value", each of at most 63 lower-case letters, '
+        "digits, dashes and _, the key beginning with a letter"
+    )
+
+
+def check_file_path(value: str) -> str | None:
+    """The path of a file inside the config set."""
+    parts = value.split("/")
+    if "\\" not in value and value.isprintable() and not {"", ".", ".."}.intersection(parts):
+        return None
+    return (
+        f"{quote(value)} is not a path in the config set: write it relative to templates.cfg, with "
+        'slashes and without ".", ".." or a slash at the ends'
+    )
+
+
+def _one_of(names: tuple[str, ...]) -> Check:
+    return lambda value: (
+        None if value in names else f"{quote(value)} is not one of {', '.join(names)}"
+    )
+
+
+def _positive_integer(value: str) -> str | None:
+    if re.fullmatch(r"[1-9][0-9]{0,8}", value):
+        return None
+    return f"{quote(value)} is not a positive integer"
+
+
+def _some_text(value: str) -> str | None:
+    return None if value and value.isprintable() else f"{quote(value)} is not a value: write a word"
+
+
+DIMENSIONS: Final[dict[str, Check]] = {
+    "backend": _one_of(("GCE",)),
+    "disk_gb": _positive_integer,
+    "disk_type": _one_of(("HDD", "SSD")),
+    "linux_flavor": _some_text,
+    "os_family": _one_of(OS_FAMILIES),
+    "os_version": _some_text,
+    "project": check_project,
+    "snapshot": _some_text,
+    "snapshot_labels": check_label,
+}
+"""The Machine Provider's dimensions that a template may name, with their checks."""
+
+MEASURED_DIMENSIONS: Final = {
+    "hostname": "every VM has its own",
+    "memory_gb": "it is read from the machine type",
+    "num_cpus": "it is read from the machine type",
+}
+"""Dimensions that only the daemon knows, and why."""

@@ -1,0 +1,1 @@
+"""Wires one process together, and stops it in order."""

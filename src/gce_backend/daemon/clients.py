@@ -1,0 +1,229 @@
+"""The clients of all services, on one HTTP session: what every command needs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import aiohttp
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import SettingsError
+from gce_backend.clients.addresses import trusted_origin
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.compute.call_budget import CallBudget
+from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
+from gce_backend.clients.datastore.client import Datastore
+from gce_backend.clients.json_api import JsonApi, Limits
+from gce_backend.clients.machine_provider import MachineProvider
+from gce_backend.clients.observer import CallObserver
+from gce_backend.clients.pubsub import PubSub
+from gce_backend.clients.resource_manager import ResourceManager
+from gce_backend.configuration.parsing import referenced_files
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Fleet
+from gce_backend.gce_client import ComputeClient, Timeouts
+from gce_backend.settings.settings import EndpointSettings, Settings
+
+
+class Remotes:
+    """Clients of the services whose addresses are in the store; made anew when an address changes.
+
+    Args:
+        session: the shared HTTP session.
+        tokens: tokens of the userinfo.email scope, for these services alone.
+        settings: the process settings.
+        fleet: knows the addresses.
+        observer: is told of every request sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        tokens: TokenSource,
+        settings: Settings,
+        fleet: Fleet,
+        observer: CallObserver | None = None,
+    ) -> None:
+        self._session = session
+        self._tokens = tokens
+        self._settings = settings
+        self._fleet = fleet
+        self._observer = observer
+        self._broker: tuple[str, MachineProvider] | None = None
+
+    def broker(self) -> MachineProvider:
+        """The Machine Provider.
+
+        Raises:
+            SettingsError: its address is not stored, or not allowed.
+        """
+        settings = self._settings.machine_provider
+        origin = trusted_origin(
+            self._fleet.machine_provider.instance_url,
+            settings.allowed_hosts,
+            what="the Machine Provider's address",
+            setting="machine_provider.allowed_hosts",
+        )
+        if self._broker is None or self._broker[0] != origin:
+            client = MachineProvider(
+                session=self._session,
+                tokens=self._tokens,
+                instance_url=origin,
+                batch_size=settings.batch_size,
+                limits=Limits(total_seconds=settings.timeout),
+                observer=self._observer,
+            )
+            self._broker = (origin, client)
+        return self._broker[1]
+
+    def source(self) -> DirectorySource | LuciConfigV1 | LuciConfigV2:
+        """Where configuration comes from.
+
+        Raises:
+            SettingsError: it is not said where, or not allowed.
+        """
+        settings = self._settings.config
+        if settings.source == "directory":
+            if settings.directory is None:
+                raise SettingsError('config.source "directory" needs config.directory')
+            return DirectorySource(settings.directory, referenced_files)
+        origin = trusted_origin(
+            self._fleet.config_settings.service_hostname,
+            settings.allowed_hosts,
+            what="the config service's address",
+            setting="config.allowed_hosts",
+        )
+        config_set = self._fleet.configuration.config_set
+        if not config_set:
+            raise SettingsError(
+                "the config set is not known: store it with `gce-backend configure --config-set`"
+            )
+        kind = LuciConfigV1 if settings.source == "luci-v1" else LuciConfigV2
+        return kind(
+            session=self._session,
+            tokens=self._tokens,
+            hostname_url=origin,
+            config_set=config_set,
+            references=referenced_files,
+            observer=self._observer,
+        )
+
+
+GOOGLE_SCOPES = (
+    "https://www.googleapis.com/auth/compute",
+    "https://www.googleapis.com/auth/datastore",
+    "https://www.googleapis.com/auth/pubsub",
+)
+
+
+IDENTITY_SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
+"""What the Machine Provider and the config service may learn from a token: who we are, no more."""
+
+
+INSPECTION_SCOPES = ("https://www.googleapis.com/auth/cloudplatformprojects.readonly",)
+"""What Cloud Resource Manager needs to say what we may do; `setup` alone asks."""
+
+
+MAX_CONNECTIONS = 100
+
+
+class Clients:
+    """The clients of Google's services, on one HTTP session; closed together.
+
+    Args:
+        settings: the process settings.
+        clock: the time.
+        rng: jitter.
+        metrics: told of every call.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, rng: random.Random, metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS))
+        self.tokens = self._token_source(GOOGLE_SCOPES)
+        self.identity = self._token_source(IDENTITY_SCOPES)
+        self._inspection = self._token_source(INSPECTION_SCOPES)
+
+    def _token_source(self, scopes: Sequence[str]) -> TokenSource:
+        metadata = self._settings.endpoints.metadata
+        return TokenSource(
+            self.session,
+            metadata_root=metadata,
+            scopes=scopes,
+            metadata_only=metadata != EndpointSettings().metadata,
+        )
+
+    async def project(self) -> str:
+        """The project of store and messages: the settings', else the credentials' own.
+
+        Raises:
+            RemoteError: it was to be asked for, and could not be.
+        """
+        return self._settings.project or await self.tokens.project()
+
+    def datastore(self, project: str) -> Datastore:
+        """The Datastore client."""
+        return Datastore(
+            session=self.session,
+            token=self.tokens.token,
+            project=project,
+            api_root=self._settings.endpoints.datastore,
+            clock=self._clock,
+            namespace=self._settings.store.namespace,
+            rng=self._rng,
+            observer=self._metrics,
+        )
+
+    def pubsub(self, project: str) -> PubSub:
+        """The Pub/Sub client."""
+        return PubSub(
+            session=self.session,
+            token=self.tokens.token,
+            api_root=self._settings.endpoints.pubsub,
+            project=project,
+            observer=self._metrics,
+        )
+
+    def compute(self, budget: CallBudget) -> ComputeClient:
+        """The Compute Engine client."""
+        settings = self._settings.compute
+        return ComputeClient(
+            session=self.session,
+            tokens=self.tokens,
+            root=self._settings.endpoints.compute,
+            budget=budget,
+            clock=self._clock,
+            random=self._rng,
+            observer=self._metrics,
+            timeouts=Timeouts(
+                connect=settings.connect_timeout,
+                read=settings.read_timeout,
+                total=settings.total_timeout,
+            ),
+        )
+
+    def resource_manager(self) -> ResourceManager:
+        """The client that asks what the caller may do."""
+        return ResourceManager(
+            JsonApi(
+                session=self.session,
+                tokens=self._inspection,
+                root=self._settings.endpoints.resource_manager,
+                limits=Limits(),
+                retrier=None,
+            )
+        )
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._inspection.close()
+        await self.tokens.close()
+        await self.identity.close()
+        await self.session.close()

@@ -1,0 +1,339 @@
+"""The composition root: builds clients, store and jobs, and knows their order of start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.daemon.clients import Clients, Remotes
+from gce_backend.engine.context import Context
+from gce_backend.engine.inbox import Consumer
+from gce_backend.engine.job import Job
+from gce_backend.engine.machine_sizes import ComputeSizes
+from gce_backend.engine.metrics import UNKNOWN_KIND, Metrics
+from gce_backend.engine.rotation import Turns
+from gce_backend.engine.scheduler import Scheduler
+from gce_backend.fleet.conditions import Conditions
+from gce_backend.fleet.history import History
+from gce_backend.fleet.memory import World
+from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.loops import JOBS
+from gce_backend.rules.messages import Kind
+from gce_backend.settings.settings import Settings
+from gce_backend.web import health
+from gce_backend.web.access import Gate
+from gce_backend.web.documents import routes
+from gce_backend.web.documents.gauges import Readings, checks
+from gce_backend.web.documents.orders import ControlApi
+from gce_backend.web.pages.orders import Orders
+from gce_backend.web.pages.session import Sessions
+from gce_backend.web.pages.site import Site
+from gce_backend.web.server import Server
+from gce_backend.web.survey.census import Census
+from gce_backend.web.survey.samples import Samples
+from gce_backend.web.survey.view import View
+
+LOAD_RETRY_SECONDS = 5.0
+LAG_INTERVAL_SECONDS = 1.0
+LAG_MEMORY_SECONDS = 30.0
+"""How long the health endpoint remembers that the event loop stood still: probes look seldom."""
+MESSAGES_JOB = "process-pubsub-messages"
+
+
+class Daemon:
+    """The daemon, from start to stop.
+
+    Args:
+        settings: the process settings.
+        clock: the time.
+        rng: randomness; seeded, a whole run can be replayed.
+        log: where events go.
+        jobs: what to run.
+
+    Attributes:
+        url: where its HTTP endpoint listens, once started.
+        context: what jobs are given; None until the entities are loaded.
+        view: what documents and pages show; None until then, too.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        log: Any = None,
+        jobs: Sequence[Job[Context]] = JOBS,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._log = log or structlog.get_logger()
+        self._jobs = jobs
+        self._metrics = Metrics()
+        self._metrics.expect(jobs=[job.name for job in jobs], kinds=[*Kind, UNKNOWN_KIND])
+        self._readings: Readings | None = None
+        self._clients: Clients | None = None
+        self._scheduler: Scheduler[Context] | None = None
+        self._consumer: Consumer | None = None
+        self._pulling: asyncio.Task[None] | None = None
+        self._store_error = ""
+        self._lag = self._lag_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()  # one of them has
+        self._control = ControlApi(
+            token=settings.http.token,
+            context=lambda: self.context,
+            wake=self._wake,
+            log=self._log,
+        )
+        gate = Gate(host=settings.http.host, token=settings.http.token, clock=clock)
+        site = Site(view=lambda: self.view, readiness=self._readiness, gate=gate, clock=clock)
+        self._server = Server(
+            gate=gate,
+            liveness=self._liveness,
+            readiness=self._readiness,
+            metrics=self._render_metrics,
+            routes=[
+                *routes.routes(lambda: self.view, self._control.state),
+                *self._control.routes(),
+                *site.routes(),
+                *Sessions(gate, site).routes(),
+                *Orders(gate, self._control, site).routes(),
+                site.nowhere(),
+            ],
+        )
+        self.url = ""
+        self.context: Context | None = None
+        self.view: View | None = None
+
+    async def start(self) -> None:
+        """Listens, then goes to work in tasks of its own.
+
+        Raises:
+            SettingsError: it cannot listen, or the credentials cannot be used.
+        """
+        await self._server.start(self._settings.http.host, self._settings.http.port)
+        self.url = self._server.url
+        self._clients = Clients(self._settings, self._clock, self._rng, self._metrics)
+        self._log.info(
+            "daemon.started",
+            url=self.url,
+            credentials=self._clients.tokens.describe(),
+            endpoints=msgspec.structs.asdict(self._settings.endpoints),
+        )
+        self._spawn("daemon.work", self._work(self._clients))
+        self._spawn("daemon.lag", self._watch_lag())
+
+    async def wait(self) -> None:
+        """Waits until a task of the daemon ends, which only a defect makes it do.
+
+        Raises:
+            BaseException: what that task raised.
+        """
+        await self._ended.wait()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def stop(self) -> None:
+        """Stops in order: ticks, running jobs (until the deadline), clients, the HTTP endpoint."""
+        self._log.info("daemon.stopping", deadline=self._settings.shutdown_seconds)
+        if self._pulling is not None:
+            self._pulling.cancel()
+        if self._scheduler is not None:
+            self._scheduler.stop_ticks()
+            late = await self._scheduler.drain(self._settings.shutdown_seconds)
+            if late:
+                self._log.warning("daemon.jobs_cancelled", jobs=list(late))
+            await self._scheduler.cancel()
+        if self._consumer is not None:
+            await self._consumer.return_all()
+        await self._close()
+
+    async def abort(self) -> None:
+        """Stops without waiting for running jobs."""
+        if self._scheduler is not None:
+            await self._scheduler.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        if self._clients is not None:
+            await self._clients.close()
+        await self._server.close()
+        self._log.info("daemon.stopped")
+
+    def _spawn(self, name: str, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda _: self._ended.set())
+        self._tasks.append(task)
+        return task
+
+    async def _work(self, clients: Clients) -> None:
+        project = await self._insist("project.unknown", clients.project)
+        store = Store(clients.datastore(project))
+        fleet = Fleet(store, self._rng, self._clock)
+        await self._insist("store.unreachable", fleet.load)
+        self._log.info(
+            "store.loaded",
+            project=project,
+            templates=len(fleet.templates),
+            managers=len(fleet.managers),
+            instances=len(fleet.instances),
+        )
+        for key, problem in fleet.corrupt.items():
+            self._log.error("entity.corrupt", key=str(key), kind=key.kind, error=problem)
+        history = History(
+            store,
+            self._clock,
+            max_age=self._settings.history.max_age_days * 86400,
+            max_events=self._settings.history.max_events,
+        )
+        budget = CallBudget(
+            self._clock, dict.fromkeys(QuotaGroup, self._settings.compute.calls_per_minute)
+        )
+        compute = clients.compute(budget)
+        remotes = Remotes(
+            session=clients.session,
+            tokens=clients.identity,
+            settings=self._settings,
+            fleet=fleet,
+            observer=self._metrics,
+        )
+        consumer = Consumer(
+            clients.pubsub(project),
+            self._settings.pubsub.subscription,
+            clock=self._clock,
+            max_messages=self._settings.pubsub.max_messages,
+            queue_size=self._settings.pubsub.queue_size,
+            ack_deadline=self._settings.pubsub.ack_deadline_seconds,
+            arrived=lambda: self._scheduler.wake(MESSAGES_JOB) if self._scheduler else None,
+        )
+        context = Context(
+            project=project,
+            settings=self._settings,
+            clock=self._clock,
+            rng=self._rng,
+            new_id=self._new_id,
+            fleet=fleet,
+            world=World(),
+            conditions=Conditions(self._clock, self._rng),
+            compute=compute,
+            sizes=ComputeSizes(compute),
+            broker=remotes.broker,
+            source=remotes.source,
+            inbox=consumer,
+            archive=history,
+            turns=Turns(),
+            listing_turns=Turns(),
+            metrics=self._metrics,
+            log=self._log,
+        )
+        scheduler = Scheduler(
+            self._jobs,
+            context,
+            clock=self._clock,
+            observer=self._metrics,
+            log=self._log,
+            overrides=self._settings.jobs,
+        )
+        self.context = context
+        self._scheduler = scheduler
+        self._consumer = consumer
+        self.view = View(
+            context=context,
+            history=history,
+            scheduler=scheduler,
+            queue=consumer.status,
+            budget=budget,
+            census=Census(context),
+            samples=Samples(self._clock),
+        )
+        self._readings = Readings(
+            context, self.view.census, consumer=consumer, scheduler=scheduler, budget=budget
+        )
+        scheduler.start()
+        self._pulling = self._spawn("daemon.pull", consumer.run())
+        self._spawn("daemon.resync", self._resync(fleet))
+        self._spawn("daemon.samples", self.view.samples.keep(self.view.census))
+        await scheduler.wait()
+
+    def _wake(self, jobs: Iterable[str] | None) -> None:
+        """Runs these jobs soon; None means all of them."""
+        if self._scheduler is None:
+            return
+        present = [job.name for job in self._jobs]
+        for name in present if jobs is None else set(jobs).intersection(present):
+            self._scheduler.wake(name)
+
+    def _new_id(self) -> str:
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+
+    async def _insist(self, event: str, act: Callable[[], Awaitable[Any]]) -> Any:
+        """Tries again until it succeeds: what is needed to start may come up later than we do."""
+        while True:
+            try:
+                found = await act()
+            except BackendError as error:
+                self._store_error = str(error)
+                self._log.error(event, error=str(error), retry_in=LOAD_RETRY_SECONDS)
+                await asyncio.sleep(LOAD_RETRY_SECONDS)
+            else:
+                self._store_error = ""
+                return found
+
+    async def _resync(self, fleet: Fleet) -> None:
+        """Reads all entities again, a page now and then: what others wrote is seen in the end."""
+        review = fleet.review()
+        while True:
+            await asyncio.sleep(self._settings.store.resync_seconds / fleet.pages)
+            try:
+                if await anext(review, None) is None:
+                    review = fleet.review()
+            except BackendError as error:
+                self._log.warning("store.resync_failed", error=str(error))
+                review = fleet.review()
+
+    async def _watch_lag(self) -> None:
+        while True:
+            before = self._clock.monotonic()
+            await asyncio.sleep(LAG_INTERVAL_SECONDS)
+            now = self._clock.monotonic()
+            lag = max(0.0, now - before - LAG_INTERVAL_SECONDS)
+            self._metrics.loop_lag(lag)
+            if lag >= self._lag or now - self._lag_at > LAG_MEMORY_SECONDS:
+                self._lag, self._lag_at = lag, now
+
+    def _liveness(self) -> list[health.Check]:
+        now = self._clock.monotonic()
+        stuck = self._scheduler.stuck(now) if self._scheduler else ()
+        return health.liveness(stuck, self._lag)
+
+    def _readiness(self) -> list[health.Check]:
+        return health.readiness(
+            store_loaded=self.context is not None,
+            store_error=self._store_error,
+            jobs=self._scheduler.status() if self._scheduler else (),
+            messages=self._consumer.problem if self._consumer else "",
+            now=self._clock.now(),
+        )
+
+    async def _render_metrics(self) -> bytes:
+        found = await self._readings.read() if self._readings is not None else {}
+        return self._metrics.render(found | checks(self._readiness()))

@@ -1,0 +1,4 @@
+"""Runs jobs, and holds what a job is given.
+
+Only `scheduler` knows aiocron.
+"""

@@ -1,0 +1,220 @@
+"""The consumer: pulls the Machine Provider's messages into a bounded queue and keeps them ours.
+
+A message stays leased from Pub/Sub until a job says that its effect is durable; then it is
+acknowledged, with others, in one call. What is still in hand at shutdown is returned at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import NotFoundError, RemoteError
+from gce_backend.clients.pubsub import PubSub, Received
+
+ACK_BATCH = 1000
+T = TypeVar("T")
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+FIRST_EXTENSION = 3.0
+"""Seconds: whatever the settings say, a subscription's own deadline may be as short as ten."""
+LOOK_SECONDS = 1.0
+
+
+class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The internal queue as the API shows it.
+
+    Attributes:
+        subscription: what is pulled from.
+        waiting: messages that wait for the job.
+        working: messages that the job has in work.
+        oldest_seconds: how long ago the oldest of them came; 0 when there are none.
+        problem: why nothing can be pulled, and the remedy; "" while pulling works.
+    """
+
+    subscription: str
+    waiting: int
+    working: int
+    oldest_seconds: float
+    problem: str
+
+
+class Consumer:
+    """A continuous pull from one subscription.
+
+    Args:
+        client: Pub/Sub.
+        subscription: its name.
+        clock: the time.
+        max_messages: messages per pull.
+        queue_size: messages in hand at most.
+        ack_deadline: seconds for which a delivery is leased, again and again while it is in work.
+        arrived: called when messages have come.
+
+    Attributes:
+        problem: why nothing can be pulled now, and the remedy; "" while pulling works.
+    """
+
+    def __init__(
+        self,
+        client: PubSub,
+        subscription: str,
+        *,
+        clock: Clock,
+        max_messages: int,
+        queue_size: int,
+        ack_deadline: int,
+        arrived: Callable[[], None],
+    ) -> None:
+        self._client = client
+        self._name = client.subscription(subscription)
+        self._clock = clock
+        self._max_messages = max_messages
+        self._queue_size = queue_size
+        self._ack_deadline = ack_deadline
+        self._arrived = arrived
+        self._waiting: dict[str, Received] = {}  # by ack id, in order of arrival
+        self._working: dict[str, Received] = {}
+        self._arrived_at: dict[str, float] = {}  # of all in hand; monotonic
+        self._extend_at: dict[str, float] = {}  # likewise
+        self._room = asyncio.Event()
+        self._came = asyncio.Event()
+        self._log = structlog.get_logger()
+        self.problem = ""
+
+    def status(self) -> QueueStatus:
+        """How the queue is now."""
+        now = self._clock.monotonic()
+        return QueueStatus(
+            subscription=self._name,
+            waiting=len(self._waiting),
+            working=len(self._working),
+            oldest_seconds=now - min(self._arrived_at.values(), default=now),
+            problem=self.problem,
+        )
+
+    async def run(self) -> None:
+        """Pulls and extends, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pull(), name="pubsub.pull")
+            group.create_task(self._extend(), name="pubsub.extend")
+
+    def take(self, limit: int) -> list[Received]:
+        """Takes messages to work on; each must come back through `acknowledge` or `give_back`."""
+        taken = list(self._waiting.values())[:limit]
+        for message in taken:
+            del self._waiting[message.ack_id]
+            self._working[message.ack_id] = message
+        return taken
+
+    async def acknowledge(self, messages: Sequence[Received]) -> None:
+        """Says that the effect of these messages is durable.
+
+        An acknowledgement that is lost costs a redelivery, which changes nothing.
+        """
+        self._forget(messages)
+        for batch in _batches(messages):
+            try:
+                await self._client.acknowledge(self._name, [m.ack_id for m in batch])
+            except RemoteError as error:
+                self._log.warning("message.ack_failed", messages=len(batch), error=str(error))
+
+    def give_back(self, messages: Iterable[Received]) -> None:
+        """Puts messages back: they are worked on again, without another delivery."""
+        returned = {message.ack_id: message for message in messages}
+        for ack_id in returned:
+            self._working.pop(ack_id, None)
+        self._waiting = {**returned, **self._waiting}
+
+    async def return_all(self) -> None:
+        """Returns what is in hand to Pub/Sub, for the next process to have at once."""
+        messages = [*self._waiting.values(), *self._working.values()]
+        for held in (self._waiting, self._working, self._arrived_at, self._extend_at):
+            held.clear()
+        for batch in _batches(messages):
+            try:
+                ids = [message.ack_id for message in batch]
+                await self._client.modify_ack_deadline(self._name, ids, 0)
+            except RemoteError as error:
+                self._log.warning("message.return_failed", messages=len(batch), error=str(error))
+
+    def _forget(self, messages: Iterable[Received]) -> None:
+        for message in messages:
+            for held in (self._working, self._arrived_at, self._extend_at):
+                held.pop(message.ack_id, None)
+        self._room.set()
+
+    async def _pull(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            room = await self._wait_for_room()
+            try:
+                messages = await self._client.pull(self._name, min(room, self._max_messages))
+            except RemoteError as error:
+                self._fail(error)
+                await asyncio.sleep(max(pause, error.retry_after or 0.0))
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            if self.problem:
+                self._log.info("subscription.recovered", subscription=self._name)
+                self.problem = ""
+            if messages:
+                self._hold(messages)
+                self._arrived()
+
+    def _hold(self, messages: Iterable[Received]) -> None:
+        now = self._clock.monotonic()
+        for message in messages:
+            self._waiting[message.ack_id] = message
+            self._arrived_at[message.ack_id] = now
+            self._extend_at[message.ack_id] = now + FIRST_EXTENSION
+        self._came.set()
+
+    async def _wait_for_room(self) -> int:
+        while True:
+            room = self._queue_size - len(self._waiting) - len(self._working)
+            if room > 0:
+                return room
+            self._room.clear()
+            await self._room.wait()
+
+    def _fail(self, error: RemoteError) -> None:
+        problem = str(error)
+        if isinstance(error, NotFoundError):
+            problem = f"there is no subscription {self._name}: make it with `gce-backend setup`"
+        if problem != self.problem:
+            self._log.error("subscription.failing", subscription=self._name, error=problem)
+        self.problem = problem
+
+    async def _extend(self) -> None:
+        while True:
+            if not self._extend_at:
+                self._came.clear()
+                await self._came.wait()
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._clock.monotonic()
+            due = [ack_id for ack_id, at in self._extend_at.items() if at <= now]
+            for batch in _batches(due):
+                pause = self._ack_deadline / 3
+                try:
+                    await self._client.modify_ack_deadline(
+                        self._name, list(batch), self._ack_deadline
+                    )
+                except RemoteError as error:  # then they come again, which changes nothing
+                    self._log.warning(
+                        "message.extend_failed", messages=len(batch), error=str(error)
+                    )
+                    pause = FIRST_EXTENSION
+                still = [ack_id for ack_id in batch if ack_id in self._extend_at]
+                self._extend_at.update(dict.fromkeys(still, now + pause))
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), ACK_BATCH):
+        yield items[start : start + ACK_BATCH]

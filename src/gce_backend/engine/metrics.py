@@ -1,0 +1,290 @@
+"""What the process counts, as Prometheus text. Each `Metrics` has a registry of its own.
+
+Counters and histograms are told of what happens. The gauges of `READINGS` are read when somebody
+looks, and handed to `Metrics.render`. No label has more values than the configuration has names, or
+the code has words. `job` and `instance` are no labels here: Prometheus has its own of these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from gce_backend import __version__
+from gce_backend.clients.compute.call_budget import QuotaGroup
+from gce_backend.engine.job import Verdict
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The content type of `Metrics.render`."""
+
+UNKNOWN_KIND = "unknown"
+"""The kind of a message that nobody understands."""
+MESSAGE_OUTCOMES = ("processed", "stale", "set-aside")
+"""What becomes of a message."""
+
+_PREFIX = "gce_backend_"
+_RUN_SECONDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_LAG_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0)
+_CALL_SECONDS = (0.002, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 130.0)
+_LIFE_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
+
+# For the whole process: a second series of each counter and histogram, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
+
+Sample = tuple[tuple[str, ...], float]
+"""Label values, and the number."""
+
+
+class Reading(NamedTuple):
+    """A gauge that is read when somebody looks."""
+
+    name: str
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+READINGS = (
+    Reading("machines", "Machines; tombstones are not counted.", ("template", "zone", "state")),
+    Reading("machines_lost", "Machines that the catalog has ceased to know.", ("template", "zone")),
+    Reading("group_minimum_size", "Machines to keep at least.", ("template", "zone")),
+    Reading(
+        "group_maximum_size", "Machines to keep at most; none without limit.", ("template", "zone")
+    ),
+    Reading(
+        "group_target_size",
+        "Machines that Compute tries to have, as last seen; revision is active or drained.",
+        ("template", "zone", "revision"),
+    ),
+    Reading("conditions", "What cannot go on, by job and reason.", ("job_name", "reason")),
+    Reading("corrupt_entities", "Stored entities that cannot be understood."),
+    Reading("deletions_held", "Deletions that wait because of the caps on deletions."),
+    Reading(
+        "config_info", "Always 1; says the configuration in force.", ("config_set", "revision")
+    ),
+    Reading(
+        "config_imported_timestamp_seconds",
+        "When the configuration in force was imported, in Unix seconds.",
+    ),
+    Reading("actuation_paused", "1 while nothing that changes the world is done."),
+    Reading(
+        "pause_since_timestamp_seconds",
+        "Since when operators have paused this, in Unix seconds; an empty label is any.",
+        ("template", "zone"),
+    ),
+    Reading("ready", "Each check of /readyz: 1 while it is well.", ("check",)),
+    Reading("queue_depth", "Messages in hand that wait for the job."),
+    Reading("queue_working", "Messages in hand that the job has in work."),
+    Reading("queue_oldest_message_age_seconds", "How long ago the oldest message in hand came."),
+    Reading("set_aside_messages", "Messages that could not be understood and are kept."),
+    Reading(
+        "call_budget_remaining",
+        "Calls that may be sent at this moment; 0 during a pause.",
+        ("project", "group"),
+    ),
+    Reading("call_budget_limit", "Calls that may be sent in any minute.", ("project", "group")),
+    Reading(
+        "job_consecutive_failures", "Runs that failed since the last that did not.", ("job_name",)
+    ),
+)
+
+
+class _Readings(Collector):
+    """The gauges of `READINGS`, with the values of one look."""
+
+    def __init__(self) -> None:
+        self.values: Mapping[str, Iterable[Sample]] = {}
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        for reading in READINGS:
+            yield GaugeMetricFamily(_PREFIX + reading.name, reading.text, labels=reading.labels)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for family, reading in zip(self.describe(), READINGS, strict=True):
+            for labels, number in self.values.get(reading.name, ()):
+                family.add_metric(labels, number)
+            yield family
+
+
+class Metrics:
+    """All metrics of the process; the observer of jobs' runs and of calls to services."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self._readings = _Readings()
+        registry.register(self._readings)
+        ProcessCollector(registry=registry)
+        self._runs = self._counter("job_runs", "Runs of jobs.", "job_name", "outcome")
+        self._run_seconds = self._histogram(
+            "job_duration_seconds", "How long runs of jobs took.", _RUN_SECONDS, "job_name"
+        )
+        self._run_lag = self._histogram(
+            "job_lag_seconds",
+            "How late runs of jobs began after they were due.",
+            _LAG_SECONDS,
+            "job_name",
+        )
+        self._last_success = self._gauge(
+            "job_last_success_timestamp_seconds",
+            "When a run last ended without failing, in Unix seconds.",
+            "job_name",
+        )
+        self._calls = self._counter(
+            "calls",
+            "Requests sent to services; the status is `none` when no answer came.",
+            *("api", "method", "status", "group"),
+        )
+        self._call_seconds = self._histogram(
+            "call_duration_seconds",
+            "How long requests to services took.",
+            _CALL_SECONDS,
+            *("api", "method"),
+        )
+        self._retries = self._counter(
+            "call_retries", "Calls that failed in passing and were sent again.", "api", "method"
+        )
+        self._messages = self._counter(
+            "messages", "Messages of the Machine Provider.", "kind", "outcome"
+        )
+        self._cataloged = self._histogram(
+            "machine_created_to_cataloged_seconds",
+            "From a machine's first listing in its group to its first entry in the catalog.",
+            _LIFE_SECONDS,
+            "template",
+        )
+        self._deleted = self._histogram(
+            "machine_reclaimed_to_deleted_seconds",
+            "From the news that a machine was reclaimed to the proof that its VM is gone.",
+            _LIFE_SECONDS,
+            "template",
+        )
+        self._config_problems = self._gauge(
+            "config_problems", "Problems in the configuration that was last read."
+        )
+        self._config_held = self._gauge(
+            "config_held", "1 while a configuration waits for an operator's confirmation."
+        )
+        self._untracked = self._gauge(
+            "untracked", "What carries our mark at Compute and has no entity.", "kind"
+        )
+        self._loop_lag = self._histogram(
+            "loop_lag_seconds", "How late the event loop was, measured each second.", _LAG_SECONDS
+        )
+        build = self._gauge("build_info", "Always 1; says the version.", "version")
+        build.labels(__version__).set(1)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(_PREFIX + name, text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(_PREFIX + name, text, labels, registry=self._registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Histogram:
+        return Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=self._registry)
+
+    def expect(self, *, jobs: Iterable[str], kinds: Iterable[str]) -> None:
+        """Begins what is counted of these at 0: the first failure is then seen as a rise.
+
+        Args:
+            jobs: the jobs' names.
+            kinds: of messages.
+        """
+        for job in jobs:
+            for verdict in Verdict:
+                self._runs.labels(job, verdict.value)
+        for kind in kinds:
+            for outcome in MESSAGE_OUTCOMES:
+                self._messages.labels(kind, outcome)
+
+    def job_run(
+        self, job: str, verdict: Verdict, seconds: float, now: float, *, late: float
+    ) -> None:
+        """Counts a run that ended.
+
+        Args:
+            job: the job's name.
+            verdict: how it ended.
+            seconds: how long it took.
+            now: wall-clock time of its end in Unix seconds.
+            late: how long after it was due it began, in seconds.
+        """
+        self._runs.labels(job, verdict.value).inc()
+        self._run_seconds.labels(job).observe(seconds)
+        self._run_lag.labels(job).observe(late)
+        if verdict in {Verdict.OK, Verdict.DEGRADED}:
+            self._last_success.labels(job).set(now)
+
+    def call(
+        self, method: str, group: QuotaGroup | None, status: int | None, seconds: float
+    ) -> None:
+        """Counts a request to a service.
+
+        Args:
+            method: `service.resource.method`, a constant.
+            group: the quota group that it counts against; None where there is none.
+            status: the HTTP status; None when no answer came.
+            seconds: how long it took.
+        """
+        api = method.partition(".")[0]
+        word = "none" if status is None else str(status)
+        self._calls.labels(api, method, word, "" if group is None else group.value).inc()
+        self._call_seconds.labels(api, method).observe(seconds)
+
+    def retry(self, method: str) -> None:
+        """Counts a call that is sent again."""
+        self._retries.labels(method.partition(".")[0], method).inc()
+
+    def message(self, kind: str, outcome: str) -> None:
+        """Counts a message that was dealt with.
+
+        Args:
+            kind: SUBSCRIBED, LEASED, RECLAIMED, or `UNKNOWN_KIND`.
+            outcome: what became of it, one of `MESSAGE_OUTCOMES`.
+        """
+        self._messages.labels(kind, outcome).inc()
+
+    def cataloged(self, template: str, seconds: float) -> None:
+        """Notes how long a machine took from its first listing to the catalog."""
+        self._cataloged.labels(template).observe(max(0.0, seconds))
+
+    def deleted(self, template: str, seconds: float) -> None:
+        """Notes how long a reclaimed machine took until its VM was gone."""
+        self._deleted.labels(template).observe(max(0.0, seconds))
+
+    def config(self, *, problems: int, held: bool) -> None:
+        """Sets the state of the configuration: its problems, and whether it waits for approval."""
+        self._config_problems.set(problems)
+        self._config_held.set(held)
+
+    def loop_lag(self, seconds: float) -> None:
+        """Notes how late the event loop was."""
+        self._loop_lag.observe(seconds)
+
+    def untracked(self, kind: str, number: int) -> None:
+        """Sets how many resources of ours have no entity: of kind instance, group or template."""
+        self._untracked.labels(kind).set(number)
+
+    def render(self, readings: Mapping[str, Iterable[Sample]] | None = None) -> bytes:
+        """All metrics in the Prometheus text format (`CONTENT_TYPE`).
+
+        Args:
+            readings: the numbers of `READINGS`, by name; one that is absent has no series.
+        """
+        self._readings.values = readings or {}
+        try:
+            return generate_latest(self._registry)
+        finally:
+            self._readings.values = {}

@@ -1,0 +1,44 @@
+"""Whose turn it is: each subject once before any twice, at a pace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gce_backend.model.keys import Key
+
+
+class Turns:
+    """Takes subjects in turn, no faster than a pace.
+
+    Args:
+        burst_seconds: after a pause, so many seconds' subjects may be taken at once.
+    """
+
+    def __init__(self, burst_seconds: float = 90.0) -> None:
+        self._burst_seconds = burst_seconds
+        self._credit = 0.0
+        self._at: float | None = None
+        self._last: dict[Key, float] = {}
+
+    def take(self, subjects: Sequence[Key], *, pace: float, now: float) -> list[Key]:
+        """The subjects whose turn it is.
+
+        Args:
+            subjects: all that there are.
+            pace: subjects per second.
+            now: monotonic seconds.
+        """
+        elapsed = now - self._at if self._at is not None else 0.0
+        self._at = now
+        # Never below two: a remainder that is cut off would make the pace slower than asked for.
+        self._credit = min(self._credit + elapsed * pace, max(2.0, pace * self._burst_seconds))
+        count = min(int(self._credit), len(subjects))
+        if count == 0:
+            return []
+        self._credit -= count
+        never = float("-inf")
+        chosen = sorted(subjects, key=lambda key: self._last.get(key, never))[:count]
+        known = set(subjects)
+        self._last = {key: at for key, at in self._last.items() if key in known}
+        self._last.update(dict.fromkeys(chosen, now))
+        return chosen

@@ -1,0 +1,1 @@
+"""What the daemon knows and remembers, and the only writer of Datastore."""

@@ -1,0 +1,487 @@
+"""The in-memory picture of all entities, and the only way to change them.
+
+The picture is loaded once and kept current by the daemon's own writes, so that a quiet minute reads
+nothing. A change is a function from an entity to its new value: it is computed from the picture,
+written with the version that it was computed from, and computed again from a fresh read when
+somebody else was faster or the outcome of the write is unknown. Such a function must therefore be
+idempotent: applied to its own result it changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from gce_backend.base.cause import current_cause
+from gce_backend.base.clock import Clock, SystemClock
+from gce_backend.base.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    BackendError,
+    ContentionError,
+    CorruptEntityError,
+    NotFoundError,
+    TransientError,
+)
+from gce_backend.fleet.history_writer import Chronicler
+from gce_backend.fleet.store import KINDS, Decision, Store, Stored, Write
+from gce_backend.model.entities import (
+    CONFIG_SETTINGS_KEY,
+    CONFIGURATION_KEY,
+    CONTROL_KEY,
+    MACHINE_PROVIDER_KEY,
+    ConfigSettings,
+    Configuration,
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    MachineProviderConfiguration,
+    SetAsideMessage,
+)
+from gce_backend.model.keys import Key
+from gce_backend.model.orders import Control
+from gce_backend.rules.activation import is_active
+from gce_backend.rules.history_pages import Step
+
+__all__ = ["Change", "Decision", "Fleet", "when_present"]
+
+WRITE_ATTEMPTS = 6
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+"""Seconds between two attempts to write while Datastore fails."""
+BATCH = 499
+"""Changes in a commit: with the page of history that tells of them, as many as Datastore takes."""
+PAGE = 300
+"""Entities in a page of a query, as Datastore makes them."""
+
+E = TypeVar("E", bound=Entity)
+
+
+class Change(NamedTuple, Generic[E]):
+    """A change to one entity.
+
+    Attributes:
+        key: which one.
+        apply: from the present value (None: absent) to the new one (None: delete). Idempotent; it
+            returns its argument when nothing is to change, also when its reason no longer holds.
+        cause: who or what makes it, for history; "" is what `cause.caused_by` says.
+    """
+
+    key: Key
+    apply: Callable[[E | None], E | None]
+    cause: str = ""
+
+
+class _Submitted:
+    """The changes of one call of `Fleet.change`, and what came of them.
+
+    Attributes:
+        changes: not decided yet whether they change anything.
+        cause: who or what makes them.
+        changed: the entities that they did change.
+        error: why they could not be written.
+        done: whether the two above are known.
+    """
+
+    def __init__(self, changes: Sequence[Change[Any]]) -> None:
+        self.changes = changes
+        self.cause = current_cause()
+        self.changed: set[Key] = set()
+        self.error: BaseException | None = None
+        self.done = False
+
+
+def when_present(apply: Callable[[E], E | None]) -> Callable[[E | None], E | None]:
+    """A change that leaves an absent entity absent."""
+
+    def applied(entity: E | None) -> E | None:
+        return None if entity is None else apply(entity)
+
+    return applied
+
+
+class Fleet:
+    """The picture.
+
+    Args:
+        store: where the entities live.
+        rng: spreads repeated writes, and names pages of history.
+        clock: for history; by default the machine's.
+
+    Attributes:
+        templates: by key, like the others.
+        revisions: by key.
+        managers: by key.
+        instances: by key.
+        set_aside: messages that could not be understood, by key.
+    """
+
+    def __init__(
+        self, store: Store, rng: random.Random | None = None, clock: Clock | None = None
+    ) -> None:
+        self._store = store
+        self._rng = rng or random.Random()  # noqa: S311 -- spreads load, keeps no secret
+        self._chronicler = Chronicler(clock or SystemClock(), self._rng)
+        self._versions: dict[Key, int] = {}
+        self._pictures: dict[str, dict[Key, Any]] = {kind.KIND: {} for kind in KINDS}
+        self._children: defaultdict[Key, dict[Key, None]] = defaultdict(dict)
+        self._writing = asyncio.Lock()
+        self._submitted: list[_Submitted] = []
+        self.templates: Mapping[Key, InstanceTemplate] = self._pictures[InstanceTemplate.KIND]
+        self.revisions: Mapping[Key, InstanceTemplateRevision] = self._pictures[
+            InstanceTemplateRevision.KIND
+        ]
+        self.managers: Mapping[Key, InstanceGroupManager] = self._pictures[
+            InstanceGroupManager.KIND
+        ]
+        self.instances: Mapping[Key, Instance] = self._pictures[Instance.KIND]
+        self.set_aside: Mapping[Key, SetAsideMessage] = self._pictures[SetAsideMessage.KIND]
+
+    @property
+    def control(self) -> Control:
+        """What an operator told the daemon."""
+        found = self._pictures[Control.KIND].get(CONTROL_KEY)
+        return cast("Control", found) if found is not None else Control()
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force; empty before the first import."""
+        found = self._pictures[Configuration.KIND].get(CONFIGURATION_KEY)
+        return cast("Configuration", found) if found is not None else Configuration()
+
+    @property
+    def config_settings(self) -> ConfigSettings:
+        """Where configuration is served; empty when the operator has not said."""
+        found = self._pictures[ConfigSettings.KIND].get(CONFIG_SETTINGS_KEY)
+        return cast("ConfigSettings", found) if found is not None else ConfigSettings()
+
+    @property
+    def machine_provider(self) -> MachineProviderConfiguration:
+        """Where the Machine Provider is; empty when the operator has not said."""
+        found = self._pictures[MachineProviderConfiguration.KIND].get(MACHINE_PROVIDER_KEY)
+        if found is None:
+            return MachineProviderConfiguration()
+        return cast("MachineProviderConfiguration", found)
+
+    def get(self, key: Key) -> Entity | None:
+        """An entity in the picture; None when there is none."""
+        found: Entity | None = self._pictures[key.kind].get(key)
+        return found
+
+    def is_active(self, manager: Key) -> bool:
+        """Whether the configuration names this manager, and its revision is the active one."""
+        return is_active(manager, self.get)
+
+    def active_revisions(self) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
+        """The revisions that the configuration describes."""
+        for template, entity in tuple(self.templates.items()):
+            if entity.active is not None:
+                key = Key(InstanceTemplateRevision.KIND, entity.active, template)
+                if key in self.revisions:
+                    yield key, self.revisions[key]
+
+    def active_managers(self) -> Iterator[tuple[Key, InstanceGroupManager]]:
+        """The managers that the configuration describes."""
+        for revision, entity in self.active_revisions():
+            for zone in entity.active:
+                key = Key(InstanceGroupManager.KIND, zone, revision)
+                if key in self.managers:
+                    yield key, self.managers[key]
+
+    def siblings(self, manager: Key) -> Iterator[tuple[Key, InstanceGroupManager]]:
+        """The other revisions' managers of the same template and zone."""
+        template = manager.parent.parent if manager.parent is not None else None
+        if template is None:
+            return
+        for revision, _ in self.revisions_of(template):
+            key = Key(InstanceGroupManager.KIND, manager.name, revision)
+            if key != manager and key in self.managers:
+                yield key, self.managers[key]
+
+    def revision_of(self, manager: Key) -> InstanceTemplateRevision:
+        """The revision that a manager is of.
+
+        Raises:
+            KeyError: the picture does not hold it.
+        """
+        if manager.parent is None:
+            raise KeyError(manager)
+        return self.revisions[manager.parent]
+
+    def instances_of(self, manager: Key) -> Iterator[tuple[Key, Instance]]:
+        """A group's instances, tombstones included."""
+        for key in tuple(self._children.get(manager, ())):
+            yield key, self.instances[key]
+
+    def revisions_of(self, template: Key) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
+        """A template's revisions."""
+        for key in tuple(self._children.get(template, ())):
+            yield key, self.revisions[key]
+
+    def managers_of(self, revision: Key) -> Iterator[tuple[Key, InstanceGroupManager]]:
+        """A revision's groups."""
+        for key in tuple(self._children.get(revision, ())):
+            yield key, self.managers[key]
+
+    async def load(self, kinds: Iterable[type[Entity]] = KINDS) -> None:
+        """Reads every entity; what has vanished from the store vanishes from the picture.
+
+        Args:
+            kinds: of these kinds only.
+
+        Raises:
+            RemoteError: Datastore could not be read; the picture is as it was.
+        """
+        async with self._writing:
+            for kind in kinds:
+                found: dict[Key, Stored] = {}
+                async for page in self._store.read_kind(kind.KIND):
+                    found.update(page)
+                for key in [key for key in self._pictures[kind.KIND] if key not in found]:
+                    self._see(key, None)
+                for key, stored in found.items():
+                    self._see(key, stored)
+
+    @property
+    def corrupt(self) -> Mapping[Key, str]:
+        """Entities that cannot be understood, with what is wrong: left as they are.
+
+        They are not in the picture, nor is what lies under them: nobody touches what they stand
+        for until an operator has mended them.
+        """
+        return self._store.corrupt
+
+    @property
+    def pages(self) -> int:
+        """About how many pages a review reads."""
+        return len(KINDS) + sum(len(picture) for picture in self._pictures.values()) // PAGE
+
+    async def review(self) -> AsyncIterator[int]:
+        """Compares every entity with the picture, a page at each step; gives how many differed.
+
+        What differs is read again by its key, so that a page read a while ago never takes the place
+        of what was written since.
+
+        Raises:
+            RemoteError: Datastore could not be read; the picture is as true as it was.
+            CorruptEntityError: an entity cannot be understood.
+        """
+        for kind in KINDS:
+            corrupt = {key for key in self.corrupt if key.kind == kind.KIND}
+            unseen = self._pictures[kind.KIND].keys() | corrupt
+            async for page in self._store.read_versions(kind.KIND):
+                unseen -= page.keys()
+                different = [key for key, at in page.items() if self._versions.get(key) != at]
+                await self._look(different)
+                yield len(different)
+            await self._look(unseen & (self._pictures[kind.KIND].keys() | corrupt))
+
+    async def _look(self, keys: Iterable[Key]) -> None:
+        if wanted := list(keys):
+            await self.refresh(wanted)
+
+    async def refresh(self, keys: Iterable[Key]) -> None:
+        """Reads these entities again: whatever destroys is decided on such a fresh look.
+
+        Raises:
+            RemoteError: Datastore could not be read; the picture is as it was.
+        """
+        async with self._writing:
+            await self._refresh(keys)
+
+    async def change(self, changes: Sequence[Change[Any]]) -> int:
+        """Applies changes, many to a commit, each guarded by its entity's version.
+
+        Changes that are submitted while a commit is under way go together into the next one.
+
+        Returns:
+            How many entities they changed.
+
+        Raises:
+            RemoteError: Datastore could not be reached.
+            ContentionError: an entity changed under every attempt.
+        """
+        if not changes:
+            return 0
+        mine = _Submitted(changes)
+        self._submitted.append(mine)
+        try:
+            async with self._writing:
+                if not mine.done:
+                    await self._write_submitted()
+        finally:
+            if mine in self._submitted:  # cancelled before anybody took it
+                self._submitted.remove(mine)
+        if mine.error is not None:
+            raise mine.error
+        return len(mine.changed)
+
+    async def order(self, changes: Sequence[Change[Any]]) -> int:
+        """Applies changes of an operator, who is to hear of what cannot be understood.
+
+        Jobs pass such an entity over; an order that was passed over would look like one obeyed.
+
+        Returns:
+            How many entities they changed.
+
+        Raises:
+            RemoteError: Datastore could not be reached.
+            ContentionError: an entity changed under every attempt.
+            CorruptEntityError: one of the entities cannot be understood.
+        """
+        self._refuse_corrupt(changes)
+        changed = await self.change(changes)
+        self._refuse_corrupt(changes)  # it may have been found out only now
+        return changed
+
+    def _refuse_corrupt(self, changes: Sequence[Change[Any]]) -> None:
+        for change in changes:
+            if change.key in self.corrupt:
+                raise CorruptEntityError(
+                    f"the stored entity {change.key.kind} cannot be understood: mend it, or delete "
+                    f"it, and order again ({self.corrupt[change.key]})"
+                )
+
+    async def _write_submitted(self) -> None:
+        together, self._submitted = self._submitted, []
+        try:
+            await self._write(together)
+        finally:  # cancelled: the others' changes are left to whoever writes next
+            self._submitted = [one for one in together if not one.done] + self._submitted
+
+    async def _write(self, together: Sequence[_Submitted]) -> None:
+        """Writes what several have submitted; what is wrong with one must not fail the others."""
+        try:
+            changes = [(one, change) for one in together for change in one.changes]
+            for start in range(0, len(changes), BATCH):
+                await self._change(changes[start : start + BATCH])
+        except Exception as error:  # noqa: BLE001  (raised where it was submitted)
+            if len(together) > 1 and not isinstance(error, TransientError):
+                for one in together:
+                    await self._write([one])
+                return
+            for one in together:
+                one.error = error
+        for one in together:
+            one.done = True
+
+    async def transact(self, keys: Sequence[Key], decide: Decision) -> int:
+        """Changes that must agree across entities, in one transaction.
+
+        Args:
+            keys: all that the decision depends on or changes.
+            decide: from those that exist to the new value of each one that changes.
+
+        Returns:
+            How many entities were written.
+
+        Raises:
+            RemoteError: Datastore could not be reached, or aborted again and again.
+        """
+        async with self._writing:
+            try:
+                seen, written = await self._store.transact(keys, self._told(keys, decide))
+            except BackendError:
+                await self._refresh(keys)  # the outcome may be unknown
+                raise
+            for key in keys:  # also what was only read: it may be news
+                self._see(key, seen[key])
+        return len(written.intersection(keys))
+
+    def _told(self, keys: Sequence[Key], decide: Decision) -> Decision:
+        """A decision, and the pages of history that tell what it does."""
+        cause = current_cause()
+
+        def told(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
+            news = decide(found)
+            if not news:
+                return news
+            after = {**found, **news}
+
+            def was(key: Key) -> Entity | None:
+                return found.get(key) if key in read else self.get(key)
+
+            def now(key: Key) -> Entity | None:
+                return after.get(key) if key in read else self.get(key)
+
+            steps = [Step(key, found.get(key), after.get(key), cause) for key in keys]
+            managers = [key for key in keys if key.kind == InstanceGroupManager.KIND]
+            for manager in managers:  # named or not, so are its machines
+                if is_active(manager, was) != is_active(manager, now):
+                    machines = self.instances_of(manager)
+                    steps += [Step(key, machine, machine, cause) for key, machine in machines]
+            return {**news, **self._chronicler.pages(steps, was, now)}
+
+        read = frozenset(keys)
+        return told
+
+    async def _change(self, changes: Sequence[tuple[_Submitted, Change[Any]]]) -> None:
+        for attempt in range(WRITE_ATTEMPTS):
+            writes, steps = self._writes(changes)
+            if not writes:
+                return
+            pages = self._chronicler.pages(steps, self.get, self.get)
+            telling = [Write(key, page, None) for key, page in pages.items()]
+            try:
+                versions = await self._store.write([*writes, *telling])
+            except (AbortedError, AlreadyExistsError, NotFoundError):
+                await self._refresh(write.key for write in writes)
+                continue
+            except TransientError as error:
+                delay = FIRST_PAUSE * 2.0**attempt * self._rng.uniform(0.5, 1.0)
+                await asyncio.sleep(max(delay, min(error.retry_after or 0.0, LONGEST_PAUSE)))
+                await self._refresh(write.key for write in writes)
+                if attempt + 1 == WRITE_ATTEMPTS and self._writes(changes)[0]:
+                    raise
+                continue
+            for write, version in zip(writes, versions, strict=False):
+                self._see(write.key, Stored(write.entity, version) if write.entity else None)
+        if writes := self._writes(changes)[0]:
+            keys = ", ".join(str(write.key) for write in writes[:5])
+            raise ContentionError(f"could not write in {WRITE_ATTEMPTS} attempts: {keys}")
+
+    def _writes(
+        self, changes: Sequence[tuple[_Submitted, Change[Any]]]
+    ) -> tuple[list[Write], list[Step]]:
+        """What remains to be written, one write for each entity, and the steps that lead there."""
+        news: dict[Key, Any] = {}
+        steps: list[Step] = []
+        for submitted, (key, apply, cause) in changes:
+            now = news[key] if key in news else self._pictures[key.kind].get(key)
+            news[key] = new = apply(now)
+            if new != now and key not in self.corrupt:
+                submitted.changed.add(key)
+                steps.append(Step(key, now, new, cause or submitted.cause))
+        writes = [
+            Write(key, new, self._versions.get(key))
+            for key, new in news.items()
+            if new != self._pictures[key.kind].get(key) and key not in self.corrupt
+        ]
+        written = {write.key for write in writes}
+        return writes, [step for step in steps if step.key in written]
+
+    async def _refresh(self, keys: Iterable[Key]) -> None:
+        wanted = list(keys)
+        found = await self._store.read(wanted)
+        for key in wanted:
+            self._see(key, found.get(key))
+
+    def _see(self, key: Key, stored: Stored | None) -> None:
+        picture = self._pictures[key.kind]
+        if stored is None or not self.corrupt.keys().isdisjoint(key.lineage):
+            picture.pop(key, None)
+            self._versions.pop(key, None)
+            if key.parent is not None:
+                self._children[key.parent].pop(key, None)
+                if not self._children[key.parent]:
+                    del self._children[key.parent]
+            return
+        picture[key] = stored.entity
+        self._versions[key] = stored.version
+        if key.parent is not None:
+            self._children[key.parent][key] = None

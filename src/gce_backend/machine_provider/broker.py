@@ -1,0 +1,69 @@
+"""The Machine Provider put together from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import RemoteError
+from gce_backend.clients.datastore.client import Datastore
+from gce_backend.machine_provider.catalog import Catalog
+from gce_backend.machine_provider.channels import Channels
+from gce_backend.machine_provider.leases import Leases
+from gce_backend.machine_provider.records import Records
+from gce_backend.machine_provider.upkeep import Lifecycle
+
+LOAD_PAUSE_SECONDS = 0.5
+
+log = structlog.stdlib.get_logger()
+
+
+class MachineProvider:
+    """A Machine Provider; one per Datastore namespace at a time.
+
+    Args:
+        datastore: its own namespace of a project's Datastore.
+        channels: its Pub/Sub.
+        clock: the time.
+        new_id: makes a unique id.
+        backend: whose machines the callers may manage.
+        pause_seconds: between two looks at its work.
+
+    Attributes:
+        catalog: the machines.
+        leases: the lease requests.
+        records: the stored state.
+        ready: set when what is stored has been read.
+    """
+
+    def __init__(
+        self,
+        datastore: Datastore,
+        channels: Channels,
+        clock: Clock,
+        *,
+        new_id: Callable[[], str],
+        backend: str = "GCE",
+        pause_seconds: float = 0.5,
+    ) -> None:
+        self.records = Records(datastore)
+        self.catalog = Catalog(self.records, backend=backend, new_id=new_id)
+        self.leases = Leases(self.records, clock)
+        self.ready = asyncio.Event()
+        self._lifecycle = Lifecycle(
+            self.records, self.leases, channels, clock, pause_seconds=pause_seconds
+        )
+
+    async def run(self) -> None:
+        """Reads what is stored, then works until it is cancelled."""
+        while not self.ready.is_set():
+            try:
+                await self.records.load()
+                self.ready.set()
+            except RemoteError as error:
+                log.warning("machine_provider.not_loaded", error=str(error))
+                await asyncio.sleep(LOAD_PAUSE_SECONDS)
+        await self._lifecycle.run()

@@ -1,0 +1,233 @@
+"""What the Machine Provider stores: a machine in the catalog, a lease request, a capacity."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+
+import msgspec
+
+from gce_backend.base.errors import CorruptEntityError
+from gce_backend.clients.datastore.client import Path, Properties, Row, Unindexed
+from gce_backend.machine_provider.wire import (
+    Dimensions,
+    Entry,
+    Instruction,
+    LeaseRequest,
+    LeaseResponse,
+    Policies,
+)
+
+MACHINE_KIND = "CatalogMachineEntry"
+LEASE_KIND = "LeaseRequest"
+CAPACITY_KIND = "CatalogCapacityEntry"
+
+
+class MachineState(enum.StrEnum):
+    """Where a machine is in its life. What is to be done next follows from it."""
+
+    NEW = "NEW"  # its topic and subscription are to be made, and SUBSCRIBED published
+    AVAILABLE = "AVAILABLE"  # may be leased
+    LEASED = "LEASED"  # somebody holds it
+    RECLAIMED = "RECLAIMED"  # the lease is over; what follows is its policy's
+    DELETED = "DELETED"  # no longer in the catalog; its topic and subscription are to go
+
+
+class LeaseState(enum.StrEnum):
+    """Where a lease request is."""
+
+    UNTRIAGED = "UNTRIAGED"  # no machine for it yet
+    FULFILLED = "FULFILLED"  # got a machine, which may have been reclaimed since
+    DENIED = "DENIED"  # no machine was there in time
+
+
+class InstructionState(enum.StrEnum):
+    """How far a machine's instruction is."""
+
+    PENDING = "PENDING"
+    RECEIVED = "RECEIVED"
+    EXECUTED = "EXECUTED"
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A machine in the catalog.
+
+    Attributes:
+        backend: who manages it.
+        hostname: unique within its backend.
+        addition_id: unique to the call that added it, so that the call knows its own work again.
+        dimensions: what it is.
+        policies: how it is treated.
+        state: where it is in its life.
+        announced: whether the message about its present state (LEASED, RECLAIMED) has been sent.
+        lease: name of the lease request that has it; "" when it is not leased.
+        lease_expiration_ts: end of the lease in Unix seconds; None when it is not leased, or
+            leased indefinitely.
+        instruction: what it is to do.
+        instruction_state: how far that is; None without an instruction.
+    """
+
+    backend: str
+    hostname: str
+    addition_id: str
+    dimensions: Dimensions
+    policies: Policies
+    state: MachineState = MachineState.NEW
+    announced: bool = False
+    lease: str = ""
+    lease_expiration_ts: int | None = None
+    instruction: Instruction | None = None
+    instruction_state: InstructionState | None = None
+
+    @property
+    def path(self) -> Path:
+        """Its key."""
+        return machine_path(self.backend, self.hostname)
+
+    @property
+    def entry(self) -> Entry:
+        """What the catalog says of it."""
+        leased = self.state is MachineState.LEASED
+        return Entry(
+            dimensions=self.dimensions,
+            policies=self.policies,
+            state=self.state,
+            lease_expiration_ts=self.lease_expiration_ts if leased else None,
+            leased_indefinitely=True if leased and self.lease_expiration_ts is None else None,
+        )
+
+    def in_state(self, state: MachineState) -> Machine:
+        """The same machine in a state without lease."""
+        return msgspec.structs.replace(
+            self,
+            state=state,
+            announced=False,
+            lease="",
+            lease_expiration_ts=None,
+            instruction=None,
+            instruction_state=None,
+        )
+
+    def told(self, instruction: Instruction) -> Machine:
+        """The same machine with something to do."""
+        return msgspec.structs.replace(
+            self, instruction=instruction, instruction_state=InstructionState.PENDING
+        )
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A lease request and what became of it.
+
+    Attributes:
+        user: who asked.
+        request: what was asked.
+        request_hash: tells the same request from another with the same id.
+        created: when, in Unix seconds.
+        state: what became of it.
+        backend: of the leased machine; "" before.
+        hostname: of the leased machine; "" before.
+        lease_expiration_ts: end of the lease in Unix seconds; None when it has none, or before.
+    """
+
+    user: str
+    request: LeaseRequest
+    request_hash: str
+    created: float
+    state: LeaseState = LeaseState.UNTRIAGED
+    backend: str = ""
+    hostname: str = ""
+    lease_expiration_ts: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """Its key."""
+        return lease_path(self.user, self.request.request_id)
+
+    @property
+    def name(self) -> str:
+        """Its key's name, by which machines refer to it."""
+        return self.path[0][1]
+
+    @property
+    def machine(self) -> Path:
+        """Key of the machine that it got."""
+        return machine_path(self.backend, self.hostname)
+
+    @property
+    def response(self) -> LeaseResponse:
+        """What the client is told."""
+        return LeaseResponse(
+            client_request_id=self.request.request_id,
+            request_hash=self.request_hash,
+            state=self.state,
+            hostname=self.hostname or None,
+            lease_expiration_ts=self.lease_expiration_ts,
+        )
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How many machines of a sort a backend could provide.
+
+    Attributes:
+        dimensions: of what sort.
+        count: how many.
+    """
+
+    dimensions: Dimensions
+    count: int
+
+    @property
+    def path(self) -> Path:
+        """Its key."""
+        return ((CAPACITY_KIND, digest(self.dimensions)),)
+
+
+Record = Machine | Lease | Capacity
+_KINDS: dict[str, type[Record]] = {
+    MACHINE_KIND: Machine,
+    LEASE_KIND: Lease,
+    CAPACITY_KIND: Capacity,
+}
+
+
+def machine_path(backend: str, hostname: str) -> Path:
+    """A machine's key."""
+    return ((MACHINE_KIND, f"{backend}:{hostname}"),)
+
+
+def lease_path(user: str, request_id: str) -> Path:
+    """A lease request's key: ids are unique per user."""
+    return ((LEASE_KIND, digest((user, request_id))),)
+
+
+def digest(value: object) -> str:
+    """A name for a value: equal values have equal names."""
+    encoded = msgspec.json.encode(value, order="deterministic")
+    return hashlib.sha1(encoded, usedforsecurity=False).hexdigest()
+
+
+def to_properties(record: Record) -> Properties:
+    """How a record is stored: what is queried for, and the whole as one text."""
+    whole = Unindexed(msgspec.json.encode(record).decode())
+    return (
+        {"record": whole}
+        if isinstance(record, Capacity)
+        else {
+            "state": str(record.state),
+            "record": whole,
+        }
+    )
+
+
+def from_row(row: Row) -> Record:
+    """The record in a row.
+
+    Raises:
+        CorruptEntityError: it is not one.
+    """
+    text = row.properties.get("record")
+    value = text.value if isinstance(text, Unindexed) else text
+    try:
+        return msgspec.json.decode(str(value), type=_KINDS[row.path[0][0]])
+    except (msgspec.DecodeError, KeyError) as error:
+        raise CorruptEntityError(f"{row.path}: record: {error}") from error

@@ -1,0 +1,208 @@
+"""Leases: a request waits for a machine that fits, holds it, and gives it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from gce_backend.base.clock import Clock
+from gce_backend.clients.datastore.client import Path
+from gce_backend.machine_provider import rules
+from gce_backend.machine_provider.entities import (
+    Lease,
+    LeaseState,
+    Machine,
+    MachineState,
+    Record,
+    digest,
+    lease_path,
+)
+from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
+from gce_backend.machine_provider.wire import (
+    InstructRequest,
+    InstructResponse,
+    LeaseRequest,
+    LeaseResponse,
+    ReleaseRequest,
+    ReleaseResponse,
+)
+
+
+class Leases:
+    """The lease requests.
+
+    Args:
+        records: where they are kept.
+        clock: the time.
+
+    All methods raise `gce_backend.errors.RemoteError` when Datastore fails.
+    """
+
+    def __init__(self, records: Records, clock: Clock) -> None:
+        self._records = records
+        self._clock = clock
+
+    async def lease(self, user: str, requests: Sequence[LeaseRequest]) -> list[LeaseResponse]:
+        """Takes requests, and tries at once to fulfil them; the answers are in their order."""
+        now = self._clock.now()
+        asked: dict[Path, Lease] = {}
+        refused: dict[int, LeaseResponse] = {}
+        paths = [lease_path(user, request.request_id) for request in requests]
+        known = await self._records.read(list(dict.fromkeys(paths)))
+        for place, (path, request) in enumerate(zip(paths, requests, strict=True)):
+            new = Lease(
+                user=user, request=request, request_hash=digest((user, request)), created=now
+            )
+            first = known.get(path) or asked.get(path)
+            if isinstance(first, Lease):
+                error = None if first.request_hash == new.request_hash else "REQUEST_ID_REUSE"
+            else:
+                error = rules.lease_error(request, now)
+            if error is not None:
+                refused[place] = LeaseResponse(
+                    client_request_id=request.request_id,
+                    request_hash=new.request_hash,
+                    error=error,
+                )
+            elif first is None:
+                asked[path] = new
+        await self._store(asked)
+        if asked:
+            await self.triage()
+        present = await self._records.read(list(dict.fromkeys(paths)))
+        return [
+            refused.get(place) or _response(present.get(path), request)
+            for place, (path, request) in enumerate(zip(paths, requests, strict=True))
+        ]
+
+    async def _store(self, leases: Mapping[Path, Lease]) -> None:
+        paths = list(leases)
+        for start in range(0, len(paths), MAX_CHANGE):
+            part = paths[start : start + MAX_CHANGE]
+
+            def decide(found: Found, part: Sequence[Path] = part) -> dict[Path, Record | None]:
+                return {path: leases[path] for path in part if path not in found}
+
+            await self._records.change(part, decide)
+
+    async def triage(self) -> None:
+        """Gives waiting requests the machines that fit, and denies those that are too late."""
+        now = self._clock.now()
+        late: list[Lease] = []
+        waiting: list[Lease] = []
+        for lease in self._records.untriaged.values():
+            end = rules.valid_until(lease)
+            (late if end is not None and end <= now else waiting).append(lease)
+        available = self._records.machines[MachineState.AVAILABLE].values()
+        pairs = list(rules.pair(waiting, available))
+        for start in range(0, len(late), MAX_CHANGE):
+            await self._deny([lease.path for lease in late[start : start + MAX_CHANGE]])
+        for start in range(0, len(pairs), MAX_CHANGE // 2):
+            await self._fulfil(pairs[start : start + MAX_CHANGE // 2], now)
+
+    async def _deny(self, paths: Sequence[Path]) -> None:
+        def decide(found: Found) -> dict[Path, Record | None]:
+            return {
+                path: msgspec.structs.replace(lease, state=LeaseState.DENIED)
+                for path, lease in found.items()
+                if isinstance(lease, Lease) and lease.state is LeaseState.UNTRIAGED
+            }
+
+        await self._records.change(paths, decide)
+
+    async def _fulfil(self, pairs: Sequence[tuple[Lease, Machine]], now: float) -> None:
+        couples = [(lease.path, machine.path) for lease, machine in pairs]
+
+        def decide(found: Found) -> dict[Path, Record | None]:
+            changes: dict[Path, Record | None] = {}
+            for lease_key, machine_key in couples:
+                lease, machine = found.get(lease_key), found.get(machine_key)
+                if not isinstance(lease, Lease) or not isinstance(machine, Machine):
+                    continue
+                free = machine.state is MachineState.AVAILABLE
+                if free and lease.state is LeaseState.UNTRIAGED:
+                    changes[lease_key], changes[machine_key] = rules.fulfilled(lease, machine, now)
+            return changes
+
+        await self._records.change([path for couple in couples for path in couple], decide)
+
+    async def release(self, user: str, requests: Sequence[ReleaseRequest]) -> list[ReleaseResponse]:
+        """Gives machines back before their time."""
+        answers: list[ReleaseResponse] = []
+        for start in range(0, len(requests), MAX_CHANGE):
+            answers += await self._release(user, requests[start : start + MAX_CHANGE])
+        return answers
+
+    async def _release(
+        self, user: str, requests: Sequence[ReleaseRequest]
+    ) -> list[ReleaseResponse]:
+        paths = [lease_path(user, request.request_id) for request in requests]
+        leases = await self._records.read(list(dict.fromkeys(paths)))
+        held = {
+            lease.machine: lease
+            for lease in leases.values()
+            if isinstance(lease, Lease) and lease.state is LeaseState.FULFILLED
+        }
+        released: set[str] = set()  # leases that this very call ends, also when decided again
+
+        def decide(found: Found) -> dict[Path, Record | None]:
+            changes: dict[Path, Record | None] = {}
+            for path, machine in found.items():
+                if isinstance(machine, Machine) and machine.lease == held[path].name:
+                    released.add(machine.lease)
+                    changes[path] = machine.in_state(MachineState.RECLAIMED)
+            return changes
+
+        if held:
+            await self._records.change(list(held), decide)
+        answers = []
+        for path, request in zip(paths, requests, strict=True):
+            lease = leases.get(path)
+            error: str | None = None
+            if not isinstance(lease, Lease):
+                error = "NOT_FOUND"
+            elif lease.state is not LeaseState.FULFILLED:
+                error = "NOT_FULFILLED"
+            elif lease.name not in released:
+                error = "ALREADY_RECLAIMED"
+            answers.append(
+                ReleaseResponse(
+                    client_request_id=request.request_id,
+                    request_hash=lease.request_hash if isinstance(lease, Lease) else None,
+                    error=error,
+                )
+            )
+        return answers
+
+    async def instruct(self, user: str, request: InstructRequest) -> InstructResponse:
+        """Tells the machine of a lease what to do."""
+        path = lease_path(user, request.request_id)
+        lease = (await self._records.read([path])).get(path)
+        error: str | None = None
+        if not request.instruction.swarming_server:
+            error = "INVALID_INSTRUCTION"
+        elif not isinstance(lease, Lease):
+            error = "REQUEST_NOT_FOUND"
+        elif lease.state is not LeaseState.FULFILLED:
+            error = "NOT_FULFILLED"
+        elif not await self._tell(lease, request):
+            error = "ALREADY_RECLAIMED"
+        return InstructResponse(client_request_id=request.request_id, error=error)
+
+    async def _tell(self, lease: Lease, request: InstructRequest) -> bool:
+        def decide(found: Found) -> dict[Path, Record | None]:
+            return {
+                path: machine.told(request.instruction)
+                for path, machine in found.items()
+                if isinstance(machine, Machine) and machine.lease == lease.name
+            }
+
+        machine = (await self._records.change([lease.machine], decide)).get(lease.machine)
+        return isinstance(machine, Machine) and machine.lease == lease.name
+
+
+def _response(lease: Record | None, request: LeaseRequest) -> LeaseResponse:
+    if isinstance(lease, Lease):
+        return lease.response
+    return LeaseResponse(client_request_id=request.request_id, error="TRANSIENT_ERROR")

@@ -1,0 +1,174 @@
+"""The Machine Provider's stored state, and the picture of it in memory that work is found by.
+
+Datastore is the truth: every change is decided, in a transaction, on what it holds then. The
+picture follows each change; it is loaded at the start, and again in part after a change of unknown
+outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+
+from gce_backend.base.errors import RemoteError, TransientError
+from gce_backend.clients.datastore.client import Datastore, Filter, Path, Transaction
+from gce_backend.machine_provider.entities import (
+    LEASE_KIND,
+    MACHINE_KIND,
+    Lease,
+    LeaseState,
+    Machine,
+    MachineState,
+    Record,
+    from_row,
+    to_properties,
+)
+
+MAX_CHANGE = 400
+"""Records in one change: a commit holds 500 mutations."""
+CHANGE_TRIES = 3
+PAUSE_SECONDS = 0.2
+
+Found = Mapping[Path, Record]
+Decision = Callable[[Found], Mapping[Path, Record | None]]
+
+
+class Records:
+    """The stored state.
+
+    Args:
+        datastore: where it is.
+
+    Attributes:
+        machines: all machines, by state and key.
+        untriaged: the lease requests without an answer, the oldest first.
+        work: set when there may be something to do.
+    """
+
+    def __init__(self, datastore: Datastore) -> None:
+        self.machines: dict[MachineState, dict[Path, Machine]] = {s: {} for s in MachineState}
+        self.untriaged: dict[Path, Lease] = {}
+        self.work = asyncio.Event()
+        self._datastore = datastore
+        self._states: dict[Path, MachineState] = {}
+        self._expirations: list[tuple[int, Path]] = []
+        self._uncertain: set[Path] = set()
+        self._lock = asyncio.Lock()
+
+    async def load(self) -> None:
+        """Reads everything that there may be work for.
+
+        Raises:
+            RemoteError: Datastore cannot be read.
+        """
+        waiting = Filter("state", "EQUAL", str(LeaseState.UNTRIAGED))
+        machines = await self._datastore.query(MACHINE_KIND)
+        leases = await self._datastore.query(LEASE_KIND, filters=[waiting])
+        found = [from_row(row) for row in machines.rows]
+        requests = [from_row(row) for row in leases.rows]
+        requests.sort(key=lambda lease: lease.created if isinstance(lease, Lease) else 0.0)
+        for record in [*found, *requests]:
+            self._picture(record.path, record)
+        self.work.set()
+
+    async def read(self, paths: Sequence[Path]) -> Found:
+        """What Datastore holds now."""
+        rows = await self._datastore.lookup(paths)
+        return {path: from_row(row) for path, row in rows.items()}
+
+    async def change(self, paths: Sequence[Path], decide: Decision) -> Found:
+        """Changes records that must agree, all or none.
+
+        Args:
+            paths: the keys of all records that the decision depends on; `MAX_CHANGE` at most.
+            decide: given those that exist, says which get which value (None: removed). Called
+                again when others interfered or when an outcome is unknown, so it must know a
+                change that it already made.
+
+        Returns:
+            The records as they are afterwards.
+
+        Raises:
+            RemoteError: not changed, or perhaps; in doubt the picture is read again.
+        """
+        async with self._lock:
+            try:
+                found, changes = await self._persist(paths, decide)
+            except RemoteError:
+                self._uncertain.update(paths)
+                self.work.set()
+                raise
+            merged = {**found, **changes}
+            for path, record in merged.items():
+                self._picture(path, record)
+        # Also without changes: an earlier try of unknown outcome may have made them.
+        self.work.set()
+        return {path: record for path, record in merged.items() if record is not None}
+
+    async def _persist(
+        self, paths: Sequence[Path], decide: Decision
+    ) -> tuple[Found, Mapping[Path, Record | None]]:
+        async def work(transaction: Transaction) -> tuple[Found, Mapping[Path, Record | None]]:
+            rows = await transaction.lookup(paths)
+            found = {path: from_row(row) for path, row in rows.items()}
+            decided = decide(found)
+            changes = {p: record for p, record in decided.items() if record != found.get(p)}
+            for path, record in changes.items():
+                if record is None:
+                    transaction.delete(path)
+                else:
+                    transaction.upsert(path, to_properties(record))
+            return found, changes
+
+        for _ in range(CHANGE_TRIES - 1):
+            try:
+                return await self._datastore.transaction(work)
+            except TransientError:  # the outcome is unknown: decide again on what is there now
+                await asyncio.sleep(PAUSE_SECONDS)
+        return await self._datastore.transaction(work)
+
+    def _picture(self, path: Path, record: Record | None) -> None:
+        if path[0][0] == LEASE_KIND:
+            if isinstance(record, Lease) and record.state is LeaseState.UNTRIAGED:
+                self.untriaged[path] = record
+            else:
+                self.untriaged.pop(path, None)
+        elif path[0][0] == MACHINE_KIND:
+            state = self._states.pop(path, None)
+            if state is not None and not (isinstance(record, Machine) and record.state is state):
+                del self.machines[state][path]
+            if isinstance(record, Machine):
+                self._states[path] = record.state
+                self.machines[record.state][path] = record
+                if record.state is MachineState.LEASED and record.lease_expiration_ts is not None:
+                    heapq.heappush(self._expirations, (record.lease_expiration_ts, path))
+
+    async def refresh(self) -> None:
+        """Reads again what the outcome of a change is unknown of.
+
+        Raises:
+            RemoteError: Datastore cannot be read.
+        """
+        if not self._uncertain:
+            return
+        async with self._lock:
+            paths = list(self._uncertain)
+            found = await self.read(paths)
+            for path in paths:
+                self._picture(path, found.get(path))
+            self._uncertain.difference_update(paths)
+
+    def expired(self, now: float) -> list[Path]:
+        """The machines whose lease has run out."""
+        paths = []
+        while self._expirations and self._expirations[0][0] <= now:
+            end, path = heapq.heappop(self._expirations)
+            machine = self.machines[MachineState.LEASED].get(path)
+            if machine is not None and machine.lease_expiration_ts == end:
+                paths.append(path)
+        return paths
+
+    def next_expiration(self) -> float | None:
+        """When the next lease runs out, at the earliest, in Unix seconds."""
+        return self._expirations[0][0] if self._expirations else None

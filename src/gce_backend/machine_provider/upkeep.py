@@ -1,0 +1,271 @@
+"""What the Machine Provider does by itself: machines go through their lives, messages are sent.
+
+A state is durable before its message goes out, and says by itself which message is due; so a
+message is sent again until it is known to be sent, also after a crash, and never lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+import structlog
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError, NotFoundError, RemoteError
+from gce_backend.clients.datastore.client import Path
+from gce_backend.machine_provider import rules
+from gce_backend.machine_provider.channels import MAX_MESSAGES, Channels, Notice, each
+from gce_backend.machine_provider.entities import Machine, MachineState, Record
+from gce_backend.machine_provider.leases import Leases
+from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
+
+AT_ONCE = 16
+"""Pub/Sub calls in flight."""
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 60.0
+LONGEST_SLEEP_SECONDS = 60.0
+"""While leases run: the wall clock that they end by may jump."""
+
+log = structlog.stdlib.get_logger()
+
+
+class Lifecycle:
+    """The Machine Provider's own work.
+
+    Args:
+        records: the stored state.
+        leases: gives machines to requests.
+        channels: Pub/Sub.
+        clock: the time.
+        pause_seconds: between two looks at the work, so that it comes in batches.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        leases: Leases,
+        channels: Channels,
+        clock: Clock,
+        *,
+        pause_seconds: float,
+    ) -> None:
+        self._records = records
+        self._leases = leases
+        self._channels = channels
+        self._clock = clock
+        self._pause = pause_seconds
+        self._held_back: dict[Path, tuple[float, int]] = {}
+
+    async def run(self) -> None:
+        """Works until it is cancelled; `records` must have been loaded."""
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._idle_seconds()):
+                    await self._records.work.wait()
+            except TimeoutError:
+                pass
+            await asyncio.sleep(self._pause if failures == 0 else _backoff(failures))
+            self._records.work.clear()
+            try:
+                await self._look()
+                failures = 0
+            except BackendError as error:
+                failures += 1
+                self._records.work.set()
+                log.warning("machine_provider.failed", error=str(error), failures=failures)
+
+    def _idle_seconds(self) -> float | None:
+        """How long nothing can come up by itself; None: for ever."""
+        waits = []
+        if self._records.next_expiration() is not None or self._records.untriaged:
+            waits.append(LONGEST_SLEEP_SECONDS)
+        ends = [self._records.next_expiration()]
+        ends += [rules.valid_until(lease) for lease in self._records.untriaged.values()]
+        now = self._clock.now()
+        waits += [max(end - now, 0.0) for end in ends if end is not None]
+        moment = self._clock.monotonic()
+        waits += [max(due - moment, 0.0) for due, _ in self._held_back.values()]
+        return min(waits, default=None)
+
+    async def _look(self) -> None:
+        """Does all that there is to do now."""
+        begun = self._clock.monotonic()
+        await self._records.refresh()
+        await self._change(self._records.expired(self._clock.now()), self._expire)
+        await self._leases.triage()
+        for stage in (self._set_up, self._announce, self._reclaim, self._clear):
+            await stage()
+        await self._leases.triage()
+        # Who was due and has not failed again is mended.
+        self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
+
+    def _expire(self, machine: Machine) -> Machine:
+        end = machine.lease_expiration_ts
+        if machine.state is MachineState.LEASED and end is not None and end <= self._clock.now():
+            return machine.in_state(MachineState.RECLAIMED)
+        return machine
+
+    async def _set_up(self) -> None:
+        """NEW -> AVAILABLE."""
+        for machines in self._due(MachineState.NEW):
+            opened = await self._each(self._channels.open, machines)
+            told = await self._tell_backend(opened, "SUBSCRIBED", self._subscription)
+            await self._change(
+                [machine.path for machine in told],
+                _same(told, lambda machine: machine.in_state(MachineState.AVAILABLE)),
+            )
+
+    async def _announce(self) -> None:
+        """LEASED, and the backend and the machine know it."""
+        for machines in self._due(MachineState.LEASED):
+            told = await self._tell_backend(machines, "LEASED", _lease_attributes)
+            told = await self._each(self._tell_machine, told)
+            await self._change([machine.path for machine in told], _same(told, _announced))
+
+    async def _reclaim(self) -> None:
+        """RECLAIMED, and the backend knows it -> what the machine's policy says."""
+        for machines in self._due(MachineState.RECLAIMED):
+            told = await self._tell_backend(machines, "RECLAIMED", lambda _: {})
+            await self._change([machine.path for machine in told], _same(told, _after_reclamation))
+
+    async def _clear(self) -> None:
+        """DELETED -> gone, with its topic and subscription."""
+        for machines in self._due(MachineState.DELETED):
+            closed = await self._each(self._channels.close, machines)
+            await self._change([machine.path for machine in closed], _same(closed, lambda _: None))
+
+    def _due(self, state: MachineState) -> list[list[Machine]]:
+        """The machines in a state with something left to do about it, in batches."""
+        moment = self._clock.monotonic()
+        due = [
+            machine
+            for path, machine in self._records.machines[state].items()
+            if not machine.announced and self._held_back.get(path, (moment, 0))[0] <= moment
+        ]
+        return [due[start : start + MAX_CHANGE] for start in range(0, len(due), MAX_CHANGE)]
+
+    async def _change(
+        self, paths: Sequence[Path], change: Callable[[Machine], Machine | None]
+    ) -> None:
+        def decide(found: Found) -> dict[Path, Record | None]:
+            return {
+                p: change(machine) for p, machine in found.items() if isinstance(machine, Machine)
+            }
+
+        for start in range(0, len(paths), MAX_CHANGE):
+            await self._records.change(paths[start : start + MAX_CHANGE], decide)
+
+    async def _tell_backend(
+        self,
+        machines: Sequence[Machine],
+        word: str,
+        more: Callable[[Machine], Mapping[str, str]],
+    ) -> list[Machine]:
+        """Sends a message about each machine to its backend's topic; returns those it went for."""
+        topics: dict[str, list[tuple[Machine, Notice]]] = {}
+        told = []
+        for machine in machines:
+            topic = machine.policies.backend_topic
+            if topic is None:
+                told.append(machine)
+                continue
+            project = machine.policies.backend_project or self._channels.project
+            own = {pair.key: pair.value for pair in rules.attributes(machine.policies)}
+            named = {**own, "hostname": machine.hostname, **more(machine)}
+            where = f"projects/{project}/topics/{topic}"
+            topics.setdefault(where, []).append((machine, Notice(where, word, named)))
+        batches = [
+            letters[start : start + MAX_MESSAGES]
+            for letters in topics.values()
+            for start in range(0, len(letters), MAX_MESSAGES)
+        ]
+
+        async def publish(letters: list[tuple[Machine, Notice]]) -> None:
+            await self._channels.publish(letters[0][1].topic, [notice for _, notice in letters])
+
+        failures = await each(publish, batches, at_once=AT_ONCE)
+        for letters, failure in zip(batches, failures, strict=True):
+            for machine, _ in letters:
+                if failure is None:
+                    told.append(machine)
+                else:
+                    self._hold_back(machine, failure)
+        return told
+
+    async def _tell_machine(self, machine: Machine) -> None:
+        topic = self._channels.topic(machine)
+        attributes = {"hostname": machine.hostname, **_lease_attributes(machine)}
+        # Nobody can subscribe to a topic that is gone: no reason to tell the backend again.
+        with contextlib.suppress(NotFoundError):
+            await self._channels.publish(topic, [Notice(topic, "LEASED", attributes)])
+
+    async def _each(
+        self, work: Callable[[Machine], Awaitable[None]], machines: Sequence[Machine]
+    ) -> list[Machine]:
+        """Does the same for every machine; returns those it went well for."""
+        failures = await each(work, machines, at_once=AT_ONCE)
+        done = []
+        for machine, failure in zip(machines, failures, strict=True):
+            if failure is None:
+                done.append(machine)
+            else:
+                self._hold_back(machine, failure)
+        return done
+
+    def _hold_back(self, machine: Machine, failure: RemoteError) -> None:
+        """A machine that something failed for waits alone, longer each time."""
+        failures = self._held_back.get(machine.path, (0.0, 0))[1] + 1
+        self._held_back[machine.path] = (self._clock.monotonic() + _backoff(failures), failures)
+        log.warning(
+            "machine_provider.machine_held_back", instance=machine.hostname, error=str(failure)
+        )
+
+    def _subscription(self, machine: Machine) -> Mapping[str, str]:
+        return {
+            "subscription": self._channels.subscription(machine).rpartition("/")[2],
+            "subscription_project": self._channels.project,
+            "topic": self._channels.topic(machine).rpartition("/")[2],
+            "topic_project": self._channels.project,
+        }
+
+
+def _backoff(failures: int) -> float:
+    return float(min(FIRST_BACKOFF_SECONDS * 2 ** min(failures - 1, 20), LONGEST_BACKOFF_SECONDS))
+
+
+def _same(
+    machines: Sequence[Machine], change: Callable[[Machine], Machine | None]
+) -> Callable[[Machine], Machine | None]:
+    """Changes a machine only if it still is in the state, and of the lease, that was acted on."""
+    seen = {machine.path: _stage(machine) for machine in machines}
+
+    def guarded(machine: Machine) -> Machine | None:
+        return change(machine) if seen[machine.path] == _stage(machine) else machine
+
+    return guarded
+
+
+def _stage(machine: Machine) -> tuple[str, MachineState, str]:
+    return machine.addition_id, machine.state, machine.lease
+
+
+def _announced(machine: Machine) -> Machine:
+    return msgspec.structs.replace(machine, announced=True)
+
+
+def _after_reclamation(machine: Machine) -> Machine:
+    match machine.policies.on_reclamation:
+        case "MAKE_AVAILABLE":
+            return machine.in_state(MachineState.AVAILABLE)
+        case "DELETE":
+            return machine.in_state(MachineState.DELETED)
+    return _announced(machine)  # RECLAIM: it stays in the catalog, and is not leased again
+
+
+def _lease_attributes(machine: Machine) -> Mapping[str, str]:
+    end = machine.lease_expiration_ts
+    return {} if end is None else {"lease_expiration_ts": str(end)}

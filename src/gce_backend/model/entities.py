@@ -1,0 +1,357 @@
+"""The entities that the daemon keeps in Datastore, and their keys. Frozen values, no I/O.
+
+Every field names the one job that writes it; no other line of code may change it. What can be
+derived from the fields (why a machine waits, is kept or goes) is not stored: `lifecycle` says it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.model.events import HistoryPage
+from gce_backend.model.keys import Key
+from gce_backend.model.orders import Control, Drain
+
+
+class InFlight(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A mutation at Compute, stored before it is sent, so that a crash resumes it.
+
+    Attributes:
+        action: the method: `insert`, `resize` or `delete`.
+        request_id: the UUID with which it is sent, and sent again.
+        started: when it was decided, Unix seconds.
+        size: the target size of a `resize`.
+    """
+
+    action: str
+    request_id: str
+    started: float
+    size: int | None = None
+
+
+class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A message that could not be understood (process-pubsub-messages; cleanup-entities removes).
+
+    Attributes:
+        reason: why not, for people.
+        received: when, Unix seconds.
+        data: what it said, as text, cut to a bearable length.
+        attributes: its attributes, cut likewise.
+    """
+
+    KIND: ClassVar[str] = "SetAsideMessage"
+
+    reason: str
+    received: float
+    data: str = ""
+    attributes: dict[str, str] = {}
+
+
+class CandidateState(StrEnum):
+    """Why a configuration that is served is not in force."""
+
+    HELD = "held"
+    """It takes too much away, and waits for an operator's word."""
+    INVALID = "invalid"
+    """It breaks rules."""
+
+
+class Candidate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A configuration that is served and not in force.
+
+    Attributes:
+        revision: which one.
+        state: why not.
+        reason: the same, for people, cut to a bearable length.
+        since: since when, Unix seconds.
+    """
+
+    revision: str
+    state: CandidateState
+    reason: str
+    since: float
+
+
+class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The configuration in force; always valid.
+
+    Attributes:
+        config_set: which config set to fetch (operator).
+        template_config: templates.cfg's text (import-config).
+        manager_config: managers.cfg's text (import-config).
+        files: the texts of the files that metadata_from_file names, by path (import-config).
+        revision: the revision that all of them come from (import-config).
+        imported: when it came into force, Unix seconds (import-config).
+        previous_revision: the revision that was in force before (import-config).
+        diff: how the texts differ from that one's, cut to a bearable length (import-config).
+        candidate: what is served instead and not in force; None when all is as it is served
+            (import-config).
+    """
+
+    KIND: ClassVar[str] = "Configuration"
+
+    config_set: str = ""
+    template_config: str = ""
+    manager_config: str = ""
+    files: dict[str, str] = {}
+    revision: str = ""
+    imported: float | None = None
+    previous_revision: str = ""
+    diff: str = ""
+    candidate: Candidate | None = None
+
+    @property
+    def held_revision(self) -> str:
+        """The revision that waits for an operator's word; "" when none does."""
+        waits = self.candidate is not None and self.candidate.state is CandidateState.HELD
+        return self.candidate.revision if self.candidate is not None and waits else ""
+
+
+class ConfigSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where configuration is served.
+
+    Attributes:
+        service_hostname: the config service's host, or its URL (operator).
+    """
+
+    KIND: ClassVar[str] = "ConfigSettings"
+
+    service_hostname: str = ""
+
+
+class MachineProviderConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the Machine Provider is.
+
+    Attributes:
+        instance_url: the Machine Provider's URL (operator).
+    """
+
+    KIND: ClassVar[str] = "MachineProviderConfiguration"
+
+    instance_url: str = ""
+
+
+class InstanceTemplate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A template of templates.cfg through all its revisions.
+
+    Attributes:
+        active: the revision that the configuration describes; None when it describes none
+            (process-config).
+        drained: earlier revisions that still exist (process-config; cleanup-entities removes).
+    """
+
+    KIND: ClassVar[str] = "InstanceTemplate"
+
+    active: str | None = None
+    drained: tuple[str, ...] = ()
+
+
+class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One set of a template's fields.
+
+    Attributes:
+        template: the fields (process-config, once).
+        active: zones of the managers that the configuration describes (process-config).
+        drained: zones of the other managers that still exist (process-config; cleanup-entities
+            removes).
+        url: the instance template at Compute, once it exists (create-/delete-instance-templates).
+        in_flight: its insert or delete under way (create-/delete-instance-templates).
+    """
+
+    KIND: ClassVar[str] = "InstanceTemplateRevision"
+
+    template: TemplateConfig
+    active: tuple[str, ...] = ()
+    drained: tuple[str, ...] = ()
+    url: str | None = None
+    in_flight: InFlight | None = None
+
+
+class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A revision's group in one zone.
+
+    Attributes:
+        minimum_size: machines to keep at least (process-config).
+        maximum_size: machines, over all revisions, to keep at most; 0 is no limit (process-config).
+        url: the managed instance group, once it exists (create-/delete-instance-group-managers).
+        in_flight: its insert or delete under way (create-/delete-instance-group-managers).
+        resize: a resize under way (resize-instance-groups).
+    """
+
+    KIND: ClassVar[str] = "InstanceGroupManager"
+
+    minimum_size: int
+    maximum_size: int = 0
+    url: str | None = None
+    in_flight: InFlight | None = None
+    resize: InFlight | None = None
+
+
+class CatalogState(StrEnum):
+    """What is known of a machine's entry in the Machine Provider's catalog."""
+
+    NEVER = "never"
+    """No add_machine was ever sent for it: proof that it never entered the catalog."""
+    ADDING = "adding"
+    """An add_machine may have been sent; its outcome is not known yet."""
+    CATALOGED = "cataloged"
+    """The catalog holds it under our key."""
+    REMOVED = "removed"
+    """The Machine Provider confirmed delete_machine for it."""
+    ABSENT = "absent"
+    """The Machine Provider answered ENTRY_NOT_FOUND, and no lease known here was running."""
+    REFUSED = "refused"
+    """The catalog holds its host name under a key that is not ours: set aside."""
+
+
+class Lease(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Somebody holds the machine.
+
+    Attributes:
+        since: when we learnt of it, Unix seconds.
+        expiration: when it ends, Unix seconds; None when not known.
+    """
+
+    since: float
+    expiration: float | None = None
+
+
+class PendingDeletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The machine is to be deleted: the Machine Provider has reclaimed it.
+
+    Attributes:
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    reason: str
+    since: float
+
+
+class MetadataUpdate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A change to a VM's metadata.
+
+    Attributes:
+        items: values by key; None removes the key.
+        request_id: the UUID with which it is sent, stored before it is sent.
+        operation: the zone operation that applies it, once it is sent: its link.
+        attempts: how often it has failed.
+        not_before: when it may be sent again, Unix seconds.
+    """
+
+    items: dict[str, str | None]
+    request_id: str | None = None
+    operation: str | None = None
+    attempts: int = 0
+    not_before: float = 0.0
+
+
+class Permit(StrEnum):
+    """What allows a VM's destruction (invariant S1)."""
+
+    RECLAIMED = "reclaimed"
+    """A RECLAIMED message named that very instance."""
+    REMOVED = "removed"
+    """The Machine Provider confirmed delete_machine for it."""
+    ABSENT = "absent"
+    """The Machine Provider knows no such machine, and no lease known here is running."""
+    NEVER_CATALOGED = "never-cataloged"
+    """It never entered the catalog."""
+
+
+class Deletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A VM's deletion, from the decision to the proof.
+
+    Attributes:
+        permit: what allowed it.
+        requested: when it was first decided, Unix seconds.
+        asked: when deleteInstances was last sent, or about to be, Unix seconds.
+        request_id: the UUID with which that was.
+        confirmed: when the VM was seen to be gone, Unix seconds: from then on the entity is a
+            tombstone.
+    """
+
+    permit: Permit
+    requested: float
+    asked: float
+    request_id: str
+    confirmed: float | None = None
+
+
+class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One VM of a group.
+
+    Attributes:
+        gce_id: Compute's numeric id, the VM's identity; None until Compute has given one
+            (fetch-instances).
+        url: the VM's resource link (fetch-instances).
+        missing_since: since when complete listings have not shown the VM, Unix seconds
+            (fetch-instances).
+        rising_since: when its group first listed the VM, until the catalog has it, Unix seconds
+            (fetch-instances; catalog-instances clears).
+        catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances; the sweep
+            of process-pubsub-messages, which may find it taken by another).
+        adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
+        resent: whether it was sent again before the outcome of an earlier addition was known, so
+            that what is said of an entry may be about the earlier one (catalog-instances).
+        lease: the lease on it, as far as known (process-pubsub-messages).
+        lost_since: since when the catalog has not known a machine that we know to be in it, Unix
+            seconds (process-pubsub-messages' sweep). Never a permit by itself.
+        pending_deletion: it is to be deleted (process-pubsub-messages).
+        drain: it is to leave the catalog and to be deleted, though the configuration names its
+            group (operator; fetch-instances clears, when another VM takes its name).
+        subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing
+            (process-pubsub-messages; remove-cataloged-instances clears).
+        pending_metadata_updates: oldest first (process-pubsub-messages appends,
+            compress-instance-metadata-updates takes, check-instance-metadata-operations puts back).
+        active_metadata_update: the update being applied (compress-instance-metadata-updates,
+            update-instance-metadata, check-instance-metadata-operations).
+        deletion: its deletion under way or done (the two delete jobs; cleanup-entities removes the
+            entity).
+    """
+
+    KIND: ClassVar[str] = "Instance"
+
+    gce_id: int | None = None
+    url: str | None = None
+    missing_since: float | None = None
+    rising_since: float | None = None
+    catalog: CatalogState = CatalogState.NEVER
+    adding_since: float | None = None
+    resent: bool = False
+    lease: Lease | None = None
+    lost_since: float | None = None
+    subscribed: str | None = None
+    pending_deletion: PendingDeletion | None = None
+    drain: Drain | None = None
+    pending_metadata_updates: tuple[MetadataUpdate, ...] = ()
+    active_metadata_update: MetadataUpdate | None = None
+    deletion: Deletion | None = None
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Whether the VM is proven gone and the entity only keeps a slow list from reviving it."""
+        return self.deletion is not None and self.deletion.confirmed is not None
+
+
+Entity: TypeAlias = (
+    Control
+    | SetAsideMessage
+    | Configuration
+    | ConfigSettings
+    | MachineProviderConfiguration
+    | InstanceTemplate
+    | InstanceTemplateRevision
+    | InstanceGroupManager
+    | Instance
+    | HistoryPage
+)
+
+CONTROL_KEY = Key(Control.KIND, "singleton")
+CONFIGURATION_KEY = Key(Configuration.KIND, "singleton")
+CONFIG_SETTINGS_KEY = Key(ConfigSettings.KIND, "singleton")
+MACHINE_PROVIDER_KEY = Key(MachineProviderConfiguration.KIND, "singleton")

@@ -1,0 +1,95 @@
+"""What happened, as it is told and as it is stored."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+import msgspec
+
+
+class EventKind(StrEnum):
+    """What an event is about."""
+
+    MACHINE = "machine"
+    GROUP = "group"
+    TEMPLATE = "template"
+    """A template, or one of its revisions: the subject says which."""
+    CONFIGURATION = "configuration"
+    """The configuration in force, or where it and the Machine Provider are."""
+    CONTROL = "control"
+    """What an operator told the daemon."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A transition, as history tells it.
+
+    Attributes:
+        at: when it was stored, Unix seconds.
+        kind: one of `EventKind`.
+        name: what people call it: the VM's or the group's name, the template's base_name,
+            `configuration` or `control`.
+        subject: its key as text, e.g. `base_name/checksum/zone/vm`.
+        before: the state before; "" when it did not exist.
+        after: the state afterwards; "" when it is gone. The same as before when something else is
+            worth telling, which the reason says.
+        reason: why, for people.
+        cause: who or what did it: `job NAME`, `message KIND ID`, `operator ORDER`.
+    """
+
+    at: float
+    kind: str
+    name: str
+    subject: str
+    before: str = ""
+    after: str = ""
+    reason: str = ""
+    cause: str = ""
+
+    @property
+    def template(self) -> str:
+        """The base_name of the template that it belongs to; "" when to none."""
+        of_template = self.kind in {EventKind.MACHINE, EventKind.GROUP, EventKind.TEMPLATE}
+        return self.subject.split("/")[0] if of_template else ""
+
+    @property
+    def zone(self) -> str:
+        """The zone that it happened in; "" when in none."""
+        parts = self.subject.split("/")
+        return parts[2] if len(parts) > 2 else ""
+
+
+class Happening(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """The same event of several subjects side by side: how history is stored.
+
+    Attributes:
+        kind: as in `Event`, like the rest.
+        parent: the subjects' common parent key as text; "" for roots.
+        names: the last part of each subject.
+        before: the state before.
+        after: the state afterwards.
+        reason: why.
+        cause: who or what did it.
+    """
+
+    kind: str
+    parent: str
+    names: tuple[str, ...]
+    before: str
+    after: str
+    reason: str
+    cause: str
+
+
+class HistoryPage(msgspec.Struct, frozen=True, gc=False):
+    """What one commit did, in that same commit. Not part of the picture: `history` reads it.
+
+    Attributes:
+        at: when, Unix seconds.
+        happenings: in order.
+    """
+
+    KIND: ClassVar[str] = "HistoryPage"
+
+    at: float
+    happenings: tuple[Happening, ...]

@@ -1,0 +1,57 @@
+"""How the Machine Provider names a machine to us: the attributes that its messages bear."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gce_backend.model.keys import Key
+
+_INSTANCE_KINDS = (
+    "InstanceTemplate",
+    "InstanceTemplateRevision",
+    "InstanceGroupManager",
+    "Instance",
+)
+
+
+_NAME = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,126}[A-Za-z0-9])?")
+"""What the names of templates, revisions, zones and VMs are made of, and more."""
+
+
+def instance_token(project: str, key: Key) -> str:
+    """The text by which the Machine Provider names an instance to us: its `key` attribute.
+
+    Args:
+        project: the project whose Datastore holds the entity.
+        key: an Instance's key.
+    """
+    return "/".join((project, *(name for _, name in key.path)))
+
+
+def parse_instance_token(project: str, token: str) -> Key:
+    """The instance's key in a `key` attribute.
+
+    Raises:
+        ValueError: it is not of our form, or of another project; the message says which.
+    """
+    owner, *names = token.split("/")
+    if len(names) != len(_INSTANCE_KINDS) or not all(names):
+        raise ValueError(f"key {token[:200]!r} is not project/template/revision/zone/instance")
+    if owner != project:
+        raise ValueError(f"key {token[:200]!r} is of project {owner[:100]!r}, not {project!r}")
+    if not all(map(_NAME.fullmatch, names)):
+        raise ValueError(f"key {token[:200]!r} holds what cannot be a name")
+    return Key.of(tuple(zip(_INSTANCE_KINDS, names, strict=True)))
+
+
+Dimension = str | int | float | Sequence[str]
+"""The value of one dimension of a machine."""
+
+
+KEY_ATTRIBUTE = "key"
+"""The attribute that names the instance's entity."""
+
+
+ID_ATTRIBUTE = "gce_id"
+"""The attribute that names the VM itself: a late message may be about an earlier one."""

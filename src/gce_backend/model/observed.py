@@ -1,0 +1,54 @@
+"""What was last seen of groups and their members at Compute. Frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Member(msgspec.Struct, frozen=True, gc=False):
+    """A managed instance, as a group lists it.
+
+    Attributes:
+        name: the VM's name.
+        gce_id: Compute's numeric id; None before the VM exists.
+        status: the VM's status, e.g. `RUNNING`; "" when there is no VM.
+        action: what the group is doing to it: `NONE`, `CREATING`, `DELETING`, ...
+        error: why the last try of that action failed; "" when it did not.
+        error_code: the error's code, e.g. `ZONE_RESOURCE_POOL_EXHAUSTED`.
+    """
+
+    name: str
+    gce_id: int | None
+    status: str
+    action: str
+    error: str = ""
+    error_code: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the VM runs and its group leaves it alone."""
+        return self.status == "RUNNING" and self.action in {"NONE", "VERIFYING"}
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A managed instance group, as last seen.
+
+    Attributes:
+        target_size: VMs that Compute tries to have, those being created and deleted included.
+        stable: nothing is going on in it.
+        signature: what changes whenever its membership may have changed.
+        changed: when it or its members were last seen to change, monotonic seconds.
+        members: its VMs by name, from the last complete listing.
+        listed: when that was, monotonic seconds; None before the first one.
+        complete: whether the newest listing was complete; if not, `members` may be old.
+    """
+
+    target_size: int
+    stable: bool
+    signature: str
+    changed: float
+    members: Mapping[str, Member] = {}
+    listed: float | None = None
+    complete: bool = False

@@ -1,0 +1,106 @@
+"""What an operator tells the daemon, as it is stored."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+from gce_backend.model.keys import Key
+
+
+class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Nothing that changes the world is done for a part of the fleet; observing goes on.
+
+    Attributes:
+        template: of this template only, by its base_name; "" is any.
+        zone: in this zone only; "" is any. What has no zone (a template) is not in one.
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    template: str = ""
+    zone: str = ""
+    reason: str = ""
+    since: float = 0.0
+
+    def covers(self, key: Key) -> bool:
+        """Whether it holds what this entity stands for: a template, a revision, a group, a VM."""
+        return self.template in {"", key.base_name} and self.zone in {"", key.zone}
+
+    @property
+    def scope(self) -> str:
+        """What it holds, in words."""
+        template = f"template {self.template}" if self.template else ""
+        zone = f"zone {self.zone}" if self.zone else ""
+        return " in ".join(filter(None, (template, zone))) or "everything"
+
+    @property
+    def ended_by(self) -> str:
+        """The command that ends it."""
+        template = f" --template {self.template}" if self.template else ""
+        zone = f" --zone {self.zone}" if self.zone else ""
+        return f"gce-backend resume{template}{zone}"
+
+    def __str__(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"Paused by an operator ({self.scope}){why}"
+
+
+class MachineOrder(msgspec.Struct, frozen=True, gc=False):
+    """That an operator has written something into the entity of a machine.
+
+    Attributes:
+        machine: the entity's key.
+        at: when, Unix seconds.
+    """
+
+    machine: Key
+    at: float
+
+
+class Control(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an operator told the daemon while it runs (operator; the web API and the commands).
+
+    Attributes:
+        paused: nothing that changes the world is done; observing goes on.
+        pause_reason: why, for people.
+        paused_since: since when, Unix seconds.
+        pauses: those of a part of the fleet, one for each scope, in the order of their scopes.
+        machine_orders: the last of them, the newest at the end: each daemon reads those entities
+            again, and need not read all to find what another process wrote.
+        approved_revision: the configuration that may be imported although it takes much away.
+        cap_lifted_until: until when the caps on deletions do not hold, Unix seconds.
+    """
+
+    KIND: ClassVar[str] = "Control"
+
+    paused: bool = False
+    pause_reason: str = ""
+    paused_since: float | None = None
+    pauses: tuple[Pause, ...] = ()
+    machine_orders: tuple[MachineOrder, ...] = ()
+    approved_revision: str = ""
+    cap_lifted_until: float = 0.0
+
+    @property
+    def pauses_in_force(self) -> tuple[Pause, ...]:
+        """All of them; that of everything first."""
+        if not self.paused:
+            return self.pauses
+        return (Pause(reason=self.pause_reason, since=self.paused_since or 0.0), *self.pauses)
+
+
+class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An operator wants the machine to go, as soon as nobody holds it.
+
+    Attributes:
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    reason: str = ""
+    since: float = 0.0
+
+    def __str__(self) -> str:
+        return f"Drained by hand: {self.reason}" if self.reason else "Drained by hand."

@@ -1,0 +1,207 @@
+"""What process-config makes of the configuration: activate, drain, reactivate. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import msgspec
+
+from gce_backend.configuration import types
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.model.entities import (
+    Entity,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+)
+from gce_backend.model.keys import Key, manager_key, revision_key, template_key
+from gce_backend.rules.states import replace
+
+
+class WantedManager(msgspec.Struct, frozen=True):
+    """A manager of the configuration.
+
+    Attributes:
+        zone: where.
+        minimum_size: machines to keep at least.
+        maximum_size: machines to keep at most; 0 is no limit.
+    """
+
+    zone: str
+    minimum_size: int
+    maximum_size: int
+
+
+class WantedTemplate(msgspec.Struct, frozen=True):
+    """A template of the configuration, with its managers.
+
+    Attributes:
+        checksum: which revision its fields make.
+        template: the fields.
+        managers: at most one for each zone.
+    """
+
+    checksum: str
+    template: TemplateConfig
+    managers: tuple[WantedManager, ...]
+
+
+def wanted_templates(parsed: types.Configuration) -> dict[str, WantedTemplate]:
+    """What a configuration asks for, by template."""
+    return {
+        template.base_name: WantedTemplate(
+            checksum=types.checksum(template),
+            template=template,
+            managers=tuple(
+                WantedManager(manager.zone, manager.minimum_size, manager.maximum_size)
+                for manager in parsed.managers
+                if manager.template_base_name == template.base_name
+            ),
+        )
+        for template in parsed.templates
+    }
+
+
+class UnreadEntityError(LookupError):
+    """A decision needs entities that were not read; `keys` names them."""
+
+    def __init__(self, keys: Collection[Key]) -> None:
+        super().__init__(", ".join(str(key) for key in keys))
+        self.keys = tuple(keys)
+
+
+def entities_of(
+    base_name: str, wanted: WantedTemplate | None, known: Mapping[Key, Entity]
+) -> set[Key]:
+    """The keys on which `plan_template` depends, as far as the entities known so far tell.
+
+    Args:
+        base_name: the template.
+        wanted: what the configuration says of it; None when nothing.
+        known: entities read before.
+    """
+    root = template_key(base_name)
+    keys = {root}
+    template = known.get(root)
+    names = {wanted.checksum} if wanted else set()
+    if isinstance(template, InstanceTemplate):
+        names |= {*template.drained, *([template.active] if template.active else [])}
+    for name in names:
+        key = revision_key(base_name, name)
+        keys.add(key)
+        revision = known.get(key)
+        zones: set[str] = set()
+        if isinstance(revision, InstanceTemplateRevision):
+            zones |= {*revision.active, *revision.drained}
+        if wanted and name == wanted.checksum:
+            zones |= {manager.zone for manager in wanted.managers}
+        keys |= {manager_key(base_name, name, zone) for zone in zones}
+    return keys
+
+
+def known_entities(
+    base_name: str, wanted: WantedTemplate | None, get: Callable[[Key], Entity | None]
+) -> dict[Key, Entity]:
+    """A template's entities in the picture: what it lists, then what that lists.
+
+    Args:
+        base_name: the template.
+        wanted: what the configuration says of it; None when nothing.
+        get: gives an entity of the picture.
+    """
+    known: dict[Key, Entity] = {}
+    size = -1
+    while size != len(known):
+        size = len(known)
+        for key in entities_of(base_name, wanted, known):
+            entity = get(key)
+            if entity is not None:
+                known[key] = entity
+    return known
+
+
+def plan_template(
+    base_name: str,
+    wanted: WantedTemplate | None,
+    found: Mapping[Key, Entity],
+    read: Collection[Key],
+) -> dict[Key, Entity]:
+    """What process-config makes of one template: activate, drain, reactivate.
+
+    Args:
+        base_name: the template.
+        wanted: what the configuration says of it; None when nothing: all of it drains.
+        found: the entities that exist among `read`.
+        read: the keys that were read.
+
+    Returns:
+        The new value of each entity that changes.
+
+    Raises:
+        UnreadEntityError: `read` lacks keys on which the decision depends.
+    """
+    unread = entities_of(base_name, wanted, found) - set(read)
+    if unread:
+        raise UnreadEntityError(unread)
+    root = template_key(base_name)
+    old = found.get(root)
+    old = old if isinstance(old, InstanceTemplate) else None
+    if old is None and wanted is None:
+        return {}
+    before = old or InstanceTemplate()
+    active = wanted.checksum if wanted else None
+    revisions = {*before.drained, *([before.active] if before.active else [])}
+    drained = tuple(sorted(revisions - {active}))
+    news: dict[Key, Entity] = {root: InstanceTemplate(active=active, drained=drained)}
+    if wanted:
+        news |= _activate(base_name, wanted, found)
+    for name in drained:
+        key = revision_key(base_name, name)
+        revision = found.get(key)
+        if isinstance(revision, InstanceTemplateRevision):
+            zones = tuple(sorted({*revision.active, *revision.drained}))
+            news[key] = replace(revision, active=(), drained=zones)
+    return {key: entity for key, entity in news.items() if found.get(key) != entity}
+
+
+def _activate(
+    base_name: str, wanted: WantedTemplate, found: Mapping[Key, Entity]
+) -> dict[Key, Entity]:
+    key = revision_key(base_name, wanted.checksum)
+    old = found.get(key)
+    revision = (
+        old
+        if isinstance(old, InstanceTemplateRevision)
+        else InstanceTemplateRevision(template=wanted.template)
+    )
+    zones = {manager.zone for manager in wanted.managers}
+    rest = {*revision.active, *revision.drained} - zones
+    news: dict[Key, Entity] = {
+        key: replace(revision, active=tuple(sorted(zones)), drained=tuple(sorted(rest)))
+    }
+    for manager in wanted.managers:
+        at = manager_key(base_name, wanted.checksum, manager.zone)
+        there = found.get(at)
+        if not isinstance(there, InstanceGroupManager):
+            there = InstanceGroupManager(minimum_size=manager.minimum_size)
+        news[at] = replace(
+            there, minimum_size=manager.minimum_size, maximum_size=manager.maximum_size
+        )
+    return news
+
+
+def is_active(key: Key, get: Callable[[Key], Entity | None]) -> bool:
+    """Whether the configuration names a revision, or a manager and its revision.
+
+    Args:
+        key: of an InstanceTemplateRevision or an InstanceGroupManager.
+        get: gives the entities above it.
+    """
+    if key.parent is None:
+        return False
+    above = get(key.parent)
+    if isinstance(above, InstanceTemplate):
+        return above.active == key.name
+    if isinstance(above, InstanceTemplateRevision):
+        return key.name in above.active and is_active(key.parent, get)
+    return False

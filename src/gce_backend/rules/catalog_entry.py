@@ -1,0 +1,95 @@
+"""What we tell the Machine Provider about a machine: its dimensions and policies. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.configuration.values import disk_kind
+from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
+
+BACKEND = "GCE"
+_CUSTOM = re.compile(
+    r"(?:(?P<family>[a-z][a-z0-9]*)-)?custom-(?P<cpus>[0-9]+)-(?P<memory_mb>[0-9]+)(?P<extended>-ext)?"
+)
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A machine's size.
+
+    Attributes:
+        num_cpus: virtual CPUs.
+        memory_gb: memory in GiB.
+    """
+
+    num_cpus: int
+    memory_gb: float
+
+
+def custom_shape(machine_type: str) -> Shape | None:
+    """The size of a custom machine type, from its name; None for a predefined type.
+
+    `custom-8-16384` and `n2-custom-16-131072-ext` name CPUs and MiB. A shared-core custom type
+    (`e2-custom-micro-2048`) is not arithmetic and is read from Compute like a predefined one.
+    """
+    match = _CUSTOM.fullmatch(machine_type)
+    if match is None:
+        return None
+    return Shape(int(match["cpus"]), int(match["memory_mb"]) / 1024)
+
+
+def shared_dimensions(template: TemplateConfig) -> dict[str, Dimension]:
+    """The dimensions that all machines of a template have in common: its fields say them."""
+    found: dict[str, Dimension] = dict(template.dimensions)
+    if template.snapshot_name:
+        found["snapshot"] = template.snapshot_name
+    if template.snapshot_labels:
+        found["snapshot_labels"] = [f"{key}:{value}" for key, value in template.snapshot_labels]
+    found.update(backend=BACKEND, project=template.project, disk_type=disk_kind(template.disk_type))
+    return found
+
+
+def dimensions(
+    template: TemplateConfig, hostname: str, shape: Shape, disk_gb: int
+) -> dict[str, Dimension]:
+    """A machine's dimensions in the catalog.
+
+    Args:
+        template: its revision's fields.
+        hostname: the VM's name.
+        shape: its size.
+        disk_gb: the boot disk's size in GB.
+    """
+    found = shared_dimensions(template)
+    found.update(
+        hostname=hostname, disk_gb=disk_gb, num_cpus=shape.num_cpus, memory_gb=shape.memory_gb
+    )
+    return found
+
+
+def policies(
+    template: TemplateConfig, token: str, gce_id: int, project: str, topic: str
+) -> dict[str, object]:
+    """What the Machine Provider is to do with a machine.
+
+    Args:
+        template: its revision's fields.
+        token: the instance's token, which comes back with every message about it.
+        gce_id: the VM's numeric id, which does likewise.
+        project: the project of the topic.
+        topic: where the Machine Provider publishes to us.
+    """
+    found: dict[str, object] = {
+        "backend_project": project,
+        "backend_topic": topic,
+        "backend_attributes": [
+            {"key": KEY_ATTRIBUTE, "value": token},
+            {"key": ID_ATTRIBUTE, "value": str(gce_id)},
+        ],
+        "on_reclamation": "DELETE",
+    }
+    if template.service_accounts:
+        found["machine_service_account"] = template.service_accounts[0].name
+    return found

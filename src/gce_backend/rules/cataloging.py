@@ -1,0 +1,127 @@
+"""A machine's way into the catalog and out of it. Pure and idempotent."""
+
+from __future__ import annotations
+
+from gce_backend.model.entities import (
+    CatalogState,
+    Instance,
+)
+from gce_backend.model.observed import Member
+from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.states import replace
+
+CATALOGABLE = frozenset(
+    {CatalogState.NEVER, CatalogState.ADDING, CatalogState.REMOVED, CatalogState.REFUSED}
+)
+"""REMOVED: it drained and was reactivated before it was deleted. Nobody has used it since. REFUSED:
+it is tried again, seldom: the host name may have become free."""
+
+
+def is_catalogable(instance: Instance, member: Member | None) -> bool:
+    """Whether an active group's machine is to be added to the catalog now.
+
+    Args:
+        instance: the entity.
+        member: the VM as last listed; None when it was not.
+    """
+    return (
+        member is not None
+        and member.is_running
+        and member.gce_id is not None
+        and member.gce_id == instance.gce_id
+        and instance.catalog in CATALOGABLE
+        and instance.pending_deletion is None
+        and instance.drain is None
+        and instance.deletion is None
+        and instance.missing_since is None
+    )
+
+
+def may_be_cataloged(instance: Instance) -> bool:
+    """Whether a machine that nobody has reclaimed or deletes may be in the catalog."""
+    return (
+        instance.catalog in {CatalogState.CATALOGED, CatalogState.ADDING}
+        and instance.pending_deletion is None
+        and instance.deletion is None
+    )
+
+
+def adding(instance: Instance, now: float) -> Instance:
+    """It is about to be added to the catalog; stored before the Machine Provider is asked.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
+    ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
+    if instance.catalog not in CATALOGABLE or ended or instance.drain is not None:
+        return instance
+    unanswered = instance.catalog is CatalogState.ADDING
+    if unanswered and instance.adding_since == now:
+        return instance
+    resent = instance.resent or unanswered
+    return replace(instance, catalog=CatalogState.ADDING, adding_since=now, resent=resent)
+
+
+SETTLING_SECONDS = 300.0
+"""How long after an addition was sent its entry may still appear, whatever became of the call."""
+
+
+def settles_in(instance: Instance, now: float) -> float:
+    """Seconds until the absence of a machine's entry means that it will not come any more.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
+    unsettled = instance.catalog is CatalogState.ADDING or instance.resent
+    if not unsettled or instance.adding_since is None:
+        return 0.0
+    age = now - instance.adding_since
+    return max(0.0, SETTLING_SECONDS - age) if age >= 0 else SETTLING_SECONDS
+
+
+def added(instance: Instance, state: CatalogState) -> Instance:
+    """The Machine Provider has answered to the addition.
+
+    Args:
+        instance: the entity.
+        state: CATALOGED or REFUSED.
+    """
+    if instance.catalog is not CatalogState.ADDING:
+        return instance
+    rising_since = None if state is CatalogState.CATALOGED else instance.rising_since
+    return replace(instance, catalog=state, rising_since=rising_since)
+
+
+def uncataloged(
+    instance: Instance, asked: CatalogState, state: CatalogState, now: float
+) -> Instance:
+    """The Machine Provider has answered to delete_machine.
+
+    Args:
+        instance: the entity.
+        asked: the state in which it was when the question was sent: an answer may be older than
+            what is known now.
+        state: REMOVED, or ABSENT when there was no entry.
+        now: Unix seconds.
+    """
+    if not may_be_cataloged(instance) or instance.catalog is not asked:
+        return instance
+    unsure = lease_runs(instance, now) or settles_in(instance, now) > 0
+    if state is CatalogState.ABSENT and unsure:
+        return instance
+    # Its subscription goes with its entry: should it be added again, it is announced again.
+    return replace(instance, catalog=state, subscribed=None)
+
+
+def found_again(instance: Instance, state: CatalogState) -> Instance:
+    """The Machine Provider, asked again, does know a machine that it had not known.
+
+    Args:
+        instance: the entity.
+        state: CATALOGED, or REMOVED when it has just let the machine go.
+    """
+    if instance.catalog is not CatalogState.ABSENT:
+        return instance
+    return replace(instance, catalog=state, lost_since=None)

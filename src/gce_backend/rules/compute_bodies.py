@@ -1,0 +1,166 @@
+"""What we send to Compute to create instance templates and groups. Pure.
+
+Everything that we create says whose it is: VMs and their templates carry labels, templates and
+groups a description with owner, template and full checksum. A resource of the right name is adopted
+only if that description is exactly ours.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gce_backend.configuration.naming import (
+    base_instance_name,
+    group_name,
+    short_checksum,
+    template_name,
+)
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.model.keys import Key
+
+OWNER_LABEL = "gce-backend-owner"
+TEMPLATE_LABEL = "gce-backend-template"
+REVISION_LABEL = "gce-backend-revision"
+
+_PARTIAL_LINK = re.compile(r"(projects|global|regions|zones)/")
+
+
+def description(owner: str, base_name: str, checksum: str) -> str:
+    """The mark of ownership in a template's or group's description.
+
+    Args:
+        owner: the owner name in the settings.
+        base_name: the template's base_name.
+        checksum: the revision's full checksum.
+    """
+    return f"gce-backend owner={owner} template={base_name} revision={checksum}"
+
+
+def owner_prefix(owner: str) -> str:
+    """What the description of everything that this owner created begins with."""
+    return f"gce-backend owner={owner} "
+
+
+def template_name_of(revision: Key) -> str:
+    """The name of a revision's instance template."""
+    base_name, checksum = _names(revision)
+    return template_name(base_name, checksum)
+
+
+def group_name_of(manager: Key) -> str:
+    """The name of a manager's group."""
+    revision = _parent(manager)
+    base_name, checksum = _names(revision)
+    return group_name(base_name, checksum, manager.name)
+
+
+def description_of(owner: str, revision: Key) -> str:
+    """The description of a revision's instance template and of its groups."""
+    base_name, checksum = _names(revision)
+    return description(owner, base_name, checksum)
+
+
+def template_body(owner: str, revision: Key, template: TemplateConfig) -> dict[str, Any]:
+    """The body of `instanceTemplates.insert`.
+
+    Args:
+        owner: the owner name in the settings.
+        revision: the InstanceTemplateRevision's key.
+        template: its fields.
+    """
+    base_name, checksum = _names(revision)
+    properties: dict[str, Any] = {
+        "machineType": template.machine_type,
+        "labels": {
+            OWNER_LABEL: owner,
+            TEMPLATE_LABEL: base_name,
+            REVISION_LABEL: short_checksum(checksum),
+        },
+        "disks": [_boot_disk(template)],
+        "networkInterfaces": [_network_interface(template)],
+        "serviceAccounts": [
+            {"email": account.name, "scopes": list(account.scopes)}
+            for account in template.service_accounts
+        ],
+        "tags": {"items": list(template.tags)},
+        "metadata": {"items": [{"key": key, "value": value} for key, value in template.metadata]},
+    }
+    if template.min_cpu_platform:
+        properties["minCpuPlatform"] = template.min_cpu_platform
+    return {
+        "name": template_name(base_name, checksum),
+        "description": description(owner, base_name, checksum),
+        "properties": properties,
+    }
+
+
+def group_body(
+    owner: str, manager: Key, project: str, target_size: int, instance_template: str
+) -> dict[str, Any]:
+    """The body of `instanceGroupManagers.insert`.
+
+    The group does not repair: what it would recreate may be leased. Its listing is paged, which
+    also doubles the number of VMs that it may hold.
+
+    Args:
+        owner: the owner name in the settings.
+        manager: the InstanceGroupManager's key.
+        project: the template's project.
+        target_size: VMs to begin with.
+        instance_template: the instance template's name.
+    """
+    revision = _parent(manager)
+    base_name, checksum = _names(revision)
+    return {
+        "name": group_name(base_name, checksum, manager.name),
+        "description": description(owner, base_name, checksum),
+        "baseInstanceName": base_instance_name(base_name, checksum, manager.name),
+        "instanceTemplate": f"projects/{project}/global/instanceTemplates/{instance_template}",
+        "targetSize": target_size,
+        "listManagedInstancesResults": "PAGINATED",
+        "instanceLifecyclePolicy": {"defaultActionOnFailure": "DO_NOTHING"},
+    }
+
+
+def _boot_disk(template: TemplateConfig) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    project = template.image_project or template.project
+    if template.snapshot_name:
+        source = f"projects/{project}/global/snapshots/{template.snapshot_name}"
+        parameters["sourceSnapshot"] = source
+    else:
+        parameters["sourceImage"] = f"projects/{project}/global/images/{template.image_name}"
+    if template.disk_size_gb:
+        parameters["diskSizeGb"] = str(template.disk_size_gb)
+    if template.disk_type:
+        parameters["diskType"] = template.disk_type
+    if template.snapshot_labels:
+        parameters["labels"] = dict(template.snapshot_labels)
+    # Without autoDelete the boot disk would outlive its VM, and go on costing money.
+    return {"boot": True, "autoDelete": True, "type": "PERSISTENT", "initializeParams": parameters}
+
+
+def _network_interface(template: TemplateConfig) -> dict[str, Any]:
+    url = template.network_url or "global/networks/default"
+    kind = "subnetwork" if "/subnetworks/" in url else "network"
+    interface: dict[str, Any] = {kind: _with_project(template.project, url)}
+    if template.auto_assign_external_ip:
+        interface["accessConfigs"] = [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}]
+    return interface
+
+
+def _with_project(project: str, url: str) -> str:
+    if _PARTIAL_LINK.match(url) and not url.startswith("projects/"):
+        return f"projects/{project}/{url}"
+    return url
+
+
+def _names(revision: Key) -> tuple[str, str]:
+    return _parent(revision).name, revision.name
+
+
+def _parent(key: Key) -> Key:
+    if key.parent is None:
+        raise ValueError(f"{key} has no parent")
+    return key.parent

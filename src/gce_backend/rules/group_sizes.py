@@ -1,0 +1,65 @@
+"""How large a group is to be: its minimum, within the room that other revisions leave. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gce_backend.model.entities import (
+    InstanceGroupManager,
+)
+
+
+def beside(
+    manager: InstanceGroupManager, siblings: Iterable[tuple[InstanceGroupManager, int | None]]
+) -> int | None:
+    """VMs of the other revisions' groups in a group's zone.
+
+    Args:
+        manager: the group that wants to grow.
+        siblings: those groups, each with its target size; None where it was not seen.
+
+    Returns:
+        None when it matters and is not known: one of those groups has not been seen yet.
+    """
+    if not manager.maximum_size:
+        return 0
+    total = 0
+    for sibling, size in siblings:
+        if size is not None:
+            total += size
+        elif sibling.url is not None or sibling.in_flight is not None:
+            return None
+    return total
+
+
+def room(maximum_size: int, others: int) -> int | None:
+    """Machines that a group may have beside the other revisions' groups in its zone.
+
+    Args:
+        maximum_size: of the manager; 0 is no limit.
+        others: VMs that the other revisions' groups have or are creating there.
+
+    Returns:
+        None when there is no limit.
+    """
+    return max(0, maximum_size - others) if maximum_size else None
+
+
+def wanted_size(manager: InstanceGroupManager, others: int) -> int:
+    """The size that a group is to have at least now: its minimum, as far as there is room."""
+    limit = room(manager.maximum_size, others)
+    return manager.minimum_size if limit is None else min(manager.minimum_size, limit)
+
+
+def raised_size(manager: InstanceGroupManager, target_size: int, others: int) -> int | None:
+    """The size to which a group is to be raised; None when it is large enough.
+
+    It never lowers: Compute would pick arbitrary victims.
+
+    Args:
+        manager: an active manager.
+        target_size: the group's present target size.
+        others: VMs of the other revisions' groups in that zone.
+    """
+    size = wanted_size(manager, others)
+    return size if size > target_size else None

@@ -1,0 +1,144 @@
+"""Events as pages of history: how they are packed, named, and read back. Pure but for the names.
+
+A page holds what one commit did, so that it is written in that commit. Its name begins with its
+time: names in order are pages in order, and what is new has a greater name than what is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+
+from gce_backend.configuration.naming import group_name
+from gce_backend.model.entities import Entity
+from gce_backend.model.events import Event, EventKind, Happening
+from gce_backend.model.keys import Key
+from gce_backend.rules.narration import Get, tell
+
+replace = msgspec.structs.replace
+
+PAGE_EVENTS = 500
+"""Events in a page at most: with reasons and causes cut, a page always fits into an entity."""
+MAX_REASON = 300
+MAX_CAUSE = 200
+"""Bytes of a reason and a cause that are kept."""
+
+_NAME = re.compile(r"(\d{16})-(\d{3})-[0-9a-f]{8}")
+
+
+class Step(NamedTuple):
+    """A change of one entity, with who or what made it.
+
+    Attributes:
+        key: the entity's.
+        before: the entity before; None when there was none.
+        after: the entity afterwards; None when it is gone.
+        cause: as in `Event`.
+    """
+
+    key: Key
+    before: Entity | None
+    after: Entity | None
+    cause: str
+
+
+class PageName(NamedTuple):
+    """What a page's name tells of it.
+
+    Attributes:
+        at: when it was written, microseconds since the Unix epoch.
+        events: how many it holds.
+    """
+
+    at: int
+    events: int
+
+    @staticmethod
+    def of(name: str) -> PageName | None:
+        """What a name tells; None when it is not one of ours."""
+        match = _NAME.fullmatch(name)
+        return PageName(int(match[1]), int(match[2])) if match else None
+
+    @staticmethod
+    def first(at: float) -> str:
+        """What comes before the names of all pages since then, in Unix seconds."""
+        return f"{max(0, int(at * 1e6)):016d}"
+
+
+def _happenings(steps: Iterable[Step], was: Get, now: Get) -> Iterator[Happening]:
+    """What happened, one after the other; the same to neighbours is one happening."""
+    told = (
+        ((told, step.key.parent, step.cause), step.key.name)
+        for step in steps
+        if (told := tell(step.key, step.before, step.after, was, now)) is not None
+    )
+    for (words, parent, cause), same in groupby(told, key=lambda item: item[0]):
+        kind, before, after, reason = words
+        yield Happening(
+            kind=kind.value,
+            parent=str(parent) if parent is not None else "",
+            names=tuple(name for _, name in same),
+            before=before,
+            after=after,
+            reason=_cut(reason, MAX_REASON),
+            cause=_cut(cause, MAX_CAUSE),
+        )
+
+
+def _cut(text: str, most: int) -> str:
+    """What is kept of a text: so many bytes, and nothing that JSON writes with many more."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain.encode()[:most].decode(errors="ignore")
+
+
+def _packed(happenings: Iterable[Happening]) -> Iterator[tuple[Happening, ...]]:
+    """Happenings in pages that are not too large."""
+    page: list[Happening] = []
+    room = PAGE_EVENTS
+    for whole in happenings:
+        names = whole.names
+        while names:
+            if not room:
+                yield tuple(page)
+                page, room = [], PAGE_EVENTS
+            part, names = names[:room], names[room:]
+            page.append(whole if part == whole.names else replace(whole, names=part))
+            room -= len(part)
+    if page:
+        yield tuple(page)
+
+
+def event_of(happening: Happening, name: str, at: float) -> Event:
+    """The event that a happening was for one of its subjects.
+
+    Args:
+        happening: what happened.
+        name: one of its names.
+        at: when, Unix seconds.
+    """
+    subject = f"{happening.parent}/{name}" if happening.parent else name
+    return Event(
+        at=at,
+        kind=happening.kind,
+        name=_called(happening.kind, subject, name),
+        subject=subject,
+        before=happening.before,
+        after=happening.after,
+        reason=happening.reason,
+        cause=happening.cause,
+    )
+
+
+def _called(kind: str, subject: str, name: str) -> str:
+    parts = subject.split("/")
+    if kind == EventKind.MACHINE:
+        return name
+    if kind == EventKind.TEMPLATE:
+        return parts[0]
+    if kind == EventKind.GROUP and len(parts) == 3:
+        return group_name(*parts)
+    return kind

@@ -1,0 +1,188 @@
+"""The Machine Provider's messages: understood, or not, and what each makes of an instance. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from gce_backend.model.entities import Instance, Lease, MetadataUpdate, PendingDeletion
+from gce_backend.model.keys import Key
+from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, parse_instance_token
+
+replace = msgspec.structs.replace
+
+MAX_ATTRIBUTE = 1024
+MAX_ID_DIGITS = 20
+LATEST = 1e11
+"""Unix seconds beyond which no lease ends: somebody took milliseconds for seconds."""
+
+
+class Kind(StrEnum):
+    """What a message says of a machine."""
+
+    SUBSCRIBED = "SUBSCRIBED"
+    LEASED = "LEASED"
+    RECLAIMED = "RECLAIMED"
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message that was understood.
+
+    Attributes:
+        kind: what it says.
+        instance: which entity it is about.
+        gce_id: which VM, where it says so: a name may be used again.
+        attributes: all of its attributes.
+    """
+
+    kind: Kind
+    instance: Key
+    gce_id: int | None
+    attributes: Mapping[str, str]
+
+
+class PoisonError(ValueError):
+    """A message that cannot be understood, now or later; the message says why."""
+
+
+def understand(project: str, data: str | bytes | None, attributes: Mapping[str, str]) -> Message:
+    """What a message says.
+
+    Args:
+        project: the project whose entities it may name.
+        data: the message's data, base64 as on the wire.
+        attributes: its attributes.
+
+    Raises:
+        PoisonError: it is not a message of the Machine Provider about an instance of this project.
+    """
+    word = _word(data)
+    try:
+        kind = Kind(word)
+    except ValueError:
+        raise PoisonError(f"unknown kind {word[:100]!r}") from None
+    token = attributes.get(KEY_ATTRIBUTE)
+    if token is None:
+        raise PoisonError("it has no attribute 'key'")
+    try:
+        instance = parse_instance_token(project, token)
+    except ValueError as error:
+        raise PoisonError(str(error)) from None
+    hostname = attributes.get("hostname", instance.name)
+    if hostname != instance.name:
+        raise PoisonError(f"hostname {hostname[:100]!r} is not the one of key {token[:200]!r}")
+    gce_id = attributes.get(ID_ATTRIBUTE)
+    if gce_id is not None and not _is_id(gce_id):
+        raise PoisonError(f"{ID_ATTRIBUTE} {gce_id[:100]!r} is not a number")
+    if kind is Kind.SUBSCRIBED:
+        _check_subscription(attributes)
+    return Message(kind, instance, int(gce_id) if gce_id else None, dict(attributes))
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS
+
+
+def _word(data: str | bytes | None) -> str:
+    try:
+        return base64.b64decode(data or b"", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        raise PoisonError("its data is not base64 of ASCII text") from None
+
+
+def _check_subscription(attributes: Mapping[str, str]) -> None:
+    for name in ("subscription", "subscription_project"):
+        value = attributes.get(name, "")
+        if not value or len(value) > MAX_ATTRIBUTE:
+            raise PoisonError(f"SUBSCRIBED without a usable attribute {name!r}")
+
+
+def is_about(message: Message, instance: Instance) -> bool:
+    """Whether a message is about this VM, and not an earlier one of the same name (fault 33)."""
+    return message.gce_id is None or message.gce_id == instance.gce_id
+
+
+def apply_all(
+    messages: Sequence[Message], instance: Instance, service_account: str, now: float
+) -> Instance:
+    """What messages that came together make of the instance that they name.
+
+    Idempotent as a whole: of several SUBSCRIBED, which one by one would not be, the last counts.
+
+    Args:
+        messages: in the order in which they came; those about another VM of its name do nothing.
+        instance: the entity.
+        service_account: the account that a SUBSCRIBED machine is to use.
+        now: Unix seconds.
+    """
+    relevant = [message for message in messages if is_about(message, instance)]
+    last = max((n for n, m in enumerate(relevant) if m.kind is Kind.SUBSCRIBED), default=-1)
+    for number, message in enumerate(relevant):
+        if message.kind is not Kind.SUBSCRIBED or number == last:
+            instance = apply(message, instance, service_account, now)
+    return instance
+
+
+def apply(message: Message, instance: Instance, service_account: str, now: float) -> Instance:
+    """What a message makes of its instance. Idempotent, and indifferent to order.
+
+    Args:
+        message: about this very instance.
+        instance: the entity.
+        service_account: the account that a SUBSCRIBED machine is to use.
+        now: Unix seconds.
+    """
+    if instance.is_tombstone:
+        return instance
+    if message.kind is Kind.RECLAIMED:
+        if instance.pending_deletion is not None:
+            return instance
+        reason = "The Machine Provider has reclaimed it."
+        return replace(instance, pending_deletion=PendingDeletion(reason, now), lease=None)
+    if instance.pending_deletion is not None:  # late: its lease is over
+        return instance
+    if message.kind is Kind.LEASED:
+        return _leased(instance, _timestamp(message.attributes.get("lease_expiration_ts")), now)
+    return _subscribed(instance, message.attributes, service_account)
+
+
+def _leased(instance: Instance, expiration: float | None, now: float) -> Instance:
+    lease = instance.lease
+    if lease is None:
+        return replace(instance, lease=Lease(now, expiration))
+    if expiration is None or (lease.expiration is not None and lease.expiration >= expiration):
+        return instance
+    return replace(instance, lease=replace(lease, expiration=expiration))
+
+
+def _subscribed(
+    instance: Instance, attributes: Mapping[str, str], service_account: str
+) -> Instance:
+    items: dict[str, str | None] = {
+        "pubsub_service_account": service_account,
+        "pubsub_subscription": attributes["subscription"],
+        "pubsub_subscription_project": attributes["subscription_project"],
+    }
+    wanted = " ".join(str(value) for value in items.values())
+    if instance.subscribed == wanted:
+        return instance
+    updates = (*instance.pending_metadata_updates, MetadataUpdate(items))
+    return replace(instance, subscribed=wanted, pending_metadata_updates=updates)
+
+
+def _timestamp(text: str | None) -> float | None:
+    """Unix seconds in an attribute; None when there are none, or they make no sense."""
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        return None
+    return lease_end(value)
+
+
+def lease_end(told: float | None) -> float | None:
+    """The end of a lease in Unix seconds; None when it is not told, or makes no sense."""
+    return float(told) if told is not None and 0 < told < LATEST else None

@@ -1,0 +1,76 @@
+"""Changes to a VM's metadata: compressed, merged, refused, put back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gce_backend.model.entities import Instance, MetadataUpdate
+
+replace = msgspec.structs.replace
+
+FIRST_DELAY = 5.0
+LONGEST_DELAY = 600.0
+MAX_TOTAL = 512 * 1024
+"""Bytes of keys and values that Compute accepts for a VM."""
+
+_DENIED = ("startup-script", "shutdown-script", "ssh-keys", "sshkeys", "windows-", "sysprep-")
+
+
+def is_denied(key: str) -> bool:
+    """Whether a message must not set this key: it would run code on the VM, or let people in."""
+    return key.lower().startswith(_DENIED)
+
+
+def compress(instance: Instance) -> Instance:
+    """All pending updates as one active update; later ones win."""
+    if not instance.pending_metadata_updates or instance.active_metadata_update is not None:
+        return instance
+    items: dict[str, str | None] = {}
+    for update in instance.pending_metadata_updates:
+        items.update(update.items)
+    updates = instance.pending_metadata_updates
+    active = MetadataUpdate(
+        items,
+        attempts=max(update.attempts for update in updates),
+        not_before=max(update.not_before for update in updates),
+    )
+    return replace(instance, pending_metadata_updates=(), active_metadata_update=active)
+
+
+def merge(present: Mapping[str, str], items: Mapping[str, str | None]) -> dict[str, str]:
+    """A VM's metadata with an update applied: None removes a key, others' keys stay.
+
+    Args:
+        present: the VM's metadata.
+        items: the update; denied keys in it are left out.
+    """
+    merged = dict(present)
+    for key, value in items.items():
+        if is_denied(key):
+            continue
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def put_back(instance: Instance, now: float) -> Instance:
+    """The active update goes to the front of the pending ones; only its operation is forgotten."""
+    active = instance.active_metadata_update
+    if active is None:
+        return instance
+    delay = min(FIRST_DELAY * 2.0 ** min(active.attempts, 16), LONGEST_DELAY)
+    update = MetadataUpdate(active.items, attempts=active.attempts + 1, not_before=now + delay)
+    return replace(
+        instance,
+        active_metadata_update=None,
+        pending_metadata_updates=(update, *instance.pending_metadata_updates),
+    )
+
+
+def finish(instance: Instance) -> Instance:
+    """The active update is applied."""
+    return replace(instance, active_metadata_update=None)

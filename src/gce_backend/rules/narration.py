@@ -1,0 +1,370 @@
+"""What a change of an entity is told as: its state before and after, and why. Pure.
+
+States come from entities alone. What only Compute's lists say (how a VM boots, whether a group has
+its size) is no change of an entity, and no event. Nor does time alone make one: a machine counts as
+leased until something is stored about the end of its lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, TypeAlias
+
+from gce_backend.base.dates import date
+from gce_backend.configuration.naming import short_checksum
+from gce_backend.model.entities import (
+    CatalogState,
+    ConfigSettings,
+    Configuration,
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    MachineProviderConfiguration,
+    MetadataUpdate,
+)
+from gce_backend.model.events import EventKind
+from gce_backend.model.keys import Key
+from gce_backend.model.observed import Member
+from gce_backend.model.orders import Control
+from gce_backend.rules.activation import is_active
+from gce_backend.rules.states import State, explain
+
+Get: TypeAlias = Callable[[Key], Entity | None]
+"""Gives the entities of one moment."""
+
+
+class Told(NamedTuple):
+    """What is told of a change.
+
+    Attributes:
+        kind: what it is about.
+        before: the state before; "" when it did not exist.
+        after: the state afterwards; "" when it is gone.
+        reason: why, for people.
+    """
+
+    kind: EventKind
+    before: str
+    after: str
+    reason: str
+
+
+class _Named(NamedTuple):
+    """Whether the configuration names an entity, before and afterwards."""
+
+    before: bool
+    after: bool
+
+    @property
+    def changed(self) -> bool:
+        return self.before != self.after
+
+
+def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: Get) -> Told | None:
+    """What is told of a change; None when nothing that people see has changed.
+
+    Args:
+        key: the entity's key.
+        before: the entity before; None when there was none.
+        after: the entity afterwards; None when it is gone. The same as before when only what is
+            above it has changed.
+        was: gives what was above it before.
+        now: gives what is above it afterwards.
+    """
+    at = key.parent if key.kind == Instance.KIND and key.parent is not None else key
+    named = _Named(is_active(at, was), is_active(at, now))
+    match before, after:
+        case (Instance() | None as old, Instance() | None as new):
+            told = _machine(old, new, named)
+        case (InstanceGroupManager() | None as old, InstanceGroupManager() | None as new):
+            told = _group(old, new, named)
+        case (InstanceTemplateRevision() | None as old, InstanceTemplateRevision() | None as new):
+            told = _revision(key.name, old, new, named)
+        case (InstanceTemplate() | None as old, InstanceTemplate() | None as new):
+            told = _template(old, new)
+        case (Configuration() | None as old, Configuration() | None as new):
+            told = _configuration(old or Configuration(), new or Configuration())
+        case (ConfigSettings() | None as old, ConfigSettings() | None as new):
+            hosts = (entity.service_hostname if entity else "" for entity in (old, new))
+            told = _address("Configuration is served by", *hosts)
+        case (
+            MachineProviderConfiguration() | None as old,
+            MachineProviderConfiguration() | None as new,
+        ):
+            urls = (entity.instance_url if entity else "" for entity in (old, new))
+            told = _address("The Machine Provider is at", *urls)
+        case (Control() | None as old, Control() | None as new):
+            told = _control(old or Control(), new or Control())
+        case _:
+            return None
+    return told if told.before != told.after or told.reason else None
+
+
+# A machine
+
+
+_CREATING = Member("", None, "", "CREATING")
+_STARTING = Member("", 0, "", "CREATING")
+_RUNNING = Member("", 0, "RUNNING", "NONE")
+"""Stand in for what its group would list."""
+
+_CATALOG = {
+    CatalogState.ADDING: "It runs, and is being added to the catalog.",
+    CatalogState.CATALOGED: "It is in the catalog and can be leased.",
+    CatalogState.REMOVED: "It has left the catalog.",
+    CatalogState.ABSENT: "The catalog does not hold it.",
+    CatalogState.REFUSED: "The catalog holds its host name under a key that is not ours.",
+}
+_ENDING = {State.MISSING, State.PENDING_DELETION, State.DELETING, State.DELETED}
+
+
+def _machine(old: Instance | None, new: Instance | None, named: _Named) -> Told:
+    before = _machine_state(old, active=named.before)
+    after = _machine_state(new, active=named.after)
+    if new is None:
+        if before == State.DELETED:  # a tombstone's end is no transition of the machine's
+            after = before
+        reasons: Iterable[str] = () if after else ("It was forgotten.",)
+    else:
+        reasons = _machine_reasons(old, new)
+        if named.changed and after not in _ENDING:
+            reasons = (*reasons, _naming("its group", named))
+            if new.lease is not None and not named.after:
+                reasons = (*reasons, "It goes when its lease has ended.")
+    return Told(EventKind.MACHINE, before, after, " ".join(reasons))
+
+
+def _machine_state(instance: Instance | None, *, active: bool) -> str:
+    if instance is None:
+        return ""
+    # Only what runs is ever added to the catalog.
+    member = _STARTING if instance.catalog is CatalogState.NEVER else _RUNNING
+    if instance.gce_id is None:
+        member = _CREATING
+    return explain(instance, member, active=active, now=float("-inf"))[0].value
+
+
+def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
+    if old is None:
+        yield "Its group lists it."
+        old = Instance(gce_id=new.gce_id)
+    elif old.gce_id is None and new.gce_id is not None:
+        yield "Compute has made the VM."
+    elif old.gce_id != new.gce_id:
+        yield "Another VM has its name now."
+        old = Instance()
+    if (old.missing_since is None) != (new.missing_since is None) and new.deletion is None:
+        yield "Its group lists it again." if old.missing_since else "Its group lists it no more."
+    if old.catalog is not new.catalog and new.catalog in _CATALOG:
+        yield _CATALOG[new.catalog]
+    if (old.lost_since is None) != (new.lost_since is None):
+        yield "The catalog knows it again." if old.lost_since else "The catalog does not know it."
+    yield from _lease(old, new)
+    if old.pending_deletion is None and new.pending_deletion is not None:
+        yield new.pending_deletion.reason
+    if old.drain is not None and new.drain is None:
+        yield "An operator lets it stay."
+    elif new.drain is not None and old.drain != new.drain:
+        yield str(new.drain)
+    yield from _metadata(old, new)
+    yield from _deletion(old, new)
+
+
+def _lease(old: Instance, new: Instance) -> Iterator[str]:
+    if new.lease is None:
+        if old.lease is not None and new.pending_deletion is None:
+            yield "Its lease has ended."
+    elif old.lease is None or old.lease.expiration != new.lease.expiration:
+        end = new.lease.expiration
+        word = "Somebody holds it" if old.lease is None else "Its lease was extended"
+        yield f"{word}." if end is None else f"{word} until {_moment(end)}."
+
+
+def _metadata(old: Instance, new: Instance) -> Iterator[str]:
+    active, pending = old.active_metadata_update, new.pending_metadata_updates
+    if active is not None and new.active_metadata_update is None and not new.is_tombstone:
+        if not pending or pending[0].attempts <= active.attempts:
+            yield f"Its metadata was updated: {_keys(active)}."
+        elif active.attempts == 0:  # what fails again and again is a condition
+            yield f"Its metadata could not be updated, and is tried again: {_keys(active)}."
+    elif len(pending) > len(old.pending_metadata_updates):
+        yield f"Its metadata is to be updated: {_keys(pending[-1])}."
+
+
+def _keys(update: MetadataUpdate) -> str:
+    return ", ".join(sorted(update.items))
+
+
+def _deletion(old: Instance, new: Instance) -> Iterator[str]:
+    if new.deletion is None:
+        return
+    if old.deletion is None:
+        yield f"Its deletion was asked for (permit: {new.deletion.permit.value})."
+    if new.is_tombstone and not old.is_tombstone:
+        yield "The VM is gone."
+    elif old.is_tombstone and not new.is_tombstone:
+        yield "The VM was not gone: its group lists it."
+
+
+def _naming(what: str, named: _Named) -> str:
+    return f"The configuration names {what} {'again' if named.after else 'no more'}."
+
+
+# A group, a template's revision, a template
+
+
+_Resource: TypeAlias = InstanceGroupManager | InstanceTemplateRevision
+
+
+def _is_deleting(entity: _Resource) -> bool:
+    return entity.in_flight is not None and entity.in_flight.action == "delete"
+
+
+def _resource_state(entity: _Resource | None, *, active: bool) -> str:
+    if entity is None:
+        return ""
+    if _is_deleting(entity):
+        return "deleting"
+    if not active:
+        return "deleted" if entity.url is None and entity.in_flight is None else "draining"
+    if entity.url is None:
+        return "creating"
+    growing = isinstance(entity, InstanceGroupManager) and entity.resize is not None
+    return "growing" if growing else "active"
+
+
+def _group(
+    old: InstanceGroupManager | None, new: InstanceGroupManager | None, named: _Named
+) -> Told:
+    reasons = (*_sizing(old, new), *_making("The group", old, new, named))
+    return _resource(EventKind.GROUP, old, new, named, reasons)
+
+
+def _revision(
+    name: str,
+    old: InstanceTemplateRevision | None,
+    new: InstanceTemplateRevision | None,
+    named: _Named,
+) -> Told:
+    what = f"Revision {short_checksum(name)}"
+    first = (f"The configuration describes {what.lower()}.",) if old is None else ()
+    return _resource(EventKind.TEMPLATE, old, new, named, (*first, *_making(what, old, new, named)))
+
+
+def _resource(
+    kind: EventKind,
+    old: _Resource | None,
+    new: _Resource | None,
+    named: _Named,
+    reasons: Iterable[str],
+) -> Told:
+    before = _resource_state(old, active=named.before)
+    after = _resource_state(new, active=named.after)
+    if new is None and before == "deleted":  # all that remained was its entity
+        after = before
+    return Told(kind, before, after, " ".join(reasons))
+
+
+def _sizing(old: InstanceGroupManager | None, new: InstanceGroupManager | None) -> Iterator[str]:
+    if new is None:
+        return
+    if old is None:
+        yield f"The configuration asks for {_sizes(new)}."
+        return
+    if _sizes(old) != _sizes(new):
+        yield f"The configuration asks for {_sizes(new)} instead of {_sizes(old)}."
+    if new.resize is not None and (old.resize is None or old.resize.size != new.resize.size):
+        yield f"The group is to grow to {_machines(new.resize.size or 0)}."
+    elif old.resize is not None and new.resize is None and new.url is not None:
+        yield f"The order to grow to {_machines(old.resize.size or 0)} has ended."
+
+
+def _sizes(manager: InstanceGroupManager) -> str:
+    if not manager.maximum_size:
+        return f"at least {_machines(manager.minimum_size)}"
+    return f"{manager.minimum_size} to {_machines(manager.maximum_size)}"
+
+
+def _machines(count: int) -> str:
+    return f"{count} machine{'' if count == 1 else 's'}"
+
+
+def _making(
+    what: str, old: _Resource | None, new: _Resource | None, named: _Named
+) -> Iterator[str]:
+    if old is None or new is None:
+        return
+    if named.changed:
+        yield _naming(what[0].lower() + what[1:], named)
+    if old.url is None and new.url is not None:
+        yield f"{what} is there."
+    elif old.url is not None and new.url is None:
+        yield f"{what} is gone, and is made again." if named.after else f"{what} is gone."
+    if not _is_deleting(old) and _is_deleting(new):
+        yield "Its deletion was asked for."
+    elif _is_deleting(old) and not _is_deleting(new) and new.url is not None:
+        yield "Its deletion has failed, and is tried again."
+
+
+def _template(old: InstanceTemplate | None, new: InstanceTemplate | None) -> Told:
+    before, after = (
+        "" if entity is None else "active" if entity.active else "draining" for entity in (old, new)
+    )
+    first, last = (entity.active if entity is not None else None for entity in (old, new))
+    if new is None:
+        reason = "Nothing is left of it."
+    elif first == last:
+        reason = ""
+    elif last is None:
+        reason = "The configuration names it no more."
+    elif first is None:
+        reason = f"The configuration names it: revision {short_checksum(last)}."
+    else:
+        reason = f"Revision {short_checksum(first)} -> {short_checksum(last)}."
+    return Told(EventKind.TEMPLATE, before, after, reason)
+
+
+# What is there once
+
+
+def _configuration(old: Configuration, new: Configuration) -> Told:
+    notes = []
+    if old.revision != new.revision:
+        notes.append("A new revision is in force.")
+    if old.config_set != new.config_set:
+        notes.append(f"The config set is {new.config_set}.")
+    served, before = new.candidate, old.candidate
+    if served is not None and served != before:
+        notes.append(f"Revision {served.revision} is {served.state.value}: {served.reason}")
+    elif served is None and before is not None and old.revision == new.revision:
+        notes.append(f"Revision {before.revision} is not served any more.")
+    return Told(EventKind.CONFIGURATION, old.revision, new.revision, " ".join(notes))
+
+
+def _address(where: str, old: str, new: str) -> Told:
+    reason = f"{where} {new or 'nobody'}." if old != new else ""
+    return Told(EventKind.CONFIGURATION, old, new, reason)
+
+
+def _control(old: Control, new: Control) -> Told:
+    notes = ["The pause of everything has ended."] if old.paused and not new.paused else []
+    if new.paused and (not old.paused or old.pause_reason != new.pause_reason):
+        notes.append(new.pause_reason or "No reason was given.")
+    notes += [f"{pause}." for pause in new.pauses if pause not in old.pauses]
+    scopes = {pause.scope for pause in new.pauses}
+    ended = [pause.scope for pause in old.pauses if pause.scope not in scopes]
+    notes += [f"Resumed by an operator ({scope})." for scope in ended]
+    if old.approved_revision != new.approved_revision:
+        notes.append(f"Revision {new.approved_revision} of the configuration was approved.")
+    if old.cap_lifted_until < new.cap_lifted_until:
+        notes.append(f"The caps on deletions are lifted until {_moment(new.cap_lifted_until)}.")
+    elif old.cap_lifted_until > new.cap_lifted_until:
+        notes.append(f"The caps on deletions hold again from {_moment(new.cap_lifted_until)} on.")
+    before, after = ("paused" if control.paused else "running" for control in (old, new))
+    return Told(EventKind.CONTROL, before, after, " ".join(notes))
+
+
+def _moment(seconds: float) -> str:
+    return date(seconds).strftime("%Y-%m-%d %H:%M:%S UTC")

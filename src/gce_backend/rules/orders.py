@@ -1,0 +1,273 @@
+"""What an operator tells the daemon: changes to the Control entity and to single machines. Pure.
+
+The web API and the commands write the same entities with the same functions, each guarded by the
+entity's version. All of them are idempotent, as `fleet.Change` wants it; one that cannot be carried
+out as things are raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+from gce_backend.base.errors import OrderError, UnknownNameError
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import Key
+from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
+from gce_backend.rules.states import replace
+
+MAX_REASON = 500
+"""Longest reason of a pause or a drain, in characters."""
+MAX_REVISION = 200
+"""Longest name of a revision."""
+MAX_NAME = 500
+"""Longest name of a template, zone or machine, or key of a machine, in an order."""
+MAX_PAUSES = 100
+"""Most pauses of parts of the fleet at a time."""
+MAX_MACHINE_ORDERS = 50
+"""Orders about machines that are remembered: more than are given within a minute."""
+MAX_LIFT_SECONDS = 24 * 3600.0
+"""Longest time for which the caps on deletions may be lifted at once."""
+LIFT_SECONDS = 600.0
+"""How long they are lifted when nothing is said."""
+MAX_KNOWN = 20
+"""Names that a message lists."""
+
+REVISION_PATTERN = r"^[!-~]+\Z"
+"""Revisions are hashes; anything without blanks is taken."""
+
+Apply: TypeAlias = Callable[[Control | None], Control]
+ApplyToMachine: TypeAlias = Callable[[Instance | None], Instance]
+
+
+def is_revision(text: str) -> bool:
+    """Whether a text can be the name of a revision."""
+    return len(text) <= MAX_REVISION and re.match(REVISION_PATTERN, text) is not None
+
+
+def pause(reason: str, now: float, *, template: str = "", zone: str = "") -> Apply:
+    """Stops everything that changes the world; observing goes on.
+
+    Args:
+        reason: why, for people.
+        now: Unix seconds.
+        template: only for this template; "" is any.
+        zone: only in this zone; "" is any.
+
+    Raises:
+        OrderError: (by the change) so many parts of the fleet are paused already.
+    """
+
+    def apply(control: Control | None) -> Control:
+        control = control or Control()
+        if not template and not zone:
+            since = control.paused_since if control.paused else now
+            return replace(control, paused=True, pause_reason=reason, paused_since=since)
+        before, others = _apart(control, template, zone)
+        if len(others) >= MAX_PAUSES:
+            raise OrderError(
+                f"{MAX_PAUSES} parts of the fleet are paused: resume one, or pause all"
+            )
+        new = Pause(template, zone, reason, before.since if before else now)
+        return replace(control, pauses=tuple(sorted((*others, new), key=_scope)))
+
+    return apply
+
+
+def resume(*, template: str = "", zone: str = "") -> Apply:
+    """Ends the pause of exactly this part of the fleet; with neither, the pause of everything."""
+
+    def apply(control: Control | None) -> Control:
+        control = control or Control()
+        if template or zone:
+            return replace(control, pauses=_apart(control, template, zone)[1])
+        return replace(control, paused=False, pause_reason="", paused_since=None)
+
+    return apply
+
+
+def resume_all(control: Control | None) -> Control:
+    """Ends all pauses."""
+    return replace(resume()(control), pauses=())
+
+
+def _apart(control: Control, template: str, zone: str) -> tuple[Pause | None, tuple[Pause, ...]]:
+    """The pause of this part of the fleet, and the others."""
+    others = tuple(found for found in control.pauses if _scope(found) != (template, zone))
+    same = (found for found in control.pauses if _scope(found) == (template, zone))
+    return next(same, None), others
+
+
+def _scope(found: Pause) -> tuple[str, str]:
+    return found.template, found.zone
+
+
+def check_scope(
+    template: str, zone: str, templates: Iterable[Key], managers: Iterable[Key]
+) -> None:
+    """Sees that an order's template and zone are there.
+
+    Args:
+        template: a base_name; "" is any.
+        zone: a zone; "" is any.
+        templates: keys of all templates that are stored.
+        managers: keys of all managers that are stored.
+
+    Raises:
+        UnknownNameError: there is no such template, or nothing in that zone.
+    """
+    names = {key.name for key in templates}
+    if template and template not in names:
+        raise UnknownNameError(f"there is no template {template!r}. {_known(names)}")
+    zones = {key.name for key in managers if template in {"", key.base_name}}
+    if zone and zone not in zones:
+        whose = f"template {template!r}" if template else "any template"
+        raise UnknownNameError(f"there is no group of {whose} in zone {zone!r}. {_known(zones)}")
+
+
+def _known(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - MAX_KNOWN} more" if len(listed) > MAX_KNOWN else ""
+    return f"Known: {', '.join(listed[:MAX_KNOWN]) or 'none yet'}{more}."
+
+
+def check_approval(revision: str, held: str) -> None:
+    """Sees that an approval is of the configuration that waits; while none waits, any is taken.
+
+    Args:
+        revision: the one to be approved.
+        held: the one that waits; "" when none does.
+
+    Raises:
+        UnknownNameError: another one waits.
+    """
+    if held not in {"", revision}:
+        raise UnknownNameError(f"revision {revision} does not wait for approval: {held} does")
+
+
+def approve(revision: str) -> Apply:
+    """Lets this revision of the configuration be imported although it takes much away."""
+    return lambda control: replace(control or Control(), approved_revision=revision)
+
+
+def lift_cap(until: float) -> Apply:
+    """Lifts the caps on deletions until then, in Unix seconds; a moment in the past ends it."""
+    return lambda control: replace(control or Control(), cap_lifted_until=until)
+
+
+def find_machine(name: str, machines: Iterable[Key]) -> Key:
+    """The machine that an operator means.
+
+    Args:
+        name: the VM's name, or the whole key: template/revision/zone/name.
+        machines: keys of all machines that are stored.
+
+    Raises:
+        UnknownNameError: there is none.
+        OrderError: there are several; the message lists their keys.
+    """
+    last = name.rpartition("/")[2]
+    known = list(machines)
+    found = [key for key in known if key.name == last and name in {last, str(key)}]
+    if not found:
+        near = get_close_matches(last, {key.name for key in known})
+        hint = f"Do you mean {' or '.join(near)}?" if near else "`gce-backend status` shows them."
+        raise UnknownNameError(f"there is no machine {name!r}. {hint}")
+    if len(found) > 1:
+        keys = ", ".join(sorted(map(str, found)))
+        raise OrderError(f"{len(found)} machines have the name {name!r}: give one of {keys}")
+    return found[0]
+
+
+def drain(key: Key, reason: str, now: float) -> ApplyToMachine:
+    """Lets a machine leave the catalog and be deleted, as soon as nobody holds it.
+
+    Args:
+        key: which machine.
+        reason: why, for people.
+        now: Unix seconds.
+
+    Raises:
+        UnknownNameError: (by the change) it is gone.
+    """
+
+    def apply(instance: Instance | None) -> Instance:
+        instance = _present(key, instance)
+        if instance.deletion is not None:
+            return instance
+        since = instance.drain.since if instance.drain is not None else now
+        return replace(instance, drain=Drain(reason, since))
+
+    return apply
+
+
+def undrain(key: Key) -> ApplyToMachine:
+    """Lets a drained machine stay, as long as its deletion has not begun.
+
+    Args:
+        key: which machine.
+
+    Raises:
+        UnknownNameError: (by the change) it is gone.
+        OrderError: (by the change) its deletion has begun.
+    """
+
+    def apply(instance: Instance | None) -> Instance:
+        instance = _present(key, instance)
+        if instance.deletion is not None:
+            raise OrderError(f"the deletion of {key.name} has begun: it cannot stay")
+        return replace(instance, drain=None)
+
+    return apply
+
+
+def _present(key: Key, instance: Instance | None) -> Instance:
+    if instance is None or instance.is_tombstone:
+        raise UnknownNameError(f"the machine {key.name} is gone")
+    return instance
+
+
+def mention(key: Key, now: float) -> Apply:
+    """Tells every daemon that something was written into the entity of a machine.
+
+    Args:
+        key: which machine.
+        now: Unix seconds.
+    """
+    order = MachineOrder(key, now)
+
+    def apply(control: Control | None) -> Control:
+        control = control or Control()
+        others = (found for found in control.machine_orders if found.machine != key)
+        return replace(control, machine_orders=(*others, order)[-MAX_MACHINE_ORDERS:])
+
+    return apply
+
+
+def shown(control: Control, now: float) -> dict[str, Any]:
+    """The orders in force, as JSON.
+
+    Args:
+        control: the entity.
+        now: Unix seconds.
+    """
+    until = control.cap_lifted_until
+    return {
+        "paused_by_operator": control.paused,
+        "pause_reason": control.pause_reason,
+        "paused_since": control.paused_since,
+        "pauses": [
+            {
+                "scope": found.scope,
+                "template": found.template or None,
+                "zone": found.zone or None,
+                "reason": found.reason,
+                "since": found.since,
+            }
+            for found in control.pauses
+        ],
+        "approved_revision": control.approved_revision or None,
+        "cap_lifted_until": until if until > now else None,
+    }

@@ -1,0 +1,117 @@
+"""What an instance becomes in its catalog entry's life and in its deletion. Pure and idempotent.
+
+Each function is a change to the stored entity: it looks again at what it is given, and returns that
+very object when its reason no longer holds.
+"""
+
+from __future__ import annotations
+
+from gce_backend.model.entities import (
+    CatalogState,
+    Deletion,
+    Instance,
+    Permit,
+)
+from gce_backend.rules.sightings import MISSING_SECONDS
+from gce_backend.rules.states import replace
+
+
+def is_doubtful(instance: Instance, now: float) -> bool:
+    """Whether a machine's permit is to be confirmed by the Machine Provider just before its use.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
+    granted = permit(instance, now)
+    return granted is Permit.ABSENT or (granted is Permit.RECLAIMED and instance.resent)
+
+
+def deleting(instance: Instance, request_id: str, now: float) -> Instance:
+    """Its deletion is about to be asked for, or to be asked for again, if it has a permit now.
+
+    Args:
+        instance: the entity, read just before.
+        request_id: the UUID of the call.
+        now: Unix seconds.
+    """
+    earlier = instance.deletion
+    granted = permit(instance, now)  # also to repeat: a lease may have become known since
+    if granted is None or (earlier is not None and earlier.request_id == request_id):
+        return instance
+    if earlier is not None:
+        return replace(instance, deletion=replace(earlier, asked=now, request_id=request_id))
+    return replace(instance, deletion=Deletion(granted, now, now, request_id))
+
+
+def deleted(instance: Instance, now: float) -> Instance:
+    """Its VM is proven gone: what remains is a tombstone.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+    """
+    deletion = instance.deletion
+    if deletion is None or deletion.confirmed is not None:
+        return instance
+    return replace(
+        instance,
+        deletion=replace(deletion, confirmed=now),
+        pending_metadata_updates=(),
+        active_metadata_update=None,
+    )
+
+
+def revived(instance: Instance) -> Instance:
+    """Its VM was not gone after all: the deletion is under way again."""
+    if not instance.is_tombstone or instance.deletion is None:
+        return instance
+    deletion = replace(instance.deletion, confirmed=None)
+    return replace(instance, missing_since=None, deletion=deletion)
+
+
+def is_leaving(instance: Instance, now: float, *, active: bool) -> bool:
+    """Whether delete-drained-instances is to see to this machine's end.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+        active: whether the configuration names its manager and revision.
+    """
+    if instance.pending_deletion is not None:
+        return False
+    if not active or instance.drain is not None or instance.deletion is not None:
+        return True
+    if instance.missing_since is not None:
+        return now - instance.missing_since >= MISSING_SECONDS
+    return instance.catalog is CatalogState.ABSENT
+
+
+def permit(instance: Instance, now: float) -> Permit | None:
+    """What allows this VM's destruction (S1); None when nothing does.
+
+    Args:
+        instance: the entity, read just before.
+        now: Unix seconds.
+    """
+    if instance.is_tombstone:
+        return None
+    if instance.pending_deletion is not None:
+        return Permit.RECLAIMED
+    if instance.catalog is CatalogState.REMOVED:
+        return Permit.REMOVED
+    # REFUSED is an absence too: the catalog holds another's entry under its host name.
+    absent = instance.catalog in {CatalogState.ABSENT, CatalogState.REFUSED}
+    if absent and not lease_runs(instance, now):
+        return Permit.ABSENT
+    if instance.catalog is CatalogState.NEVER and instance.lease is None:
+        return Permit.NEVER_CATALOGED
+    return None
+
+
+def lease_runs(instance: Instance, now: float) -> bool:
+    """Whether a lease known here has not run out; one without a known end never has."""
+    lease = instance.lease
+    if lease is None:
+        return False
+    return lease.expiration is None or now < lease.expiration

@@ -1,0 +1,424 @@
+"""What a configuration would change: created, resized, drained, deleted. Pure.
+
+The jobs' own decisions are asked (`lifecycle`), on the entities as they are: this module only says
+beforehand, for people, what follows from the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from gce_backend.configuration.types import Pairs, TemplateConfig
+from gce_backend.model.entities import (
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+)
+from gce_backend.model.keys import Key, revision_key, template_key
+from gce_backend.rules import compute_bodies
+from gce_backend.rules.activation import (
+    WantedTemplate,
+    entities_of,
+    is_active,
+    known_entities,
+    plan_template,
+)
+from gce_backend.rules.group_sizes import beside, raised_size, wanted_size
+from gce_backend.rules.permits import lease_runs
+
+Get = Callable[[Key], Entity | None]
+
+
+class Action(StrEnum):
+    """What becomes of something."""
+
+    CREATE = "create"
+    """It does not exist, and will."""
+    CHANGE = "change"
+    """A template gets another revision; a group other limits, and stays as large as it is."""
+    RESIZE = "resize"
+    """A group grows. None is ever made smaller."""
+    KEEP = "keep"
+    """It was draining, and stays."""
+    DRAIN = "drain"
+    """A group's machines go, each when nobody holds it; then the group goes."""
+    DELETE = "delete"
+    """It goes: nothing is left in it."""
+
+
+class Present(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is.
+
+    Attributes:
+        entities: templates, revisions and managers in the store.
+        machines: each manager's machines in the store, tombstones included.
+        sizes: target sizes of the managers' groups that exist at Compute.
+        now: Unix seconds.
+    """
+
+    entities: Mapping[Key, Entity]
+    machines: Mapping[Key, Sequence[tuple[str, Instance]]]
+    sizes: Mapping[Key, int]
+    now: float
+
+    def living(self, manager: Key) -> list[tuple[str, Instance]]:
+        """A group's machines that are not gone."""
+        found = self.machines.get(manager, ())
+        return [(name, instance) for name, instance in found if not instance.is_tombstone]
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A field of a template that differs; None where it has no value."""
+
+    name: str
+    before: str | None
+    after: str | None
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A machine that somebody holds.
+
+    Attributes:
+        name: its name.
+        until: when the lease ends, Unix seconds; None when that is not known.
+    """
+
+    name: str
+    until: float | None
+
+
+class TemplateStep(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance template at Compute that is created or deleted.
+
+    Attributes:
+        action: CREATE or DELETE.
+        name: at Compute.
+        revision: which it is of.
+        under_way: the configuration in force says so already.
+    """
+
+    action: Action
+    name: str
+    revision: str
+    under_way: bool
+
+
+class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A group to which something happens.
+
+    Attributes:
+        action: what.
+        name: at Compute.
+        revision: which it is of.
+        zone: where.
+        size: its target size now; None when it does not exist.
+        goal: its target size in the end.
+        at_first: the target size that the maximum leaves room for beside other revisions now, where
+            that is less than the goal.
+        minimum: before and after; 0 where the configuration does not name it.
+        maximum: likewise; 0 is no limit.
+        machines: the machines that drain.
+        held: those of them that somebody holds: they are waited for.
+        under_way: the configuration in force says so already.
+    """
+
+    action: Action
+    name: str
+    revision: str
+    zone: str
+    size: int | None
+    goal: int
+    at_first: int | None = None
+    minimum: tuple[int, int]
+    maximum: tuple[int, int]
+    machines: tuple[str, ...] = ()
+    held: tuple[Held, ...] = ()
+    under_way: bool
+
+
+class TemplatePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What happens to a template.
+
+    Attributes:
+        base_name: which.
+        action: CREATE, CHANGE or DELETE; None when the template itself stays as it is.
+        revision: the one that is wanted; None when none is.
+        previous: the one that is active now; None when none is.
+        fields: what differs between the two.
+        templates: its instance templates at Compute.
+        groups: its groups.
+    """
+
+    base_name: str
+    action: Action | None
+    revision: str | None
+    previous: str | None
+    fields: tuple[Field, ...]
+    templates: tuple[TemplateStep, ...]
+    groups: tuple[GroupStep, ...]
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything happens."""
+        return bool(self.action or self.templates or self.groups)
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan in numbers.
+
+    Attributes:
+        create: groups to create, with `create_machines` machines.
+        resize: groups to grow, by `resize_machines` machines.
+        change: groups whose limits change, or that drain no more.
+        drain: groups to drain, with `drain_machines` machines, of which `leased` are waited for.
+        leased_until: when the last of those leases ends, Unix seconds; None when that is not known.
+        delete: empty groups to delete.
+        create_templates: instance templates to create.
+        delete_templates: instance templates to delete.
+    """
+
+    create: int
+    create_machines: int
+    resize: int
+    resize_machines: int
+    change: int
+    drain: int
+    drain_machines: int
+    leased: int
+    leased_until: float | None
+    delete: int
+    create_templates: int
+    delete_templates: int
+
+
+def make(wanted: Mapping[str, WantedTemplate], present: Present) -> tuple[TemplatePlan, ...]:
+    """What a configuration would change, by template in the order of their names.
+
+    Args:
+        wanted: what it asks for.
+        present: what there is.
+    """
+    there = {key.name for key in present.entities if key.kind == InstanceTemplate.KIND}
+    keys: dict[str, list[Key]] = {}
+    for key in present.entities:
+        keys.setdefault(key.base_name, []).append(key)
+    plans = (
+        _template(name, wanted.get(name), keys.get(name, []), present)
+        for name in sorted({*wanted, *there})
+    )
+    return tuple(plan for plan in plans if plan.changes)
+
+
+def totals(plans: Iterable[TemplatePlan]) -> Totals:
+    """The plan in numbers."""
+    plans = tuple(plans)
+    groups: dict[Action, list[GroupStep]] = {action: [] for action in Action}
+    templates: dict[Action, int] = dict.fromkeys(Action, 0)
+    for plan in plans:
+        for group in plan.groups:
+            groups[group.action].append(group)
+        for template in plan.templates:
+            templates[template.action] += 1
+    held = [one for group in groups[Action.DRAIN] for one in group.held]
+    return Totals(
+        create=len(groups[Action.CREATE]),
+        create_machines=sum(group.goal for group in groups[Action.CREATE]),
+        resize=len(groups[Action.RESIZE]),
+        resize_machines=sum(group.goal - (group.size or 0) for group in groups[Action.RESIZE]),
+        change=len(groups[Action.CHANGE]) + len(groups[Action.KEEP]),
+        drain=len(groups[Action.DRAIN]),
+        drain_machines=sum(len(group.machines) for group in groups[Action.DRAIN]),
+        leased=len(held),
+        leased_until=last_end(held),
+        delete=len(groups[Action.DELETE]),
+        create_templates=templates[Action.CREATE],
+        delete_templates=templates[Action.DELETE],
+    )
+
+
+def last_end(held: Sequence[Held]) -> float | None:
+    """When the last of these leases ends; None when there is none, or one without a known end."""
+    ends = [one.until for one in held if one.until is not None]
+    return max(ends) if ends and len(ends) == len(held) else None
+
+
+def _template(
+    name: str, wanted: WantedTemplate | None, keys: Iterable[Key], present: Present
+) -> TemplatePlan:
+    get: Get = present.entities.get
+    known = known_entities(name, wanted, get)
+    news = plan_template(name, wanted, known, entities_of(name, wanted, known))
+
+    def then(key: Key) -> Entity | None:
+        return news[key] if key in news else get(key)
+
+    both = sorted({*keys, *news}, key=str)
+    template = get(template_key(name))
+    previous = template.active if isinstance(template, InstanceTemplate) else None
+    checksum = wanted.checksum if wanted is not None else None
+    action = None
+    if previous != checksum:
+        action = Action.CREATE if previous is None else Action.CHANGE
+        action = Action.DELETE if checksum is None else action
+    before = get(revision_key(name, previous)) if previous else None
+    return TemplatePlan(
+        base_name=name,
+        action=action,
+        revision=checksum,
+        previous=previous,
+        fields=differences(
+            before.template if isinstance(before, InstanceTemplateRevision) else None,
+            wanted.template if wanted is not None else None,
+        )
+        if action in {Action.CREATE, Action.CHANGE}
+        else (),
+        templates=tuple(_instance_templates(both, get, then)),
+        groups=tuple(_groups(both, then, present)),
+    )
+
+
+def _instance_templates(keys: Iterable[Key], get: Get, then: Get) -> Iterator[TemplateStep]:
+    for key in keys:
+        revision = then(key)
+        if not isinstance(revision, InstanceTemplateRevision):
+            continue
+        active, exists = is_active(key, then), revision.url is not None
+        if active != exists:
+            yield TemplateStep(
+                action=Action.CREATE if active else Action.DELETE,
+                name=compute_bodies.template_name_of(key),
+                revision=key.name,
+                under_way=is_active(key, get) == active,
+            )
+
+
+def _groups(keys: Sequence[Key], then: Get, present: Present) -> Iterator[GroupStep]:
+    for key in keys:
+        if key.kind == InstanceGroupManager.KIND:
+            step = _staying(key, keys, then, present)
+            step = _leaving(key, present) if not is_active(key, then) else step
+            if step is not None:
+                yield step
+
+
+def _staying(key: Key, keys: Iterable[Key], then: Get, present: Present) -> GroupStep | None:
+    """What happens to a group that the configuration names."""
+    manager, before = then(key), present.entities.get(key)
+    if not isinstance(manager, InstanceGroupManager):
+        return None
+    old = before if isinstance(before, InstanceGroupManager) else None
+    named = is_active(key, present.entities.get)
+    size = present.sizes.get(key)
+    others = beside(manager, _siblings(key, keys, then, present))
+    grown = raised_size(manager, size or 0, 0)
+    goal = grown if grown is not None else size or 0
+    now = wanted_size(manager, others) if others is not None else goal
+    limits = (manager.minimum_size, manager.maximum_size)
+    known = (old.minimum_size, old.maximum_size) if old is not None and named else (0, 0)
+    if size is None:
+        action = Action.CREATE
+    elif grown is not None:
+        action = Action.RESIZE
+    elif not named:
+        action = Action.KEEP
+    elif limits != known:
+        action = Action.CHANGE
+    else:
+        return None
+    return GroupStep(
+        action=action,
+        name=compute_bodies.group_name_of(key),
+        revision=key.lineage[1].name,
+        zone=key.name,
+        size=size,
+        goal=goal,
+        at_first=max(now, size or 0) if grown is not None and now < goal else None,
+        minimum=(known[0], limits[0]),
+        maximum=(known[1], limits[1]),
+        under_way=limits == known,
+    )
+
+
+def _siblings(
+    key: Key, keys: Iterable[Key], then: Get, present: Present
+) -> Iterator[tuple[InstanceGroupManager, int | None]]:
+    """The other revisions' groups in that zone, with their target sizes."""
+    for other in keys:
+        if other.kind == key.kind and other.name == key.name and other != key:
+            sibling = then(other)
+            if isinstance(sibling, InstanceGroupManager):
+                yield sibling, present.sizes.get(other)
+
+
+def _leaving(key: Key, present: Present) -> GroupStep | None:
+    """What happens to a group that the configuration does not name."""
+    size, machines = present.sizes.get(key), present.living(key)
+    manager = present.entities.get(key)
+    if not isinstance(manager, InstanceGroupManager) or (size is None and not machines):
+        return None
+    named = is_active(key, present.entities.get)
+    return GroupStep(
+        action=Action.DRAIN if machines or size else Action.DELETE,
+        name=compute_bodies.group_name_of(key),
+        revision=key.lineage[1].name,
+        zone=key.name,
+        size=size,
+        goal=0,
+        minimum=(manager.minimum_size if named else 0, 0),
+        maximum=(manager.maximum_size if named else 0, 0),
+        machines=tuple(sorted(name for name, _ in machines)),
+        held=tuple(
+            Held(name, instance.lease.expiration if instance.lease else None)
+            for name, instance in sorted(machines)
+            if lease_runs(instance, present.now)
+        ),
+        under_way=not named,
+    )
+
+
+def differences(before: TemplateConfig | None, after: TemplateConfig | None) -> tuple[Field, ...]:
+    """The fields in which two templates differ; all of them where there is only one.
+
+    What makes no other revision is no difference: base_name, order, the paths of metadata files.
+    """
+    old, new = _flat(before), _flat(after)
+    return tuple(
+        Field(name, old.get(name), new.get(name))
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    )
+
+
+def _flat(template: TemplateConfig | None) -> dict[str, str]:
+    """A template's fields as texts, those of its lists by their own keys."""
+    if template is None:
+        return {}
+    found: dict[str, str] = {}
+    for field in msgspec.structs.fields(TemplateConfig):
+        value = getattr(template, field.name)
+        if field.name in {"base_name", "metadata_from_file"} or value == field.default:
+            continue
+        if field.name == "tags":
+            found["tags"] = ", ".join(sorted(value))
+        elif field.name == "service_accounts":
+            found["service_accounts[0]"] = value[0].name
+            for account in value:
+                found[f"service_accounts.{account.name}"] = ", ".join(sorted(account.scopes))
+        elif isinstance(value, tuple):
+            found |= {f"{field.name}.{key}": text for key, text in _joined(value).items()}
+        else:
+            found[field.name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return found
+
+
+def _joined(pairs: Pairs) -> dict[str, str]:
+    """Values by key; several of one key in one text."""
+    values: dict[str, list[str]] = {}
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
+    return {key: ", ".join(sorted(texts)) for key, texts in values.items()}

@@ -1,0 +1,444 @@
+"""Process settings: a TOML file, overridden by `GCE_BACKEND_*` variables.
+
+The only reader of the environment. A variable's name is the key's path in capitals, its parts
+joined by two underscores: `http.port` is `GCE_BACKEND_HTTP__PORT`, and the cron of the job
+`fetch-instances` is `GCE_BACKEND_JOBS__FETCH_INSTANCES__CRON`. Lists are comma-separated there.
+`config/settings.toml` shows every key with its default.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import cronsim
+import msgspec
+from msgspec import Meta
+
+from gce_backend.settings.reader import Checks, read
+
+JOB_NAMES = (
+    "import-config",
+    "process-config",
+    "create-instance-templates",
+    "create-instance-group-managers",
+    "fetch-instances",
+    "catalog-instances",
+    "process-pubsub-messages",
+    "compress-instance-metadata-updates",
+    "update-instance-metadata",
+    "check-instance-metadata-operations",
+    "delete-instances-pending-deletion",
+    "resize-instance-groups",
+    "remove-cataloged-instances",
+    "delete-drained-instances",
+    "delete-instance-group-managers",
+    "delete-instance-templates",
+    "cleanup-entities",
+)
+"""The 17 jobs, in the order of the spec."""
+
+ENVIRONMENT_PREFIX = "GCE_BACKEND_"
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+PositiveCount = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+ProjectId = Annotated[
+    str, Meta(pattern=r"^([a-z0-9][a-z0-9.-]*:)?[a-z][-a-z0-9]{1,61}[a-z0-9]\Z", max_length=128)
+]
+LabelName = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")]
+PubSubName = Annotated[str, Meta(pattern=r"^(?!goog)[A-Za-z][-A-Za-z0-9._~+%]{2,254}\Z")]
+
+
+class Secret:
+    """A text that no repr, log line or traceback shows. `reveal()` is the only way to it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other.reveal() == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all sections share: frozen, named arguments, no unknown keys."""
+
+
+class EndpointSettings(_Section, frozen=True):
+    """Base URLs of the services. Plain http only on loopback, since each call carries a token.
+
+    Attributes:
+        compute: Compute Engine REST root, with a slash at its end.
+        datastore: Datastore REST root, without one.
+        pubsub: Pub/Sub REST root, without one.
+        metadata: the metadata server, without a slash at its end; may be plain http under its own
+            name or address.
+        resource_manager: Cloud Resource Manager REST root, without a slash at its end; `setup` asks
+            it what the daemon may do.
+    """
+
+    compute: str = "https://compute.googleapis.com/compute/v1/"
+    datastore: str = "https://datastore.googleapis.com/v1"
+    pubsub: str = "https://pubsub.googleapis.com/v1"
+    metadata: str = "http://metadata.google.internal"
+    resource_manager: str = "https://cloudresourcemanager.googleapis.com/v1"
+
+
+class HttpSettings(_Section, frozen=True):
+    """The daemon's own HTTP endpoint.
+
+    Attributes:
+        host: address to bind to.
+        port: TCP port; 0 lets the kernel choose.
+        token: bearer token that requests which act must carry, and readers from elsewhere than
+            loopback; None refuses them all.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    token: Secret | None = None
+
+
+class ConfigSettings(_Section, frozen=True):
+    """Where templates.cfg and managers.cfg come from.
+
+    Attributes:
+        source: a directory, or LUCI Config in its first or second protocol.
+        directory: the directory, for the source "directory". In the file, relative paths start at
+            the file's own directory.
+        allowed_hosts: patterns of the hosts that may be asked for configuration with the daemon's
+            token; loopback always may.
+    """
+
+    source: Literal["directory", "luci-v1", "luci-v2"] = "luci-v2"
+    directory: Path | None = None
+    allowed_hosts: tuple[str, ...] = ("*.appspot.com", "*.luci.app", "*.chromium.org")
+
+    def __post_init__(self) -> None:
+        if self.source == "directory" and self.directory is None:
+            raise ValueError('the source "directory" needs config.directory')
+
+
+class MachineProviderSettings(_Section, frozen=True):
+    """The Machine Provider; its address is in the store.
+
+    Attributes:
+        allowed_hosts: patterns of the hosts that may get the daemon's token; loopback always may.
+        batch_size: machines per add_machines call.
+        timeout: seconds per call.
+        sweep_per_minute: cataloged machines that are compared with the catalog, so that lost
+            messages are made good.
+        lost_seconds: how long the catalog must go on not knowing a machine before anything is done
+            about it.
+    """
+
+    allowed_hosts: tuple[str, ...] = ("*.appspot.com",)
+    batch_size: Annotated[int, Meta(ge=1, le=1000)] = 250
+    timeout: Seconds = 30.0
+    sweep_per_minute: PositiveCount = 20
+    lost_seconds: Seconds = 300.0
+
+
+class StoreSettings(_Section, frozen=True):
+    """The entities in Datastore.
+
+    Attributes:
+        namespace: Datastore namespace; "" is the default one.
+        resync_seconds: how often the whole picture is read again.
+    """
+
+    namespace: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{0,100}\Z")] = ""
+    resync_seconds: Seconds = 3600.0
+
+
+class PubSubSettings(_Section, frozen=True):
+    """The Machine Provider's messages.
+
+    Attributes:
+        topic: topic that the Machine Provider publishes to.
+        subscription: its pull subscription.
+        max_messages: messages per pull.
+        queue_size: messages held in memory at most.
+        ack_deadline_seconds: lease of a pulled message, extended while it is in work.
+    """
+
+    topic: PubSubName = "machine-provider"
+    subscription: PubSubName = "machine-provider"
+    max_messages: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    queue_size: PositiveCount = 2000
+    ack_deadline_seconds: Annotated[int, Meta(ge=10, le=600)] = 60
+
+
+class JobSettings(_Section, frozen=True):
+    """What may be changed about a job.
+
+    Attributes:
+        cron: when it runs at the latest, in UTC: five fields, or six with seconds first; None
+            keeps the job's own (every minute).
+        timeout: deadline of one run in seconds; None keeps the job's own.
+    """
+
+    cron: str | None = None
+    timeout: Seconds | None = None
+
+
+class ComputeSettings(_Section, frozen=True):
+    """Calls to Compute Engine.
+
+    Attributes:
+        calls_per_minute: budget per project and quota group; below Google's own of about 1,500.
+        operation_wait_seconds: how long a run waits for the operations that it started.
+        max_concurrency: calls in flight at most.
+        connect_timeout: seconds to connect.
+        read_timeout: seconds without a byte; `wait` calls, which Google holds for two minutes, have
+            their own.
+        total_timeout: seconds for a call as a whole.
+    """
+
+    calls_per_minute: PositiveCount = 1400
+    operation_wait_seconds: Seconds = 20.0
+    max_concurrency: PositiveCount = 32
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = 60.0
+    total_timeout: Seconds = 150.0
+
+
+class FetchSettings(_Section, frozen=True):
+    """Looking at groups and their members.
+
+    Attributes:
+        poll_seconds: how soon groups in transition are looked at again.
+        resync_seconds: how often the members of a group are listed although it did not change.
+    """
+
+    poll_seconds: Seconds = 1.0
+    resync_seconds: Seconds = 600.0
+
+
+class DeletionSettings(_Section, frozen=True):
+    """Caps on deletions per window: the larger of a count and a share of the fleet.
+
+    Attributes:
+        window_seconds: length of the window.
+        permitted_count: machines with an explicit permit (RECLAIMED, or the Machine Provider let
+            go of them).
+        permitted_share: the same as a share of the fleet, 0 to 1.
+        unconfirmed_count: machines whose deletion rests on the Machine Provider not knowing them.
+        unconfirmed_share: the same as a share of the fleet, 0 to 1.
+        repeat_seconds: after which a deletion that has not come to an end is asked for again.
+        tombstone_seconds: how long a deleted machine is remembered, against slow lists.
+    """
+
+    window_seconds: Seconds = 600.0
+    permitted_count: Count = 500
+    permitted_share: Share = 0.5
+    unconfirmed_count: Count = 10
+    unconfirmed_share: Share = 0.05
+    repeat_seconds: Seconds = 120.0
+    tombstone_seconds: Seconds = 3600.0
+
+
+class RolloutSettings(_Section, frozen=True):
+    """Replacing a template's old revision by its new one.
+
+    Attributes:
+        max_unavailable: machines per zone by which the number to lease from may drop.
+        exchange_share: share of a group's machines, 0 to 1 and at least one machine, that are
+            exchanged at a time where its maximum leaves no room for old and new beside each other.
+        empty_seconds: how long a drained group must be empty before it is deleted.
+    """
+
+    max_unavailable: Count = 0
+    exchange_share: Share = 0.1
+    empty_seconds: Seconds = 5.0
+
+
+class GuardSettings(_Section, frozen=True):
+    """What waits for an operator's confirmation.
+
+    Attributes:
+        max_config_loss_share: share of the machines, 0 to 1, that a new configuration may take
+            away unconfirmed.
+    """
+
+    max_config_loss_share: Share = 0.5
+
+
+class HistorySettings(_Section, frozen=True):
+    """What happened, kept in the store.
+
+    Attributes:
+        max_age_days: for how many days events are kept.
+        max_events: how many events are kept; the newest ones.
+    """
+
+    max_age_days: Annotated[float, Meta(gt=0, le=36500)] = 30.0
+    max_events: PositiveCount = 100_000
+
+
+class LogSettings(_Section, frozen=True):
+    """The log on standard error.
+
+    Attributes:
+        level: the least severe level that is written.
+        format: "auto" is console on a terminal and JSON elsewhere.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(_Section, frozen=True):
+    """All settings of the process.
+
+    Attributes:
+        project: the Google Cloud project of store and messages; None asks the metadata server.
+        owner: the label that marks what is ours at Compute Engine: a lower-case RFC 1035 name.
+        url: where the commands find the daemon; None: at http.host and http.port.
+        endpoints: base URLs of the services.
+        http: the daemon's own HTTP endpoint.
+        config: where the configuration comes from.
+        machine_provider: calls to the Machine Provider.
+        store: the entities in Datastore.
+        pubsub: the Machine Provider's messages.
+        jobs: job name, one of `JOB_NAMES`, to what is changed about it.
+        compute: calls to Compute Engine.
+        fetch: looking at groups and their members.
+        deletion: caps on deletions.
+        rollout: replacing old revisions.
+        guard: what waits for an operator.
+        history: what happened.
+        actuate: False stops everything that changes the world; observing goes on.
+        log: the log.
+        shutdown_seconds: how long running jobs may take to finish when the process is told to stop.
+    """
+
+    project: ProjectId | None = None
+    owner: LabelName = "gce-backend"
+    url: str | None = None
+    endpoints: EndpointSettings = EndpointSettings()
+    http: HttpSettings = HttpSettings()
+    config: ConfigSettings = ConfigSettings()
+    machine_provider: MachineProviderSettings = MachineProviderSettings()
+    store: StoreSettings = StoreSettings()
+    pubsub: PubSubSettings = PubSubSettings()
+    jobs: Mapping[str, JobSettings] = msgspec.field(default_factory=dict)
+    compute: ComputeSettings = ComputeSettings()
+    fetch: FetchSettings = FetchSettings()
+    deletion: DeletionSettings = DeletionSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    guard: GuardSettings = GuardSettings()
+    history: HistorySettings = HistorySettings()
+    actuate: bool = True
+    log: LogSettings = LogSettings()
+    shutdown_seconds: Seconds = 20.0
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Reads the settings file, if there is one, and the environment's overrides.
+
+    Args:
+        path: a TOML file; None when there is none.
+        environ: the environment; only names that begin with `GCE_BACKEND_` matter.
+
+    Raises:
+        SettingsError: with a line for every problem found.
+    """
+    return read(
+        Settings,
+        path=path,
+        environ=environ,
+        prefix=ENVIRONMENT_PREFIX,
+        names={"jobs": JOB_NAMES},
+        checks=_CHECKS,
+        from_text={Path: Path, Secret: Secret},
+    )
+
+
+def _cron(text: str) -> str:
+    try:
+        next(cronsim.CronSim(text, datetime(2024, 1, 1, tzinfo=UTC)))
+    except cronsim.CronSimError as error:
+        fields = "five fields (minute hour day month weekday), or six with seconds first"
+        raise ValueError(f'"{text}" is not a cron expression ({error}): write {fields}') from None
+    except StopIteration:
+        raise ValueError(f'"{text}" names no date that exists') from None
+    return text
+
+
+def _api_root(text: str) -> str:
+    """A base URL with one slash at its end."""
+    return _url(text) + "/"
+
+
+def _metadata_root(text: str) -> str:
+    return _url(text, plain_hosts=_METADATA_HOSTS)
+
+
+_METADATA_HOSTS = frozenset({"metadata.google.internal", "169.254.169.254", "fd20:ce::254"})
+
+
+def daemon_url(text: str) -> str:
+    """Where a daemon is, without a slash at its end.
+
+    Raises:
+        ValueError: it is no URL, or would show a token to the network.
+    """
+    return _url(text)
+
+
+def _url(text: str, *, plain_hosts: frozenset[str] = frozenset()) -> str:
+    """A base URL without slashes at its end. Never quoted in an error: it may hold a password."""
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname or ""
+        valid = parts.scheme in {"http", "https"} and host and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("is not a URL; write https://host[:port][/path]")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must hold neither a user, a query nor a fragment")
+    if parts.scheme == "http" and not (host in plain_hosts or is_loopback(host)):
+        raise ValueError("plain http would show the token to the network; use https")
+    return text.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address stands for this machine only.
+
+    Args:
+        host: as in `urlsplit(...).hostname`: lower case, IPv6 addresses without brackets.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+_CHECKS: Checks = {
+    (Settings, "url"): daemon_url,
+    (EndpointSettings, "compute"): _api_root,
+    (EndpointSettings, "datastore"): _url,
+    (EndpointSettings, "pubsub"): _url,
+    (EndpointSettings, "metadata"): _metadata_root,
+    (EndpointSettings, "resource_manager"): _url,
+    (JobSettings, "cron"): _cron,
+}

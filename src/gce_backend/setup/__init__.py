@@ -1,0 +1,1 @@
+"""What is prepared and checked before the daemon runs."""

@@ -1,0 +1,453 @@
+"""`gce-backend doctor`: what a daemon with these settings would meet. Looks, and changes nothing.
+
+Each check stands alone and has its own time: one that fails or hangs hides no other. What needs the
+credentials, the store or the configuration is skipped when there are none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+from gce_backend.base.errors import (
+    BackendError,
+    MalformedResponseError,
+    NotFoundError,
+    PermissionDeniedError,
+    RemoteError,
+    TransientError,
+    UnauthenticatedError,
+)
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.config_source import ConfigBundle
+from gce_backend.clients.machine_provider import CatalogEntry, MachineProvider, MethodNotOffered
+from gce_backend.clients.pubsub import PubSub
+from gce_backend.clients.resource_manager import ResourceManager
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.configuration.types import Configuration as ParsedConfiguration
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.fleet.picture import Fleet
+from gce_backend.gce_client import ComputeClient
+from gce_backend.model.entities import (
+    CONFIG_SETTINGS_KEY,
+    CONFIGURATION_KEY,
+    CONTROL_KEY,
+    MACHINE_PROVIDER_KEY,
+)
+from gce_backend.settings.settings import Settings
+from gce_backend.setup.messaging import Done, provision_messages
+from gce_backend.setup.permissions import COMPUTE, DATASTORE
+from gce_backend.setup.project import ACT_AS, Addresses, check_permissions, judge
+
+CHECK_SECONDS = 20.0
+"""How long one check may take, unless it is told otherwise."""
+NOBODY = "gce-backend-doctor.invalid"
+"""A host name that no machine has: asking for it changes nothing and shows that one may ask."""
+
+_DISABLED = ("accessNotConfigured", "SERVICE_DISABLED", "has not been used in project")
+"""How Google says that an API is not enabled."""
+_ENDPOINTS = {"cloudresourcemanager": "resource_manager", "auth": "metadata"}
+"""The first part of a method's name, to the setting that says where it is if that differs."""
+
+
+class Verdict(StrEnum):
+    """What came of a check."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """The daemon runs with it; somebody should look."""
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """What it needs has failed, or is not there to be looked at."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One row of the table.
+
+    Attributes:
+        check: what was looked at.
+        verdict: what came of it.
+        seen: what was seen, for people.
+        remedy: what to do about it; "" when there is nothing to do.
+    """
+
+    check: str
+    verdict: Verdict
+    seen: str
+    remedy: str = ""
+
+
+class Source(Protocol):
+    """Where configuration comes from."""
+
+    async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
+        """The present configuration."""
+        ...
+
+
+class Patient(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at.
+
+    Attributes:
+        settings: the process settings.
+        project: the project of store and messages.
+        tokens: Google's tokens.
+        session: for the daemon's own endpoint.
+        pubsub: Pub/Sub of that project.
+        compute: the Compute Engine client.
+        resource_manager: tells what the caller may do.
+        fleet: where the stored addresses are read into.
+        source: where configuration comes from, once the addresses are read.
+        broker: the Machine Provider, once the addresses are read.
+    """
+
+    settings: Settings
+    project: str
+    tokens: TokenSource
+    session: aiohttp.ClientSession
+    pubsub: PubSub
+    compute: ComputeClient
+    resource_manager: ResourceManager
+    fleet: Fleet
+    source: Callable[[], Source]
+    broker: Callable[[], MachineProvider]
+
+
+Rows = Awaitable[list[Finding]]
+
+
+async def examine(
+    patient: Patient, *, seconds: float = CHECK_SECONDS, begun: Callable[[str], None]
+) -> AsyncIterator[Finding]:
+    """Runs all checks, those that do not need each other at the same time.
+
+    Args:
+        patient: what to look at.
+        seconds: how long each may take.
+        begun: told what is looked at now, for people who wait.
+
+    Yields:
+        What was found, in an order that does not change.
+    """
+    ward = _Ward(patient, seconds)
+    for words, checks in (
+        ("credentials", (ward.credentials,)),
+        ("Datastore", (ward.datastore,)),
+        (
+            "permissions, messages, configuration, Machine Provider",
+            (ward.store_rights, ward.messages, ward.addresses, ward.configuration, ward.provider),
+        ),
+        ("Compute Engine", (ward.compute, ward.resources)),
+        ("the daemon", (ward.daemon,)),
+    ):
+        begun(words)
+        for rows in await asyncio.gather(*(check() for check in checks)):
+            for row in rows:
+                yield row
+
+
+class _Ward:
+    """The checks, and what one must know of another."""
+
+    def __init__(self, patient: Patient, seconds: float) -> None:
+        self._patient = patient
+        self._seconds = seconds
+        self._has_token = False
+        self._has_store = False
+        self._configuration: ParsedConfiguration | None = None
+
+    async def credentials(self) -> list[Finding]:
+        """A token can be had."""
+        tokens = self._patient.tokens
+
+        async def look() -> list[Finding]:
+            await tokens.get()
+            self._has_token = True
+            seen = f"{tokens.describe()}; project {self._patient.project}"
+            return [Finding("credentials", Verdict.OK, seen)]
+
+        return await self._within("credentials", look)
+
+    async def datastore(self) -> list[Finding]:
+        """The entities can be read."""
+        what = f"Datastore of project {self._patient.project}"
+
+        async def look() -> list[Finding]:
+            fleet = self._patient.fleet
+            keys = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
+            await fleet.refresh(keys)
+            self._has_store = True
+            corrupt = [f"{key}: {problem}" for key, problem in fleet.corrupt.items()]
+            if corrupt:
+                remedy = "mend or delete these entities in Datastore"
+                return [Finding(what, Verdict.FAILED, "; ".join(corrupt), remedy)]
+            namespace = self._patient.settings.store.namespace or "the default one"
+            rows = [Finding(what, Verdict.OK, f"readable; namespace: {namespace}")]
+            if fleet.control.paused:
+                seen = fleet.control.pause_reason or "no reason was given"
+                remedy = "`gce-backend resume` ends it"
+                rows.append(Finding("pause", Verdict.WARNING, f"paused: {seen}", remedy))
+            return rows
+
+        return await self._within(what, look, needs=self._has_token)
+
+    async def store_rights(self) -> list[Finding]:
+        """The entities may be written."""
+
+        async def look() -> list[Finding]:
+            return [await self._permitted(self._patient.project, "datastore", DATASTORE)]
+
+        return await self._within("permissions in Datastore", look, needs=self._has_token)
+
+    async def messages(self) -> list[Finding]:
+        """Topic and subscription are as `setup` makes them."""
+
+        async def look() -> list[Finding]:
+            steps = provision_messages(self._patient.pubsub, self._patient.settings, dry_run=True)
+            return [self._of(step) async for step in steps]
+
+        return await self._within("topic and subscription", look, needs=self._has_token)
+
+    async def addresses(self) -> list[Finding]:
+        """The store says where configuration and Machine Provider are."""
+
+        async def look() -> list[Finding]:
+            fleet = self._patient.fleet
+            stored = Addresses(
+                fleet.configuration.config_set,
+                fleet.config_settings.service_hostname,
+                fleet.machine_provider.instance_url,
+            )
+            given = judge(self._patient.settings, stored, Addresses(), dry_run=True)
+            return [self._of(step) for step in given]
+
+        return await self._within("stored addresses", look, needs=self._has_store)
+
+    async def configuration(self) -> list[Finding]:
+        """templates.cfg and managers.cfg can be read, and are valid."""
+        what = f"configuration from {self._patient.settings.config.source}"
+
+        async def look() -> list[Finding]:
+            bundle = await self._patient.source().fetch(None)
+            if bundle is None:
+                raise MalformedResponseError("config.fetch", "no revision was served")
+            try:
+                found = parse(bundle.templates_text, bundle.managers_text, bundle.files)
+            except InvalidConfigurationError as error:
+                remedy = "mend it; `gce-backend validate DIR` shows the same in a checkout"
+                return [
+                    Finding(what, Verdict.FAILED, f"revision {bundle.revision}: {problem}", remedy)
+                    for problem in error.problems
+                ]
+            self._configuration = found
+            seen = (
+                f"revision {bundle.revision}: {len(found.templates)} templates, "
+                f"{len(found.managers)} managers, {found.minimum_total} machines at least"
+            )
+            return [Finding(what, Verdict.OK, seen)]
+
+        needs = self._has_token and self._has_store
+        return await self._within(what, look, needs=needs)
+
+    async def provider(self) -> list[Finding]:
+        """The Machine Provider answers, and lets us ask."""
+
+        async def look() -> list[Finding]:
+            answer = await self._patient.broker().get(NOBODY)
+            where = self._patient.fleet.machine_provider.instance_url
+            if isinstance(answer, MethodNotOffered):
+                remedy = (
+                    "lost messages and leases cannot be found again. Check that "
+                    "MachineProviderConfiguration.instance_url is a Machine Provider's"
+                )
+                seen = f"{where} answers, but offers no catalog.get"
+                return [Finding("Machine Provider", Verdict.WARNING, seen, remedy)]
+            known = "knows" if isinstance(answer, CatalogEntry) else "does not know"
+            seen = f"{where} answers, and {known} {NOBODY}"
+            return [Finding("Machine Provider", Verdict.OK, seen)]
+
+        needs = self._has_token and self._has_store
+        return await self._within("Machine Provider", look, needs=needs)
+
+    async def compute(self) -> list[Finding]:
+        """In each project that templates name: the API is there, and permits what is needed."""
+
+        async def look() -> list[Finding]:
+            rows = []
+            for project in sorted({template.project for template in self._templates()}):
+                rows.append(await self._api(project))
+                rows.append(await self._permitted(project, "compute", COMPUTE))
+            return rows or [_nothing_named("Compute Engine")]
+
+        return await self._within("Compute Engine", look, needs=self._has_token)
+
+    async def _api(self, project: str) -> Finding:
+        what = f"Compute Engine in project {project}"
+        try:
+            await self._patient.compute.list_instance_templates(project, f'name = "{NOBODY}"')
+        except RemoteError as error:
+            return Finding(what, Verdict.FAILED, str(error), self._remedy(error, project))
+        return Finding(what, Verdict.OK, "answers")
+
+    async def resources(self) -> list[Finding]:
+        """What templates name exists: machine types in their zones, images, snapshots."""
+
+        async def look() -> list[Finding]:
+            compute = self._patient.compute
+            wanted: dict[str, Callable[[], Awaitable[object]]] = {}
+            for template in self._templates():
+                _want_source(wanted, compute, template)
+                for zone in self._zones(template):
+                    what = f"machine type {template.machine_type} in {zone} of {template.project}"
+                    wanted[what] = _asking(
+                        compute.get_machine_type, template.project, zone, template.machine_type
+                    )
+            answers = await asyncio.gather(*map(self._exists, wanted.items()))
+            rows = [row for row in answers if row is not None]
+            if not wanted:
+                rows.append(_nothing_named("images and machine types"))
+            elif not rows:
+                seen = f"{len(wanted)} named by templates.cfg, all there"
+                rows.append(Finding("images and machine types", Verdict.OK, seen))
+            seen = "only their owner can see who may use them"
+            rows.append(Finding("machines' service accounts", Verdict.SKIPPED, seen, ACT_AS))
+            return rows
+
+        return await self._within("images and machine types", look, needs=self._has_token)
+
+    async def _exists(self, item: tuple[str, Callable[[], Awaitable[object]]]) -> Finding | None:
+        what, ask = item
+        try:
+            await ask()
+        except NotFoundError as error:
+            remedy = "name another one in templates.cfg or managers.cfg, or make this one"
+            return Finding(what, Verdict.FAILED, str(error), remedy)
+        except RemoteError as error:
+            return Finding(what, Verdict.FAILED, str(error), self._remedy(error))
+        return None
+
+    async def daemon(self) -> list[Finding]:
+        """A daemon that runs with these settings is well."""
+        http = self._patient.settings.http
+        url = f"http://{http.host}:{http.port}/readyz"
+
+        async def look() -> list[Finding]:
+            try:
+                async with self._patient.session.get(url, allow_redirects=False) as response:
+                    answer = _READINESS.decode(await response.read())
+            except (aiohttp.ClientError, OSError, msgspec.DecodeError):
+                remedy = "start one with `gce-backend run`"
+                return [Finding("daemon", Verdict.SKIPPED, f"none answers at {url}", remedy)]
+            bad = [f"{check.name}: {check.message}" for check in answer.checks if not check.ok]
+            if bad:
+                remedy = "see its log, and the rows above"
+                return [Finding("daemon", Verdict.WARNING, "; ".join(bad), remedy)]
+            return [Finding("daemon", Verdict.OK, f"ready at {url}")]
+
+        return await self._within("daemon", look)
+
+    def _templates(self) -> Sequence[TemplateConfig]:
+        return self._configuration.templates if self._configuration is not None else ()
+
+    def _zones(self, template: TemplateConfig) -> Iterable[str]:
+        managers = self._configuration.managers if self._configuration is not None else ()
+        return (
+            manager.zone for manager in managers if manager.template_base_name == template.base_name
+        )
+
+    async def _permitted(self, project: str, service: str, wanted: tuple[str, ...]) -> Finding:
+        manager = self._patient.resource_manager
+        return self._of(await check_permissions(manager, project, service, wanted))
+
+    async def _within(
+        self, what: str, look: Callable[[], Rows], *, needs: bool = True
+    ) -> list[Finding]:
+        """A check within its time; whatever goes wrong in it is a row."""
+        if not needs:
+            return [Finding(what, Verdict.SKIPPED, "what it needs has failed: see above")]
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await look()
+        except TimeoutError:
+            seen = f"no answer within {self._seconds:g} s"
+            remedy = "look at the network, or allow more with --timeout"
+            return [Finding(what, Verdict.FAILED, seen, remedy)]
+        except BackendError as error:
+            return [Finding(what, Verdict.FAILED, str(error), self._remedy(error))]
+
+    def _remedy(self, error: BackendError, project: str | None = None) -> str:
+        service, _, _ = str(error).partition(".")
+        if any(word in str(error) for word in _DISABLED):
+            where = project or self._patient.project
+            return f"gcloud services enable {service}.googleapis.com --project {where}"
+        setting = f"endpoints.{_ENDPOINTS.get(service, service)}"
+        if isinstance(error, UnauthenticatedError):
+            return "look at the service account of this VM, or at GOOGLE_APPLICATION_CREDENTIALS"
+        if isinstance(error, PermissionDeniedError):
+            return "grant what it names; docs/operations.md lists all permissions"
+        if isinstance(error, TransientError):
+            return f"try again; if it stays so, look at {setting} and at the network"
+        return ""
+
+    def _of(self, step: Done) -> Finding:
+        """A step of `setup` that was only looked at."""
+        verdict = _OUTCOMES.get(step.outcome, Verdict.FAILED)
+        if step.outcome.startswith("would"):
+            return Finding(step.what, verdict, "missing or different", "run `gce-backend setup`")
+        if step.outcome == "failed":  # the remedy is the error
+            return Finding(step.what, verdict, step.remedy, self._remedy(BackendError(step.remedy)))
+        return Finding(step.what, verdict, step.outcome, step.remedy)
+
+
+_OUTCOMES = {
+    "present": Verdict.OK,
+    "not needed": Verdict.OK,
+    "unset": Verdict.WARNING,
+    "by hand": Verdict.WARNING,
+    "unknown": Verdict.WARNING,
+    "would change": Verdict.WARNING,
+}
+"""Of `setup`'s outcomes; all others mean that the daemon cannot work."""
+
+
+class _Check(msgspec.Struct):
+    name: str
+    ok: bool
+    message: str
+
+
+class _Readiness(msgspec.Struct):
+    checks: list[_Check]
+
+
+_READINESS = msgspec.json.Decoder(_Readiness)
+
+
+def _nothing_named(what: str) -> Finding:
+    return Finding(what, Verdict.SKIPPED, "no valid configuration says what is needed")
+
+
+def _want_source(
+    wanted: dict[str, Callable[[], Awaitable[object]]],
+    compute: ComputeClient,
+    template: TemplateConfig,
+) -> None:
+    project = template.image_project or template.project
+    if template.snapshot_name:
+        what = f"snapshot {template.snapshot_name} of {project}"
+        wanted[what] = _asking(compute.get_snapshot, project, template.snapshot_name)
+    else:
+        what = f"image {template.image_name} of {project}"
+        wanted[what] = _asking(compute.get_image, project, template.image_name)
+
+
+def _asking(
+    ask: Callable[..., Awaitable[object]], *arguments: str
+) -> Callable[[], Awaitable[object]]:
+    return lambda: ask(*arguments)

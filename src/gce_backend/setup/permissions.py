@@ -1,0 +1,64 @@
+"""What the daemon must be allowed to do, and how to find out whether it is.
+
+The lists are those of a custom role of least privilege. `compute.instances.delete` is not among
+them: machines are deleted through their group, by `instanceGroupManagers.deleteInstances`, which
+needs `compute.instanceGroupManagers.update` alone. Neither is `iam.serviceAccounts.actAs`: it is
+granted on the machines' own service accounts, not on a project.
+"""
+
+from __future__ import annotations
+
+COMPUTE = (
+    "compute.disks.create",
+    "compute.disks.setLabels",
+    "compute.globalOperations.get",
+    "compute.images.get",
+    "compute.images.useReadOnly",
+    "compute.instanceGroupManagers.create",
+    "compute.instanceGroupManagers.delete",
+    "compute.instanceGroupManagers.get",
+    "compute.instanceGroupManagers.list",
+    "compute.instanceGroupManagers.update",
+    "compute.instanceTemplates.create",
+    "compute.instanceTemplates.delete",
+    "compute.instanceTemplates.get",
+    "compute.instanceTemplates.list",
+    "compute.instanceTemplates.useReadOnly",
+    "compute.instances.create",
+    "compute.instances.get",
+    "compute.instances.list",
+    "compute.instances.setLabels",
+    "compute.instances.setMetadata",
+    "compute.instances.setServiceAccount",
+    "compute.instances.setTags",
+    "compute.machineTypes.get",
+    "compute.networks.use",
+    "compute.networks.useExternalIp",
+    "compute.snapshots.get",
+    "compute.snapshots.useReadOnly",
+    "compute.subnetworks.use",
+    "compute.subnetworks.useExternalIp",
+    "compute.zoneOperations.get",
+)
+"""In each project that templates.cfg names."""
+
+DATASTORE = (
+    "datastore.databases.get",
+    "datastore.entities.create",
+    "datastore.entities.delete",
+    "datastore.entities.get",
+    "datastore.entities.list",
+    "datastore.entities.update",
+)
+"""In the daemon's own project."""
+
+SUBSCRIPTION = ("pubsub.subscriptions.consume",)
+"""On the pull subscription."""
+
+LOOKS = (
+    "pubsub.subscriptions.get",
+    "pubsub.subscriptions.getIamPolicy",
+    "pubsub.topics.get",
+    "pubsub.topics.getIamPolicy",
+)
+"""On topic, subscription and their dead-letter pair, so that `doctor` may look at them."""

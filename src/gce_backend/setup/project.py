@@ -1,0 +1,167 @@
+"""`gce-backend setup`: what the daemon needs in a real cloud, made and checked step by step.
+
+Every step stands alone: one that fails says so, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import NamedTuple
+
+from gce_backend.base.errors import BackendError, NotFoundError, RemoteError, SettingsError
+from gce_backend.clients.addresses import trusted_origin
+from gce_backend.clients.pubsub import PubSub
+from gce_backend.clients.resource_manager import ResourceManager
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import (
+    CONFIG_SETTINGS_KEY,
+    CONFIGURATION_KEY,
+    MACHINE_PROVIDER_KEY,
+    Configuration,
+)
+from gce_backend.settings.settings import Settings
+from gce_backend.setup.addresses import configure
+from gce_backend.setup.messaging import Done, provision_messages
+from gce_backend.setup.permissions import COMPUTE, DATASTORE
+
+ACT_AS = (
+    "grant the daemon's service account roles/iam.serviceAccountUser on each service account that "
+    "templates.cfg names, and on no others"
+)
+NO_SUCH_PROJECT = (
+    "Either there is no such project, or endpoints.resource_manager is wrong: it must end in `/v1`"
+)
+
+
+class Addresses(NamedTuple):
+    """What the operator says; None leaves what is stored.
+
+    Attributes:
+        config_set: the config set to fetch, e.g. `services/gce-backend`.
+        config_service: the config service's host name or URL.
+        machine_provider: the Machine Provider's URL.
+    """
+
+    config_set: str | None = None
+    config_service: str | None = None
+    machine_provider: str | None = None
+
+
+async def set_up(
+    settings: Settings,
+    *,
+    project: str,
+    store: Store,
+    pubsub: PubSub,
+    resource_manager: ResourceManager,
+    addresses: Addresses,
+    publisher: str | None = None,
+    dry_run: bool = False,
+) -> AsyncIterator[Done]:
+    """Makes what is missing, and checks the rest. Safe to run again.
+
+    Args:
+        settings: the process settings.
+        project: the project of store and messages.
+        store: the entities.
+        pubsub: Pub/Sub of that project.
+        resource_manager: tells what the caller may do.
+        addresses: what to store.
+        publisher: the Machine Provider's service account, which may publish then.
+        dry_run: say what would be made, and make nothing.
+    """
+    async for step in provision_messages(pubsub, settings, publisher=publisher, dry_run=dry_run):
+        yield step
+    fleet = Fleet(store)
+    for step in await _store_addresses(settings, fleet, store, addresses, dry_run=dry_run):
+        yield step
+    yield await check_permissions(resource_manager, project, "datastore", DATASTORE)
+    for compute_project in sorted({project, *named_projects(fleet.configuration)}):
+        yield await check_permissions(resource_manager, compute_project, "compute", COMPUTE)
+    yield Done("permission to use the machines' service accounts", "by hand", ACT_AS)
+
+
+async def _store_addresses(
+    settings: Settings, fleet: Fleet, store: Store, given: Addresses, *, dry_run: bool
+) -> list[Done]:
+    try:
+        await fleet.refresh([CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY])
+        stored = Addresses(
+            fleet.configuration.config_set,
+            fleet.config_settings.service_hostname,
+            fleet.machine_provider.instance_url,
+        )
+        steps = list(judge(settings, stored, given, dry_run=dry_run))
+        if not dry_run and all(step.outcome != "failed" for step in steps):
+            await configure(store, **given._asdict())
+            await fleet.refresh([CONFIGURATION_KEY])
+    except BackendError as error:
+        return [Done("the three entities in Datastore", "failed", str(error))]
+    return steps
+
+
+def judge(
+    settings: Settings, stored: Addresses, given: Addresses, *, dry_run: bool
+) -> Iterator[Done]:
+    """What becomes of each address; one that the daemon would refuse is not stored."""
+    named = {
+        "config_set": ("Configuration.config_set", "--config-set"),
+        "config_service": ("ConfigSettings.service_hostname", "--config-service"),
+        "machine_provider": ("MachineProviderConfiguration.instance_url", "--machine-provider"),
+    }
+    hosts = {
+        "config_service": (settings.config.allowed_hosts, "config.allowed_hosts"),
+        "machine_provider": (
+            settings.machine_provider.allowed_hosts,
+            "machine_provider.allowed_hosts",
+        ),
+    }
+    for name, (what, option) in named.items():
+        before, wanted = getattr(stored, name), getattr(given, name)
+        value = before if wanted is None else wanted
+        if not value:
+            if settings.config.source == "directory" and name != "machine_provider":
+                yield Done(what, "not needed", "the configuration comes from a directory")
+            else:
+                yield Done(what, "missing", f"run setup with {option}")
+            continue
+        if name in hosts:
+            allowed, setting = hosts[name]
+            try:
+                trusted_origin(value, allowed, what=what, setting=setting)
+            except SettingsError as error:
+                yield Done(what, "failed", str(error))
+                continue
+        changed = "would change" if dry_run else "changed"
+        yield Done(f"{what} = {value}", "present" if value == before else changed)
+
+
+async def check_permissions(
+    resource_manager: ResourceManager, project: str, service: str, permissions: tuple[str, ...]
+) -> Done:
+    """Whether the caller has these permissions in a project, and which ones it lacks."""
+    what = f"{service} permissions of this account in project {project}"
+    try:
+        granted = await resource_manager.granted(project, permissions)
+    except NotFoundError as error:
+        return Done(what, "failed", f"{error}. {NO_SUCH_PROJECT}")
+    except RemoteError as error:
+        return Done(what, "failed", str(error))
+    lacking = [permission for permission in permissions if permission not in granted]
+    if lacking:
+        return Done(what, "missing", f"grant {', '.join(lacking)}")
+    return Done(what, "present")
+
+
+def named_projects(configuration: Configuration) -> set[str]:
+    """The projects that the stored configuration's templates name."""
+    try:
+        parsed = parse(
+            configuration.template_config, configuration.manager_config, configuration.files
+        )
+    except InvalidConfigurationError:
+        return set()
+    return {template.project for template in parsed.templates}

@@ -1,0 +1,1 @@
+"""The daemon told to programs: JSON documents, orders, metrics."""

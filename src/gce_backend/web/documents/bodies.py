@@ -1,0 +1,46 @@
+"""What requests carry: read within bounds, and refused with a reason when it makes no sense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from gce_backend.web.documents.answers import RefusedError
+
+MAX_BYTES = 16 * 1024
+MAX_FIELDS = 20
+FORM = "application/x-www-form-urlencoded"
+
+
+async def read(request: web.Request) -> bytes:
+    """The body of a request.
+
+    Raises:
+        RefusedError: it is too long, or packed wrongly.
+    """
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > MAX_BYTES:
+                raise RefusedError(413, f"the body has more than {MAX_BYTES} bytes")
+    except web.RequestPayloadError as error:
+        raise RefusedError(400, f"the body cannot be understood: {error}") from None
+    return bytes(body)
+
+
+async def read_form(request: web.Request) -> Mapping[str, str]:
+    """The fields of a form as browsers send the forms of our pages; of equal names the last.
+
+    Raises:
+        RefusedError: it is none, or too long.
+    """
+    if request.content_type != FORM:
+        raise RefusedError(415, f"a form has to come as {FORM}")
+    try:
+        text = (await read(request)).decode()
+        return dict(parse_qsl(text, errors="strict", max_num_fields=MAX_FIELDS))
+    except ValueError as error:
+        raise RefusedError(400, f"the form cannot be understood: {error}") from None

@@ -1,0 +1,286 @@
+"""`GET /api/explain`: everything about one machine, group or template: how it is, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from gce_backend.base.errors import BackendError
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.engine.context import Context
+from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplate
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
+from gce_backend.rules.states import State
+from gce_backend.web.documents import events_view, fleet_view
+from gce_backend.web.survey import states
+from gce_backend.web.survey.names import kind_of, meant, name_of
+from gce_backend.web.survey.view import View
+from gce_backend.web.survey.waiting import waits_for
+
+EVENTS = 100
+"""Events that are told of one thing."""
+
+Facts = dict[str, str | int | float | None]
+"""What is known; values of names that end in `_at` are times in Unix seconds."""
+
+
+async def explain(view: View, name: str) -> list[dict[str, Any]]:
+    """What a name means, each with its state; empty when nothing has or had that name.
+
+    Args:
+        view: the daemon as its readers see it.
+        name: as `names.meant` takes it; also of what is gone, while history tells of it.
+    """
+    found = []
+    for key in meant(view.context, name):
+        told = _explained(view.context, key)
+        events, problem = await _events(view, told["name"], told["kind"])
+        told["events"] = [event for event in events if event["subject"] == told["subject"]]
+        told["history_problem"] = problem
+        told["since"] = _since_event(told) or told["since"]
+        found.append(told)
+    return found or await _gone(view, name)
+
+
+async def _events(view: View, name: str, kind: str = "") -> tuple[list[dict[str, Any]], str]:
+    """The last events of what has this name, and why they are not known; "" when they are."""
+    try:
+        entries = (await view.history.events(name=name, kind=kind, limit=EVENTS)).events
+    except BackendError as error:
+        return [], str(error)
+    return [{"id": entry.id, **events_view.told(entry.event)} for entry in entries], ""
+
+
+def _since_event(told: dict[str, Any]) -> float | None:
+    """Since when something is in its state, as its events tell; None when they do not."""
+    since = None
+    for event in told["events"]:
+        if event["after"] != told["state"]:
+            break
+        since = event["at"]
+        if event["before"] != event["after"]:
+            break
+    return since
+
+
+async def _gone(view: View, name: str) -> list[dict[str, Any]]:
+    """What history tells of something that is no more."""
+    events, _ = await _events(view, name)
+    if not events:
+        return []
+    last = events[0]
+    names = last["subject"].split("/")
+    return [
+        {
+            "kind": last["kind"],
+            "name": last["name"],
+            "subject": last["subject"],
+            "template": names[0],
+            "zone": names[2] if len(names) > 2 else None,
+            "state": last["after"] or "gone",
+            "reason": last["reason"],
+            "since": last["at"],
+            "waits_for": None,
+            "facts": {},
+            "conditions": [],
+            "events": events,
+            "history_problem": "",
+        }
+    ]
+
+
+def _explained(context: Context, key: Key) -> dict[str, Any]:
+    if key.kind == InstanceTemplate.KIND:
+        told = _template(context, key)
+    elif key.kind == InstanceGroupManager.KIND:
+        told = _group(context, key)
+    else:
+        told = _machine(context, key)
+    return {
+        "kind": kind_of(key),
+        "name": name_of(key),
+        "subject": str(key),
+        **told,
+        "conditions": fleet_view.conditions(context, key),
+    }
+
+
+def _machine(context: Context, key: Key) -> dict[str, Any]:
+    instance = context.fleet.instances[key]
+    manager = key.parent
+    active = manager is not None and context.fleet.is_active(manager)
+    state, reason = states.machine(context, key, instance, active=active)
+    return {
+        "template": key.base_name,
+        "zone": manager.name if manager is not None else None,
+        "state": state.value,
+        "reason": reason,
+        "since": _since(instance, state),
+        "waits_for": waits_for(context, key, instance, state),
+        "facts": _known(_place(context, manager) | _facts(context, key, instance)),
+    }
+
+
+def _place(context: Context, manager: Key | None) -> Facts:
+    if manager is None or manager.parent is None:
+        return {}
+    template = context.fleet.revision_of(manager).template
+    return {
+        "project": template.project,
+        "template": manager.base_name,
+        "revision": manager.parent.name,
+        "zone": manager.name,
+        "group": compute_bodies.group_name_of(manager),
+        "machine_type": template.machine_type,
+    }
+
+
+def _facts(context: Context, key: Key, instance: Instance) -> Facts:
+    member = context.world.member(key)
+    lease, deletion = instance.lease, instance.deletion
+    pending, update = instance.pending_deletion, instance.active_metadata_update
+    updates = len(instance.pending_metadata_updates) + (update is not None)
+    return {
+        "id": str(instance.gce_id) if instance.gce_id is not None else None,
+        "url": instance.url,
+        "vm_status": (member.status or None) if member is not None else None,
+        "group_action": member.action if member is not None else None,
+        "group_error": (member.error or None) if member is not None else None,
+        "catalog": instance.catalog.value,
+        "sent_to_catalog_at": instance.adding_since,
+        "leased_at": lease.since if lease is not None else None,
+        "lease_ends_at": lease.expiration if lease is not None else None,
+        "missing_at": instance.missing_since,
+        "unknown_to_catalog_at": instance.lost_since,
+        "pending_deletion_at": pending.since if pending is not None else None,
+        "drained_at": instance.drain.since if instance.drain is not None else None,
+        "deletion_permit": deletion.permit.value if deletion is not None else None,
+        "deletion_decided_at": deletion.requested if deletion is not None else None,
+        "deletion_asked_at": deletion.asked if deletion is not None else None,
+        "gone_at": deletion.confirmed if deletion is not None else None,
+        "metadata_updates_waiting": updates or None,
+        "metadata_update_failures": (update.attempts or None) if update is not None else None,
+    }
+
+
+def _since(instance: Instance, state: State) -> float | None:
+    """Since when a machine has been in a state, as far as its entity tells."""
+    lease, deletion, pending = instance.lease, instance.deletion, instance.pending_deletion
+    if state is State.DELETED:
+        return deletion.confirmed if deletion is not None else None
+    if state is State.DELETING:
+        return deletion.requested if deletion is not None else None
+    if state is State.MISSING:
+        return instance.missing_since
+    if state is State.PENDING_DELETION:
+        return pending.since if pending is not None else None
+    if state is State.LEASED:
+        return lease.since if lease is not None else None
+    if state is State.DRAINING:
+        return instance.drain.since if instance.drain is not None else None
+    return None
+
+
+def _group(context: Context, key: Key) -> dict[str, Any]:
+    entity = context.fleet.managers[key]
+    seen = context.world.groups.get(key)
+    state, reason = states.manager(context, key)
+    counts = _count(context, key)
+    missing = max(0, entity.minimum_size - counts[State.CATALOGED] - counts[State.LEASED])
+    waits = None
+    if state == "draining":
+        waits = (
+            f"{_some(counts.total(), 'machine')} to go first."
+            if counts.total()
+            else ("Looks at Compute have to agree that it is empty.")
+        )
+    elif missing and not context.conditions.of(str(key)):
+        waits = f"{_some(missing, 'machine')} to come up and into the catalog."
+    flight = entity.in_flight or entity.resize
+    return {
+        "template": key.base_name,
+        "zone": key.name,
+        "state": state,
+        "reason": reason,
+        "since": None,
+        "waits_for": waits,
+        "facts": _known(
+            _place(context, key)
+            | {
+                "url": entity.url,
+                "minimum": entity.minimum_size,
+                "maximum": entity.maximum_size or None,
+                "target": seen.target_size if seen is not None else None,
+                "under_way": flight.action if flight is not None else None,
+                "under_way_at": flight.started if flight is not None else None,
+            }
+        ),
+        "machines": {state.value: counts[state] for state in State if counts[state]},
+    }
+
+
+def _template(context: Context, key: Key) -> dict[str, Any]:
+    entity = context.fleet.templates[key]
+    state, reason = states.template(context, key)
+    groups = [
+        manager
+        for revision, _ in context.fleet.revisions_of(key)
+        for manager, _ in context.fleet.managers_of(revision)
+    ]
+    facts: Facts = {"revision": entity.active, "drained_revisions": len(entity.drained) or None}
+    for revision, found in context.fleet.revisions_of(key):
+        if revision.name == entity.active:
+            facts |= _hardware(found.template)
+    return {
+        "template": key.name,
+        "zone": None,
+        "state": state,
+        "reason": reason,
+        "since": None,
+        "waits_for": f"{_some(len(groups), 'group')} to go first." if state == "draining" else None,
+        "facts": _known(facts),
+        "groups": [_summary(context, manager) for manager in sorted(groups, key=str)],
+    }
+
+
+def _hardware(template: TemplateConfig) -> Facts:
+    return {
+        "project": template.project,
+        "machine_type": template.machine_type,
+        "image": template.image_name or None,
+        "snapshot": template.snapshot_name or None,
+        "disk_gb": template.disk_size_gb or None,
+        "disk_type": template.disk_type or None,
+        "network": template.network_url or None,
+    }
+
+
+def _summary(context: Context, key: Key) -> dict[str, Any]:
+    state, reason = states.manager(context, key)
+    counts = _count(context, key)
+    return {
+        "name": compute_bodies.group_name_of(key),
+        "zone": key.name,
+        "revision": key.parent.name if key.parent is not None else None,
+        "state": state,
+        "reason": states.with_trouble(context, key, reason),
+        "machines": {state.value: counts[state] for state in State if counts[state]},
+    }
+
+
+def _count(context: Context, manager: Key) -> Counter[State]:
+    active = context.fleet.is_active(manager)
+    found = (
+        states.machine(context, key, instance, active=active)[0]
+        for key, instance in context.fleet.instances_of(manager)
+    )
+    return Counter(state for state in found if state is not State.DELETED)
+
+
+def _some(number: int, what: str) -> str:
+    return f"1 {what} has" if number == 1 else f"{number} {what}s have"
+
+
+def _known(facts: Facts) -> Facts:
+    return {name: value for name, value in facts.items() if value is not None}

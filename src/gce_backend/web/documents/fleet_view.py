@@ -1,0 +1,124 @@
+"""`GET /api/fleet`: templates, revisions, managers and instances, each with its state and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gce_backend.engine.context import Context
+from gce_backend.fleet.conditions import Condition
+from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplateRevision
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
+from gce_backend.web.survey import states
+
+
+def fleet(context: Context) -> dict[str, Any]:
+    """Everything that the daemon keeps, as JSON."""
+    configuration = context.fleet.configuration
+    return {
+        "project": context.project,
+        "owner": context.settings.owner,
+        "configuration": {
+            "config_set": configuration.config_set,
+            "revision": configuration.revision,
+            "conditions": conditions(context, "configuration"),
+        },
+        "conditions": [
+            {"subject": condition.subject, **_condition(condition)}
+            for condition in context.conditions
+        ],
+        "corrupt": {str(key): problem for key, problem in context.fleet.corrupt.items()},
+        "templates": [_template(context, key) for key in sorted(context.fleet.templates, key=str)],
+    }
+
+
+def _template(context: Context, key: Key) -> dict[str, Any]:
+    template = context.fleet.templates[key]
+    state, reason = states.template(context, key)
+    return {
+        "base_name": key.name,
+        "state": state,
+        "reason": reason,
+        "revisions": [
+            _revision(context, revision, entity, active=revision.name == template.active)
+            for revision, entity in sorted(
+                context.fleet.revisions_of(key), key=lambda item: item[0].name
+            )
+        ],
+    }
+
+
+def _revision(
+    context: Context, key: Key, revision: InstanceTemplateRevision, *, active: bool
+) -> dict[str, Any]:
+    state, reason = states.revision(context, key, active=active)
+    return {
+        "revision": key.name,
+        "state": state,
+        "reason": states.with_trouble(context, key, reason),
+        "instance_template": compute_bodies.template_name_of(key),
+        "url": revision.url,
+        "conditions": conditions(context, key),
+        "managers": [
+            _manager(context, manager, entity)
+            for manager, entity in sorted(
+                context.fleet.managers_of(key), key=lambda item: item[0].name
+            )
+        ],
+    }
+
+
+def _manager(context: Context, key: Key, manager: InstanceGroupManager) -> dict[str, Any]:
+    active = context.fleet.is_active(key)
+    group = context.world.groups.get(key)
+    state, reason = states.manager(context, key)
+    return {
+        "zone": key.name,
+        "state": state,
+        "reason": states.with_trouble(context, key, reason),
+        "group": compute_bodies.group_name_of(key),
+        "url": manager.url,
+        "minimum_size": manager.minimum_size,
+        "maximum_size": manager.maximum_size or None,
+        "target_size": group.target_size if group else None,
+        "conditions": conditions(context, key),
+        "instances": [
+            _instance(context, instance, entity, active=active)
+            for instance, entity in sorted(
+                context.fleet.instances_of(key), key=lambda item: item[0].name
+            )
+        ],
+    }
+
+
+def _instance(context: Context, key: Key, instance: Instance, *, active: bool) -> dict[str, Any]:
+    state, reason = states.machine(context, key, instance, active=active)
+    return {
+        "name": key.name,
+        "id": str(instance.gce_id) if instance.gce_id is not None else None,
+        "url": instance.url,
+        "state": state.value,
+        "reason": states.with_trouble(context, key, reason),
+        "catalog": instance.catalog.value,
+        "lease_expiration": instance.lease.expiration if instance.lease else None,
+        "conditions": conditions(context, key),
+    }
+
+
+def conditions(context: Context, subject: Key | str) -> list[dict[str, Any]]:
+    """What keeps a subject from going on, as JSON."""
+    if isinstance(subject, Key):
+        found = context.conditions_of(subject)
+    else:
+        found = context.conditions.of(subject)
+    return [_condition(condition) for condition in found]
+
+
+def _condition(condition: Condition) -> dict[str, Any]:
+    return {
+        "job": condition.job,
+        "reason": condition.reason,
+        "message": condition.message,
+        "since": condition.since,
+        "failures": condition.failures,
+    }

@@ -1,0 +1,147 @@
+"""What `/metrics` reads when somebody looks: the gauges of `metrics.READINGS`. No call, no wait.
+
+The machines' states come from the census, which every page and document shares; all else is one
+look at what is in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from gce_backend.clients.compute.call_budget import CallBudget
+from gce_backend.engine.context import Context
+from gce_backend.engine.inbox import Consumer, QueueStatus
+from gce_backend.engine.metrics import Sample
+from gce_backend.engine.scheduler import Scheduler
+from gce_backend.web.health import Check
+from gce_backend.web.survey.census import Census
+
+Values = dict[str, Iterable[Sample]]
+
+
+def checks(ready: Iterable[Check]) -> Values:
+    """What can be read before the entities are loaded, too: the checks of `/readyz`."""
+    return {"ready": [((check.name,), check.ok) for check in ready]}
+
+
+class Readings:
+    """Reads a daemon at work.
+
+    Args:
+        context: the jobs' context.
+        census: counts the machines.
+        consumer: the messages in hand.
+        scheduler: how the jobs are.
+        budget: the calls that may be sent.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        census: Census,
+        *,
+        consumer: Consumer,
+        scheduler: Scheduler[Context],
+        budget: CallBudget,
+    ) -> None:
+        self._context = context
+        self._census = census
+        self._consumer = consumer
+        self._scheduler = scheduler
+        self._budget = budget
+
+    async def read(self) -> Values:
+        """All gauges, by name."""
+        survey = await self._census.survey()
+        context = self._context
+        return {
+            "machines": [
+                ((*place, state.value), number)
+                for place, states in survey.counts.items()
+                for state, number in states.items()
+            ],
+            "machines_lost": _lost(context),
+            **_groups(context),
+            "conditions": _conditions(context),
+            "corrupt_entities": _one(len(context.fleet.corrupt)),
+            "deletions_held": _one(sum(context.world.held.values())),
+            **_configuration(context),
+            **_pauses(context),
+            **_messages(context, self._consumer.status()),
+            **_budgets(self._budget),
+            "job_consecutive_failures": [
+                ((job.name,), job.consecutive_failures) for job in self._scheduler.status()
+            ],
+        }
+
+
+def _one(number: float) -> list[Sample]:
+    return [((), number)]
+
+
+def _lost(context: Context) -> Iterable[Sample]:
+    """Also where there is none: an alert on a series that vanishes would never end in words."""
+    lost = {(manager.base_name, manager.name): 0 for manager in context.fleet.managers}
+    for key, instance in context.fleet.instances.items():
+        if instance.lost_since is not None and key.parent is not None:
+            lost[key.base_name, key.parent.name] += instance.deletion is None
+    return lost.items()
+
+
+def _conditions(context: Context) -> Iterable[Sample]:
+    return Counter((found.job, found.reason) for found in context.conditions).items()
+
+
+def _groups(context: Context) -> Values:
+    minimum: Counter[tuple[str, ...]] = Counter()
+    maximum: Counter[tuple[str, ...]] = Counter()
+    target: Counter[tuple[str, ...]] = Counter()
+    for key, manager in context.fleet.managers.items():
+        place = (key.base_name, key.name)
+        active = context.fleet.is_active(key)
+        if active:
+            minimum[place] += manager.minimum_size
+        if active and manager.maximum_size:
+            maximum[place] += manager.maximum_size
+        if group := context.world.groups.get(key):
+            target[*place, "active" if active else "drained"] += group.target_size
+    return {
+        "group_minimum_size": minimum.items(),
+        "group_maximum_size": maximum.items(),
+        "group_target_size": target.items(),
+    }
+
+
+def _configuration(context: Context) -> Values:
+    stored = context.fleet.configuration
+    if not stored.revision:
+        return {}
+    info = ((stored.config_set, stored.revision), 1)
+    when = [] if stored.imported is None else _one(stored.imported)
+    return {"config_info": [info], "config_imported_timestamp_seconds": when}
+
+
+def _pauses(context: Context) -> Values:
+    pauses = context.fleet.control.pauses_in_force
+    return {
+        "actuation_paused": _one(context.paused),
+        "pause_since_timestamp_seconds": [((it.template, it.zone), it.since) for it in pauses],
+    }
+
+
+def _messages(context: Context, queue: QueueStatus) -> Values:
+    return {
+        "queue_depth": _one(queue.waiting),
+        "queue_working": _one(queue.working),
+        "queue_oldest_message_age_seconds": _one(queue.oldest_seconds),
+        "set_aside_messages": _one(len(context.fleet.set_aside)),
+    }
+
+
+def _budgets(budget: CallBudget) -> Values:
+    usage = list(budget.usage())
+    return {
+        "call_budget_remaining": [((use.project, use.group), use.left) for use in usage],
+        "call_budget_limit": [((use.project, use.group), use.limit) for use in usage],
+    }

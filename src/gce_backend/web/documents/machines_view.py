@@ -1,0 +1,111 @@
+"""`GET /api/machines`: the machines that match a filter, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from gce_backend.engine.context import Context
+from gce_backend.rules.states import State
+from gce_backend.web.survey import states
+from gce_backend.web.survey.census import Machine, Survey
+from gce_backend.web.survey.names import numeric_id
+
+MOST = 1000
+"""Machines on a page at most."""
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which machines are wanted; an empty field wants all.
+
+    Attributes:
+        state: in this state.
+        template: of this template.
+        zone: in this zone.
+        q: with this in the name, or as numeric id.
+    """
+
+    state: State | None = None
+    template: str = ""
+    zone: str = ""
+    q: str = ""
+
+
+class Query(Filter, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `/api/machines`.
+
+    Attributes:
+        limit: machines on the page.
+        cursor: `next` of the page before.
+    """
+
+    limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
+    cursor: str = ""
+
+
+def matching(context: Context, survey: Survey, wanted: Filter) -> list[Machine]:
+    """The machines that a filter wants, in order; deleted ones only when it asks for them."""
+    text = wanted.q.strip().lower()
+    by_id = numeric_id(text)
+    return [
+        machine
+        for machine in survey.machines
+        if (
+            machine.state is not State.DELETED
+            if wanted.state is None
+            else machine.state is wanted.state
+        )
+        and wanted.template in {"", machine.key.base_name}
+        and wanted.zone in {"", machine.zone}
+        and (not text or text in machine.key.name or _has_id(context, machine, by_id))
+    ]
+
+
+def machines(context: Context, survey: Survey, query: Query) -> dict[str, Any]:
+    """A page of machines as plain data; `next` leads to the page after it."""
+    found = matching(context, survey, query)
+    if query.cursor:
+        after = tuple(query.cursor.split("/"))
+        rest = [machine for machine in found if machine.place > after]
+    else:
+        rest = found
+    page = rest[: query.limit]
+    more = len(rest) > len(page)
+    return {
+        "machines": rows(context, page),
+        "total": len(found),
+        "next": str(page[-1].key) if more else None,
+    }
+
+
+def rows(context: Context, page: Sequence[Machine]) -> list[Mapping[str, Any]]:
+    """Machines as plain data; what has gone since the survey is left out."""
+    return [_row(context, machine) for machine in page if machine.key in context.fleet.instances]
+
+
+def _row(context: Context, machine: Machine) -> Mapping[str, Any]:
+    key = machine.key
+    instance = context.fleet.instances[key]
+    active = key.parent is not None and context.fleet.is_active(key.parent)
+    state, reason = states.machine(context, key, instance, active=active)
+    return {
+        "name": key.name,
+        "subject": str(key),
+        "template": key.base_name,
+        "zone": machine.zone,
+        "state": state.value,
+        "reason": states.with_trouble(context, key, reason),
+        "id": str(instance.gce_id) if instance.gce_id is not None else None,
+        "catalog": instance.catalog.value,
+        "lease_expiration": instance.lease.expiration if instance.lease else None,
+    }
+
+
+def _has_id(context: Context, machine: Machine, gce_id: int | None) -> bool:
+    if gce_id is None:
+        return False
+    instance = context.fleet.instances.get(machine.key)
+    return instance is not None and instance.gce_id == gce_id

@@ -1,0 +1,283 @@
+"""`/api/control` and the orders behind it: pause, resume, approve, lift the cap, drain, undrain.
+
+Reading is open. An order needs the token of the settings, is written to the store under its
+version before it is answered, wakes the jobs that it concerns, and leaves a line in the log.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta
+from structlog.typing import FilteringBoundLogger
+
+from gce_backend.base.cause import caused_by
+from gce_backend.base.errors import BackendError, OrderError, UnknownNameError
+from gce_backend.engine.context import Context
+from gce_backend.fleet.picture import Change
+from gce_backend.model.entities import CONTROL_KEY
+from gce_backend.rules import orders
+from gce_backend.settings.settings import Secret
+from gce_backend.web import bodies
+from gce_backend.web.documents.answers import RefusedError, answer
+from gce_backend.web.survey import states
+
+DELETING = ("delete-instances-pending-deletion", "delete-drained-instances")
+LEAVING = ("remove-cataloged-instances", "delete-drained-instances")
+NO_ORDERS = (
+    "this daemon takes no orders: it has no token. Set http.token in its settings "
+    "(GCE_BACKEND_HTTP__TOKEN) and send it as `Authorization: Bearer TOKEN`"
+)
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+Reason: TypeAlias = Annotated[str, Meta(max_length=orders.MAX_REASON)]
+Name: TypeAlias = Annotated[str, Meta(max_length=orders.MAX_NAME)]
+Changes: TypeAlias = list[Change[Any]]
+
+
+class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all orders share: no unknown fields."""
+
+
+class Pause(_Order, frozen=True):
+    """`POST /api/pause`: everything, or a template, a zone, a template in a zone."""
+
+    reason: Reason = ""
+    template: Name = ""
+    zone: Name = ""
+
+
+class Resume(_Order, frozen=True):
+    """`POST /api/resume`: ends that very pause; with `all`, all of them."""
+
+    template: Name = ""
+    zone: Name = ""
+    all: bool = False
+
+
+class Approve(_Order, frozen=True):
+    """`POST /api/approve`."""
+
+    revision: Annotated[str, Meta(pattern=orders.REVISION_PATTERN, max_length=orders.MAX_REVISION)]
+
+
+class LiftCap(_Order, frozen=True):
+    """`POST /api/lift-cap`."""
+
+    seconds: Annotated[float, Meta(ge=0, le=orders.MAX_LIFT_SECONDS)] = orders.LIFT_SECONDS
+
+
+class Drain(_Order, frozen=True):
+    """`POST /api/drain`: a machine, by its VM's name or its whole key."""
+
+    name: Name
+    reason: Reason = ""
+
+
+class Undrain(_Order, frozen=True):
+    """`POST /api/undrain`: a machine, by its VM's name or its whole key."""
+
+    name: Name
+
+
+def _pause(context: Context, order: Pause) -> Changes:
+    fleet = context.fleet
+    orders.check_scope(order.template, order.zone, fleet.templates, fleet.managers)
+    apply = orders.pause(
+        order.reason, context.clock.now(), template=order.template, zone=order.zone
+    )
+    return [Change(CONTROL_KEY, apply)]
+
+
+def _resume(_: Context, order: Resume) -> Changes:
+    one = orders.resume(template=order.template, zone=order.zone)
+    return [Change(CONTROL_KEY, orders.resume_all if order.all else one)]
+
+
+def _approve(context: Context, order: Approve) -> Changes:
+    orders.check_approval(order.revision, context.fleet.configuration.held_revision)
+    return [Change(CONTROL_KEY, orders.approve(order.revision))]
+
+
+def _lift_cap(context: Context, order: LiftCap) -> Changes:
+    return [Change(CONTROL_KEY, orders.lift_cap(context.clock.now() + order.seconds))]
+
+
+def _drain(context: Context, order: Drain) -> Changes:
+    key, now = orders.find_machine(order.name, context.fleet.instances), context.clock.now()
+    drain = orders.drain(key, order.reason, now)
+    return [Change(key, drain), Change(CONTROL_KEY, orders.mention(key, now))]
+
+
+def _undrain(context: Context, order: Undrain) -> Changes:
+    key, now = orders.find_machine(order.name, context.fleet.instances), context.clock.now()
+    return [Change(key, orders.undrain(key)), Change(CONTROL_KEY, orders.mention(key, now))]
+
+
+def _state(context: Context) -> dict[str, Any]:
+    told = context.fleet.control
+    return {
+        "paused": context.paused,
+        "paused_by_settings": not context.settings.actuate,
+        **orders.shown(told, context.clock.now()),
+        "held_revision": context.fleet.configuration.held_revision or None,
+        "deletions_held": {job: count for job, count in context.world.held.items() if count},
+    }
+
+
+def _answer(context: Context, _: msgspec.Struct) -> dict[str, Any]:
+    return _state(context)
+
+
+def _machine(context: Context, order: Drain | Undrain) -> dict[str, Any]:
+    key = orders.find_machine(order.name, context.fleet.instances)
+    instance = context.fleet.instances[key]
+    active = key.parent is not None and context.fleet.is_active(key.parent)
+    state, reason = states.machine(context, key, instance, active=active)
+    return {
+        "name": key.name,
+        "key": str(key),
+        "state": state.value,
+        "reason": states.with_trouble(context, key, reason),
+        "drained": instance.drain is not None,
+    }
+
+
+class _Action(NamedTuple, Generic[T]):
+    """An order: its body's type, its event, what it changes, whom it wakes, what it answers."""
+
+    kind: type[T]
+    event: str
+    changes: Callable[[Context, T], Changes]
+    wakes: tuple[str, ...] | None  # None: all jobs
+    answer: Callable[[Context, T], dict[str, Any]] = _answer
+
+
+_ACTIONS: dict[str, _Action[Any]] = {
+    "/api/pause": _Action(Pause, "control.paused", _pause, ()),
+    "/api/resume": _Action(Resume, "control.resumed", _resume, None),
+    "/api/approve": _Action(Approve, "control.approved", _approve, ("import-config",)),
+    "/api/lift-cap": _Action(LiftCap, "control.cap_lifted", _lift_cap, DELETING),
+    "/api/drain": _Action(Drain, "control.drained", _drain, LEAVING, _machine),
+    "/api/undrain": _Action(
+        Undrain, "control.undrained", _undrain, ("catalog-instances",), _machine
+    ),
+}
+
+
+class ControlApi:
+    """Takes orders.
+
+    Args:
+        token: what they must carry; None refuses them all.
+        context: the daemon's context; None while there is none yet.
+        wake: runs jobs soon, by name; all of them when it is told none.
+        log: for the audit lines.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: Secret | None,
+        context: Callable[[], Context | None],
+        wake: Callable[[Iterable[str] | None], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._token = token
+        self._context = context
+        self._wake = wake
+        self._log = log
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the server is to serve."""
+        return [web.post(path, self._handle) for path in _ACTIONS]
+
+    def state(self) -> dict[str, Any] | None:
+        """`GET /api/control`; None while the entities are not loaded."""
+        context = self._context()
+        return None if context is None else _state(context)
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        try:
+            return await self._answer(request)
+        except RefusedError as refused:
+            self._log.warning(
+                "control.refused",
+                path=request.path,
+                status=refused.status,
+                remote=request.remote,
+            )
+            response = answer({"error": str(refused)}, refused.status)
+            if refused.status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
+            return response
+
+    async def carry_out(self, path: str, fields: Mapping[str, str], *, remote: str | None) -> None:
+        """Carries out an order of somebody who has shown the token before.
+
+        Args:
+            path: the order's, e.g. `/api/pause`.
+            fields: what the order says.
+            remote: where it comes from, for the audit line.
+
+        Raises:
+            RefusedError: there is no such order, or it cannot be carried out.
+        """
+        if path not in _ACTIONS:
+            raise RefusedError(404, "there is no such order")
+        try:
+            order = msgspec.convert(fields, _ACTIONS[path].kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise RefusedError(400, f"the order cannot be understood: {error}") from None
+        await self._obey(path, order, remote)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self._check_token(request)
+        order = await _order(request, _ACTIONS[request.path].kind)
+        return answer(await self._obey(request.path, order, request.remote))
+
+    async def _obey(self, path: str, order: _Order, remote: str | None) -> dict[str, Any]:
+        action = _ACTIONS[path]
+        context = self._context()
+        if context is None:
+            raise RefusedError(503, "the daemon has not loaded its entities yet")
+        try:
+            with caused_by(f"operator {path.rpartition('/')[2]}"):
+                changed = await context.fleet.order(action.changes(context, order))
+        except UnknownNameError as error:
+            raise RefusedError(404, str(error)) from None
+        except OrderError as error:
+            raise RefusedError(409, str(error)) from None
+        except BackendError as error:
+            raise RefusedError(503, f"the order could not be stored: {error}") from None
+        self._log.info(
+            action.event,
+            **msgspec.structs.asdict(order),
+            changed=bool(changed),
+            remote=remote,
+        )
+        if action.wakes != ():
+            self._wake(action.wakes)
+        return action.answer(context, order)
+
+    def _check_token(self, request: web.Request) -> None:
+        if self._token is None:
+            raise RefusedError(403, NO_ORDERS)
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        wanted = self._token.reveal().encode()
+        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), wanted)
+        if scheme.lower() != "bearer" or not same:
+            raise RefusedError(401, "the token is missing or wrong")
+
+
+async def _order(request: web.Request, kind: type[T]) -> T:
+    body = await bodies.read(request)
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RefusedError(400, f"the body cannot be understood: {error}") from None

@@ -1,0 +1,105 @@
+"""`GET /api/status`: the summary; problems first, then the fleet by template and zone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from gce_backend import __version__
+from gce_backend.engine.context import Context
+from gce_backend.engine.job import Verdict
+from gce_backend.engine.scheduler import JobStatus
+from gce_backend.fleet.picture import Fleet
+from gce_backend.model.entities import InstanceGroupManager
+from gce_backend.model.keys import Key
+from gce_backend.rules.states import State
+from gce_backend.web.survey import states
+from gce_backend.web.survey.census import Survey
+from gce_backend.web.survey.problems import problems
+from gce_backend.web.survey.view import View
+
+
+async def status(view: View) -> dict[str, Any]:
+    """What an operator looks at first, as plain data."""
+    context = view.context
+    survey = await view.census.survey()
+    jobs, queue = view.scheduler.status(), view.queue()
+    totals: Counter[State] = Counter()
+    for counts in survey.counts.values():
+        totals.update(counts)
+    return {
+        "version": __version__,
+        "project": context.project,
+        "owner": context.settings.owner,
+        "now": context.clock.now(),
+        "configuration": _configuration(context),
+        "paused": context.paused,
+        "pauses": context.fleet.control.pauses_in_force,
+        "problems": problems(context, survey, jobs, queue),
+        "machines": _by_state(totals),
+        "fleet": fleet_rows(context, survey),
+        "jobs": [job for job in jobs if needs_attention(job)],
+        "messages": {**msgspec.structs.asdict(queue), "set_aside": len(context.fleet.set_aside)},
+        "calls": [usage._asdict() for usage in view.budget.usage()],
+    }
+
+
+def needs_attention(job: JobStatus) -> bool:
+    """Whether a job did not do all of its work when it ran last."""
+    return job.stuck or (job.last is not None and job.last.verdict is not Verdict.OK)
+
+
+def fleet_rows(context: Context, survey: Survey) -> list[dict[str, Any]]:
+    """Each template in each of its zones, all revisions together."""
+    places: dict[tuple[str, str], list[Key]] = {}
+    for key in context.fleet.managers:
+        places.setdefault((key.base_name, key.name), []).append(key)
+    return [
+        _row(context, place, managers, survey.counts.get(place, Counter()))
+        for place, managers in sorted(places.items())
+    ]
+
+
+def _row(
+    context: Context, place: tuple[str, str], managers: list[Key], counts: Counter[State]
+) -> dict[str, Any]:
+    active = _active(context.fleet, managers)
+    shown = states.manager(context, active[0] if active else managers[0])
+    groups = [context.world.groups.get(key) for key in managers]
+    targets = [group.target_size for group in groups if group is not None]
+    return {
+        "template": place[0],
+        "zone": place[1],
+        "state": shown.state,
+        "reason": shown.reason,
+        "minimum": active[1].minimum_size if active else 0,
+        "maximum": (active[1].maximum_size or None) if active else None,
+        "target": sum(targets) if targets else None,
+        "groups": len(managers),
+        "machines": _by_state(counts),
+    }
+
+
+def _active(fleet: Fleet, managers: list[Key]) -> tuple[Key, InstanceGroupManager] | None:
+    for key in managers:
+        if fleet.is_active(key):
+            return key, fleet.managers[key]
+    return None
+
+
+def _by_state(counts: Counter[State]) -> dict[str, int]:
+    """Counts of all states, in the order of a machine's life."""
+    return {state.value: counts[state] for state in State if state is not State.DELETED}
+
+
+def _configuration(context: Context) -> dict[str, Any]:
+    configuration = context.fleet.configuration
+    return {
+        "config_set": configuration.config_set,
+        "revision": configuration.revision or None,
+        "imported_at": configuration.imported,
+        "previous_revision": configuration.previous_revision or None,
+        "held_revision": context.fleet.configuration.held_revision or None,
+    }

@@ -1,0 +1,1 @@
+"""Counts and words about the whole fleet that documents, pages and metrics share."""

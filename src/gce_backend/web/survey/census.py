@@ -1,0 +1,116 @@
+"""All machines with their states, counted and in order, without holding up the event loop.
+
+Looking at every machine takes a moment that grows with the fleet. One look is shared by all who ask
+at the same time, lets others run in between, and is good for a while that is a multiple of what it
+took: however often somebody asks, no more than a small part of the process's time goes into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gce_backend.engine.context import Context
+from gce_backend.model.keys import Key
+from gce_backend.rules.states import State
+from gce_backend.web.survey import states
+
+SLICE = 500
+"""Machines that are looked at in one go."""
+GOOD_FOR = 20.0
+"""For how many times the seconds that it took a survey is used again."""
+
+
+class Machine(NamedTuple):
+    """A machine at the time of the survey."""
+
+    key: Key
+    state: State
+
+    @property
+    def zone(self) -> str:
+        """Where it is."""
+        return self.key.parent.name if self.key.parent is not None else ""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What machines are ordered by: template, revision, zone, name."""
+        return tuple(name for _, name in self.key.path)
+
+
+class Survey(NamedTuple):
+    """All machines at one time.
+
+    Attributes:
+        machines: ordered by template, revision, zone, and name.
+        counts: how many, by template, zone and state; tombstones are not counted.
+        missing: those that their group does not list any more, and since when (Unix seconds).
+        unknown: those that the catalog should know and does not, and since when.
+    """
+
+    machines: tuple[Machine, ...]
+    counts: Mapping[tuple[str, str], Counter[State]]
+    missing: tuple[tuple[Key, float], ...]
+    unknown: tuple[tuple[Key, float], ...]
+
+
+class Census:
+    """Surveys the fleet when asked to.
+
+    Args:
+        context: what is looked at.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._turn = asyncio.Lock()
+        self._last: Survey | None = None
+        self._good_until = float("-inf")
+
+    async def survey(self) -> Survey:
+        """The machines as they are, or were a moment ago."""
+        clock = self._context.clock
+        async with self._turn:
+            if self._last is None or clock.monotonic() >= self._good_until:
+                self._last, took = await self._look()
+                self._good_until = clock.monotonic() + GOOD_FOR * took
+            return self._last
+
+    async def _look(self) -> tuple[Survey, float]:
+        """A survey, and the seconds for which it held the event loop."""
+        fleet, monotonic = self._context.fleet, self._context.clock.monotonic
+        machines: list[Machine] = []
+        missing: list[tuple[Key, float]] = []
+        unknown: list[tuple[Key, float]] = []
+        counts: dict[tuple[str, str], Counter[State]] = {}
+        took, since, looked = 0.0, monotonic(), 0
+        for manager in sorted(fleet.managers, key=_path):
+            active = fleet.is_active(manager)
+            here = counts.setdefault((manager.base_name, manager.name), Counter())
+            for key, instance in sorted(fleet.instances_of(manager), key=_name):
+                state, _ = states.machine(self._context, key, instance, active=active)
+                machines.append(Machine(key, state))
+                if state is not State.DELETED:
+                    here[state] += 1
+                if instance.deletion is None:
+                    if instance.missing_since is not None:
+                        missing.append((key, instance.missing_since))
+                    if instance.lost_since is not None:
+                        unknown.append((key, instance.lost_since))
+                looked += 1
+                if looked % SLICE == 0:
+                    took += monotonic() - since
+                    await asyncio.sleep(0)
+                    since = monotonic()
+        survey = Survey(tuple(machines), counts, tuple(missing), tuple(unknown))
+        return survey, took + monotonic() - since
+
+
+def _path(key: Key) -> tuple[tuple[str, str], ...]:
+    return key.path
+
+
+def _name(item: tuple[Key, object]) -> str:
+    return item[0].name

@@ -1,0 +1,107 @@
+"""From a name that somebody typed to the entities that it may mean."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from difflib import get_close_matches
+from itertools import takewhile
+
+from gce_backend.engine.context import Context
+from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplate
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
+
+SIMILAR = 8
+"""Similar names that are suggested at most."""
+ALIKE = 4
+"""Characters at the beginning that similar names share."""
+_PATHS: dict[int, tuple[str, ...]] = {
+    3: ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager"),
+    4: ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager", "Instance"),
+}
+
+
+MAX_ID_DIGITS = 20
+"""Digits of a numeric id at most: it has 64 bits."""
+
+
+def numeric_id(text: str) -> int | None:
+    """The numeric id of a VM that a text may be; None when it cannot be one."""
+    is_id = text.isascii() and text.isdigit() and len(text) <= MAX_ID_DIGITS
+    return int(text) if is_id else None
+
+
+def meant(context: Context, name: str) -> list[Key]:
+    """Machines, groups and templates that a name may mean; more than one when it is ambiguous.
+
+    Args:
+        context: the picture.
+        name: a VM's name or numeric id, a group's name, `template/zone`, a template's base_name,
+            or a machine's or group's whole key.
+    """
+    fleet = context.fleet
+    names = name.split("/")
+    if len(names) == 2:
+        return sorted(
+            (key for key in fleet.managers if [key.base_name, key.name] == names),
+            key=lambda key: (not fleet.is_active(key), key.path),
+        )
+    if len(names) > 1:
+        kinds = _PATHS.get(len(names), ())
+        key = Key.of(tuple(zip(kinds, names, strict=True))) if kinds else None
+        return [key] if key is not None and fleet.get(key) is not None else []
+    gce_id = numeric_id(name)
+    return [
+        *(key for key in fleet.templates if key.name == name),
+        *(key for key in fleet.managers if compute_bodies.group_name_of(key) == name),
+        *(
+            key
+            for key, instance in fleet.instances.items()
+            if key.name == name or (gce_id is not None and instance.gce_id == gce_id)
+        ),
+    ]
+
+
+def similar(context: Context, name: str) -> list[str]:
+    """Names of machines, groups and templates that look like this one, the likeliest first."""
+    templates = get_close_matches(name, [key.name for key in context.fleet.templates], n=3)
+    alike = heapq.nlargest(
+        SIMILAR - len(templates),
+        (
+            (name in other, _shared(name, other), other)
+            for other in _names(context)
+            if name and (name in other or other[:ALIKE] == name[:ALIKE])
+        ),
+    )
+    return list(dict.fromkeys([*templates, *(other for *_, other in alike)]))
+
+
+def _shared(one: str, other: str) -> int:
+    """Characters that two names have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _names(context: Context) -> Iterator[str]:
+    for key in context.fleet.templates:
+        yield key.name
+    for key in context.fleet.managers:
+        yield compute_bodies.group_name_of(key)
+        yield f"{key.base_name}/{key.name}"
+    for key in context.fleet.instances:
+        yield key.name
+
+
+def name_of(key: Key) -> str:
+    """The name by which people know an entity."""
+    return compute_bodies.group_name_of(key) if key.kind == InstanceGroupManager.KIND else key.name
+
+
+def kind_of(key: Key) -> str:
+    """What people call it: `template`, `group` or `machine`."""
+    kinds = {
+        InstanceTemplate.KIND: "template",
+        InstanceGroupManager.KIND: "group",
+        Instance.KIND: "machine",
+    }
+    return kinds[key.kind]

@@ -1,0 +1,251 @@
+"""What is wrong, the gravest first: what an operator wants to read before anything else. Pure.
+
+Machines that have the same trouble are told together, so that the list stays short whatever the
+size of the fleet. What only waits for what is bound to come is no problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+
+import msgspec
+
+from gce_backend.engine.context import Context
+from gce_backend.engine.inbox import QueueStatus
+from gce_backend.engine.scheduler import JobStatus
+from gce_backend.fleet.conditions import Condition
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import Key
+from gce_backend.rules import compute_bodies
+from gce_backend.web.survey.census import Survey
+
+MAX_EXAMPLES = 5
+"""Subjects that a problem of many names."""
+PATIENT = frozenset({"Leased", "Unsettled"})
+"""Reasons for which a machine waits as it should."""
+_KINDS = ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager", "Instance")
+
+
+class Severity(StrEnum):
+    """How grave a problem is."""
+
+    CRITICAL = "critical"
+    """The daemon cannot do its work, or waits for an operator's word."""
+    WARNING = "warning"
+    """Something does not go on; it is tried again."""
+    NOTICE = "notice"
+    """Somebody wanted it so, or it is over: worth knowing."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong.
+
+    Attributes:
+        severity: how grave it is.
+        kind: what it is about: `pause`, `configuration`, `deletions`, `machine`, `group`,
+            `template`, `messages`, `job`, `entity`, or another word for what is neither.
+        subject: which one, as `/api/explain` takes it where it knows the kind.
+        reason: one CamelCase word, constant.
+        message: the explanation and, where there is one, the remedy.
+        since: since when, Unix seconds; None when that is not known.
+        count: how many subjects have it.
+        examples: some of them, by the names that `/api/explain` takes.
+    """
+
+    severity: Severity
+    kind: str
+    subject: str
+    reason: str
+    message: str
+    since: float | None = None
+    count: int = 1
+    examples: tuple[str, ...] = ()
+
+
+def problems(
+    context: Context, survey: Survey, jobs: Iterable[JobStatus], queue: QueueStatus
+) -> list[Problem]:
+    """All problems, the gravest first, then the oldest."""
+    found = [
+        *_pauses(context),
+        *_jobs(jobs),
+        *_messages(context, queue),
+        *_corrupt(context),
+        *_lost(survey),
+        *_conditions(context),
+    ]
+    order = list(Severity)
+    now = context.clock.now()
+    return sorted(
+        found, key=lambda one: (order.index(one.severity), one.since or now, one.kind, one.subject)
+    )
+
+
+def _pauses(context: Context) -> Iterator[Problem]:
+    if not context.settings.actuate:
+        yield Problem(
+            severity=Severity.NOTICE,
+            kind="pause",
+            subject="everything",
+            reason="Paused",
+            message="The settings say so (actuate = false): the world is watched, and not changed.",
+        )
+    for pause in context.fleet.control.pauses_in_force:
+        part = f" in {pause.scope}" if pause.template or pause.zone else ""
+        why = f" Reason: {pause.reason}" if pause.reason else ""
+        yield Problem(
+            severity=Severity.NOTICE,
+            kind="pause",
+            subject=pause.scope,
+            reason="Paused",
+            message=f"Nothing that changes the world is done{part} until `{pause.ended_by}`.{why}",
+            since=pause.since,
+        )
+
+
+def _jobs(jobs: Iterable[JobStatus]) -> Iterator[Problem]:
+    for job in jobs:
+        if job.stuck:
+            yield Problem(
+                severity=Severity.CRITICAL,
+                kind="job",
+                subject=job.name,
+                reason="Stuck",
+                message=f"It runs past its deadline of {job.timeout:g} s.",
+                since=job.running_since,
+            )
+        elif job.consecutive_failures and job.last is not None:
+            yield Problem(
+                severity=Severity.WARNING,
+                kind="job",
+                subject=job.name,
+                reason="Timeout" if job.last.error is None else "Failing",
+                message=job.last.error or f"It met its deadline of {job.timeout:g} s.",
+                since=job.failing_since,
+                count=job.consecutive_failures,
+            )
+
+
+def _messages(context: Context, queue: QueueStatus) -> Iterator[Problem]:
+    if queue.problem:
+        yield Problem(
+            severity=Severity.CRITICAL,
+            kind="messages",
+            subject="subscription",
+            reason="NotPulled",
+            message=queue.problem,
+        )
+    aside = context.fleet.set_aside
+    if aside:
+        oldest = min(aside.values(), key=lambda message: message.received)
+        yield Problem(
+            severity=Severity.WARNING,
+            kind="messages",
+            subject="set aside",
+            reason="SetAside",
+            message=f"Messages could not be understood. The oldest: {oldest.reason}",
+            since=oldest.received,
+            count=len(aside),
+            examples=tuple(key.name for key in list(aside)[:MAX_EXAMPLES]),
+        )
+
+
+def _corrupt(context: Context) -> Iterator[Problem]:
+    for key, message in context.fleet.corrupt.items():
+        yield Problem(
+            severity=Severity.CRITICAL,
+            kind="entity",
+            subject=str(key),
+            reason="CorruptEntity",
+            message=f"{message}. What it stands for is left alone: mend it, or delete the entity.",
+        )
+
+
+def _lost(survey: Survey) -> Iterator[Problem]:
+    """Machines that their group, or the catalog, does not know any more."""
+    for reason, message, machines in (
+        (
+            "Missing",
+            "Its group no longer lists the VM: somebody else deleted it. It leaves the catalog.",
+            survey.missing,
+        ),
+        (
+            "NotInCatalog",
+            "The Machine Provider does not know the machine, which was added. It is replaced.",
+            survey.unknown,
+        ),
+    ):
+        places: dict[str, list[tuple[float, str]]] = {}
+        for key, since in machines:
+            places.setdefault(_place(key), []).append((since, key.name))
+        for place, found in places.items():
+            yield _of_many(place, reason, message, found)
+
+
+def _conditions(context: Context) -> Iterator[Problem]:
+    together: dict[tuple[str, str, str], list[tuple[Condition, Key]]] = {}
+    for condition in context.conditions:
+        if condition.reason in PATIENT:
+            continue
+        key = _key(context, condition.subject)
+        if key is not None and key.kind == Instance.KIND:
+            group = (_place(key), condition.job, condition.reason)
+            together.setdefault(group, []).append((condition, key))
+        else:
+            yield _of_one(condition, key)
+    for (place, _, reason), found in together.items():
+        machines = [(condition.since, key.name) for condition, key in found]
+        yield _of_many(place, reason, found[0][0].message, machines)
+
+
+def _of_one(condition: Condition, key: Key | None) -> Problem:
+    kind, subject = _named(condition.subject, key)
+    held = condition.reason in {"HeldForApproval", "InvalidConfiguration", "DeletionCap"}
+    return Problem(
+        severity=Severity.CRITICAL if held else Severity.WARNING,
+        kind=kind,
+        subject=subject,
+        reason=condition.reason,
+        message=condition.message,
+        since=condition.since,
+    )
+
+
+def _of_many(
+    place: str, reason: str, message: str, machines: Sequence[tuple[float, str]]
+) -> Problem:
+    oldest = sorted(machines)
+    return Problem(
+        severity=Severity.WARNING,
+        kind="machine",
+        subject=oldest[0][1] if len(oldest) == 1 else place,
+        reason=reason,
+        message=message,
+        since=oldest[0][0],
+        count=len(oldest),
+        examples=tuple(name for _, name in oldest[:MAX_EXAMPLES]),
+    )
+
+
+def _key(context: Context, subject: str) -> Key | None:
+    """The entity that a condition's subject names; None when it names something else."""
+    names = subject.split("/")
+    if len(names) > len(_KINDS):
+        return None
+    key = Key.of(tuple(zip(_KINDS, names, strict=False)))
+    return key if context.fleet.get(key) is not None else None
+
+
+def _named(subject: str, key: Key | None) -> tuple[str, str]:
+    if key is None:
+        kind, _, name = subject.partition(" ")
+        return (kind, name) if name else (subject, subject)
+    if key.kind == "InstanceGroupManager":
+        return "group", compute_bodies.group_name_of(key)
+    return "template", key.base_name
+
+
+def _place(machine: Key) -> str:
+    zone = machine.parent.name if machine.parent is not None else ""
+    return f"{machine.base_name}/{zone}"

@@ -1,0 +1,38 @@
+"""What documents and pages look at: everything that the daemon has once its entities are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gce_backend.clients.compute.call_budget import CallBudget
+from gce_backend.engine.context import Context
+from gce_backend.engine.inbox import QueueStatus
+from gce_backend.engine.scheduler import Scheduler
+from gce_backend.fleet.history import History
+from gce_backend.web.survey.census import Census
+from gce_backend.web.survey.samples import Samples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The daemon as its readers see it.
+
+    Attributes:
+        context: the picture, what was seen at Compute, and what cannot go on.
+        history: what happened.
+        scheduler: the jobs.
+        queue: the Machine Provider's messages in hand.
+        budget: calls to Compute.
+        census: all machines with their states.
+        samples: how many machines there were in the last hours.
+    """
+
+    context: Context
+    history: History
+    scheduler: Scheduler[Any]
+    queue: Callable[[], QueueStatus]
+    budget: CallBudget
+    census: Census
+    samples: Samples
