@@ -24,7 +24,7 @@ from gce_backend.cli.common import INTERRUPTED
 from gce_backend.settings.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
-PROTO = "gce_backend/proto/config.proto"
+PROTO = "gce_backend/configuration/proto/config.proto"
 REFERENCE = ROOT / "docs" / "reference"
 HEAD = "# {title}\n\n<!-- Written by scripts/reference.py (`make docs`): edit {source}. -->\n"
 FLEET = f"""\
@@ -144,7 +144,7 @@ def without_default(comment: str) -> tuple[str, str]:
 def settings_page() -> str:
     """Every key of the settings."""
     lines = [
-        HEAD.format(title="Settings reference", source="src/gce_backend/settings.py"),
+        HEAD.format(title="Settings reference", source="src/gce_backend/settings/settings.py"),
         SETTINGS,
     ]
     sections: list[tuple[str, str, type[msgspec.Struct]]] = []

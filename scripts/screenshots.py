@@ -22,10 +22,10 @@ from playwright.sync_api import Browser, Route, sync_playwright
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from browser import launch_options  # noqa: E402  (beside the tests, which need one, too)
-from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world  # noqa: E402
 from gce_backend.localcloud.cloud import CloudOptions  # noqa: E402
-from simulation import VirtualTimeLoop  # noqa: E402
+from support.browser import launch_options  # noqa: E402  (beside the tests, which need one, too)
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world  # noqa: E402
+from support.simulation import VirtualTimeLoop  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 NOON = 1_772_539_200.0

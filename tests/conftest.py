@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from discovery.exchanges import Tally
-from records import Records
-from referee import Referee, watching
-from simulation import VirtualTimeLoop
+from support.discovery.exchanges import Tally
+from support.records import Records
+from support.referee import Referee, watching
+from support.simulation import VirtualTimeLoop
 
 TALLY = pytest.StashKey[Tally]()
 

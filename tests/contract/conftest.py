@@ -8,7 +8,7 @@ import pytest
 
 from contract.leftovers import remove
 from contract.servers import Contract, contract
-from fleet_harness import manager, template
+from support.fleet_harness import manager, template
 
 
 @pytest.fixture(scope="session")

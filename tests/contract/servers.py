@@ -31,7 +31,7 @@ from gce_backend.gce_client import ComputeClient
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.reader import read
 from gce_backend.settings.settings import Settings, is_loopback
-from served_cloud import PROJECT, served_cloud
+from support.served_cloud import PROJECT, served_cloud
 
 PREFIX = "gcebct-"
 """What the name of everything begins with that a run makes."""

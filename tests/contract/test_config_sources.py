@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from contract.servers import Contract
-from fleet_harness import manager, template
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.daemon.clients import Clients
+from support.fleet_harness import manager, template
 
 KINDS = (LuciConfigV1, LuciConfigV2)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from contract.servers import VARIABLES, options_from
-from fleet_harness import manager, template
 from processes.running import PROJECT, Site, site
+from support.fleet_harness import manager, template
 
 HERE = Path(__file__).parent
 

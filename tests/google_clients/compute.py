@@ -10,7 +10,7 @@ from google.api_core.future.polling import DEFAULT_POLLING
 from google.cloud import compute_v1
 
 from google_clients.credentials import credentials
-from served_cloud import PROJECT
+from support.served_cloud import PROJECT
 
 ZONE = "us-central1-a"
 OTHER_ZONE = "europe-west1-b"

@@ -9,7 +9,7 @@ import pytest
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Faults
 from google_clients.compute import Compute
-from served_cloud import ServedCloud, served_cloud
+from support.served_cloud import ServedCloud, served_cloud
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from google_clients.compute import (
     wait,
     warning_of,
 )
-from served_cloud import PROJECT
+from support.served_cloud import PROJECT
 
 
 def test_template_is_read_as_it_was_described(compute: Compute) -> None:

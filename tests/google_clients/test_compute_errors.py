@@ -23,7 +23,7 @@ from google_clients.compute import (
     warning_of,
 )
 from google_clients.credentials import credentials
-from served_cloud import PROJECT, ServedCloud, served_cloud
+from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
 LIMIT = 5
 

@@ -17,7 +17,7 @@ from google.cloud.datastore.query import And, Or, PropertyFilter
 from gce_backend.localcloud.faults import Fault, Faults
 from google_clients.credentials import credentials
 from google_clients.protobuf_wire import ProtobufAdapter
-from served_cloud import PROJECT, ServedCloud
+from support.served_cloud import PROJECT, ServedCloud
 
 Connect = Callable[[str], datastore.Client]
 

@@ -10,7 +10,7 @@ import sys
 import requests
 
 from google_clients.compute import ZONE
-from served_cloud import PROJECT, ServedCloud
+from support.served_cloud import PROJECT, ServedCloud
 
 # In a process of its own, because google-auth reads its environment when it is imported.
 DEFAULT_CREDENTIALS = """

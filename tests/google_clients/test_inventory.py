@@ -10,7 +10,7 @@ from google.cloud import compute_v1
 
 from gce_backend.localcloud.cloud import CloudOptions
 from google_clients.compute import OTHER_ZONE, ZONE, Compute, wait
-from served_cloud import PROJECT, served_cloud
+from support.served_cloud import PROJECT, served_cloud
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from libcloud.compute.types import NodeState
 from gce_backend.localcloud.faults import Fault, Faults
 from google_clients.compute import OTHER_ZONE, ZONE, Compute
 from google_clients.credentials import issued_token
-from served_cloud import PROJECT, ServedCloud
+from support.served_cloud import PROJECT, ServedCloud
 
 
 @pytest.fixture(scope="module")

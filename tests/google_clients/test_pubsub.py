@@ -14,7 +14,7 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient, types
 
 from gce_backend.localcloud.faults import Fault, Faults
 from google_clients.credentials import credentials
-from served_cloud import PROJECT, ServedCloud
+from support.served_cloud import PROJECT, ServedCloud
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from discovery.documents import document, method
 from gce_backend.base.clock import SystemClock
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.compute import ComputeService, description
 from gce_backend.localcloud.tables import Tables
+from support.discovery.documents import document, method
 
 API = "compute.v1"
 UNLISTED = {"returnPartialSuccess": "boolean"}

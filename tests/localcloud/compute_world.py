@@ -13,8 +13,8 @@ import aiohttp
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.compute import ComputeService
 from gce_backend.localcloud.tables import Tables
-from simulation import VirtualClock
-from watch import BY_HAND
+from support.simulation import VirtualClock
+from support.watch import BY_HAND
 
 PROJECT = "fleet-1"
 ZONE = "us-central1-a"

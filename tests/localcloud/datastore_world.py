@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloud_harness import Running
+from support.cloud_harness import Running
 
 ROOT = "/v1/projects/p"
 

@@ -27,8 +27,8 @@ from localcloud.compute_world import (
     template_body,
     world,
 )
-from referee import Referee
-from watch import BY_HAND
+from support.referee import Referee
+from support.watch import BY_HAND
 
 INSTANT = CloudOptions().instant()
 JSON = {"Content-Type": "application/json"}

@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from discovery.documents import method
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.compute import description
 from gce_backend.localcloud.compute.inventory import machine_size
@@ -26,6 +25,7 @@ from localcloud.compute_world import (
     template_body,
     world,
 )
+from support.discovery.documents import method
 
 # Operations
 

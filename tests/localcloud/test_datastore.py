@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from cloud_harness import running
 from localcloud.datastore_world import (
     ROOT,
     array,
@@ -24,6 +23,7 @@ from localcloud.datastore_world import (
     refused_commit,
     text,
 )
+from support.cloud_harness import running
 
 
 async def test_entities_are_versioned_by_commit() -> None:

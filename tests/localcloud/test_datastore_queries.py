@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cloud_harness import Running, running
 from localcloud.datastore_world import (
     ROOT,
     array,
@@ -24,6 +23,7 @@ from localcloud.datastore_world import (
     text,
     where,
 )
+from support.cloud_harness import Running, running
 
 
 @pytest.mark.parametrize(

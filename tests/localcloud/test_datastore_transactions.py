@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cloud_harness import running
 from localcloud.datastore_world import (
     ROOT,
     batch,
@@ -23,6 +22,7 @@ from localcloud.datastore_world import (
     where,
     writing,
 )
+from support.cloud_harness import running
 
 
 async def test_a_transaction_aborts_when_an_entity_it_read_was_changed() -> None:

@@ -16,7 +16,7 @@ from yarl import URL
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.luci_config import LuciConfigService
 from gce_backend.localcloud.tables import Tables
-from simulation import VirtualClock
+from support.simulation import VirtualClock
 
 SETS = "/_ah/api/config/v1/config_sets/services%2Fgce-backend/config"
 

@@ -25,7 +25,7 @@ from gce_backend.localcloud.tables import Tables
 from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.entities import Lease, Machine
 from gce_backend.machine_provider.wire import Dimensions, LeaseRequest, Policies
-from simulation import VirtualClock
+from support.simulation import VirtualClock
 
 DAY = 24 * 3600
 TOPIC = "projects/fleet-1/topics/machine-provider"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cloud_harness import Running, running
 from localcloud.datastore_world import ROOT, array, entity, key, named, number, text, where
-from referee import Referee
+from support.cloud_harness import Running, running
+from support.referee import Referee
 
 TOPIC = ROOT + "/topics/machines"
 SUBSCRIPTION = ROOT + "/subscriptions/daemon"

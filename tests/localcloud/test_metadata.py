@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from gcloud.aio.auth import Token
 
-from cloud_harness import FLAVOR, TOKEN_PATH, Running, running
 from gce_backend.localcloud.cloud import CloudOptions
+from support.cloud_harness import FLAVOR, TOKEN_PATH, Running, running
 
 
 async def get(run: Running, path: str, **headers: str) -> tuple[int, str, str | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cloud_harness import Running, running
+from support.cloud_harness import Running, running
 
 ROOT = "/v1/projects/p"
 TOPIC = ROOT + "/topics/machines"

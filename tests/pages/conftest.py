@@ -11,7 +11,7 @@ import pytest
 import structlog
 from playwright.async_api import async_playwright
 
-from browser import Chromium, launch_options
+from support.browser import Chromium, launch_options
 
 
 @pytest.fixture(autouse=True)

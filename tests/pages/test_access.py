@@ -10,12 +10,12 @@ from aiohttp import CookieJar, web
 from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
-from fleet_harness import CONTROL_TOKEN, World, manager, template, world
 from gce_backend.base.clock import SystemClock
 from gce_backend.settings.settings import Secret
 from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
 from gce_backend.web.documents.bodies import FORM, MAX_BYTES
-from html_reader import Page
+from support.fleet_harness import CONTROL_TOKEN, World, manager, template, world
+from support.html_reader import Page
 
 READ = ("/", "/machines", "/events", "/api/status", "/api/fleet", "/api/control", "/metrics")
 OPEN = ("/healthz", "/readyz", "/session", "/static/style.css")

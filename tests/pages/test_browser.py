@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from browser import Chromium
-from crowd import crowded
-from fleet_harness import CONTROL_TOKEN, OTHER_ZONE, ZONE, World, manager, template, world
+from support.browser import Chromium
+from support.crowd import crowded
+from support.fleet_harness import CONTROL_TOKEN, OTHER_ZONE, ZONE, World, manager, template, world
 
 PAGES = ("/", "/machines", "/jobs", "/messages", "/events", "/configuration", "/explain?name=linux")
 LOOK_MS = 5000

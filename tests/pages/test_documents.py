@@ -6,8 +6,8 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from gce_backend.settings.settings import DeletionSettings, FetchSettings, Settings
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 
 TWO_ZONES = manager("linux", ZONE, 3) + manager("linux", OTHER_ZONE, 2, 4)
 

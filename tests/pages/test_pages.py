@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from crowd import crowded
-from fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from gce_backend.model.entities import CONFIGURATION_KEY, Configuration
-from html_reader import Page, visit
+from support.crowd import crowded
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
+from support.html_reader import Page, visit
 
 TWO_ZONES = manager("linux", ZONE, 3) + manager("linux", OTHER_ZONE, 2, 4)
 PAGES = ("/", "/machines", "/jobs", "/messages", "/events", "/configuration", "/session")

@@ -7,12 +7,12 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
-from fleet_harness import world
 from gce_backend.rules.states import State
 from gce_backend.web.pages.charts import POINTS, chart
 from gce_backend.web.survey.samples import KEPT, Level, Samples
-from html_reader import visit
-from simulation import VirtualClock
+from support.fleet_harness import world
+from support.html_reader import visit
+from support.simulation import VirtualClock
 
 
 class Clock(VirtualClock):

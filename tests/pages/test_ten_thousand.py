@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crowd import crowded
-from fleet_harness import World
+from support.crowd import crowded
+from support.fleet_harness import World
 
 PATHS = ("/", "/machines", "/machines?state=leased&page=30", "/machines?q=us-east1-b-0012")
 CPU_SECONDS = 0.2

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cloud_harness import FLAVOR, TOKEN_PATH
 from gce_backend.daemon.local import CONFIG_SET
+from support.cloud_harness import FLAVOR, TOKEN_PATH
 
 PROJECT = "local-project"
 LONGEST_WAIT = 30.0

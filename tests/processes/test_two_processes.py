@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fleet_harness import OTHER_ZONE, manager, template
 from processes.running import Screen, Site, site, until
+from support.fleet_harness import OTHER_ZONE, manager, template
 
 EXAMPLE = Path(__file__).parents[2] / "config"
 

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.machine_provider import CatalogEntry, MethodNotOffered, NotCataloged
 from gce_backend.engine.context import Context
@@ -19,7 +21,6 @@ from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDel
 from gce_backend.model.keys import Key
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.messages import lease_end
-from gce_backend.rules.states import replace
 
 BROKER = "machine-provider"
 TOPIC = "sweep"

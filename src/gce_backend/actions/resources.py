@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from gce_backend.base.errors import (
     AlreadyExistsError,
     ForeignResourceError,
@@ -24,7 +26,6 @@ from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
 from gce_backend.model.keys import Key
 from gce_backend.rules import group_sizes
-from gce_backend.rules.states import replace
 
 R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
 

@@ -7,15 +7,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from gce_backend.clients.compute.call_budget import QuotaGroup
-
 
 class CallObserver(Protocol):
     """Told of every request that was sent."""
 
-    def call(
-        self, method: str, group: QuotaGroup | None, status: int | None, seconds: float
-    ) -> None:
+    def call(self, method: str, group: str | None, status: int | None, seconds: float) -> None:
         """Notes one request.
 
         Args:
@@ -44,7 +40,7 @@ class Sending:
 
 @contextlib.contextmanager
 def observed(
-    observer: CallObserver | None, method: str, group: QuotaGroup | None = None
+    observer: CallObserver | None, method: str, group: str | None = None
 ) -> Iterator[Sending]:
     """Tells an observer, if there is one, of the request that is sent in the block."""
     sending = Sending()

@@ -23,7 +23,6 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gce_backend import __version__
-from gce_backend.clients.compute.call_budget import QuotaGroup
 from gce_backend.engine.job import Verdict
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -227,9 +226,7 @@ class Metrics:
         if verdict in {Verdict.OK, Verdict.DEGRADED}:
             self._last_success.labels(job).set(now)
 
-    def call(
-        self, method: str, group: QuotaGroup | None, status: int | None, seconds: float
-    ) -> None:
+    def call(self, method: str, group: str | None, status: int | None, seconds: float) -> None:
         """Counts a request to a service.
 
         Args:
@@ -240,7 +237,7 @@ class Metrics:
         """
         api = method.partition(".")[0]
         word = "none" if status is None else str(status)
-        self._calls.labels(api, method, word, "" if group is None else group.value).inc()
+        self._calls.labels(api, method, word, group or "").inc()
         self._call_seconds.labels(api, method).observe(seconds)
 
     def retry(self, method: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, Decision, when_present
@@ -16,7 +18,6 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.keys import Key
 from gce_backend.rules.permits import revived
-from gce_backend.rules.states import replace
 
 NAME = "cleanup-entities"
 KEEP_SET_ASIDE = 1000

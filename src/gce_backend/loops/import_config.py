@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 
-import msgspec
+from msgspec.structs import replace
 
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.config_source import ConfigBundle
@@ -42,7 +42,7 @@ async def run(context: Context) -> Outcome:
     """Fetches what is new, and keeps the last good configuration when it is not valid."""
     orders = await _hear_operators(context)
     outcome = await _import(context)
-    return msgspec.structs.replace(outcome, changed=outcome.changed + orders)
+    return replace(outcome, changed=outcome.changed + orders)
 
 
 async def _hear_operators(context: Context) -> int:
@@ -134,7 +134,7 @@ async def _note(context: Context, candidate: Candidate | None) -> None:
             same = (known.revision, known.state) == (candidate.revision, candidate.state)
         if same:
             return stored
-        return msgspec.structs.replace(stored or Configuration(), candidate=candidate)
+        return replace(stored or Configuration(), candidate=candidate)
 
     await context.fleet.change([Change(CONFIGURATION_KEY, apply)])
 
@@ -146,7 +146,7 @@ def _importing(
         stored = stored or Configuration()
         if stored.revision != judged_against:
             return stored
-        return msgspec.structs.replace(
+        return replace(
             stored,
             template_config=bundle.templates_text,
             manager_config=bundle.managers_text,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from gce_backend.actions.fan_out import Step, act_on_each
 from gce_backend.actions.resources import beside
 from gce_backend.base.errors import OperationFailedError
@@ -19,7 +21,6 @@ from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.group_sizes import raised_size
-from gce_backend.rules.states import replace
 
 NAME = "resize-instance-groups"
 PATIENCE = 600.0

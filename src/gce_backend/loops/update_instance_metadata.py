@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from gce_backend.actions.fan_out import Step, act_on_each
 from gce_backend.base.errors import ConditionNotMetError, InvalidRequestError
 from gce_backend.clients.compute.types import Instance as ComputeInstance
@@ -19,7 +21,6 @@ from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.metadata_updates import finish, is_denied, merge
-from gce_backend.rules.states import replace
 
 NAME = "update-instance-metadata"
 ATTEMPTS = 4

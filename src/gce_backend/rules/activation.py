@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from gce_backend.configuration import types
 from gce_backend.configuration.types import TemplateConfig
@@ -15,7 +16,6 @@ from gce_backend.model.entities import (
     InstanceTemplateRevision,
 )
 from gce_backend.model.keys import Key, manager_key, revision_key, template_key
-from gce_backend.rules.states import replace
 
 
 class WantedManager(msgspec.Struct, frozen=True):

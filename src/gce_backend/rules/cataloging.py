@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
 )
 from gce_backend.model.observed import Member
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.states import replace
 
 CATALOGABLE = frozenset(
     {CatalogState.NEVER, CatalogState.ADDING, CatalogState.REMOVED, CatalogState.REFUSED}

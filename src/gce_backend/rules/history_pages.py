@@ -11,15 +11,13 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
-import msgspec
+from msgspec.structs import replace
 
 from gce_backend.configuration.naming import group_name
 from gce_backend.model.entities import Entity
 from gce_backend.model.events import Event, EventKind, Happening
 from gce_backend.model.keys import Key
 from gce_backend.rules.narration import Get, tell
-
-replace = msgspec.structs.replace
 
 PAGE_EVENTS = 500
 """Events in a page at most: with reasons and causes cut, a page always fits into an entity."""

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
+from msgspec.structs import replace
 
 from gce_backend.model.entities import Instance, Lease, MetadataUpdate, PendingDeletion
 from gce_backend.model.keys import Key
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, parse_instance_token
-
-replace = msgspec.structs.replace
 
 MAX_ATTRIBUTE = 1024
 MAX_ID_DIGITS = 20

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
+from msgspec.structs import replace
 
 from gce_backend.model.entities import Instance, MetadataUpdate
-
-replace = msgspec.structs.replace
 
 FIRST_DELAY = 5.0
 LONGEST_DELAY = 600.0

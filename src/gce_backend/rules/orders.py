@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+from msgspec.structs import replace
+
 from gce_backend.base.errors import OrderError, UnknownNameError
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
-from gce_backend.rules.states import replace
 
 MAX_REASON = 500
 """Longest reason of a pause or a drain, in characters."""

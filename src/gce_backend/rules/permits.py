@@ -6,6 +6,8 @@ very object when its reason no longer holds.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from gce_backend.model.entities import (
     CatalogState,
     Deletion,
@@ -13,7 +15,6 @@ from gce_backend.model.entities import (
     Permit,
 )
 from gce_backend.rules.sightings import MISSING_SECONDS
-from gce_backend.rules.states import replace
 
 
 def is_doubtful(instance: Instance, now: float) -> bool:

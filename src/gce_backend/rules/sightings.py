@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
 )
-from gce_backend.rules.states import replace
 
 
 def seen_instance(instance: Instance | None, gce_id: int | None, url: str, now: float) -> Instance:

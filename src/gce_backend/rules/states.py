@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-import msgspec
-
 from gce_backend.model.entities import (
     CatalogState,
     Deletion,
@@ -17,8 +15,6 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.observed import Member
 from gce_backend.rules.permits import lease_runs
-
-replace = msgspec.structs.replace
 
 
 class State(StrEnum):

@@ -21,7 +21,7 @@ _SPARED_PART = 10
 """One call in so many is spared for what is urgent."""
 
 
-class QuotaGroup(enum.Enum):
+class QuotaGroup(enum.StrEnum):
     """The method groups that Compute counts apart, per project and minute."""
 
     READ = "read"  # get, list and aggregatedList of resources

@@ -22,7 +22,7 @@ from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CONTROL_KEY
 from gce_backend.rules import orders
 from gce_backend.settings.settings import Secret
-from gce_backend.web import bodies
+from gce_backend.web.documents import bodies
 from gce_backend.web.documents.answers import RefusedError, answer
 from gce_backend.web.survey import states
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from gce_backend.web.access import Gate, is_of_this_site
-from gce_backend.web.documents.bodies import read_form
 from gce_backend.web.documents.answers import RefusedError
+from gce_backend.web.documents.bodies import read_form
 from gce_backend.web.pages.site import Site
 
 FOREIGN = "The form did not come from a page of this daemon: nothing was done."

@@ -1,0 +1,1 @@
+"""The documents, deployment files and packages say what is so."""

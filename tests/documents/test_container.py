@@ -1,0 +1,114 @@
+"""The Dockerfile: pinned, hash-checked, small, and what it makes runs, is probed and stops."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from processes.running import Site, site, until
+from support.container import Container, build, instructions
+
+ROOT = Path(__file__).parents[2]
+MAX_MEGABYTES = 100
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Container:
+    """What the Dockerfile makes."""
+    return build(ROOT, tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Site]:
+    """A place for a cloud, with an empty configuration."""
+    with site(tmp_path) as made:
+        (made.config / "templates.cfg").write_text("")
+        (made.config / "managers.cfg").write_text("")
+        yield made
+
+
+def test_every_stage_has_the_same_base_pinned_by_digest() -> None:
+    """A tag may come to mean another image; a digest cannot."""
+    bases = [
+        value.split()[0]
+        for instruction, value in instructions(ROOT / "Dockerfile")
+        if instruction == "FROM"
+    ]
+    assert len(bases) == 2
+    assert len(set(bases)) == 1
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+@sha256:[0-9a-f]{64}", bases[0])
+
+
+def test_everything_is_installed_by_hash_and_nothing_else() -> None:
+    """Each pip call either checks hashes or takes nothing from outside."""
+    commands = [
+        value
+        for instruction, value in instructions(ROOT / "Dockerfile")
+        if instruction == "RUN" and "pip install" in value
+    ]
+    assert len(commands) == 2
+    for command in commands:
+        assert "--require-hashes -r requirements.lock" in command or (
+            "--no-deps" in command and "--no-build-isolation" in command
+        )
+
+
+def test_the_image_is_small_and_holds_no_installer(image: Container) -> None:
+    """What the image adds to its base, in MB; neither pip nor setuptools are in it."""
+    files = [path for path in image.root.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert sum(path.stat().st_size for path in files) < MAX_MEGABYTES * 1_000_000
+    packages = {path.name for path in image.root.rglob("site-packages/*")}
+    assert "gce_backend" in packages
+    assert not {"pip", "setuptools"} & packages
+
+
+@pytest.mark.real_time
+def test_it_runs_without_rights_writes_nothing_is_probed_and_stops(
+    image: Container, place: Site, tmp_path: Path
+) -> None:
+    """The entry point as a process: unwell before it listens, well after, and ends with 0."""
+    assert image.user == "65532:65532"
+    place.start_cloud("--no-latency")
+    place.set_up()
+    log = tmp_path / "container.log"
+    port = str(_free_port())
+    variables = {**place.environment, "GCE_BACKEND_HTTP__PORT": port}
+
+    def probe() -> int:
+        process = image.start(image.probe, tmp_path, tmp_path / "probe.log", **variables)
+        return process.wait(timeout=20)
+
+    assert probe() != 0
+    daemon = image.start(image.command, tmp_path, log, **variables)
+    try:
+        until(lambda: '"message":"store.loaded"' in log.read_text(), log.read_text)
+        assert probe() == 0
+        until(lambda: place.get("/readyz", f"http://127.0.0.1:{port}")["ok"], log.read_text)
+    finally:
+        daemon.send_signal(getattr(signal, image.stop_signal))
+        begun = time.monotonic()
+        assert daemon.wait(timeout=20) == 0
+    assert time.monotonic() - begun < 10
+    assert "WROTE" not in log.read_text()
+
+
+@pytest.mark.real_time
+def test_the_watch_for_writes_sees_them(image: Container, tmp_path: Path) -> None:
+    """What shows that the daemon writes nothing does show a write."""
+    log = tmp_path / "writer.log"
+    command = ["python3", "-c", f"open({str(tmp_path / 'new')!r}, 'w')"]
+    assert image.start(command, tmp_path, log).wait(timeout=20) == 0
+    assert f"WROTE {tmp_path / 'new'}" in log.read_text()
+
+
+def _free_port() -> int:
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,221 @@
+"""What deploy/ holds agrees with the code: settings, permissions, units, names."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from gce_backend.cli import main
+from gce_backend.daemon.clients import IDENTITY_SCOPES
+from gce_backend.settings.settings import Settings, load
+from gce_backend.setup import permissions
+
+ROOT = Path(__file__).parents[2]
+TERRAFORM = ROOT / "deploy" / "terraform"
+SYSTEMD = ROOT / "deploy" / "systemd"
+UNITS = sorted(SYSTEMD.glob("*.*"))
+
+
+def _terraform() -> dict[str, list[Any]]:
+    """All blocks of all files, by kind."""
+    found: dict[str, list[Any]] = {}
+    for path in sorted(TERRAFORM.glob("*.tf")):
+        with path.open() as file:
+            for kind, blocks in hcl2.load(file).items():
+                if isinstance(blocks, list):
+                    found.setdefault(kind, []).extend(blocks)
+    return found
+
+
+def _bare(value: Any) -> Any:
+    """Values without the quotes and marks that the parser keeps."""
+    if isinstance(value, str):
+        return value.strip('"')
+    if isinstance(value, list):
+        return [_bare(element) for element in value]
+    if isinstance(value, dict):
+        return {_bare(key): _bare(inner) for key, inner in value.items()}
+    return value
+
+
+def _locals() -> dict[str, Any]:
+    return {name: value for block in _terraform()["locals"] for name, value in _bare(block).items()}
+
+
+def _resources() -> dict[str, dict[str, Any]]:
+    """Type and name, joined by a dot, to the resource."""
+    return {
+        f"{kind}.{name}": body
+        for block in _bare(_terraform()["resource"])
+        for kind, named in block.items()
+        if isinstance(named, dict)
+        for name, body in named.items()
+    }
+
+
+def test_terraform_grants_exactly_what_the_daemon_needs() -> None:
+    """The custom roles are the lists that `setup` and `doctor` check."""
+    named = _locals()
+    assert named["compute_permissions"] == list(permissions.COMPUTE)
+    assert named["datastore_permissions"] == list(permissions.DATASTORE)
+    assert named["look_permissions"] == list(permissions.LOOKS)
+
+
+def test_another_image_or_setting_makes_another_vm() -> None:
+    """A running VM does not read new metadata: an upgrade in place would change nothing."""
+    resources = _resources()
+    assert resources["terraform_data.cloud_init"]["input"] == "${local.cloud_init}"
+    machine = resources["google_compute_instance.daemon"]
+    (lifecycle,) = machine["lifecycle"]
+    assert lifecycle["replace_triggered_by"] == ["${terraform_data.cloud_init}"]
+    assert machine["metadata"]["user-data"] == "${local.cloud_init}"
+
+
+def test_the_vm_has_the_scopes_that_the_daemon_asks_tokens_for() -> None:
+    """Google's APIs are all in cloud-platform; who the daemon is, for the others, is not."""
+    (account,) = _resources()["google_compute_instance.daemon"]["service_account"]
+    identity = [scope.rpartition("/")[2].replace(".", "-") for scope in IDENTITY_SCOPES]
+    assert account["scopes"] == ["cloud-platform", *identity]
+    by_hand = (ROOT / "docs" / "deploy.md").read_text()
+    assert f"--scopes {','.join(account['scopes'])} " in by_hand
+
+
+@pytest.mark.parametrize("kind", ["topic", "subscription"])
+def test_doctor_on_the_vm_may_look_at_the_dead_letter_pair_too(kind: str) -> None:
+    """What it may not look at it would call a failure."""
+    looks = _resources()[f"google_pubsub_{kind}_iam_member.daemon_looks"]
+    assert set(looks["for_each"].values()) == {
+        f"${{google_pubsub_{kind}.{name}.id}}" for name in ("messages", "dead_letter")
+    }
+    assert looks["role"] == "${google_project_iam_custom_role.looks.id}"
+
+
+def test_terraform_makes_what_setup_makes() -> None:
+    """Topic, subscription and dead-letter pair have the names and limits of the settings."""
+    resources = _resources()
+    assert _locals()["name"] == Settings().pubsub.topic == Settings().pubsub.subscription
+    messages = resources["google_pubsub_subscription.messages"]
+    assert messages["ack_deadline_seconds"] == Settings().pubsub.ack_deadline_seconds
+    (dead_letter,) = messages["dead_letter_policy"]
+    assert dead_letter["max_delivery_attempts"] == 20
+    assert {
+        "google_pubsub_topic.messages",
+        "google_pubsub_topic.dead_letter",
+        "google_pubsub_subscription.dead_letter",
+        "google_pubsub_topic_iam_member.dead_letter",
+        "google_pubsub_subscription_iam_member.dead_letter",
+    } <= set(resources)
+
+
+def test_every_variable_and_every_local_is_described_and_used() -> None:
+    """No variable without a description, none that nothing reads."""
+    text = "".join(path.read_text() for path in TERRAFORM.glob("*.tf"))
+    variables = {
+        name: body for block in _bare(_terraform()["variable"]) for name, body in block.items()
+    }
+    for name, body in variables.items():
+        if name.startswith("__"):
+            continue
+        assert body["description"]
+        assert f"var.{name}" in text
+    for name in _locals():
+        assert name.startswith("__") or f"local.{name}" in text
+
+
+def _cloud_init() -> dict[str, Any]:
+    """cloud-init.yaml as Terraform's templatefile renders it for one set of values."""
+    text = (TERRAFORM / "cloud-init.yaml").read_text()
+    loop = re.compile(
+        r"%\{ for name, value in environment ~\}\n\s*(.*?)%\{ endfor ~\}\n", re.DOTALL
+    )
+    environment = {"GCE_BACKEND_PROJECT": "my-project", "GCE_BACKEND_HTTP__PORT": "8080"}
+    line = loop.search(text)
+    assert line
+    indent = "      "
+    lines = [
+        line[1].replace("${name}", name).replace("${value}", value).strip()
+        for name, value in environment.items()
+    ]
+    text = text.replace(line[0], "".join(f"{indent}{each}\n" for each in lines))
+    values = {
+        "image": f"us-central1-docker.pkg.dev/p/gce-backend/gce-backend@sha256:{'0' * 64}",
+        "registry": "us-central1-docker.pkg.dev",
+        "indent(6, probe)": _indented("gce-backend-probe.service"),
+        "indent(6, timer)": _indented("gce-backend-probe.timer"),
+    }
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", value)
+    assert "${" not in text
+    assert "%{" not in text
+    rendered: dict[str, Any] = yaml.safe_load(text)
+    return rendered
+
+
+def _indented(unit: str) -> str:
+    return (SYSTEMD / unit).read_text().replace("\n", "\n      ")
+
+
+def test_the_vm_starts_a_container_that_may_do_nothing_but_run() -> None:
+    """cloud-init is YAML, its units parse, and the container has no rights and no disk."""
+    files = {file["path"]: file["content"] for file in _cloud_init()["write_files"]}
+    unit = _unit(files["/etc/systemd/system/gce-backend.service"])
+    command = unit["Service"]["ExecStart"]
+    for option in ("--read-only", "--cap-drop ALL", "--security-opt no-new-privileges", "--rm"):
+        assert option in command
+    assert unit["Service"]["Restart"] == "always"
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    for name in ("gce-backend-probe.service", "gce-backend-probe.timer"):
+        assert files[f"/etc/systemd/system/{name}"].strip() == (SYSTEMD / name).read_text().strip()
+
+
+def test_the_probe_leaves_a_daemon_alone_that_somebody_has_stopped() -> None:
+    """Whoever restores the store stops the daemon first, and must find it stopped."""
+    command = _unit((SYSTEMD / "gce-backend-probe.service").read_text())["Service"]["ExecStart"]
+    assert re.findall(r"systemctl ([a-z-]+) gce-backend\.service", command) == ["try-restart"]
+
+
+def test_the_vms_environment_is_one_that_the_daemon_understands() -> None:
+    """Each line of the environment file is a setting."""
+    files = {file["path"]: file["content"] for file in _cloud_init()["write_files"]}
+    lines = files["/etc/gce-backend/environment"].split("\n")
+    environment = dict(line.split("=", 1) for line in lines if line)
+    settings = load(None, environment)
+    assert (settings.project, settings.http.port) == ("my-project", 8080)
+
+
+def _unit(text: str) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(
+        strict=False, interpolation=None, delimiters=("=",), comment_prefixes=("#",)
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # systemd's keys have capitals
+    parser.read_string(text.replace("\\\n", " "))
+    return parser
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_a_unit_parses_and_probes_the_daemons_own_port(path: Path) -> None:
+    """Sections are systemd's; what is probed is where the daemon listens by default."""
+    unit = _unit(path.read_text())
+    assert set(unit.sections()) <= {"Unit", "Service", "Timer", "Install"}
+    assert unit["Unit"]["Description"]
+    if path.name == "gce-backend-probe.service":
+        assert f":{Settings().http.port}/healthz" in unit["Service"]["ExecStart"]
+
+
+def test_the_hosts_unit_runs_the_command_as_nobody_special() -> None:
+    """ExecStart is a command line that exists; the unit leaves time for an orderly end."""
+    unit = _unit((SYSTEMD / "gce-backend.service").read_text())["Service"]
+    program, *arguments = unit["ExecStart"].split()
+    assert program.endswith("/bin/gce-backend")
+    assert CliRunner().invoke(main, [arguments[0], "--help"]).exit_code == 0
+    assert arguments[1] == "--settings"
+    assert unit["DynamicUser"] == unit["NoNewPrivileges"] == "yes"
+    assert unit["ProtectSystem"] == "strict"
+    assert float(unit["TimeoutStopSec"].removesuffix("s")) > Settings().shutdown_seconds

@@ -1,0 +1,145 @@
+"""The documents say what is so: links, commands, jobs, settings, fields, tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import msgspec
+import pytest
+
+from gce_backend.cli import main
+from gce_backend.configuration.proto import config_pb2 as pb
+from gce_backend.loops import JOBS
+from gce_backend.model.entities import Permit
+from gce_backend.rules.states import State
+from gce_backend.settings.settings import JobSettings, Settings
+from gce_backend.setup.permissions import COMPUTE, DATASTORE, LOOKS, SUBSCRIPTION
+from support.documents import (
+    DOCS,
+    DOCUMENTS,
+    ROOT,
+    anchors_of,
+    code_of,
+    links_of,
+    name_of,
+    tables_of,
+    text_of,
+)
+
+_COMMAND = re.compile(r"(?<![\w./-])gce-backend ([a-z][a-z-]*)([^`\n|]*)")
+_TEST = re.compile(r"`(test_[a-z0-9_]+)`")
+
+
+def _option_names(command: click.Command) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts} | {"--help"}
+
+
+def _setting_keys() -> set[str]:
+    keys: set[str] = set()
+    for field in msgspec.structs.fields(Settings):
+        if field.name == "jobs":
+            keys |= {f"jobs.<name>.{name}" for name in JobSettings.__struct_fields__}
+        elif isinstance(field.default, msgspec.Struct):
+            keys |= {f"{field.name}.{name}" for name in field.default.__struct_fields__}
+        else:
+            keys.add(field.name)
+    return keys
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_relative_link_leads_to_a_file_and_a_heading(path: Path) -> None:
+    """A link without a scheme is a path from the document's own directory."""
+    for link in links_of(path):
+        if "://" in link:
+            continue
+        target, _, anchor = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), link
+        assert not anchor or anchor in anchors_of(file), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_command_and_option_named_exists(path: Path) -> None:
+    """What a document tells people to type, they can type."""
+    code = "\n".join(code_of(path)).replace("\\\n", " ")
+    for name, rest in _COMMAND.findall(code):
+        if name == "owner":  # the mark in descriptions at Compute
+            continue
+        assert name in main.commands, f"gce-backend {name}"
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
+        unknown = options - _option_names(main.commands[name])
+        assert not unknown, f"gce-backend {name}: {sorted(unknown)}"
+
+
+def test_the_commands_table_is_complete() -> None:
+    """Each command of the program has a row, which leads to its section."""
+    rows = tables_of(text_of(DOCS / "reference" / "commands.md"), "command", "does")
+    found = [re.fullmatch(r"\[`gce-backend ([\w-]+)`\]\(#gce-backend-\1\)", row[0]) for row in rows]
+    assert {match[1] for match in found if match} == set(main.commands)
+
+
+def test_every_make_target_named_exists() -> None:
+    """`make X` in a document is a target of the Makefile."""
+    code = "\n".join(piece for path in DOCUMENTS for piece in code_of(path))
+    wanted = set(re.findall(r"\bmake ([a-z]+)\b", code))
+    assert wanted <= set(re.findall(r"^([a-z]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+
+
+def test_the_jobs_table_is_what_the_jobs_declare() -> None:
+    """Names, in order, deadlines, and whom they wake."""
+    rows = tables_of(text_of(DOCS / "architecture.md"), "job", "acts on", "deadline", "wakes")
+    table = [(row[0], row[2], set() if row[3] == "-" else set(row[3].split(", "))) for row in rows]
+    assert table == [(job.name, f"{job.timeout:g} s", set(job.wakes)) for job in JOBS]
+
+
+def test_the_settings_table_has_exactly_the_settings() -> None:
+    """Each key once, and none that is no more."""
+    rows = tables_of(text_of(DOCS / "reference" / "settings.md"), "key", "default", "values")
+    assert sorted(row[0].strip("`") for row in rows) == sorted(_setting_keys())
+
+
+@pytest.mark.parametrize("message", [pb.InstanceTemplate, pb.InstanceGroupManager])
+def test_every_field_of_the_configuration_is_described(
+    message: type[pb.InstanceTemplate | pb.InstanceGroupManager],
+) -> None:
+    """By its number and name."""
+    rows = tables_of(text_of(DOCS / "reference" / "fleet.md"), "field", "no.")
+    tables = {(int(row[1]), row[0].strip("`")) for row in rows}
+    assert {(field.number, field.name) for field in message.DESCRIPTOR.fields} <= tables
+
+
+def test_the_permissions_are_those_that_setup_checks() -> None:
+    """Whoever makes a role from the document gives what is needed, and no more."""
+    listed = re.findall(
+        r"^- `([a-z]+\.[A-Za-z]+\.[A-Za-z]+)`$", text_of(DOCS / "operations.md"), re.MULTILINE
+    )
+    assert listed == [*COMPUTE, *DATASTORE, *SUBSCRIPTION, *LOOKS]
+
+
+def test_every_test_named_exists() -> None:
+    """docs/safety.md names tests that are there."""
+    named = {name for path in DOCUMENTS for name in _TEST.findall(text_of(path))}
+    sources = [text_of(path) for path in (ROOT / "tests").rglob("test_*.py")]
+    there = set(re.findall(r"^ *(?:async )?def (test_\w+)", "\n".join(sources), re.MULTILINE))
+    assert not named - there
+
+
+@pytest.mark.parametrize(("words", "drawn_as"), [(State, "head"), (Permit, "text")])
+def test_the_life_of_a_machine_shows_every_state_and_permit(
+    words: type[State | Permit], drawn_as: str
+) -> None:
+    """In the picture, and in the tables below it; and none that is no more."""
+    wanted = {word.value for word in words}
+    drawn = re.findall(rf'class="{drawn_as}"[^>]*>([a-z-]+)</text>', text_of(DOCS / "life.svg"))
+    rows = tables_of(text_of(DOCS / "life.md"), words.__name__.lower())
+    assert sorted(drawn) == sorted(wanted)
+    assert sorted(row[0].strip("`") for row in rows) == sorted(wanted)
+
+
+def test_every_fault_and_hazard_has_its_row() -> None:
+    """40 faults and 21 hazards, in order."""
+    for kind, count in (("fault", 40), ("hazard", 21)):
+        rows = tables_of(text_of(DOCS / "safety.md"), "no.", kind)
+        assert [row[0] for row in rows] == [str(number) for number in range(1, count + 1)]

@@ -1,0 +1,111 @@
+"""`make docs`: the site builds without a warning, needs nothing from elsewhere, can be searched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from support.browser import launch_options
+from support.documents import DOCS, ROOT
+
+LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src"}
+"""What a page loads by itself, and where it says so."""
+
+BRIGHTNESS = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
+
+
+class Loaded(HTMLParser):
+    """The addresses of all that a page loads."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Notes what a tag loads."""
+        address = dict(attrs).get(LOADING.get(tag, ""))
+        if address:
+            self.addresses.append(address)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` does, where a warning is an error."""
+    directory = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    done = subprocess.run(
+        [*command, "--site-dir", str(directory)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory
+
+
+def test_every_document_is_a_page_and_is_in_the_menu(site: Path) -> None:
+    """Strict building fails on a document that the menu lacks."""
+    wanted = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
+    wanted = {path.with_name("index.html") if path.stem == "README" else path for path in wanted}
+    pages = {path.relative_to(site) for path in site.rglob("*.html")}
+    assert pages == wanted | {Path("404.html")}
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    """No font, script, style or picture of another host; and what is loaded is there."""
+    for page in site.rglob("*.html"):
+        addresses = Loaded(page).addresses
+        assert len(addresses) > 5
+        foreign = [address for address in addresses if "//" in address.partition("?")[0]]
+        assert not foreign, page
+        for address in addresses:
+            base = site if page.name == "404.html" else page.parent
+            path = address.partition("?")[0].partition("#")[0].removeprefix("/")
+            assert (base / path).exists(), f"{page}: {address}"
+
+
+def test_a_reader_without_network_or_server_finds_by_searching(site: Path) -> None:
+    """Opened from the disk: the search answers, nothing fails, and nobody else is asked."""
+    wrong: list[str] = []
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**launch_options())
+        page = browser.new_page()
+        page.on("console", lambda said: wrong.append(said.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "index.html").as_uri())
+        page.keyboard.press("/")
+        page.keyboard.type("never-cataloged")
+        found = page.locator(".md-search-result__item a").filter(has_text="The life of a machine")
+        found.first.click()
+        page.wait_for_url("**/life.html*")
+        heading = page.locator("h1").inner_text()
+        browser.close()
+    assert heading.startswith("The life of a machine")
+    assert not wrong
+    assert not [url for url in asked if not url.startswith((site.as_uri(), "data:"))]
+
+
+def test_no_page_is_wider_than_a_phone_in_light_and_dark(site: Path) -> None:
+    """Tables and code scroll in themselves; the page does not. The colours are the system's."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**launch_options())
+        page = browser.new_page(viewport={"width": 375, "height": 800})
+        for name in ("index", "life", "runbook", "comparison", "reference/commands", "safety"):
+            page.emulate_media(color_scheme="light")
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == 375, name
+            page.wait_for_function(f"{BRIGHTNESS} > 200", timeout=5000)
+            page.emulate_media(color_scheme="dark")
+            page.wait_for_function(f"{BRIGHTNESS} < 100", timeout=5000)
+        browser.close()

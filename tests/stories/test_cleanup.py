@@ -1,0 +1,67 @@
+"""cleanup-entities: "Deletes entities that are no longer needed."."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gce_backend.settings.settings import DeletionSettings
+from support.deletions import TWO_TEMPLATES, settings, two_templates
+from support.fleet_harness import World, template, world
+
+DAY = 86400.0
+
+
+async def test_what_nothing_needs_any_more_goes_bottom_up(tmp_path: Path) -> None:
+    """Spec: "Deletes entities that are no longer needed."; tombstones go first."""
+    short = DeletionSettings(tombstone_seconds=60.0, window_seconds=60.0)
+    managers = two_templates()
+    async with world(
+        tmp_path, templates=TWO_TEMPLATES, managers=managers, settings=settings(short)
+    ) as w:
+        await w.until_states(cataloged=6)
+        w.write_config(template(), two_templates(other=False))
+        await w.until(lambda: _shown(w, "linux"), within=900)
+        assert w.daemon.context is not None
+        fleet = w.daemon.context.fleet
+        kept = {key.path[0][1] for key in (*fleet.instances, *fleet.managers, *fleet.revisions)}
+        assert kept == {"linux"}
+        state = await w.cloud_state()
+        assert list(state["compute"]["projects"]["local-project"]["groups"]) == [
+            next(iter(await w.groups()))
+        ]
+        await w.until_states(cataloged=3)
+
+
+async def _shown(w: World, *names: str) -> bool:
+    fleet = await w.get("/api/fleet")
+    return [shown["base_name"] for shown in fleet["templates"]] == list(names)
+
+
+async def test_fault_27_a_clock_that_jumps_purges_no_tombstone(tmp_path: Path) -> None:
+    """A day forth and a day back: a tombstone stays for its hour of undisturbed time."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        await w.release()
+        await w.until(lambda: w.is_in(name, "deleted"))
+        w.clock.epoch += DAY
+        await w.pass_time(185)
+        assert await w.is_in(name, "deleted")
+        w.clock.epoch -= 2 * DAY
+        await w.pass_time(185)
+        assert await w.is_in(name, "deleted")
+
+
+async def test_tombstones_stay_as_long_as_the_caps_count_them(tmp_path: Path) -> None:
+    """A tombstone's time shorter than the caps' window would let the caps forget deletions."""
+    short = DeletionSettings(
+        tombstone_seconds=5.0, window_seconds=400.0, permitted_count=1, permitted_share=0.0
+    )
+    async with world(tmp_path, settings=settings(short)) as w:
+        await w.until_states(cataloged=3)
+        first, second = await w.lease("a"), await w.lease("b")
+        await w.release("a")
+        await w.until(lambda: w.is_in(first, "deleted"))
+        await w.release("b")
+        await w.pass_time(250)
+        assert second in await w.vms()

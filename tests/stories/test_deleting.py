@@ -1,0 +1,327 @@
+"""The two delete jobs: what goes, in how many calls, how often, and when it is believed gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.model.entities import CatalogState, Permit
+from gce_backend.settings.settings import DeletionSettings
+from support.deletions import (
+    DELETE_INSTANCES,
+    DELETE_MACHINE,
+    LIST_MEMBERS,
+    TWO_TEMPLATES,
+    TWO_ZONES,
+    delete_outside,
+    entity,
+    lease_all,
+    listed,
+    release_all,
+    settings,
+    two_templates,
+    without,
+)
+from support.fleet_harness import OTHER_ZONE, manager, world
+
+
+async def test_reclaimed_machines_of_a_group_are_deleted_in_one_call(tmp_path: Path) -> None:
+    """Spec: "Deletes GCE instances for each models.Instance with pending_deletion set."."""
+    async with world(tmp_path, managers=TWO_ZONES) as w:
+        await w.until_states(cataloged=6)
+        names = await lease_all(w, 6)
+        assert await w.act("/api/pause", {}) == 200
+        await release_all(w, 6)
+        await w.until_states(pending_deletion=6)
+        await w.reset_calls()
+        assert await w.act("/api/resume", {}) == 200
+        await w.until_states(cataloged=6)
+        assert (await w.calls())[DELETE_INSTANCES] == 2  # one for each group
+        assert not set(names) & set(await w.vms())
+
+
+async def test_drained_machines_that_left_the_catalog_are_deleted_in_one_call(
+    tmp_path: Path,
+) -> None:
+    """Spec: "Deletes GCE instances for each models.Instance that was removed from the catalog".
+
+    "... for being created from an instance template not currently referenced in the config." The
+    others stay, and so do those that somebody holds.
+    """
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=two_templates()) as w:
+        await w.until_states(cataloged=6)
+        leased = await lease_all(w, 6)
+        for index in (1, 2, 3, 4, 5):
+            await w.release(f"r{index}")
+        await w.until_states(leased=1, cataloged=5)
+        held = leased[0]
+        drains = "other" if held.startswith("other") else "linux"
+        stays = "linux" if drains == "other" else "other"
+        others = {name for name in await w.vms() if name.startswith(stays)}
+        await w.reset_calls()
+        w.write_config(TWO_TEMPLATES, manager(stays))
+        await w.until(lambda: _only(w, {*others, held}))
+        assert (await w.calls())[DELETE_INSTANCES] == 1
+        await w.pass_time(300)
+        assert set(await w.vms()) >= {*others, held}
+        await w.release("r0")
+        await w.until(lambda: _only(w, others))
+        await w.until(lambda: _groups(w, 1))
+
+
+async def _only(w: Any, names: set[str]) -> bool:
+    return set(await w.vms()) == names
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 503, "times": 6},
+        {"kind": "operation", "reason": "INTERNAL_ERROR", "times": 2},
+        {"kind": "drop", "when": "after", "times": 2},
+        {"kind": "drop", "when": "before", "times": 4},
+        {"status": 404, "reason": "notFound", "times": 2},
+    ],
+    ids=["unavailable", "operation-error", "answer-lost", "call-lost", "not-found"],
+)
+async def test_a_deletion_is_repeated_until_the_vm_is_gone(
+    tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    """Whatever becomes of the call; when it was asked for and confirmed is recorded."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        await w.inject(DELETE_INSTANCES, **fault)
+        before = w.clock.now()
+        await w.release()
+        await w.until_states(cataloged=3)
+        assert await w.fired() == fault["times"] or fault.get("when") == "after"
+        assert await w.fired() >= 1
+        assert name not in await w.vms()
+        gone = entity(w, name)
+        assert gone is not None
+        assert gone.deletion is not None
+        assert gone.deletion.permit is Permit.RECLAIMED
+        assert gone.deletion.confirmed is not None
+        assert before <= gone.deletion.requested <= gone.deletion.asked <= gone.deletion.confirmed
+        assert len(await w.vms()) == 3
+
+
+async def test_a_member_without_a_vm_is_deleted_until_its_group_forgets_it(tmp_path: Path) -> None:
+    """Somebody deletes the VM while our deletion fails: the group would count it for ever."""
+    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=1)
+        await w.release()
+        await w.until(lambda: w.is_in(name, "deleting"))
+        await delete_outside(w, name)
+        await w.until_states(cataloged=3)
+        assert await w.fired() == 1
+        assert all(name not in group["instances"] for group in (await w.groups()).values())
+
+
+async def test_hazard_08_the_end_of_the_operation_is_not_the_end_of_the_vm(tmp_path: Path) -> None:
+    """The deletion of a VM that takes five minutes is confirmed when it is gone, not before."""
+    options = CloudOptions(delete_seconds=300.0, boot_seconds=0.0, operation_seconds=0.5)
+    async with world(tmp_path, options=options) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        await w.release()
+        await w.until(lambda: w.is_in(name, "deleting"))
+        while name in await w.vms():
+            assert await w.is_in(name, "deleting")
+            await w.pass_time(5)
+        await w.until(lambda: w.is_in(name, "deleted"), within=90)
+        await w.until_states(cataloged=3)
+
+
+async def test_drained_machines_that_never_came_up_are_deleted(tmp_path: Path) -> None:
+    """A stockout keeps them CREATING for ever: they go, and so does their group."""
+    managers = two_templates(zone=OTHER_ZONE)
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=managers, start=False) as w:
+        await w.inject("*", kind="stockout", zone=OTHER_ZONE, times=None)
+        await w.start_daemon()
+        await w.until_states(cataloged=3, creating=3)
+        w.write_config(TWO_TEMPLATES, two_templates(other=False))
+        await w.until_states(cataloged=3)
+        await w.until(lambda: _groups(w, 1))
+        assert await w.fired() >= 1
+
+
+async def _groups(w: Any, number: int) -> bool:
+    return len(await w.groups()) == number
+
+
+async def test_hazard_11_fault_39_a_slow_list_does_not_bring_a_deleted_machine_back(
+    tmp_path: Path,
+) -> None:
+    """The group lists the VM for a while after it is gone: its entity stays a tombstone.
+
+    Hazard 11: the ancestor made an entity again of a VM that it had just deleted.
+    """
+    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        page = await listed(w, name)
+        await w.release()
+        await w.until(lambda: w.is_in(name, "deleted"))
+        await w.inject(LIST_MEMBERS, kind="answer", body=page, times=None)
+        for _ in range(60):
+            await w.pass_time(1)
+            assert not await w.is_in(name, "creating", "starting", "running", "cataloged")
+        assert await w.fired() >= 1
+        await w.clear_faults()
+        await w.until_states(cataloged=3)
+        assert await w.is_in(name, "deleted")
+
+
+async def test_a_machine_marked_deleted_that_still_runs_is_deleted_again(tmp_path: Path) -> None:
+    """List and get both denied a VM that was there: when its tombstone's time ends, it shows."""
+    caps = DeletionSettings(tombstone_seconds=60.0, window_seconds=60.0)
+    async with world(tmp_path, settings=settings(caps, resync_seconds=5)) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        page = await listed(w, name)
+        await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=None)
+        await w.inject(LIST_MEMBERS, kind="answer", body=without(page, name), times=None)
+        await w.inject("compute.instances.get", status=404, reason="notFound", times=None)
+        await w.release()
+        await w.until(lambda: w.is_in(name, "deleted"))
+        assert name in await w.vms()
+        assert await w.fired() >= 3
+        await w.clear_faults()
+        await w.until(lambda: _gone(w, name), within=1500)
+        await w.until_states(cataloged=3)
+
+
+async def _gone(w: Any, name: str) -> bool:
+    return name not in await w.vms()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 404, "reason": "forwarded"},
+        {"kind": "html"},
+        {"kind": "truncate"},
+        {"status": 403, "reason": "forbidden"},
+    ],
+    ids=["foreign-404", "html", "truncated", "forbidden"],
+)
+async def test_fault_18_only_compute_s_own_404_confirms_a_deletion(
+    tmp_path: Path, answer: dict[str, Any]
+) -> None:
+    """A list without the VM is no proof, and neither is a 404 that is not Compute's."""
+    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        page = await listed(w, name)
+        await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=None)
+        await w.inject(LIST_MEMBERS, kind="answer", body=without(page, name), times=None)
+        await w.inject("compute.instances.get", times=None, **answer)
+        await w.release()
+        for _ in range(9):
+            await w.pass_time(15)
+            assert not await w.is_in(name, "deleted")
+        assert name in await w.vms()
+        assert await w.fired() >= 3
+        await w.clear_faults()
+        await w.until(lambda: _gone(w, name), within=1500)
+        await w.until_states(cataloged=3)
+
+
+async def test_fault_18_a_list_without_the_vm_needs_a_second_look(tmp_path: Path) -> None:
+    """The group's list denies a VM that Compute still has: its deletion is not confirmed."""
+    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        page = await listed(w, name)
+        await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=None)
+        await w.inject(LIST_MEMBERS, kind="answer", body=without(page, name), times=None)
+        await w.release()
+        await w.pass_time(150)
+        assert await w.fired() >= 2
+        assert not await w.is_in(name, "deleted")
+        await w.clear_faults()
+        await w.until(lambda: _gone(w, name), within=1500)
+
+
+async def test_fault_33_a_name_used_again_is_another_machine(tmp_path: Path) -> None:
+    """A VM of the same name and another id gets an entity of its own, and is cataloged anew."""
+    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        page = await listed(w, name)
+        await w.release()
+        await w.until(lambda: w.is_in(name, "deleted"))
+        again = next(m for m in page["managedInstances"] if m["name"] == name)
+        again["id"] = "4711"
+        await w.inject(LIST_MEMBERS, kind="answer", body=page, times=None)
+        await w.until(lambda: w.is_in(name, "running", "cataloged"))
+        new = entity(w, name)
+        assert new is not None
+        assert (new.gce_id, new.pending_deletion, new.deletion) == (4711, None, None)
+        assert new.catalog is not CatalogState.REMOVED
+        assert await w.fired() >= 1
+
+
+async def test_a_vm_missed_once_while_it_is_created_is_not_deleted(tmp_path: Path) -> None:
+    """Fault 22 for VMs without an id: the next list shows them, and nothing is done about it."""
+    options = CloudOptions(boot_seconds=300.0, operation_seconds=0.0, delete_seconds=0.0)
+    async with world(tmp_path, options=options, start=False) as w:
+        await w.inject(LIST_MEMBERS, kind="empty", skip=2, times=1)
+        await w.start_daemon()
+        await w.until_states(cataloged=3)
+        assert await w.fired() == 1
+        assert (await w.calls())[DELETE_INSTANCES] == 0
+
+
+async def test_fault_32_a_lease_that_lands_between_check_and_delete_keeps_the_vm(
+    tmp_path: Path,
+) -> None:
+    """The daemon takes the machines for free when it asks; by then one is leased."""
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=two_templates()) as w:
+        await w.until_states(cataloged=6)
+        await w.inject(DELETE_MACHINE, kind="latency", seconds=5, times=None)
+        await w.reset_calls()
+        w.write_config(TWO_TEMPLATES, two_templates(other=False))
+        await w.until(lambda: _asked(w))
+        request = {"request_id": "late", "duration": 3600, "dimensions": {"disk_gb": 20}}
+        names: set[str] = set()
+        for index in range(6):
+            request["request_id"] = f"late{index}"
+            names.add((await w.broker("machine_provider.lease", request)).get("hostname", ""))
+            await w.pass_time(0.2)
+            names.add((await w.broker("machine_provider.lease", request)).get("hostname", ""))
+        held = names - {""}
+        assert any(name.startswith("other") for name in held)
+        await w.pass_time(300)
+        assert await w.fired() >= 1
+        assert held <= set(await w.vms())
+
+
+async def _asked(w: Any) -> bool:
+    return bool((await w.calls())[DELETE_MACHINE])
+
+
+async def test_an_answer_older_than_a_new_entry_is_no_permit(tmp_path: Path) -> None:
+    """ENTRY_NOT_FOUND arrives when the machine has been added again: it stays in the catalog."""
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=two_templates(1)) as w:
+        await w.inject("machine_provider.catalog.add_machines", times=None)
+        await w.until_states(running=2)
+        name = (await w.machines("other"))[0]["name"]
+        await w.inject(DELETE_MACHINE, kind="latency", when="after", seconds=25, times=1)
+        await w.reset_calls()
+        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
+        await w.until(lambda: _asked(w))
+        w.write_config(TWO_TEMPLATES, two_templates(1))
+        await w.pass_time(5)
+        await w.clear_faults()
+        await w.until_states(cataloged=2)
+        await w.pass_time(120)
+        assert name in await w.vms()
+        assert await w.is_in(name, "cataloged")

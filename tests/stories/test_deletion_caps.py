@@ -1,0 +1,176 @@
+"""The caps on deletions (S5): held back with an alarm, released by time or by an operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
+from support.deletions import (
+    DELETE_MACHINE,
+    GET_MACHINE,
+    NOT_CATALOGED,
+    TWO_TEMPLATES,
+    held,
+    lease_all,
+    metric,
+    release_all,
+    settings,
+    two_templates,
+)
+from support.fleet_harness import OTHER_ZONE, World, manager, world
+
+WIDE = DeletionSettings(permitted_count=2, permitted_share=0.0, window_seconds=300.0)
+HASTY = MachineProviderSettings(sweep_per_minute=600, lost_seconds=10.0)
+DAY = 86400.0
+
+
+async def _burst(w: World) -> set[str]:
+    """Six machines are reclaimed at once under a cap of two; returns their names."""
+    await w.until_states(cataloged=6)
+    names = set(await lease_all(w, 6))
+    await release_all(w, 6)
+    await w.until(lambda: _alive(w, names, 4))
+    return names
+
+
+async def _alive(w: World, names: set[str], number: int) -> bool:
+    return len(names & set(await w.vms())) == number
+
+
+async def test_a_burst_above_the_cap_is_held_back_and_released_by_time(tmp_path: Path) -> None:
+    """Two at once, with an alarm and a metric for the others; two more when the window is over."""
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings(WIDE)) as w:
+        names = await _burst(w)
+        start = w.clock.monotonic()
+        await w.pass_time(60)
+        assert len(await held(w)) == 1
+        assert await metric(w, "gce_backend_deletions_held") == 4
+        while w.clock.monotonic() - start < 270:
+            assert await _alive(w, names, 4)
+            await w.pass_time(10)
+        await w.until(lambda: _alive(w, names, 2), within=150)
+        await w.until(lambda: _alive(w, names, 0), within=450)
+        await w.until_states(cataloged=6)
+        await w.pass_time(61)
+        assert await held(w) == []
+        assert await metric(w, "gce_backend_deletions_held") == 0
+
+
+async def test_an_operator_lifts_the_cap(tmp_path: Path) -> None:
+    """The rest goes at once, and the alarm ends."""
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings(WIDE)) as w:
+        names = await _burst(w)
+        assert await w.act("/api/lift-cap", {"seconds": 60}) == 200
+        await w.until(lambda: _alive(w, names, 0), within=70)
+        await w.until_states(cataloged=6)
+
+
+async def test_a_restart_of_the_daemon_frees_nothing(tmp_path: Path) -> None:
+    """What was deleted within the window is counted from the entities."""
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings(WIDE)) as w:
+        names = await _burst(w)
+        for _ in range(4):
+            await w.restart_daemon()
+            await w.pass_time(65)
+            assert await _alive(w, names, 4)
+        assert len(await held(w)) == 1
+
+
+async def test_fault_27_a_clock_that_jumps_frees_nothing(tmp_path: Path) -> None:
+    """A day forth, then two back: the window is measured by time that does not jump."""
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings(WIDE)) as w:
+        names = await _burst(w)
+        w.clock.epoch += DAY
+        await w.pass_time(125)
+        assert await _alive(w, names, 4)
+        w.clock.epoch -= 2 * DAY
+        await w.pass_time(125)
+        assert await _alive(w, names, 4)
+        await w.until(lambda: _alive(w, names, 0), within=900)
+
+
+async def test_fault_27_a_clock_set_back_does_not_prolong_a_lifted_cap(tmp_path: Path) -> None:
+    """The cap is lifted for ten seconds; a day back in the clock makes that no day."""
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings(WIDE)) as w:
+        await w.until_states(cataloged=6)
+        names = set(await lease_all(w, 6))
+        assert await w.act("/api/lift-cap", {"seconds": 10}) == 200
+        await w.pass_time(5)
+        w.clock.epoch -= DAY
+        await w.pass_time(10)
+        await release_all(w, 6)
+        await w.pass_time(130)
+        assert await _alive(w, names, 4)
+
+
+async def test_both_delete_jobs_together_stay_under_the_cap(tmp_path: Path) -> None:
+    """Reclaimed and drained machines at the same moment: two in all."""
+    managers = two_templates(zone=OTHER_ZONE)
+    async with world(
+        tmp_path, templates=TWO_TEMPLATES, managers=managers, settings=settings(WIDE), start=False
+    ) as w:
+        await w.inject("*", kind="stockout", zone=OTHER_ZONE, times=None)
+        await w.start_daemon()
+        await w.until_states(cataloged=3, creating=3)
+        await lease_all(w, 3)
+        await w.act("/api/pause", {})
+        await release_all(w, 3)
+        w.write_config(TWO_TEMPLATES, two_templates(other=False))
+        await w.until_states(pending_deletion=3, draining=3)
+        await w.inject("datastore.*", kind="latency", seconds=0.5, times=None)
+        await w.act("/api/resume", {})
+        await w.pass_time(120)
+        assert await metric(w, "gce_backend_deletions_held") == 4
+
+
+async def _denied(w: World) -> None:
+    """From now on the Machine Provider knows no machine."""
+    await w.inject(GET_MACHINE, times=None, **NOT_CATALOGED)
+    await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
+
+
+async def test_fault_30_a_wrong_broker_destroys_few_machines_and_none_that_is_held(
+    tmp_path: Path,
+) -> None:
+    """Not-found for everything: ten machines in ten minutes at most, an alarm, no leased one."""
+    given = settings(broker=HASTY)
+    async with world(tmp_path, managers=manager(minimum=30), settings=given) as w:
+        await w.until_states(cataloged=30)
+        leased = set(await lease_all(w, 2))
+        before = set(await w.vms())
+        await _denied(w)
+        start = w.clock.monotonic()
+        while w.clock.monotonic() - start < 590:
+            now = set(await w.vms())
+            assert len(before - now) <= 10
+            assert leased <= now
+            await w.pass_time(10)
+        assert await w.fired() >= 30
+        assert len(await held(w)) == 1
+        assert await metric(w, "gce_backend_deletions_held") >= 1
+        gone = before - set(await w.vms())
+        assert gone
+        await w.clear_faults()  # the right one again: it knows those that remain
+        await w.pass_time(400)
+        assert before - gone <= set(await w.vms())
+        assert leased <= set(await w.vms())
+
+
+async def test_a_machine_that_the_catalog_knows_again_is_not_deleted(tmp_path: Path) -> None:
+    """A not-found of long ago is no permit: the Machine Provider is asked again just before."""
+    none = DeletionSettings(unconfirmed_count=0, unconfirmed_share=0.0)
+    async with world(tmp_path, settings=settings(none, HASTY)) as w:
+        await w.until_states(cataloged=3)
+        before = set(await w.vms())
+        await _denied(w)
+        await w.until(lambda: _catalog(w, "absent", 3))
+        await w.clear_faults()
+        assert await w.act("/api/lift-cap", {"seconds": 300}) == 200
+        await w.until_states(cataloged=3)
+        assert before == set(await w.vms())
+        await w.until(lambda: _catalog(w, "cataloged", 3))
+        assert await w.lease() in before
+
+
+async def _catalog(w: World, state: str, number: int) -> bool:
+    return [machine["catalog"] for machine in await w.machines()].count(state) == number

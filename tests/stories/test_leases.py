@@ -1,0 +1,179 @@
+"""Leases: noted, ended, and made good when messages are lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gce_backend.model.machine_token import instance_token
+from gce_backend.settings.settings import MachineProviderSettings, Settings
+from support.broker_messages import SUBSCRIPTION, about, one_machine, publish, settled
+from support.fleet_harness import PROJECT, World, manager, template, world
+
+GET = "machine_provider.catalog.get"
+
+
+async def _shown(w: World, name: str) -> dict[str, Any]:
+    return next(machine for machine in await w.machines() if machine["name"] == name)
+
+
+async def test_a_lease_is_noted_with_its_end_and_its_end_marks_pending_deletion(
+    tmp_path: Path,
+) -> None:
+    """The paragraph "Leases": LEASED with its expiry; RECLAIMED ends it, with reason and time."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        started = w.clock.now()
+        name = await w.lease(duration=120)
+        expiration = (await _shown(w, name))["lease_expiration"]
+        assert started + 119 <= expiration <= w.clock.now() + 120
+        await w.inject("compute.instanceGroupManagers.deleteInstances", times=None)
+
+        async def pending() -> bool:
+            return await w.is_in(name, "pending-deletion", "deleting")
+
+        await w.until(pending, within=1000)
+        assert 0 <= w.clock.now() - expiration < 5
+        assert w.daemon.context is not None
+        entity = next(i for k, i in w.daemon.context.fleet.instances.items() if k.name == name)
+        assert entity.lease is None
+        assert entity.pending_deletion is not None
+        assert "reclaimed" in entity.pending_deletion.reason
+        assert 0 <= entity.pending_deletion.since - expiration < 5
+        await w.clear_faults()
+        await w.until_states(cataloged=3, within=1000)
+        assert name not in await w.vms()
+
+
+async def test_a_lease_whose_end_is_not_said_is_held_until_it_is(tmp_path: Path) -> None:
+    """LEASED without an expiry, then LEASED with one, then a late one with an earlier end."""
+    async with world(tmp_path) as w:
+        machine = await one_machine(w)
+        for ends, shown in ((None, None), ("9999999999", 9999999999), ("5000000000", 9999999999)):
+            attributes = {"lease_expiration_ts": ends} if ends else {}
+            await publish(w, about(machine, "LEASED", **attributes))
+            await settled(w)
+            found = await _shown(w, machine["name"])
+            assert (found["state"], found["lease_expiration"]) == ("leased", shown)
+
+
+async def test_with_every_message_lost_the_sweep_alone_keeps_the_fleet_at_its_size(
+    tmp_path: Path,
+) -> None:
+    """Fault 10, L1: no subscription at all; leases and their ends are seen in the catalog."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        await w.call("DELETE", SUBSCRIPTION)
+        name = await w.lease(duration=300)
+        held = await _shown(w, name)
+        assert held["lease_expiration"] is not None
+
+        async def replaced() -> bool:
+            return name not in await w.vms() and (await w.states())["cataloged"] == 3
+
+        took = await w.until(replaced, within=1800)
+        assert took > 300  # it was not destroyed while it was held
+        assert w.clock.now() > held["lease_expiration"]
+        assert len(await w.vms()) == 3
+
+
+async def test_the_sweep_sees_a_reclaim_whose_message_was_lost(tmp_path: Path) -> None:
+    """The lease is given back early, the message lost: the machine waits for its known end."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease(duration=500)
+        await w.call("DELETE", SUBSCRIPTION)
+        await w.release()
+        await w.pass_time(450)
+        assert name in await w.vms()
+
+        async def gone() -> bool:
+            return name not in await w.vms()
+
+        assert await w.until(gone, within=900) > 0
+        await w.until_states(cataloged=3)
+
+
+async def test_a_catalog_that_knows_nothing_destroys_no_machine_that_is_held(
+    tmp_path: Path,
+) -> None:
+    """Fault 30: `catalog.get` answers 404 for everything; alone that never deletes."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease(duration=7200)
+        message = "no machine of that name is in the catalog"
+        await w.inject(GET, status=404, reason="notFound", message=message, times=None)
+        await w.pass_time(600)
+        assert await w.fired() > 10
+        assert name in await w.vms()
+        assert await w.is_in(name, "leased")
+        assert len(await w.vms()) == 3
+
+
+async def test_a_catalog_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """Fault 29: the sweep backs off, says so, and goes on when the Machine Provider is back."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        await w.inject(GET, status=503, times=None)
+        await w.pass_time(400)
+        assert await w.fired() > 2
+        assert await w.states() == {"cataloged": 3}
+        subjects = {c["subject"] for c in (await w.get("/api/fleet"))["conditions"]}
+        assert "machine-provider" in subjects
+        await w.clear_faults()
+        await w.reset_calls()
+        await w.pass_time(400)
+        assert (await w.calls())[GET] > 0
+        assert (await w.get("/api/fleet"))["conditions"] == []
+
+
+async def test_the_sweep_asks_in_turn_and_keeps_to_its_pace(tmp_path: Path) -> None:
+    """Ten machines, five questions a minute: never more, and each machine gets its turn."""
+    settings = Settings(machine_provider=MachineProviderSettings(sweep_per_minute=5))
+    async with world(tmp_path, settings=settings, managers=manager(minimum=10)) as w:
+        await w.until_states(cataloged=10)
+        await w.call("DELETE", SUBSCRIPTION)
+        held = set()
+        for number in range(10):
+            request = {"request_id": f"r{number}", "duration": 7200}
+            dimensions = {"dimensions": {"os_family": "LINUX"}}
+            held.add((await w.broker("machine_provider.lease", {**request, **dimensions}))["state"])
+        await w.pass_time(60)
+        for _ in range(3):
+            await w.reset_calls()
+            await w.pass_time(60)
+            assert (await w.calls())[GET] <= 5
+        await w.until_states(leased=10, within=120)
+
+
+@pytest.mark.parametrize("end", [1795449587123456, -1795449587123456, "1" * 400])
+async def test_a_lease_with_an_end_that_makes_no_sense_is_held_and_shown(
+    tmp_path: Path, end: int | str
+) -> None:
+    """Microseconds for seconds: the machine is kept, and no page breaks on the date."""
+    async with world(tmp_path, managers=manager(minimum=1)) as w:
+        await w.until_states(cataloged=1)
+        assert w.daemon.context is not None
+        (key,) = w.daemon.context.fleet.instances
+        name = key.name
+        entry = {
+            "dimensions": {"hostname": name, "backend": "GCE"},
+            "policies": {
+                "backend_attributes": [
+                    {"key": "key", "value": instance_token(PROJECT, key)},
+                ]
+            },
+            "state": "LEASED",
+            "lease_expiration_ts": end,
+        }
+        await w.inject(GET, kind="answer", body=entry, times=None)
+        await w.until(lambda: w.is_in(name, "leased"))
+        for path in ("/", "/machines", f"/machines/{name}", "/events"):
+            async with w.session.get(w.daemon.url + path) as page:
+                assert page.status == 200, path
+        w.write_config(template(machine_type="e2-medium"), manager(minimum=1))
+        await w.pass_time(600)
+        assert await w.is_in(name, "leased")
+        assert name in await w.vms()

@@ -1,0 +1,170 @@
+"""What a settled fleet costs: calls per minute, counted by the embedded cloud."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store, Write
+from gce_backend.model.entities import (
+    MACHINE_PROVIDER_KEY,
+    MachineProviderConfiguration,
+    SetAsideMessage,
+)
+from gce_backend.model.keys import Key
+from gce_backend.settings.settings import Settings
+from support.fleet_harness import PROJECT, World, manager, template, world
+
+MACHINES = 1000
+GROUPS = 10
+MINUTES = 10
+PRODUCTION = {"import-config": "* * * * *"}
+"""run --local looks at the configuration every two seconds; production every minute."""
+SETTLING = 180.0
+
+
+def _fleet(machines: int, groups: int) -> tuple[str, str]:
+    names = [f"t{number}" for number in range(groups)]
+    return (
+        "".join(template(name) for name in names),
+        "".join(manager(name, minimum=machines // groups) for name in names),
+    )
+
+
+async def _minutes(w: World, count: int) -> list[Counter[str]]:
+    """The calls of each of the next minutes."""
+    found = []
+    for _ in range(count):
+        await w.reset_calls()
+        await w.pass_time(60.0)
+        found.append(await w.calls())
+    return found
+
+
+def _of(calls: Counter[str], service: str) -> Counter[str]:
+    return Counter({name: n for name, n in calls.items() if name.startswith(service + ".")})
+
+
+async def test_a_quiet_minute_of_a_thousand_machines_costs_a_handful_of_calls(
+    tmp_path: Path,
+) -> None:
+    """Ten quiet minutes: one list of groups, one group's members, one read of the store."""
+    templates, managers = _fleet(MACHINES, GROUPS)
+    async with world(tmp_path, templates=templates, managers=managers, crons=PRODUCTION) as w:
+        await w.until_states(cataloged=MACHINES)
+        await w.pass_time(SETTLING)
+        minutes = await _minutes(w, MINUTES)
+        sweep = w.settings.machine_provider.sweep_per_minute
+
+    for calls in minutes:
+        compute = _of(calls, "compute")
+        compute.pop("compute.instanceTemplates.list", None)  # both once in ten minutes, see below
+        compute.pop("compute.instances.aggregatedList", None)
+        assert compute.pop("compute.instanceGroupManagers.aggregatedList") == 1
+        assert compute.pop("compute.instanceGroupManagers.listManagedInstances", 0) <= 2
+        assert not compute, "nothing else is asked of Compute, and nothing changed"
+
+        datastore = _of(calls, "datastore")
+        assert datastore.total() <= 10
+        assert not datastore["datastore.projects.commit"]
+
+        assert _of(calls, "machine_provider").keys() <= {"machine_provider.catalog.get"}
+        assert calls["machine_provider.catalog.get"] <= sweep + 1
+        assert _of(calls, "pubsub").keys() == {"pubsub.projects.subscriptions.pull"}
+        assert calls["pubsub.projects.subscriptions.pull"] <= 4
+
+    total = sum(minutes, Counter())
+    assert total["compute.instanceGroupManagers.listManagedInstances"] in range(
+        GROUPS - 2, GROUPS + 3
+    ), "every group's members are listed once in the time of a slow resync"
+    assert total["compute.instanceTemplates.list"] <= 1
+    assert total["compute.instances.aggregatedList"] <= math.ceil(MACHINES / 500)
+
+
+async def test_reading_every_entity_again_is_spread_over_the_time_of_a_resync(
+    tmp_path: Path,
+) -> None:
+    """The slow review of a whole store never makes more than ten calls in a minute."""
+    settings = Settings()
+    store = msgspec.structs.replace(settings.store, resync_seconds=600.0)
+    settings = msgspec.structs.replace(settings, store=store)
+    templates, managers = _fleet(900, 3)
+    async with world(
+        tmp_path, templates=templates, managers=managers, settings=settings, crons=PRODUCTION
+    ) as w:
+        await w.until_states(cataloged=900)
+        await w.pass_time(SETTLING)
+        minutes = await _minutes(w, 12)
+    per_minute = [_of(calls, "datastore") for calls in minutes]
+    assert max(calls.total() for calls in per_minute) <= 10
+    assert sum(per_minute, Counter())["datastore.projects.runQuery"] >= 9 + 900 // 300
+    assert not sum(per_minute, Counter())["datastore.projects.commit"]
+
+
+@contextlib.asynccontextmanager
+async def _another_process(w: World) -> AsyncIterator[Store]:
+    """The same store, as somebody else has it open."""
+    clients = Clients(w.settings, w.clock, random.Random(7), Metrics())
+    try:
+        yield Store(clients.datastore(PROJECT))
+    finally:
+        await clients.close()
+
+
+async def test_what_another_process_wrote_or_removed_is_seen_by_the_slow_review(
+    tmp_path: Path,
+) -> None:
+    """Entities changed, added and removed behind our back are in the picture in the end."""
+    settings = Settings()
+    store = msgspec.structs.replace(settings.store, resync_seconds=120.0)
+    seldom = {"import-config": "0 0 1 1 *"}  # which would read the operator's entities itself
+    settings = msgspec.structs.replace(settings, store=store)
+    async with world(tmp_path, settings=settings, crons=seldom) as w, _another_process(w) as other:
+        await w.until_states(cataloged=3)
+        assert w.daemon.context is not None
+        fleet = w.daemon.context.fleet
+        moved = MachineProviderConfiguration(instance_url="http://127.0.0.1:9")
+        added = Key(SetAsideMessage.KIND, "by-hand")
+        version = (await other.read([MACHINE_PROVIDER_KEY]))[MACHINE_PROVIDER_KEY].version
+        written = await other.write(
+            [
+                Write(MACHINE_PROVIDER_KEY, moved, version),
+                Write(added, SetAsideMessage(reason="by hand", received=1.0), None),
+            ]
+        )
+        await w.pass_time(150.0)
+        assert fleet.machine_provider == moved
+        assert list(fleet.set_aside) == [added]
+        await other.write([Write(added, None, written[1])])
+        await w.pass_time(150.0)
+        assert not fleet.set_aside
+
+
+async def test_many_small_calls_leave_room_for_the_few_that_the_fleet_depends_on(
+    tmp_path: Path,
+) -> None:
+    """While metadata updates use up the minute's budget, groups are looked at and VMs deleted."""
+    settings = Settings()
+    compute = msgspec.structs.replace(settings.compute, calls_per_minute=60)
+    settings = msgspec.structs.replace(settings, compute=compute)
+    async with world(tmp_path, managers=manager(minimum=600), settings=settings) as w:
+        await w.until_states(cataloged=600)
+        gone = await w.lease()
+        await w.release()
+        await w.reset_calls()
+
+        async def replaced() -> bool:
+            return gone not in await w.vms() and len(await w.vms()) == 600
+
+        await w.until(replaced, within=60.0)
+        await w.pass_time(65.0)
+        calls = await w.calls()
+        assert calls["compute.instances.setMetadata"] >= 20, "the updates were still under way"

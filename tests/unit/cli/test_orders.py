@@ -1,0 +1,418 @@
+"""The orders as commands: written to Datastore, with no daemon anywhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from gce_backend.cli import main
+from gce_backend.clients.datastore.client import Delete, Mutation, Unindexed, Upsert
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.daemon.clients import Clients
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.localcloud.faults import Fault
+from gce_backend.model.entities import (
+    CONFIGURATION_KEY,
+    CONTROL_KEY,
+    Candidate,
+    CandidateState,
+    Configuration,
+    Deletion,
+    Entity,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
+    Lease,
+    PendingDeletion,
+    Permit,
+)
+from gce_backend.model.keys import Key, instance_key, manager_key
+from gce_backend.model.orders import Control
+from support.served_cloud import PROJECT, ServedCloud, served_cloud
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[ServedCloud]:
+    """One cloud for all tests of this module: each sets what it looks at."""
+    with served_cloud() as running:
+        yield running
+
+
+@pytest.fixture
+def command(served: ServedCloud) -> Command:
+    """Runs a command against the cloud."""
+
+    def invoke(*arguments: str, **environment: str) -> Result:
+        variables = {**served.environment, **environment}
+        return CliRunner().invoke(main, list(arguments), env=variables)
+
+    return invoke
+
+
+def stored(served: ServedCloud) -> Control:
+    """The Control entity."""
+
+    async def read(clients: Clients) -> Control:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([CONTROL_KEY])
+        return fleet.control
+
+    return served.ask(read)
+
+
+def stored_machine(served: ServedCloud, key: Key) -> Instance:
+    """A machine's entity."""
+
+    async def read(clients: Clients) -> Instance:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([key])
+        return fleet.instances[key]
+
+    return served.ask(read)
+
+
+def store_machine(served: ServedCloud, key: Key, machine: Instance) -> None:
+    """Makes a machine's entity read so; above it are its template and group."""
+    revision = key.lineage[2]
+    above: dict[Key, Any] = {
+        key.lineage[3]: InstanceTemplate(active=revision.name),
+        revision: InstanceTemplateRevision(
+            template=TemplateConfig(base_name="linux"), active=("zone-a",)
+        ),
+        key.lineage[1]: InstanceGroupManager(minimum_size=1),
+    }
+
+    async def write(clients: Clients) -> None:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        entities = {**above, key: machine}
+        await fleet.refresh(entities)
+        await fleet.change([_becomes(at, new) for at, new in entities.items()])
+
+    served.ask(write)
+
+
+def _becomes(key: Key, entity: Entity) -> Change[Any]:
+    return Change(key, lambda _: entity)
+
+
+@pytest.fixture
+def machine(served: ServedCloud) -> Key:
+    """A fleet of one machine; nothing is paused or drained."""
+    key = instance_key(manager_key("linux", "0" * 40, "zone-a"), "vm-1")
+    store_machine(served, key, Instance(gce_id=7, url="u"))
+
+    async def forget(clients: Clients) -> None:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([CONTROL_KEY])
+        await fleet.change([Change(CONTROL_KEY, lambda _: None)])
+
+    served.ask(forget)
+    return key
+
+
+def test_pause_and_resume_are_stored(served: ServedCloud, command: Command) -> None:
+    """The reason and the moment are kept; resumed, nothing of it is left."""
+    done = command("pause", "--reason", "a leak in the roof")
+    assert (done.exit_code, done.output.splitlines()[0][:7]) == (0, "paused.")
+    found = stored(served)
+    assert (found.paused, found.pause_reason) == (True, "a leak in the roof")
+    assert found.paused_since == pytest.approx(time.time(), abs=60)
+    assert command("pause", "--reason", "still").exit_code == 0
+    assert stored(served).paused_since == found.paused_since
+    assert command("resume").exit_code == 0
+    after = stored(served)
+    assert (after.paused, after.pause_reason, after.paused_since) == (False, "", None)
+
+
+def test_resume_says_when_the_settings_pause(command: Command) -> None:
+    """The operator learns why the daemon will stay paused."""
+    done = command("resume", GCE_BACKEND_ACTUATE="false")
+    assert done.exit_code == 0
+    assert "actuate = false" in done.output
+
+
+def test_a_part_of_the_fleet_is_paused_and_resumed(
+    served: ServedCloud, command: Command, machine: Key
+) -> None:
+    """Each pause by its own scope; what stays in force is named, with the command that ends it."""
+    assert command("pause", "--reason", "all").exit_code == 0
+    done = command("pause", "--template", "linux", "--reason", "a leak")
+    assert (done.exit_code, done.output) == (
+        0,
+        "paused for template linux. A running daemon acts on it within a minute.\n",
+    )
+    assert command("pause", "--template", "linux", "--zone", "zone-a").exit_code == 0
+    assert [found.scope for found in stored(served).pauses] == [
+        "template linux",
+        "template linux in zone zone-a",
+    ]
+    ended = command("resume", "--template", "linux", "--zone", "zone-a")
+    assert ended.output.splitlines() == [
+        "resumed for template linux in zone zone-a. A running daemon acts on it within a minute.",
+        "Paused by an operator (everything): all. It stays in force; `gce-backend resume` ends it.",
+        (
+            "Paused by an operator (template linux): a leak. It stays in force; "
+            "`gce-backend resume --template linux` ends it."
+        ),
+    ]
+    again = command("resume", "--template", "linux", "--zone", "zone-a")
+    assert (again.exit_code, again.output.splitlines()[0]) == (
+        0,
+        "nothing was paused for template linux in zone zone-a.",
+    )
+    assert len(command("resume", "--all").output.splitlines()) == 1
+    assert stored(served).pauses_in_force == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["--template", "lunix"], "Known: linux."),
+        (["--zone", "mars"], "Known: zone-a."),
+        (["--template", "linux", "--zone", "mars"], "Known: zone-a."),
+    ],
+)
+def test_a_pause_of_what_is_not_there_names_what_is(
+    served: ServedCloud, command: Command, machine: Key, arguments: list[str], known: str
+) -> None:
+    """Exit code 1, and nothing is stored."""
+    done = command("pause", *arguments)
+    assert done.exit_code == 1
+    assert known in done.output
+    assert stored(served).pauses == ()
+
+
+def test_all_pauses_and_one_pause_exclude_each_other(command: Command) -> None:
+    """A usage error, exit code 2."""
+    assert command("resume", "--all", "--zone", "zone-a").exit_code == 2
+
+
+def test_drain_and_undrain_are_stored(served: ServedCloud, command: Command, machine: Key) -> None:
+    """By name or by key; each tells the daemons which machine to read again."""
+    done = command("drain", machine.name, "--reason", "its disk rattles")
+    assert done.exit_code == 0
+    assert done.output == (
+        "vm-1: It leaves the catalog, is deleted, and its group grows back. "
+        "A running daemon acts on it within a minute.\n"
+    )
+    found = stored_machine(served, machine).drain
+    assert found is not None
+    assert found.reason == "its disk rattles"
+    assert found.since == pytest.approx(time.time(), abs=60)
+    first = stored(served).machine_orders
+    assert [order.machine for order in first] == [machine]
+    assert command("undrain", str(machine)).output.startswith("vm-1: It is not drained any more.")
+    assert stored_machine(served, machine).drain is None
+    assert stored(served).machine_orders != first
+
+
+@pytest.mark.parametrize(
+    ("state", "outlook"),
+    [
+        (Instance(lease=Lease(1.0, 4_000_000_000.0)), "Somebody holds it until 2096-10-02 07:06"),
+        (Instance(lease=Lease(1.0)), "Somebody holds it: it goes afterwards"),
+        (Instance(pending_deletion=PendingDeletion("", 1.0)), "it is deleted in any case"),
+        (Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x")), "deletion has begun already"),
+    ],
+)
+def test_drain_says_what_becomes_of_the_machine(
+    served: ServedCloud, command: Command, machine: Key, state: Instance, outlook: str
+) -> None:
+    """Who gives the order learns why it may take a while."""
+    store_machine(served, machine, state)
+    done = command("drain", machine.name)
+    assert done.exit_code == 0
+    assert outlook in done.output
+
+
+def test_a_machine_that_is_not_there_is_refused_with_names_that_look_like_it(
+    command: Command,
+    machine: Key,
+) -> None:
+    """A slip of the pen is told from a machine that is gone."""
+    assert machine.name == "vm-1"
+    near = command("drain", "vm-l")
+    assert near.exit_code == 1
+    assert "there is no machine 'vm-l'. Do you mean vm-1?" in near.output
+    assert "gce-backend status" in command("drain", "nothing-like-it").output
+
+
+def test_undrain_comes_too_late_for_a_deletion_that_has_begun(
+    served: ServedCloud, command: Command, machine: Key
+) -> None:
+    """Exit code 1; the entity stays as it was."""
+    dying = Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x"))
+    store_machine(served, machine, dying)
+    done = command("undrain", machine.name)
+    assert done.exit_code == 1
+    assert "has begun: it cannot stay" in done.output
+    assert stored_machine(served, machine) == dying
+
+
+@pytest.mark.parametrize("order", ["drain", "undrain"])
+def test_a_machine_that_is_not_there_is_no_machine(
+    served: ServedCloud, command: Command, machine: Key, order: str
+) -> None:
+    """Exit code 1, with where to look; no daemon is told anything."""
+    before = stored(served)
+    done = command(order, "vm-2")
+    assert done.exit_code == 1
+    assert "no machine 'vm-2'" in done.output
+    assert stored(served) == before
+
+
+def test_reasons_have_an_end(command: Command, machine: Key) -> None:
+    """Exit code 1 for both orders that take one."""
+    for arguments in (["pause"], ["drain", machine.name]):
+        done = command(*arguments, "--reason", "x" * 501)
+        assert (done.exit_code, "500 characters" in done.output) == (1, True)
+
+
+def test_orders_speak_json(command: Command, machine: Key) -> None:
+    """What is in force afterwards, for programs; of a machine, how it is meant to go on."""
+    document = json.loads(command("pause", "--zone", "zone-a", "--reason", "r", "--json").output)
+    (pause,) = document["pauses"]
+    assert (pause["scope"], pause["template"], pause["reason"]) == ("zone zone-a", None, "r")
+    assert json.loads(command("resume", "--all", "--json").output)["pauses"] == []
+    assert json.loads(command("approve", "r9", "--json").output)["approved_revision"] == "r9"
+    assert json.loads(command("lift-cap", "--json").output)["cap_lifted_until"] > time.time()
+    drained = json.loads(command("drain", machine.name, "--reason", "r", "--json").output)
+    assert (drained["key"], drained["drained"], drained["reason"]) == (str(machine), True, "r")
+    assert json.loads(command("undrain", machine.name, "--json").output)["drained"] is False
+
+
+def test_approve_is_stored_once(served: ServedCloud, command: Command) -> None:
+    """The second time it says so, and exits 0 as well; also before anything waits."""
+    first = command("approve", "0123abcd")
+    assert "0123abcd is approved. No configuration waits now" in first.output
+    assert stored(served).approved_revision == "0123abcd"
+    again = command("approve", "0123abcd")
+    assert again.exit_code == 0
+    assert again.output.startswith("0123abcd was approved before.")
+
+
+def test_approve_refuses_another_revision_than_the_one_that_waits(
+    served: ServedCloud, command: Command
+) -> None:
+    """It names the right one, and an earlier approval stays as it was."""
+    waits = Candidate("a" * 40, CandidateState.HELD, "it takes away 9 of 9 machines", 1.0)
+
+    async def write(clients: Clients, candidate: Candidate | None) -> None:
+        def apply(found: Configuration | None) -> Configuration:
+            return msgspec.structs.replace(found or Configuration(), candidate=candidate)
+
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([CONFIGURATION_KEY])
+        await fleet.change([Change(CONFIGURATION_KEY, apply)])
+
+    served.ask(lambda clients: write(clients, waits))
+    before = stored(served)
+    refused = command("approve", "b" * 40)
+    assert refused.exit_code == 1
+    assert f"{'b' * 40} does not wait for approval: {'a' * 40} does" in refused.output
+    assert stored(served) == before
+    assert f"{'a' * 40} is approved. A running daemon" in command("approve", "a" * 40).output
+    served.ask(lambda clients: write(clients, None))
+
+
+@pytest.mark.parametrize("revision", ["", "two words", "a\nb", "x" * 201, "rév"])
+def test_approve_refuses_what_is_no_revision(
+    served: ServedCloud, command: Command, revision: str
+) -> None:
+    """It says where to find the right one, and changes nothing."""
+    before = stored(served)
+    done = command("approve", revision)
+    assert done.exit_code == 1
+    assert "GET /api/control" in done.output
+    assert stored(served) == before
+
+
+def test_lift_cap_is_stored_and_ended(served: ServedCloud, command: Command) -> None:
+    """Ten minutes unless told otherwise; 0 ends it."""
+    assert command("lift-cap").exit_code == 0
+    assert stored(served).cap_lifted_until == pytest.approx(time.time() + 600, abs=60)
+    assert command("lift-cap", "--minutes", "3").exit_code == 0
+    assert stored(served).cap_lifted_until == pytest.approx(time.time() + 180, abs=60)
+    assert command("lift-cap", "--minutes", "0").exit_code == 0
+    assert stored(served).cap_lifted_until <= time.time()
+
+
+@pytest.mark.parametrize("minutes", ["-1", "1441", "nan", "1.5", "soon"])
+def test_lift_cap_refuses_senseless_times(command: Command, minutes: str) -> None:
+    """A usage error, exit code 2."""
+    assert command("lift-cap", "--minutes", minutes).exit_code == 2
+
+
+def test_an_order_leaves_the_other_orders_alone(served: ServedCloud, command: Command) -> None:
+    """All of them are in one entity."""
+    for arguments in (["approve", "r1"], ["lift-cap"], ["pause"]):
+        assert command(*arguments).exit_code == 0
+    found = stored(served)
+    assert (found.paused, found.approved_revision) == (True, "r1")
+    assert found.cap_lifted_until > time.time()
+    command("resume")
+
+
+def test_an_order_that_cannot_be_stored_says_so(served: ServedCloud, command: Command) -> None:
+    """A message and exit code 1, no traceback; nothing is claimed to be done."""
+    fault = Fault(method="datastore.projects.lookup", status=403, reason="PERMISSION_DENIED")
+    fault.times = None
+    served.cloud.faults.add(fault)
+    done = command("pause")
+    served.cloud.faults.clear()
+    assert fault.fired > 0
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert "PERMISSION_DENIED" in done.output
+    assert "paused" not in done.output
+    assert not stored(served).paused
+
+
+def test_localcloud_prints_its_url_first(tmp_path: Path) -> None:
+    """Alone on the first line of standard output, for scripts; SIGTERM ends it with 0."""
+    arguments = ["localcloud", "--port", "0", "--state", str(tmp_path / "s.sqlite")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "gce_backend", *arguments, "--config", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}/_localcloud/calls", timeout=5) as response:  # noqa: S310
+            assert response.status == 200
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+def test_orders_that_cannot_be_understood_are_not_passed_over(
+    command: Command, served: ServedCloud
+) -> None:
+    """The command says what is wrong, and does not claim to have paused anything."""
+
+    async def write(clients: Clients, mutation: Mutation) -> None:
+        await clients.datastore(PROJECT).commit([mutation])
+
+    spoiled = Upsert(CONTROL_KEY.path, {"pauses": Unindexed("{")})
+    served.ask(lambda clients: write(clients, spoiled))
+    done = command("pause", "--reason", "looking")
+    served.ask(lambda clients: write(clients, Delete(CONTROL_KEY.path, None)))
+    assert done.exit_code == 1
+    assert "cannot be understood: mend it, or delete it" in done.output
+    assert "paused." not in done.output
+    assert command("pause").exit_code == 0
+    assert command("resume").exit_code == 0

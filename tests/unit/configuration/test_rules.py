@@ -1,0 +1,291 @@
+"""The rules of templates.cfg and managers.cfg: what is refused, where, and what is accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
+from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.proto import config_pb2 as pb
+from support.config_texts import (
+    CLOUD_SCOPE,
+    account,
+    manager,
+    problems_of,
+    template,
+)
+
+
+def expected_line(text: str, field: str) -> int:
+    """The line of the field, e.g. `tags[1]`, or of the block when it is not there."""
+    name, _, rest = field.partition("[")
+    index = int(rest.partition("]")[0]) if rest else 0
+    lines = [n for n, line in enumerate(text.splitlines(), 1) if line.lstrip().startswith(name)]
+    return lines[index] if index < len(lines) else 1
+
+
+BIG = "x" * (256 * 1024)
+REGIONAL = "regions/us-central1/subnetworks/s"
+
+WRONG_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
+    ({"base_name": None}, "base_name", "is required"),
+    ({"base_name": ""}, "base_name", "is required"),
+    ({"base_name": "Linux"}, "base_name", "is not a name"),
+    ({"base_name": "linux-"}, "base_name", "is not a name"),
+    ({"base_name": "1linux"}, "base_name", "is not a name"),
+    ({"base_name": "a" * 64}, "base_name", "is not a name"),
+    ({"base_name": "a" * 39}, "base_name", "use at most 38"),
+    ({"project": None}, "project", "is required"),
+    ({"project": "My Project"}, "project", "is not a project id"),
+    ({"project": "123456"}, "project", "not the project's number"),
+    ({"machine_type": None}, "machine_type", "is required"),
+    ({"machine_type": "zones/z/machineTypes/e2-small"}, "machine_type", "its name alone"),
+    ({"machine_type": "small"}, "machine_type", "is not a machine type"),
+    ({"machine_type": "custom-8"}, "machine_type", "is not a custom machine type"),
+    ({"machine_type": "n2-custom-8-16000"}, "machine_type", "multiple of 256"),
+    ({"image_name": None}, "image_name", "or snapshot_name"),
+    ({"image_name": "family/debian"}, "image_name", "is not a name"),
+    ({"snapshot_name": "snap"}, "snapshot_name", "one source"),
+    ({"image_name": None, "snapshot_name": "Snap"}, "snapshot_name", "is not a name"),
+    ({"image_project": "debian cloud"}, "image_project", "is not a project id"),
+    ({"disk_size_gb": -1}, "disk_size_gb", "use 10 to 65536"),
+    ({"disk_size_gb": 9}, "disk_size_gb", "use 10 to 65536"),
+    ({"disk_size_gb": 65537}, "disk_size_gb", "use 10 to 65536"),
+    ({"disk_type": "pd-fast"}, "disk_type", "is not one of pd-standard, "),
+    ({"disk_type": "a\u2028b"}, "disk_type", r"a\u2028b"),
+    ({"network_url": "default"}, "network_url", "is not a network"),
+    ({"network_url": "https://example.com/global/networks/n"}, "network_url", "is not a network"),
+    ({"network_url": "projects/P/global/networks/n"}, "network_url", "is not a network"),
+    ({"network_url": "global/networks/N"}, "network_url", "is not a network"),
+    ({"min_cpu_platform": "<any>"}, "min_cpu_platform", "is not a CPU platform"),
+    ({"service_accounts": None}, "service_accounts", "at least one"),
+    ({"service_accounts": [account("")]}, "service_accounts[0].name", "is required"),
+    ({"service_accounts": [account("me")]}, "service_accounts[0].name", "email address"),
+    ({"service_accounts": [account(), account()]}, "service_accounts[1]", "given twice"),
+    (
+        {"service_accounts": [account("default", "cloud-platform")]},
+        "service_accounts[0].scopes[0]",
+        "use the full URL",
+    ),
+    (
+        {"service_accounts": [account("default", CLOUD_SCOPE, CLOUD_SCOPE)]},
+        "service_accounts[0].scopes[1]",
+        "there twice",
+    ),
+    ({"tags": ["fine", "Not fine"]}, "tags[1]", "is not a name"),
+    ({"tags": ["a", "b", "a"]}, "tags[2]", "there twice"),
+    ({"tags": [f"t{n}" for n in range(65)]}, "tags", "use at most 64"),
+    ({"dimensions": ["os_family"]}, "dimensions[0]", 'write "key:value"'),
+    ({"dimensions": ["os_family:BEOS"]}, "dimensions[0]", "LINUX, OSX, WINDOWS"),
+    ({"dimensions": ["disk_size_gb:10"]}, "dimensions[0]", "is not one of backend, disk_gb"),
+    ({"dimensions": ["os_version:"]}, "dimensions[0]", "is not a value"),
+    ({"dimensions": ["disk_gb:ten"]}, "dimensions[0]", "positive integer"),
+    ({"dimensions": ["disk_gb:20"], "disk_size_gb": 10}, "dimensions[0]", "because of disk_size"),
+    ({"dimensions": ["disk_type:SSD"]}, "dimensions[0]", 'is "HDD" because of disk_type'),
+    ({"dimensions": ["project:other"]}, "dimensions[0]", "because of project"),
+    ({"dimensions": ["backend:DUMMY"]}, "dimensions[0]", "is not one of GCE"),
+    ({"dimensions": ["hostname:h"]}, "dimensions[0]", "every VM has its own"),
+    ({"dimensions": ["num_cpus:2"]}, "dimensions[0]", "read from the machine type"),
+    ({"dimensions": ["memory_gb:2"]}, "dimensions[0]", "read from the machine type"),
+    (
+        {"dimensions": ["os_family:LINUX", "os_version:1", "os_family:OSX"]},
+        "dimensions[2]",
+        "given twice",
+    ),
+    (
+        {"image_name": None, "snapshot_name": "s", "dimensions": ["snapshot:t"]},
+        "dimensions[0]",
+        "because of snapshot_name",
+    ),
+    (
+        {
+            "image_name": None,
+            "snapshot_name": "s",
+            "snapshot_labels": ["a:b"],
+            "dimensions": ["snapshot_labels:a:c"],
+        },
+        "dimensions[0]",
+        "not in the field snapshot_labels",
+    ),
+    ({"snapshot_labels": ["a:b"]}, "snapshot_labels", "set snapshot_name"),
+    (
+        {"image_name": None, "snapshot_name": "s", "snapshot_labels": ["A:b"]},
+        "snapshot_labels[0]",
+        "is not a label",
+    ),
+    (
+        {"image_name": None, "snapshot_name": "s", "snapshot_labels": ["a:b", "c:d", "a:c"]},
+        "snapshot_labels[2]",
+        'label "a" is given twice',
+    ),
+    (
+        {"image_name": None, "snapshot_name": "s", "snapshot_labels": ["a:b", "a:b"]},
+        "snapshot_labels[1]",
+        "there twice",
+    ),
+    ({"metadata": ["key"]}, "metadata[0]", 'write "key:value"'),
+    ({"metadata": [":value"]}, "metadata[0]", 'write "key:value"'),
+    ({"metadata": ["a key:value"]}, "metadata[0]", "is not a metadata key"),
+    ({"metadata": [f"{'k' * 129}:v"]}, "metadata[0]", "is not a metadata key"),
+    ({"metadata": ["a:1", "b:1", "a:2"]}, "metadata[2]", "already set in metadata[0]"),
+    ({"metadata": [f"a:{BIG}x"]}, "metadata[0]", "use at most 262144"),
+    ({"metadata": [f"a:{BIG}", f"b:{BIG}"]}, "metadata", "use at most 524288"),
+    ({"metadata_from_file": ["a"]}, "metadata_from_file[0]", 'write "key:path"'),
+    ({"metadata_from_file": ["a:missing"]}, "metadata_from_file[0]", "there is no file"),
+    ({"metadata_from_file": ["a:/etc/passwd"]}, "metadata_from_file[0]", "not a path in the"),
+    ({"metadata_from_file": ["a:x/../../y"]}, "metadata_from_file[0]", "not a path in the"),
+    ({"metadata_from_file": ["a:"]}, "metadata_from_file[0]", "not a path in the"),
+    ({"metadata_from_file": ["a:large"]}, "metadata_from_file[0]", "use at most 262144"),
+    (
+        {"metadata": ["a:1"], "metadata_from_file": ["a:script"]},
+        "metadata_from_file[0]",
+        "already set in metadata[0]",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "says"),
+    WRONG_TEMPLATES,
+    ids=[f"{n}-{field}" for n, (_, field, _) in enumerate(WRONG_TEMPLATES)],
+)
+def test_wrong_template_is_refused_with_its_place(
+    changes: dict[str, Any], field: str, says: str
+) -> None:
+    """Exactly one problem, with file, line, template, field, and words that help."""
+    text = template(**changes)
+    found = problems_of(text, files={"script": "echo", "large": BIG + "x"})
+    assert len(found) == 1, found
+    (problem,) = found
+    name = changes.get("base_name", "linux")
+    assert problem.file == "templates.cfg"
+    assert problem.line == expected_line(text, field)
+    assert problem.subject == (f'template "{name}"' if name else "templates[0]")
+    assert problem.field == field
+    assert says in problem.message
+    assert "\n" not in str(problem)
+
+
+WRONG_MANAGERS: list[tuple[dict[str, Any], str, str]] = [
+    ({"template_base_name": None}, "template_base_name", "is required"),
+    ({"template_base_name": "linus"}, "template_base_name", "is not the base_name of any"),
+    ({"minimum_size": None, "maximum_size": None}, "minimum_size", "is required"),
+    ({"minimum_size": 0}, "minimum_size", "0 is too small"),
+    ({"minimum_size": -1}, "minimum_size", "-1 is too small"),
+    ({"minimum_size": 2001, "maximum_size": 0}, "minimum_size", "at most 2000"),
+    ({"minimum_size": 5}, "maximum_size", "below minimum_size (5)"),
+    ({"maximum_size": -4}, "maximum_size", "is negative"),
+    ({"maximum_size": 2001}, "maximum_size", "at most 2000"),
+    ({"zone": None}, "zone", "is required"),
+    ({"zone": "us-central1"}, "zone", "is not a zone"),
+    ({"zone": "zones/us-central1-a"}, "zone", "is not a zone"),
+    ({"zone": "europe-west1-b"}, "zone", "the region of the template's subnetwork"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "says"),
+    WRONG_MANAGERS,
+    ids=[f"{n}-{field}" for n, (_, field, _) in enumerate(WRONG_MANAGERS)],
+)
+def test_wrong_manager_is_refused_with_its_place(
+    changes: dict[str, Any], field: str, says: str
+) -> None:
+    """Exactly one problem, with file, line, manager, field, and words that help."""
+    text = manager(**changes)
+    (problem,) = problems_of(template(network_url=REGIONAL), text)
+    assert (problem.file, problem.subject, problem.field) == ("managers.cfg", "managers[0]", field)
+    assert problem.line == expected_line(text, field)
+    assert says in problem.message
+
+
+def test_base_name_is_unique_also_across_projects() -> None:
+    """The second template of a name is told where the first is."""
+    text = template() + template(project="other-project")
+    (problem,) = problems_of(text)
+    assert (problem.line, problem.field) == (8 + 1, "base_name")
+    assert "templates[0]" in problem.message
+
+
+def test_zone_is_unique_for_each_template() -> None:
+    """Two managers of one template in one zone are refused; two templates may share a zone."""
+    templates = template() + template(base_name="other")
+    assert not problems_of(templates, manager() + manager(template_base_name="other"))
+    (problem,) = problems_of(templates, manager() + manager())
+    assert (problem.subject, problem.field, problem.line) == ("managers[1]", "zone", 6 + 5)
+    assert "managers[0]" in problem.message
+
+
+def test_zones_with_one_short_form_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """VMs in two zones never share names, even should two zones' short forms collide."""
+    monkeypatch.setattr("gce_backend.configuration.naming.short_zone", lambda zone: zone[:4])
+    (problem,) = problems_of(template(), manager() + manager(zone="us-cedar1-a"))
+    assert (problem.subject, problem.field) == ("managers[1]", "zone")
+    assert "short form" in problem.message
+
+
+GOOD_TEMPLATES: list[dict[str, Any]] = [
+    {"base_name": "a" * MAX_BASE_NAME_LENGTH},
+    {"project": "example.com:my-project"},
+    {"machine_type": "custom-8-16384"},
+    {"machine_type": "n2-custom-8-16384-ext"},
+    {"machine_type": "e2-custom-micro-1024"},
+    {"machine_type": "c3-standard-4-lssd"},
+    {"network_url": "global/networks/default"},
+    {"network_url": "projects/example.com:p/regions/us-east1/subnetworks/s"},
+    {"network_url": f"https://www.googleapis.com/compute/v1/projects/my-project/{REGIONAL}"},
+    {"network_url": ""},
+    {"disk_size_gb": 0},
+    {"disk_size_gb": 65536},
+    {"min_cpu_platform": "AMD Rome"},
+    {"metadata": ["empty:", "url:http://x:80/"]},
+    {"dimensions": ["backend:GCE", "project:my-project", "disk_type:HDD"]},
+    {"dimensions": ["disk_gb:20"], "disk_size_gb": 20},
+    {"dimensions": ["disk_type:SSD"], "disk_type": "pd-ssd"},
+    {"dimensions": ["snapshot_labels:a:b", "snapshot_labels:c:d"]},
+    {"image_name": None, "snapshot_name": "s", "dimensions": ["snapshot:s"]},
+    {"service_accounts": [account("robot@my-project.iam.gserviceaccount.com")]},
+    {"service_accounts": [account("default", "https://mail.google.com/"), account("a@b.com")]},
+    {"metadata": [f"a:{BIG[2:]}", f"b:{BIG[2:]}"]},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD_TEMPLATES, ids=[next(iter(c)) for c in GOOD_TEMPLATES])
+def test_unusual_template_is_accepted(changes: dict[str, Any]) -> None:
+    """What Compute Engine takes, we take."""
+    assert not problems_of(template(**changes))
+
+
+@pytest.mark.parametrize("maximum", [None, 0, 2, 2000])
+def test_maximum_size_may_be_absent_zero_or_at_least_the_minimum(maximum: int | None) -> None:
+    """Absent and 0 both mean no limit."""
+    config = parse(template(), manager(maximum_size=maximum), {})
+    assert config.managers[0].maximum_size == (maximum or 0)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            [f.name for f in pb.InstanceTemplate.DESCRIPTOR.fields if f.type == f.TYPE_STRING]
+        ),
+        st.text(max_size=70) | st.from_regex(r"[a-z-]*:[a-z:/.]*", fullmatch=True),
+    )
+)
+@settings(deadline=None)
+def test_any_values_are_valid_or_problems_with_lines(values: dict[str, str]) -> None:
+    """A problem with a well-formed file has line, subject and field, and prints as one line."""
+    for problem in problems_of(template(**values), manager()):
+        assert problem.line is not None
+        assert problem.subject
+        assert problem.field
+        assert len(str(problem).splitlines()) == 1
+
+
+def test_many_values_are_checked_in_good_time() -> None:
+    """The work grows with the text and not with its square."""
+    text = template(tags=["same"] * 20_000)
+    assert len(problems_of(text)) == 20_000

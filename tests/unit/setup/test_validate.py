@@ -1,0 +1,77 @@
+"""A configuration in a directory, as `gce-backend validate` checks it; the example fleet first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gce_backend.configuration.parsing import parse, referenced_files
+from gce_backend.setup.validate import MAX_CONFIG_BYTES, check_directory
+from support.config_texts import (
+    manager,
+    template,
+)
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_example_fleet_is_valid() -> None:
+    """config/ holds 3 templates and 4 managers with 12 machines, and teaches by being right."""
+    directory = ROOT / "config"
+    assert check_directory(directory) == []
+    templates = (directory / "templates.cfg").read_text()
+    files = {path: (directory / path).read_text() for path in referenced_files(templates)}
+    config = parse(templates, (directory / "managers.cfg").read_text(), files)
+    assert (len(config.templates), len(config.managers), config.minimum_total) == (3, 4, 12)
+    assert {template.project for template in config.templates} == {"local-project"}
+    assert files
+
+
+def write(directory: Path, **files: bytes | str) -> Path:
+    """Writes files whose names have `_` for `.`."""
+    for name, content in files.items():
+        data = content.encode() if isinstance(content, str) else content
+        (directory / name.replace("_", ".")).write_bytes(data)
+    return directory
+
+
+def test_directory_with_a_valid_configuration_has_no_problems(tmp_path: Path) -> None:
+    """The texts of metadata_from_file are read beside the configuration."""
+    text = template(metadata_from_file=["startup-script:run.sh"])
+    write(tmp_path, templates_cfg=text, managers_cfg=manager(), run_sh="echo")
+    assert check_directory(tmp_path) == []
+    (tmp_path / "run.sh").unlink()
+    (problem,) = check_directory(tmp_path)
+    assert (problem.file, problem.field) == ("templates.cfg", "metadata_from_file[0]")
+
+
+def test_missing_directory_and_files_are_problems(tmp_path: Path) -> None:
+    """Each missing file is named."""
+    (problem,) = check_directory(tmp_path / "nowhere")
+    assert "no such directory" in problem.message
+    assert [p.file for p in check_directory(tmp_path)] == ["templates.cfg", "managers.cfg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"\xff\xfe", "not UTF-8 at byte 0"), (b"#" * (MAX_CONFIG_BYTES + 1), "too large")],
+)
+def test_unreadable_files_are_problems(tmp_path: Path, content: bytes, says: str) -> None:
+    """Bytes that are not text, and files beyond reason, are refused before they are parsed."""
+    write(tmp_path, templates_cfg=template(), managers_cfg=content)
+    (problem,) = check_directory(tmp_path)
+    assert problem.file == "managers.cfg"
+    assert says in problem.message
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"\xff", "not UTF-8"), (b"x" * (256 * 1024 + 1), "too large")]
+)
+def test_unreadable_metadata_files_are_problems(tmp_path: Path, content: bytes, says: str) -> None:
+    """A file that metadata_from_file names is told by its own name, once."""
+    text = template(metadata_from_file=["startup-script:run.sh"])
+    write(tmp_path, templates_cfg=text, managers_cfg=manager(), run_sh=content)
+    (problem,) = check_directory(tmp_path)
+    assert problem.file == "run.sh"
+    assert says in problem.message
