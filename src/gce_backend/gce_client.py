@@ -23,16 +23,17 @@ from gce_backend.base.errors import InvalidRequestError, TransientError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.compute.links import AGGREGATED, GLOBAL, ResourceLink, resource_path
-from gce_backend.clients.compute.transport import Request, Timeouts, Transport
+from gce_backend.clients.compute.transport import ComputeRequest, ComputeTransport, Timeouts
 from gce_backend.clients.compute.types import (
-    Group,
+    ComputeGroup,
+    ComputeInstance,
+    ComputeTemplate,
+    ComputeZone,
     GroupError,
     GroupErrorPage,
     GroupPage,
     Image,
-    Instance,
     InstancePage,
-    InstanceTemplate,
     Listing,
     MachineType,
     ManagedInstance,
@@ -41,7 +42,6 @@ from gce_backend.clients.compute.types import (
     Page,
     Snapshot,
     TemplatePage,
-    Zone,
     gather_pages,
 )
 from gce_backend.clients.observer import CallObserver
@@ -50,7 +50,9 @@ from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 __all__ = ["ComputeClient", "Timeouts"]
 
 T = TypeVar("T")
-R = TypeVar("R", InstanceTemplate, Group, Instance, MachineType, Image, Snapshot, Zone)
+R = TypeVar(
+    "R", ComputeTemplate, ComputeGroup, ComputeInstance, MachineType, Image, Snapshot, ComputeZone
+)
 
 MAX_NAMES_PER_DELETION: Final = 1000
 _HELD_SECONDS = 120.0  # how long `wait` may hold a call before it answers
@@ -91,7 +93,7 @@ class ComputeClient:
         retry_budget: RetryBudget | None = None,
     ) -> None:
         self._root = root
-        self._transport = Transport(
+        self._transport = ComputeTransport(
             session=session,
             tokens=tokens,
             budget=budget,
@@ -109,14 +111,14 @@ class ComputeClient:
         method = "instanceTemplates.insert"
         return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
 
-    async def get_instance_template(self, project: str, name: str) -> InstanceTemplate:
+    async def get_instance_template(self, project: str, name: str) -> ComputeTemplate:
         """One template."""
         path = _path(project, GLOBAL, "instanceTemplates", name)
-        return await self._get("instanceTemplates.get", path, InstanceTemplate)
+        return await self._get("instanceTemplates.get", path, ComputeTemplate)
 
     async def list_instance_templates(
         self, project: str, filter: str | None = None
-    ) -> Listing[InstanceTemplate]:
+    ) -> Listing[ComputeTemplate]:
         """The project's templates."""
         path = _path(project, GLOBAL, "instanceTemplates")
         return await self._list("instanceTemplates.list", path, TemplatePage, condition=filter)
@@ -137,12 +139,12 @@ class ComputeClient:
         method = "instanceGroupManagers.insert"
         return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
 
-    async def get_group(self, project: str, zone: str, name: str) -> Group:
+    async def get_group(self, project: str, zone: str, name: str) -> ComputeGroup:
         """One group."""
         path = _group_path(project, zone, name)
-        return await self._get("instanceGroupManagers.get", path, Group)
+        return await self._get("instanceGroupManagers.get", path, ComputeGroup)
 
-    async def list_groups(self, project: str, filter: str | None = None) -> Listing[Group]:
+    async def list_groups(self, project: str, filter: str | None = None) -> Listing[ComputeGroup]:
         """The project's groups, of all zones and regions."""
         path = _path(project, AGGREGATED, "instanceGroupManagers")
         method = "instanceGroupManagers.aggregatedList"
@@ -206,12 +208,14 @@ class ComputeClient:
         method = "instanceGroupManagers.delete"
         return await self._mutate(method, HTTPMethod.DELETE, path, request_id, once=True)
 
-    async def get_instance(self, project: str, zone: str, name: str) -> Instance:
+    async def get_instance(self, project: str, zone: str, name: str) -> ComputeInstance:
         """One VM."""
         path = _path(project, f"zones/{zone}", "instances", name)
-        return await self._get("instances.get", path, Instance)
+        return await self._get("instances.get", path, ComputeInstance)
 
-    async def list_instances(self, project: str, filter: str | None = None) -> Listing[Instance]:
+    async def list_instances(
+        self, project: str, filter: str | None = None
+    ) -> Listing[ComputeInstance]:
         """The project's VMs, of all zones."""
         path = _path(project, AGGREGATED, "instances")
         return await self._list("instances.aggregatedList", path, InstancePage, condition=filter)
@@ -302,9 +306,9 @@ class ComputeClient:
         path = _path(project, GLOBAL, "snapshots", name)
         return await self._get("snapshots.get", path, Snapshot)
 
-    async def get_zone(self, project: str, zone: str) -> Zone:
+    async def get_zone(self, project: str, zone: str) -> ComputeZone:
         """One zone."""
-        return await self._get("zones.get", _path(project, f"zones/{zone}"), Zone)
+        return await self._get("zones.get", _path(project, f"zones/{zone}"), ComputeZone)
 
     async def _get(self, method: str, path: str, kind: type[R]) -> R:
         query = {"fields": kind.FIELDS}
@@ -362,11 +366,11 @@ class ComputeClient:
         body: Mapping[str, Any] | None = None,
         held: float = 0.0,
         once: bool = False,
-    ) -> Request:
+    ) -> ComputeRequest:
         url = URL(self._root + path).with_query(query)
         data = None if body is None else msgspec.json.encode(body)
         project = path.split("/")[1]
-        return Request(f"compute.{method}", verb, group, project, url, data, held, once)
+        return ComputeRequest(f"compute.{method}", verb, group, project, url, data, held, once)
 
 
 def _operation_method(link: ResourceLink, verb: str) -> str:

@@ -22,7 +22,7 @@ import msgspec
 from gce_backend.base.clock import SystemClock
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.config_source import LuciConfigV1, LuciConfigV2
-from gce_backend.clients.machine_provider import MachineProvider
+from gce_backend.clients.machine_provider import MachineProviderClient
 from gce_backend.configuration.parsing import referenced_files
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.local import CONFIG_SET, local_settings
@@ -162,10 +162,12 @@ class Contract:
         """The Compute client."""
         return clients.compute(CallBudget(SystemClock(), dict.fromkeys(QuotaGroup, 1000)))
 
-    def machine_provider(self, clients: Clients) -> MachineProvider:
+    def machine_provider(self, clients: Clients) -> MachineProviderClient:
         """The Machine Provider client."""
         url = self.options.machine_provider or self.embedded
-        return MachineProvider(session=clients.session, tokens=clients.identity, instance_url=url)
+        return MachineProviderClient(
+            session=clients.session, tokens=clients.identity, instance_url=url
+        )
 
     def source(self, clients: Clients, kind: type[LuciConfigV1 | LuciConfigV2], name: str) -> Any:
         """A client of a config set."""

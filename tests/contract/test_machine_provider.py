@@ -8,9 +8,9 @@ from contract.servers import Contract
 from gce_backend.clients.machine_provider import (
     CatalogEntry,
     CatalogError,
+    CatalogMachine,
     LeaseRequest,
-    Machine,
-    MachineProvider,
+    MachineProviderClient,
     NotCataloged,
 )
 from gce_backend.daemon.clients import Clients
@@ -20,16 +20,16 @@ GCE_ID = 7
 PATIENCE = 600.0
 
 
-def machine(server: Contract, name: str) -> Machine:
+def machine(server: Contract, name: str) -> CatalogMachine:
     """A machine that nobody else asks for: its only way to be leased is by its name."""
     attributes = [{"key": "key", "value": TOKEN}, {"key": "gce_id", "value": str(GCE_ID)}]
-    return Machine(
+    return CatalogMachine(
         {"backend": "GCE", "hostname": f"{server.run}-{name}", "num_cpus": 1},
         {"backend_attributes": attributes, "on_reclamation": "DELETE"},
     )
 
 
-async def entry(client: MachineProvider, hostname: str) -> CatalogEntry:
+async def entry(client: MachineProviderClient, hostname: str) -> CatalogEntry:
     """A machine's entry in the catalog."""
     found = await client.get(hostname)
     assert isinstance(found, CatalogEntry)

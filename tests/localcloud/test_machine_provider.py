@@ -23,8 +23,8 @@ from gce_backend.localcloud.metadata import MetadataService
 from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.tables import Tables
 from gce_backend.machine_provider import rules
-from gce_backend.machine_provider.entities import Lease, Machine
-from gce_backend.machine_provider.wire import Dimensions, LeaseRequest, Policies
+from gce_backend.machine_provider.entities import StoredLease, StoredMachine
+from gce_backend.machine_provider.wire import Dimensions, LeaseRequestMessage, Policies
 from support.simulation import VirtualClock
 
 DAY = 24 * 3600
@@ -398,7 +398,7 @@ NOW = 1_700_000_000.0
 )
 def test_lease_rules(fields: dict[str, Any], error: str | None) -> None:
     """Each rule of lease lengths and topics, at its edge."""
-    assert rules.lease_error(LeaseRequest(request_id="r", **fields), NOW) == error
+    assert rules.lease_error(LeaseRequestMessage(request_id="r", **fields), NOW) == error
 
 
 @given(
@@ -410,16 +410,18 @@ def test_pairing_gives_no_machine_twice_and_leaves_no_fitting_one(
 ) -> None:
     """Each machine goes to one request at most; who gets none has none left that fits."""
     leases = [
-        Lease(
+        StoredLease(
             user="u",
-            request=LeaseRequest(request_id=str(place), dimensions=Dimensions(os_family=family)),
+            request=LeaseRequestMessage(
+                request_id=str(place), dimensions=Dimensions(os_family=family)
+            ),
             request_hash="",
             created=0.0,
         )
         for place, family in enumerate(asked)
     ]
     machines = [
-        Machine(
+        StoredMachine(
             backend="GCE",
             hostname=str(place),
             addition_id=str(place),

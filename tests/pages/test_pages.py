@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gce_backend.model.entities import CONFIGURATION_KEY, Configuration
+from gce_backend.model.entities import CONFIGURATION_KEY, StoredConfiguration
 from support.crowd import crowded
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from support.html_reader import Page, visit
@@ -287,8 +287,8 @@ async def test_a_configuration_written_by_an_older_release_is_shown(tmp_path: Pa
         old = msgspec.structs.replace(
             fleet.configuration, imported=None, previous_revision="", diff=""
         )
-        assert isinstance(fleet.get(CONFIGURATION_KEY), Configuration)
-        fleet._pictures[Configuration.KIND][CONFIGURATION_KEY] = old
+        assert isinstance(fleet.get(CONFIGURATION_KEY), StoredConfiguration)
+        fleet._pictures[StoredConfiguration.KIND][CONFIGURATION_KEY] = old
         for path in ("/", "/configuration"):
             page: Page = await visit(w, path)
             assert page.status == 200

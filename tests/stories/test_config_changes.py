@@ -19,7 +19,7 @@ from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.model.entities import CONFIGURATION_KEY, CONTROL_KEY, Configuration
+from gce_backend.model.entities import CONFIGURATION_KEY, CONTROL_KEY, StoredConfiguration
 from gce_backend.model.orders import Control
 from gce_backend.settings.settings import DeletionSettings, JobSettings, Settings, StoreSettings
 from support.deletions import DELETE_INSTANCES, DELETE_MACHINE
@@ -466,8 +466,8 @@ async def test_what_was_judged_against_an_older_configuration_is_judged_again(
                 await clients.close()
             return bundle
 
-        def import_many(stored: Configuration | None) -> Configuration:
-            return msgspec.structs.replace(stored or Configuration(), **many)
+        def import_many(stored: StoredConfiguration | None) -> StoredConfiguration:
+            return msgspec.structs.replace(stored or StoredConfiguration(), **many)
 
         monkeypatch.setattr(DirectorySource, "fetch", overtaken)
         w.write_config(template(), manager(minimum=4))

@@ -16,7 +16,7 @@ from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store, Write
 from gce_backend.model.entities import (
     MACHINE_PROVIDER_KEY,
-    MachineProviderConfiguration,
+    MachineProviderAddress,
     SetAsideMessage,
 )
 from gce_backend.model.keys import Key
@@ -131,7 +131,7 @@ async def test_what_another_process_wrote_or_removed_is_seen_by_the_slow_review(
         await w.until_states(cataloged=3)
         assert w.daemon.context is not None
         fleet = w.daemon.context.fleet
-        moved = MachineProviderConfiguration(instance_url="http://127.0.0.1:9")
+        moved = MachineProviderAddress(instance_url="http://127.0.0.1:9")
         added = Key(SetAsideMessage.KIND, "by-hand")
         version = (await other.read([MACHINE_PROVIDER_KEY]))[MACHINE_PROVIDER_KEY].version
         written = await other.write(

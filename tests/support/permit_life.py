@@ -23,7 +23,7 @@ from gce_backend.rules.cataloging import (
     settles_in,
     uncataloged,
 )
-from gce_backend.rules.messages import Kind, Message, apply, is_about
+from gce_backend.rules.messages import Message, MessageKind, apply, is_about
 from gce_backend.rules.orders import drain, undrain
 from gce_backend.rules.permits import (
     deleted,
@@ -188,7 +188,7 @@ class Life:
         """The Machine Provider says so in a message, which comes when it comes."""
         assert self.entry is not None
         self.entry = self.entry._replace(lease_end=self.now + 3600)
-        self._publish(Kind.LEASED, self.entry)
+        self._publish(MessageKind.LEASED, self.entry)
 
     def the_lease_ends(self) -> None:
         """It is released."""
@@ -200,12 +200,14 @@ class Life:
         self.wrong_broker = not self.wrong_broker
 
     def _reclaim(self, entry: Entry) -> None:
-        self._publish(Kind.RECLAIMED, entry)
+        self._publish(MessageKind.RECLAIMED, entry)
         self.reclaimed.add(entry.gce_id)
         self.entry = None
 
-    def _publish(self, kind: Kind, entry: Entry) -> None:
-        attributes = {"lease_expiration_ts": str(entry.lease_end)} if kind is Kind.LEASED else {}
+    def _publish(self, kind: MessageKind, entry: Entry) -> None:
+        attributes = (
+            {"lease_expiration_ts": str(entry.lease_end)} if kind is MessageKind.LEASED else {}
+        )
         self.published.append(Message(kind, KEY, entry.gce_id, attributes))
 
     # What the daemon is told
@@ -383,7 +385,7 @@ class Life:
         return any(
             message.gce_id == vm and message.attributes.get("lease_expiration_ts") == str(end)
             for number, message in enumerate(self.published)
-            if number in self.delivered and message.kind is Kind.LEASED
+            if number in self.delivered and message.kind is MessageKind.LEASED
         )
 
     def its_end_is_confirmed(self) -> None:

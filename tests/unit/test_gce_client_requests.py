@@ -19,19 +19,19 @@ from gce_backend.base import errors
 from gce_backend.clients.compute.call_budget import QuotaGroup
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.clients.compute.types import (
-    Group,
+    ComputeGroup,
+    ComputeInstance,
+    ComputeTemplate,
+    ComputeZone,
     GroupErrorPage,
     GroupPage,
     Image,
-    Instance,
     InstancePage,
-    InstanceTemplate,
     MachineType,
     ManagedInstancePage,
     Operation,
     Snapshot,
     TemplatePage,
-    Zone,
 )
 from gce_backend.gce_client import ComputeClient
 from support.gce_client_world import FINGERPRINT, GROUP, LINK, OPERATION, REQUEST_ID, script, world
@@ -88,7 +88,7 @@ CALLS = {
     "instanceTemplates.get": Call(
         lambda c: c.get_instance_template("p", "t"),
         f"GET {P}/global/instanceTemplates/t",
-        mask(InstanceTemplate),
+        mask(ComputeTemplate),
         answer=NAMED,
     ),
     "instanceTemplates.list": Call(
@@ -111,7 +111,7 @@ CALLS = {
         GROUP,
     ),
     "instanceGroupManagers.get": Call(
-        lambda c: c.get_group("p", "z", "g"), f"GET {MEMBERS}/g", mask(Group), answer=GROUP
+        lambda c: c.get_group("p", "z", "g"), f"GET {MEMBERS}/g", mask(ComputeGroup), answer=GROUP
     ),
     "instanceGroupManagers.aggregatedList": Call(
         lambda c: c.list_groups("p", CONDITION),
@@ -157,7 +157,7 @@ CALLS = {
     "instances.get": Call(
         lambda c: c.get_instance("p", "z", "vm"),
         f"GET {P}/zones/z/instances/vm",
-        mask(Instance),
+        mask(ComputeInstance),
         answer=NAMED | {"id": "7"},
     ),
     "instances.aggregatedList": Call(
@@ -208,7 +208,9 @@ CALLS = {
         mask(Snapshot),
         answer=NAMED,
     ),
-    "zones.get": Call(lambda c: c.get_zone("p", "z"), f"GET {P}/zones/z", mask(Zone), answer=NAMED),
+    "zones.get": Call(
+        lambda c: c.get_zone("p", "z"), f"GET {P}/zones/z", mask(ComputeZone), answer=NAMED
+    ),
 }
 """Every method, by the name that Compute's description gives it."""
 

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from gce_backend.actions.deletion_budget import Wanted, backs_off, note_held, under_caps
-from gce_backend.actions.fan_out import LOOK_AGAIN, Step, act_on_each
+from gce_backend.actions.deletion_budget import IsWanted, backs_off, note_held, under_caps
+from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
 from gce_backend.actions.permit_check import with_fresh_permits
 from gce_backend.base.errors import NotFoundError
 from gce_backend.engine.context import Context
@@ -29,7 +29,7 @@ MAX_NAMES = 1000
 Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
-class Batch(NamedTuple):
+class DeletionBatch(NamedTuple):
     """Instances of one group whose deletion is stored, to be asked for with one call."""
 
     manager: Key
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     keys: list[Key]
 
 
-async def delete(context: Context, job: str, wanted: Wanted) -> Outcome:
+async def delete(context: Context, job: str, wanted: IsWanted) -> Outcome:
     """Deletes the instances that a job wants gone, and follows each to its end.
 
     Args:
@@ -79,7 +79,7 @@ async def delete(context: Context, job: str, wanted: Wanted) -> Outcome:
     )
 
 
-async def _confirm(context: Context, job: str, wanted: Wanted) -> tuple[int, list[Key]]:
+async def _confirm(context: Context, job: str, wanted: IsWanted) -> tuple[int, list[Key]]:
     """Ends the deletions of VMs that are gone; returns how many, and the others' keys."""
     pending = [
         key
@@ -89,11 +89,11 @@ async def _confirm(context: Context, job: str, wanted: Wanted) -> tuple[int, lis
     unlisted = [key for key in pending if _is_unlisted(context, key)]
     gone: list[Key] = []
 
-    async def look(key: Key) -> Step:
+    async def look(key: Key) -> Result:
         if not await is_gone(context, key):
-            return Step.NOTHING
+            return Result.NOTHING
         gone.append(key)
-        return Step.CHANGED
+        return Result.CHANGED
 
     await act_on_each(context, job, unlisted, look, observing=True)
     if gone:
@@ -137,7 +137,7 @@ async def is_gone(context: Context, key: Key) -> bool:
     return instance.gce_id is not None and found.id != instance.gce_id
 
 
-def _back_off(context: Context, job: str, wanted: Wanted) -> float | None:
+def _back_off(context: Context, job: str, wanted: IsWanted) -> float | None:
     """Ends the conditions of what is gone; seconds until the first of the rest may be tried."""
     failed = [c for c in context.conditions if c.job == job and c.failures]
     if not failed:
@@ -166,7 +166,9 @@ def _is_due_again(context: Context, job: str, key: Key) -> bool:
     return not 0 <= age < context.settings.deletion.repeat_seconds
 
 
-async def _intend(context: Context, job: str, keys: Sequence[Key], wanted: Wanted) -> list[Batch]:
+async def _intend(
+    context: Context, job: str, keys: Sequence[Key], wanted: IsWanted
+) -> list[DeletionBatch]:
     """Reads them and all above them again, and stores the deletion of those with a permit."""
     if not keys:
         return []
@@ -178,7 +180,7 @@ async def _intend(context: Context, job: str, keys: Sequence[Key], wanted: Wante
         if key.parent is not None:
             groups[key.parent].append(key)
     batches = [
-        Batch(manager, context.new_id(), members[start : start + MAX_NAMES])
+        DeletionBatch(manager, context.new_id(), members[start : start + MAX_NAMES])
         for manager, members in groups.items()
         for start in range(0, len(members), MAX_NAMES)
     ]
@@ -203,14 +205,14 @@ async def _intend(context: Context, job: str, keys: Sequence[Key], wanted: Wante
     return [batch for batch in ready if batch.keys]
 
 
-def _intending(key: Key, request_id: str, now: float, wanted: Wanted) -> Apply:
+def _intending(key: Key, request_id: str, now: float, wanted: IsWanted) -> Apply:
     def apply(instance: Instance) -> Instance:
         return deleting(instance, request_id, now) if wanted(key, instance) else instance
 
     return when_present(apply)
 
 
-def _carries(context: Context, key: Key, batch: Batch) -> bool:
+def _carries(context: Context, key: Key, batch: DeletionBatch) -> bool:
     instance = context.fleet.instances.get(key)
     return (
         instance is not None
@@ -219,13 +221,13 @@ def _carries(context: Context, key: Key, batch: Batch) -> bool:
     )
 
 
-async def _ask(context: Context, job: str, batches: Sequence[Batch]) -> Outcome:
+async def _ask(context: Context, job: str, batches: Sequence[DeletionBatch]) -> Outcome:
     """Asks Compute for the deletion of instances, one call for many of a group."""
-    groups: defaultdict[Key, list[Batch]] = defaultdict(list)
+    groups: defaultdict[Key, list[DeletionBatch]] = defaultdict(list)
     for batch in batches:
         groups[batch.manager].append(batch)
 
-    async def ask(manager: Key) -> Step:
+    async def ask(manager: Key) -> Result:
         project = context.fleet.revision_of(manager).template.project
         for batch in groups[manager]:
             await context.compute.delete_instances(
@@ -238,7 +240,7 @@ async def _ask(context: Context, job: str, batches: Sequence[Batch]) -> Outcome:
             )
             for key in batch.keys:
                 _log(context, "instance.deletion_requested", job, key)
-        return Step.CHANGED
+        return Result.CHANGED
 
     return await act_on_each(context, job, list(groups), ask)
 

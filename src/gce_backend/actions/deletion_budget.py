@@ -13,10 +13,10 @@ from gce_backend.rules.permits import permit
 
 CAP = "deletions"
 
-Wanted: TypeAlias = Callable[[Key, Instance], bool]
+IsWanted: TypeAlias = Callable[[Key, Instance], bool]
 
 
-def under_caps(context: Context, job: str, wanted: Wanted) -> tuple[dict[Key, Permit], int]:
+def under_caps(context: Context, job: str, wanted: IsWanted) -> tuple[dict[Key, Permit], int]:
     """Those whose deletion may begin now, by their permits, and how many the caps hold back.
 
     Args:

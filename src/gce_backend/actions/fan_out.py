@@ -15,7 +15,7 @@ from gce_backend.fleet.conditions import reason_of
 from gce_backend.model.keys import Key
 
 
-class Step(StrEnum):
+class Result(StrEnum):
     """What came of one subject."""
 
     CHANGED = "changed"
@@ -38,7 +38,7 @@ async def act_on_each(
     context: Context,
     job: str,
     subjects: Sequence[Key],
-    act: Callable[[Key], Awaitable[Step]],
+    act: Callable[[Key], Awaitable[Result]],
     *,
     observing: bool = False,
 ) -> Outcome:
@@ -59,7 +59,7 @@ async def act_on_each(
     """
     conditions = context.conditions
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
-    counts = dict.fromkeys(Step, 0)
+    counts = dict.fromkeys(Result, 0)
     failed: dict[str, list[tuple[Key, BackendError]]] = {}
     waits: list[float] = []
     paused: list[Key] = []
@@ -79,9 +79,9 @@ async def act_on_each(
                 waits.append(condition.retry_at - context.clock.monotonic())
                 return
         counts[step] += 1
-        if step is Step.WAITING:
+        if step is Result.WAITING:
             waits.append(LOOK_AGAIN)
-        elif step is Step.HELD:
+        elif step is Result.HELD:
             waits.append(conditions.wait(str(subject), job) or LOOK_AGAIN)
         elif conditions.clear(str(subject), job):
             context.log.info("subject.recovered", job=job, subject=str(subject))
@@ -101,7 +101,7 @@ async def act_on_each(
     if failed:
         facts["failed"] = sum(map(len, failed.values()))
     return Outcome(
-        changed=counts[Step.CHANGED],
+        changed=counts[Result.CHANGED],
         again_after=min(waits, default=None),
         facts=facts,
         problems=tuple(problems),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import HostnameReuseError
 from gce_backend.clients.machine_provider import CatalogEntry, CatalogError, NotCataloged
 from gce_backend.engine.context import Context
@@ -46,11 +46,11 @@ async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) ->
             continue
         (doubtful if is_doubtful(instance, now) else certain).append(key)
 
-    async def look(key: Key) -> Step:
+    async def look(key: Key) -> Result:
         if not await _is_confirmed(context, key):
-            return Step.NOTHING
+            return Result.NOTHING
         certain.append(key)
-        return Step.CHANGED
+        return Result.CHANGED
 
     await act_on_each(context, job, doubtful, look)
     return certain

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterator
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.types import (
     CompleteListing,
-    Group,
-    Instance,
-    InstanceTemplate,
+    ComputeGroup,
+    ComputeInstance,
+    ComputeTemplate,
     Listing,
 )
 from gce_backend.engine.context import Context
@@ -26,7 +26,9 @@ SECOND_LOOK = 60.0
 """Seconds between the two looks that must agree."""
 
 
-async def look(context: Context, job: str, project: str, groups: Listing[Group]) -> str | None:
+async def look(
+    context: Context, job: str, project: str, groups: Listing[ComputeGroup]
+) -> str | None:
     """Looks at a project's VMs and groups, when it is time for that.
 
     Args:
@@ -59,7 +61,7 @@ async def look(context: Context, job: str, project: str, groups: Listing[Group])
 
 
 def note_templates(
-    context: Context, job: str, project: str, templates: Listing[InstanceTemplate]
+    context: Context, job: str, project: str, templates: Listing[ComputeTemplate]
 ) -> None:
     """Looks at a project's instance templates, just listed."""
     tracked = {compute_bodies.template_name_of(key) for key in context.fleet.revisions}
@@ -72,7 +74,7 @@ def note_templates(
     _note(context, job, f"template {project}", found, templates)
 
 
-def _groups(context: Context, listing: Listing[Group]) -> Iterator[str]:
+def _groups(context: Context, listing: Listing[ComputeGroup]) -> Iterator[str]:
     tracked = {(key.name, compute_bodies.group_name_of(key)) for key in context.fleet.managers}
     mark = compute_bodies.owner_prefix(context.settings.owner)
     for group in listing.items:
@@ -81,7 +83,7 @@ def _groups(context: Context, listing: Listing[Group]) -> Iterator[str]:
             yield f"{group.zone_name}/{group.name}"
 
 
-def _instances(context: Context, listing: Listing[Instance]) -> Iterator[str]:
+def _instances(context: Context, listing: Listing[ComputeInstance]) -> Iterator[str]:
     tracked = {
         (key.parent.name, key.name): instance.gce_id
         for key, instance in context.fleet.instances.items()
@@ -98,7 +100,7 @@ def _note(
     job: str,
     scope: str,
     found: Collection[str] | Iterator[str],
-    listing: Listing[Group] | Listing[Instance] | Listing[InstanceTemplate],
+    listing: Listing[ComputeGroup] | Listing[ComputeInstance] | Listing[ComputeTemplate],
 ) -> int:
     """Reports what an earlier look found too; returns how many wait for a second look."""
     now = context.clock.monotonic()

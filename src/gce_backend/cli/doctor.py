@@ -23,13 +23,13 @@ from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.settings.settings import Settings, load
-from gce_backend.setup.doctor import CHECK_SECONDS, Finding, Patient, Verdict, examine
+from gce_backend.setup.doctor import CHECK_SECONDS, CheckVerdict, Finding, Subject, examine
 
 _STYLES = {
-    Verdict.OK: "green",
-    Verdict.WARNING: "yellow",
-    Verdict.FAILED: "bold red",
-    Verdict.SKIPPED: "dim",
+    CheckVerdict.OK: "green",
+    CheckVerdict.WARNING: "yellow",
+    CheckVerdict.FAILED: "bold red",
+    CheckVerdict.SKIPPED: "dim",
 }
 
 
@@ -56,8 +56,8 @@ def doctor(settings_file: Path | None, seconds: float, as_json: bool) -> None:
         findings = asyncio.run(_examine(settings, seconds))
     except BackendError as error:  # checks do not raise: without a project there are none
         remedy = "run it on Google Cloud, or name the project: `project` in the settings"
-        findings = [Finding("project", Verdict.FAILED, str(error), remedy)]
-    ok = all(finding.verdict is not Verdict.FAILED for finding in findings)
+        findings = [Finding("project", CheckVerdict.FAILED, str(error), remedy)]
+    ok = all(finding.verdict is not CheckVerdict.FAILED for finding in findings)
     if as_json:
         document = {"ok": ok, "checks": findings}
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
@@ -76,7 +76,7 @@ async def _examine(settings: Settings, seconds: float) -> list[Finding]:
         remotes = Remotes(
             session=clients.session, tokens=clients.identity, settings=settings, fleet=fleet
         )
-        patient = Patient(
+        patient = Subject(
             settings=settings,
             project=project,
             tokens=clients.tokens,
@@ -109,7 +109,7 @@ def _print(findings: list[Finding]) -> None:
             if finding.remedy:
                 click.echo(f"{'':<9}{finding.remedy}")
     counts = Counter(finding.verdict for finding in findings)
-    said = [f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict]]
+    said = [f"{counts[verdict]} {verdict.value}" for verdict in CheckVerdict if counts[verdict]]
     click.echo(f"{len(findings)} checks: {', '.join(said)}")
 
 

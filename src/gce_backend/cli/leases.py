@@ -25,7 +25,12 @@ from gce_backend.cli.common import (
 )
 from gce_backend.cli.completion import complete_templates
 from gce_backend.cli.output import Duration, console, moment
-from gce_backend.clients.machine_provider import Lease, LeaseRequest, MachineProvider, ReleaseError
+from gce_backend.clients.machine_provider import (
+    LeaseAnswer,
+    LeaseRequest,
+    MachineProviderClient,
+    ReleaseError,
+)
 from gce_backend.configuration.parsing import parse
 from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
@@ -174,7 +179,7 @@ def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> No
 
 
 @asynccontextmanager
-async def _broker(settings_file: Path | None) -> AsyncIterator[tuple[MachineProvider, Fleet]]:
+async def _broker(settings_file: Path | None) -> AsyncIterator[tuple[MachineProviderClient, Fleet]]:
     """The Machine Provider whose address is in the store, and what else was read there."""
     settings = load(settings_file, os.environ)
     async with clients_of(settings) as (clients, project):
@@ -193,7 +198,7 @@ async def _lease(
     duration: float,
     wait: float,
     request_id: str,
-) -> Lease:
+) -> LeaseAnswer:
     """Asks until there is a machine, a refusal, or no time left; always for the same lease."""
     async with _broker(settings_file) as (broker, fleet):
         wanted = {**(_dimensions(fleet, template) if template else {}), **dimensions}
@@ -243,7 +248,7 @@ def _open(request_id: str) -> str:
     )
 
 
-def _told(request_id: str, found: Lease) -> str:
+def _told(request_id: str, found: LeaseAnswer) -> str:
     ends = found.lease_expiration_ts
     until = f" until {moment(ends)}" if ends is not None else ""
     return f"{found.hostname} is leased{until}\ngive it back: gce-backend release {request_id}"

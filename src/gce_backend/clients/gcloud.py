@@ -49,7 +49,7 @@ _BY_STATUS: dict[int, type[RemoteError]] = {
 }
 
 
-class Transport:
+class LibrarySession:
     """Stands in for the libraries' own session.
 
     Args:
@@ -75,23 +75,23 @@ class Transport:
         self._timeout = timeout
         self._observer = observer
 
-    async def get(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
+    async def get(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         """What the libraries call for GET."""
         return await self._send("GET", url, headers, **options)
 
-    async def put(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
+    async def put(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         """What the libraries call for PUT."""
         return await self._send("PUT", url, headers, **options)
 
-    async def patch(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
+    async def patch(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         """What the libraries call for PATCH."""
         return await self._send("PATCH", url, headers, **options)
 
-    async def delete(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
+    async def delete(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         """What the libraries call for DELETE."""
         return await self._send("DELETE", url, headers, **options)
 
-    async def post(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         """What the libraries call for POST."""
         return await self._send("POST", url, headers, **options)
 
@@ -103,7 +103,7 @@ class Transport:
         data: bytes | str | None = None,
         params: Mapping[str, str] | None = None,
         timeout: float = 0.0,  # noqa: ASYNC109 -- the libraries' signature; ours is per client
-    ) -> Answer:
+    ) -> LibraryAnswer:
         method = self._method_of(verb, url)
         # Large bodies are sent in parts, so that they do not hold the event loop up.
         large = isinstance(data, bytes) and len(data) > LARGE_BODY
@@ -125,7 +125,7 @@ class Transport:
             raise TransientError(method, f"{type(error).__name__}: {_words(error)}") from None
         if status == 401:
             self._forget(headers)
-        return Answer(_decode(method, status, body, retry_after))
+        return LibraryAnswer(_decode(method, status, body, retry_after))
 
     def _forget(self, headers: Mapping[str, str]) -> None:
         # Another caller may have refreshed the token meanwhile: only the refused one goes.
@@ -133,7 +133,7 @@ class Transport:
             self._token.access_token = None
 
 
-class Answer:
+class LibraryAnswer:
     """What the libraries take for a response."""
 
     def __init__(self, data: dict[str, Any]) -> None:

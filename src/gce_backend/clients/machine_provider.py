@@ -79,7 +79,7 @@ class Attribute(msgspec.Struct, frozen=True):
     value: str
 
 
-class Machine(msgspec.Struct, frozen=True):
+class CatalogMachine(msgspec.Struct, frozen=True):
     """A machine to be added to the catalog.
 
     Attributes:
@@ -117,7 +117,7 @@ class Addition(msgspec.Struct, frozen=True):
         return self.error is None and self.failure is None
 
 
-class Deletion(msgspec.Struct, frozen=True):
+class CatalogDeletion(msgspec.Struct, frozen=True):
     """What became of `delete_machine`.
 
     Attributes:
@@ -185,7 +185,7 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     indefinite: bool = False
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
+class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a lease request.
 
     Attributes:
@@ -261,7 +261,7 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 _ADDED = _decoder(_AddResponses)
 _DELETED = _decoder(_DeleteResponse)
 _ENTRY = _decoder(_Entry)
-_LEASE = _decoder(Lease)
+_LEASE = _decoder(LeaseAnswer)
 _RELEASE = _decoder(Release)
 
 
@@ -269,7 +269,7 @@ def _word(known: type[E], text: str | None) -> E | str | None:
     return known(text) if text in set(known) else text
 
 
-class MachineProvider:
+class MachineProviderClient:
     """The Machine Provider at one address.
 
     Args:
@@ -309,7 +309,7 @@ class MachineProvider:
             observer=observer,
         )
 
-    async def add_machines(self, machines: Sequence[Machine]) -> list[Addition]:
+    async def add_machines(self, machines: Sequence[CatalogMachine]) -> list[Addition]:
         """Adds machines to the catalog, in batches one after the other.
 
         A batch that fails is told in the results of its machines, and ends the work: those of the
@@ -327,7 +327,7 @@ class MachineProvider:
                 break
         return results
 
-    async def _add_batch(self, batch: Sequence[Machine]) -> list[Addition]:
+    async def _add_batch(self, batch: Sequence[CatalogMachine]) -> list[Addition]:
         method = "machine_provider.catalog.add_machines"
         body = {"requests": batch}
         raw = await self._call(method, body, repeat=False)
@@ -344,7 +344,7 @@ class MachineProvider:
             for machine, response in zip(batch, responses, strict=True)
         ]
 
-    async def delete_machine(self, hostname: str, *, backend: str = "GCE") -> Deletion:
+    async def delete_machine(self, hostname: str, *, backend: str = "GCE") -> CatalogDeletion:
         """Takes a machine out of the catalog.
 
         A result without error is a permit to destroy the machine; so an answer that does not name
@@ -358,7 +358,7 @@ class MachineProvider:
         if response.error is None and named != hostname:
             message = "the answer does not name the machine"
             raise MalformedResponseError(method, message, status=200)
-        return Deletion(hostname, _word(CatalogError, response.error))
+        return CatalogDeletion(hostname, _word(CatalogError, response.error))
 
     async def get(
         self, hostname: str, *, backend: str = "GCE"
@@ -389,7 +389,7 @@ class MachineProvider:
             leased_indefinitely=entry.leased_indefinitely,
         )
 
-    async def lease(self, request: LeaseRequest) -> Lease:
+    async def lease(self, request: LeaseRequest) -> LeaseAnswer:
         """Asks for a machine, or for the state of the same request made before."""
         method = "machine_provider.machine_provider.lease"
         lease = decode(method, await self._call(method, request, repeat=False), _LEASE)

@@ -17,7 +17,7 @@ from gcloud.aio.auth import Token
 from gcloud.aio.pubsub import PublisherClient, PubsubMessage, SubscriberClient, SubscriberMessage
 
 from gce_backend.base.errors import MalformedResponseError, UnauthenticatedError
-from gce_backend.clients.gcloud import Answer, Transport
+from gce_backend.clients.gcloud import LibraryAnswer, LibrarySession
 from gce_backend.clients.observer import CallObserver
 
 TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0, sock_read=25.0)
@@ -66,10 +66,10 @@ def method_of(verb: str, url: str) -> str:
     return f"pubsub.projects.{path.rpartition('/')[2]}.list"
 
 
-class _PullTransport(Transport):
+class _PullTransport(LibrarySession):
     """Gives data through as it was on the wire: one bad one must not spoil the others."""
 
-    async def post(self, url: str, headers: Mapping[str, str], **options: Any) -> Answer:
+    async def post(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         answer = await super().post(url, headers, **options)
         data = await answer.json()
         for received in data.get("receivedMessages", ()):
@@ -101,7 +101,7 @@ class PubSub:
     ) -> None:
         # Told api_root alone, the clients take it for a development server and send no token.
         options: dict[str, Any] = {"session": session, "api_root": api_root, "api_is_dev": False}
-        transport = Transport(
+        transport = LibrarySession(
             session, token, method_of=method_of, timeout=TIMEOUT, observer=observer
         )
         pulling = _PullTransport(

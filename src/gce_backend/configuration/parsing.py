@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from gce_backend.configuration import rules
 from gce_backend.configuration.problems import InvalidConfigurationError, Problem
 from gce_backend.configuration.proto import config_pb2 as pb
-from gce_backend.configuration.text import Lines, Path, TextSyntaxError, read
+from gce_backend.configuration.text import LineIndex, Path, TextSyntaxError, read
 from gce_backend.configuration.types import (
     MANAGERS_FILE,
     TEMPLATES_FILE,
@@ -77,7 +77,7 @@ def referenced_files(templates_text: str) -> tuple[str, ...]:
 class _Report:
     """Collects what the rules find in one file, and adds where it is."""
 
-    def __init__(self, file: str, lines: Lines | None, names: Sequence[str]) -> None:
+    def __init__(self, file: str, lines: LineIndex | None, names: Sequence[str]) -> None:
         self._file = file
         self._lines = lines
         self._names = names
@@ -103,7 +103,7 @@ def _dotted(path: Path) -> str:
 
 def _read(
     file: str, text: str, kind: type[M], problems: list[Problem]
-) -> tuple[M | None, Lines | None]:
+) -> tuple[M | None, LineIndex | None]:
     try:
         return read(text, kind)
     except TextSyntaxError as error:

@@ -46,7 +46,7 @@ class TextSyntaxError(ValueError):
         super().__init__(reason)
 
 
-class Lines:
+class LineIndex:
     """The lines on which the fields of one well-formed text begin."""
 
     def __init__(self, text: str) -> None:
@@ -111,7 +111,7 @@ class Lines:
             self._next()
 
 
-def read(text: str, kind: type[M]) -> tuple[M, Lines]:
+def read(text: str, kind: type[M]) -> tuple[M, LineIndex]:
     """Parses a text-format message.
 
     Args:
@@ -133,4 +133,4 @@ def read(text: str, kind: type[M]) -> tuple[M, Lines]:
         if line is not None:
             reason = reason.removeprefix(f"{line}:{column} : ")
         raise TextSyntaxError(line, reason) from None
-    return message, Lines(text)
+    return message, LineIndex(text)

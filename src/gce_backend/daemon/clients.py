@@ -15,7 +15,7 @@ from gce_backend.clients.compute.call_budget import CallBudget
 from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.json_api import JsonApi, Limits
-from gce_backend.clients.machine_provider import MachineProvider
+from gce_backend.clients.machine_provider import MachineProviderClient
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
@@ -51,9 +51,9 @@ class Remotes:
         self._settings = settings
         self._fleet = fleet
         self._observer = observer
-        self._broker: tuple[str, MachineProvider] | None = None
+        self._broker: tuple[str, MachineProviderClient] | None = None
 
-    def broker(self) -> MachineProvider:
+    def broker(self) -> MachineProviderClient:
         """The Machine Provider.
 
         Raises:
@@ -67,7 +67,7 @@ class Remotes:
             setting="machine_provider.allowed_hosts",
         )
         if self._broker is None or self._broker[0] != origin:
-            client = MachineProvider(
+            client = MachineProviderClient(
                 session=self._session,
                 tokens=self._tokens,
                 instance_url=origin,

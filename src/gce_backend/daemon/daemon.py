@@ -29,7 +29,7 @@ from gce_backend.fleet.memory import World
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.loops import JOBS
-from gce_backend.rules.messages import Kind
+from gce_backend.rules.messages import MessageKind
 from gce_backend.settings.settings import Settings
 from gce_backend.web import health
 from gce_backend.web.access import Gate
@@ -82,7 +82,7 @@ class Daemon:
         self._log = log or structlog.get_logger()
         self._jobs = jobs
         self._metrics = Metrics()
-        self._metrics.expect(jobs=[job.name for job in jobs], kinds=[*Kind, UNKNOWN_KIND])
+        self._metrics.expect(jobs=[job.name for job in jobs], kinds=[*MessageKind, UNKNOWN_KIND])
         self._readings: Readings | None = None
         self._clients: Clients | None = None
         self._scheduler: Scheduler[Context] | None = None

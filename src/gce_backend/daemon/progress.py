@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.1
 MAX_TROUBLES = 5
 
 
-class Stage(msgspec.Struct, frozen=True):
+class ProgressStage(msgspec.Struct, frozen=True):
     """One step of the way: how many things of it are done, and how many are asked for."""
 
     name: str
@@ -36,7 +36,7 @@ class Progress(msgspec.Struct, frozen=True):
         troubles: what cannot go on, and why.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[ProgressStage, ...]
     troubles: tuple[str, ...]
 
     @property
@@ -49,7 +49,7 @@ def measure(context: Context | None) -> Progress:
     """How far the fleet is now; all zeros before the entities are loaded."""
     names = ("templates", "groups", "instances created", "machines cataloged")
     if context is None:
-        return Progress(tuple(Stage(name, 0, 0) for name in names), ())
+        return Progress(tuple(ProgressStage(name, 0, 0) for name in names), ())
     fleet = context.fleet
     revisions = list(fleet.active_revisions())
     managers = list(fleet.active_managers())
@@ -69,7 +69,7 @@ def measure(context: Context | None) -> Progress:
         (cataloged, machines),
     )
     troubles = tuple(f"{c.subject}: {c.reason}: {c.message}" for c in context.conditions)
-    stages = tuple(Stage(name, *count) for name, count in zip(names, counts, strict=True))
+    stages = tuple(ProgressStage(name, *count) for name, count in zip(names, counts, strict=True))
     return Progress(stages, troubles)
 
 

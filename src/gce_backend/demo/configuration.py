@@ -31,7 +31,7 @@ managers {{
 """
 
 
-class Group(NamedTuple):
+class DemoGroup(NamedTuple):
     """A manager: the machines of a template in one zone."""
 
     zone: str
@@ -44,7 +44,7 @@ class Template(NamedTuple):
     base_name: str
     machine_type: str
     os_version: str
-    groups: tuple[Group, ...]
+    groups: tuple[DemoGroup, ...]
 
     @property
     def machines(self) -> int:
@@ -53,10 +53,10 @@ class Template(NamedTuple):
 
 
 SMALL = Template(
-    "linux-small", "e2-small", "12", (Group("us-central1-a", 4), Group("europe-west1-b", 3))
+    "linux-small", "e2-small", "12", (DemoGroup("us-central1-a", 4), DemoGroup("europe-west1-b", 3))
 )
 MEDIUM = SMALL._replace(machine_type="e2-medium")
-LARGE = Template("linux-large", "n2-custom-8-16384", "11", (Group("us-central1-b", 2),))
+LARGE = Template("linux-large", "n2-custom-8-16384", "11", (DemoGroup("us-central1-b", 2),))
 
 
 def write(directory: Path, project: str, templates: tuple[Template, ...]) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from gce_backend.base.errors import BackendError, TransientError
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.machine_provider import LeaseRequest, MachineProvider
+from gce_backend.clients.machine_provider import LeaseRequest, MachineProviderClient
 from gce_backend.demo import configuration
 from gce_backend.demo.configuration import Template
 from gce_backend.demo.show import Show
@@ -192,7 +192,7 @@ class Stage:
         self._tokens = TokenSource(
             self._session, metadata_root=self._cloud_url, scopes=SCOPES, metadata_only=True
         )
-        self._broker = MachineProvider(
+        self._broker = MachineProviderClient(
             session=self._session, tokens=self._tokens, instance_url=self._cloud_url
         )
         return self

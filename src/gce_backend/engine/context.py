@@ -11,7 +11,7 @@ import structlog
 
 from gce_backend.base.clock import Clock
 from gce_backend.clients.config_source import ConfigBundle
-from gce_backend.clients.machine_provider import MachineProvider
+from gce_backend.clients.machine_provider import MachineProviderClient
 from gce_backend.clients.pubsub import Received
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.metrics import Metrics
@@ -126,7 +126,7 @@ class Context:
     conditions: Conditions
     compute: ComputeClient
     sizes: Sizes
-    broker: Callable[[], MachineProvider]
+    broker: Callable[[], MachineProviderClient]
     source: Callable[[], ConfigSource]
     inbox: Inbox
     archive: Archive

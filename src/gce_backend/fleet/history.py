@@ -33,7 +33,7 @@ ID_PATTERN = r"^\d{16}-\d{3}-[0-9a-f]{8}\.\d{3}\Z"
 """An event's id: the name of its page, and its place there."""
 
 
-class Entry(NamedTuple):
+class HistoryEntry(NamedTuple):
     """An event with its id. A greater id is a later event."""
 
     id: str
@@ -48,11 +48,11 @@ class Found(NamedTuple):
         next: the `before` that continues it; None when there is no more.
     """
 
-    events: tuple[Entry, ...]
+    events: tuple[HistoryEntry, ...]
     next: str | None
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which events are wanted; "" and None leave out a condition.
 
     Attributes:
@@ -151,10 +151,10 @@ class History:
             RemoteError: Datastore could not be read.
         """
         await self._refresh()
-        wanted = Wanted(
+        wanted = EventFilter(
             name=name, kind=kind, template=template, zone=zone, cause=cause, since=since
         )
-        found: list[Entry] = []
+        found: list[HistoryEntry] = []
         async for entry in self._newest_first(wanted, after or "", before):
             if len(found) == limit:
                 return Found(tuple(found), found[-1].id if found else None)
@@ -162,8 +162,8 @@ class History:
         return Found(tuple(found), None)
 
     async def _newest_first(
-        self, wanted: Wanted, after: str, before: str | None
-    ) -> AsyncIterator[Entry]:
+        self, wanted: EventFilter, after: str, before: str | None
+    ) -> AsyncIterator[HistoryEntry]:
         end = len(self._pages) if before is None else bisect_left(self._pages, before, key=_name)
         for number, (name, _, page) in enumerate(reversed(self._pages[:end]), start=1):
             if f"{name}." < after[: len(name) + 1]:
@@ -251,7 +251,7 @@ class History:
         return doomed[::-1]
 
 
-def _entries(name: str, page: HistoryPage, wanted: Wanted) -> list[Entry]:
+def _entries(name: str, page: HistoryPage, wanted: EventFilter) -> list[HistoryEntry]:
     """The events of a page that are wanted, in order."""
     found = []
     start = 0
@@ -260,7 +260,7 @@ def _entries(name: str, page: HistoryPage, wanted: Wanted) -> list[Entry]:
             for index, subject in enumerate(happening.names, start=start):
                 event = event_of(happening, subject, page.at)
                 if wanted.holds(event):
-                    found.append(Entry(f"{name}.{index:0{INDEX_DIGITS}d}", event))
+                    found.append(HistoryEntry(f"{name}.{index:0{INDEX_DIGITS}d}", event))
         start += len(happening.names)
     return found
 

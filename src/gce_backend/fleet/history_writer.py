@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from gce_backend.base.clock import Clock
 from gce_backend.model.events import Happening, HistoryPage
 from gce_backend.model.keys import Key
-from gce_backend.rules.history_pages import Step, _happenings, _packed
+from gce_backend.rules.history_pages import Transition, _happenings, _packed
 from gce_backend.rules.narration import Get
 
 
@@ -25,7 +25,7 @@ class Chronicler:
         self._rng = rng
         self._last = 0
 
-    def pages(self, steps: Iterable[Step], was: Get, now: Get) -> dict[Key, HistoryPage]:
+    def pages(self, steps: Iterable[Transition], was: Get, now: Get) -> dict[Key, HistoryPage]:
         """The pages that tell of these changes; none when there is nothing to tell.
 
         Args:

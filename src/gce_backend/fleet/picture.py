@@ -33,20 +33,20 @@ from gce_backend.model.entities import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
     MACHINE_PROVIDER_KEY,
-    ConfigSettings,
-    Configuration,
+    ConfigServiceAddress,
     Entity,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    MachineProviderConfiguration,
+    MachineProviderAddress,
     SetAsideMessage,
+    StoredConfiguration,
 )
 from gce_backend.model.keys import Key
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
-from gce_backend.rules.history_pages import Step
+from gce_backend.rules.history_pages import Transition
 
 __all__ = ["Change", "Decision", "Fleet", "when_present"]
 
@@ -149,24 +149,24 @@ class Fleet:
         return cast("Control", found) if found is not None else Control()
 
     @property
-    def configuration(self) -> Configuration:
+    def configuration(self) -> StoredConfiguration:
         """The configuration in force; empty before the first import."""
-        found = self._pictures[Configuration.KIND].get(CONFIGURATION_KEY)
-        return cast("Configuration", found) if found is not None else Configuration()
+        found = self._pictures[StoredConfiguration.KIND].get(CONFIGURATION_KEY)
+        return cast("StoredConfiguration", found) if found is not None else StoredConfiguration()
 
     @property
-    def config_settings(self) -> ConfigSettings:
+    def config_settings(self) -> ConfigServiceAddress:
         """Where configuration is served; empty when the operator has not said."""
-        found = self._pictures[ConfigSettings.KIND].get(CONFIG_SETTINGS_KEY)
-        return cast("ConfigSettings", found) if found is not None else ConfigSettings()
+        found = self._pictures[ConfigServiceAddress.KIND].get(CONFIG_SETTINGS_KEY)
+        return cast("ConfigServiceAddress", found) if found is not None else ConfigServiceAddress()
 
     @property
-    def machine_provider(self) -> MachineProviderConfiguration:
+    def machine_provider(self) -> MachineProviderAddress:
         """Where the Machine Provider is; empty when the operator has not said."""
-        found = self._pictures[MachineProviderConfiguration.KIND].get(MACHINE_PROVIDER_KEY)
+        found = self._pictures[MachineProviderAddress.KIND].get(MACHINE_PROVIDER_KEY)
         if found is None:
-            return MachineProviderConfiguration()
-        return cast("MachineProviderConfiguration", found)
+            return MachineProviderAddress()
+        return cast("MachineProviderAddress", found)
 
     def get(self, key: Key) -> Entity | None:
         """An entity in the picture; None when there is none."""
@@ -409,12 +409,12 @@ class Fleet:
             def now(key: Key) -> Entity | None:
                 return after.get(key) if key in read else self.get(key)
 
-            steps = [Step(key, found.get(key), after.get(key), cause) for key in keys]
+            steps = [Transition(key, found.get(key), after.get(key), cause) for key in keys]
             managers = [key for key in keys if key.kind == InstanceGroupManager.KIND]
             for manager in managers:  # named or not, so are its machines
                 if is_active(manager, was) != is_active(manager, now):
                     machines = self.instances_of(manager)
-                    steps += [Step(key, machine, machine, cause) for key, machine in machines]
+                    steps += [Transition(key, machine, machine, cause) for key, machine in machines]
             return {**news, **self._chronicler.pages(steps, was, now)}
 
         read = frozenset(keys)
@@ -447,16 +447,16 @@ class Fleet:
 
     def _writes(
         self, changes: Sequence[tuple[_Submitted, Change[Any]]]
-    ) -> tuple[list[Write], list[Step]]:
+    ) -> tuple[list[Write], list[Transition]]:
         """What remains to be written, one write for each entity, and the steps that lead there."""
         news: dict[Key, Any] = {}
-        steps: list[Step] = []
+        steps: list[Transition] = []
         for submitted, (key, apply, cause) in changes:
             now = news[key] if key in news else self._pictures[key.kind].get(key)
             news[key] = new = apply(now)
             if new != now and key not in self.corrupt:
                 submitted.changed.add(key)
-                steps.append(Step(key, now, new, cause or submitted.cause))
+                steps.append(Transition(key, now, new, cause or submitted.cause))
         writes = [
             Write(key, new, self._versions.get(key))
             for key, new in news.items()

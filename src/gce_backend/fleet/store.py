@@ -28,15 +28,15 @@ from gce_backend.clients.datastore.client import (
     Update,
 )
 from gce_backend.model.entities import (
-    ConfigSettings,
-    Configuration,
+    ConfigServiceAddress,
     Entity,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    MachineProviderConfiguration,
+    MachineProviderAddress,
     SetAsideMessage,
+    StoredConfiguration,
 )
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key
@@ -45,9 +45,9 @@ from gce_backend.model.orders import Control
 KINDS: tuple[type[Any], ...] = (
     Control,
     SetAsideMessage,
-    Configuration,
-    ConfigSettings,
-    MachineProviderConfiguration,
+    StoredConfiguration,
+    ConfigServiceAddress,
+    MachineProviderAddress,
     InstanceTemplate,
     InstanceTemplateRevision,
     InstanceGroupManager,

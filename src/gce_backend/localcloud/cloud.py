@@ -104,7 +104,7 @@ class Route(NamedTuple):
     authenticated: bool = True
 
 
-class Control(NamedTuple):
+class CloudControl(NamedTuple):
     """A request below `/_localcloud/`: it needs no token, is not counted and meets no faults."""
 
     verb: str
@@ -177,7 +177,7 @@ class Cloud:
         self.faults = Faults()
         self.base_url = ""
         self._services: list[Service] = []
-        self._controls: list[Control] = []
+        self._controls: list[CloudControl] = []
         self._is_valid_token: Callable[[str], bool] = lambda _: False
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -186,7 +186,7 @@ class Cloud:
         """Puts services into the cloud; before `start`."""
         self._services.extend(services)
 
-    def add_controls(self, *controls: Control) -> None:
+    def add_controls(self, *controls: CloudControl) -> None:
         """Adds requests by which people and tests change how a service behaves; before `start`."""
         self._controls.extend(controls)
 

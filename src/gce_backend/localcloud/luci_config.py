@@ -27,7 +27,7 @@ _FIELDS = frozenset(
 )
 
 
-class _Content(msgspec.Struct, frozen=True):
+class _ServedContent(msgspec.Struct, frozen=True):
     data: bytes
 
 
@@ -57,7 +57,7 @@ class LuciConfigService:
     def __init__(self, cloud: Cloud) -> None:
         self._root = cloud.options.config_dir
         self._config_set = cloud.options.config_set
-        self._contents = cloud.tables.table("luci_config.contents", _Content)
+        self._contents = cloud.tables.table("luci_config.contents", _ServedContent)
         self._revisions = cloud.tables.table("luci_config.revisions", _Revision)
         self._seen: list[_Signature] | None = None
         self._present = ""
@@ -172,7 +172,7 @@ class LuciConfigService:
             blob = b"blob %d\0%b" % (len(data), data)
             content_hash = f"v1:{hashlib.sha1(blob, usedforsecurity=False).hexdigest()}"
             if content_hash not in self._contents:
-                self._contents[content_hash] = _Content(data)
+                self._contents[content_hash] = _ServedContent(data)
             files[path] = content_hash
         lines = "".join(f"{content_hash} {path}\n" for path, content_hash in files.items())
         revision = hashlib.sha1(lines.encode(), usedforsecurity=False).hexdigest()

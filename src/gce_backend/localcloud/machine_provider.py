@@ -43,7 +43,7 @@ async def _delete_machine(
     return await broker.catalog.delete(request)
 
 
-async def _get(broker: MachineProvider, name: wire.MachineName) -> wire.Entry:
+async def _get(broker: MachineProvider, name: wire.MachineName) -> wire.EntryMessage:
     entry = await broker.catalog.get(name)
     if entry is None:
         raise _not_cataloged()
@@ -56,7 +56,7 @@ async def _modify_capacity(
     return await broker.catalog.modify_capacity(request)
 
 
-async def _lease(broker: MachineProvider, request: wire.LeaseRequest) -> wire.LeaseResponse:
+async def _lease(broker: MachineProvider, request: wire.LeaseRequestMessage) -> wire.LeaseResponse:
     return (await broker.leases.lease(USER, [request]))[0]
 
 
@@ -99,13 +99,13 @@ def _not_cataloged() -> ServiceError:
     return ServiceError(404, "notFound", "CatalogMachineEntry not found")
 
 
-_METHODS: dict[str, tuple[type[wire.Message], Method]] = {
+_METHODS: dict[str, tuple[type[wire.WireMessage], Method]] = {
     "catalog.add_machine": (wire.AddRequest, _add_machine),
     "catalog.add_machines": (wire.AddBatch, _add_machines),
     "catalog.delete_machine": (wire.DeleteRequest, _delete_machine),
     "catalog.get": (wire.MachineName, _get),
     "catalog.modify_capacity": (wire.CapacityRequest, _modify_capacity),
-    "machine_provider.lease": (wire.LeaseRequest, _lease),
+    "machine_provider.lease": (wire.LeaseRequestMessage, _lease),
     "machine_provider.batched_lease": (wire.LeaseBatch, _batched_lease),
     "machine_provider.release": (wire.ReleaseRequest, _release),
     "machine_provider.batched_release": (wire.ReleaseBatch, _batched_release),
@@ -200,7 +200,7 @@ class MachineProviderService:
                 await tokens.close()
 
     def _handler(
-        self, kind: type[wire.Message], method: Method
+        self, kind: type[wire.WireMessage], method: Method
     ) -> Callable[[Call], Awaitable[Any]]:
         async def handler(call: Call) -> object:
             try:

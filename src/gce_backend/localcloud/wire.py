@@ -11,7 +11,9 @@ from gce_backend.localcloud.statuses import invalid
 T = TypeVar("T")
 
 
-class Message(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+class RequestMessage(
+    msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True
+):
     """What a request's JSON must look like; a member that is null is one that is not set."""
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import BackendError, HostnameReuseError
-from gce_backend.clients.machine_provider import Addition, CatalogEntry, CatalogError, Machine
+from gce_backend.clients.machine_provider import (
+    Addition,
+    CatalogEntry,
+    CatalogError,
+    CatalogMachine,
+)
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import reason_of
@@ -57,7 +62,7 @@ async def run(context: Context) -> Outcome:
 
 
 async def _add(
-    context: Context, machines: dict[Key, Machine], problems: list[str]
+    context: Context, machines: dict[Key, CatalogMachine], problems: list[str]
 ) -> dict[Key, CatalogState]:
     """Adds machines; stores and returns what is known of their entries afterwards."""
     additions = await context.broker().add_machines(list(machines.values()))
@@ -72,18 +77,18 @@ async def _add(
         _note_failure(context, key, addition, problems)
     reused = [key for key, it in answers.items() if it.error == CatalogError.HOSTNAME_REUSE]
 
-    async def judge(key: Key) -> Step:
+    async def judge(key: Key) -> Result:
         news[key] = await _judge_reuse(context, key, machines[key])
-        return Step.CHANGED
+        return Result.CHANGED
 
     judged = await act_on_each(context, NAME, reused, judge)
     problems += judged.problems
     return news
 
 
-async def _machines(context: Context, problems: list[str]) -> dict[Key, Machine]:
+async def _machines(context: Context, problems: list[str]) -> dict[Key, CatalogMachine]:
     """The machines to add now, by their entity's key."""
-    found: dict[Key, Machine] = {}
+    found: dict[Key, CatalogMachine] = {}
     for manager, _ in context.fleet.active_managers():
         if context.is_paused(manager):
             continue
@@ -105,13 +110,15 @@ async def _machines(context: Context, problems: list[str]) -> dict[Key, Machine]
     return found
 
 
-async def _describe(context: Context, manager: Key, keys: Iterable[Key]) -> dict[Key, Machine]:
+async def _describe(
+    context: Context, manager: Key, keys: Iterable[Key]
+) -> dict[Key, CatalogMachine]:
     template = context.fleet.revision_of(manager).template
     shape = await context.sizes.shape(template, manager.name)
     disk_gb = await context.sizes.disk_gb(template)
     topic = context.settings.pubsub.topic
     return {
-        key: Machine(
+        key: CatalogMachine(
             dimensions(template, key.name, shape, disk_gb),
             policies(
                 template, instance_token(context.project, key), gce_id, context.project, topic
@@ -136,7 +143,7 @@ def _note_failure(context: Context, key: Key, addition: Addition, problems: list
         problems.append(f"{key}: {message}")
 
 
-async def _judge_reuse(context: Context, key: Key, machine: Machine) -> CatalogState:
+async def _judge_reuse(context: Context, key: Key, machine: CatalogMachine) -> CatalogState:
     """HOSTNAME_REUSE is success only when the entry carries our key.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.engine.context import Context
@@ -31,16 +31,16 @@ async def run(context: Context) -> Outcome:
         and instance.active_metadata_update.operation is not None
     ]
 
-    async def check(key: Key) -> Step:
+    async def check(key: Key) -> Result:
         return await _check(context, key)
 
     return await act_on_each(context, NAME, keys, check, observing=True)
 
 
-async def _check(context: Context, key: Key) -> Step:
+async def _check(context: Context, key: Key) -> Result:
     update = context.fleet.instances[key].active_metadata_update
     if update is None or update.operation is None:
-        return Step.NOTHING
+        return Result.NOTHING
     try:
         operation = await context.compute.get_operation(ResourceLink.parse(update.operation))
     except NotFoundError:
@@ -59,15 +59,15 @@ async def _check(context: Context, key: Key) -> Step:
             template=key.base_name,
             zone=key.zone,
         )
-        return Step.CHANGED
+        return Result.CHANGED
     now = context.clock.monotonic()
     if now - context.world.since.setdefault(update.operation, now) > PATIENCE:
         reason = f"the operation has not ended within {PATIENCE:.0f} s"
         return await _return(context, key, update.operation, reason)
-    return Step.WAITING
+    return Result.WAITING
 
 
-async def _return(context: Context, key: Key, operation: str, reason: str) -> Step:
+async def _return(context: Context, key: Key, operation: str, reason: str) -> Result:
     context.world.since.pop(operation, None)
     now = context.clock.now()
 
@@ -86,7 +86,7 @@ async def _return(context: Context, key: Key, operation: str, reason: str) -> St
         zone=key.zone,
         reason=reason,
     )
-    return Step.CHANGED
+    return Result.CHANGED
 
 
 def _finished(operation: str) -> Apply:

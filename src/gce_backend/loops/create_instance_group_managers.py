@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gce_backend.actions import resources
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -35,7 +35,7 @@ async def run(context: Context) -> Outcome:
     ]
     await context.fleet.change(intents)
 
-    async def create(key: Key) -> Step:
+    async def create(key: Key) -> Result:
         return await _create(context, key)
 
     return await act_on_each(context, NAME, keys, create)
@@ -48,13 +48,13 @@ async def _forget_gone(context: Context) -> None:
     context.world.gone.difference_update(gone)
 
 
-async def _create(context: Context, key: Key) -> Step:
+async def _create(context: Context, key: Key) -> Result:
     manager = context.fleet.managers.get(key)
     revision = key.parent
     if manager is None or manager.url is not None or revision is None:
-        return Step.NOTHING
+        return Result.NOTHING
     if manager.in_flight is None or manager.in_flight.action != "insert":
-        return Step.WAITING  # for the other revisions' groups to be seen
+        return Result.WAITING  # for the other revisions' groups to be seen
     template = context.fleet.revision_of(key).template
     body = compute_bodies.group_body(
         context.settings.owner,
@@ -72,7 +72,7 @@ async def _create(context: Context, key: Key) -> Step:
         read=lambda: compute.get_group(project, key.name, name),
     )
     if not await resources.create(context, key, creation):
-        return Step.WAITING
+        return Result.WAITING
     context.log.info(
         "group.created",
         job=NAME,
@@ -81,7 +81,7 @@ async def _create(context: Context, key: Key) -> Step:
         name=name,
         size=size,
     )
-    return Step.CHANGED
+    return Result.CHANGED
 
 
 def _intend(context: Context, key: Key) -> Change[InstanceGroupManager] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gce_backend.actions import resources, untracked
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
@@ -31,7 +31,7 @@ async def run(context: Context) -> Outcome:
         [Change(key, when_present(resources.beginning(context, "insert"))) for key in ready]
     )
 
-    async def create(key: Key) -> Step:
+    async def create(key: Key) -> Result:
         return await _create(context, key)
 
     return await act_on_each(context, NAME, keys, create)
@@ -68,10 +68,10 @@ async def _is_lost(context: Context, project: str, name: str) -> bool:
     return False
 
 
-async def _create(context: Context, key: Key) -> Step:
+async def _create(context: Context, key: Key) -> Result:
     revision = context.fleet.revisions.get(key)
     if revision is None or revision.in_flight is None or revision.in_flight.action != "insert":
-        return Step.NOTHING
+        return Result.NOTHING
     project, request_id = revision.template.project, revision.in_flight.request_id
     body = compute_bodies.template_body(context.settings.owner, key, revision.template)
     compute, name = context.compute, body["name"]
@@ -82,9 +82,9 @@ async def _create(context: Context, key: Key) -> Step:
         read=lambda: compute.get_instance_template(project, name),
     )
     if not await resources.create(context, key, creation):
-        return Step.WAITING
+        return Result.WAITING
     context.log.info("template.created", job=NAME, template=key.base_name, name=name)
-    return Step.CHANGED
+    return Result.CHANGED
 
 
 JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("create-instance-group-managers",))

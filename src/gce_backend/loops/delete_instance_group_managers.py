@@ -8,7 +8,7 @@ tombstones.
 from __future__ import annotations
 
 from gce_backend.actions import resources
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import ForeignResourceError, NotFoundError
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
@@ -38,10 +38,10 @@ async def run(context: Context) -> Outcome:
     for key in _spared(context):
         await resources.give_up(context, key)
 
-    async def act(key: Key) -> Step:
+    async def act(key: Key) -> Result:
         manager = context.fleet.managers.get(key)
         if manager is None:
-            return Step.NOTHING
+            return Result.NOTHING
         if manager.url is None:
             return await _resolve_insert(context, key)
         return await _look(context, key)
@@ -58,7 +58,7 @@ def _spared(context: Context) -> list[Key]:
     ]
 
 
-async def _resolve_insert(context: Context, key: Key) -> Step:
+async def _resolve_insert(context: Context, key: Key) -> Result:
     """A group that drained while it was being created: it is there, or it never was."""
     manager = context.fleet.managers[key]
     project = context.fleet.revision_of(key).template.project
@@ -69,9 +69,9 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
     except NotFoundError:
         started = manager.in_flight.started if manager.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
-            return Step.WAITING
+            return Result.WAITING
         await resources.forget(context, [key])
-        return Step.CHANGED
+        return Result.CHANGED
     revision = key.parent
     if revision is None or group.description != compute_bodies.description_of(
         context.settings.owner, revision
@@ -79,23 +79,23 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
         await resources.forget(context, [key])
         raise ForeignResourceError(f"group {group.name} in {key.name} is not ours")
     await resources.adopt(context, key, group)
-    return Step.CHANGED
+    return Result.CHANGED
 
 
-async def _look(context: Context, key: Key) -> Step:
+async def _look(context: Context, key: Key) -> Result:
     """One look; the second one, some seconds later, lets the group go."""
     empty_since = context.world.empty_since
     try:
         if not await _is_empty(context, key):
             empty_since.pop(key, None)
-            return Step.NOTHING
+            return Result.NOTHING
     except NotFoundError:
         if key in empty_since:  # the second look says the same
             await resources.forget(context, [key])
-            return Step.CHANGED
+            return Result.CHANGED
     now = context.clock.monotonic()
     if now - empty_since.setdefault(key, now) < context.settings.rollout.empty_seconds:
-        return Step.WAITING
+        return Result.WAITING
     begin = resources.beginning(context, "delete")
     await context.fleet.change([Change(key, when_present(begin))])
     return await _delete(context, key)
@@ -113,10 +113,10 @@ async def _is_empty(context: Context, key: Key) -> bool:
     return isinstance(members, CompleteListing) and not members.items
 
 
-async def _delete(context: Context, key: Key) -> Step:
+async def _delete(context: Context, key: Key) -> Result:
     manager = context.fleet.managers.get(key)
     if manager is None or manager.in_flight is None or manager.in_flight.action != "delete":
-        return Step.NOTHING
+        return Result.NOTHING
     project, name = (
         context.fleet.revision_of(key).template.project,
         compute_bodies.group_name_of(key),
@@ -131,16 +131,16 @@ async def _delete(context: Context, key: Key) -> Step:
     if not empty or context.fleet.is_active(key):
         context.world.empty_since.pop(key, None)
         await resources.give_up(context, key)
-        return Step.NOTHING
+        return Result.NOTHING
     compute, request_id = context.compute, manager.in_flight.request_id
     if not await resources.delete(
         context, key, lambda: compute.delete_group(project, key.name, name, request_id=request_id)
     ):
-        return Step.WAITING
+        return Result.WAITING
     context.world.empty_since.pop(key, None)
     context.world.groups.pop(key, None)
     context.log.info("group.deleted", job=NAME, template=key.base_name, zone=key.name, name=name)
-    return Step.CHANGED
+    return Result.CHANGED
 
 
 JOB = Job(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gce_backend.actions import resources
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import NotFoundError, ResourceInUseError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -32,7 +32,7 @@ async def run(context: Context) -> Outcome:
         )
     ]
 
-    async def act(key: Key) -> Step:
+    async def act(key: Key) -> Result:
         revision = context.fleet.revisions[key]
         if revision.url is None and revision.in_flight and revision.in_flight.action == "insert":
             return await _resolve_insert(context, key)
@@ -43,7 +43,7 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, NAME, keys, act)
 
 
-async def _resolve_insert(context: Context, key: Key) -> Step:
+async def _resolve_insert(context: Context, key: Key) -> Result:
     """A template that drained while it was being created: it is there, or it never was."""
     revision = context.fleet.revisions[key]
     project, name = revision.template.project, compute_bodies.template_name_of(key)
@@ -52,20 +52,20 @@ async def _resolve_insert(context: Context, key: Key) -> Step:
     except NotFoundError:
         started = revision.in_flight.started if revision.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
-            return Step.WAITING
+            return Result.WAITING
         await resources.forget(context, [key])
-        return Step.CHANGED
+        return Result.CHANGED
     if found.description != compute_bodies.description_of(context.settings.owner, key):
         await resources.forget(context, [key])  # somebody else's: not ours to delete
-        return Step.CHANGED
+        return Result.CHANGED
     await resources.adopt(context, key, found)
-    return Step.CHANGED
+    return Result.CHANGED
 
 
-async def _delete(context: Context, key: Key) -> Step:
+async def _delete(context: Context, key: Key) -> Result:
     revision = context.fleet.revisions.get(key)
     if revision is None or revision.in_flight is None or revision.in_flight.action != "delete":
-        return Step.NOTHING
+        return Result.NOTHING
     project, name = revision.template.project, compute_bodies.template_name_of(key)
     compute, request_id = context.compute, revision.in_flight.request_id
     try:
@@ -77,11 +77,11 @@ async def _delete(context: Context, key: Key) -> Step:
     except ResourceInUseError as error:
         await resources.give_up(context, key)
         context.conditions.fail(str(key), NAME, "ResourceInUse", error.message)
-        return Step.HELD
+        return Result.HELD
     if not gone:
-        return Step.WAITING
+        return Result.WAITING
     context.log.info("template.deleted", job=NAME, template=key.base_name, name=name)
-    return Step.CHANGED
+    return Result.CHANGED
 
 
 JOB = Job(

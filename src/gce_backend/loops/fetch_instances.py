@@ -16,8 +16,12 @@ import msgspec
 from gce_backend.actions import untracked
 from gce_backend.base.errors import BackendError, NotFoundError
 from gce_backend.clients.compute.links import ResourceLink
-from gce_backend.clients.compute.types import CompleteListing, ManagedInstance, PartialListing
-from gce_backend.clients.compute.types import Group as ComputeGroup
+from gce_backend.clients.compute.types import (
+    CompleteListing,
+    ComputeGroup,
+    ManagedInstance,
+    PartialListing,
+)
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import error_code_reason, reason_of

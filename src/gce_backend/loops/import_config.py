@@ -26,7 +26,7 @@ from gce_backend.model.entities import (
     MACHINE_PROVIDER_KEY,
     Candidate,
     CandidateState,
-    Configuration,
+    StoredConfiguration,
 )
 from gce_backend.rules import config_guard
 
@@ -126,7 +126,7 @@ def _candidate(
 async def _note(context: Context, candidate: Candidate | None) -> None:
     """Stores what is served and not in force, when that is news."""
 
-    def apply(stored: Configuration | None) -> Configuration | None:
+    def apply(stored: StoredConfiguration | None) -> StoredConfiguration | None:
         known = stored.candidate if stored is not None else None
         if known is None or candidate is None:
             same = known is candidate
@@ -134,16 +134,16 @@ async def _note(context: Context, candidate: Candidate | None) -> None:
             same = (known.revision, known.state) == (candidate.revision, candidate.state)
         if same:
             return stored
-        return replace(stored or Configuration(), candidate=candidate)
+        return replace(stored or StoredConfiguration(), candidate=candidate)
 
     await context.fleet.change([Change(CONFIGURATION_KEY, apply)])
 
 
 def _importing(
     bundle: ConfigBundle, judged_against: str, now: float
-) -> Callable[[Configuration | None], Configuration]:
-    def apply(stored: Configuration | None) -> Configuration:
-        stored = stored or Configuration()
+) -> Callable[[StoredConfiguration | None], StoredConfiguration]:
+    def apply(stored: StoredConfiguration | None) -> StoredConfiguration:
+        stored = stored or StoredConfiguration()
         if stored.revision != judged_against:
             return stored
         return replace(
@@ -161,7 +161,7 @@ def _importing(
     return apply
 
 
-def _difference(stored: Configuration, bundle: ConfigBundle) -> str:
+def _difference(stored: StoredConfiguration, bundle: ConfigBundle) -> str:
     before = {
         "templates.cfg": stored.template_config,
         "managers.cfg": stored.manager_config,

@@ -9,7 +9,7 @@ from gce_backend.base.errors import CorruptEntityError
 from gce_backend.configuration import parsing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.model.entities import CONFIGURATION_KEY, Configuration, Entity
+from gce_backend.model.entities import CONFIGURATION_KEY, Entity, StoredConfiguration
 from gce_backend.model.keys import Key
 from gce_backend.rules.activation import (
     UnreadEntityError,
@@ -61,7 +61,7 @@ async def _process(context: Context, name: str, wanted: WantedTemplate | None) -
     def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
         # Another process may have imported a newer one: what it wrote is not to be undone.
         stored = found.get(CONFIGURATION_KEY)
-        if not isinstance(stored, Configuration) or not stored.revision:
+        if not isinstance(stored, StoredConfiguration) or not stored.revision:
             return {}
         return plan_template(name, _wanted(stored).get(name), found, keys)
 
@@ -73,7 +73,7 @@ async def _process(context: Context, name: str, wanted: WantedTemplate | None) -
     return 0
 
 
-def _wanted(stored: Configuration) -> dict[str, WantedTemplate]:
+def _wanted(stored: StoredConfiguration) -> dict[str, WantedTemplate]:
     files = tuple(sorted(stored.files.items()))
     return _parsed(stored.template_config, stored.manager_config, files)
 

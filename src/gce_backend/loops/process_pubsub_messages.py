@@ -20,7 +20,14 @@ from gce_backend.engine.metrics import UNKNOWN_KIND
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import Instance, SetAsideMessage
 from gce_backend.model.keys import Key
-from gce_backend.rules.messages import Kind, Message, PoisonError, apply_all, is_about, understand
+from gce_backend.rules.messages import (
+    Message,
+    MessageKind,
+    PoisonError,
+    apply_all,
+    is_about,
+    understand,
+)
 
 NAME = "process-pubsub-messages"
 BATCH = 1000
@@ -42,7 +49,7 @@ class Dealt(NamedTuple):
     """
 
     received: Received
-    kind: Kind | None
+    kind: MessageKind | None
     outcome: str
     detail: str
 

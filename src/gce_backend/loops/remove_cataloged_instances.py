@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from gce_backend.actions.deletion import is_gone
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import PermissionDeniedError, RemoteError, TransientError
 from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context
@@ -26,7 +26,7 @@ from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.cataloging import may_be_cataloged, settles_in, uncataloged
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.rollout import Zone, removable, share_out
+from gce_backend.rules.rollout import ZoneRollout, removable, share_out
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 
 NAME = "remove-cataloged-instances"
@@ -51,9 +51,9 @@ async def run(context: Context) -> Outcome:
     leaving = list(dict.fromkeys((*drained, *_drained_by_hand(context), *lost)))
     down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
-    async def remove(key: Key) -> Step:
+    async def remove(key: Key) -> Result:
         if down.is_set():
-            return Step.WAITING
+            return Result.WAITING
         try:
             step = await _remove(context, key)
         except (TransientError, PermissionDeniedError) as error:
@@ -65,9 +65,9 @@ async def run(context: Context) -> Outcome:
         answers.set()
         return step
 
-    async def remove_in_turn(key: Key) -> Step:
+    async def remove_in_turn(key: Key) -> Result:
         if key in lost and not await _is_truly_lost(context, key):
-            return Step.NOTHING
+            return Result.NOTHING
         # One goes ahead: a Machine Provider that does not answer is not asked for every machine.
         if not answers.is_set():
             async with alone:
@@ -133,7 +133,7 @@ def _leaving(context: Context) -> Iterator[Key]:
             yield old[name]
 
 
-def _zone(context: Context, managers: list[Key], old: int) -> Zone:
+def _zone(context: Context, managers: list[Key], old: int) -> ZoneRollout:
     minimum = maximum = active_target = arrived = staying = available = leased = 0
     for manager in managers:
         active = context.fleet.is_active(manager)
@@ -151,7 +151,7 @@ def _zone(context: Context, managers: list[Key], old: int) -> Zone:
             available += leasable
             arrived += active and (held or leasable)
             staying += not active
-    return Zone(
+    return ZoneRollout(
         minimum_size=minimum,
         maximum_size=maximum,
         active_target=active_target,
@@ -266,13 +266,13 @@ async def _is_truly_lost(context: Context, key: Key) -> bool:
         return False
 
 
-async def _remove(context: Context, key: Key) -> Step:
+async def _remove(context: Context, key: Key) -> Result:
     instance = context.fleet.instances.get(key)
     now = context.clock.now()
     if instance is None or not may_be_cataloged(instance) or lease_runs(instance, now):
-        return Step.NOTHING
+        return Result.NOTHING
     if key in context.world.adding:
-        return Step.WAITING  # an answer now could be older than its entry
+        return Result.WAITING  # an answer now could be older than its entry
     context.world.removing.add(key)  # nor is it added again until the answer is stored
     try:
         return await _ask_to_remove(context, key, instance.catalog)
@@ -280,17 +280,17 @@ async def _remove(context: Context, key: Key) -> Step:
         context.world.removing.discard(key)
 
 
-async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Step:
+async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Result:
     now = context.clock.now()
     answer = await context.broker().delete_machine(key.name)
     if answer.error == CatalogError.LEASED:
         message = "Somebody holds it: the Machine Provider does not let it go yet."
         context.conditions.fail(str(key), NAME, LEASED, message)
-        return Step.HELD
+        return Result.HELD
     if answer.error not in {None, CatalogError.ENTRY_NOT_FOUND}:
         message = f"The Machine Provider refused: {answer.error}"
         context.conditions.fail(str(key), NAME, REFUSED, message)
-        return Step.HELD
+        return Result.HELD
     state = CatalogState.REMOVED if answer.error is None else CatalogState.ABSENT
     instance = context.fleet.instances.get(key)
     if instance is not None and state is CatalogState.ABSENT:
@@ -298,7 +298,7 @@ async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Ste
         if wait > 0:
             message = "It was sent to the catalog a moment ago: its entry may still come."
             context.conditions.fail(str(key), NAME, UNSETTLED, message, retry_after=wait)
-            return Step.HELD
+            return Result.HELD
     written = await context.fleet.change([Change(key, _became(state, asked, now))])
     if written:
         context.log.info(
@@ -309,7 +309,7 @@ async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Ste
             zone=key.zone,
             state=state.value,
         )
-    return Step.CHANGED if written else Step.NOTHING
+    return Result.CHANGED if written else Result.NOTHING
 
 
 def _became(state: CatalogState, asked: CatalogState, now: float) -> Apply:

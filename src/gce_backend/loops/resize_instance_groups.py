@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside
 from gce_backend.base.errors import OperationFailedError
 from gce_backend.engine.context import Context
@@ -39,7 +39,7 @@ async def run(context: Context) -> Outcome:
         if manager.url is not None and (manager.resize is not None or _missing(context, key))
     ]
 
-    async def raise_one(key: Key) -> Step:
+    async def raise_one(key: Key) -> Result:
         return await _raise(context, key)
 
     return await act_on_each(context, NAME, keys, raise_one)
@@ -56,31 +56,31 @@ def _size(context: Context, key: Key, target_size: int) -> int | None:
     return None if others is None else raised_size(manager, target_size, others)
 
 
-async def _raise(context: Context, key: Key) -> Step:
+async def _raise(context: Context, key: Key) -> Result:
     project = context.fleet.revision_of(key).template.project
     name = compute_bodies.group_name_of(key)
     # Draining changes what is above the manager, so the guard on its own entity does not see it.
     await context.fleet.refresh(key.lineage)
     if not context.fleet.is_active(key):
-        return Step.NOTHING
+        return Result.NOTHING
     if context.fleet.managers[key].in_flight is not None:
-        return Step.WAITING  # what becomes of the group itself comes first
+        return Result.WAITING  # what becomes of the group itself comes first
     group = await context.compute.get_group(project, key.name, name)
     size = _size(context, key, group.target_size)
     if size is None:
         # It may have been raised by a call whose answer was lost: then its VMs are on their way.
         settled = await context.fleet.change([Change(key, _settle)])
-        return Step.CHANGED if settled else Step.NOTHING
+        return Result.CHANGED if settled else Result.NOTHING
     # The same size is asked for under the same id: a repeat of a call that was lost does nothing.
     await context.fleet.change([Change(key, _intend(context, size))])
     manager = context.fleet.managers.get(key)
     if manager is None or manager.resize is None or manager.resize.size != size:
-        return Step.WAITING  # another process is about to raise it further
+        return Result.WAITING  # another process is about to raise it further
     # A size is absolute: one that was decided on an older look could lower the group by now.
     group = await context.compute.get_group(project, key.name, name)
     if group.target_size >= size:
         await context.fleet.change([Change(key, _settle)])
-        return Step.CHANGED
+        return Result.CHANGED
     try:
         operation = await context.compute.resize_group(
             project, key.name, name, size, request_id=manager.resize.request_id
@@ -92,7 +92,7 @@ async def _raise(context: Context, key: Key) -> Step:
         await context.fleet.change([Change(key, _renew(context, manager.resize.request_id))])
         raise
     if not operation.done:
-        return Step.WAITING
+        return Result.WAITING
     await context.fleet.change([Change(key, _settle)])
     context.log.info(
         "group.raised",
@@ -103,7 +103,7 @@ async def _raise(context: Context, key: Key) -> Step:
         size=size,
         before=group.target_size,
     )
-    return Step.CHANGED
+    return Result.CHANGED
 
 
 def _intend(context: Context, size: int) -> Apply:

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from gce_backend.actions.fan_out import Step, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import ConditionNotMetError, InvalidRequestError
-from gce_backend.clients.compute.types import Instance as ComputeInstance
+from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
@@ -48,7 +48,7 @@ async def run(context: Context) -> Outcome:
             keys.append(key)
     await context.fleet.change([Change(key, _intend(context)) for key in keys])
 
-    async def apply(key: Key) -> Step:
+    async def apply(key: Key) -> Result:
         return await _apply(context, key)
 
     outcome = await act_on_each(context, NAME, keys, apply)
@@ -62,11 +62,11 @@ async def run(context: Context) -> Outcome:
     )
 
 
-async def _apply(context: Context, key: Key) -> Step:
+async def _apply(context: Context, key: Key) -> Result:
     instance = context.fleet.instances.get(key)
     update = instance.active_metadata_update if instance is not None else None
     if instance is None or update is None or key.parent is None:
-        return Step.NOTHING
+        return Result.NOTHING
     project = context.fleet.revision_of(key.parent).template.project
     denied = sorted(name for name in update.items if is_denied(name))
     if denied:
@@ -82,11 +82,11 @@ async def _apply(context: Context, key: Key) -> Step:
         # One that is not there backs off: fetch-instances finds out what became of it.
         found = await context.compute.get_instance(project, key.parent.name, key.name)
         if instance.gce_id is not None and found.id != instance.gce_id:
-            return Step.NOTHING  # another VM of that name
+            return Result.NOTHING  # another VM of that name
         items = merge(found.metadata.as_dict(), update.items)
         if items == found.metadata.as_dict():
             await context.fleet.change([Change(key, _applied(update.items))])
-            return Step.CHANGED
+            return Result.CHANGED
         if await _send(context, key, project, found, items):
             context.log.info(
                 "metadata.sent",
@@ -96,8 +96,8 @@ async def _apply(context: Context, key: Key) -> Step:
                 zone=key.zone,
                 keys=sorted(update.items),
             )
-            return Step.CHANGED
-    return Step.WAITING
+            return Result.CHANGED
+    return Result.WAITING
 
 
 async def _send(

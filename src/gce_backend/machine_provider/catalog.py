@@ -12,9 +12,9 @@ from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.entities import (
     Capacity,
     InstructionState,
-    Machine,
     MachineState,
     Record,
+    StoredMachine,
     machine_path,
 )
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
@@ -25,7 +25,7 @@ from gce_backend.machine_provider.wire import (
     CapacityResponse,
     DeleteRequest,
     DeleteResponse,
-    Entry,
+    EntryMessage,
     MachineName,
     PollResponse,
 )
@@ -60,7 +60,7 @@ class Catalog:
             None if error else self._machine(request)
             for request, error in zip(requests, errors, strict=True)
         ]
-        wanted: dict[Path, Machine] = {}
+        wanted: dict[Path, StoredMachine] = {}
         for machine in machines:
             if machine is not None:
                 wanted.setdefault(machine.path, machine)  # of two of a name, the first
@@ -77,8 +77,8 @@ class Catalog:
             for request, error in zip(requests, errors, strict=True)
         ]
 
-    def _machine(self, request: AddRequest) -> Machine:
-        return Machine(
+    def _machine(self, request: AddRequest) -> StoredMachine:
+        return StoredMachine(
             backend=str(request.dimensions.backend),
             hostname=str(request.dimensions.hostname),
             addition_id=self._new_id(),
@@ -109,11 +109,11 @@ class Catalog:
             return {path: machine.in_state(MachineState.DELETED)}
 
         machine = (await self._records.change([path], decide)).get(path)
-        if isinstance(machine, Machine) and machine.state is MachineState.LEASED:
+        if isinstance(machine, StoredMachine) and machine.state is MachineState.LEASED:
             return "LEASED"
         return None if doomed else "ENTRY_NOT_FOUND"
 
-    async def get(self, name: MachineName) -> Entry | None:
+    async def get(self, name: MachineName) -> EntryMessage | None:
         """What the catalog says of a machine; None when it is not in it."""
         path = machine_path(name.backend or self._backend, name.hostname)
         machine = (await self._records.read([path])).get(path)
@@ -141,12 +141,12 @@ class Catalog:
 
     async def _advance(
         self, name: MachineName, before: InstructionState, after: InstructionState
-    ) -> Machine | None:
+    ) -> StoredMachine | None:
         path = machine_path(name.backend or self._backend, name.hostname)
 
         def decide(found: Found) -> dict[Path, Record | None]:
             machine = found.get(path)
-            if not isinstance(machine, Machine) or machine.instruction_state is not before:
+            if not isinstance(machine, StoredMachine) or machine.instruction_state is not before:
                 return {}
             return {path: msgspec.structs.replace(machine, instruction_state=after)}
 
@@ -154,10 +154,10 @@ class Catalog:
         return machine if _is_cataloged(machine) else None
 
 
-def _is_cataloged(record: Record | None) -> TypeGuard[Machine]:
-    return isinstance(record, Machine) and record.state is not MachineState.DELETED
+def _is_cataloged(record: Record | None) -> TypeGuard[StoredMachine]:
+    return isinstance(record, StoredMachine) and record.state is not MachineState.DELETED
 
 
-def _is_addition(record: Record | None, machine: Machine) -> bool:
+def _is_addition(record: Record | None, machine: StoredMachine) -> bool:
     """Whether what is stored is what this call added, however often it was tried."""
-    return isinstance(record, Machine) and record.addition_id == machine.addition_id
+    return isinstance(record, StoredMachine) and record.addition_id == machine.addition_id

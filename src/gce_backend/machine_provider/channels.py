@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from gce_backend.base.errors import AlreadyExistsError, NotFoundError, RemoteError
 from gce_backend.clients.pubsub import Outgoing, PubSub
-from gce_backend.machine_provider.entities import Machine
+from gce_backend.machine_provider.entities import StoredMachine
 
 MAX_MESSAGES = 500
 """Messages in one publish call: half of what Pub/Sub takes."""
@@ -47,15 +47,15 @@ class Channels:
         self._pubsub = pubsub
         self.project = pubsub.project
 
-    def topic(self, machine: Machine) -> str:
+    def topic(self, machine: StoredMachine) -> str:
         """The machine's own topic."""
         return self._pubsub.topic(_name(machine))
 
-    def subscription(self, machine: Machine) -> str:
+    def subscription(self, machine: StoredMachine) -> str:
         """The machine's own subscription."""
         return self._pubsub.subscription(_name(machine))
 
-    async def open(self, machine: Machine) -> None:
+    async def open(self, machine: StoredMachine) -> None:
         """Makes the machine's topic and subscription, and lets its service account read."""
         topic, subscription = self.topic(machine), self.subscription(machine)
         with contextlib.suppress(AlreadyExistsError):
@@ -68,7 +68,7 @@ class Channels:
             binding = {"role": "roles/pubsub.subscriber", "members": members}
             await self._pubsub.set_iam_policy(subscription, {"bindings": [binding]})
 
-    async def close(self, machine: Machine) -> None:
+    async def close(self, machine: StoredMachine) -> None:
         """Removes the machine's subscription and topic."""
         with contextlib.suppress(NotFoundError):
             await self._pubsub.delete_subscription(self.subscription(machine))
@@ -85,7 +85,7 @@ class Channels:
         await self._pubsub.publish(topic, messages)
 
 
-def _name(machine: Machine) -> str:
+def _name(machine: StoredMachine) -> str:
     host = machine.hostname
     if not re.fullmatch(r"[-A-Za-z0-9_.]{1,200}", host):
         host = hashlib.sha1(host.encode(), usedforsecurity=False).hexdigest()

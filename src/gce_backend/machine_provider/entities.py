@@ -11,9 +11,9 @@ from gce_backend.base.errors import CorruptEntityError
 from gce_backend.clients.datastore.client import Path, Properties, Row, Unindexed
 from gce_backend.machine_provider.wire import (
     Dimensions,
-    Entry,
+    EntryMessage,
     Instruction,
-    LeaseRequest,
+    LeaseRequestMessage,
     LeaseResponse,
     Policies,
 )
@@ -49,7 +49,7 @@ class InstructionState(enum.StrEnum):
     EXECUTED = "EXECUTED"
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A machine in the catalog.
 
     Attributes:
@@ -85,10 +85,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return machine_path(self.backend, self.hostname)
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> EntryMessage:
         """What the catalog says of it."""
         leased = self.state is MachineState.LEASED
-        return Entry(
+        return EntryMessage(
             dimensions=self.dimensions,
             policies=self.policies,
             state=self.state,
@@ -96,7 +96,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             leased_indefinitely=True if leased and self.lease_expiration_ts is None else None,
         )
 
-    def in_state(self, state: MachineState) -> Machine:
+    def in_state(self, state: MachineState) -> StoredMachine:
         """The same machine in a state without lease."""
         return msgspec.structs.replace(
             self,
@@ -108,14 +108,14 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             instruction_state=None,
         )
 
-    def told(self, instruction: Instruction) -> Machine:
+    def told(self, instruction: Instruction) -> StoredMachine:
         """The same machine with something to do."""
         return msgspec.structs.replace(
             self, instruction=instruction, instruction_state=InstructionState.PENDING
         )
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A lease request and what became of it.
 
     Attributes:
@@ -130,7 +130,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     user: str
-    request: LeaseRequest
+    request: LeaseRequestMessage
     request_hash: str
     created: float
     state: LeaseState = LeaseState.UNTRIAGED
@@ -182,10 +182,10 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return ((CAPACITY_KIND, digest(self.dimensions)),)
 
 
-Record = Machine | Lease | Capacity
+Record = StoredMachine | StoredLease | Capacity
 _KINDS: dict[str, type[Record]] = {
-    MACHINE_KIND: Machine,
-    LEASE_KIND: Lease,
+    MACHINE_KIND: StoredMachine,
+    LEASE_KIND: StoredLease,
     CAPACITY_KIND: Capacity,
 }
 

@@ -10,11 +10,11 @@ from gce_backend.base.clock import Clock
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.entities import (
-    Lease,
     LeaseState,
-    Machine,
     MachineState,
     Record,
+    StoredLease,
+    StoredMachine,
     digest,
     lease_path,
 )
@@ -22,7 +22,7 @@ from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 from gce_backend.machine_provider.wire import (
     InstructRequest,
     InstructResponse,
-    LeaseRequest,
+    LeaseRequestMessage,
     LeaseResponse,
     ReleaseRequest,
     ReleaseResponse,
@@ -43,19 +43,21 @@ class Leases:
         self._records = records
         self._clock = clock
 
-    async def lease(self, user: str, requests: Sequence[LeaseRequest]) -> list[LeaseResponse]:
+    async def lease(
+        self, user: str, requests: Sequence[LeaseRequestMessage]
+    ) -> list[LeaseResponse]:
         """Takes requests, and tries at once to fulfil them; the answers are in their order."""
         now = self._clock.now()
-        asked: dict[Path, Lease] = {}
+        asked: dict[Path, StoredLease] = {}
         refused: dict[int, LeaseResponse] = {}
         paths = [lease_path(user, request.request_id) for request in requests]
         known = await self._records.read(list(dict.fromkeys(paths)))
         for place, (path, request) in enumerate(zip(paths, requests, strict=True)):
-            new = Lease(
+            new = StoredLease(
                 user=user, request=request, request_hash=digest((user, request)), created=now
             )
             first = known.get(path) or asked.get(path)
-            if isinstance(first, Lease):
+            if isinstance(first, StoredLease):
                 error = None if first.request_hash == new.request_hash else "REQUEST_ID_REUSE"
             else:
                 error = rules.lease_error(request, now)
@@ -76,7 +78,7 @@ class Leases:
             for place, (path, request) in enumerate(zip(paths, requests, strict=True))
         ]
 
-    async def _store(self, leases: Mapping[Path, Lease]) -> None:
+    async def _store(self, leases: Mapping[Path, StoredLease]) -> None:
         paths = list(leases)
         for start in range(0, len(paths), MAX_CHANGE):
             part = paths[start : start + MAX_CHANGE]
@@ -89,8 +91,8 @@ class Leases:
     async def triage(self) -> None:
         """Gives waiting requests the machines that fit, and denies those that are too late."""
         now = self._clock.now()
-        late: list[Lease] = []
-        waiting: list[Lease] = []
+        late: list[StoredLease] = []
+        waiting: list[StoredLease] = []
         for lease in self._records.untriaged.values():
             end = rules.valid_until(lease)
             (late if end is not None and end <= now else waiting).append(lease)
@@ -106,19 +108,19 @@ class Leases:
             return {
                 path: msgspec.structs.replace(lease, state=LeaseState.DENIED)
                 for path, lease in found.items()
-                if isinstance(lease, Lease) and lease.state is LeaseState.UNTRIAGED
+                if isinstance(lease, StoredLease) and lease.state is LeaseState.UNTRIAGED
             }
 
         await self._records.change(paths, decide)
 
-    async def _fulfil(self, pairs: Sequence[tuple[Lease, Machine]], now: float) -> None:
+    async def _fulfil(self, pairs: Sequence[tuple[StoredLease, StoredMachine]], now: float) -> None:
         couples = [(lease.path, machine.path) for lease, machine in pairs]
 
         def decide(found: Found) -> dict[Path, Record | None]:
             changes: dict[Path, Record | None] = {}
             for lease_key, machine_key in couples:
                 lease, machine = found.get(lease_key), found.get(machine_key)
-                if not isinstance(lease, Lease) or not isinstance(machine, Machine):
+                if not isinstance(lease, StoredLease) or not isinstance(machine, StoredMachine):
                     continue
                 free = machine.state is MachineState.AVAILABLE
                 if free and lease.state is LeaseState.UNTRIAGED:
@@ -142,14 +144,14 @@ class Leases:
         held = {
             lease.machine: lease
             for lease in leases.values()
-            if isinstance(lease, Lease) and lease.state is LeaseState.FULFILLED
+            if isinstance(lease, StoredLease) and lease.state is LeaseState.FULFILLED
         }
         released: set[str] = set()  # leases that this very call ends, also when decided again
 
         def decide(found: Found) -> dict[Path, Record | None]:
             changes: dict[Path, Record | None] = {}
             for path, machine in found.items():
-                if isinstance(machine, Machine) and machine.lease == held[path].name:
+                if isinstance(machine, StoredMachine) and machine.lease == held[path].name:
                     released.add(machine.lease)
                     changes[path] = machine.in_state(MachineState.RECLAIMED)
             return changes
@@ -160,7 +162,7 @@ class Leases:
         for path, request in zip(paths, requests, strict=True):
             lease = leases.get(path)
             error: str | None = None
-            if not isinstance(lease, Lease):
+            if not isinstance(lease, StoredLease):
                 error = "NOT_FOUND"
             elif lease.state is not LeaseState.FULFILLED:
                 error = "NOT_FULFILLED"
@@ -169,7 +171,7 @@ class Leases:
             answers.append(
                 ReleaseResponse(
                     client_request_id=request.request_id,
-                    request_hash=lease.request_hash if isinstance(lease, Lease) else None,
+                    request_hash=lease.request_hash if isinstance(lease, StoredLease) else None,
                     error=error,
                 )
             )
@@ -182,7 +184,7 @@ class Leases:
         error: str | None = None
         if not request.instruction.swarming_server:
             error = "INVALID_INSTRUCTION"
-        elif not isinstance(lease, Lease):
+        elif not isinstance(lease, StoredLease):
             error = "REQUEST_NOT_FOUND"
         elif lease.state is not LeaseState.FULFILLED:
             error = "NOT_FULFILLED"
@@ -190,19 +192,19 @@ class Leases:
             error = "ALREADY_RECLAIMED"
         return InstructResponse(client_request_id=request.request_id, error=error)
 
-    async def _tell(self, lease: Lease, request: InstructRequest) -> bool:
+    async def _tell(self, lease: StoredLease, request: InstructRequest) -> bool:
         def decide(found: Found) -> dict[Path, Record | None]:
             return {
                 path: machine.told(request.instruction)
                 for path, machine in found.items()
-                if isinstance(machine, Machine) and machine.lease == lease.name
+                if isinstance(machine, StoredMachine) and machine.lease == lease.name
             }
 
         machine = (await self._records.change([lease.machine], decide)).get(lease.machine)
-        return isinstance(machine, Machine) and machine.lease == lease.name
+        return isinstance(machine, StoredMachine) and machine.lease == lease.name
 
 
-def _response(lease: Record | None, request: LeaseRequest) -> LeaseResponse:
-    if isinstance(lease, Lease):
+def _response(lease: Record | None, request: LeaseRequestMessage) -> LeaseResponse:
+    if isinstance(lease, StoredLease):
         return lease.response
     return LeaseResponse(client_request_id=request.request_id, error="TRANSIENT_ERROR")

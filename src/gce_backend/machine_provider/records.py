@@ -16,11 +16,11 @@ from gce_backend.clients.datastore.client import Datastore, Filter, Path, Transa
 from gce_backend.machine_provider.entities import (
     LEASE_KIND,
     MACHINE_KIND,
-    Lease,
     LeaseState,
-    Machine,
     MachineState,
     Record,
+    StoredLease,
+    StoredMachine,
     from_row,
     to_properties,
 )
@@ -47,8 +47,8 @@ class Records:
     """
 
     def __init__(self, datastore: Datastore) -> None:
-        self.machines: dict[MachineState, dict[Path, Machine]] = {s: {} for s in MachineState}
-        self.untriaged: dict[Path, Lease] = {}
+        self.machines: dict[MachineState, dict[Path, StoredMachine]] = {s: {} for s in MachineState}
+        self.untriaged: dict[Path, StoredLease] = {}
         self.work = asyncio.Event()
         self._datastore = datastore
         self._states: dict[Path, MachineState] = {}
@@ -67,7 +67,7 @@ class Records:
         leases = await self._datastore.query(LEASE_KIND, filters=[waiting])
         found = [from_row(row) for row in machines.rows]
         requests = [from_row(row) for row in leases.rows]
-        requests.sort(key=lambda lease: lease.created if isinstance(lease, Lease) else 0.0)
+        requests.sort(key=lambda lease: lease.created if isinstance(lease, StoredLease) else 0.0)
         for record in [*found, *requests]:
             self._picture(record.path, record)
         self.work.set()
@@ -130,15 +130,17 @@ class Records:
 
     def _picture(self, path: Path, record: Record | None) -> None:
         if path[0][0] == LEASE_KIND:
-            if isinstance(record, Lease) and record.state is LeaseState.UNTRIAGED:
+            if isinstance(record, StoredLease) and record.state is LeaseState.UNTRIAGED:
                 self.untriaged[path] = record
             else:
                 self.untriaged.pop(path, None)
         elif path[0][0] == MACHINE_KIND:
             state = self._states.pop(path, None)
-            if state is not None and not (isinstance(record, Machine) and record.state is state):
+            if state is not None and not (
+                isinstance(record, StoredMachine) and record.state is state
+            ):
                 del self.machines[state][path]
-            if isinstance(record, Machine):
+            if isinstance(record, StoredMachine):
                 self._states[path] = record.state
                 self.machines[record.state][path] = record
                 if record.state is MachineState.LEASED and record.lease_expiration_ts is not None:

@@ -7,12 +7,17 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from gce_backend.machine_provider.entities import Lease, LeaseState, Machine, MachineState
+from gce_backend.machine_provider.entities import (
+    LeaseState,
+    MachineState,
+    StoredLease,
+    StoredMachine,
+)
 from gce_backend.machine_provider.wire import (
     AddRequest,
     Dimensions,
     KeyValue,
-    LeaseRequest,
+    LeaseRequestMessage,
     Policies,
 )
 
@@ -54,7 +59,7 @@ def attributes(policies: Policies) -> tuple[KeyValue, ...]:
     return (found,) if isinstance(found, KeyValue) else found
 
 
-def lease_error(request: LeaseRequest, now: float) -> str | None:
+def lease_error(request: LeaseRequestMessage, now: float) -> str | None:
     """Why a lease request is refused."""
     error = topic_error(request.pubsub_topic, request.pubsub_project)
     if error is not None:
@@ -75,7 +80,7 @@ def lease_error(request: LeaseRequest, now: float) -> str | None:
     return "LEASE_TOO_LONG" if length is not None and length > MAX_LEASE_SECONDS else None
 
 
-def valid_until(lease: Lease) -> float | None:
+def valid_until(lease: StoredLease) -> float | None:
     """When it is too late to fulfil a request, in Unix seconds; None: never.
 
     A request for a duration is not kept longer than it wants a machine for: nobody waits for it.
@@ -85,7 +90,9 @@ def valid_until(lease: Lease) -> float | None:
     return None if lease.request.duration is None else lease.created + lease.request.duration
 
 
-def fulfilled(lease: Lease, machine: Machine, now: float) -> tuple[Lease, Machine]:
+def fulfilled(
+    lease: StoredLease, machine: StoredMachine, now: float
+) -> tuple[StoredLease, StoredMachine]:
     """A request and the machine that it gets, from now on."""
     end = lease.request.lease_expiration_ts
     if lease.request.duration is not None:
@@ -117,7 +124,9 @@ def matches(asked: Dimensions, machine: Dimensions) -> bool:
     return True
 
 
-def pair(leases: Iterable[Lease], machines: Iterable[Machine]) -> Iterator[tuple[Lease, Machine]]:
+def pair(
+    leases: Iterable[StoredLease], machines: Iterable[StoredMachine]
+) -> Iterator[tuple[StoredLease, StoredMachine]]:
     """Gives each request, in their order, the first machine that fits and is not given yet.
 
     Requests for the same dimensions share one walk over the machines, so that a batch of like
@@ -136,7 +145,7 @@ def pair(leases: Iterable[Lease], machines: Iterable[Machine]) -> Iterator[tuple
             yield lease, offered[place]
 
 
-def _walk(asked: Dimensions, offered: list[Machine], taken: set[int]) -> Iterator[int]:
+def _walk(asked: Dimensions, offered: list[StoredMachine], taken: set[int]) -> Iterator[int]:
     for place, machine in enumerate(offered):
         if place not in taken and matches(asked, machine.dimensions):
             yield place

@@ -18,7 +18,7 @@ from gce_backend.base.errors import BackendError, NotFoundError, RemoteError
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.channels import MAX_MESSAGES, Channels, Notice, each
-from gce_backend.machine_provider.entities import Machine, MachineState, Record
+from gce_backend.machine_provider.entities import MachineState, Record, StoredMachine
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 
@@ -103,7 +103,7 @@ class Lifecycle:
         # Who was due and has not failed again is mended.
         self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
 
-    def _expire(self, machine: Machine) -> Machine:
+    def _expire(self, machine: StoredMachine) -> StoredMachine:
         end = machine.lease_expiration_ts
         if machine.state is MachineState.LEASED and end is not None and end <= self._clock.now():
             return machine.in_state(MachineState.RECLAIMED)
@@ -138,7 +138,7 @@ class Lifecycle:
             closed = await self._each(self._channels.close, machines)
             await self._change([machine.path for machine in closed], _same(closed, lambda _: None))
 
-    def _due(self, state: MachineState) -> list[list[Machine]]:
+    def _due(self, state: MachineState) -> list[list[StoredMachine]]:
         """The machines in a state with something left to do about it, in batches."""
         moment = self._clock.monotonic()
         due = [
@@ -149,11 +149,13 @@ class Lifecycle:
         return [due[start : start + MAX_CHANGE] for start in range(0, len(due), MAX_CHANGE)]
 
     async def _change(
-        self, paths: Sequence[Path], change: Callable[[Machine], Machine | None]
+        self, paths: Sequence[Path], change: Callable[[StoredMachine], StoredMachine | None]
     ) -> None:
         def decide(found: Found) -> dict[Path, Record | None]:
             return {
-                p: change(machine) for p, machine in found.items() if isinstance(machine, Machine)
+                p: change(machine)
+                for p, machine in found.items()
+                if isinstance(machine, StoredMachine)
             }
 
         for start in range(0, len(paths), MAX_CHANGE):
@@ -161,12 +163,12 @@ class Lifecycle:
 
     async def _tell_backend(
         self,
-        machines: Sequence[Machine],
+        machines: Sequence[StoredMachine],
         word: str,
-        more: Callable[[Machine], Mapping[str, str]],
-    ) -> list[Machine]:
+        more: Callable[[StoredMachine], Mapping[str, str]],
+    ) -> list[StoredMachine]:
         """Sends a message about each machine to its backend's topic; returns those it went for."""
-        topics: dict[str, list[tuple[Machine, Notice]]] = {}
+        topics: dict[str, list[tuple[StoredMachine, Notice]]] = {}
         told = []
         for machine in machines:
             topic = machine.policies.backend_topic
@@ -184,7 +186,7 @@ class Lifecycle:
             for start in range(0, len(letters), MAX_MESSAGES)
         ]
 
-        async def publish(letters: list[tuple[Machine, Notice]]) -> None:
+        async def publish(letters: list[tuple[StoredMachine, Notice]]) -> None:
             await self._channels.publish(letters[0][1].topic, [notice for _, notice in letters])
 
         failures = await each(publish, batches, at_once=AT_ONCE)
@@ -196,7 +198,7 @@ class Lifecycle:
                     self._hold_back(machine, failure)
         return told
 
-    async def _tell_machine(self, machine: Machine) -> None:
+    async def _tell_machine(self, machine: StoredMachine) -> None:
         topic = self._channels.topic(machine)
         attributes = {"hostname": machine.hostname, **_lease_attributes(machine)}
         # Nobody can subscribe to a topic that is gone: no reason to tell the backend again.
@@ -204,8 +206,8 @@ class Lifecycle:
             await self._channels.publish(topic, [Notice(topic, "LEASED", attributes)])
 
     async def _each(
-        self, work: Callable[[Machine], Awaitable[None]], machines: Sequence[Machine]
-    ) -> list[Machine]:
+        self, work: Callable[[StoredMachine], Awaitable[None]], machines: Sequence[StoredMachine]
+    ) -> list[StoredMachine]:
         """Does the same for every machine; returns those it went well for."""
         failures = await each(work, machines, at_once=AT_ONCE)
         done = []
@@ -216,7 +218,7 @@ class Lifecycle:
                 self._hold_back(machine, failure)
         return done
 
-    def _hold_back(self, machine: Machine, failure: RemoteError) -> None:
+    def _hold_back(self, machine: StoredMachine, failure: RemoteError) -> None:
         """A machine that something failed for waits alone, longer each time."""
         failures = self._held_back.get(machine.path, (0.0, 0))[1] + 1
         self._held_back[machine.path] = (self._clock.monotonic() + _backoff(failures), failures)
@@ -224,7 +226,7 @@ class Lifecycle:
             "machine_provider.machine_held_back", instance=machine.hostname, error=str(failure)
         )
 
-    def _subscription(self, machine: Machine) -> Mapping[str, str]:
+    def _subscription(self, machine: StoredMachine) -> Mapping[str, str]:
         return {
             "subscription": self._channels.subscription(machine).rpartition("/")[2],
             "subscription_project": self._channels.project,
@@ -238,26 +240,26 @@ def _backoff(failures: int) -> float:
 
 
 def _same(
-    machines: Sequence[Machine], change: Callable[[Machine], Machine | None]
-) -> Callable[[Machine], Machine | None]:
+    machines: Sequence[StoredMachine], change: Callable[[StoredMachine], StoredMachine | None]
+) -> Callable[[StoredMachine], StoredMachine | None]:
     """Changes a machine only if it still is in the state, and of the lease, that was acted on."""
     seen = {machine.path: _stage(machine) for machine in machines}
 
-    def guarded(machine: Machine) -> Machine | None:
+    def guarded(machine: StoredMachine) -> StoredMachine | None:
         return change(machine) if seen[machine.path] == _stage(machine) else machine
 
     return guarded
 
 
-def _stage(machine: Machine) -> tuple[str, MachineState, str]:
+def _stage(machine: StoredMachine) -> tuple[str, MachineState, str]:
     return machine.addition_id, machine.state, machine.lease
 
 
-def _announced(machine: Machine) -> Machine:
+def _announced(machine: StoredMachine) -> StoredMachine:
     return msgspec.structs.replace(machine, announced=True)
 
 
-def _after_reclamation(machine: Machine) -> Machine:
+def _after_reclamation(machine: StoredMachine) -> StoredMachine:
     match machine.policies.on_reclamation:
         case "MAKE_AVAILABLE":
             return machine.in_state(MachineState.AVAILABLE)
@@ -266,6 +268,6 @@ def _after_reclamation(machine: Machine) -> Machine:
     return _announced(machine)  # RECLAIM: it stays in the catalog, and is not leased again
 
 
-def _lease_attributes(machine: Machine) -> Mapping[str, str]:
+def _lease_attributes(machine: StoredMachine) -> Mapping[str, str]:
     end = machine.lease_expiration_ts
     return {} if end is None else {"lease_expiration_ts": str(end)}

@@ -10,11 +10,11 @@ Backend = Literal["DUMMY", "GCE", "VSPHERE"]
 OnReclamation = Literal["MAKE_AVAILABLE", "RECLAIM", "DELETE"]
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class WireMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Any value of the protocol."""
 
 
-class Dimensions(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Dimensions(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """What a machine is, or what is asked of one."""
 
     backend: Backend | None = None
@@ -31,14 +31,14 @@ class Dimensions(Message, frozen=True, kw_only=True, omit_defaults=True):
     snapshot_labels: tuple[str, ...] = ()
 
 
-class KeyValue(Message, frozen=True, kw_only=True, omit_defaults=True):
+class KeyValue(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """One attribute of the messages about a machine."""
 
     key: str
     value: str = ""
 
 
-class Policies(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Policies(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """How a machine is treated; some clients send one attribute without a list around it."""
 
     backend_project: str | None = None
@@ -48,21 +48,21 @@ class Policies(Message, frozen=True, kw_only=True, omit_defaults=True):
     on_reclamation: OnReclamation = "MAKE_AVAILABLE"
 
 
-class AddRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+class AddRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """catalog.add_machine."""
 
     dimensions: Dimensions
     policies: Policies = Policies()
 
 
-class AddResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+class AddResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to it."""
 
     machine_addition_request: AddRequest
     error: str | None = None
 
 
-class AddBatch(Message, frozen=True, kw_only=True, omit_defaults=True):
+class AddBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """catalog.add_machines."""
 
     requests: tuple[AddRequest, ...] = ()
@@ -74,41 +74,41 @@ class AddBatchResponse(msgspec.Struct, frozen=True):
     responses: list[AddResponse]
 
 
-class DeleteRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+class DeleteRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """catalog.delete_machine."""
 
     dimensions: Dimensions
 
 
-class DeleteResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+class DeleteResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to it."""
 
     machine_deletion_request: DeleteRequest
     error: str | None = None
 
 
-class CapacityRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+class CapacityRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """catalog.modify_capacity."""
 
     dimensions: Dimensions
     count: int
 
 
-class CapacityResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+class CapacityResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to it."""
 
     capacity_modification_request: CapacityRequest
     error: str | None = None
 
 
-class MachineName(Message, frozen=True, kw_only=True, omit_defaults=True):
+class MachineName(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """catalog.get, machine.poll, machine.ack."""
 
     hostname: str
     backend: Backend | None = None
 
 
-class Entry(Message, frozen=True, kw_only=True, omit_defaults=True):
+class EntryMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """What catalog.get answers."""
 
     dimensions: Dimensions
@@ -118,13 +118,13 @@ class Entry(Message, frozen=True, kw_only=True, omit_defaults=True):
     leased_indefinitely: bool | None = None
 
 
-class Instruction(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Instruction(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """What a leased machine is told to do: connect to a Swarming server."""
 
     swarming_server: str | None = None
 
 
-class LeaseRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+class LeaseRequestMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.lease."""
 
     request_id: str
@@ -137,13 +137,13 @@ class LeaseRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
     on_lease: Instruction | None = None
 
 
-class LeaseBatch(Message, frozen=True, kw_only=True, omit_defaults=True):
+class LeaseBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.batched_lease."""
 
-    requests: tuple[LeaseRequest, ...] = ()
+    requests: tuple[LeaseRequestMessage, ...] = ()
 
 
-class LeaseResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+class LeaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """The state of a lease request, or why it was refused."""
 
     client_request_id: str
@@ -160,19 +160,19 @@ class LeaseBatchResponse(msgspec.Struct, frozen=True):
     responses: list[LeaseResponse]
 
 
-class ReleaseRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+class ReleaseRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.release."""
 
     request_id: str
 
 
-class ReleaseBatch(Message, frozen=True, kw_only=True, omit_defaults=True):
+class ReleaseBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.batched_release."""
 
     requests: tuple[ReleaseRequest, ...] = ()
 
 
-class ReleaseResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+class ReleaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """Whether a machine was given back."""
 
     client_request_id: str
@@ -186,21 +186,21 @@ class ReleaseBatchResponse(msgspec.Struct, frozen=True):
     responses: list[ReleaseResponse]
 
 
-class InstructRequest(Message, frozen=True, kw_only=True, omit_defaults=True):
+class InstructRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.instruct."""
 
     request_id: str
     instruction: Instruction
 
 
-class InstructResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+class InstructResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """Whether the machine will be told."""
 
     client_request_id: str
     error: str | None = None
 
 
-class PollResponse(Message, frozen=True, kw_only=True, omit_defaults=True):
+class PollResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """What a machine is to do, and how far that is."""
 
     instruction: Instruction | None = None

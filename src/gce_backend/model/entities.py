@@ -76,7 +76,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     since: float
 
 
-class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
+class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     """The configuration in force; always valid.
 
     Attributes:
@@ -111,7 +111,7 @@ class Configuration(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.candidate.revision if self.candidate is not None and waits else ""
 
 
-class ConfigSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+class ConfigServiceAddress(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where configuration is served.
 
     Attributes:
@@ -123,7 +123,7 @@ class ConfigSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     service_hostname: str = ""
 
 
-class MachineProviderConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
+class MachineProviderAddress(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the Machine Provider is.
 
     Attributes:
@@ -341,9 +341,9 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 Entity: TypeAlias = (
     Control
     | SetAsideMessage
-    | Configuration
-    | ConfigSettings
-    | MachineProviderConfiguration
+    | StoredConfiguration
+    | ConfigServiceAddress
+    | MachineProviderAddress
     | InstanceTemplate
     | InstanceTemplateRevision
     | InstanceGroupManager
@@ -352,6 +352,6 @@ Entity: TypeAlias = (
 )
 
 CONTROL_KEY = Key(Control.KIND, "singleton")
-CONFIGURATION_KEY = Key(Configuration.KIND, "singleton")
-CONFIG_SETTINGS_KEY = Key(ConfigSettings.KIND, "singleton")
-MACHINE_PROVIDER_KEY = Key(MachineProviderConfiguration.KIND, "singleton")
+CONFIGURATION_KEY = Key(StoredConfiguration.KIND, "singleton")
+CONFIG_SETTINGS_KEY = Key(ConfigServiceAddress.KIND, "singleton")
+MACHINE_PROVIDER_KEY = Key(MachineProviderAddress.KIND, "singleton")

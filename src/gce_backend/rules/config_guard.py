@@ -12,7 +12,7 @@ import msgspec
 from gce_backend.configuration.parsing import parse
 from gce_backend.configuration.problems import InvalidConfigurationError
 from gce_backend.configuration.types import Configuration as ParsedConfiguration
-from gce_backend.model.entities import Configuration
+from gce_backend.model.entities import StoredConfiguration
 
 MAX_STORED_BYTES = 1_000_000
 """A Datastore entity holds 1 MiB in all."""
@@ -35,7 +35,7 @@ def excess(templates: str, managers: str, files: Mapping[str, str]) -> str | Non
     )
 
 
-def loss(stored: Configuration, new: ParsedConfiguration, max_share: float) -> str | None:
+def loss(stored: StoredConfiguration, new: ParsedConfiguration, max_share: float) -> str | None:
     """Why a configuration waits for an operator's confirmation; None when it does not.
 
     Args:

@@ -28,7 +28,7 @@ MAX_CAUSE = 200
 _NAME = re.compile(r"(\d{16})-(\d{3})-[0-9a-f]{8}")
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """A change of one entity, with who or what made it.
 
     Attributes:
@@ -67,7 +67,7 @@ class PageName(NamedTuple):
         return f"{max(0, int(at * 1e6)):016d}"
 
 
-def _happenings(steps: Iterable[Step], was: Get, now: Get) -> Iterator[Happening]:
+def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Happening]:
     """What happened, one after the other; the same to neighbours is one happening."""
     told = (
         ((told, step.key.parent, step.cause), step.key.name)

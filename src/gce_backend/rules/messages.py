@@ -20,7 +20,7 @@ LATEST = 1e11
 """Unix seconds beyond which no lease ends: somebody took milliseconds for seconds."""
 
 
-class Kind(StrEnum):
+class MessageKind(StrEnum):
     """What a message says of a machine."""
 
     SUBSCRIBED = "SUBSCRIBED"
@@ -38,7 +38,7 @@ class Message(msgspec.Struct, frozen=True):
         attributes: all of its attributes.
     """
 
-    kind: Kind
+    kind: MessageKind
     instance: Key
     gce_id: int | None
     attributes: Mapping[str, str]
@@ -61,7 +61,7 @@ def understand(project: str, data: str | bytes | None, attributes: Mapping[str, 
     """
     word = _word(data)
     try:
-        kind = Kind(word)
+        kind = MessageKind(word)
     except ValueError:
         raise PoisonError(f"unknown kind {word[:100]!r}") from None
     token = attributes.get(KEY_ATTRIBUTE)
@@ -77,7 +77,7 @@ def understand(project: str, data: str | bytes | None, attributes: Mapping[str, 
     gce_id = attributes.get(ID_ATTRIBUTE)
     if gce_id is not None and not _is_id(gce_id):
         raise PoisonError(f"{ID_ATTRIBUTE} {gce_id[:100]!r} is not a number")
-    if kind is Kind.SUBSCRIBED:
+    if kind is MessageKind.SUBSCRIBED:
         _check_subscription(attributes)
     return Message(kind, instance, int(gce_id) if gce_id else None, dict(attributes))
 
@@ -119,9 +119,9 @@ def apply_all(
         now: Unix seconds.
     """
     relevant = [message for message in messages if is_about(message, instance)]
-    last = max((n for n, m in enumerate(relevant) if m.kind is Kind.SUBSCRIBED), default=-1)
+    last = max((n for n, m in enumerate(relevant) if m.kind is MessageKind.SUBSCRIBED), default=-1)
     for number, message in enumerate(relevant):
-        if message.kind is not Kind.SUBSCRIBED or number == last:
+        if message.kind is not MessageKind.SUBSCRIBED or number == last:
             instance = apply(message, instance, service_account, now)
     return instance
 
@@ -137,14 +137,14 @@ def apply(message: Message, instance: Instance, service_account: str, now: float
     """
     if instance.is_tombstone:
         return instance
-    if message.kind is Kind.RECLAIMED:
+    if message.kind is MessageKind.RECLAIMED:
         if instance.pending_deletion is not None:
             return instance
         reason = "The Machine Provider has reclaimed it."
         return replace(instance, pending_deletion=PendingDeletion(reason, now), lease=None)
     if instance.pending_deletion is not None:  # late: its lease is over
         return instance
-    if message.kind is Kind.LEASED:
+    if message.kind is MessageKind.LEASED:
         return _leased(instance, _timestamp(message.attributes.get("lease_expiration_ts")), now)
     return _subscribed(instance, message.attributes, service_account)
 

@@ -14,15 +14,15 @@ from gce_backend.base.dates import date
 from gce_backend.configuration.naming import short_checksum
 from gce_backend.model.entities import (
     CatalogState,
-    ConfigSettings,
-    Configuration,
+    ConfigServiceAddress,
     Entity,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
-    MachineProviderConfiguration,
+    MachineProviderAddress,
     MetadataUpdate,
+    StoredConfiguration,
 )
 from gce_backend.model.events import EventKind
 from gce_backend.model.keys import Key
@@ -51,7 +51,7 @@ class Told(NamedTuple):
     reason: str
 
 
-class _Named(NamedTuple):
+class _NamedState(NamedTuple):
     """Whether the configuration names an entity, before and afterwards."""
 
     before: bool
@@ -74,7 +74,7 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
         now: gives what is above it afterwards.
     """
     at = key.parent if key.kind == Instance.KIND and key.parent is not None else key
-    named = _Named(is_active(at, was), is_active(at, now))
+    named = _NamedState(is_active(at, was), is_active(at, now))
     match before, after:
         case (Instance() | None as old, Instance() | None as new):
             told = _machine(old, new, named)
@@ -84,14 +84,14 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
             told = _revision(key.name, old, new, named)
         case (InstanceTemplate() | None as old, InstanceTemplate() | None as new):
             told = _template(old, new)
-        case (Configuration() | None as old, Configuration() | None as new):
-            told = _configuration(old or Configuration(), new or Configuration())
-        case (ConfigSettings() | None as old, ConfigSettings() | None as new):
+        case (StoredConfiguration() | None as old, StoredConfiguration() | None as new):
+            told = _configuration(old or StoredConfiguration(), new or StoredConfiguration())
+        case (ConfigServiceAddress() | None as old, ConfigServiceAddress() | None as new):
             hosts = (entity.service_hostname if entity else "" for entity in (old, new))
             told = _address("Configuration is served by", *hosts)
         case (
-            MachineProviderConfiguration() | None as old,
-            MachineProviderConfiguration() | None as new,
+            MachineProviderAddress() | None as old,
+            MachineProviderAddress() | None as new,
         ):
             urls = (entity.instance_url if entity else "" for entity in (old, new))
             told = _address("The Machine Provider is at", *urls)
@@ -120,7 +120,7 @@ _CATALOG = {
 _ENDING = {State.MISSING, State.PENDING_DELETION, State.DELETING, State.DELETED}
 
 
-def _machine(old: Instance | None, new: Instance | None, named: _Named) -> Told:
+def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> Told:
     before = _machine_state(old, active=named.before)
     after = _machine_state(new, active=named.after)
     if new is None:
@@ -208,7 +208,7 @@ def _deletion(old: Instance, new: Instance) -> Iterator[str]:
         yield "The VM was not gone: its group lists it."
 
 
-def _naming(what: str, named: _Named) -> str:
+def _naming(what: str, named: _NamedState) -> str:
     return f"The configuration names {what} {'again' if named.after else 'no more'}."
 
 
@@ -236,7 +236,7 @@ def _resource_state(entity: _Resource | None, *, active: bool) -> str:
 
 
 def _group(
-    old: InstanceGroupManager | None, new: InstanceGroupManager | None, named: _Named
+    old: InstanceGroupManager | None, new: InstanceGroupManager | None, named: _NamedState
 ) -> Told:
     reasons = (*_sizing(old, new), *_making("The group", old, new, named))
     return _resource(EventKind.GROUP, old, new, named, reasons)
@@ -246,7 +246,7 @@ def _revision(
     name: str,
     old: InstanceTemplateRevision | None,
     new: InstanceTemplateRevision | None,
-    named: _Named,
+    named: _NamedState,
 ) -> Told:
     what = f"Revision {short_checksum(name)}"
     first = (f"The configuration describes {what.lower()}.",) if old is None else ()
@@ -257,7 +257,7 @@ def _resource(
     kind: EventKind,
     old: _Resource | None,
     new: _Resource | None,
-    named: _Named,
+    named: _NamedState,
     reasons: Iterable[str],
 ) -> Told:
     before = _resource_state(old, active=named.before)
@@ -292,7 +292,7 @@ def _machines(count: int) -> str:
 
 
 def _making(
-    what: str, old: _Resource | None, new: _Resource | None, named: _Named
+    what: str, old: _Resource | None, new: _Resource | None, named: _NamedState
 ) -> Iterator[str]:
     if old is None or new is None:
         return
@@ -329,7 +329,7 @@ def _template(old: InstanceTemplate | None, new: InstanceTemplate | None) -> Tol
 # What is there once
 
 
-def _configuration(old: Configuration, new: Configuration) -> Told:
+def _configuration(old: StoredConfiguration, new: StoredConfiguration) -> Told:
     notes = []
     if old.revision != new.revision:
         notes.append("A new revision is in force.")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 
-class Zone(msgspec.Struct, frozen=True, kw_only=True):
+class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
     """A template's machines in one zone, over all of its revisions.
 
     Attributes:
@@ -32,7 +32,7 @@ class Zone(msgspec.Struct, frozen=True, kw_only=True):
     old: int
 
 
-def removable(zone: Zone, *, max_unavailable: int, exchange_share: float) -> int:
+def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float) -> int:
     """How many old machines that nobody holds may leave the catalog now.
 
     The number to lease from is not to drop below what a fleet of the minimum size would have, less

@@ -13,9 +13,9 @@ from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     MACHINE_PROVIDER_KEY,
-    ConfigSettings,
-    Configuration,
-    MachineProviderConfiguration,
+    ConfigServiceAddress,
+    MachineProviderAddress,
+    StoredConfiguration,
 )
 
 
@@ -48,11 +48,11 @@ async def configure(
         return lambda entity: msgspec.structs.replace(entity or kind(), **given)
 
     changes: list[Change[Any]] = [
-        Change(CONFIGURATION_KEY, setting(Configuration, config_set=config_set)),
-        Change(CONFIG_SETTINGS_KEY, setting(ConfigSettings, service_hostname=config_service)),
+        Change(CONFIGURATION_KEY, setting(StoredConfiguration, config_set=config_set)),
+        Change(CONFIG_SETTINGS_KEY, setting(ConfigServiceAddress, service_hostname=config_service)),
         Change(
             MACHINE_PROVIDER_KEY,
-            setting(MachineProviderConfiguration, instance_url=machine_provider),
+            setting(MachineProviderAddress, instance_url=machine_provider),
         ),
     ]
     with caused_by("operator configure"):

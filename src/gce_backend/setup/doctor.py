@@ -25,7 +25,11 @@ from gce_backend.base.errors import (
 )
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.config_source import ConfigBundle
-from gce_backend.clients.machine_provider import CatalogEntry, MachineProvider, MethodNotOffered
+from gce_backend.clients.machine_provider import (
+    CatalogEntry,
+    MachineProviderClient,
+    MethodNotOffered,
+)
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.configuration.parsing import parse
@@ -56,7 +60,7 @@ _ENDPOINTS = {"cloudresourcemanager": "resource_manager", "auth": "metadata"}
 """The first part of a method's name, to the setting that says where it is if that differs."""
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     """What came of a check."""
 
     OK = "ok"
@@ -78,7 +82,7 @@ class Finding(msgspec.Struct, frozen=True):
     """
 
     check: str
-    verdict: Verdict
+    verdict: CheckVerdict
     seen: str
     remedy: str = ""
 
@@ -91,7 +95,7 @@ class Source(Protocol):
         ...
 
 
-class Patient(msgspec.Struct, frozen=True, kw_only=True):
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked at.
 
     Attributes:
@@ -116,14 +120,14 @@ class Patient(msgspec.Struct, frozen=True, kw_only=True):
     resource_manager: ResourceManager
     fleet: Fleet
     source: Callable[[], Source]
-    broker: Callable[[], MachineProvider]
+    broker: Callable[[], MachineProviderClient]
 
 
 Rows = Awaitable[list[Finding]]
 
 
 async def examine(
-    patient: Patient, *, seconds: float = CHECK_SECONDS, begun: Callable[[str], None]
+    patient: Subject, *, seconds: float = CHECK_SECONDS, begun: Callable[[str], None]
 ) -> AsyncIterator[Finding]:
     """Runs all checks, those that do not need each other at the same time.
 
@@ -135,7 +139,7 @@ async def examine(
     Yields:
         What was found, in an order that does not change.
     """
-    ward = _Ward(patient, seconds)
+    ward = _Checks(patient, seconds)
     for words, checks in (
         ("credentials", (ward.credentials,)),
         ("Datastore", (ward.datastore,)),
@@ -152,10 +156,10 @@ async def examine(
                 yield row
 
 
-class _Ward:
+class _Checks:
     """The checks, and what one must know of another."""
 
-    def __init__(self, patient: Patient, seconds: float) -> None:
+    def __init__(self, patient: Subject, seconds: float) -> None:
         self._patient = patient
         self._seconds = seconds
         self._has_token = False
@@ -170,7 +174,7 @@ class _Ward:
             await tokens.get()
             self._has_token = True
             seen = f"{tokens.describe()}; project {self._patient.project}"
-            return [Finding("credentials", Verdict.OK, seen)]
+            return [Finding("credentials", CheckVerdict.OK, seen)]
 
         return await self._within("credentials", look)
 
@@ -186,13 +190,13 @@ class _Ward:
             corrupt = [f"{key}: {problem}" for key, problem in fleet.corrupt.items()]
             if corrupt:
                 remedy = "mend or delete these entities in Datastore"
-                return [Finding(what, Verdict.FAILED, "; ".join(corrupt), remedy)]
+                return [Finding(what, CheckVerdict.FAILED, "; ".join(corrupt), remedy)]
             namespace = self._patient.settings.store.namespace or "the default one"
-            rows = [Finding(what, Verdict.OK, f"readable; namespace: {namespace}")]
+            rows = [Finding(what, CheckVerdict.OK, f"readable; namespace: {namespace}")]
             if fleet.control.paused:
                 seen = fleet.control.pause_reason or "no reason was given"
                 remedy = "`gce-backend resume` ends it"
-                rows.append(Finding("pause", Verdict.WARNING, f"paused: {seen}", remedy))
+                rows.append(Finding("pause", CheckVerdict.WARNING, f"paused: {seen}", remedy))
             return rows
 
         return await self._within(what, look, needs=self._has_token)
@@ -242,7 +246,9 @@ class _Ward:
             except InvalidConfigurationError as error:
                 remedy = "mend it; `gce-backend validate DIR` shows the same in a checkout"
                 return [
-                    Finding(what, Verdict.FAILED, f"revision {bundle.revision}: {problem}", remedy)
+                    Finding(
+                        what, CheckVerdict.FAILED, f"revision {bundle.revision}: {problem}", remedy
+                    )
                     for problem in error.problems
                 ]
             self._configuration = found
@@ -250,7 +256,7 @@ class _Ward:
                 f"revision {bundle.revision}: {len(found.templates)} templates, "
                 f"{len(found.managers)} managers, {found.minimum_total} machines at least"
             )
-            return [Finding(what, Verdict.OK, seen)]
+            return [Finding(what, CheckVerdict.OK, seen)]
 
         needs = self._has_token and self._has_store
         return await self._within(what, look, needs=needs)
@@ -267,10 +273,10 @@ class _Ward:
                     "MachineProviderConfiguration.instance_url is a Machine Provider's"
                 )
                 seen = f"{where} answers, but offers no catalog.get"
-                return [Finding("Machine Provider", Verdict.WARNING, seen, remedy)]
+                return [Finding("Machine Provider", CheckVerdict.WARNING, seen, remedy)]
             known = "knows" if isinstance(answer, CatalogEntry) else "does not know"
             seen = f"{where} answers, and {known} {NOBODY}"
-            return [Finding("Machine Provider", Verdict.OK, seen)]
+            return [Finding("Machine Provider", CheckVerdict.OK, seen)]
 
         needs = self._has_token and self._has_store
         return await self._within("Machine Provider", look, needs=needs)
@@ -292,8 +298,8 @@ class _Ward:
         try:
             await self._patient.compute.list_instance_templates(project, f'name = "{NOBODY}"')
         except RemoteError as error:
-            return Finding(what, Verdict.FAILED, str(error), self._remedy(error, project))
-        return Finding(what, Verdict.OK, "answers")
+            return Finding(what, CheckVerdict.FAILED, str(error), self._remedy(error, project))
+        return Finding(what, CheckVerdict.OK, "answers")
 
     async def resources(self) -> list[Finding]:
         """What templates name exists: machine types in their zones, images, snapshots."""
@@ -314,9 +320,9 @@ class _Ward:
                 rows.append(_nothing_named("images and machine types"))
             elif not rows:
                 seen = f"{len(wanted)} named by templates.cfg, all there"
-                rows.append(Finding("images and machine types", Verdict.OK, seen))
+                rows.append(Finding("images and machine types", CheckVerdict.OK, seen))
             seen = "only their owner can see who may use them"
-            rows.append(Finding("machines' service accounts", Verdict.SKIPPED, seen, ACT_AS))
+            rows.append(Finding("machines' service accounts", CheckVerdict.SKIPPED, seen, ACT_AS))
             return rows
 
         return await self._within("images and machine types", look, needs=self._has_token)
@@ -327,9 +333,9 @@ class _Ward:
             await ask()
         except NotFoundError as error:
             remedy = "name another one in templates.cfg or managers.cfg, or make this one"
-            return Finding(what, Verdict.FAILED, str(error), remedy)
+            return Finding(what, CheckVerdict.FAILED, str(error), remedy)
         except RemoteError as error:
-            return Finding(what, Verdict.FAILED, str(error), self._remedy(error))
+            return Finding(what, CheckVerdict.FAILED, str(error), self._remedy(error))
         return None
 
     async def daemon(self) -> list[Finding]:
@@ -343,12 +349,12 @@ class _Ward:
                     answer = _READINESS.decode(await response.read())
             except (aiohttp.ClientError, OSError, msgspec.DecodeError):
                 remedy = "start one with `gce-backend run`"
-                return [Finding("daemon", Verdict.SKIPPED, f"none answers at {url}", remedy)]
+                return [Finding("daemon", CheckVerdict.SKIPPED, f"none answers at {url}", remedy)]
             bad = [f"{check.name}: {check.message}" for check in answer.checks if not check.ok]
             if bad:
                 remedy = "see its log, and the rows above"
-                return [Finding("daemon", Verdict.WARNING, "; ".join(bad), remedy)]
-            return [Finding("daemon", Verdict.OK, f"ready at {url}")]
+                return [Finding("daemon", CheckVerdict.WARNING, "; ".join(bad), remedy)]
+            return [Finding("daemon", CheckVerdict.OK, f"ready at {url}")]
 
         return await self._within("daemon", look)
 
@@ -370,16 +376,16 @@ class _Ward:
     ) -> list[Finding]:
         """A check within its time; whatever goes wrong in it is a row."""
         if not needs:
-            return [Finding(what, Verdict.SKIPPED, "what it needs has failed: see above")]
+            return [Finding(what, CheckVerdict.SKIPPED, "what it needs has failed: see above")]
         try:
             async with asyncio.timeout(self._seconds):
                 return await look()
         except TimeoutError:
             seen = f"no answer within {self._seconds:g} s"
             remedy = "look at the network, or allow more with --timeout"
-            return [Finding(what, Verdict.FAILED, seen, remedy)]
+            return [Finding(what, CheckVerdict.FAILED, seen, remedy)]
         except BackendError as error:
-            return [Finding(what, Verdict.FAILED, str(error), self._remedy(error))]
+            return [Finding(what, CheckVerdict.FAILED, str(error), self._remedy(error))]
 
     def _remedy(self, error: BackendError, project: str | None = None) -> str:
         service, _, _ = str(error).partition(".")
@@ -397,7 +403,7 @@ class _Ward:
 
     def _of(self, step: Done) -> Finding:
         """A step of `setup` that was only looked at."""
-        verdict = _OUTCOMES.get(step.outcome, Verdict.FAILED)
+        verdict = _OUTCOMES.get(step.outcome, CheckVerdict.FAILED)
         if step.outcome.startswith("would"):
             return Finding(step.what, verdict, "missing or different", "run `gce-backend setup`")
         if step.outcome == "failed":  # the remedy is the error
@@ -406,12 +412,12 @@ class _Ward:
 
 
 _OUTCOMES = {
-    "present": Verdict.OK,
-    "not needed": Verdict.OK,
-    "unset": Verdict.WARNING,
-    "by hand": Verdict.WARNING,
-    "unknown": Verdict.WARNING,
-    "would change": Verdict.WARNING,
+    "present": CheckVerdict.OK,
+    "not needed": CheckVerdict.OK,
+    "unset": CheckVerdict.WARNING,
+    "by hand": CheckVerdict.WARNING,
+    "unknown": CheckVerdict.WARNING,
+    "would change": CheckVerdict.WARNING,
 }
 """Of `setup`'s outcomes; all others mean that the daemon cannot work."""
 
@@ -430,7 +436,7 @@ _READINESS = msgspec.json.Decoder(_Readiness)
 
 
 def _nothing_named(what: str) -> Finding:
-    return Finding(what, Verdict.SKIPPED, "no valid configuration says what is needed")
+    return Finding(what, CheckVerdict.SKIPPED, "no valid configuration says what is needed")
 
 
 def _want_source(

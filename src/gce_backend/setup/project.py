@@ -20,7 +20,7 @@ from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     MACHINE_PROVIDER_KEY,
-    Configuration,
+    StoredConfiguration,
 )
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.addresses import configure
@@ -156,7 +156,7 @@ async def check_permissions(
     return Done(what, "present")
 
 
-def named_projects(configuration: Configuration) -> set[str]:
+def named_projects(configuration: StoredConfiguration) -> set[str]:
     """The projects that the stored configuration's templates name."""
     try:
         parsed = parse(

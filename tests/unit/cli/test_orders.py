@@ -27,7 +27,6 @@ from gce_backend.model.entities import (
     CONTROL_KEY,
     Candidate,
     CandidateState,
-    Configuration,
     Deletion,
     Entity,
     Instance,
@@ -37,6 +36,7 @@ from gce_backend.model.entities import (
     Lease,
     PendingDeletion,
     Permit,
+    StoredConfiguration,
 )
 from gce_backend.model.keys import Key, instance_key, manager_key
 from gce_backend.model.orders import Control
@@ -312,8 +312,8 @@ def test_approve_refuses_another_revision_than_the_one_that_waits(
     waits = Candidate("a" * 40, CandidateState.HELD, "it takes away 9 of 9 machines", 1.0)
 
     async def write(clients: Clients, candidate: Candidate | None) -> None:
-        def apply(found: Configuration | None) -> Configuration:
-            return msgspec.structs.replace(found or Configuration(), candidate=candidate)
+        def apply(found: StoredConfiguration | None) -> StoredConfiguration:
+            return msgspec.structs.replace(found or StoredConfiguration(), candidate=candidate)
 
         fleet = Fleet(Store(clients.datastore(PROJECT)))
         await fleet.refresh([CONFIGURATION_KEY])

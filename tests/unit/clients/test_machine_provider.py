@@ -27,10 +27,10 @@ from gce_backend.clients.json_api import Limits
 from gce_backend.clients.machine_provider import (
     CatalogEntry,
     CatalogError,
+    CatalogMachine,
     LeaseError,
     LeaseRequest,
-    Machine,
-    MachineProvider,
+    MachineProviderClient,
     MethodNotOffered,
     NotCataloged,
     ReleaseError,
@@ -62,10 +62,10 @@ Answer = Callable[[web.Request], web.StreamResponse | Awaitable[web.StreamRespon
 @contextlib.asynccontextmanager
 async def client_of(
     answer: Answer, **options: Any
-) -> AsyncIterator[tuple[MachineProvider, ScriptedServer]]:
+) -> AsyncIterator[tuple[MachineProviderClient, ScriptedServer]]:
     """A client of a server that gives this answer."""
     async with scripted_server(answer) as server, aiohttp.ClientSession() as session:
-        client = MachineProvider(
+        client = MachineProviderClient(
             session=session,
             tokens=CountedTokens(),
             instance_url=server.root,
@@ -79,9 +79,9 @@ def always(body: object, status: int = 200) -> Answer:
     return lambda _: web.json_response(body, status=status)
 
 
-def machine(hostname: str) -> Machine:
+def machine(hostname: str) -> CatalogMachine:
     """A machine to be added."""
-    return Machine(
+    return CatalogMachine(
         {"backend": "GCE", "hostname": hostname, "num_cpus": 2}, {"on_reclamation": "DELETE"}
     )
 
@@ -280,7 +280,9 @@ async def test_refused_connection_is_transient() -> None:
     async with client_of(always({})) as (client, server):
         pass
     async with aiohttp.ClientSession() as session:
-        client = MachineProvider(session=session, tokens=CountedTokens(), instance_url=server.root)
+        client = MachineProviderClient(
+            session=session, tokens=CountedTokens(), instance_url=server.root
+        )
         with pytest.raises(TransientError):
             await client.delete_machine("a")
 
@@ -344,5 +346,5 @@ async def test_unusable_address_is_a_settings_error_that_does_not_repeat_it(url:
     """Addresses are judged before any token goes there."""
     async with aiohttp.ClientSession() as session:
         with pytest.raises(SettingsError) as caught:
-            MachineProvider(session=session, tokens=CountedTokens(), instance_url=url)
+            MachineProviderClient(session=session, tokens=CountedTokens(), instance_url=url)
         assert "user:pw" not in str(caught.value)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.configuration.problems import InvalidConfigurationError, Problem
 from gce_backend.configuration.proto import config_pb2 as pb
-from gce_backend.configuration.text import Lines
+from gce_backend.configuration.text import LineIndex
 from gce_backend.configuration.types import Configuration, ManagerConfig, TemplateConfig
 from support.config_texts import (
     FULL,
@@ -80,7 +80,7 @@ def test_problem_reads_like_a_compilers() -> None:
 
 def test_lines_are_found_in_every_way_of_writing() -> None:
     """Lists, angle brackets, comments, adjacent and misleading strings, signs, separators."""
-    lines = Lines(
+    lines = LineIndex(
         "# templates {\n"
         "templates: <\n"
         "  tags: ['a',\n"

@@ -21,17 +21,17 @@ from gce_backend.model.entities import (
     CONTROL_KEY,
     MACHINE_PROVIDER_KEY,
     CatalogState,
-    ConfigSettings,
-    Configuration,
+    ConfigServiceAddress,
     Entity,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
     Lease,
-    MachineProviderConfiguration,
+    MachineProviderAddress,
     MetadataUpdate,
     SetAsideMessage,
+    StoredConfiguration,
 )
 from gce_backend.model.events import Happening, HistoryPage
 from gce_backend.model.keys import Key, instance_key, manager_key, revision_key, template_key
@@ -50,10 +50,10 @@ ENTITIES: dict[Key, Entity] = {
     CONTROL_KEY: Control(
         pauses=(Pause(template="linux"),), machine_orders=(MachineOrder(VM, 1.5),)
     ),
-    CONFIG_SETTINGS_KEY: ConfigSettings(service_hostname="config"),
-    MACHINE_PROVIDER_KEY: MachineProviderConfiguration(instance_url="broker"),
+    CONFIG_SETTINGS_KEY: ConfigServiceAddress(service_hostname="config"),
+    MACHINE_PROVIDER_KEY: MachineProviderAddress(instance_url="broker"),
     Key(SetAsideMessage.KIND, "m"): SetAsideMessage("why", 1.5, attributes={"a": "b"}),
-    CONFIGURATION_KEY: Configuration(revision="r1", files={"a": "b"}, imported=1.5),
+    CONFIGURATION_KEY: StoredConfiguration(revision="r1", files={"a": "b"}, imported=1.5),
     TEMPLATE: InstanceTemplate(active="abc", drained=("old", "older")),
     revision_key("linux", "abc"): InstanceTemplateRevision(
         template=TemplateConfig(base_name="linux"), active=("us-central1-a",)

@@ -19,7 +19,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.events import Event, HistoryPage
 from gce_backend.model.keys import Key, instance_key, manager_key, template_key
 from gce_backend.model.orders import Control, Drain
-from gce_backend.rules.history_pages import PAGE_EVENTS, PageName, Step, event_of
+from gce_backend.rules.history_pages import PAGE_EVENTS, PageName, Transition, event_of
 
 CHECKSUM = "0123456789abcdef0123456789abcdef01234567"
 ZONES = ("us-central1-a", "europe-west1-b")
@@ -46,12 +46,12 @@ def _nothing(_: Key) -> Entity | None:
     return None
 
 
-def _appearing(number: int, zone: str = ZONES[0], cause: str = "job a") -> Step:
+def _appearing(number: int, zone: str = ZONES[0], cause: str = "job a") -> Transition:
     key = instance_key(manager_key("linux", CHECKSUM, zone), f"vm-{number:04d}")
-    return Step(key, None, Instance(gce_id=number), cause)
+    return Transition(key, None, Instance(gce_id=number), cause)
 
 
-def _pages(*steps: Step, clock: _Clock | None = None) -> dict[Key, HistoryPage]:
+def _pages(*steps: Transition, clock: _Clock | None = None) -> dict[Key, HistoryPage]:
     return Chronicler(clock or _Clock(), random.Random(0)).pages(steps, _nothing, _nothing)
 
 
@@ -76,7 +76,9 @@ def test_the_same_of_neighbours_is_written_once() -> None:
 def test_events_of_one_commit_keep_their_order() -> None:
     """Only neighbours are told together: another zone, cause or step in between parts them."""
     first, second = _appearing(1), _appearing(2)
-    leaving = Step(first.key, first.after, replace(Instance(1), catalog=CatalogState.ADDING), "b")
+    leaving = Transition(
+        first.key, first.after, replace(Instance(1), catalog=CatalogState.ADDING), "b"
+    )
     steps = [first, _appearing(5, ZONES[1]), second, leaving, _appearing(3, cause="b")]
     told = [(e.name, e.zone, e.before, e.after, e.cause) for e in _events(_pages(*steps))]
     assert told == [
@@ -93,8 +95,8 @@ def test_an_event_says_whose_it_is() -> None:
     group = manager_key("linux", CHECKSUM, ZONES[0])
     steps = [
         _appearing(1),
-        Step(group, None, InstanceGroupManager(3), "job b"),
-        Step(CONTROL_KEY, None, Control(paused=True), "operator pause"),
+        Transition(group, None, InstanceGroupManager(3), "job b"),
+        Transition(CONTROL_KEY, None, Control(paused=True), "operator pause"),
     ]
     machine, made, paused = _events(_pages(*steps))
     assert (machine.at, machine.kind, machine.subject) == (
@@ -116,7 +118,7 @@ def test_an_event_says_whose_it_is() -> None:
 def test_nothing_told_is_no_page() -> None:
     """A change of what only the daemon needs leaves no trace."""
     step = _appearing(1)
-    assert not _pages(Step(step.key, step.after, replace(Instance(1), url="u"), "job a"))
+    assert not _pages(Transition(step.key, step.after, replace(Instance(1), url="u"), "job a"))
 
 
 @pytest.mark.parametrize("count", [1, PAGE_EVENTS, PAGE_EVENTS + 1, 3 * PAGE_EVENTS + 7])
@@ -137,7 +139,7 @@ def test_the_largest_page_fits_into_an_entity(letter: str) -> None:
         group = manager_key("t" * 58, CHECKSUM, f"northamerica-northeast{number}-a")
         key = instance_key(group, f"{number:063d}")
         drained = replace(Instance(1), drain=Drain(f"{number} " + letter * 5000))
-        steps.append(Step(key, Instance(1), drained, f"{number} " + letter * 5000))
+        steps.append(Transition(key, Instance(1), drained, f"{number} " + letter * 5000))
     (page,) = _pages(*steps).values()
     assert len(page.happenings) == PAGE_EVENTS
     assert len(str(encode(page)["happenings"]).encode()) < MAX_ENTITY_BYTES
@@ -168,5 +170,5 @@ def test_a_foreign_name_is_recognised(name: str) -> None:
 def test_a_long_reason_is_cut() -> None:
     """What people type is kept as far as it fits."""
     paused = Control(paused=True, pause_reason="why " * 200)
-    (event,) = _events(_pages(Step(CONTROL_KEY, None, paused, "operator pause")))
+    (event,) = _events(_pages(Transition(CONTROL_KEY, None, paused, "operator pause")))
     assert event.reason == ("why " * 200)[:300]

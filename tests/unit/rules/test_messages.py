@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from gce_backend.model.entities import CatalogState, Deletion, Instance, Lease, Permit
 from gce_backend.model.keys import Key, instance_key, manager_key
 from gce_backend.model.machine_token import instance_token
-from gce_backend.rules.messages import Kind, Message, PoisonError, apply_all, is_about, understand
+from gce_backend.rules.messages import (
+    Message,
+    MessageKind,
+    PoisonError,
+    apply_all,
+    is_about,
+    understand,
+)
 from gce_backend.rules.permits import permit
 
 PROJECT = "a-project"
@@ -26,23 +33,23 @@ def _wire(word: str) -> str:
     return base64.b64encode(word.encode()).decode()
 
 
-def _message(kind: Kind, gce_id: int | None = 7, **attributes: str) -> Message:
+def _message(kind: MessageKind, gce_id: int | None = 7, **attributes: str) -> Message:
     return Message(kind, KEY, gce_id, attributes)
 
 
 def _subscribed(name: str) -> Message:
-    return _message(Kind.SUBSCRIBED, subscription=name, subscription_project="mp")
+    return _message(MessageKind.SUBSCRIBED, subscription=name, subscription_project="mp")
 
 
 MESSAGES = st.one_of(
     st.sampled_from("abc").map(_subscribed),
     st.integers(1, 4).map(
-        lambda hours: _message(Kind.LEASED, lease_expiration_ts=str(int(NOW) + 3600 * hours))
+        lambda hours: _message(MessageKind.LEASED, lease_expiration_ts=str(int(NOW) + 3600 * hours))
     ),
-    st.just(_message(Kind.LEASED)),
-    st.just(_message(Kind.RECLAIMED)),
-    st.just(_message(Kind.RECLAIMED, gce_id=6)),
-    st.just(_message(Kind.LEASED, gce_id=6)),
+    st.just(_message(MessageKind.LEASED)),
+    st.just(_message(MessageKind.RECLAIMED)),
+    st.just(_message(MessageKind.RECLAIMED, gce_id=6)),
+    st.just(_message(MessageKind.LEASED, gce_id=6)),
 )
 INSTANCES = st.builds(
     Instance,
@@ -93,7 +100,7 @@ def test_only_reclaimed_for_this_very_vm_gives_a_permit(
 ) -> None:
     """S1: no other message makes a machine one that may be destroyed."""
     after = _apply(instance, *messages)
-    reclaimed = any(m.kind is Kind.RECLAIMED and m.gce_id == 7 for m in messages)
+    reclaimed = any(m.kind is MessageKind.RECLAIMED and m.gce_id == 7 for m in messages)
     if not reclaimed and permit(instance, NOW) is None:
         assert permit(after, NOW) is None
     if reclaimed and not instance.is_tombstone:
@@ -101,7 +108,7 @@ def test_only_reclaimed_for_this_very_vm_gives_a_permit(
 
 
 @given(
-    st.none() | st.text(max_size=40) | st.sampled_from([_wire(kind) for kind in Kind]),
+    st.none() | st.text(max_size=40) | st.sampled_from([_wire(kind) for kind in MessageKind]),
     st.dictionaries(
         st.sampled_from(["key", "gce_id", "hostname", "subscription", "subscription_project"])
         | st.text(max_size=10),
@@ -157,25 +164,27 @@ def test_poison_says_what_is_wrong(
 def test_a_message_is_understood() -> None:
     """The key, the VM's id and the kind."""
     message = understand(PROJECT, _wire("LEASED"), {"key": TOKEN, "gce_id": "7", "more": "x"})
-    assert message == Message(Kind.LEASED, KEY, 7, {"key": TOKEN, "gce_id": "7", "more": "x"})
+    assert message == Message(
+        MessageKind.LEASED, KEY, 7, {"key": TOKEN, "gce_id": "7", "more": "x"}
+    )
     assert isinstance(message.instance, Key)
 
 
 def test_an_id_tells_vms_of_one_name_apart() -> None:
     """Fault 33: a message without an id may be about any of them."""
     instance = Instance(gce_id=7)
-    assert is_about(_message(Kind.LEASED), instance)
-    assert is_about(_message(Kind.LEASED, gce_id=None), instance)
-    assert not is_about(_message(Kind.LEASED, gce_id=6), instance)
-    assert not is_about(_message(Kind.LEASED), Instance(gce_id=None))
+    assert is_about(_message(MessageKind.LEASED), instance)
+    assert is_about(_message(MessageKind.LEASED, gce_id=None), instance)
+    assert not is_about(_message(MessageKind.LEASED, gce_id=6), instance)
+    assert not is_about(_message(MessageKind.LEASED), Instance(gce_id=None))
 
 
 def test_a_lease_lasts_until_the_latest_end_that_was_said() -> None:
     """Also when one message says an end and another none, or one that makes no sense."""
-    instance = _apply(Instance(gce_id=7), _message(Kind.LEASED))
+    instance = _apply(Instance(gce_id=7), _message(MessageKind.LEASED))
     assert instance.lease == Lease(NOW, None)
     for text, expiration in (("2e9", 2e9), ("nan", 2e9), ("1.5e9", 2e9), ("", 2e9), ("-1", 2e9)):
-        instance = _apply(instance, _message(Kind.LEASED, lease_expiration_ts=text))
+        instance = _apply(instance, _message(MessageKind.LEASED, lease_expiration_ts=text))
         assert instance.lease == Lease(NOW, expiration)
 
 

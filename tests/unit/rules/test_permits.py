@@ -25,7 +25,7 @@ from gce_backend.rules.cataloging import (
     settles_in,
     uncataloged,
 )
-from gce_backend.rules.messages import Kind, Message, apply, is_about
+from gce_backend.rules.messages import Message, MessageKind, apply, is_about
 from gce_backend.rules.permits import (
     deleted,
     deleting,
@@ -97,7 +97,7 @@ def test_a_deletion_is_stored_with_its_permit_and_repeated_under_another_id() ->
 
 def test_fault_33_messages_about_an_earlier_vm_are_not_about_this_one() -> None:
     """Identity is the numeric id."""
-    message = Message(Kind.RECLAIMED, KEY, 6, {})
+    message = Message(MessageKind.RECLAIMED, KEY, 6, {})
     assert not is_about(message, CATALOGED)
     assert is_about(message, replace(CATALOGED, gce_id=6))
 
@@ -239,8 +239,8 @@ def test_a_tombstone_forgets_its_metadata_and_can_be_revived() -> None:
 
 def test_late_messages_revive_nobody_s_lease() -> None:
     """LEASED after RECLAIMED, RECLAIMED again, and both about a tombstone."""
-    leased = Message(Kind.LEASED, KEY, 7, {"lease_expiration_ts": str(NOW + 50)})
-    reclaimed = Message(Kind.RECLAIMED, KEY, 7, {})
+    leased = Message(MessageKind.LEASED, KEY, 7, {"lease_expiration_ts": str(NOW + 50)})
+    reclaimed = Message(MessageKind.RECLAIMED, KEY, 7, {})
     held = apply(leased, CATALOGED, "", NOW)
     assert lease_runs(held, NOW)
     over = apply(reclaimed, held, "", NOW)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from gce_backend.model.entities import InstanceGroupManager
 from gce_backend.rules.group_sizes import raised_size
-from gce_backend.rules.rollout import Zone, removable, share_out
+from gce_backend.rules.rollout import ZoneRollout, removable, share_out
 
 COUNTS = st.integers(0, 30)
 ZONES = st.builds(
-    Zone,
+    ZoneRollout,
     minimum_size=COUNTS,
     maximum_size=COUNTS,
     active_target=COUNTS,
@@ -25,9 +25,9 @@ ZONES = st.builds(
 SHARES = st.floats(0, 1)
 
 
-def zone(**fields: int) -> Zone:
+def zone(**fields: int) -> ZoneRollout:
     """A zone of three old machines, all of which can be leased; no limit, nothing new yet."""
-    usual = Zone(
+    usual = ZoneRollout(
         minimum_size=3,
         maximum_size=0,
         active_target=0,
@@ -40,7 +40,7 @@ def zone(**fields: int) -> Zone:
     return msgspec.structs.replace(usual, **fields)
 
 
-def may_leave(state: Zone, max_unavailable: int = 0, exchange_share: float = 0.1) -> int:
+def may_leave(state: ZoneRollout, max_unavailable: int = 0, exchange_share: float = 0.1) -> int:
     """The decision with the default settings."""
     return removable(state, max_unavailable=max_unavailable, exchange_share=exchange_share)
 
@@ -102,7 +102,7 @@ def test_those_that_began_to_leave_go_first_and_repeats_choose_the_same() -> Non
 
 @given(state=ZONES, allowed=COUNTS, share=SHARES)
 def test_number_to_lease_from_stays_as_high_as_the_settings_say(
-    state: Zone, allowed: int, share: float
+    state: ZoneRollout, allowed: int, share: float
 ) -> None:
     """It drops by more than the settings allow only without room, by the exchanged share."""
     count = removable(state, max_unavailable=allowed, exchange_share=share)
@@ -139,7 +139,7 @@ def test_every_roll_out_comes_to_its_end_within_its_bounds(
             target, coming = raised, coming + raised - target
             assert not maximum or target + old + leased <= maximum
         coming -= data.draw(st.integers(min(1, coming), coming))
-        state = Zone(
+        state = ZoneRollout(
             minimum_size=minimum,
             maximum_size=maximum,
             active_target=target,

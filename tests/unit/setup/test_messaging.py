@@ -25,7 +25,7 @@ from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     MACHINE_PROVIDER_KEY,
-    Configuration,
+    StoredConfiguration,
 )
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.messaging import Done
@@ -253,8 +253,8 @@ async def test_the_projects_of_the_stored_configuration_are_checked_too() -> Non
         await s.set_up()
         texts = template("one", project="first-project") + template("two", project="second-project")
 
-        def stored(old: Configuration | None) -> Configuration:
-            return msgspec.structs.replace(old or Configuration(), template_config=texts)
+        def stored(old: StoredConfiguration | None) -> StoredConfiguration:
+            return msgspec.structs.replace(old or StoredConfiguration(), template_config=texts)
 
         await Fleet(s.store).change([Change(CONFIGURATION_KEY, stored)])
         checked = [step.what for step in await s.set_up() if step.what.startswith("compute")]

@@ -66,11 +66,11 @@ class _ErrorBody(msgspec.Struct, frozen=True, gc=False):
     details: tuple[_Reason, ...] = ()  # ErrorInfo is the only one of them with a reason
 
 
-class _Envelope(msgspec.Struct, frozen=True, gc=False):
+class _ErrorEnvelope(msgspec.Struct, frozen=True, gc=False):
     error: _ErrorBody
 
 
-_ENVELOPE = msgspec.json.Decoder(_Envelope, strict=False)
+_ENVELOPE = msgspec.json.Decoder(_ErrorEnvelope, strict=False)
 
 
 def error_from(

@@ -54,7 +54,7 @@ PER_MACHINE = frozenset({"compute.instances.get", "compute.instances.setMetadata
 """What is asked once for each machine: it leaves room for the calls that are for many."""
 
 
-class Request(NamedTuple):
+class ComputeRequest(NamedTuple):
     """One call, the same at every repetition."""
 
     method: str
@@ -76,7 +76,7 @@ class _RawAnswer(NamedTuple):
     body: bytes
 
 
-class Transport:
+class ComputeTransport:
     """Makes calls.
 
     Args:
@@ -109,7 +109,7 @@ class Transport:
         self._decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
         self._retrier = retrier
 
-    async def call(self, request: Request, kind: type[T]) -> T:
+    async def call(self, request: ComputeRequest, kind: type[T]) -> T:
         """Makes a call, and decodes its answer.
 
         Args:
@@ -129,7 +129,7 @@ class Transport:
             pass  # raised below, where no other exception is its context
         raise TransientError(request.method, f"no success within {seconds:g} s")
 
-    async def _attempt(self, request: Request, kind: type[T]) -> T:
+    async def _attempt(self, request: ComputeRequest, kind: type[T]) -> T:
         try:
             return await self._exchange(request, kind)
         except UnauthenticatedError as error:
@@ -137,7 +137,7 @@ class Transport:
                 raise
         return await self._exchange(request, kind)
 
-    async def _exchange(self, request: Request, kind: type[T]) -> T:
+    async def _exchange(self, request: ComputeRequest, kind: type[T]) -> T:
         method = request.method
         max_wait = MAX_AGE_SECONDS if request.once else None
         await self._budget.acquire(
@@ -170,7 +170,7 @@ class Transport:
                 return result
         raise MalformedResponseError(method, problem, status=answer.status)
 
-    async def _send(self, request: Request, token: str) -> _RawAnswer:
+    async def _send(self, request: ComputeRequest, token: str) -> _RawAnswer:
         """Sends once. Foreign exceptions end here: some of them show the request's headers."""
         limits = self._timeouts
         headers = {"Authorization": f"Bearer {token}", "User-Agent": "gce-backend (gzip)"}

@@ -25,7 +25,7 @@ class _Answer(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 # Resources
 
 
-class InstanceTemplate(_Answer, frozen=True, gc=False):
+class ComputeTemplate(_Answer, frozen=True, gc=False):
     """An instance template, without its properties."""
 
     FIELDS: ClassVar[str] = "name,id,description,creationTimestamp,selfLink"
@@ -61,7 +61,7 @@ class GroupStatus(_Answer, frozen=True, gc=False):
     is_stable: bool = False
 
 
-class Group(_Answer, frozen=True, gc=False):
+class ComputeGroup(_Answer, frozen=True, gc=False):
     """A managed instance group."""
 
     FIELDS: ClassVar[str] = (
@@ -157,7 +157,7 @@ class InstanceMetadata(_Answer, frozen=True, gc=False):
         return {item.key: item.value for item in self.items}
 
 
-class Instance(_Answer, frozen=True, gc=False):
+class ComputeInstance(_Answer, frozen=True, gc=False):
     """A VM."""
 
     FIELDS: ClassVar[str] = (
@@ -216,7 +216,7 @@ class Snapshot(_Answer, frozen=True, gc=False):
     self_link: str = ""
 
 
-class Zone(_Answer, frozen=True, gc=False):
+class ComputeZone(_Answer, frozen=True, gc=False):
     """A zone; `status` is UP or DOWN."""
 
     FIELDS: ClassVar[str] = "name,status,region"
@@ -327,13 +327,13 @@ class Page(Protocol[T_co]):
 class TemplatePage(_Answer, frozen=True, gc=False):
     """Of instanceTemplates.list."""
 
-    FIELDS: ClassVar[str] = f"items({InstanceTemplate.FIELDS}),nextPageToken,warning(code,message)"
+    FIELDS: ClassVar[str] = f"items({ComputeTemplate.FIELDS}),nextPageToken,warning(code,message)"
 
-    items: tuple[InstanceTemplate, ...] = ()
+    items: tuple[ComputeTemplate, ...] = ()
     next_page_token: str = ""
     warning: Warning = Warning()
 
-    def entries(self) -> Iterable[InstanceTemplate]:
+    def entries(self) -> Iterable[ComputeTemplate]:
         """What is on it."""
         return self.items
 
@@ -379,14 +379,14 @@ class GroupErrorPage(_Answer, frozen=True, gc=False):
 class GroupScope(_Answer, frozen=True, gc=False):
     """One scope's part of an aggregated list of groups."""
 
-    instance_group_managers: tuple[Group, ...] = ()
+    instance_group_managers: tuple[ComputeGroup, ...] = ()
     warning: Warning = Warning()
 
 
 class InstanceScope(_Answer, frozen=True, gc=False):
     """One scope's part of an aggregated list of VMs."""
 
-    instances: tuple[Instance, ...] = ()
+    instances: tuple[ComputeInstance, ...] = ()
     warning: Warning = Warning()
 
 
@@ -411,11 +411,13 @@ class _AggregatedPage(_Answer, frozen=True, gc=False):
 class GroupPage(_AggregatedPage, frozen=True, gc=False):
     """Of instanceGroupManagers.aggregatedList."""
 
-    FIELDS: ClassVar[str] = f"items/*/instanceGroupManagers({Group.FIELDS}),{_AggregatedPage.REST}"
+    FIELDS: ClassVar[str] = (
+        f"items/*/instanceGroupManagers({ComputeGroup.FIELDS}),{_AggregatedPage.REST}"
+    )
 
     items: dict[str, GroupScope] = {}
 
-    def entries(self) -> Iterable[Group]:
+    def entries(self) -> Iterable[ComputeGroup]:
         """What is on it, over all scopes."""
         return (group for scope in self.items.values() for group in scope.instance_group_managers)
 
@@ -431,7 +433,7 @@ class InstancePage(_AggregatedPage, frozen=True, gc=False):
 
     items: dict[str, InstanceScope] = {}
 
-    def entries(self) -> Iterable[Instance]:
+    def entries(self) -> Iterable[ComputeInstance]:
         """What is on it, over all scopes."""
         return (instance for scope in self.items.values() for instance in scope.instances)
 

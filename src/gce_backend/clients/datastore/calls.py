@@ -31,7 +31,7 @@ RETRY_SECONDS = 60.0
 T = TypeVar("T")
 
 
-class Batch(NamedTuple):
+class QueryBatch(NamedTuple):
     """A part of a query's answer.
 
     Attributes:
@@ -117,7 +117,7 @@ class Calls:
         limit: int | None,
         cursor: str,
         transaction: str | None = None,
-    ) -> AsyncIterator[Batch]:
+    ) -> AsyncIterator[QueryBatch]:
         """Runs a query to its end or limit, from a cursor ("" for the beginning) on."""
         while True:
             asked: dict[str, Any] = {**query}
@@ -136,7 +136,7 @@ class Calls:
                 raise MalformedResponseError("datastore.projects.runQuery", message, status=200)
             cursor = batch.cursor
 
-    async def _run(self, query: dict[str, Any], transaction: str | None) -> Batch:
+    async def _run(self, query: dict[str, Any], transaction: str | None) -> QueryBatch:
         with _malformed("datastore.projects.runQuery"):
             answer: Any = await self._client.runQuery(
                 Json(query),  # type: ignore[arg-type]  # Json stands in for Query
@@ -147,7 +147,7 @@ class Calls:
             rows = [self.codec.row(result) for result in batch.get("entityResults", ())]
             more = batch["moreResults"]
             finished, more = more != "NOT_FINISHED", more != "NO_MORE_RESULTS"
-            return Batch(rows, batch["endCursor"], finished, more)
+            return QueryBatch(rows, batch["endCursor"], finished, more)
 
     async def commit(
         self, mutations: Sequence[Mutation], transaction: str | None = None

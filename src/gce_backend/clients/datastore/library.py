@@ -14,7 +14,7 @@ from gcloud.aio.auth import Token
 from gcloud.aio.datastore import Datastore as GcloudDatastore
 
 from gce_backend.base.errors import RemoteError, UnauthenticatedError
-from gce_backend.clients.gcloud import Transport
+from gce_backend.clients.gcloud import LibrarySession
 from gce_backend.clients.observer import CallObserver
 
 TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0, sock_read=20.0)
@@ -74,7 +74,7 @@ class Client(GcloudDatastore):
             api_root=api_root,
             api_is_dev=False,
         )
-        self.session = Transport(  # type: ignore[assignment]  # it has the same post()
+        self.session = LibrarySession(  # type: ignore[assignment]  # it has the same post()
             session, token, method_of=method_of, timeout=TIMEOUT, observer=observer
         )
 

@@ -1,10 +1,8 @@
-from collections.abc import Iterable as _Iterable
-from collections.abc import Mapping as _Mapping
-from typing import ClassVar as _ClassVar
-
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from google.protobuf.internal import containers as _containers
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -14,28 +12,10 @@ class ServiceAccount(_message.Message):
     SCOPES_FIELD_NUMBER: _ClassVar[int]
     name: str
     scopes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: str | None = ..., scopes: _Iterable[str] | None = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InstanceTemplate(_message.Message):
-    __slots__ = (
-        "auto_assign_external_ip",
-        "base_name",
-        "dimensions",
-        "disk_size_gb",
-        "disk_type",
-        "image_name",
-        "image_project",
-        "machine_type",
-        "metadata",
-        "metadata_from_file",
-        "min_cpu_platform",
-        "network_url",
-        "project",
-        "service_accounts",
-        "snapshot_labels",
-        "snapshot_name",
-        "tags",
-    )
+    __slots__ = ("base_name", "project", "dimensions", "image_name", "disk_size_gb", "service_accounts", "tags", "metadata", "machine_type", "image_project", "network_url", "auto_assign_external_ip", "min_cpu_platform", "metadata_from_file", "disk_type", "snapshot_name", "snapshot_labels")
     BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -70,35 +50,16 @@ class InstanceTemplate(_message.Message):
     disk_type: str
     snapshot_name: str
     snapshot_labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        base_name: str | None = ...,
-        project: str | None = ...,
-        dimensions: _Iterable[str] | None = ...,
-        image_name: str | None = ...,
-        disk_size_gb: int | None = ...,
-        service_accounts: _Iterable[ServiceAccount | _Mapping] | None = ...,
-        tags: _Iterable[str] | None = ...,
-        metadata: _Iterable[str] | None = ...,
-        machine_type: str | None = ...,
-        image_project: str | None = ...,
-        network_url: str | None = ...,
-        auto_assign_external_ip: bool | None = ...,
-        min_cpu_platform: str | None = ...,
-        metadata_from_file: _Iterable[str] | None = ...,
-        disk_type: str | None = ...,
-        snapshot_name: str | None = ...,
-        snapshot_labels: _Iterable[str] | None = ...,
-    ) -> None: ...
+    def __init__(self, base_name: _Optional[str] = ..., project: _Optional[str] = ..., dimensions: _Optional[_Iterable[str]] = ..., image_name: _Optional[str] = ..., disk_size_gb: _Optional[int] = ..., service_accounts: _Optional[_Iterable[_Union[ServiceAccount, _Mapping]]] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Iterable[str]] = ..., machine_type: _Optional[str] = ..., image_project: _Optional[str] = ..., network_url: _Optional[str] = ..., auto_assign_external_ip: _Optional[bool] = ..., min_cpu_platform: _Optional[str] = ..., metadata_from_file: _Optional[_Iterable[str]] = ..., disk_type: _Optional[str] = ..., snapshot_name: _Optional[str] = ..., snapshot_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InstanceTemplateConfig(_message.Message):
     __slots__ = ("templates",)
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     templates: _containers.RepeatedCompositeFieldContainer[InstanceTemplate]
-    def __init__(self, templates: _Iterable[InstanceTemplate | _Mapping] | None = ...) -> None: ...
+    def __init__(self, templates: _Optional[_Iterable[_Union[InstanceTemplate, _Mapping]]] = ...) -> None: ...
 
 class InstanceGroupManager(_message.Message):
-    __slots__ = ("maximum_size", "minimum_size", "template_base_name", "zone")
+    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone")
     TEMPLATE_BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -107,21 +68,13 @@ class InstanceGroupManager(_message.Message):
     minimum_size: int
     maximum_size: int
     zone: str
-    def __init__(
-        self,
-        template_base_name: str | None = ...,
-        minimum_size: int | None = ...,
-        maximum_size: int | None = ...,
-        zone: str | None = ...,
-    ) -> None: ...
+    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ...) -> None: ...
 
 class InstanceGroupManagerConfig(_message.Message):
     __slots__ = ("managers",)
     MANAGERS_FIELD_NUMBER: _ClassVar[int]
     managers: _containers.RepeatedCompositeFieldContainer[InstanceGroupManager]
-    def __init__(
-        self, managers: _Iterable[InstanceGroupManager | _Mapping] | None = ...
-    ) -> None: ...
+    def __init__(self, managers: _Optional[_Iterable[_Union[InstanceGroupManager, _Mapping]]] = ...) -> None: ...
 
 class SettingsCfg(_message.Message):
     __slots__ = ("enable_ts_monitoring", "mp_server")
@@ -129,6 +82,4 @@ class SettingsCfg(_message.Message):
     MP_SERVER_FIELD_NUMBER: _ClassVar[int]
     enable_ts_monitoring: bool
     mp_server: str
-    def __init__(
-        self, enable_ts_monitoring: bool | None = ..., mp_server: str | None = ...
-    ) -> None: ...
+    def __init__(self, enable_ts_monitoring: _Optional[bool] = ..., mp_server: _Optional[str] = ...) -> None: ...

@@ -12,7 +12,7 @@ from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import DiskRow, Failure, OperationRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.vm_disks import disks_of
 from gce_backend.localcloud.compute.vm_properties import Blueprints
 
@@ -23,7 +23,7 @@ class Disks:
     def __init__(
         self,
         cloud: Cloud,
-        store: Store,
+        store: ComputeStore,
         operations: Operations,
         machines: Machines,
         blueprints: Blueprints,

@@ -49,10 +49,10 @@ def parse(text: str | None, shape: Shape) -> Predicate:
     """
     if text is None or not text.strip():
         return lambda _: True
-    return _Reader(text, shape).whole()
+    return _FilterReader(text, shape).whole()
 
 
-class _Reader:
+class _FilterReader:
     """A recursive-descent reader over one filter."""
 
     def __init__(self, text: str, shape: Shape) -> None:

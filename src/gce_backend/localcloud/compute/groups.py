@@ -28,7 +28,7 @@ from gce_backend.localcloud.compute.rows import (
     TemplateRow,
     VmRow,
 )
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 MAX_SIZE = 1000
@@ -58,7 +58,7 @@ class Groups:
     """
 
     def __init__(
-        self, cloud: Cloud, store: Store, operations: Operations, machines: Machines
+        self, cloud: Cloud, store: ComputeStore, operations: Operations, machines: Machines
     ) -> None:
         self._cloud = cloud
         self._store = store

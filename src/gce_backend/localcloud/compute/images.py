@@ -8,13 +8,13 @@ from typing import Any
 from gce_backend.localcloud.cloud import Call
 from gce_backend.localcloud.compute import inventory, links, listing
 from gce_backend.localcloud.compute.listing import Names
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 
 
 class Images:
     """The images of all projects, as far as they are in use."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ComputeStore) -> None:
         self._store = store
 
     def list_page(self, call: Call) -> dict[str, Any]:

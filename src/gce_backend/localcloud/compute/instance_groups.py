@@ -13,7 +13,7 @@ from gce_backend.localcloud.compute.error_replies import (
     rfc3339,
 )
 from gce_backend.localcloud.compute.rows import GroupRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 
@@ -24,7 +24,7 @@ class InstanceGroups:
         lists: its lists.
     """
 
-    def __init__(self, cloud: Cloud, store: Store) -> None:
+    def __init__(self, cloud: Cloud, store: ComputeStore) -> None:
         self._store = store
         self.lists = ZonalLists(cloud, "instanceGroup", store.group_names, self._visible)
 

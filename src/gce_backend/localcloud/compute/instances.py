@@ -18,7 +18,7 @@ from gce_backend.localcloud.compute.error_replies import (
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import Failure, OperationRow, VmRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.templates import check_metadata, metadata_body
 from gce_backend.localcloud.compute.vm_disks import disks_of
 from gce_backend.localcloud.compute.vm_properties import Blueprints
@@ -41,7 +41,7 @@ class Instances:
     def __init__(
         self,
         cloud: Cloud,
-        store: Store,
+        store: ComputeStore,
         operations: Operations,
         machines: Machines,
         blueprints: Blueprints,

@@ -53,7 +53,7 @@ class Names:
         return self._sorted[bisect_right(self._sorted, name) :]
 
 
-class Page(NamedTuple):
+class ListPage(NamedTuple):
     """A page of resources.
 
     Attributes:
@@ -72,7 +72,7 @@ Render = Callable[[str], dict[str, Any] | None]
 """The resource at a place; None when nobody may see it."""
 
 
-def page(call: Call, after: After, render: Render) -> Page:
+def page(call: Call, after: After, render: Render) -> ListPage:
     """One page of a list, in the order that was asked for.
 
     Args:
@@ -96,17 +96,17 @@ def page(call: Call, after: After, render: Render) -> Page:
     chosen = [*islice((entry for entry in found if passes(entry[1])), limit + 1)]
     items = [item for _, item in chosen[:limit]]
     token = _token(order, chosen[limit - 1][0]) if len(chosen) > limit else None
-    return Page(items, token)
+    return ListPage(items, token)
 
 
-def everything(call: Call, after: After, render: Render) -> Page:
+def everything(call: Call, after: After, render: Render) -> ListPage:
     """All of a list that ignores paging; `filter` is heeded.
 
     Raises:
         ServiceError: 400 invalid when the filter is wrong.
     """
     passes = filters.parse(call.query.get("filter"), description.listed(call.method))
-    return Page([item for _, item in _by_name(after, "", render) if passes(item)], None)
+    return ListPage([item for _, item in _by_name(after, "", render) if passes(item)], None)
 
 
 def refuse(call: Call, *parameters: str) -> None:
@@ -181,7 +181,7 @@ def _limit(text: str) -> int:
     return limit or MAX_RESULTS
 
 
-def resource_list(kind: str, path: str, found: Page, **extra: Any) -> dict[str, Any]:
+def resource_list(kind: str, path: str, found: ListPage, **extra: Any) -> dict[str, Any]:
     """A list answer; as at Google, `items` is absent when there are none.
 
     Args:

@@ -11,9 +11,15 @@ import msgspec
 from gce_backend.localcloud.cloud import Cloud
 from gce_backend.localcloud.compute import links
 from gce_backend.localcloud.compute.rows import DiskRow, ErrorRow, Failure, GroupRow, VmRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.timetable import Timetable
-from gce_backend.localcloud.compute.usage import Demand, Shortage, Usage, disk_demand, vm_demand
+from gce_backend.localcloud.compute.usage import (
+    Demand,
+    QuotaUsage,
+    Shortage,
+    disk_demand,
+    vm_demand,
+)
 from gce_backend.localcloud.compute.vm_disks import disks_of
 from gce_backend.localcloud.compute.vm_properties import Blueprints
 
@@ -33,10 +39,10 @@ class Machines:
     def __init__(
         self,
         cloud: Cloud,
-        store: Store,
+        store: ComputeStore,
         timetable: Timetable,
         blueprints: Blueprints,
-        usage: Usage,
+        usage: QuotaUsage,
     ) -> None:
         self._cloud = cloud
         self._store = store

@@ -16,7 +16,7 @@ from gce_backend.localcloud.cloud import Call, Cloud
 from gce_backend.localcloud.compute import inventory, links, listing
 from gce_backend.localcloud.compute.error_replies import invalid_field, not_found, rfc3339
 from gce_backend.localcloud.compute.rows import Failure, OperationRow, RequestRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.timetable import Timetable
 
 WAIT_SECONDS = 120.0
@@ -35,7 +35,7 @@ class Operations:
         effects: what happens at the end of an operation, by the method that started it.
     """
 
-    def __init__(self, cloud: Cloud, store: Store, timetable: Timetable) -> None:
+    def __init__(self, cloud: Cloud, store: ComputeStore, timetable: Timetable) -> None:
         self.effects: dict[str, Effect] = {}
         self._cloud = cloud
         self._store = store

@@ -7,21 +7,21 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from gce_backend.localcloud.cloud import Call, Cloud, Control
+from gce_backend.localcloud.cloud import Call, Cloud, CloudControl
 from gce_backend.localcloud.compute import inventory, links, listing
 from gce_backend.localcloud.compute.error_replies import constant_id, not_found
 from gce_backend.localcloud.compute.listing import Names
-from gce_backend.localcloud.compute.usage import Usage, problems_of
+from gce_backend.localcloud.compute.usage import QuotaUsage, problems_of
 
 
 class Regions:
     """regions."""
 
-    def __init__(self, cloud: Cloud, usage: Usage) -> None:
+    def __init__(self, cloud: Cloud, usage: QuotaUsage) -> None:
         self._usage = usage
         path = "/_localcloud/quotas"
         cloud.add_controls(
-            Control("GET", path, self._get_limits), Control("PUT", path, self._put_limits)
+            CloudControl("GET", path, self._get_limits), CloudControl("PUT", path, self._put_limits)
         )
 
     def get(self, call: Call) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from gce_backend.localcloud.compute.quota import Quota, metric_of
 from gce_backend.localcloud.compute.regions import Regions
 from gce_backend.localcloud.compute.request_checks import check_query, checked_body
 from gce_backend.localcloud.compute.rows import OperationRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.templates import Templates
 from gce_backend.localcloud.compute.timetable import Timetable
-from gce_backend.localcloud.compute.usage import Usage
+from gce_backend.localcloud.compute.usage import QuotaUsage
 from gce_backend.localcloud.compute.vm_properties import Blueprints
 
 _ROOT = "/compute/v1/"
@@ -46,10 +46,10 @@ class ComputeService:
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
-        self._store = Store(cloud.tables)
+        self._store = ComputeStore(cloud.tables)
         self._timetable = Timetable()
         self._quota = Quota()
-        usage = Usage()
+        usage = QuotaUsage()
         blueprints = Blueprints(self._store)
         self._machines = Machines(cloud, self._store, self._timetable, blueprints, usage)
         self._operations = Operations(cloud, self._store, self._timetable)

@@ -39,7 +39,7 @@ class _Serial(msgspec.Struct, frozen=True):
     last: int
 
 
-class Store:
+class ComputeStore:
     """All rows of all projects. Rows are frozen: a changed one is put in again.
 
     Attributes:

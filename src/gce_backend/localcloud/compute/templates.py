@@ -20,7 +20,7 @@ from gce_backend.localcloud.compute.error_replies import (
 )
 from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import Failure, OperationRow, TemplateRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 
 _METADATA_KEY = re.compile(r"[a-zA-Z0-9-_]{1,128}")
 _METADATA_VALUE_BYTES = 256 * 1024
@@ -32,7 +32,7 @@ _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 class Templates:
     """instanceTemplates."""
 
-    def __init__(self, cloud: Cloud, store: Store, operations: Operations) -> None:
+    def __init__(self, cloud: Cloud, store: ComputeStore, operations: Operations) -> None:
         self._cloud = cloud
         self._store = store
         self._operations = operations

@@ -36,7 +36,7 @@ class Shortage(NamedTuple):
     region: str
 
 
-class Usage:
+class QuotaUsage:
     """What is used, by project and region.
 
     Attributes:

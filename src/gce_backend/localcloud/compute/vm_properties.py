@@ -6,13 +6,13 @@ from typing import Any
 
 from gce_backend.localcloud.compute.error_replies import constant_id
 from gce_backend.localcloud.compute.rows import GroupRow, VmRow
-from gce_backend.localcloud.compute.store import Store
+from gce_backend.localcloud.compute.store import ComputeStore
 
 
 class Blueprints:
     """Of managed instances, and of VMs that their group abandoned."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ComputeStore) -> None:
         self._store = store
 
     def group(self, vm: VmRow) -> GroupRow:

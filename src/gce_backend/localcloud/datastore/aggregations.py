@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from gce_backend.localcloud.datastore.requests import Aggregation, Named
-from gce_backend.localcloud.datastore.storage import Stored
+from gce_backend.localcloud.datastore.requests import Aggregation, PropertyReference
+from gce_backend.localcloud.datastore.storage import StorageRow
 from gce_backend.localcloud.statuses import invalid
 
 
@@ -36,7 +36,7 @@ def properties_of(aggregations: Iterable[Aggregation]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item.property.name for item in wanted if item))
 
 
-def aggregate(item: Aggregation, rows: Sequence[Stored]) -> dict[str, Any]:
+def aggregate(item: Aggregation, rows: Sequence[StorageRow]) -> dict[str, Any]:
     """The JSON value of one aggregation over the rows that a query found."""
     if item.count is not None:
         most = item.count.up_to
@@ -67,7 +67,7 @@ def _total(numbers: list[float]) -> float:
         return sum(numbers)
 
 
-def _numbers(wanted: Named | None, rows: Sequence[Stored]) -> list[int | float]:
+def _numbers(wanted: PropertyReference | None, rows: Sequence[StorageRow]) -> list[int | float]:
     values = (row.properties[wanted.property.name] for row in rows if wanted)
     return [
         int(value["integerValue"]) if "integerValue" in value else float(value["doubleValue"])

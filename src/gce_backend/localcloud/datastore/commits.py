@@ -6,10 +6,10 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
-from gce_backend.localcloud.datastore.keys import Key, parse_key
+from gce_backend.localcloud.datastore.keys import EntityKey, parse_key
 from gce_backend.localcloud.datastore.masks import merged, parse_mask
 from gce_backend.localcloud.datastore.requests import Json, Mutation
-from gce_backend.localcloud.datastore.storage import Change, Storage, Stored
+from gce_backend.localcloud.datastore.storage import Storage, StorageChange, StorageRow
 from gce_backend.localcloud.datastore.values import check_properties, parse_instant
 from gce_backend.localcloud.statuses import aborted, already_exists, invalid, not_found
 
@@ -31,7 +31,7 @@ def timestamp(now: float) -> str:
     )
 
 
-def allocate_id(storage: Storage, key: Key) -> Key:
+def allocate_id(storage: Storage, key: EntityKey) -> EntityKey:
     """Completes a key with an id that no entity has and nobody has reserved."""
     while True:
         complete = key.with_id(secrets.randbelow(2**52 - 1) + 1)
@@ -56,7 +56,7 @@ class Commit:
         self._version = storage.next_version(now)
         self._transactional = transactional
         self._done: dict[str, str] = {}
-        self._writes: dict[str, tuple[Key, Stored | None]] = {}
+        self._writes: dict[str, tuple[EntityKey, StorageRow | None]] = {}
 
     @property
     def written(self) -> set[str]:
@@ -109,12 +109,12 @@ class Commit:
     def _write(
         self,
         verb: str,
-        key: Key,
+        key: EntityKey,
         name: str,
         mutation: Mutation,
         body: Json,
-        current: Stored | None,
-    ) -> Stored:
+        current: StorageRow | None,
+    ) -> StorageRow:
         if verb == "insert" and current is not None:
             raise already_exists(f"entity already exists: {name}")
         if verb == "update" and current is None:
@@ -127,11 +127,11 @@ class Commit:
         if current is not None and old == properties:
             return current
         created = current.created if current else self._time
-        row = Stored(key.to_json(), properties, self._version, created, self._time)
+        row = StorageRow(key.to_json(), properties, self._version, created, self._time)
         self._writes[name] = (key, row)
         return row
 
-    def _result(self, row: Stored | None) -> dict[str, Any]:
+    def _result(self, row: StorageRow | None) -> dict[str, Any]:
         if row is None:
             return {"version": str(self._version)}
         return {
@@ -140,7 +140,7 @@ class Commit:
             "updateTime": row.updated,
         }
 
-    def apply(self) -> list[Change]:
+    def apply(self) -> list[StorageChange]:
         """Makes all that was staged current."""
         writes = {
             name: (key, row)
@@ -161,7 +161,7 @@ def _verb(mutation: Mutation) -> tuple[str, Json]:
     return found[0]
 
 
-def _conflicts(mutation: Mutation, current: Stored | None) -> bool:
+def _conflicts(mutation: Mutation, current: StorageRow | None) -> bool:
     if mutation.base_version is not None:
         return mutation.base_version != (current.version if current else 0)
     if mutation.update_time is not None:

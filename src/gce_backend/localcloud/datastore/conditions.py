@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from gce_backend.localcloud.datastore.keys import Index, KeyPath, parse_key
-from gce_backend.localcloud.datastore.requests import Filter, PropertyFilter
+from gce_backend.localcloud.datastore.requests import FilterMessage, PropertyFilter
 from gce_backend.localcloud.datastore.values import SortKey, elements, indexed, key_value, sort_key
 from gce_backend.localcloud.statuses import invalid
 
@@ -29,7 +29,7 @@ _LONERS = {"OR", "IN", "NOT_IN", "NOT_EQUAL"}
 Test: TypeAlias = Callable[[SortKey], bool]
 
 
-class Condition(NamedTuple):
+class FilterCondition(NamedTuple):
     """One property's condition.
 
     Attributes:
@@ -63,10 +63,10 @@ class Alternative(msgspec.Struct):
     """
 
     ancestor: KeyPath | None = None
-    equalities: list[Condition] = msgspec.field(default_factory=list)
-    ranges: dict[str, list[Condition]] = msgspec.field(default_factory=dict)
+    equalities: list[FilterCondition] = msgspec.field(default_factory=list)
+    ranges: dict[str, list[FilterCondition]] = msgspec.field(default_factory=dict)
 
-    def add(self, condition: Condition) -> None:
+    def add(self, condition: FilterCondition) -> None:
         """Adds a condition."""
         if condition.op == "HAS_ANCESTOR":
             self.ancestor = condition.wanted[0][1]
@@ -104,7 +104,7 @@ def values_of(name: str, properties: dict[str, Any], path: KeyPath, project: str
     return indexed(properties.get(name), project)
 
 
-def alternatives(tree: Filter | None, index: Index) -> list[Alternative]:
+def alternatives(tree: FilterMessage | None, index: Index) -> list[Alternative]:
     """A filter's alternatives; a query without a filter has one, without conditions.
 
     Raises:
@@ -127,7 +127,7 @@ def alternatives(tree: Filter | None, index: Index) -> list[Alternative]:
     return found
 
 
-def _words(tree: Filter) -> Iterator[str]:
+def _words(tree: FilterMessage) -> Iterator[str]:
     if tree.composite_filter is not None:
         yield tree.composite_filter.op
         for part in tree.composite_filter.filters:
@@ -136,13 +136,13 @@ def _words(tree: Filter) -> Iterator[str]:
         yield tree.property_filter.op
 
 
-def _disjuncts(tree: Filter, index: Index) -> list[list[Condition]]:
+def _disjuncts(tree: FilterMessage, index: Index) -> list[list[FilterCondition]]:
     composite, leaf = tree.composite_filter, tree.property_filter
     if composite is not None and leaf is None:
         parts = [_disjuncts(part, index) for part in composite.filters]
         if composite.op == "OR":
             return _few(found for part in parts for found in part)
-        whole: list[list[Condition]] = [[]]
+        whole: list[list[FilterCondition]] = [[]]
         for part in parts:
             whole = _few([*left, *right] for left, right in product(whole, part))
         return whole
@@ -151,14 +151,14 @@ def _disjuncts(tree: Filter, index: Index) -> list[list[Condition]]:
     raise invalid("a filter has either a compositeFilter or a propertyFilter")
 
 
-def _few(found: Iterable[list[Condition]]) -> list[list[Condition]]:
+def _few(found: Iterable[list[FilterCondition]]) -> list[list[FilterCondition]]:
     listed = list(found)
     if len(listed) > MAX_ALTERNATIVES:
         raise invalid(f"a query has at most {MAX_ALTERNATIVES} alternatives in all, IN included")
     return listed
 
 
-def _leaf(leaf: PropertyFilter, index: Index) -> list[list[Condition]]:
+def _leaf(leaf: PropertyFilter, index: Index) -> list[list[FilterCondition]]:
     name, op, value = leaf.property.name, leaf.op, leaf.value
     if op in {"IN", "NOT_IN"}:
         wanted = [_wanted(name, element, index) for element in elements(value)]
@@ -166,11 +166,11 @@ def _leaf(leaf: PropertyFilter, index: Index) -> list[list[Condition]]:
         if not 1 <= len(wanted) <= most:
             raise invalid(f"{op} takes 1 to {most} values")
         if op == "NOT_IN":
-            return [[Condition(name, op, tuple(wanted))]]
-        return [[Condition(name, "EQUAL", (one,))] for one in dict.fromkeys(wanted)]
+            return [[FilterCondition(name, op, tuple(wanted))]]
+        return [[FilterCondition(name, "EQUAL", (one,))] for one in dict.fromkeys(wanted)]
     if op == "HAS_ANCESTOR" and name != KEY:
         raise invalid(f"HAS_ANCESTOR is for {KEY}")
-    return [[Condition(name, op, (_wanted(name, value, index),))]]
+    return [[FilterCondition(name, op, (_wanted(name, value, index),))]]
 
 
 def _wanted(name: str, value: Any, index: Index) -> SortKey:  # unchecked JSON

@@ -10,7 +10,7 @@ import msgspec
 
 from gce_backend.localcloud.datastore.keys import KeyPath
 from gce_backend.localcloud.datastore.plans import Plan
-from gce_backend.localcloud.datastore.storage import Entry
+from gce_backend.localcloud.datastore.storage import StorageEntry
 from gce_backend.localcloud.datastore.values import SortKey, comparable_type
 from gce_backend.localcloud.statuses import invalid
 
@@ -40,13 +40,13 @@ def position(plan: Plan, value: SortKey, path: KeyPath) -> Any:  # comparable wi
     return (Descending(value) if descending else value, path)
 
 
-def value_at(entry: Entry) -> SortKey:
+def value_at(entry: StorageEntry) -> SortKey:
     """The value of the column by which a plan found an entity."""
     found: Descending | SortKey = entry.position[0]
     return found.value if isinstance(found, Descending) else found
 
 
-def cursor_after(plan: Plan, entry: Entry) -> str:
+def cursor_after(plan: Plan, entry: StorageEntry) -> str:
     """The cursor right after an entry."""
     where = [entry.position]
     if plan.column is not None:

@@ -35,12 +35,12 @@ class Index(NamedTuple):
     namespace: str
     kind: str
 
-    def holds(self, key: Key) -> bool:
+    def holds(self, key: EntityKey) -> bool:
         """Whether entities of this key are in it."""
         return self in {key.home, key.home._replace(kind="")}
 
 
-class Key(NamedTuple):
+class EntityKey(NamedTuple):
     """A key that obeys the rules."""
 
     project: str
@@ -62,7 +62,7 @@ class Key(NamedTuple):
         """Whether its last element still needs an id."""
         return self.path[-1][1:3] == (0, INCOMPLETE)
 
-    def with_id(self, number: int) -> Key:
+    def with_id(self, number: int) -> EntityKey:
         """This key with the id of its last element filled in."""
         return self._replace(path=(*self.path[:-1], (self.path[-1][0], 0, number, "")))
 
@@ -111,7 +111,7 @@ def parse_partition(data: Any, project: str) -> tuple[str, str]:  # unchecked JS
     return project, namespace
 
 
-def parse_key(data: Any, project: str, *, incomplete: bool = False) -> Key:  # as above
+def parse_key(data: Any, project: str, *, incomplete: bool = False) -> EntityKey:  # as above
     """The key of a JSON Key.
 
     Args:
@@ -135,7 +135,7 @@ def parse_key(data: Any, project: str, *, incomplete: bool = False) -> Key:  # a
     # Short paths of short names need not be measured.
     if len(path) * 2 * MAX_NAME_BYTES > MAX_KEY_BYTES and path_bytes(path) > MAX_KEY_BYTES:
         raise invalid(f"the key is larger than {MAX_KEY_BYTES} bytes")
-    return Key(*partition, path)
+    return EntityKey(*partition, path)
 
 
 def path_bytes(path: KeyPath) -> int:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from gce_backend.localcloud.datastore.keys import Index, KeyPath
 from gce_backend.localcloud.datastore.storage import (
-    Change,
     Entities,
-    Entry,
     Span,
-    Stored,
+    StorageChange,
+    StorageEntry,
+    StorageRow,
     under,
 )
 
@@ -24,12 +24,12 @@ class Past:
         undone: by `Key.name`, the first change after it.
     """
 
-    def __init__(self, now: Entities, version: int, undone: Mapping[str, Change]) -> None:
+    def __init__(self, now: Entities, version: int, undone: Mapping[str, StorageChange]) -> None:
         self.version = version
         self._now = now
         self._undone = undone
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StorageRow | None:
         """The entity whose key has this name, if it existed."""
         change = self._undone.get(name)
         return change.before if change else self._now.get(name)
@@ -42,7 +42,7 @@ class Past:
         """The entries of an index in the order of keys, all or those at and under an ancestor."""
         span = self._now.span(index, ancestor)
         again = [
-            Entry(change.key.path, name)
+            StorageEntry(change.key.path, name)
             for name, change in self._undone.items()
             if change.before is not None and index.holds(change.key)
         ]

@@ -20,8 +20,8 @@ from gce_backend.localcloud.datastore.conditions import (
     values_of,
 )
 from gce_backend.localcloud.datastore.keys import Index, KeyPath
-from gce_backend.localcloud.datastore.requests import Query
-from gce_backend.localcloud.datastore.storage import Change, Stored
+from gce_backend.localcloud.datastore.requests import QueryMessage
+from gce_backend.localcloud.datastore.storage import StorageChange, StorageRow
 from gce_backend.localcloud.datastore.values import SortKey
 from gce_backend.localcloud.statuses import invalid
 
@@ -94,7 +94,7 @@ class Plan(msgspec.Struct):
             return list(found)
         return [max(found) if self.column.descending else min(found)]
 
-    def touched_by(self, change: Change) -> bool:
+    def touched_by(self, change: StorageChange) -> bool:
         """Whether a change is of something that the query finds, before it or after."""
         if not self.index.holds(change.key):
             return False
@@ -103,13 +103,15 @@ class Plan(msgspec.Struct):
             for row in (change.before, change.after)
         )
 
-    def _finds(self, row: Stored, path: KeyPath) -> bool:
+    def _finds(self, row: StorageRow, path: KeyPath) -> bool:
         if self.column is None:
             return self.matches(row.properties, path)
         return bool(self.values(row.properties, path))
 
 
-def parse_query(query: Query, partition: tuple[str, str], aggregated: tuple[str, ...] = ()) -> Plan:
+def parse_query(
+    query: QueryMessage, partition: tuple[str, str], aggregated: tuple[str, ...] = ()
+) -> Plan:
     """The plan of a query.
 
     Args:

@@ -15,7 +15,7 @@ from gce_backend.localcloud.datastore.cursors import (
     value_at,
 )
 from gce_backend.localcloud.datastore.plans import Column, Plan
-from gce_backend.localcloud.datastore.storage import Entities, Entry, Span, Stored
+from gce_backend.localcloud.datastore.storage import Entities, Span, StorageEntry, StorageRow
 from gce_backend.localcloud.datastore.values import value_of_entry
 
 
@@ -26,9 +26,9 @@ class Queries:
     """How many sorted lists are kept, so that a query's later batches need not sort again."""
 
     def __init__(self) -> None:
-        self._sorted: dict[bytes, tuple[object, list[Entry]]] = {}
+        self._sorted: dict[bytes, tuple[object, list[StorageEntry]]] = {}
 
-    def matches(self, plan: Plan, entities: Entities) -> Iterator[tuple[Entry, Stored]]:
+    def matches(self, plan: Plan, entities: Entities) -> Iterator[tuple[StorageEntry, StorageRow]]:
         """What is between a plan's cursors, in its order, before offset and limit.
 
         Raises:
@@ -78,21 +78,21 @@ def _between_keys(plan: Plan, entities: Entities) -> Span:
     return Span(entries, start, stop)
 
 
-def _along(plan: Plan, entities: Entities) -> Iterator[Entry]:
+def _along(plan: Plan, entities: Entities) -> Iterator[StorageEntry]:
     span = entities.span(plan.index, plan.alternatives[0].ancestor)
     for at in range(span.start, span.stop):
         path, name = span.entries[at]
         row = entities.get(name)
         if row is not None:
             for value in plan.values(row.properties, path):
-                yield Entry(position(plan, value, path), name)
+                yield StorageEntry(position(plan, value, path), name)
 
 
-def _place(entry: Entry) -> Any:  # a position
+def _place(entry: StorageEntry) -> Any:  # a position
     return entry.position
 
 
-def result(plan: Plan, entry: Entry, row: Stored) -> dict[str, Any]:
+def result(plan: Plan, entry: StorageEntry, row: StorageRow) -> dict[str, Any]:
     """The JSON EntityResult of a match."""
     found: dict[str, Any] = {"cursor": cursor_after(plan, entry)}
     if plan.projection is None:

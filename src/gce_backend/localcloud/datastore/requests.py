@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from gce_backend.localcloud.wire import Message
+from gce_backend.localcloud.wire import RequestMessage
 
 MAX_KEYS = 1000
 MAX_MUTATIONS = 500
@@ -32,25 +32,25 @@ Operator: TypeAlias = Literal[
 ]
 
 
-class Kind(Message):
+class KindExpression(RequestMessage):
     """KindExpression."""
 
     name: str
 
 
-class Property(Message):
+class Property(RequestMessage):
     """PropertyReference."""
 
     name: str
 
 
-class Named(Message):
+class PropertyReference(RequestMessage):
     """Projection."""
 
     property: Property
 
 
-class PropertyFilter(Message):
+class PropertyFilter(RequestMessage):
     """PropertyFilter."""
 
     property: Property
@@ -58,34 +58,34 @@ class PropertyFilter(Message):
     value: Json
 
 
-class CompositeFilter(Message):
+class CompositeFilter(RequestMessage):
     """CompositeFilter."""
 
     op: Literal["AND", "OR"]
-    filters: Annotated[list[Filter], msgspec.Meta(min_length=1)]
+    filters: Annotated[list[FilterMessage], msgspec.Meta(min_length=1)]
 
 
-class Filter(Message):
+class FilterMessage(RequestMessage):
     """Filter."""
 
     composite_filter: CompositeFilter | None = None
     property_filter: PropertyFilter | None = None
 
 
-class Order(Message):
+class Order(RequestMessage):
     """PropertyOrder."""
 
     property: Property
     direction: Literal["DIRECTION_UNSPECIFIED", "ASCENDING", "DESCENDING"] | None = None
 
 
-class Query(Message):
+class QueryMessage(RequestMessage):
     """Query."""
 
-    kind: Annotated[list[Kind], msgspec.Meta(max_length=1)] | None = None
-    filter: Filter | None = None
+    kind: Annotated[list[KindExpression], msgspec.Meta(max_length=1)] | None = None
+    filter: FilterMessage | None = None
     order: list[Order] | None = None
-    projection: list[Named] | None = None
+    projection: list[PropertyReference] | None = None
     distinct_on: list[Property] | None = None
     limit: Count | None = None
     offset: Count | None = None
@@ -94,56 +94,56 @@ class Query(Message):
     find_nearest: Json | None = None
 
 
-class UpTo(Message):
+class UpTo(RequestMessage):
     """Count."""
 
     up_to: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
 
 
-class Aggregation(Message):
+class Aggregation(RequestMessage):
     """Aggregation."""
 
     alias: str | None = None
     count: UpTo | None = None
-    sum: Named | None = None
-    avg: Named | None = None
+    sum: PropertyReference | None = None
+    avg: PropertyReference | None = None
 
 
-class AggregationQuery(Message):
+class AggregationQuery(RequestMessage):
     """AggregationQuery."""
 
-    nested_query: Query
+    nested_query: QueryMessage
     aggregations: Annotated[
         list[Aggregation], msgspec.Meta(min_length=1, max_length=MAX_AGGREGATIONS)
     ]
 
 
-class PropertyMask(Message):
+class PropertyMask(RequestMessage):
     """PropertyMask."""
 
     paths: list[str] | None = None
 
 
-class ReadWrite(Message):
+class ReadWrite(RequestMessage):
     """ReadWrite."""
 
     previous_transaction: Bytes | None = None
 
 
-class ReadOnly(Message):
+class ReadOnly(RequestMessage):
     """ReadOnly."""
 
     read_time: str | None = None
 
 
-class TransactionOptions(Message):
+class TransactionOptions(RequestMessage):
     """TransactionOptions."""
 
     read_write: ReadWrite | None = None
     read_only: ReadOnly | None = None
 
 
-class ReadOptions(Message):
+class ReadOptions(RequestMessage):
     """ReadOptions."""
 
     read_consistency: Literal["READ_CONSISTENCY_UNSPECIFIED", "STRONG", "EVENTUAL"] | None = None
@@ -152,7 +152,7 @@ class ReadOptions(Message):
     read_time: str | None = None
 
 
-class Mutation(Message):
+class Mutation(RequestMessage):
     """Mutation."""
 
     insert: Json | None = None
@@ -168,14 +168,14 @@ class Mutation(Message):
     property_transforms: list[Json] | None = None
 
 
-class Request(Message, kw_only=True):
+class DatastoreRequest(RequestMessage, kw_only=True):
     """What all requests have."""
 
     database_id: str | None = None
     request_options: Json | None = None
 
 
-class Lookup(Request):
+class Lookup(DatastoreRequest):
     """LookupRequest."""
 
     keys: Annotated[list[Json], msgspec.Meta(min_length=1, max_length=MAX_KEYS)]
@@ -183,7 +183,7 @@ class Lookup(Request):
     read_options: ReadOptions | None = None
 
 
-class _Querying(Request, kw_only=True):
+class _Querying(DatastoreRequest, kw_only=True):
     partition_id: Json | None = None
     read_options: ReadOptions | None = None
     gql_query: Json | None = None
@@ -193,7 +193,7 @@ class _Querying(Request, kw_only=True):
 class RunQuery(_Querying):
     """RunQueryRequest."""
 
-    query: Query | None = None
+    query: QueryMessage | None = None
     property_mask: PropertyMask | None = None
 
 
@@ -203,13 +203,13 @@ class RunAggregationQuery(_Querying):
     aggregation_query: AggregationQuery | None = None
 
 
-class BeginTransaction(Request):
+class BeginTransaction(DatastoreRequest):
     """BeginTransactionRequest."""
 
     transaction_options: TransactionOptions | None = None
 
 
-class Commit(Request):
+class CommitRequest(DatastoreRequest):
     """CommitRequest."""
 
     mode: Literal["MODE_UNSPECIFIED", "TRANSACTIONAL", "NON_TRANSACTIONAL"] | None = None
@@ -218,13 +218,13 @@ class Commit(Request):
     single_use_transaction: TransactionOptions | None = None
 
 
-class Rollback(Request):
+class Rollback(DatastoreRequest):
     """RollbackRequest."""
 
     transaction: Bytes
 
 
-class Keys(Request):
+class Keys(DatastoreRequest):
     """AllocateIdsRequest and ReserveIdsRequest."""
 
     keys: Annotated[list[Json], msgspec.Meta(min_length=1)]

@@ -16,7 +16,7 @@ from gce_backend.localcloud.datastore.masks import masked, parse_mask
 from gce_backend.localcloud.datastore.plans import Plan, parse_query
 from gce_backend.localcloud.datastore.queries import Queries
 from gce_backend.localcloud.datastore.storage import Entities, Storage
-from gce_backend.localcloud.datastore.transactions import Transaction, Transactions
+from gce_backend.localcloud.datastore.transactions import OpenTransaction, Transactions
 from gce_backend.localcloud.statuses import invalid, status_body
 from gce_backend.localcloud.wire import decode
 
@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 10 * 2**20
 BATCH_SIZE = 300
 
 Answer = dict[str, Any]
-R = TypeVar("R", bound=requests.Request)
+R = TypeVar("R", bound=requests.DatastoreRequest)
 
 
 class _Read:
@@ -38,7 +38,7 @@ class _Read:
     """
 
     def __init__(
-        self, entities: Entities, transaction: Transaction | None, answer: Answer, time: str
+        self, entities: Entities, transaction: OpenTransaction | None, answer: Answer, time: str
     ) -> None:
         self.entities = entities
         self.transaction = transaction
@@ -73,7 +73,7 @@ class DatastoreService:
         yield _route("runQuery", requests.RunQuery, self._run_query)
         yield _route("runAggregationQuery", requests.RunAggregationQuery, self._run_aggregations)
         yield _route("beginTransaction", requests.BeginTransaction, self._begin_transaction)
-        yield _route("commit", requests.Commit, self._commit)
+        yield _route("commit", requests.CommitRequest, self._commit)
         yield _route("rollback", requests.Rollback, self._rollback)
         yield _route("allocateIds", requests.Keys, self._allocate_ids)
         yield _route("reserveIds", requests.Keys, self._reserve_ids)
@@ -205,7 +205,7 @@ class DatastoreService:
             "transaction": self._begin(request.transaction_options or requests.TransactionOptions())
         }
 
-    def _commit(self, project: str, request: requests.Commit) -> Answer:
+    def _commit(self, project: str, request: requests.CommitRequest) -> Answer:
         transactional = request.mode != "NON_TRANSACTIONAL"
         name = _transaction_of(request, transactional=transactional)
         mutations = request.mutations or []
@@ -256,7 +256,7 @@ def _route(verb: str, kind: type[R], method: Callable[[str, R], Answer]) -> Rout
     return Route(f"datastore.projects.{verb}", "POST", f"/v1/projects/{{project}}:{verb}", handle)
 
 
-def _transaction_of(request: requests.Commit, *, transactional: bool) -> str:
+def _transaction_of(request: requests.CommitRequest, *, transactional: bool) -> str:
     """The transaction that a commit ends; "" for one that has read nothing."""
     single = request.single_use_transaction
     if not transactional:

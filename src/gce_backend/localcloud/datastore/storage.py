@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from gce_backend.localcloud.datastore.keys import Index, Key, KeyPath, parse_key
+from gce_backend.localcloud.datastore.keys import EntityKey, Index, KeyPath, parse_key
 from gce_backend.localcloud.tables import Tables
 
 _AFTER_ALL: tuple[Any, ...] = ("\U0010ffff" * 2,)
 """Sorts after every path element."""
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StorageRow(msgspec.Struct, frozen=True):
     """An entity.
 
     Attributes:
@@ -43,7 +43,7 @@ class Stored(msgspec.Struct, frozen=True):
         }
 
 
-class Entry(NamedTuple):
+class StorageEntry(NamedTuple):
     """One place in an order: what it is sorted by, and the entity's `Key.name`."""
 
     position: Any
@@ -53,12 +53,12 @@ class Entry(NamedTuple):
 class Span(NamedTuple):
     """A part of a sorted list of entries."""
 
-    entries: list[Entry]
+    entries: list[StorageEntry]
     start: int
     stop: int
 
 
-class Change(NamedTuple):
+class StorageChange(NamedTuple):
     """What a commit did to one entity.
 
     Attributes:
@@ -70,10 +70,10 @@ class Change(NamedTuple):
     """
 
     version: int
-    key: Key
+    key: EntityKey
     name: str
-    before: Stored | None
-    after: Stored | None
+    before: StorageRow | None
+    after: StorageRow | None
 
 
 class Entities(Protocol):
@@ -84,7 +84,7 @@ class Entities(Protocol):
         """That of the last commit until then."""
         ...
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StorageRow | None:
         """The entity whose key has this name, if it exists."""
         ...
 
@@ -97,7 +97,7 @@ class Entities(Protocol):
         ...
 
 
-def under(entries: list[Entry], ancestor: KeyPath | None) -> Span:
+def under(entries: list[StorageEntry], ancestor: KeyPath | None) -> Span:
     """The part of entries in the order of keys that is at or under an ancestor."""
     if ancestor is None:
         return Span(entries, 0, len(entries))
@@ -116,19 +116,19 @@ class Storage:
     """
 
     def __init__(self, tables: Tables) -> None:
-        self._rows = tables.table("datastore.entities", Stored)
+        self._rows = tables.table("datastore.entities", StorageRow)
         self._meta = tables.table("datastore.meta", int)
         self._reserved = tables.table("datastore.reserved", bool)
         self.version: int = self._meta.get("version", 1)
-        self._indexes: defaultdict[Index, list[Entry]] = defaultdict(list)
+        self._indexes: defaultdict[Index, list[StorageEntry]] = defaultdict(list)
         self._changed: defaultdict[Index, int] = defaultdict(lambda: self.version)
         for name, row in self._rows.items():
             key = parse_key(row.key, row.key["partitionId"]["projectId"])
-            self._indexes[key.home].append(Entry(key.path, name))
+            self._indexes[key.home].append(StorageEntry(key.path, name))
         for entries in self._indexes.values():
             entries.sort()
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StorageRow | None:
         """The entity whose key has this name, if it exists."""
         return self._rows.get(name)
 
@@ -144,20 +144,22 @@ class Storage:
         """The version of the next commit: as Google's, about microseconds since 1970."""
         return max(self.version + 1, int(now * 1e6))
 
-    def apply(self, version: int, writes: Mapping[str, tuple[Key, Stored | None]]) -> list[Change]:
+    def apply(
+        self, version: int, writes: Mapping[str, tuple[EntityKey, StorageRow | None]]
+    ) -> list[StorageChange]:
         """Makes a commit's writes current; None removes."""
         self.version = self._meta["version"] = version
         changes = []
         for name, (key, row) in writes.items():
             before = self._rows.get(name)
-            changes.append(Change(version, key, name, before, row))
+            changes.append(StorageChange(version, key, name, before, row))
             entries = self._indexes[key.home]
             if row is None:
                 del self._rows[name]
-                del entries[bisect_left(entries, Entry(key.path, name))]
+                del entries[bisect_left(entries, StorageEntry(key.path, name))]
             else:
                 if before is None:
-                    insort(entries, Entry(key.path, name))
+                    insort(entries, StorageEntry(key.path, name))
                 self._rows[name] = row
             self._changed[key.home] = version
         return changes

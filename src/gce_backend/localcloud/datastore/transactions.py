@@ -17,14 +17,14 @@ import msgspec
 from gce_backend.base.clock import Clock
 from gce_backend.localcloud.datastore.past import Past
 from gce_backend.localcloud.datastore.plans import Plan
-from gce_backend.localcloud.datastore.storage import Change, Entities
+from gce_backend.localcloud.datastore.storage import Entities, StorageChange
 from gce_backend.localcloud.statuses import aborted, invalid
 
 MAX_SECONDS = 270.0
 MAX_IDLE_SECONDS = 60.0
 
 
-class Transaction(msgspec.Struct):
+class OpenTransaction(msgspec.Struct):
     """An open transaction.
 
     Attributes:
@@ -45,7 +45,7 @@ class Transaction(msgspec.Struct):
     names: set[str] = msgspec.field(default_factory=set)
     plans: list[Plan] = msgspec.field(default_factory=list)
 
-    def has_read(self, change: Change) -> bool:
+    def has_read(self, change: StorageChange) -> bool:
         """Whether a change is of something that it has read."""
         return change.name in self.names or any(plan.touched_by(change) for plan in self.plans)
 
@@ -59,8 +59,8 @@ class Transactions:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._open: dict[str, Transaction] = {}
-        self._changes: list[Change] = []
+        self._open: dict[str, OpenTransaction] = {}
+        self._changes: list[StorageChange] = []
 
     def __len__(self) -> int:
         return len(self._open)
@@ -70,10 +70,10 @@ class Transactions:
         self._expire()
         name = base64.b64encode(secrets.token_bytes(18)).decode()
         now = self._clock.monotonic()
-        self._open[name] = Transaction(now, now, self._clock.now(), version, read_only)
+        self._open[name] = OpenTransaction(now, now, self._clock.now(), version, read_only)
         return name
 
-    def get(self, name: str) -> Transaction:
+    def get(self, name: str) -> OpenTransaction:
         """An open transaction.
 
         Raises:
@@ -86,7 +86,7 @@ class Transactions:
         transaction.used = self._clock.monotonic()
         return transaction
 
-    def seen_by(self, transaction: Transaction, now: Entities) -> Entities:
+    def seen_by(self, transaction: OpenTransaction, now: Entities) -> Entities:
         """The entities as a transaction sees them."""
         undone = {change.name: change for change in self._since(transaction)}
         return Past(now, transaction.version, undone) if undone else now
@@ -110,7 +110,7 @@ class Transactions:
         if contended and not transaction.read_only:
             raise aborted("Aborted due to cross-transaction contention. Please retry.")
 
-    def _since(self, transaction: Transaction) -> Iterator[Change]:
+    def _since(self, transaction: OpenTransaction) -> Iterator[StorageChange]:
         """What was changed since a transaction began, the latest first."""
         for change in reversed(self._changes):
             if change.version <= transaction.version:
@@ -123,7 +123,7 @@ class Transactions:
         if not self._open:
             self._changes.clear()
 
-    def note(self, changes: Iterable[Change]) -> None:
+    def note(self, changes: Iterable[StorageChange]) -> None:
         """Remembers what a commit changed, while that can matter."""
         if self._open:
             self._expire()

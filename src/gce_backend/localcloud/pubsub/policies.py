@@ -15,7 +15,7 @@ from gce_backend.localcloud.tables import Tables
 CONDITIONS_VERSION = 3
 
 
-class Policies:
+class IamPolicies:
     """The policies by the full name of their resource.
 
     Args:

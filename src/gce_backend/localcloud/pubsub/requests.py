@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from gce_backend.localcloud.wire import Message
+from gce_backend.localcloud.wire import RequestMessage
 
 Json: TypeAlias = dict[str, Any]
 Labels: TypeAlias = dict[str, str]
@@ -17,27 +17,27 @@ Int32: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 AckIds: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
-class DeadLetterPolicy(Message):
+class DeadLetterPolicy(RequestMessage):
     """DeadLetterPolicy."""
 
     dead_letter_topic: str | None = None
     max_delivery_attempts: Int32 | None = None
 
 
-class RetryPolicy(Message):
+class RetryPolicy(RequestMessage):
     """RetryPolicy."""
 
     minimum_backoff: Duration | None = None
     maximum_backoff: Duration | None = None
 
 
-class ExpirationPolicy(Message):
+class ExpirationPolicy(RequestMessage):
     """ExpirationPolicy."""
 
     ttl: Duration | None = None
 
 
-class Topic(Message):
+class Topic(RequestMessage):
     """Topic, as far as the embedded cloud has it."""
 
     name: str | None = None
@@ -46,7 +46,7 @@ class Topic(Message):
     state: str | None = None
 
 
-class Subscription(Message):
+class SubscriptionBody(RequestMessage):
     """Subscription, as far as the embedded cloud has it."""
 
     name: str | None = None
@@ -67,21 +67,21 @@ class Subscription(Message):
     topic_message_retention_duration: Duration | None = None
 
 
-class UpdateTopic(Message):
+class UpdateTopic(RequestMessage):
     """UpdateTopicRequest."""
 
     topic: Topic
     update_mask: str
 
 
-class UpdateSubscription(Message):
+class UpdateSubscription(RequestMessage):
     """UpdateSubscriptionRequest."""
 
-    subscription: Subscription
+    subscription: SubscriptionBody
     update_mask: str
 
 
-class PubsubMessage(Message):
+class PubsubMessage(RequestMessage):
     """PubsubMessage; what the server sets is ignored."""
 
     data: str | None = None
@@ -91,46 +91,46 @@ class PubsubMessage(Message):
     publish_time: str | None = None
 
 
-class Publish(Message):
+class Publish(RequestMessage):
     """PublishRequest."""
 
     messages: list[PubsubMessage]
 
 
-class Pull(Message):
+class Pull(RequestMessage):
     """PullRequest."""
 
     max_messages: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
     return_immediately: bool | None = None
 
 
-class Acknowledge(Message):
+class Acknowledge(RequestMessage):
     """AcknowledgeRequest."""
 
     ack_ids: AckIds
 
 
-class ModifyAckDeadline(Message):
+class ModifyAckDeadline(RequestMessage):
     """ModifyAckDeadlineRequest."""
 
     ack_ids: AckIds
     ack_deadline_seconds: Annotated[int, msgspec.Meta(ge=0, le=600)] | None = None
 
 
-class ModifyPushConfig(Message):
+class ModifyPushConfig(RequestMessage):
     """ModifyPushConfigRequest."""
 
     push_config: Json
 
 
-class Seek(Message):
+class Seek(RequestMessage):
     """SeekRequest."""
 
     time: str | None = None
     snapshot: str | None = None
 
 
-class Binding(Message):
+class Binding(RequestMessage):
     """Binding."""
 
     role: str
@@ -138,7 +138,7 @@ class Binding(Message):
     condition: Json | None = None
 
 
-class Policy(Message):
+class Policy(RequestMessage):
     """Policy."""
 
     version: Literal[0, 1, 3] | None = None
@@ -146,13 +146,13 @@ class Policy(Message):
     etag: str | None = None
 
 
-class SetIamPolicy(Message):
+class SetIamPolicy(RequestMessage):
     """SetIamPolicyRequest."""
 
     policy: Policy
 
 
-class TestIamPermissions(Message):
+class TestIamPermissions(RequestMessage):
     """TestIamPermissionsRequest."""
 
     permissions: list[str] | None = None

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.pubsub.filters import parse_filter
-from gce_backend.localcloud.pubsub.requests import PubsubMessage, Subscription, Topic
+from gce_backend.localcloud.pubsub.requests import PubsubMessage, SubscriptionBody, Topic
 from gce_backend.localcloud.statuses import invalid
 
 DELETED_TOPIC = "_deleted-topic_"
@@ -98,7 +98,7 @@ def _topic(topic: dict[str, Any]) -> dict[str, Any]:
     return {**topic, "state": "ACTIVE"}
 
 
-def new_subscription(name: str, request: Subscription) -> dict[str, Any]:
+def new_subscription(name: str, request: SubscriptionBody) -> dict[str, Any]:
     """The JSON Subscription that a create makes, with Google's defaults.
 
     Raises:
@@ -112,7 +112,7 @@ def new_subscription(name: str, request: Subscription) -> dict[str, Any]:
 
 
 def patched_subscription(
-    subscription: dict[str, Any], changes: Subscription, mask: str
+    subscription: dict[str, Any], changes: SubscriptionBody, mask: str
 ) -> dict[str, Any]:
     """A subscription with the members that a mask names taken from others.
 
@@ -122,7 +122,7 @@ def patched_subscription(
     return _subscription(_patch(subscription, _given(changes), mask, _SUBSCRIPTION_MASK))
 
 
-def _given(request: Topic | Subscription) -> dict[str, Any]:
+def _given(request: Topic | SubscriptionBody) -> dict[str, Any]:
     members: dict[str, Any] = msgspec.to_builtins(request)
     return {name: value for name, value in members.items() if name not in _OUTPUT_ONLY}
 

@@ -15,7 +15,7 @@ from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceErr
 from gce_backend.localcloud.pubsub import requests, resources
 from gce_backend.localcloud.pubsub.deliveries import Deliveries, Delivery, Pending
 from gce_backend.localcloud.pubsub.filters import parse_filter
-from gce_backend.localcloud.pubsub.policies import Policies
+from gce_backend.localcloud.pubsub.policies import IamPolicies
 from gce_backend.localcloud.statuses import already_exists, invalid, not_found, status_body
 from gce_backend.localcloud.tables import Table
 from gce_backend.localcloud.wire import decode
@@ -58,7 +58,7 @@ class PubSubService:
         self._topics: Table[Answer] = cloud.tables.table("pubsub.topics", dict[str, Any])
         self._subscriptions = cloud.tables.table("pubsub.subscriptions", Subscription)
         self._meta = cloud.tables.table("pubsub.meta", int)
-        self._policies = Policies(cloud.tables)
+        self._policies = IamPolicies(cloud.tables)
         self._deliveries = Deliveries(cloud.tables, self._subscriptions)
         self._by_topic: defaultdict[str, set[str]] = defaultdict(set)
         for name, subscription in self._subscriptions.items():
@@ -257,7 +257,7 @@ class PubSubService:
 
     async def _create_subscription(self, call: Call) -> Answer:
         name = _name(call)
-        resource = resources.new_subscription(name, decode(call.body, requests.Subscription))
+        resource = resources.new_subscription(name, decode(call.body, requests.SubscriptionBody))
         if self._live(name) is not None:
             raise _exists(call)
         if resource["topic"] not in self._topics:

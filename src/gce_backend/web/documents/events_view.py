@@ -14,7 +14,7 @@ Kind = Literal["machine", "group", "template", "configuration", "control"]
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
 
-class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class EventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameters of `/api/events`: those of `History.events`."""
 
     name: str = ""
@@ -28,7 +28,7 @@ class Query(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
-async def events(history: History, query: Query) -> dict[str, Any]:
+async def events(history: History, query: EventsQuery) -> dict[str, Any]:
     """What happened, as JSON.
 
     Raises:

@@ -11,14 +11,14 @@ from msgspec import Meta
 from gce_backend.engine.context import Context
 from gce_backend.rules.states import State
 from gce_backend.web.survey import states
-from gce_backend.web.survey.census import Machine, Survey
+from gce_backend.web.survey.census import Survey, SurveyedMachine
 from gce_backend.web.survey.names import numeric_id
 
 MOST = 1000
 """Machines on a page at most."""
 
 
-class Filter(msgspec.Struct, frozen=True):
+class MachineFilter(msgspec.Struct, frozen=True):
     """Which machines are wanted; an empty field wants all.
 
     Attributes:
@@ -34,7 +34,7 @@ class Filter(msgspec.Struct, frozen=True):
     q: str = ""
 
 
-class Query(Filter, frozen=True, forbid_unknown_fields=True):
+class MachinesQuery(MachineFilter, frozen=True, forbid_unknown_fields=True):
     """The parameters of `/api/machines`.
 
     Attributes:
@@ -46,7 +46,7 @@ class Query(Filter, frozen=True, forbid_unknown_fields=True):
     cursor: str = ""
 
 
-def matching(context: Context, survey: Survey, wanted: Filter) -> list[Machine]:
+def matching(context: Context, survey: Survey, wanted: MachineFilter) -> list[SurveyedMachine]:
     """The machines that a filter wants, in order; deleted ones only when it asks for them."""
     text = wanted.q.strip().lower()
     by_id = numeric_id(text)
@@ -64,7 +64,7 @@ def matching(context: Context, survey: Survey, wanted: Filter) -> list[Machine]:
     ]
 
 
-def machines(context: Context, survey: Survey, query: Query) -> dict[str, Any]:
+def machines(context: Context, survey: Survey, query: MachinesQuery) -> dict[str, Any]:
     """A page of machines as plain data; `next` leads to the page after it."""
     found = matching(context, survey, query)
     if query.cursor:
@@ -81,12 +81,12 @@ def machines(context: Context, survey: Survey, query: Query) -> dict[str, Any]:
     }
 
 
-def rows(context: Context, page: Sequence[Machine]) -> list[Mapping[str, Any]]:
+def rows(context: Context, page: Sequence[SurveyedMachine]) -> list[Mapping[str, Any]]:
     """Machines as plain data; what has gone since the survey is left out."""
     return [_row(context, machine) for machine in page if machine.key in context.fleet.instances]
 
 
-def _row(context: Context, machine: Machine) -> Mapping[str, Any]:
+def _row(context: Context, machine: SurveyedMachine) -> Mapping[str, Any]:
     key = machine.key
     instance = context.fleet.instances[key]
     active = key.parent is not None and context.fleet.is_active(key.parent)
@@ -104,7 +104,7 @@ def _row(context: Context, machine: Machine) -> Mapping[str, Any]:
     }
 
 
-def _has_id(context: Context, machine: Machine, gce_id: int | None) -> bool:
+def _has_id(context: Context, machine: SurveyedMachine, gce_id: int | None) -> bool:
     if gce_id is None:
         return False
     instance = context.fleet.instances.get(machine.key)

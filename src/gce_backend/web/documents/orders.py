@@ -44,7 +44,7 @@ class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What all orders share: no unknown fields."""
 
 
-class Pause(_Order, frozen=True):
+class PauseOrder(_Order, frozen=True):
     """`POST /api/pause`: everything, or a template, a zone, a template in a zone."""
 
     reason: Reason = ""
@@ -72,7 +72,7 @@ class LiftCap(_Order, frozen=True):
     seconds: Annotated[float, Meta(ge=0, le=orders.MAX_LIFT_SECONDS)] = orders.LIFT_SECONDS
 
 
-class Drain(_Order, frozen=True):
+class DrainOrder(_Order, frozen=True):
     """`POST /api/drain`: a machine, by its VM's name or its whole key."""
 
     name: Name
@@ -85,7 +85,7 @@ class Undrain(_Order, frozen=True):
     name: Name
 
 
-def _pause(context: Context, order: Pause) -> Changes:
+def _pause(context: Context, order: PauseOrder) -> Changes:
     fleet = context.fleet
     orders.check_scope(order.template, order.zone, fleet.templates, fleet.managers)
     apply = orders.pause(
@@ -108,7 +108,7 @@ def _lift_cap(context: Context, order: LiftCap) -> Changes:
     return [Change(CONTROL_KEY, orders.lift_cap(context.clock.now() + order.seconds))]
 
 
-def _drain(context: Context, order: Drain) -> Changes:
+def _drain(context: Context, order: DrainOrder) -> Changes:
     key, now = orders.find_machine(order.name, context.fleet.instances), context.clock.now()
     drain = orders.drain(key, order.reason, now)
     return [Change(key, drain), Change(CONTROL_KEY, orders.mention(key, now))]
@@ -134,7 +134,7 @@ def _answer(context: Context, _: msgspec.Struct) -> dict[str, Any]:
     return _state(context)
 
 
-def _machine(context: Context, order: Drain | Undrain) -> dict[str, Any]:
+def _machine(context: Context, order: DrainOrder | Undrain) -> dict[str, Any]:
     key = orders.find_machine(order.name, context.fleet.instances)
     instance = context.fleet.instances[key]
     active = key.parent is not None and context.fleet.is_active(key.parent)
@@ -159,11 +159,11 @@ class _Action(NamedTuple, Generic[T]):
 
 
 _ACTIONS: dict[str, _Action[Any]] = {
-    "/api/pause": _Action(Pause, "control.paused", _pause, ()),
+    "/api/pause": _Action(PauseOrder, "control.paused", _pause, ()),
     "/api/resume": _Action(Resume, "control.resumed", _resume, None),
     "/api/approve": _Action(Approve, "control.approved", _approve, ("import-config",)),
     "/api/lift-cap": _Action(LiftCap, "control.cap_lifted", _lift_cap, DELETING),
-    "/api/drain": _Action(Drain, "control.drained", _drain, LEAVING, _machine),
+    "/api/drain": _Action(DrainOrder, "control.drained", _drain, LEAVING, _machine),
     "/api/undrain": _Action(
         Undrain, "control.undrained", _undrain, ("catalog-instances",), _machine
     ),

@@ -26,7 +26,7 @@ NOT_LOADED = "the daemon has not loaded its entities yet"
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NameParameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameter of `/api/explain`."""
 
     name: str
@@ -90,12 +90,12 @@ async def _status(view: View, _: web.Request) -> Any:
 
 
 async def _machines(view: View, request: web.Request) -> Any:
-    query = parameters(request, machines_view.Query)
+    query = parameters(request, machines_view.MachinesQuery)
     return machines_view.machines(view.context, await view.census.survey(), query)
 
 
 async def _events(view: View, request: web.Request) -> Any:
-    query = parameters(request, events_view.Query)
+    query = parameters(request, events_view.EventsQuery)
     try:
         return await events_view.events(view.history, query)
     except BackendError as error:
@@ -103,7 +103,7 @@ async def _events(view: View, request: web.Request) -> Any:
 
 
 async def _explain(view: View, request: web.Request) -> Any:
-    name = parameters(request, Named).name
+    name = parameters(request, NameParameter).name
     found = await explain_view.explain(view, name)
     if not found:
         raise RefusedError(

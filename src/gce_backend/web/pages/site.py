@@ -24,14 +24,14 @@ from gce_backend.web.documents import (
     status_view,
 )
 from gce_backend.web.documents.answers import RefusedError, answer
-from gce_backend.web.documents.machines_view import Filter
+from gce_backend.web.documents.machines_view import MachineFilter
 from gce_backend.web.documents.routes import parameters
 from gce_backend.web.health import Check
 from gce_backend.web.pages.assets import Assets
 from gce_backend.web.pages.charts import chart
 from gce_backend.web.pages.rendering import Renderer
 from gce_backend.web.survey.names import similar
-from gce_backend.web.survey.problems import Problem
+from gce_backend.web.survey.problems import FleetProblem
 from gce_backend.web.survey.view import View
 
 NAVIGATION = (
@@ -53,7 +53,7 @@ class _Paged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page: PageNumber = 1
 
 
-class _Machines(Filter, frozen=True, forbid_unknown_fields=True):
+class _Machines(MachineFilter, frozen=True, forbid_unknown_fields=True):
     page: PageNumber = 1
 
 
@@ -228,7 +228,7 @@ async def _messages(view: View, _: web.Request) -> dict[str, Any]:
 
 async def _events(view: View, request: web.Request) -> dict[str, Any]:
     asked = parameters(request, _Events)
-    query = events_view.Query(**msgspec.structs.asdict(asked), limit=ROWS)
+    query = events_view.EventsQuery(**msgspec.structs.asdict(asked), limit=ROWS)
     try:
         found = await events_view.events(view.history, query)
     except BackendError as error:
@@ -277,7 +277,7 @@ def address(name: str) -> str:
     return f"/explain?{urlencode({'name': name})}"
 
 
-def _address(problem: Problem) -> str | None:
+def _address(problem: FleetProblem) -> str | None:
     """Where to read more about a problem."""
     if problem.kind == "machine" and problem.count > 1:
         template, _, zone = problem.subject.partition("/")

@@ -23,7 +23,7 @@ GOOD_FOR = 20.0
 """For how many times the seconds that it took a survey is used again."""
 
 
-class Machine(NamedTuple):
+class SurveyedMachine(NamedTuple):
     """A machine at the time of the survey."""
 
     key: Key
@@ -50,7 +50,7 @@ class Survey(NamedTuple):
         unknown: those that the catalog should know and does not, and since when.
     """
 
-    machines: tuple[Machine, ...]
+    machines: tuple[SurveyedMachine, ...]
     counts: Mapping[tuple[str, str], Counter[State]]
     missing: tuple[tuple[Key, float], ...]
     unknown: tuple[tuple[Key, float], ...]
@@ -81,7 +81,7 @@ class Census:
     async def _look(self) -> tuple[Survey, float]:
         """A survey, and the seconds for which it held the event loop."""
         fleet, monotonic = self._context.fleet, self._context.clock.monotonic
-        machines: list[Machine] = []
+        machines: list[SurveyedMachine] = []
         missing: list[tuple[Key, float]] = []
         unknown: list[tuple[Key, float]] = []
         counts: dict[tuple[str, str], Counter[State]] = {}
@@ -91,7 +91,7 @@ class Census:
             here = counts.setdefault((manager.base_name, manager.name), Counter())
             for key, instance in sorted(fleet.instances_of(manager), key=_name):
                 state, _ = states.machine(self._context, key, instance, active=active)
-                machines.append(Machine(key, state))
+                machines.append(SurveyedMachine(key, state))
                 if state is not State.DELETED:
                     here[state] += 1
                 if instance.deletion is None:

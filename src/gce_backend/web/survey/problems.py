@@ -38,7 +38,7 @@ class Severity(StrEnum):
     """Somebody wanted it so, or it is over: worth knowing."""
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class FleetProblem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong.
 
     Attributes:
@@ -65,7 +65,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 def problems(
     context: Context, survey: Survey, jobs: Iterable[JobStatus], queue: QueueStatus
-) -> list[Problem]:
+) -> list[FleetProblem]:
     """All problems, the gravest first, then the oldest."""
     found = [
         *_pauses(context),
@@ -82,9 +82,9 @@ def problems(
     )
 
 
-def _pauses(context: Context) -> Iterator[Problem]:
+def _pauses(context: Context) -> Iterator[FleetProblem]:
     if not context.settings.actuate:
-        yield Problem(
+        yield FleetProblem(
             severity=Severity.NOTICE,
             kind="pause",
             subject="everything",
@@ -94,7 +94,7 @@ def _pauses(context: Context) -> Iterator[Problem]:
     for pause in context.fleet.control.pauses_in_force:
         part = f" in {pause.scope}" if pause.template or pause.zone else ""
         why = f" Reason: {pause.reason}" if pause.reason else ""
-        yield Problem(
+        yield FleetProblem(
             severity=Severity.NOTICE,
             kind="pause",
             subject=pause.scope,
@@ -104,10 +104,10 @@ def _pauses(context: Context) -> Iterator[Problem]:
         )
 
 
-def _jobs(jobs: Iterable[JobStatus]) -> Iterator[Problem]:
+def _jobs(jobs: Iterable[JobStatus]) -> Iterator[FleetProblem]:
     for job in jobs:
         if job.stuck:
-            yield Problem(
+            yield FleetProblem(
                 severity=Severity.CRITICAL,
                 kind="job",
                 subject=job.name,
@@ -116,7 +116,7 @@ def _jobs(jobs: Iterable[JobStatus]) -> Iterator[Problem]:
                 since=job.running_since,
             )
         elif job.consecutive_failures and job.last is not None:
-            yield Problem(
+            yield FleetProblem(
                 severity=Severity.WARNING,
                 kind="job",
                 subject=job.name,
@@ -127,9 +127,9 @@ def _jobs(jobs: Iterable[JobStatus]) -> Iterator[Problem]:
             )
 
 
-def _messages(context: Context, queue: QueueStatus) -> Iterator[Problem]:
+def _messages(context: Context, queue: QueueStatus) -> Iterator[FleetProblem]:
     if queue.problem:
-        yield Problem(
+        yield FleetProblem(
             severity=Severity.CRITICAL,
             kind="messages",
             subject="subscription",
@@ -139,7 +139,7 @@ def _messages(context: Context, queue: QueueStatus) -> Iterator[Problem]:
     aside = context.fleet.set_aside
     if aside:
         oldest = min(aside.values(), key=lambda message: message.received)
-        yield Problem(
+        yield FleetProblem(
             severity=Severity.WARNING,
             kind="messages",
             subject="set aside",
@@ -151,9 +151,9 @@ def _messages(context: Context, queue: QueueStatus) -> Iterator[Problem]:
         )
 
 
-def _corrupt(context: Context) -> Iterator[Problem]:
+def _corrupt(context: Context) -> Iterator[FleetProblem]:
     for key, message in context.fleet.corrupt.items():
-        yield Problem(
+        yield FleetProblem(
             severity=Severity.CRITICAL,
             kind="entity",
             subject=str(key),
@@ -162,7 +162,7 @@ def _corrupt(context: Context) -> Iterator[Problem]:
         )
 
 
-def _lost(survey: Survey) -> Iterator[Problem]:
+def _lost(survey: Survey) -> Iterator[FleetProblem]:
     """Machines that their group, or the catalog, does not know any more."""
     for reason, message, machines in (
         (
@@ -183,7 +183,7 @@ def _lost(survey: Survey) -> Iterator[Problem]:
             yield _of_many(place, reason, message, found)
 
 
-def _conditions(context: Context) -> Iterator[Problem]:
+def _conditions(context: Context) -> Iterator[FleetProblem]:
     together: dict[tuple[str, str, str], list[tuple[Condition, Key]]] = {}
     for condition in context.conditions:
         if condition.reason in PATIENT:
@@ -199,10 +199,10 @@ def _conditions(context: Context) -> Iterator[Problem]:
         yield _of_many(place, reason, found[0][0].message, machines)
 
 
-def _of_one(condition: Condition, key: Key | None) -> Problem:
+def _of_one(condition: Condition, key: Key | None) -> FleetProblem:
     kind, subject = _named(condition.subject, key)
     held = condition.reason in {"HeldForApproval", "InvalidConfiguration", "DeletionCap"}
-    return Problem(
+    return FleetProblem(
         severity=Severity.CRITICAL if held else Severity.WARNING,
         kind=kind,
         subject=subject,
@@ -214,9 +214,9 @@ def _of_one(condition: Condition, key: Key | None) -> Problem:
 
 def _of_many(
     place: str, reason: str, message: str, machines: Sequence[tuple[float, str]]
-) -> Problem:
+) -> FleetProblem:
     oldest = sorted(machines)
-    return Problem(
+    return FleetProblem(
         severity=Severity.WARNING,
         kind="machine",
         subject=oldest[0][1] if len(oldest) == 1 else place,
