@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from gce_backend.cli import main
 from gce_backend.daemon.clients import IDENTITY_SCOPES
 from gce_backend.settings.settings import Settings, load
 from gce_backend.setup import permissions
+from gce_backend.web.connections import MAX_CONNECTIONS
 
 ROOT = Path(__file__).parents[2]
 TERRAFORM = ROOT / "deploy" / "terraform"
@@ -207,6 +210,53 @@ def test_a_unit_parses_and_probes_the_daemons_own_port(path: Path) -> None:
     assert unit["Unit"]["Description"]
     if path.name == "gce-backend-probe.service":
         assert f":{Settings().http.port}/healthz" in unit["Service"]["ExecStart"]
+
+
+@pytest.mark.parametrize("name", ["gce-backend", "gce-backend-probe"])
+def test_a_unit_may_do_no_more_than_its_work_takes(name: str) -> None:
+    """Each directive that keeps a service from the rest of its host is set."""
+    text = (SYSTEMD / f"{name}.service").read_text()
+    unit = _unit(text)["Service"]
+    confined = (
+        *("NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "PrivateMounts"),
+        *("ProtectClock", "ProtectControlGroups", "ProtectHostname", "ProtectKernelLogs"),
+        *("ProtectKernelModules", "ProtectKernelTunables", "RestrictNamespaces"),
+        *("RestrictRealtime", "RestrictSUIDSGID", "LockPersonality"),
+    )
+    assert {key: unit.get(key) for key in confined} == dict.fromkeys(confined, "yes")
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == ""
+    assert unit["ProtectSystem"] == "strict"
+    assert unit["ProtectProc"] == "invisible"
+    assert unit["SystemCallArchitectures"] == "native"
+    assert unit["RestrictAddressFamilies"] == "AF_INET AF_INET6 AF_UNIX"
+    assert unit["UMask"] == "0077"
+    filters = re.findall(r"^SystemCallFilter=(.*)$", text, re.MULTILINE)
+    assert filters == ["@system-service", "~@privileged @resources"]
+    if analyze := shutil.which("systemd-analyze"):
+        assert _exposure(analyze, SYSTEMD / f"{name}.service") < 2
+
+
+def _exposure(analyze: str, unit: Path) -> float:
+    """How much of its host a service can touch, from 0 to 10, by systemd's own measure."""
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    exposure = re.search(r"Overall exposure level for .*: ([0-9.]+) ", done.stdout)
+    assert exposure, done.stderr
+    return float(exposure[1])
+
+
+def test_a_daemon_has_descriptors_for_more_connections_than_it_takes() -> None:
+    """Calls, the store and the log need some, too; in a container as on a host."""
+    unit = _unit((SYSTEMD / "gce-backend.service").read_text())["Service"]
+    assert int(unit["LimitNOFILE"]) > 4 * MAX_CONNECTIONS
+    files = {file["path"]: file["content"] for file in _cloud_init()["write_files"]}
+    command = _unit(files["/etc/systemd/system/gce-backend.service"])["Service"]["ExecStart"]
+    assert f"--ulimit nofile={unit['LimitNOFILE']}:{unit['LimitNOFILE']}" in command
 
 
 def test_the_hosts_unit_runs_the_command_as_nobody_special() -> None:

@@ -10,16 +10,20 @@ from pathlib import Path
 import click
 import msgspec
 import pytest
+import structlog
 import yaml
+from aiohttp.test_utils import make_mocked_request
 
+from gce_backend.base.clock import SystemClock
 from gce_backend.cli import main
 from gce_backend.configuration.parsing import parse, referenced_files
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import HttpSettings, Secret, load
+from gce_backend.web.access import Gate
 from support.documents import DOCUMENTS, Example, code_of, examples, name_of
 from support.fleet_harness import manager, template, world
 
 ALL = [example for path in DOCUMENTS for example in examples(path)]
-LANGUAGES = {"sh", "toml", "textproto", "json", "yaml", "text"}
+LANGUAGES = {"sh", "toml", "textproto", "json", "yaml", "nginx", "text"}
 """`text` is what is not to be typed: output, usage, queries of the log (checked elsewhere)."""
 OPERATORS = set("();<>|&")
 CONTRACT = "GCE_BACKEND_CONTRACT_"
@@ -77,6 +81,25 @@ SET = [(place, found) for place, found in ASSIGNED if any(CONTRACT not in name f
 def test_every_block_says_what_it_is() -> None:
     """So that none escapes the tests below."""
     assert not [example.where for example in ALL if example.language not in LANGUAGES]
+
+
+def test_the_proxy_of_the_example_keeps_the_token_needed() -> None:
+    """Each header that it adds says that the request was forwarded, but for the host's."""
+    (example,) = of("nginx")
+    headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", example.text))
+    assert headers.pop("Host") == "$http_host"
+    gate = Gate(
+        HttpSettings(token=Secret("t")),
+        clock=SystemClock(),
+        log=structlog.get_logger(),
+        refused=lambda _: None,
+    )
+    for name in headers:
+        request = make_mocked_request("GET", "/", headers={"Host": "127.0.0.1", name: "x"})
+        assert not gate.may_read(request)
+    version = re.search(r"proxy_http_version (\S+);", example.text)
+    assert version
+    assert version[1] == "1.1"
 
 
 @pytest.mark.parametrize(("place", "line"), TYPED, ids=[f"{a} {b[:1]}" for a, b in TYPED])

@@ -35,8 +35,18 @@ TYPES: dict[str, type] = {
 _OURS = re.compile(r"[a-z_]+\.[a-z_]+")
 
 
-SELDOM = {"jobs", "key", "machines", "settings", "stack_trace", "timeout", "what"}
-"""Fields of what takes a defect, a corrupt entity, a job that does not end, or `run --local`."""
+SELDOM = {
+    "closed",
+    "jobs",
+    "key",
+    "limit",
+    "machines",
+    "settings",
+    "stack_trace",
+    "timeout",
+    "what",
+}
+"""What takes a defect, a corrupt entity, an endless job, a crowd of peers, or `run --local`."""
 
 
 def rows(*head: str) -> list[list[str]]:

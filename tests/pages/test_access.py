@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from aiohttp import CookieJar, web
+import structlog
+from aiohttp import CookieJar, HttpVersion10, web
 from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
 from gce_backend.base.clock import SystemClock
-from gce_backend.settings.settings import Secret
-from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
+from gce_backend.settings.settings import HttpSettings, Secret
+from gce_backend.web.access import COOKIE, FORGIVEN_SECONDS, MAX_PEERS, SESSION_SECONDS, Gate
 from gce_backend.web.documents.bodies import FORM, MAX_BYTES
 from support.fleet_harness import CONTROL_TOKEN, World, manager, template, world
 from support.html_reader import Page
@@ -50,6 +53,22 @@ class Browser:
     async def sign_in(self, token: str = CONTROL_TOKEN, to: str = "/") -> Page:
         """Sends the token."""
         return await self.go("/session", {"token": token, "to": to})
+
+
+def gate(
+    *, host: str = "127.0.0.1", token: Secret | None = None, open_on_loopback: bool = True
+) -> Gate:
+    """A gate of a daemon that listens there."""
+    http = HttpSettings(host=host, token=token, open_on_loopback=open_on_loopback)
+    return Gate(http, clock=SystemClock(), log=structlog.get_logger(), refused=lambda _: None)
+
+
+async def refusals(w: World, reason: str) -> float:
+    """How often the daemon has refused for this reason."""
+    async with w.session.get(f"{w.daemon.url}/metrics") as response:
+        text = await response.text()
+    (line,) = [line for line in text.splitlines() if f'refused_total{{reason="{reason}"}}' in line]
+    return float(line.rpartition(" ")[2])
 
 
 def no_cookies(w: World) -> None:
@@ -106,22 +125,113 @@ def test_reading_is_open_only_where_the_daemon_listens_on_loopback(
     listens: str, asked: str, reads: bool
 ) -> None:
     """Whatever name it is asked by, an address that others can reach needs the token."""
-    gate = Gate(host=listens, token=Secret("t"), clock=SystemClock())
+    opened = gate(host=listens, token=Secret("t"))
     request = make_mocked_request("GET", "/", headers={"Host": asked})
-    assert gate.may_read(request) is reads
+    assert opened.may_read(request) is reads
     let_in = {"Host": asked, "Authorization": "bearer t"}
-    assert gate.may_read(make_mocked_request("GET", "/", headers=let_in))
+    assert opened.may_read(make_mocked_request("GET", "/", headers=let_in))
+    closed = gate(host=listens, token=Secret("t"), open_on_loopback=False)
+    assert not closed.may_read(request)
+    assert closed.may_read(make_mocked_request("GET", "/", headers=let_in))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("Forwarded", "Via", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto"),
+        *("X-Forwarded-Host", "X-Forwarded-Port", "x-forwarded-server"),
+    ],
+)
+def test_a_forwarded_request_is_not_of_this_machine(header: str) -> None:
+    """A proxy on this machine may name loopback as the host: its clients are elsewhere."""
+    opened = gate(token=Secret("t"))
+    headers = {"Host": "127.0.0.1:8080"}
+    assert opened.may_read(make_mocked_request("GET", "/", headers=headers))
+    forwarded = {**headers, header: "198.51.100.7"}
+    assert not opened.may_read(make_mocked_request("GET", "/", headers=forwarded))
+    let_in = {**forwarded, "Authorization": "Bearer t"}
+    assert opened.may_read(make_mocked_request("GET", "/", headers=let_in))
+
+
+def test_what_a_silent_proxy_forwards_is_not_of_this_machine() -> None:
+    """With nothing but `proxy_pass`, nginx sends HTTP/1.0, a host of its own, and no mark."""
+    headers = {"Host": "127.0.0.1:8080", "Connection": "close"}
+    request = make_mocked_request("GET", "/", headers=headers, version=HttpVersion10)
+    assert not gate().may_read(request)
+
+
+async def test_wrong_tokens_are_slowed_logged_and_counted(tmp_path: Path) -> None:
+    """Each answer to a peer's guess waits longer; the right token and the probes never wait."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        took = []
+        with capture_logs() as logs:
+            for number in range(8):
+                wrong = {**ELSEWHERE, "Authorization": f"Bearer guess-{number}"}
+                before = w.clock.monotonic()
+                assert await status(w, "/api/status", **wrong) == 401
+                took.append(w.clock.monotonic() - before)
+        assert took == sorted(took)
+        assert took[0] < 1
+        assert 5 <= took[-1] < 6
+        right = {**ELSEWHERE, "Authorization": f"Bearer {CONTROL_TOKEN}"}
+        before = w.clock.monotonic()
+        assert await status(w, "/api/status", **right) == 200
+        assert await status(w, "/healthz", **ELSEWHERE) == 200
+        assert w.clock.monotonic() - before < 0.25
+        lines = [line for line in logs if line["event"] == "http.token_refused"]
+        assert [line["tries"] for line in lines] == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert {line["remote"] for line in lines} == {"127.0.0.1"}
+        assert "guess" not in str(lines)
+        assert await refusals(w, "token") == 8
+
+
+@pytest.mark.parametrize("way", ["order", "form"])
+async def test_no_way_to_act_lets_guess_at_leisure(tmp_path: Path, way: str) -> None:
+    """The API's orders and the form count alike, and a peer is forgiven after a while."""
+
+    async def guess() -> float:
+        before = w.clock.monotonic()
+        if way == "order":
+            assert await w.act("/api/pause", {}, token="guess") == 401
+        else:
+            assert (await Browser(w).sign_in("guess")).status == 401
+        return w.clock.monotonic() - before
+
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        first, *_, last = [await guess() for _ in range(6)]
+        assert last > 4 * first > 0
+        assert await refusals(w, "token") == 6
+        await asyncio.sleep(FORGIVEN_SECONDS + 1)
+        assert await guess() < 2 * first
+
+
+def test_only_so_many_peers_are_remembered() -> None:
+    """Whoever guesses from many addresses fills no memory."""
+
+    async def guess_from_everywhere() -> int:
+        guarded = gate(token=Secret("t"))
+        for number in range(MAX_PEERS + 50):
+            transport = Mock(get_extra_info=lambda _, n=number: (f"peer-{n}", 1))
+            request = make_mocked_request("GET", "/", transport=transport)
+            task = asyncio.ensure_future(guarded.slow_down(request))
+            await asyncio.sleep(0)
+            task.cancel()
+        return len(guarded._guesses)
+
+    assert asyncio.run(guess_from_everywhere()) == MAX_PEERS
 
 
 def test_without_a_token_nobody_is_let_in() -> None:
     """An empty token, or a session signed with nothing, is no token."""
-    gate = Gate(host="0.0.0.0", token=None, clock=SystemClock())
+    locked = gate(host="0.0.0.0")
     forged = web.Response()
-    Gate(host="", token=Secret(""), clock=SystemClock()).admit(forged, secure=False)
+    gate(host="", token=Secret("")).admit(forged, secure=False)
     cookie = f"{COOKIE}={forged.cookies[COOKIE].value}"
     for headers in ({"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
-        assert not gate.may_read(make_mocked_request("GET", "/", headers=headers))
-    assert not gate.may_read(make_mocked_request("GET", "/", headers={"Cookie": cookie}))
+        assert not locked.may_read(make_mocked_request("GET", "/", headers=headers))
+    assert not locked.may_read(make_mocked_request("GET", "/", headers={"Cookie": cookie}))
 
 
 async def test_a_browser_signs_in_and_lands_where_it_wanted(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ LIFE_SECONDS = 1.2
 """How long a daemon lives at most, most often counted from when it listens."""
 STILLBORN = 0.2
 """Share of the daemons whose life is counted from their start."""
-TOKEN = "for-the-story"
+TOKEN = "for-the-story-alone"
 PATIENCE = 90.0
 
 

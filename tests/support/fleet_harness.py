@@ -27,7 +27,7 @@ from support.simulation import VirtualClock
 from support.watch import BY_HAND
 
 PROJECT = "local-project"
-CONTROL_TOKEN = "let-me"
+CONTROL_TOKEN = "let-me-operate-it"
 ZONE = "us-central1-a"
 OTHER_ZONE = "europe-west1-b"
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
-import ipaddress
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from yarl import URL
 
-from gce_backend.base.errors import (
-    SettingsError,
-)
+from gce_backend.base.errors import SettingsError
+from gce_backend.settings.settings import is_loopback
+
+_HOST = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 
 
 def origin(text: str) -> str:
@@ -42,35 +42,47 @@ def trusted_origin(text: str, allowed_hosts: Sequence[str], *, what: str, settin
 
     Args:
         text: a host name or a URL; without a scheme, https (http on loopback).
-        allowed_hosts: patterns of the settings.
+        allowed_hosts: those of the settings: host names, and `*.` with a domain.
         what: what the address is of, for the error.
         setting: the setting that would allow it, for the error.
 
     Raises:
-        SettingsError: nothing is stored, or the host is not allowed, or it is plain http.
+        SettingsError: nothing is stored, it is malformed, its host is not allowed, or it is plain
+            http.
     """
     if not text:
         raise SettingsError(f"{what} is not known: store it with `gce-backend configure`")
-    parts = urlsplit(text if "//" in text else f"//{text}")
-    if parts.username or parts.password:
+    try:
+        parts = urlsplit(text if "//" in text else f"//{text}")
+        host, port = (parts.hostname or "").removesuffix("."), parts.port
+    except ValueError:
+        raise SettingsError(f"{what} is malformed: write https://HOST[:PORT]") from None
+    if "@" in parts.netloc:
         raise SettingsError(f"{what} holds credentials: store it without them")
-    host = parts.hostname or ""
-    loopback = _is_loopback(host)
+    loopback = is_loopback(host)
     scheme = parts.scheme or ("http" if loopback else "https")
     if scheme not in {"https", "http"} or (scheme == "http" and not loopback):
         raise SettingsError(f"{what} {text!r} must be https: no token is sent in the clear")
-    if not loopback and not any(fnmatch.fnmatch(host, pattern) for pattern in allowed_hosts):
+    if not loopback and not (_HOST.fullmatch(host) and is_allowed(host, allowed_hosts)):
         raise SettingsError(
-            f"{what} {text!r} gets no token: its host is not in {setting}. Add it there, or store "
-            "the right address with `gce-backend configure`"
+            f"{what} {text!r} gets no token: {setting} does not allow its host. Add the host "
+            "there, or store the right address with `gce-backend configure`"
         )
-    return f"{scheme}://{parts.netloc}"
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name}" + (f":{port}" if port is not None else "")
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_allowed(host: str, allowed_hosts: Sequence[str]) -> bool:
+    """Whether a host is among those of the settings.
+
+    Args:
+        host: its name in lower case, without a port and without a trailing dot.
+        allowed_hosts: host names, and `*.` with a domain: all hosts below that domain, but neither
+            the domain itself nor one whose name only ends like it.
+    """
+    return any(
+        host.endswith(pattern[1:]) and len(host) >= len(pattern)
+        if pattern.startswith("*.")
+        else host == pattern
+        for pattern in allowed_hosts
+    )

@@ -92,13 +92,15 @@ class Daemon:
         self._lag = self._lag_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()  # one of them has
+        gate = Gate(
+            settings.http, clock=clock, log=self._log, refused=self._metrics.refused_request
+        )
         self._control = ControlApi(
-            token=settings.http.token,
+            gate=gate,
             context=lambda: self.context,
             wake=self._wake,
             log=self._log,
         )
-        gate = Gate(host=settings.http.host, token=settings.http.token, clock=clock)
         site = Site(view=lambda: self.view, readiness=self._readiness, gate=gate, clock=clock)
         self._server = Server(
             gate=gate,
@@ -113,6 +115,8 @@ class Daemon:
                 *Orders(gate, self._control, site).routes(),
                 site.nowhere(),
             ],
+            log=self._log,
+            refused=self._metrics.refused_request,
         )
         self.url = ""
         self.context: Context | None = None

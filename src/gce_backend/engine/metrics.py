@@ -32,6 +32,8 @@ UNKNOWN_KIND = "unknown"
 """The kind of a message that nobody understands."""
 MESSAGE_OUTCOMES = ("processed", "stale", "set-aside")
 """What becomes of a message."""
+REFUSALS = ("crowded", "malformed", "token")
+"""Why the HTTP endpoint refuses a connection or a request before it looks at what is asked."""
 
 _PREFIX = "gce_backend_"
 _RUN_SECONDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -180,6 +182,13 @@ class Metrics:
         self._loop_lag = self._histogram(
             "loop_lag_seconds", "How late the event loop was, measured each second.", _LAG_SECONDS
         )
+        self._refused = self._counter(
+            "http_refused",
+            "Connections and requests that the HTTP endpoint refused.",
+            "reason",
+        )
+        for reason in REFUSALS:
+            self._refused.labels(reason)
         build = self._gauge("build_info", "Always 1; says the version.", "version")
         build.labels(__version__).set(1)
 
@@ -269,6 +278,10 @@ class Metrics:
     def loop_lag(self, seconds: float) -> None:
         """Notes how late the event loop was."""
         self._loop_lag.observe(seconds)
+
+    def refused_request(self, reason: str) -> None:
+        """Counts what the HTTP endpoint refused, for one of `REFUSALS`."""
+        self._refused.labels(reason).inc()
 
     def untracked(self, kind: str, number: int) -> None:
         """Sets how many resources of ours have no entity: of kind instance, group or template."""

@@ -23,7 +23,9 @@ SectionT = TypeVar("SectionT", bound=msgspec.Struct)
 Key = tuple[str, ...]
 
 Checks = Mapping[tuple[type[msgspec.Struct], str], Callable[[str], str]]
-"""Section and field to a function that returns the text normalised, or raises ValueError."""
+"""Section and field to a function that returns the text normalised, or raises ValueError.
+
+In a list of texts, each of them goes through it."""
 
 
 def read(
@@ -187,7 +189,11 @@ class _Reader:
         if isinstance(converted, Path) and given.file is not None:
             return given.file.parent / converted
         check = self._checks.get((section, name))
-        return check(converted) if check and isinstance(converted, str) else converted
+        if check and isinstance(converted, str):
+            return check(converted)
+        if check and isinstance(converted, tuple):
+            return tuple(check(element) for element in converted)
+        return converted
 
     def _make(self, wanted: type, value: object) -> object:
         if not isinstance(value, str) or not value:

@@ -9,6 +9,7 @@ joined by two underscores: `http.port` is `GCE_BACKEND_HTTP__PORT`, and the cron
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,13 @@ JOB_NAMES = (
 """The 17 jobs, in the order of the spec."""
 
 ENVIRONMENT_PREFIX = "GCE_BACKEND_"
+MIN_TOKEN_LENGTH = 16
+MIN_TOKEN_VARIETY = 6
+"""Different characters in a token at least; 16 random hexadecimal digits have about 10."""
+MAX_HOST_LENGTH = 253
+_HOST_NAME = re.compile(
+    r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*"
+)
 
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
@@ -108,12 +116,15 @@ class HttpSettings(_Section, frozen=True):
         host: address to bind to.
         port: TCP port; 0 lets the kernel choose.
         token: bearer token that requests which act must carry, and readers from elsewhere than
-            loopback; None refuses them all.
+            loopback; None refuses them all. At least 16 characters that are hard to guess.
+        open_on_loopback: whether requests from this machine may read without the token. False
+            behind a proxy on this machine, whose requests could be taken for them.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     token: Secret | None = None
+    open_on_loopback: bool = True
 
 
 class ConfigSettings(_Section, frozen=True):
@@ -123,13 +134,13 @@ class ConfigSettings(_Section, frozen=True):
         source: a directory, or LUCI Config in its first or second protocol.
         directory: the directory, for the source "directory". In the file, relative paths start at
             the file's own directory.
-        allowed_hosts: patterns of the hosts that may be asked for configuration with the daemon's
-            token; loopback always may.
+        allowed_hosts: the hosts that may be asked for configuration with the daemon's token: a
+            host's name, or `*.` and a domain for all hosts below it; loopback always may.
     """
 
     source: Literal["directory", "luci-v1", "luci-v2"] = "luci-v2"
     directory: Path | None = None
-    allowed_hosts: tuple[str, ...] = ("*.appspot.com", "*.luci.app", "*.chromium.org")
+    allowed_hosts: tuple[str, ...] = ("config.luci.app", "luci-config.appspot.com")
 
     def __post_init__(self) -> None:
         if self.source == "directory" and self.directory is None:
@@ -140,7 +151,8 @@ class MachineProviderSettings(_Section, frozen=True):
     """The Machine Provider; its address is in the store.
 
     Attributes:
-        allowed_hosts: patterns of the hosts that may get the daemon's token; loopback always may.
+        allowed_hosts: the hosts that may get the daemon's token: a host's name, or `*.` and a
+            domain for all hosts below it; loopback always may.
         batch_size: machines per add_machines call.
         timeout: seconds per call.
         sweep_per_minute: cataloged machines that are compared with the catalog, so that lost
@@ -149,7 +161,7 @@ class MachineProviderSettings(_Section, frozen=True):
             about it.
     """
 
-    allowed_hosts: tuple[str, ...] = ("*.appspot.com",)
+    allowed_hosts: tuple[str, ...] = ()
     batch_size: Annotated[int, Meta(ge=1, le=1000)] = 250
     timeout: Seconds = 30.0
     sweep_per_minute: PositiveCount = 20
@@ -368,7 +380,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         prefix=ENVIRONMENT_PREFIX,
         names={"jobs": JOB_NAMES},
         checks=_CHECKS,
-        from_text={Path: Path, Secret: Secret},
+        from_text={Path: Path, Secret: _secret},
     )
 
 
@@ -381,6 +393,32 @@ def _cron(text: str) -> str:
     except StopIteration:
         raise ValueError(f'"{text}" names no date that exists') from None
     return text
+
+
+def _secret(text: str) -> Secret:
+    """A token that nobody can guess. Never quoted in an error."""
+    repeats = text in (text + text)[1:-1]
+    if len(text) < MIN_TOKEN_LENGTH or len(set(text)) < MIN_TOKEN_VARIETY or repeats:
+        raise ValueError(
+            f"is too easy to guess: a token has at least {MIN_TOKEN_LENGTH} characters, "
+            f"{MIN_TOKEN_VARIETY} of them different, and repeats nothing; make one with "
+            "`openssl rand -hex 24`"
+        )
+    return Secret(text)
+
+
+def _host_pattern(text: str) -> str:
+    """A host's name, or `*.` and a domain, in lower case."""
+    pattern = text.strip().lower().removesuffix(".")
+    domain = pattern.removeprefix("*.")
+    wide = domain != pattern and "." not in domain
+    if wide or not _HOST_NAME.fullmatch(domain) or len(domain) > MAX_HOST_LENGTH:
+        raise ValueError(
+            f'"{text[:MAX_HOST_LENGTH]}" is not a host: write its name, e.g. '
+            '"machine-provider.example.com", or "*.example.com" for all hosts below that domain; '
+            "no scheme, no port, no other wildcard"
+        )
+    return pattern
 
 
 def _api_root(text: str) -> str:
@@ -441,4 +479,6 @@ _CHECKS: Checks = {
     (EndpointSettings, "metadata"): _metadata_root,
     (EndpointSettings, "resource_manager"): _url,
     (JobSettings, "cron"): _cron,
+    (ConfigSettings, "allowed_hosts"): _host_pattern,
+    (MachineProviderSettings, "allowed_hosts"): _host_pattern,
 }

@@ -1,8 +1,12 @@
 """Who may read and who may act: the token, and the browser's session that stands for it.
 
-Reading is open where nobody from elsewhere can come: the daemon listens on loopback, and the
-request names loopback as its host (a page elsewhere could point a name of its own at this
-machine). In all other cases whatever says something about the fleet needs the token.
+Reading is open where nobody from elsewhere can come: the daemon listens on loopback, the request
+names loopback as its host (a page elsewhere could point a name of its own at this machine), and
+nothing in it says that a proxy forwards it. In all other cases whatever says something about the
+fleet needs the token.
+
+A wrong token is logged, counted and answered ever later, for each peer by itself. The right one is
+never slowed: who shares an address with somebody who guesses can still act.
 
 A session is a cookie with the time of its end and a signature made with the token: it needs no
 memory here, a restart does not end it, another token does.
@@ -10,32 +14,51 @@ memory here, a restart does not end it, another token does.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.clock import Clock
-from gce_backend.settings.settings import Secret, is_loopback
+from gce_backend.settings.settings import HttpSettings, is_loopback
+from gce_backend.web.connections import Refused
 
 COOKIE = "gce_backend_session"
 SESSION_SECONDS = 12 * 3600.0
+FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
+"""Headers, beside all that begin with `x-forwarded-`, by which a proxy shows itself."""
+FIRST_DELAY_SECONDS = 0.25
+"""How long the answer to a peer's first wrong token waits; each further one waits twice as long."""
+MAX_DELAY_SECONDS = 5.0
+FORGIVEN_SECONDS = 60.0
+"""How long after its last wrong token a peer starts anew."""
+MAX_PEERS = 1000
+"""Peers whose wrong tokens are remembered."""
 
 
 class Gate:
     """Judges requests.
 
     Args:
-        host: the address that the daemon listens on.
-        token: what lets a reader in and an operator act; None lets nobody.
+        http: the address that the daemon listens on, what lets a reader in and an operator act
+            (no token lets nobody), and whether loopback is open.
         clock: ends sessions.
+        log: for wrong tokens.
+        refused: counts them.
     """
 
-    def __init__(self, *, host: str, token: Secret | None, clock: Clock) -> None:
-        self._on_loopback = is_loopback(host)
-        self._token = token
+    def __init__(
+        self, http: HttpSettings, *, clock: Clock, log: FilteringBoundLogger, refused: Refused
+    ) -> None:
+        self._is_open = is_loopback(http.host) and http.open_on_loopback
+        self._token = http.token
         self._clock = clock
+        self._log = log
+        self._refused = refused
+        self._guesses: dict[str, tuple[int, float]] = {}  # the last one comes last
 
     @property
     def has_token(self) -> bool:
@@ -48,10 +71,32 @@ class Gate:
 
     def is_operator(self, request: web.Request) -> bool:
         """Whether this request carries the token, or a session that stands for it."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self.knows(given.strip()):
-            return True
-        return self._is_session(request.cookies.get(COOKIE, ""))
+        return self.bears_token(request) or self._is_session(request.cookies.get(COOKIE, ""))
+
+    def bears_token(self, request: web.Request) -> bool:
+        """Whether this request carries the token itself."""
+        given = _bearer(request)
+        return given is not None and self.knows(given)
+
+    def bears_wrong_token(self, request: web.Request) -> bool:
+        """Whether this request carries a token, and not the right one."""
+        given = _bearer(request)
+        return given is not None and not self.knows(given)
+
+    async def slow_down(self, request: web.Request) -> None:
+        """Notes a wrong token, and waits before it may be answered."""
+        if self._token is None:
+            return
+        peer, now = request.remote or "", self._clock.monotonic()
+        tries, at = self._guesses.pop(peer, (0, now))
+        tries = 1 if now - at > FORGIVEN_SECONDS else tries + 1
+        delay = min(FIRST_DELAY_SECONDS * 2 ** min(tries - 1, 16), MAX_DELAY_SECONDS)
+        self._guesses[peer] = (tries, now)
+        if len(self._guesses) > MAX_PEERS:
+            del self._guesses[next(iter(self._guesses))]
+        self._refused("token")
+        self._log.warning("http.token_refused", path=request.path, remote=peer, tries=tries)
+        await asyncio.sleep(delay)
 
     def knows(self, token: str) -> bool:
         """Whether this is the token."""
@@ -90,7 +135,7 @@ class Gate:
         return hmac.new(key.encode(), f"session {ends}".encode(), hashlib.sha256).hexdigest()
 
     def _is_local(self, request: web.Request) -> bool:
-        if not self._on_loopback:
+        if not self._is_open or _is_forwarded(request):
             return False
         try:
             return is_loopback(urlsplit(f"//{request.host}").hostname or "")
@@ -102,6 +147,19 @@ def is_of_this_site(request: web.Request) -> bool:
     """Whether a browser says that a page of this very address sent the request."""
     origin = request.headers.get("Origin", "")
     return bool(request.host) and origin.partition("://")[2] == request.host
+
+
+def _is_forwarded(request: web.Request) -> bool:
+    """Whether a proxy sent this. HTTP/1.0 is what nginx speaks when nobody tells it otherwise."""
+    return request.version < HttpVersion11 or any(
+        name in FORWARDED or name.startswith("x-forwarded-")
+        for name in (header.lower() for header in request.headers)
+    )
+
+
+def _bearer(request: web.Request) -> str | None:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else None
 
 
 def _same(given: str, wanted: str) -> bool:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import cast
 from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
+from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.errors import SettingsError
 from gce_backend.engine.metrics import CONTENT_TYPE
 from gce_backend.web.access import Gate
+from gce_backend.web.connections import (
+    LINGERING_SECONDS,
+    REQUEST_SECONDS,
+    Listener,
+    Refused,
+    aiohttp_logger,
+)
 from gce_backend.web.documents.answers import answer
 from gce_backend.web.health import Check
 
@@ -27,8 +36,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 LOCKED = (
-    "reading needs a token, because this daemon does not listen on loopback or was not asked by a "
-    "loopback name, and it has none: set http.token in its settings (GCE_BACKEND_HTTP__TOKEN)"
+    "reading needs a token, because the request does not come from this machine by a loopback "
+    "name, and this daemon has none: set http.token in its settings (GCE_BACKEND_HTTP__TOKEN)"
 )
 NOT_LET_IN = "reading needs the daemon's token: send it as `Authorization: Bearer TOKEN`"
 
@@ -42,6 +51,8 @@ class Server:
         readiness: `/readyz`.
         metrics: `/metrics`, Prometheus text.
         routes: what else is served: documents, pages, orders.
+        log: for what is refused before a handler sees it.
+        refused: counts it.
     """
 
     def __init__(
@@ -52,8 +63,13 @@ class Server:
         readiness: Callable[[], Sequence[Check]],
         metrics: Callable[[], Awaitable[bytes]],
         routes: Iterable[web.RouteDef],
+        log: FilteringBoundLogger,
+        refused: Refused,
     ) -> None:
         self._gate = gate
+        self._log = log
+        self._refused = refused
+        self._listener: Listener | None = None
         self._metrics = metrics
         app = web.Application(middlewares=[self._admit])
         app.on_response_prepare.append(_add_headers)
@@ -61,7 +77,14 @@ class Server:
         app.router.add_get("/readyz", _checks(readiness))
         app.router.add_get("/metrics", self._get_metrics)
         app.router.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=1.0,
+            keepalive_timeout=REQUEST_SECONDS,
+            lingering_time=LINGERING_SECONDS,
+            logger=aiohttp_logger(log, refused),
+        )
         self.url = ""
 
     async def start(self, host: str, port: int) -> None:
@@ -71,8 +94,10 @@ class Server:
             SettingsError: the address cannot be listened on.
         """
         await self._runner.setup()
+        server = cast("web.Server", self._runner.server)  # there is one after setup()
+        self._listener = Listener(server, log=self._log, refused=self._refused)
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            address, bound = await self._listener.start(host, port)
         except OSError as error:
             await self._runner.cleanup()
             raise SettingsError(
@@ -80,11 +105,12 @@ class Server:
                 "probably has that port: stop it, or choose another one with "
                 "GCE_BACKEND_HTTP__PORT (0: any free one)"
             ) from error
-        bound = self._runner.addresses[0]
-        self.url = f"http://{bound[0]}:{bound[1]}"
+        self.url = f"http://{f'[{address}]' if ':' in address else address}:{bound}"
 
     async def close(self) -> None:
-        """Stops listening."""
+        """Stops listening, and ends what is open."""
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
 
     @web.middleware
@@ -93,8 +119,14 @@ class Server:
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
+        if request.path.startswith(OPEN):
+            return await handler(request)
         reads = request.method in {"GET", "HEAD"}  # orders ask for the token themselves
-        if not reads or request.path.startswith(OPEN) or self._gate.may_read(request):
+        if reads and self._gate.may_read(request):
+            return await handler(request)
+        if self._gate.bears_wrong_token(request):
+            await self._gate.slow_down(request)
+        if not reads:
             return await handler(request)
         if not self._gate.has_token:
             return answer({"error": LOCKED}, 403)

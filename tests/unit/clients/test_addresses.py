@@ -27,6 +27,8 @@ def origin(text: str) -> str:
         ("127.0.0.1:8080", "http://127.0.0.1:8080"),
         ("localhost:1", "http://localhost:1"),
         ("http://[::1]:9", "http://[::1]:9"),
+        ("https://MP.Example.com.:8443/path?query", "https://mp.example.com:8443"),
+        ("https://a.b.appspot.com", "https://a.b.appspot.com"),
     ],
 )
 def test_hazard_05_a_token_goes_to_an_allowed_host_over_https_or_to_loopback(
@@ -46,6 +48,18 @@ def test_hazard_05_a_token_goes_to_an_allowed_host_over_https_or_to_loopback(
         ("http://machine-provider.appspot.com", "https"),
         ("ftp://machine-provider.appspot.com", "https"),
         ("https://user:secret@mp.example.com", "credentials"),
+        ("https://@mp.example.com", "credentials"),
+        ("https://mp.example.com\\@evil.example.org", "credentials"),
+        ("https://evilappspot.com", "machine_provider.allowed_hosts"),
+        ("https://appspot.com", "machine_provider.allowed_hosts"),
+        ("https://.appspot.com", "machine_provider.allowed_hosts"),
+        ("https://mp.example.com..", "machine_provider.allowed_hosts"),
+        ("https://evil.org\\.appspot.com", "machine_provider.allowed_hosts"),
+        ("https://evil.org%2f.appspot.com", "machine_provider.allowed_hosts"),
+        ("https://xmp.example.com", "machine_provider.allowed_hosts"),
+        ("https://mp.example.com:99999", "malformed"),
+        ("https://mp.example.com:8080x", "malformed"),
+        ("https://[::1", "malformed"),
     ],
 )
 def test_hazard_05_no_token_goes_to_whatever_was_stored(stored: str, word: str) -> None:

@@ -24,6 +24,8 @@ from gce_backend.settings.settings import (
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "settings.toml"
 
+CANARY = "canary-0123456789"
+
 
 def problems(text: str | None, environ: dict[str, str], directory: Path) -> list[str]:
     """The lines of the error that these settings give, without the directory's path."""
@@ -254,15 +256,81 @@ def test_a_job_named_in_both_spellings_is_a_problem(tmp_path: Path) -> None:
 
 def test_the_http_token_is_never_shown(tmp_path: Path) -> None:
     """No repr and no problem holds it, and it cannot be encoded by accident."""
-    environ = {"GCE_BACKEND_HTTP__TOKEN": "canary"}
+    environ = {"GCE_BACKEND_HTTP__TOKEN": CANARY}
     settings = load(None, environ)
-    assert settings.http.token == Secret("canary")
-    assert settings.http.token.reveal() == "canary"
+    assert settings.http.token == Secret(CANARY)
+    assert settings.http.token.reveal() == CANARY
     assert "canary" not in f"{settings!r} {settings}"
     with pytest.raises(TypeError):
         msgspec.json.encode(settings)
     text = '[http]\ntoken = ["canary"]\nport = "canary"\n'
+    assert "canary" not in "".join(problems('[http]\ntoken = "canary"\n', {}, tmp_path))
     assert "canary" not in "".join(problems(text, {}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "guessable",
+    [
+        "let-me",
+        "fifteen-letters",
+        "a" * 64,
+        "1234512345123451",
+        "abcabcabcabcabcabc",
+        "0101100110010110",
+    ],
+)
+def test_a_token_that_can_be_guessed_is_refused_at_the_start(
+    guessable: str, tmp_path: Path
+) -> None:
+    """Short, of few characters, or a repetition; the message names the remedy, not the token."""
+    (problem,) = problems("", {"GCE_BACKEND_HTTP__TOKEN": guessable}, tmp_path)
+    assert problem.startswith("GCE_BACKEND_HTTP__TOKEN: is too easy to guess")
+    assert "openssl rand -hex 24" in problem
+    assert guessable not in problem
+
+
+@pytest.mark.parametrize("token", ["f3a9c01b7d5e2468", "let-me-in-please", "x9" + "-secret" * 3])
+def test_a_token_of_sixteen_different_characters_will_do(token: str) -> None:
+    """What `openssl rand -hex 8` makes is the least."""
+    settings = load(None, {"GCE_BACKEND_HTTP__TOKEN": token})
+    assert settings.http.token == Secret(token)
+
+
+def test_no_host_that_a_stranger_can_register_gets_a_token_by_default() -> None:
+    """The hosts of the defaults are names, not domains below which anybody may have one."""
+    settings = load(None, {})
+    assert settings.machine_provider.allowed_hosts == ()
+    assert not [host for host in settings.config.allowed_hosts if "*" in host]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*",
+        "*.com",
+        "*example.com",
+        "mp-*.example.com",
+        "https://a.example.com",
+        "a.example.com:1",
+        "a@example.com",
+        "*.*.example.com",
+        "a b",
+        "a..example.com",
+        "-a.example.com",
+        "x" * 300,
+    ],
+)
+def test_what_is_no_host_is_refused(pattern: str, tmp_path: Path) -> None:
+    """A pattern that would match more, or less, than it seems to."""
+    (problem,) = problems(f'[config]\nallowed_hosts = ["{pattern}"]\n', {}, tmp_path)
+    assert "is not a host" in problem
+    assert len(problem) < 700
+
+
+def test_hosts_are_compared_in_one_form() -> None:
+    """Capitals and the dot at the end of a full name make no difference."""
+    hosts = {"GCE_BACKEND_CONFIG__ALLOWED_HOSTS": "Config.Example.com.,*.LUCI.app"}
+    assert load(None, hosts).config.allowed_hosts == ("config.example.com", "*.luci.app")
 
 
 def test_the_settings_file_of_a_local_run_says_all_but_the_token(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from gce_backend.model.entities import (
     MACHINE_PROVIDER_KEY,
     StoredConfiguration,
 )
-from gce_backend.settings.settings import Settings
+from gce_backend.settings.settings import MachineProviderSettings, Settings
 from gce_backend.setup.messaging import Done
 from gce_backend.setup.permissions import COMPUTE, DATASTORE, SUBSCRIPTION
 from gce_backend.setup.project import Addresses, set_up
@@ -40,7 +40,8 @@ TOPIC = f"projects/{PROJECT}/topics/machine-provider"
 DEAD = f"{TOPIC}-dead-letter"
 PULL = f"projects/{PROJECT}/subscriptions/machine-provider"
 ACCOUNT = "machine-provider@example.iam.gserviceaccount.com"
-ADDRESSES = Addresses("services/gce", "config.luci.app", "https://mp.appspot.com")
+ADDRESSES = Addresses("services/gce", "config.luci.app", "https://mp.example.com")
+ALLOWED = MachineProviderSettings(allowed_hosts=("mp.example.com",))
 WRITES = ("create", "patch", "setIamPolicy", "commit", "delete")
 
 
@@ -102,7 +103,7 @@ async def site(
     clock = VirtualClock()
     cloud = embedded_cloud(None, clock, options or CloudOptions().instant())
     url = await cloud.start()
-    given = settings or Settings()
+    given = settings or Settings(machine_provider=ALLOWED)
     endpoints = local_settings(given, url, PROJECT, Path()).endpoints
     used = msgspec.structs.replace(given, project=PROJECT, endpoints=endpoints)
     clients = Clients(used, clock, random.Random(0), Metrics())
@@ -268,7 +269,7 @@ async def test_the_projects_of_the_stored_configuration_are_checked_too() -> Non
 async def test_an_address_that_the_daemon_would_refuse_is_not_stored() -> None:
     """A token goes to allowed hosts only; the answer names the setting that would allow it."""
     async with site() as s:
-        bad = ADDRESSES._replace(machine_provider="https://mp.example.com")
+        bad = ADDRESSES._replace(machine_provider="https://mp.example.org")
         steps = await s.set_up(bad)
         assert "machine_provider.allowed_hosts" in remedy(steps, "MachineProviderConfiguration")
         assert await s.stored() == Addresses("", "", "")
@@ -287,7 +288,7 @@ async def test_addresses_that_nobody_gave_are_missing() -> None:
             "--machine-provider",
         }
     directory = msgspec.structs.replace(Settings().config, source="directory", directory=Path())
-    async with site(settings=Settings(config=directory)) as s:
+    async with site(settings=Settings(config=directory, machine_provider=ALLOWED)) as s:
         lacking = {step.what: step.remedy for step in await s.set_up(Addresses()) if not step.ok}
         assert list(lacking) == ["MachineProviderConfiguration.instance_url"]
 
@@ -348,7 +349,10 @@ def test_the_command_prints_what_it_did_and_what_is_missing() -> None:
     with served_cloud() as served:
 
         def run(*arguments: str) -> tuple[int, str]:
-            done = CliRunner().invoke(main, ["setup", *arguments], env=served.environment)
+            allowed = {"GCE_BACKEND_MACHINE_PROVIDER__ALLOWED_HOSTS": "mp.example.com"}
+            done = CliRunner().invoke(
+                main, ["setup", *arguments], env={**served.environment, **allowed}
+            )
             return done.exit_code, done.output
 
         code, text = run("--dry-run")
@@ -360,8 +364,8 @@ def test_the_command_prints_what_it_did_and_what_is_missing() -> None:
         assert "run setup with --config-set" in text
         assert "3 of 13 things are missing" in text
         given = ("--config-set", "services/gce", "--config-service", "config.luci.app")
-        code, text = run(*given, "--machine-provider", "https://mp.appspot.com", "--dry-run")
+        code, text = run(*given, "--machine-provider", "https://mp.example.com", "--dry-run")
         assert (code, text.splitlines()[-1]) == (0, "nothing was made: this was a dry run")
-        code, text = run(*given, "--machine-provider", "https://mp.appspot.com")
+        code, text = run(*given, "--machine-provider", "https://mp.example.com")
         assert (code, text.splitlines()[-1]) == (0, "nothing is missing")
         assert f"present       {TOPIC}\n" in text

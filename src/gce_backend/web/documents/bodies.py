@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
@@ -11,6 +12,7 @@ from gce_backend.web.documents.answers import RefusedError
 
 MAX_BYTES = 16 * 1024
 MAX_FIELDS = 20
+READ_SECONDS = 10.0
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -18,14 +20,17 @@ async def read(request: web.Request) -> bytes:
     """The body of a request.
 
     Raises:
-        RefusedError: it is too long, or packed wrongly.
+        RefusedError: it is too long, comes too slowly, or is packed wrongly.
     """
     body = bytearray()
     try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                raise RefusedError(413, f"the body has more than {MAX_BYTES} bytes")
+        async with asyncio.timeout(READ_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise RefusedError(413, f"the body has more than {MAX_BYTES} bytes")
+    except TimeoutError:
+        raise RefusedError(408, f"the body took longer than {READ_SECONDS:.0f} s") from None
     except web.RequestPayloadError as error:
         raise RefusedError(400, f"the body cannot be understood: {error}") from None
     return bytes(body)

@@ -6,7 +6,6 @@ version before it is answered, wakes the jobs that it concerns, and leaves a lin
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -21,7 +20,7 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CONTROL_KEY
 from gce_backend.rules import orders
-from gce_backend.settings.settings import Secret
+from gce_backend.web.access import Gate
 from gce_backend.web.documents import bodies
 from gce_backend.web.documents.answers import RefusedError, answer
 from gce_backend.web.survey import states
@@ -174,7 +173,7 @@ class ControlApi:
     """Takes orders.
 
     Args:
-        token: what they must carry; None refuses them all.
+        gate: knows the token that they must carry.
         context: the daemon's context; None while there is none yet.
         wake: runs jobs soon, by name; all of them when it is told none.
         log: for the audit lines.
@@ -183,12 +182,12 @@ class ControlApi:
     def __init__(
         self,
         *,
-        token: Secret | None,
+        gate: Gate,
         context: Callable[[], Context | None],
         wake: Callable[[Iterable[str] | None], None],
         log: FilteringBoundLogger,
     ) -> None:
-        self._token = token
+        self._gate = gate
         self._context = context
         self._wake = wake
         self._log = log
@@ -266,12 +265,9 @@ class ControlApi:
         return action.answer(context, order)
 
     def _check_token(self, request: web.Request) -> None:
-        if self._token is None:
+        if not self._gate.has_token:
             raise RefusedError(403, NO_ORDERS)
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        wanted = self._token.reveal().encode()
-        same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), wanted)
-        if scheme.lower() != "bearer" or not same:
+        if not self._gate.bears_token(request):
             raise RefusedError(401, "the token is missing or wrong")
 
 

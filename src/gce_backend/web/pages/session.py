@@ -44,6 +44,7 @@ class Sessions:
             return self._draw(request, "/", f"Nothing was done: {refused}.", refused.status)
         to, token = given.get("to", "/"), given.get("token", "")
         if not self._gate.knows(token):
+            await self._gate.slow_down(request)
             return self._draw(request, to, "This is not the token.", 401)
         response = _to(to)
         secure = request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
