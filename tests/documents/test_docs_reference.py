@@ -38,6 +38,9 @@ def test_no_page_is_there_that_nothing_writes() -> None:
         ("disk_size_gb", [values.MIN_DISK_GB, values.MAX_DISK_GB]),
         ("tags", [values.MAX_TAGS]),
         ("snapshot_labels", [values.MAX_LABELS]),
+        ("service_accounts", [values.MAX_ACCOUNTS]),
+        ("dimensions", [values.MAX_DIMENSIONS]),
+        ("metadata_from_file", [values.MAX_FILES]),
         ("metadata", [values.MAX_METADATA_VALUE // 1024, values.MAX_METADATA_TOTAL // 1024]),
         ("minimum_size", [values.MAX_GROUP_SIZE]),
         ("maximum_size", [values.MAX_GROUP_SIZE]),
@@ -50,7 +53,7 @@ def test_the_limits_of_a_field_are_those_that_are_checked(field: str, limits: li
 
 
 @pytest.mark.parametrize(
-    ("field", "words"), [("disk_type", values.DISK_TYPES), ("dimensions", values.OS_FAMILIES)]
+    ("field", "words"), [("disk_type", values.DISK_TYPES), ("dimensions", values.DIMENSIONS)]
 )
 def test_the_words_that_a_field_may_hold_are_named(field: str, words: list[str]) -> None:
     """All of those that the rules know."""

@@ -294,13 +294,13 @@ async def test_an_invalid_configuration_is_held_back_until_it_is_mended(tmp_path
         await w.until_states(cataloged=3)
         before = await w.vms()
         good = (await w.get("/api/fleet"))["configuration"]["revision"]
-        w.write_config(template(disk_size_gb=5), manager(minimum=5) + manager("nobody"))
+        w.write_config(template(disk_size_gb=5), manager(minimum=5) + manager(zone="nowhere"))
         await w.until(has_condition(w, "configuration", "InvalidConfiguration"))
         shown = (await w.get("/api/fleet"))["configuration"]
         assert shown["revision"] == good
         message = shown["conditions"][0]["message"]
         assert "disk_size_gb" in message
-        assert "nobody" in message
+        assert "nowhere" in message
         await w.restart_daemon()
         await w.until(has_condition(w, "configuration", "InvalidConfiguration"))
         await w.until_states(cataloged=3)

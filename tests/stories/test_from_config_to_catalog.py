@@ -48,6 +48,7 @@ templates {
   base_name: "snapped"
   project: "local-project"
   dimensions: "os_family:LINUX"
+  boot_snapshot_name: "system"
   snapshot_name: "checkout"
   snapshot_labels: "contents:checkout"
   snapshot_labels: "age:new"
@@ -129,15 +130,25 @@ async def test_every_field_of_a_template_reaches_the_instance_template(tmp_path:
         assert parameters["diskType"] == "pd-ssd"
 
 
-async def test_a_snapshot_becomes_the_boot_disks_source(tmp_path: Path) -> None:
-    """A template with a snapshot names no image; one with neither network nor address has none."""
+async def test_snapshots_become_the_boot_disk_and_a_second_one(tmp_path: Path) -> None:
+    """A template that boots from one names no image; one with neither network nor address has none.
+
+    The other disk is made from snapshot_name, and like the first it is deleted with its VM.
+    """
     write_script(tmp_path)
     async with world(tmp_path, templates=EVERY_FIELD, managers=ONE_OF_EACH) as w:
         await w.until_states(cataloged=3)
         snapped = (await instance_template(w, "snapped"))["properties"]
-        parameters = snapped["disks"][0]["initializeParams"]
-        assert parameters["sourceSnapshot"].endswith(f"{PROJECT}/global/snapshots/checkout")
-        assert "sourceImage" not in parameters
+        parameters = [disk["initializeParams"] for disk in snapped["disks"]]
+        assert [disk["sourceSnapshot"].rpartition("/global/")[2] for disk in parameters] == [
+            "snapshots/system",
+            "snapshots/checkout",
+        ]
+        assert not any("sourceImage" in disk for disk in parameters)
+        assert [(disk["boot"], disk["autoDelete"]) for disk in snapped["disks"]] == [
+            (True, True),
+            (False, True),
+        ]
         bare = (await instance_template(w, "bare"))["properties"]
         assert "minCpuPlatform" not in bare
         assert "accessConfigs" not in bare["networkInterfaces"][0]

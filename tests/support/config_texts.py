@@ -69,6 +69,13 @@ def problems_of(
     return list(found.problems) if isinstance(found, InvalidConfigurationError) else []
 
 
+def warnings_of(
+    templates: str, managers: str = "", files: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """What `parse` accepts, but finds odd."""
+    return list(parse(templates, managers, files or {}).warnings)
+
+
 def outcome(
     templates: str, managers: str, files: Mapping[str, str]
 ) -> Configuration | InvalidConfigurationError:
@@ -105,6 +112,7 @@ FULL = TemplateConfig(
     disk_type="pd-ssd",
     snapshot_name="snap",
     snapshot_labels=(("a", "b"), ("c", "")),
+    boot_snapshot_name="boot-snap",
 )
 
 
@@ -146,8 +154,9 @@ templates_strategy = st.builds(
     base_name=names,
     project=names,
     dimensions=st.dictionaries(
-        st.sampled_from(["os_version", "linux_flavor"]), st.from_regex(r"[!-~]+", fullmatch=True)
+        st.just("os_version"), st.from_regex(r"[!-~]{1,99}", fullmatch=True)
     ).map(lambda pairs: tuple(pairs.items())),
+    image_name=names,
     disk_size_gb=st.integers(10, 65536) | st.just(0),
     service_accounts=st.lists(
         st.builds(
@@ -163,12 +172,14 @@ templates_strategy = st.builds(
     ).map(tuple),
     tags=st.lists(names, unique=True, max_size=4).map(tuple),
     metadata=st.dictionaries(
-        st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True), st.text(max_size=20), max_size=4
+        st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True),
+        st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=20),
+        max_size=4,
     ).map(lambda pairs: tuple(pairs.items())),
     machine_type=st.sampled_from(["e2-small", "n2-custom-2-2048"]),
     image_project=names | st.just(""),
     auto_assign_external_ip=st.booleans(),
     disk_type=st.sampled_from(["", "pd-ssd", "hyperdisk-balanced"]),
-    snapshot_name=names,
+    snapshot_name=names | st.just(""),
     snapshot_labels=label_pairs,
 )

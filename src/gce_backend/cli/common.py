@@ -17,7 +17,7 @@ import msgspec
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.daemon import DaemonApi, address
-from gce_backend.configuration.problems import Problem
+from gce_backend.configuration.problems import Problem, listed
 from gce_backend.daemon.clients import Clients
 from gce_backend.engine.metrics import Metrics
 from gce_backend.settings.settings import Settings, daemon_url
@@ -90,11 +90,11 @@ def errors_as_messages() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def say_problems(problems: Sequence[Problem], where: str) -> None:
+def say_problems(problems: Sequence[Problem], total: int, where: str) -> None:
     """Prints what is wrong with a configuration, and how much."""
-    for problem in problems:
-        click.echo(str(problem))
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    for line in listed(problems, total):
+        click.echo(line)
+    count = "1 problem" if total == 1 else f"{total} problems"
     click.echo(f"{count} in {where}", err=True)
 
 

@@ -31,7 +31,7 @@ from gce_backend.clients.machine_provider import (
     MachineProviderClient,
     ReleaseError,
 )
-from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.parsing import examine
 from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
@@ -233,8 +233,8 @@ def _together(given: Sequence[tuple[str, Dimension]]) -> dict[str, Dimension]:
 def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
     """What all machines of a template of the configuration in force have in common."""
     stored = fleet.configuration
-    parsed = parse(stored.template_config, stored.manager_config, stored.files)
-    known = {one.base_name: one for one in parsed.templates}
+    found = examine(stored.template_config, stored.manager_config, stored.files)
+    known = {one.base_name: one for one in found.configuration.templates}
     if template not in known:
         names = ", ".join(sorted(known)) or "none"
         raise UnknownNameError(f"there is no template {template!r}. Known: {names}.")

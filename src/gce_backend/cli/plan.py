@@ -29,6 +29,7 @@ from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.clients.config_source import ConfigBundle, DirectorySource
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.configuration.types import Configuration as ParsedConfiguration
 from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import KINDS, Store
@@ -86,13 +87,16 @@ def plan(settings_file: Path | None, directory: Path | None, *, as_json: bool) -
     nothing would change, 2 when something would, 1 when it cannot be said.
     """
     with errors_as_messages():
-        if directory is not None and (problems := check_directory(directory)):
-            say_problems(problems, str(directory))
-            sys.exit(1)
+        settings = load(settings_file, os.environ)
+        if directory is not None:
+            verdict = check_directory(directory, settings.machine_provider.extra_dimensions)
+            if verdict.total:
+                say_problems(verdict.problems, verdict.total, str(directory))
+                sys.exit(1)
         try:
-            document = asyncio.run(compare(load(settings_file, os.environ), directory))
+            document = asyncio.run(compare(settings, directory))
         except InvalidConfigurationError as error:
-            say_problems(error.problems, "the configuration")
+            say_problems(error.problems, error.total, "the configuration")
             sys.exit(1)
     say("\n".join(told(document)), document, as_json=as_json)
     sys.exit(CHANGES if document.changes else 0)
@@ -180,7 +184,8 @@ def look(
     Raises:
         InvalidConfigurationError: the configuration breaks rules.
     """
-    parsed = parse(bundle.templates_text, bundle.managers_text, bundle.files)
+    texts = bundle.templates_text, bundle.managers_text, bundle.files
+    parsed = parse(*texts, settings.machine_provider.extra_dimensions)
     spoiled = {key.base_name for key in fleet.corrupt}
     wanted = {
         name: template for name, template in wanted_templates(parsed).items() if name not in spoiled
@@ -204,23 +209,31 @@ def look(
         source=str(directory) if directory else "the configuration that the daemon would fetch",
         revision=bundle.revision,
         in_force=fleet.configuration.revision,
-        held=_held(settings, fleet, bundle, configured=directory is None),
-        notes=(*notes, *_notes(settings, fleet, spoiled)),
+        held=_held(settings, fleet, bundle, parsed, configured=directory is None),
+        notes=(*notes, *map(str, parsed.warnings), *_notes(settings, fleet, spoiled)),
         changes=bool(found),
         totals=plans.totals(found),
         templates=found,
     )
 
 
-def _held(settings: Settings, fleet: Fleet, bundle: ConfigBundle, *, configured: bool) -> str:
+def _held(
+    settings: Settings,
+    fleet: Fleet,
+    bundle: ConfigBundle,
+    parsed: ParsedConfiguration,
+    *,
+    configured: bool,
+) -> str:
     """Why import-config would not let this configuration come into force at once."""
-    excess = config_guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
-    if excess is not None:
-        return excess
     if bundle.revision in {fleet.configuration.revision, fleet.control.approved_revision}:
         return ""
-    parsed = parse(bundle.templates_text, bundle.managers_text, bundle.files)
-    loss = config_guard.loss(fleet.configuration, parsed, settings.guard.max_config_loss_share)
+    loss = config_guard.loss(
+        fleet.configuration,
+        parsed,
+        settings.guard.max_config_loss_share,
+        settings.machine_provider.extra_dimensions,
+    )
     if loss is None:
         return ""
     remedy = f"`gce-backend approve {bundle.revision}`"

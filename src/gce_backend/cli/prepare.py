@@ -38,21 +38,33 @@ _machine_provider_option = click.option("--machine-provider", help="The Machine 
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
+@settings_option
 @json_option
-def validate(directory: Path, *, as_json: bool) -> None:
+def validate(directory: Path, settings_file: Path | None, *, as_json: bool) -> None:
     """Checks templates.cfg and managers.cfg.
 
-    Prints every problem in DIRECTORY, with file, line, template and field. Needs no network: good
-    for a check before a change is submitted. `gce-backend plan --config DIRECTORY` says what the
+    Prints the problems in DIRECTORY, with file, line, template and field, and warnings of what may
+    be a slip. Needs no network: good for a check before a change is submitted. Of the settings it
+    reads machine_provider.extra_dimensions. `gce-backend plan --config DIRECTORY` says what the
     change would do.
     """
-    problems = check_directory(directory)
-    if as_json or not problems:
-        document = {"valid": not problems, "problems": problems}
+    with errors_as_messages():
+        settings = load(settings_file, os.environ)
+    verdict = check_directory(directory, settings.machine_provider.extra_dimensions)
+    if not as_json:
+        for warning in verdict.warnings:
+            click.echo(str(warning))
+    if as_json or not verdict.total:
+        document = {
+            "valid": not verdict.total,
+            "problems": verdict.problems,
+            "total": verdict.total,
+            "warnings": verdict.warnings,
+        }
         say(f"{directory}: valid", document, as_json=as_json)
     else:
-        say_problems(problems, str(directory))
-    sys.exit(1 if problems else 0)
+        say_problems(verdict.problems, verdict.total, str(directory))
+    sys.exit(1 if verdict.total else 0)
 
 
 @click.command()

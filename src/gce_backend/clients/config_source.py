@@ -23,15 +23,20 @@ from gce_backend.base.errors import (
     SettingsError,
     TransientError,
 )
+from gce_backend.base.tasks import off_loop
 from gce_backend.clients.addresses import origin
 from gce_backend.clients.json_api import JsonApi, Limits, Tokens, decode, error_of
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
+from gce_backend.configuration.text import decoded
 
 TEMPLATES = "templates.cfg"
 MANAGERS = "managers.cfg"
 
-MAX_FILE_BYTES = 10 * 2**20
+MAX_FILE_BYTES = 2**20
+"""Bytes in one file: more cannot be stored, whatever is in them."""
+MAX_REVISION = 200
+"""Characters in the name of a revision."""
 MAX_TRIES = 5
 """How often files are read again because they changed meanwhile."""
 PAUSE_SECONDS = 0.2
@@ -60,6 +65,12 @@ class ConfigBundle(msgspec.Struct, frozen=True):
     managers_text: str
     files: Mapping[str, str]
 
+    @property
+    def size(self) -> int:
+        """Characters in all its texts."""
+        texts = (self.templates_text, self.managers_text, *self.files.values())
+        return sum(map(len, texts))
+
 
 class DirectorySource:
     """A directory on this machine.
@@ -84,16 +95,16 @@ class DirectorySource:
             TransientError: the files do not stop changing, or cannot be read.
         """
         # Read until two readings agree: an editor or a checkout may be at work.
-        bundle = self._read()
+        bundle = await self._read()
         for _ in range(MAX_TRIES):
-            again = self._read()
+            again = await self._read()
             if again == bundle:
                 return None if bundle.revision == known_revision else bundle
             bundle = again
             await asyncio.sleep(PAUSE_SECONDS)
         raise TransientError("config.directory.read", f"{self._root}: the files keep changing")
 
-    def _read(self) -> ConfigBundle:
+    async def _read(self) -> ConfigBundle:
         texts: dict[str, str] = {}
         for name in (TEMPLATES, MANAGERS):
             text = self._text(name)
@@ -102,10 +113,11 @@ class DirectorySource:
                 raise NotFoundError("config.directory.read", message, reason="notFound")
             texts[name] = text
         files: dict[str, str] = {}
-        for path in self._references(texts[TEMPLATES]):
+        for path in await _named(self._references, texts[TEMPLATES]):
             text = self._text(path)
             if text is not None:
                 files[path] = text
+                _bound("config.directory.read", files)
         digest = hashlib.sha1(usedforsecurity=False)
         for name, text in [*texts.items(), *sorted(files.items())]:
             content = text.encode()
@@ -186,12 +198,13 @@ class LuciConfigV1(_LuciConfig):
         templates_text = await self._content(TEMPLATES, templates.content_hash)
         managers_text = await self._content(MANAGERS, managers.content_hash)
         files: dict[str, str] = {}
-        for path in self._references(templates_text):
+        for path in await _named(self._references, templates_text):
             try:
                 found = await self._find(path, templates.revision)
             except NotFoundError:
                 continue
             files[path] = await self._content(path, found.content_hash)
+            _bound("luci_config.config.get_config", files)
         return ConfigBundle(templates.revision, templates_text, managers_text, files)
 
     async def _find(self, path: str, revision: str | None) -> _Found:
@@ -207,7 +220,8 @@ class LuciConfigV1(_LuciConfig):
         if answer.status != 200:
             raise error_of(method, answer)
         found = decode(method, answer.body, _FOUND)
-        if not found.revision or revision not in {None, found.revision}:
+        _check_revision(method, path, found.revision)
+        if revision not in {None, found.revision}:
             raise MalformedResponseError(method, f"{path}: another revision than asked for")
         return found
 
@@ -257,7 +271,7 @@ class LuciConfigV2(_LuciConfig):
         revisions = {templates.revision, managers.revision}
         templates_text = await self._text(TEMPLATES, templates)
         files: dict[str, str] = {}
-        for path in self._references(templates_text):
+        for path in await _named(self._references, templates_text):
             try:
                 config = await self._get(path)
             except NotFoundError:
@@ -266,6 +280,7 @@ class LuciConfigV2(_LuciConfig):
                 continue
             revisions.add(config.revision)
             files[path] = await self._text(path, config)
+            _bound(_GET_CONFIG, files)
         if len(revisions) > 1:
             return None
         managers_text = await self._text(MANAGERS, managers)
@@ -285,8 +300,7 @@ class LuciConfigV2(_LuciConfig):
         if code != "0":
             raise MalformedResponseError(_GET_CONFIG, f"{path}: gRPC code {code} in a success")
         config = decode(_GET_CONFIG, answer.body.removeprefix(b")]}'").lstrip(), _CONFIG)
-        if not config.revision:
-            raise MalformedResponseError(_GET_CONFIG, f"{path}: an answer without revision")
+        _check_revision(_GET_CONFIG, path, config.revision)
         return config
 
     async def _text(self, path: str, config: _Config) -> str:
@@ -346,6 +360,23 @@ def _as_text(method: str, path: str, content: bytes) -> str:
         message = f"{path}: larger than {MAX_FILE_BYTES} bytes"
         raise MalformedResponseError(method, message)
     try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise MalformedResponseError(method, f"{path}: not UTF-8") from error
+        return decoded(content)
+    except ValueError as error:
+        raise MalformedResponseError(method, f"{path}: {error}") from None
+
+
+async def _named(references: References, templates_text: str) -> list[str]:
+    return await off_loop(lambda: list(references(templates_text)), len(templates_text))
+
+
+def _bound(method: str, files: Mapping[str, str]) -> None:
+    """Stops reading files that cannot be stored together."""
+    if sum(map(len, files.values())) > MAX_FILE_BYTES:
+        message = f"the files that {TEMPLATES} names have more than {MAX_FILE_BYTES} bytes in all"
+        raise MalformedResponseError(method, message)
+
+
+def _check_revision(method: str, path: str, revision: str) -> None:
+    if not 0 < len(revision) <= MAX_REVISION or not revision.isprintable():
+        message = f"{path}: a revision of 1 to {MAX_REVISION} printable characters is missing"
+        raise MalformedResponseError(method, message)

@@ -1,20 +1,27 @@
 """What templates.cfg and managers.cfg ask for, as values.
 
 Pure: texts go in, frozen values or a list of problems come out. Where the texts come from,
-`config_source` knows.
+`clients.config_source` knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from gce_backend.configuration import rules
-from gce_backend.configuration.problems import InvalidConfigurationError, Problem
+from gce_backend.configuration.problems import (
+    MAX_MESSAGE,
+    InvalidConfigurationError,
+    Problem,
+)
 from gce_backend.configuration.proto import config_pb2 as pb
-from gce_backend.configuration.text import LineIndex, Path, TextSyntaxError, read
+from gce_backend.configuration.report import Report
+from gce_backend.configuration.text import LineIndex, TextSyntaxError, message_of
 from gce_backend.configuration.types import (
     MANAGERS_FILE,
     TEMPLATES_FILE,
@@ -23,123 +30,227 @@ from gce_backend.configuration.types import (
     Pairs,
     ServiceAccount,
     TemplateConfig,
+    template_rules,
 )
-from gce_backend.configuration.values import check_file_path, one_line, quote, split_pair
+from gce_backend.configuration.values import (
+    MAX_FILES,
+    check_file_path,
+    full_scope,
+    one_line,
+    shorten,
+    split_pair,
+)
+
+MAX_CONFIG_BYTES = 512 * 1024
+"""Bytes in templates.cfg or managers.cfg."""
+MAX_STORED_BYTES = 1_000_000
+"""Bytes of all texts together, as they are stored: a Datastore entity holds 1 MiB."""
 
 M = TypeVar("M", bound=Message)
 
 
-def parse(templates_text: str, managers_text: str, files: Mapping[str, str]) -> Configuration:
+class Examination(msgspec.Struct, frozen=True):
+    """What a configuration asks for, and what is wrong with it.
+
+    Attributes:
+        configuration: the templates and managers without problems.
+        problems: the first of what is wrong, in the order of the files.
+        total: how many problems there are.
+        spoiled: the templates that have a problem, or a manager that has one, each with the first.
+        readable: both files could be read, so that what is absent is really not asked for.
+    """
+
+    configuration: Configuration
+    problems: tuple[Problem, ...]
+    total: int
+    spoiled: Mapping[str, Problem]
+    readable: bool
+
+
+def parse(
+    templates_text: str,
+    managers_text: str,
+    files: Mapping[str, str],
+    extra_dimensions: Collection[str] = (),
+) -> Configuration:
     """Reads and validates a whole configuration.
 
     Args:
         templates_text: templates.cfg.
         managers_text: managers.cfg, of the same revision.
         files: the texts of the files that `referenced_files` names, by path; missing ones left out.
+        extra_dimensions: dimensions that the settings allow besides the Machine Provider's own.
 
     Raises:
-        InvalidConfigurationError: with every problem of both files, in their order.
+        InvalidConfigurationError: with the problems of both files, in their order.
     """
-    problems: list[Problem] = []
-    templates, lines = _read(TEMPLATES_FILE, templates_text, pb.InstanceTemplateConfig, problems)
-    if templates is not None:
-        report = _Report(TEMPLATES_FILE, lines, [t.base_name for t in templates.templates])
-        rules.check_templates(templates, files, report)
-        problems += report.in_order()
-    managers, lines = _read(MANAGERS_FILE, managers_text, pb.InstanceGroupManagerConfig, problems)
-    if managers is not None:
-        report = _Report(MANAGERS_FILE, lines, ())
-        rules.check_managers(managers, templates, report)
-        problems += report.in_order()
-    if problems or templates is None or managers is None:
-        raise InvalidConfigurationError(problems)
-    return Configuration(
-        templates=tuple(_template(message, files) for message in templates.templates),
-        managers=tuple(_manager(message) for message in managers.managers),
+    found = examine(templates_text, managers_text, files, extra_dimensions)
+    if found.total:
+        raise InvalidConfigurationError(found.problems, found.total)
+    return found.configuration
+
+
+def examine(
+    templates_text: str,
+    managers_text: str,
+    files: Mapping[str, str],
+    extra_dimensions: Collection[str] = (),
+) -> Examination:
+    """Like `parse`, but a template with a problem leaves the others as they are."""
+    problems = _oversized(templates_text, managers_text, files)
+    if problems:
+        return Examination(Configuration(), problems, len(problems), {}, readable=False)
+    templates_file = _read(TEMPLATES_FILE, templates_text, pb.InstanceTemplateConfig)
+    managers_file = _read(MANAGERS_FILE, managers_text, pb.InstanceGroupManagerConfig)
+    found: list[Problem] = []
+    warnings: list[Problem] = []
+    total = 0
+    spoiled: dict[str, Problem] = {}
+    templates: list[TemplateConfig] = []
+    managers: list[ManagerConfig] = []
+    messages: pb.InstanceTemplateConfig | None = None
+    if isinstance(templates_file, Problem):
+        found.append(templates_file)
+        total += 1
+    else:
+        messages, lines = templates_file
+        names = [template.base_name for template in messages.templates]
+        report = Report(TEMPLATES_FILE, lines, names)
+        rules.check_templates(messages, files, report, extra_dimensions)
+        rules.check_repetitions(lines, messages, report)
+        for index, message in enumerate(messages.templates):
+            if index in report.spoiled:
+                continue
+            template = _template(message, files)
+            if complaint := rules.stored_excess(template):
+                report.problem(("templates", index), complaint)
+            else:
+                templates.append(template)
+        found += report.problems()
+        warnings += report.warnings()
+        total += report.total
+        for index, problem in report.spoiled.items():
+            spoiled.setdefault(names[index], problem)
+    if isinstance(managers_file, Problem):
+        found.append(managers_file)
+        total += 1
+    else:
+        asked, lines = managers_file
+        report = Report(MANAGERS_FILE, lines)
+        rules.check_managers(asked, messages, report)
+        rules.check_repetitions(lines, asked, report)
+        found += report.problems()
+        warnings += report.warnings()
+        total += report.total
+        for index, problem in report.spoiled.items():
+            spoiled.setdefault(asked.managers[index].template_base_name, problem)
+        sound = {template.base_name for template in templates} - spoiled.keys()
+        managers = [_manager(m) for m in asked.managers if m.template_base_name in sound]
+    return Examination(
+        Configuration(
+            tuple(template for template in templates if template.base_name not in spoiled),
+            tuple(managers),
+            tuple(warnings),
+        ),
+        tuple(found),
+        total,
+        spoiled,
+        readable=not isinstance(templates_file, Problem) and not isinstance(managers_file, Problem),
     )
 
 
+@lru_cache(maxsize=2)
 def referenced_files(templates_text: str) -> tuple[str, ...]:
     """The paths that metadata_from_file names, each once, so that they can be fetched for `parse`.
 
     Nothing is raised: what cannot be read, or is not a path inside the config set, is left out here
-    and reported by `parse`.
+    and reported by `parse`; so is what is more than MAX_FILES.
     """
+    if _too_large(templates_text):
+        return ()
     try:
-        config, _ = read(templates_text, pb.InstanceTemplateConfig)
+        config = message_of(templates_text, pb.InstanceTemplateConfig)
     except TextSyntaxError:
         return ()
     pairs = (split_pair(text) for t in config.templates for text in t.metadata_from_file)
     paths = dict.fromkeys(pair[1] for pair in pairs if pair)
-    return tuple(path for path in paths if not check_file_path(path))
+    return tuple(path for path in paths if not check_file_path(path))[:MAX_FILES]
 
 
-class _Report:
-    """Collects what the rules find in one file, and adds where it is."""
-
-    def __init__(self, file: str, lines: LineIndex | None, names: Sequence[str]) -> None:
-        self._file = file
-        self._lines = lines
-        self._names = names
-        self._problems: list[Problem] = []
-
-    def __call__(self, path: Path, message: str) -> None:
-        line = self._lines.find(path) if self._lines else None
-        subject = _dotted(path[:2])
-        index = path[1]
-        if isinstance(index, int) and index < len(self._names) and self._names[index]:
-            subject = f"template {quote(self._names[index])}"
-        self._problems.append(Problem(self._file, line, subject, _dotted(path[2:]), message))
-
-    def in_order(self) -> list[Problem]:
-        return sorted(self._problems, key=lambda problem: problem.line or 0)
+def _too_large(text: str) -> bool:
+    return len(text) > MAX_CONFIG_BYTES or len(text.encode()) > MAX_CONFIG_BYTES
 
 
-def _dotted(path: Path) -> str:
-    """`("service_accounts", 0, "name")` as `service_accounts[0].name`."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return "".join(parts).removeprefix(".")
+def _oversized(templates: str, managers: str, files: Mapping[str, str]) -> tuple[Problem, ...]:
+    """What is too large to be looked into."""
+    sizes = {TEMPLATES_FILE: templates, MANAGERS_FILE: managers}
+    found = [
+        Problem(name, None, "", "", f"is too large: use at most {MAX_CONFIG_BYTES} bytes")
+        for name, text in sizes.items()
+        if _too_large(text)
+    ]
+    if not found:
+        size = len(templates.encode()) + len(managers.encode()) + len(msgspec.json.encode(files))
+        if size > MAX_STORED_BYTES:
+            message = (
+                f"{size} bytes of configuration and of the files that it names do not fit into one "
+                f"entity of {MAX_STORED_BYTES} bytes: make them smaller"
+            )
+            found.append(Problem(TEMPLATES_FILE, None, "", "", message))
+    return tuple(found)
 
 
-def _read(
-    file: str, text: str, kind: type[M], problems: list[Problem]
-) -> tuple[M | None, LineIndex | None]:
+def _read(file: str, text: str, kind: type[M]) -> tuple[M, LineIndex] | Problem:
+    text = text.removeprefix("\ufeff")  # Windows programs begin files with it
     try:
-        return read(text, kind)
+        return message_of(text, kind), LineIndex(text)
     except TextSyntaxError as error:
-        message = f"cannot be read: {one_line(error.reason)}"
-        problems.append(Problem(file, error.line, "", "", message))
-        return None, None
+        message = f"cannot be read: {shorten(one_line(error.reason[:MAX_MESSAGE]), MAX_MESSAGE)}"
+        return Problem(file, error.line, "", "", message)
 
 
 def _pairs(texts: Iterable[str]) -> Pairs:
-    return tuple(pair for text in texts if (pair := split_pair(text)))
+    """Keys and values; of a key that is given twice the last value."""
+    return tuple(dict(pair for text in texts if (pair := split_pair(text))).items())
+
+
+def _dimensions(texts: Iterable[str]) -> Pairs:
+    """Like `_pairs`, but there may be several labels."""
+    pairs = [pair for text in texts if (pair := split_pair(text))]
+    last = dict(pairs)
+    kept = dict.fromkeys(
+        (key, value if key == rules.LABELS_DIMENSION else last[key]) for key, value in pairs
+    )
+    return tuple(kept)
+
+
+def _accounts(message: pb.InstanceTemplate) -> tuple[ServiceAccount, ...]:
+    found = {
+        account.name: ServiceAccount(
+            account.name, tuple(dict.fromkeys(full_scope(scope) for scope in account.scopes))
+        )
+        for account in message.service_accounts
+    }
+    return tuple(found.values())
 
 
 def _template(message: pb.InstanceTemplate, files: Mapping[str, str]) -> TemplateConfig:
     from_file = _pairs(message.metadata_from_file)
-    return TemplateConfig(
-        base_name=message.base_name,
-        project=message.project,
-        dimensions=_pairs(message.dimensions),
-        image_name=message.image_name,
-        disk_size_gb=message.disk_size_gb,
-        service_accounts=tuple(
-            ServiceAccount(account.name, tuple(account.scopes))
-            for account in message.service_accounts
-        ),
-        tags=tuple(message.tags),
-        metadata=_pairs(message.metadata) + tuple((key, files[path]) for key, path in from_file),
-        machine_type=message.machine_type,
-        image_project=message.image_project,
-        network_url=message.network_url,
-        auto_assign_external_ip=message.auto_assign_external_ip,
-        min_cpu_platform=message.min_cpu_platform,
-        metadata_from_file=from_file,
-        disk_type=message.disk_type,
-        snapshot_name=message.snapshot_name,
-        snapshot_labels=_pairs(message.snapshot_labels),
-    )
+    texts = {key: files[path] for key, path in from_file}
+    made: dict[str, Any] = {
+        "dimensions": _dimensions(message.dimensions),
+        "service_accounts": _accounts(message),
+        "metadata": tuple((dict(_pairs(message.metadata)) | texts).items()),
+        "metadata_from_file": from_file,
+        "snapshot_labels": _pairs(message.snapshot_labels),
+    }
+    for name, rule in template_rules().items():
+        if name not in made:
+            value = getattr(message, name)
+            if not isinstance(value, str | int):
+                value = tuple(dict.fromkeys(value))
+            made[name] = rule.normal(value) if rule.normal else value
+    return TemplateConfig(**made)
 
 
 def _manager(message: pb.InstanceGroupManager) -> ManagerConfig:

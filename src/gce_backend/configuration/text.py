@@ -7,8 +7,9 @@ file is found later, so a small scanner goes over the same text and notes where 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final, TypeVar
 
 from google.protobuf import text_format
@@ -50,15 +51,16 @@ class LineIndex:
     """The lines on which the fields of one well-formed text begin."""
 
     def __init__(self, text: str) -> None:
-        breaks = [match.start() for match in re.finditer("\n", text)]
-        self._tokens = [
-            (match[0], bisect_right(breaks, match.start()) + 1)
-            for match in _TOKEN.finditer(text)
-            if not match[0].startswith("#")
-        ]
-        self._tokens.reverse()  # so that taking the next one is pop()
+        self._tokens = _tokens(text)
+        self._ahead = next(self._tokens, _END)
         self._lines: dict[Path, int] = {}
         self._message((), closing="")
+
+    def repeated(self) -> Iterator[Path]:
+        """Where a field is given a second time, and so on: its last index."""
+        for path in self._lines:
+            if isinstance(path[-1], int) and path[-1] > 0:
+                yield path
 
     def find(self, path: Path) -> int | None:
         """The line of the value, or of the innermost message around it when it is absent."""
@@ -69,10 +71,11 @@ class LineIndex:
         return None
 
     def _peek(self) -> tuple[str, int]:
-        return self._tokens[-1] if self._tokens else _END
+        return self._ahead
 
     def _next(self) -> tuple[str, int]:
-        return self._tokens.pop() if self._tokens else _END
+        token, self._ahead = self._ahead, next(self._tokens, _END)
+        return token
 
     def _message(self, path: Path, closing: str) -> None:
         seen: Counter[str] = Counter()
@@ -111,26 +114,47 @@ class LineIndex:
             self._next()
 
 
-def read(text: str, kind: type[M]) -> tuple[M, LineIndex]:
-    """Parses a text-format message.
+def _tokens(text: str) -> Iterator[tuple[str, int]]:
+    """Each token that is not a comment, with its line."""
+    line, at = 1, 0
+    for match in _TOKEN.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        if not match[0].startswith("#"):
+            yield match[0], line
+
+
+def decoded(content: bytes) -> str:
+    """The text of a file, also with a byte order mark.
+
+    Raises:
+        ValueError: it is not UTF-8; the message says where, and what to do.
+    """
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise ValueError('is UTF-16, which Windows programs call "Unicode": save it as UTF-8')
+    try:
+        return content.removeprefix(BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 at byte {error.start}: save it as UTF-8") from None
+
+
+def message_of(text: str, kind: type[M]) -> M:
+    """Parses a text-format message; of a field that is given twice, the last value counts.
 
     Args:
         text: the file's text.
         kind: the message's type.
 
-    Returns:
-        The message, and where its fields are.
-
     Raises:
         TextSyntaxError: the text is not such a message.
     """
     try:
-        message = text_format.Parse(text, kind())
+        return text_format.Merge(text, kind())
     except text_format.ParseError as error:
         reason = str(error)
         line = error.GetLine()
-        column = error.GetColumn()
         if line is not None:
-            reason = reason.removeprefix(f"{line}:{column} : ")
+            reason = reason.removeprefix(f"{line}:{error.GetColumn()} : ")
         raise TextSyntaxError(line, reason) from None
-    return message, LineIndex(text)
+    except (ValueError, RecursionError) as error:  # of texts that the library does not expect
+        raise TextSyntaxError(None, str(error)) from None

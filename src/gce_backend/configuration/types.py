@@ -1,16 +1,39 @@
-"""What templates.cfg and managers.cfg ask for: frozen values, and what makes a revision."""
+"""What templates.cfg and managers.cfg ask for: frozen values, and what makes a revision.
+
+A template's fields are described here once: each with its type, its default, its rule and, when it
+goes to Compute Engine as it is, its place there. What they mean stands in `proto/config.proto`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
 
+from gce_backend.configuration.problems import Problem
+from gce_backend.configuration.values import (
+    MAX_ACCOUNTS,
+    MAX_DIMENSIONS,
+    MAX_LABELS,
+    MAX_TAGS,
+    Check,
+    check_base_name,
+    check_cpu_platform,
+    check_disk_size,
+    check_disk_type,
+    check_label,
+    check_machine_type,
+    check_name,
+    check_network,
+    check_project,
+    full_network,
+)
+
 TEMPLATES_FILE = "templates.cfg"
-
-
 MANAGERS_FILE = "managers.cfg"
 
 
@@ -25,6 +48,29 @@ class ServiceAccount(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...] = ()
 
 
+class Rule(NamedTuple):
+    """What one field of a template keeps, and where Compute Engine gets it.
+
+    Attributes:
+        check: says what is wrong with the value, or with one item of a list; None when rules that
+            look at several fields do that.
+        required: it has to be there.
+        limit: items that a list has at most.
+        normal: gives the one form of what can be written in several ways.
+        place: where it stands in an instance template's properties, names joined by dots, numbers
+            for items of a list; "" when `rules.compute_bodies` makes something else of it.
+    """
+
+    check: Check | None = None
+    required: bool = False
+    limit: int | None = None
+    normal: Callable[[str], str] | None = None
+    place: str = ""
+
+
+_BOOT_DISK = "disks.0.initializeParams."
+
+
 class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of VM. The fields are those of `proto/config.proto`; unset ones are empty.
 
@@ -32,46 +78,87 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
         metadata: keys and values, those of metadata_from_file included.
         metadata_from_file: keys and paths, as written. Their texts are in `metadata`.
         disk_size_gb: 0 for the size of the image or snapshot.
-        service_accounts: at least one; the first one subscribes to the Machine Provider's topic.
+        service_accounts: the first one subscribes to the Machine Provider's topic.
+        snapshot_name: of the second disk; of the boot disk in revisions that a release before
+            boot_snapshot_name stored, which have no image.
     """
 
-    base_name: str
-    project: str = ""
-    dimensions: Pairs = ()
-    image_name: str = ""
-    disk_size_gb: int = 0
-    service_accounts: tuple[ServiceAccount, ...] = ()
-    tags: tuple[str, ...] = ()
-    metadata: Pairs = ()
-    machine_type: str = ""
-    image_project: str = ""
-    network_url: str = ""
-    auto_assign_external_ip: bool = False
-    min_cpu_platform: str = ""
-    metadata_from_file: Pairs = ()
-    disk_type: str = ""
-    snapshot_name: str = ""
-    snapshot_labels: Pairs = ()
+    base_name: Annotated[str, Rule(check_base_name, required=True)]
+    project: Annotated[str, Rule(check_project, required=True)] = ""
+    dimensions: Annotated[Pairs, Rule(limit=MAX_DIMENSIONS)] = ()
+    image_name: Annotated[str, Rule(check_name)] = ""
+    disk_size_gb: Annotated[int, Rule(check_disk_size, place=f"{_BOOT_DISK}diskSizeGb")] = 0
+    service_accounts: Annotated[tuple[ServiceAccount, ...], Rule(limit=MAX_ACCOUNTS)] = ()
+    tags: Annotated[tuple[str, ...], Rule(check_name, limit=MAX_TAGS, place="tags.items")] = ()
+    metadata: Annotated[Pairs, Rule()] = ()
+    machine_type: Annotated[str, Rule(check_machine_type, required=True, place="machineType")] = ""
+    image_project: Annotated[str, Rule(check_project)] = ""
+    network_url: Annotated[str, Rule(check_network, normal=full_network)] = ""
+    auto_assign_external_ip: Annotated[bool, Rule()] = False
+    min_cpu_platform: Annotated[str, Rule(check_cpu_platform, place="minCpuPlatform")] = ""
+    metadata_from_file: Annotated[Pairs, Rule()] = ()
+    disk_type: Annotated[str, Rule(check_disk_type, place=f"{_BOOT_DISK}diskType")] = ""
+    snapshot_name: Annotated[str, Rule(check_name)] = ""
+    snapshot_labels: Annotated[Pairs, Rule(check_label, limit=MAX_LABELS)] = ()
+    boot_snapshot_name: Annotated[str, Rule(check_name)] = ""
+
+    @property
+    def boot_snapshot(self) -> str:
+        """The snapshot that the boot disk is made from; "" when it is made from an image."""
+        return self.boot_snapshot_name or ("" if self.image_name else self.snapshot_name)
+
+    @property
+    def second_snapshot(self) -> str:
+        """The snapshot that the second disk is made from, when it is named; "" when it is not."""
+        return self.snapshot_name if self.image_name or self.boot_snapshot_name else ""
+
+    @property
+    def sought_labels(self) -> Mapping[str, str]:
+        """The labels by which the second disk's snapshot is found; {} when it is not found so."""
+        return {} if self.snapshot_name else dict(self.snapshot_labels)
+
+    @property
+    def source_project(self) -> str:
+        """The project that the boot disk's image or snapshot lives in."""
+        return self.image_project or self.project
+
+
+@cache
+def template_rules() -> Mapping[str, Rule]:
+    """The rule of every field of a template, by name, in their order."""
+    hints = get_type_hints(TemplateConfig, include_extras=True)
+    return {
+        field.name: next(r for r in hints[field.name].__metadata__ if isinstance(r, Rule))
+        for field in msgspec.structs.fields(TemplateConfig)
+    }
 
 
 class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How many VMs of a template to keep in one zone.
 
     Attributes:
+        minimum_size: 0 for a group that only holds what somebody else adds.
         maximum_size: old and new revision together; 0 for no limit.
     """
 
     template_base_name: str
-    minimum_size: int
+    minimum_size: int = 0
     maximum_size: int = 0
     zone: str
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """Everything that the operator asks for, valid as a whole, in the order of the files."""
+    """Everything that the operator asks for, valid as a whole, in the order of the files.
+
+    Attributes:
+        templates: the kinds of VMs.
+        managers: how many, and where.
+        warnings: what its authors may have meant otherwise.
+    """
 
     templates: tuple[TemplateConfig, ...] = ()
     managers: tuple[ManagerConfig, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     @property
     def minimum_total(self) -> int:
@@ -84,7 +171,8 @@ def checksum(template: TemplateConfig) -> str:
 
     Order counts only where it means something: which service account is first. A field at its
     default counts as absent, so a field added later changes no checksum. The texts of
-    metadata_from_file count, their paths do not.
+    metadata_from_file count, their paths do not. A snapshot to boot from counts as it did when it
+    was named by snapshot_name, so moving it to boot_snapshot_name makes no revision.
 
     Returns:
         The SHA-1 of canonical JSON, 40 hexadecimal digits.
@@ -100,5 +188,7 @@ def checksum(template: TemplateConfig) -> str:
         elif isinstance(value, tuple):
             value = sorted(value)
         fields[field.name] = value
+    if template.boot_snapshot_name and not {"snapshot_name", "snapshot_labels"} & fields.keys():
+        fields["snapshot_name"] = fields.pop("boot_snapshot_name")
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha1(canonical.encode(), usedforsecurity=False).hexdigest()

@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Collection
+from typing import Any, Final
 
 from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
 
-Check = Callable[[str], str | None]
+Check = Callable[[Any], str | None]
 
 MAX_GROUP_SIZE: Final = 2_000
 """VMs in a zonal group whose members are listed in pages, as ours are."""
 
+MAX_PROJECT: Final = 100
+"""Characters in a project's id with its domain."""
 MIN_DISK_GB: Final = 10
 MAX_DISK_GB: Final = 65_536
 MAX_TAGS: Final = 64
 MAX_LABELS: Final = 64
+MAX_DIMENSIONS: Final = 64
+MAX_ACCOUNTS: Final = 16
+MAX_SCOPES: Final = 100
+MAX_FILES: Final = 100
+"""Files that one configuration may name: each is fetched on its own."""
+MAX_WORD: Final = 256
+"""Characters in a value that has no shorter bound: a scope, a path, a dimension."""
 MAX_METADATA_VALUE: Final = 256 * 1024
 """Bytes in one metadata value."""
-MAX_METADATA_TOTAL: Final = 512 * 1024
-"""Bytes in all metadata keys and values of a VM."""
+RESERVED_METADATA: Final = 4 * 1024
+"""Bytes left for what a VM's group and the Machine Provider's messages add to its metadata."""
+MAX_METADATA_TOTAL: Final = 512 * 1024 - RESERVED_METADATA
+"""Bytes in a template's metadata, keys and values: Compute Engine takes 512 KiB for a VM."""
 
 DISK_TYPES: Final = {
     "pd-standard": "HDD",
@@ -38,16 +49,42 @@ DISK_TYPES: Final = {
 }
 """Types that a boot disk may have, and what the Machine Provider calls their kind."""
 
-OS_FAMILIES: Final = ("LINUX", "OSX", "WINDOWS")
+SCOPE_ALIASES: Final = {
+    "bigquery": "bigquery",
+    "cloud-platform": "cloud-platform",
+    "cloud-source-repos": "source.full_control",
+    "cloud-source-repos-ro": "source.read_only",
+    "compute-ro": "compute.readonly",
+    "compute-rw": "compute",
+    "datastore": "datastore",
+    "logging-write": "logging.write",
+    "monitoring": "monitoring",
+    "monitoring-read": "monitoring.read",
+    "monitoring-write": "monitoring.write",
+    "pubsub": "pubsub",
+    "service-control": "servicecontrol",
+    "service-management": "service.management.readonly",
+    "sql-admin": "sqlservice.admin",
+    "storage-full": "devstorage.full_control",
+    "storage-ro": "devstorage.read_only",
+    "storage-rw": "devstorage.read_write",
+    "taskqueue": "taskqueue",
+    "trace": "trace.append",
+    "userinfo-email": "userinfo.email",
+}
+"""gcloud's short names of scopes, and what they stand for at the end of the full URL."""
 
-_SHOWN_CHARACTERS = 80
+_SCOPE_ROOT = "https://www.googleapis.com/auth/"
+
+SHOWN_CHARACTERS: Final = 80
+"""Characters of a value that a message quotes; twice as many where they are escaped."""
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 # The pattern that Compute's discovery document gives for the parameter `project`, without numbers.
 _PROJECT = re.compile(
     r"(([-a-z0-9]{1,63}\.)*([a-z]([-a-z0-9]{0,61}[a-z0-9])?):)?[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 )
-_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z][a-z0-9]{0,9}")
+_ZONE = re.compile(r"[a-z]{1,24}-[a-z]{1,24}[0-9]{1,3}-[a-z][a-z0-9]{0,9}")
 _MACHINE_TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 _CUSTOM_MACHINE_TYPE = re.compile(
     r"([a-z][a-z0-9]*-)?custom-([1-9][0-9]{0,3}|micro|small|medium)-(?P<mb>[1-9][0-9]{0,8})(-ext)?"
@@ -57,21 +94,28 @@ _SCOPE = re.compile(r"https://[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9._~%/-]*)?")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
+_UNPRINTED = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_EXTRA_DIMENSION = re.compile(r"[a-z][a-z0-9_]{0,62}(:[^\s:][^\n]*)?")
 _CPU_PLATFORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()/-]{0,62}")
 _NETWORK = re.compile(
     r"""
     (https://(www|compute)\.googleapis\.com/compute/(v1|beta)/)?
     (projects/(?P<project>[^/]+)/)?
-    (global/networks|regions/(?P<region>[a-z]+-[a-z]+[0-9]+)/subnetworks)/(?P<name>[^/]+)
+    (global/networks|regions/(?P<region>[a-z]{1,24}-[a-z]{1,24}[0-9]{1,3})/subnetworks)/(?P<name>[^/]+)
     """,
     re.VERBOSE,
 )
 
 
+def shorten(text: str, length: int) -> str:
+    """The text, cut to so many characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def quote(value: str) -> str:
     """The value in quotation marks, on one line, shortened when it is long."""
-    shown = value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "…"
-    return one_line(json.dumps(shown, ensure_ascii=False))
+    shown = json.dumps(shorten(value, SHOWN_CHARACTERS + 1), ensure_ascii=False)
+    return shorten(one_line(shown), 2 * SHOWN_CHARACTERS)
 
 
 def one_line(text: str) -> str:
@@ -109,7 +153,7 @@ def check_base_name(value: str) -> str | None:
 
 def check_project(value: str) -> str | None:
     """A project's id, also with a domain (`example.com:project`)."""
-    if _PROJECT.fullmatch(value):
+    if len(value) <= MAX_PROJECT and _PROJECT.fullmatch(value):
         return None
     return f"{quote(value)} is not a project id: use the id, not the project's number or title"
 
@@ -169,6 +213,17 @@ def disk_kind(disk_type: str) -> str:
     return DISK_TYPES.get(disk_type, "HDD")
 
 
+def full_network(value: str) -> str:
+    """A network in one of the forms that `check_network` takes, made from shorter and older ones.
+
+    `lab` and `networks/lab` are `global/networks/lab`; a link of plain HTTP is one of HTTPS.
+    """
+    if value.startswith("http://"):
+        return value.replace("http://", "https://", 1)
+    name = value.removeprefix("networks/")
+    return f"global/networks/{name}" if value and "/" not in name else value
+
+
 def check_network(value: str) -> str | None:
     """A link to a network or subnetwork, full or partial."""
     match = _NETWORK.fullmatch(value)
@@ -179,7 +234,7 @@ def check_network(value: str) -> str | None:
     ):
         return None
     return (
-        f"{quote(value)} is not a network: write [projects/P/]global/networks/N or "
+        f"{quote(value)} is not a network: write its name, [projects/P/]global/networks/N or "
         "[projects/P/]regions/R/subnetworks/N, as a partial link or as a full one of "
         "https://compute.googleapis.com/compute/v1/"
     )
@@ -200,18 +255,33 @@ def check_cpu_platform(value: str) -> str | None:
 
 def check_account(value: str) -> str | None:
     """A service account's email address, or `default`."""
-    if value == "default" or _EMAIL.fullmatch(value):
+    if value == "default" or (len(value) <= MAX_WORD and _EMAIL.fullmatch(value)):
         return None
     return f'{quote(value)} is not a service account: use its email address, or "default"'
 
 
+def full_scope(value: str) -> str:
+    """An OAuth scope's URL, also for gcloud's short names."""
+    return _SCOPE_ROOT + SCOPE_ALIASES[value] if value in SCOPE_ALIASES else value
+
+
 def check_scope(value: str) -> str | None:
-    """An OAuth scope."""
-    if _SCOPE.fullmatch(value):
+    """An OAuth scope's URL."""
+    if len(value) <= MAX_WORD and _SCOPE.fullmatch(value):
         return None
     return (
         f"{quote(value)} is not a scope: use the full URL, e.g. "
-        '"https://www.googleapis.com/auth/cloud-platform"'
+        f'"{_SCOPE_ROOT}cloud-platform", or gcloud\'s short name, e.g. "cloud-platform"'
+    )
+
+
+def check_metadata_value(value: str) -> str | None:
+    """A metadata value's characters."""
+    found = _UNPRINTED.search(value)
+    if found is None:
+        return None
+    return (
+        f"holds the control character {one_line(found[0])}, which metadata cannot carry: remove it"
     )
 
 
@@ -236,6 +306,8 @@ def check_label(value: str) -> str | None:
 def check_file_path(value: str) -> str | None:
     """The path of a file inside the config set."""
     parts = value.split("/")
+    if len(value) > MAX_WORD:
+        return f"{quote(value)} is too long for a path: use at most {MAX_WORD} characters"
     if "\\" not in value and value.isprintable() and not {"", ".", ".."}.intersection(parts):
         return None
     return (
@@ -244,7 +316,7 @@ def check_file_path(value: str) -> str | None:
     )
 
 
-def _one_of(names: tuple[str, ...]) -> Check:
+def _one_of(*names: str) -> Check:
     return lambda value: (
         None if value in names else f"{quote(value)} is not one of {', '.join(names)}"
     )
@@ -256,22 +328,33 @@ def _positive_integer(value: str) -> str | None:
     return f"{quote(value)} is not a positive integer"
 
 
+def _positive_number(value: str) -> str | None:
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        return None
+    return f"{quote(value)} is not a number"
+
+
 def _some_text(value: str) -> str | None:
-    return None if value and value.isprintable() else f"{quote(value)} is not a value: write a word"
+    if len(value) > MAX_WORD:
+        return f"{quote(value)} is too long: use at most {MAX_WORD} characters"
+    return None if value.isprintable() else f"{quote(value)} is not a value: write a word"
 
 
 DIMENSIONS: Final[dict[str, Check]] = {
-    "backend": _one_of(("GCE",)),
+    "backend": _one_of("DUMMY", "GCE", "VSPHERE"),
     "disk_gb": _positive_integer,
-    "disk_type": _one_of(("HDD", "SSD")),
-    "linux_flavor": _some_text,
-    "os_family": _one_of(OS_FAMILIES),
+    "disk_type": _one_of("HDD", "SSD"),
+    "hostname": _some_text,
+    "linux_flavor": _one_of("DEBIAN", "UBUNTU"),
+    "memory_gb": _positive_number,
+    "num_cpus": _positive_integer,
+    "os_family": _one_of("LINUX", "OSX", "WINDOWS"),
     "os_version": _some_text,
     "project": check_project,
     "snapshot": _some_text,
     "snapshot_labels": check_label,
 }
-"""The Machine Provider's dimensions that a template may name, with their checks."""
+"""The Machine Provider's dimensions, with the values that it takes."""
 
 MEASURED_DIMENSIONS: Final = {
     "hostname": "every VM has its own",
@@ -279,3 +362,28 @@ MEASURED_DIMENSIONS: Final = {
     "num_cpus": "it is read from the machine type",
 }
 """Dimensions that only the daemon knows, and why."""
+
+
+def check_dimension(key: str, value: str, extra: Collection[str]) -> str | None:
+    """A dimension that the Machine Provider takes.
+
+    Args:
+        key: which one.
+        value: what a template says of it.
+        extra: what this Machine Provider takes besides: `key` for any value, or `key:value`.
+    """
+    if key in extra or f"{key}:{value}" in extra:
+        return None if (complaint := _some_text(value)) is None else f"{key}: {complaint}"
+    remedy = "mend it, or allow it by the setting machine_provider.extra_dimensions"
+    if key not in DIMENSIONS:
+        return f"{quote(key)} is not one of {', '.join(DIMENSIONS)}: {remedy}"
+    if (complaint := DIMENSIONS[key](value)) is None:
+        return None
+    return f"{key}: {complaint}: {remedy}"
+
+
+def check_extra_dimension(value: str) -> str | None:
+    """A dimension that the settings allow: `key` or `key:value`."""
+    if len(value) <= MAX_WORD and _EXTRA_DIMENSION.fullmatch(value):
+        return None
+    return f'{quote(value)} is not a dimension: write "key" or "key:value"'

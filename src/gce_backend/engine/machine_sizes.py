@@ -51,11 +51,11 @@ class ComputeSizes:
         """
         if template.disk_size_gb:
             return template.disk_size_gb
-        project = template.image_project or template.project
-        key = (project, template.image_name or f"snapshot {template.snapshot_name}")
+        project, snapshot_name = template.source_project, template.boot_snapshot
+        key = (project, template.image_name or f"snapshot {snapshot_name}")
         if key not in self._disks:
-            if template.snapshot_name:
-                snapshot = await self._compute.get_snapshot(project, template.snapshot_name)
+            if snapshot_name:
+                snapshot = await self._compute.get_snapshot(project, snapshot_name)
                 self._disks[key] = snapshot.disk_size_gb
             else:
                 image = await self._compute.get_image(project, template.image_name)

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from gce_backend.base.errors import BackendError
+from gce_backend.base.tasks import off_loop
 from gce_backend.clients.config_source import ConfigBundle
 from gce_backend.configuration.diff import difference
 from gce_backend.configuration.parsing import parse
-from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.configuration.problems import InvalidConfigurationError, listed
+from gce_backend.configuration.types import Configuration
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import reason_of
@@ -35,6 +37,8 @@ SUBJECT = "configuration"
 AGAIN_SECONDS = 1.0
 MAX_REASON = 1000
 """Characters that are kept of why a configuration is not in force."""
+MAX_LOGGED = 10
+"""Problems, or warnings, that one log line and one condition name."""
 OPERATOR_KEYS = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
 
 
@@ -70,15 +74,9 @@ async def _import(context: Context) -> Outcome:
         context.metrics.config(problems=0, held=False)
         return Outcome()
     try:
-        new = parse(bundle.templates_text, bundle.managers_text, bundle.files)
+        new, loss = await off_loop(lambda: _judged(context, bundle), bundle.size)
     except InvalidConfigurationError as error:
-        return await _refuse(context, bundle, tuple(str(problem) for problem in error.problems))
-    excess = config_guard.excess(bundle.templates_text, bundle.managers_text, bundle.files)
-    if excess is not None:
-        return await _refuse(context, bundle, (excess,))
-    loss = config_guard.loss(
-        context.fleet.configuration, new, context.settings.guard.max_config_loss_share
-    )
+        return await _refuse(context, bundle, error)
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:
         return await _hold(context, bundle, loss)
     changed = await context.fleet.change(
@@ -88,8 +86,24 @@ async def _import(context: Context) -> Outcome:
         return Outcome(again_after=AGAIN_SECONDS)
     context.conditions.clear(SUBJECT, NAME)
     context.metrics.config(problems=0, held=False)
-    context.log.info("config.imported", job=NAME, revision=bundle.revision, previous=known)
+    warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
+    context.log.info(
+        "config.imported",
+        job=NAME,
+        revision=bundle.revision,
+        previous=known,
+        warnings=warnings,
+    )
     return Outcome(changed=changed)
+
+
+def _judged(context: Context, bundle: ConfigBundle) -> tuple[Configuration, str | None]:
+    """The configuration as values, and why it waits for confirmation; None when it does not."""
+    settings = context.settings
+    extra = settings.machine_provider.extra_dimensions
+    new = parse(bundle.templates_text, bundle.managers_text, bundle.files, extra)
+    max_share = settings.guard.max_config_loss_share
+    return new, config_guard.loss(context.fleet.configuration, new, max_share, extra)
 
 
 async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
@@ -104,23 +118,27 @@ async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
     return Outcome(problems=(message,))
 
 
-async def _refuse(context: Context, bundle: ConfigBundle, problems: tuple[str, ...]) -> Outcome:
-    why = "; ".join(problems)
+async def _refuse(
+    context: Context, bundle: ConfigBundle, error: InvalidConfigurationError
+) -> Outcome:
+    problems = listed(error.problems[:MAX_LOGGED], error.total)
+    why = _short("; ".join(problems))
     message = f"Revision {bundle.revision} is invalid and not used: {why}"
     if context.conditions.note(SUBJECT, NAME, "InvalidConfiguration", message):
-        context.log.error(
-            "config.invalid", job=NAME, revision=bundle.revision, problems=list(problems)
-        )
+        context.log.error("config.invalid", job=NAME, revision=bundle.revision, problems=problems)
     await _note(context, _candidate(context, bundle, CandidateState.INVALID, why))
-    context.metrics.config(problems=len(problems), held=False)
-    return Outcome(problems=problems)
+    context.metrics.config(problems=error.total, held=False)
+    return Outcome(problems=tuple(problems))
 
 
 def _candidate(
     context: Context, bundle: ConfigBundle, state: CandidateState, reason: str
 ) -> Candidate:
-    words = textwrap.shorten(reason, MAX_REASON, placeholder=" ...")
-    return Candidate(bundle.revision, state, words, context.clock.now())
+    return Candidate(bundle.revision, state, _short(reason), context.clock.now())
+
+
+def _short(reason: str) -> str:
+    return textwrap.shorten(reason, MAX_REASON, placeholder=" ...")
 
 
 async def _note(context: Context, candidate: Candidate | None) -> None:

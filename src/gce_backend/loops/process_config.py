@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from gce_backend.base.errors import CorruptEntityError
-from gce_backend.configuration import parsing
+from gce_backend.base.errors import BackendError, TransientError
+from gce_backend.base.tasks import off_loop
+from gce_backend.configuration.parsing import examine
+from gce_backend.configuration.problems import InvalidConfigurationError, Problem
+from gce_backend.configuration.values import SHOWN_CHARACTERS, shorten
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.conditions import reason_of
 from gce_backend.model.entities import CONFIGURATION_KEY, Entity, StoredConfiguration
 from gce_backend.model.keys import Key
 from gce_backend.rules.activation import (
@@ -30,16 +34,20 @@ async def run(context: Context) -> Outcome:
     stored = context.fleet.configuration
     if not stored.revision:
         return Outcome(facts={"waiting_for_config": 1})
-    wanted = _wanted(stored)
-    names = sorted({*wanted, *(key.name for key in context.fleet.templates)})
+    wanted, spoiled = await _wanted(context, stored)
+    names = sorted({*wanted, *spoiled, *(key.name for key in context.fleet.templates)})
     changed = 0
     problems = []
     for name in names:
         try:
-            written = await _process(context, name, wanted.get(name))
-        except CorruptEntityError as error:  # it spoils only its own template
-            context.conditions.note(name, NAME, "CorruptEntity", str(error))
-            problems.append(f"{name}: {error}")
+            if name in spoiled:  # what it wants is not known: it stays as it is
+                raise InvalidConfigurationError([spoiled[name]])
+            written = await _process(context, name, wanted.get(name), stored.revision)
+        except TransientError:  # the store's trouble, and not this template's
+            raise
+        except BackendError as error:  # it spoils only its own template
+            context.conditions.note(name, NAME, reason_of(error), str(error))
+            problems.append(f"{shorten(name, SHOWN_CHARACTERS)}: {error}")
             continue
         context.conditions.clear(name, NAME)
         if written:
@@ -52,18 +60,20 @@ async def run(context: Context) -> Outcome:
     )
 
 
-async def _process(context: Context, name: str, wanted: WantedTemplate | None) -> int:
+async def _process(
+    context: Context, name: str, wanted: WantedTemplate | None, revision: str
+) -> int:
     known = known_entities(name, wanted, context.fleet.get)
     keys = entities_of(name, wanted, known)
     if not plan_template(name, wanted, known, keys):
         return 0
 
     def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
-        # Another process may have imported a newer one: what it wrote is not to be undone.
+        # Another process may have imported another one: the next run sees it, and decides by it.
         stored = found.get(CONFIGURATION_KEY)
-        if not isinstance(stored, StoredConfiguration) or not stored.revision:
+        if not isinstance(stored, StoredConfiguration) or stored.revision != revision:
             return {}
-        return plan_template(name, _wanted(stored).get(name), found, keys)
+        return plan_template(name, wanted, found, keys)
 
     for _ in range(READ_ATTEMPTS):
         try:
@@ -73,17 +83,30 @@ async def _process(context: Context, name: str, wanted: WantedTemplate | None) -
     return 0
 
 
-def _wanted(stored: StoredConfiguration) -> dict[str, WantedTemplate]:
+async def _wanted(
+    context: Context, stored: StoredConfiguration
+) -> tuple[dict[str, WantedTemplate], Mapping[str, Problem]]:
+    """What the configuration asks for, and what is wrong with the other templates, by name."""
     files = tuple(sorted(stored.files.items()))
-    return _parsed(stored.template_config, stored.manager_config, files)
+    extra = context.settings.machine_provider.extra_dimensions
+    texts = stored.template_config, stored.manager_config
+    size = sum(map(len, texts)) + sum(len(text) for _, text in files)
+    return await off_loop(lambda: _parsed(*texts, files, extra), size)
 
 
 @lru_cache(maxsize=2)
 def _parsed(
-    templates: str, managers: str, files: tuple[tuple[str, str], ...]
-) -> dict[str, WantedTemplate]:
-    """What the configuration asks for, by template; parsed once for each revision."""
-    return wanted_templates(parsing.parse(templates, managers, dict(files)))
+    templates: str, managers: str, files: tuple[tuple[str, str], ...], extra: tuple[str, ...]
+) -> tuple[dict[str, WantedTemplate], Mapping[str, Problem]]:
+    """Examined once for each revision; a release may have other rules than the one that stored it.
+
+    Raises:
+        InvalidConfigurationError: a file cannot be read, so that nothing is known of any template.
+    """
+    found = examine(templates, managers, dict(files), extra)
+    if not found.readable:
+        raise InvalidConfigurationError(found.problems, found.total)
+    return wanted_templates(found.configuration), found.spoiled
 
 
 JOB = Job(

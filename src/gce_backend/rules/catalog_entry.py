@@ -7,10 +7,11 @@ import re
 import msgspec
 
 from gce_backend.configuration.types import TemplateConfig
-from gce_backend.configuration.values import disk_kind
+from gce_backend.configuration.values import MEASURED_DIMENSIONS, disk_kind
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
 
 BACKEND = "GCE"
+LABELS = "snapshot_labels"
 _CUSTOM = re.compile(
     r"(?:(?P<family>[a-z][a-z0-9]*)-)?custom-(?P<cpus>[0-9]+)-(?P<memory_mb>[0-9]+)(?P<extended>-ext)?"
 )
@@ -42,11 +43,16 @@ def custom_shape(machine_type: str) -> Shape | None:
 
 def shared_dimensions(template: TemplateConfig) -> dict[str, Dimension]:
     """The dimensions that all machines of a template have in common: its fields say them."""
-    found: dict[str, Dimension] = dict(template.dimensions)
-    if template.snapshot_name:
-        found["snapshot"] = template.snapshot_name
+    found: dict[str, Dimension] = {
+        key: value for key, value in template.dimensions if key not in MEASURED_DIMENSIONS
+    }
+    labels = [value for key, value in template.dimensions if key == LABELS]
+    if labels:
+        found[LABELS] = labels
+    if snapshot := template.snapshot_name or template.boot_snapshot:
+        found["snapshot"] = snapshot
     if template.snapshot_labels:
-        found["snapshot_labels"] = [f"{key}:{value}" for key, value in template.snapshot_labels]
+        found[LABELS] = [f"{key}:{value}" for key, value in template.snapshot_labels]
     found.update(backend=BACKEND, project=template.project, disk_type=disk_kind(template.disk_type))
     return found
 

@@ -8,6 +8,7 @@ only if that description is exactly ours.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from gce_backend.configuration.naming import (
@@ -16,7 +17,7 @@ from gce_backend.configuration.naming import (
     short_checksum,
     template_name,
 )
-from gce_backend.configuration.types import TemplateConfig
+from gce_backend.configuration.types import TemplateConfig, template_rules
 from gce_backend.model.keys import Key
 
 OWNER_LABEL = "gce-backend-owner"
@@ -61,33 +62,36 @@ def description_of(owner: str, revision: Key) -> str:
     return description(owner, base_name, checksum)
 
 
-def template_body(owner: str, revision: Key, template: TemplateConfig) -> dict[str, Any]:
+def template_body(
+    owner: str, revision: Key, template: TemplateConfig, found_snapshot: str | None = None
+) -> dict[str, Any]:
     """The body of `instanceTemplates.insert`.
 
     Args:
         owner: the owner name in the settings.
         revision: the InstanceTemplateRevision's key.
         template: its fields.
+        found_snapshot: the snapshot that bears its labels, when the second disk's is not named.
     """
     base_name, checksum = _names(revision)
     properties: dict[str, Any] = {
-        "machineType": template.machine_type,
         "labels": {
             OWNER_LABEL: owner,
             TEMPLATE_LABEL: base_name,
             REVISION_LABEL: short_checksum(checksum),
         },
-        "disks": [_boot_disk(template)],
+        "disks": _disks(template, template.second_snapshot or found_snapshot),
         "networkInterfaces": [_network_interface(template)],
         "serviceAccounts": [
             {"email": account.name, "scopes": list(account.scopes)}
             for account in template.service_accounts
         ],
-        "tags": {"items": list(template.tags)},
         "metadata": {"items": [{"key": key, "value": value} for key, value in template.metadata]},
     }
-    if template.min_cpu_platform:
-        properties["minCpuPlatform"] = template.min_cpu_platform
+    for name, rule in template_rules().items():
+        value = getattr(template, name)
+        if rule.place and value:
+            _put(properties, rule.place.split("."), value)
     return {
         "name": template_name(base_name, checksum),
         "description": description(owner, base_name, checksum),
@@ -123,22 +127,37 @@ def group_body(
     }
 
 
-def _boot_disk(template: TemplateConfig) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    project = template.image_project or template.project
-    if template.snapshot_name:
-        source = f"projects/{project}/global/snapshots/{template.snapshot_name}"
-        parameters["sourceSnapshot"] = source
-    else:
-        parameters["sourceImage"] = f"projects/{project}/global/images/{template.image_name}"
-    if template.disk_size_gb:
-        parameters["diskSizeGb"] = str(template.disk_size_gb)
-    if template.disk_type:
-        parameters["diskType"] = template.disk_type
-    if template.snapshot_labels:
-        parameters["labels"] = dict(template.snapshot_labels)
-    # Without autoDelete the boot disk would outlive its VM, and go on costing money.
-    return {"boot": True, "autoDelete": True, "type": "PERSISTENT", "initializeParams": parameters}
+def _disks(template: TemplateConfig, second_snapshot: str | None) -> list[dict[str, Any]]:
+    """The boot disk, and the one that is made from a snapshot beside it."""
+    owner = f"projects/{template.source_project}/global"
+    boot = {"sourceImage": f"{owner}/images/{template.image_name}"}
+    if template.boot_snapshot:
+        boot = {"sourceSnapshot": f"{owner}/snapshots/{template.boot_snapshot}"}
+    disks = [_disk(boot, boot=True)]
+    if second_snapshot:
+        source = f"projects/{template.project}/global/snapshots/{second_snapshot}"
+        disks.append(_disk({"sourceSnapshot": source}, boot=False))
+    return disks
+
+
+def _disk(parameters: dict[str, Any], *, boot: bool) -> dict[str, Any]:
+    # Without autoDelete the disk would outlive its VM, and go on costing money.
+    return {
+        "boot": boot,
+        "autoDelete": True,
+        "type": "PERSISTENT",
+        "initializeParams": parameters,
+    }
+
+
+def _put(properties: dict[str, Any], place: Sequence[str], value: Any) -> None:
+    """Sets a property; Compute Engine's JSON has its 64-bit numbers as strings."""
+    inner: Any = properties
+    for step in place[:-1]:
+        inner = inner[int(step)] if isinstance(inner, list) else inner.setdefault(step, {})
+    if isinstance(value, tuple):
+        value = list(value)
+    inner[place[-1]] = value if isinstance(value, str | list | bool) else str(value)
 
 
 def _network_interface(template: TemplateConfig) -> dict[str, Any]:

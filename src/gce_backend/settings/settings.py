@@ -159,6 +159,8 @@ class MachineProviderSettings(_Section, frozen=True):
             messages are made good.
         lost_seconds: how long the catalog must go on not knowing a machine before anything is done
             about it.
+        extra_dimensions: dimensions that templates may name besides those of the original Machine
+            Provider, as `key` (any value) or `key:value`, e.g. `linux_flavor:FEDORA`.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -166,6 +168,7 @@ class MachineProviderSettings(_Section, frozen=True):
     timeout: Seconds = 30.0
     sweep_per_minute: PositiveCount = 20
     lost_seconds: Seconds = 300.0
+    extra_dimensions: tuple[str, ...] = ()
 
 
 class StoreSettings(_Section, frozen=True):

@@ -23,6 +23,7 @@ from gce_backend.base.errors import (
     TransientError,
     UnauthenticatedError,
 )
+from gce_backend.base.tasks import off_loop
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.config_source import ConfigBundle
 from gce_backend.clients.machine_provider import (
@@ -33,7 +34,7 @@ from gce_backend.clients.machine_provider import (
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.configuration.parsing import parse
-from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.configuration.problems import MAX_LISTED, InvalidConfigurationError, listed
 from gce_backend.configuration.types import Configuration as ParsedConfiguration
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.fleet.picture import Fleet
@@ -242,21 +243,27 @@ class _Checks:
             if bundle is None:
                 raise MalformedResponseError("config.fetch", "no revision was served")
             try:
-                found = parse(bundle.templates_text, bundle.managers_text, bundle.files)
+                texts = bundle.templates_text, bundle.managers_text, bundle.files
+                extra = self._patient.settings.machine_provider.extra_dimensions
+                size = sum(map(len, texts[:2]))
+                found = await off_loop(lambda: parse(*texts, extra), size)
             except InvalidConfigurationError as error:
                 remedy = "mend it; `gce-backend validate DIR` shows the same in a checkout"
+                lines = listed(error.problems, error.total)
+                where = f"revision {bundle.revision}"
                 return [
-                    Finding(
-                        what, CheckVerdict.FAILED, f"revision {bundle.revision}: {problem}", remedy
-                    )
-                    for problem in error.problems
+                    Finding(what, CheckVerdict.FAILED, f"{where}: {line}", remedy) for line in lines
                 ]
             self._configuration = found
             seen = (
                 f"revision {bundle.revision}: {len(found.templates)} templates, "
                 f"{len(found.managers)} managers, {found.minimum_total} machines at least"
             )
-            return [Finding(what, CheckVerdict.OK, seen)]
+            odd = found.warnings[:MAX_LISTED]
+            return [
+                Finding(what, CheckVerdict.OK, seen),
+                *(Finding(what, CheckVerdict.WARNING, str(w), "see that it is meant") for w in odd),
+            ]
 
         needs = self._has_token and self._has_store
         return await self._within(what, look, needs=needs)
@@ -444,11 +451,13 @@ def _want_source(
     compute: ComputeClient,
     template: TemplateConfig,
 ) -> None:
-    project = template.image_project or template.project
-    if template.snapshot_name:
-        what = f"snapshot {template.snapshot_name} of {project}"
-        wanted[what] = _asking(compute.get_snapshot, project, template.snapshot_name)
-    else:
+    project = template.source_project
+    snapshots = {(project, template.boot_snapshot), (template.project, template.second_snapshot)}
+    for owner, name in snapshots:
+        if name:
+            what = f"snapshot {name} of {owner}"
+            wanted[what] = _asking(compute.get_snapshot, owner, name)
+    if not template.boot_snapshot:
         what = f"image {template.image_name} of {project}"
         wanted[what] = _asking(compute.get_image, project, template.image_name)
 

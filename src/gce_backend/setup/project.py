@@ -12,8 +12,7 @@ from gce_backend.base.errors import BackendError, NotFoundError, RemoteError, Se
 from gce_backend.clients.addresses import trusted_origin
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
-from gce_backend.configuration.parsing import parse
-from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.configuration.parsing import examine
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.model.entities import (
@@ -158,10 +157,7 @@ async def check_permissions(
 
 def named_projects(configuration: StoredConfiguration) -> set[str]:
     """The projects that the stored configuration's templates name."""
-    try:
-        parsed = parse(
-            configuration.template_config, configuration.manager_config, configuration.files
-        )
-    except InvalidConfigurationError:
-        return set()
-    return {template.project for template in parsed.templates}
+    found = examine(
+        configuration.template_config, configuration.manager_config, configuration.files
+    )
+    return {template.project for template in found.configuration.templates}

@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
-from gce_backend.configuration.parsing import parse, referenced_files
-from gce_backend.configuration.problems import InvalidConfigurationError, Problem
+import msgspec
+
+from gce_backend.configuration.parsing import MAX_CONFIG_BYTES, examine, referenced_files
+from gce_backend.configuration.problems import MAX_LISTED, Problem
+from gce_backend.configuration.text import decoded
 from gce_backend.configuration.types import MANAGERS_FILE, TEMPLATES_FILE
 from gce_backend.configuration.values import MAX_METADATA_VALUE
 
-MAX_CONFIG_BYTES = 512 * 1024
-"""Bytes in templates.cfg or managers.cfg: one Datastore entity of at most 1 MiB holds both."""
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the daemon would say to a configuration.
+
+    Attributes:
+        problems: the first of what keeps it from being used, in the order of the files.
+        warnings: the first of what may be a slip; it is used all the same.
+        total: how many problems there are.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    total: int = 0
 
 
-def check_directory(path: Path) -> list[Problem]:
+def check_directory(path: Path, extra_dimensions: Collection[str] = ()) -> Verdict:
     """Validates the configuration in a directory.
 
     Args:
         path: the directory that holds templates.cfg, managers.cfg and the files they name.
-
-    Returns:
-        Every problem, in the order of the files; none when the daemon would accept it.
+        extra_dimensions: dimensions that the settings allow.
     """
     if not path.is_dir():
-        return [Problem(str(path), None, "", "", "there is no such directory: name another one")]
+        message = "there is no such directory: name another one"
+        return Verdict((Problem(str(path), None, "", "", message),), total=1)
     problems: list[Problem] = []
     templates = _read(path, TEMPLATES_FILE, MAX_CONFIG_BYTES, problems)
     managers = _read(path, MANAGERS_FILE, MAX_CONFIG_BYTES, problems)
     if problems:
-        return problems
+        return Verdict(tuple(problems), total=len(problems))
     files = {
         name: _read(path, name, MAX_METADATA_VALUE, problems)
         for name in referenced_files(templates)
         if (path / name).exists()  # `parse` reports missing ones, with the line that names them
     }
-    try:
-        parse(templates, managers, files)
-    except InvalidConfigurationError as error:
-        problems += error.problems
-    return problems
+    found = examine(templates, managers, files, extra_dimensions)
+    return Verdict(
+        (*problems, *found.problems)[:MAX_LISTED],
+        found.configuration.warnings[:MAX_LISTED],
+        len(problems) + found.total,
+    )
 
 
 def _read(directory: Path, name: str, limit: int, problems: list[Problem]) -> str:
@@ -46,11 +61,11 @@ def _read(directory: Path, name: str, limit: int, problems: list[Problem]) -> st
     try:
         with (directory / name).open("rb") as file:
             content = file.read(limit + 1)
-        text = content.decode()
+        text = "" if len(content) > limit else decoded(content)
     except OSError as error:
         message = f"cannot be read: {error.strerror}: add the file, or make it readable"
-    except UnicodeDecodeError as error:
-        message = f"is not UTF-8 at byte {error.start}: save it as UTF-8"
+    except ValueError as error:
+        message = str(error)
     else:
         if len(content) <= limit:
             return text

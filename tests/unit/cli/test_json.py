@@ -47,13 +47,18 @@ def test_validate(run: Json, tmp_path: Path) -> None:
     """Each problem with its place; the exit code is that of the words."""
     (tmp_path / "templates.cfg").write_text(template())
     (tmp_path / "managers.cfg").write_text(manager())
-    assert run("validate", str(tmp_path)) == (0, {"valid": True, "problems": []})
-    (tmp_path / "managers.cfg").write_text(manager("nobody"))
+    assert run("validate", str(tmp_path)) == (
+        0,
+        {"valid": True, "problems": [], "total": 0, "warnings": []},
+    )
+    (tmp_path / "managers.cfg").write_text(manager("nobody") + manager(zone="nowhere"))
     code, document = run("validate", str(tmp_path))
-    assert (code, document["valid"]) == (1, False)
+    assert (code, document["valid"], document["total"]) == (1, False, 1)
+    (warning,) = document["warnings"]
+    assert (warning["file"], warning["line"]) == ("managers.cfg", 1)
+    assert warning["field"] == "template_base_name"
     (problem,) = document["problems"]
-    assert (problem["file"], problem["line"]) == ("managers.cfg", 1)
-    assert problem["field"] == "template_base_name"
+    assert (problem["file"], problem["field"]) == ("managers.cfg", "zone")
 
 
 def test_configure(run: Json) -> None:

@@ -10,13 +10,16 @@ from hypothesis import strategies as st
 
 from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
 from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.problems import InvalidConfigurationError
 from gce_backend.configuration.proto import config_pb2 as pb
+from gce_backend.configuration.types import ServiceAccount
 from support.config_texts import (
     CLOUD_SCOPE,
     account,
     manager,
     problems_of,
     template,
+    warnings_of,
 )
 
 
@@ -47,104 +50,80 @@ WRONG_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
     ({"machine_type": "small"}, "machine_type", "is not a machine type"),
     ({"machine_type": "custom-8"}, "machine_type", "is not a custom machine type"),
     ({"machine_type": "n2-custom-8-16000"}, "machine_type", "multiple of 256"),
-    ({"image_name": None}, "image_name", "or snapshot_name"),
     ({"image_name": "family/debian"}, "image_name", "is not a name"),
-    ({"snapshot_name": "snap"}, "snapshot_name", "one source"),
-    ({"image_name": None, "snapshot_name": "Snap"}, "snapshot_name", "is not a name"),
     ({"image_project": "debian cloud"}, "image_project", "is not a project id"),
     ({"disk_size_gb": -1}, "disk_size_gb", "use 10 to 65536"),
     ({"disk_size_gb": 9}, "disk_size_gb", "use 10 to 65536"),
     ({"disk_size_gb": 65537}, "disk_size_gb", "use 10 to 65536"),
     ({"disk_type": "pd-fast"}, "disk_type", "is not one of pd-standard, "),
     ({"disk_type": "a\u2028b"}, "disk_type", r"a\u2028b"),
-    ({"network_url": "default"}, "network_url", "is not a network"),
     ({"network_url": "https://example.com/global/networks/n"}, "network_url", "is not a network"),
     ({"network_url": "projects/P/global/networks/n"}, "network_url", "is not a network"),
     ({"network_url": "global/networks/N"}, "network_url", "is not a network"),
     ({"min_cpu_platform": "<any>"}, "min_cpu_platform", "is not a CPU platform"),
-    ({"service_accounts": None}, "service_accounts", "at least one"),
     ({"service_accounts": [account("")]}, "service_accounts[0].name", "is required"),
     ({"service_accounts": [account("me")]}, "service_accounts[0].name", "email address"),
-    ({"service_accounts": [account(), account()]}, "service_accounts[1]", "given twice"),
-    (
-        {"service_accounts": [account("default", "cloud-platform")]},
-        "service_accounts[0].scopes[0]",
-        "use the full URL",
-    ),
-    (
-        {"service_accounts": [account("default", CLOUD_SCOPE, CLOUD_SCOPE)]},
-        "service_accounts[0].scopes[1]",
-        "there twice",
-    ),
     ({"tags": ["fine", "Not fine"]}, "tags[1]", "is not a name"),
-    ({"tags": ["a", "b", "a"]}, "tags[2]", "there twice"),
     ({"tags": [f"t{n}" for n in range(65)]}, "tags", "use at most 64"),
     ({"dimensions": ["os_family"]}, "dimensions[0]", 'write "key:value"'),
     ({"dimensions": ["os_family:BEOS"]}, "dimensions[0]", "LINUX, OSX, WINDOWS"),
     ({"dimensions": ["disk_size_gb:10"]}, "dimensions[0]", "is not one of backend, disk_gb"),
-    ({"dimensions": ["os_version:"]}, "dimensions[0]", "is not a value"),
     ({"dimensions": ["disk_gb:ten"]}, "dimensions[0]", "positive integer"),
-    ({"dimensions": ["disk_gb:20"], "disk_size_gb": 10}, "dimensions[0]", "because of disk_size"),
-    ({"dimensions": ["disk_type:SSD"]}, "dimensions[0]", 'is "HDD" because of disk_type'),
-    ({"dimensions": ["project:other"]}, "dimensions[0]", "because of project"),
-    ({"dimensions": ["backend:DUMMY"]}, "dimensions[0]", "is not one of GCE"),
-    ({"dimensions": ["hostname:h"]}, "dimensions[0]", "every VM has its own"),
-    ({"dimensions": ["num_cpus:2"]}, "dimensions[0]", "read from the machine type"),
-    ({"dimensions": ["memory_gb:2"]}, "dimensions[0]", "read from the machine type"),
-    (
-        {"dimensions": ["os_family:LINUX", "os_version:1", "os_family:OSX"]},
-        "dimensions[2]",
-        "given twice",
-    ),
-    (
-        {"image_name": None, "snapshot_name": "s", "dimensions": ["snapshot:t"]},
-        "dimensions[0]",
-        "because of snapshot_name",
-    ),
-    (
-        {
-            "image_name": None,
-            "snapshot_name": "s",
-            "snapshot_labels": ["a:b"],
-            "dimensions": ["snapshot_labels:a:c"],
-        },
-        "dimensions[0]",
-        "not in the field snapshot_labels",
-    ),
-    ({"snapshot_labels": ["a:b"]}, "snapshot_labels", "set snapshot_name"),
-    (
-        {"image_name": None, "snapshot_name": "s", "snapshot_labels": ["A:b"]},
-        "snapshot_labels[0]",
-        "is not a label",
-    ),
-    (
-        {"image_name": None, "snapshot_name": "s", "snapshot_labels": ["a:b", "c:d", "a:c"]},
-        "snapshot_labels[2]",
-        'label "a" is given twice',
-    ),
-    (
-        {"image_name": None, "snapshot_name": "s", "snapshot_labels": ["a:b", "a:b"]},
-        "snapshot_labels[1]",
-        "there twice",
-    ),
     ({"metadata": ["key"]}, "metadata[0]", 'write "key:value"'),
     ({"metadata": [":value"]}, "metadata[0]", 'write "key:value"'),
     ({"metadata": ["a key:value"]}, "metadata[0]", "is not a metadata key"),
     ({"metadata": [f"{'k' * 129}:v"]}, "metadata[0]", "is not a metadata key"),
-    ({"metadata": ["a:1", "b:1", "a:2"]}, "metadata[2]", "already set in metadata[0]"),
     ({"metadata": [f"a:{BIG}x"]}, "metadata[0]", "use at most 262144"),
-    ({"metadata": [f"a:{BIG}", f"b:{BIG}"]}, "metadata", "use at most 524288"),
     ({"metadata_from_file": ["a"]}, "metadata_from_file[0]", 'write "key:path"'),
     ({"metadata_from_file": ["a:missing"]}, "metadata_from_file[0]", "there is no file"),
     ({"metadata_from_file": ["a:/etc/passwd"]}, "metadata_from_file[0]", "not a path in the"),
     ({"metadata_from_file": ["a:x/../../y"]}, "metadata_from_file[0]", "not a path in the"),
     ({"metadata_from_file": ["a:"]}, "metadata_from_file[0]", "not a path in the"),
     ({"metadata_from_file": ["a:large"]}, "metadata_from_file[0]", "use at most 262144"),
+    ({"image_name": None}, "image_name", "or boot_snapshot_name"),
+    ({"image_name": None, "snapshot_name": "s"}, "image_name", "those of a second disk"),
+    ({"image_name": None, "snapshot_labels": ["a:b"]}, "image_name", "those of a second disk"),
+    ({"boot_snapshot_name": "s"}, "boot_snapshot_name", "one source"),
+    ({"image_name": None, "boot_snapshot_name": "Snap"}, "boot_snapshot_name", "is not a name"),
+    ({"snapshot_name": "Snap"}, "snapshot_name", "is not a name"),
+    ({"snapshot_labels": ["A:b"]}, "snapshot_labels[0]", "is not a label"),
+    ({"snapshot_labels": [f"l{n}:b" for n in range(65)]}, "snapshot_labels", "use at most 64"),
+    ({"network_url": "De fault"}, "network_url", "is not a network"),
+    ({"network_url": f"regions/us-central{'1' * 99}/subnetworks/s"}, "network_url", "is not a net"),
+    ({"project": ".".join(["a" * 60] * 2) + ":p"}, "project", "is not a project id"),
+    ({"service_accounts": [account(f"a@{'b' * 260}.com")]}, "service_accounts[0].name", "email"),
     (
-        {"metadata": ["a:1"], "metadata_from_file": ["a:script"]},
-        "metadata_from_file[0]",
-        "already set in metadata[0]",
+        {"service_accounts": [account("default", "storage-admin")]},
+        "service_accounts[0].scopes[0]",
+        "short name",
     ),
+    (
+        {"service_accounts": [account("default", "https://x/" + "a" * 250)]},
+        "service_accounts[0].scopes[0]",
+        "is not a scope",
+    ),
+    (
+        {"service_accounts": [account("default", *(f"https://x/{n}" for n in range(101)))]},
+        "service_accounts[0].scopes",
+        "use at most 100",
+    ),
+    (
+        {"service_accounts": [account(f"a{n}@b.com") for n in range(17)]},
+        "service_accounts",
+        "use at most 16",
+    ),
+    ({"dimensions": [f"snapshot_labels:a:{n}" for n in range(65)]}, "dimensions", "at most 64"),
+    ({"dimensions": [f"os_version:{'1' * 257}"]}, "dimensions[0]", "too long"),
+    ({"dimensions": ["linux_flavor:FEDORA"]}, "dimensions[0]", "DEBIAN, UBUNTU: mend it, or allow"),
+    ({"dimensions": ["disk_size_gb:10"]}, "dimensions[0]", "machine_provider.extra_dimensions"),
+    ({"dimensions": ["backend:AWS"]}, "dimensions[0]", "DUMMY, GCE, VSPHERE"),
+    ({"dimensions": ["disk_type:NVME"]}, "dimensions[0]", "HDD, SSD"),
+    ({"dimensions": ["num_cpus:x"]}, "dimensions[0]", "not a positive integer"),
+    ({"dimensions": ["memory_gb:x"]}, "dimensions[0]", "is not a number"),
+    ({"metadata": ["a:x\x00y"]}, "metadata[0]", r"control character \x00"),
+    ({"metadata_from_file": ["a:odd"]}, "metadata_from_file[0]", r"control character \x07"),
+    ({"metadata": [f"a:{BIG}", f"b:{BIG[4000:]}"]}, "metadata", "use at most 520192"),
+    ({"metadata_from_file": [f"a:{'x' * 257}"]}, "metadata_from_file[0]", "too long for a path"),
 ]
 
 
@@ -158,7 +137,7 @@ def test_wrong_template_is_refused_with_its_place(
 ) -> None:
     """Exactly one problem, with file, line, template, field, and words that help."""
     text = template(**changes)
-    found = problems_of(text, files={"script": "echo", "large": BIG + "x"})
+    found = problems_of(text, files={"script": "echo", "large": BIG + "x", "odd": "a\ab"})
     assert len(found) == 1, found
     (problem,) = found
     name = changes.get("base_name", "linux")
@@ -170,11 +149,108 @@ def test_wrong_template_is_refused_with_its_place(
     assert "\n" not in str(problem)
 
 
+ODD_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
+    ({"service_accounts": None}, "service_accounts", "nobody on the VMs receives"),
+    ({"service_accounts": [account(), account()]}, "service_accounts[1]", "the last one counts"),
+    (
+        {"service_accounts": [account("default", CLOUD_SCOPE, "cloud-platform")]},
+        "service_accounts[0].scopes[1]",
+        "given several times",
+    ),
+    ({"tags": ["a", "b", "a"]}, "tags[2]", "given several times"),
+    ({"dimensions": ["os_version:"]}, "dimensions[0]", "is empty"),
+    ({"dimensions": ["disk_gb:20"], "disk_size_gb": 10}, "dimensions[0]", "because of disk_size"),
+    ({"dimensions": ["disk_type:SSD"]}, "dimensions[0]", 'is "HDD" because of disk_type'),
+    ({"dimensions": ["project:other"]}, "dimensions[0]", "because of project"),
+    ({"dimensions": ["backend:DUMMY"]}, "dimensions[0]", "because of the daemon"),
+    ({"dimensions": ["hostname:h"]}, "dimensions[0]", "every VM has its own"),
+    ({"dimensions": ["num_cpus:2"]}, "dimensions[0]", "read from the machine type"),
+    ({"dimensions": ["memory_gb:7.5"]}, "dimensions[0]", "read from the machine type"),
+    (
+        {"dimensions": ["os_family:LINUX", "os_version:1", "os_family:OSX"]},
+        "dimensions[2]",
+        "the last one counts",
+    ),
+    ({"snapshot_name": "s", "dimensions": ["snapshot:t"]}, "dimensions[0]", "of snapshot_name"),
+    (
+        {"snapshot_labels": ["a:b"], "dimensions": ["snapshot_labels:a:c"]},
+        "dimensions[0]",
+        "not in the field snapshot_labels",
+    ),
+    ({"snapshot_labels": ["a:b", "c:d", "a:c"]}, "snapshot_labels[2]", "the last one counts"),
+    ({"metadata": ["a:1", "b:1", "a:2"]}, "metadata[2]", "the last one counts"),
+    (
+        {"metadata": ["a:1"], "metadata_from_file": ["a:script"]},
+        "metadata_from_file[0]",
+        "the last one counts",
+    ),
+    ({"metadata_from_file": ["a:windows"]}, "metadata_from_file[0]", "Windows line ends"),
+    ({"project": ["my-project", "other"]}, "project", "the last value counts"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "says"),
+    ODD_TEMPLATES,
+    ids=[f"{n}-{field}" for n, (_, field, _) in enumerate(ODD_TEMPLATES)],
+)
+def test_a_slip_in_a_template_is_taken_with_a_warning(
+    changes: dict[str, Any], field: str, says: str
+) -> None:
+    """Exactly one warning, with its place; the configuration is used."""
+    text = template(**changes)
+    (warning,) = warnings_of(text, files={"script": "echo", "windows": "#!/bin/sh\r\n"})
+    assert (warning.file, warning.field) == ("templates.cfg", field)
+    assert warning.line is not None
+    assert says in warning.message
+    assert ": warning: " in str(warning)
+
+
+def test_of_what_is_given_several_times_the_last_value_counts() -> None:
+    """As in the protobuf library, and as the release before this one had it."""
+    text = template(
+        project=["one", "two"],
+        tags=["a", "b", "a"],
+        metadata=["k:1", "m:1", "k:2"],
+        metadata_from_file=["m:script"],
+        snapshot_labels=["a:1", "a:2"],
+        dimensions=["os_version:1", "os_version:2", "snapshot_labels:a:1", "snapshot_labels:a:2"],
+        service_accounts=[account("default", "cloud-platform"), account("default")],
+    )
+    (found,) = parse(text, "", {"script": "echo"}).templates
+    assert found.project == "two"
+    assert found.tags == ("a", "b")
+    assert found.metadata == (("k", "2"), ("m", "echo"))
+    assert found.snapshot_labels == (("a", "2"),)
+    assert found.dimensions == (
+        ("os_version", "2"),
+        ("snapshot_labels", "a:1"),
+        ("snapshot_labels", "a:2"),
+    )
+    assert found.service_accounts == (ServiceAccount("default"),)
+
+
+def test_short_forms_become_the_full_ones() -> None:
+    """Written either way, it is the same revision."""
+    (found,) = parse(
+        template(network_url="lab", service_accounts=[account("default", "cloud-platform")]), "", {}
+    ).templates
+    assert found.network_url == "global/networks/lab"
+    assert found.service_accounts[0].scopes == (CLOUD_SCOPE,)
+    for form in ("networks/lab", "global/networks/lab"):
+        (other,) = parse(template(network_url=form), "", {}).templates
+        assert other.network_url == found.network_url
+
+
+def test_dimensions_that_the_settings_allow_are_taken() -> None:
+    """A key for any value, or one value of a key."""
+    text = template(dimensions=["linux_flavor:FEDORA", "gpu:T4"])
+    assert not parse(text, "", {}, ("linux_flavor:FEDORA", "gpu")).warnings
+    with pytest.raises(InvalidConfigurationError, match="gpu"):
+        parse(text, "", {}, ("linux_flavor:FEDORA", "gpu:P100"))
+
+
 WRONG_MANAGERS: list[tuple[dict[str, Any], str, str]] = [
-    ({"template_base_name": None}, "template_base_name", "is required"),
-    ({"template_base_name": "linus"}, "template_base_name", "is not the base_name of any"),
-    ({"minimum_size": None, "maximum_size": None}, "minimum_size", "is required"),
-    ({"minimum_size": 0}, "minimum_size", "0 is too small"),
     ({"minimum_size": -1}, "minimum_size", "-1 is too small"),
     ({"minimum_size": 2001, "maximum_size": 0}, "minimum_size", "at most 2000"),
     ({"minimum_size": 5}, "maximum_size", "below minimum_size (5)"),
@@ -182,6 +258,7 @@ WRONG_MANAGERS: list[tuple[dict[str, Any], str, str]] = [
     ({"maximum_size": 2001}, "maximum_size", "at most 2000"),
     ({"zone": None}, "zone", "is required"),
     ({"zone": "us-central1"}, "zone", "is not a zone"),
+    ({"zone": f"us-central{'1' * 1590}-a"}, "zone", "is not a zone"),
     ({"zone": "zones/us-central1-a"}, "zone", "is not a zone"),
     ({"zone": "europe-west1-b"}, "zone", "the region of the template's subnetwork"),
 ]
@@ -201,6 +278,35 @@ def test_wrong_manager_is_refused_with_its_place(
     assert (problem.file, problem.subject, problem.field) == ("managers.cfg", "managers[0]", field)
     assert problem.line == expected_line(text, field)
     assert says in problem.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "says"),
+    [
+        ({"template_base_name": None}, "template_base_name", "this manager is skipped"),
+        ({"template_base_name": "linus"}, "template_base_name", "this manager is skipped"),
+        ({"minimum_size": None}, "minimum_size", "no machine is kept"),
+        ({"minimum_size": [1, 2]}, "minimum_size", "the last value counts"),
+    ],
+)
+def test_a_slip_in_a_manager_is_taken_with_a_warning(
+    changes: dict[str, Any], field: str, says: str
+) -> None:
+    """The other managers are used; so is this one, when its template is known."""
+    text = manager(zone="us-east1-b") + manager(**changes)
+    config = parse(template(), text, {})
+    (warning,) = config.warnings
+    assert (warning.file, warning.subject, warning.field) == ("managers.cfg", "managers[1]", field)
+    assert says in warning.message
+    known = changes.get("template_base_name", "linux") == "linux"
+    assert len(config.managers) == 1 + known
+
+
+def test_no_machine_at_all_may_be_asked_for() -> None:
+    """A group of none exists, and holds what is added to it."""
+    config = parse(template(), manager(minimum_size=0), {})
+    assert [m.minimum_size for m in config.managers] == [0]
+    assert not config.warnings
 
 
 def test_base_name_is_unique_also_across_projects() -> None:
@@ -247,10 +353,15 @@ GOOD_TEMPLATES: list[dict[str, Any]] = [
     {"dimensions": ["disk_gb:20"], "disk_size_gb": 20},
     {"dimensions": ["disk_type:SSD"], "disk_type": "pd-ssd"},
     {"dimensions": ["snapshot_labels:a:b", "snapshot_labels:c:d"]},
-    {"image_name": None, "snapshot_name": "s", "dimensions": ["snapshot:s"]},
+    {"image_name": None, "boot_snapshot_name": "s", "dimensions": ["snapshot:s"]},
+    {"snapshot_name": "s", "snapshot_labels": ["a:b"], "dimensions": ["snapshot:s"]},
+    {"snapshot_labels": ["a:b"], "dimensions": ["snapshot_labels:a:b"]},
+    {"dimensions": ["linux_flavor:DEBIAN"]},
+    {"network_url": "http://www.googleapis.com/compute/v1/projects/p/global/networks/lab"},
+    {"metadata": ["lines:a\tb\r\nc\x0c\x1b[0m"]},
     {"service_accounts": [account("robot@my-project.iam.gserviceaccount.com")]},
     {"service_accounts": [account("default", "https://mail.google.com/"), account("a@b.com")]},
-    {"metadata": [f"a:{BIG[2:]}", f"b:{BIG[2:]}"]},
+    {"metadata": [f"a:{BIG[2:]}", f"b:{BIG[4098:]}"]},
 ]
 
 
@@ -258,6 +369,7 @@ GOOD_TEMPLATES: list[dict[str, Any]] = [
 def test_unusual_template_is_accepted(changes: dict[str, Any]) -> None:
     """What Compute Engine takes, we take."""
     assert not problems_of(template(**changes))
+    assert not warnings_of(template(**changes))
 
 
 @pytest.mark.parametrize("maximum", [None, 0, 2, 2000])
@@ -285,7 +397,21 @@ def test_any_values_are_valid_or_problems_with_lines(values: dict[str, str]) -> 
         assert len(str(problem).splitlines()) == 1
 
 
-def test_many_values_are_checked_in_good_time() -> None:
-    """The work grows with the text and not with its square."""
-    text = template(tags=["same"] * 20_000)
-    assert len(problems_of(text)) == 20_000
+def test_many_problems_are_counted_and_not_all_listed() -> None:
+    """The work grows with the text and not with its square; what is told is bounded."""
+    text = template(tags=["Same"] * 20_000)
+    with pytest.raises(InvalidConfigurationError) as caught:
+        parse(text, "", {})
+    assert caught.value.total == 20_001
+    assert len(caught.value.problems) == 100
+    assert str(caught.value).splitlines()[-1] == "and 19901 more"
+    assert len(str(caught.value)) < 20_000
+
+
+@pytest.mark.parametrize("field", [f.name for f in pb.InstanceTemplate.DESCRIPTOR.fields])
+@pytest.mark.parametrize("value", ["\x01" * 300_000, "a:" + "9" * 300_000, "é" * 200_000])
+def test_a_long_value_is_quoted_in_part(field: str, value: str) -> None:
+    """Whatever is wrong with it, and wherever it stands."""
+    for text in (template(**{field: value}), template() + value, f'templates {{ {value}: "x" }}'):
+        for problem in problems_of(text, manager(zone=value[:5000])):
+            assert len(str(problem)) < 1_000

@@ -68,6 +68,7 @@ DIFFERENT: dict[str, Any] = {
     "disk_type": "",
     "snapshot_name": "snap2",
     "snapshot_labels": (("a", "c"),),
+    "boot_snapshot_name": "other",
 }
 
 
@@ -105,8 +106,22 @@ def test_checksum_follows_a_files_text_and_not_its_path() -> None:
     assert sums[0] == sums[1] != sums[2]
 
 
+OLD = msgspec.structs.replace(FULL, boot_snapshot_name="")
+"""As a release that knew no boot_snapshot_name stored it."""
+
+
+def test_naming_the_boot_snapshot_anew_makes_no_revision() -> None:
+    """Machines that boot from a snapshot stay when snapshot_name becomes boot_snapshot_name."""
+    old = msgspec.structs.replace(OLD, snapshot_labels=())
+    new = msgspec.structs.replace(old, snapshot_name="", boot_snapshot_name=old.snapshot_name)
+    assert checksum(new) == checksum(old)
+    assert (old.boot_snapshot, old.second_snapshot) == (new.boot_snapshot, "")
+    second = msgspec.structs.replace(old, image_name="debian-12")
+    assert (second.boot_snapshot, second.second_snapshot) == ("", "snap")
+
+
 def test_checksum_never_changes_between_releases() -> None:
     """Another checksum for the same text would replace every machine of every fleet."""
-    assert checksum(FULL) == "be4f5873dd4d502767aad3d1e025f1d63407de57"
+    assert checksum(OLD) == "be4f5873dd4d502767aad3d1e025f1d63407de57"
     plain = parse(template(), "", {}).templates[0]
     assert checksum(plain) == "b09415a8e3de4cf25737731d9396669b53e8fb59"

@@ -210,7 +210,7 @@ def test_a_project_that_nobody_set_up_gets_one_remedy_after_the_other(tmp_path: 
 
 def test_an_invalid_configuration_is_shown_problem_by_problem(ward: Ward) -> None:
     """With file, line and field, as `validate` does."""
-    ward.write(template("one", machine_type=""), manager("two"))
+    ward.write(template("one", machine_type=""), manager("one", zone="nowhere"))
     done = ward.run("doctor")
     assert done.exit_code == 1
     assert "templates.cfg" in done.stdout
