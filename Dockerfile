@@ -1,5 +1,5 @@
 # The daemon's image: two stages on one pinned base, dependencies by hash, no root, nothing to write.
-# tests/test_container.py carries out every step of this file without a Docker engine.
+# tests/documents/test_container.py carries out every step of this file without a Docker engine.
 # A newer base: `docker buildx imagetools inspect python:3.11-slim-bookworm`, and both lines below.
 FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d AS build
 
@@ -8,7 +8,7 @@ WORKDIR /build
 RUN python3 -m venv /opt/gce-backend
 COPY requirements.lock ./
 RUN /opt/gce-backend/bin/pip install --require-hashes -r requirements.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY src src
 # What only installing needs stays behind.
 RUN /opt/gce-backend/bin/pip install --no-deps --no-build-isolation . \

@@ -9,7 +9,7 @@ locals {
   daemon         = "serviceAccount:${google_service_account.daemon.email}"
   fleet_projects = setunion(var.fleet_projects, [var.project])
 
-  # Compared with src/gce_backend/permissions.py by tests/test_deploy.py.
+  # Compared with src/gce_backend/setup/permissions.py by tests/documents/test_deploy.py.
   compute_permissions = [
     "compute.disks.create",
     "compute.disks.setLabels",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
 from pathlib import Path
 
 import click
@@ -29,6 +31,7 @@ from support.documents import (
 )
 
 _COMMAND = re.compile(r"(?<![\w./-])gce-backend ([a-z][a-z-]*)([^`\n|]*)")
+SRC = ROOT / "src" / "gce_backend"
 _TEST = re.compile(r"`(test_[a-z0-9_]+)`")
 
 
@@ -88,10 +91,62 @@ def test_every_make_target_named_exists() -> None:
 
 
 def test_the_jobs_table_is_what_the_jobs_declare() -> None:
-    """Names, in order, deadlines, and whom they wake."""
+    """Names, in order, deadlines, and which jobs they wake."""
     rows = tables_of(text_of(DOCS / "architecture.md"), "job", "acts on", "deadline", "wakes")
     table = [(row[0], row[2], set() if row[3] == "-" else set(row[3].split(", "))) for row in rows]
     assert table == [(job.name, f"{job.timeout:g} s", set(job.wakes)) for job in JOBS]
+
+
+def test_the_table_of_folders_is_what_import_linter_proves() -> None:
+    """The layers in their order, and each contract by its name."""
+    text = text_of(DOCS / "architecture.md")
+    rows = tables_of(text, "layer", "what lives there")
+    drawn = [set(re.findall(r"`(\w+)`", row[0])) for row in rows]
+    linted = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in linted if contract["type"] == "layers"]
+    assert drawn == [set(layer.split(" | ")) for layer in layers]
+    beside = {"machine_provider", "localcloud"}
+    there = {path.parent.name for path in SRC.glob("*/__init__.py")} | {"__main__", "gce_client"}
+    assert there == set().union(*drawn) | beside
+    listed = re.findall(r"^- (.+)\.$", text, re.MULTILINE)
+    assert listed == [contract["name"] for contract in linted]
+
+
+def test_the_architecture_is_read_in_three_minutes() -> None:
+    """At 240 words a minute, without the table of jobs, which is for looking up."""
+    text, _, _ = text_of(DOCS / "architecture.md").partition("## Jobs")
+    assert len(re.findall(r"\w+", text)) < 3 * 240
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_every_source_file_named_exists(path: Path) -> None:
+    """`rules/states.py`, `tests/support/`: as seen from one of three roots."""
+    if path.name == "CHANGELOG.md":
+        return  # it may name what an older release had
+    named = re.findall(r"`((?:\w+/)+(?:\w+\.(?:py|proto|toml|cfg))?)`", text_of(path))
+    roots = (ROOT, SRC, ROOT / "tests")
+    missing = [name for name in named if not any((root / name).exists() for root in roots)]
+    assert not set(missing) - {"var/", "site/"}
+
+
+@pytest.mark.parametrize(
+    "init", sorted(SRC.glob("*/__init__.py")), ids=lambda path: path.parent.name
+)
+def test_every_folder_says_what_may_live_there_and_what_not(init: Path) -> None:
+    """In the docstring of its `__init__`, which is its contract."""
+    docstring = ast.get_docstring(ast.parse(text_of(init))) or ""
+    assert re.search(r"What\s+may\s+live\s+here|and\s+nothing\s+else", docstring)
+    assert re.search(r"What\s+may\s+not", docstring)
+
+
+def test_the_licence_is_apaches() -> None:
+    """As a whole, and named in the package's metadata."""
+    text = text_of(ROOT / "LICENSE")
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    assert project["license"] == "Apache-2.0"
+    assert project["license-files"] == ["LICENSE"]
 
 
 def test_the_settings_table_has_exactly_the_settings() -> None:

@@ -1,4 +1,5 @@
 """One module for each service that is called, raising only `base.errors`.
 
-Whatever a service answers becomes a typed value or one of the project's errors here.
+What may live here: requests, and answers as typed values or as one of the project's errors;
+whatever a service answers is mapped here. What may not: policy, entities of the fleet, decisions.
 """

@@ -1,5 +1,5 @@
 """templates.cfg and managers.cfg: from text to checked values, with all problems at once.
 
-Pure: texts go in, frozen values or problems come out.
-Where the texts come from, `clients.config_source` knows.
+What may live here: pure functions; texts go in, frozen values or problems come out. What may not:
+I/O. Where the texts come from, `clients.config_source` knows.
 """

@@ -1,7 +1,8 @@
 """The jobs, in reading order, and nothing else.
 
-A job is one module: what it is for, `run`, and its declaration `JOB`. Jobs do not import each
-other, nor any client: they get what they need through the context.
+A job is one module: what it is for, `run`, and its declaration `JOB`. What may not live here:
+decisions, which are in `rules`, and steps that two jobs share, which are in `actions`. Jobs do
+not import each other, nor any client: they get what they need through the context.
 """
 
 from gce_backend.engine.context import Context

@@ -1,4 +1,5 @@
-"""Every decision: facts in, decision out. No I/O and no clock: time is an argument.
+"""Every decision: facts in, decision out.
 
-No decision follows from an absence, an error or an empty answer.
+What may live here: pure functions on frozen values. What may not: I/O and clocks; time is an
+argument. No decision follows from an absence, an error or an empty answer.
 """

@@ -1,4 +1,5 @@
-"""How Compute is called: links, types, errors, call budget, transport.
+"""How Compute Engine is called: links, types, errors, call budget, transport.
 
-`gce_client` has the calls.
+What may live here: what all calls share. What may not: the calls themselves, which `gce_client`
+has.
 """
