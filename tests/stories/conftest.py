@@ -1,23 +1,5 @@
-"""End-to-end tests log plainly."""
+"""Tests that run a daemon log plainly."""
 
-from __future__ import annotations
+from support.plain_logs import plain_logs
 
-from collections.abc import Iterator
-
-import pytest
-import structlog
-
-
-@pytest.fixture(autouse=True)
-def _plain_logs() -> Iterator[None]:
-    """Tracebacks drawn with all their variables take seconds each."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["level", "event"]),
-        ]
-    )
-    yield
-    structlog.reset_defaults()
+__all__ = ["plain_logs"]
