@@ -150,9 +150,9 @@ async def test_a_machine_that_waits_as_it_should_is_no_problem(tmp_path: Path) -
         await w.until_states(cataloged=3)
         assert w.daemon.context is not None
         key, other, _ = w.daemon.context.fleet.instances
-        job = "remove-cataloged-instances"
-        w.daemon.context.conditions.fail(str(key), job, "Leased", "Somebody holds it.")
-        w.daemon.context.conditions.fail(str(other), job, "Refused", "It said BAD_WORD.")
+        conditions = w.daemon.context.conditions.of_job("remove-cataloged-instances")
+        conditions.back_off(key, "Leased", "Somebody holds it.")
+        conditions.back_off(other, "Refused", "It said BAD_WORD.")
         found = await problems(w)
         assert set(found) == {"Refused"}
         assert (found["Refused"]["kind"], found["Refused"]["subject"]) == ("machine", other.name)

@@ -8,8 +8,8 @@ is truly gone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from gce_backend.actions.deletion_budget import IsWanted, backs_off, note_held, under_caps
 from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
@@ -17,7 +17,7 @@ from gce_backend.actions.permit_check import with_fresh_permits
 from gce_backend.base.errors import NotFoundError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
@@ -25,8 +25,6 @@ from gce_backend.rules.permits import deleted, deleting
 
 MAX_NAMES = 1000
 """Instances of one deleteInstances call."""
-
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
 class DeletionBatch(NamedTuple):
@@ -37,36 +35,33 @@ class DeletionBatch(NamedTuple):
     keys: list[Key]
 
 
-async def delete(context: Context, job: str, wanted: IsWanted) -> Outcome:
+async def delete(context: Context, wanted: IsWanted) -> Outcome:
     """Deletes the instances that a job wants gone, and follows each to its end.
 
     Args:
         context: the job's context.
-        job: the job's name.
         wanted: whether the job wants this instance gone; asked again of the fresh entity.
     """
-    confirmed, waiting = await _confirm(context, job, wanted)
+    confirmed, waiting = await _confirm(context, wanted)
     if context.paused:
         return Outcome(changed=confirmed, facts={"paused": 1, "confirmed": confirmed})
 
     def wanted_now(key: Key, instance: Instance) -> bool:
         return wanted(key, instance) and not context.is_paused(key)
 
-    chosen, held = under_caps(context, job, wanted_now)
-    note_held(context, job, held)
-    repeats = [
-        key for key in waiting if not context.is_paused(key) and _is_due_again(context, job, key)
-    ]
-    context.world.deciding.update(chosen)  # what another job may not count on meanwhile
+    chosen, held = under_caps(context, wanted_now)
+    note_held(context, held)
+    repeats = [key for key in waiting if not context.is_paused(key) and _is_due_again(context, key)]
+    context.memory.deletions.deciding.update(chosen)  # what another job may not count on meanwhile
     try:
-        batches = await _intend(context, job, [*chosen, *repeats], wanted_now)
+        batches = await _intend(context, [*chosen, *repeats], wanted_now)
     finally:
         for key in chosen:
-            del context.world.deciding[key]
-    asked = await _ask(context, job, batches)
+            del context.memory.deletions.deciding[key]
+    asked = await _ask(context, batches)
     # Whatever is listed still is looked at again when fetch-instances misses it.
     unlisted = any(_is_unlisted(context, key) for key in waiting)
-    waits = [asked.again_after, LOOK_AGAIN if unlisted else None, _back_off(context, job, wanted)]
+    waits = [asked.again_after, LOOK_AGAIN if unlisted else None, _back_off(context, wanted)]
     return Outcome(
         changed=confirmed + asked.changed,
         again_after=min((wait for wait in waits if wait is not None), default=None),
@@ -79,7 +74,7 @@ async def delete(context: Context, job: str, wanted: IsWanted) -> Outcome:
     )
 
 
-async def _confirm(context: Context, job: str, wanted: IsWanted) -> tuple[int, list[Key]]:
+async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Key]]:
     """Ends the deletions of VMs that are gone; returns how many, and the others' keys."""
     pending = [
         key
@@ -95,11 +90,11 @@ async def _confirm(context: Context, job: str, wanted: IsWanted) -> tuple[int, l
         gone.append(key)
         return Result.CHANGED
 
-    await act_on_each(context, job, unlisted, look, observing=True)
+    await act_on_each(context, unlisted, look, observing=True)
     if gone:
         await context.fleet.change([Change(key, _gone(context.clock.now())) for key in gone])
         for key in gone:
-            _log(context, "instance.deleted", job, key)
+            _log(context, "instance.deleted", key)
             _measure(context, key)
     return len(gone), [key for key in pending if key not in set(gone)]
 
@@ -112,10 +107,10 @@ def _is_unlisted(context: Context, key: Key) -> bool:
     instance = context.fleet.instances.get(key)
     if instance is None or instance.missing_since is None or key.parent is None:
         return False
-    group = context.world.groups.get(key.parent)
+    group = context.memory.seen.groups.get(key.parent)
     if group is None:  # not looked at since the start, or there is none
         manager = context.fleet.managers.get(key.parent)
-        return manager is None or manager.url is None or key.parent in context.world.gone
+        return manager is None or manager.url is None or key.parent in context.memory.seen.gone
     member = group.members.get(key.name)
     listed = member is not None and member.gce_id == instance.gce_id
     return group.listed is not None and not listed
@@ -137,9 +132,9 @@ async def is_gone(context: Context, key: Key) -> bool:
     return instance.gce_id is not None and found.id != instance.gce_id
 
 
-def _back_off(context: Context, job: str, wanted: IsWanted) -> float | None:
+def _back_off(context: Context, wanted: IsWanted) -> float | None:
     """Ends the conditions of what is gone; seconds until the first of the rest may be tried."""
-    failed = [c for c in context.conditions if c.job == job and c.failures]
+    failed = [c for c in context.conditions.mine() if c.failures]
     if not failed:
         return None
     ending = [
@@ -147,34 +142,34 @@ def _back_off(context: Context, job: str, wanted: IsWanted) -> float | None:
         for key, instance in context.fleet.instances.items()
         if not instance.is_tombstone and wanted(key, instance)
     ]
-    subjects = {str(subject) for key in ending for subject in (key, key.parent)}
+    subjects = {subject for key in ending for subject in (key, key.parent)}
     for condition in failed:
         if condition.subject not in subjects:
-            context.conditions.clear(condition.subject, job)
-    waits = [context.conditions.wait(condition.subject, job) for condition in failed]
+            context.conditions.clear(condition.subject)
+    waits = [context.conditions.wait(condition.subject) for condition in failed]
     return min((wait for wait in waits if wait), default=None)
 
 
-def _is_due_again(context: Context, job: str, key: Key) -> bool:
+def _is_due_again(context: Context, key: Key) -> bool:
     """Whether a deletion is to be asked for again: it failed, or has not come to an end."""
     deletion = context.fleet.instances[key].deletion
-    if deletion is None or backs_off(context, job, key):
+    if deletion is None or backs_off(context, key):
         return False
-    if context.conditions.wait(str(key.parent), job) is not None:  # the last call failed
+    if (
+        key.parent is not None and context.conditions.wait(key.parent) is not None
+    ):  # the last call failed
         return True
     age = context.clock.now() - deletion.asked
     return not 0 <= age < context.settings.deletion.repeat_seconds
 
 
-async def _intend(
-    context: Context, job: str, keys: Sequence[Key], wanted: IsWanted
-) -> list[DeletionBatch]:
+async def _intend(context: Context, keys: Sequence[Key], wanted: IsWanted) -> list[DeletionBatch]:
     """Reads them and all above them again, and stores the deletion of those with a permit."""
     if not keys:
         return []
     # What is above them says whether they are wanted: another process may have changed that.
     await context.fleet.refresh({above for key in keys for above in key.lineage})
-    permitted = await with_fresh_permits(context, job, keys)
+    permitted = await with_fresh_permits(context, keys)
     groups: defaultdict[Key, list[Key]] = defaultdict(list)
     for key in permitted:
         if key.parent is not None:
@@ -201,11 +196,11 @@ async def _intend(
         for key in batch.keys:
             deletion = context.fleet.instances[key].deletion
             if deletion is not None:
-                context.world.began.setdefault((key, deletion.requested), moment)
+                context.memory.deletions.began.setdefault((key, deletion.requested), moment)
     return [batch for batch in ready if batch.keys]
 
 
-def _intending(key: Key, request_id: str, now: float, wanted: IsWanted) -> Apply:
+def _intending(key: Key, request_id: str, now: float, wanted: IsWanted) -> Apply[Instance]:
     def apply(instance: Instance) -> Instance:
         return deleting(instance, request_id, now) if wanted(key, instance) else instance
 
@@ -221,7 +216,7 @@ def _carries(context: Context, key: Key, batch: DeletionBatch) -> bool:
     )
 
 
-async def _ask(context: Context, job: str, batches: Sequence[DeletionBatch]) -> Outcome:
+async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
     """Asks Compute for the deletion of instances, one call for many of a group."""
     groups: defaultdict[Key, list[DeletionBatch]] = defaultdict(list)
     for batch in batches:
@@ -239,13 +234,13 @@ async def _ask(context: Context, job: str, batches: Sequence[DeletionBatch]) -> 
                 skip_invalid=True,
             )
             for key in batch.keys:
-                _log(context, "instance.deletion_requested", job, key)
+                _log(context, "instance.deletion_requested", key)
         return Result.CHANGED
 
-    return await act_on_each(context, job, list(groups), ask)
+    return await act_on_each(context, list(groups), ask)
 
 
-def _gone(now: float) -> Apply:
+def _gone(now: float) -> Apply[Instance]:
     return when_present(lambda instance: deleted(instance, now))
 
 
@@ -256,12 +251,11 @@ def _measure(context: Context, key: Key) -> None:
         context.metrics.deleted(key.base_name, seconds)
 
 
-def _log(context: Context, event: str, job: str, key: Key) -> None:
+def _log(context: Context, event: str, key: Key) -> None:
     instance = context.fleet.instances.get(key)
     manager = key.parent
     context.log.info(
         event,
-        job=job,
         instance=key.name,
         gce_id=str(instance.gce_id) if instance else "",
         zone=manager.name if manager else "",

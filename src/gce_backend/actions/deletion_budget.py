@@ -16,17 +16,16 @@ CAP = "deletions"
 IsWanted: TypeAlias = Callable[[Key, Instance], bool]
 
 
-def under_caps(context: Context, job: str, wanted: IsWanted) -> tuple[dict[Key, Permit], int]:
+def under_caps(context: Context, wanted: IsWanted) -> tuple[dict[Key, Permit], int]:
     """Those whose deletion may begin now, by their permits, and how many the caps hold back.
 
     Args:
         context: the job's context.
-        job: the job's name.
         wanted: whether the job wants an instance gone.
     """
     now = context.clock.now()
     instances = context.fleet.instances
-    recent = [*_recent(context), *context.world.deciding.values()]
+    recent = [*_recent(context), *context.memory.deletions.deciding.values()]
     living = sum(not instance.is_tombstone for instance in instances.values())
     lifted = _is_lifted(context)
     allowed = allowance(context.settings.deletion, recent, living, lifted=lifted)
@@ -34,10 +33,10 @@ def under_caps(context: Context, job: str, wanted: IsWanted) -> tuple[dict[Key, 
     chosen: dict[Key, Permit] = {}
     held = 0
     for key, instance in instances.items():
-        if instance.deletion is not None or key in context.world.deciding:
+        if instance.deletion is not None or key in context.memory.deletions.deciding:
             continue
         granted = permit(instance, now)
-        if granted is None or not wanted(key, instance) or backs_off(context, job, key):
+        if granted is None or not wanted(key, instance) or backs_off(context, key):
             continue
         if left[EVIDENCE[granted]] > 0:
             left[EVIDENCE[granted]] -= 1
@@ -55,7 +54,7 @@ def _recent(context: Context) -> Iterator[Permit]:
     """
     now, wall = context.clock.monotonic(), context.clock.now()
     window = context.settings.deletion.window_seconds
-    known, began = context.world.began, {}
+    known, began = context.memory.deletions.began, {}
     for key, instance in context.fleet.instances.items():
         deletion = instance.deletion
         if deletion is None:
@@ -65,7 +64,7 @@ def _recent(context: Context) -> Iterator[Permit]:
         began[mark] = known.get(mark, now - max(0.0, wall - deletion.requested))
         if now - began[mark] < window:
             yield deletion.permit
-    context.world.began = began
+    context.memory.deletions.began = began
 
 
 def _is_lifted(context: Context) -> bool:
@@ -73,7 +72,7 @@ def _is_lifted(context: Context) -> bool:
     until, now = context.fleet.control.cap_lifted_until, context.clock.now()
     if now >= until:
         return False
-    ends = context.world.lifted
+    ends = context.memory.deletions.lifted
     moment = context.clock.monotonic()
     if until not in ends:
         ends.clear()
@@ -81,22 +80,22 @@ def _is_lifted(context: Context) -> bool:
     return moment < ends[until]
 
 
-def note_held(context: Context, job: str, held: int) -> None:
+def note_held(context: Context, held: int) -> None:
     """Raises the alarm that the caps hold deletions back, or ends it."""
-    context.world.held[job] = held
+    context.memory.deletions.held[context.job] = held
     if not held:
-        context.conditions.clear(CAP, job)
+        context.conditions.clear(CAP)
         return
     message = (
         f"{held} deletions are held back: more were asked for within "
         f"{context.settings.deletion.window_seconds:.0f} s than the cap allows. Look whether the "
         "Machine Provider is well; then wait, or lift the cap with `gce-backend lift-cap`."
     )
-    if context.conditions.note(CAP, job, "DeletionCap", message):
-        context.log.error("deletion.held", job=job, held=held)
+    if context.conditions.note(CAP, "DeletionCap", message):
+        context.log.error("deletion.held", held=held)
 
 
-def backs_off(context: Context, job: str, key: Key) -> bool:
+def backs_off(context: Context, key: Key) -> bool:
     """Whether a machine, or its whole group, is not to be tried now; it takes no other's place."""
     blocked = context.conditions.blocked
-    return blocked(str(key), job) or (key.parent is not None and blocked(str(key.parent), job))
+    return blocked(key) or (key.parent is not None and blocked(key.parent))

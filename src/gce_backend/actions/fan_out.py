@@ -11,7 +11,6 @@ from gce_backend.base.errors import (
 )
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
-from gce_backend.fleet.conditions import reason_of
 from gce_backend.model.keys import Key
 
 
@@ -36,7 +35,6 @@ LOOK_AGAIN = 1.0
 
 async def act_on_each(
     context: Context,
-    job: str,
     subjects: Sequence[Key],
     act: Callable[[Key], Awaitable[Result]],
     *,
@@ -49,7 +47,6 @@ async def act_on_each(
 
     Args:
         context: the job's context.
-        job: the job's name.
         subjects: what to act on.
         act: acts on one.
         observing: it only looks: it goes on while paused.
@@ -72,9 +69,7 @@ async def act_on_each(
             try:
                 step = await act(subject)
             except BackendError as error:
-                condition = conditions.fail(
-                    str(subject), job, reason_of(error), str(error), retry_after=error.retry_after
-                )
+                condition = conditions.fail(subject, error)
                 failed.setdefault(condition.reason, []).append((subject, error))
                 waits.append(condition.retry_at - context.clock.monotonic())
                 return
@@ -82,17 +77,17 @@ async def act_on_each(
         if step is Result.WAITING:
             waits.append(LOOK_AGAIN)
         elif step is Result.HELD:
-            waits.append(conditions.wait(str(subject), job) or LOOK_AGAIN)
-        elif conditions.clear(str(subject), job):
-            context.log.info("subject.recovered", job=job, subject=str(subject))
+            waits.append(conditions.wait(subject) or LOOK_AGAIN)
+        elif conditions.clear(subject):
+            context.log.info("subject.recovered", subject=str(subject))
 
-    ready = [subject for subject in subjects if not conditions.blocked(str(subject), job)]
-    held = [subject for subject in subjects if conditions.blocked(str(subject), job)]
-    waits += [conditions.wait(str(subject), job) or 0.0 for subject in held]
+    ready = [subject for subject in subjects if not conditions.blocked(subject)]
+    held = [subject for subject in subjects if conditions.blocked(subject)]
+    waits += [conditions.wait(subject) or 0.0 for subject in held]
     async with asyncio.TaskGroup() as group:
         for subject in ready:
-            group.create_task(attempt(subject), name=f"{job}: {subject}")
-    problems = [_told(context, job, reason, found) for reason, found in failed.items()]
+            group.create_task(attempt(subject), name=f"{context.job}: {subject}")
+    problems = [_report(context, reason, found) for reason, found in failed.items()]
     facts = {step.value: count for step, count in counts.items() if count}
     if paused:
         facts["paused"] = len(paused)
@@ -108,15 +103,12 @@ async def act_on_each(
     )
 
 
-def _told(
-    context: Context, job: str, reason: str, failed: Sequence[tuple[Key, BackendError]]
-) -> str:
+def _report(context: Context, reason: str, failed: Sequence[tuple[Key, BackendError]]) -> str:
     """Says in one line what failed for one reason, however many subjects it was."""
     subjects = [str(subject) for subject, _ in failed]
     error = str(failed[0][1])
     context.log.warning(
         "subject.failed",
-        job=job,
         reason=reason,
         count=len(failed),
         subjects=subjects[:MAX_NAMED],

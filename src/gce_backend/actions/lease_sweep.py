@@ -7,8 +7,6 @@ follow from that is decided elsewhere, under the narrow cap.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -16,7 +14,7 @@ from gce_backend.base.errors import BackendError
 from gce_backend.clients.machine_provider import CatalogEntry, MethodNotOffered, NotCataloged
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDeletion
 from gce_backend.model.keys import Key
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
@@ -30,21 +28,19 @@ SLOW = "the Machine Provider does not answer in time"
 SHARE_PER_MINUTE = 1 / 60
 """Of the cataloged machines: in a large fleet, too, each is asked about within an hour."""
 
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
-
-async def sweep(context: Context, job: str) -> Outcome:
+async def sweep(context: Context) -> Outcome:
     """Asks about the machines whose turn it is, within the sweep's own pace.
 
     Args:
         context: the job's context.
-        job: the job that sweeps.
     """
     candidates = _candidates(context)
     least = context.settings.machine_provider.sweep_per_minute
     pace = max(least, len(candidates) * SHARE_PER_MINUTE)
     due = context.turns.take(candidates, pace=pace / 60.0, now=context.clock.monotonic())
-    if not due or context.conditions.blocked(BROKER, TOPIC):
+    conditions = context.conditions.of_job(TOPIC)
+    if not due or conditions.blocked(BROKER):
         return Outcome()
     changes: list[Change[Instance]] = []
     problems: tuple[str, ...] = ()
@@ -58,10 +54,10 @@ async def sweep(context: Context, job: str) -> Outcome:
                     return Outcome()
                 changes.append(Change(key, _judge(context, key, entry, asked)))
     except (BackendError, TimeoutError) as error:
-        context.conditions.fail(BROKER, TOPIC, "Unavailable", str(error) or SLOW)
+        conditions.back_off(BROKER, "Unavailable", str(error) or SLOW)
         problems = (f"sweep: {str(error) or SLOW}",)
     else:
-        context.conditions.clear(BROKER, TOPIC)
+        conditions.clear(BROKER)
     changed = await context.fleet.change(changes)
     return Outcome(changed=changed, facts={"swept": len(changes)}, problems=problems)
 
@@ -76,7 +72,9 @@ def _candidates(context: Context) -> list[Key]:
     ]
 
 
-def _judge(context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked: float) -> Apply:
+def _judge(
+    context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked: float
+) -> Apply[Instance]:
     now = context.clock.now()
     token = instance_token(context.project, key)
 
@@ -93,8 +91,8 @@ def _judge(context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked
             reason = "The catalog says that the Machine Provider has reclaimed it."
             return replace(known, pending_deletion=PendingDeletion(reason, now), lease=None)
         if entry.state == "LEASED":
-            told = None if entry.leased_indefinitely else entry.lease_expiration_ts
-            expiration = lease_end(told)
+            seconds = None if entry.leased_indefinitely else entry.lease_expiration_ts
+            expiration = lease_end(seconds)
             if known.lease is not None and known.lease.expiration == expiration:
                 return known
             since = known.lease.since if known.lease is not None else now

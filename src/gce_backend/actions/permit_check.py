@@ -7,14 +7,13 @@ first one comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import HostnameReuseError
 from gce_backend.clients.machine_provider import CatalogEntry, CatalogError, NotCataloged
 from gce_backend.engine.context import Context
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import Key
 from gce_backend.model.machine_token import instance_token
@@ -26,15 +25,12 @@ REUSED = (
     "whose it is, and take it out of the catalog"
 )
 
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
-
-async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) -> list[Key]:
+async def with_fresh_permits(context: Context, keys: Sequence[Key]) -> list[Key]:
     """The instances with a permit that the Machine Provider, where there is doubt, confirms.
 
     Args:
         context: the job's context.
-        job: the job's name.
         keys: instances that were read just before.
     """
     now = context.clock.now()
@@ -52,7 +48,7 @@ async def with_fresh_permits(context: Context, job: str, keys: Sequence[Key]) ->
         certain.append(key)
         return Result.CHANGED
 
-    await act_on_each(context, job, doubtful, look)
+    await act_on_each(context, doubtful, look)
     return certain
 
 
@@ -85,5 +81,5 @@ async def _is_confirmed(context: Context, key: Key) -> bool:
     return answer.error == CatalogError.ENTRY_NOT_FOUND
 
 
-def _found(state: CatalogState) -> Apply:
+def _found(state: CatalogState) -> Apply[Instance]:
     return when_present(lambda instance: found_again(instance, state))

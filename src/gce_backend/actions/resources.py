@@ -191,7 +191,7 @@ def beside(context: Context, manager: Key, entity: InstanceGroupManager) -> int 
     Returns:
         None when it matters and is not known: one of those groups has not been seen yet.
     """
-    groups = context.world.groups
+    groups = context.memory.seen.groups
     return group_sizes.beside(
         entity,
         (

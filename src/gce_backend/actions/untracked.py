@@ -18,7 +18,6 @@ from gce_backend.clients.compute.types import (
     Listing,
 )
 from gce_backend.engine.context import Context
-from gce_backend.fleet.conditions import reason_of
 from gce_backend.rules import compute_bodies
 
 REASON = "Untracked"
@@ -26,14 +25,11 @@ SECOND_LOOK = 60.0
 """Seconds between the two looks that must agree."""
 
 
-async def look(
-    context: Context, job: str, project: str, groups: Listing[ComputeGroup]
-) -> str | None:
+async def look(context: Context, project: str, groups: Listing[ComputeGroup]) -> str | None:
     """Looks at a project's VMs and groups, when it is time for that.
 
     Args:
         context: the job's context.
-        job: the job that looks.
         project: a project with groups of ours.
         groups: its groups, just listed.
 
@@ -41,28 +37,26 @@ async def look(
         Why it could not look; None when it could, or it was not time.
     """
     now = context.clock.monotonic()
-    if now < context.world.next_full_look.get(project, float("-inf")):
+    if now < context.memory.seen.next_full_look.get(project, float("-inf")):
         return None
     subject = f"instances of project {project}"
-    if context.conditions.blocked(subject, job):
+    if context.conditions.blocked(subject):
         return None
     condition = f"labels.{compute_bodies.OWNER_LABEL} = {context.settings.owner}"
     try:
         instances = await context.compute.list_instances(project, condition)
     except BackendError as error:
-        context.conditions.fail(subject, job, reason_of(error), str(error))
+        context.conditions.fail(subject, error)
         return f"{subject}: {error}"
-    context.conditions.clear(subject, job)
-    unsure = _note(context, job, f"group {project}", _groups(context, groups), groups)
-    unsure += _note(context, job, f"instance {project}", _instances(context, instances), instances)
+    context.conditions.clear(subject)
+    unsure = _note(context, f"group {project}", _groups(context, groups), groups)
+    unsure += _note(context, f"instance {project}", _instances(context, instances), instances)
     pause = SECOND_LOOK if unsure else context.settings.fetch.resync_seconds
-    context.world.next_full_look[project] = now + pause
+    context.memory.seen.next_full_look[project] = now + pause
     return None
 
 
-def note_templates(
-    context: Context, job: str, project: str, templates: Listing[ComputeTemplate]
-) -> None:
+def note_templates(context: Context, project: str, templates: Listing[ComputeTemplate]) -> None:
     """Looks at a project's instance templates, just listed."""
     tracked = {compute_bodies.template_name_of(key) for key in context.fleet.revisions}
     mark = compute_bodies.owner_prefix(context.settings.owner)
@@ -71,7 +65,7 @@ def note_templates(
         for template in templates.items
         if template.description.startswith(mark) and template.name not in tracked
     ]
-    _note(context, job, f"template {project}", found, templates)
+    _note(context, f"template {project}", found, templates)
 
 
 def _groups(context: Context, listing: Listing[ComputeGroup]) -> Iterator[str]:
@@ -97,19 +91,18 @@ def _instances(context: Context, listing: Listing[ComputeInstance]) -> Iterator[
 
 def _note(
     context: Context,
-    job: str,
     scope: str,
     found: Collection[str] | Iterator[str],
     listing: Listing[ComputeGroup] | Listing[ComputeInstance] | Listing[ComputeTemplate],
 ) -> int:
     """Reports what an earlier look found too; returns how many wait for a second look."""
     now = context.clock.monotonic()
-    suspects = context.world.suspects.setdefault(scope, {})
+    suspects = context.memory.seen.suspects.setdefault(scope, {})
     seen = set(found)
     if isinstance(listing, CompleteListing):
         for name in suspects.keys() - seen:
             del suspects[name]
-            context.conditions.clear(f"{scope}/{name}", job)
+            context.conditions.clear(f"{scope}/{name}")
     unsure = 0
     for name in sorted(seen):
         if now - suspects.setdefault(name, now) < SECOND_LOOK / 2:
@@ -119,14 +112,14 @@ def _note(
             "It carries our mark at Compute and has no entity here: nobody manages it. Delete it, "
             "or take the mark away if it is meant to stay."
         )
-        if context.conditions.note(f"{scope}/{name}", job, REASON, message):
-            context.log.error("resource.untracked", job=job, resource=f"{scope}/{name}")
+        if context.conditions.note(f"{scope}/{name}", REASON, message):
+            context.log.error("resource.untracked", resource=f"{scope}/{name}")
     kind = scope.partition(" ")[0]
     context.metrics.untracked(
         kind,
         sum(
             now - first >= SECOND_LOOK / 2
-            for other, names in context.world.suspects.items()
+            for other, names in context.memory.seen.suspects.items()
             if other.partition(" ")[0] == kind
             for first in names.values()
         ),

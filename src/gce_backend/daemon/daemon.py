@@ -16,7 +16,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.daemon.clients import Clients, Remotes
-from gce_backend.engine.context import Context
+from gce_backend.engine.context import OPERATOR, Context
 from gce_backend.engine.inbox import Consumer
 from gce_backend.engine.job import Job
 from gce_backend.engine.machine_sizes import ComputeSizes
@@ -25,7 +25,7 @@ from gce_backend.engine.rotation import Turns
 from gce_backend.engine.scheduler import Scheduler
 from gce_backend.fleet.conditions import Conditions
 from gce_backend.fleet.history import History
-from gce_backend.fleet.memory import World
+from gce_backend.fleet.memory import Memory
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.loops import JOBS
@@ -236,8 +236,8 @@ class Daemon:
             rng=self._rng,
             new_id=self._new_id,
             fleet=fleet,
-            world=World(),
-            conditions=Conditions(self._clock, self._rng),
+            memory=Memory(),
+            conditions=Conditions(self._clock, self._rng, OPERATOR),
             compute=compute,
             sizes=ComputeSizes(compute),
             broker=remotes.broker,
@@ -251,7 +251,7 @@ class Daemon:
         )
         scheduler = Scheduler(
             self._jobs,
-            context,
+            context.of_job,
             clock=self._clock,
             observer=self._metrics,
             log=self._log,

@@ -3,107 +3,46 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import structlog
 
 from gce_backend.base.clock import Clock
-from gce_backend.clients.config_source import ConfigBundle
+from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
 from gce_backend.clients.machine_provider import MachineProviderClient
-from gce_backend.clients.pubsub import Received
-from gce_backend.configuration.types import TemplateConfig
+from gce_backend.engine.inbox import Consumer
+from gce_backend.engine.machine_sizes import ComputeSizes
 from gce_backend.engine.metrics import Metrics
 from gce_backend.engine.rotation import Turns
 from gce_backend.fleet.conditions import Condition, Conditions
-from gce_backend.fleet.memory import World
+from gce_backend.fleet.history import History
+from gce_backend.fleet.memory import Memory
 from gce_backend.fleet.picture import Fleet
 from gce_backend.gce_client import ComputeClient
 from gce_backend.model.entities import CONTROL_KEY
 from gce_backend.model.keys import Key
-from gce_backend.rules.catalog_entry import Shape
 from gce_backend.settings.settings import Settings
 
 OPERATOR = "operator"
-"""Stands where a condition that no job has met names its job."""
+"""Stands where a job is named, for what pages show and operators order."""
 PAUSED = "Paused"
-
-
-class ConfigSource(Protocol):
-    """Where configuration comes from."""
-
-    async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
-        """The present configuration, all of it from one revision; None when it is `known_revision`.
-
-        Raises:
-            RemoteError: it could not be read.
-            SettingsError: it is not said where to read it.
-        """
-        ...
-
-
-class Sizes(Protocol):
-    """The sizes of machines and disks, as Compute knows them."""
-
-    async def shape(self, template: TemplateConfig, zone: str) -> Shape:
-        """A machine's CPUs and memory, from its machine type.
-
-        Raises:
-            RemoteError: Compute could not be asked.
-        """
-        ...
-
-    async def disk_gb(self, template: TemplateConfig) -> int:
-        """The boot disk's size in GB: configured, or the image's or snapshot's own.
-
-        Raises:
-            RemoteError: Compute could not be asked.
-        """
-        ...
-
-
-class Inbox(Protocol):
-    """Messages that were pulled and wait for a job."""
-
-    def take(self, limit: int) -> list[Received]:
-        """Takes messages to work on; each comes back through one of the other two."""
-        ...
-
-    async def acknowledge(self, messages: Sequence[Received]) -> None:
-        """Says that the effect of these is durable."""
-        ...
-
-    def give_back(self, messages: Iterable[Received]) -> None:
-        """Puts these back, to be worked on again."""
-        ...
-
-
-class Archive(Protocol):
-    """What happened, in the store."""
-
-    async def trim(self) -> int:
-        """Removes what is beyond the bounds, seldom; returns how many pages.
-
-        Raises:
-            RemoteError: the store could not be reached.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Everything that a job may use.
+    """Everything that a job may use, bound to that job.
 
     Attributes:
+        job: the name of the job that has it; OPERATOR for pages and orders.
         project: the project of Datastore and Pub/Sub.
         settings: the process settings.
         clock: the time.
         rng: randomness.
         new_id: makes a request id, a UUID.
         fleet: the picture of all entities.
-        world: what was last seen at Compute.
-        conditions: what cannot go on, and why.
+        memory: what was last seen and is not stored.
+        conditions: what cannot go on, and why; the job sets and ends its own.
         compute: the Compute Engine client.
         sizes: machines' and disks' sizes.
         broker: the Machine Provider, at the address that its entity names.
@@ -113,27 +52,33 @@ class Context:
         turns: whose turn it is in the lease sweep.
         listing_turns: whose turn it is to have its members listed although nothing changed.
         metrics: counts.
-        log: for what an operator wants to find later.
+        log: for what an operator wants to find later; each line names the job.
     """
 
+    job: str = OPERATOR
     project: str
     settings: Settings
     clock: Clock
     rng: random.Random
     new_id: Callable[[], str]
     fleet: Fleet
-    world: World
+    memory: Memory
     conditions: Conditions
     compute: ComputeClient
-    sizes: Sizes
+    sizes: ComputeSizes
     broker: Callable[[], MachineProviderClient]
-    source: Callable[[], ConfigSource]
-    inbox: Inbox
-    archive: Archive
+    source: Callable[[], DirectorySource | LuciConfigV1 | LuciConfigV2]
+    inbox: Consumer
+    archive: History
     turns: Turns
     listing_turns: Turns
     metrics: Metrics
     log: structlog.stdlib.BoundLogger
+
+    def of_job(self, job: str) -> Context:
+        """The same for a job, by its name."""
+        conditions, log = self.conditions.of_job(job), self.log.bind(job=job)
+        return replace(self, job=job, conditions=conditions, log=log)
 
     @property
     def paused(self) -> bool:
@@ -151,10 +96,10 @@ class Context:
 
     def conditions_of(self, key: Key) -> tuple[Condition, ...]:
         """What keeps an entity from going on: what jobs have met, and pauses."""
-        subject, moment = str(key), self.clock.monotonic()
+        moment = self.clock.monotonic()
         pauses = tuple(
             Condition(
-                subject=subject,
+                subject=key,
                 job=OPERATOR,
                 reason=PAUSED,
                 message=f"{pause}",
@@ -165,4 +110,4 @@ class Context:
             for pause in self.fleet.control.pauses_in_force
             if pause.covers(key)
         )
-        return (*self.conditions.of(subject), *pauses)
+        return (*self.conditions.of(key), *pauses)

@@ -9,7 +9,7 @@ shown. What a task of the scheduler itself raises comes out of `Scheduler.wait`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Generic, Protocol
 
@@ -303,7 +303,7 @@ class Scheduler(Generic[ContextT]):
     def __init__(
         self,
         jobs: Sequence[Job[ContextT]],
-        context: ContextT,
+        context_of: Callable[[str], ContextT],
         *,
         clock: Clock,
         observer: RunObserver,
@@ -315,7 +315,7 @@ class Scheduler(Generic[ContextT]):
 
         Args:
             jobs: in the order in which they first run.
-            context: given to every run.
+            context_of: makes what is given to the runs of a job, from its name.
             clock: what ticks and durations go by.
             observer: told of every run.
             log: for `job.finished`, `job.failed`, `job.timeout`, `job.cancelled`.
@@ -331,7 +331,12 @@ class Scheduler(Generic[ContextT]):
             if job.name in self._workers:
                 raise ValueError(f"two jobs are named {job.name}")
             self._workers[job.name] = _Worker(
-                job, context, clock=clock, observer=observer, log=log, pause=pause
+                job,
+                context_of(job.name),
+                clock=clock,
+                observer=observer,
+                log=log,
+                pause=pause,
             )
         for job in jobs:
             for name in job.wakes:

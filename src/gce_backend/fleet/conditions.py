@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import msgspec
 
@@ -24,6 +25,7 @@ from gce_backend.base.errors import (
     ResourceNotReadyError,
     TransientError,
 )
+from gce_backend.model.keys import Key
 
 FIRST_DELAY = 2.0
 LONGEST_DELAY = 600.0
@@ -35,11 +37,15 @@ SHARED_DELAY = 10.0
 """Seconds at least until what waits for the same budget of calls is tried again, all together."""
 
 
+Subject: TypeAlias = Key | str
+"""An entity's key, or the name of what is none: `configuration`, `project NAME`, ..."""
+
+
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps a subject from going on.
 
     Attributes:
-        subject: an entity's key as text, or `configuration`, `machine-provider`, ...
+        subject: what it is about.
         job: the job that met it.
         reason: one CamelCase word, constant, for searching and alerting.
         message: the explanation, for people.
@@ -48,7 +54,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         retry_at: when it is tried again, on the clock's monotonic time.
     """
 
-    subject: str
+    subject: Subject
     job: str
     reason: str
     message: str
@@ -58,101 +64,120 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conditions:
-    """All conditions in force, by subject and job.
+    """All conditions in force, and the hand of one job that sets and ends its own.
 
     Args:
         clock: the time.
         rng: for the jitter of the delays.
+        job: whose conditions this hand sets.
     """
 
-    def __init__(self, clock: Clock, rng: random.Random) -> None:
+    def __init__(self, clock: Clock, rng: random.Random, job: str) -> None:
         self._clock = clock
         self._random = rng
-        self._by_subject: dict[str, dict[str, Condition]] = {}
+        self._job = job
+        self._by_subject: dict[Subject, dict[str, Condition]] = {}
 
-    def fail(
-        self, subject: str, job: str, reason: str, message: str, *, retry_after: float | None = None
+    def of_job(self, job: str) -> Conditions:
+        """The same conditions, in the hand of another job."""
+        other = Conditions(self._clock, self._random, job)
+        other._by_subject = self._by_subject
+        return other
+
+    def fail(self, subject: Subject, error: BackendError) -> Condition:
+        """Notes a failure and backs the subject off, at least as long as the error says."""
+        return self.back_off(subject, reason_of(error), str(error), retry_after=error.retry_after)
+
+    def back_off(
+        self, subject: Subject, reason: str, message: str, *, retry_after: float | None = None
     ) -> Condition:
-        """Notes a failure and backs the subject off: exponentially, with jitter.
+        """Notes why a subject cannot go on and backs it off: exponentially, with jitter.
 
         Up to 10 minutes, or up to one minute where the reason passes by itself. Those that wait for
         a budget of calls are due at the same moment: one by one they would only fail one by one.
 
         Args:
-            subject: what failed.
-            job: the job that met it.
+            subject: what cannot go on.
             reason: one CamelCase word.
             message: the explanation.
-            retry_after: seconds to wait at least, where the failure said so.
+            retry_after: seconds to wait at least.
         """
-        earlier = self._by_subject.setdefault(subject, {}).get(job)
+        earlier = self._mine(subject)
         failures = earlier.failures + 1 if earlier else 1
         longest = LONGEST_PASSING_DELAY if reason in PASSING else LONGEST_DELAY
         delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 16), longest)
         delay = max(delay * self._random.uniform(0.75, 1.0), retry_after or 0.0)
         if reason == RATE_LIMITED and retry_after is not None:
             delay = max(retry_after, SHARED_DELAY)
+        return self._set(subject, reason, message, failures, delay)
+
+    def note(self, subject: Subject, reason: str, message: str) -> bool:
+        """Notes what a subject waits for, without backing it off.
+
+        Returns:
+            Whether this is new: not noted with the same words before.
+        """
+        earlier = self._mine(subject)
+        if earlier is not None and (earlier.reason, earlier.message) == (reason, message):
+            return False
+        self._set(subject, reason, message, 0, 0.0)
+        return True
+
+    def clear(self, subject: Subject) -> bool:
+        """Ends a condition. Returns whether there was one."""
+        jobs = self._by_subject.get(subject)
+        if jobs is None or jobs.pop(self._job, None) is None:
+            return False
+        if not jobs:
+            del self._by_subject[subject]
+        return True
+
+    def blocked(self, subject: Subject) -> bool:
+        """Whether the subject must still wait before the job tries it again."""
+        return bool(self.wait(subject))
+
+    def wait(self, subject: Subject) -> float | None:
+        """Seconds until the subject may be tried again; None when nothing holds it."""
+        condition = self._mine(subject)
+        if condition is None:
+            return None
+        return max(0.0, condition.retry_at - self._clock.monotonic())
+
+    def reason(self, subject: Subject) -> str | None:
+        """Why the job cannot go on with a subject; None when it can."""
+        condition = self._mine(subject)
+        return condition.reason if condition is not None else None
+
+    def mine(self) -> list[Condition]:
+        """The conditions that the job has set."""
+        return [condition for condition in self if condition.job == self._job]
+
+    def of(self, subject: Subject) -> tuple[Condition, ...]:
+        """The conditions of one subject, whichever job has set them."""
+        return tuple(self._by_subject.get(subject, {}).values())
+
+    def __iter__(self) -> Iterator[Condition]:
+        for jobs in tuple(self._by_subject.values()):
+            yield from tuple(jobs.values())
+
+    def _mine(self, subject: Subject) -> Condition | None:
+        return self._by_subject.get(subject, {}).get(self._job)
+
+    def _set(
+        self, subject: Subject, reason: str, message: str, failures: int, delay: float
+    ) -> Condition:
+        earlier = self._mine(subject)
         condition = Condition(
             subject=subject,
-            job=job,
+            job=self._job,
             reason=reason,
             message=message,
             since=earlier.since if earlier and earlier.reason == reason else self._clock.now(),
             failures=failures,
             retry_at=self._clock.monotonic() + delay,
         )
-        self._by_subject[subject][job] = condition
+        self._by_subject.setdefault(subject, {})[self._job] = condition
         return condition
-
-    def note(self, subject: str, job: str, reason: str, message: str) -> bool:
-        """Notes what a subject waits for, without backing it off.
-
-        Returns:
-            Whether this is new: not noted with the same words before.
-        """
-        earlier = self._by_subject.setdefault(subject, {}).get(job)
-        if earlier is not None and (earlier.reason, earlier.message) == (reason, message):
-            return False
-        same = earlier is not None and earlier.reason == reason
-        self._by_subject[subject][job] = Condition(
-            subject=subject,
-            job=job,
-            reason=reason,
-            message=message,
-            since=earlier.since if earlier is not None and same else self._clock.now(),
-            failures=0,
-            retry_at=self._clock.monotonic(),
-        )
-        return True
-
-    def clear(self, subject: str, job: str) -> bool:
-        """Ends a condition. Returns whether there was one."""
-        jobs = self._by_subject.get(subject)
-        if jobs is None or jobs.pop(job, None) is None:
-            return False
-        if not jobs:
-            del self._by_subject[subject]
-        return True
-
-    def blocked(self, subject: str, job: str) -> bool:
-        """Whether the subject must still wait before this job tries it again."""
-        condition = self._by_subject.get(subject, {}).get(job)
-        return condition is not None and self._clock.monotonic() < condition.retry_at
-
-    def wait(self, subject: str, job: str) -> float | None:
-        """Seconds until the subject may be tried again; None when nothing holds it."""
-        condition = self._by_subject.get(subject, {}).get(job)
-        if condition is None:
-            return None
-        return max(0.0, condition.retry_at - self._clock.monotonic())
-
-    def of(self, subject: str) -> tuple[Condition, ...]:
-        """The conditions of one subject."""
-        return tuple(self._by_subject.get(subject, {}).values())
-
-    def __iter__(self) -> Iterator[Condition]:
-        for jobs in tuple(self._by_subject.values()):
-            yield from tuple(jobs.values())
 
 
 def reason_of(error: BackendError) -> str:

@@ -1,8 +1,12 @@
-"""What was last seen at Compute: groups and their members. In memory; a restart looks again."""
+"""What the daemon remembers between runs and does not store; after a restart it looks again.
+
+Moments are monotonic seconds. What a thing is like at Compute is in `model.observed`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from gce_backend.model.entities import Permit
 from gce_backend.model.keys import Key
@@ -10,53 +14,31 @@ from gce_backend.model.observed import Group, Member
 from gce_backend.model.orders import MachineOrder
 
 
-class World:
-    """What was last seen, and since when.
+@dataclass(slots=True)
+class SeenAtCompute:
+    """What was last seen at Compute, and since when.
 
     Attributes:
         groups: by their manager's key.
-        held: deletions that the caps hold back, by job.
-        empty_since: drained groups that were seen to be empty, monotonic seconds.
-        since: operations that have not ended, by link, monotonic seconds of the first look.
-        tombstones: monotonic seconds of the first look.
-        deciding: deletions that are about to begin, by instance: they count against the caps.
-        began: when deletions began, monotonic seconds, by instance and wall time of the request.
-        lifted: until when, monotonic seconds, an operator's lifting of the caps holds, by its word.
-        adding: instances whose add_machine is under way in this process.
-        removing: instances whose delete_machine is under way in this process.
-        unannounced: cataloged machines of which no SUBSCRIBED has come, monotonic seconds of the
-            first look.
-        unlisted: groups that a complete list of groups did not show, monotonic seconds of the
-            first such list.
+        unlisted: groups that a complete list of groups did not show: when it first did not.
         gone: groups that two looks have shown to be gone, though nobody here deleted them.
-        next_template_look: when the instance templates are listed again, monotonic seconds.
-        next_full_look: when a project's VMs are listed again, monotonic seconds.
-        heard: operators' orders about machines whose entities were read again.
-        suspects: what carries our mark and has no entity, by kind and project: name to monotonic
-            seconds of the first look that found it.
+        empty_since: drained groups that were seen to be empty.
+        suspects: what carries our mark and has no entity, by kind and project: by name, when it was
+            first found.
+        next_template_look: when the instance templates are listed again.
+        next_full_look: when a project's VMs are listed again.
     """
 
-    def __init__(self) -> None:
-        self.groups: dict[Key, Group] = {}
-        self.held: dict[str, int] = {}
-        self.empty_since: dict[Key, float] = {}
-        self.since: dict[str, float] = {}
-        self.tombstones: dict[Key, float] = {}
-        self.deciding: dict[Key, Permit] = {}
-        self.began: dict[tuple[Key, float], float] = {}
-        self.lifted: dict[float, float] = {}
-        self.adding: set[Key] = set()
-        self.removing: set[Key] = set()
-        self.unannounced: dict[Key, float] = {}
-        self.unlisted: dict[Key, float] = {}
-        self.gone: set[Key] = set()
-        self.next_template_look = float("-inf")
-        self.next_full_look: dict[str, float] = {}
-        self.heard: frozenset[MachineOrder] = frozenset()
-        self.suspects: dict[str, dict[str, float]] = {}
+    groups: dict[Key, Group] = field(default_factory=dict)
+    unlisted: dict[Key, float] = field(default_factory=dict)
+    gone: set[Key] = field(default_factory=set)
+    empty_since: dict[Key, float] = field(default_factory=dict)
+    suspects: dict[str, dict[str, float]] = field(default_factory=dict)
+    next_template_look: float = float("-inf")
+    next_full_look: dict[str, float] = field(default_factory=dict)
 
     def forget(self, managers: Collection[Key]) -> None:
-        """Forgets what was seen of groups whose managers are no more."""
+        """Forgets the groups whose managers are not among these."""
         for seen in (self.groups, self.unlisted):
             for key in [key for key in seen if key not in managers]:
                 seen.pop(key, None)
@@ -66,3 +48,56 @@ class World:
         """A VM as its group last listed it; None when it was not listed or never looked at."""
         group = self.groups.get(instance.parent) if instance.parent is not None else None
         return group.members.get(instance.name) if group is not None else None
+
+
+@dataclass(slots=True)
+class DeletionMemory:
+    """What the caps on deletions count.
+
+    Attributes:
+        held: how many the caps hold back, by job.
+        deciding: deletions that are about to begin, by instance: they count against the caps.
+        began: when deletions began, by instance and wall time of the request.
+        lifted: until when an operator's lifting of the caps holds, by its word.
+        tombstones: when each was first seen.
+    """
+
+    held: dict[str, int] = field(default_factory=dict)
+    deciding: dict[Key, Permit] = field(default_factory=dict)
+    began: dict[tuple[Key, float], float] = field(default_factory=dict)
+    lifted: dict[float, float] = field(default_factory=dict)
+    tombstones: dict[Key, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class CatalogMemory:
+    """What is under way at the Machine Provider.
+
+    Attributes:
+        adding: instances whose add_machine is under way in this process.
+        removing: instances whose delete_machine is under way in this process.
+        unannounced: cataloged machines of which no SUBSCRIBED has come: when each was first seen.
+    """
+
+    adding: set[Key] = field(default_factory=set)
+    removing: set[Key] = field(default_factory=set)
+    unannounced: dict[Key, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Memory:
+    """All of it.
+
+    Attributes:
+        seen: what was last seen at Compute.
+        deletions: what the caps on deletions count.
+        catalog: what is under way at the Machine Provider.
+        operations: operations that have not ended, by link: when each was first looked at.
+        heard: operators' orders about machines whose entities were read again.
+    """
+
+    seen: SeenAtCompute = field(default_factory=SeenAtCompute)
+    deletions: DeletionMemory = field(default_factory=DeletionMemory)
+    catalog: CatalogMemory = field(default_factory=CatalogMemory)
+    operations: dict[str, float] = field(default_factory=dict)
+    heard: frozenset[MachineOrder] = frozenset()

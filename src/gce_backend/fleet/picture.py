@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from gce_backend.base.cause import current_cause
 from gce_backend.base.clock import Clock, SystemClock
@@ -48,7 +48,7 @@ from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
 from gce_backend.rules.history_pages import Transition
 
-__all__ = ["Change", "Decision", "Fleet", "when_present"]
+__all__ = ["Apply", "Change", "Decision", "Fleet", "when_present"]
 
 WRITE_ATTEMPTS = 6
 FIRST_PAUSE = 0.1
@@ -62,6 +62,10 @@ PAGE = 300
 E = TypeVar("E", bound=Entity)
 
 
+Apply: TypeAlias = Callable[[E | None], E | None]
+"""From an entity's present value to its new one; None is an absent one."""
+
+
 class Change(NamedTuple, Generic[E]):
     """A change to one entity.
 
@@ -73,7 +77,7 @@ class Change(NamedTuple, Generic[E]):
     """
 
     key: Key
-    apply: Callable[[E | None], E | None]
+    apply: Apply[E]
     cause: str = ""
 
 
@@ -96,7 +100,7 @@ class _Submitted:
         self.done = False
 
 
-def when_present(apply: Callable[[E], E | None]) -> Callable[[E | None], E | None]:
+def when_present(apply: Callable[[E], E | None]) -> Apply[E]:
     """A change that leaves an absent entity absent."""
 
     def applied(entity: E | None) -> E | None:

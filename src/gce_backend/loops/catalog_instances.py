@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from collections.abc import Iterable
 
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import BackendError, HostnameReuseError
@@ -15,26 +14,22 @@ from gce_backend.clients.machine_provider import (
 )
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.conditions import reason_of
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import Key
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.catalog_entry import dimensions, policies
 from gce_backend.rules.cataloging import added, adding, is_catalogable
 
-NAME = "catalog-instances"
 BROKER = "machine-provider"
-
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
 async def run(context: Context) -> Outcome:
     """Stores the intent, adds in batches, stores what came of it."""
     if context.paused:
         return Outcome(facts={"paused": 1})
-    if context.conditions.blocked(BROKER, NAME):
-        return Outcome(again_after=context.conditions.wait(BROKER, NAME))
+    if context.conditions.blocked(BROKER):
+        return Outcome(again_after=context.conditions.wait(BROKER))
     problems: list[str] = []
     machines = await _machines(context, problems)
     if not machines:
@@ -44,12 +39,12 @@ async def run(context: Context) -> Outcome:
     await context.fleet.change([Change(key, _sent(now)) for key in machines])
     # What changed meanwhile is left out: it was reclaimed, drained, deleted or paused.
     ready = {key: machine for key, machine in machines.items() if _may_add(context, key)}
-    context.world.adding.update(ready)
+    context.memory.catalog.adding.update(ready)
     rising = {key: context.fleet.instances[key].rising_since for key in ready}
     try:
         news = await _add(context, ready, problems)
     finally:
-        context.world.adding.difference_update(ready)
+        context.memory.catalog.adding.difference_update(ready)
     cataloged = [key for key, state in news.items() if state is CatalogState.CATALOGED]
     for key in cataloged:
         _tell(context, key, rising[key])
@@ -67,11 +62,11 @@ async def _add(
     """Adds machines; stores and returns what is known of their entries afterwards."""
     additions = await context.broker().add_machines(list(machines.values()))
     if not any(addition.failure for addition in additions):
-        context.conditions.clear(BROKER, NAME)
+        context.conditions.clear(BROKER)
     answers = dict(zip(machines, additions, strict=True))
     news = {key: CatalogState.CATALOGED for key, addition in answers.items() if addition.added}
     for key in news:
-        context.conditions.clear(str(key), NAME)
+        context.conditions.clear(key)
     await context.fleet.change([Change(key, _became(state)) for key, state in news.items()])
     for key, addition in answers.items():
         _note_failure(context, key, addition, problems)
@@ -81,7 +76,7 @@ async def _add(
         news[key] = await _judge_reuse(context, key, machines[key])
         return Result.CHANGED
 
-    judged = await act_on_each(context, NAME, reused, judge)
+    judged = await act_on_each(context, reused, judge)
     problems += judged.problems
     return news
 
@@ -95,18 +90,18 @@ async def _machines(context: Context, problems: list[str]) -> dict[Key, CatalogM
         keys = [
             key
             for key, instance in context.fleet.instances_of(manager)
-            if is_catalogable(instance, context.world.member(key))
-            and not context.conditions.blocked(str(key), NAME)
+            if is_catalogable(instance, context.memory.seen.member(key))
+            and not context.conditions.blocked(key)
         ]
-        if not keys or context.conditions.blocked(str(manager), NAME):
+        if not keys or context.conditions.blocked(manager):
             continue
         try:
             found |= await _describe(context, manager, keys)
         except BackendError as error:
-            context.conditions.fail(str(manager), NAME, reason_of(error), str(error))
+            context.conditions.fail(manager, error)
             problems.append(f"{manager}: {error}")
         else:
-            context.conditions.clear(str(manager), NAME)
+            context.conditions.clear(manager)
     return found
 
 
@@ -132,14 +127,12 @@ async def _describe(
 def _note_failure(context: Context, key: Key, addition: Addition, problems: list[str]) -> None:
     """Notes why a machine was not added, where its entry is nobody's yet."""
     failure = addition.failure
-    if failure is not None and not context.conditions.blocked(BROKER, NAME):
-        context.conditions.fail(
-            BROKER, NAME, reason_of(failure), str(failure), retry_after=failure.retry_after
-        )
+    if failure is not None and not context.conditions.blocked(BROKER):
+        context.conditions.fail(BROKER, failure)
         problems.append(str(failure))
     if addition.error not in {None, CatalogError.HOSTNAME_REUSE}:
         message = f"The Machine Provider refused it: {addition.error}"
-        context.conditions.fail(str(key), NAME, "Refused", message)
+        context.conditions.back_off(key, "Refused", message)
         problems.append(f"{key}: {message}")
 
 
@@ -159,7 +152,6 @@ async def _judge_reuse(context: Context, key: Key, machine: CatalogMachine) -> C
     await context.fleet.change([Change(key, _became(CatalogState.REFUSED))])
     context.log.error(
         "instance.refused",
-        job=NAME,
         instance=key.name,
         template=key.base_name,
         zone=key.zone,
@@ -170,34 +162,30 @@ async def _judge_reuse(context: Context, key: Key, machine: CatalogMachine) -> C
 
 def _next_try(context: Context) -> float | None:
     """Seconds until the first of what backs off may be tried again; what may be now, has been."""
-    waits = [
-        context.conditions.wait(condition.subject, NAME)
-        for condition in context.conditions
-        if condition.job == NAME
-    ]
+    conditions = context.conditions
+    waits = [conditions.wait(condition.subject) for condition in conditions.mine()]
     return min((wait for wait in waits if wait), default=None)
 
 
 def _may_add(context: Context, key: Key) -> bool:
     instance = context.fleet.instances.get(key)
-    if instance is None or key in context.world.removing or context.is_paused(key):
+    if instance is None or key in context.memory.catalog.removing or context.is_paused(key):
         return False
-    wanted = is_catalogable(instance, context.world.member(key))
+    wanted = is_catalogable(instance, context.memory.seen.member(key))
     return wanted and instance.catalog is CatalogState.ADDING
 
 
-def _sent(now: float) -> Apply:
+def _sent(now: float) -> Apply[Instance]:
     return when_present(lambda instance: adding(instance, now))
 
 
-def _became(state: CatalogState) -> Apply:
+def _became(state: CatalogState) -> Apply[Instance]:
     return when_present(lambda instance: added(instance, state))
 
 
 def _tell(context: Context, key: Key, rising_since: float | None) -> None:
     context.log.info(
         "instance.cataloged",
-        job=NAME,
         instance=key.name,
         template=key.base_name,
         zone=key.zone,
@@ -206,4 +194,4 @@ def _tell(context: Context, key: Key, rising_since: float | None) -> None:
         context.metrics.cataloged(key.base_name, context.clock.now() - rising_since)
 
 
-JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("remove-cataloged-instances",))
+JOB = Job(name="catalog-instances", run=run, timeout=120.0, wakes=("remove-cataloged-instances",))

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.metadata_updates import finish, put_back
 
-NAME = "check-instance-metadata-operations"
 PATIENCE = 600.0
 """Seconds after which an operation that does not end is given up, and the VM itself looked at."""
-
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
 async def run(context: Context) -> Outcome:
@@ -34,7 +28,7 @@ async def run(context: Context) -> Outcome:
     async def check(key: Key) -> Result:
         return await _check(context, key)
 
-    return await act_on_each(context, NAME, keys, check, observing=True)
+    return await act_on_each(context, keys, check, observing=True)
 
 
 async def _check(context: Context, key: Key) -> Result:
@@ -47,28 +41,27 @@ async def _check(context: Context, key: Key) -> Result:
         # Forgotten by Compute: whether it was applied, the VM itself tells the next try.
         return await _return(context, key, update.operation, "the operation is not known any more")
     if operation.done:
-        context.world.since.pop(update.operation, None)
+        context.memory.operations.pop(update.operation, None)
         failure = operation.failure()
         if failure is not None:
             return await _return(context, key, update.operation, failure.message)
         await context.fleet.change([Change(key, _finished(update.operation))])
         context.log.info(
             "metadata.updated",
-            job=NAME,
             instance=key.name,
             template=key.base_name,
             zone=key.zone,
         )
         return Result.CHANGED
     now = context.clock.monotonic()
-    if now - context.world.since.setdefault(update.operation, now) > PATIENCE:
+    if now - context.memory.operations.setdefault(update.operation, now) > PATIENCE:
         reason = f"the operation has not ended within {PATIENCE:.0f} s"
         return await _return(context, key, update.operation, reason)
     return Result.WAITING
 
 
 async def _return(context: Context, key: Key, operation: str, reason: str) -> Result:
-    context.world.since.pop(operation, None)
+    context.memory.operations.pop(operation, None)
     now = context.clock.now()
 
     def apply(instance: Instance) -> Instance:
@@ -80,7 +73,6 @@ async def _return(context: Context, key: Key, operation: str, reason: str) -> Re
     await context.fleet.change([Change(key, when_present(apply))])
     context.log.warning(
         "metadata.failed",
-        job=NAME,
         instance=key.name,
         template=key.base_name,
         zone=key.zone,
@@ -89,7 +81,7 @@ async def _return(context: Context, key: Key, operation: str, reason: str) -> Re
     return Result.CHANGED
 
 
-def _finished(operation: str) -> Apply:
+def _finished(operation: str) -> Apply[Instance]:
     def apply(instance: Instance) -> Instance:
         update = instance.active_metadata_update
         if update is None or update.operation != operation:
@@ -99,4 +91,9 @@ def _finished(operation: str) -> Apply:
     return when_present(apply)
 
 
-JOB = Job(name=NAME, run=run, timeout=60.0, wakes=("compress-instance-metadata-updates",))
+JOB = Job(
+    name="check-instance-metadata-operations",
+    run=run,
+    timeout=60.0,
+    wakes=("compress-instance-metadata-updates",),
+)

@@ -19,7 +19,6 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import Key
 from gce_backend.rules.permits import revived
 
-NAME = "cleanup-entities"
 KEEP_SET_ASIDE = 1000
 """Messages that could not be understood are kept up to this number, the newest ones."""
 
@@ -42,7 +41,7 @@ async def run(context: Context) -> Outcome:
     }
     removed = {name: count for name, count in counts.items() if count}
     for name, count in removed.items():
-        context.log.info("entities.removed", job=NAME, kind=name, count=count)
+        context.log.info("entities.removed", kind=name, count=count)
     return Outcome(changed=sum(removed.values()), facts=removed)
 
 
@@ -53,7 +52,7 @@ async def _remove_tombstones(context: Context) -> int:
     """
     now, settings = context.clock.monotonic(), context.settings.deletion
     keep = max(settings.tombstone_seconds, settings.window_seconds)
-    ages = context.world.tombstones
+    ages = context.memory.deletions.tombstones
     present = [key for key, instance in context.fleet.instances.items() if instance.is_tombstone]
     for key in set(ages) - set(present):
         del ages[key]
@@ -62,7 +61,6 @@ async def _remove_tombstones(context: Context) -> int:
     for key in listed:
         context.log.error(
             "instance.deleted_and_listed",
-            job=NAME,
             instance=key.name,
             template=key.base_name,
             zone=key.zone,
@@ -75,7 +73,7 @@ async def _remove_tombstones(context: Context) -> int:
 
 def _is_listed(context: Context, key: Key) -> bool:
     """Whether its group has listed a machine all that time that was taken to be gone."""
-    member = context.world.member(key)
+    member = context.memory.seen.member(key)
     return member is not None and member.gce_id == context.fleet.instances[key].gce_id
 
 
@@ -161,4 +159,4 @@ async def _remove_messages(context: Context) -> int:
     return await context.fleet.change([Change(key, lambda _: None) for key in old])
 
 
-JOB = Job(name=NAME, run=run, timeout=60.0)
+JOB = Job(name="cleanup-entities", run=run, timeout=60.0)

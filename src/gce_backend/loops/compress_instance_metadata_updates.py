@@ -8,8 +8,6 @@ from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.rules.metadata_updates import compress
 
-NAME = "compress-instance-metadata-updates"
-
 
 async def run(context: Context) -> Outcome:
     """Compresses, where no update is active already."""
@@ -27,4 +25,9 @@ def _compress(instance: Instance) -> Instance:
     return compress(instance)
 
 
-JOB = Job(name=NAME, run=run, timeout=60.0, wakes=("update-instance-metadata",))
+JOB = Job(
+    name="compress-instance-metadata-updates",
+    run=run,
+    timeout=60.0,
+    wakes=("update-instance-metadata",),
+)

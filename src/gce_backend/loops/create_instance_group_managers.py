@@ -13,8 +13,6 @@ from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.group_sizes import wanted_size
 
-NAME = "create-instance-group-managers"
-
 
 async def run(context: Context) -> Outcome:
     """Creates what is missing, once its instance template exists and the room for it is known."""
@@ -30,7 +28,7 @@ async def run(context: Context) -> Outcome:
         intent
         for key in keys
         if not context.is_paused(key)
-        and not context.conditions.blocked(str(key), NAME)
+        and not context.conditions.blocked(key)
         and (intent := _intend(context, key)) is not None
     ]
     await context.fleet.change(intents)
@@ -38,14 +36,14 @@ async def run(context: Context) -> Outcome:
     async def create(key: Key) -> Result:
         return await _create(context, key)
 
-    return await act_on_each(context, NAME, keys, create)
+    return await act_on_each(context, keys, create)
 
 
 async def _forget_gone(context: Context) -> None:
     """A group that somebody else deleted is made again."""
-    gone = [key for key, _ in context.fleet.active_managers() if key in context.world.gone]
+    gone = [key for key, _ in context.fleet.active_managers() if key in context.memory.seen.gone]
     await resources.forget(context, gone)
-    context.world.gone.difference_update(gone)
+    context.memory.seen.gone.difference_update(gone)
 
 
 async def _create(context: Context, key: Key) -> Result:
@@ -75,7 +73,6 @@ async def _create(context: Context, key: Key) -> Result:
         return Result.WAITING
     context.log.info(
         "group.created",
-        job=NAME,
         template=template.base_name,
         zone=key.name,
         name=name,
@@ -93,4 +90,9 @@ def _intend(context: Context, key: Key) -> Change[InstanceGroupManager] | None:
     return Change(key, when_present(resources.beginning(context, "insert", size)))
 
 
-JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("fetch-instances", "resize-instance-groups"))
+JOB = Job(
+    name="create-instance-group-managers",
+    run=run,
+    timeout=120.0,
+    wakes=("fetch-instances", "resize-instance-groups"),
+)

@@ -12,8 +12,6 @@ from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
 
-NAME = "create-instance-templates"
-
 
 async def run(context: Context) -> Outcome:
     """Creates what is missing: intent stored first, then inserted, then read back."""
@@ -23,9 +21,7 @@ async def run(context: Context) -> Outcome:
     await resources.forget(context, lost)
     keys = [key for key, revision in context.fleet.active_revisions() if revision.url is None]
     ready = [
-        key
-        for key in keys
-        if not context.is_paused(key) and not context.conditions.blocked(str(key), NAME)
+        key for key in keys if not context.is_paused(key) and not context.conditions.blocked(key)
     ]
     await context.fleet.change(
         [Change(key, when_present(resources.beginning(context, "insert"))) for key in ready]
@@ -34,15 +30,15 @@ async def run(context: Context) -> Outcome:
     async def create(key: Key) -> Result:
         return await _create(context, key)
 
-    return await act_on_each(context, NAME, keys, create)
+    return await act_on_each(context, keys, create)
 
 
 async def _find_lost(context: Context) -> list[Key]:
     """The active revisions whose template somebody else deleted; looked for now and then."""
     now = context.clock.monotonic()
-    if now < context.world.next_template_look:
+    if now < context.memory.seen.next_template_look:
         return []
-    context.world.next_template_look = now + context.settings.fetch.resync_seconds
+    context.memory.seen.next_template_look = now + context.settings.fetch.resync_seconds
     projects: dict[str, dict[str, Key]] = {}
     for key, revision in context.fleet.active_revisions():
         if revision.url is not None:
@@ -51,7 +47,7 @@ async def _find_lost(context: Context) -> list[Key]:
     lost = []
     for project, names in projects.items():
         listing = await context.compute.list_instance_templates(project)
-        untracked.note_templates(context, NAME, project, listing)
+        untracked.note_templates(context, project, listing)
         if isinstance(listing, CompleteListing):
             missing = names.keys() - {template.name for template in listing.items}
             lost += [names[name] for name in missing if await _is_lost(context, project, name)]
@@ -63,7 +59,7 @@ async def _is_lost(context: Context, project: str, name: str) -> bool:
     try:
         await context.compute.get_instance_template(project, name)
     except NotFoundError:
-        context.log.error("template.missing", job=NAME, name=name)
+        context.log.error("template.missing", name=name)
         return True
     return False
 
@@ -83,8 +79,13 @@ async def _create(context: Context, key: Key) -> Result:
     )
     if not await resources.create(context, key, creation):
         return Result.WAITING
-    context.log.info("template.created", job=NAME, template=key.base_name, name=name)
+    context.log.info("template.created", template=key.base_name, name=name)
     return Result.CHANGED
 
 
-JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("create-instance-group-managers",))
+JOB = Job(
+    name="create-instance-templates",
+    run=run,
+    timeout=120.0,
+    wakes=("create-instance-group-managers",),
+)

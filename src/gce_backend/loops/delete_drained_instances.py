@@ -9,8 +9,6 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.permits import is_leaving
 
-NAME = "delete-drained-instances"
-
 
 async def run(context: Context) -> Outcome:
     """Deletes them, one call for many of a group, until they are truly gone."""
@@ -19,11 +17,11 @@ async def run(context: Context) -> Outcome:
         active = key.parent is not None and context.fleet.is_active(key.parent)
         return is_leaving(instance, context.clock.now(), active=active)
 
-    return await delete(context, NAME, leaves)
+    return await delete(context, leaves)
 
 
 JOB = Job(
-    name=NAME,
+    name="delete-drained-instances",
     run=run,
     timeout=120.0,
     wakes=("fetch-instances", "cleanup-entities", "delete-instance-group-managers"),

@@ -17,7 +17,6 @@ from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
 
-NAME = "delete-instance-group-managers"
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no group is taken to have never happened."""
 
@@ -33,8 +32,8 @@ async def run(context: Context) -> Outcome:
         and (manager.url is not None or manager.in_flight is not None)
         and all(instance.is_tombstone for _, instance in context.fleet.instances_of(key))
     ]
-    for key in set(context.world.empty_since) - set(keys):
-        del context.world.empty_since[key]
+    for key in set(context.memory.seen.empty_since) - set(keys):
+        del context.memory.seen.empty_since[key]
     for key in _spared(context):
         await resources.give_up(context, key)
 
@@ -46,7 +45,7 @@ async def run(context: Context) -> Outcome:
             return await _resolve_insert(context, key)
         return await _look(context, key)
 
-    return await act_on_each(context, NAME, keys, act)
+    return await act_on_each(context, keys, act)
 
 
 def _spared(context: Context) -> list[Key]:
@@ -84,7 +83,7 @@ async def _resolve_insert(context: Context, key: Key) -> Result:
 
 async def _look(context: Context, key: Key) -> Result:
     """One look; the second one, some seconds later, lets the group go."""
-    empty_since = context.world.empty_since
+    empty_since = context.memory.seen.empty_since
     try:
         if not await _is_empty(context, key):
             empty_since.pop(key, None)
@@ -129,7 +128,7 @@ async def _delete(context: Context, key: Key) -> Result:
     # Whether it still drains is written above it: looked at last, just before it is sent.
     await context.fleet.refresh(key.lineage)
     if not empty or context.fleet.is_active(key):
-        context.world.empty_since.pop(key, None)
+        context.memory.seen.empty_since.pop(key, None)
         await resources.give_up(context, key)
         return Result.NOTHING
     compute, request_id = context.compute, manager.in_flight.request_id
@@ -137,14 +136,14 @@ async def _delete(context: Context, key: Key) -> Result:
         context, key, lambda: compute.delete_group(project, key.name, name, request_id=request_id)
     ):
         return Result.WAITING
-    context.world.empty_since.pop(key, None)
-    context.world.groups.pop(key, None)
-    context.log.info("group.deleted", job=NAME, template=key.base_name, zone=key.name, name=name)
+    context.memory.seen.empty_since.pop(key, None)
+    context.memory.seen.groups.pop(key, None)
+    context.log.info("group.deleted", template=key.base_name, zone=key.name, name=name)
     return Result.CHANGED
 
 
 JOB = Job(
-    name=NAME,
+    name="delete-instance-group-managers",
     run=run,
     timeout=120.0,
     wakes=("delete-instance-templates", "create-instance-group-managers", "cleanup-entities"),

@@ -11,7 +11,6 @@ from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
 
-NAME = "delete-instance-templates"
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no template is taken to have never happened."""
 
@@ -40,7 +39,7 @@ async def run(context: Context) -> Outcome:
         await context.fleet.change([Change(key, when_present(begin))])
         return await _delete(context, key)
 
-    return await act_on_each(context, NAME, keys, act)
+    return await act_on_each(context, keys, act)
 
 
 async def _resolve_insert(context: Context, key: Key) -> Result:
@@ -76,16 +75,16 @@ async def _delete(context: Context, key: Key) -> Result:
         )
     except ResourceInUseError as error:
         await resources.give_up(context, key)
-        context.conditions.fail(str(key), NAME, "ResourceInUse", error.message)
+        context.conditions.back_off(key, "ResourceInUse", error.message)
         return Result.HELD
     if not gone:
         return Result.WAITING
-    context.log.info("template.deleted", job=NAME, template=key.base_name, name=name)
+    context.log.info("template.deleted", template=key.base_name, name=name)
     return Result.CHANGED
 
 
 JOB = Job(
-    name=NAME,
+    name="delete-instance-templates",
     run=run,
     timeout=120.0,
     wakes=("create-instance-templates", "cleanup-entities"),

@@ -8,16 +8,19 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 
-NAME = "delete-instances-pending-deletion"
-
 
 async def run(context: Context) -> Outcome:
     """Deletes them, one call for many of a group, until they are truly gone."""
-    return await delete(context, NAME, _is_reclaimed)
+    return await delete(context, _is_reclaimed)
 
 
 def _is_reclaimed(_: Key, instance: Instance) -> bool:
     return instance.pending_deletion is not None
 
 
-JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("fetch-instances", "cleanup-entities"))
+JOB = Job(
+    name="delete-instances-pending-deletion",
+    run=run,
+    timeout=120.0,
+    wakes=("fetch-instances", "cleanup-entities"),
+)

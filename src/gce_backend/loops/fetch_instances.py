@@ -8,8 +8,7 @@ shows and says nothing about what it does not show.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -24,21 +23,18 @@ from gce_backend.clients.compute.types import (
 )
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.conditions import error_code_reason, reason_of
-from gce_backend.fleet.picture import Change
+from gce_backend.fleet.conditions import error_code_reason
+from gce_backend.fleet.picture import Apply, Change
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key, instance_key
 from gce_backend.model.observed import Group, Member
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.sightings import seen_instance, unseen_instance
 
-NAME = "fetch-instances"
 SECOND_LOOK = 5.0
 """Seconds between the two looks that prove a group gone."""
 LONGEST_POLL = 60.0
 """Seconds: a group in which something does not come to an end costs one listing a minute."""
-
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
 async def run(context: Context) -> Outcome:
@@ -55,18 +51,18 @@ async def run(context: Context) -> Outcome:
     due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
     changed += await _note_orphans(context)
-    context.world.forget(context.fleet.managers)
+    context.memory.seen.forget(context.fleet.managers)
     polls = [
-        _poll_seconds(context, context.world.groups[key])
+        _poll_seconds(context, context.memory.seen.groups[key])
         for project, keys in projects.items()
         for key in keys
-        if key in context.world.groups
+        if key in context.memory.seen.groups
         and not _is_settled(context, key)
-        and not context.conditions.blocked(f"project {project}", NAME)
+        and not context.conditions.blocked(f"project {project}")
     ]
-    waits = [context.conditions.wait(f"project {project}", NAME) for project in projects]
+    waits = [context.conditions.wait(f"project {project}") for project in projects]
     polls += [wait for wait in waits if wait]
-    if context.world.unlisted.keys() - context.world.gone:
+    if context.memory.seen.unlisted.keys() - context.memory.seen.gone:
         polls.append(SECOND_LOOK)
     return Outcome(
         changed=changed,
@@ -81,40 +77,40 @@ async def _look_at_groups(
 ) -> list[Key]:
     """Notes how the groups are; returns those whose members are to be listed."""
     conditions = context.conditions
-    if conditions.blocked(f"project {project}", NAME):
+    if conditions.blocked(f"project {project}"):
         problems.append(f"project {project}: backing off")
         return []
     try:
         listing = await context.compute.list_groups(project)
     except BackendError as error:
-        conditions.fail(f"project {project}", NAME, reason_of(error), str(error))
+        conditions.fail(f"project {project}", error)
         problems.append(f"project {project}: {error}")
         return []
     if isinstance(listing, CompleteListing):
-        conditions.clear(f"project {project}", NAME)
+        conditions.clear(f"project {project}")
     else:
         message = f"The list of groups is incomplete: {'; '.join(listing.reasons)}"
-        conditions.note(f"project {project}", NAME, "IncompleteList", message)
+        conditions.note(f"project {project}", "IncompleteList", message)
         problems.append(f"project {project}: {message}")
     by_name = {(group.zone_name, group.name): group for group in listing.items}
     due = []
     for key in keys:
         group = by_name.get((key.name, compute_bodies.group_name_of(key)))
         if group is not None:
-            context.world.unlisted.pop(key, None)
-            context.world.gone.discard(key)
+            context.memory.seen.unlisted.pop(key, None)
+            context.memory.seen.gone.discard(key)
             if _note_group(context, key, group):
                 due.append(key)
         elif isinstance(listing, CompleteListing):
             await _note_unlisted(context, project, key)
-    if problem := await untracked.look(context, NAME, project, listing):
+    if problem := await untracked.look(context, project, listing):
         problems.append(problem)
     return due
 
 
 def _slow_turns(context: Context, due: Collection[Key]) -> list[Key]:
     """The groups that are listed although they did not change: each in its turn, spread evenly."""
-    quiet = [key for key in context.world.groups if key not in due]
+    quiet = [key for key in context.memory.seen.groups if key not in due]
     pace = len(quiet) / context.settings.fetch.resync_seconds
     return context.listing_turns.take(quiet, pace=pace, now=context.clock.monotonic())
 
@@ -122,33 +118,32 @@ def _slow_turns(context: Context, due: Collection[Key]) -> list[Key]:
 async def _note_unlisted(context: Context, project: str, key: Key) -> None:
     """A group that is not listed is gone when a second look, some seconds later, says so too."""
     now = context.clock.monotonic()
-    first = context.world.unlisted.setdefault(key, now)
-    context.conditions.note(str(key), NAME, "GroupMissing", "Compute does not list this group.")
-    if key in context.world.gone or now - first < SECOND_LOOK:
+    first = context.memory.seen.unlisted.setdefault(key, now)
+    context.conditions.note(key, "GroupMissing", "Compute does not list this group.")
+    if key in context.memory.seen.gone or now - first < SECOND_LOOK:
         return
     try:
         await context.compute.get_group(project, key.name, compute_bodies.group_name_of(key))
     except NotFoundError:
-        context.world.gone.add(key)
-        context.world.groups.pop(key, None)
+        context.memory.seen.gone.add(key)
+        context.memory.seen.groups.pop(key, None)
         context.log.error(
             "group.missing",
-            job=NAME,
             template=key.base_name,
             zone=key.name,
             name=compute_bodies.group_name_of(key),
         )
     else:
-        context.world.unlisted.pop(key, None)
+        context.memory.seen.unlisted.pop(key, None)
 
 
 def _note_group(context: Context, key: Key, group: ComputeGroup) -> bool:
     """Remembers how a group is; returns whether its members are to be listed."""
     now = context.clock.monotonic()
     signature = f"{group.id} {group.target_size} {group.current_actions}"
-    before = context.world.groups.get(key)
+    before = context.memory.seen.groups.get(key)
     stable = group.status.is_stable
-    context.world.groups[key] = Group(
+    context.memory.seen.groups[key] = Group(
         target_size=group.target_size,
         stable=stable,
         signature=signature,
@@ -174,7 +169,7 @@ def _poll_seconds(context: Context, group: Group) -> float:
 async def _note_orphans(context: Context) -> int:
     """The VMs of a group that is gone are not listed by anyone."""
     now = context.clock.now()
-    gone = [key for key in context.world.gone if key in context.fleet.managers]
+    gone = [key for key in context.memory.seen.gone if key in context.fleet.managers]
     return await context.fleet.change(
         [
             Change(instance, _unseen(now))
@@ -200,7 +195,7 @@ async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[st
                     project, key.name, compute_bodies.group_name_of(key)
                 )
             except BackendError as error:
-                context.conditions.fail(str(key), NAME, reason_of(error), str(error))
+                context.conditions.fail(key, error)
                 problems.append(f"{key}: {error}")
                 return
         complete = isinstance(listing, CompleteListing)
@@ -211,7 +206,7 @@ async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[st
 
     async with asyncio.TaskGroup() as group:
         for key in keys:
-            group.create_task(list_one(key), name=f"{NAME}: {key}")
+            group.create_task(list_one(key), name=f"{context.job}: {key}")
     written = await context.fleet.change(changes)
     return written + transitions, problems
 
@@ -220,13 +215,13 @@ def _note_members(
     context: Context, key: Key, items: Iterable[ManagedInstance], *, complete: bool
 ) -> int:
     """Remembers the members; returns how many have begun or ceased to run."""
-    group = context.world.groups.get(key)
+    group = context.memory.seen.groups.get(key)
     if group is None:  # deleted while it was listed
         return 0
     listed = {member.name: member for member in map(_member, items)}
     before = group.members
     members = listed if complete else {**before, **listed}
-    context.world.groups[key] = msgspec.structs.replace(
+    context.memory.seen.groups[key] = msgspec.structs.replace(
         group,
         members=members,
         complete=complete,
@@ -246,14 +241,13 @@ def _note_errors(context: Context, key: Key, members: Iterable[Member]) -> None:
     """Says why a group cannot make its VMs: a stockout is no time-out."""
     failing = [member for member in members if member.error_code]
     if not failing:
-        context.conditions.clear(str(key), NAME)
+        context.conditions.clear(key)
         return
     reason = error_code_reason(failing[0].error_code)
     message = f"{len(failing)} VMs cannot be created: {failing[0].error}"
-    if context.conditions.note(str(key), NAME, reason, message):
+    if context.conditions.note(key, reason, message):
         context.log.warning(
             "group.failing",
-            job=NAME,
             template=key.base_name,
             zone=key.name,
             name=compute_bodies.group_name_of(key),
@@ -287,17 +281,17 @@ def _has_vanished(item: ManagedInstance) -> bool:
     return item.id is not None and not item.instance_status and item.current_action == "NONE"
 
 
-def _seen(gce_id: int | None, url: str, now: float) -> Apply:
+def _seen(gce_id: int | None, url: str, now: float) -> Apply[Instance]:
     return lambda instance: seen_instance(instance, gce_id, url, now)
 
 
-def _unseen(now: float) -> Apply:
+def _unseen(now: float) -> Apply[Instance]:
     return lambda instance: None if instance is None else unseen_instance(instance, now)
 
 
 def _is_settled(context: Context, key: Key) -> bool:
     """Whether nothing is expected to change in a group by itself."""
-    group = context.world.groups.get(key)
+    group = context.memory.seen.groups.get(key)
     if group is None:
         return False
     return (
@@ -321,7 +315,7 @@ def _member(item: ManagedInstance) -> Member:
 
 
 JOB = Job(
-    name=NAME,
+    name="fetch-instances",
     run=run,
     timeout=120.0,
     wakes=(

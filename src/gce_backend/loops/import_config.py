@@ -32,7 +32,6 @@ from gce_backend.model.entities import (
 )
 from gce_backend.rules import config_guard
 
-NAME = "import-config"
 SUBJECT = "configuration"
 AGAIN_SECONDS = 1.0
 MAX_REASON = 1000
@@ -53,10 +52,10 @@ async def _hear_operators(context: Context) -> int:
     """Reads what operators write; returns how many orders about machines are news."""
     await context.fleet.refresh(OPERATOR_KEYS)
     orders = frozenset(context.fleet.control.machine_orders)
-    news = orders - context.world.heard
+    news = orders - context.memory.heard
     if news:
         await context.fleet.refresh({order.machine for order in news})
-    context.world.heard = orders
+    context.memory.heard = orders
     return len(news)
 
 
@@ -66,11 +65,11 @@ async def _import(context: Context) -> Outcome:
         bundle = await context.source().fetch(known)
     except BackendError as error:
         message = f"It cannot be read now; the last good one stays in force. {error}"
-        context.conditions.note(SUBJECT, NAME, reason_of(error), message)
+        context.conditions.note(SUBJECT, reason_of(error), message)
         raise
     if bundle is None:
         await _note(context, None)
-        context.conditions.clear(SUBJECT, NAME)
+        context.conditions.clear(SUBJECT)
         context.metrics.config(problems=0, held=False)
         return Outcome()
     try:
@@ -84,12 +83,11 @@ async def _import(context: Context) -> Outcome:
     )
     if not changed:  # another daemon was faster: what it has imported is judged against anew
         return Outcome(again_after=AGAIN_SECONDS)
-    context.conditions.clear(SUBJECT, NAME)
+    context.conditions.clear(SUBJECT)
     context.metrics.config(problems=0, held=False)
     warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
     context.log.info(
         "config.imported",
-        job=NAME,
         revision=bundle.revision,
         previous=known,
         warnings=warnings,
@@ -111,8 +109,8 @@ async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
         f"Revision {bundle.revision} waits for confirmation: {loss}. If that is meant: "
         f"`gce-backend approve {bundle.revision}`"
     )
-    if context.conditions.note(SUBJECT, NAME, "HeldForApproval", message):
-        context.log.error("config.held", job=NAME, revision=bundle.revision, reason=loss)
+    if context.conditions.note(SUBJECT, "HeldForApproval", message):
+        context.log.error("config.held", revision=bundle.revision, reason=loss)
     await _note(context, _candidate(context, bundle, CandidateState.HELD, loss))
     context.metrics.config(problems=0, held=True)
     return Outcome(problems=(message,))
@@ -124,8 +122,8 @@ async def _refuse(
     problems = listed(error.problems[:MAX_LOGGED], error.total)
     why = _short("; ".join(problems))
     message = f"Revision {bundle.revision} is invalid and not used: {why}"
-    if context.conditions.note(SUBJECT, NAME, "InvalidConfiguration", message):
-        context.log.error("config.invalid", job=NAME, revision=bundle.revision, problems=problems)
+    if context.conditions.note(SUBJECT, "InvalidConfiguration", message):
+        context.log.error("config.invalid", revision=bundle.revision, problems=problems)
     await _note(context, _candidate(context, bundle, CandidateState.INVALID, why))
     context.metrics.config(problems=error.total, held=False)
     return Outcome(problems=tuple(problems))
@@ -194,7 +192,7 @@ def _difference(stored: StoredConfiguration, bundle: ConfigBundle) -> str:
 
 
 JOB = Job(
-    name=NAME,
+    name="import-config",
     run=run,
     timeout=60.0,
     wakes=(

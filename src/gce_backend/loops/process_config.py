@@ -14,7 +14,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import reason_of
 from gce_backend.model.entities import CONFIGURATION_KEY, Entity, StoredConfiguration
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import Key, template_key
 from gce_backend.rules.activation import (
     UnreadEntityError,
     WantedTemplate,
@@ -24,7 +24,6 @@ from gce_backend.rules.activation import (
     wanted_templates,
 )
 
-NAME = "process-config"
 READ_ATTEMPTS = 4
 """A template, its revisions and their managers are each found through the one before."""
 
@@ -46,12 +45,12 @@ async def run(context: Context) -> Outcome:
         except TransientError:  # the store's trouble, and not this template's
             raise
         except BackendError as error:  # it spoils only its own template
-            context.conditions.note(name, NAME, reason_of(error), str(error))
+            context.conditions.note(template_key(name), reason_of(error), str(error))
             problems.append(f"{shorten(name, SHOWN_CHARACTERS)}: {error}")
             continue
-        context.conditions.clear(name, NAME)
+        context.conditions.clear(template_key(name))
         if written:
-            context.log.info("template.processed", job=NAME, template=name, entities=written)
+            context.log.info("template.processed", template=name, entities=written)
         changed += written
     return Outcome(
         changed=changed,
@@ -110,7 +109,7 @@ def _parsed(
 
 
 JOB = Job(
-    name=NAME,
+    name="process-config",
     run=run,
     timeout=60.0,
     wakes=(

@@ -8,8 +8,8 @@ slow sweep that asks the catalog itself.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from gce_backend.actions.lease_sweep import sweep
 from gce_backend.base.errors import BackendError
@@ -17,7 +17,7 @@ from gce_backend.clients.pubsub import Received
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.engine.metrics import UNKNOWN_KIND
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance, SetAsideMessage
 from gce_backend.model.keys import Key
 from gce_backend.rules.messages import (
@@ -29,13 +29,10 @@ from gce_backend.rules.messages import (
     understand,
 )
 
-NAME = "process-pubsub-messages"
 BATCH = 1000
 MAX_KEPT_TEXT = 500
 RETRY_SECONDS = 5.0
 """After which messages are worked on again whose effect could not be stored."""
-
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
 class Dealt(NamedTuple):
@@ -74,7 +71,7 @@ async def run(context: Context) -> Outcome:
             raise
         await context.inbox.acknowledge(batch)
     try:
-        swept = await sweep(context, NAME)
+        swept = await sweep(context)
     except BackendError as error:  # what was changed above must still wake others
         swept = Outcome(problems=(f"sweep: {error}",))
     return Outcome(
@@ -142,12 +139,11 @@ def _report(context: Context, item: Dealt) -> None:
     context.metrics.message(item.kind.value if item.kind else UNKNOWN_KIND, item.outcome)
     if item.outcome == "set-aside":
         context.log.error(
-            "message.set_aside", job=NAME, message_id=item.received.message_id, reason=item.detail
+            "message.set_aside", message_id=item.received.message_id, reason=item.detail
         )
         return
     context.log.info(
         "message.processed",
-        job=NAME,
         kind=item.kind.value if item.kind else UNKNOWN_KIND,
         outcome=item.outcome,
         instance=item.detail,
@@ -155,7 +151,7 @@ def _report(context: Context, item: Dealt) -> None:
     )
 
 
-def _applied(context: Context, key: Key, messages: Sequence[Message]) -> Apply:
+def _applied(context: Context, key: Key, messages: Sequence[Message]) -> Apply[Instance]:
     now = context.clock.now()
     above = key.parent.parent if key.parent else None
     revision = context.fleet.revisions.get(above) if above else None
@@ -179,7 +175,7 @@ def _set_aside(context: Context, received: Received, reason: str) -> Change[SetA
 
 
 JOB = Job(
-    name=NAME,
+    name="process-pubsub-messages",
     run=run,
     timeout=60.0,
     wakes=(

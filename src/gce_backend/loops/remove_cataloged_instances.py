@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
 
 import msgspec
 
@@ -20,8 +19,7 @@ from gce_backend.base.errors import PermissionDeniedError, RemoteError, Transien
 from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.conditions import reason_of
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.cataloging import may_be_cataloged, settles_in, uncataloged
@@ -29,7 +27,6 @@ from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.rollout import ZoneRollout, removable, share_out
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 
-NAME = "remove-cataloged-instances"
 BROKER = "machine-provider"
 LEASED = "Leased"
 REFUSED = "Refused"
@@ -37,15 +34,13 @@ UNSETTLED = "Unsettled"
 ANNOUNCEMENT_SECONDS = 30.0
 """After which a machine counts as one to lease from although no SUBSCRIBED has come."""
 
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
-
 
 async def run(context: Context) -> Outcome:
     """Takes out what may go now; asks nothing of a Machine Provider that does not answer."""
     if context.paused:
         return Outcome(facts={"paused": 1})
-    if context.conditions.blocked(BROKER, NAME):
-        return Outcome(again_after=context.conditions.wait(BROKER, NAME))
+    if context.conditions.blocked(BROKER):
+        return Outcome(again_after=context.conditions.wait(BROKER))
     lost = set(_lost(context))
     drained = await _look_again(context, list(_leaving(context)))
     leaving = list(dict.fromkeys((*drained, *_drained_by_hand(context), *lost)))
@@ -58,9 +53,7 @@ async def run(context: Context) -> Outcome:
             step = await _remove(context, key)
         except (TransientError, PermissionDeniedError) as error:
             down.set()
-            context.conditions.fail(
-                BROKER, NAME, reason_of(error), str(error), retry_after=error.retry_after
-            )
+            context.conditions.fail(BROKER, error)
             raise
         answers.set()
         return step
@@ -75,9 +68,9 @@ async def run(context: Context) -> Outcome:
                     return await remove(key)
         return await remove(key)
 
-    outcome = await act_on_each(context, NAME, leaving, remove_in_turn)
+    outcome = await act_on_each(context, leaving, remove_in_turn)
     if not down.is_set():
-        context.conditions.clear(BROKER, NAME)
+        context.conditions.clear(BROKER)
     waits = (outcome.again_after, _announcement_wait(context), _missing_wait(context))
     again_after = min((wait for wait in waits if wait is not None), default=None)
     return msgspec.structs.replace(outcome, again_after=again_after)
@@ -166,7 +159,7 @@ def _zone(context: Context, managers: list[Key], old: int) -> ZoneRollout:
 def _target(context: Context, manager: Key) -> int:
     """VMs that an active group has or is to have; its minimum while that is not known."""
     entity = context.fleet.managers[manager]
-    group = context.world.groups.get(manager)
+    group = context.memory.seen.groups.get(manager)
     if group is not None:
         return group.target_size
     if entity.in_flight is not None and entity.in_flight.size is not None:
@@ -198,12 +191,12 @@ def _can_be_leased(context: Context, key: Key) -> bool:
     if instance.subscribed is not None:
         return True
     now = context.clock.monotonic()
-    return now - context.world.unannounced.setdefault(key, now) >= ANNOUNCEMENT_SECONDS
+    return now - context.memory.catalog.unannounced.setdefault(key, now) >= ANNOUNCEMENT_SECONDS
 
 
 def _announcement_wait(context: Context) -> float | None:
     """Seconds until the first unannounced machine counts; forgets those that are out again."""
-    unannounced = context.world.unannounced
+    unannounced = context.memory.catalog.unannounced
     for key in tuple(unannounced):
         instance = context.fleet.instances.get(key)
         if instance is None or instance.subscribed or not may_be_cataloged(instance):
@@ -215,10 +208,7 @@ def _announcement_wait(context: Context) -> float | None:
 
 def _trouble(context: Context, key: Key) -> str | None:
     """Why the last try to remove a machine from the catalog came to nothing."""
-    for condition in context.conditions.of(str(key)):
-        if condition.job == NAME:
-            return condition.reason
-    return None
+    return context.conditions.reason(key)
 
 
 def _drained_by_hand(context: Context) -> list[Key]:
@@ -240,7 +230,7 @@ def _lost(context: Context) -> list[Key]:
         for key, instance in context.fleet.instances.items()
         if may_be_cataloged(instance)
         and is_lost(instance, now, patience)
-        and not context.conditions.blocked(str(key), NAME)
+        and not context.conditions.blocked(key)
     ]
 
 
@@ -271,13 +261,13 @@ async def _remove(context: Context, key: Key) -> Result:
     now = context.clock.now()
     if instance is None or not may_be_cataloged(instance) or lease_runs(instance, now):
         return Result.NOTHING
-    if key in context.world.adding:
+    if key in context.memory.catalog.adding:
         return Result.WAITING  # an answer now could be older than its entry
-    context.world.removing.add(key)  # nor is it added again until the answer is stored
+    context.memory.catalog.removing.add(key)  # nor is it added again until the answer is stored
     try:
         return await _ask_to_remove(context, key, instance.catalog)
     finally:
-        context.world.removing.discard(key)
+        context.memory.catalog.removing.discard(key)
 
 
 async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Result:
@@ -285,11 +275,11 @@ async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Res
     answer = await context.broker().delete_machine(key.name)
     if answer.error == CatalogError.LEASED:
         message = "Somebody holds it: the Machine Provider does not let it go yet."
-        context.conditions.fail(str(key), NAME, LEASED, message)
+        context.conditions.back_off(key, LEASED, message)
         return Result.HELD
     if answer.error not in {None, CatalogError.ENTRY_NOT_FOUND}:
         message = f"The Machine Provider refused: {answer.error}"
-        context.conditions.fail(str(key), NAME, REFUSED, message)
+        context.conditions.back_off(key, REFUSED, message)
         return Result.HELD
     state = CatalogState.REMOVED if answer.error is None else CatalogState.ABSENT
     instance = context.fleet.instances.get(key)
@@ -297,13 +287,12 @@ async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Res
         wait = settles_in(instance, now)
         if wait > 0:
             message = "It was sent to the catalog a moment ago: its entry may still come."
-            context.conditions.fail(str(key), NAME, UNSETTLED, message, retry_after=wait)
+            context.conditions.back_off(key, UNSETTLED, message, retry_after=wait)
             return Result.HELD
     written = await context.fleet.change([Change(key, _became(state, asked, now))])
     if written:
         context.log.info(
             "instance.uncataloged",
-            job=NAME,
             instance=key.name,
             template=key.base_name,
             zone=key.zone,
@@ -312,8 +301,10 @@ async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Res
     return Result.CHANGED if written else Result.NOTHING
 
 
-def _became(state: CatalogState, asked: CatalogState, now: float) -> Apply:
+def _became(state: CatalogState, asked: CatalogState, now: float) -> Apply[Instance]:
     return when_present(lambda instance: uncataloged(instance, asked, state, now))
 
 
-JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("delete-drained-instances",))
+JOB = Job(
+    name="remove-cataloged-instances", run=run, timeout=120.0, wakes=("delete-drained-instances",)
+)

@@ -6,9 +6,6 @@ the target size that was read just before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 from msgspec.structs import replace
 
 from gce_backend.actions.fan_out import Result, act_on_each
@@ -16,17 +13,14 @@ from gce_backend.actions.resources import beside
 from gce_backend.base.errors import OperationFailedError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.group_sizes import raised_size
 
-NAME = "resize-instance-groups"
 PATIENCE = 600.0
 """Seconds after which a larger resize, of another process, is taken to be abandoned."""
-
-Apply: TypeAlias = Callable[[InstanceGroupManager | None], InstanceGroupManager | None]
 
 
 async def run(context: Context) -> Outcome:
@@ -42,11 +36,11 @@ async def run(context: Context) -> Outcome:
     async def raise_one(key: Key) -> Result:
         return await _raise(context, key)
 
-    return await act_on_each(context, NAME, keys, raise_one)
+    return await act_on_each(context, keys, raise_one)
 
 
 def _missing(context: Context, key: Key) -> bool:
-    group = context.world.groups.get(key)
+    group = context.memory.seen.groups.get(key)
     return group is not None and _size(context, key, group.target_size) is not None
 
 
@@ -96,7 +90,6 @@ async def _raise(context: Context, key: Key) -> Result:
     await context.fleet.change([Change(key, _settle)])
     context.log.info(
         "group.raised",
-        job=NAME,
         template=key.base_name,
         zone=key.name,
         name=name,
@@ -106,7 +99,7 @@ async def _raise(context: Context, key: Key) -> Result:
     return Result.CHANGED
 
 
-def _intend(context: Context, size: int) -> Apply:
+def _intend(context: Context, size: int) -> Apply[InstanceGroupManager]:
     request_id, now = context.new_id(), context.clock.now()
 
     def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
@@ -120,7 +113,7 @@ def _intend(context: Context, size: int) -> Apply:
     return when_present(apply)
 
 
-def _renew(context: Context, failed: str) -> Apply:
+def _renew(context: Context, failed: str) -> Apply[InstanceGroupManager]:
     """The group is to grow all the same; the next try has an id of its own."""
     request_id, now = context.new_id(), context.clock.now()
 
@@ -138,4 +131,4 @@ def _settle(manager: InstanceGroupManager) -> InstanceGroupManager:
     return replace(manager, resize=None)
 
 
-JOB = Job(name=NAME, run=run, timeout=120.0, wakes=("fetch-instances",))
+JOB = Job(name="resize-instance-groups", run=run, timeout=120.0, wakes=("fetch-instances",))

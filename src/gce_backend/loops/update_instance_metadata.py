@@ -7,8 +7,7 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
@@ -17,15 +16,12 @@ from gce_backend.base.errors import ConditionNotMetError, InvalidRequestError
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.metadata_updates import finish, is_denied, merge
 
-NAME = "update-instance-metadata"
 ATTEMPTS = 4
-
-Apply: TypeAlias = Callable[[Instance | None], Instance | None]
 
 
 async def run(context: Context) -> Outcome:
@@ -51,7 +47,7 @@ async def run(context: Context) -> Outcome:
     async def apply(key: Key) -> Result:
         return await _apply(context, key)
 
-    outcome = await act_on_each(context, NAME, keys, apply)
+    outcome = await act_on_each(context, keys, apply)
     if outcome.again_after is not None:
         waits.append(outcome.again_after)
     return Outcome(
@@ -72,7 +68,6 @@ async def _apply(context: Context, key: Key) -> Result:
     if denied:
         context.log.error(
             "metadata.denied",
-            job=NAME,
             instance=key.name,
             template=key.base_name,
             zone=key.zone,
@@ -90,7 +85,6 @@ async def _apply(context: Context, key: Key) -> Result:
         if await _send(context, key, project, found, items):
             context.log.info(
                 "metadata.sent",
-                job=NAME,
                 instance=key.name,
                 template=key.base_name,
                 zone=key.zone,
@@ -127,7 +121,7 @@ async def _send(
     return True
 
 
-def _intend(context: Context, instead_of: str | None = None) -> Apply:
+def _intend(context: Context, instead_of: str | None = None) -> Apply[Instance]:
     """Gives an update the id under which it is sent, in place of one that served before."""
     request_id = context.new_id()
 
@@ -140,7 +134,7 @@ def _intend(context: Context, instead_of: str | None = None) -> Apply:
     return when_present(apply)
 
 
-def _started(request_id: str, operation: str) -> Apply:
+def _started(request_id: str, operation: str) -> Apply[Instance]:
     def apply(instance: Instance) -> Instance:
         update = instance.active_metadata_update
         if update is None or update.request_id != request_id or update.operation is not None:
@@ -150,7 +144,7 @@ def _started(request_id: str, operation: str) -> Apply:
     return when_present(apply)
 
 
-def _applied(items: Mapping[str, str | None]) -> Apply:
+def _applied(items: Mapping[str, str | None]) -> Apply[Instance]:
     """The VM has these already; an update that took this one's place meanwhile stays."""
 
     def apply(instance: Instance) -> Instance:
@@ -163,7 +157,7 @@ def _applied(items: Mapping[str, str | None]) -> Apply:
 
 
 JOB = Job(
-    name=NAME,
+    name="update-instance-metadata",
     run=run,
     timeout=120.0,
     wakes=("check-instance-metadata-operations", "compress-instance-metadata-updates"),

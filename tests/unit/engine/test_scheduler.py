@@ -104,7 +104,7 @@ def scheduler_of(world: World, *jobs: Job[World], **arguments: Any) -> Scheduler
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
     )
     arguments.setdefault("clock", VirtualClock(EPOCH))
-    return Scheduler(jobs, world, observer=world, log=log, **arguments)
+    return Scheduler(jobs, lambda _: world, observer=world, log=log, **arguments)
 
 
 @contextlib.asynccontextmanager

@@ -12,30 +12,30 @@ JOB = "update-instance-metadata"
 
 async def test_what_waits_for_the_same_budget_is_due_together_however_often_it_failed() -> None:
     """Due one by one, each would fail alone, and each would leave its line in the log."""
-    conditions = Conditions(VirtualClock(), random.Random(1))
+    conditions = Conditions(VirtualClock(), random.Random(1), JOB)
     for number in range(100):
         for _ in range(1 + number % 7):
-            conditions.fail(f"m{number}", JOB, "RateLimited", "used up", retry_after=35.0)
-    assert {conditions.wait(f"m{number}", JOB) for number in range(100)} == {35.0}
+            conditions.back_off(f"m{number}", "RateLimited", "used up", retry_after=35.0)
+    assert {conditions.wait(f"m{number}") for number in range(100)} == {35.0}
 
 
 async def test_a_budget_that_frees_call_by_call_is_not_asked_for_each() -> None:
     """The next call would be allowed at once, and the one after it not."""
-    conditions = Conditions(VirtualClock(), random.Random(1))
-    conditions.fail("m", JOB, "RateLimited", "used up", retry_after=0.1)
-    assert conditions.wait("m", JOB) == 10.0
+    conditions = Conditions(VirtualClock(), random.Random(1), JOB)
+    conditions.back_off("m", "RateLimited", "used up", retry_after=0.1)
+    assert conditions.wait("m") == 10.0
 
 
 async def test_other_failures_back_off_apart_and_longer_each_time() -> None:
     """Exponentially, with jitter, up to ten minutes; never sooner than the service said."""
-    conditions = Conditions(VirtualClock(), random.Random(1))
+    conditions = Conditions(VirtualClock(), random.Random(1), JOB)
     waits = []
     for _ in range(12):
         for name in ("a", "b"):
-            conditions.fail(name, JOB, "NotFound", "gone")
-        waits.append([conditions.wait(name, JOB) or 0.0 for name in ("a", "b")])
+            conditions.back_off(name, "NotFound", "gone")
+        waits.append([conditions.wait(name) or 0.0 for name in ("a", "b")])
     assert all(first != second for first, second in waits)
     assert 1.5 <= min(waits[0]) <= max(waits[0]) <= 2.0
     assert 0.75 * LONGEST_DELAY <= min(waits[-1]) <= max(waits[-1]) <= LONGEST_DELAY
-    conditions.fail("a", JOB, "Unavailable", "down", retry_after=700.0)
-    assert conditions.wait("a", JOB) == 700.0
+    conditions.back_off("a", "Unavailable", "down", retry_after=700.0)
+    assert conditions.wait("a") == 700.0

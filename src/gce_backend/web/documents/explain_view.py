@@ -137,7 +137,7 @@ def _place(context: Context, manager: Key | None) -> Facts:
 
 
 def _facts(context: Context, key: Key, instance: Instance) -> Facts:
-    member = context.world.member(key)
+    member = context.memory.seen.member(key)
     lease, deletion = instance.lease, instance.deletion
     pending, update = instance.pending_deletion, instance.active_metadata_update
     updates = len(instance.pending_metadata_updates) + (update is not None)
@@ -184,7 +184,7 @@ def _since(instance: Instance, state: State) -> float | None:
 
 def _group(context: Context, key: Key) -> dict[str, Any]:
     entity = context.fleet.managers[key]
-    seen = context.world.groups.get(key)
+    seen = context.memory.seen.groups.get(key)
     state, reason = states.manager(context, key)
     counts = _count(context, key)
     missing = max(0, entity.minimum_size - counts[State.CATALOGED] - counts[State.LEASED])
@@ -195,7 +195,7 @@ def _group(context: Context, key: Key) -> dict[str, Any]:
             if counts.total()
             else ("Looks at Compute have to agree that it is empty.")
         )
-    elif missing and not context.conditions.of(str(key)):
+    elif missing and not context.conditions.of(key):
         waits = f"{_some(missing, 'machine')} to come up and into the catalog."
     flight = entity.in_flight or entity.resize
     return {

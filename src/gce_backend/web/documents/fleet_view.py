@@ -70,7 +70,7 @@ def _revision(
 
 def _manager(context: Context, key: Key, manager: InstanceGroupManager) -> dict[str, Any]:
     active = context.fleet.is_active(key)
-    group = context.world.groups.get(key)
+    group = context.memory.seen.groups.get(key)
     state, reason = states.manager(context, key)
     return {
         "zone": key.name,

@@ -65,7 +65,7 @@ class Readings:
             **_groups(context),
             "conditions": _conditions(context),
             "corrupt_entities": _one(len(context.fleet.corrupt)),
-            "deletions_held": _one(sum(context.world.held.values())),
+            "deletions_held": _one(sum(context.memory.deletions.held.values())),
             **_configuration(context),
             **_pauses(context),
             **_messages(context, self._consumer.status()),
@@ -104,7 +104,7 @@ def _groups(context: Context) -> Values:
             minimum[place] += manager.minimum_size
         if active and manager.maximum_size:
             maximum[place] += manager.maximum_size
-        if group := context.world.groups.get(key):
+        if group := context.memory.seen.groups.get(key):
             target[*place, "active" if active else "drained"] += group.target_size
     return {
         "group_minimum_size": minimum.items(),

@@ -125,7 +125,9 @@ def _state(context: Context) -> dict[str, Any]:
         "paused_by_settings": not context.settings.actuate,
         **orders.shown(told, context.clock.now()),
         "held_revision": context.fleet.configuration.held_revision or None,
-        "deletions_held": {job: count for job, count in context.world.held.items() if count},
+        "deletions_held": {
+            job: count for job, count in context.memory.deletions.held.items() if count
+        },
     }
 
 

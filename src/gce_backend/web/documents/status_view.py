@@ -67,7 +67,7 @@ def _row(
 ) -> dict[str, Any]:
     active = _active(context.fleet, managers)
     shown = states.manager(context, active[0] if active else managers[0])
-    groups = [context.world.groups.get(key) for key in managers]
+    groups = [context.memory.seen.groups.get(key) for key in managers]
     targets = [group.target_size for group in groups if group is not None]
     return {
         "template": place[0],

@@ -14,7 +14,7 @@ import msgspec
 from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import QueueStatus
 from gce_backend.engine.scheduler import JobStatus
-from gce_backend.fleet.conditions import Condition
+from gce_backend.fleet.conditions import Condition, Subject
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
@@ -24,7 +24,6 @@ MAX_EXAMPLES = 5
 """Subjects that a problem of many names."""
 PATIENT = frozenset({"Leased", "Unsettled"})
 """Reasons for which a machine waits as it should."""
-_KINDS = ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager", "Instance")
 
 
 class Severity(StrEnum):
@@ -228,19 +227,16 @@ def _of_many(
     )
 
 
-def _key(context: Context, subject: str) -> Key | None:
+def _key(context: Context, subject: Subject) -> Key | None:
     """The entity that a condition's subject names; None when it names something else."""
-    names = subject.split("/")
-    if len(names) > len(_KINDS):
-        return None
-    key = Key.of(tuple(zip(_KINDS, names, strict=False)))
-    return key if context.fleet.get(key) is not None else None
+    is_stored = isinstance(subject, Key) and context.fleet.get(subject) is not None
+    return subject if isinstance(subject, Key) and is_stored else None
 
 
-def _named(subject: str, key: Key | None) -> tuple[str, str]:
+def _named(subject: Subject, key: Key | None) -> tuple[str, str]:
     if key is None:
-        kind, _, name = subject.partition(" ")
-        return (kind, name) if name else (subject, subject)
+        kind, _, name = str(subject).partition(" ")
+        return (kind, name) if name else (kind, kind)
     if key.kind == "InstanceGroupManager":
         return "group", compute_bodies.group_name_of(key)
     return "template", key.base_name

@@ -38,7 +38,7 @@ def revision(context: Context, key: Key, *, active: bool) -> Shown:
 def manager(context: Context, key: Key) -> Shown:
     """How a revision's group in a zone is."""
     entity = context.fleet.managers[key]
-    group = context.world.groups.get(key)
+    group = context.memory.seen.groups.get(key)
     if not context.fleet.is_active(key):
         return Shown("draining", "The configuration no longer names it.")
     if entity.url is None:
@@ -54,7 +54,7 @@ def manager(context: Context, key: Key) -> Shown:
 
 def machine(context: Context, key: Key, instance: Instance, *, active: bool) -> tuple[State, str]:
     """How a machine is; `active` says whether the configuration names its group."""
-    member = context.world.member(key)
+    member = context.memory.seen.member(key)
     return explain(instance, member, active=active, now=context.clock.now())
 
 

@@ -41,7 +41,7 @@ def waits_for(context: Context, key: Key, instance: Instance, state: State) -> s
     if step is None:
         return None
     parts = [step]
-    if state in _DELETES and any(context.world.held.values()):
+    if state in _DELETES and any(context.memory.deletions.held.values()):
         parts.append("The caps hold deletions back now.")
     wait = _next_try(context, key)
     if wait:
@@ -62,7 +62,7 @@ def _draining(context: Context, instance: Instance) -> str:
 def _next_try(context: Context, key: Key) -> float:
     """Seconds until what failed on a machine or on its group is tried again."""
     now = context.clock.monotonic()
-    subjects = (str(key), str(key.parent))
+    subjects = (key, key.parent) if key.parent is not None else (key,)
     return max(
         (
             condition.retry_at - now
