@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from support.fleet_harness import World, manager, template, world
 MACHINES = 1000
 GROUPS = 4
 LEASE_BATCH = 250
-RESIZE = "compute.instanceGroupManagers.resize"
 
 
 def _fleet() -> tuple[str, str]:
@@ -102,30 +100,3 @@ async def test_a_thousand_machines_rise_are_leased_and_replaced_in_batches(tmp_p
     assert replacing["datastore.projects.commit"] <= 300
     assert replacing["pubsub.projects.subscriptions.acknowledge"] <= 50
     assert replacing["compute.instances.setMetadata"] == MACHINES, "of the new machines"
-
-
-async def test_members_are_listed_in_pages(tmp_path: Path) -> None:
-    """A group of more than a page is listed page by page, to the end."""
-    size = 600
-    async with world(tmp_path, managers=manager(minimum=size)) as w:
-        await w.until_states(cataloged=size)
-        calls = await w.calls()
-    pages = math.ceil(size / 500)
-    assert calls["compute.instanceGroupManagers.listManagedInstances"] in {pages, 2 * pages}
-
-
-async def test_a_growth_that_fails_again_and_again_is_told_once(tmp_path: Path) -> None:
-    """The condition says that it fails; history is not filled with its tries (each anew)."""
-    async with world(tmp_path, managers=manager(minimum=1)) as w:
-        await w.until_states(cataloged=1)
-        await w.inject(RESIZE, kind="operation", reason="QUOTA_EXCEEDED", times=None)
-        w.write_config(template(), manager(minimum=3))
-        await w.pass_time(900.0)
-        assert await w.fired() > 4  # an operation that was replayed would not be struck again
-        await w.clear_faults()
-        await w.until_states(cataloged=3, within=1200.0)
-        await w.pass_time(10.0)
-        events = (await w.get("/api/events?kind=group"))["events"]
-    told = [(event["before"], event["after"]) for event in reversed(events)]
-    assert told[-2:] == [("active", "growing"), ("growing", "active")]
-    assert [after for _, after in told].count("growing") == 1

@@ -16,9 +16,9 @@ import pytest
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
-from gce_backend.settings.settings import DeletionSettings, FetchSettings, RolloutSettings, Settings
+from gce_backend.settings.settings import DeletionSettings, Settings
 from support.crashing import Life
-from support.fleet_harness import PROJECT, ZONE, World, manager, template, world
+from support.fleet_harness import manager, world
 from support.simulation import VirtualTimeLoop
 
 DAY = 86400.0
@@ -26,7 +26,6 @@ SLOWLY = CloudOptions(
     operation_seconds=0.3, boot_seconds=1.0, delete_seconds=0.5, dispatch_seconds=0.1
 )
 FORGETFUL = Settings(deletion=DeletionSettings(tombstone_seconds=20.0, window_seconds=20.0))
-MARK = "gce-backend owner=gce-backend template=linux revision=" + "0" * 40
 
 
 def _datastore(cloud: Cloud) -> DatastoreService:
@@ -113,10 +112,6 @@ async def test_two_daemons_one_paused_and_resumed_do_no_harm(tmp_path: Path, see
                 await second.abort()
 
 
-async def _jump(w: World, seconds: float) -> None:
-    w.clock.epoch += seconds
-
-
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_clock_that_jumps_days_back_and_forth_changes_nothing(
     tmp_path: Path, seed: int
@@ -131,9 +126,9 @@ async def test_a_clock_that_jumps_days_back_and_forth_changes_nothing(
             while True:
                 await asyncio.sleep(rng.uniform(0.5, 6.0))
                 jump = rng.choice((-DAY, DAY))
-                await _jump(w, jump)
+                w.jump(jump)
                 await asyncio.sleep(rng.uniform(0.1, 3.0))
-                await _jump(w, -jump)
+                w.jump(-jump)
                 jumps += 1
 
         jumping = asyncio.create_task(tick_badly())
@@ -142,21 +137,6 @@ async def test_a_clock_that_jumps_days_back_and_forth_changes_nothing(
         finally:
             jumping.cancel()
         assert jumps > 5
-
-
-async def test_tombstones_outlive_a_clock_that_jumps_a_day(tmp_path: Path) -> None:
-    """A wall clock a day ahead makes no tombstone older, and frees no cap (fault 27)."""
-    settings = Settings(deletion=DeletionSettings(tombstone_seconds=900.0))
-    async with world(tmp_path, settings=settings, crons={"import-config": "* * * * *"}) as w:
-        await w.until_states(cataloged=3)
-        gone = await w.lease()
-        await w.release()
-        await w.until_states(cataloged=3)
-        await _jump(w, DAY)
-        await w.pass_time(180.0)
-        assert await w.is_in(gone, "deleted"), "it is still remembered"
-        await w.pass_time(w.settings.deletion.tombstone_seconds)
-        assert gone not in {machine["name"] for machine in await w.machines()}
 
 
 async def test_a_blocked_event_loop_is_said_by_healthz(tmp_path: Path) -> None:
@@ -178,116 +158,3 @@ async def test_a_blocked_event_loop_is_said_by_healthz(tmp_path: Path) -> None:
         assert "event_loop" in text
         await w.pass_time(60.0)
         assert (await health())[0] == 200
-
-
-def _watchful() -> Settings:
-    return Settings(
-        fetch=FetchSettings(resync_seconds=120.0), rollout=RolloutSettings(empty_seconds=1.0)
-    )
-
-
-async def _untracked(w: World) -> set[str]:
-    fleet = await w.get("/api/fleet")
-    return {c["subject"] for c in fleet["conditions"] if c["reason"] == "Untracked"}
-
-
-async def test_what_carries_our_mark_and_has_no_entity_is_found_and_reported(
-    tmp_path: Path,
-) -> None:
-    """A VM, a group and a template of ours that the store knows nothing of (fault 40, S2)."""
-    async with world(tmp_path, settings=_watchful()) as w:
-        await w.until_states(cataloged=3)
-        properties = {
-            "machineType": "e2-small",
-            "labels": {"gce-backend-owner": "gce-backend"},
-            "disks": [
-                {
-                    "boot": True,
-                    "autoDelete": True,
-                    "initializeParams": {
-                        "sourceImage": f"projects/{PROJECT}/global/images/debian-12"
-                    },
-                }
-            ],
-            "networkInterfaces": [{"network": "global/networks/default"}],
-        }
-        await w.compute(
-            "POST",
-            "global/instanceTemplates",
-            {"name": "lost-template", "description": MARK, "properties": properties},
-        )
-        await w.compute(
-            "POST",
-            f"zones/{ZONE}/instanceGroupManagers",
-            {
-                "name": "lost-group",
-                "description": MARK,
-                "baseInstanceName": "lost-vm",
-                "instanceTemplate": f"projects/{PROJECT}/global/instanceTemplates/lost-template",
-                "targetSize": 1,
-            },
-        )
-
-        async def has_vm() -> bool:
-            return any(name.startswith("lost-vm") for name in await w.vms())
-
-        await w.until(has_vm)
-        lost = next(name for name in await w.vms() if name.startswith("lost-vm"))
-        expected = {
-            f"template {PROJECT}/lost-template",
-            f"group {PROJECT}/{ZONE}/lost-group",
-            f"instance {PROJECT}/{ZONE}/{lost}",
-        }
-
-        async def all_reported() -> bool:
-            return await _untracked(w) == expected
-
-        await w.until(all_reported, within=600.0, every=5.0)
-        async with w.session.get(w.daemon.url + "/metrics") as response:
-            text = await response.text()
-        for kind in ("instance", "group", "template"):
-            assert f'gce_backend_untracked{{kind="{kind}"}} 1.0' in text
-        assert lost in await w.vms(), "reported only"
-
-        await w.compute("DELETE", f"zones/{ZONE}/instanceGroupManagers/lost-group")
-        await w.compute("DELETE", "global/instanceTemplates/lost-template")
-
-        async def none_reported() -> bool:
-            return not await _untracked(w)
-
-        await w.until(none_reported, within=600.0, every=5.0)
-
-
-async def test_a_vm_whose_entity_comes_late_is_never_reported_as_untracked(tmp_path: Path) -> None:
-    """One look that finds VMs without entities reports nothing: a second one must agree."""
-    async with world(tmp_path, settings=_watchful()) as w:
-        await w.until_states(cataloged=3)
-        await w.reset_calls()
-
-        async def looked() -> bool:
-            return (await w.calls())["compute.instances.aggregatedList"] > 0
-
-        await w.until(looked)
-        await w.inject("compute.instanceGroupManagers.listManagedInstances", times=None)
-        w.write_config(template(), manager(minimum=6))
-        await w.pass_time(60.0)
-        assert len(await w.vms()) == 6
-        assert len(await w.machines()) == 3, "nobody could be told of the new ones"
-        await w.reset_calls()
-        await w.until(looked)
-        assert await w.fired() > 0
-        await w.clear_faults()
-        for _ in range(30):
-            assert not await _untracked(w)
-            await w.pass_time(5.0)
-        await w.until_states(cataloged=6)
-
-
-async def test_an_incomplete_list_neither_reports_nor_forgets(tmp_path: Path) -> None:
-    """A list of VMs that cannot be had leaves what was reported as it was."""
-    async with world(tmp_path, settings=_watchful()) as w:
-        await w.until_states(cataloged=3)
-        await w.inject("compute.instances.aggregatedList", kind="unreachable", times=None)
-        await w.pass_time(400.0)
-        assert await w.fired() >= 2
-        assert not await _untracked(w)

@@ -3,165 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from gce_backend.configuration.naming import group_name, template_name
-from gce_backend.configuration.parsing import parse
-from gce_backend.configuration.types import checksum
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.metadata import IssuedToken
-from gce_backend.settings.settings import FetchSettings, Settings
-from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
+from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, manager, template, world
+from support.fleet_views import manager_in
 
 INSTANT = CloudOptions().instant()
-WATCHFUL = Settings(fetch=FetchSettings(resync_seconds=5.0))
-"""Members and groups are listed again every few seconds, although nothing changed."""
-CLIENT_TRIES = 4
-LIST_GROUPS = "compute.instanceGroupManagers.aggregatedList"
-LIST_MEMBERS = "compute.instanceGroupManagers.listManagedInstances"
-
-
-def revision() -> str:
-    """The checksum of the harness's template."""
-    return checksum(parse(template(), manager(), {}).templates[0])
-
-
-def manager_in(fleet: dict[str, Any], zone: str) -> dict[str, Any]:
-    """A zone's only manager in what the daemon shows."""
-    [found] = [
-        group
-        for shown in fleet["templates"]
-        for shown_revision in shown["revisions"]
-        for group in shown_revision["managers"]
-        if group["zone"] == zone
-    ]
-    result: dict[str, Any] = found
-    return result
-
-
-async def make_template(w: World, name: str) -> None:
-    """Somebody else makes an instance template."""
-    disk = {"boot": True, "initializeParams": {"sourceImage": "global/images/debian-12"}}
-    properties = {
-        "machineType": "e2-small",
-        "disks": [disk],
-        "networkInterfaces": [{"network": "global/networks/default"}],
-    }
-    answer = await w.compute(
-        "POST", "global/instanceTemplates", {"name": name, "properties": properties}
-    )
-    assert "error" not in answer, answer
-    await w.pass_time(0.1)
-
-
-async def make_group(w: World, name: str, zone: str, instance_template: str) -> None:
-    """Somebody else makes an empty group."""
-    body = {
-        "name": name,
-        "targetSize": 0,
-        "instanceTemplate": f"projects/{PROJECT}/global/instanceTemplates/{instance_template}",
-    }
-    answer = await w.compute("POST", f"zones/{zone}/instanceGroupManagers", body)
-    assert "error" not in answer, answer
-
-
-async def watch(w: World, seconds: float, wanted: dict[str, int]) -> None:
-    """Lets time pass, and sees at every moment that the machines are in these states."""
-    for _ in range(int(seconds / 0.5)):
-        assert dict(await w.states()) == wanted
-        await w.pass_time(0.5)
-
-
-async def test_a_lost_page_of_members_lets_no_machine_seem_missing(tmp_path: Path) -> None:
-    """The second page cannot be had: what is not shown is unknown, not gone."""
-    count = 505
-    async with world(tmp_path, managers=manager(minimum=count), settings=WATCHFUL) as w:
-        await w.until_states(cataloged=count)
-        await w.reset_calls()
-        await w.inject(LIST_MEMBERS, skip=1, times=CLIENT_TRIES)
-        w.write_config(template(), manager(minimum=count + 1))
-
-        async def struck() -> bool:
-            assert not (await w.states())["missing"]
-            return await w.fired() == CLIENT_TRIES
-
-        await w.until(struck, every=0.1)
-        await w.until_states(cataloged=count + 1)
-        assert len(await w.vms()) == count + 1
-        assert not (await w.calls())["compute.instanceGroupManagers.deleteInstances"]
-        assert not (await w.calls())["machine_provider.catalog.delete_machine"]
-
-
-async def test_a_lost_page_of_groups_lets_no_group_seem_gone(tmp_path: Path) -> None:
-    """Our group is on the page that is lost: nothing of it is made again, missing or deleted."""
-    async with world(tmp_path, settings=WATCHFUL, crons={"fetch-instances": "*/2 * * * * *"}) as w:
-        await w.until_states(cataloged=3)
-        await make_template(w, "theirs")
-        for number in range(500):
-            await make_group(w, f"theirs-{number:03}", "asia-east1-a", "theirs")
-        before = await w.vms()
-        await w.reset_calls()
-        await w.inject(LIST_GROUPS, skip=1, times=None)
-
-        async def incomplete() -> bool:
-            fleet = await w.get("/api/fleet")
-            return any(c["reason"] == "IncompleteList" for c in fleet["conditions"])
-
-        await w.until(incomplete, within=20.0, every=0.1)
-        fleet = await w.get("/api/fleet")
-        assert not any(c["reason"] == "GroupMissing" for c in fleet["conditions"])
-        await watch(w, 20.0, {"cataloged": 3})  # after the second page, first pages are lost too
-        assert await w.fired() > CLIENT_TRIES
-        fleet = await w.get("/api/fleet")
-        assert not any(c["reason"] == "GroupMissing" for c in fleet["conditions"])
-        await w.clear_faults()
-        await watch(w, 20.0, {"cataloged": 3})
-        assert await w.vms() == before
-        calls = await w.calls()
-        assert not calls["compute.instanceGroupManagers.insert"]
-        assert not calls["compute.instanceGroupManagers.deleteInstances"]
-        assert not await incomplete()
-
-
-async def test_a_stockout_stops_one_zone_says_so_and_ends(tmp_path: Path) -> None:
-    """The other zone is cataloged meanwhile; no resize storm; once it is over, the rest follows."""
-    two_zones = manager(minimum=3) + manager(zone=OTHER_ZONE, minimum=2)
-    async with world(tmp_path, managers=two_zones, start=False) as w:
-        await w.inject("*", kind="stockout", zone=ZONE, times=None)
-        await w.start_daemon()
-        await w.until_states(cataloged=2, creating=3)
-        await w.pass_time(300.0)
-        fleet = await w.get("/api/fleet")
-        short, well = manager_in(fleet, ZONE), manager_in(fleet, OTHER_ZONE)
-        assert [c["reason"] for c in short["conditions"]] == ["StockOut"]
-        assert "enough resources" in short["reason"]
-        assert not well["conditions"]
-        assert await w.fired() >= 3
-        calls = await w.calls()
-        assert not calls["compute.instanceGroupManagers.resize"]
-        assert calls["compute.instanceGroupManagers.insert"] == 2
-        await w.clear_faults()
-        await w.until_states(cataloged=5)
-        assert not manager_in(await w.get("/api/fleet"), ZONE)["conditions"]
-
-
-async def test_a_stockout_of_one_machine_type_does_not_stop_another_template(
-    tmp_path: Path,
-) -> None:
-    """Two templates in one zone: what one lacks is nothing to the other."""
-    two = template("small") + template("large", machine_type="n2-standard-8")
-    both = manager("small") + manager("large")
-    async with world(tmp_path, templates=two, managers=both, start=False) as w:
-        await w.inject("*", kind="stockout", machine_type="n2-standard-8", times=None)
-        await w.start_daemon()
-        await w.until_states(cataloged=3, creating=3)
-        assert {m["template"] for m in await w.machines() if m["state"] == "cataloged"} == {"small"}
-        assert await w.fired() >= 3
-        await w.clear_faults()
-        await w.until_states(cataloged=6)
 
 
 @pytest.mark.parametrize(
@@ -297,41 +148,6 @@ async def test_tokens_that_expire_soon_are_renewed_before_they_do(tmp_path: Path
         assert await w.until_states(cataloged=5) < 30.0
         jobs = (await w.get("/api/jobs"))["jobs"]
         assert not [job["name"] for job in jobs if job["last"] and job["last"]["error"]]
-
-
-async def test_a_template_of_our_name_that_is_not_ours_is_not_adopted(tmp_path: Path) -> None:
-    """NameTaken is shown; theirs stays as it is; once they delete it, ours is made."""
-    name = template_name("linux", revision())
-    async with world(tmp_path, start=False) as w:
-        await make_template(w, name)
-        await w.start_daemon()
-        await w.pass_time(30.0)
-        fleet = await w.get("/api/fleet")
-        [shown] = fleet["templates"][0]["revisions"]
-        assert [c["reason"] for c in shown["conditions"]] == ["NameTaken"]
-        assert name in shown["reason"]
-        assert not await w.groups()
-        theirs = await w.compute("GET", f"global/instanceTemplates/{name}")
-        assert not theirs.get("description")
-        await w.compute("DELETE", f"global/instanceTemplates/{name}")
-        await w.until_states(cataloged=3)
-
-
-async def test_a_group_of_our_name_that_is_not_ours_is_not_adopted(tmp_path: Path) -> None:
-    """NameTaken is shown and no machine is put into it; once they delete it, ours is made."""
-    name = group_name("linux", revision(), ZONE)
-    two_zones = manager() + manager(zone=OTHER_ZONE, minimum=1)
-    async with world(tmp_path, managers=two_zones, start=False) as w:
-        await make_template(w, "theirs")
-        await make_group(w, name, ZONE, "theirs")
-        await w.start_daemon()
-        await w.until_states(cataloged=1)
-        await w.pass_time(30.0)
-        shown = manager_in(await w.get("/api/fleet"), ZONE)
-        assert [c["reason"] for c in shown["conditions"]] == ["NameTaken"]
-        assert (await w.groups())[f"{ZONE}/{name}"]["targetSize"] == 0
-        await w.compute("DELETE", f"zones/{ZONE}/instanceGroupManagers/{name}")
-        await w.until_states(cataloged=4)
 
 
 async def test_a_crash_after_each_creation_makes_nothing_twice(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from gce_backend.model.entities import Instance
 from support.fleet_harness import PROJECT, World
 
 TOPIC = f"/v1/projects/{PROJECT}/topics/machine-provider"
@@ -137,3 +138,10 @@ async def readiness(w: World) -> tuple[int, str]:
 
 def _path(machine: Mapping[str, Any]) -> str:
     return f"zones/{machine['zone']}/instances/{machine['name']}"
+
+
+def stored(w: World, machine: Mapping[str, Any]) -> Instance:
+    """A machine's entity in the daemon's picture."""
+    assert w.daemon.context is not None
+    instances = w.daemon.context.fleet.instances
+    return next(entity for key, entity in instances.items() if key.name == machine["name"])

@@ -116,3 +116,13 @@ async def metric(w: World, name: str) -> float:
         text = await response.text()
     lines = (line.split() for line in text.splitlines() if line.startswith(f"{name} "))
     return next(float(value) for _, value in lines)
+
+
+async def groups_are(w: World, number: int) -> bool:
+    """Whether there are so many groups."""
+    return len(await w.groups()) == number
+
+
+async def only_vms(w: World, names: set[str]) -> bool:
+    """Whether these are all VMs."""
+    return set(await w.vms()) == names

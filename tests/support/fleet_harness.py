@@ -110,7 +110,11 @@ class World:
         """A POST to the daemon that acts; returns the status."""
         headers = {"Authorization": f"Bearer {token}"}
         url = self.daemon.url + path
-        async with self.session.post(url, json=body, headers=headers) as response:
+        # On a connection of its own: one that was idle may be closed by the daemon at this moment.
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, json=body, headers=headers) as response,
+        ):
             return response.status
 
     async def machines(self, template: str | None = None) -> list[dict[str, Any]]:
@@ -265,6 +269,18 @@ class World:
     async def is_loaded(self) -> bool:
         """Whether the daemon has read its entities."""
         return self.daemon.context is not None
+
+    async def has_vms(self, number: int) -> bool:
+        """Whether there are so many VMs."""
+        return len(await self.vms()) == number
+
+    async def has_fired(self) -> bool:
+        """Whether an injected fault has struck."""
+        return await self.fired() >= 1
+
+    def jump(self, seconds: float) -> None:
+        """Sets the wall clock ahead, or back; monotonic time goes on as before."""
+        self.clock.epoch += seconds
 
     async def lacks(self, name: str) -> bool:
         """Whether a VM is gone."""

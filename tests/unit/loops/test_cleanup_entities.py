@@ -1,14 +1,19 @@
-"""cleanup-entities: "Deletes entities that are no longer needed."."""
+"""cleanup-entities: what nothing needs any more is removed, bottom up, and not too early."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from gce_backend.settings.settings import DeletionSettings
+from gce_backend.settings.settings import DeletionSettings, Settings
 from support.deletions import TWO_TEMPLATES, settings, two_templates
 from support.fleet_harness import World, template, world
 
 DAY = 86400.0
+
+
+async def _shown(w: World, *names: str) -> bool:
+    fleet = await w.get("/api/fleet")
+    return [shown["base_name"] for shown in fleet["templates"]] == list(names)
 
 
 async def test_what_nothing_needs_any_more_goes_bottom_up(tmp_path: Path) -> None:
@@ -30,11 +35,6 @@ async def test_what_nothing_needs_any_more_goes_bottom_up(tmp_path: Path) -> Non
             next(iter(await w.groups()))
         ]
         await w.until_states(cataloged=3)
-
-
-async def _shown(w: World, *names: str) -> bool:
-    fleet = await w.get("/api/fleet")
-    return [shown["base_name"] for shown in fleet["templates"]] == list(names)
 
 
 async def test_fault_27_a_clock_that_jumps_purges_no_tombstone(tmp_path: Path) -> None:
@@ -65,3 +65,18 @@ async def test_tombstones_stay_as_long_as_the_caps_count_them(tmp_path: Path) ->
         await w.release("b")
         await w.pass_time(250)
         assert second in await w.vms()
+
+
+async def test_tombstones_outlive_a_clock_that_jumps_a_day(tmp_path: Path) -> None:
+    """A wall clock a day ahead makes no tombstone older, and frees no cap (fault 27)."""
+    settings = Settings(deletion=DeletionSettings(tombstone_seconds=900.0))
+    async with world(tmp_path, settings=settings, crons={"import-config": "* * * * *"}) as w:
+        await w.until_states(cataloged=3)
+        gone = await w.lease()
+        await w.release()
+        await w.until_states(cataloged=3)
+        w.jump(DAY)
+        await w.pass_time(180.0)
+        assert await w.is_in(gone, "deleted"), "it is still remembered"
+        await w.pass_time(w.settings.deletion.tombstone_seconds)
+        assert gone not in {machine["name"] for machine in await w.machines()}

@@ -1,32 +1,44 @@
-"""Somebody takes a VM out of its group: nothing that may be in use is destroyed."""
+"""fetch-instances: each VM has an entity, and only a complete list shows that one is missing."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import FetchSettings, Settings
-from support.fleet_harness import ZONE, World, world
+from support.fleet_harness import OTHER_ZONE, World, manager, template, world
+from support.outside import abandon, delete_vm, make_group, make_template, whole
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=30))
+"""Looks at what did not change twice a minute, so that tests are short."""
 CALM = msgspec.structs.replace(CloudOptions().instant(), dispatch_seconds=5.0)
 SELDOM = {"import-config": "* * * * *"}
 """For long tests: what does not matter here is seldom looked at."""
+WATCHFUL = Settings(fetch=FetchSettings(resync_seconds=5.0))
+"""Members and groups are listed again every few seconds, although nothing changed."""
+CLIENT_TRIES = 4
+LIST_GROUPS = "compute.instanceGroupManagers.aggregatedList"
+LIST_MEMBERS = "compute.instanceGroupManagers.listManagedInstances"
 
 
-async def abandon(w: World, name: str) -> None:
-    """Somebody takes a VM out of the only group."""
-    [group] = await w.groups()
-    zone, _, group_name = group.partition("/")
-    path = f"zones/{zone}/instanceGroupManagers/{group_name}/abandonInstances"
-    await w.compute("POST", path, {"instances": [f"zones/{ZONE}/instances/{name}"]})
+async def watch(w: World, seconds: float, wanted: dict[str, int]) -> None:
+    """Lets time pass, and sees at every moment that the machines are in these states."""
+    for _ in range(int(seconds / 0.5)):
+        assert dict(await w.states()) == wanted
+        await w.pass_time(0.5)
 
-    async def gone() -> bool:
-        return name not in (await w.groups())[group]["instances"]
 
-    await w.until(gone)
+def w_seen(w: World, count: int) -> Callable[[], Awaitable[bool]]:
+    """Whether the daemon shows so many machines."""
+
+    async def reached() -> bool:
+        return len(await w.machines()) == count
+
+    return reached
 
 
 async def test_abandoned_vm_is_shown_as_missing_kept_and_replaced_in_its_group(
@@ -67,3 +79,100 @@ async def test_abandoned_vm_that_is_leased_keeps_its_lease(tmp_path: Path) -> No
         await w.pass_time(900.0)
         assert (await w.catalog())[name] == "LEASED"
         assert (await w.vms())[name]["status"] == "RUNNING"
+
+
+async def test_fetch_instances(tmp_path: Path) -> None:
+    """What the spec says of fetch-instances.
+
+    "Fetches the list of instances created by each instance group manager,
+    creating a models.Instance for each one."
+    """
+    both = manager() + manager(zone=OTHER_ZONE, minimum=2)
+    async with world(tmp_path, managers=both) as w:
+        await w.until_states(cataloged=5)
+        entities = {(machine["name"], machine["id"]) for machine in await w.machines()}
+        assert entities == {(name, str(vm["id"])) for name, vm in (await w.vms()).items()}
+
+
+async def test_members_are_listed_in_pages(tmp_path: Path) -> None:
+    """A group of more than a page is listed page by page, to the end."""
+    size = 600
+    async with world(tmp_path, managers=manager(minimum=size)) as w:
+        await w.until_states(cataloged=size)
+        calls = await w.calls()
+    pages = math.ceil(size / 500)
+    assert calls["compute.instanceGroupManagers.listManagedInstances"] in {pages, 2 * pages}
+
+
+async def test_a_lost_page_of_members_lets_no_machine_seem_missing(tmp_path: Path) -> None:
+    """The second page cannot be had: what is not shown is unknown, not gone."""
+    count = 505
+    async with world(tmp_path, managers=manager(minimum=count), settings=WATCHFUL) as w:
+        await w.until_states(cataloged=count)
+        await w.reset_calls()
+        await w.inject(LIST_MEMBERS, skip=1, times=CLIENT_TRIES)
+        w.write_config(template(), manager(minimum=count + 1))
+
+        async def struck() -> bool:
+            assert not (await w.states())["missing"]
+            return await w.fired() == CLIENT_TRIES
+
+        await w.until(struck, every=0.1)
+        await w.until_states(cataloged=count + 1)
+        assert len(await w.vms()) == count + 1
+        assert not (await w.calls())["compute.instanceGroupManagers.deleteInstances"]
+        assert not (await w.calls())["machine_provider.catalog.delete_machine"]
+
+
+async def test_a_lost_page_of_groups_lets_no_group_seem_gone(tmp_path: Path) -> None:
+    """Our group is on the page that is lost: nothing of it is made again, missing or deleted."""
+    async with world(tmp_path, settings=WATCHFUL, crons={"fetch-instances": "*/2 * * * * *"}) as w:
+        await w.until_states(cataloged=3)
+        await make_template(w, "theirs")
+        for number in range(500):
+            await make_group(w, f"theirs-{number:03}", "asia-east1-a", "theirs")
+        before = await w.vms()
+        await w.reset_calls()
+        await w.inject(LIST_GROUPS, skip=1, times=None)
+
+        async def incomplete() -> bool:
+            fleet = await w.get("/api/fleet")
+            return any(c["reason"] == "IncompleteList" for c in fleet["conditions"])
+
+        await w.until(incomplete, within=20.0, every=0.1)
+        fleet = await w.get("/api/fleet")
+        assert not any(c["reason"] == "GroupMissing" for c in fleet["conditions"])
+        await watch(w, 20.0, {"cataloged": 3})  # after the second page, first pages are lost too
+        assert await w.fired() > CLIENT_TRIES
+        fleet = await w.get("/api/fleet")
+        assert not any(c["reason"] == "GroupMissing" for c in fleet["conditions"])
+        await w.clear_faults()
+        await watch(w, 20.0, {"cataloged": 3})
+        assert await w.vms() == before
+        calls = await w.calls()
+        assert not calls["compute.instanceGroupManagers.insert"]
+        assert not calls["compute.instanceGroupManagers.deleteInstances"]
+        assert not await incomplete()
+
+
+async def test_vm_deleted_outside_before_it_was_cataloged_is_replaced(tmp_path: Path) -> None:
+    """It never entered the catalog: nothing is asked of the Machine Provider for it."""
+    async with world(tmp_path, settings=SOON, start=False) as w:
+        await w.inject("machine_provider.catalog.add_machines", times=None)
+        await w.start_daemon()
+
+        async def up() -> bool:
+            return len(await w.vms()) == 3
+
+        await w.until(up)
+        await w.until(w_seen(w, 3))
+        name = min(await w.vms())
+        await delete_vm(w, name)
+
+        async def noticed() -> bool:
+            return len(await w.vms()) == 3 and name not in await w.vms()
+
+        await w.until(noticed)
+        assert await w.fired()
+        await w.clear_faults()
+        await w.until(whole(w, 3, without={name}), within=900)

@@ -1,19 +1,43 @@
-"""Fault 28: a configuration that takes most of the fleet away waits for an operator's word."""
+"""import-config: what may become the configuration, what is held, and what is refused."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from gce_backend.settings.settings import ConfigSettings
-from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
+from gce_backend.clients.config_source import ConfigBundle, DirectorySource
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import CONFIGURATION_KEY, StoredConfiguration
+from gce_backend.settings.settings import (
+    ConfigSettings,
+    DeletionSettings,
+    FetchSettings,
+    Settings,
+)
+from support.approving import approve
+from support.every_field import (
+    EVERY_FIELD,
+    ONE_OF_EACH,
+    instance_template,
+    write_script,
+)
+from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
+from support.fleet_views import condition, has_condition
+from support.templates_gone import nothing_left_of
 
 TWO_ZONES = manager(minimum=2) + manager(zone=OTHER_ZONE, minimum=2)
 OTHER_TEMPLATE = template("other")
+TWO = template("one") + template("two")
+FORGETFUL = Settings(deletion=DeletionSettings(tombstone_seconds=30.0, window_seconds=30.0))
+"""Deleted machines are not remembered for an hour: what becomes of a template is seen soon."""
 
 
 async def held(w: World) -> dict[str, Any] | None:
@@ -177,3 +201,211 @@ async def test_files_of_two_revisions_are_never_mixed(tmp_path: Path) -> None:
         await writing
         w.write_config(template() + template("other"), TWO_ZONES + manager("other", minimum=1))
         await w.until_states(cataloged=5)
+
+
+async def test_import_config(tmp_path: Path) -> None:
+    """What the spec says of import-config.
+
+    "When a new config is detected, the local copy of the config in the datastore
+    is updated."
+    """
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        before = (await w.get("/api/fleet"))["configuration"]["revision"]
+        w.write_config(template() + "# nothing but a comment\n", manager())
+
+        async def is_new() -> bool:
+            return bool((await w.get("/api/fleet"))["configuration"]["revision"] != before)
+
+        await w.until(is_new, within=60)
+        path = [{"kind": "Configuration", "name": "singleton"}]
+        key = {"partitionId": {"projectId": PROJECT}, "path": path}
+        answer = await w.call("POST", f"/v1/projects/{PROJECT}:lookup", {"keys": [key]})
+        stored = answer["found"][0]["entity"]["properties"]["template_config"]["stringValue"]
+        assert stored == (w.config_dir / "templates.cfg").read_text()
+
+
+async def test_a_configuration_that_takes_most_away_waits_for_an_operator(tmp_path: Path) -> None:
+    """Held, shown with the command that approves it, and done once it is approved."""
+    both = manager("one", minimum=1) + manager("two", minimum=5)
+    async with world(tmp_path, templates=TWO, managers=both, settings=FORGETFUL) as w:
+        await w.until_states(cataloged=6)
+        before = await w.vms()
+        w.write_config(template("one"), manager("one", minimum=1))
+        await w.until(has_condition(w, "configuration", "HeldForApproval"))
+        await w.pass_time(300.0)
+        assert await w.vms() == before
+        assert (await w.states()) == {"cataloged": 6}
+        held = await condition(w, "configuration")
+        assert held is not None
+        revision = held["message"].split()[1]
+        assert f"gce-backend approve {revision}" in held["message"]
+        await approve(w, revision)
+        await w.until(lambda: nothing_left_of(w, "two"), every=5.0)
+        assert (await w.states()) == {"cataloged": 1}
+        assert await condition(w, "configuration") is None
+
+
+async def test_an_approval_of_one_configuration_does_not_approve_the_next(tmp_path: Path) -> None:
+    """An operator's word is for the revision that was looked at."""
+    async with world(tmp_path, templates=TWO, managers=manager("one") + manager("two")) as w:
+        await w.until_states(cataloged=6)
+        w.write_config(TWO, manager("one", minimum=1) + manager("two", minimum=1))
+        await w.until(has_condition(w, "configuration", "HeldForApproval"))
+        await approve(w, "0123456789")
+        await w.pass_time(120.0)
+        assert await has_condition(w, "configuration", "HeldForApproval")()
+        fleet = await w.get("/api/fleet")
+        minimums = {
+            group["minimum_size"]
+            for shown in fleet["templates"]
+            for revision in shown["revisions"]
+            for group in revision["managers"]
+        }
+        assert minimums == {3}
+
+
+async def test_an_invalid_configuration_is_held_back_until_it_is_mended(tmp_path: Path) -> None:
+    """Shown with every problem; the last good one stays in force, also after a restart."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        before = await w.vms()
+        good = (await w.get("/api/fleet"))["configuration"]["revision"]
+        w.write_config(template(disk_size_gb=5), manager(minimum=5) + manager(zone="nowhere"))
+        await w.until(has_condition(w, "configuration", "InvalidConfiguration"))
+        shown = (await w.get("/api/fleet"))["configuration"]
+        assert shown["revision"] == good
+        message = shown["conditions"][0]["message"]
+        assert "disk_size_gb" in message
+        assert "nowhere" in message
+        await w.restart_daemon()
+        await w.until(has_condition(w, "configuration", "InvalidConfiguration"))
+        await w.until_states(cataloged=3)
+        assert await w.vms() == before
+        # The last good one is not only shown but kept up: a reclaimed machine is replaced.
+        await w.lease()
+        await w.release()
+        await w.until_states(cataloged=3)
+        w.write_config(template(), manager(minimum=5))
+        await w.until_states(cataloged=5)
+        assert await condition(w, "configuration") is None
+
+
+async def test_a_configuration_that_vanishes_changes_nothing(tmp_path: Path) -> None:
+    """A missing file is no empty configuration."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        before = await w.vms()
+        (w.config_dir / "managers.cfg").unlink()
+        await w.pass_time(120.0)
+        assert await w.vms() == before
+        assert (await w.states()) == {"cataloged": 3}
+        jobs = {job["name"]: job for job in (await w.get("/api/jobs"))["jobs"]}
+        assert "managers.cfg" in str(jobs["import-config"])
+
+
+async def test_a_configuration_too_large_to_be_stored_is_held_back_and_says_so(
+    tmp_path: Path,
+) -> None:
+    """What counts is what is stored: each line end of a named file takes two bytes there."""
+    names = [f"t{number}" for number in range(4)]
+    templates = "".join(
+        template(name).replace("{", f'{{ metadata_from_file: "notes:{name}.txt"', 1)
+        for name in names
+    )
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        for name in names:
+            (w.config_dir / f"{name}.txt").write_text(name + "\n" * 200_000)
+        w.write_config(templates, "".join(manager(name) for name in names))
+        await w.until(has_condition(w, "configuration", "InvalidConfiguration"))
+        message = (await w.get("/api/fleet"))["configuration"]["conditions"][0]["message"]
+        assert "do not fit into one entity" in message
+        await w.until_states(cataloged=3)
+
+
+async def test_what_was_judged_against_an_older_configuration_is_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 26: while one fetches, another imports so much that the former would take it away."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        fetch = DirectorySource.fetch
+        many = {"manager_config": manager(minimum=10), "revision": "f" * 40}
+        imported: list[int] = []
+
+        async def overtaken(
+            self: DirectorySource, known_revision: str | None
+        ) -> ConfigBundle | None:
+            bundle = await fetch(self, known_revision)
+            if bundle is not None and not imported:
+                clients = Clients(w.settings, w.clock, random.Random(0), Metrics())
+                other = Fleet(Store(clients.datastore(PROJECT)))
+                await other.refresh([CONFIGURATION_KEY])
+                imported.append(await other.change([Change(CONFIGURATION_KEY, import_many)]))
+                await clients.close()
+            return bundle
+
+        def import_many(stored: StoredConfiguration | None) -> StoredConfiguration:
+            return msgspec.structs.replace(stored or StoredConfiguration(), **many)
+
+        monkeypatch.setattr(DirectorySource, "fetch", overtaken)
+        w.write_config(template(), manager(minimum=4))
+        await w.until(has_condition(w, "configuration", "HeldForApproval"))
+        await w.until_states(cataloged=10)
+        assert imported == [1]
+
+
+@pytest.mark.parametrize("source", ["luci-v1", "luci-v2"])
+async def test_the_configuration_can_come_from_a_luci_config_service(
+    tmp_path: Path, source: Literal["luci-v1", "luci-v2"]
+) -> None:
+    """Files, script included, arrive over the protocol that the settings name; changes follow."""
+    write_script(tmp_path)
+    settings = Settings(fetch=FetchSettings(poll_seconds=0.2))
+    async with world(
+        tmp_path, templates=EVERY_FIELD, managers=ONE_OF_EACH, settings=settings, start=False
+    ) as w:
+        w.settings = msgspec.structs.replace(w.settings, config=ConfigSettings(source=source))
+        await w.start_daemon()
+        await w.until_states(cataloged=3)
+        calls = await w.calls()
+        v1 = calls["luci_config.config.get_config"] + calls["luci_config.config.get_config_by_hash"]
+        v2 = calls["luci_config.Configs.GetConfig"]
+        assert (v1 > 0, v2 > 0) == (source == "luci-v1", source == "luci-v2")
+        items = (await instance_template(w, "whole"))["properties"]["metadata"]["items"]
+        assert {"key": "startup-script", "value": "#!/bin/sh\necho hello\n"} in items
+        w.write_config(EVERY_FIELD, ONE_OF_EACH.replace("minimum_size: 1", "minimum_size: 2", 1))
+        await w.until_states(cataloged=4, within=70.0)
+
+
+async def test_an_unchanged_luci_config_costs_one_small_call_per_look(tmp_path: Path) -> None:
+    """A quiet minute transfers no file again."""
+    async with world(tmp_path, start=False) as w:
+        w.settings = msgspec.structs.replace(w.settings, config=ConfigSettings(source="luci-v1"))
+        await w.start_daemon()
+        await w.until_states(cataloged=3)
+        await w.reset_calls()
+        await w.pass_time(60.0)
+        calls = await w.calls()
+        assert calls["luci_config.config.get_config"] > 0
+        assert calls["luci_config.config.get_config_by_hash"] == 0
+
+
+async def test_configuration_that_does_not_fit_the_store_is_refused_with_its_size(
+    tmp_path: Path,
+) -> None:
+    """The last good one stays in force, and the reason is shown."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        texts = []
+        for index in range(6):
+            (w.config_dir / f"f{index}.sh").write_text("x" * 200_000)
+            field = f'  metadata_from_file: "k:f{index}.sh"\n}}\n'
+            texts.append(template(f"t{index}").rstrip().removesuffix("}") + field)
+        w.write_config("".join(texts), manager("t0"))
+        await w.pass_time(30)
+        (condition,) = (await w.get("/api/fleet"))["configuration"]["conditions"]
+        assert condition["reason"] == "InvalidConfiguration"
+        assert "bytes" in condition["message"]
+        assert await w.states() == {"cataloged": 3}

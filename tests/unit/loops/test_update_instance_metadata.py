@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.model.entities import Instance
 from support.broker_messages import (
     has,
     metadata,
@@ -18,19 +16,14 @@ from support.broker_messages import (
     publish,
     set_metadata,
     settled,
+    stored,
     subscribed,
     vm,
 )
-from support.fleet_harness import World, world
+from support.fleet_harness import world
 
 SET_METADATA = "compute.instances.setMetadata"
 GET_OPERATION = "compute.zoneOperations.get"
-
-
-def _entity(w: World, machine: dict[str, Any]) -> Instance:
-    assert w.daemon.context is not None
-    instances = w.daemon.context.fleet.instances
-    return next(entity for key, entity in instances.items() if key.name == machine["name"])
 
 
 async def test_a_subscription_reaches_the_vm_beside_what_others_set(tmp_path: Path) -> None:
@@ -43,7 +36,7 @@ async def test_a_subscription_reaches_the_vm_beside_what_others_set(tmp_path: Pa
         await publish(w, subscribed(machine, "first"), subscribed(machine, "second"))
 
         async def put_back() -> bool:
-            update = _entity(w, machine).active_metadata_update
+            update = stored(w, machine).active_metadata_update
             return update is not None and update.attempts == 1
 
         await w.until(put_back)
@@ -59,34 +52,6 @@ async def test_a_subscription_reaches_the_vm_beside_what_others_set(tmp_path: Pa
         assert before["owner"] == "us"
 
 
-async def test_compress_instance_metadata_updates(tmp_path: Path) -> None:
-    """What the spec says of this job.
-
-    "Compresses all pending_metadata_updates for a models.Instance into one single update and sets
-    it as the active_metadata_update if there isn't already one."
-    """
-    async with world(tmp_path) as w:
-        machine = await one_machine(w)
-        await w.inject(SET_METADATA, kind="latency", seconds=10.0, times=1)
-        before = len(await metadata_operations(w, machine))
-        await publish(w, subscribed(machine, "a"))
-        await w.pass_time(1)
-        await publish(w, *[subscribed(machine, name) for name in "xyb"])
-        await w.pass_time(1)
-        for name in "cd":
-            await publish(w, subscribed(machine, name))
-            await w.pass_time(1)
-        assert await w.fired() == 1
-        entity = _entity(w, machine)
-        assert entity.active_metadata_update is not None
-        assert entity.active_metadata_update.items["pubsub_subscription"] == "a"
-        names = [u.items["pubsub_subscription"] for u in entity.pending_metadata_updates]
-        assert names == ["b", "c", "d"]
-        await settled(w)
-        assert await has(w, machine, "pubsub_subscription", "d")
-        assert len(await metadata_operations(w, machine)) == before + 2
-
-
 async def test_update_instance_metadata(tmp_path: Path) -> None:
     """What the spec says of this job.
 
@@ -100,88 +65,11 @@ async def test_update_instance_metadata(tmp_path: Path) -> None:
         await publish(w, subscribed(machine, "news"))
         await w.pass_time(2)
         started = (await metadata_operations(w, machine))[-1]
-        active = _entity(w, machine).active_metadata_update
+        active = stored(w, machine).active_metadata_update
         assert active is not None
         assert active.operation is not None
         assert active.operation.endswith(f"/operations/{started['name']}")
         assert started["status"] != "DONE"
-
-
-async def test_check_instance_metadata_operations(tmp_path: Path) -> None:
-    """What the spec says of this job.
-
-    "Looks for an active_metadata_update with a url in a models.Instance and checks the status of
-    the operation. If succeeded, active_metadata_update is cleared, otherwise only the url is
-    cleared and the operation is moved to the front of the pending_metadata_updates."
-    """
-    async with world(tmp_path) as w:
-        machine = await one_machine(w)
-        await publish(w, subscribed(machine, "good"))
-        await settled(w)
-        assert _entity(w, machine).active_metadata_update is None
-        await w.inject(SET_METADATA, kind="operation", reason="INTERNAL_ERROR", times=1)
-        await publish(w, subscribed(machine, "failing"))
-        await w.pass_time(1)
-        assert await w.fired() == 1
-        # From the front of the pending ones it has become active again: without its operation.
-        update = _entity(w, machine).active_metadata_update
-        assert update is not None
-        assert update.items["pubsub_subscription"] == "failing"
-        assert (update.operation, update.attempts) == (None, 1)
-        assert await has(w, machine, "pubsub_subscription", "good")
-        await settled(w)
-        assert await has(w, machine, "pubsub_subscription", "failing")
-
-
-async def test_failing_operations_are_repeated_ever_more_slowly_until_one_succeeds(
-    tmp_path: Path,
-) -> None:
-    """Fault 16: four operations end in an error; each next one waits longer, none is lost."""
-    async with world(tmp_path) as w:
-        machine = await one_machine(w)
-        before = len(await metadata_operations(w, machine))
-        await w.inject(SET_METADATA, kind="operation", reason="INTERNAL_ERROR", times=4)
-        await publish(w, subscribed(machine, "first"))
-        await w.pass_time(2)
-        await publish(w, subscribed(machine, "last"))
-        assert await settled(w) > 70
-        assert await w.fired() == 4
-        assert await has(w, machine, "pubsub_subscription", "last")
-        made = (await metadata_operations(w, machine))[before:]
-        assert len(made) <= 6
-
-
-async def test_an_operation_that_compute_has_forgotten_is_not_repeated_once_applied(
-    tmp_path: Path,
-) -> None:
-    """Fault 17: the operation is 404; the VM itself says that the update is applied."""
-    async with world(tmp_path) as w:
-        machine = await one_machine(w)
-        before = len(await metadata_operations(w, machine))
-        await w.inject(GET_OPERATION, status=404, reason="notFound", times=3)
-        await publish(w, subscribed(machine, "news"))
-        await settled(w)
-        assert await w.fired() == 1
-        assert await has(w, machine, "pubsub_subscription", "news")
-        assert len(await metadata_operations(w, machine)) == before + 1
-
-
-async def test_an_operation_that_never_ends_is_given_up_and_sent_anew(tmp_path: Path) -> None:
-    """Fault 17: RUNNING for ever; after a bounded wait the update is sent again, and applied."""
-    async with world(tmp_path) as w:
-        machine = await one_machine(w)
-        before = len(await metadata_operations(w, machine))
-        quick = w.cloud.options
-        w.cloud.options = msgspec.structs.replace(quick, operation_seconds=1e7)
-        await publish(w, subscribed(machine, "news"))
-        await w.pass_time(300)
-        w.cloud.options = quick
-        assert not await has(w, machine, "pubsub_subscription", "news")
-        assert await settled(w, within=900) > 200
-        assert await has(w, machine, "pubsub_subscription", "news")
-        made = (await metadata_operations(w, machine))[before:]
-        assert [operation["status"] for operation in made].count("DONE") == 1
-        assert len(made) == 2
 
 
 @pytest.mark.parametrize("delay", [0.0, 1.0])
@@ -261,23 +149,6 @@ async def test_a_vm_without_any_metadata_gets_it(tmp_path: Path) -> None:
             "pubsub_subscription",
             "pubsub_subscription_project",
         ]
-
-
-async def test_the_second_update_of_the_same_keys_is_applied_once(tmp_path: Path) -> None:
-    """Hazard 17: it was repeated every minute for ever."""
-    async with world(tmp_path) as w:
-        machine = await one_machine(w)
-        await publish(w, subscribed(machine, "one"))
-        await settled(w)
-        before = len(await metadata_operations(w, machine))
-        await publish(w, subscribed(machine, "two"))
-        await settled(w)
-        await w.reset_calls()
-        await w.pass_time(600)
-        assert await has(w, machine, "pubsub_subscription", "two")
-        assert len(await metadata_operations(w, machine)) == before + 1
-        calls = await w.calls()
-        assert calls[SET_METADATA] == calls["datastore.projects.commit"] == 0
 
 
 @pytest.mark.parametrize("fails", [None, "INTERNAL_ERROR"])

@@ -1,0 +1,87 @@
+"""What somebody else does at Compute behind the daemon's back: for tests of its reaction."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from support.fleet_harness import PROJECT, ZONE, World
+
+
+async def make_template(w: World, name: str) -> None:
+    """Somebody else makes an instance template."""
+    disk = {"boot": True, "initializeParams": {"sourceImage": "global/images/debian-12"}}
+    properties = {
+        "machineType": "e2-small",
+        "disks": [disk],
+        "networkInterfaces": [{"network": "global/networks/default"}],
+    }
+    answer = await w.compute(
+        "POST", "global/instanceTemplates", {"name": name, "properties": properties}
+    )
+    assert "error" not in answer, answer
+    await w.pass_time(0.1)
+
+
+async def make_group(w: World, name: str, zone: str, instance_template: str) -> None:
+    """Somebody else makes an empty group."""
+    body = {
+        "name": name,
+        "targetSize": 0,
+        "instanceTemplate": f"projects/{PROJECT}/global/instanceTemplates/{instance_template}",
+    }
+    answer = await w.compute("POST", f"zones/{zone}/instanceGroupManagers", body)
+    assert "error" not in answer, answer
+
+
+async def ids(w: World) -> dict[str, str]:
+    """The VMs' numeric ids by name."""
+    return {name: vm["id"] for name, vm in (await w.vms()).items()}
+
+
+async def cataloged(w: World, count: int) -> dict[str, str]:
+    """Waits until so many machines can be leased; returns the ids of their VMs by name."""
+
+    async def reached() -> bool:
+        return list((await w.catalog()).values()).count("AVAILABLE") == count
+
+    await w.until(reached)
+    await w.until_states(cataloged=count)
+    return await ids(w)
+
+
+async def delete_vm(w: World, name: str) -> None:
+    """Somebody deletes a VM."""
+    zone = (await w.vms())[name]["zone"]
+    await w.compute("DELETE", f"zones/{zone}/instances/{name}")
+
+    async def gone() -> bool:
+        return name not in await w.vms()
+
+    await w.until(gone)
+
+
+def whole(w: World, count: int, *, without: set[str]) -> Callable[[], Awaitable[bool]]:
+    """Whether so many VMs run, all of them can be leased, and none of `without` is known."""
+
+    async def reached() -> bool:
+        catalog, vms = await w.catalog(), await w.vms()
+        return (
+            len(vms) == count
+            and catalog == dict.fromkeys(vms, "AVAILABLE")
+            and not without & vms.keys()
+        )
+
+    return reached
+
+
+async def abandon(w: World, name: str) -> None:
+    """Somebody takes a VM out of the only group."""
+    [group] = await w.groups()
+    zone, _, group_name = group.partition("/")
+    path = f"zones/{zone}/instanceGroupManagers/{group_name}/abandonInstances"
+    await w.compute("POST", path, {"instances": [f"zones/{ZONE}/instances/{name}"]})
+
+    async def gone() -> bool:
+        return name not in (await w.groups())[group]["instances"]
+
+    await w.until(gone)

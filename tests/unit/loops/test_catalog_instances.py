@@ -1,0 +1,288 @@
+"""catalog-instances: what is added, with what, and what is never taken for added."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+
+from gce_backend.localcloud.cloud import CloudOptions
+from support.deletions import (
+    TWO_TEMPLATES,
+    metric,
+    two_templates,
+)
+from support.every_field import (
+    EVERY_FIELD,
+    ONE_OF_EACH,
+    write_script,
+)
+from support.fleet_harness import PROJECT, ZONE, World, manager, template, world
+from support.two_templates import LINUX_AND_WIN, linux_and_win
+
+ADD = "machine_provider.catalog.add_machines"
+RUNS = 'gce_backend_job_runs_total{job_name="catalog-instances",outcome="ok"}'
+
+
+async def entry_of(w: World, base_name: str) -> dict[str, Any]:
+    """The catalog's entry of a template's only machine."""
+    [machine] = await w.machines(base_name)
+    found: dict[str, Any] = await w.broker(
+        "catalog.get", {"backend": "GCE", "hostname": machine["name"]}
+    )
+    return found
+
+
+async def nothing_of(w: World, base_name: str) -> bool:
+    """Whether no VM of a template is left."""
+    return not any(name.startswith(base_name) for name in await w.vms())
+
+
+async def test_catalog_instances(tmp_path: Path) -> None:
+    """What the spec says of catalog-instances.
+
+    "Any instance not cataloged and not pending deletion is added to the
+    catalog."
+    """
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        assert set(await w.catalog()) == set(await w.vms())
+        leased = await w.lease()
+        await w.inject("compute.instanceGroupManagers.deleteInstances", status=503, times=None)
+        await w.release()
+        await w.until(lambda: w.is_in(leased, "pending-deletion", "deleting"))
+        await w.reset_calls()
+        await w.pass_time(300)
+        assert leased in await w.vms()
+        assert leased not in await w.catalog()
+        assert (await w.calls())["machine_provider.catalog.add_machines"] == 0
+        assert await w.fired() > 0
+
+
+async def test_catalog_entries_have_the_dimensions_of_the_machine(tmp_path: Path) -> None:
+    """Custom machine types are computed, others read from Compute; disk sizes likewise."""
+    write_script(tmp_path)
+    async with world(tmp_path, templates=EVERY_FIELD, managers=ONE_OF_EACH) as w:
+        await w.until_states(cataloged=3)
+        common = {"backend": "GCE", "os_family": "LINUX", "project": PROJECT}
+        names = {m["template"]: m["name"] for m in await w.machines()}
+        assert (await entry_of(w, "whole"))["dimensions"] == {
+            **common,
+            "hostname": names["whole"],
+            "linux_flavor": "DEBIAN",
+            "os_version": "12",
+            "num_cpus": 8,
+            "memory_gb": 16.0,
+            "disk_gb": 25,
+            "disk_type": "SSD",
+        }
+        # Without a size of its own the disk has the snapshot's or the image's: 10 GB here.
+        assert (await entry_of(w, "snapped"))["dimensions"] == {
+            **common,
+            "hostname": names["snapped"],
+            "num_cpus": 4,
+            "memory_gb": 16.0,
+            "disk_gb": 10,
+            "disk_type": "SSD",
+            "snapshot": "checkout",
+            "snapshot_labels": ["contents:checkout", "age:new"],
+        }
+        assert (await entry_of(w, "bare"))["dimensions"] == {
+            **common,
+            "hostname": names["bare"],
+            "num_cpus": 2,
+            "memory_gb": 2.0,
+            "disk_gb": 10,
+            "disk_type": "HDD",
+        }
+
+
+async def test_catalog_entries_have_our_policies(tmp_path: Path) -> None:
+    """Topic, project, the instance's key, the first service account, and DELETE."""
+    write_script(tmp_path)
+    async with world(tmp_path, templates=EVERY_FIELD, managers=ONE_OF_EACH) as w:
+        await w.until_states(cataloged=3)
+        [machine] = await w.machines("whole")
+        policies = (await entry_of(w, "whole"))["policies"]
+        attributes = {pair["key"]: pair["value"] for pair in policies.pop("backend_attributes")}
+        assert policies == {
+            "backend_project": PROJECT,
+            "backend_topic": "machine-provider",
+            "machine_service_account": "first@local-project.iam.gserviceaccount.com",
+            "on_reclamation": "DELETE",
+        }
+        path = (PROJECT, "whole", machine["revision"], ZONE, machine["name"])
+        assert attributes["key"] == "/".join(path)
+
+
+async def test_machines_are_cataloged_in_batches_and_only_once_they_run(tmp_path: Path) -> None:
+    """No add_machine while the VMs boot; then a batch instead of a call for each machine."""
+    options = msgspec.structs.replace(CloudOptions().instant(), boot_seconds=60.0)
+    async with world(tmp_path, managers=manager(minimum=40), options=options) as w:
+
+        async def all_made() -> bool:
+            return len(await w.vms()) == 40
+
+        await w.until(all_made)
+        assert not (await w.calls())["machine_provider.catalog.add_machines"]
+        await w.until_states(cataloged=40)
+        calls = await w.calls()
+        assert calls["machine_provider.catalog.add_machine"] == 0
+        assert calls["machine_provider.catalog.add_machines"] <= 3
+
+
+async def test_a_host_name_held_by_somebody_else_is_set_aside(tmp_path: Path) -> None:
+    """HOSTNAME_REUSE is success only when the entry carries our key: this one does not."""
+    options = msgspec.structs.replace(CloudOptions().instant(), boot_seconds=30.0)
+    async with world(tmp_path, options=options) as w:
+
+        async def all_made() -> bool:
+            return len(await w.vms()) == 3
+
+        await w.until(all_made)
+        taken = min(await w.vms())
+        theirs = {"backend": "GCE", "hostname": taken, "os_family": "LINUX"}
+        answer = await w.broker("catalog.add_machine", {"dimensions": theirs, "policies": {}})
+        assert "error" not in answer
+        await w.until_states(cataloged=2, set_aside=1)
+        [aside] = [m for m in await w.machines() if m["state"] == "set-aside"]
+        assert aside["name"] == taken
+        assert "not ours" in aside["reason"]
+        await w.pass_time(600)
+        assert (await w.states()) == {"cataloged": 2, "set-aside": 1}
+        assert taken in await w.vms()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_lost_answer_of_add_machines_leaves_each_machine_cataloged_once(
+    tmp_path: Path, when: Literal["before", "after"]
+) -> None:
+    """HOSTNAME_REUSE by our own entry counts as done: the answer, not the call, was lost."""
+    async with world(tmp_path, managers=manager(minimum=5), start=False) as w:
+        await w.inject("machine_provider.catalog.add_machines", kind="drop", when=when, times=2)
+        await w.start_daemon()
+        await w.until_states(cataloged=5)
+        assert await w.fired() == 2
+        assert set(await w.catalog()) == {m["name"] for m in await w.machines()}
+        assert len(await w.vms()) == 5
+
+
+async def test_addition_that_lands_late_finds_its_machine_alive(tmp_path: Path) -> None:
+    """A machine whose addition has no answer yet is not taken for absent at once."""
+    async with world(tmp_path, templates=LINUX_AND_WIN, managers=linux_and_win(), start=False) as w:
+        await w.inject(ADD, status=503, times=None)
+        await w.start_daemon()
+        await w.until_states(running=5)
+        w.write_config(template("win"), manager("win", minimum=3))
+        await w.pass_time(60)
+        machines = [m for m in await w.machines("linux") if m["catalog"] == "adding"]
+        assert len(machines) == 2
+        assert {m["name"] for m in machines} <= set(await w.vms())
+        await w.clear_faults()
+        await w.until(lambda: nothing_of(w, "linux"), within=900)
+
+
+async def test_answers_to_many_additions_are_judged_side_by_side(tmp_path: Path) -> None:
+    """The answer to one batch is lost, and each look at the catalog takes five seconds."""
+    async with world(tmp_path, managers=manager(minimum=30), start=False) as w:
+        await w.inject(ADD, kind="drop", when="after", times=1)
+        get = "machine_provider.catalog.get"
+        await w.inject(get, kind="latency", seconds=5.0, times=None)
+        await w.start_daemon()
+        await w.until_states(cataloged=30, within=120)
+        assert await w.fired() > 1
+
+
+async def test_machine_that_was_set_aside_is_tried_again_and_goes_when_it_drains(
+    tmp_path: Path,
+) -> None:
+    """Its host name is another's in the catalog: it is neither given up nor kept for ever."""
+    async with world(
+        tmp_path, templates=LINUX_AND_WIN, managers=linux_and_win(2, 2), start=False
+    ) as w:
+        await w.inject(ADD, status=503, times=4)
+        await w.start_daemon()
+        await w.until_states(running=4)
+        victims = sorted(name for name in await w.vms() if name.startswith("linux"))
+        for name in victims:
+            attributes = [{"key": "key", "value": "somebody/else/x/y/z"}]
+            topic = {"backend_project": PROJECT, "backend_topic": "machine-provider"}
+            policies = {**topic, "backend_attributes": attributes}
+            dimensions = {"backend": "GCE", "hostname": name, "os_family": "LINUX"}
+            body = {"dimensions": dimensions, "policies": policies}
+            await w.broker("catalog.add_machine", body)
+        await w.until_states(set_aside=2, cataloged=2)
+        conditions = {c["reason"] for c in (await w.get("/api/fleet"))["conditions"]}
+        assert "HostnameReuse" in conditions
+        gone = {"dimensions": {"backend": "GCE", "hostname": victims[0]}}
+        await w.broker("catalog.delete_machine", gone)
+        await w.until_states(set_aside=1, cataloged=3, within=1800)
+        w.write_config(template("win"), manager("win", minimum=2))
+        await w.pass_time(900)
+        assert set(victims) & set(await w.vms()) == {victims[1]}
+        (shown,) = [m for m in await w.machines("linux") if m["name"] == victims[1]]
+        assert "take it out of the catalog" in shown["reason"]
+        gone = {"dimensions": {"backend": "GCE", "hostname": victims[1]}}
+        await w.broker("catalog.delete_machine", gone)
+        await w.until(lambda: nothing_of(w, "linux"), within=1800)
+
+
+async def test_entry_that_somebody_else_put_in_place_of_ours_stays_theirs(tmp_path: Path) -> None:
+    """Our entry is gone, and another has the host name: the sweep sees whose it is."""
+    async with world(tmp_path, templates=LINUX_AND_WIN, managers=linux_and_win(2, 2)) as w:
+        await w.until_states(cataloged=4)
+        victim = min(name for name in await w.vms() if name.startswith("linux"))
+        gone = {"dimensions": {"backend": "GCE", "hostname": victim}}
+        await w.broker("catalog.delete_machine", gone)
+        await w.pass_time(1)
+        topic = {"backend_project": PROJECT, "backend_topic": "machine-provider"}
+        policies = {**topic, "backend_attributes": [{"key": "key", "value": "a/b/c/d/e"}]}
+        dimensions = {"backend": "GCE", "hostname": victim, "os_family": "LINUX"}
+        await w.broker("catalog.add_machine", {"dimensions": dimensions, "policies": policies})
+        await w.until_states(set_aside=1, cataloged=3, within=1800)
+        w.write_config(template("win"), manager("win", minimum=2))
+        await w.pass_time(1200)
+        assert victim in await w.vms()
+        assert victim in await w.catalog()
+
+
+async def test_hazard_20_fault_31_a_host_name_of_somebody_else_s_is_set_aside(
+    tmp_path: Path,
+) -> None:
+    """HOSTNAME_REUSE is no success, and no permit: the machine is shown, and never deleted."""
+    managers = two_templates()
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=managers) as w:
+        await w.inject("machine_provider.catalog.add_machines", times=None)
+        await w.until_states(running=6)
+        name = (await w.machines("other"))[0]["name"]
+        assert await w.fired() >= 1
+        await w.broker(
+            "catalog.add_machine",
+            {
+                "dimensions": {"hostname": name, "backend": "GCE", "os_family": "WINDOWS"},
+                "policies": {"on_reclamation": "DELETE"},
+            },
+        )
+        await w.clear_faults()
+        await w.until_states(cataloged=5, set_aside=1)
+        assert await w.is_in(name, "set-aside")
+        w.write_config(TWO_TEMPLATES, two_templates(other=False))
+        await w.until(lambda: w.has_vms(4))
+        await w.pass_time(600)
+        assert name in await w.vms()
+
+
+async def test_a_broker_that_failed_once_is_not_a_reason_to_run_without_end(
+    tmp_path: Path,
+) -> None:
+    """When nothing is left to catalog, catalog-instances runs at its ticks only."""
+    async with world(tmp_path) as w:
+        await w.inject("machine_provider.catalog.add_machines", times=2)
+        await w.until_states(cataloged=3)
+        assert await w.fired() == 2
+        await w.pass_time(60)
+        before = await metric(w, RUNS)
+        await w.pass_time(300)
+        assert await metric(w, RUNS) - before <= 6
