@@ -399,8 +399,8 @@ async def test_configuration_that_does_not_fit_the_store_is_refused_with_its_siz
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         texts = []
-        for index in range(6):
-            (w.config_dir / f"f{index}.sh").write_text("x" * 200_000)
+        for index in range(5):
+            (w.config_dir / f"f{index}.sh").write_text("x" * 209_000)
             field = f'  metadata_from_file: "k:f{index}.sh"\n}}\n'
             texts.append(template(f"t{index}").rstrip().removesuffix("}") + field)
         w.write_config("".join(texts), manager("t0"))
