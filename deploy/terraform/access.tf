@@ -37,6 +37,7 @@ locals {
     "compute.networks.use",
     "compute.networks.useExternalIp",
     "compute.snapshots.get",
+    "compute.snapshots.list",
     "compute.snapshots.useReadOnly",
     "compute.subnetworks.use",
     "compute.subnetworks.useExternalIp",

@@ -41,6 +41,7 @@ from gce_backend.clients.compute.types import (
     Operation,
     Page,
     Snapshot,
+    SnapshotPage,
     TemplatePage,
     gather_pages,
 )
@@ -305,6 +306,11 @@ class ComputeClient:
         """One disk snapshot."""
         path = _path(project, GLOBAL, "snapshots", name)
         return await self._get("snapshots.get", path, Snapshot)
+
+    async def list_snapshots(self, project: str, filter: str) -> Listing[Snapshot]:
+        """The project's disk snapshots that pass a filter."""
+        path = _path(project, GLOBAL, "snapshots")
+        return await self._list("snapshots.list", path, SnapshotPage, condition=filter)
 
     async def get_zone(self, project: str, zone: str) -> ComputeZone:
         """One zone."""

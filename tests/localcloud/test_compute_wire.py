@@ -320,6 +320,9 @@ async def test_every_answer_fits_googles_description() -> None:
         await call(at, "images.list", "global/images", project="images-1")
         await call(at, "images.get", "global/images/debian-12")
         await call(at, "images.getFromFamily", "global/images/family/debian")
+        snapshot = {"name": "base", "labels": {"contents": "checkout"}, "sourceDisk": f"{disks}/x"}
+        await at.done(await call(at, "snapshots.insert", "global/snapshots", snapshot))
+        await call(at, "snapshots.list", "global/snapshots", filter='labels.contents = "checkout"')
         await call(at, "snapshots.get", "global/snapshots/base")
         routes = {route.method for service in at.cloud._services for route in service.routes()}
         assert {f"compute.{name}" for name in seen} == routes

@@ -31,6 +31,7 @@ from gce_backend.clients.compute.types import (
     ManagedInstancePage,
     Operation,
     Snapshot,
+    SnapshotPage,
     TemplatePage,
 )
 from gce_backend.gce_client import ComputeClient
@@ -207,6 +208,12 @@ CALLS = {
         f"GET {P}/global/snapshots/s",
         mask(Snapshot),
         answer=NAMED,
+    ),
+    "snapshots.list": Call(
+        lambda c: c.list_snapshots("p", "labels.a:*"),
+        f"GET {P}/global/snapshots",
+        listing(SnapshotPage, filter="labels.a:*"),
+        answer={},
     ),
     "zones.get": Call(
         lambda c: c.get_zone("p", "z"), f"GET {P}/zones/z", mask(ComputeZone), answer=NAMED

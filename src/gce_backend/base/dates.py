@@ -16,3 +16,11 @@ def date(seconds: float) -> datetime:
         seconds: Unix seconds.
     """
     return datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), UTC)
+
+
+def timestamp(text: str) -> float:
+    """The moment that an RFC 3339 text names, in Unix seconds; 0 when it names none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0

@@ -95,7 +95,6 @@ _METADATA_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
 _UNPRINTED = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-_EXTRA_DIMENSION = re.compile(r"[a-z][a-z0-9_]{0,62}(:[^\s:][^\n]*)?")
 _CPU_PLATFORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._()/-]{0,62}")
 _NETWORK = re.compile(
     r"""
@@ -380,10 +379,3 @@ def check_dimension(key: str, value: str, extra: Collection[str]) -> str | None:
     if (complaint := DIMENSIONS[key](value)) is None:
         return None
     return f"{key}: {complaint}: {remedy}"
-
-
-def check_extra_dimension(value: str) -> str | None:
-    """A dimension that the settings allow: `key` or `key:value`."""
-    if len(value) <= MAX_WORD and _EXTRA_DIMENSION.fullmatch(value):
-        return None
-    return f'{quote(value)} is not a dimension: write "key" or "key:value"'

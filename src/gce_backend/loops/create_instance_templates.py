@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gce_backend.actions import resources, untracked
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.second_disk import find_snapshot
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
@@ -69,7 +70,8 @@ async def _create(context: Context, key: Key) -> Result:
     if revision is None or revision.in_flight is None or revision.in_flight.action != "insert":
         return Result.NOTHING
     project, request_id = revision.template.project, revision.in_flight.request_id
-    body = compute_bodies.template_body(context.settings.owner, key, revision.template)
+    snapshot = await find_snapshot(context, key, revision)
+    body = compute_bodies.template_body(context.settings.owner, key, revision.template, snapshot)
     compute, name = context.compute, body["name"]
     creation = resources.Creation(
         what=f"instance template {name} in {project}",

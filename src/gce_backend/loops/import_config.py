@@ -78,14 +78,13 @@ async def _import(context: Context) -> Outcome:
         return await _refuse(context, bundle, error)
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:
         return await _hold(context, bundle, loss)
-    changed = await context.fleet.change(
-        [Change(CONFIGURATION_KEY, _importing(bundle, known or "", context.clock.now()))]
-    )
+    warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
+    imported = _importing(bundle, known or "", context.clock.now(), warnings)
+    changed = await context.fleet.change([Change(CONFIGURATION_KEY, imported)])
     if not changed:  # another daemon was faster: what it has imported is judged against anew
         return Outcome(again_after=AGAIN_SECONDS)
     context.conditions.clear(SUBJECT)
     context.metrics.config(problems=0, held=False)
-    warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
     context.log.info(
         "config.imported",
         revision=bundle.revision,
@@ -156,7 +155,7 @@ async def _note(context: Context, candidate: Candidate | None) -> None:
 
 
 def _importing(
-    bundle: ConfigBundle, judged_against: str, now: float
+    bundle: ConfigBundle, judged_against: str, now: float, warnings: tuple[str, ...]
 ) -> Callable[[StoredConfiguration | None], StoredConfiguration]:
     def apply(stored: StoredConfiguration | None) -> StoredConfiguration:
         stored = stored or StoredConfiguration()
@@ -171,6 +170,7 @@ def _importing(
             imported=now,
             previous_revision=stored.revision,
             diff=_difference(stored, bundle) if stored.revision else "",
+            warnings=warnings,
             candidate=None,
         )
 

@@ -88,6 +88,7 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
         imported: when it came into force, Unix seconds (import-config).
         previous_revision: the revision that was in force before (import-config).
         diff: how the texts differ from that one's, cut to a bearable length (import-config).
+        warnings: the first of what may be a slip in it, for people (import-config).
         candidate: what is served instead and not in force; None when all is as it is served
             (import-config).
     """
@@ -102,6 +103,7 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     imported: float | None = None
     previous_revision: str = ""
     diff: str = ""
+    warnings: tuple[str, ...] = ()
     candidate: Candidate | None = None
 
     @property
@@ -160,6 +162,8 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
             removes).
         url: the instance template at Compute, once it exists (create-/delete-instance-templates).
         in_flight: its insert or delete under way (create-/delete-instance-templates).
+        snapshot: what the second disk is made from, when labels name it
+            (create-instance-templates).
     """
 
     KIND: ClassVar[str] = "InstanceTemplateRevision"
@@ -169,6 +173,7 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     drained: tuple[str, ...] = ()
     url: str | None = None
     in_flight: InFlight | None = None
+    snapshot: str | None = None
 
 
 class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -48,6 +48,9 @@ MIN_TOKEN_LENGTH = 16
 MIN_TOKEN_VARIETY = 6
 """Different characters in a token at least; 16 random hexadecimal digits have about 10."""
 MAX_HOST_LENGTH = 253
+MAX_DIMENSION_LENGTH = 256
+"""Characters in a dimension."""
+_DIMENSION = re.compile(r"[a-z][a-z0-9_]{0,62}(:[^\s:][ -~]*)?")
 _HOST_NAME = re.compile(
     r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*"
 )
@@ -410,6 +413,16 @@ def _secret(text: str) -> Secret:
     return Secret(text)
 
 
+def _dimension(text: str) -> str:
+    """A dimension's key, alone or with one value."""
+    if len(text) > MAX_DIMENSION_LENGTH or not _DIMENSION.fullmatch(text):
+        raise ValueError(
+            f'"{text[:MAX_DIMENSION_LENGTH]}" is not a dimension: write "key" for any value, or '
+            '"key:value", e.g. "linux_flavor:FEDORA"'
+        )
+    return text
+
+
 def _host_pattern(text: str) -> str:
     """A host's name, or `*.` and a domain, in lower case."""
     pattern = text.strip().lower().removesuffix(".")
@@ -484,4 +497,5 @@ _CHECKS: Checks = {
     (JobSettings, "cron"): _cron,
     (ConfigSettings, "allowed_hosts"): _host_pattern,
     (MachineProviderSettings, "allowed_hosts"): _host_pattern,
+    (MachineProviderSettings, "extra_dimensions"): _dimension,
 }

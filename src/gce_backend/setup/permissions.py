@@ -35,6 +35,7 @@ COMPUTE = (
     "compute.networks.use",
     "compute.networks.useExternalIp",
     "compute.snapshots.get",
+    "compute.snapshots.list",
     "compute.snapshots.useReadOnly",
     "compute.subnetworks.use",
     "compute.subnetworks.useExternalIp",

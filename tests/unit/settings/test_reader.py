@@ -347,3 +347,16 @@ def test_the_settings_file_of_a_local_run_says_all_but_the_token(tmp_path: Path)
     assert "let-me" not in path.read_text("utf-8")
     expected = msgspec.structs.replace(local, url=url, http=HttpSettings())
     assert load(path, {}) == expected
+
+
+def test_extra_dimensions_are_keys_or_pairs(tmp_path: Path) -> None:
+    """Any value of a key, or one; from the environment, too."""
+    text = '[machine_provider]\nextra_dimensions = ["linux_flavor:FEDORA"]\n'
+    (tmp_path / "good.toml").write_text(text)
+    settings = load(tmp_path / "good.toml", {})
+    assert settings.machine_provider.extra_dimensions == ("linux_flavor:FEDORA",)
+    for wrong in ("", "Linux", "a b", ":x", "key:", "x" * 300):
+        text = f'[machine_provider]\nextra_dimensions = ["{wrong}"]\n'
+        (problem,) = problems(text, {}, tmp_path)
+        assert "machine_provider.extra_dimensions" in problem
+        assert len(problem) < 500

@@ -207,12 +207,14 @@ class Image(_Answer, frozen=True, gc=False):
 class Snapshot(_Answer, frozen=True, gc=False):
     """A disk snapshot; its size in GB is that of the disk it was taken of."""
 
-    FIELDS: ClassVar[str] = "name,id,status,diskSizeGb,selfLink"
+    FIELDS: ClassVar[str] = "name,id,status,diskSizeGb,creationTimestamp,labels,selfLink"
 
     name: str
     id: int = 0
     status: str = ""
     disk_size_gb: int = 0
+    creation_timestamp: str = ""
+    labels: dict[str, str] = {}
     self_link: str = ""
 
 
@@ -322,6 +324,24 @@ class Page(Protocol[T_co]):
     def reasons(self) -> Iterable[str]:
         """Why it is incomplete; empty when it is not."""
         ...
+
+
+class SnapshotPage(_Answer, frozen=True, gc=False):
+    """Of snapshots.list."""
+
+    FIELDS: ClassVar[str] = f"items({Snapshot.FIELDS}),nextPageToken,warning(code,message)"
+
+    items: tuple[Snapshot, ...] = ()
+    next_page_token: str = ""
+    warning: Warning = Warning()
+
+    def entries(self) -> Iterable[Snapshot]:
+        """What is on it."""
+        return self.items
+
+    def reasons(self) -> Iterable[str]:
+        """Why it is incomplete."""
+        return self.warning.reasons("global")
 
 
 class TemplatePage(_Answer, frozen=True, gc=False):

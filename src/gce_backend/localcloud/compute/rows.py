@@ -196,6 +196,34 @@ class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
         return f"projects/{self.project}/zones/{self.zone}/disks/{self.name}"
 
 
+class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk snapshot that somebody made; others exist on demand.
+
+    Attributes:
+        properties: what it was made with.
+        created: when, in Unix seconds.
+        id: its numeric id.
+        status: CREATING or READY.
+    """
+
+    project: str
+    name: str
+    id: str
+    created: float
+    properties: dict[str, Any]
+    status: str = "CREATING"
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.project}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        return f"projects/{self.project}/global/snapshots/{self.name}"
+
+
 class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
     """An operation.
 

@@ -23,6 +23,7 @@ from gce_backend.localcloud.compute.quota import Quota, metric_of
 from gce_backend.localcloud.compute.regions import Regions
 from gce_backend.localcloud.compute.request_checks import check_query, checked_body
 from gce_backend.localcloud.compute.rows import OperationRow
+from gce_backend.localcloud.compute.snapshots import Snapshots
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.templates import Templates
 from gce_backend.localcloud.compute.timetable import Timetable
@@ -59,6 +60,7 @@ class ComputeService:
             cloud, self._store, self._operations, self._machines, blueprints
         )
         self._disks = Disks(cloud, self._store, self._operations, self._machines, blueprints)
+        self._snapshots = Snapshots(cloud, self._store, self._operations)
         self._regions = Regions(cloud, usage)
         self._machines.resume()
         self._operations.resume()
@@ -111,7 +113,8 @@ class ComputeService:
             "compute.images.get": inventory.get_image,
             "compute.images.getFromFamily": inventory.get_image_from_family,
             "compute.images.list": images.list_page,
-            "compute.snapshots.get": inventory.get_snapshot,
+            "compute.snapshots.get": self._snapshots.get,
+            "compute.snapshots.list": self._snapshots.list_page,
         }
 
     def mutations(self) -> dict[str, _Start]:
@@ -129,6 +132,7 @@ class ComputeService:
             "compute.instances.setMetadata": instances.set_metadata,
             "compute.instances.delete": instances.delete,
             "compute.disks.delete": self._disks.delete,
+            "compute.snapshots.insert": self._snapshots.insert,
         }
 
     def _reading(self, answer_of: _Answer) -> Handler:

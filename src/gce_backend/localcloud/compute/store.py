@@ -14,6 +14,7 @@ from gce_backend.localcloud.compute.rows import (
     GroupRow,
     OperationRow,
     RequestRow,
+    SnapshotRow,
     TemplateRow,
     VmRow,
 )
@@ -43,6 +44,7 @@ class ComputeStore:
     """All rows of all projects. Rows are frozen: a changed one is put in again.
 
     Attributes:
+        snapshots: those that were made, by key.
         group_names: by project and zone (`p/z`).
         template_names: by project.
         vm_names: names of VMs that exist, by project and zone.
@@ -61,6 +63,7 @@ class ComputeStore:
         self._groups = tables.table("compute.groups", GroupRow)
         self._vms = tables.table("compute.vms", VmRow)
         self._disks = tables.table("compute.disks", DiskRow)
+        self.snapshots = tables.table("compute.snapshots", SnapshotRow)
         self._operations = tables.table("compute.operations", OperationRow)
         self._errors = tables.table("compute.errors", ErrorRow)
         self._requests = tables.table("compute.requests", RequestRow)

@@ -135,9 +135,7 @@ def _checked_properties(asked: dict[str, Any] | None, project: str) -> dict[str,
     items = properties.get("metadata", {}).get("items", [])
     check_metadata(items, f"{place}.metadata")
     properties["metadata"] = metadata_body(items)
-    for key, value in properties.get("labels", {}).items():
-        if _LABEL_KEY.fullmatch(key) is None or _LABEL_VALUE.fullmatch(value) is None:
-            raise invalid_field(f"{place}.labels", f"{key}: {value}", "Not a label.")
+    check_labels(properties.get("labels", {}), f"{place}.labels")
     for tag in properties.get("tags", {}).get("items", []):
         links.check_name(tag, f"{place}.tags.items")
     return properties
@@ -187,6 +185,17 @@ def _checked_interfaces(
             kept["accessConfigs"] = [defaults | config for config in kept["accessConfigs"]]
         checked.append(kept)
     return checked
+
+
+def check_labels(labels: dict[str, str], field: str) -> None:
+    """Refuses labels that Compute refuses.
+
+    Raises:
+        ServiceError: 400 invalid.
+    """
+    for key, value in labels.items():
+        if _LABEL_KEY.fullmatch(key) is None or _LABEL_VALUE.fullmatch(value) is None:
+            raise invalid_field(field, f"{key}: {value}", "Not a label.")
 
 
 def check_metadata(items: list[dict[str, str]], field: str) -> None:

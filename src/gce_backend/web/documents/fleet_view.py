@@ -21,6 +21,7 @@ def fleet(context: Context) -> dict[str, Any]:
         "configuration": {
             "config_set": configuration.config_set,
             "revision": configuration.revision,
+            "warnings": configuration.warnings,
             "conditions": conditions(context, "configuration"),
         },
         "conditions": [

@@ -44,6 +44,8 @@ NAVIGATION = (
 )
 ROWS = 100
 """Rows of a table on a page."""
+SHOWN_CHARACTERS = 50_000
+"""Characters of one file of the configuration on a page."""
 
 PageNumber = Annotated[int, Meta(ge=1, le=100_000)]
 Draw = Callable[[View, web.Request], Awaitable[dict[str, Any]]]
@@ -256,8 +258,15 @@ async def _configuration(view: View, _: web.Request) -> dict[str, Any]:
         "source": view.context.settings.config.source,
         "held_revision": fleet.configuration.held_revision,
         "conditions": view.context.conditions.of("configuration"),
-        "texts": {name: text for name, text in texts.items() if text},
+        "texts": {name: shown(text) for name, text in texts.items() if text},
     }
+
+
+def shown(text: str) -> str:
+    """A text of the configuration, as far as a page shows it."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]}\n... and {len(text) - SHOWN_CHARACTERS} more characters"
 
 
 def _paging(page: int, total: int) -> dict[str, int]:
