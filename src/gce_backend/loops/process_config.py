@@ -24,6 +24,7 @@ from gce_backend.rules.activation import (
     wanted_templates,
 )
 
+UNNAMED = "(without base_name)"
 READ_ATTEMPTS = 4
 """A template, its revisions and their managers are each found through the one before."""
 
@@ -37,21 +38,28 @@ async def run(context: Context) -> Outcome:
     names = sorted({*wanted, *spoiled, *(key.name for key in context.fleet.templates)})
     changed = 0
     problems = []
+    trouble: TransientError | None = None
     for name in names:
+        key = template_key(shorten(name, SHOWN_CHARACTERS) or UNNAMED)
         try:
             if name in spoiled:  # what it wants is not known: it stays as it is
                 raise InvalidConfigurationError([spoiled[name]])
             written = await _process(context, name, wanted.get(name), stored.revision)
-        except TransientError:  # the store's trouble, and not this template's
-            raise
-        except BackendError as error:  # it spoils only its own template
-            context.conditions.note(template_key(name), reason_of(error), str(error))
-            problems.append(f"{shorten(name, SHOWN_CHARACTERS)}: {error}")
+        except (
+            TransientError
+        ) as error:  # the store's trouble: the job fails, when all have had a try
+            trouble = trouble or error
             continue
-        context.conditions.clear(template_key(name))
+        except BackendError as error:  # it spoils only its own template
+            context.conditions.note(key, reason_of(error), str(error))
+            problems.append(f"{key.name}: {error}")
+            continue
+        context.conditions.clear(key)
         if written:
             context.log.info("template.processed", template=name, entities=written)
         changed += written
+    if trouble is not None:
+        raise trouble
     return Outcome(
         changed=changed,
         facts={"templates": len(names)} if changed else {},
