@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run browser screenshots test check bench lock proto clean contract contract-clean docs mutate
+.PHONY: run simulate browser screenshots test check bench lock proto clean contract contract-clean docs mutate
 
 ## run: the daemon on config/, with the embedded cloud in the same process
 run: $(VENV)/.runtime
@@ -57,6 +57,13 @@ mutate: $(VENV)/.mutation
 	@rm -rf mutants
 	$(BIN)/mutmut run --max-children 2
 	@$(BIN)/mutmut results --all true | $(BIN)/python scripts/mutation_score.py
+
+## simulate: attacks the daemon in simulated time (SEED, HOURS, EPISODE, MACHINES, DAEMONS, RATE, ONLY, KEEP; docs/testing.md)
+simulate: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed "$(SEED)") $(if $(FIRST),--first $(FIRST)) \
+	  $(if $(HOURS),--hours $(HOURS)) $(if $(EPISODE),--episode $(EPISODE)) $(if $(MACHINES),--machines $(MACHINES)) \
+	  $(if $(DAEMONS),--daemons $(DAEMONS)) $(if $(RATE),--rate $(RATE)) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(KEEP),--keep $(KEEP)) $(OPTIONS)
 
 ## screenshots: draws docs/images/ anew
 screenshots: $(VENV)/.dev browser

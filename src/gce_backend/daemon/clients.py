@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import aiohttp
 
@@ -128,6 +128,14 @@ INSPECTION_SCOPES = ("https://www.googleapis.com/auth/cloudplatformprojects.read
 
 MAX_CONNECTIONS = 100
 
+Connector = Callable[[], aiohttp.BaseConnector]
+"""Makes what a session opens its connections with."""
+
+
+def tcp_connector() -> aiohttp.BaseConnector:
+    """Connections over TCP, `MAX_CONNECTIONS` at most."""
+    return aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
+
 
 class Clients:
     """The clients of Google's services, on one HTTP session; closed together.
@@ -137,16 +145,23 @@ class Clients:
         clock: the time.
         rng: jitter.
         metrics: told of every call.
+        connector: makes what the session opens its connections with.
     """
 
     def __init__(
-        self, settings: Settings, clock: Clock, rng: random.Random, metrics: Metrics
+        self,
+        settings: Settings,
+        clock: Clock,
+        rng: random.Random,
+        metrics: Metrics,
+        *,
+        connector: Connector = tcp_connector,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._rng = rng
         self._metrics = metrics
-        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS))
+        self.session = aiohttp.ClientSession(connector=connector())
         self.tokens = self._token_source(GOOGLE_SCOPES)
         self.identity = self._token_source(IDENTITY_SCOPES)
         self._inspection = self._token_source(INSPECTION_SCOPES)

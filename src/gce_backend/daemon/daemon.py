@@ -15,7 +15,7 @@ import structlog
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
-from gce_backend.daemon.clients import Clients, Remotes
+from gce_backend.daemon.clients import Clients, Connector, Remotes, tcp_connector
 from gce_backend.engine.context import OPERATOR, Context
 from gce_backend.engine.inbox import Consumer
 from gce_backend.engine.job import Job
@@ -60,6 +60,7 @@ class Daemon:
         rng: randomness; seeded, a whole run can be replayed.
         log: where events go.
         jobs: what to run.
+        connector: makes what its clients open their connections with.
 
     Attributes:
         url: where its HTTP endpoint listens, once started.
@@ -75,12 +76,14 @@ class Daemon:
         rng: random.Random,
         log: Any = None,
         jobs: Sequence[Job[Context]] = JOBS,
+        connector: Connector = tcp_connector,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._rng = rng
         self._log = log or structlog.get_logger()
         self._jobs = jobs
+        self._connector = connector
         self._metrics = Metrics()
         self._metrics.expect(jobs=[job.name for job in jobs], kinds=[*MessageKind, UNKNOWN_KIND])
         self._readings: Readings | None = None
@@ -130,7 +133,9 @@ class Daemon:
         """
         await self._server.start(self._settings.http.host, self._settings.http.port)
         self.url = self._server.url
-        self._clients = Clients(self._settings, self._clock, self._rng, self._metrics)
+        self._clients = Clients(
+            self._settings, self._clock, self._rng, self._metrics, connector=self._connector
+        )
         self._log.info(
             "daemon.started",
             url=self.url,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import aiohttp
 
 from gce_backend.base.clock import Clock
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
@@ -16,13 +19,20 @@ from gce_backend.localcloud.resource_manager import ResourceManagerService
 from gce_backend.localcloud.tables import Tables
 
 
-def embedded_cloud(state: Path | None, clock: Clock, options: CloudOptions) -> Cloud:
+def embedded_cloud(
+    state: Path | None,
+    clock: Clock,
+    options: CloudOptions,
+    *,
+    connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
+) -> Cloud:
     """All services on one state file; `start` makes it listen.
 
     Args:
         state: the SQLite file; None keeps everything in memory.
         clock: its time.
         options: how it behaves.
+        connector: makes what its services open their connections to each other with.
 
     Raises:
         StateFileError: the file cannot be used; the message says how to mend it.
@@ -35,6 +45,6 @@ def embedded_cloud(state: Path | None, clock: Clock, options: CloudOptions) -> C
         PubSubService(cloud),
         ResourceManagerService(cloud),
         LuciConfigService(cloud),
-        MachineProviderService(cloud),
+        MachineProviderService(cloud, connector=connector),
     )
     return cloud

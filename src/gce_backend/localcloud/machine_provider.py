@@ -122,6 +122,7 @@ class MachineProviderService:
         cloud: the cloud that it stands in.
         backend: whose machines the callers may manage.
         new_id: makes a unique id.
+        connector: makes what it opens its connections to the cloud with.
     """
 
     name = "machine_provider"
@@ -132,10 +133,12 @@ class MachineProviderService:
         *,
         backend: str = "GCE",
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
     ) -> None:
         self._cloud = cloud
         self._backend = backend
         self._new_id = new_id
+        self._connector = connector
         self._broker: MachineProvider | None = None
         self._made = asyncio.Event()
 
@@ -171,7 +174,8 @@ class MachineProviderService:
     async def run(self) -> None:
         """Runs the Machine Provider against this cloud's own endpoints."""
         root, project = self._cloud.base_url, self._cloud.options.project
-        async with aiohttp.ClientSession(headers=INNER_HEADERS) as session:
+        connector = self._connector()
+        async with aiohttp.ClientSession(headers=INNER_HEADERS, connector=connector) as session:
             # Whatever credentials the environment names are not for this cloud.
             tokens = TokenSource(session, metadata_root=root, scopes=SCOPES, metadata_only=True)
             datastore = Datastore(

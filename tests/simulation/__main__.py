@@ -1,0 +1,121 @@
+"""`python -m simulation`: lives seeds, prints what breaks and the command that replays it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import structlog
+
+from simulation import chance
+from simulation.episode import Recipe, Result, live, recipe
+from simulation.rows import missing, table
+from simulation.shrink import shrunk
+
+
+def main() -> int:
+    """Runs what the command line says; 1 when a promise was broken or a row never fired."""
+    chance.fix_hashes()
+    parser = argparse.ArgumentParser(prog="simulation", description=__doc__)
+    parser.add_argument("--seed", help="this seed alone, and its whole story; else many")
+    parser.add_argument("--first", type=int, default=0, help="the first of many seeds")
+    parser.add_argument("--hours", type=float, default=24.0, help="simulated hours, all together")
+    parser.add_argument("--episode", type=float, default=3.0, help="hours in which things happen")
+    parser.add_argument("--machines", type=int, help="how many; else the seed says")
+    parser.add_argument("--daemons", type=int, help="how many; else the seed says")
+    parser.add_argument("--rate", type=float, default=14.0, help="events in an hour")
+    parser.add_argument("--only", default="", help="kinds of events, with commas; else all")
+    parser.add_argument("--keep", default="", help="numbers of the events to keep, with commas")
+    parser.add_argument("--shrink", action="store_true", help="make failing seeds short")
+    parser.add_argument("--story", type=Path, help="write the story there")
+    parser.add_argument("--nightly", action="store_true", help="a row that never fired fails")
+    options = parser.parse_args()
+    silence()
+    given = options.seed is not None
+    seed = options.first
+    hours, cpu, fired, failed = 0.0, time.process_time(), Counter[int](), 0
+    while True:
+        made = _recipe(options, options.seed if given else str(seed))
+        result = live(made)
+        hours += result.hours
+        fired += result.fired
+        if options.story or given:
+            _tell(result, options.story)
+        if result.violations:
+            failed += 1
+            _report(result, options)
+        seed += 1
+        if given or hours >= options.hours:
+            break
+    cpu = time.process_time() - cpu
+    out = sys.stdout.write
+    if not given:
+        out(f"{table(fired)}\n")
+    out(
+        f"{hours:.1f} fleet-hours in {cpu:.1f} CPU-seconds ({hours / cpu * 60:.0f} a CPU-minute), "
+        f"{failed} of {1 if given else seed - options.first} seeds broke a promise\n"
+    )
+    never = missing(fired)
+    if options.nightly and never:
+        out(f"these rows never fired: {never}\n")
+    return 1 if failed or (options.nightly and never) else 0
+
+
+def silence() -> None:
+    """Nothing is logged: the story says what happened."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
+    )
+
+
+def _recipe(options: argparse.Namespace, seed: str) -> Recipe:
+    made = recipe(
+        seed,
+        options.episode,
+        machines=options.machines,
+        daemons=options.daemons,
+        rate=options.rate,
+        only=tuple(filter(None, options.only.split(","))),
+    )
+    if options.keep:
+        kept = tuple(made.events[int(number)] for number in options.keep.split(","))
+        made = Recipe(made.seed, made.shape, made.hours, kept)
+    return made
+
+
+def _tell(result: Result, where: Path | None) -> None:
+    text = "\n".join(result.story) + "\n"
+    if where is None:
+        sys.stdout.write(text)
+    else:
+        where.write_text(text)
+
+
+def _report(result: Result, options: argparse.Namespace) -> None:
+    out = sys.stdout.write
+    out(f"seed {result.recipe.seed}: {result.violations[0]}\n")
+    whole = _recipe(options, result.recipe.seed)
+    kept = whole.events.index
+    if options.shrink:
+        short = shrunk(result)
+        out(
+            "shrunk to:\n" + "".join(f"  {event.at:9.1f}  {event.kind}\n" for event in short.events)
+        )
+        numbers = ",".join(str(kept(event)) for event in short.events)
+    else:
+        numbers = options.keep
+    words = [f"SEED={result.recipe.seed}", f"EPISODE={options.episode:g}"]
+    words += [f"MACHINES={options.machines}"] if options.machines else []
+    words += [f"DAEMONS={options.daemons}"] if options.daemons else []
+    words += [f"RATE={options.rate:g}"] if options.rate != 14.0 else []
+    words += [f"ONLY={options.only}"] if options.only else []
+    words += [f"KEEP={numbers}"] if numbers else []
+    out(f"replay: make simulate {' '.join(words)}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

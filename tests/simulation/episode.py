@@ -1,0 +1,188 @@
+"""One seed, lived from its beginning to the judgement."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from simulation import chance
+from simulation.events import KINDS, Event, plan
+from simulation.loop import SimulatedLoop, StuckError
+from simulation.oracle import Violation
+from simulation.world import Shape, World, world
+
+QUIET_SECONDS = 3 * 3600.0
+"""How long after the last fault the fleet may take to reach its configuration (L1)."""
+RISE_SECONDS = 600.0
+STILL_SECONDS = 600.0
+"""How long nothing may be written once it has."""
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """All that an episode follows from.
+
+    Attributes:
+        seed: names all chance.
+        shape: what the world is made of.
+        hours: how long things happen.
+        events: what happens.
+    """
+
+    seed: str
+    shape: Shape
+    hours: float
+    events: tuple[Event, ...]
+
+
+class Result(msgspec.Struct):
+    """What came of an episode.
+
+    Attributes:
+        recipe: what it followed from.
+        violations: the promises that were broken.
+        story: what happened, a line each.
+        fired: how often each row of safety.md was met.
+        hours: simulated hours.
+        requests: HTTP requests.
+    """
+
+    recipe: Recipe
+    violations: list[Violation]
+    story: list[str]
+    fired: Counter[int]
+    hours: float
+    requests: int
+
+
+def recipe(
+    seed: str,
+    hours: float = 3.0,
+    *,
+    machines: int | None = None,
+    daemons: int | None = None,
+    rate: float = 14.0,
+    only: tuple[str, ...] = (),
+) -> Recipe:
+    """What a seed stands for."""
+    rng = random.Random(f"shape {seed}")
+    shape = Shape(
+        daemons=daemons or rng.choice((1, 1, 2, 3)),
+        machines=machines or rng.choice((5, 6, 8, 10, 10, 12, 20, 40)),
+        budget=rng.choice((1400, 1400, 1400, 60)),
+        resync=rng.choice((120.0, 600.0, 600.0)),
+    )
+    return Recipe(seed, shape, hours, tuple(plan(seed, hours, rate, only)))
+
+
+def live(given: Recipe, *, stop_at_first: bool = True) -> Result:
+    """Lives an episode."""
+    loop = SimulatedLoop()
+    found: list[World] = []
+    collecting = gc.isenabled()
+    gc.disable()  # what is collected runs `finally` blocks: not at moments that chance chooses
+    try:
+        asyncio.set_event_loop(loop)
+        with chance.governed(given.seed, loop):
+            loop.set_exception_handler(lambda _, __: None)
+            try:
+                loop.run_until_complete(_episode(loop, given, found, stop_at_first))
+            except StuckError as error:
+                found[0].oracle.fail("L1", str(error))
+    finally:
+        asyncio.set_event_loop(None)
+        if collecting:
+            gc.enable()
+    made = found[0]
+    return Result(
+        recipe=given,
+        violations=made.oracle.violations,
+        story=made.story,
+        fired=made.disturbances.settle(),
+        hours=loop.time() / 3600,
+        requests=loop.network.requests,
+    )
+
+
+async def _episode(
+    loop: SimulatedLoop, given: Recipe, found: list[World], stop_at_first: bool
+) -> None:
+    async with world(loop, given.seed, given.shape) as made:
+        found.append(made)
+        await _until_up(made)
+        begun = loop.time()
+        busy: list[asyncio.Task[Any]] = []
+        for planned in given.events:
+            await asyncio.sleep(max(0.0, begun + planned.at - loop.time()))
+            if stop_at_first and made.oracle.violations:
+                return
+            rng = random.Random(f"{given.seed} {planned.kind} {planned.chance}")
+            busy.append(asyncio.create_task(_happen(made, planned, rng), name=planned.kind))
+        await asyncio.sleep(max(0.0, begun + given.hours * 3600 - loop.time()))
+        if stop_at_first and made.oracle.violations:
+            return
+        await _calm(made, busy)
+        if not made.oracle.violations or not stop_at_first:
+            await _judge_rest(made, stop_at_first=stop_at_first)
+
+
+async def _happen(made: World, planned: Event, rng: random.Random) -> None:
+    made.note(f"event {planned.kind}")
+    await KINDS[planned.kind].act(made, rng)
+
+
+async def _until_up(made: World) -> None:
+    """The fleet rises in peace."""
+    for _ in range(120):
+        if made.arrived():
+            return
+        await asyncio.sleep(RISE_SECONDS / 120)
+
+
+async def _calm(made: World, busy: list[asyncio.Task[Any]]) -> None:
+    """All faults end, all processes run, clocks are right, what is held is approved."""
+    made.disturbances.clear()
+    await asyncio.wait(busy, timeout=2000.0)
+    for task in busy:
+        if task.done() and task.exception() is not None:
+            raise task.exception() or RuntimeError
+    made.disturbances.clear()
+    made.note("all faults end")
+    made.mend_subscription()
+    for node in made.nodes:
+        node.clock.offset = 0.0
+        if node.process is not None and node.process.paused:
+            node.process.resume(made.loop)
+        await made.start_daemon(node)
+    for request in list(made.wanted):
+        await made.release(request)
+    made.wanted.clear()
+    await made.act("/api/resume", {"all": True})
+
+
+async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
+    """L1: the configuration is reached, then nothing is written."""
+    deadline = made.loop.time() + QUIET_SECONDS
+    while not (made.arrived() and not made.misses()):
+        if stop_at_first and made.oracle.violations:
+            return
+        if made.loop.time() > deadline:
+            made.oracle.fail("L1", f"not at rest: {'; '.join(made.misses())[:600]}")
+            return
+        held = (await made.act("/api/control") or {}).get("held_revision")
+        if held:
+            await made.act("/api/approve", {"revision": held})
+            made.note(f"operator approves {held[:12]}")
+        await asyncio.sleep(20.0)
+    made.note("the fleet is at rest")
+    await asyncio.sleep(STILL_SECONDS)
+    before = made.written()
+    await asyncio.sleep(STILL_SECONDS)
+    after = made.written()
+    if before != after:
+        made.oracle.fail("L1", f"it goes on writing: {sorted(after - before)[:6]}")
+    await made.judge_tracking()

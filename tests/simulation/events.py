@@ -1,0 +1,889 @@
+"""What happens to a world: users, operators, other people's hands, daemons' fates, broken networks.
+
+To add a fault: write a function here that does it, put `@event(weight, rows...)` above it, and say
+with `world.disturbances.met(row)` when it has really happened, unless a rule or an injected fault
+counts itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gce_backend.localcloud.datastore.keys import parse_key
+from gce_backend.localcloud.faults import Fault
+from gce_backend.machine_provider import wire
+from simulation.faults import Rule
+from simulation.network import Fate, Request
+from simulation.world import MP_NAMESPACE, TYPES, ZONES, Node, Pool, World, WorldClock
+from support.fleet_harness import PROJECT
+
+Act = Callable[[World, random.Random], Awaitable[None]]
+BROKER = "machine_provider.*"
+TOPIC = f"projects/{PROJECT}/topics/machine-provider"
+SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/machine-provider"
+LATEST_SECONDS = 600.0
+"""How late a call is executed at most."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happens.
+
+    Attributes:
+        at: when, in simulated seconds after the fleet has risen.
+        kind: what: a name in `KINDS`.
+        chance: names the chance in it.
+    """
+
+    at: float
+    kind: str
+    chance: int
+
+
+class Kind(NamedTuple):
+    """A kind of event: what it does, how often it is chosen, which rows of safety.md it meets."""
+
+    act: Act
+    weight: float
+    rows: tuple[int, ...]
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def event(weight: float, *rows: int) -> Callable[[Act], Act]:
+    """Makes a function a kind of event."""
+
+    def add(act: Act) -> Act:
+        KINDS[act.__name__.strip("_")] = Kind(act, weight, rows)
+        return act
+
+    return add
+
+
+# Users
+
+
+@event(12, 32)
+async def lease(world: World, rng: random.Random) -> None:
+    """Somebody wants a machine for minutes or hours."""
+    world.leases += 1
+    request = f"lease-{world.leases}"
+    seconds = rng.choice((300, 1800, 7200, 6 * 3600, 86400))
+    name = await world.lease(request, seconds)
+    world.wanted.append(request)
+    world.note(f"user asks for {request}, {seconds} s: {name or 'waits'}")
+
+
+@event(4)
+async def lease_all(world: World, rng: random.Random) -> None:
+    """Somebody takes all that is free."""
+    free = sum(1 for entry in world.oracle.entries.values() if entry.state == "AVAILABLE")
+    for _ in range(min(free, 40)):
+        await lease(world, rng)
+
+
+@event(8)
+async def release(world: World, rng: random.Random) -> None:
+    """Somebody gives a machine back."""
+    if world.wanted:
+        request = world.wanted.pop(rng.randrange(len(world.wanted)))
+        world.note(f"user releases {request}")
+        await world.release(request)
+
+
+@event(2)
+async def release_all(world: World, rng: random.Random) -> None:
+    """Everybody does."""
+    while world.wanted:
+        await release(world, rng)
+
+
+@event(2)
+async def forget(world: World, rng: random.Random) -> None:
+    """Somebody no longer thinks of it: the lease runs out by itself."""
+    if world.wanted:
+        request = world.wanted.pop(rng.randrange(len(world.wanted)))
+        world.note(f"user forgets {request}")
+
+
+# Configuration
+
+
+def _changed(world: World, text: str) -> None:
+    world.write()
+    world.note(f"config: {text}")
+
+
+@event(6)
+async def change_type(world: World, rng: random.Random) -> None:
+    """A new revision of a template."""
+    name = rng.choice(sorted(world.pools)) if world.pools else ""
+    if name:
+        world.pools[name].machine_type = rng.choice(TYPES)
+        _changed(world, f"{name} is of type {world.pools[name].machine_type}")
+
+
+@event(2)
+async def flap(world: World, rng: random.Random) -> None:
+    """A new revision, and the old one again a few minutes later."""
+    if not world.pools:
+        return
+    name = rng.choice(sorted(world.pools))
+    before = world.pools[name].machine_type
+    world.pools[name].machine_type = rng.choice([kind for kind in TYPES if kind != before])
+    _changed(world, f"{name} is of type {world.pools[name].machine_type}")
+    await asyncio.sleep(rng.uniform(5, 400))
+    if name in world.pools:
+        world.pools[name].machine_type = before
+        _changed(world, f"{name} is of type {before} again")
+
+
+@event(5)
+async def change_zone(world: World, rng: random.Random) -> None:
+    """A zone is taken out of the configuration, or named again."""
+    if not world.pools:
+        return
+    pool = world.pools[rng.choice(sorted(world.pools))]
+    zone = rng.choice(ZONES)
+    if zone in pool.zones:
+        del pool.zones[zone]
+        _changed(world, f"{zone} is taken out")
+    else:
+        pool.zones[zone] = rng.randint(1, max(1, world.shape.machines // 2))
+        _changed(world, f"{zone} is named, {pool.zones[zone]} machines")
+
+
+@event(4)
+async def flap_zone(world: World, rng: random.Random) -> None:
+    """A zone is taken out, and named again minutes later."""
+    if not world.pools:
+        return
+    pool = world.pools[rng.choice(sorted(world.pools))]
+    if not pool.zones:
+        return
+    zone = rng.choice(sorted(pool.zones))
+    minimum = pool.zones.pop(zone)
+    _changed(world, f"{zone} is taken out")
+    await asyncio.sleep(rng.uniform(30, 900))
+    pool.zones.setdefault(zone, minimum)
+    _changed(world, f"{zone} is named again")
+
+
+@event(5)
+async def change_size(world: World, rng: random.Random) -> None:
+    """More machines, or fewer."""
+    if not world.pools:
+        return
+    pool = world.pools[rng.choice(sorted(world.pools))]
+    for zone in sorted(pool.zones):
+        pool.zones[zone] = rng.randint(1, max(2, world.shape.machines))
+    _changed(world, f"sizes are {pool.zones}")
+
+
+@event(2)
+async def other_template(world: World, rng: random.Random) -> None:
+    """A second template comes, or goes."""
+    if "other" in world.pools:
+        del world.pools["other"]
+        _changed(world, "other is taken out")
+    else:
+        world.pools["other"] = Pool(rng.choice(TYPES), {rng.choice(ZONES): rng.randint(1, 3)})
+        _changed(world, "other is named")
+
+
+@event(1.5, 28, 51, 54)
+async def empty_config(world: World, rng: random.Random) -> None:
+    """An empty configuration, by mistake, once or twice; perhaps somebody approves it once."""
+    kept, world.pools = world.pools, {}
+    approved = rng.random() < 0.4
+    for turn in range(2):
+        _changed(world, "everything is taken out")
+        await asyncio.sleep(rng.uniform(40, 300))
+        held = await _held(world)
+        if held:
+            world.disturbances.met(28)
+            if turn:
+                world.disturbances.met(51)
+        if held and approved and turn == 0 and await world.act("/api/approve", {"revision": held}):
+            world.note(f"operator approves {held[:12]}")
+            world.approved.append(held)
+            await asyncio.sleep(rng.uniform(60, 900))
+            if not [g for g in world.groups() if g.target_size]:
+                world.disturbances.met(54)
+        world.pools = kept
+        _changed(world, "what was there before is back")
+        await asyncio.sleep(rng.uniform(60, 900))
+        kept, world.pools = world.pools, {}
+    world.pools = kept
+    _changed(world, "what was there before is back")
+
+
+async def _held(world: World) -> str:
+    found = await world.act("/api/control")
+    return (found or {}).get("held_revision") or ""
+
+
+# Operators
+
+
+@event(3)
+async def approve(world: World, rng: random.Random) -> None:
+    """An operator approves what is held."""
+    del rng
+    held = await _held(world)
+    if held and await world.act("/api/approve", {"revision": held}):
+        world.note(f"operator approves {held[:12]}")
+
+
+@event(2)
+async def pause(world: World, rng: random.Random) -> None:
+    """An operator pauses the fleet, or a part, and lets it go on."""
+    scope = rng.choice(({}, {"zone": ZONES[0]}, {"template": "linux"}))
+    if await world.act("/api/pause", {"reason": "simulated", **scope}):
+        world.note(f"operator pauses {scope or 'everything'}")
+        await asyncio.sleep(rng.uniform(20, 900))
+        await world.act("/api/resume", {"all": True})
+        world.note("operator resumes")
+
+
+@event(3)
+async def drain(world: World, rng: random.Random) -> None:
+    """An operator drains a machine."""
+    names = sorted(row.name for row in world.vms())
+    if names:
+        name = rng.choice(names)
+        if await world.act("/api/drain", {"name": name, "reason": "simulated"}):
+            world.note(f"operator drains {name}")
+
+
+# Daemons
+
+
+def _up(world: World, rng: random.Random) -> Node | None:
+    up = [node for node in world.nodes if node.is_up]
+    return rng.choice(up) if up else None
+
+
+@event(5, 1, 55)
+async def kill(world: World, rng: random.Random) -> None:
+    """Kill -9, and a new process after a while; sometimes several in a row."""
+    node = _up(world, rng)
+    if node is None:
+        return
+    for turn in range(rng.choice((1, 1, 1, 4))):
+        if node.is_up:
+            world.kill(node)
+            world.note(f"{node.name} is killed")
+            world.disturbances.met(1, *((55,) if turn else ()))
+        await asyncio.sleep(rng.uniform(0.5, 120) if turn == 0 else rng.uniform(1, 20))
+        await world.start_daemon(node)
+        world.note(f"{node.name} starts")
+
+
+@event(2, 37)
+async def terminate(world: World, rng: random.Random) -> None:
+    """SIGTERM, and a new process."""
+    node = _up(world, rng)
+    if node is None or (node.process is not None and node.process.paused):
+        return
+    world.note(f"{node.name} is told to stop")
+    world.disturbances.met(37)
+    await world.stop_daemon(node)
+    await asyncio.sleep(rng.uniform(1, 60))
+    await world.start_daemon(node)
+    world.note(f"{node.name} starts")
+
+
+@event(4, 26, 38)
+async def freeze(world: World, rng: random.Random) -> None:
+    """A process stands still for seconds or many minutes, and goes on as if nothing had been."""
+    node = _up(world, rng)
+    if node is None or node.process is None or node.process.paused:
+        return
+    process, seconds = node.process, rng.choice((12.0, 30.0, 90.0, 400.0, 900.0))
+    process.paused = True
+    world.note(f"{node.name} stands still")
+    world.disturbances.met(38)
+    others = [other for other in world.nodes if other is not node and other.is_up]
+    if others:
+        world.disturbances.met(26)
+    await asyncio.sleep(seconds)
+    if not process.dead:
+        process.resume(world.loop)
+        world.note(f"{node.name} goes on after {seconds:g} s")
+
+
+@event(1.5, 27, 52)
+async def clock_jump(world: World, rng: random.Random) -> None:
+    """A clock jumps, forward or back, and is put right later."""
+    node = rng.choice(world.nodes)
+    jump = rng.choice((-86400.0, -3600.0, 3600.0, 86400.0))
+    node.clock.offset += jump
+    world.note(f"clock of {node.name} jumps by {jump:g} s")
+    world.disturbances.met(27, *((52,) if jump == -86400 else ()))
+    await asyncio.sleep(rng.uniform(30, 1800))
+    node.clock.offset -= jump
+    world.note(f"clock of {node.name} is put right")
+
+
+@event(1, 44)
+async def stranger(world: World, rng: random.Random) -> None:
+    """A second daemon of the same owner, with a store of its own and a copied configuration."""
+    settings = msgspec.structs.replace(
+        world.settings,
+        store=msgspec.structs.replace(world.settings.store, namespace="elsewhere"),
+    )
+    node = Node("d9", WorldClock(world.loop))
+    await world.prepare_store(settings)
+    await world.start_daemon(node, settings)
+    world.note("a stranger's daemon of the same owner starts")
+    world.disturbances.met(44)
+    await asyncio.sleep(rng.uniform(300, 1800))
+    world.kill(node)
+    world.note("the stranger's daemon is gone")
+
+
+# Backups and lost entities
+
+
+@event(3)
+async def back_up(world: World, rng: random.Random) -> None:
+    """The store, or the Machine Provider's, is backed up."""
+    namespace = rng.choice(("", MP_NAMESPACE))
+    world.back_up(namespace)
+    world.note(f"backup of {namespace or 'the store'}")
+
+
+@event(2, 41)
+async def restore_store(world: World, rng: random.Random) -> None:
+    """The store is put back to its backup, with daemons stopped, as docs/deploy.md says."""
+    if "" not in world.backups:
+        world.back_up("")
+        world.note("backup of the store")
+        await asyncio.sleep(rng.uniform(300, 3600))
+    up = [node for node in world.nodes if node.is_up]
+    for node in up:
+        world.kill(node)
+    world.restore("")
+    world.note("the store is restored")
+    world.disturbances.met(41)
+    await asyncio.sleep(rng.uniform(1, 60))
+    for node in up:
+        await world.start_daemon(node)
+
+
+@event(2, 42)
+async def restore_machine_provider(world: World, rng: random.Random) -> None:
+    """The Machine Provider is put back to its backup."""
+    if MP_NAMESPACE not in world.backups:
+        world.back_up(MP_NAMESPACE)
+        world.note("backup of the Machine Provider")
+        await asyncio.sleep(rng.uniform(300, 3600))
+    world.restore(MP_NAMESPACE)
+    await world.restart_machine_provider()
+    world.note("the Machine Provider is restored")
+    world.disturbances.met(42)
+
+
+@event(2, 40, 41)
+async def lose_entity(world: World, rng: random.Random) -> None:
+    """An entity of the store is removed by hand."""
+    kinds = ("Instance", "Instance", "InstanceGroupManager", "InstanceTemplateRevision")
+    kind = rng.choice(kinds)
+    found = sorted(
+        name for name, row in world.entities.items() if row.key["path"][-1]["kind"] == kind
+    )
+    if not found:
+        return
+    name = rng.choice(found)
+    storage = world.services["datastore"]._storage
+    key = parse_key(storage.get(name).key, PROJECT)
+    storage.apply(storage.next_version(world.clock.now()), {name: (key, None)})
+    world.note(f"entity {kind} {key.path[-1][3]} is removed by hand")
+    world.disturbances.met(40, 41)
+
+
+# Other people's hands at Compute
+
+
+@event(4, 34)
+async def delete_vm(world: World, rng: random.Random) -> None:
+    """Somebody deletes a VM."""
+    rows = sorted((row for row in world.vms() if row.id), key=lambda row: row.name)
+    if rows:
+        await _delete_vm(world, rng.choice(rows))
+
+
+async def _delete_vm(world: World, row: Any) -> None:
+    world.oracle.by_hand.add(row.id)
+    if world.oracle.holder(row.name) is not None:
+        world.disturbances.met(34)
+    world.note(f"somebody deletes vm {row.name}")
+    await world.by_hand("DELETE", f"zones/{row.zone}/instances/{row.name}")
+
+
+@event(1.5, 47)
+async def melt(world: World, rng: random.Random) -> None:
+    """Somebody's cleaner deletes VMs again and again."""
+    for turn in range(4):
+        for row in sorted(world.vms(), key=lambda row: row.name):
+            if row.id and rng.random() < 0.5:
+                await _delete_vm(world, row)
+                if turn:
+                    world.disturbances.met(47)
+        await asyncio.sleep(rng.uniform(60, 200))
+
+
+@event(2, 33)
+async def recreate_vm(world: World, rng: random.Random) -> None:
+    """Somebody recreates a VM: another one of the same name."""
+    rows = sorted((row for row in world.vms() if row.id and row.group), key=lambda row: row.name)
+    if not rows:
+        return
+    row = rng.choice(rows)
+    group = row.group.rpartition("/")[2]
+    world.oracle.by_hand.add(row.id)
+    world.note(f"somebody recreates vm {row.name}")
+    link = f"zones/{row.zone}/instances/{row.name}"
+    path = f"zones/{row.zone}/instanceGroupManagers/{group}/recreateInstances"
+    await world.by_hand("POST", path, {"instances": [link]})
+    world.disturbances.met(33)
+
+
+@event(1.5, 45)
+async def abandon_vm(world: World, rng: random.Random) -> None:
+    """Somebody takes a VM out of its group."""
+    rows = sorted((row for row in world.vms() if row.id and row.group), key=lambda row: row.name)
+    if not rows:
+        return
+    row = rng.choice(rows)
+    group = row.group.rpartition("/")[2]
+    world.note(f"somebody abandons vm {row.name}")
+    world.set_apart.add(row.name)
+    link = f"zones/{row.zone}/instances/{row.name}"
+    path = f"zones/{row.zone}/instanceGroupManagers/{group}/abandonInstances"
+    await world.by_hand("POST", path, {"instances": [link]})
+    world.disturbances.met(45)
+
+
+@event(1.5, 46)
+async def delete_group(world: World, rng: random.Random) -> None:
+    """Somebody deletes a group; sometimes somebody makes another one under its name."""
+    groups = sorted((g for g in world.groups() if g.phase == "READY"), key=lambda g: g.key)
+    if not groups:
+        return
+    group = rng.choice(groups)
+    path = f"zones/{group.zone}/instanceGroupManagers"
+    body = await world.by_hand("GET", f"{path}/{group.name}")
+    world.oracle.by_hand.add(group.key)
+    world.note(f"somebody deletes group {group.name}")
+    await world.by_hand("DELETE", f"{path}/{group.name}")
+    if rng.random() < 0.6 and "instanceTemplate" in body:
+        await asyncio.sleep(rng.uniform(5, 20))
+        made = {
+            "name": group.name,
+            "instanceTemplate": body["instanceTemplate"],
+            "baseInstanceName": body.get("baseInstanceName", "strangers"),
+            "targetSize": rng.randint(1, 3),
+        }
+        answer = await world.by_hand("POST", path, made)
+        if "error" not in answer:
+            world.note(f"somebody makes a group named {group.name}")
+            world.disturbances.met(46)
+
+
+@event(1)
+async def delete_template(world: World, rng: random.Random) -> None:
+    """Somebody deletes an instance template, which only works when no group uses it."""
+    names = sorted(row.name for row in world.compute_store.templates())
+    if names:
+        name = rng.choice(names)
+        await world.by_hand("DELETE", f"global/instanceTemplates/{name}")
+        world.note(f"somebody deletes template {name}")
+
+
+@event(1.5, 31)
+async def steal_name(world: World, rng: random.Random) -> None:
+    """Somebody else's backend has a machine of that host name in the catalog."""
+    free = sorted(row.name for row in world.vms() if row.name not in world.oracle.entries)
+    if not free:
+        return
+    name = rng.choice(free)
+    request = wire.AddRequest(
+        dimensions=wire.Dimensions(backend="GCE", hostname=name, os_family="OSX"),
+        policies=wire.Policies(),
+    )
+    await world._ask(lambda: world.broker.catalog.add([request]))
+    world.strangers.add(name)
+    world.note(f"a stranger's machine named {name} is in the catalog")
+    world.disturbances.met(31)
+
+
+# Messages
+
+
+@event(3, 5)
+async def repeat_messages(world: World, rng: random.Random) -> None:
+    """The last messages come twice."""
+    for topic, message in world.messages[-rng.randint(1, 12) :]:
+        world.services["pubsub"]._deliver(topic, _again(message))
+        world.disturbances.met(5)
+    world.note("the last messages come again")
+
+
+@event(3, 6)
+async def old_message(world: World, rng: random.Random) -> None:
+    """A message of long ago comes again."""
+    if world.messages:
+        topic, message = rng.choice(world.messages)
+        world.services["pubsub"]._deliver(topic, _again(message))
+        word = base64.b64decode(message.get("data", "")).decode()
+        name = message.get("attributes", {}).get("hostname", "")
+        world.note(f"an old message comes again: {word} {name}")
+        world.disturbances.met(6)
+
+
+@event(2, 6)
+async def old_reclaimed(world: World, rng: random.Random) -> None:
+    """A RECLAIMED of long ago comes again, about a machine that is leased now if there is one."""
+    word = base64.b64encode(b"RECLAIMED").decode()
+    found = [(t, m) for t, m in world.messages if m.get("data") == word]
+    now = [
+        (t, m)
+        for t, m in found
+        if world.oracle.holder(m.get("attributes", {}).get("hostname", "")) is not None
+    ]
+    if found:
+        topic, message = rng.choice(now or found)
+        world.services["pubsub"]._deliver(topic, _again(message))
+        world.note(f"an old RECLAIMED comes again: {message['attributes'].get('hostname')}")
+        world.disturbances.met(6)
+
+
+def _again(message: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in message.items() if k not in {"messageId", "publishTime"}}
+
+
+@event(1.5, 7)
+async def poison(world: World, rng: random.Random) -> None:
+    """A message that makes no sense."""
+    message = rng.choice(
+        (
+            {"data": base64.b64encode(b"RECLAIMED").decode(), "attributes": {"key": "no-such"}},
+            {"data": base64.b64encode(b"\xff\xfe\x00").decode(), "attributes": {}},
+            {"data": base64.b64encode(b"LEASED").decode(), "attributes": {"hostname": "x" * 900}},
+        )
+    )
+    world.services["pubsub"]._deliver(TOPIC, message)
+    world.note("a poisonous message comes")
+    world.disturbances.met(7)
+
+
+@event(2, 10)
+async def lose_messages(world: World, rng: random.Random) -> None:
+    """For a while every message is lost."""
+    deliveries = world.services["pubsub"]._deliveries
+    until = world.loop.time() + rng.uniform(60, 1500)
+    world.note("messages are lost from now on")
+    while world.loop.time() < until:
+        await asyncio.sleep(0.4)
+        if SUBSCRIPTION not in deliveries._backlogs:
+            break
+        lost = deliveries.backlog(SUBSCRIPTION).unacknowledged
+        if lost:
+            deliveries.clear(SUBSCRIPTION)
+            world.disturbances.met(10, times=lost)
+    world.note("messages are not lost any more")
+
+
+@event(1, 9, 56)
+async def delete_subscription(world: World, rng: random.Random) -> None:
+    """Somebody deletes the subscription, or its topic, and makes it again later."""
+    pubsub = world.services["pubsub"]
+    resource = pubsub._subscription_json(SUBSCRIPTION)
+    if resource is None:
+        return
+    topic = rng.random() < 0.3
+    if topic:
+        del pubsub._topics[TOPIC]
+        pubsub._by_topic.pop(TOPIC, None)
+    pubsub._remove(SUBSCRIPTION)
+    world.note(f"somebody deletes the subscription{' and its topic' if topic else ''}")
+    world.disturbances.met(9)
+    await asyncio.sleep(rng.uniform(60, 1200))
+    world.mend_subscription(dict(resource))
+    world.note("somebody makes the subscription again")
+    world.disturbances.met(56)
+
+
+# Calls on the way
+
+MUTATIONS = (
+    r"POST .*/deleteInstances",
+    r"POST .*/resize\?",
+    r"POST .*/instanceGroupManagers\?",
+    r"DELETE .*/instanceGroupManagers/",
+    r"POST .*/instanceTemplates\?",
+    r"POST .*/setMetadata",
+    r"catalog/v1/add_machines",
+    r"catalog/v1/delete_machine",
+)
+
+
+def _rule(
+    world: World,
+    rng: random.Random,
+    fate: Fate,
+    where: str,
+    *rows: int,
+    times: int = 1,
+    seconds: tuple[float, float] = (0.0, 0.0),
+    struck: Callable[[Request], None] | None = None,
+) -> None:
+    rule = Rule(fate, where, rows, times=times, chance=rng, seconds=seconds, struck=struck)
+    world.disturbances.add(rule)
+
+
+@event(8, 43)
+async def late_call(world: World, rng: random.Random) -> None:
+    """A mutation is executed minutes after its time-out."""
+    where = rng.choice(MUTATIONS)
+    _rule(world, rng, "late", where, 43, times=rng.randint(1, 2), seconds=(30, LATEST_SECONDS))
+
+
+@event(4, 43)
+async def a_little_late(world: World, rng: random.Random) -> None:
+    """A mutation is executed just after its time-out, while it is being repeated."""
+    where = rng.choice(MUTATIONS)
+    _rule(world, rng, "late", where, 43, times=1, seconds=(30, 110))
+
+
+@event(2, 43)
+async def late_commit(world: World, rng: random.Random) -> None:
+    """A commit is executed minutes after its time-out."""
+    _rule(world, rng, "late", r":commit", 24, 43, seconds=(20, LATEST_SECONDS))
+
+
+@event(5, 4)
+async def lost_answer(world: World, rng: random.Random) -> None:
+    """A mutation's answer is lost."""
+    _rule(world, rng, "lose", rng.choice(MUTATIONS), 4, times=rng.randint(1, 2))
+
+
+@event(3, 24)
+async def lost_commit(world: World, rng: random.Random) -> None:
+    """A commit's answer is lost, or the commit."""
+    fate: Fate = rng.choice(("lose", "drop"))
+    _rule(world, rng, fate, r":commit", 24, times=rng.randint(1, 3))
+
+
+def _killer(world: World, *rows: int) -> Callable[[Request], None]:
+    def struck(request: Request) -> None:
+        node = next((node for node in world.nodes if node.name == request.client), None)
+        if node is not None and node.is_up:
+            world.kill(node)
+            world.note(f"{node.name} is killed at that moment")
+            world.disturbances.met(*rows)
+            asyncio.get_running_loop().call_later(
+                5.0, lambda: world.later(world.start_daemon(node))
+            )
+
+    return struck
+
+
+@event(4, 1, 3)
+async def kill_before_call(world: World, rng: random.Random) -> None:
+    """The intent is stored, and the process dies before the call leaves."""
+    _rule(world, rng, "drop", rng.choice(MUTATIONS), struck=_killer(world, 1, 3))
+
+
+@event(4, 1, 2)
+async def kill_after_call(world: World, rng: random.Random) -> None:
+    """The call is made, and the process dies before it can store what came of it."""
+    _rule(world, rng, "lose", rng.choice(MUTATIONS), struck=_killer(world, 1, 2))
+
+
+@event(3)
+async def repeated_call(world: World, rng: random.Random) -> None:
+    """The network delivers a mutation twice, the second time later."""
+    _rule(world, rng, "repeat", rng.choice(MUTATIONS), 43, seconds=(0, LATEST_SECONDS))
+
+
+@event(3, 39, 42)
+async def stale_answers(world: World, rng: random.Random) -> None:
+    """Lists, or what the catalog says, are answered from the past for a while."""
+    where, row = rng.choice(
+        (
+            (r"listManagedInstances", 39),
+            (r"aggregated/instanceGroupManagers", 39),
+            (r"catalog/v1/get", 42),
+        )
+    )
+    _rule(world, rng, "stale", where, row, times=rng.randint(1, 8))
+
+
+@event(2, 14)
+async def half_open(world: World, rng: random.Random) -> None:
+    """Connections that say nothing, or drip."""
+    fate: Fate = rng.choice(("stall", "drip"))
+    where = rng.choice((r"/compute/", r":commit|:lookup", r"catalog/v1", r":pull"))
+    _rule(world, rng, fate, where, 14, times=rng.randint(1, 5), seconds=(20, 60))
+
+
+@event(2, 8)
+async def lost_acks(world: World, rng: random.Random) -> None:
+    """Acknowledgements are lost."""
+    _rule(world, rng, "drop", r":acknowledge", 8, times=rng.randint(1, 10))
+
+
+def _fault(world: World, *rows: int, **fields: Any) -> Fault:
+    fault = Fault(**fields)
+    world.disturbances.inject(fault, rows)
+    return fault
+
+
+@event(8, 11, 12, 13, 15, 16, 17, 18, 19, 20, 21, 22, 23, 48)
+async def bad_answers(world: World, rng: random.Random) -> None:
+    """A service answers badly a few times."""
+    managers, times = "compute.instanceGroupManagers", rng.randint(1, 4)
+    templates, metadata = "compute.instanceTemplates", "compute.instances.setMetadata"
+    choices: tuple[tuple[int, dict[str, Any]], ...] = (
+        (11, {"method": "compute.*", "status": 403, "reason": "rateLimitExceeded"}),
+        (11, {"method": "compute.*", "status": 429, "reason": "rateLimitExceeded"}),
+        (11, {"method": "machine_provider.*", "status": 429, "retry_after": 20.0}),
+        (12, {"method": f"{managers}.*", "status": 403, "reason": "forbidden"}),
+        (13, {"method": "compute.*", "status": 503}),
+        (13, {"method": "datastore.*", "status": 503, "reason": "UNAVAILABLE"}),
+        (13, {"method": "pubsub.*", "status": 500, "reason": "INTERNAL"}),
+        (15, {"method": "compute.*", "kind": "html"}),
+        (15, {"method": "*", "kind": "truncate"}),
+        (16, {"method": f"{managers}.deleteInstances", "kind": "operation", "reason": "INTERNAL"}),
+        (16, {"method": f"{managers}.insert", "kind": "operation", "reason": "INTERNAL"}),
+        (17, {"method": "compute.zoneOperations.*", "status": 404, "reason": "notFound"}),
+        (18, {"method": f"{managers}.get", "status": 404, "reason": "notFound"}),
+        (18, {"method": "compute.instances.get", "status": 404, "reason": "notFound"}),
+        (18, {"method": "compute.instanceTemplates.get", "status": 404, "reason": "notFound"}),
+        (18, {"method": f"{managers}.deleteInstances", "status": 404, "reason": "notFound"}),
+        (18, {"method": "machine_provider.catalog.get", "status": 404, "reason": "notFound"}),
+        (19, {"method": f"{managers}.insert", "status": 409, "reason": "alreadyExists"}),
+        (
+            19,
+            {
+                "method": f"{templates}.insert",
+                "status": 409,
+                "reason": "alreadyExists",
+            },
+        ),
+        (
+            20,
+            {"method": metadata, "status": 412, "reason": "conditionNotMet"},
+        ),
+        (21, {"method": f"{managers}.aggregatedList", "kind": "unreachable"}),
+        (21, {"method": f"{managers}.listManagedInstances", "kind": "lost-page"}),
+        (22, {"method": f"{managers}.listManagedInstances", "kind": "empty"}),
+        (22, {"method": f"{managers}.aggregatedList", "kind": "empty"}),
+        (23, {"method": "datastore.projects.commit", "status": 409, "reason": "ABORTED"}),
+        (48, {"method": "machine_provider.catalog.add_machines", "status": 400}),
+        (48, {"method": f"{managers}.deleteInstances", "status": 400, "reason": "invalid"}),
+    )
+    row, fields = rng.choice(choices)
+    skip = rng.randint(0, 6) if fields["method"].endswith("*") else 0
+    _fault(world, row, times=times, skip=skip, **fields)
+    world.note(f"fault: {fields} {times} times")
+
+
+@event(3, 17, 29, 30, 35, 36, 49, 53)
+async def long_trouble(world: World, rng: random.Random) -> None:
+    """Something is wrong for minutes."""
+    removal = "machine_provider.catalog.delete_machine"
+    metadata, slow = "compute.instances.setMetadata", {"kind": "latency", "method": BROKER}
+    gone = {"machine_deletion_request": {"dimensions": {}}, "error": "ENTRY_NOT_FOUND"}
+    choices: tuple[tuple[int, tuple[dict[str, Any], ...]], ...] = (
+        (29, ({"method": "machine_provider.*", "status": 503},)),
+        (
+            30,
+            (
+                {"method": "machine_provider.catalog.get", "status": 404, "reason": "notFound"},
+                {"method": removal, "kind": "answer", "body": gone},
+            ),
+        ),
+        (35, ({"kind": "stockout", "zone": rng.choice(ZONES)},)),
+        (35, ({"kind": "outage", "zone": rng.choice(ZONES)},)),
+        (36, ({"method": "metadata.*", "status": 503},)),
+        (49, ({**slow, "seconds": 12.0},)),
+        (
+            49,
+            ({**slow, "when": "after", "seconds": 25.0},),
+        ),
+        (
+            53,
+            (
+                {
+                    "method": metadata,
+                    "status": 412,
+                    "reason": "conditionNotMet",
+                },
+            ),
+        ),
+        (53, ({"method": "compute.instances.get", "status": 404, "reason": "notFound"},)),
+        (17, ({"method": "compute.zoneOperations.wait", "kind": "latency", "seconds": 600.0},)),
+    )
+    row, wanted = rng.choice(choices)
+    faults = [_fault(world, row, times=None, **fields) for fields in wanted]
+    world.note(f"trouble begins: {wanted[0]}")
+    if row == 36:
+        world.services["metadata"].revoke_all()
+    await asyncio.sleep(rng.uniform(60, 1200))
+    for fault in faults:
+        world.disturbances.end(fault)
+    world.note("trouble ends")
+
+
+@event(1.5, 36)
+async def revoke_tokens(world: World, rng: random.Random) -> None:
+    """All tokens are refused from now on."""
+    del rng
+    world.services["metadata"].revoke_all()
+    world.note("all tokens are revoked")
+    world.disturbances.met(36)
+
+
+@event(1, 25)
+async def small_batches(world: World, rng: random.Random) -> None:
+    """Datastore answers in small pieces."""
+    datastore = world.services["datastore"]
+    datastore.defer_after, datastore.batch_size = 1, 2
+    world.note("Datastore answers in small pieces")
+    before = world.cloud.calls["datastore.projects.lookup"]
+    await asyncio.sleep(rng.uniform(60, 300))
+    datastore.defer_after, datastore.batch_size = None, 300
+    if world.cloud.calls["datastore.projects.lookup"] > before:
+        world.disturbances.met(25)
+
+
+def plan(seed: str, hours: float, rate: float, only: tuple[str, ...] = ()) -> list[Event]:
+    """The events of an episode.
+
+    Args:
+        seed: names the chance.
+        hours: how long it is.
+        rate: events in an hour.
+        only: of these kinds alone; all when empty.
+    """
+    rng = random.Random(f"plan {seed}")
+    names = [name for name in KINDS if not only or name in only]
+    weights = [KINDS[name].weight for name in names]
+    # Swarm testing: each episode leaves out some kinds, so that others meet more often.
+    if not only:
+        weights = [weight * rng.choice((0, 1, 1, 3)) for weight in weights]
+    count = max(1, round(hours * rate))
+    times = sorted(rng.uniform(0, hours * 3600) for _ in range(count))
+    return [
+        Event(round(at, 1), rng.choices(names, weights)[0], rng.getrandbits(32)) for at in times
+    ]

@@ -1,0 +1,157 @@
+"""What happens to calls on their way, and what the embedded cloud's own faults count for."""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+
+from gce_backend.localcloud.cloud import Cloud
+from gce_backend.localcloud.faults import Fault
+from simulation.network import Fate, Request, Verdict
+
+KEPT_ANSWERS = 6
+"""Answers to the same request that are remembered, so that an old one can be given again."""
+_NAMES = re.compile(rb'"hostname": ?"([^"]+)"')
+
+
+class Rule:
+    """One disturbance of the network.
+
+    Attributes:
+        fate: what happens.
+        where: matches `VERB path`.
+        rows: the rows of safety.md that it is.
+        left: how often it still strikes.
+        seconds: how late, from and to.
+        client: whose calls; "" is every daemon's.
+        struck: called when it strikes, with the request.
+    """
+
+    def __init__(
+        self,
+        fate: Fate,
+        where: str,
+        rows: tuple[int, ...],
+        *,
+        times: int,
+        chance: random.Random,
+        seconds: tuple[float, float] = (0.0, 0.0),
+        struck: Callable[[Request], None] | None = None,
+    ) -> None:
+        self.fate: Fate = fate
+        self.where = re.compile(where)
+        self.rows = rows
+        self.left = times
+        self.chance = chance
+        self.seconds = seconds
+        self.struck = struck
+
+
+class Disturbances:
+    """All that is wrong with the network and the cloud now.
+
+    Args:
+        cloud: the embedded cloud.
+        note: told of each strike.
+        time: simulated seconds.
+
+    Attributes:
+        fired: how often each row of safety.md was met.
+        late_additions: when a late add_machines reaches the Machine Provider, by host name.
+    """
+
+    def __init__(
+        self, cloud: Cloud, note: Callable[[str], None], time: Callable[[], float]
+    ) -> None:
+        self.fired: Counter[int] = Counter()
+        self.late_additions: dict[str, float] = {}
+        self._cloud = cloud
+        self._note = note
+        self._time = time
+        self._rules: list[Rule] = []
+        self._injected: list[tuple[Fault, tuple[int, ...]]] = []
+        self._answers: defaultdict[str, deque[bytes]] = defaultdict(
+            lambda: deque(maxlen=KEPT_ANSWERS)
+        )
+
+    def add(self, rule: Rule) -> None:
+        """Puts a rule in force."""
+        self._rules.append(rule)
+
+    def inject(self, fault: Fault, rows: tuple[int, ...]) -> None:
+        """Puts a fault of the embedded cloud in force."""
+        self._injected.append((fault, rows))
+        self._cloud.faults.add(fault)
+
+    def end(self, fault: Fault) -> None:
+        """Ends a fault of the embedded cloud."""
+        if fault in self._cloud.faults.injected:
+            self._cloud.faults.injected.remove(fault)
+
+    def met(self, *rows: int, times: int = 1) -> None:
+        """These rows have fired."""
+        for row in rows:
+            self.fired[row] += times
+
+    def clear(self) -> None:
+        """Ends everything."""
+        self._rules.clear()
+        self._cloud.faults.clear()
+
+    def settle(self) -> Counter[int]:
+        """All counts, with those of the embedded cloud's faults."""
+        for fault, rows in self._injected:
+            self.met(*rows, times=fault.fired)
+        self._injected.clear()
+        return self.fired
+
+    # What the network asks
+
+    def verdict(self, request: Request) -> Verdict | None:
+        """What happens to a request."""
+        if not self._rules or not request.client.startswith("d"):
+            return None
+        text = f"{request.verb} {request.path}"
+        for rule in self._rules:
+            if rule.left > 0 and rule.where.search(text):
+                if rule.fate == "stale" and not self._answers.get(self._key(request)):
+                    continue
+                rule.left -= 1
+                seconds = rule.chance.uniform(*rule.seconds)
+                told = functools.partial(self._strike, rule, request, seconds)
+                return Verdict(rule.fate, seconds, told)
+        return None
+
+    def _strike(self, rule: Rule, request: Request, seconds: float) -> None:
+        self.met(*rule.rows)
+        late = f" by {seconds:.1f} s" if seconds else ""
+        self._note(f"net {rule.fate}{late}: {request.client} {_short(request)}")
+        if rule.fate in {"late", "repeat"} and "add_machines" in request.path:
+            for name in _NAMES.findall(request.raw):
+                self.late_additions[name.decode()] = self._time() + seconds
+        if rule.struck is not None:
+            rule.struck(request)
+
+    @staticmethod
+    def _key(request: Request) -> str:
+        body = request.raw.partition(b"\r\n\r\n")[2]
+        return f"{request.verb} {request.path} {body!r}"
+
+    def answered(self, request: Request, answer: bytes) -> None:
+        """Remembers answers that may be given again."""
+        remembered = "/instanceGroupManagers" in request.path or "catalog/v1/get" in request.path
+        if remembered and answer.startswith(b"HTTP/1.1 200"):
+            self._answers[self._key(request)].append(answer)
+
+    def earlier(self, request: Request) -> bytes | None:
+        """The oldest answer to the same request that is remembered."""
+        found = self._answers.get(self._key(request))
+        return found[0] if found else None
+
+
+def _short(request: Request) -> str:
+    path = request.path.partition("?")[0]
+    return f"{request.verb} {path.removeprefix('/compute/v1/projects/local-project')}"

@@ -1,0 +1,333 @@
+"""Judges what happens, knowing nothing of the code under test: only what the world itself does.
+
+It sees every VM's life in the embedded Compute Engine, every entry and lease of the Machine
+Provider in the embedded Datastore, and what the simulation's own hands do. A promise is a method
+that calls `fail`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from gce_backend.localcloud.cloud import Cloud
+from gce_backend.localcloud.compute.rows import GroupRow, VmRow
+from gce_backend.localcloud.datastore.storage import StorageChange
+
+MACHINES = "CatalogMachineEntry"
+IN_CATALOG = frozenset({"NEW", "AVAILABLE", "LEASED", "RECLAIMED"})
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """A broken promise: which, at which simulated second, and what happened."""
+
+    promise: str
+    at: float
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.promise} at {self.at:.3f} s: {self.text}"
+
+
+class Held(msgspec.Struct):
+    """Somebody holds a VM.
+
+    Attributes:
+        request: the lease request.
+        vm: the VM's numeric id; "" when there was none under the name.
+        until: when it ends, Unix seconds; None when it has no end.
+        told: whether the Machine Provider published it, so that the daemon can know.
+    """
+
+    request: str
+    vm: str
+    until: float | None
+    told: bool = False
+
+
+class Vm(msgspec.Struct):
+    """A VM's life.
+
+    Attributes:
+        name: its name.
+        group: the key of its group.
+        doomed: since when it is being destroyed, simulated seconds.
+        offered: when it last entered the catalog.
+        permitted: when the Machine Provider last let go of it: reclaimed, or taken out.
+    """
+
+    name: str
+    group: str
+    doomed: float | None = None
+    offered: float | None = None
+    permitted: float | None = None
+
+
+class Entry(msgspec.Struct):
+    """A machine's entry as it is stored; `addition` is unique to the call that added it."""
+
+    state: str
+    addition: str
+    lease: str
+    until: float | None
+
+
+class Oracle:
+    """Watches one world.
+
+    Args:
+        cloud: the embedded cloud.
+        now: the true wall clock.
+        time: simulated seconds.
+        note: told of what happens, for the story.
+        cap: deletions that a window may have, given the largest fleet in it.
+        window: the window's length in seconds.
+        budget: calls to Compute Engine in a minute, by quota group.
+
+    Attributes:
+        violations: the promises that were broken.
+        vms: all VMs that ever were, by numeric id.
+        held: who holds which host name.
+        entries: the catalog, by host name.
+        by_hand: what somebody else destroys, and so not the daemon: VMs' ids and groups' keys.
+        late_additions: when a late add_machines reached the Machine Provider, by host name.
+        seen: how often things were seen that prove that a fault fired.
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        *,
+        now: Callable[[], float],
+        time: Callable[[], float],
+        note: Callable[[str], None],
+        cap: Callable[[int], int],
+        window: float,
+        budget: int,
+    ) -> None:
+        self.violations: list[Violation] = []
+        self.vms: dict[str, Vm] = {}
+        self.held: dict[str, Held] = {}
+        self.entries: dict[str, Entry] = {}
+        self.by_hand: set[str] = set()
+        self.late_additions: dict[str, float] = {}
+        self.seen: Counter[str] = Counter()
+        self.restoring = False
+        self._now, self._time, self._note = now, time, note
+        self._cap, self._window, self._budget = cap, window, budget
+        self._deleted: deque[float] = deque()
+        self._sizes: deque[tuple[float, int]] = deque()
+        self._alive: dict[str, str] = {}  # host name to VM id
+        self._minute = -1
+        self._calls: Counter[Any] = Counter()
+        self._watch(cloud)
+
+    def _watch(self, cloud: Cloud) -> None:
+        services = {service.name: service for service in cloud._services}
+        compute: Any = services["compute"]
+        datastore: Any = services["datastore"]
+        pubsub: Any = services["pubsub"]
+        store = compute._store
+        put_vm, drop_vm, drop_group = store.put_vm, store.drop_vm, store.drop_group
+
+        def put(row: VmRow) -> None:
+            before = store.vm(row.key)
+            put_vm(row)
+            self._changed(before, row)
+
+        def drop(row: VmRow) -> None:
+            before = store.vm(row.key)
+            drop_vm(row)
+            self._changed(before, None)
+
+        def group_gone(row: GroupRow) -> None:
+            drop_group(row)
+            self.by_hand.discard(row.key)
+
+        store.put_vm, store.drop_vm, store.drop_group = put, drop, group_gone
+        apply = datastore._storage.apply
+
+        def applied(version: int, writes: Any) -> list[StorageChange]:
+            changes: list[StorageChange] = apply(version, writes)
+            for change in changes:
+                if change.key.path[-1][0] == MACHINES:
+                    self._entry(change)
+            return changes
+
+        datastore._storage.apply = applied
+        deliver = pubsub._deliver
+
+        def delivered(topic: str, message: dict[str, Any]) -> str:
+            self._published(message)
+            number: str = deliver(topic, message)
+            return number
+
+        pubsub._deliver = delivered
+        charge = compute._quota.charge
+
+        def charged(project: str, metric: Any, now: float, limit: int) -> None:
+            self._call(metric, now)
+            charge(project, metric, now, limit)
+
+        compute._quota.charge = charged
+
+    def fail(self, promise: str, text: str) -> None:
+        """A promise was broken."""
+        self.violations.append(Violation(promise, self._time(), text))
+        self._note(f"VIOLATION {promise}: {text}")
+
+    # VMs
+
+    def _changed(self, before: VmRow | None, after: VmRow | None) -> None:
+        if before is not None and before.id and (after is None or after.id != before.id):
+            self._destroyed(before, "gone")
+            if self._alive.get(before.name) == before.id:
+                del self._alive[before.name]
+        if after is None or not after.id:
+            return
+        if after.id not in self.vms:
+            self.vms[after.id] = Vm(after.name, after.group)
+            self._alive[after.name] = after.id
+            self._note(f"vm {after.name} is made (id {after.id[-6:]})")
+        status = before.status if before is not None and before.id == after.id else ""
+        if after.status != status and after.status in {"RUNNING", "TERMINATED", "SUSPENDED"}:
+            self._note(f"vm {after.name} is {after.status}")
+        if after.action in {"DELETING", "RECREATING"} and after.status:
+            self._destroyed(after, after.action)
+        elif not after.status and status:
+            self._destroyed(after, "lost")
+
+    def _destroyed(self, row: VmRow, how: str) -> None:
+        vm = self.vms[row.id]
+        if vm.doomed is not None:
+            return
+        vm.doomed = self._time()
+        by_hand = row.id in self.by_hand or row.group in self.by_hand
+        self._note(f"vm {row.name} is destroyed ({how}{', by hand' if by_hand else ''})")
+        if not by_hand:
+            self._judge_destruction(row, vm)
+            self._judge_rate()
+
+    def _judge_destruction(self, row: VmRow, vm: Vm) -> None:
+        """S1: nobody holds it, and the Machine Provider let go of it."""
+        held = self.holder(row.name)
+        if held is not None and held.vm == row.id:
+            self.fail("S1", f"{row.name} is destroyed, and {held.request} holds it")
+            return
+        entry = self.entries.get(row.name)
+        if entry is None or entry.state not in {"NEW", "AVAILABLE", "LEASED"}:
+            return
+        late = self.late_additions.get(row.name, float("-inf"))
+        added = vm.offered if vm.offered is not None else float("-inf")
+        if vm.offered is None:
+            return  # the entry is of an earlier VM of that name
+        if vm.permitted is None or (vm.permitted < added and late < vm.permitted):
+            self.fail("S1", f"{row.name} is destroyed, and the catalog offers it ({entry.state})")
+
+    def _judge_rate(self) -> None:
+        """S5: deletions in a window stay under the cap."""
+        now = self._time()
+        self._deleted.append(now)
+        size = sum(1 for vm in self._alive.values() if vm)
+        self._sizes.append((now, size))
+        while self._deleted[0] <= now - self._window:
+            self._deleted.popleft()
+        while self._sizes[0][0] <= now - self._window:
+            self._sizes.popleft()
+        largest = max(size for _, size in self._sizes)
+        if len(self._deleted) > self._cap(largest + len(self._deleted)):
+            self.fail("S5", f"{len(self._deleted)} deletions within {self._window:g} s")
+
+    def vm_of(self, name: str) -> str | None:
+        """The id of the VM that has this name now."""
+        return self._alive.get(name)
+
+    # The Machine Provider
+
+    def holder(self, name: str) -> Held | None:
+        """Who holds a machine now."""
+        held = self.held.get(name)
+        if held is not None and held.until is not None and held.until <= self._now():
+            return None
+        return held
+
+    def _entry(self, change: StorageChange) -> None:
+        name = change.key.path[-1][3].partition(":")[2]
+        record = _record(change.after)
+        before = self.entries.pop(name, None)
+        if record is None:
+            if not self.restoring and before is not None and before.state != "DELETED":
+                self._let_go(name, "left the catalog")
+            return
+        entry = Entry(
+            str(record.get("state", "NEW")),
+            str(record.get("addition_id")),
+            str(record.get("lease", "")),
+            record.get("lease_expiration_ts"),
+        )
+        self.entries[name] = entry
+        if self.restoring:
+            return
+        vm = self.vms.get(self._alive.get(name, ""))
+        if before is None or before.addition != entry.addition:
+            if vm is not None:
+                vm.offered = self._time()
+            self._note(f"catalog {name} is added")
+        elif before.state == entry.state:
+            return
+        self._moved(name, before, entry, vm)
+
+    def _moved(self, name: str, before: Entry | None, entry: Entry, vm: Vm | None) -> None:
+        self._note(f"catalog {name} is {entry.state}")
+        if entry.state == "LEASED":
+            held = self.holder(name)
+            if held is not None and held.request != entry.lease:
+                self.seen["leased twice"] += 1
+            self.held[name] = Held(entry.lease, self._alive.get(name, ""), entry.until)
+            if vm is None or vm.doomed is not None:
+                self.seen["leased without a VM"] += 1
+        elif entry.state in {"RECLAIMED", "DELETED"}:
+            self._let_go(name, entry.state)
+        if before is not None and before.state == "LEASED" and entry.state != "LEASED":
+            self.held.pop(name, None)
+
+    def _let_go(self, name: str, why: str) -> None:
+        del why
+        vm = self.vms.get(self._alive.get(name, ""))
+        if vm is not None:
+            vm.permitted = self._time()
+
+    def forget(self, request: str) -> None:
+        """A user gives back what the Machine Provider may not know of any more."""
+        for name in [n for n, held in self.held.items() if held.request == request]:
+            del self.held[name]
+
+    def _published(self, message: dict[str, Any]) -> None:
+        word = base64.b64decode(message.get("data", "")).decode("utf-8", "replace")
+        name = message.get("attributes", {}).get("hostname", "")
+        if word == "LEASED" and name in self.held:
+            self.held[name].told = True
+
+    # Calls
+
+    def _call(self, metric: Any, now: float) -> None:
+        """S4: calls in a minute stay inside the budget."""
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._calls.clear()
+        self._calls[metric] += 1
+        if self._calls[metric] == self._budget + 1:
+            self.fail("S4", f"more than {self._budget} calls of {metric.name} in a minute")
+
+
+def _record(row: Any) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    text = row.properties.get("record", {}).get("stringValue", "{}")
+    found: dict[str, Any] = msgspec.json.decode(text)
+    return found

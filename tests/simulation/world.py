@@ -1,0 +1,562 @@
+"""A simulated world: an embedded cloud, daemons as processes of their own, users, operators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from gce_backend.daemon.clients import Clients
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.daemon.local import local_settings, prepare
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.store import Store
+from gce_backend.localcloud.assembly import embedded_cloud
+from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.datastore.keys import parse_key
+from gce_backend.localcloud.pubsub.service import Subscription
+from gce_backend.machine_provider import wire
+from gce_backend.settings.settings import (
+    ComputeSettings,
+    DeletionSettings,
+    HttpSettings,
+    JobSettings,
+    Secret,
+    Settings,
+    StoreSettings,
+)
+from simulation.chance import EPOCH
+from simulation.faults import Disturbances
+from simulation.loop import PROCESS, Process, SimulatedLoop
+from simulation.network import MemoryConnector
+from simulation.oracle import Oracle
+from support.fleet_harness import PROJECT, manager, template
+from support.watch import BY_HAND
+
+TOKEN = "simulated"
+ZONES = ("us-central1-a", "europe-west1-b")
+TYPES = ("e2-small", "e2-medium", "e2-standard-2")
+MP_NAMESPACE = "machine-provider"
+OFFERED = frozenset({"NEW", "AVAILABLE", "LEASED"})
+CAP_COUNT, CAP_SHARE, CAP_WINDOW = 8, 0.5, 600.0
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """What a world is made of.
+
+    Attributes:
+        daemons: how many work on one store.
+        machines: how many the configuration asks for at first.
+        budget: calls a minute and quota group.
+        resync: how often daemons read all entities and list all groups, in seconds.
+    """
+
+    daemons: int = 1
+    machines: int = 10
+    budget: int = 1400
+    resync: float = 600.0
+
+
+class WorldClock:
+    """The clock of a daemon, or the true one.
+
+    Attributes:
+        offset: how wrong its wall clock is, in seconds.
+    """
+
+    def __init__(self, loop: SimulatedLoop, offset: float = 0.0) -> None:
+        self._loop = loop
+        self.offset = offset
+
+    def now(self) -> float:
+        """Wall-clock seconds since the Unix epoch."""
+        return EPOCH + self._loop.time() + self.offset
+
+    def monotonic(self) -> float:
+        """Simulated seconds."""
+        return self._loop.time()
+
+
+class SilentLog:
+    """A log that nobody reads."""
+
+    def bind(self, **_: Any) -> SilentLog:
+        """Itself."""
+        return self
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return _nothing
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+class Node:
+    """A machine that a daemon runs on.
+
+    Attributes:
+        name: its name, and its processes' in the network.
+        clock: its clock.
+        daemon: the daemon that runs, or ran last.
+        process: its process.
+    """
+
+    def __init__(self, name: str, clock: WorldClock) -> None:
+        self.name = name
+        self.clock = clock
+        self.daemon: Daemon | None = None
+        self.process: Process | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a daemon runs here, paused or not."""
+        return self.process is not None and not self.process.dead
+
+
+class Pool(msgspec.Struct):
+    """What a template's configuration says."""
+
+    machine_type: str
+    zones: dict[str, int]
+    maximum: int | None = None
+    flavor: str = ""
+
+
+class World:
+    """All of it.
+
+    Args:
+        loop: the loop that it runs on.
+        seed: names all chance in it.
+        shape: what it is made of.
+        folder: an empty folder for the configuration.
+
+    Attributes:
+        story: what happened, a line each.
+        pools: what the configuration says, by template.
+        nodes: where daemons run.
+        oracle: the judge.
+        disturbances: what is wrong with calls.
+    """
+
+    def __init__(self, loop: SimulatedLoop, seed: str, shape: Shape, folder: Path) -> None:
+        self.loop = loop
+        self.seed = seed
+        self.shape = shape
+        self.story: list[str] = []
+        self.clock = WorldClock(loop)
+        self.config_dir = folder
+        options = CloudOptions(config_dir=folder, calls_per_minute=1500, dispatch_seconds=1.0)
+        self._cloud_process = Process("cloud")
+        self.cloud = embedded_cloud(
+            None, self.clock, options, connector=lambda: MemoryConnector(loop.network, "cloud")
+        )
+        self.services: dict[str, Any] = {s.name: s for s in self.cloud._services}
+        self.disturbances = Disturbances(self.cloud, self.note, loop.time)
+        self.oracle = Oracle(
+            self.cloud,
+            now=self.clock.now,
+            time=loop.time,
+            note=self.note,
+            cap=lambda size: max(CAP_COUNT, int(size * CAP_SHARE)),
+            window=CAP_WINDOW,
+            budget=shape.budget,
+        )
+        self.oracle.late_additions = self.disturbances.late_additions
+        self.pools = self._first_pools()
+        self.nodes = [
+            Node(f"d{number}", WorldClock(loop)) for number in range(1, shape.daemons + 1)
+        ]
+        self.starts = 0
+        self.leases = 0
+        self.backups: dict[str, list[tuple[str, Any]]] = {}
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+        self.graveyard: list[Any] = []
+        self.wanted: list[str] = []
+        self.approved: list[str] = []
+        self.strangers: set[str] = set()
+        self.set_apart: set[str] = set()
+        self._loose: list[asyncio.Task[Any]] = []
+        self._subscription: dict[str, Any] | None = None
+        self.settings = Settings()
+        self.session: aiohttp.ClientSession
+        self._token = ""
+        self._remember_messages()
+
+    def note(self, text: str) -> None:
+        """Adds a line to the story."""
+        self.story.append(f"{self.loop.time():12.3f}  {text}")
+
+    def _first_pools(self) -> dict[str, Pool]:
+        first, second = divmod(self.shape.machines, 2)
+        return {"linux": Pool(TYPES[0], {ZONES[0]: first + second, ZONES[1]: max(first, 1)})}
+
+    def _remember_messages(self) -> None:
+        pubsub = self.services["pubsub"]
+        deliver = pubsub._deliver
+
+        def remembered(topic: str, message: dict[str, Any]) -> str:
+            if topic.endswith("/machine-provider"):
+                self.messages.append((topic, message))
+            number: str = deliver(topic, message)
+            return number
+
+        pubsub._deliver = remembered
+
+    # Life
+
+    async def start(self) -> None:
+        """Starts cloud and daemons."""
+        with self._cloud_process.entered():
+            url = await self.cloud.start()
+        connector = MemoryConnector(self.loop.network, "hand")
+        self.session = aiohttp.ClientSession(connector=connector)
+        self.settings = self._settings(url)
+        self.write()
+        await self.prepare_store(self.settings)
+        name = f"projects/{PROJECT}/subscriptions/machine-provider"
+        self._subscription = self.services["pubsub"]._subscription_json(name)
+        for node in self.nodes:
+            await self.start_daemon(node)
+
+    def _settings(self, url: str) -> Settings:
+        shape = self.shape
+        base = Settings(
+            http=HttpSettings(port=0, token=Secret(TOKEN)),
+            compute=ComputeSettings(calls_per_minute=shape.budget),
+            store=StoreSettings(resync_seconds=shape.resync),
+            deletion=DeletionSettings(
+                window_seconds=CAP_WINDOW,
+                permitted_count=CAP_COUNT - 2,
+                permitted_share=CAP_SHARE,
+                unconfirmed_count=2,
+                tombstone_seconds=600.0,
+            ),
+            jobs={"import-config": JobSettings(cron="*/20 * * * * *")},
+        )
+        return local_settings(base, url, PROJECT, self.config_dir)
+
+    def write(self) -> None:
+        """Writes the configuration that `pools` says."""
+        templates, managers = "", ""
+        for name, pool in self.pools.items():
+            templates += template(name, machine_type=pool.machine_type)
+            for zone, minimum in pool.zones.items():
+                managers += manager(name, zone, minimum, pool.maximum)
+        (self.config_dir / "templates.cfg").write_text(templates)
+        (self.config_dir / "managers.cfg").write_text(managers)
+
+    async def start_daemon(self, node: Node, settings: Settings | None = None) -> None:
+        """Starts a daemon; like a new process, it knows only what the store holds."""
+        if node.is_up:
+            return
+        self.starts += 1
+        process = Process(node.name)
+        with process.entered():
+            node.daemon = Daemon(
+                settings or self.settings,
+                clock=node.clock,
+                rng=random.Random(f"{self.seed} daemon {self.starts}"),
+                log=SilentLog(),
+                connector=lambda: MemoryConnector(self.loop.network, node.name),
+            )
+            node.process = process
+            await node.daemon.start()
+
+    def kill(self, node: Node) -> None:
+        """Ends a daemon where it stands, as kill -9 does."""
+        if node.process is None or node.process.dead:
+            return
+        node.process.dead = True
+        # What is collected would run its `finally` blocks: the dead do nothing.
+        self.graveyard.append((node.daemon, list(node.process.tasks.values())))
+        self.loop.network.cut(node.name)
+        for key, listener in list(self.loop.network.listeners.items()):
+            if listener.context.run(_process_name) == node.name:
+                del self.loop.network.listeners[key]
+
+    async def stop_daemon(self, node: Node) -> None:
+        """Ends a daemon as SIGTERM does."""
+        if not node.is_up or node.daemon is None or node.process is None:
+            return
+        with node.process.entered():
+            task = asyncio.create_task(node.daemon.stop(), name="stop")
+        await asyncio.wait([task], timeout=60.0)
+        self.kill(node)
+
+    async def act(self, path: str, body: Any = None) -> Any:
+        """An order to the first daemon that takes it; None when none does."""
+        for node in self.nodes:
+            if not node.is_up or node.daemon is None or node.process is None:
+                continue
+            if node.process.paused:
+                continue
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            url = node.daemon.url + path
+            verb = "GET" if body is None else "POST"
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                timeout = aiohttp.ClientTimeout(total=20)
+                async with self.session.request(
+                    verb, url, json=body, headers=headers, timeout=timeout
+                ) as response:
+                    found = await response.json()
+                    if response.status == 200:
+                        return found
+        return None
+
+    # Others' hands
+
+    async def by_hand(self, verb: str, path: str, body: Any = None) -> Any:
+        """A call to Compute by somebody else; `path` begins behind the project."""
+        if not self._token:
+            url = "/computeMetadata/v1/instance/service-accounts/default/token"
+            headers = {"Metadata-Flavor": "Google"}
+            async with self.session.get(self.cloud.base_url + url, headers=headers) as response:
+                self._token = (await response.json())["access_token"]
+        headers = {"Authorization": f"Bearer {self._token}", **BY_HAND}
+        url = f"{self.cloud.base_url}/compute/v1/projects/{PROJECT}/{path}"
+        async with self.session.request(verb, url, json=body, headers=headers) as response:
+            if response.status == 401:
+                self._token = ""
+                return await self.by_hand(verb, path, body)
+            return await response.json()
+
+    def in_cloud(self, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
+        """Starts something in the cloud's own process."""
+
+        async def run() -> Any:
+            return await work()
+
+        with self._cloud_process.entered():
+            return asyncio.create_task(run())
+
+    @property
+    def broker(self) -> Any:
+        """The Machine Provider."""
+        return self.services["machine_provider"]._broker
+
+    async def lease(self, request: str, seconds: int) -> str:
+        """Somebody asks for a machine; returns its host name, "" when there is none yet."""
+        wanted = wire.LeaseRequestMessage(
+            request_id=request,
+            duration=seconds,
+            dimensions=wire.Dimensions(os_family="LINUX"),
+        )
+        answers = await self._ask(lambda: self.broker.leases.lease("local", [wanted]))
+        return (answers[0].hostname or "") if answers else ""
+
+    async def release(self, request: str) -> None:
+        """Somebody gives a machine back."""
+        wanted = wire.ReleaseRequest(request_id=request)
+        await self._ask(lambda: self.broker.leases.release("local", [wanted]))
+        self.oracle.forget(request)
+
+    async def _ask(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """What the Machine Provider answers; None when it cannot."""
+        task = self.in_cloud(work)
+        await asyncio.wait([task], timeout=60.0)
+        return task.result() if task.done() and task.exception() is None else None
+
+    # Backups
+
+    def back_up(self, namespace: str) -> None:
+        """Copies all entities of a namespace of Datastore."""
+        rows = self.services["datastore"]._storage._rows
+        self.backups[namespace] = [
+            (name, row)
+            for name, row in rows.items()
+            if row.key["partitionId"].get("namespaceId", "") == namespace
+        ]
+
+    def restore(self, namespace: str) -> bool:
+        """Puts a namespace back to its backup; False when there is none."""
+        kept = self.backups.get(namespace)
+        if kept is None:
+            return False
+        storage = self.services["datastore"]._storage
+        present = {
+            name
+            for name, row in storage._rows.items()
+            if row.key["partitionId"].get("namespaceId", "") == namespace
+        }
+        version = storage.next_version(self.clock.now())
+        writes: dict[str, tuple[Any, Any]] = {
+            name: (parse_key(storage.get(name).key, PROJECT), None) for name in present
+        }
+        for name, row in kept:
+            again = msgspec.structs.replace(row, version=version)
+            writes[name] = (parse_key(row.key, PROJECT), again)
+        self.oracle.restoring = True
+        try:
+            storage.apply(version, writes)
+        finally:
+            self.oracle.restoring = False
+        alive = {row.name for row in self.vms()}
+        # Nobody can find what the Machine Provider alone remembers: its protocol has no list.
+        self.strangers.update(name for name in self.oracle.entries if name not in alive)
+        return True
+
+    async def restart_machine_provider(self) -> None:
+        """Starts the Machine Provider anew: it reads what is stored."""
+        service = self.services["machine_provider"]
+        place = list(self.services).index("machine_provider")
+        self.cloud._tasks[place].cancel()
+        await asyncio.wait([self.cloud._tasks[place]])
+        service._made.clear()
+        service._broker = None
+        with self._cloud_process.entered():
+            task = asyncio.create_task(service.run(), name="localcloud.machine_provider")
+        self.cloud._tasks[place] = task
+
+    # What is
+
+    def vms(self) -> list[Any]:
+        """The VMs that exist, with their rows."""
+        compute = self.services["compute"]
+        compute._timetable.advance(self.clock.now())
+        return [row for row in compute._store.vms() if row.status]
+
+    def groups(self) -> list[Any]:
+        """The groups that exist."""
+        return list(self.services["compute"]._store.groups())
+
+    @property
+    def compute_store(self) -> Any:
+        """The embedded Compute Engine's rows."""
+        return self.services["compute"]._store
+
+    @property
+    def entities(self) -> dict[str, Any]:
+        """The entities of the daemons' store, by their names."""
+        rows = self.services["datastore"]._storage._rows
+        return {
+            name: row
+            for name, row in rows.items()
+            if not row.key["partitionId"].get("namespaceId", "")
+        }
+
+    # What events need
+
+    def later(self, work: Any) -> None:
+        """Starts something that nobody waits for."""
+        self._loose.append(asyncio.create_task(work))
+
+    async def prepare_store(self, settings: Settings) -> None:
+        """Makes a store ready for a daemon."""
+        clients = Clients(
+            settings,
+            self.clock,
+            random.Random(0),
+            Metrics(),
+            connector=lambda: MemoryConnector(self.loop.network, "setup"),
+        )
+        try:
+            failed = await prepare(
+                Store(clients.datastore(PROJECT)),
+                clients.pubsub(PROJECT),
+                settings,
+                self.cloud.base_url,
+            )
+        finally:
+            await clients.close()
+        if failed:
+            raise RuntimeError(f"the world cannot be prepared: {failed}")
+
+    def mend_subscription(self, resource: dict[str, Any] | None = None) -> None:
+        """Makes the subscription and its topic again, if they are gone."""
+        pubsub = self.services["pubsub"]
+        name = f"projects/{PROJECT}/subscriptions/machine-provider"
+        topic = f"projects/{PROJECT}/topics/machine-provider"
+        self._subscription = resource or self._subscription
+        if topic not in pubsub._topics:
+            pubsub._topics[topic] = {"name": topic}
+        if pubsub._live(name) is None and self._subscription is not None:
+            made = {**self._subscription, "topic": topic}
+            pubsub._subscriptions[name] = Subscription(made, self.clock.now())
+            pubsub._by_topic[topic].add(name)
+            pubsub._deliveries.open(name)
+
+    # Whether all is as it should be
+
+    def misses(self) -> list[str]:
+        """What keeps the world from being as its configuration says."""
+        found = []
+        rows = self.vms()
+        entries = self.oracle.entries
+        for zone in ZONES:
+            wanted = sum(pool.zones.get(zone, 0) for pool in self.pools.values())
+            have = [
+                row for row in rows if row.zone == zone and row.group and row.status == "RUNNING"
+            ]
+            ready = [
+                row
+                for row in have
+                if row.name in entries and entries[row.name].state == "AVAILABLE"
+            ]
+            if len(ready) < wanted:
+                found.append(f"{zone}: {len(ready)} of {wanted} can be leased")
+            if not wanted and have:
+                found.append(f"{zone}: {len(have)} VMs, and none is wanted")
+        names = {row.name for row in rows}
+        phantoms = sorted(
+            name
+            for name, entry in entries.items()
+            if name not in names and name not in self.strangers and entry.state in OFFERED
+        )
+        if phantoms:
+            found.append(f"the catalog offers machines that do not exist: {phantoms[:3]}")
+        dead = sorted(
+            row.name
+            for row in rows
+            if row.status not in {"RUNNING", "PROVISIONING", "STAGING"}
+            and row.name in entries
+            and entries[row.name].state in OFFERED
+        )
+        if dead:
+            found.append(f"the catalog offers machines that do not run: {dead[:3]}")
+        return found
+
+    def arrived(self) -> bool:
+        """Whether every machine that the configuration wants can be leased."""
+        return not self.misses()
+
+    def written(self) -> set[tuple[str, int]]:
+        """The versions of the daemons' entities."""
+        return {(name, row.version) for name, row in self.entities.items()}
+
+    async def judge_tracking(self) -> None:
+        """S2: what exists is known to the store, or reported."""
+        known = {row.key["path"][-1].get("name", "") for row in self.entities.values()}
+        fleet = await self.act("/api/fleet") or {}
+        told = str(fleet.get("conditions", ""))
+        for row in self.vms():
+            if row.name not in known and row.name not in told:
+                self.oracle.fail("S2", f"vm {row.name} is neither tracked nor reported")
+
+
+def _process_name() -> str:
+    process = PROCESS.get()
+    return process.name if process is not None else ""
+
+
+@contextlib.asynccontextmanager
+async def world(loop: SimulatedLoop, seed: str, shape: Shape) -> AsyncIterator[World]:
+    """A world that has begun."""
+    folder = Path(tempfile.mkdtemp(prefix="simulation-"))
+    try:
+        made = World(loop, seed, shape, folder)
+        loop.network.harm = made.disturbances
+        await made.start()
+        yield made
+        await made.session.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
