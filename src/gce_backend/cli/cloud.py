@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import structlog
 
-from gce_backend.base import logs
-from gce_backend.base.clock import SystemClock
 from gce_backend.base.errors import SettingsError
-from gce_backend.base.tasks import first_of
 from gce_backend.cli.common import (
     Signals,
     config_option,
@@ -19,8 +16,9 @@ from gce_backend.cli.common import (
     run_until_interrupted,
     state_option,
 )
-from gce_backend.localcloud.assembly import embedded_cloud
-from gce_backend.localcloud.cloud import Cloud, CloudOptions
+
+if TYPE_CHECKING:
+    from gce_backend.localcloud.cloud import Cloud
 
 
 @click.command()
@@ -43,6 +41,11 @@ def localcloud(
 
     Its URL is the first line that it prints.
     """
+    from gce_backend.base import logs
+    from gce_backend.base.clock import SystemClock
+    from gce_backend.localcloud.assembly import embedded_cloud
+    from gce_backend.localcloud.cloud import CloudOptions
+
     options = CloudOptions(project=project, config_dir=config_dir)
     with errors_as_messages():
         logs.configure("auto", "info", sys.stderr)
@@ -51,6 +54,10 @@ def localcloud(
 
 
 async def _run(cloud: Cloud, host: str, port: int) -> None:
+    import structlog
+
+    from gce_backend.base.tasks import first_of
+
     signals = Signals()
     try:
         url = await cloud.start(host, port)

@@ -8,19 +8,18 @@ import random
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import click
 import msgspec
 
-from gce_backend.base.clock import SystemClock
 from gce_backend.base.errors import BackendError
-from gce_backend.clients.daemon import DaemonApi, address
-from gce_backend.configuration.problems import Problem, listed
-from gce_backend.daemon.clients import Clients
-from gce_backend.engine.metrics import Metrics
 from gce_backend.settings.settings import Settings, daemon_url
+
+if TYPE_CHECKING:  # heavy: a command imports them when it needs them
+    from gce_backend.clients.daemon import DaemonApi
+    from gce_backend.configuration.problems import Problem
+    from gce_backend.daemon.clients import Clients
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C has ended before its work was done."""
@@ -92,6 +91,8 @@ def errors_as_messages() -> Iterator[None]:
 
 def say_problems(problems: Sequence[Problem], total: int, where: str) -> None:
     """Prints what is wrong with a configuration, and how much."""
+    from gce_backend.configuration.problems import listed
+
     for line in listed(problems, total):
         click.echo(line)
     count = "1 problem" if total == 1 else f"{total} problems"
@@ -109,6 +110,10 @@ async def daemon_of(
         url: where the daemon listens; None for where the settings say.
         seconds: that one document may take.
     """
+    import aiohttp
+
+    from gce_backend.clients.daemon import DaemonApi, address
+
     async with aiohttp.ClientSession() as session:
         yield DaemonApi(session, url or address(settings), settings.http.token, seconds)
 
@@ -116,6 +121,10 @@ async def daemon_of(
 @contextlib.asynccontextmanager
 async def clients_of(settings: Settings) -> AsyncIterator[tuple[Clients, str]]:
     """The clients of Google's services, and the project."""
+    from gce_backend.base.clock import SystemClock
+    from gce_backend.daemon.clients import Clients
+    from gce_backend.engine.metrics import Metrics
+
     clients = Clients(settings, SystemClock(), rng(), Metrics())
     try:
         yield clients, await clients.project()

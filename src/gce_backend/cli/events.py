@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -24,10 +24,12 @@ from gce_backend.cli.common import (
     url_option,
 )
 from gce_backend.cli.completion import complete_names, complete_templates, complete_zones
-from gce_backend.cli.output import Duration, cell, moment, one_line, show, table
-from gce_backend.clients.daemon import DaemonApi
+from gce_backend.cli.duration import Duration
 from gce_backend.model.events import EventKind
 from gce_backend.settings.settings import load
+
+if TYPE_CHECKING:
+    from gce_backend.clients.daemon import DaemonApi
 
 PAGE = 1000
 """Events that the daemon gives at once."""
@@ -142,6 +144,8 @@ async def _follow(
 
 
 def _print(found: list[Any]) -> None:
+    from gce_backend.cli.output import cell, moment, show, table
+
     if not found:
         click.echo("nothing that is remembered fits", err=True)
         return
@@ -156,6 +160,8 @@ def _print(found: list[Any]) -> None:
 
 def _line(event: Any) -> str:
     """An event alone, whose width is not known to those before it."""
+    from gce_backend.cli.output import moment, one_line
+
     change = " -> ".join(filter(None, (event["before"], event["after"])))
     parts = (event["kind"], event["name"], change, f"[{event['cause']}]", event["reason"])
     return one_line(" ".join((moment(event["at"]), *filter(None, parts))))

@@ -7,27 +7,36 @@ import os
 import click
 
 from gce_backend import __version__
-from gce_backend.cli import (
-    cloud,
-    completion,
-    daemon,
-    doctor,
-    events,
-    explain,
-    leases,
-    orders,
-    plan,
-    play,
-    prepare,
-    status,
-)
-from gce_backend.cli.common import json_option, say
+from gce_backend.cli.lazy import Commands, Entry, LazyGroup
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="gce-backend")
-def main() -> None:
-    """Keeps fleets of Compute Engine VMs for a Machine Provider."""
+COMMANDS = {
+    "run": Entry("daemon", "run", "Runs the daemon, until Ctrl-C or SIGTERM."),
+    "localcloud": Entry("cloud", "localcloud", "Runs the embedded cloud alone."),
+    "demo": Entry("demo", "demo", "Tells the story of a fleet in a minute, and verifies it."),
+    "validate": Entry("prepare", "validate", "Checks templates.cfg and managers.cfg."),
+    "configure": Entry(
+        "prepare", "configure", "Stores where configuration and Machine Provider are."
+    ),
+    "setup": Entry("prepare", "setup", "Makes what the daemon needs in its project."),
+    "doctor": Entry("doctor", "doctor", "Checks what a daemon with these settings would meet."),
+    "plan": Entry("plan", "plan", "Says what a configuration would change."),
+    "status": Entry("status", "status", "Shows the fleet at a glance, problems first."),
+    "explain": Entry("explain", "explain", "Tells everything about a machine, group or template."),
+    "events": Entry("events", "events", "Lists what happened, the newest at the end."),
+    "lease": Entry("leases", "lease", "Leases a machine from the Machine Provider."),
+    "release": Entry("leases", "release", "Gives a leased machine back."),
+    "pause": Entry(
+        "orders", "pause", "Stops everything that changes the world; observing goes on."
+    ),
+    "resume": Entry("orders", "resume", "Ends a pause."),
+    "drain": Entry("orders", "drain", "Takes a machine out of the fleet, when nobody holds it."),
+    "undrain": Entry("orders", "undrain", "Keeps a machine that was drained."),
+    "approve": Entry("orders", "approve", "Lets a held configuration come into force."),
+    "lift-cap": Entry("orders", "lift_cap", "Lifts the caps on deletions for a while."),
+    "completion": Entry("completion", "completion", "Prints the completion script of SHELL."),
+    "version": Entry("version", "version", "Prints the version."),
+}
+"""Every command. A module is imported when its command is called, so that all start light."""
 
 
 def _no_colours(context: click.Context, _: click.Parameter, asked: bool) -> None:
@@ -45,35 +54,12 @@ no_color_option = click.option(
 )
 
 
-@click.command()
-@json_option
-def version(*, as_json: bool) -> None:
-    """Prints the version."""
-    say(f"gce-backend, version {__version__}", {"version": __version__}, as_json=as_json)
-
-
-for _command in (
-    daemon.run,
-    cloud.localcloud,
-    play.demo,
-    prepare.validate,
-    prepare.configure,
-    prepare.setup,
-    doctor.doctor,
-    plan.plan,
-    status.status,
-    explain.explain,
-    events.events,
-    leases.lease,
-    leases.release,
-    orders.pause,
-    orders.resume,
-    orders.drain,
-    orders.undrain,
-    orders.approve,
-    orders.lift_cap,
-    completion.completion,
-    version,
-):
-    main.add_command(no_color_option(_command))
-no_color_option(main)
+@click.group(
+    cls=LazyGroup,
+    commands=Commands(COMMANDS, no_color_option),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@no_color_option
+@click.version_option(__version__, prog_name="gce-backend")
+def main() -> None:
+    """Keeps fleets of Compute Engine VMs for a Machine Provider."""

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gce_backend.base.clock import SystemClock
-from gce_backend.base.errors import RemoteError
 from gce_backend.cli.common import (
-    clients_of,
     errors_as_messages,
     examples,
     json_option,
@@ -22,26 +18,7 @@ from gce_backend.cli.common import (
     say_problems,
     settings_option,
 )
-from gce_backend.cli.output import console
-from gce_backend.cli.plan_text import Document, told
-from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
-from gce_backend.clients.compute.types import CompleteListing
-from gce_backend.clients.config_source import ConfigBundle, DirectorySource
-from gce_backend.configuration.parsing import parse, referenced_files
-from gce_backend.configuration.problems import InvalidConfigurationError
-from gce_backend.configuration.types import Configuration as ParsedConfiguration
-from gce_backend.daemon.clients import Remotes
-from gce_backend.fleet.picture import Fleet
-from gce_backend.fleet.store import KINDS, Store
-from gce_backend.gce_client import ComputeClient
-from gce_backend.model.entities import SetAsideMessage
-from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies, config_guard
-from gce_backend.rules import plan as plans
-from gce_backend.rules.activation import wanted_templates
-from gce_backend.rules.plan import Present
-from gce_backend.settings.settings import Settings, load
-from gce_backend.setup.validate import check_directory
+from gce_backend.settings.settings import load
 
 CHANGES = 2
 """The exit code when something would change, as `terraform plan -detailed-exitcode` has it."""
@@ -86,6 +63,11 @@ def plan(settings_file: Path | None, directory: Path | None, *, as_json: bool) -
     Compared are the store and Compute Engine's groups; nothing is written. Exits with 0 when
     nothing would change, 2 when something would, 1 when it cannot be said.
     """
+    from gce_backend.cli.comparison import compare
+    from gce_backend.cli.plan_text import told
+    from gce_backend.configuration.problems import InvalidConfigurationError
+    from gce_backend.setup.validate import check_directory
+
     with errors_as_messages():
         settings = load(settings_file, os.environ)
         if directory is not None:
@@ -100,152 +82,3 @@ def plan(settings_file: Path | None, directory: Path | None, *, as_json: bool) -
             sys.exit(1)
     say("\n".join(told(document)), document, as_json=as_json)
     sys.exit(CHANGES if document.changes else 0)
-
-
-async def compare(settings: Settings, directory: Path | None) -> Document:
-    """Reads a configuration and the present, and compares them.
-
-    Args:
-        settings: the process settings.
-        directory: where the configuration lies; None for the one that the daemon would fetch.
-
-    Raises:
-        InvalidConfigurationError: the configuration breaks rules.
-        BackendError: something could not be read.
-    """
-    with console(stderr=True).status("reading the store ..."):
-        async with clients_of(settings) as (clients, project):
-            fleet = Fleet(Store(clients.datastore(project)))
-            await fleet.load(kind for kind in KINDS if kind is not SetAsideMessage)
-            remotes = Remotes(
-                session=clients.session, tokens=clients.identity, settings=settings, fleet=fleet
-            )
-            source = DirectorySource(directory, referenced_files) if directory else remotes.source()
-            bundle = await source.fetch(None)
-            if bundle is None:
-                raise AssertionError("a source gives None only for a revision that is known")
-            calls = dict.fromkeys(QuotaGroup, settings.compute.calls_per_minute)
-            compute = clients.compute(CallBudget(SystemClock(), calls))
-            sizes, unseen = await _sizes(compute, fleet)
-    return look(settings, fleet, bundle, sizes, directory=directory, notes=unseen)
-
-
-async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[Key, int], list[str]]:
-    """The target size of each group that exists; and what could not be looked at."""
-    projects: dict[str, list[Key]] = {}
-    for key, manager in fleet.managers.items():
-        if manager.url is not None:
-            projects.setdefault(fleet.revision_of(key).template.project, []).append(key)
-    sizes: dict[Key, int] = {}
-    notes: list[str] = []
-    for project, keys in sorted(projects.items()):
-        groups: dict[tuple[str, str], int] = {}
-        try:
-            listing = await compute.list_groups(project)
-        except RemoteError as error:
-            reasons, complete = str(error), False
-        else:
-            groups = {(group.zone_name, group.name): group.target_size for group in listing.items}
-            complete = isinstance(listing, CompleteListing)
-            reasons = "" if isinstance(listing, CompleteListing) else "; ".join(listing.reasons)
-        for key in keys:
-            size = groups.get((key.name, compute_bodies.group_name_of(key)))
-            if size is not None:
-                sizes[key] = size
-            elif not complete:
-                sizes[key] = sum(not one.is_tombstone for _, one in fleet.instances_of(key))
-        if not complete:
-            notes.append(
-                f"not all groups of {project} could be seen at Compute Engine: where they could "
-                f"not, the machines in the store are counted. {reasons}"
-            )
-    return sizes, notes
-
-
-def look(
-    settings: Settings,
-    fleet: Fleet,
-    bundle: ConfigBundle,
-    sizes: Mapping[Key, int],
-    *,
-    directory: Path | None = None,
-    notes: Sequence[str] = (),
-) -> Document:
-    """Compares a configuration with the present.
-
-    Args:
-        settings: the process settings.
-        fleet: the entities.
-        bundle: the configuration.
-        sizes: target sizes of the managers' groups at Compute.
-        directory: where it lies; None when it is what the daemon would fetch.
-        notes: what is known to be missing from the picture.
-
-    Raises:
-        InvalidConfigurationError: the configuration breaks rules.
-    """
-    texts = bundle.templates_text, bundle.managers_text, bundle.files
-    parsed = parse(*texts, settings.machine_provider.extra_dimensions)
-    spoiled = {key.base_name for key in fleet.corrupt}
-    wanted = {
-        name: template for name, template in wanted_templates(parsed).items() if name not in spoiled
-    }
-    present = Present(
-        entities={
-            key: entity
-            for picture in (fleet.templates, fleet.revisions, fleet.managers)
-            for key, entity in picture.items()
-            if key.base_name not in spoiled
-        },
-        machines={
-            key: [(instance.name, entity) for instance, entity in fleet.instances_of(key)]
-            for key in fleet.managers
-        },
-        sizes=sizes,
-        now=SystemClock().now(),
-    )
-    found = plans.make(wanted, present)
-    return Document(
-        source=str(directory) if directory else "the configuration that the daemon would fetch",
-        revision=bundle.revision,
-        in_force=fleet.configuration.revision,
-        held=_held(settings, fleet, bundle, parsed, configured=directory is None),
-        notes=(*notes, *map(str, parsed.warnings), *_notes(settings, fleet, spoiled)),
-        changes=bool(found),
-        totals=plans.totals(found),
-        templates=found,
-    )
-
-
-def _held(
-    settings: Settings,
-    fleet: Fleet,
-    bundle: ConfigBundle,
-    parsed: ParsedConfiguration,
-    *,
-    configured: bool,
-) -> str:
-    """Why import-config would not let this configuration come into force at once."""
-    if bundle.revision in {fleet.configuration.revision, fleet.control.approved_revision}:
-        return ""
-    loss = config_guard.loss(
-        fleet.configuration,
-        parsed,
-        settings.guard.max_config_loss_share,
-        settings.machine_provider.extra_dimensions,
-    )
-    if loss is None:
-        return ""
-    remedy = f"`gce-backend approve {bundle.revision}`"
-    if not configured:
-        remedy = "once it is submitted, `gce-backend approve REVISION` (`status` names it)"
-    return f"it would wait for confirmation: {loss}. If that is meant: {remedy}"
-
-
-def _notes(settings: Settings, fleet: Fleet, spoiled: set[str]) -> Iterator[str]:
-    if not settings.actuate:
-        yield "these settings have actuate = false: a daemon with them does nothing of this"
-    for pause in fleet.control.pauses_in_force:
-        yield f"{pause}: what it covers waits until `{pause.ended_by}`"
-    for name in sorted(spoiled):
-        yield f"{name} is left out: an entity of it cannot be understood (`gce-backend status`)"

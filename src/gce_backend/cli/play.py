@@ -1,54 +1,35 @@
-"""`gce-backend demo`: the whole story, in about a minute."""
+"""What `gce-backend demo` does: the story, until its end or a signal."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import sys
-import tempfile
-import time
 from pathlib import Path
 
-import click
 from rich.console import Console
 
 from gce_backend.base import logs
 from gce_backend.base.clock import SystemClock
-from gce_backend.base.errors import BackendError
-from gce_backend.cli import output
-from gce_backend.cli.common import INTERRUPTED, Signals, rng
+from gce_backend.cli.common import Signals, rng
 from gce_backend.demo.show import Lines, Screen, Show
 from gce_backend.demo.theatre import PACE, QUICK, perform
 from gce_backend.localcloud.cloud import CloudOptions
 
 
-@click.command()
-@click.option("--fast", is_flag=True, help="With hardly any latencies.")
-def demo(fast: bool) -> None:
-    """Tells the story of a fleet in a minute, and verifies it."""
-    begun = time.monotonic()
-    directory = Path(tempfile.mkdtemp(prefix="gce-backend-demo-"))
-    console = output.console()
-    keep = False
-    try:
-        finished = _play(console, directory, QUICK if fast else PACE)
-    except KeyboardInterrupt:
-        finished = False
-    except BackendError as error:
-        keep = True
-        click.echo(f"the story went wrong: {error}", err=True)
-        click.echo(f"the cloud's state, the configuration and the log are in {directory}", err=True)
-        sys.exit(1)
-    finally:
-        if not keep:
-            shutil.rmtree(directory, ignore_errors=True)
-    if not finished:
-        click.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    click.echo(f"everything was verified, in {time.monotonic() - begun:.0f} s")
+def play(console: Console, directory: Path, *, fast: bool) -> bool:
+    """Tells the story on a console.
 
+    Args:
+        console: where it is shown.
+        directory: where the log, the configuration and the cloud's state are written.
+        fast: with hardly any latencies.
 
-def _play(console: Console, directory: Path, options: CloudOptions) -> bool:
+    Returns:
+        Whether the story came to its end before a signal.
+
+    Raises:
+        BackendError: something is not as the story has it.
+    """
+    options = QUICK if fast else PACE
     with (directory / "daemon.log").open("w") as log:
         logs.configure("json", "info", log)
         if not console.is_terminal:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,12 +18,10 @@ from gce_backend.cli.common import (
     say_problems,
     settings_option,
 )
-from gce_backend.fleet.store import Store
 from gce_backend.settings.settings import load
-from gce_backend.setup.addresses import configure as write_entities
-from gce_backend.setup.messaging import Done
-from gce_backend.setup.project import Addresses, set_up
-from gce_backend.setup.validate import check_directory
+
+if TYPE_CHECKING:
+    from gce_backend.setup.messaging import Done
 
 _COLORS = {"made": "green", "changed": "green", "missing": "red", "failed": "red"}
 
@@ -48,6 +46,8 @@ def validate(directory: Path, settings_file: Path | None, *, as_json: bool) -> N
     reads machine_provider.extra_dimensions. `gce-backend plan --config DIRECTORY` says what the
     change would do.
     """
+    from gce_backend.setup.validate import check_directory
+
     with errors_as_messages():
         settings = load(settings_file, os.environ)
     verdict = check_directory(directory, settings.machine_provider.extra_dimensions)
@@ -82,6 +82,8 @@ def configure(
     as_json: bool,
 ) -> None:
     """Stores where configuration and Machine Provider are."""
+    from gce_backend.fleet.store import Store
+    from gce_backend.setup.addresses import configure as write_entities
 
     async def act() -> int:
         async with clients_of(load(settings_file, os.environ)) as (clients, project):
@@ -122,6 +124,9 @@ def setup(
 
     And checks what it may do there. Safe to run again.
     """
+    from gce_backend.fleet.store import Store
+    from gce_backend.setup.project import Addresses, set_up
+
     addresses = Addresses(config_set, config_service, machine_provider)
 
     async def act() -> dict[str, Any]:

@@ -50,8 +50,6 @@ from gce_backend.setup.messaging import Done, provision_messages
 from gce_backend.setup.permissions import COMPUTE, DATASTORE
 from gce_backend.setup.project import ACT_AS, Addresses, check_permissions, judge
 
-CHECK_SECONDS = 20.0
-"""How long one check may take, unless it is told otherwise."""
 NOBODY = "gce-backend-doctor.invalid"
 """A host name that no machine has: asking for it changes nothing and shows that one may ask."""
 
@@ -128,7 +126,7 @@ Rows = Awaitable[list[Finding]]
 
 
 async def examine(
-    patient: Subject, *, seconds: float = CHECK_SECONDS, begun: Callable[[str], None]
+    patient: Subject, *, seconds: float, begun: Callable[[str], None]
 ) -> AsyncIterator[Finding]:
     """Runs all checks, those that do not need each other at the same time.
 

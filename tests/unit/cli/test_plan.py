@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from gce_backend.cli import main
-from gce_backend.cli.plan import compare
+from gce_backend.cli.comparison import compare
 from gce_backend.cli.plan_text import told
 from gce_backend.localcloud.faults import Fault
 from support.fleet_harness import OTHER_ZONE, manager, template, world

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gce_backend.cli.plan import compare
+from gce_backend.cli.comparison import compare
 from gce_backend.cli.plan_text import Document
 from gce_backend.configuration.types import ServiceAccount, TemplateConfig, checksum
 from gce_backend.model.entities import (

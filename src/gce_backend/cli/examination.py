@@ -1,0 +1,94 @@
+"""What `gce-backend doctor` does: the checks with the clients that they need, and their table."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from gce_backend.base.clock import SystemClock
+from gce_backend.cli import output
+from gce_backend.cli.common import clients_of
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.daemon.clients import Remotes
+from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.settings.settings import Settings
+from gce_backend.setup.doctor import CheckVerdict, Finding, Subject, examine
+
+_STYLES = {
+    CheckVerdict.OK: "green",
+    CheckVerdict.WARNING: "yellow",
+    CheckVerdict.FAILED: "bold red",
+    CheckVerdict.SKIPPED: "dim",
+}
+
+
+async def look(settings: Settings, seconds: float) -> list[Finding]:
+    """Makes every check; a line on standard error says which.
+
+    Args:
+        settings: of the daemon.
+        seconds: that one check may take.
+
+    Raises:
+        BackendError: the project is not known.
+    """
+    clock = SystemClock()
+    waiting = output.console(stderr=True)
+    async with clients_of(settings) as (clients, project):
+        store = Store(clients.datastore(project))
+        fleet = Fleet(store)
+        calls = dict.fromkeys(QuotaGroup, settings.compute.calls_per_minute)
+        remotes = Remotes(
+            session=clients.session, tokens=clients.identity, settings=settings, fleet=fleet
+        )
+        patient = Subject(
+            settings=settings,
+            project=project,
+            tokens=clients.tokens,
+            session=clients.session,
+            pubsub=clients.pubsub(project),
+            compute=clients.compute(CallBudget(clock, calls)),
+            resource_manager=clients.resource_manager(),
+            fleet=fleet,
+            source=remotes.source,
+            broker=remotes.broker,
+        )
+        with waiting.status("looking at the credentials ...") as status:
+            return [
+                finding
+                async for finding in examine(
+                    patient,
+                    seconds=seconds,
+                    begun=lambda words: status.update(f"looking at {words} ..."),
+                )
+            ]
+
+
+def show(findings: list[Finding]) -> None:
+    """Prints a table on a terminal, lines elsewhere, and how many checks came to what."""
+    console = output.console()
+    if console.is_terminal:
+        console.print(_table(findings))
+    else:  # to be searched by line
+        for finding in findings:
+            click.echo(f"{finding.verdict.value:<9}{finding.check}: {finding.seen}")
+            if finding.remedy:
+                click.echo(f"{'':<9}{finding.remedy}")
+    counts = Counter(finding.verdict for finding in findings)
+    said = [f"{counts[verdict]} {verdict.value}" for verdict in CheckVerdict if counts[verdict]]
+    click.echo(f"{len(findings)} checks: {', '.join(said)}")
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=1)
+    for name in ("check", "result", "seen", "what to do"):
+        table.add_column(name, overflow="fold")
+    for finding in findings:
+        verdict = Text(finding.verdict.value, style=_STYLES[finding.verdict])
+        table.add_row(Text(finding.check), verdict, Text(finding.seen), Text(finding.remedy))
+    return table

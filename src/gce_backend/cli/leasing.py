@@ -1,0 +1,139 @@
+"""What `lease` and `release` do: ask the Machine Provider, again and again if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gce_backend.base.errors import OrderError, TransientError, UnknownNameError
+from gce_backend.cli.common import clients_of
+from gce_backend.cli.output import console
+from gce_backend.clients.machine_provider import (
+    LeaseAnswer,
+    LeaseRequest,
+    MachineProviderClient,
+    ReleaseError,
+)
+from gce_backend.configuration.parsing import examine
+from gce_backend.daemon.clients import Remotes
+from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import CONFIGURATION_KEY, MACHINE_PROVIDER_KEY
+from gce_backend.model.machine_token import Dimension
+from gce_backend.rules.catalog_entry import shared_dimensions
+from gce_backend.settings.settings import load
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds between two looks at a request that waits for a machine."""
+
+_RELEASE_ERRORS = {
+    ReleaseError.NOT_FOUND: "the Machine Provider knows no lease of this name and this account",
+    ReleaseError.NOT_FULFILLED: "no machine was leased on it yet: there is nothing to give back",
+}
+
+
+@asynccontextmanager
+async def broker_of(
+    settings_file: Path | None,
+) -> AsyncIterator[tuple[MachineProviderClient, Fleet]]:
+    """Gives the Machine Provider whose address is in the store, and what else was read there."""
+    settings = load(settings_file, os.environ)
+    async with clients_of(settings) as (clients, project):
+        fleet = Fleet(Store(clients.datastore(project)))
+        await fleet.refresh([MACHINE_PROVIDER_KEY, CONFIGURATION_KEY])
+        remotes = Remotes(
+            session=clients.session, tokens=clients.identity, settings=settings, fleet=fleet
+        )
+        yield remotes.broker(), fleet
+
+
+async def lease(
+    settings_file: Path | None,
+    dimensions: Mapping[str, Dimension],
+    template: str | None,
+    duration: float,
+    wait: float,
+    request_id: str,
+) -> LeaseAnswer:
+    """Asks until there is a machine, a refusal, or no time left; always for the same lease.
+
+    Args:
+        settings_file: names the store and the services.
+        dimensions: what the machine must be.
+        template: adds the dimensions that this template gives its machines; None for none.
+        duration: of the lease, in seconds.
+        wait: seconds until a request that waits is left alone.
+        request_id: the lease's name.
+
+    Raises:
+        UnknownNameError: there is no such template.
+        OrderError: no answer came in time.
+        BackendError: something could not be read.
+    """
+    async with broker_of(settings_file) as (broker, fleet):
+        wanted = {**(_dimensions(fleet, template) if template else {}), **dimensions}
+        request = LeaseRequest(request_id=request_id, dimensions=wanted, duration=int(duration))
+        end = asyncio.get_running_loop().time() + wait
+        pause = FIRST_PAUSE
+        with console(stderr=True).status(f"waiting for a machine (request {request_id}) ..."):
+            while True:
+                left = end - asyncio.get_running_loop().time()
+                try:
+                    found = await broker.lease(request)
+                except TransientError as error:  # the same request again is the same lease
+                    if left <= 0:
+                        unknown = f"What came of it is not known; {open_request(request_id)}"
+                        raise OrderError(f"{error}. {unknown}") from None
+                else:
+                    waiting = found.error == "TRANSIENT_ERROR" or (
+                        found.error is None and found.state in {"UNTRIAGED", "PENDING"}
+                    )
+                    if not waiting or left <= 0:
+                        return found
+                await asyncio.sleep(min(pause, left))
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
+    """What all machines of a template of the configuration in force have in common."""
+    stored = fleet.configuration
+    found = examine(stored.template_config, stored.manager_config, stored.files)
+    known = {one.base_name: one for one in found.configuration.templates}
+    if template not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise UnknownNameError(f"there is no template {template!r}. Known: {names}.")
+    return shared_dimensions(known[template])
+
+
+async def release(settings_file: Path | None, request_id: str) -> bool:
+    """Gives a leased machine back.
+
+    Args:
+        settings_file: names the store and the services.
+        request_id: the lease's name.
+
+    Returns:
+        Whether the lease had ended before.
+
+    Raises:
+        OrderError: the Machine Provider refused.
+        BackendError: something could not be read.
+    """
+    async with broker_of(settings_file) as (broker, _):
+        error = (await broker.release(request_id)).error
+    ended = error == ReleaseError.ALREADY_RECLAIMED
+    if error is not None and not ended:
+        known = {word.value: text for word, text in _RELEASE_ERRORS.items()}
+        raise OrderError(f"{request_id}: {known.get(error, f'it was refused: {error}')}")
+    return ended
+
+
+def open_request(request_id: str) -> str:
+    """How to go on with a request that nobody waits for now."""
+    return (
+        f"the request stays open: the same command with --request-id {request_id} goes on; once it "
+        f"has a machine, `gce-backend release {request_id}` gives it back"
+    )

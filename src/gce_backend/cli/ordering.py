@@ -1,0 +1,120 @@
+"""What the orders' commands do with the store: they need no running daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import click
+
+from gce_backend.base.cause import caused_by
+from gce_backend.base.clock import SystemClock
+from gce_backend.cli.common import clients_of
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.model.entities import (
+    CONFIGURATION_KEY,
+    CONTROL_KEY,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+)
+from gce_backend.model.keys import Key
+from gce_backend.model.orders import Control
+from gce_backend.rules import orders
+from gce_backend.rules.orders import Apply, ApplyToMachine
+from gce_backend.settings.settings import load
+
+T = TypeVar("T")
+
+
+class Ordered(NamedTuple):
+    """The orders in force, before and after one more."""
+
+    before: Control
+    after: Control
+
+
+def order(settings_file: Path | None, apply: Apply) -> Ordered:
+    """Writes an order into the Control entity."""
+    return _with_store(settings_file, lambda store: _change_control(store, apply))
+
+
+def pause(settings_file: Path | None, template: str, zone: str, reason: str) -> Ordered:
+    """Pauses a scope that exists.
+
+    Raises:
+        UnknownNameError: there is no such template or zone.
+        BackendError: the store could not be read or written.
+    """
+
+    async def write(store: Store) -> Ordered:
+        if template or zone:
+            fleet = Fleet(store)
+            await fleet.load((InstanceTemplate, InstanceGroupManager))
+            orders.check_scope(template, zone, fleet.templates, fleet.managers)
+        apply = orders.pause(reason, SystemClock().now(), template=template, zone=zone)
+        return await _change_control(store, apply)
+
+    return _with_store(settings_file, write)
+
+
+def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
+    """Approves a revision; returns also the one that is held, "" for none.
+
+    Raises:
+        OrderError: another revision is held.
+        BackendError: the store could not be read or written.
+    """
+
+    async def write(store: Store) -> tuple[Ordered, str]:
+        fleet = Fleet(store)
+        await fleet.refresh([CONFIGURATION_KEY])
+        held = fleet.configuration.held_revision
+        orders.check_approval(revision, held)
+        return await _change_control(store, orders.approve(revision)), held
+
+    return _with_store(settings_file, write)
+
+
+def order_about_machine(
+    settings_file: Path | None, name: str, apply: Callable[[Key, float], ApplyToMachine]
+) -> tuple[Key, Instance]:
+    """Writes an order into a machine's entity; returns it as it is then."""
+
+    async def write(store: Store) -> tuple[Key, Instance]:
+        pages = [page async for page in store.read_versions(Instance.KIND)]
+        key, now = (
+            orders.find_machine(name, (key for page in pages for key in page)),
+            SystemClock().now(),
+        )
+        fleet = Fleet(store)
+        await fleet.refresh([*key.lineage, CONTROL_KEY])
+        await fleet.order(
+            [Change(key, apply(key, now)), Change(CONTROL_KEY, orders.mention(key, now))]
+        )
+        return key, fleet.instances[key]
+
+    return _with_store(settings_file, write)
+
+
+async def _change_control(store: Store, apply: Apply) -> Ordered:
+    fleet = Fleet(store)
+    await fleet.refresh([CONTROL_KEY])
+    before = fleet.control
+    await fleet.order([Change(CONTROL_KEY, apply)])
+    return Ordered(before, fleet.control)
+
+
+def _with_store(settings_file: Path | None, work: Callable[[Store], Awaitable[T]]) -> T:
+    """Does something with the store that the settings name."""
+
+    async def act() -> T:
+        async with clients_of(load(settings_file, os.environ)) as (clients, project):
+            return await work(Store(clients.datastore(project)))
+
+    with caused_by(f"operator {click.get_current_context().info_name}"):
+        return asyncio.run(act())

@@ -1,0 +1,138 @@
+"""The daemon in the foreground, alone or with an embedded cloud: signals, and what is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import sys
+from pathlib import Path
+from typing import TextIO, cast
+
+import structlog
+from rich.console import Console
+
+from gce_backend.base import logs
+from gce_backend.base.clock import SystemClock
+from gce_backend.base.tasks import first_of
+from gce_backend.cli import output
+from gce_backend.cli.common import (
+    Signals,
+    clients_of,
+    rng,
+)
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.daemon.local import local_settings, prepare, settings_file
+from gce_backend.daemon.progress import measure, until, watch
+from gce_backend.fleet.store import Store
+from gce_backend.localcloud.assembly import embedded_cloud
+from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.settings.settings import Settings
+
+
+async def run_daemon(settings: Settings) -> None:
+    """Runs the daemon, until a signal or its end."""
+    signals = Signals()
+    daemon = Daemon(settings, clock=SystemClock(), rng=rng())
+    await daemon.start()
+    await _serve(daemon, signals)
+
+
+async def _serve(daemon: Daemon, signals: Signals) -> None:
+    try:
+        await first_of(signals.first.wait(), daemon.wait())
+    finally:
+        stopping = asyncio.ensure_future(daemon.stop())
+        hurry = asyncio.ensure_future(signals.second.wait())
+        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.wait({stopping})
+            await daemon.abort()
+        hurry.cancel()
+
+
+async def run_local(settings: Settings, config_dir: Path, state: Path) -> None:
+    """Runs the daemon on an embedded cloud in the same process.
+
+    Args:
+        settings: the process settings.
+        config_dir: the directory of templates.cfg and managers.cfg.
+        state: the embedded cloud's state file; the settings for the commands lie beside it.
+    """
+    signals = Signals()
+    console = output.console()
+    # In a terminal the display takes the log's place, unless all of the log is wanted.
+    live = console.is_terminal and settings.log.level != "debug"
+    if live:
+        logs.configure(settings.log.format, "error", cast("TextIO", _StandardError()))
+    clock = SystemClock()
+    cloud = embedded_cloud(state, clock, CloudOptions(config_dir=config_dir))
+    settings_path = state.with_suffix(".toml")
+    url = await cloud.start()
+    try:
+        local = local_settings(settings, url, cloud.options.project, config_dir)
+        async with clients_of(local) as (clients, project):
+            store, pubsub = Store(clients.datastore(project)), clients.pubsub(project)
+            for step in await prepare(store, pubsub, local, url):
+                structlog.get_logger().error("setup.failed", what=step.what, error=step.remedy)
+        daemon = Daemon(local, clock=clock, rng=rng())
+        await daemon.start()
+        settings_path.write_text(settings_file(local, daemon.url), "utf-8")
+        show = (_show if live else _announce)(daemon, console, settings_path)
+        showing = asyncio.create_task(show, name="cli.progress")
+        try:
+            await _serve(daemon, signals)
+        finally:
+            showing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await showing
+    finally:
+        settings_path.unlink(missing_ok=True)
+        await cloud.close()
+    if live:
+        stopped = f"Stopped. The same command goes on from {state}."
+        console.print(stopped, highlight=False, soft_wrap=True)
+
+
+class _StandardError(io.TextIOBase):
+    """Standard error as it is at the moment: the display takes its place while it is shown."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+
+async def _announce(daemon: Daemon, _: Console, settings_path: Path) -> None:
+    """Says in the log when the fleet is ready."""
+    progress = await until(lambda: measure(daemon.context), ready=True)
+    structlog.get_logger().info(
+        "fleet.ready",
+        machines=progress.stages[-1].done,
+        url=daemon.url,
+        settings=str(settings_path),
+    )
+
+
+async def _show(daemon: Daemon, console: Console, settings_path: Path) -> None:
+    """Shows the fleet's way in a terminal, and says when it is ready; again when it changes."""
+    hint = (
+        f" Status: {daemon.url}   Ctrl-C stops it.\n"
+        f"Commands for it: gce-backend plan --settings {settings_path}, and likewise all others."
+    )
+    while True:
+        progress = await watch(lambda: measure(daemon.context), console)
+        machines = progress.stages[-1].done
+        console.print(
+            f"[bold green]The fleet is ready:[/] {machines} machines are in the catalog.{hint}",
+            markup=True,
+            highlight=False,
+            soft_wrap=True,
+        )
+        hint = ""
+        await until(lambda: measure(daemon.context), ready=False)
