@@ -11,6 +11,8 @@ from typing import NamedTuple
 from gce_backend.web.documents.orders import _ACTIONS
 
 SRC = Path(__file__).parents[2] / "src" / "gce_backend"
+OF_A_JOB = "context.log"
+"""The logger that names its job in each line: `engine.context` binds it."""
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
@@ -91,7 +93,7 @@ def _calls(function: ast.AST, path: Path) -> Iterator[_Call]:
 
 def _bound(function: ast.AST) -> dict[str, frozenset[str]]:
     """The fields that loggers of this function were bound to, by the logger's name."""
-    found: dict[str, frozenset[str]] = {}
+    found = {OF_A_JOB: frozenset({"job"})}
     for node in ast.walk(function):
         match node:
             case ast.Assign(
