@@ -28,9 +28,6 @@ from gce_backend.clients.compute.types import (
     ComputeGroup,
     ComputeInstance,
     ComputeTemplate,
-    ComputeZone,
-    GroupError,
-    GroupErrorPage,
     GroupPage,
     Image,
     InstancePage,
@@ -51,9 +48,7 @@ from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 __all__ = ["ComputeClient", "Timeouts"]
 
 T = TypeVar("T")
-R = TypeVar(
-    "R", ComputeTemplate, ComputeGroup, ComputeInstance, MachineType, Image, Snapshot, ComputeZone
-)
+R = TypeVar("R", ComputeTemplate, ComputeGroup, ComputeInstance, MachineType, Image, Snapshot)
 
 MAX_NAMES_PER_DELETION: Final = 1000
 _HELD_SECONDS = 120.0  # how long `wait` may hold a call before it answers
@@ -158,11 +153,6 @@ class ComputeClient:
         path = _group_path(project, zone, group) + "/listManagedInstances"
         method = "instanceGroupManagers.listManagedInstances"
         return await self._list(method, path, ManagedInstancePage, verb=HTTPMethod.POST)
-
-    async def list_group_errors(self, project: str, zone: str, group: str) -> Listing[GroupError]:
-        """What went wrong lately with a group's members."""
-        path = _group_path(project, zone, group) + "/listErrors"
-        return await self._list("instanceGroupManagers.listErrors", path, GroupErrorPage)
 
     async def resize_group(
         self, project: str, zone: str, name: str, size: int, *, request_id: str
@@ -311,10 +301,6 @@ class ComputeClient:
         """The project's disk snapshots that pass a filter."""
         path = _path(project, GLOBAL, "snapshots")
         return await self._list("snapshots.list", path, SnapshotPage, condition=filter)
-
-    async def get_zone(self, project: str, zone: str) -> ComputeZone:
-        """One zone."""
-        return await self._get("zones.get", _path(project, f"zones/{zone}"), ComputeZone)
 
     async def _get(self, method: str, path: str, kind: type[R]) -> R:
         query = {"fields": kind.FIELDS}

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
-from gcloud.aio.auth import Token
 
+from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
@@ -98,11 +98,10 @@ async def running(
 
 def datastore_of(run: Running, kind: type[D]) -> D:
     """A client of a running cloud's Datastore."""
-    token = Token(session=run.session)  # type: ignore[arg-type]  # mypy resolves requests
-    token.token_uri = run.url + TOKEN_PATH
+    tokens = TokenSource(run.session, metadata_root=run.url, scopes=["s"], metadata_only=True)
     return kind(
         session=run.session,
-        token=token,
+        tokens=tokens,
         project="p",
         api_root=run.url + "/v1",
         clock=run.cloud.clock,

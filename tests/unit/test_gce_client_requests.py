@@ -22,8 +22,6 @@ from gce_backend.clients.compute.types import (
     ComputeGroup,
     ComputeInstance,
     ComputeTemplate,
-    ComputeZone,
-    GroupErrorPage,
     GroupPage,
     Image,
     InstancePage,
@@ -127,12 +125,6 @@ CALLS = {
         QuotaGroup.MUTATE,
         answer={},
     ),
-    "instanceGroupManagers.listErrors": Call(
-        lambda c: c.list_group_errors("p", "z", "g"),
-        f"GET {MEMBERS}/g/listErrors",
-        listing(GroupErrorPage),
-        answer={},
-    ),
     "instanceGroupManagers.resize": Call(
         lambda c: c.resize_group("p", "z", "g", 3, **ONCE),
         f"POST {MEMBERS}/g/resize",
@@ -214,9 +206,6 @@ CALLS = {
         f"GET {P}/global/snapshots",
         listing(SnapshotPage, filter="labels.a:*"),
         answer={},
-    ),
-    "zones.get": Call(
-        lambda c: c.get_zone("p", "z"), f"GET {P}/zones/z", mask(ComputeZone), answer=NAMED
     ),
 }
 """Every method, by the name that Compute's description gives it."""

@@ -19,7 +19,7 @@ from gce_backend.base.errors import (
     OperationFailedError,
     RemoteError,
 )
-from gce_backend.clients.compute.links import ResourceLink
+from gce_backend.clients.compute.links import link_of
 from gce_backend.clients.compute.types import Operation
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Change, when_present
@@ -152,7 +152,7 @@ def beginning(context: Context, action: str, size: int | None = None) -> Callabl
 
 async def adopt(context: Context, key: Key, found: Described) -> None:
     """Stores the link of a resource that is there."""
-    url = ResourceLink.parse(found.self_link).url
+    url = link_of(found.self_link).url
 
     def apply(entity: Any) -> Any:
         return replace(entity, url=url, in_flight=None)

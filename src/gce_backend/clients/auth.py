@@ -17,8 +17,11 @@ from urllib.parse import quote
 import aiohttp
 from gcloud.aio.auth import Token
 from gcloud.aio.auth.token import Type
+from yarl import URL
 
 from gce_backend.base.errors import RemoteError, SettingsError, TransientError, UnauthenticatedError
+from gce_backend.clients.exchange import Exchange, HttpRequest
+from gce_backend.clients.gcloud import LibrarySession
 
 METADATA_PATH = "/computeMetadata/v1"
 METADATA_HEADERS: Mapping[str, str] = {"Metadata-Flavor": "Google"}
@@ -31,6 +34,12 @@ USABLE_PART = 0.95
 """After this part of its life a token is not used any more."""
 INVALIDATION_SECONDS = 5.0
 """The least time between two refreshes that a refused token causes."""
+MIN_LIFE_SECONDS = 30
+"""A token is used for so long, however short a lifetime it was given."""
+MAX_LIFE_SECONDS = 12 * 3600
+"""The longest lifetime that Google gives."""
+MAX_TOKEN_BYTES = 2**16
+"""Largest answer of a token server that is read."""
 FIRST_BACKOFF_SECONDS = 1.0
 LAST_BACKOFF_SECONDS = 30.0
 
@@ -54,10 +63,17 @@ class _SharedToken(Token):
             session=session,  # type: ignore[arg-type]  # gcloud's alias hides aiohttp's type
             scopes=list(scopes),
         )
+        self.session = LibrarySession(  # type: ignore[assignment]  # it has the same methods
+            Exchange(session, None, None),
+            method_of=lambda _verb, _url: "auth.token",
+            timeout=aiohttp.ClientTimeout(total=REFRESH_TIMEOUT_SECONDS),
+            limit=MAX_TOKEN_BYTES,
+        )
         self._fresh_until = 0.0
         self._usable_until = 0.0
         self._not_before = float("-inf")
         self._refused = False
+        self._was_refused = False
         self._forced_at = float("-inf")
         self._failures = 0
         self._error: RemoteError | None = None
@@ -97,7 +113,7 @@ class _SharedToken(Token):
         if self.access_token != token:
             return
         self.access_token = None
-        self._refused = True
+        self._refused = self._was_refused = True
         self._not_before = max(self._not_before, self._forced_at + INVALIDATION_SECONDS)
 
     async def stop(self) -> None:
@@ -109,7 +125,8 @@ class _SharedToken(Token):
     def _repeated(self, delay: float) -> RemoteError:
         """The last failure, as a new exception for one more caller."""
         if self._error is None:
-            message = "the token was refused a moment ago"
+            refused = self._was_refused
+            message = "the token was refused a moment ago" if refused else "there is no token yet"
             return UnauthenticatedError("auth.token", message, retry_after=delay)
         kind, error = type(self._error), self._error
         return kind("auth.token", error.message, status=error.status, retry_after=delay)
@@ -121,31 +138,35 @@ class _SharedToken(Token):
             response = await self.refresh(timeout=REFRESH_TIMEOUT_SECONDS)
             if not _TOKEN.fullmatch(response.value):
                 raise ValueError  # noqa: TRY301  (an unsendable token is one more bad answer)
+            seconds = min(max(response.expires_in, MIN_LIFE_SECONDS), MAX_LIFE_SECONDS)
         except Exception as error:  # noqa: BLE001  (gcloud raises whatever its parts raise)
             self._error = _described(error)
+            self._was_refused = False
             delay = FIRST_BACKOFF_SECONDS * 2.0 ** min(self._failures, 10)
             self._failures += 1
             self._not_before = loop.time() + min(delay, LAST_BACKOFF_SECONDS)
         else:
             self._error = None
             self._failures = 0
+            self._was_refused = False
             self.access_token = response.value
-            self._fresh_until = begun + response.expires_in * FRESH_PART
-            self._usable_until = begun + response.expires_in * USABLE_PART
+            self._fresh_until = begun + seconds * FRESH_PART
+            self._usable_until = begun + seconds * USABLE_PART
         finally:
             self._refreshing = None
 
 
 def _described(error: Exception) -> RemoteError:
     """What went wrong, without the answer's body and without the request: both may hold secrets."""
-    if isinstance(error, aiohttp.ClientResponseError) and error.status >= 400:
-        message = f"the token server answered {error.status}"
-        refused = error.status < 500 and error.status not in {408, 429}
-        kind = UnauthenticatedError if refused else TransientError
-        return kind("auth.token", message, status=error.status)
-    if isinstance(error, TimeoutError | aiohttp.ClientConnectionError | OSError):
-        message = f"the token server cannot be reached ({type(error).__name__})"
+    if isinstance(error, RemoteError) and error.status is None:
+        message = f"the token server cannot be reached ({error.message})"
         return TransientError("auth.token", message)
+    if isinstance(error, RemoteError) and error.status != 200:
+        status = error.status or 0
+        message = f"the token server answered {status}"
+        refused = 400 <= status < 500 and status not in {408, 429}
+        kind = UnauthenticatedError if refused else TransientError
+        return kind("auth.token", message, status=status)
     message = f"the token server's answer cannot be used ({type(error).__name__})"
     return TransientError("auth.token", message)
 
@@ -237,24 +258,24 @@ class TokenSource:
             if not project:
                 raise SettingsError(f"project: {self.describe()} name none; set it")
             return str(project)
-        url = f"{self._metadata_root}{METADATA_PATH}/project/project-id"
+        method = "metadata.project"
+        url = URL(f"{self._metadata_root}{METADATA_PATH}/project/project-id")
         timeout = aiohttp.ClientTimeout(total=REFRESH_TIMEOUT_SECONDS)
-        failure, status, body = "", None, b""
+        exchange = Exchange(self._session, None, None)
+        status = None
         try:
-            async with self._session.get(
-                url, headers=METADATA_HEADERS, timeout=timeout, allow_redirects=False
-            ) as response:
-                status = response.status
-                genuine = response.headers.get("Metadata-Flavor") == "Google"
-                body = await response.content.read(_MAX_PROJECT_BYTES)
-                if status != 200 or not genuine:
-                    failure = "what answers there is not a working metadata server"
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = f"the metadata server cannot be reached ({type(error).__name__})"
-        if failure:
-            remedy = "Away from Google Cloud, name the project: `project` in the settings"
-            raise TransientError("metadata.project", f"{failure}. {remedy}", status=status)
-        return body.decode("utf-8", "replace").strip()
+            request = HttpRequest(method, "GET", url, timeout, _MAX_PROJECT_BYTES, METADATA_HEADERS)
+            answer = await exchange.send(request, None)
+        except TransientError as error:
+            failure = f"the metadata server cannot be reached ({error.message})"
+        else:
+            status = answer.status
+            genuine = answer.headers.get("Metadata-Flavor") == "Google"
+            if status == 200 and genuine:
+                return answer.body.decode("utf-8", "replace").strip()
+            failure = "what answers there is not a working metadata server"
+        remedy = "Away from Google Cloud, name the project: `project` in the settings"
+        raise TransientError(method, f"{failure}. {remedy}", status=status)
 
     async def close(self) -> None:
         """Ends a refresh in flight; the session stays open."""

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from gce_backend.base.errors import (
     MalformedResponseError,
@@ -25,7 +26,8 @@ from gce_backend.base.errors import (
 )
 from gce_backend.base.tasks import off_loop
 from gce_backend.clients.addresses import origin
-from gce_backend.clients.json_api import JsonApi, Limits, Tokens, decode, error_of
+from gce_backend.clients.exchange import Tokens, decode
+from gce_backend.clients.json_api import JsonApi, Limits, error_of
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 from gce_backend.configuration.text import decoded
@@ -318,9 +320,10 @@ class LuciConfigV2(_LuciConfig):
         method = "luci_config.signed_url"
         try:
             origin(signed_url.partition("?")[0])
-        except SettingsError as error:
+            url = URL(signed_url, encoded=True)
+        except (SettingsError, ValueError) as error:
             raise MalformedResponseError(method, f"{path}: the URL cannot be used") from error
-        answer = await self._api.send(method, "GET", signed_url, None, None)
+        answer = await self._api.download(method, url)
         if answer.status != 200:
             raise error_of(method, answer)
         return answer.body

@@ -5,21 +5,31 @@ Nothing is repeated, and the token goes along only when the daemon asks for it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from gce_backend.base.errors import (
     InvalidRequestError,
+    MalformedResponseError,
     NoDaemonError,
     RemoteError,
+    TransientError,
     UnknownNameError,
 )
-from gce_backend.clients.json_api import read_body
+from gce_backend.clients.exchange import (
+    MESSAGE_CHARACTERS,
+    Answer,
+    Exchange,
+    HttpRequest,
+    decode,
+)
 from gce_backend.settings.settings import HttpSettings, Secret, Settings
+
+_DOCUMENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 MAX_BYTES = 64 * 2**20
 """Largest document that is read: fleets of many thousand machines fit well."""
@@ -39,7 +49,7 @@ class DaemonApi:
         self, session: aiohttp.ClientSession, url: str, token: Secret | None, timeout: float = 30.0
     ) -> None:
         self.url = url
-        self._session = session
+        self._exchange = Exchange(session, None, None)
         self._token = token
         self._timeout = aiohttp.ClientTimeout(total=timeout, connect=min(timeout, 5.0))
 
@@ -56,41 +66,34 @@ class DaemonApi:
             RemoteError: the daemon does not give it; the message says why.
         """
         query = {name: str(value) for name, value in (parameters or {}).items() if value != ""}
-        status, body = await self._get(path, query, None)
-        if status == 401 and self._token is not None:
-            status, body = await self._get(path, query, self._token)
+        answer = await self._get(path, query, None)
+        if answer.status == 401 and self._token is not None:
+            answer = await self._get(path, query, self._token)
+        status = answer.status
         try:
-            document = msgspec.json.decode(body)
-            said = "" if status == 200 else str(document["error"])
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+            document = decode(f"daemon{path}", answer.body, _DOCUMENT)
+            said = "" if status == 200 else str(document["error"])[:MESSAGE_CHARACTERS]
+        except (MalformedResponseError, KeyError, TypeError):
             raise NoDaemonError(
                 f"what answers at {self.url} is no gce-backend daemon of this version (HTTP "
                 f"{status}, {path}). Say where the daemon is with --url or GCE_BACKEND_URL"
             ) from None
         if status == 200:
             return document
-        raise self._refusal(path, status, said, document.get("similar") or [])
+        similar = document.get("similar")
+        names = [str(name)[:100] for name in similar[:10]] if isinstance(similar, list) else []
+        raise self._refusal(path, status, said, names)
 
-    async def _get(
-        self, path: str, query: Mapping[str, str], token: Secret | None
-    ) -> tuple[int, bytes]:
+    async def _get(self, path: str, query: Mapping[str, str], token: Secret | None) -> Answer:
         headers = {"Accept": "application/json"}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token.reveal()}"
         try:
-            async with self._session.get(
-                self.url + path,
-                params=query,
-                headers=headers,
-                allow_redirects=False,
-                timeout=self._timeout,
-            ) as response:
-                return response.status, await read_body(f"daemon{path}", response, MAX_BYTES)
-        except TimeoutError:
-            failure = "no answer in time"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = _words(error)
-        # Outside of the `except` blocks: aiohttp's errors hold the request's headers.
+            url = URL(self.url + path).with_query(query)
+            request = HttpRequest(f"daemon{path}", "GET", url, self._timeout, MAX_BYTES, headers)
+            return await self._exchange.send(request, token.reveal() if token else None)
+        except ValueError:
+            failure = "the address is malformed"
+        except TransientError as error:
+            failure = error.message
         raise NoDaemonError(
             f"no daemon answers at {self.url} ({failure}). Start one with `gce-backend run`, or "
             "say where it is with --url or GCE_BACKEND_URL"
@@ -112,12 +115,6 @@ class DaemonApi:
         if status == 503:
             return NoDaemonError(f"the daemon at {self.url} cannot answer yet: {said}")
         return InvalidRequestError(f"daemon{path}", said, status=status)
-
-
-def _words(error: Exception) -> str:
-    """What went wrong on the way, in short."""
-    number = getattr(error, "errno", None)
-    return os.strerror(number).lower() if number else type(error).__name__
 
 
 def address(settings: Settings) -> str:

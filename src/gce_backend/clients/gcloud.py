@@ -1,25 +1,21 @@
-"""What the gcloud-aio clients send and receive through: JSON as it is, and the project's errors.
+"""What the gcloud-aio clients send and receive through: the one exchange, and the project's errors.
 
-The libraries' methods, paths and bodies are used; what comes back from the wire is checked here,
-and every failure leaves as one of `gce_backend.errors`: nothing that holds a bearer token (as
-aiohttp's ClientResponseError does) gets any further.
+The libraries' methods, paths and bodies are used; their own sessions and error handling are not.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
 import msgspec
-from gcloud.aio.auth import Token
+from yarl import URL
 
 from gce_backend.base.errors import (
     AbortedError,
     AlreadyExistsError,
     InvalidRequestError,
-    MalformedResponseError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -27,11 +23,18 @@ from gce_backend.base.errors import (
     TransientError,
     UnauthenticatedError,
 )
-from gce_backend.clients.observer import CallObserver, observed
+from gce_backend.clients.exchange import (
+    MESSAGE_CHARACTERS,
+    Answer,
+    Exchange,
+    HttpRequest,
+    decode,
+    error_object,
+)
 
 MAX_ANSWER_BYTES = 64 * 2**20
-MAX_MESSAGE = 1000
-LARGE_BODY = 2**19
+
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 _BY_WORD: dict[tuple[int, str], type[RemoteError]] = {
     (404, "NOT_FOUND"): NotFoundError,
@@ -53,27 +56,24 @@ class LibrarySession:
     """Stands in for the libraries' own session.
 
     Args:
-        session: the connections; not closed here.
-        token: the token that a 401 makes stale.
+        exchange: sends; with tokens, it brings its own in place of the library's.
         method_of: `service.resource.method` of an HTTP verb and URL.
         timeout: deadlines of every call.
-        observer: is told of every request sent.
+        limit: largest answer, in bytes.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
-        token: Token,
+        exchange: Exchange,
         *,
         method_of: Callable[[str, str], str],
         timeout: aiohttp.ClientTimeout,
-        observer: CallObserver | None,
+        limit: int = MAX_ANSWER_BYTES,
     ) -> None:
-        self._session = session
-        self._token = token
+        self._exchange = exchange
         self._method_of = method_of
         self._timeout = timeout
-        self._observer = observer
+        self._limit = limit
 
     async def get(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         """What the libraries call for GET."""
@@ -105,32 +105,11 @@ class LibrarySession:
         timeout: float = 0.0,  # noqa: ASYNC109 -- the libraries' signature; ours is per client
     ) -> LibraryAnswer:
         method = self._method_of(verb, url)
-        # Large bodies are sent in parts, so that they do not hold the event loop up.
-        large = isinstance(data, bytes) and len(data) > LARGE_BODY
-        try:
-            with observed(self._observer, method) as sending:
-                async with self._session.request(
-                    verb,
-                    url,
-                    data=io.BytesIO(data) if large and isinstance(data, bytes) else data,
-                    params=params,
-                    headers=headers,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                ) as response:
-                    status = sending.status = response.status
-                    retry_after = response.headers.get("Retry-After", "")
-                    body = await _read(method, response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise TransientError(method, f"{type(error).__name__}: {_words(error)}") from None
-        if status == 401:
-            self._forget(headers)
-        return LibraryAnswer(_decode(method, status, body, retry_after))
-
-    def _forget(self, headers: Mapping[str, str]) -> None:
-        # Another caller may have refreshed the token meanwhile: only the refused one goes.
-        if headers["Authorization"] == f"Bearer {self._token.access_token}":
-            self._token.access_token = None
+        target = URL(url).update_query(params) if params else URL(url)
+        answer = await self._exchange.call(
+            HttpRequest(method, verb, target, self._timeout, self._limit, headers, data)
+        )
+        return LibraryAnswer(_decode(method, answer))
 
 
 class LibraryAnswer:
@@ -144,37 +123,15 @@ class LibraryAnswer:
         return self._data
 
 
-def _words(error: Exception) -> str:
-    # Connection errors are told by the operating system's words; others may quote a whole request.
-    return str(error) if isinstance(error, OSError) else "the connection failed"
-
-
-async def _read(method: str, response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            message = f"the answer is larger than {MAX_ANSWER_BYTES} bytes"
-            raise MalformedResponseError(method, message, status=response.status)
-    return bytes(body)
-
-
-def _decode(method: str, status: int, body: bytes, retry_after: str) -> dict[str, Any]:
-    try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        data = None
-    if status == 200:
-        if isinstance(data, dict):
-            return data
-        raise MalformedResponseError(method, "the answer is not a JSON object", status=status)
-    error = data.get("error") if isinstance(data, dict) else None
-    if not isinstance(error, dict):
-        error = {}
-    reason = str(error.get("status", ""))
-    message = str(error.get("message", "an answer that is not the service's"))[:MAX_MESSAGE]
-    delay = float(retry_after) if retry_after.isdecimal() else None
-    raise kind_of(status, reason)(method, message, status=status, reason=reason, retry_after=delay)
+def _decode(method: str, answer: Answer) -> dict[str, Any]:
+    if answer.status == 200:
+        return decode(method, answer.body, _OBJECT)
+    error = error_object(answer.body)
+    reason = str(error.get("status", ""))[:MESSAGE_CHARACTERS]
+    message = str(error.get("message", "an answer that is not the service's"))[:MESSAGE_CHARACTERS]
+    raise kind_of(answer.status, reason)(
+        method, message, status=answer.status, reason=reason, retry_after=answer.retry_after
+    )
 
 
 def kind_of(status: int, reason: str) -> type[RemoteError]:

@@ -15,15 +15,8 @@ import aiohttp
 import msgspec
 
 from gce_backend.base.errors import MalformedResponseError, RemoteError
-from gce_backend.clients.json_api import (
-    Answer,
-    JsonApi,
-    Limits,
-    Tokens,
-    decode,
-    error_of,
-    error_words,
-)
+from gce_backend.clients.exchange import Answer, Tokens, decode
+from gce_backend.clients.json_api import JsonApi, Limits, error_of, error_words
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension

@@ -1,6 +1,6 @@
 """Pub/Sub's methods that this project uses, on gcloud-aio-pubsub's clients.
 
-No policy: every method is one call (a refused token is replaced once), and raises the errors of
+No policy: every method is one call, and raises the errors of
 `gce_backend.errors`.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import aiohttp
-from gcloud.aio.auth import Token
 from gcloud.aio.pubsub import PublisherClient, PubsubMessage, SubscriberClient, SubscriberMessage
 
-from gce_backend.base.errors import MalformedResponseError, UnauthenticatedError
+from gce_backend.base.errors import MalformedResponseError
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.gcloud import LibraryAnswer, LibrarySession
 from gce_backend.clients.observer import CallObserver
 
@@ -27,8 +28,6 @@ PULL_TIMEOUT = aiohttp.ClientTimeout(total=100.0, sock_connect=5.0, sock_read=95
 _CUSTOM = re.compile(r"/(topics|subscriptions)/[^/:]+:(?P<verb>\w+)$")
 _RESOURCE = re.compile(r"/(topics|subscriptions)/[^/:]+$")
 _VERBS = {"PUT": "create", "GET": "get", "PATCH": "patch", "DELETE": "delete"}
-
-T = TypeVar("T")
 
 
 class Received(NamedTuple):
@@ -84,7 +83,7 @@ class PubSub:
 
     Args:
         session: the shared HTTP session.
-        token: gives bearer tokens.
+        tokens: gives bearer tokens.
         api_root: e.g. `https://pubsub.googleapis.com/v1`.
         project: the project of all names.
         observer: is told of every request sent.
@@ -94,19 +93,16 @@ class PubSub:
         self,
         *,
         session: aiohttp.ClientSession,
-        token: Token,
+        tokens: TokenSource,
         api_root: str,
         project: str,
         observer: CallObserver | None = None,
     ) -> None:
         # Told api_root alone, the clients take it for a development server and send no token.
         options: dict[str, Any] = {"session": session, "api_root": api_root, "api_is_dev": False}
-        transport = LibrarySession(
-            session, token, method_of=method_of, timeout=TIMEOUT, observer=observer
-        )
-        pulling = _PullTransport(
-            session, token, method_of=method_of, timeout=PULL_TIMEOUT, observer=observer
-        )
+        exchange, token = Exchange(session, tokens, observer), tokens.token
+        transport = LibrarySession(exchange, method_of=method_of, timeout=TIMEOUT)
+        pulling = _PullTransport(exchange, method_of=method_of, timeout=PULL_TIMEOUT)
         self._publisher = PublisherClient(token=token, **options)
         self._subscriber = SubscriberClient(token=token, **options)
         self._puller = SubscriberClient(token=token, **options)
@@ -114,7 +110,6 @@ class PubSub:
         self._subscriber.session = transport  # type: ignore[assignment]  # as above
         self._puller.session = pulling  # type: ignore[assignment]  # as above
         self._transport = transport
-        self._token = token
         self._root = api_root
         self.project = project
 
@@ -141,7 +136,7 @@ class PubSub:
             message = PubsubMessage(outgoing.data)
             message.attributes = dict(outgoing.attributes)  # as keywords, `data` would collide
             wire.append(message)
-        await self._call(lambda: self._publisher.publish(topic, wire))
+        await self._publisher.publish(topic, wire)
 
     async def pull(self, subscription: str, max_messages: int) -> list[Received]:
         """Pulls what there is; waits for the first message, up to the server's own patience.
@@ -150,7 +145,7 @@ class PubSub:
             NotFoundError: there is no such subscription.
         """
         try:
-            found = await self._call(lambda: self._puller.pull(subscription, max_messages))
+            found = await self._puller.pull(subscription, max_messages)
             return [_received(message) for message in found]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             method = "pubsub.projects.subscriptions.pull"
@@ -159,14 +154,14 @@ class PubSub:
 
     async def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
         """Acknowledges deliveries, 1,000 at most; those that have expired are ignored."""
-        await self._call(lambda: self._subscriber.acknowledge(subscription, list(ack_ids)))
+        await self._subscriber.acknowledge(subscription, list(ack_ids))
 
     async def modify_ack_deadline(
         self, subscription: str, ack_ids: Sequence[str], seconds: int
     ) -> None:
         """Gives deliveries so many seconds from now; 0 returns them at once."""
         ids = list(ack_ids)
-        await self._call(lambda: self._subscriber.modify_ack_deadline(subscription, ids, seconds))
+        await self._subscriber.modify_ack_deadline(subscription, ids, seconds)
 
     async def get(self, name: str) -> dict[str, Any]:
         """A topic or subscription, by its full name.
@@ -185,7 +180,7 @@ class PubSub:
         Raises:
             AlreadyExistsError: there is one.
         """
-        await self._call(lambda: self._publisher.create_topic(name))
+        await self._publisher.create_topic(name)
 
     async def create_subscription(self, name: str, topic: str, options: dict[str, Any]) -> None:
         """Makes a pull subscription.
@@ -198,12 +193,12 @@ class PubSub:
         Raises:
             AlreadyExistsError: there is one.
         """
-        await self._call(lambda: self._subscriber.create_subscription(name, topic, options))
+        await self._subscriber.create_subscription(name, topic, options)
 
     async def patch_subscription(self, name: str, fields: dict[str, Any]) -> None:
         """Changes a subscription's fields."""
         body = {"subscription": fields, "updateMask": ",".join(fields)}
-        await self._call(lambda: self._subscriber.patch_subscription(name, body))
+        await self._subscriber.patch_subscription(name, body)
 
     async def delete_subscription(self, name: str) -> None:
         """Deletes a subscription.
@@ -211,7 +206,7 @@ class PubSub:
         Raises:
             NotFoundError: there is no such subscription.
         """
-        await self._call(lambda: self._subscriber.delete_subscription(name))
+        await self._subscriber.delete_subscription(name)
 
     async def delete_topic(self, name: str) -> None:
         """Deletes a topic.
@@ -219,7 +214,7 @@ class PubSub:
         Raises:
             NotFoundError: there is no such topic.
         """
-        await self._call(lambda: self._publisher.delete_topic(name))
+        await self._publisher.delete_topic(name)
 
     async def get_iam_policy(self, name: str) -> dict[str, Any]:
         """The IAM policy of a topic or subscription."""
@@ -233,34 +228,22 @@ class PubSub:
         """Which of these permissions the caller has on a topic or subscription."""
         body = {"permissions": list(permissions)}
         answer = await self._request("POST", f"/{name}:testIamPermissions", body)
-        return frozenset(answer.get("permissions", ()))
+        granted = answer.get("permissions", [])
+        if not isinstance(granted, list):
+            method = "pubsub.projects.testIamPermissions"
+            raise MalformedResponseError(method, "permissions is no list", status=200)
+        return frozenset(str(permission) for permission in granted)
 
     async def _request(
         self, verb: str, path: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """A call that the libraries do not offer."""
-
-        async def send() -> dict[str, Any]:
-            headers = {
-                "Authorization": f"Bearer {await self._token.get()}",
-                "Content-Type": "application/json",
-            }
-            url = self._root + path
-            if verb == "GET":
-                return await (await self._transport.get(url, headers)).json()
-            data = json.dumps(body).encode()
-            return await (await self._transport.post(url, headers, data=data)).json()
-
-        return await self._call(send)
-
-    @staticmethod
-    async def _call(send: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await send()
-        except UnauthenticatedError as error:
-            if error.status != 401 or error.method == "auth.token":
-                raise
-        return await send()  # the transport has dropped the refused token
+        headers = {"Content-Type": "application/json"}
+        url = self._root + path
+        if verb == "GET":
+            return await (await self._transport.get(url, headers)).json()
+        data = json.dumps(body).encode()
+        return await (await self._transport.post(url, headers, data=data)).json()
 
 
 def _received(message: SubscriberMessage) -> Received:

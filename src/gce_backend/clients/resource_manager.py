@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gce_backend.clients.json_api import JsonApi, decode, error_of
+from gce_backend.clients.exchange import decode
+from gce_backend.clients.json_api import JsonApi, error_of
 
 _METHOD = "cloudresourcemanager.projects.testIamPermissions"
 

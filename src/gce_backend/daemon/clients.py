@@ -187,7 +187,7 @@ class Clients:
         """The Datastore client."""
         return Datastore(
             session=self.session,
-            token=self.tokens.token,
+            tokens=self.tokens,
             project=project,
             api_root=self._settings.endpoints.datastore,
             clock=self._clock,
@@ -200,7 +200,7 @@ class Clients:
         """The Pub/Sub client."""
         return PubSub(
             session=self.session,
-            token=self.tokens.token,
+            tokens=self.tokens,
             api_root=self._settings.endpoints.pubsub,
             project=project,
             observer=self._metrics,

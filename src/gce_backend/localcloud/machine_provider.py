@@ -180,15 +180,13 @@ class MachineProviderService:
             tokens = TokenSource(session, metadata_root=root, scopes=SCOPES, metadata_only=True)
             datastore = Datastore(
                 session=session,
-                token=tokens.token,
+                tokens=tokens,
                 project=project,
                 api_root=f"{root}/v1",
                 namespace=NAMESPACE,
                 clock=self._cloud.clock,
             )
-            pubsub = PubSub(
-                session=session, token=tokens.token, api_root=f"{root}/v1", project=project
-            )
+            pubsub = PubSub(session=session, tokens=tokens, api_root=f"{root}/v1", project=project)
             self._broker = MachineProvider(
                 datastore,
                 Channels(pubsub),

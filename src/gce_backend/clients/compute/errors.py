@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 from collections.abc import Mapping
 
 import msgspec
@@ -22,13 +21,12 @@ from gce_backend.base.errors import (
     TransientError,
     UnauthenticatedError,
 )
+from gce_backend.clients.exchange import MESSAGE_CHARACTERS, decode, delay_of
 
 CONCURRENT_OPERATIONS = "CONCURRENT_OPERATIONS_QUOTA_EXCEEDED"
 """ErrorInfo's reason when too many operations run at once; calls per minute are not used up."""
 
-MAX_RETRY_AFTER_SECONDS = 300.0
 _CONCURRENCY_SECONDS = 10.0
-_MAX_MESSAGE = 1000
 
 BY_REASON: Mapping[str, type[RemoteError]] = {
     "notFound": NotFoundError,
@@ -86,8 +84,8 @@ def error_from(
         now: wall-clock time in Unix seconds.
     """
     try:
-        error = _ENVELOPE.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        error = decode(method, body, _ENVELOPE).error
+    except MalformedResponseError:
         error = _ErrorBody(code=0, message="an answer that is not Compute's error")
     genuine = error.code == status
     reason = error.errors[0].reason if genuine and error.errors else ""
@@ -97,28 +95,14 @@ def error_from(
     elif kind is None or (kind is NotFoundError and status != 404):
         kind = InvalidRequestError
     details = {detail.reason for detail in error.details}
-    delay = _delay(retry_after, now)
+    delay = delay_of(retry_after, now)
     if kind is RateLimitedError:
         if CONCURRENT_OPERATIONS in details:
             reason = CONCURRENT_OPERATIONS
             delay = delay or _CONCURRENCY_SECONDS
         # The next of Google's minutes, and a second in case its clock is behind ours.
         delay = delay or 61.0 - now % 60.0
-    message = error.message[:_MAX_MESSAGE] or "no message"
+    message = error.message[:MESSAGE_CHARACTERS] or "no message"
     if 300 <= status < 400:
         message = "redirects are not followed"
     return kind(method, message, status=status, reason=reason, retry_after=delay)
-
-
-def _delay(retry_after: str | None, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for, capped; None when it does not."""
-    if not retry_after:
-        return None
-    try:
-        seconds = float(retry_after)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - now
-        except ValueError:
-            return None
-    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else None

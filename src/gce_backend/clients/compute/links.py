@@ -10,6 +10,8 @@ import re
 
 import msgspec
 
+from gce_backend.base.errors import MalformedResponseError
+
 CANONICAL_ROOT = "https://compute.googleapis.com/compute/v1/"
 GLOBAL = "global"
 AGGREGATED = "aggregated"
@@ -116,3 +118,16 @@ class ResourceLink(msgspec.Struct, frozen=True, gc=False, order=True):
         """The zone's name; None for what is global or regional."""
         kind, _, name = self.scope.partition("/")
         return name if kind == "zones" else None
+
+
+def link_of(text: str) -> ResourceLink:
+    """The resource that an answer of Compute's links to.
+
+    Raises:
+        MalformedResponseError: it is no link to a resource.
+    """
+    try:
+        return ResourceLink.parse(text)
+    except ValueError as error:
+        problem = str(error)
+    raise MalformedResponseError("compute.link", problem, status=200)

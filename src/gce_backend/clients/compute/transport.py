@@ -17,16 +17,12 @@ import msgspec
 from yarl import URL
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.errors import (
-    MalformedResponseError,
-    RateLimitedError,
-    TransientError,
-    UnauthenticatedError,
-)
+from gce_backend.base.errors import MalformedResponseError, RateLimitedError, TransientError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.compute.errors import CONCURRENT_OPERATIONS, error_from
-from gce_backend.clients.observer import CallObserver, observed
+from gce_backend.clients.exchange import Exchange, HttpRequest, decode
+from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 
 T = TypeVar("T")
@@ -67,15 +63,6 @@ class ComputeRequest(NamedTuple):
     once: bool  # what it was decided on must be fresh: it is sent soon and once, or not at all
 
 
-class _RawAnswer(NamedTuple):
-    """What came back, whatever it is."""
-
-    status: int
-    retry_after: str | None
-    content_type: str
-    body: bytes
-
-
 class ComputeTransport:
     """Makes calls.
 
@@ -100,11 +87,9 @@ class ComputeTransport:
         timeouts: Timeouts,
         retrier: Retrier,
     ) -> None:
-        self._session = session
-        self._tokens = tokens
+        self._exchange = Exchange(session, tokens, observer)
         self._budget = budget
         self._clock = clock
-        self._observer = observer
         self._timeouts = timeouts
         self._decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
         self._retrier = retrier
@@ -121,7 +106,7 @@ class ComputeTransport:
         """
         seconds = self._timeouts.total + request.held
         if request.once:
-            return await self._exchange(request, kind)
+            return await self._attempt(request, kind)
         try:
             async with asyncio.timeout(seconds):
                 return await self._retrier.run(partial(self._attempt, request, kind))
@@ -130,50 +115,9 @@ class ComputeTransport:
         raise TransientError(request.method, f"no success within {seconds:g} s")
 
     async def _attempt(self, request: ComputeRequest, kind: type[T]) -> T:
-        try:
-            return await self._exchange(request, kind)
-        except UnauthenticatedError as error:
-            if error.status != 401:
-                raise
-        return await self._exchange(request, kind)
-
-    async def _exchange(self, request: ComputeRequest, kind: type[T]) -> T:
         method = request.method
-        max_wait = MAX_AGE_SECONDS if request.once else None
-        await self._budget.acquire(
-            request.project,
-            request.group,
-            max_wait=max_wait,
-            urgent=request.method not in PER_MACHINE,
-        )
-        token = await self._tokens.get()
-        answer = await self._send(request, token)
-        if answer.status == 401:
-            self._tokens.invalidate(token)
-        if not 200 <= answer.status < 300:
-            now = self._clock.now()
-            error = error_from(method, answer.status, answer.retry_after, answer.body, now)
-            if isinstance(error, RateLimitedError) and error.reason != CONCURRENT_OPERATIONS:
-                until = self._clock.monotonic() + (error.retry_after or 0.0)
-                self._budget.pause(request.project, request.group, until)
-            raise error
-        decoder = self._decoders.get(kind)
-        if decoder is None:
-            decoder = self._decoders[kind] = msgspec.json.Decoder(kind, strict=False)
-        problem = f"the answer is {answer.content_type or 'of no type'}, not JSON"
-        if answer.content_type == "application/json":
-            try:
-                result: T = decoder.decode(answer.body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                problem = f"the answer cannot be understood: {error}"
-            else:
-                return result
-        raise MalformedResponseError(method, problem, status=answer.status)
-
-    async def _send(self, request: ComputeRequest, token: str) -> _RawAnswer:
-        """Sends once. Foreign exceptions end here: some of them show the request's headers."""
         limits = self._timeouts
-        headers = {"Authorization": f"Bearer {token}", "User-Agent": "gce-backend (gzip)"}
+        headers = {"User-Agent": "gce-backend (gzip)"}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
         timeout = aiohttp.ClientTimeout(
@@ -181,40 +125,41 @@ class ComputeTransport:
             sock_connect=limits.connect,
             sock_read=limits.read + request.held,
         )
-        status: int | None = None
-        try:
-            with observed(self._observer, request.method, request.group) as sending:
-                async with self._session.request(
-                    request.verb,
-                    request.url,
-                    data=request.body,
-                    headers=headers,
-                    timeout=timeout,
-                    allow_redirects=False,
-                ) as response:
-                    status = sending.status = response.status
-                    retry_after = response.headers.get("Retry-After")
-                    body = await _read_bounded(response, MAX_RESPONSE_BYTES)
-            if body is not None:
-                return _RawAnswer(status, retry_after, response.content_type, body)
-            problem = f"the answer has more than {MAX_RESPONSE_BYTES} bytes"
-        except TimeoutError:
-            problem = "the server is too slow"
-        except aiohttp.ClientConnectorError as error:
-            problem = f"no connection: {error.os_error}"
-        except (aiohttp.ClientError, OSError) as error:
-            problem = f"the connection broke ({type(error).__name__})"
-        kind = MalformedResponseError if status is not None and status < 300 else TransientError
-        raise kind(request.method, problem, status=status)
+        answer = await self._exchange.call(
+            HttpRequest(
+                method,
+                request.verb,
+                request.url,
+                timeout,
+                MAX_RESPONSE_BYTES,
+                headers,
+                request.body,
+                request.group,
+            ),
+            turn=partial(self._turn, request),
+            once=request.once,
+        )
+        if not 200 <= answer.status < 300:
+            retry_after = answer.headers.get("Retry-After")
+            error = error_from(method, answer.status, retry_after, answer.body, self._clock.now())
+            if isinstance(error, RateLimitedError) and error.reason != CONCURRENT_OPERATIONS:
+                until = self._clock.monotonic() + (error.retry_after or 0.0)
+                self._budget.pause(request.project, request.group, until)
+            raise error
+        content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            problem = f"the answer is {content_type[:100] or 'of no type'}, not JSON"
+            raise MalformedResponseError(method, problem, status=answer.status)
+        decoder = self._decoders.get(kind)
+        if decoder is None:
+            decoder = self._decoders[kind] = msgspec.json.Decoder(kind, strict=False)
+        result: T = decode(method, answer.body, decoder)
+        return result
 
-
-async def _read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes | None:
-    """An answer's body, decompressed; None when it has more than `limit` bytes."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
+    async def _turn(self, request: ComputeRequest) -> None:
+        await self._budget.acquire(
+            request.project,
+            request.group,
+            max_wait=MAX_AGE_SECONDS if request.once else None,
+            urgent=request.method not in PER_MACHINE,
+        )

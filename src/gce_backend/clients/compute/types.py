@@ -7,12 +7,15 @@ Only the fields that this project uses are here; others are ignored. 64-bit numb
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from gce_backend.base.errors import OperationFailedError, RemoteError
 from gce_backend.clients.compute.links import ResourceLink
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+"""How many of something: 32 bits wide, as Compute's description says."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -40,19 +43,19 @@ class ComputeTemplate(_Answer, frozen=True, gc=False):
 class CurrentActions(_Answer, frozen=True, gc=False):
     """How many members of a group are being acted on; `none` counts the idle ones."""
 
-    none: int = 0
-    creating: int = 0
-    creating_without_retries: int = 0
-    recreating: int = 0
-    deleting: int = 0
-    abandoning: int = 0
-    restarting: int = 0
-    refreshing: int = 0
-    verifying: int = 0
-    suspending: int = 0
-    resuming: int = 0
-    starting: int = 0
-    stopping: int = 0
+    none: Count = 0
+    creating: Count = 0
+    creating_without_retries: Count = 0
+    recreating: Count = 0
+    deleting: Count = 0
+    abandoning: Count = 0
+    restarting: Count = 0
+    refreshing: Count = 0
+    verifying: Count = 0
+    suspending: Count = 0
+    resuming: Count = 0
+    starting: Count = 0
+    stopping: Count = 0
 
 
 class GroupStatus(_Answer, frozen=True, gc=False):
@@ -70,7 +73,7 @@ class ComputeGroup(_Answer, frozen=True, gc=False):
     )
 
     name: str
-    target_size: int
+    target_size: Count
     zone: str = ""
     id: int = 0
     description: str = ""
@@ -131,12 +134,18 @@ class ManagedInstance(_Answer, frozen=True, gc=False):
     last_attempt: LastAttempt = LastAttempt()
     version: InstanceVersion = InstanceVersion()
 
+    def __post_init__(self) -> None:
+        """Refuses an id that is none."""
+        if not 0 <= (self.id or 0) < 2**64:
+            raise ValueError("an id that does not fit 64 bits")
 
-class GroupError(_Answer, frozen=True, gc=False):
-    """One entry of a group's error list."""
-
-    error: ErrorItem = ErrorItem()
-    timestamp: str = ""
+    @property
+    def is_named(self) -> bool:
+        """Whether its link says which VM it is; one member's odd link spoils no other."""
+        try:
+            return ResourceLink.parse(self.instance).collection == "instances"
+        except ValueError:
+            return False
 
 
 class MetadataItem(_Answer, frozen=True, gc=False):
@@ -175,6 +184,11 @@ class ComputeInstance(_Answer, frozen=True, gc=False):
     creation_timestamp: str = ""
     self_link: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuses an id that is none."""
+        if not 0 <= self.id < 2**64:
+            raise ValueError("an id that does not fit 64 bits")
+
     @property
     def zone_name(self) -> str:
         """The zone's name, without the rest of its link."""
@@ -187,8 +201,8 @@ class MachineType(_Answer, frozen=True, gc=False):
     FIELDS: ClassVar[str] = "name,guestCpus,memoryMb"
 
     name: str
-    guest_cpus: int
-    memory_mb: int
+    guest_cpus: Count
+    memory_mb: Count
 
 
 class Image(_Answer, frozen=True, gc=False):
@@ -199,7 +213,7 @@ class Image(_Answer, frozen=True, gc=False):
     name: str
     id: int = 0
     status: str = ""
-    disk_size_gb: int = 0
+    disk_size_gb: Count = 0
     family: str = ""
     self_link: str = ""
 
@@ -212,20 +226,10 @@ class Snapshot(_Answer, frozen=True, gc=False):
     name: str
     id: int = 0
     status: str = ""
-    disk_size_gb: int = 0
+    disk_size_gb: Count = 0
     creation_timestamp: str = ""
     labels: dict[str, str] = {}
     self_link: str = ""
-
-
-class ComputeZone(_Answer, frozen=True, gc=False):
-    """A zone; `status` is UP or DOWN."""
-
-    FIELDS: ClassVar[str] = "name,status,region"
-
-    name: str
-    status: str = ""
-    region: str = ""
 
 
 class Operation(_Answer, frozen=True, gc=False):
@@ -240,7 +244,7 @@ class Operation(_Answer, frozen=True, gc=False):
     target_id: int = 0
     insert_time: str = ""
     error: ErrorList = ErrorList()
-    http_error_status_code: int = 0
+    http_error_status_code: Count = 0
     http_error_message: str = ""
 
     def __post_init__(self) -> None:
@@ -371,29 +375,13 @@ class ManagedInstancePage(_Answer, frozen=True, gc=False):
     next_page_token: str = ""
 
     def entries(self) -> Iterable[ManagedInstance]:
-        """What is on it."""
-        return self.managed_instances
+        """The members on it whose links name a VM."""
+        return (member for member in self.managed_instances if member.is_named)
 
     def reasons(self) -> Iterable[str]:
-        """This list has no warnings."""
-        return ()
-
-
-class GroupErrorPage(_Answer, frozen=True, gc=False):
-    """Of instanceGroupManagers.listErrors."""
-
-    FIELDS: ClassVar[str] = "items(error(code,message),timestamp),nextPageToken"
-
-    items: tuple[GroupError, ...] = ()
-    next_page_token: str = ""
-
-    def entries(self) -> Iterable[GroupError]:
-        """What is on it."""
-        return self.items
-
-    def reasons(self) -> Iterable[str]:
-        """This list has no warnings."""
-        return ()
+        """Which members cannot be told from their links."""
+        odd = (member for member in self.managed_instances if not member.is_named)
+        return (f"not a link to a VM: {member.instance[:200]!r}" for member in odd)
 
 
 class GroupScope(_Answer, frozen=True, gc=False):

@@ -16,6 +16,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import MalformedResponseError, TransientError, UnauthenticatedError
 from gce_backend.clients.datastore.library import Client, Json
 from gce_backend.clients.datastore.values import Codec, Mutation, Path, Row
+from gce_backend.clients.exchange import MESSAGE_CHARACTERS
 from gce_backend.clients.observer import CallObserver
 
 MAX_KEYS = 1000
@@ -79,7 +80,10 @@ class Calls:
 
     async def _begin(self, fields: dict[str, Any]) -> str:
         with _malformed("datastore.projects.beginTransaction"):
-            return await self._client.beginTransaction(additional_request_fields=fields)
+            name = await self._client.beginTransaction(additional_request_fields=fields)
+            if not isinstance(name, str):
+                raise TypeError("a transaction without a name")
+            return name
 
     async def rollback(self, transaction: str) -> None:
         """Ends a transaction without effect."""
@@ -147,7 +151,7 @@ class Calls:
             rows = [self.codec.row(result) for result in batch.get("entityResults", ())]
             more = batch["moreResults"]
             finished, more = more != "NOT_FINISHED", more != "NO_MORE_RESULTS"
-            return QueryBatch(rows, batch["endCursor"], finished, more)
+            return QueryBatch(rows, str(batch["endCursor"]), finished, more)
 
     async def commit(
         self, mutations: Sequence[Mutation], transaction: str | None = None
@@ -162,15 +166,6 @@ class Calls:
         return versions
 
     async def _write(self, mutations: list[dict[str, Any]], transaction: str | None) -> list[int]:
-        try:
-            return await self._write_once(mutations, transaction)
-        except UnauthenticatedError:
-            # It was refused, so nothing has happened; the refused token has been forgotten.
-            return await self._write_once(mutations, transaction)
-
-    async def _write_once(
-        self, mutations: list[dict[str, Any]], transaction: str | None
-    ) -> list[int]:
         mode = Mode.NON_TRANSACTIONAL if transaction is None else Mode.TRANSACTIONAL
         with _malformed("datastore.projects.commit"):
             answer: Any = await self._client.commit(mutations, transaction, mode)
@@ -187,9 +182,9 @@ class Calls:
             try:
                 return await call()
             except TransientError as error:
-                # A refused token was forgotten, and INTERNAL rarely passes: one more try for these.
-                once = isinstance(error, UnauthenticatedError) or error.reason == "INTERNAL"
-                if tries >= (2 if once else MAX_TRIES):
+                # INTERNAL rarely passes: one more try. A refused token was replaced already.
+                tries_left = (2 if error.reason == "INTERNAL" else MAX_TRIES) - tries
+                if tries_left <= 0 or isinstance(error, UnauthenticatedError):
                     raise
                 delay = self.delay(tries, error.retry_after)
                 if self._clock.monotonic() + delay - started > RETRY_SECONDS:
@@ -210,9 +205,9 @@ def _malformed(method: str) -> Iterator[None]:
     """Turns what the library and we stumble over in an answer of the wrong shape into one error."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        message = f"an answer of the wrong shape: {type(error).__name__}: {error}"
-        raise MalformedResponseError(method, message, status=200) from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        problem = f"an answer of the wrong shape: {type(error).__name__}: {error}"
+        raise MalformedResponseError(method, problem[:MESSAGE_CHARACTERS], status=200) from None
 
 
 def _chunks(mutations: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

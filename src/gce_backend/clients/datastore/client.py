@@ -13,10 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
-from gcloud.aio.auth import Token
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import AbortedError, RemoteError
+from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.calls import Calls
 from gce_backend.clients.datastore.library import Client
 from gce_backend.clients.datastore.values import (
@@ -79,7 +79,7 @@ class Datastore:
 
     Args:
         session: the connections; not closed here.
-        token: gives bearer tokens.
+        tokens: gives bearer tokens.
         project: the project whose Datastore it is.
         api_root: e.g. `https://datastore.googleapis.com/v1`.
         namespace: "" for the default one.
@@ -96,7 +96,7 @@ class Datastore:
         self,
         *,
         session: aiohttp.ClientSession,
-        token: Token,
+        tokens: TokenSource,
         project: str,
         api_root: str,
         clock: Clock,
@@ -106,7 +106,7 @@ class Datastore:
     ) -> None:
         client = Client(
             session=session,
-            token=token,
+            tokens=tokens,
             project=project,
             api_root=api_root,
             namespace=namespace,

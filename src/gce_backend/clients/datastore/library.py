@@ -6,14 +6,13 @@ own `Entity` and `Value` lose versions, time zones and excludeFromIndexes.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import aiohttp
-from gcloud.aio.auth import Token
 from gcloud.aio.datastore import Datastore as GcloudDatastore
 
-from gce_backend.base.errors import RemoteError, UnauthenticatedError
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.gcloud import LibrarySession
 from gce_backend.clients.observer import CallObserver
 
@@ -43,7 +42,7 @@ class Client(GcloudDatastore):
 
     Args:
         session: the connections; not closed here.
-        token: gives bearer tokens.
+        tokens: gives bearer tokens.
         project: the project whose Datastore it is.
         api_root: e.g. `https://datastore.googleapis.com/v1`.
         namespace: "" for the default one.
@@ -59,7 +58,7 @@ class Client(GcloudDatastore):
         self,
         *,
         session: aiohttp.ClientSession,
-        token: Token,
+        tokens: TokenSource,
         project: str,
         api_root: str,
         namespace: str,
@@ -70,31 +69,13 @@ class Client(GcloudDatastore):
             project=project,
             namespace=namespace,
             session=session,  # type: ignore[arg-type]  # mypy resolves the twin for requests
-            token=token,
+            token=tokens.token,
             api_root=api_root,
             api_is_dev=False,
         )
         self.session = LibrarySession(  # type: ignore[assignment]  # it has the same post()
-            session, token, method_of=method_of, timeout=TIMEOUT, observer=observer
+            Exchange(session, tokens, observer), method_of=method_of, timeout=TIMEOUT
         )
-
-    async def headers(self) -> dict[str, str]:
-        """The headers of one call.
-
-        Raises:
-            UnauthenticatedError: no token can be had.
-        """
-        # One refresh serves all waiters: one being cancelled must not end it for the others. How it
-        # ends then is nobody's concern, and asyncio is not to complain that nobody asked.
-        asking = asyncio.ensure_future(self.token.get())
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        try:
-            token = await asyncio.shield(asking)
-        except Exception as error:  # noqa: BLE001  # credentials fail in many ways; none may escape
-            reason = error.message if isinstance(error, RemoteError) else type(error).__name__
-            message = f"no access token: {reason}"
-            raise UnauthenticatedError("auth.token", message) from None
-        return {"Authorization": f"Bearer {token}"}
 
 
 def method_of(_verb: str, url: str) -> str:

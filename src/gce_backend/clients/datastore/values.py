@@ -168,6 +168,8 @@ def decode_value(data: Mapping[str, Any]) -> Value:
     Raises:
         CorruptEntityError: it is of a type that this project never stores.
     """
+    if not isinstance(data, dict):
+        raise TypeError("a value that is no object")
     if "arrayValue" in data:
         return tuple(_decode_scalar(element) for element in data["arrayValue"].get("values", ()))
     return _decode_scalar(data)
@@ -179,6 +181,8 @@ def _decode_scalar(data: Mapping[str, Any]) -> Scalar | Unindexed:
         value = str(data["stringValue"])
     elif "integerValue" in data:
         value = int(data["integerValue"])
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("an integer that does not fit 64 bits")
     elif "booleanValue" in data:
         value = bool(data["booleanValue"])
     elif "timestampValue" in data:
@@ -231,8 +235,15 @@ class Codec:
         for name, value in entity.get("properties", {}).items():
             try:
                 properties[name] = decode_value(value)
-            except (CorruptEntityError, ValueError) as error:
-                raise CorruptEntityError(f"{path}: {name}: {error}") from error
+            except (
+                CorruptEntityError,
+                ValueError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+            ) as error:
+                problem = f"{path}: {name}: {error}"[:1000]
+                raise CorruptEntityError(problem) from error
         return Row(path, properties, int(result.get("version", 0)))
 
     def mutation(self, mutation: Mutation) -> dict[str, Any]:

@@ -1,0 +1,230 @@
+"""One HTTP exchange, the same for every service: deadlines, bounds, tokens, delays.
+
+A bearer token goes to the address that the caller names and nowhere else: redirects are not
+followed. Whatever goes wrong on the way leaves as an error of `gce_backend.base.errors`, and no
+exception of aiohttp is its cause or context, since those hold the request's headers.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import io
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from gce_backend.base.errors import MalformedResponseError, TransientError
+from gce_backend.clients.observer import CallObserver, observed
+
+MAX_RETRY_AFTER_SECONDS = 300.0
+"""The longest wait that a service may ask for."""
+MAX_VALUES = 4_000_000
+"""JSON values in one answer: a small text can decode to many times its size."""
+MESSAGE_CHARACTERS = 1000
+"""Longest piece of a service's own text that an error repeats."""
+LARGE_BODY = 2**19
+"""Bytes; a larger body is sent in parts, so that it does not hold the event loop up."""
+
+T = TypeVar("T")
+
+
+class Tokens(Protocol):
+    """Where bearer tokens come from: the account's, or a local run's own."""
+
+    async def get(self) -> str:
+        """A valid access token."""
+        ...
+
+    def invalidate(self, token: str) -> None:
+        """Says that a service refused this token."""
+        ...
+
+
+class HttpRequest(NamedTuple):
+    """One request, the same at every repetition.
+
+    Attributes:
+        method: `service.resource.method`, for errors and metrics.
+        verb: the HTTP verb.
+        url: where to.
+        timeout: deadlines of one try.
+        limit: largest answer that is read, in bytes after decompression.
+        headers: besides the token's.
+        body: what to send.
+        group: the quota group that it counts against.
+    """
+
+    method: str
+    verb: str
+    url: URL
+    timeout: aiohttp.ClientTimeout
+    limit: int
+    headers: Mapping[str, str] = {}
+    body: bytes | str | None = None
+    group: str | None = None
+
+
+class Answer(NamedTuple):
+    """An answer of a service, read to its end.
+
+    Attributes:
+        status: HTTP status.
+        headers: its headers.
+        body: its bytes, decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait before the next try; None when the service does not say."""
+        return delay_of(self.headers.get("Retry-After"), time.time())
+
+
+def delay_of(retry_after: str | None, now: float) -> float | None:
+    """Seconds that a Retry-After header asks for, capped; None when it asks for none.
+
+    Args:
+        retry_after: a number of seconds, or an HTTP date.
+        now: wall-clock time in Unix seconds.
+    """
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - now
+        except (ValueError, TypeError, IndexError):
+            return None
+        except OverflowError:
+            seconds = MAX_RETRY_AFTER_SECONDS
+    return min(seconds, MAX_RETRY_AFTER_SECONDS) if seconds > 0 else None
+
+
+class Exchange:
+    """Sends requests.
+
+    Args:
+        session: the shared HTTP session; stays the caller's.
+        tokens: gives bearer tokens; None for services that take none.
+        observer: is told of every request sent.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, tokens: Tokens | None, observer: CallObserver | None
+    ) -> None:
+        self._session = session
+        self._tokens = tokens
+        self._observer = observer
+
+    async def call(
+        self,
+        request: HttpRequest,
+        *,
+        turn: Callable[[], Awaitable[None]] | None = None,
+        once: bool = False,
+    ) -> Answer:
+        """Sends a request with a token; a refused token is replaced once.
+
+        Args:
+            request: what to send.
+            turn: awaited before each try.
+            once: the request is not sent again with another token either.
+
+        Raises:
+            TransientError: no answer, or none that can be read, or no token.
+        """
+        while True:
+            if turn is not None:
+                await turn()
+            token = None if self._tokens is None else await self._tokens.get()
+            answer = await self.send(request, token)
+            if answer.status != 401 or self._tokens is None or token is None:
+                return answer
+            self._tokens.invalidate(token)
+            if once:
+                return answer
+            once = True
+
+    async def send(self, request: HttpRequest, token: str | None) -> Answer:
+        """Sends a request once.
+
+        Args:
+            request: what to send.
+            token: the bearer token; None for an address that gets none.
+
+        Raises:
+            TransientError: no answer.
+            MalformedResponseError: a success that breaks off or is too large.
+        """
+        headers = dict(request.headers)
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        body = request.body
+        large = isinstance(body, bytes) and len(body) > LARGE_BODY
+        status: int | None = None
+        try:
+            with observed(self._observer, request.method, request.group) as sending:
+                async with self._session.request(
+                    request.verb,
+                    request.url,
+                    data=io.BytesIO(body) if large and isinstance(body, bytes) else body,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=request.timeout,
+                ) as response:
+                    status = sending.status = response.status
+                    read = bytearray()
+                    async for chunk in response.content.iter_chunked(2**16):
+                        read += chunk
+                        if len(read) > request.limit:
+                            break
+                    else:
+                        return Answer(status, response.headers, bytes(read))
+            problem = f"the answer has more than {request.limit} bytes"
+        except TimeoutError:
+            problem = "no answer in time: the server is too slow"
+        except aiohttp.ClientConnectorError as error:
+            problem = f"no connection: {error.os_error.strerror or type(error.os_error).__name__}"
+        # What aiohttp and its parsers raise for odd headers, encodings and compressed data.
+        except Exception as error:  # noqa: BLE001  (nothing foreign may leave)
+            problem = f"the connection broke ({type(error).__name__})"
+        # Outside of the `except` blocks, so that no exception of aiohttp becomes the context.
+        kind = MalformedResponseError if status is not None and status < 300 else TransientError
+        raise kind(request.method, problem, status=status)
+
+
+def decode(method: str, raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Decodes the body of a success.
+
+    Raises:
+        MalformedResponseError: it is not JSON (truncated, HTML), not of the decoder's type, nested
+            too deeply, or decodes to too much.
+    """
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
+        raise MalformedResponseError(method, f"more than {MAX_VALUES} values", status=200)
+    try:
+        return decoder.decode(raw)
+    except (ValueError, RecursionError, ArithmeticError) as error:
+        problem = f"the answer cannot be understood: {error}"[:MESSAGE_CHARACTERS]
+    raise MalformedResponseError(method, problem, status=200)
+
+
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+def error_object(body: bytes) -> dict[str, Any]:
+    """The `error` object that Google's APIs answer with; empty when there is none."""
+    try:
+        found = decode("", body, _ANYTHING)
+    except MalformedResponseError:
+        return {}
+    error = found.get("error") if isinstance(found, dict) else None
+    return error if isinstance(error, dict) else {}
