@@ -94,3 +94,34 @@ async def test_a_template_that_cannot_be_processed_stays_as_it_is_and_the_others
         (found,) = [c for c in conditions if c["job"] == "process-config"]
         assert found["reason"] == "InvalidConfiguration"
         assert "one" in str(found["subject"])
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        'templates { base_name: "' + "a" * 10_000_000,
+        template("x" * 90_000),
+        template("tagged").replace("}\n", 'tags: "A"\n' * 5_000 + "}\n"),
+        "x" * 90_000 + ': "y"',
+    ],
+    ids=["10 MB", "long-name", "many-problems", "long-word"],
+)
+async def test_a_monstrous_configuration_is_told_of_in_few_words(
+    tmp_path: Path, templates: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the log, in conditions, on pages and in documents; the machines stay."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        capsys.readouterr()
+        w.write_config(templates, manager())
+        await w.pass_time(180.0)
+        conditions = (await w.get("/api/fleet"))["configuration"]["conditions"]
+        assert len(conditions) == 1
+        assert len(conditions[0]["message"]) < 2_000
+        for path in ("/", "/configuration", "/jobs", "/api/fleet", "/api/status", "/api/jobs"):
+            async with w.session.get(w.daemon.url + path) as response:
+                assert len(await response.text()) < 60_000, path
+        lines = "".join(capsys.readouterr()).splitlines()
+        assert any("import-config" in line or "config.invalid" in line for line in lines)
+        assert max(map(len, lines)) < 10_000
+        assert await w.states() == {"cataloged": 3}
