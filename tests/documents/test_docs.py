@@ -150,7 +150,7 @@ def test_the_licence_is_apaches() -> None:
 
 
 def test_the_settings_table_has_exactly_the_settings() -> None:
-    """Each key once, and none that is no more."""
+    """Each key once, and none that no longer exists."""
     rows = tables_of(text_of(DOCS / "reference" / "settings.md"), "key", "default", "values")
     assert sorted(row[0].strip("`") for row in rows) == sorted(_setting_keys())
 
@@ -185,7 +185,7 @@ def test_every_test_named_exists() -> None:
 def test_the_life_of_a_machine_shows_every_state_and_permit(
     words: type[State | Permit], drawn_as: str
 ) -> None:
-    """In the picture, and in the tables below it; and none that is no more."""
+    """In the picture, and in the tables below it; and none that no longer exists."""
     wanted = {word.value for word in words}
     drawn = re.findall(rf'class="{drawn_as}"[^>]*>([a-z-]+)</text>', text_of(DOCS / "life.svg"))
     rows = tables_of(text_of(DOCS / "life.md"), words.__name__.lower())

@@ -27,7 +27,7 @@ def test_the_page_is_what_the_code_says(path: Path) -> None:
 
 
 def test_no_page_is_there_that_nothing_writes() -> None:
-    """A page that the script makes no more is gone."""
+    """A page that the script no longer makes is gone."""
     assert set((DOCS / "reference").iterdir()) == set(PAGES)
 
 

@@ -33,7 +33,7 @@ def test_an_alert_leads_to_the_section_that_names_it(rule: dict[str, Any]) -> No
 
 
 def test_the_table_has_every_alert_with_its_severity_and_section() -> None:
-    """In the order of the rules, and none that is no more."""
+    """In the order of the rules, and none that no longer exists."""
     rows = tables_of(RUNBOOK, "what you see", "alert", "severity")
     table = [(row[1], row[2], row[0].partition("(#")[2].strip(")")) for row in rows]
     assert table == [

@@ -64,7 +64,7 @@ async def test_an_old_revision_counts_in_the_row_of_its_template(tmp_path: Path)
 
 
 async def test_problems_come_with_reason_and_since(tmp_path: Path) -> None:
-    """A held configuration, a stockout, a message set aside, and a pause; the gravest first."""
+    """A held configuration, a stockout, a message set aside, and a pause; the most severe first."""
     async with world(tmp_path, managers=TWO_ZONES) as w:
         await w.until_states(cataloged=5)
         await w.inject("*", kind="stockout", zone=OTHER_ZONE, times=None)

@@ -89,7 +89,7 @@ async def test_machines_are_searched_filtered_and_paged(tmp_path: Path) -> None:
         assert "1 machine Name" in one.text
         assert one.inputs["q"] == "KIND3-us-east1-b-0002"
         none = await visit(w, "/machines?template=kind1&zone=us-east1-b&state=creating")
-        assert "No machine is like that" in none.text
+        assert "No machine matches" in none.text
         beyond = await visit(w, "/machines?page=9")
         assert "There are only 5 pages" in beyond.text
         fleet = await visit(w, "/")
@@ -207,7 +207,7 @@ async def test_events_are_filtered_and_paged(tmp_path: Path) -> None:
         jobs = await visit(w, "/events?cause=job+catalog-instances")
         assert "→ cataloged" in jobs.text
         assert "job fetch-instances" not in jobs.text
-        assert "Nothing like that" in (await visit(w, "/events?name=nobody")).text
+        assert "No such event" in (await visit(w, "/events?name=nobody")).text
 
 
 @pytest.mark.parametrize(

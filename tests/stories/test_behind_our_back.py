@@ -53,7 +53,7 @@ async def test_leased_vm_deleted_outside_is_replaced_only_after_its_lease(tmp_pa
 async def test_lease_on_a_machine_of_a_group_deleted_outside_ends_in_a_whole_fleet(
     tmp_path: Path,
 ) -> None:
-    """The lease of the machine that is no more runs on in the books until it is given back."""
+    """The lease of a machine that no longer exists runs on in the books until it is given back."""
     async with world(tmp_path, settings=SOON, options=CloudOptions()) as w:
         await cataloged(w, 3)
         name = await w.lease()

@@ -106,7 +106,7 @@ async def test_a_leased_machine_is_waited_for(tmp_path: Path) -> None:
         assert (await w.catalog())[name] == "LEASED"
         state, reason = await shown(w, name)
         assert state == "leased"
-        assert "afterwards. Drained by hand: its disk rattles" in reason
+        assert "after its lease ends. Drained by hand: its disk rattles" in reason
         await w.release()
         await w.until(replaced(w, name))
         assert permit_of(w, name) is Permit.RECLAIMED

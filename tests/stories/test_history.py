@@ -281,7 +281,7 @@ async def test_a_blow_at_a_commit_loses_and_doubles_no_event(
     _check_chains(events)
     last = {event["name"]: event["after"] for event in events if event["kind"] == "machine"}
     assert {name: last.pop(name) for name in there} == there
-    assert set(last.values()) == {"deleted"}, "what is no more has been told to its end"
+    assert set(last.values()) == {"deleted"}, "what no longer exists has been told to its end"
 
 
 async def test_quiet_minutes_write_and_read_nothing_of_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The one switch: nothing that changes the world is done, and observing goes on."""
+"""The one switch: nothing that changes the world is done, and observing continues."""
 
 from __future__ import annotations
 

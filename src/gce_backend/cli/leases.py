@@ -104,7 +104,7 @@ def lease(
     """Leases a machine from the Machine Provider.
 
     Exits with 1 when there is none within --wait: the request then stays open, and the same command
-    with its --request-id goes on waiting. `release` gives the machine back.
+    with its --request-id continues to wait. `release` gives the machine back.
     """
     from gce_backend.cli import leasing
 

@@ -134,6 +134,6 @@ async def release(settings_file: Path | None, request_id: str) -> bool:
 def open_request(request_id: str) -> str:
     """How to go on with a request that nobody waits for now."""
     return (
-        f"the request stays open: the same command with --request-id {request_id} goes on; once it "
-        f"has a machine, `gce-backend release {request_id}` gives it back"
+        f"the request stays open: the same command with --request-id {request_id} continues it; "
+        f"once it has a machine, `gce-backend release {request_id}` gives it back"
     )

@@ -26,7 +26,7 @@ COMMANDS = {
     "lease": Entry("leases", "lease", "Leases a machine from the Machine Provider."),
     "release": Entry("leases", "release", "Gives a leased machine back."),
     "pause": Entry(
-        "orders", "pause", "Stops everything that changes the world; observing goes on."
+        "orders", "pause", "Stops everything that changes the world; observing continues."
     ),
     "resume": Entry("orders", "resume", "Ends a pause."),
     "drain": Entry("orders", "drain", "Takes a machine out of the fleet, when nobody holds it."),

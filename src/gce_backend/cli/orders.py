@@ -51,7 +51,7 @@ zone_option = click.option(
 def pause(
     settings_file: Path | None, template: str, zone: str, reason: str, *, as_json: bool
 ) -> None:
-    """Stops everything that changes the world; observing goes on.
+    """Stops everything that changes the world; observing continues.
 
     With --template or --zone, only for what belongs there.
     """
@@ -212,7 +212,7 @@ def _outlook(machine: Instance, now: float) -> str:
     if lease_runs(machine, now):
         end = machine.lease.expiration if machine.lease is not None else None
         until = f" until {date(end):%Y-%m-%d %H:%M} UTC" if end else ""
-        return f"Somebody holds it{until}: it goes afterwards. {SOON}"
+        return f"Somebody holds it{until}: it is deleted after its lease ends. {SOON}"
     return f"It leaves the catalog, is deleted, and its group grows back. {SOON}"
 
 

@@ -135,9 +135,9 @@ def _group(group: GroupStep) -> str:
     if group.action is Action.RESIZE:
         return f"{size} -> {plural(group.goal, 'machine')}{_at_first(group)}"
     if group.action is Action.KEEP:
-        return f"drains no more; it keeps its {plural(size, 'machine')}"
+        return f"stops draining; it keeps its {plural(size, 'machine')}"
     if group.action is Action.DELETE:
-        return "is empty and goes"
+        return "is empty and is deleted"
     if group.action is Action.CHANGE:
         limits = zip(("minimum_size", "maximum_size"), (group.minimum, group.maximum), strict=True)
         told = [f"{name} {old} -> {new}" for name, (old, new) in limits if old != new]

@@ -42,7 +42,7 @@ def validate(directory: Path, settings_file: Path | None, *, as_json: bool) -> N
     """Checks templates.cfg and managers.cfg.
 
     Prints the problems in DIRECTORY, with file, line, template and field, and warnings of what may
-    be a slip. Needs no network: good for a check before a change is submitted. Of the settings it
+    be a mistake. Needs no network: use it before a change is submitted. Of the settings it
     reads machine_provider.extra_dimensions. `gce-backend plan --config DIRECTORY` says what the
     change would do.
     """

@@ -91,7 +91,7 @@ async def run_local(settings: Settings, config_dir: Path, state: Path) -> None:
         settings_path.unlink(missing_ok=True)
         await cloud.close()
     if live:
-        stopped = f"Stopped. The same command goes on from {state}."
+        stopped = f"Stopped. The same command continues from {state}."
         console.print(stopped, highlight=False, soft_wrap=True)
 
 
@@ -123,7 +123,7 @@ async def _show(daemon: Daemon, console: Console, settings_path: Path) -> None:
     """Shows the fleet's way in a terminal, and says when it is ready; again when it changes."""
     hint = (
         f" Status: {daemon.url}   Ctrl-C stops it.\n"
-        f"Commands for it: gce-backend plan --settings {settings_path}, and likewise all others."
+        f"Every command works on it, such as: gce-backend plan --settings {settings_path}"
     )
     while True:
         progress = await watch(lambda: measure(daemon.context), console)

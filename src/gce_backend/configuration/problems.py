@@ -22,7 +22,7 @@ class Problem(msgspec.Struct, frozen=True):
         line: counted from 1; of the field, or of what lacks it. None when unknown.
         subject: what it is about, e.g. `template "linux-small"` or `managers[2]`; "" for the file.
         field: e.g. `tags[1]` or `service_accounts[0].name`; "" for the whole subject.
-        message: what is wrong and how to mend it.
+        message: what is wrong and what to do.
         is_warning: it is used all the same, but may not mean what its author thinks.
     """
 

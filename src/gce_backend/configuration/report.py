@@ -47,7 +47,7 @@ class Report:
         self._add(path, message, is_warning=False)
 
     def warning(self, path: Path, message: str) -> None:
-        """What is used, but may be a slip.
+        """What is used, but may be a mistake.
 
         Args:
             path: where: kind and index of the block first.
@@ -60,7 +60,7 @@ class Report:
         return self._in_order(is_warning=False)
 
     def warnings(self) -> list[Problem]:
-        """What may be a slip, in the order of the file."""
+        """What may be a mistake, in the order of the file."""
         return self._in_order(is_warning=True)
 
     def _add(self, path: Path, message: str, *, is_warning: bool) -> None:

@@ -1,6 +1,6 @@
 """What a single value of the configuration may be.
 
-Every check takes a value and returns what is wrong with it and how to mend it, or None. Patterns
+Every check takes a value and returns what is wrong with it and what to do, or None. Patterns
 and limits are those of Compute Engine's API and its documentation.
 """
 

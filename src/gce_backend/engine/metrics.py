@@ -58,7 +58,7 @@ class Reading(NamedTuple):
 
 READINGS = (
     Reading("machines", "Machines; tombstones are not counted.", ("template", "zone", "state")),
-    Reading("machines_lost", "Machines that the catalog has ceased to know.", ("template", "zone")),
+    Reading("machines_lost", "Machines that the catalog no longer knows.", ("template", "zone")),
     Reading("group_minimum_size", "Machines to keep at least.", ("template", "zone")),
     Reading(
         "group_maximum_size", "Machines to keep at most; none without limit.", ("template", "zone")

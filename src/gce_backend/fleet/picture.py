@@ -347,8 +347,8 @@ class Fleet:
         for change in changes:
             if change.key in self.corrupt:
                 raise CorruptEntityError(
-                    f"the stored entity {change.key.kind} cannot be understood: mend it, or delete "
-                    f"it, and order again ({self.corrupt[change.key]})"
+                    f"the stored entity {change.key.kind} cannot be understood: correct it, or "
+                    f"delete it, and order again ({self.corrupt[change.key]})"
                 )
 
     async def _write_submitted(self) -> None:

@@ -35,7 +35,7 @@ def embedded_cloud(
         connector: makes what its services open their connections to each other with.
 
     Raises:
-        StateFileError: the file cannot be used; the message says how to mend it.
+        StateFileError: the file cannot be used; the message says what to do.
     """
     cloud = Cloud(Tables(state), clock, options)
     cloud.add(

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class StateFileError(BackendError):
-    """The state file cannot be used; the message says why and how to mend it."""
+    """The state file cannot be used; the message says why and what to do."""
 
 
 class Table(MutableMapping[str, T], Generic[T]):

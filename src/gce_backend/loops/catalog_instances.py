@@ -145,7 +145,9 @@ async def _judge_reuse(context: Context, key: Key, machine: CatalogMachine) -> C
     """
     entry = await context.broker().get(machine.hostname)
     if not isinstance(entry, CatalogEntry):
-        raise HostnameReuseError("the catalog holds this host name, and does not say for whom")
+        raise HostnameReuseError(
+            "the catalog holds this host name, and does not say for which machine"
+        )
     if entry.attributes.get(KEY_ATTRIBUTE) == instance_token(context.project, key):
         await context.fleet.change([Change(key, _became(CatalogState.CATALOGED))])
         return CatalogState.CATALOGED

@@ -10,7 +10,7 @@ from gce_backend.model.keys import Key
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Nothing that changes the world is done for a part of the fleet; observing goes on.
+    """Nothing that changes the world is done for a part of the fleet; observing continues.
 
     Attributes:
         template: of this template only, by its base_name; "" is any.
@@ -63,7 +63,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     """What an operator told the daemon while it runs (operator; the web API and the commands).
 
     Attributes:
-        paused: nothing that changes the world is done; observing goes on.
+        paused: nothing that changes the world is done; observing continues.
         pause_reason: why, for people.
         paused_since: since when, Unix seconds.
         pauses: those of a part of the fleet, one for each scope, in the order of their scopes.

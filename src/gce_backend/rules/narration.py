@@ -132,7 +132,7 @@ def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> 
         if named.changed and after not in _ENDING:
             reasons = (*reasons, _naming("its group", named))
             if new.lease is not None and not named.after:
-                reasons = (*reasons, "It goes when its lease has ended.")
+                reasons = (*reasons, "It is deleted after its lease ends.")
     return Told(EventKind.MACHINE, before, after, " ".join(reasons))
 
 
@@ -156,7 +156,7 @@ def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
         yield "Another VM has its name now."
         old = Instance()
     if (old.missing_since is None) != (new.missing_since is None) and new.deletion is None:
-        yield "Its group lists it again." if old.missing_since else "Its group lists it no more."
+        yield "Its group lists it again." if old.missing_since else "Its group no longer lists it."
     if old.catalog is not new.catalog and new.catalog in _CATALOG:
         yield _CATALOG[new.catalog]
     if (old.lost_since is None) != (new.lost_since is None):
@@ -209,7 +209,9 @@ def _deletion(old: Instance, new: Instance) -> Iterator[str]:
 
 
 def _naming(what: str, named: _NamedState) -> str:
-    return f"The configuration names {what} {'again' if named.after else 'no more'}."
+    if named.after:
+        return f"The configuration names {what} again."
+    return f"The configuration no longer names {what}."
 
 
 # A group, a template's revision, a template
@@ -318,7 +320,7 @@ def _template(old: InstanceTemplate | None, new: InstanceTemplate | None) -> Tol
     elif first == last:
         reason = ""
     elif last is None:
-        reason = "The configuration names it no more."
+        reason = "The configuration no longer names it."
     elif first is None:
         reason = f"The configuration names it: revision {short_checksum(last)}."
     else:

@@ -49,7 +49,7 @@ def is_revision(text: str) -> bool:
 
 
 def pause(reason: str, now: float, *, template: str = "", zone: str = "") -> Apply:
-    """Stops everything that changes the world; observing goes on.
+    """Stops everything that changes the world; observing continues.
 
     Args:
         reason: why, for people.

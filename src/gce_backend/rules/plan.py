@@ -174,7 +174,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         create: groups to create, with `create_machines` machines.
         resize: groups to grow, by `resize_machines` machines.
-        change: groups whose limits change, or that drain no more.
+        change: groups whose limits change, or that stop draining.
         drain: groups to drain, with `drain_machines` machines, of which `leased` are waited for.
         leased_until: when the last of those leases ends, Unix seconds; None when that is not known.
         delete: empty groups to delete.

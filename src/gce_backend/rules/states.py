@@ -73,9 +73,13 @@ def _ending(instance: Instance) -> tuple[State, str] | None:
 
 def _draining(instance: Instance, now: float, *, active: bool) -> tuple[State, str] | None:
     if lease_runs(instance, now):
-        waiting = "" if active else " The configuration no longer names it: it goes afterwards."
+        waiting = (
+            ""
+            if active
+            else " The configuration no longer names it: it is deleted after its lease ends."
+        )
         if instance.drain is not None:
-            waiting = f" It goes afterwards. {instance.drain}"
+            waiting = f" It is deleted after its lease ends. {instance.drain}"
         return State.LEASED, f"Somebody holds it.{waiting}"
     if instance.drain is not None:
         return State.DRAINING, str(instance.drain)

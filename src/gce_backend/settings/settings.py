@@ -343,7 +343,7 @@ class Settings(_Section, frozen=True):
         rollout: replacing old revisions.
         guard: what waits for an operator.
         history: what happened.
-        actuate: False stops everything that changes the world; observing goes on.
+        actuate: False stops everything that changes the world; observing continues.
         log: the log.
         shutdown_seconds: how long running jobs may take to finish when the process is told to stop.
     """

@@ -188,7 +188,7 @@ class _Checks:
             self._has_store = True
             corrupt = [f"{key}: {problem}" for key, problem in fleet.corrupt.items()]
             if corrupt:
-                remedy = "mend or delete these entities in Datastore"
+                remedy = "correct or delete these entities in Datastore"
                 return [Finding(what, CheckVerdict.FAILED, "; ".join(corrupt), remedy)]
             namespace = self._patient.settings.store.namespace or "the default one"
             rows = [Finding(what, CheckVerdict.OK, f"readable; namespace: {namespace}")]
@@ -246,7 +246,7 @@ class _Checks:
                 size = sum(map(len, texts[:2]))
                 found = await off_loop(lambda: parse(*texts, extra), size)
             except InvalidConfigurationError as error:
-                remedy = "mend it; `gce-backend validate DIR` shows the same in a checkout"
+                remedy = "correct it; `gce-backend validate DIR` shows the same in a checkout"
                 lines = listed(error.problems, error.total)
                 where = f"revision {bundle.revision}"
                 return [
@@ -260,7 +260,10 @@ class _Checks:
             odd = found.warnings[:MAX_LISTED]
             return [
                 Finding(what, CheckVerdict.OK, seen),
-                *(Finding(what, CheckVerdict.WARNING, str(w), "see that it is meant") for w in odd),
+                *(
+                    Finding(what, CheckVerdict.WARNING, str(w), "check that it is intended")
+                    for w in odd
+                ),
             ]
 
         needs = self._has_token and self._has_store

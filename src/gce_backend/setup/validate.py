@@ -19,7 +19,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     Attributes:
         problems: the first of what keeps it from being used, in the order of the files.
-        warnings: the first of what may be a slip; it is used all the same.
+        warnings: the first of what may be a mistake; it is used all the same.
         total: how many problems there are.
     """
 

@@ -33,7 +33,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def liveness(stuck: Sequence[str], lag: float) -> list[Check]:
-    """Whether the process lives: a restart would mend what fails here.
+    """Whether the process lives: a restart would fix what fails here.
 
     Args:
         stuck: jobs far past their deadline.

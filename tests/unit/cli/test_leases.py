@@ -131,7 +131,7 @@ def test_a_machine_that_does_not_come_is_not_waited_for_for_ever(fleet: ServedFl
         "hostname": None,
         "lease_ends_at": None,
     }
-    assert "the same command with --request-id none goes on" in done.stderr
+    assert "the same command with --request-id none continues it" in done.stderr
     early = fleet.run("release", "none")
     assert (early.exit_code, "nothing to give back" in early.stderr) == (1, True)
 

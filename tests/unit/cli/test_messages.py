@@ -1,4 +1,4 @@
-"""The commands' messages and exit codes: what is wrong, where, and how to mend it."""
+"""The commands' messages and exit codes: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 

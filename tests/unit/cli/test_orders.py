@@ -224,7 +224,7 @@ def test_drain_and_undrain_are_stored(served: ServedCloud, command: Command, mac
     ("state", "outlook"),
     [
         (Instance(lease=Lease(1.0, 4_000_000_000.0)), "Somebody holds it until 2096-10-02 07:06"),
-        (Instance(lease=Lease(1.0)), "Somebody holds it: it goes afterwards"),
+        (Instance(lease=Lease(1.0)), "Somebody holds it: it is deleted after its lease ends"),
         (Instance(pending_deletion=PendingDeletion("", 1.0)), "it is deleted in any case"),
         (Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x")), "deletion has begun already"),
     ],
@@ -412,7 +412,7 @@ def test_orders_that_cannot_be_understood_are_not_passed_over(
     done = command("pause", "--reason", "looking")
     served.ask(lambda clients: write(clients, Delete(CONTROL_KEY.path, None)))
     assert done.exit_code == 1
-    assert "cannot be understood: mend it, or delete it" in done.output
+    assert "cannot be understood: correct it, or delete it" in done.output
     assert "paused." not in done.output
     assert command("pause").exit_code == 0
     assert command("resume").exit_code == 0

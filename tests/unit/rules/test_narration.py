@@ -104,7 +104,7 @@ def _tell(
             CATALOGED,
             replace(CATALOGED, missing_since=NOON),
             "cataloged missing",
-            "lists it no more",
+            "no longer lists it",
         ),
         (replace(CATALOGED, missing_since=NOON), CATALOGED, "missing cataloged", "lists it again"),
         (CATALOGED, replace(CATALOGED, lost_since=NOON), "cataloged cataloged", "does not know it"),
@@ -219,12 +219,12 @@ def test_what_only_the_daemon_needs_is_no_event(before: Instance, after: Instanc
 @pytest.mark.parametrize(
     ("instance", "states", "reason"),
     [
-        (CATALOGED, "cataloged draining", "no more."),
-        (STARTING, "starting draining", "no more."),
-        (LEASED, "leased leased", "when its lease has ended."),
+        (CATALOGED, "cataloged draining", "no longer names"),
+        (STARTING, "starting draining", "no longer names"),
+        (LEASED, "leased leased", "after its lease ends."),
     ],
 )
-def test_a_machine_drains_when_its_group_is_named_no_more(
+def test_a_machine_drains_when_its_group_is_no_longer_named(
     instance: Instance, states: str, reason: str
 ) -> None:
     """Its own entity does not change; what is above it does."""
@@ -309,7 +309,7 @@ def test_request_ids_of_a_group_are_no_event(
     assert _tell(GROUP, before, after) is None
 
 
-def test_a_group_and_a_revision_drain_when_named_no_more() -> None:
+def test_a_group_and_a_revision_drain_when_no_longer_named() -> None:
     """In the transaction of process-config."""
     group = _tell(GROUP, GROWN, GROWN, NAMED, UNNAMED)
     assert group is not None
@@ -321,7 +321,7 @@ def test_a_group_and_a_revision_drain_when_named_no_more() -> None:
         EventKind.TEMPLATE,
         "active",
         "draining",
-        "The configuration names revision 01234567 no more.",
+        "The configuration no longer names revision 01234567.",
     )
 
 
@@ -344,7 +344,7 @@ def test_what_remains_of_a_group_goes_without_a_word() -> None:
             InstanceTemplate(active=CHECKSUM),
             InstanceTemplate(drained=(CHECKSUM,)),
             "active draining",
-            "no more",
+            "no longer names",
         ),
         (InstanceTemplate(), None, "draining ", "Nothing is left"),
     ],

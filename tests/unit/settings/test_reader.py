@@ -118,7 +118,7 @@ def test_an_empty_variable_unsets_what_may_be_unset(tmp_path: Path) -> None:
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
-    """One line for each, with its file or variable, its key, and how to mend it."""
+    """One line for each, with its file or variable, its key, and what to do."""
     text = (
         'projekt = "x"\n[http]\nport = 70000\nhost = 5\n[htpp]\nport = 1\n[jobs.fetch-instance]\n'
         'cron = "* * * * *"\n[store]\nresync_seconds = "often"\n'

@@ -65,7 +65,7 @@ def _since_event(told: dict[str, Any]) -> float | None:
 
 
 async def _gone(view: View, name: str) -> list[dict[str, Any]]:
-    """What history tells of something that is no more."""
+    """What history tells of something that no longer exists."""
     events, _ = await _events(view, name)
     if not events:
         return []

@@ -52,7 +52,7 @@ class Renderer:
         """A page, packed where that is worth it.
 
         Args:
-            request: whom it is for.
+            request: who asks.
             name: the template's file.
             values: what the template shows.
             status: the HTTP status.

@@ -1,4 +1,4 @@
-"""What is wrong, the gravest first: what an operator wants to read before anything else. Pure.
+"""What is wrong, the most severe first: what an operator wants to read before anything else. Pure.
 
 Machines that have the same trouble are told together, so that the list stays short whatever the
 size of the fleet. What only waits for what is bound to come is no problem.
@@ -27,12 +27,12 @@ PATIENT = frozenset({"Leased", "Unsettled"})
 
 
 class Severity(StrEnum):
-    """How grave a problem is."""
+    """How severe a problem is."""
 
     CRITICAL = "critical"
     """The daemon cannot do its work, or waits for an operator's word."""
     WARNING = "warning"
-    """Something does not go on; it is tried again."""
+    """Something makes no progress; it is tried again."""
     NOTICE = "notice"
     """Somebody wanted it so, or it is over: worth knowing."""
 
@@ -65,7 +65,7 @@ class FleetProblem(msgspec.Struct, frozen=True, kw_only=True):
 def problems(
     context: Context, survey: Survey, jobs: Iterable[JobStatus], queue: QueueStatus
 ) -> list[FleetProblem]:
-    """All problems, the gravest first, then the oldest."""
+    """All problems, the most severe first, then the oldest."""
     found = [
         *_pauses(context),
         *_jobs(jobs),
@@ -157,7 +157,7 @@ def _corrupt(context: Context) -> Iterator[FleetProblem]:
             kind="entity",
             subject=str(key),
             reason="CorruptEntity",
-            message=f"{message}. What it stands for is left alone: mend it, or delete the entity.",
+            message=f"{message}. What it stands for is left alone: correct or delete the entity.",
         )
 
 

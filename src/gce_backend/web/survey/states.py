@@ -22,7 +22,8 @@ def template(context: Context, key: Key) -> Shown:
     if context.fleet.templates[key].active:
         return Shown("active", "The configuration names it.")
     return Shown(
-        "draining", "The configuration no longer names it: it goes once its machines are gone."
+        "draining",
+        "The configuration no longer names it: it is deleted once its machines are gone.",
     )
 
 
