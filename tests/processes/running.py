@@ -22,9 +22,9 @@ import msgspec
 
 from gce_backend.daemon.local import CONFIG_SET
 from support.cloud_harness import FLAVOR, TOKEN_PATH
+from support.patience import PATIENCE
 
 PROJECT = "local-project"
-LONGEST_WAIT = 30.0
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -80,9 +80,9 @@ class Command:
     def kill(self) -> None:
         """Kill -9."""
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE)
 
-    def stop(self, number: int = signal.SIGTERM, within: float = 10.0) -> int:
+    def stop(self, number: int = signal.SIGTERM, within: float = PATIENCE) -> int:
         """Sends a signal; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout=within)
@@ -142,7 +142,7 @@ class Site:
         done = self.start(
             "setup", "setup", "--config-set", CONFIG_SET, *addresses, **self.environment
         )
-        assert done.process.wait(timeout=20) == 0, done.out.read_text() + done.log.read_text()
+        assert done.process.wait(timeout=PATIENCE) == 0, done.out.read_text() + done.log.read_text()
 
     def start_daemon(self, **environment: str) -> Command:
         """Starts the daemon; it need not have come far."""
@@ -240,7 +240,7 @@ def _request(
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request(verb, parts.path, body, dict(headers))
         return msgspec.json.decode(connection.getresponse().read())
@@ -258,7 +258,7 @@ def site(directory: Path) -> Iterator[Site]:
 
 def until(condition: Callable[[], object], explain: Callable[[], str] = lambda: "") -> None:
     """Waits, in real time, until something holds; what cannot be reached yet does not hold."""
-    end = time.monotonic() + LONGEST_WAIT
+    end = time.monotonic() + PATIENCE
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException, msgspec.DecodeError):
             if condition():

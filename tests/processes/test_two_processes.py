@@ -14,8 +14,11 @@ import pytest
 
 from processes.running import Screen, Site, site, until
 from support.fleet_harness import OTHER_ZONE, manager, template
+from support.patience import PATIENCE
 
 EXAMPLE = Path(__file__).parents[2] / "config"
+ENDLESS = 3600
+"""Seconds that no test waits for."""
 
 
 @pytest.fixture
@@ -80,26 +83,24 @@ def test_a_second_signal_skips_the_waiting(place: Site) -> None:
     """A job hangs in a call; the first Ctrl-C waits for it, the second one does not."""
     place.start_cloud("--no-latency")
     place.set_up()
-    place.inject(method="compute.*", kind="latency", seconds=60, times=None)
-    daemon = place.start_daemon()
+    place.inject(method="compute.*", kind="latency", seconds=ENDLESS, times=None)
+    daemon = place.start_daemon(GCE_BACKEND_SHUTDOWN_SECONDS=str(ENDLESS))
     until(lambda: place.get("/_localcloud/calls").get("compute.instanceTemplates.insert"))
     daemon.process.send_signal(signal.SIGINT)
     daemon.event("daemon.stopping")
     time.sleep(0.5)
     assert daemon.is_running
-    began = time.monotonic()
     assert daemon.stop(signal.SIGINT) == 0
-    assert time.monotonic() - began < 5.0
     assert "Traceback" not in daemon.log.read_text()
 
 
 def test_a_signal_while_starting_ends_it_cleanly(place: Site) -> None:
     """Its store cannot be reached yet; it ends at once, with exit code 0 and no traceback."""
     place.start_cloud("--no-latency")
-    place.inject(method="*", kind="latency", seconds=60, times=None)
+    place.inject(method="*", kind="latency", seconds=ENDLESS, times=None)
     daemon = place.start_daemon()
     daemon.event("daemon.started")
-    assert daemon.stop(within=5.0) == 0
+    assert daemon.stop() == 0
     assert "Traceback" not in daemon.log.read_text()
     assert "never retrieved" not in daemon.log.read_text()
 
@@ -108,10 +109,8 @@ def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Pat
     """The example fleet in one process, in the log; kill -9, again with nothing new; commands."""
     with site(tmp_path) as place:
         shutil.copytree(EXAMPLE, place.config, dirs_exist_ok=True)
-        began = time.monotonic()
         daemon = place.start_local()
         ready = daemon.event("fleet.ready")
-        assert time.monotonic() - began < 30.0
         assert ready["machines"] == 12
         names = machines(place.get("/api/fleet", ready["url"]))
         assert len(names) == 12
@@ -120,11 +119,11 @@ def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Pat
         ready = again.event("fleet.ready")
         assert machines(place.get("/api/fleet", ready["url"])) == names
         plan = place.start("plan", "plan", "--settings", ready["settings"])
-        assert plan.process.wait(timeout=20) == 0, plan.log.read_text()
+        assert plan.process.wait(timeout=PATIENCE) == 0, plan.log.read_text()
         pause = place.start("pause", "pause", "--settings", ready["settings"])
-        assert pause.process.wait(timeout=20) == 0, pause.log.read_text()
+        assert pause.process.wait(timeout=PATIENCE) == 0, pause.log.read_text()
         status = place.start("status", "status", "--settings", ready["settings"])
-        assert status.process.wait(timeout=20) == 0, status.log.read_text()
+        assert status.process.wait(timeout=PATIENCE) == 0, status.log.read_text()
         assert "12 cataloged" in status.out.read_text()
         assert again.stop(signal.SIGINT) == 0
         assert not Path(ready["settings"]).exists()
@@ -146,10 +145,10 @@ def test_run_local_in_a_terminal_shows_the_way_and_one_line_when_ready(tmp_path:
             (place.config / "managers.cfg").write_text("managers {")
             until(lambda: "config.invalid" in screen.text(), screen.text)
             daemon.send_signal(signal.SIGINT)
-            assert daemon.wait(timeout=10) == 0
+            assert daemon.wait(timeout=PATIENCE) == 0
         finally:
             daemon.kill()
-            daemon.wait(timeout=10)
+            daemon.wait(timeout=PATIENCE)
         said = screen.text()
         assert "Stopped." in said
         assert str(tmp_path / "state.sqlite") in said

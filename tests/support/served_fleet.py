@@ -29,6 +29,7 @@ from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.settings.settings import HttpSettings, Secret, Settings
 from support.fleet_harness import CONTROL_TOKEN, PROJECT, manager, template
+from support.patience import PATIENCE
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class ServedFleet:
     def get(self, path: str) -> Any:
         """A JSON document of the cloud."""
         url = self.cloud.base_url + path
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=PATIENCE) as response:  # noqa: S310
             return msgspec.json.decode(response.read())
 
     def order(self, path: str, **body: str | bool) -> None:
@@ -91,19 +92,19 @@ class ServedFleet:
             msgspec.json.encode(body),
             {"Authorization": f"Bearer {CONTROL_TOKEN}"},
         )
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
             assert response.status == 200
 
     def ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Does something where daemon and cloud live."""
-        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(timeout=PATIENCE)
 
     def write(self, templates: str, managers: str) -> None:
         """Replaces the configuration."""
         (self.config / "templates.cfg").write_text(templates)
         (self.config / "managers.cfg").write_text(managers)
 
-    def until(self, condition: Callable[[], bool], within: float = 60.0) -> None:
+    def until(self, condition: Callable[[], bool], within: float = PATIENCE) -> None:
         """Waits until something holds."""
         end = time.monotonic() + within
         while not condition():
@@ -161,11 +162,11 @@ def served_fleet(config: Path, *, machines: int = 3) -> Iterator[ServedFleet]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served-fleet")
     thread.start()
     try:
-        fleet = ready.result(timeout=20)
+        fleet = ready.result(timeout=PATIENCE)
         fleet.until(lambda: list(fleet.machines().values()) == ["cataloged"] * machines)
         yield fleet
     finally:
         if ready.done() and ready.exception() is None:
             ready.result().close()
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE)
         structlog.configure(**logs)

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from gce_backend.localcloud.faults import Fault
+from support.patience import PATIENCE
 from support.served_fleet import ServedFleet, served_fleet
 
 LINUX = ("--dimension", "os_family:LINUX")
@@ -182,7 +183,7 @@ def test_an_interrupted_wait_says_how_to_go_on(fleet: ServedFleet) -> None:
     ask = ("lease", "--dimension", "os_family:OSX", "--request-id", "cut")
     command = [sys.executable, "-m", "gce_backend", *ask]
     with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as process:
-        watchdog = threading.Timer(60.0, process.kill)
+        watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
         fleet.until(lambda: fleet.cloud.calls[LEASE] > 0)
         process.send_signal(signal.SIGINT)

@@ -40,6 +40,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.keys import Key, instance_key, manager_key
 from gce_backend.model.orders import Control
+from support.patience import PATIENCE
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
 Command = Callable[..., Result]
@@ -393,10 +394,10 @@ def test_localcloud_prints_its_url_first(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        with urllib.request.urlopen(f"{url}/_localcloud/calls", timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(f"{url}/_localcloud/calls", timeout=PATIENCE) as response:  # noqa: S310
             assert response.status == 200
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_orders_that_cannot_be_understood_are_not_passed_over(

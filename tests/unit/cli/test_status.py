@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from gce_backend.cli import main
+from support.patience import PATIENCE
 from support.served_fleet import ServedFleet, served_fleet
 
 GROUP = "linux-74a47a08-usc1a"
@@ -236,11 +237,11 @@ def test_a_narrow_terminal_wraps_words_and_no_names(paused: ServedFleet) -> None
 
 @contextlib.contextmanager
 def started(fleet: ServedFleet, *arguments: str, **more: Any) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process of its own, which does not outlive the block, nor a minute."""
+    """A command in a process of its own, which does not outlive the block, nor a hang."""
     environment = {**os.environ, **fleet.environment, "TERM": "xterm"}
     command = [sys.executable, "-m", "gce_backend", *arguments]
     with subprocess.Popen(command, env=environment, text=True, **more) as process:
-        watchdog = threading.Timer(60.0, process.kill)
+        watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
         try:
             yield process
@@ -266,7 +267,7 @@ def line_with(text: str, stream: IO[str] | None) -> str:
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Ctrl-C, and what came of it: the exit code and standard error."""
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=PATIENCE)
     return process.returncode, errors
 
 
@@ -320,7 +321,7 @@ def test_a_watch_in_a_terminal_takes_the_screen_and_gives_it_back(
             process.send_signal(signal.SIGINT)
             while True:
                 seen += os.read(ours, 65536)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=PATIENCE) == 0
     os.close(ours)
     assert b"no problems" in seen, seen
     shown, _, afterwards = seen.decode().rpartition("\x1b[?1049l")

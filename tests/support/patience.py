@@ -1,0 +1,8 @@
+"""How long a test waits for another process or thread before it calls that a hang.
+
+Use it wherever a wait needs an end. It bounds hangs alone: a test that must show that something
+comes soon makes the alternative endless, and does not measure.
+"""
+
+PATIENCE = 100.0
+"""Seconds; below pytest's own limit, so that the failure says what was waited for."""
