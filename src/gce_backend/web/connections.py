@@ -13,7 +13,7 @@ import resource
 from collections.abc import Callable
 from typing import cast
 
-from aiohttp import http_exceptions, web
+from aiohttp import http_exceptions
 from structlog.typing import FilteringBoundLogger
 
 MAX_CONNECTIONS = 500
@@ -47,7 +47,7 @@ class Listener:
 
     def __init__(
         self,
-        server: web.Server,
+        server: Callable[[], asyncio.Protocol],
         *,
         log: FilteringBoundLogger,
         refused: Refused,
