@@ -9,8 +9,7 @@ import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.metadata import IssuedToken
-from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, manager, template, world
-from support.fleet_views import manager_in
+from support.fleet_harness import PROJECT, manager, template, world
 
 INSTANT = CloudOptions().instant()
 
@@ -54,28 +53,6 @@ async def test_answers_that_are_lost_cut_or_foreign_are_unknown_and_double_nothi
         assert set(await w.catalog()) == set(await w.vms())
 
 
-@pytest.mark.parametrize(
-    "method",
-    ["instanceTemplates.insert", "instanceGroupManagers.insert", "instanceGroupManagers.resize"],
-)
-async def test_a_lost_answer_of_a_mutation_does_not_double_it(tmp_path: Path, method: str) -> None:
-    """One template, one group, exactly the wanted VMs: what is sent again has the same requestId.
-
-    A resize is not sent again before the group was looked at: it had been raised already.
-    """
-    async with world(tmp_path, start=False) as w:
-        await w.inject(f"compute.{method}", kind="drop", when="after", times=3)
-        await w.start_daemon()
-        if method.endswith("resize"):
-            await w.until_states(cataloged=3)
-            w.write_config(template(), manager(minimum=7))
-        size = 7 if method.endswith("resize") else 3
-        await w.until_states(cataloged=size, within=30)
-        assert await w.fired() == (1 if method.endswith("resize") else 3)
-        assert len(await w.vms()) == size
-        assert [group["targetSize"] for group in (await w.groups()).values()] == [size]
-
-
 async def test_429_from_everywhere_for_a_while_only_delays(tmp_path: Path) -> None:
     """All services ask for patience at once."""
     async with world(tmp_path, start=False) as w:
@@ -97,29 +74,6 @@ async def test_a_quota_of_calls_that_is_used_up_pauses_to_the_next_minute(tmp_pa
         assert len(await w.vms()) == 4
         sent = sum(n for name, n in (await w.calls()).items() if name.startswith("compute."))
         assert sent < 4 * 3 * (took / 60.0 + 2.0)  # four groups of methods, three calls a minute
-
-
-async def test_operations_that_end_in_error_are_shown_and_tried_again(tmp_path: Path) -> None:
-    """A quota of resources is used up for a while: a reason, a back-off, then a group."""
-    async with world(tmp_path, start=False) as w:
-        await w.inject(
-            "compute.instanceGroupManagers.insert",
-            kind="operation",
-            reason="QUOTA_EXCEEDED",
-            message="Quota 'INSTANCES' exceeded.",
-            times=3,
-        )
-        await w.start_daemon()
-
-        async def is_shown() -> bool:
-            fleet = await w.get("/api/fleet")
-            return any(c["reason"] == "QuotaExceeded" for c in fleet.get("conditions", ()))
-
-        await w.until(is_shown, every=0.1)
-        assert "INSTANCES" in manager_in(await w.get("/api/fleet"), ZONE)["reason"]
-        await w.until_states(cataloged=3)
-        assert await w.fired() == 3
-        assert len(await w.groups()) == 1
 
 
 async def test_revoked_tokens_are_replaced_by_one_refresh_for_all(tmp_path: Path) -> None:
@@ -148,20 +102,3 @@ async def test_tokens_that_expire_soon_are_renewed_before_they_do(tmp_path: Path
         assert await w.until_states(cataloged=5) < 30.0
         jobs = (await w.get("/api/jobs"))["jobs"]
         assert not [job["name"] for job in jobs if job["last"] and job["last"]["error"]]
-
-
-async def test_a_crash_after_each_creation_makes_nothing_twice(tmp_path: Path) -> None:
-    """The daemon dies again and again on the way up; what it had begun is found and used."""
-    two_zones = manager(minimum=3) + manager(zone=OTHER_ZONE, minimum=2)
-    async with world(tmp_path, managers=two_zones, options=CloudOptions()) as w:
-        for _ in range(12):
-            await w.pass_time(0.7)
-            await w.restart_daemon()
-        await w.until_states(cataloged=5)
-        state = await w.cloud_state()
-        assert len(state["compute"]["projects"][PROJECT]["instanceTemplates"]) == 1
-        assert len(await w.groups()) == 2
-        assert len(await w.vms()) == 5
-        assert set(await w.catalog()) == set(await w.vms())
-        calls = await w.calls()
-        assert not calls["compute.instanceGroupManagers.deleteInstances"]

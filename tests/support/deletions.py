@@ -93,6 +93,12 @@ async def delete_outside(w: World, name: str) -> None:
     await w.compute("DELETE", f"zones/{zone}/instances/{urllib.parse.quote(name)}")
 
 
+async def denied(w: World) -> None:
+    """From now on the Machine Provider knows no machine."""
+    await w.inject(GET_MACHINE, times=None, **NOT_CATALOGED)
+    await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
+
+
 async def mutations(w: World) -> dict[str, int]:
     """The calls since the last reset that change the world at Compute or in the catalog."""
     calls = await w.calls()

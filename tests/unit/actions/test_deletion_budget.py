@@ -6,10 +6,8 @@ from pathlib import Path
 
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.deletions import (
-    DELETE_MACHINE,
-    GET_MACHINE,
-    NOT_CATALOGED,
     TWO_TEMPLATES,
+    denied,
     held,
     lease_all,
     metric,
@@ -123,12 +121,6 @@ async def test_both_delete_jobs_together_stay_under_the_cap(tmp_path: Path) -> N
         assert await metric(w, "gce_backend_deletions_held") == 4
 
 
-async def _denied(w: World) -> None:
-    """From now on the Machine Provider knows no machine."""
-    await w.inject(GET_MACHINE, times=None, **NOT_CATALOGED)
-    await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
-
-
 async def test_fault_30_a_wrong_broker_destroys_few_machines_and_none_that_is_held(
     tmp_path: Path,
 ) -> None:
@@ -138,7 +130,7 @@ async def test_fault_30_a_wrong_broker_destroys_few_machines_and_none_that_is_he
         await w.until_states(cataloged=30)
         leased = set(await lease_all(w, 2))
         before = set(await w.vms())
-        await _denied(w)
+        await denied(w)
         start = w.clock.monotonic()
         while w.clock.monotonic() - start < 590:
             now = set(await w.vms())
@@ -154,23 +146,3 @@ async def test_fault_30_a_wrong_broker_destroys_few_machines_and_none_that_is_he
         await w.pass_time(400)
         assert before - gone <= set(await w.vms())
         assert leased <= set(await w.vms())
-
-
-async def test_a_machine_that_the_catalog_knows_again_is_not_deleted(tmp_path: Path) -> None:
-    """A not-found of long ago is no permit: the Machine Provider is asked again just before."""
-    none = DeletionSettings(unconfirmed_count=0, unconfirmed_share=0.0)
-    async with world(tmp_path, settings=settings(none, HASTY)) as w:
-        await w.until_states(cataloged=3)
-        before = set(await w.vms())
-        await _denied(w)
-        await w.until(lambda: _catalog(w, "absent", 3))
-        await w.clear_faults()
-        assert await w.act("/api/lift-cap", {"seconds": 300}) == 200
-        await w.until_states(cataloged=3)
-        assert before == set(await w.vms())
-        await w.until(lambda: _catalog(w, "cataloged", 3))
-        assert await w.lease() in before
-
-
-async def _catalog(w: World, state: str, number: int) -> bool:
-    return [machine["catalog"] for machine in await w.machines()].count(state) == number

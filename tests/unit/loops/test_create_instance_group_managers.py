@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gce_backend.configuration import parsing, types
 from gce_backend.configuration.naming import group_name
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.model.keys import revision_key
-from gce_backend.rules import compute_bodies
-from support.fleet_harness import OTHER_ZONE, ZONE, manager, template, world
+from support.fleet_harness import OTHER_ZONE, ZONE, manager, world
 from support.fleet_views import manager_in, plain_revision, shown
 from support.outside import cataloged, ids, make_group, make_template, whole
 
@@ -65,23 +62,6 @@ async def test_hazard_18_group_deleted_outside_is_made_again(tmp_path: Path) -> 
         await w.until(whole(w, 5, without=lost))
         assert {n: i for n, i in before.items() if n not in lost}.items() <= (await ids(w)).items()
         assert len(await w.groups()) == 2
-
-
-async def test_conflict_on_create_is_adopted_only_with_our_description(tmp_path: Path) -> None:
-    """Fault 19: what bears another owner's word is not touched, and is said to be in the way."""
-    async with world(tmp_path, start=False) as w:
-        wanted = parsing.parse(template(), manager(), {}).templates[0]
-        revision = revision_key(wanted.base_name, types.checksum(wanted))
-        body = compute_bodies.template_body("another-owner", revision, wanted)
-        await w.compute("POST", "global/instanceTemplates", body)
-        await w.start_daemon()
-        await w.pass_time(300)
-        assert await w.vms() == {}
-        assert (await w.calls())["compute.instanceTemplates.insert"] <= 12
-        fleet = await w.get("/api/fleet")
-        assert "NameTaken" in {condition["reason"] for condition in fleet["conditions"]}
-        await w.compute("DELETE", f"global/instanceTemplates/{body['name']}")
-        await cataloged(w, 3)
 
 
 async def test_a_group_of_our_name_that_is_not_ours_is_not_adopted(tmp_path: Path) -> None:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.model.entities import CatalogState, Permit
-from gce_backend.settings.settings import DeletionSettings
 from support.deletions import (
     DELETE_INSTANCES,
     LIST_MEMBERS,
     TWO_ZONES,
     delete_outside,
-    entity,
     lease_all,
     listed,
     release_all,
     settings,
-    without,
 )
 from support.fleet_harness import world
 
@@ -38,40 +31,6 @@ async def test_reclaimed_machines_of_a_group_are_deleted_in_one_call(tmp_path: P
         await w.until_states(cataloged=6)
         assert (await w.calls())[DELETE_INSTANCES] == 2  # one for each group
         assert not set(names) & set(await w.vms())
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"status": 503, "times": 6},
-        {"kind": "operation", "reason": "INTERNAL_ERROR", "times": 2},
-        {"kind": "drop", "when": "after", "times": 2},
-        {"kind": "drop", "when": "before", "times": 4},
-        {"status": 404, "reason": "notFound", "times": 2},
-    ],
-    ids=["unavailable", "operation-error", "answer-lost", "call-lost", "not-found"],
-)
-async def test_a_deletion_is_repeated_until_the_vm_is_gone(
-    tmp_path: Path, fault: dict[str, Any]
-) -> None:
-    """Whatever becomes of the call; when it was asked for and confirmed is recorded."""
-    async with world(tmp_path) as w:
-        await w.until_states(cataloged=3)
-        name = await w.lease()
-        await w.inject(DELETE_INSTANCES, **fault)
-        before = w.clock.now()
-        await w.release()
-        await w.until_states(cataloged=3)
-        assert await w.fired() == fault["times"] or fault.get("when") == "after"
-        assert await w.fired() >= 1
-        assert name not in await w.vms()
-        gone = entity(w, name)
-        assert gone is not None
-        assert gone.deletion is not None
-        assert gone.deletion.permit is Permit.RECLAIMED
-        assert gone.deletion.confirmed is not None
-        assert before <= gone.deletion.requested <= gone.deletion.asked <= gone.deletion.confirmed
-        assert len(await w.vms()) == 3
 
 
 async def test_a_member_without_a_vm_is_deleted_until_its_group_forgets_it(tmp_path: Path) -> None:
@@ -124,92 +83,6 @@ async def test_hazard_11_fault_39_a_slow_list_does_not_bring_a_deleted_machine_b
         await w.clear_faults()
         await w.until_states(cataloged=3)
         assert await w.is_in(name, "deleted")
-
-
-async def test_a_machine_marked_deleted_that_still_runs_is_deleted_again(tmp_path: Path) -> None:
-    """List and get both denied a VM that was there: when its tombstone's time ends, it shows."""
-    caps = DeletionSettings(tombstone_seconds=60.0, window_seconds=60.0)
-    async with world(tmp_path, settings=settings(caps, resync_seconds=5)) as w:
-        await w.until_states(cataloged=3)
-        name = await w.lease()
-        page = await listed(w, name)
-        await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=None)
-        await w.inject(LIST_MEMBERS, kind="answer", body=without(page, name), times=None)
-        await w.inject("compute.instances.get", status=404, reason="notFound", times=None)
-        await w.release()
-        await w.until(lambda: w.is_in(name, "deleted"))
-        assert name in await w.vms()
-        assert await w.fired() >= 3
-        await w.clear_faults()
-        await w.until(lambda: w.lacks(name), within=1500)
-        await w.until_states(cataloged=3)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {"status": 404, "reason": "forwarded"},
-        {"kind": "html"},
-        {"kind": "truncate"},
-        {"status": 403, "reason": "forbidden"},
-    ],
-    ids=["foreign-404", "html", "truncated", "forbidden"],
-)
-async def test_fault_18_only_compute_s_own_404_confirms_a_deletion(
-    tmp_path: Path, answer: dict[str, Any]
-) -> None:
-    """A list without the VM is no proof, and neither is a 404 that is not Compute's."""
-    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
-        await w.until_states(cataloged=3)
-        name = await w.lease()
-        page = await listed(w, name)
-        await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=None)
-        await w.inject(LIST_MEMBERS, kind="answer", body=without(page, name), times=None)
-        await w.inject("compute.instances.get", times=None, **answer)
-        await w.release()
-        for _ in range(9):
-            await w.pass_time(15)
-            assert not await w.is_in(name, "deleted")
-        assert name in await w.vms()
-        assert await w.fired() >= 3
-        await w.clear_faults()
-        await w.until(lambda: w.lacks(name), within=1500)
-        await w.until_states(cataloged=3)
-
-
-async def test_fault_18_a_list_without_the_vm_needs_a_second_look(tmp_path: Path) -> None:
-    """The group's list denies a VM that Compute still has: its deletion is not confirmed."""
-    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
-        await w.until_states(cataloged=3)
-        name = await w.lease()
-        page = await listed(w, name)
-        await w.inject(DELETE_INSTANCES, kind="operation", reason="INTERNAL_ERROR", times=None)
-        await w.inject(LIST_MEMBERS, kind="answer", body=without(page, name), times=None)
-        await w.release()
-        await w.pass_time(150)
-        assert await w.fired() >= 2
-        assert not await w.is_in(name, "deleted")
-        await w.clear_faults()
-        await w.until(lambda: w.lacks(name), within=1500)
-
-
-async def test_fault_33_a_name_used_again_is_another_machine(tmp_path: Path) -> None:
-    """A VM of the same name and another id gets an entity of its own, and is cataloged anew."""
-    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
-        await w.until_states(cataloged=3)
-        name = await w.lease()
-        page = await listed(w, name)
-        await w.release()
-        await w.until(lambda: w.is_in(name, "deleted"))
-        again = next(m for m in page["managedInstances"] if m["name"] == name)
-        again["id"] = "4711"
-        await w.inject(LIST_MEMBERS, kind="answer", body=page, times=None)
-        await w.until(lambda: w.is_in(name, "running", "cataloged"))
-        new = entity(w, name)
-        assert new is not None
-        assert (new.gce_id, new.pending_deletion, new.deletion) == (4711, None, None)
-        assert new.catalog is not CatalogState.REMOVED
-        assert await w.fired() >= 1
 
 
 async def test_a_vm_missed_once_while_it_is_created_is_not_deleted(tmp_path: Path) -> None:

@@ -13,17 +13,12 @@ from gce_backend.model.entities import (
     PendingDeletion,
     Permit,
 )
-from gce_backend.model.keys import instance_key, manager_key
-from gce_backend.model.observed import Member
 from gce_backend.model.orders import Drain
 from gce_backend.rules.cataloging import (
     SETTLING_SECONDS,
-    added,
     adding,
-    found_again,
     is_catalogable,
     settles_in,
-    uncataloged,
 )
 from gce_backend.rules.messages import Message, MessageKind, apply, is_about
 from gce_backend.rules.permits import (
@@ -35,20 +30,18 @@ from gce_backend.rules.permits import (
     permit,
     revived,
 )
-from gce_backend.rules.sightings import is_lost, seen_instance, unseen_instance
-
-NOW = 1_000_000.0
-KEY = instance_key(manager_key("linux", "0" * 40, "zone"), "linux-1")
-VM = Instance(gce_id=7, url="u")
-CATALOGED = replace(VM, catalog=CatalogState.CATALOGED)
-ABSENT = replace(VM, catalog=CatalogState.ABSENT)
-LEASED = Lease(NOW - 10, NOW + 10)
-RECLAIMED = replace(CATALOGED, pending_deletion=PendingDeletion("", NOW))
-UNDER_WAY = Deletion(Permit.ABSENT, NOW - 500, NOW - 500, "first")
-TOMBSTONE = replace(
-    RECLAIMED, deletion=Deletion(Permit.RECLAIMED, NOW, NOW, "x", NOW), missing_since=NOW - 1
+from support.machines import (
+    ABSENT,
+    CATALOGED,
+    KEY,
+    LEASED,
+    NOW,
+    RECLAIMED,
+    RUNNING,
+    TOMBSTONE,
+    UNDER_WAY,
+    VM,
 )
-RUNNING = Member("linux-1", 7, "RUNNING", "NONE")
 
 
 @pytest.mark.parametrize(
@@ -102,20 +95,6 @@ def test_fault_33_messages_about_an_earlier_vm_are_not_about_this_one() -> None:
     assert is_about(message, replace(CATALOGED, gce_id=6))
 
 
-def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
-    """Nothing that was permitted for the earlier VM is permitted for it."""
-    assert seen_instance(TOMBSTONE, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
-    assert seen_instance(TOMBSTONE, 7, "v", NOW) is TOMBSTONE
-    assert seen_instance(TOMBSTONE, None, "v", NOW) is TOMBSTONE
-
-
-def test_fault_33_a_drain_by_hand_is_for_that_very_vm() -> None:
-    """A machine that had no id yet gets its own; another VM under its name is not drained."""
-    drained = replace(VM, drain=Drain("", NOW))
-    assert seen_instance(replace(drained, gce_id=None), 7, "u", NOW) == drained
-    assert seen_instance(drained, 8, "v", NOW).drain is None
-
-
 @pytest.mark.parametrize("catalog", CatalogState)
 def test_a_drain_by_hand_is_no_permit(catalog: CatalogState) -> None:
     """It says that a machine is to go, never that it may."""
@@ -125,60 +104,6 @@ def test_a_drain_by_hand_is_no_permit(catalog: CatalogState) -> None:
     assert is_leaving(drained, NOW, active=True)
     assert not is_catalogable(drained, RUNNING)
     assert adding(drained, NOW) is drained
-
-
-def test_fault_33_another_vm_under_a_cataloged_name_makes_ours_missing() -> None:
-    """Its entity keeps the id that the catalog's entry stands for."""
-    seen = seen_instance(CATALOGED, 8, "v", NOW)
-    assert (seen.gce_id, seen.missing_since) == (7, NOW)
-    assert seen_instance(VM, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
-
-
-def test_a_vm_that_is_listed_again_is_not_missing_any_more() -> None:
-    """Whether it has its id yet or not."""
-    creating = Instance(url="u")
-    for instance, gce_id in ((CATALOGED, 7), (creating, None), (creating, 7)):
-        missed = unseen_instance(instance, NOW)
-        assert missed.missing_since == NOW
-        assert seen_instance(missed, gce_id, "u", NOW).missing_since is None
-    # A listed name without an id does not show the VM that we know.
-    missed = unseen_instance(CATALOGED, NOW)
-    assert seen_instance(missed, None, "u", NOW) is missed
-
-
-def test_hazard_04_a_time_in_the_future_is_counted_anew_and_is_no_day() -> None:
-    """The clock was set back since: neither overdue at once, nor waiting for a day."""
-    missed = replace(VM, missing_since=NOW + 86_400)
-    assert not is_leaving(missed, NOW, active=True)
-    assert unseen_instance(missed, NOW).missing_since == NOW
-    assert is_leaving(unseen_instance(missed, NOW), NOW + 11, active=True)
-    assert not is_lost(replace(CATALOGED, lost_since=NOW + 5), NOW, 300)
-    assert lease_runs(replace(CATALOGED, lease=Lease(NOW + 5, NOW + 60)), NOW)
-
-
-def test_an_old_answer_of_the_catalog_changes_nothing() -> None:
-    """It was asked when the machine was being added; since then it has been."""
-    asked = CatalogState.ADDING
-    for answer in (CatalogState.REMOVED, CatalogState.ABSENT):
-        assert uncataloged(CATALOGED, asked, answer, NOW) is CATALOGED
-        assert uncataloged(RECLAIMED, CatalogState.CATALOGED, answer, NOW) is RECLAIMED
-
-
-def test_a_not_found_means_wait_while_a_known_lease_runs() -> None:
-    """Fault 30: whatever a broker says, who holds the machine keeps it."""
-    held = replace(CATALOGED, lease=LEASED)
-    assert uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW) is held
-    free = uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW + 11)
-    assert free.catalog is CatalogState.ABSENT
-
-
-def test_a_not_found_means_wait_while_an_addition_may_still_arrive() -> None:
-    """It was sent a moment ago: its entry, and a lease on it, may come after that answer."""
-    sent = adding(VM, NOW)
-    absent = CatalogState.ABSENT
-    assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 200) is sent
-    assert uncataloged(sent, CatalogState.ADDING, absent, NOW - 9000) is sent
-    assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 301).catalog is absent
 
 
 def test_a_machine_that_was_added_twice_leaves_a_doubt_when_it_is_reclaimed() -> None:
@@ -192,38 +117,6 @@ def test_a_machine_that_was_added_twice_leaves_a_doubt_when_it_is_reclaimed() ->
     assert settles_in(replace(twice, **reclaimed), NOW + 5) == SETTLING_SECONDS
     assert is_doubtful(ABSENT, NOW)
     assert not is_doubtful(replace(VM, catalog=CatalogState.REMOVED), NOW)
-
-
-def test_what_is_ending_is_not_cataloged() -> None:
-    """Reclaimed, being deleted, missing, or known to be absent."""
-    assert is_catalogable(VM, RUNNING)
-    assert adding(VM, NOW).catalog is CatalogState.ADDING
-    for instance in (
-        RECLAIMED,
-        replace(VM, deletion=UNDER_WAY),
-        replace(VM, missing_since=0.0),
-        ABSENT,
-        TOMBSTONE,
-    ):
-        assert not is_catalogable(instance, RUNNING)
-        assert adding(instance, NOW) is instance
-    assert not is_catalogable(VM, None)
-    assert not is_catalogable(VM, replace(RUNNING, gce_id=8))
-    assert not is_catalogable(VM, replace(RUNNING, status="STAGING"))
-
-
-def test_an_addition_s_answer_is_about_a_machine_that_is_being_added() -> None:
-    """It was reclaimed, or taken out again, before its answer came."""
-    removed = replace(VM, catalog=CatalogState.REMOVED)
-    assert added(removed, CatalogState.CATALOGED) is removed
-    assert added(adding(VM, NOW), CatalogState.CATALOGED).catalog is CatalogState.CATALOGED
-
-
-def test_only_an_absent_machine_is_found_again() -> None:
-    """By the Machine Provider that did not know it before."""
-    lost = replace(ABSENT, lost_since=NOW)
-    assert found_again(lost, CatalogState.CATALOGED) == CATALOGED
-    assert found_again(RECLAIMED, CatalogState.REMOVED) is RECLAIMED
 
 
 def test_a_tombstone_forgets_its_metadata_and_can_be_revived() -> None:

@@ -12,26 +12,14 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from gce_backend.base.errors import OrderError, UnknownNameError
 from gce_backend.daemon.clients import Clients
 from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
-from gce_backend.model.entities import CONTROL_KEY, Deletion, Instance, Permit
-from gce_backend.model.keys import instance_key, manager_key
-from gce_backend.model.orders import Control, Drain
+from gce_backend.model.entities import CONTROL_KEY
 from gce_backend.rules.orders import (
-    MAX_MACHINE_ORDERS,
-    MAX_PAUSES,
     approve,
-    drain,
-    find_machine,
-    lift_cap,
-    mention,
     pause,
-    resume,
-    resume_all,
-    undrain,
 )
 from gce_backend.settings.settings import DeletionSettings, HttpSettings, Settings
 from gce_backend.web.documents.bodies import MAX_BYTES
@@ -448,74 +436,3 @@ async def test_a_drained_machine_is_answered_with_what_becomes_of_it(tmp_path: P
         body = msgspec.json.encode({"name": key})
         _, answer, _ = await post(w, "/api/undrain", body, **headers)
         assert (answer["drained"], answer["reason"]) == (False, "Somebody holds it.")
-
-
-def test_a_name_that_several_machines_have_is_refused_with_their_keys() -> None:
-    """Then one of the keys is what to give."""
-    keys = [instance_key(manager_key(base, "0" * 40, "z"), "twin") for base in ("a", "b")]
-    with pytest.raises(OrderError) as refused:
-        find_machine("twin", keys)
-    assert all(str(key) in str(refused.value) for key in keys)
-    assert find_machine(str(keys[1]), keys) is keys[1]
-    with pytest.raises(UnknownNameError):
-        find_machine(str(keys[1])[1:], keys)
-
-
-def test_so_many_pauses_and_no_more() -> None:
-    """The entity stays small; one that is in force may be ordered again."""
-    told: Control | None = None
-    for number in range(MAX_PAUSES):
-        told = pause("", 5.0, template=f"t{number}")(told)
-    with pytest.raises(OrderError):
-        pause("", 5.0, zone="another")(told)
-    again = pause("news", 9.0, template="t7")(told)
-    assert len(again.pauses) == MAX_PAUSES
-    (found,) = [one for one in again.pauses if one.template == "t7"]
-    assert (found.reason, found.since) == ("news", 5.0)
-    assert pause("", 5.0)(again).paused
-    assert resume_all(pause("", 5.0)(again)) == Control()
-
-
-def test_so_many_orders_about_machines_are_remembered_and_the_newest_of_each() -> None:
-    """The entity stays small; an order is news even when the one before was about the same."""
-    keys = [instance_key(manager_key("a", "0" * 40, "z"), f"m{number}") for number in range(60)]
-    told: Control | None = None
-    for moment, key in enumerate(keys):
-        told = mention(key, float(moment))(told)
-    told = mention(keys[-2], 99.0)(told)
-    assert len(told.machine_orders) == MAX_MACHINE_ORDERS
-    assert [order.machine for order in told.machine_orders[-2:]] == [keys[-1], keys[-2]]
-    assert told.machine_orders[-1].at == 99.0
-
-
-def test_orders_about_machines_are_idempotent_and_know_when_it_is_too_late() -> None:
-    """Drained twice it is drained once; a deletion that has begun is neither begun nor undone."""
-    key = instance_key(manager_key("a", "0" * 40, "z"), "m")
-    machine = Instance(gce_id=7, url="u")
-    drained = drain(key, "why", 5.0)(machine)
-    assert drained.drain == Drain("why", 5.0)
-    assert drain(key, "why", 9.0)(drained) == drained
-    assert undrain(key)(drained) == undrain(key)(machine) == machine
-    dying = msgspec.structs.replace(machine, deletion=Deletion(Permit.NEVER_CATALOGED, 5, 5, "x"))
-    assert drain(key, "why", 9.0)(dying) is dying
-    with pytest.raises(OrderError):
-        undrain(key)(dying)
-    for change in (drain(key, "", 9.0), undrain(key)):
-        with pytest.raises(UnknownNameError):
-            change(None)
-
-
-def test_the_changes_are_idempotent_and_touch_nothing_else() -> None:
-    """Applied to their own result they change nothing: a repeated guarded write is harmless."""
-    before = Control(approved_revision="a", cap_lifted_until=7.0)
-    part = pause("why", 5.0, template="t", zone="z")
-    changes = (pause("why", 5.0), part, resume(), resume(zone="z"), resume_all, approve("b"))
-    for apply in (*changes, lift_cap(9.0)):
-        assert apply(apply(before)) == apply(before)
-        assert apply(apply(None)) == apply(None)
-    paused = pause("why", 5.0)(before)
-    assert (paused.approved_revision, paused.cap_lifted_until) == ("a", 7.0)
-    assert resume()(paused) == resume_all(paused) == before
-    assert resume(template="t")(part(before)) == resume()(part(before)) == part(before)
-    assert resume(template="t", zone="z")(part(before)) == resume_all(part(before)) == before
-    assert pause("other", 9.0)(paused).paused_since == 5.0

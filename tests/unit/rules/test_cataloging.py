@@ -1,0 +1,84 @@
+"""rules.cataloging: a machine's way into the catalog and out of it."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gce_backend.model.entities import (
+    CatalogState,
+)
+from gce_backend.rules.cataloging import (
+    added,
+    adding,
+    found_again,
+    is_catalogable,
+    uncataloged,
+)
+from support.machines import (
+    ABSENT,
+    CATALOGED,
+    LEASED,
+    NOW,
+    RECLAIMED,
+    RUNNING,
+    TOMBSTONE,
+    UNDER_WAY,
+    VM,
+)
+
+
+def test_an_old_answer_of_the_catalog_changes_nothing() -> None:
+    """It was asked when the machine was being added; since then it has been."""
+    asked = CatalogState.ADDING
+    for answer in (CatalogState.REMOVED, CatalogState.ABSENT):
+        assert uncataloged(CATALOGED, asked, answer, NOW) is CATALOGED
+        assert uncataloged(RECLAIMED, CatalogState.CATALOGED, answer, NOW) is RECLAIMED
+
+
+def test_a_not_found_means_wait_while_a_known_lease_runs() -> None:
+    """Fault 30: whatever a broker says, who holds the machine keeps it."""
+    held = replace(CATALOGED, lease=LEASED)
+    assert uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW) is held
+    free = uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW + 11)
+    assert free.catalog is CatalogState.ABSENT
+
+
+def test_a_not_found_means_wait_while_an_addition_may_still_arrive() -> None:
+    """It was sent a moment ago: its entry, and a lease on it, may come after that answer."""
+    sent = adding(VM, NOW)
+    absent = CatalogState.ABSENT
+    assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 200) is sent
+    assert uncataloged(sent, CatalogState.ADDING, absent, NOW - 9000) is sent
+    assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 301).catalog is absent
+
+
+def test_what_is_ending_is_not_cataloged() -> None:
+    """Reclaimed, being deleted, missing, or known to be absent."""
+    assert is_catalogable(VM, RUNNING)
+    assert adding(VM, NOW).catalog is CatalogState.ADDING
+    for instance in (
+        RECLAIMED,
+        replace(VM, deletion=UNDER_WAY),
+        replace(VM, missing_since=0.0),
+        ABSENT,
+        TOMBSTONE,
+    ):
+        assert not is_catalogable(instance, RUNNING)
+        assert adding(instance, NOW) is instance
+    assert not is_catalogable(VM, None)
+    assert not is_catalogable(VM, replace(RUNNING, gce_id=8))
+    assert not is_catalogable(VM, replace(RUNNING, status="STAGING"))
+
+
+def test_an_addition_s_answer_is_about_a_machine_that_is_being_added() -> None:
+    """It was reclaimed, or taken out again, before its answer came."""
+    removed = replace(VM, catalog=CatalogState.REMOVED)
+    assert added(removed, CatalogState.CATALOGED) is removed
+    assert added(adding(VM, NOW), CatalogState.CATALOGED).catalog is CatalogState.CATALOGED
+
+
+def test_only_an_absent_machine_is_found_again() -> None:
+    """By the Machine Provider that did not know it before."""
+    lost = replace(ABSENT, lost_since=NOW)
+    assert found_again(lost, CatalogState.CATALOGED) == CATALOGED
+    assert found_again(RECLAIMED, CatalogState.REMOVED) is RECLAIMED

@@ -1,0 +1,58 @@
+"""rules.group_sizes: up to the minimum, within the room that other revisions leave."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gce_backend.model.entities import InFlight, InstanceGroupManager
+from gce_backend.rules.group_sizes import beside, raised_size, room, wanted_size
+
+SIZES = st.integers(0, 2000)
+MADE = InstanceGroupManager(3, 5, url="u")
+BEING_MADE = InstanceGroupManager(3, 5, in_flight=InFlight("insert", "id", 0.0, 3))
+NOT_MADE = InstanceGroupManager(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "others", "left"), [(0, 7, None), (5, 0, 5), (5, 3, 2), (5, 5, 0), (5, 9, 0)]
+)
+def test_room_is_what_the_other_revisions_leave(
+    maximum: int, others: int, left: int | None
+) -> None:
+    """A maximum of 0 is no limit."""
+    assert room(maximum, others) == left
+
+
+@pytest.mark.parametrize(
+    ("maximum", "siblings", "total"),
+    [
+        (5, [], 0),
+        (5, [(MADE, 2), (MADE, 1)], 3),
+        (5, [(MADE, 2), (MADE, None)], None),
+        (5, [(BEING_MADE, None)], None),
+        (5, [(NOT_MADE, None), (MADE, 2)], 2),
+        (0, [(MADE, None)], 0),
+    ],
+)
+def test_a_group_that_was_not_seen_counts_only_where_there_is_a_maximum(
+    maximum: int, siblings: list[tuple[InstanceGroupManager, int | None]], total: int | None
+) -> None:
+    """Whether it is empty is not known, so that nothing grows beside it within a maximum."""
+    assert beside(InstanceGroupManager(3, maximum), siblings) == total
+
+
+@given(minimum=SIZES, maximum=SIZES, target=SIZES, others=SIZES)
+def test_a_group_is_never_lowered_and_never_raised_above_its_minimum_or_room(
+    minimum: int, maximum: int, target: int, others: int
+) -> None:
+    """Compute picks the victims of a lower size: there is none."""
+    manager = InstanceGroupManager(minimum, maximum)
+    size = raised_size(manager, target, others)
+    if size is None:
+        assert target >= wanted_size(manager, others)
+        return
+    assert target < size <= minimum
+    assert not maximum or size + others <= maximum
+    assert raised_size(manager, size, others) is None

@@ -1,0 +1,65 @@
+"""rules.sightings: what a list that shows a VM, or does not, makes of its entity."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from gce_backend.model.entities import (
+    Instance,
+    Lease,
+)
+from gce_backend.model.orders import Drain
+from gce_backend.rules.permits import (
+    is_leaving,
+    lease_runs,
+)
+from gce_backend.rules.sightings import is_lost, seen_instance, unseen_instance
+from support.machines import (
+    CATALOGED,
+    NOW,
+    TOMBSTONE,
+    VM,
+)
+
+
+def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
+    """Nothing that was permitted for the earlier VM is permitted for it."""
+    assert seen_instance(TOMBSTONE, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
+    assert seen_instance(TOMBSTONE, 7, "v", NOW) is TOMBSTONE
+    assert seen_instance(TOMBSTONE, None, "v", NOW) is TOMBSTONE
+
+
+def test_fault_33_a_drain_by_hand_is_for_that_very_vm() -> None:
+    """A machine that had no id yet gets its own; another VM under its name is not drained."""
+    drained = replace(VM, drain=Drain("", NOW))
+    assert seen_instance(replace(drained, gce_id=None), 7, "u", NOW) == drained
+    assert seen_instance(drained, 8, "v", NOW).drain is None
+
+
+def test_fault_33_another_vm_under_a_cataloged_name_makes_ours_missing() -> None:
+    """Its entity keeps the id that the catalog's entry stands for."""
+    seen = seen_instance(CATALOGED, 8, "v", NOW)
+    assert (seen.gce_id, seen.missing_since) == (7, NOW)
+    assert seen_instance(VM, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
+
+
+def test_a_vm_that_is_listed_again_is_not_missing_any_more() -> None:
+    """Whether it has its id yet or not."""
+    creating = Instance(url="u")
+    for instance, gce_id in ((CATALOGED, 7), (creating, None), (creating, 7)):
+        missed = unseen_instance(instance, NOW)
+        assert missed.missing_since == NOW
+        assert seen_instance(missed, gce_id, "u", NOW).missing_since is None
+    # A listed name without an id does not show the VM that we know.
+    missed = unseen_instance(CATALOGED, NOW)
+    assert seen_instance(missed, None, "u", NOW) is missed
+
+
+def test_hazard_04_a_time_in_the_future_is_counted_anew_and_is_no_day() -> None:
+    """The clock was set back since: neither overdue at once, nor waiting for a day."""
+    missed = replace(VM, missing_since=NOW + 86_400)
+    assert not is_leaving(missed, NOW, active=True)
+    assert unseen_instance(missed, NOW).missing_since == NOW
+    assert is_leaving(unseen_instance(missed, NOW), NOW + 11, active=True)
+    assert not is_lost(replace(CATALOGED, lost_since=NOW + 5), NOW, 300)
+    assert lease_runs(replace(CATALOGED, lease=Lease(NOW + 5, NOW + 60)), NOW)
