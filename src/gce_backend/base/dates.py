@@ -12,10 +12,12 @@ _LAST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 def date(seconds: float) -> datetime:
     """The date of a moment in UTC; of one that no calendar holds, the nearest that it does.
 
+    A number that is none (NaN) is as early as can be.
+
     Args:
         seconds: Unix seconds.
     """
-    return datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), UTC)
+    return datetime.fromtimestamp(max(_FIRST, min(seconds, _LAST)), UTC)
 
 
 def timestamp(text: str) -> float:
