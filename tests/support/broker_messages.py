@@ -1,4 +1,7 @@
-"""Messages of the Machine Provider as tests send them, and what became of them."""
+"""Messages of the Machine Provider as tests send them, and what became of them.
+
+Use it for a test of what a message does to a machine and its metadata.
+"""
 
 from __future__ import annotations
 

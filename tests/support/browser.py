@@ -1,4 +1,7 @@
-"""A headless Chromium, as Debian ships it, with nothing in it that goes out to the network."""
+"""A headless Chromium, as Debian ships it, with nothing in it that goes out to the network.
+
+Use it for a test that needs a page's scripts or its looks; `html_reader` is enough for its text.
+"""
 
 from __future__ import annotations
 

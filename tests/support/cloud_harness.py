@@ -1,4 +1,7 @@
-"""A running embedded cloud (Datastore, Pub/Sub, metadata server) and an HTTP client for it."""
+"""A running embedded cloud (Datastore, Pub/Sub, metadata server) and an HTTP client for it.
+
+Use it for a test of the embedded cloud alone, without a daemon.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Configurations for tests, as texts and as values."""
+"""Configurations for tests, as texts and as values.
+
+Use it for a test of the configuration itself; `fleet_harness` has short ones for a fleet.
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ Each stage's files lie in a directory of their own; commands run on this machine
 absolute paths of the image replaced by that directory. What is not shown this way: the base image
 itself, and the kernel's part (namespaces, the read-only mount, the user). For the last two there
 are stand-ins: no capabilities, and a list of all files that the process opened for writing.
+
+Use it for a test of what a Dockerfile builds.
 """
 
 from __future__ import annotations

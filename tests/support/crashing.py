@@ -1,4 +1,7 @@
-"""A short life of a fleet, told again and again with one blow at another moment each time."""
+"""A short life of a fleet, told again and again with one blow at another moment each time.
+
+Use it for a test of a crash or a lost answer at a chosen moment.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A daemon that knows ten thousand machines: their entities are written straight to the store."""
+"""A daemon that knows ten thousand machines: their entities are written straight to the store.
+
+Use it for a test of pages or answers about very many machines, which need not rise first.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What tests of deleting share: machines, their entities, and what a group lists."""
+"""What tests of deleting share: machines, their entities, and what a group lists.
+
+Use it for a test of how machines are deleted, or are not.
+"""
 
 from __future__ import annotations
 

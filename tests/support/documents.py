@@ -1,4 +1,7 @@
-"""The documents of this project, and what a reader sees in them."""
+"""The documents of this project, and what a reader sees in them.
+
+Use it for a test that a document says what is so.
+"""
 
 from __future__ import annotations
 

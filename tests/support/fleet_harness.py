@@ -1,4 +1,7 @@
-"""A daemon and an embedded cloud in one simulated world, driven and observed over HTTP."""
+"""A daemon and an embedded cloud in one simulated world, driven and observed over HTTP.
+
+Use it for any test of a job or a story of several; time is simulated.
+"""
 
 from __future__ import annotations
 

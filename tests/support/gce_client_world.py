@@ -1,4 +1,7 @@
-"""A Compute client on a small server that answers what a test says."""
+"""A Compute client on a small server that answers what a test says.
+
+Use it for a test of `gce_client.py` against single answers.
+"""
 
 from __future__ import annotations
 

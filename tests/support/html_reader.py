@@ -1,4 +1,7 @@
-"""Reads the daemon's pages as a browser would: text, links, forms, and what is loaded."""
+"""Reads the daemon's pages as a browser would: text, links, forms, and what is loaded.
+
+Use it for a test of what a page says and links to.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every event that the source logs, with its levels and fields, as its syntax tree says."""
+"""Every event that the source logs, with its levels and fields, as its syntax tree says.
+
+Use it for a test that log events and their documentation agree.
+"""
 
 from __future__ import annotations
 

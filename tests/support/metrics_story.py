@@ -1,4 +1,7 @@
-"""One story of a fleet, and what /metrics says at each of its turns."""
+"""One story of a fleet, and what /metrics says at each of its turns.
+
+Use it for a test of several metrics, or of alerts on them.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Use it wherever a wait needs an end. It bounds hangs alone: a test that must show that something
 comes soon makes the alternative endless, and does not measure.
+
+Use it for a test in real time that waits for a process or thread.
 """
 
 PATIENCE = 100.0

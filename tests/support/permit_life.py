@@ -2,6 +2,8 @@
 
 One host name, through all the lives of its VMs. The model beside the entity knows what the daemon
 does not: which VM there is, what the Machine Provider's catalog truly holds, and who holds what.
+
+Use it for a property test of what may be destroyed.
 """
 
 from __future__ import annotations

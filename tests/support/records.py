@@ -2,6 +2,8 @@
 
 Every process has a file, and every exchange a line of it, written before the answer goes out: what
 a client was told is there even if the server is killed right afterwards.
+
+Use it for a test that starts processes of its own.
 """
 
 from __future__ import annotations

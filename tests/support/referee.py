@@ -6,6 +6,8 @@ discovery documents: nothing is taken from the project's own tables.
 
 Python processes that a test starts record what their servers see, and that is judged when the test
 ends. They are told so by variables of the environment, which they must therefore inherit.
+
+Use it by way of `conftest.py` alone: it judges every test.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """What tests of HTTP clients share: a scripted server on loopback, and a fix for aioresponses.
 
 The server answers what a test's function says, and remembers what it was asked.
+
+Use it for a test of a client against one odd answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a daemon's /metrics says, as a scraper reads it."""
+"""What a daemon's /metrics says, as a scraper reads it.
+
+Use it for a test of the values of metrics.
+"""
 
 from __future__ import annotations
 

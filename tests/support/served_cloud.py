@@ -1,4 +1,7 @@
-"""An embedded cloud in a thread of its own, for commands that bring their own event loop."""
+"""An embedded cloud in a thread of its own, for commands that bring their own event loop.
+
+Use it for a test of a command that talks to the cloud and needs no daemon.
+"""
 
 from __future__ import annotations
 

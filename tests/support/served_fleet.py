@@ -1,4 +1,7 @@
-"""A daemon with its fleet, in a thread of its own, for commands that bring their own event loop."""
+"""A daemon with its fleet, in a thread of its own, for commands that bring their own event loop.
+
+Use it for a test of a command that talks to a daemon.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Real sockets on loopback work in it: bytes written in this process are readable at once, so the loop
 is idle only when every request in flight has been served.
+
+Use it for a test that needs the clock itself; every async test runs in this loop already.
 """
 
 from __future__ import annotations

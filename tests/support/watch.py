@@ -1,4 +1,7 @@
-"""Shows every exchange with Google's APIs that the servers of this process have."""
+"""Shows every exchange with Google's APIs that the servers of this process have.
+
+Use it for a test that checks each exchange with the servers of its process.
+"""
 
 from __future__ import annotations
 
