@@ -89,7 +89,7 @@ async def _names(server: Contract, clients: Clients, kind: str) -> list[str]:
 
 
 async def _remove_entities(datastore: Datastore, prefix: str) -> list[str]:
-    rows = (await datastore.query(KIND, keys_only=True)).rows
+    rows = await datastore.query(KIND, keys_only=True)
     ours = [row.path for row in rows if row.path[0][1].startswith(prefix)]
     await datastore.commit([Delete(path, None) for path in ours])
     return [f"{KIND} {path[0][1]}" for path in ours]

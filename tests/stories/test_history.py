@@ -409,7 +409,7 @@ async def test_many_changes_in_a_commit_stay_within_its_limits(tmp_path: Path) -
 
 async def _bytes_of_history(w: World) -> int:
     async with _store(w) as (clients, _):
-        rows = (await clients.datastore(PROJECT).query(HistoryPage.KIND)).rows
+        rows = await clients.datastore(PROJECT).query(HistoryPage.KIND)
     return sum(len(str(row.properties)) for row in rows)
 
 

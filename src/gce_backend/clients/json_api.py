@@ -33,6 +33,14 @@ from gce_backend.clients.exchange import (
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 
+_BY_STATUS: dict[int, type[RemoteError]] = {
+    401: UnauthenticatedError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    408: TransientError,
+    429: RateLimitedError,
+}
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one call may take.
@@ -68,18 +76,8 @@ def error_of(method: str, answer: Answer) -> RemoteError:
     reason, message = error_words(answer.body) or ("", "")
     if not message:
         message = f"HTTP {status}"
-    kind: type[RemoteError] = InvalidRequestError
-    if status >= 500 or status == 408:
-        kind = TransientError
-    elif status == 429:
-        kind = RateLimitedError
-    elif status == 401:
-        kind = UnauthenticatedError
-    elif status == 403:
-        kind = PermissionDeniedError
-    elif status == 404:
-        kind = NotFoundError
-    elif status < 400:
+    kind = _BY_STATUS.get(status) or (TransientError if status >= 500 else InvalidRequestError)
+    if status < 400:
         message = f"HTTP {status} is neither a success nor an error; redirects are not followed"
     return kind(
         method,

@@ -231,7 +231,7 @@ class Store:
         Raises:
             RemoteError: Datastore could not be read.
         """
-        rows = (await self._datastore.query(kind, keys_only=True)).rows
+        rows = await self._datastore.query(kind, keys_only=True)
         return [Key.of(row.path).name for row in rows]
 
     async def write(self, writes: Sequence[Write]) -> list[int]:

@@ -65,8 +65,8 @@ class Records:
         waiting = Filter("state", "EQUAL", str(LeaseState.UNTRIAGED))
         machines = await self._datastore.query(MACHINE_KIND)
         leases = await self._datastore.query(LEASE_KIND, filters=[waiting])
-        found = [from_row(row) for row in machines.rows]
-        requests = [from_row(row) for row in leases.rows]
+        found = [from_row(row) for row in machines]
+        requests = [from_row(row) for row in leases]
         requests.sort(key=lambda lease: lease.created if isinstance(lease, StoredLease) else 0.0)
         for record in [*found, *requests]:
             self._picture(record.path, record)

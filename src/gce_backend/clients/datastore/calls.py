@@ -38,14 +38,12 @@ class QueryBatch(NamedTuple):
     Attributes:
         rows: in the query's order.
         cursor: where the next batch starts.
-        finished: whether it is the last one within the limit.
-        more: whether there may be rows after it.
+        finished: whether it is the last one.
     """
 
     rows: list[Row]
     cursor: str
     finished: bool
-    more: bool
 
 
 class Calls:
@@ -115,43 +113,29 @@ class Calls:
                 raise ValueError("not every key was answered")
             return found, answer["deferred"]
 
-    async def batches(
-        self,
-        query: dict[str, Any],
-        limit: int | None,
-        cursor: str,
-        transaction: str | None = None,
-    ) -> AsyncIterator[QueryBatch]:
-        """Runs a query to its end or limit, from a cursor ("" for the beginning) on."""
+    async def batches(self, query: dict[str, Any]) -> AsyncIterator[list[Row]]:
+        """Runs a query to its end; gives the rows batch by batch."""
+        asked = query
         while True:
-            asked: dict[str, Any] = {**query}
-            if cursor:
-                asked["startCursor"] = cursor
-            if limit is not None:
-                asked["limit"] = limit
-            batch = await self._retrying(partial(self._run, asked, transaction))
-            yield batch
+            batch = await self._retrying(partial(self._run, asked))
+            yield batch.rows
             if batch.finished:
                 return
-            if limit is not None:
-                limit -= len(batch.rows)
-            if batch.cursor == cursor:
+            if batch.cursor == asked.get("startCursor", ""):
                 message = "an unfinished query that does not move on"
                 raise MalformedResponseError("datastore.projects.runQuery", message, status=200)
-            cursor = batch.cursor
+            asked = {**query, "startCursor": batch.cursor}
 
-    async def _run(self, query: dict[str, Any], transaction: str | None) -> QueryBatch:
+    async def _run(self, query: dict[str, Any]) -> QueryBatch:
         with _malformed("datastore.projects.runQuery"):
             answer: Any = await self._client.runQuery(
                 Json(query),  # type: ignore[arg-type]  # Json stands in for Query
-                transaction=transaction,
                 consistency=Consistency.STRONG,
             )
             batch = answer.data["batch"]
             rows = [self.codec.row(result) for result in batch.get("entityResults", ())]
-            more = batch["moreResults"]
-            finished, more = more != "NOT_FINISHED", more != "NO_MORE_RESULTS"
-            return QueryBatch(rows, str(batch["endCursor"]), finished, more)
+            finished = batch["moreResults"] != "NOT_FINISHED"
+            return QueryBatch(rows, str(batch["endCursor"]), finished)
 
     async def commit(
         self, mutations: Sequence[Mutation], transaction: str | None = None

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import aiohttp
 
@@ -44,7 +44,6 @@ __all__ = [
     "Mutation",
     "Path",
     "Properties",
-    "QueryResult",
     "Row",
     "Scalar",
     "Transaction",
@@ -58,20 +57,6 @@ MAX_TRANSACTION_TRIES = 5
 ROLLBACK_SECONDS = 2.0
 
 T = TypeVar("T")
-
-
-class QueryResult(NamedTuple):
-    """A query's answer, complete up to its limit.
-
-    Attributes:
-        rows: in the query's order.
-        cursor: where to go on from: the `start_cursor` of the same query.
-        more: whether there may be rows after the limit.
-    """
-
-    rows: list[Row]
-    cursor: str
-    more: bool
 
 
 class Datastore:
@@ -124,50 +109,34 @@ class Datastore:
         self,
         kind: str,
         *,
-        ancestor: Path | None = None,
         filters: Sequence[Filter] = (),
-        order: Sequence[str] = (),
-        limit: int | None = None,
         keys_only: bool = False,
-        start_cursor: str = "",
-    ) -> QueryResult:
-        """Runs a query to its end, strongly consistent.
+    ) -> list[Row]:
+        """Runs a query to its end, strongly consistent; the rows are in the order of their keys.
 
         Args:
             kind: the kind of the rows.
-            ancestor: only rows at or under this key.
             filters: all of them hold for each row.
-            order: property names, `-` before one for descending; then by key.
-            limit: at most so many rows.
             keys_only: leave properties and versions out.
-            start_cursor: where an earlier result of the same query ended.
         """
-        query = self._calls.codec.query(
-            kind, ancestor=ancestor, filters=filters, order=order, keys_only=keys_only
-        )
-        return await _whole(self._calls, query, limit, start_cursor)
+        pages = self.query_pages(kind, filters=filters, keys_only=keys_only)
+        return [row async for page in pages for row in page]
 
     async def query_pages(
         self,
         kind: str,
         *,
-        ancestor: Path | None = None,
         filters: Sequence[Filter] = (),
-        order: Sequence[str] = (),
-        limit: int | None = None,
         keys_only: bool = False,
-        start_cursor: str = "",
     ) -> AsyncIterator[list[Row]]:
         """Runs a query like `query`, giving rows as they come, batch by batch.
 
         The end of the iteration is the end of the query: a batch that cannot be had raises. Each
         batch is current when it is read, so the whole is not one snapshot.
         """
-        query = self._calls.codec.query(
-            kind, ancestor=ancestor, filters=filters, order=order, keys_only=keys_only
-        )
-        async for batch in self._calls.batches(query, limit, start_cursor):
-            yield batch.rows
+        query = self._calls.codec.query(kind, filters=filters, keys_only=keys_only)
+        async for rows in self._calls.batches(query):
+            yield rows
 
     async def commit(self, mutations: Sequence[Mutation]) -> list[int]:
         """Writes without a transaction, in as few commits as the limits allow.
@@ -243,31 +212,6 @@ class Transaction:
         """Reads entities by key; missing ones are absent from the result."""
         return await self._calls.lookup(paths, self._name)
 
-    async def query(
-        self,
-        kind: str,
-        *,
-        ancestor: Path | None = None,
-        filters: Sequence[Filter] = (),
-        order: Sequence[str] = (),
-        limit: int | None = None,
-        keys_only: bool = False,
-    ) -> list[Row]:
-        """Runs a query to its end; the arguments are those of `Datastore.query`."""
-        query = self._calls.codec.query(
-            kind, ancestor=ancestor, filters=filters, order=order, keys_only=keys_only
-        )
-        result = await _whole(self._calls, query, limit, "", self._name)
-        return result.rows
-
-    def insert(self, path: Path, properties: Properties) -> None:
-        """Makes an entity when the transaction commits; `AlreadyExistsError` then if it exists."""
-        self._mutations.append(Insert(path, properties))
-
-    def update(self, path: Path, properties: Properties) -> None:
-        """Replaces an entity when the transaction commits; `NotFoundError` then if it is absent."""
-        self._mutations.append(Update(path, properties, None))
-
     def upsert(self, path: Path, properties: Properties) -> None:
         """Makes or replaces an entity when the transaction commits."""
         self._mutations.append(Upsert(path, properties))
@@ -291,18 +235,3 @@ async def _roll_back(calls: Calls, transaction: str) -> None:
     with contextlib.suppress(RemoteError, TimeoutError):
         async with asyncio.timeout(ROLLBACK_SECONDS):
             await calls.rollback(transaction)
-
-
-async def _whole(
-    calls: Calls,
-    query: dict[str, Any],
-    limit: int | None,
-    cursor: str,
-    transaction: str | None = None,
-) -> QueryResult:
-    rows: list[Row] = []
-    more = False
-    async for batch in calls.batches(query, limit, cursor, transaction):
-        rows += batch.rows
-        cursor, more = batch.cursor, batch.more
-    return QueryResult(rows, cursor, more)

@@ -263,21 +263,14 @@ class Codec:
         self,
         kind: str,
         *,
-        ancestor: Path | None,
         filters: Sequence[Filter],
-        order: Sequence[str],
         keys_only: bool,
     ) -> dict[str, Any]:
-        """A query's JSON, without cursor and limit."""
+        """A query's JSON, without its cursor."""
         conditions = [self._condition(f) for f in filters]
-        if ancestor is not None:
-            value = {"keyValue": self.key(ancestor)}
-            conditions.insert(0, _condition("__key__", "HAS_ANCESTOR", value))
         query: dict[str, Any] = {"kind": [{"name": kind}]}
         if conditions:
             query["filter"] = {"compositeFilter": {"op": "AND", "filters": conditions}}
-        if order:
-            query["order"] = [_order(name) for name in order]
         if keys_only:
             query["projection"] = [{"property": {"name": "__key__"}}]
         return query
@@ -294,8 +287,3 @@ class Codec:
 
 def _condition(name: str, op: str, value: dict[str, Any]) -> dict[str, Any]:
     return {"propertyFilter": {"property": {"name": name}, "op": op, "value": value}}
-
-
-def _order(name: str) -> dict[str, Any]:
-    direction = "DESCENDING" if name.startswith("-") else "ASCENDING"
-    return {"property": {"name": name.removeprefix("-")}, "direction": direction}
