@@ -7,6 +7,11 @@ jobs, `fleet` remembers, `gce_client` and `clients` reach the world, `rules` dec
 `localcloud` stand beside.
 """
 
-from importlib.metadata import version
 
-__version__ = version("gce-backend")
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up when it is asked for: that takes longer than a command's start."""
+    if name != "__version__":
+        raise AttributeError(f"module 'gce_backend' has no attribute {name!r}")
+    from importlib.metadata import version  # noqa: PLC0415  # see above
+
+    return version("gce-backend")

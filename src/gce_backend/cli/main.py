@@ -6,7 +6,6 @@ import os
 
 import click
 
-from gce_backend import __version__
 from gce_backend.cli.lazy import Commands, Entry, LazyGroup
 
 COMMANDS = {
@@ -60,6 +59,6 @@ no_color_option = click.option(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @no_color_option
-@click.version_option(__version__, prog_name="gce-backend")
+@click.version_option(package_name="gce-backend", prog_name="gce-backend")
 def main() -> None:
     """Keeps fleets of Compute Engine VMs for a Machine Provider."""

@@ -93,7 +93,7 @@ def test_validate_accepts_the_example(command: Command) -> None:
 def test_validate_prints_every_problem_with_file_line_template_and_field(
     command: Command, tmp_path: Path
 ) -> None:
-    """All problems of both files at once, how many there are, and exit code 1."""
+    """All problems and warnings of both files, how many problems there are, and exit code 1."""
     directory = write_config(
         tmp_path / "wrong",
         texts.template(disk_size_gb=5, machine_type="none at all"),
@@ -102,7 +102,7 @@ def test_validate_prints_every_problem_with_file_line_template_and_field(
     result = command("validate", str(directory))
     assert result.exit_code == 1
     lines = result.output.splitlines()
-    assert lines[-1] == f"4 problems in {directory}"
+    assert lines[-1] == f"3 problems in {directory}"
     assert len(lines) == 5
     for file, line, subject, field in (
         ("templates.cfg", 4, 'template "linux"', "machine_type"),
