@@ -6,21 +6,25 @@ import asyncio
 import gc
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from simulation import chance
+from simulation.apart import apart
 from simulation.events import KINDS, Event, plan
-from simulation.loop import SimulatedLoop, StuckError
+from simulation.loop import Process, SimulatedLoop, StuckError
 from simulation.oracle import Violation
-from simulation.world import Shape, World, world
+from simulation.world import Node, Shape, World, world
 
 QUIET_SECONDS = 3 * 3600.0
 """How long after the last fault the fleet may take to reach its configuration (L1)."""
 RISE_SECONDS = 600.0
+SETTLING_SECONDS = 1500.0
+"""How long it may tidy up after that: what was deleted is remembered for a while."""
 STILL_SECONDS = 600.0
-"""How long nothing may be written once it has."""
+"""How long nothing may be written then."""
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -79,8 +83,24 @@ def recipe(
     return Recipe(seed, shape, hours, tuple(plan(seed, hours, rate, only)))
 
 
-def live(given: Recipe, *, stop_at_first: bool = True) -> Result:
-    """Lives an episode."""
+OnStep = Callable[[World, Node], Callable[[Process, asyncio.Handle], None]]
+
+
+def live(given: Recipe, *, stop_at_first: bool = True, on_step: OnStep | None = None) -> Result:
+    """Lives an episode in a process of its own; see `live_here`."""
+    return apart(lambda: live_here(given, stop_at_first=stop_at_first, on_step=on_step))
+
+
+def live_here(
+    given: Recipe, *, stop_at_first: bool = True, on_step: OnStep | None = None
+) -> Result:
+    """Lives an episode in this process.
+
+    Args:
+        given: what it follows from.
+        stop_at_first: whether the first broken promise ends it.
+        on_step: makes what is told of each step of a daemon's process.
+    """
     loop = SimulatedLoop()
     found: list[World] = []
     collecting = gc.isenabled()
@@ -90,7 +110,7 @@ def live(given: Recipe, *, stop_at_first: bool = True) -> Result:
         with chance.governed(given.seed, loop):
             loop.set_exception_handler(lambda _, __: None)
             try:
-                loop.run_until_complete(_episode(loop, given, found, stop_at_first))
+                loop.run_until_complete(_episode(loop, given, found, stop_at_first, on_step))
             except StuckError as error:
                 found[0].oracle.fail("L1", str(error))
     finally:
@@ -109,9 +129,13 @@ def live(given: Recipe, *, stop_at_first: bool = True) -> Result:
 
 
 async def _episode(
-    loop: SimulatedLoop, given: Recipe, found: list[World], stop_at_first: bool
+    loop: SimulatedLoop,
+    given: Recipe,
+    found: list[World],
+    stop_at_first: bool,
+    on_step: OnStep | None,
 ) -> None:
-    async with world(loop, given.seed, given.shape) as made:
+    async with world(loop, given.seed, given.shape, on_step=on_step) as made:
         found.append(made)
         await _until_up(made)
         begun = loop.time()
@@ -179,7 +203,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             made.note(f"operator approves {held[:12]}")
         await asyncio.sleep(20.0)
     made.note("the fleet is at rest")
-    await asyncio.sleep(STILL_SECONDS)
+    await asyncio.sleep(SETTLING_SECONDS)
     before = made.written()
     await asyncio.sleep(STILL_SECONDS)
     after = made.written()

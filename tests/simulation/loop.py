@@ -37,7 +37,7 @@ class Process:
         self.dead = False
         self.tasks: dict[int, asyncio.Task[Any]] = {}
         self.steps = 0
-        self.on_step: Callable[[Process], None] | None = None
+        self.on_step: Callable[[Process, asyncio.Handle], None] | None = None
         self._parked: deque[asyncio.Handle] = deque()
 
     @contextlib.contextmanager
@@ -63,7 +63,7 @@ class Process:
             return False
         self.steps += 1
         if self.on_step is not None:
-            self.on_step(self)
+            self.on_step(self, handle)
             return not self.dead
         return True
 

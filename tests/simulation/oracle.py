@@ -95,6 +95,7 @@ class Oracle:
         entries: the catalog, by host name.
         by_hand: what somebody else destroys, and so not the daemon: VMs' ids and groups' keys.
         late_additions: when a late add_machines reached the Machine Provider, by host name.
+        requests: the users' names of lease requests, by the Machine Provider's.
         seen: how often things were seen that prove that a fault fired.
     """
 
@@ -116,6 +117,7 @@ class Oracle:
         self.by_hand: set[str] = set()
         self.late_additions: dict[str, float] = {}
         self.seen: Counter[str] = Counter()
+        self.requests: dict[str, str] = {}
         self.restoring = False
         self._now, self._time, self._note = now, time, note
         self._cap, self._window, self._budget = cap, window, budget
@@ -285,9 +287,10 @@ class Oracle:
         self._note(f"catalog {name} is {entry.state}")
         if entry.state == "LEASED":
             held = self.holder(name)
-            if held is not None and held.request != entry.lease:
+            if held is not None and held.request != self.requests.get(entry.lease):
                 self.seen["leased twice"] += 1
-            self.held[name] = Held(entry.lease, self._alive.get(name, ""), entry.until)
+            request = self.requests.get(entry.lease, entry.lease)
+            self.held[name] = Held(request, self._alive.get(name, ""), entry.until)
             if vm is None or vm.doomed is not None:
                 self.seen["leased without a VM"] += 1
         elif entry.state in {"RECLAIMED", "DELETED"}:

@@ -24,6 +24,7 @@ from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.pubsub.service import Subscription
 from gce_backend.machine_provider import wire
+from gce_backend.machine_provider.entities import lease_path
 from gce_backend.settings.settings import (
     ComputeSettings,
     DeletionSettings,
@@ -185,6 +186,8 @@ class World:
         self.approved: list[str] = []
         self.strangers: set[str] = set()
         self.set_apart: set[str] = set()
+        self.on_step: Callable[[World, Node], Callable[[Process, asyncio.Handle], None]] | None
+        self.on_step = None
         self._loose: list[asyncio.Task[Any]] = []
         self._subscription: dict[str, Any] | None = None
         self.settings = Settings()
@@ -261,6 +264,7 @@ class World:
             return
         self.starts += 1
         process = Process(node.name)
+        process.on_step = self.on_step(self, node) if self.on_step is not None else None
         with process.entered():
             node.daemon = Daemon(
                 settings or self.settings,
@@ -346,6 +350,7 @@ class World:
 
     async def lease(self, request: str, seconds: int) -> str:
         """Somebody asks for a machine; returns its host name, "" when there is none yet."""
+        self.oracle.requests[lease_path("local", request)[0][1]] = request
         wanted = wire.LeaseRequestMessage(
             request_id=request,
             duration=seconds,
@@ -549,11 +554,18 @@ def _process_name() -> str:
 
 
 @contextlib.asynccontextmanager
-async def world(loop: SimulatedLoop, seed: str, shape: Shape) -> AsyncIterator[World]:
-    """A world that has begun."""
+async def world(
+    loop: SimulatedLoop,
+    seed: str,
+    shape: Shape,
+    *,
+    on_step: Callable[[World, Node], Callable[[Process, asyncio.Handle], None]] | None = None,
+) -> AsyncIterator[World]:
+    """A world that has begun; `on_step` makes what is told of each step of a daemon's process."""
     folder = Path(tempfile.mkdtemp(prefix="simulation-"))
     try:
         made = World(loop, seed, shape, folder)
+        made.on_step = on_step
         loop.network.harm = made.disturbances
         await made.start()
         yield made

@@ -1,0 +1,202 @@
+"""Ends a daemon at every await of its own code, one by one, and in pairs.
+
+A first life notes where each of the daemon's tasks is suspended after each of its steps. A later
+life, the same to the last byte until then, kills the process at the step at which a task was first
+seen at an await. What comes after is judged like any other episode.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gc
+import random
+import types
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gce_backend
+from simulation.apart import apart
+from simulation.episode import Recipe, Result, live, live_here
+from simulation.events import Event
+from simulation.loop import Process
+from simulation.world import Node, Shape, World
+
+SOURCE = Path(gce_backend.__file__).parent
+WATCHED = ("loops", "actions", "engine", "fleet", "daemon")
+RESTART_SECONDS = 3.0
+
+
+class Site(NamedTuple):
+    """An await in the daemon's code: its file below `gce_backend`, and its first and last line."""
+
+    file: str
+    line: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def sites() -> list[Site]:
+    """Every await, `async for` and `async with` of the daemon's own code."""
+    found = set()
+    for folder in WATCHED:
+        for path in sorted((SOURCE / folder).glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Await):
+                    last = node.end_lineno or node.lineno
+                elif isinstance(node, ast.AsyncFor | ast.AsyncWith):
+                    last = node.body[0].lineno - 1
+                elif isinstance(node, ast.comprehension) and node.is_async:
+                    last = node.iter.end_lineno or node.iter.lineno
+                    node = node.iter  # noqa: PLW2901  # a comprehension has no line of its own
+                else:
+                    continue
+                line: int = node.lineno
+                found.add(Site(f"{folder}/{path.name}", line, max(line, last)))
+    return sorted(found)
+
+
+def _chain(awaited: Any) -> Iterator[tuple[str, int]]:
+    """Where a coroutine is suspended: file and line of each frame, from the outside in."""
+    while awaited is not None:
+        frame, below = None, None
+        if isinstance(awaited, types.CoroutineType):
+            frame, below = awaited.cr_frame, awaited.cr_await
+        elif isinstance(awaited, types.AsyncGeneratorType):
+            frame, below = awaited.ag_frame, awaited.ag_await
+        elif type(awaited).__name__ in {"async_generator_asend", "coroutine_wrapper"}:
+            kinds = (types.CoroutineType, types.AsyncGeneratorType)
+            below = next((o for o in gc.get_referents(awaited) if isinstance(o, kinds)), None)
+        else:
+            return
+        if frame is not None:
+            yield frame.f_code.co_filename, frame.f_lineno
+        awaited = below
+
+
+class Recorder:
+    """Notes at which step of a process each await was first seen.
+
+    Attributes:
+        first: the step at which a kill finds a task at an await.
+    """
+
+    def __init__(self) -> None:
+        self.first: dict[Site, int] = {}
+        self._sites: dict[str, list[Site]] = {}
+        for site in sites():
+            self._sites.setdefault(str(SOURCE / site.file), []).append(site)
+        self._before: asyncio.Task[Any] | None = None
+
+    def __call__(self, process: Process, handle: asyncio.Handle) -> None:
+        """Looks where the task of the step before has come to."""
+        before, callback = self._before, handle._callback  # type: ignore[attr-defined]
+        if before is not None and not before.done():
+            for file, line in _chain(before.get_coro()):
+                near = [s for s in self._sites.get(file, ()) if s.line <= line <= s.last]
+                if near:
+                    site = max(near, key=lambda s: (s.line, -s.last))
+                    self.first.setdefault(site, process.steps)
+        task = getattr(callback, "__self__", None)
+        self._before = task if isinstance(task, asyncio.Task) else None
+
+
+class Killer:
+    """Kills the successive processes of a daemon, each at a step of its own."""
+
+    def __init__(self, world: World, node: Node, steps: Iterable[int]) -> None:
+        self._world = world
+        self._node = node
+        self._steps = list(steps)
+
+    def __call__(self, process: Process, handle: asyncio.Handle) -> None:
+        """Kills, if it is time."""
+        del handle
+        if self._steps and process.steps == self._steps[0]:
+            step = self._steps.pop(0)
+            self._world.kill(self._node)
+            self._world.note(f"{self._node.name} is killed at step {step}")
+            self._world.disturbances.met(1)
+            self._world.loop.call_later(RESTART_SECONDS, self._again)
+
+    def _again(self) -> None:
+        self._world.later(self._world.start_daemon(self._node))
+
+
+LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
+    (
+        (1, "lease"),
+        (5, "lease"),
+        (10, "change_type"),
+        (40, "release"),
+        (150, "change_zone"),
+        (260, "change_zone"),
+        (300, "release_all"),
+    ),
+    (
+        (1, "lease_all"),
+        (10, "lose_messages"),
+        (15, "release_all"),
+        (60, "poison"),
+        (70, "drain"),
+        (80, "pause"),
+        (200, "delete_vm"),
+        (220, "delete_group"),
+        (300, "lose_entity"),
+        (320, "empty_config"),
+        (330, "approve"),
+        (400, "other_template"),
+        (500, "other_template"),
+    ),
+    (
+        (1, "bad_answers"),
+        (5, "change_type"),
+        (20, "bad_answers"),
+        (40, "lost_answer"),
+        (45, "lost_commit"),
+        (50, "abandon_vm"),
+        (60, "small_batches"),
+        (70, "bad_answers"),
+        (90, "half_open"),
+        (100, "change_zone"),
+        (140, "delete_subscription"),
+        (200, "recreate_vm"),
+        (210, "long_trouble"),
+        (400, "change_size"),
+        (420, "stale_answers"),
+        (500, "terminate"),
+    ),
+)
+"""Short lives in which much happens, by seconds and kinds of events."""
+
+
+def life(number: int) -> Recipe:
+    """One of the lives."""
+    rng = random.Random(number)
+    events = tuple(Event(float(at), kind, rng.getrandbits(32)) for at, kind in LIVES[number])
+    hours = (LIVES[number][-1][0] + 120) / 3600
+    shape = Shape(daemons=1, machines=4, resync=120.0)
+    return Recipe(f"life {number}", shape, hours, events)
+
+
+def recorded(given: Recipe) -> tuple[Result, dict[Site, int]]:
+    """A life without a crash, and the step at which each await was first seen in it."""
+    return apart(lambda: _recorded(given))
+
+
+def _recorded(given: Recipe) -> tuple[Result, dict[Site, int]]:
+    recorder = Recorder()
+    return live_here(given, stop_at_first=False, on_step=lambda *_: recorder), recorder.first
+
+
+def crashed(given: Recipe, *steps: int) -> Result:
+    """A life in which the daemon's successive processes are killed at these steps."""
+    killers: dict[str, Killer] = {}
+
+    def on_step(world: World, node: Node) -> Any:
+        return killers.setdefault(node.name, Killer(world, node, steps))
+
+    return live(given, on_step=on_step)
