@@ -8,8 +8,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import structlog
-
 from simulation import chance
 from simulation.episode import Recipe, Result, live, recipe
 from simulation.rows import missing, table
@@ -33,7 +31,7 @@ def main() -> int:
     parser.add_argument("--story", type=Path, help="write the story there")
     parser.add_argument("--nightly", action="store_true", help="a row that never fired fails")
     options = parser.parse_args()
-    silence()
+    chance.silence()
     given = options.seed is not None
     seed = options.first
     hours, cpu, fired, failed = 0.0, _cpu(), Counter[int](), 0
@@ -68,13 +66,6 @@ def _cpu() -> float:
     """CPU-seconds of this process and of those that it waited for."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-def silence() -> None:
-    """Nothing is logged: the story says what happened."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
-    )
 
 
 def _recipe(options: argparse.Namespace, seed: str) -> Recipe:

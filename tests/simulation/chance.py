@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import aiohttp.connector
+import structlog
 
 EPOCH = 1_900_000_000.0
 """The wall clock at the beginning, Unix seconds: not today's, so that none is taken for it."""
@@ -36,6 +37,13 @@ def fix_hashes() -> None:
     if not is_fixed():
         environ = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)  # noqa: S606
+
+
+def silence() -> None:
+    """Nothing is logged: the story says what happened."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=True
+    )
 
 
 @contextlib.contextmanager

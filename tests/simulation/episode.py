@@ -71,13 +71,14 @@ def recipe(
     daemons: int | None = None,
     rate: float = 14.0,
     only: tuple[str, ...] = (),
+    budget: int | None = None,
 ) -> Recipe:
     """What a seed stands for."""
     rng = random.Random(f"shape {seed}")
     shape = Shape(
         daemons=daemons or rng.choice((1, 1, 2, 3)),
         machines=machines or rng.choice((5, 6, 8, 10, 10, 12, 20, 40)),
-        budget=rng.choice((1400, 1400, 1400, 60)),
+        budget=rng.choice((1400, 1400, 1400, 60)) if budget is None else budget,
         resync=rng.choice((120.0, 600.0, 600.0)),
     )
     return Recipe(seed, shape, hours, tuple(plan(seed, hours, rate, only)))
@@ -118,6 +119,7 @@ def live_here(
         if collecting:
             gc.enable()
     made = found[0]
+    made.disturbances.met(50, times=made.oracle.seen["budget used"])
     return Result(
         recipe=given,
         violations=made.oracle.violations,
@@ -182,9 +184,7 @@ async def _calm(made: World, busy: list[asyncio.Task[Any]]) -> None:
         if node.process is not None and node.process.paused:
             node.process.resume(made.loop)
         await made.start_daemon(node)
-    for request in list(made.wanted):
-        await made.release(request)
-    made.wanted.clear()
+    await made.release_everything()
     await made.act("/api/resume", {"all": True})
 
 
@@ -197,6 +197,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
         if made.loop.time() > deadline:
             made.oracle.fail("L1", f"not at rest: {'; '.join(made.misses())[:600]}")
             return
+        await made.release_everything()
         held = (await made.act("/api/control") or {}).get("held_revision")
         if held:
             await made.act("/api/approve", {"revision": held})

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
 
+from gce_backend.base.errors import BackendError
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.faults import Fault
 from gce_backend.machine_provider import wire
@@ -74,10 +76,10 @@ async def lease(world: World, rng: random.Random) -> None:
     """Somebody wants a machine for minutes or hours."""
     world.leases += 1
     request = f"lease-{world.leases}"
-    seconds = rng.choice((300, 1800, 7200, 6 * 3600, 86400))
+    seconds = rng.choice((300, 1800, 7200, 6 * 3600, 86400, None))
     name = await world.lease(request, seconds)
     world.wanted.append(request)
-    world.note(f"user asks for {request}, {seconds} s: {name or 'waits'}")
+    world.note(f"user asks for {request}, {seconds or 'endless'} s: {name or 'waits'}")
 
 
 @event(4)
@@ -204,8 +206,11 @@ async def empty_config(world: World, rng: random.Random) -> None:
     approved = rng.random() < 0.4
     for turn in range(2):
         _changed(world, "everything is taken out")
+        since = world.loop.time()
         await asyncio.sleep(rng.uniform(40, 300))
         held = await _held(world)
+        if turn and world.approved and not held and _lost_unasked(world, since):
+            world.oracle.fail("S5", "an empty configuration that was approved once came twice")
         if held:
             world.disturbances.met(28)
             if turn:
@@ -222,6 +227,16 @@ async def empty_config(world: World, rng: random.Random) -> None:
         kept, world.pools = world.pools, {}
     world.pools = kept
     _changed(world, "what was there before is back")
+
+
+def _lost_unasked(world: World, since: float) -> bool:
+    """Whether most machines were destroyed since then, not by hand."""
+    lost = [
+        vm
+        for number, vm in world.oracle.vms.items()
+        if vm.doomed is not None and vm.doomed > since and number not in world.oracle.by_hand
+    ]
+    return bool(lost) and len(lost) > len(world.vms())
 
 
 async def _held(world: World) -> str:
@@ -340,7 +355,8 @@ async def stranger(world: World, rng: random.Random) -> None:
         store=msgspec.structs.replace(world.settings.store, namespace="elsewhere"),
     )
     node = Node("d9", WorldClock(world.loop))
-    await world.prepare_store(settings)
+    with contextlib.suppress(BackendError):  # what is wrong with the cloud is its own affair
+        await world.prepare_store(settings)
     await world.start_daemon(node, settings)
     world.note("a stranger's daemon of the same owner starts")
     world.disturbances.met(44)
@@ -409,6 +425,19 @@ async def lose_entity(world: World, rng: random.Random) -> None:
     world.disturbances.met(40, 41)
 
 
+@event(0.7, 48)
+async def odd_template(world: World, rng: random.Random) -> None:
+    """A template whose machines the Machine Provider refuses, and with them the whole batch."""
+    if "odd" in world.pools:
+        del world.pools["odd"]
+        _changed(world, "odd is taken out")
+        return
+    world.pools["odd"] = Pool(TYPES[0], {rng.choice(ZONES): 2}, flavor="FEDORA")
+    _changed(world, "odd is named: the catalog refuses its machines")
+    await asyncio.sleep(rng.uniform(60, 600))
+    world.disturbances.met(48)
+
+
 # Other people's hands at Compute
 
 
@@ -438,6 +467,21 @@ async def melt(world: World, rng: random.Random) -> None:
                 if turn:
                     world.disturbances.met(47)
         await asyncio.sleep(rng.uniform(60, 200))
+
+
+@event(3, 45)
+async def stop_vm(world: World, rng: random.Random) -> None:
+    """A VM stops: its guest powers off, its host fails, it is suspended or preempted."""
+    rows = sorted(
+        (row for row in world.vms() if row.status == "RUNNING" and row.action == "NONE"),
+        key=lambda row: row.name,
+    )
+    if rows:
+        row = rng.choice(rows)
+        status: Any = rng.choice(("TERMINATED", "TERMINATED", "STOPPED", "SUSPENDED"))
+        world.note(f"vm {row.name} stops by itself")
+        world.compute_store.put_vm(msgspec.structs.replace(row, status=status))
+        world.disturbances.met(45)
 
 
 @event(2, 33)
@@ -494,6 +538,7 @@ async def delete_group(world: World, rng: random.Random) -> None:
         }
         answer = await world.by_hand("POST", path, made)
         if "error" not in answer:
+            world.oracle.foreign.add(group.key)
             world.note(f"somebody makes a group named {group.name}")
             world.disturbances.met(46)
 
@@ -662,6 +707,24 @@ async def a_little_late(world: World, rng: random.Random) -> None:
     """A mutation is executed just after its time-out, while it is being repeated."""
     where = rng.choice(MUTATIONS)
     _rule(world, rng, "late", where, 43, times=1, seconds=(30, 110))
+
+
+def _late(name: str, text: str, where: str) -> None:
+    async def act(world: World, rng: random.Random) -> None:
+        _rule(world, rng, "late", where, 43, times=rng.randint(1, 2), seconds=(31, 150))
+
+    act.__name__, act.__doc__ = name, text
+    event(1, 43)(act)
+
+
+for _name, _where in (
+    ("late_addition", r"catalog/v1/add_machines"),
+    ("late_removal", r"catalog/v1/delete_machine"),
+    ("late_resize", r"POST .*/resize\?"),
+    ("late_deletion", r"POST .*/deleteInstances"),
+    ("late_group_deletion", r"DELETE .*/instanceGroupManagers/"),
+):
+    _late(_name, f"A call is executed after its time-out: {_name}.", _where)
 
 
 @event(2, 43)
@@ -837,6 +900,8 @@ async def long_trouble(world: World, rng: random.Random) -> None:
     row, wanted = rng.choice(choices)
     faults = [_fault(world, row, times=None, **fields) for fields in wanted]
     world.note(f"trouble begins: {wanted[0]}")
+    if row == 29:
+        world.disturbances.met(29)
     if row == 36:
         world.services["metadata"].revoke_all()
     await asyncio.sleep(rng.uniform(60, 1200))
@@ -877,8 +942,8 @@ def plan(seed: str, hours: float, rate: float, only: tuple[str, ...] = ()) -> li
         only: of these kinds alone; all when empty.
     """
     rng = random.Random(f"plan {seed}")
-    names = [name for name in KINDS if not only or name in only]
-    weights = [KINDS[name].weight for name in names]
+    names = list(only or KINDS)
+    weights = [1.0 if only else KINDS[name].weight for name in names]
     # Swarm testing: each episode leaves out some kinds, so that others meet more often.
     if not only:
         weights = [weight * rng.choice((0, 1, 1, 3)) for weight in weights]

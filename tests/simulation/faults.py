@@ -14,6 +14,7 @@ from simulation.network import Fate, Request, Verdict
 
 KEPT_ANSWERS = 6
 """Answers to the same request that are remembered, so that an old one can be given again."""
+_SUBJECT = re.compile(r"/(?:instances|instanceGroupManagers)/([^/?]+)")
 _NAMES = re.compile(rb'"hostname": ?"([^"]+)"')
 
 
@@ -60,6 +61,7 @@ class Disturbances:
 
     Attributes:
         fired: how often each row of safety.md was met.
+        asked: told of each call of a daemon that is about one VM or group.
         late_additions: when a late add_machines reaches the Machine Provider, by host name.
     """
 
@@ -68,6 +70,7 @@ class Disturbances:
     ) -> None:
         self.fired: Counter[int] = Counter()
         self.late_additions: dict[str, float] = {}
+        self.asked: Callable[[str], None] = lambda _: None
         self._cloud = cloud
         self._note = note
         self._time = time
@@ -112,6 +115,9 @@ class Disturbances:
 
     def verdict(self, request: Request) -> Verdict | None:
         """What happens to a request."""
+        subject = _SUBJECT.search(request.path)
+        if subject is not None and request.client.startswith("d"):
+            self.asked(subject[1])
         if not self._rules or not request.client.startswith("d"):
             return None
         text = f"{request.verb} {request.path}"
@@ -142,6 +148,8 @@ class Disturbances:
 
     def answered(self, request: Request, answer: bytes) -> None:
         """Remembers answers that may be given again."""
+        if "delete_machine" in request.path and b'"LEASED"' in answer:
+            self.met(32)
         remembered = "/instanceGroupManagers" in request.path or "catalog/v1/get" in request.path
         if remembered and answer.startswith(b"HTTP/1.1 200"):
             self._answers[self._key(request)].append(answer)

@@ -19,7 +19,8 @@ from gce_backend.localcloud.compute.rows import GroupRow, VmRow
 from gce_backend.localcloud.datastore.storage import StorageChange
 
 MACHINES = "CatalogMachineEntry"
-IN_CATALOG = frozenset({"NEW", "AVAILABLE", "LEASED", "RECLAIMED"})
+STORM = 90
+"""Calls in a minute that are too many for one VM or group, all daemons together."""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class Vm(msgspec.Struct):
     Attributes:
         name: its name.
         group: the key of its group.
+        foreign: whether it is a member of a group that somebody else made.
         doomed: since when it is being destroyed, simulated seconds.
         offered: when it last entered the catalog.
         permitted: when the Machine Provider last let go of it: reclaimed, or taken out.
@@ -62,6 +64,7 @@ class Vm(msgspec.Struct):
 
     name: str
     group: str
+    foreign: bool = False
     doomed: float | None = None
     offered: float | None = None
     permitted: float | None = None
@@ -94,6 +97,7 @@ class Oracle:
         held: who holds which host name.
         entries: the catalog, by host name.
         by_hand: what somebody else destroys, and so not the daemon: VMs' ids and groups' keys.
+        foreign: the keys of groups that somebody else made, as long as they stand.
         late_additions: when a late add_machines reached the Machine Provider, by host name.
         requests: the users' names of lease requests, by the Machine Provider's.
         seen: how often things were seen that prove that a fault fired.
@@ -116,6 +120,7 @@ class Oracle:
         self.entries: dict[str, Entry] = {}
         self.by_hand: set[str] = set()
         self.late_additions: dict[str, float] = {}
+        self.foreign: set[str] = set()
         self.seen: Counter[str] = Counter()
         self.requests: dict[str, str] = {}
         self.restoring = False
@@ -126,6 +131,8 @@ class Oracle:
         self._alive: dict[str, str] = {}  # host name to VM id
         self._minute = -1
         self._calls: Counter[Any] = Counter()
+        self._storm_minute = -1
+        self._storm: Counter[str] = Counter()
         self._watch(cloud)
 
     def _watch(self, cloud: Cloud) -> None:
@@ -149,6 +156,7 @@ class Oracle:
         def group_gone(row: GroupRow) -> None:
             drop_group(row)
             self.by_hand.discard(row.key)
+            self.foreign.discard(row.key)
 
         store.put_vm, store.drop_vm, store.drop_group = put, drop, group_gone
         apply = datastore._storage.apply
@@ -192,7 +200,7 @@ class Oracle:
         if after is None or not after.id:
             return
         if after.id not in self.vms:
-            self.vms[after.id] = Vm(after.name, after.group)
+            self.vms[after.id] = Vm(after.name, after.group, after.group in self.foreign)
             self._alive[after.name] = after.id
             self._note(f"vm {after.name} is made (id {after.id[-6:]})")
         status = before.status if before is not None and before.id == after.id else ""
@@ -216,6 +224,9 @@ class Oracle:
 
     def _judge_destruction(self, row: VmRow, vm: Vm) -> None:
         """S1: nobody holds it, and the Machine Provider let go of it."""
+        if vm.foreign:
+            self.fail("S1", f"a stranger's VM is destroyed: {row.name}")
+            return
         held = self.holder(row.name)
         if held is not None and held.vm == row.id:
             self.fail("S1", f"{row.name} is destroyed, and {held.request} holds it")
@@ -278,6 +289,8 @@ class Oracle:
         if before is None or before.addition != entry.addition:
             if vm is not None:
                 vm.offered = self._time()
+                if vm.foreign:
+                    self.fail("S1", f"a stranger's VM is offered: {name}")
             self._note(f"catalog {name} is added")
         elif before.state == entry.state:
             return
@@ -317,6 +330,16 @@ class Oracle:
 
     # Calls
 
+    def asked(self, subject: str) -> None:
+        """Row 53: a subject that goes wrong for ever gets a few calls a minute."""
+        minute = int(self._time() // 60)
+        if minute != self._storm_minute:
+            self._storm_minute = minute
+            self._storm.clear()
+        self._storm[subject] += 1
+        if self._storm[subject] == STORM:
+            self.fail("S4", f"{STORM} calls within a minute for {subject}")
+
     def _call(self, metric: Any, now: float) -> None:
         """S4: calls in a minute stay inside the budget."""
         minute = int(now // 60)
@@ -324,6 +347,8 @@ class Oracle:
             self._minute = minute
             self._calls.clear()
         self._calls[metric] += 1
+        if self._calls[metric] == self._budget:
+            self.seen["budget used"] += 1
         if self._calls[metric] == self._budget + 1:
             self.fail("S4", f"more than {self._budget} calls of {metric.name} in a minute")
 

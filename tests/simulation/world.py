@@ -172,6 +172,7 @@ class World:
             window=CAP_WINDOW,
             budget=shape.budget,
         )
+        self.disturbances.asked = self.oracle.asked
         self.oracle.late_additions = self.disturbances.late_additions
         self.pools = self._first_pools()
         self.nodes = [
@@ -252,7 +253,12 @@ class World:
         """Writes the configuration that `pools` says."""
         templates, managers = "", ""
         for name, pool in self.pools.items():
-            templates += template(name, machine_type=pool.machine_type)
+            text = template(name, machine_type=pool.machine_type)
+            if pool.flavor:
+                text = (
+                    text.removesuffix("}\n") + f'  dimensions: "linux_flavor:{pool.flavor}"\n}}\n'
+                )
+            templates += text
             for zone, minimum in pool.zones.items():
                 managers += manager(name, zone, minimum, pool.maximum)
         (self.config_dir / "templates.cfg").write_text(templates)
@@ -348,12 +354,18 @@ class World:
         """The Machine Provider."""
         return self.services["machine_provider"]._broker
 
-    async def lease(self, request: str, seconds: int) -> str:
-        """Somebody asks for a machine; returns its host name, "" when there is none yet."""
+    async def lease(self, request: str, seconds: int | None) -> str:
+        """Somebody asks for a machine; returns its host name, "" when there is none yet.
+
+        Args:
+            request: the user's name for it.
+            seconds: for how long; None is without an end.
+        """
         self.oracle.requests[lease_path("local", request)[0][1]] = request
         wanted = wire.LeaseRequestMessage(
             request_id=request,
             duration=seconds,
+            indefinite=None if seconds else True,
             dimensions=wire.Dimensions(os_family="LINUX"),
         )
         answers = await self._ask(lambda: self.broker.leases.lease("local", [wanted]))
@@ -364,6 +376,14 @@ class World:
         wanted = wire.ReleaseRequest(request_id=request)
         await self._ask(lambda: self.broker.leases.release("local", [wanted]))
         self.oracle.forget(request)
+
+    async def release_everything(self) -> None:
+        """Everybody gives back what he has, also who had forgotten it."""
+        leased = [e.lease for e in self.oracle.entries.values() if e.state == "LEASED"]
+        known = [self.oracle.requests[lease] for lease in leased if lease in self.oracle.requests]
+        for request in dict.fromkeys([*self.wanted, *known]):
+            await self.release(request)
+        self.wanted.clear()
 
     async def _ask(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """What the Machine Provider answers; None when it cannot."""
@@ -474,7 +494,7 @@ class World:
         finally:
             await clients.close()
         if failed:
-            raise RuntimeError(f"the world cannot be prepared: {failed}")
+            self.note(f"not prepared: {failed[0].what}")
 
     def mend_subscription(self, resource: dict[str, Any] | None = None) -> None:
         """Makes the subscription and its topic again, if they are gone."""
@@ -498,7 +518,9 @@ class World:
         rows = self.vms()
         entries = self.oracle.entries
         for zone in ZONES:
-            wanted = sum(pool.zones.get(zone, 0) for pool in self.pools.values())
+            pools = [pool for pool in self.pools.values() if not pool.flavor]
+            wanted = sum(pool.zones.get(zone, 0) for pool in pools)
+            named = any(zone in pool.zones for pool in self.pools.values())
             have = [
                 row for row in rows if row.zone == zone and row.group and row.status == "RUNNING"
             ]
@@ -509,7 +531,7 @@ class World:
             ]
             if len(ready) < wanted:
                 found.append(f"{zone}: {len(ready)} of {wanted} can be leased")
-            if not wanted and have:
+            if not named and have:
                 found.append(f"{zone}: {len(have)} VMs, and none is wanted")
         names = {row.name for row in rows}
         phantoms = sorted(

@@ -1,0 +1,66 @@
+"""The judge finds planted mistakes, the rows are those of safety.md, failing seeds become short."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from simulation.events import KINDS, Event
+from simulation.holes import HOLES, search
+from simulation.rows import ROWS
+from simulation.shrink import minimal
+from simulation.test_determinism import run
+
+QUICK = (
+    "a machine of the catalog counts as never cataloged",
+    "a known lease does not keep what the catalog denies",
+    "the caps hold nothing back",
+)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_planted_hole_is_found(name: str) -> None:
+    """Within a minute of CPU; `python -m simulation.holes` plants all of them."""
+    hole = next(hole for hole in HOLES if hole.name == name)
+    seconds, found = search(hole)
+    assert found is not None, f"not found in {seconds:.0f} CPU-seconds"
+
+
+def test_a_peaceful_life_breaks_no_promise() -> None:
+    """Users, crashes, broken answers; the whole list of events runs at night."""
+    kinds = "lease,release,release_all,kill,terminate,bad_answers,lost_answer,repeat_messages"
+    words = ("--hours", "2", "--episode", "1", "--machines", "6", "--daemons", "1")
+    ended = run(*words, "--first", "1", "--only", kinds)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_each_row_of_the_table_of_faults_has_an_event() -> None:
+    """What never happens is not survived."""
+    told = {row for kind in KINDS.values() for row in kind.rows} | {50}  # told by the oracle
+    assert sorted(ROWS) == list(range(1, 57))
+    assert told >= set(ROWS)
+
+
+def test_the_rows_are_those_of_the_page() -> None:
+    """docs/safety.md numbers them alike."""
+    page = (Path(__file__).parents[2] / "docs" / "safety.md").read_text()
+    numbers = {int(found) for found in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert numbers & set(ROWS)
+
+
+def test_a_failing_list_of_events_becomes_short() -> None:
+    """Only what is needed to fail stays, in its order."""
+    events = [Event(float(number), f"kind {number}", number) for number in range(40)]
+    needed = {events[3], events[17], events[31]}
+    runs = 0
+
+    def fails(tried: Sequence[Event]) -> bool:
+        nonlocal runs
+        runs += 1
+        return needed <= set(tried)
+
+    assert minimal(events, fails, runs=1000) == [events[3], events[17], events[31]]
+    assert runs < 120
