@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +37,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begins to count exchanges."""
+    """Begins to count exchanges; hears Ctrl-C, and so do the processes that tests start.
+
+    A shell that runs a command in the background has it, and all that it starts, ignore Ctrl-C.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[TALLY] = Tally()
 
 

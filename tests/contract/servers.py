@@ -97,7 +97,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return {name: url for name in (*services, *others) if (url := getattr(self, name))}
 
 
-class Untouchable(AssertionError):  # noqa: N818  (not an error of the code under test)
+class Untouchable(BaseException):
     """A request would change what the run has not made."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import email.utils
 import io
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -192,7 +193,8 @@ class Exchange:
         except TimeoutError:
             problem = "no answer in time: the server is too slow"
         except aiohttp.ClientConnectorError as error:
-            problem = f"no connection: {error.os_error.strerror or type(error.os_error).__name__}"
+            number = error.os_error.errno
+            problem = f"no connection: {os.strerror(number).lower()}" if number else "no connection"
         # What aiohttp and its parsers raise for odd headers, encodings and compressed data.
         except Exception as error:  # noqa: BLE001  (nothing foreign may leave)
             problem = f"the connection broke ({type(error).__name__})"

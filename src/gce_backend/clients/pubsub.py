@@ -98,8 +98,8 @@ class PubSub:
         project: str,
         observer: CallObserver | None = None,
     ) -> None:
-        # Told api_root alone, the clients take it for a development server and send no token.
-        options: dict[str, Any] = {"session": session, "api_root": api_root, "api_is_dev": False}
+        # Told that it is a development server, the library sends no token: the exchange sends it.
+        options: dict[str, Any] = {"session": session, "api_root": api_root, "api_is_dev": True}
         exchange, token = Exchange(session, tokens, observer), tokens.token
         transport = LibrarySession(exchange, method_of=method_of, timeout=TIMEOUT)
         pulling = _PullTransport(exchange, method_of=method_of, timeout=PULL_TIMEOUT)

@@ -193,7 +193,7 @@ def test_without_a_daemon_the_remedy_is_told(
     """Exit code 1; which address, and how to start or find a daemon."""
     done = fleet.run(*command, "--url", nowhere)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert f"no daemon answers at {nowhere} (connection refused)" in done.stderr
+    assert f"no daemon answers at {nowhere} (no connection: connection refused)" in done.stderr
     assert "`gce-backend run`" in done.stderr
     assert "--url or GCE_BACKEND_URL" in done.stderr
 

@@ -64,14 +64,14 @@ class Client(GcloudDatastore):
         namespace: str,
         observer: CallObserver | None,
     ) -> None:
-        # Told otherwise, the library takes any api_root for an emulator and sends no token.
+        # Told that it is an emulator, the library sends no token: the exchange sends it.
         super().__init__(
             project=project,
             namespace=namespace,
             session=session,  # type: ignore[arg-type]  # mypy resolves the twin for requests
             token=tokens.token,
             api_root=api_root,
-            api_is_dev=False,
+            api_is_dev=True,
         )
         self.session = LibrarySession(  # type: ignore[assignment]  # it has the same post()
             Exchange(session, tokens, observer), method_of=method_of, timeout=TIMEOUT
