@@ -283,6 +283,9 @@ async def test_every_answer_fits_googles_description() -> None:
         metadata = (await call(at, "instances.get", vm))["metadata"]
         del metadata["kind"]
         await at.done(await call(at, "instances.setMetadata", f"{vm}/setMetadata", metadata))
+        for way in ("stop", "start", "suspend", "resume"):
+            await at.done(await call(at, f"instances.{way}", f"{vm}/{way}"))
+            await at.later(5)
         fault = Fault(kind="operation", method="compute.instances.delete", reason="INTERNAL_ERROR")
         at.cloud.faults.add(fault)
         await at.done(await call(at, "instances.delete", vm))

@@ -18,6 +18,7 @@ Kind = Literal[
     "unreachable",
     "lost-page",
     "operation",
+    "endless",
     "stockout",
     "outage",
 ]
@@ -38,7 +39,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
             200; `answer` sends `body` with 200; `empty` answers a list with nothing; `unreachable`
             with a warning in place of what it has (a list of managed instances has no warnings);
             `lost-page` with its first half and a page token that is not known afterwards;
-            `operation` lets the operation that the call starts end in error `reason`;
+            `operation` lets the operation that the call starts end in error `reason`; `endless`
+            lets it take effect never, and run on for ever;
             `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it lasts, with
             the code `reason` unless that is left out; `outage` makes `zone` unreachable: Compute
             calls to it are answered with 503, and lists over all zones lack it.
@@ -137,6 +139,10 @@ class Faults:
         """The fault in which the operation started by this call must end, if any."""
         struck = self.strike(method, zone, "operation")
         return struck[0] if struck else None
+
+    def is_endless(self, method: str, zone: str | None) -> bool:
+        """Whether the operation started by this call must never end."""
+        return bool(self.strike(method, zone, "endless"))
 
     def outages(self, zones: Iterable[str]) -> list[str]:
         """Those of the zones that a call cannot reach now; each outage is counted as fired."""

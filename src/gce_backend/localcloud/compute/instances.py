@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from aiohttp import web
 
-from gce_backend.localcloud.cloud import Call, Cloud
+from gce_backend.localcloud.cloud import Call, Cloud, CloudControl
 from gce_backend.localcloud.compute import inventory, links
 from gce_backend.localcloud.compute.error_replies import (
     fingerprint,
@@ -28,6 +29,7 @@ _ECHOED = (
     *("canIpForward", "description", "guestAccelerators", "minCpuPlatform"),
     *("serviceAccounts", "shieldedInstanceConfig"),
 )
+_STOPPED = frozenset({"STOPPING", "TERMINATED"})
 _SCHEDULING = {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemptible": False}
 
 
@@ -54,6 +56,8 @@ class Instances:
         self._blueprints = blueprints
         operations.effects["compute.instances.setMetadata"] = self._metadata_set
         operations.effects["compute.instances.delete"] = self._deleted
+        path = "/_localcloud/vms/{instance}/{event:power-off|preempt|host-error}"
+        cloud.add_controls(CloudControl("POST", path, self._strike))
 
     # Mutations
 
@@ -88,8 +92,73 @@ class Instances:
             call, "delete", vm.path, vm.id, seconds=self._cloud.options.delete_seconds
         )
         if operation.failure is None and vm.action != "DELETING":
-            self._machines.stop(vm)
+            self._machines.doom(vm)
         return operation
+
+    def stop(self, call: Call) -> OperationRow:
+        """The stop method: STOPPING, then TERMINATED; one that is stopped stays so."""
+        vm = self._row(call)
+        if vm.status not in {"RUNNING", "SUSPENDED", *_STOPPED}:
+            raise not_ready(vm.path)
+        seconds = self._cloud.options.delete_seconds
+        operation = self._operations.start(call, "stop", vm.path, vm.id, seconds=seconds)
+        if operation.failure is None and vm.status not in _STOPPED:
+            self._machines.stop(vm, seconds, operation.inserted)
+        return operation
+
+    def start(self, call: Call) -> OperationRow:
+        """The start method: a stopped VM boots; one that runs goes on."""
+        vm = self._row(call)
+        if vm.status not in {"RUNNING", "TERMINATED"}:
+            raise not_ready(vm.path)
+        operation = self._operations.start(call, "start", vm.path, vm.id)
+        if operation.failure is None and vm.status == "TERMINATED":
+            self._machines.start(vm, operation.inserted)
+        return operation
+
+    def suspend(self, call: Call) -> OperationRow:
+        """The suspend method: SUSPENDING, then SUSPENDED; only of a VM that runs."""
+        vm = self._row(call)
+        if vm.status != "RUNNING":
+            raise not_ready(vm.path)
+        operation = self._operations.start(call, "suspend", vm.path, vm.id)
+        if operation.failure is None:
+            self._machines.suspend(vm, operation.inserted)
+        return operation
+
+    def resume(self, call: Call) -> OperationRow:
+        """The resume method: only of a VM that is suspended."""
+        vm = self._row(call)
+        if vm.status != "SUSPENDED":
+            raise not_ready(vm.path)
+        operation = self._operations.start(call, "resume", vm.path, vm.id)
+        if operation.failure is None:
+            self._machines.start(vm, operation.inserted)
+        return operation
+
+    # What happens to a VM by itself, as people and tests ask for it
+
+    async def _strike(self, request: web.Request) -> web.Response:
+        event, name = request.match_info["event"], request.match_info["instance"]
+        project = request.query.get("project", self._cloud.options.project)
+        now = self._cloud.clock.now()
+        found = [
+            vm
+            for vm in self._store.vms()
+            if (vm.project, vm.name, vm.status) == (project, name, "RUNNING")
+        ]
+        if not found:
+            message = f"no VM {name} runs in project {project}"
+            return web.json_response({"error": message}, status=404)
+        for vm in found:
+            if event == "preempt":
+                self._machines.preempt(vm, now)
+            elif event == "host-error":
+                self._machines.break_host(vm, now)
+            else:
+                self._machines.stop(vm, 0.0, now)
+        self._cloud.tables.commit()
+        return web.json_response({})
 
     def _deleted(self, operation: OperationRow) -> Failure | None:
         vm = self._store.vm(operation.target_key)

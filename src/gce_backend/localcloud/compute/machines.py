@@ -10,7 +10,7 @@ import msgspec
 
 from gce_backend.localcloud.cloud import Cloud
 from gce_backend.localcloud.compute import links
-from gce_backend.localcloud.compute.rows import DiskRow, ErrorRow, Failure, GroupRow, VmRow
+from gce_backend.localcloud.compute.rows import DiskRow, ErrorRow, Failure, GroupRow, Status, VmRow
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.timetable import Timetable
 from gce_backend.localcloud.compute.usage import (
@@ -25,10 +25,16 @@ from gce_backend.localcloud.compute.vm_properties import Blueprints
 
 RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 60.0
+PREEMPTION_SECONDS = 30.0
+"""What a preempted VM has to shut down."""
 
 _SUFFIX = string.ascii_lowercase + string.digits
 _SUFFIX_LENGTH = 4
 _STOCKOUT = "ZONE_RESOURCE_POOL_EXHAUSTED"
+
+_AT_REST: dict[Status, Status] = {"STOPPING": "TERMINATED", "SUSPENDING": "SUSPENDED"}
+"""Where these end."""
+_BOOTING = frozenset({"PROVISIONING", "STAGING"})
 
 changed = msgspec.structs.replace
 
@@ -95,9 +101,42 @@ class Machines:
         for vm in choice.sample(kept, count):
             self.delete(vm, at)
 
-    def stop(self, vm: VmRow) -> None:
+    def doom(self, vm: VmRow) -> None:
         """Somebody outside the group has begun to delete the VM."""
         self._store.put_vm(changed(vm, status="STOPPING", due=None))
+
+    def stop(self, vm: VmRow, seconds: float, at: float) -> None:
+        """The VM stops, and is TERMINATED after these seconds; its group, if it repairs, heals it.
+
+        Quotas go on counting it.
+        """
+        self._put(changed(vm, status="STOPPING"), at + seconds)
+
+    def suspend(self, vm: VmRow, at: float) -> None:
+        """The VM is suspended, after the cloud's `operation_seconds`."""
+        self._put(changed(vm, status="SUSPENDING"), at + self._cloud.options.operation_seconds)
+
+    def start(self, vm: VmRow, at: float) -> None:
+        """A VM that stands still boots again: a stopped one, or a suspended one that resumes."""
+        self._put(changed(vm, status="PROVISIONING"), at + self._cloud.options.boot_seconds / 4)
+
+    def break_host(self, vm: VmRow, at: float) -> None:
+        """The VM's host fails: it boots again on another one, unless its template says no."""
+        restarts = (
+            self._blueprints.properties(vm).get("scheduling", {}).get("automaticRestart", True)
+        )
+        if restarts:
+            self.start(vm, at)
+        else:
+            self.stop(vm, 0.0, at)
+
+    def preempt(self, vm: VmRow, at: float) -> None:
+        """Compute takes a VM back: it stops within 30 s, and is deleted if its template says so."""
+        action = self._blueprints.properties(vm).get("scheduling", {})
+        if action.get("instanceTerminationAction") == "DELETE":
+            self.lose(vm, at)
+        else:
+            self.stop(vm, PREEMPTION_SECONDS, at)
 
     def lose(self, vm: VmRow, at: float) -> None:
         """The VM was deleted by somebody outside the group, which repairs it or does nothing."""
@@ -137,11 +176,19 @@ class Machines:
             self._make_again(vm, due)
         elif not vm.status:
             self._try_to_create(vm, due)
+        elif vm.status in _AT_REST:
+            self._come_to_rest(vm, due)
         elif vm.status == "PROVISIONING":
             booted = due + self._cloud.options.boot_seconds / 4
             self._put(changed(vm, status="STAGING"), booted)
         else:
             self._store.put_vm(changed(vm, action="NONE", status="RUNNING", due=None))
+
+    def _come_to_rest(self, vm: VmRow, due: float) -> None:
+        stopped = changed(vm, action="NONE", status=_AT_REST[vm.status], due=None)
+        self._store.put_vm(stopped)
+        if stopped.status == "TERMINATED" and vm.group and self._blueprints.group(vm).repairs:
+            self.recreate(stopped, due)
 
     def _make_again(self, vm: VmRow, at: float) -> None:
         again = changed(vm, action="RECREATING", status="", id="", metadata=None)
@@ -154,7 +201,7 @@ class Machines:
         properties, metadata = self._blueprints.own(vm), self._blueprints.metadata(vm)
         free = changed(vm, group="", action="NONE", due=None, properties=properties)
         # A VM that was still booting has booted by now: nothing looks at it any more.
-        status = vm.status if vm.status == "STOPPING" else "RUNNING"
+        status: Status = "RUNNING" if vm.status in _BOOTING else _AT_REST.get(vm.status, vm.status)
         self._store.put_vm(changed(free, status=status, metadata=metadata))
 
     def _try_to_create(self, vm: VmRow, due: float) -> None:

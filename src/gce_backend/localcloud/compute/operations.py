@@ -20,6 +20,10 @@ from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.timetable import Timetable
 
 WAIT_SECONDS = 120.0
+FOR_EVER = 10 * 365 * 86400.0
+"""Seconds that an operation takes which a fault keeps from ending."""
+LONGEST_PENDING = 60.0
+"""Seconds after which every operation is RUNNING."""
 
 Effect = Callable[[OperationRow], Failure | None]
 """What happens when an operation ends, or why it ends in an error instead."""
@@ -75,6 +79,8 @@ class Operations:
         now = self._cloud.clock.now()
         zone = call.path.get("zone")
         fault = self._cloud.faults.operation_error(call.method, zone)
+        if self._cloud.faults.is_endless(call.method, zone):
+            seconds = FOR_EVER
         identity = self._store.numeric_id(self._store.serial())
         row = OperationRow(
             project=call.path["project"],
@@ -205,7 +211,7 @@ class Operations:
     def body(self, row: OperationRow) -> dict[str, Any]:
         """The operation as Compute shows it now."""
         now = self._cloud.clock.now()
-        started = row.inserted + (row.due - row.inserted) / 4
+        started = row.inserted + min((row.due - row.inserted) / 4, LONGEST_PENDING)
         body: dict[str, Any] = {
             "kind": "compute#operation",
             "id": row.id,

@@ -12,7 +12,9 @@ Phase = Literal["CREATING", "READY", "DELETING"]
 Action = Literal["CREATING", "RECREATING", "NONE", "DELETING", "ABANDONING"]
 """A managed instance's `currentAction`."""
 
-Status = Literal["", "PROVISIONING", "STAGING", "RUNNING", "STOPPING"]
+Status = Literal[
+    "", "PROVISIONING", "STAGING", "RUNNING", "STOPPING", "TERMINATED", "SUSPENDING", "SUSPENDED"
+]
 """A VM's `status`; "" while no VM exists."""
 
 

@@ -131,6 +131,10 @@ class ComputeService:
             "compute.instanceGroupManagers.recreateInstances": groups.recreate_instances,
             "compute.instances.setMetadata": instances.set_metadata,
             "compute.instances.delete": instances.delete,
+            "compute.instances.start": instances.start,
+            "compute.instances.stop": instances.stop,
+            "compute.instances.suspend": instances.suspend,
+            "compute.instances.resume": instances.resume,
             "compute.disks.delete": self._disks.delete,
             "compute.snapshots.insert": self._snapshots.insert,
         }
