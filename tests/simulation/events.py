@@ -711,7 +711,9 @@ async def a_little_late(world: World, rng: random.Random) -> None:
 
 def _late(name: str, text: str, where: str) -> None:
     async def act(world: World, rng: random.Random) -> None:
-        _rule(world, rng, "late", where, 43, times=rng.randint(1, 2), seconds=(31, 150))
+        # Now and then every repetition is late, too.
+        times = rng.choice((1, 2, 5))
+        _rule(world, rng, "late", where, 43, times=times, seconds=(31, LATEST_SECONDS))
 
     act.__name__, act.__doc__ = name, text
     event(1, 43)(act)

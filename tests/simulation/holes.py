@@ -38,6 +38,7 @@ class Hole(NamedTuple):
         daemons: how many daemons it needs.
         machines: how many machines it needs.
         budget: calls a minute.
+        rate: events in an hour.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Hole(NamedTuple):
     daemons: int = 1
     machines: int = 8
     budget: int = 1400
+    rate: float = 24.0
 
 
 @contextlib.contextmanager
@@ -127,21 +129,15 @@ HOLES: tuple[Hole, ...] = (
     Hole(
         "2 slow Machine Provider and one change",
         "S1",
-        (*USERS, *CHANGES, "late_addition", "late_removal", "late_addition"),
+        ("lease_all", "lease_all", "late_addition", "late_addition", "flap", "change_type"),
+        machines=20,
+        rate=60.0,
     ),
     Hole(
         "3 late group deletion and resize",
         "S1",
-        (
-            "lease_all",
-            "lease_all",
-            "flap_zone",
-            "flap_zone",
-            "late_group_deletion",
-            "late_group_deletion",
-            "late_resize",
-            "change_size",
-        ),
+        ("lease_all", "lease_all", "flap_zone", "flap_zone", "late_group_deletion", "late_resize"),
+        rate=60.0,
     ),
     Hole(
         "5 restored Machine Provider",
@@ -236,7 +232,7 @@ def recipes(hole: Hole) -> Iterator[Recipe]:
             1.5,
             machines=hole.machines,
             daemons=hole.daemons,
-            rate=24.0,
+            rate=hole.rate,
             only=hole.kinds,
             budget=hole.budget,
         )

@@ -20,7 +20,7 @@ from gce_backend.daemon.local import local_settings, prepare
 from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
-from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.cloud import INNER_HEADERS, CloudOptions
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.pubsub.service import Subscription
 from gce_backend.machine_provider import wire
@@ -326,18 +326,19 @@ class World:
     # Others' hands
 
     async def by_hand(self, verb: str, path: str, body: Any = None) -> Any:
-        """A call to Compute by somebody else; `path` begins behind the project."""
-        if not self._token:
-            url = "/computeMetadata/v1/instance/service-accounts/default/token"
-            headers = {"Metadata-Flavor": "Google"}
-            async with self.session.get(self.cloud.base_url + url, headers=headers) as response:
-                self._token = (await response.json())["access_token"]
-        headers = {"Authorization": f"Bearer {self._token}", **BY_HAND}
+        """A call to Compute by somebody else, whom no fault strikes.
+
+        Args:
+            verb: the HTTP verb.
+            path: behind the project.
+            body: a JSON value.
+        """
+        metadata = self.services["metadata"]
+        if not metadata.is_valid(self._token):
+            self._token = metadata._issue("hand")[0]
+        headers = {"Authorization": f"Bearer {self._token}", **BY_HAND, **INNER_HEADERS}
         url = f"{self.cloud.base_url}/compute/v1/projects/{PROJECT}/{path}"
         async with self.session.request(verb, url, json=body, headers=headers) as response:
-            if response.status == 401:
-                self._token = ""
-                return await self.by_hand(verb, path, body)
             return await response.json()
 
     def in_cloud(self, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
