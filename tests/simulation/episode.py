@@ -209,5 +209,6 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
     await asyncio.sleep(STILL_SECONDS)
     after = made.written()
     if before != after:
-        made.oracle.fail("L1", f"it goes on writing: {sorted(after - before)[:6]}")
+        found = made.difference(before, after)
+        made.oracle.fail("L1", f"it goes on writing: {'; '.join(found)[:600]}")
     await made.judge_tracking()

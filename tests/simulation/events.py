@@ -564,8 +564,8 @@ async def steal_name(world: World, rng: random.Random) -> None:
         dimensions=wire.Dimensions(backend="GCE", hostname=name, os_family="OSX"),
         policies=wire.Policies(),
     )
-    await world._ask(lambda: world.broker.catalog.add([request]))
     world.strangers.add(name)
+    await world._ask(lambda: world.broker.catalog.add([request]))
     world.note(f"a stranger's machine named {name} is in the catalog")
     world.disturbances.met(31)
 

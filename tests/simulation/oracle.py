@@ -97,6 +97,7 @@ class Oracle:
         held: who holds which host name.
         entries: the catalog, by host name.
         by_hand: what somebody else destroys, and so not the daemon: VMs' ids and groups' keys.
+        strangers: host names whose entries are not the daemon's affair.
         foreign: the keys of groups that somebody else made, as long as they stand.
         late_additions: when a late add_machines reached the Machine Provider, by host name.
         requests: the users' names of lease requests, by the Machine Provider's.
@@ -121,6 +122,7 @@ class Oracle:
         self.by_hand: set[str] = set()
         self.late_additions: dict[str, float] = {}
         self.foreign: set[str] = set()
+        self.strangers: set[str] = set()
         self.seen: Counter[str] = Counter()
         self.requests: dict[str, str] = {}
         self.restoring = False
@@ -206,7 +208,8 @@ class Oracle:
         status = before.status if before is not None and before.id == after.id else ""
         if after.status != status and after.status in {"RUNNING", "TERMINATED", "SUSPENDED"}:
             self._note(f"vm {after.name} is {after.status}")
-        if after.action in {"DELETING", "RECREATING"} and after.status:
+        begun = after.action == "RECREATING" and after.status == "STOPPING"
+        if (after.action == "DELETING" and after.status) or begun:
             self._destroyed(after, after.action)
         elif not after.status and status:
             self._destroyed(after, "lost")
@@ -232,7 +235,11 @@ class Oracle:
             self.fail("S1", f"{row.name} is destroyed, and {held.request} holds it")
             return
         entry = self.entries.get(row.name)
-        if entry is None or entry.state not in {"NEW", "AVAILABLE", "LEASED"}:
+        if (
+            row.name in self.strangers
+            or entry is None
+            or entry.state not in {"NEW", "AVAILABLE", "LEASED"}
+        ):
             return
         late = self.late_additions.get(row.name, float("-inf"))
         added = vm.offered if vm.offered is not None else float("-inf")
@@ -285,7 +292,8 @@ class Oracle:
         self.entries[name] = entry
         if self.restoring:
             return
-        vm = self.vms.get(self._alive.get(name, ""))
+        strange = name in self.strangers
+        vm = None if strange else self.vms.get(self._alive.get(name, ""))
         if before is None or before.addition != entry.addition:
             if vm is not None:
                 vm.offered = self._time()
@@ -303,7 +311,8 @@ class Oracle:
             if held is not None and held.request != self.requests.get(entry.lease):
                 self.seen["leased twice"] += 1
             request = self.requests.get(entry.lease, entry.lease)
-            self.held[name] = Held(request, self._alive.get(name, ""), entry.until)
+            owner = "" if name in self.strangers else self._alive.get(name, "")
+            self.held[name] = Held(request, owner, entry.until)
             if vm is None or vm.doomed is not None:
                 self.seen["leased without a VM"] += 1
         elif entry.state in {"RECLAIMED", "DELETED"}:

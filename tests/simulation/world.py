@@ -173,6 +173,8 @@ class World:
             budget=shape.budget,
         )
         self.disturbances.asked = self.oracle.asked
+        self.strangers: set[str] = set()
+        self.oracle.strangers = self.strangers
         self.oracle.late_additions = self.disturbances.late_additions
         self.pools = self._first_pools()
         self.nodes = [
@@ -185,7 +187,6 @@ class World:
         self.graveyard: list[Any] = []
         self.wanted: list[str] = []
         self.approved: list[str] = []
-        self.strangers: set[str] = set()
         self.set_apart: set[str] = set()
         self.on_step: Callable[[World, Node], Callable[[Process, asyncio.Handle], None]] | None
         self.on_step = None
@@ -557,9 +558,24 @@ class World:
         """Whether every machine that the configuration wants can be leased."""
         return not self.misses()
 
-    def written(self) -> set[tuple[str, int]]:
-        """The versions of the daemons' entities."""
-        return {(name, row.version) for name, row in self.entities.items()}
+    def written(self) -> dict[str, Any]:
+        """The daemons' entities: what changed between two looks is in `difference`."""
+        return {name: row.properties for name, row in self.entities.items()}
+
+    @staticmethod
+    def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        """What was written between two looks, in words."""
+        found = []
+        for name in sorted(before.keys() | after.keys()):
+            old, new = before.get(name), after.get(name)
+            if old == new:
+                continue
+            what = "removed" if new is None else "made"
+            if old is not None and new is not None:
+                what = ", ".join(sorted(k for k in old | new if old.get(k) != new.get(k)))
+            path = [part[3] for part in msgspec.json.decode(name)[2]]
+            found.append(f"{'/'.join(path)}: {what}")
+        return found
 
     async def judge_tracking(self) -> None:
         """S2: what exists is known to the store, or reported."""
