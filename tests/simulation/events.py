@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -748,6 +749,11 @@ async def lost_commit(world: World, rng: random.Random) -> None:
     _rule(world, rng, fate, r":commit", 24, times=rng.randint(1, 3))
 
 
+def _start_again(world: World, node: Node) -> None:
+    world.note(f"{node.name} starts")
+    world.later(world.start_daemon(node))
+
+
 def _killer(world: World, *rows: int) -> Callable[[Request], None]:
     def struck(request: Request) -> None:
         node = next((node for node in world.nodes if node.name == request.client), None)
@@ -755,9 +761,9 @@ def _killer(world: World, *rows: int) -> Callable[[Request], None]:
             world.kill(node)
             world.note(f"{node.name} is killed at that moment")
             world.disturbances.met(*rows)
-            asyncio.get_running_loop().call_later(
-                5.0, lambda: world.later(world.start_daemon(node))
-            )
+            # Not in the context of the dead, in which nothing runs.
+            again = functools.partial(_start_again, world, node)
+            world.loop.call_later(5.0, again, context=world.context)
 
     return struck
 

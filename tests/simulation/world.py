@@ -8,6 +8,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,7 @@ class World:
 
     def __init__(self, loop: SimulatedLoop, seed: str, shape: Shape, folder: Path) -> None:
         self.loop = loop
+        self.context = copy_context()  # of no process
         self.seed = seed
         self.shape = shape
         self.story: list[str] = []
