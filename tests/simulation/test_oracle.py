@@ -32,7 +32,7 @@ def test_a_planted_hole_is_found(name: str) -> None:
 def test_a_peaceful_life_breaks_no_promise() -> None:
     """Users, crashes, broken answers; the whole list of events runs at night."""
     kinds = "lease,release,release_all,kill,terminate,bad_answers,lost_answer,repeat_messages"
-    words = ("--hours", "2", "--episode", "1", "--machines", "6", "--daemons", "1")
+    words = ("--hours", "1", "--episode", "0.7", "--machines", "4", "--daemons", "1")
     ended = run(*words, "--first", "1", "--only", kinds)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
