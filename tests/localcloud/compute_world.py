@@ -101,6 +101,12 @@ class World:
             await asyncio.sleep(1)
         raise AssertionError(f"not stable: {group}")
 
+    async def event(self, event: str, name: str, **query: str) -> int:
+        """Lets something befall a VM; the HTTP status of the answer."""
+        url = f"{self.cloud.base_url}/_localcloud/vms/{name}/{event}"
+        async with self._session.post(url, params={"project": PROJECT, **query}) as response:
+            return response.status
+
     async def later(self, seconds: float) -> None:
         """Lets simulated time pass."""
         await asyncio.sleep(seconds)

@@ -296,11 +296,33 @@ async def test_every_answer_fits_googles_description() -> None:
         again = f"{group}/recreateInstances"
         await call(at, "instanceGroupManagers.recreateInstances", again, freed)
         await at.stable()
+        named = {"instances": [{"name": "chosen", "preservedState": {"metadata": {"a": "b"}}}]}
+        await call(at, "instanceGroupManagers.createInstances", f"{group}/createInstances", named)
+        other = {"instanceTemplate": f"{TEMPLATES}/small"}
+        setting = f"{group}/setInstanceTemplate"
+        await call(at, "instanceGroupManagers.setInstanceTemplate", setting, other)
+        await call(at, "instanceGroupManagers.patch", group, {"description": "patched"})
+        await at.stable()
+        await call(at, "instanceGroupManagers.listManagedInstances", managed)
         free = f"{group}/abandonInstances"
         await at.done(await call(at, "instanceGroupManagers.abandonInstances", free, freed))
         await at.done(await call(at, "instanceGroupManagers.delete", group))
         abandoned = members[1]["name"]
         await at.done((await at.call("DELETE", f"{INSTANCES}/{abandoned}")).body)
+        await call(at, "regionDisks.list", "regions/us-central1/disks")
+        single = {"name": "single", **template_body(disks=[kept])["properties"]}
+        await at.done(await call(at, "instances.insert", INSTANCES, single))
+        vm = f"{INSTANCES}/single"
+        labels = {"labelFingerprint": (await at.get(vm))["labelFingerprint"], "labels": {"a": "b"}}
+        await at.done(await call(at, "instances.setLabels", f"{vm}/setLabels", labels))
+        await at.done(await call(at, "instances.suspend", f"{vm}/suspend"))
+        await at.done(await call(at, "instances.resume", f"{vm}/resume"))
+        await at.done(await call(at, "instances.stop", f"{vm}/stop"))
+        larger = {"machineType": f"zones/{ZONE}/machineTypes/n1-standard-4"}
+        await at.done(await call(at, "instances.setMachineType", f"{vm}/setMachineType", larger))
+        await at.done(await call(at, "instances.start", f"{vm}/start"))
+        await call(at, "instances.get", vm)
+        await at.done((await at.call("DELETE", vm)).body)
         await call(at, "disks.list", disks)
         await call(at, "disks.aggregatedList", "aggregated/disks")
         await call(at, "disks.get", f"{disks}/{abandoned}")

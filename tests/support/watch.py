@@ -25,7 +25,7 @@ BY_HAND = {"User-Agent": "by-hand"}
 _GOOGLES = re.compile(r"/(?:compute|v\d\w*)/.*")
 """Paths of Google's APIs; others are LUCI's, the Machine Provider's, and so on."""
 
-_ON_THE_WAY = {"drop", "html", "truncate", "answer"}
+_ON_THE_WAY = {"drop", "late", "html", "truncate", "answer"}
 """Faults that put something else in the place of what the service answered, if it did."""
 
 _SERVICES_OWN: web.RequestKey[web.Response | None] = web.RequestKey("services_own")

@@ -181,6 +181,7 @@ class Cloud:
         self._is_valid_token: Callable[[str], bool] = lambda _: False
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._late: set[asyncio.Task[None]] = set()
 
     def add(self, *services: Service) -> None:
         """Puts services into the cloud; before `start`."""
@@ -225,9 +226,10 @@ class Cloud:
 
     async def close(self) -> None:
         """Stops listening, ends the services' tasks and writes the state file."""
-        for task in self._tasks:
+        ending = [*self._late, *self._tasks]
+        for task in ending:
             task.cancel()
-        for task in self._tasks:
+        for task in ending:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         if self._runner is not None:
@@ -248,6 +250,8 @@ class Cloud:
             zone = request.match_info.get("zone")
             slow = self.faults.strike(route.method, zone, "latency", inner=inner)
             await asyncio.sleep(sum(fault.seconds for fault in slow if fault.when == "before"))
+            for fault in self.faults.strike(route.method, zone, "late", inner=inner):
+                return await self._postpone(service, route, request, fault)
             spoiling = ("status", "drop", "html", "answer", *SPOILING)
             struck = self.faults.strike(route.method, zone, *spoiling, inner=inner)
             early = next((f for f in struck if f.when == "before" and f.kind not in SPOILING), None)
@@ -260,6 +264,26 @@ class Cloud:
             return _compressed(request, response)
 
         return endpoint
+
+    async def _postpone(
+        self, service: Service, route: Route, request: web.Request, fault: Fault
+    ) -> web.Response:
+        """Cuts the connection, and lets the call take effect later."""
+        with contextlib.suppress(web.RequestPayloadError, web.HTTPRequestEntityTooLarge):
+            await request.read()  # while the connection is there
+        execution = self._execute_later(service, route, request, fault)
+        task = asyncio.create_task(execution, name=f"localcloud.late.{route.method}")
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        await asyncio.sleep(fault.held)
+        return self._spoil(service, fault, request, None)
+
+    async def _execute_later(
+        self, service: Service, route: Route, request: web.Request, fault: Fault
+    ) -> None:
+        await asyncio.sleep(fault.seconds)
+        await self._serve(service, route, request)
+        fault.executed += 1
 
     async def _serve(self, service: Service, route: Route, request: web.Request) -> web.Response:
         try:
@@ -314,7 +338,7 @@ class Cloud:
     def _spoil(
         self, service: Service, fault: Fault, request: web.Request, response: web.Response | None
     ) -> web.Response:
-        if fault.kind == "drop":
+        if fault.kind in {"drop", "late"}:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response(status=500)

@@ -11,6 +11,7 @@ Kind = Literal[
     "status",
     "latency",
     "drop",
+    "late",
     "truncate",
     "html",
     "answer",
@@ -35,22 +36,25 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     Attributes:
         method: `service.resource.method`, or a prefix ending in `*`: `compute.*`, `*`.
         kind: `status` answers with `status` and `reason`; `latency` holds the answer for `seconds`;
-            `drop` cuts the connection; `truncate` sends half of the body; `html` sends a page with
-            200; `answer` sends `body` with 200; `empty` answers a list with nothing; `unreachable`
-            with a warning in place of what it has (a list of managed instances has no warnings);
-            `lost-page` with its first half and a page token that is not known afterwards;
-            `operation` lets the operation that the call starts end in error `reason`; `endless`
-            lets it take effect never, and run on for ever;
-            `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it lasts, with
-            the code `reason` unless that is left out; `outage` makes `zone` unreachable: Compute
-            calls to it are answered with 503, and lists over all zones lack it.
+            `drop` cuts the connection; `late` cuts it after `held` seconds, and lets the call take
+            effect `seconds` after it came, when nobody waits for it any more; `truncate` sends
+            half of the body; `html` sends a page with 200; `answer` sends `body` with 200; `empty`
+            answers a list with nothing; `unreachable` with a warning in place of what it has (a
+            list of managed instances has no warnings); `lost-page` with its first half and a page
+            token that is not known afterwards; `operation` lets the operation that the call starts
+            end in error `reason`; `endless` lets it run for ever, and what happens at its end never
+            happens; `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it
+            lasts, with the code `reason` unless that is left out; `outage` makes `zone`
+            unreachable: Compute calls to it are answered with 503, and lists over all zones lack
+            it.
         when: whether `status`, `drop`, `latency` and `answer` strike before the call takes effect,
             or after it.
         status: HTTP status of a `status` fault.
         reason: the error's reason (Compute), status word (Datastore, Pub/Sub) or operation code.
         message: the error's text.
         retry_after: seconds for a Retry-After header.
-        seconds: how long `latency` lasts.
+        seconds: how long `latency` lasts, and how late `late` is.
+        held: seconds for which `late` lets the caller wait; a caller may give up sooner.
         body: the JSON value of an `answer`.
         zone: restricts the fault to calls whose path names this zone.
         machine_type: restricts a `stockout` to one machine type.
@@ -59,6 +63,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
         skip: matching calls that pass unharmed before the first one is struck.
         times: how often it strikes; None until it is cleared.
         fired: how often it has struck.
+        executed: how many of the calls that `late` struck have taken effect, or were refused.
     """
 
     method: str = "*"
@@ -69,6 +74,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     message: str = "injected fault"
     retry_after: float | None = None
     seconds: float = 0.0
+    held: float = 0.0
     body: Any = None
     zone: str | None = None
     machine_type: str | None = None
@@ -76,6 +82,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     skip: int = 0
     times: int | None = 1
     fired: int = 0
+    executed: int = 0
 
     def matches(self, method: str, zone: str | None) -> bool:
         """Whether this fault strikes a call of `method` in `zone`."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gce_backend.localcloud.cloud import Call, Cloud, ServiceError
-from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute import inventory, links
 from gce_backend.localcloud.compute.error_replies import (
     already_exists,
     fingerprint,
@@ -17,23 +17,21 @@ from gce_backend.localcloud.compute.error_replies import (
     not_ready,
     required,
     rfc3339,
+    stale_fingerprint,
 )
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import (
-    ErrorRow,
     Failure,
     GroupRow,
     OperationRow,
     TemplateRow,
-    VmRow,
 )
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 MAX_SIZE = 1000
 MAX_PAGINATED_SIZE = 2000
-MAX_NAMED_AT_ONCE = 1000
 _LONGEST_BASE_NAME = 58
 
 _ACTIONS = (
@@ -44,7 +42,6 @@ _ECHOED = (
     *("description", "namedPorts", "targetPools", "autoHealingPolicies", "allInstancesConfig"),
     *("updatePolicy", "instanceLifecyclePolicy"),
 )
-_TARGETS = {"DELETING": "DELETED", "ABANDONING": "ABANDONED"}
 _LIFECYCLE_POLICY = {"defaultActionOnFailure": "REPAIR", "forceUpdateOnRepair": "NO"}
 
 changed = msgspec.structs.replace
@@ -98,7 +95,8 @@ class Groups:
         if policy["defaultActionOnFailure"] not in {"REPAIR", "DO_NOTHING"}:
             field = "resource.instanceLifecyclePolicy.defaultActionOnFailure"
             raise invalid_field(field, policy["defaultActionOnFailure"], "Unknown.")
-        size = _size(body.get("targetSize"), "resource.targetSize", listing_of == "PAGINATED")
+        paginated = listing_of == "PAGINATED"
+        size = checked_size(body.get("targetSize"), "resource.targetSize", paginated)
         return GroupRow(
             project=project,
             zone=zone,
@@ -107,7 +105,7 @@ class Groups:
             template=self._usable_template(body, project).key,
             base_name=base_name,
             target_size=size,
-            paginated=listing_of == "PAGINATED",
+            paginated=paginated,
             repairs=policy["defaultActionOnFailure"] == "REPAIR",
             settings={key: body[key] for key in _ECHOED if key in body}
             | {"instanceLifecyclePolicy": policy},
@@ -139,79 +137,70 @@ class Groups:
 
     def resize(self, call: Call) -> OperationRow:
         """The resize method: up makes VMs, down deletes whichever."""
-        row = self._usable_row(call)
+        row = self.usable_row(call)
         if "size" not in call.query:
             raise required("size")
-        size = _size(call.query["size"], "size", row.paginated)
+        size = checked_size(call.query["size"], "size", row.paginated)
         operation = self._operations.start(
             call, "compute.instanceGroupManagers.resize", row.path, row.id
         )
         if operation.failure is None:
-            now = self._cloud.clock.now()
-            self._store.put_group(changed(row, target_size=size))
-            if size > row.target_size:
-                self._machines.create(row, size - row.target_size, now)
-            else:
-                self._machines.shrink(row, row.target_size - size, now)
+            new = changed(row, target_size=size)
+            self._store.put_group(new)
+            self._grow_or_shrink(new, row.target_size)
         return operation
 
-    def delete_instances(self, call: Call) -> OperationRow:
-        """The deleteInstances method: the operation's end means that deletion is scheduled."""
-        row = self._usable_row(call)
-        operation, vms = self._start_for_members(call, row)
-        for vm in vms:
-            self._machines.delete(vm, self._cloud.clock.now())
-        self._store.put_group(changed(row, target_size=row.target_size - len(vms)))
-        return operation
-
-    def abandon_instances(self, call: Call) -> OperationRow:
-        """The abandonInstances method: the members leave the group, and their VMs stay."""
-        row = self._usable_row(call)
-        operation, vms = self._start_for_members(call, row)
-        for vm in vms:
-            self._machines.abandon(vm, self._cloud.clock.now())
-        self._store.put_group(changed(row, target_size=row.target_size - len(vms)))
-        return operation
-
-    def recreate_instances(self, call: Call) -> OperationRow:
-        """The recreateInstances method: the VMs are deleted and made again under their names."""
-        row = self._usable_row(call)
-        operation, vms = self._start_for_members(call, row)
-        for vm in vms:
-            self._machines.recreate(vm, self._cloud.clock.now())
-        return operation
-
-    def _start_for_members(self, call: Call, row: GroupRow) -> tuple[OperationRow, list[VmRow]]:
-        """The operation, and the named members that it may change: none when it is to fail."""
-        vms = self._named_members(row, call.body)
+    def patch(self, call: Call) -> OperationRow:
+        """The patch method: what is named replaces what there is, when the operation begins."""
+        row = self.usable_row(call)
+        body = call.body
+        if body.get("fingerprint", _fingerprint(row)) != _fingerprint(row):
+            raise stale_fingerprint()
+        if body.get("name", row.name) != row.name:
+            raise invalid_field("resource.name", body["name"], "A group cannot be renamed.")
+        asked = {
+            "name": row.name,
+            "baseInstanceName": row.base_name,
+            "targetSize": row.target_size,
+            "listManagedInstancesResults": "PAGINATED" if row.paginated else "PAGELESS",
+            **({} if _names_template(body) else {"instanceTemplate": template_link(row.template)}),
+            **row.settings,
+            **body,
+        }
+        policies = [part.get("instanceLifecyclePolicy", {}) for part in (row.settings, body)]
+        asked["instanceLifecyclePolicy"] = policies[0] | policies[1]
+        new = changed(self._checked(asked, row.project, row.zone), id=row.id, created=row.created)
         operation = self._operations.start(call, call.method, row.path, row.id)
-        return operation, vms if operation.failure is None else []
+        if operation.failure is None:
+            self._replace(row, changed(new, phase=row.phase))
+        return operation
 
-    def _named_members(self, row: GroupRow, body: dict[str, Any]) -> list[VmRow]:
-        asked = body.get("instances", [])
-        if not 1 <= len(asked) <= MAX_NAMED_AT_ONCE:
-            why = f"Between 1 and {MAX_NAMED_AT_ONCE} instances must be named."
-            raise invalid_field("instances", len(asked), why)
-        found = {}
-        for link in asked:
-            reference = links.parse(link, "instances", "instances")
-            if (reference.project or row.project, reference.zone or row.zone) != (
-                row.project,
-                row.zone,
-            ):
-                raise invalid_field("instances", link, "It is not in the group's zone.")
-            vm = self._store.vm(f"{row.project}/{row.zone}/{reference.name}")
-            if vm is not None and vm.group == row.key and not vm.is_leaving:
-                found[vm.key] = vm
-            elif not body.get("skipInstancesOnValidationError", False):
-                raise invalid_field(
-                    "instances", link, f"It is not a member of '{row.path}', or leaving it."
-                )
-        return list(found.values())
+    def set_instance_template(self, call: Call) -> OperationRow:
+        """The setInstanceTemplate method: VMs that exist stay as they are."""
+        row = self.usable_row(call)
+        template = self._usable_template(call.body, row.project)
+        operation = self._operations.start(call, call.method, row.path, row.id)
+        if operation.failure is None:
+            self._replace(row, changed(row, template=template.key))
+        return operation
+
+    def _replace(self, row: GroupRow, new: GroupRow) -> None:
+        """The group is another from now on."""
+        if new.template != row.template:
+            self._machines.outdate(self._store.members_of(row))
+        self._store.put_group(new)
+        self._grow_or_shrink(new, row.target_size)
+
+    def _grow_or_shrink(self, row: GroupRow, before: int) -> None:
+        now = self._cloud.clock.now()
+        if row.target_size > before:
+            self._machines.create(row, row.target_size - before, now)
+        else:
+            self._machines.shrink(row, before - row.target_size, now)
 
     def delete(self, call: Call) -> OperationRow:
         """The delete method: the VMs go, then the group."""
-        row = self._usable_row(call)
+        row = self.usable_row(call)
         operation = self._operations.start(
             call,
             "compute.instanceGroupManagers.delete",
@@ -234,7 +223,8 @@ class Groups:
             self._store.drop_group(row)
         return None
 
-    def _row(self, call: Call) -> GroupRow:
+    def row(self, call: Call) -> GroupRow:
+        """The group that a call names, unless its insert is still in flight."""
         project, zone = call.path["project"], call.path["zone"]
         inventory.check_zone(project, zone)
         name = call.path["instanceGroupManager"]
@@ -243,8 +233,9 @@ class Groups:
             raise not_found(links.zonal_path(project, zone, "instanceGroupManagers", name))
         return row
 
-    def _usable_row(self, call: Call) -> GroupRow:
-        row = self._row(call)
+    def usable_row(self, call: Call) -> GroupRow:
+        """The group that a call wants to change: 400 resourceNotReady while it is deleted."""
+        row = self.row(call)
         if row.phase == "DELETING":
             raise not_ready(row.path)
         return row
@@ -253,52 +244,19 @@ class Groups:
 
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
-        return self._body(self._row(call))
-
-    def list_managed_instances(self, call: Call) -> dict[str, Any]:
-        """The listManagedInstances method: in pages only if the group was made PAGINATED."""
-        listing.refuse(call, "orderBy")
-        row = self._row(call)
-        scope = f"{row.project}/{row.zone}"
-        template = _template_link(row.template)
-
-        def render(name: str) -> dict[str, Any] | None:
-            vm = self._store.vm(f"{scope}/{name}")
-            return None if vm is None else _managed_instance(vm, template)
-
-        names = self._store.members[row.key]
-        list_of = listing.page if row.paginated else listing.everything
-        found = list_of(call, names.after, render)
-        answer: dict[str, Any] = {}
-        if found.items:
-            answer["managedInstances"] = found.items
-        if found.token is not None:
-            answer["nextPageToken"] = found.token
-        return answer
-
-    def list_errors(self, call: Call) -> dict[str, Any]:
-        """The listErrors method: what went wrong lately, oldest first."""
-        listing.refuse(call, "filter", "orderBy")
-        row = self._row(call)
-        now = self._cloud.clock.now()
-
-        def after(place: str) -> list[str]:
-            return self._store.errors_after(row.key, place, now)
-
-        found = listing.page(call, after, lambda place: _error(self._store.error(row.key, place)))
-        answer: dict[str, Any] = {"items": found.items} if found.items else {}
-        return answer if found.token is None else answer | {"nextPageToken": found.token}
+        return self._body(self.row(call))
 
     def _visible(self, key: str) -> dict[str, Any] | None:
         row = self._store.group(key)
         return None if row is None or row.phase == "CREATING" else self._body(row)
 
     def _body(self, row: GroupRow) -> dict[str, Any]:
-        template = _template_link(row.template)
+        template = template_link(row.template)
         actions = self._store.actions[row.key]
         current = dict.fromkeys(_ACTIONS, 0)
         for action, count in actions.items():
             current[action.lower()] = count
+        outdated, stateful = self._store.outdated[row.key], self._store.stateful[row.key]
         is_stable = row.phase == "READY" and sum(current.values()) == current["none"]
         group_path = links.zonal_path(row.project, row.zone, "instanceGroups", row.name)
         return {
@@ -313,17 +271,17 @@ class Groups:
             ],
             "instanceGroup": links.ROOT + group_path,
             "baseInstanceName": row.base_name,
-            "fingerprint": fingerprint([row.target_size, row.template, row.phase]),
+            "fingerprint": _fingerprint(row),
             "targetSize": row.target_size,
             "listManagedInstancesResults": "PAGINATED" if row.paginated else "PAGELESS",
             "currentActions": current,
             "status": {
                 "isStable": is_stable,
                 "stateful": {
-                    "hasStatefulConfig": False,
+                    "hasStatefulConfig": stateful > 0,
                     "perInstanceConfigs": {"allEffective": True},
                 },
-                "versionTarget": {"isReached": True},
+                "versionTarget": {"isReached": outdated == 0},
                 "allInstancesConfig": {"effective": True},
             },
             "selfLink": links.ROOT + row.path,
@@ -331,44 +289,26 @@ class Groups:
         }
 
 
-def _template_link(key: str) -> str:
+def _fingerprint(row: GroupRow) -> str:
+    return fingerprint([row.target_size, row.template, row.phase])
+
+
+def _names_template(body: dict[str, Any]) -> bool:
+    return bool(body.get("instanceTemplate") or body.get("versions"))
+
+
+def template_link(key: str) -> str:
+    """The full link of the template with this key."""
     project, _, name = key.partition("/")
     return links.ROOT + links.global_path(project, "instanceTemplates", name)
 
 
-def _error(row: ErrorRow) -> dict[str, Any]:
-    return {
-        "error": {"code": row.failure.code, "message": row.failure.message},
-        "instanceActionDetails": {
-            "action": row.action,
-            "instance": links.ROOT + row.instance,
-            "version": {"instanceTemplate": _template_link(row.template)},
-        },
-        "timestamp": rfc3339(row.failure.at),
-    }
+def checked_size(value: Any, field: str, paginated: bool) -> int:
+    """A group's size, if it may have it.
 
-
-def _managed_instance(vm: VmRow, template: str) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "instance": links.ROOT + vm.path,
-        "name": vm.name,
-        "currentAction": vm.action,
-        "targetStatus": _TARGETS.get(vm.action, "RUNNING"),
-        "version": {"instanceTemplate": template},
-    }
-    if vm.id:
-        body["id"] = vm.id
-    if vm.status:
-        body["instanceStatus"] = vm.status
-    if vm.attempts and vm.failure is not None:
-        error: dict[str, Any] = {"code": vm.failure.code, "message": vm.failure.message}
-        if vm.failure.details is not None:
-            error["errorDetails"] = vm.failure.details
-        body["lastAttempt"] = {"errors": {"errors": [error]}}
-    return body
-
-
-def _size(value: Any, field: str, paginated: bool) -> int:
+    Raises:
+        ServiceError: 400 invalid.
+    """
     limit = MAX_PAGINATED_SIZE if paginated else MAX_SIZE
     text = str(value)
     if not text.isdecimal():

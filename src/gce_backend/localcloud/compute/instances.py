@@ -5,32 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from gce_backend.localcloud.cloud import Call, Cloud, CloudControl
+from gce_backend.localcloud.cloud import Call, Cloud
 from gce_backend.localcloud.compute import inventory, links
 from gce_backend.localcloud.compute.error_replies import (
+    already_exists,
     fingerprint,
+    invalid_field,
     not_found,
     not_ready,
-    rfc3339,
+    required,
     stale_fingerprint,
 )
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
-from gce_backend.localcloud.compute.rows import Failure, OperationRow, VmRow
+from gce_backend.localcloud.compute.rows import HALTED, Failure, OperationRow, VmRow
 from gce_backend.localcloud.compute.store import ComputeStore
-from gce_backend.localcloud.compute.templates import check_metadata, metadata_body
-from gce_backend.localcloud.compute.vm_disks import disks_of
+from gce_backend.localcloud.compute.templates import (
+    check_labels,
+    check_metadata,
+    checked_properties,
+)
 from gce_backend.localcloud.compute.vm_properties import Blueprints
+from gce_backend.localcloud.compute.vm_views import vm_body
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
-_ECHOED = (
-    *("canIpForward", "description", "guestAccelerators", "minCpuPlatform"),
-    *("serviceAccounts", "shieldedInstanceConfig"),
-)
-_STOPPED = frozenset({"STOPPING", "TERMINATED"})
-_SCHEDULING = {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemptible": False}
+_AWAKE = frozenset({"PROVISIONING", "STAGING", "RUNNING", "REPAIRING"})
+_OWN = frozenset({"name", "id", "kind", "zone", "selfLink", "status", "creationTimestamp"})
+"""Members of a VM that are no properties of what it is made from."""
+
+changed = msgspec.structs.replace
 
 
 class Instances:
@@ -55,11 +59,158 @@ class Instances:
         self._machines = machines
         self._blueprints = blueprints
         operations.effects["compute.instances.setMetadata"] = self._metadata_set
+        operations.effects["compute.instances.setLabels"] = self._labels_set
+        operations.effects["compute.instances.setMachineType"] = self._machine_type_set
         operations.effects["compute.instances.delete"] = self._deleted
-        path = "/_localcloud/vms/{instance}/{event:power-off|preempt|host-error}"
-        cloud.add_controls(CloudControl("POST", path, self._strike))
 
     # Mutations
+
+    def insert(self, call: Call) -> OperationRow:
+        """The insert method: a VM of no group, which the operation's end sees running."""
+        project, zone = call.path["project"], call.path["zone"]
+        inventory.check_zone(project, zone)
+        name = links.check_name(call.body.get("name"), "resource.name")
+        asked = self._template_properties(call) | {
+            key: value for key, value in call.body.items() if key not in _OWN
+        }
+        properties = checked_properties(asked, project, "resource")
+        vm = VmRow(
+            project=project,
+            zone=zone,
+            name=name,
+            group="",
+            properties=properties,
+            metadata=properties["metadata"].get("items", []),
+        )
+        if self._store.vm(vm.key) is not None:
+            raise already_exists(vm.path)
+        operation = self._operations.start(
+            call,
+            "insert",
+            vm.path,
+            "",
+            seconds=self._cloud.options.boot_seconds,
+            failure=self._machines.obstacle(vm),
+        )
+        if operation.failure is None:
+            self._machines.insert(vm, self._cloud.clock.now())
+        return operation
+
+    def _template_properties(self, call: Call) -> dict[str, Any]:
+        """What the template gives that `sourceInstanceTemplate` names."""
+        link = call.query.get("sourceInstanceTemplate")
+        if link is None:
+            return {}
+        reference = links.parse(link, "instanceTemplates", "sourceInstanceTemplate")
+        owner = reference.project or call.path["project"]
+        template = self._store.template(f"{owner}/{reference.name}")
+        if template is None or template.phase != "READY":
+            raise not_found(links.global_path(owner, "instanceTemplates", reference.name))
+        return template.properties
+
+    def start(self, call: Call) -> OperationRow:
+        """The start method: of a stopped VM; nothing happens to one that is running."""
+        return self._wake(call, "start", "TERMINATED")
+
+    def resume(self, call: Call) -> OperationRow:
+        """The resume method: of a suspended VM; nothing happens to one that is running."""
+        return self._wake(call, "resume", "SUSPENDED")
+
+    def _wake(self, call: Call, kind: str, rests: str) -> OperationRow:
+        vm = self._row(call)
+        if vm.status not in {rests, *_AWAKE}:
+            raise not_ready(vm.path)
+        sleeps = vm.status == rests
+        operation = self._operations.start(
+            call,
+            kind,
+            vm.path,
+            vm.id,
+            seconds=self._cloud.options.boot_seconds if sleeps else 0.0,
+            failure=self._machines.obstacle(vm) if sleeps else None,
+        )
+        if operation.failure is None and sleeps:
+            self._machines.start(vm, self._cloud.clock.now())
+        return operation
+
+    def stop(self, call: Call) -> OperationRow:
+        """The stop method: the VM rests with its disks; nothing happens to one that does."""
+        vm = self._row(call)
+        if vm.status not in {"TERMINATED", *_AWAKE} or vm.is_leaving:
+            raise not_ready(vm.path)
+        awake = vm.status != "TERMINATED"
+        operation = self._operations.start(
+            call,
+            "stop",
+            vm.path,
+            vm.id,
+            seconds=self._cloud.options.delete_seconds if awake else 0.0,
+        )
+        if operation.failure is None and awake:
+            self._machines.stop(vm, self._cloud.clock.now())
+        return operation
+
+    def suspend(self, call: Call) -> OperationRow:
+        """The suspend method: of a running VM; nothing happens to one that is suspended."""
+        vm = self._row(call)
+        if vm.status not in {"RUNNING", "SUSPENDED"} or vm.is_leaving:
+            raise not_ready(vm.path)
+        awake = vm.status == "RUNNING"
+        operation = self._operations.start(
+            call,
+            "suspend",
+            vm.path,
+            vm.id,
+            seconds=self._cloud.options.delete_seconds if awake else 0.0,
+        )
+        if operation.failure is None and awake:
+            self._machines.suspend(vm, self._cloud.clock.now())
+        return operation
+
+    def set_machine_type(self, call: Call) -> OperationRow:
+        """The setMachineType method: of a stopped VM."""
+        vm = self._row(call)
+        asked = call.body.get("machineType", "")
+        name = links.parse(asked, "machineTypes", "machineType").name if asked else ""
+        if inventory.machine_size(name) is None:
+            raise invalid_field("machineType", asked, "Unknown machine type.")
+        if vm.status != "TERMINATED":
+            raise not_ready(vm.path)
+        payload = {"machineType": name}
+        return self._operations.start(call, "setMachineType", vm.path, vm.id, payload=payload)
+
+    def _machine_type_set(self, operation: OperationRow) -> Failure | None:
+        vm = self._store.vm(operation.target_key)
+        if vm is None or vm.id != operation.target_id or not vm.status:
+            return _gone(operation)
+        if vm.status not in HALTED:
+            message = f"The resource '{vm.path}' is not ready"
+            return Failure("RESOURCE_NOT_READY", message, status=400)
+        properties = self._blueprints.properties(vm) | (operation.payload or {})
+        self._machines.change(changed(vm, properties=properties))
+        return None
+
+    def set_labels(self, call: Call) -> OperationRow:
+        """The setLabels method: replaces all labels when the operation is done."""
+        vm = self._row(call)
+        labels = call.body.get("labels", {})
+        check_labels(labels, "labels")
+        if "labelFingerprint" not in call.body:
+            raise required("labelFingerprint")
+        if call.body["labelFingerprint"] != fingerprint(self._blueprints.labels(vm)):
+            raise stale_fingerprint()
+        payload = {"fingerprint": call.body["labelFingerprint"], "labels": labels}
+        return self._operations.start(call, "setLabels", vm.path, vm.id, payload=payload)
+
+    def _labels_set(self, operation: OperationRow) -> Failure | None:
+        vm = self._store.vm(operation.target_key)
+        payload = operation.payload or {}
+        if vm is None or vm.id != operation.target_id or not vm.status:
+            return _gone(operation)
+        if payload["fingerprint"] != fingerprint(self._blueprints.labels(vm)):
+            return _stale()
+        self._machines.change(changed(vm, labels=payload["labels"]))
+        return None
 
     def set_metadata(self, call: Call) -> OperationRow:
         """The setMetadata method: replaces all items when the operation is done."""
@@ -77,12 +228,10 @@ class Instances:
         vm = self._store.vm(operation.target_key)
         payload = operation.payload or {}
         if vm is None or vm.id != operation.target_id or not vm.status:
-            message = f"The resource '{operation.target}' was not found"
-            return Failure("RESOURCE_NOT_FOUND", message, status=404)
+            return _gone(operation)
         if payload["fingerprint"] != fingerprint(self._blueprints.metadata(vm)):
-            message = "Supplied fingerprint does not match current metadata fingerprint."
-            return Failure("CONDITION_NOT_MET", message, status=412)
-        self._store.put_vm(msgspec.structs.replace(vm, metadata=payload["items"]))
+            return _stale()
+        self._machines.change(changed(vm, metadata=payload["items"]))
         return None
 
     def delete(self, call: Call) -> OperationRow:
@@ -94,71 +243,6 @@ class Instances:
         if operation.failure is None and vm.action != "DELETING":
             self._machines.doom(vm)
         return operation
-
-    def stop(self, call: Call) -> OperationRow:
-        """The stop method: STOPPING, then TERMINATED; one that is stopped stays so."""
-        vm = self._row(call)
-        if vm.status not in {"RUNNING", "SUSPENDED", *_STOPPED}:
-            raise not_ready(vm.path)
-        seconds = self._cloud.options.delete_seconds
-        operation = self._operations.start(call, "stop", vm.path, vm.id, seconds=seconds)
-        if operation.failure is None and vm.status not in _STOPPED:
-            self._machines.stop(vm, seconds, operation.inserted)
-        return operation
-
-    def start(self, call: Call) -> OperationRow:
-        """The start method: a stopped VM boots; one that runs goes on."""
-        vm = self._row(call)
-        if vm.status not in {"RUNNING", "TERMINATED"}:
-            raise not_ready(vm.path)
-        operation = self._operations.start(call, "start", vm.path, vm.id)
-        if operation.failure is None and vm.status == "TERMINATED":
-            self._machines.start(vm, operation.inserted)
-        return operation
-
-    def suspend(self, call: Call) -> OperationRow:
-        """The suspend method: SUSPENDING, then SUSPENDED; only of a VM that runs."""
-        vm = self._row(call)
-        if vm.status != "RUNNING":
-            raise not_ready(vm.path)
-        operation = self._operations.start(call, "suspend", vm.path, vm.id)
-        if operation.failure is None:
-            self._machines.suspend(vm, operation.inserted)
-        return operation
-
-    def resume(self, call: Call) -> OperationRow:
-        """The resume method: only of a VM that is suspended."""
-        vm = self._row(call)
-        if vm.status != "SUSPENDED":
-            raise not_ready(vm.path)
-        operation = self._operations.start(call, "resume", vm.path, vm.id)
-        if operation.failure is None:
-            self._machines.start(vm, operation.inserted)
-        return operation
-
-    # What happens to a VM by itself, as people and tests ask for it
-
-    async def _strike(self, request: web.Request) -> web.Response:
-        event, name = request.match_info["event"], request.match_info["instance"]
-        project = request.query.get("project", self._cloud.options.project)
-        now = self._cloud.clock.now()
-        found = [
-            vm
-            for vm in self._store.vms()
-            if (vm.project, vm.name, vm.status) == (project, name, "RUNNING")
-        ]
-        if not found:
-            message = f"no VM {name} runs in project {project}"
-            return web.json_response({"error": message}, status=404)
-        for vm in found:
-            if event == "preempt":
-                self._machines.preempt(vm, now)
-            elif event == "host-error":
-                self._machines.break_host(vm, now)
-            else:
-                self._machines.stop(vm, 0.0, now)
-        self._cloud.tables.commit()
-        return web.json_response({})
 
     def _deleted(self, operation: OperationRow) -> Failure | None:
         vm = self._store.vm(operation.target_key)
@@ -178,79 +262,17 @@ class Instances:
 
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
-        return self._body(self._row(call))
+        return vm_body(self._row(call), self._blueprints)
 
     def _visible(self, key: str) -> dict[str, Any] | None:
         vm = self._store.vm(key)
-        return None if vm is None else self._body(vm)
-
-    def _body(self, vm: VmRow) -> dict[str, Any]:
-        properties = self._blueprints.properties(vm)
-        machine_type = links.parse(properties["machineType"], "machineTypes", "machineType").name
-        machine_path = links.zonal_path(vm.project, vm.zone, "machineTypes", machine_type)
-        labels = self._blueprints.labels(vm)
-        tags = properties.get("tags", {}).get("items", [])
-        created = rfc3339(vm.created)
-        body = {
-            "kind": "compute#instance",
-            "id": vm.id,
-            "creationTimestamp": created,
-            "lastStartTimestamp": created,
-            "name": vm.name,
-            "zone": links.zone_link(vm.project, vm.zone),
-            "machineType": links.ROOT + machine_path,
-            "cpuPlatform": "Intel Cascade Lake",
-            "status": vm.status,
-            "disks": _disks(vm, properties),
-            "networkInterfaces": _interfaces(vm, properties["networkInterfaces"]),
-            "metadata": metadata_body(self._blueprints.metadata(vm)),
-            "labelFingerprint": fingerprint(labels),
-            "tags": {"fingerprint": fingerprint(tags)} | ({"items": tags} if tags else {}),
-            "scheduling": _SCHEDULING | properties.get("scheduling", {}),
-            "deletionProtection": False,
-            "startRestricted": False,
-            "fingerprint": fingerprint([vm.id, vm.status]),
-            "selfLink": links.ROOT + vm.path,
-        }
-        body |= {key: properties[key] for key in _ECHOED if key in properties}
-        return body | {"labels": labels} if labels else body
+        return None if vm is None else vm_body(vm, self._blueprints)
 
 
-def _disks(vm: VmRow, properties: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": "compute#attachedDisk",
-            "index": index,
-            "type": disk["type"],
-            "mode": disk["mode"],
-            "interface": disk.get("interface", "SCSI"),
-            "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
-            "boot": bool(disk.get("boot")),
-            "autoDelete": bool(disk.get("autoDelete")),
-            "diskSizeGb": row.size_gb,
-            "source": links.ROOT + row.path,
-        }
-        for index, (row, disk) in enumerate(disks_of(vm, properties))
-    ]
+def _gone(operation: OperationRow) -> Failure:
+    return Failure("RESOURCE_NOT_FOUND", f"The resource '{operation.target}' was not found", 404)
 
 
-def _interfaces(vm: VmRow, interfaces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    high, middle, low = vm.serial >> 16 & 0x3F, vm.serial >> 8 & 0xFF, vm.serial & 0xFF
-    return [
-        {
-            **interface,
-            "networkIP": f"10.{128 + high}.{middle}.{low}",
-            "fingerprint": fingerprint([vm.id, interface["name"]]),
-            **(
-                {
-                    "accessConfigs": [
-                        {"natIP": f"203.{high}.{middle}.{low}", **config}
-                        for config in interface["accessConfigs"]
-                    ]
-                }
-                if interface.get("accessConfigs")
-                else {}
-            ),
-        }
-        for interface in interfaces
-    ]
+def _stale() -> Failure:
+    message = "Supplied fingerprint does not match current fingerprint."
+    return Failure("CONDITION_NOT_MET", message, 412)

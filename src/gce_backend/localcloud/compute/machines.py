@@ -1,25 +1,26 @@
-"""What happens to managed instances by itself: creation, boot, stockouts, repair, deletion."""
+"""What happens to VMs by itself: creation, boot, stockouts, stops, repair, deletion."""
 
 from __future__ import annotations
 
 import random
 import string
-from typing import Any
+from collections.abc import Iterable
 
 import msgspec
 
 from gce_backend.localcloud.cloud import Cloud
-from gce_backend.localcloud.compute import links
-from gce_backend.localcloud.compute.rows import DiskRow, ErrorRow, Failure, GroupRow, Status, VmRow
+from gce_backend.localcloud.compute.capacity import Capacity
+from gce_backend.localcloud.compute.rows import (
+    HALTED,
+    DiskRow,
+    ErrorRow,
+    Failure,
+    GroupRow,
+    VmRow,
+)
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.timetable import Timetable
-from gce_backend.localcloud.compute.usage import (
-    Demand,
-    QuotaUsage,
-    Shortage,
-    disk_demand,
-    vm_demand,
-)
+from gce_backend.localcloud.compute.usage import QuotaUsage, disk_demand
 from gce_backend.localcloud.compute.vm_disks import disks_of
 from gce_backend.localcloud.compute.vm_properties import Blueprints
 
@@ -30,17 +31,12 @@ PREEMPTION_SECONDS = 30.0
 
 _SUFFIX = string.ascii_lowercase + string.digits
 _SUFFIX_LENGTH = 4
-_STOCKOUT = "ZONE_RESOURCE_POOL_EXHAUSTED"
-
-_AT_REST: dict[Status, Status] = {"STOPPING": "TERMINATED", "SUSPENDING": "SUSPENDED"}
-"""Where these end."""
-_BOOTING = frozenset({"PROVISIONING", "STAGING"})
 
 changed = msgspec.structs.replace
 
 
 class Machines:
-    """The life of the VMs of all groups. `at` and `due` are times in Unix seconds."""
+    """The life of all VMs. `at` and `due` are times in Unix seconds."""
 
     def __init__(
         self,
@@ -55,25 +51,36 @@ class Machines:
         self._timetable = timetable
         self._blueprints = blueprints
         self._usage = usage
-        self._demands: dict[str, Demand] = {}
+        self._capacity = Capacity(cloud, store, blueprints, usage)
 
     def resume(self) -> None:
         """Counts what there is, and puts what is going on into the timetable; after a start."""
         for vm in self._store.vms():
-            if vm.status:
-                self._usage.add(vm.project, vm.zone, self._demand(vm))
+            self._capacity.take(vm)
             if vm.due is not None:
                 self._timetable.put(vm.due, self._step, vm.key)
         for disk in self._store.disks():
             self._usage.add(disk.project, disk.zone, disk_demand(disk))
 
+    # Managed instances
+
     def create(self, group: GroupRow, count: int, at: float) -> None:
         """Adds managed instances to a group; their VMs come to be by and by."""
         for _ in range(count):
-            vm = VmRow(
-                project=group.project, zone=group.zone, name=self._new_name(group), group=group.key
-            )
-            self._put(vm, at + self._cloud.options.boot_seconds / 2)
+            self.create_named(group, self._new_name(group), None, at)
+
+    def create_named(
+        self, group: GroupRow, name: str, preserved: dict[str, str] | None, at: float
+    ) -> None:
+        """Adds a managed instance of this name, with the metadata that it preserves."""
+        vm = VmRow(
+            project=group.project,
+            zone=group.zone,
+            name=name,
+            group=group.key,
+            preserved=preserved,
+        )
+        self._put(vm, at + self._cloud.options.boot_seconds / 2)
 
     def delete(self, vm: VmRow, at: float) -> None:
         """Lets the group delete a member; it is gone after the cloud's `delete_seconds`."""
@@ -101,66 +108,93 @@ class Machines:
         for vm in choice.sample(kept, count):
             self.delete(vm, at)
 
-    def doom(self, vm: VmRow) -> None:
-        """Somebody outside the group has begun to delete the VM."""
-        self._store.put_vm(changed(vm, status="STOPPING", due=None))
+    def outdate(self, vms: Iterable[VmRow]) -> None:
+        """The group of these members gets another template: VMs that exist stay as they are."""
+        for vm in list(vms):
+            if vm.status and not vm.template:
+                template, made_from = self._blueprints.template(vm), self._blueprints.properties(vm)
+                self._keep(changed(vm, template=template, properties=made_from))
 
-    def stop(self, vm: VmRow, seconds: float, at: float) -> None:
-        """The VM stops, and is TERMINATED after these seconds; its group, if it repairs, heals it.
+    # VMs
 
-        Quotas go on counting it.
-        """
-        self._put(changed(vm, status="STOPPING"), at + seconds)
+    def obstacle(self, vm: VmRow) -> Failure | None:
+        """Why the VM cannot come to be, or start, now; None when nothing is in the way."""
+        return self._capacity.obstacle(vm)
 
-    def suspend(self, vm: VmRow, at: float) -> None:
-        """The VM is suspended, after the cloud's `operation_seconds`."""
-        self._put(changed(vm, status="SUSPENDING"), at + self._cloud.options.operation_seconds)
+    def insert(self, vm: VmRow, at: float) -> None:
+        """A VM of no group comes to be; nothing is in its way."""
+        self._come_to_be(changed(vm, action="NONE"), at)
 
     def start(self, vm: VmRow, at: float) -> None:
-        """A VM that stands still boots again: a stopped one, or a suspended one that resumes."""
-        self._put(changed(vm, status="PROVISIONING"), at + self._cloud.options.boot_seconds / 4)
+        """A stopped or suspended VM starts; nothing is in its way."""
+        booting = changed(vm, status="PROVISIONING", started=at)
+        self._put(booting, at + self._cloud.options.boot_seconds / 4)
 
-    def break_host(self, vm: VmRow, at: float) -> None:
-        """The VM's host fails: it boots again on another one, unless its template says no."""
-        restarts = (
-            self._blueprints.properties(vm).get("scheduling", {}).get("automaticRestart", True)
-        )
-        if restarts:
-            self.start(vm, at)
-        else:
-            self.stop(vm, 0.0, at)
+    def stop(self, vm: VmRow, at: float, *, rests: bool = True) -> None:
+        """The VM stops, and rests or is gone after the cloud's `delete_seconds`."""
+        stopping = changed(vm, status="STOPPING", ends="TERMINATED" if rests else "GONE")
+        self._put(stopping, at + self._cloud.options.delete_seconds)
 
-    def preempt(self, vm: VmRow, at: float) -> None:
-        """Compute takes a VM back: it stops within 30 s, and is deleted if its template says so."""
-        action = self._blueprints.properties(vm).get("scheduling", {})
-        if action.get("instanceTerminationAction") == "DELETE":
-            self.lose(vm, at)
-        else:
-            self.stop(vm, PREEMPTION_SECONDS, at)
+    def preempt(self, vm: VmRow, at: float, *, rests: bool) -> None:
+        """Compute takes the VM back: it has 30 s to shut down, and then rests or is gone."""
+        self.stop(vm, at + PREEMPTION_SECONDS - self._cloud.options.delete_seconds, rests=rests)
+
+    def suspend(self, vm: VmRow, at: float) -> None:
+        """The VM is suspended after the cloud's `delete_seconds`."""
+        self._put(changed(vm, status="SUSPENDING"), at + self._cloud.options.delete_seconds)
+
+    def crash(self, vm: VmRow, at: float) -> None:
+        """The VM's host fails: it boots again elsewhere, if it restarts by itself, or stops."""
+        self._put(changed(vm, status="REPAIRING"), at + self._cloud.options.boot_seconds / 2)
+
+    def change(self, vm: VmRow) -> None:
+        """Keeps a row in which nothing but what it is made of has changed."""
+        self._keep(vm)
+
+    def doom(self, vm: VmRow) -> None:
+        """Somebody outside the group has begun to delete the VM, and ends it with `lose`."""
+        self._keep(changed(vm, status="STOPPING", ends="", due=None))
 
     def lose(self, vm: VmRow, at: float) -> None:
         """The VM was deleted by somebody outside the group, which repairs it or does nothing."""
-        self._release(vm)
+        self._leave_disks(vm)
         if not vm.group or vm.is_leaving:
-            self._store.drop_vm(vm)
+            self._drop(vm)
         elif vm.action == "RECREATING" or self._blueprints.group(vm).repairs:
             self._make_again(vm, at)
         else:
-            self._store.put_vm(changed(vm, action="NONE", status="", due=None))
+            self._keep(changed(vm, action="NONE", status="", ends="", due=None))
 
     def remove(self, vm: VmRow) -> None:
         """The member is gone for good, and its VM with it."""
         if vm.status:
-            self._release(vm)
-        self._store.drop_vm(vm)
+            self._leave_disks(vm)
+        self._drop(vm)
 
     def drop_disk(self, disk: DiskRow) -> None:
         """A disk that outlived its VM is deleted."""
         self._usage.remove(disk.project, disk.zone, disk_demand(disk))
         self._store.drop_disk(disk)
 
+    # Steps
+
+    def _keep(self, vm: VmRow) -> None:
+        before = self._store.vm(vm.key)
+        uses_the_same = before is not None and _level(before) == _level(vm)
+        if before is not None and not uses_the_same:
+            self._capacity.give_back(before)
+        self._store.put_vm(vm)
+        if not uses_the_same:
+            self._capacity.take(vm)
+
+    def _drop(self, vm: VmRow) -> None:
+        before = self._store.vm(vm.key)
+        if before is not None:
+            self._capacity.give_back(before)
+        self._store.drop_vm(vm)
+
     def _put(self, vm: VmRow, due: float) -> None:
-        self._store.put_vm(changed(vm, due=due))
+        self._keep(changed(vm, due=due))
         self._timetable.put(due, self._step, vm.key)
 
     def _step(self, key: str, due: float) -> None:
@@ -170,61 +204,100 @@ class Machines:
         if vm.action == "DELETING":
             self.remove(vm)
         elif vm.action == "ABANDONING":
-            self._let_go(vm)
+            self._let_go(vm, due)
         elif vm.action == "RECREATING" and vm.status == "STOPPING":
-            self._release(vm)
+            self._leave_disks(vm)
             self._make_again(vm, due)
         elif not vm.status:
             self._try_to_create(vm, due)
-        elif vm.status in _AT_REST:
-            self._come_to_rest(vm, due)
-        elif vm.status == "PROVISIONING":
+        elif vm.status == "STOPPING" and vm.ends == "GONE":
+            self.lose(vm, due)
+        elif vm.status in {"STOPPING", "SUSPENDING"}:
+            self._rest(vm, due)
+        elif vm.status == "REPAIRING" and not self._restarts(vm):
+            self.stop(vm, due)
+        elif vm.status in {"PROVISIONING", "REPAIRING"}:
             booted = due + self._cloud.options.boot_seconds / 4
             self._put(changed(vm, status="STAGING"), booted)
         else:
-            self._store.put_vm(changed(vm, action="NONE", status="RUNNING", due=None))
+            self._keep(changed(vm, action="NONE", status="RUNNING", due=None))
 
-    def _come_to_rest(self, vm: VmRow, due: float) -> None:
-        stopped = changed(vm, action="NONE", status=_AT_REST[vm.status], due=None)
-        self._store.put_vm(stopped)
-        if stopped.status == "TERMINATED" and vm.group and self._blueprints.group(vm).repairs:
-            self.recreate(stopped, due)
+    def _rest(self, vm: VmRow, at: float) -> None:
+        """The VM has stopped or is suspended; a group that repairs its members makes it again."""
+        if vm.group and self._blueprints.group(vm).repairs:
+            self._leave_disks(vm)
+            self._make_again(vm, at)
+            return
+        rests = changed(vm, action="NONE", ends="", due=None)
+        if vm.status == "SUSPENDING":
+            self._keep(changed(rests, status="SUSPENDED", suspended=at))
+        else:
+            self._keep(changed(rests, status="TERMINATED", stopped=at))
+
+    def _restarts(self, vm: VmRow) -> bool:
+        """Whether the VM starts again by itself after its host has failed."""
+        scheduling = self._blueprints.properties(vm).get("scheduling", {})
+        is_spot = scheduling.get("preemptible") or scheduling.get("provisioningModel") == "SPOT"
+        return bool(scheduling.get("automaticRestart", not is_spot))
 
     def _make_again(self, vm: VmRow, at: float) -> None:
-        again = changed(vm, action="RECREATING", status="", id="", metadata=None)
+        again = VmRow(
+            project=vm.project,
+            zone=vm.zone,
+            name=vm.name,
+            group=vm.group,
+            serial=vm.serial,
+            action="RECREATING",
+            created=vm.created,
+            attempts=vm.attempts,
+            failure=vm.failure,
+            preserved=vm.preserved,
+        )
         self._put(again, at + self._cloud.options.boot_seconds / 2)
 
-    def _let_go(self, vm: VmRow) -> None:
+    def _let_go(self, vm: VmRow, at: float) -> None:
         if not vm.status:
-            self._store.drop_vm(vm)
+            self._drop(vm)
             return
-        properties, metadata = self._blueprints.own(vm), self._blueprints.metadata(vm)
-        free = changed(vm, group="", action="NONE", due=None, properties=properties)
-        # A VM that was still booting has booted by now: nothing looks at it any more.
-        status: Status = "RUNNING" if vm.status in _BOOTING else _AT_REST.get(vm.status, vm.status)
-        self._store.put_vm(changed(free, status=status, metadata=metadata))
+        free = changed(
+            vm,
+            group="",
+            action="NONE",
+            due=None,
+            properties=self._blueprints.own(vm),
+            metadata=self._blueprints.metadata(vm),
+            template="",
+            preserved=None,
+        )
+        if vm.status in {"PROVISIONING", "STAGING"}:
+            self._keep(changed(free, status="RUNNING"))  # it has booted by now
+        elif vm.status in {"SUSPENDING", "REPAIRING"} or vm.ends:
+            self._put(free, at + self._cloud.options.delete_seconds)
+        else:
+            self._keep(free)
 
     def _try_to_create(self, vm: VmRow, due: float) -> None:
-        demand = self._demand(vm)
-        failure = self._obstacle(vm, demand)
+        failure = self._capacity.obstacle(vm)
         if failure is not None:
             self._note_failure(vm, failure)
             delay = min(RETRY_SECONDS * 1.5**vm.attempts, LONGEST_RETRY_SECONDS)
             again = changed(vm, attempts=vm.attempts + 1, failure=failure)
             self._put(again, failure.at + delay)
             return
+        self._come_to_be(vm, due)
+
+    def _come_to_be(self, vm: VmRow, at: float) -> None:
         serial = self._store.serial()
         self._replace_left_disks(vm)
-        self._usage.add(vm.project, vm.zone, demand)
         created = changed(
             vm,
             status="PROVISIONING",
             serial=serial,
             id=self._store.numeric_id(serial),
-            created=due,
+            created=at,
             attempts=0,
         )
-        self._put(created, due + self._cloud.options.boot_seconds / 4)
+        self._put(created, at + self._cloud.options.boot_seconds / 4)
 
     def _replace_left_disks(self, vm: VmRow) -> None:
         """A VM that is made again under its name has new disks, where others were left."""
@@ -234,54 +307,23 @@ class Machines:
                 if left is not None:
                     self.drop_disk(left)
 
-    def _obstacle(self, vm: VmRow, demand: Demand) -> Failure | None:
-        """Why the VM cannot come to be now."""
-        now = self._cloud.clock.now()
-        shortage = self._usage.shortage(vm.project, vm.zone, demand)
-        if shortage is not None:
-            return _quota_exceeded(shortage, now)
-        machine_type = self._blueprints.properties(vm)["machineType"]
-        name = links.parse(machine_type, "machineTypes", "machineType").name
-        fault = self._cloud.faults.stockout(vm.zone, name)
-        if fault is None:
-            return None
-        code = _STOCKOUT if fault.reason == "backendError" else fault.reason
-        message = fault.message
-        if code.startswith(_STOCKOUT):
-            zone = links.zone_link(vm.project, vm.zone)[len(links.ROOT) :]
-            message = (
-                f"The zone '{zone}' does not have enough resources available to fulfill the "
-                f"request. {message}"
-            )
-        return Failure(code, message, at=now)
-
     def _note_failure(self, vm: VmRow, failure: Failure) -> None:
         error = ErrorRow(
             group=vm.group,
             serial=self._store.serial(),
             instance=vm.path,
             action=vm.action,
-            template=self._blueprints.group(vm).template,
+            template=self._blueprints.template(vm),
             failure=failure,
         )
         self._store.put_error(error)
 
-    def _release(self, vm: VmRow) -> None:
-        """The VM is no more; its disks stay unless they go with it."""
-        self._usage.remove(vm.project, vm.zone, self._demand(vm))
+    def _leave_disks(self, vm: VmRow) -> None:
+        """The VM is gone; its disks stay unless they go with it."""
         for disk, properties in disks_of(vm, self._blueprints.properties(vm)):
             if not properties.get("autoDelete", False):
                 self._store.put_disk(disk)
                 self._usage.add(disk.project, disk.zone, disk_demand(disk))
-
-    def _demand(self, vm: VmRow) -> Demand:
-        if vm.properties is not None:
-            return vm_demand(vm.properties)
-        template = self._store.template(self._blueprints.group(vm).template)
-        assert template is not None, "a template outlives its groups"  # noqa: S101 (checked on delete)
-        if template.id not in self._demands:
-            self._demands[template.id] = vm_demand(template.properties)
-        return self._demands[template.id]
 
     def _new_name(self, group: GroupRow) -> str:
         scope = f"{group.project}/{group.zone}"
@@ -292,13 +334,6 @@ class Machines:
                 return name
 
 
-def _quota_exceeded(shortage: Shortage, now: float) -> Failure:
-    metric, limit, region = shortage
-    message = f"Quota '{metric}' exceeded.  Limit: {limit} in region {region}."
-    info: dict[str, Any] = {
-        "metricName": f"compute.googleapis.com/{metric.lower()}",
-        "limitName": f"{metric.replace('_', '-')}-per-project-region",
-        "dimensions": {"region": region},
-        "limit": limit,
-    }
-    return Failure("QUOTA_EXCEEDED", message, 403, now, [{"quotaInfo": info}])
+def _level(vm: VmRow) -> tuple[bool, bool]:
+    """Two statuses of the same level use the same of all quotas."""
+    return bool(vm.status), vm.status in HALTED

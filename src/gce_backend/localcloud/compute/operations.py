@@ -61,6 +61,7 @@ class Operations:
         *,
         seconds: float = 0.0,
         payload: dict[str, Any] | None = None,
+        failure: Failure | None = None,
     ) -> OperationRow:
         """Starts the operation of a mutation that has been found valid.
 
@@ -71,10 +72,11 @@ class Operations:
             target_id: its numeric id; "" when there is none yet.
             seconds: how long it takes at least; never less than the cloud's `operation_seconds`.
             payload: what its effect needs.
+            failure: the error that it is known to end in.
 
         Returns:
-            The operation. When it has a `failure` already, an injected fault ends it: then nothing
-            that the mutation asks for may happen.
+            The operation. When it has a `failure` already, that or an injected fault ends it: then
+            nothing that the mutation asks for may happen.
         """
         now = self._cloud.clock.now()
         zone = call.path.get("zone")
@@ -93,7 +95,7 @@ class Operations:
             target_id=target_id,
             inserted=now,
             due=now + max(seconds, self._cloud.options.operation_seconds),
-            failure=Failure(fault.reason, fault.message, fault.status) if fault else None,
+            failure=Failure(fault.reason, fault.message, fault.status) if fault else failure,
             payload=payload,
             request_id=call.query.get("requestId"),
         )

@@ -13,6 +13,9 @@ _VERBS = {
     "deleteInstances": "update",
     "abandonInstances": "update",
     "recreateInstances": "update",
+    "createInstances": "update",
+    "patch": "update",
+    "setInstanceTemplate": "update",
 }
 """A method's last word to its permission's, where the two differ."""
 
@@ -24,4 +27,6 @@ def permission_of(method: str) -> str:
         method: e.g. `compute.instances.aggregatedList`.
     """
     resource, _, verb = method.rpartition(".")
+    if resource == "compute.regionDisks":
+        resource = "compute.disks"
     return f"{resource}.{_VERBS.get(verb, verb)}"

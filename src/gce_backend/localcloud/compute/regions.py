@@ -40,6 +40,15 @@ class Regions:
         found = listing.page(call, names.after, lambda region: self._body(project, region))
         return listing.resource_list("compute#regionList", f"projects/{project}/regions", found)
 
+    def list_disks(self, call: Call) -> dict[str, Any]:
+        """regionDisks.list: there are none."""
+        project, region = call.path["project"], call.path["region"]
+        if region not in inventory.REGIONS:
+            raise not_found(f"projects/{project}/regions/{region}")
+        found = listing.page(call, Names().after, lambda _: None)
+        path = f"projects/{project}/regions/{region}/disks"
+        return listing.resource_list("compute#diskList", path, found)
+
     async def _get_limits(self, _: web.Request) -> web.Response:
         return web.json_response(self._usage.limits)
 

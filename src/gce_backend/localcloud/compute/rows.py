@@ -13,9 +13,20 @@ Action = Literal["CREATING", "RECREATING", "NONE", "DELETING", "ABANDONING"]
 """A managed instance's `currentAction`."""
 
 Status = Literal[
-    "", "PROVISIONING", "STAGING", "RUNNING", "STOPPING", "TERMINATED", "SUSPENDING", "SUSPENDED"
+    "",
+    "PROVISIONING",
+    "STAGING",
+    "RUNNING",
+    "REPAIRING",
+    "STOPPING",
+    "TERMINATED",
+    "SUSPENDING",
+    "SUSPENDED",
 ]
 """A VM's `status`; "" while no VM exists."""
+
+HALTED = frozenset({"TERMINATED", "SUSPENDED"})
+"""Statuses of VMs that exist and rest: they use disks, but neither CPUs nor addresses."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -95,7 +106,7 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
         base_name: what its VMs' names begin with.
         target_size: how many VMs it should have.
         paginated: whether listManagedInstances heeds paging.
-        repairs: whether a VM that vanishes is made again.
+        repairs: whether a VM that vanishes or stops is made again.
         settings: the rest of what it was made with, echoed in answers.
         created: Unix seconds.
     """
@@ -125,10 +136,10 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A managed instance and, while it has a status, its VM; or a VM that its group abandoned.
+    """A managed instance and, while it has a status, its VM; or a VM that belongs to no group.
 
     Attributes:
-        group: the key of its group; "" of an abandoned VM.
+        group: the key of its group; "" of a VM that was abandoned or made by itself.
         serial: its VM's place among everything ever made here; its addresses derive from it.
         id: the VM's numeric id; "" before the first VM, kept when the VM vanished.
         created: when the VM came to be, in Unix seconds.
@@ -136,7 +147,14 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
         attempts: creations that failed in a row.
         failure: the last one's reason, kept after it was overcome.
         metadata: its items, once they differ from what template and group gave it.
-        properties: what an abandoned VM was made from; of all others the group's template says it.
+        properties: what it is made from, once that is not what the group's template says.
+        template: the key of the template it was made from; "" means the group's.
+        labels: its labels, once they differ from what template and group gave it.
+        preserved: the metadata of its per-instance configuration; None when it has none.
+        ends: what becomes of a STOPPING VM that nobody else watches: it rests, or it is gone.
+        started: when it was last started, in Unix seconds; 0 means when it was made.
+        stopped: when it last stopped, in Unix seconds; 0 means never.
+        suspended: when it was last suspended, in Unix seconds; 0 means never.
     """
 
     project: str
@@ -153,6 +171,13 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     metadata: list[dict[str, str]] | None = None
     properties: dict[str, Any] | None = None
+    template: str = ""
+    labels: dict[str, str] | None = None
+    preserved: dict[str, str] | None = None
+    ends: Literal["", "TERMINATED", "GONE"] = ""
+    started: float = 0.0
+    stopped: float = 0.0
+    suspended: float = 0.0
 
     @property
     def key(self) -> str:

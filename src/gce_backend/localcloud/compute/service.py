@@ -11,6 +11,7 @@ from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceErr
 from gce_backend.localcloud.compute import description, inventory
 from gce_backend.localcloud.compute.disks import Disks
 from gce_backend.localcloud.compute.error_replies import error_body, forbidden
+from gce_backend.localcloud.compute.group_members import Members
 from gce_backend.localcloud.compute.groups import Groups
 from gce_backend.localcloud.compute.images import Images
 from gce_backend.localcloud.compute.instance_groups import InstanceGroups
@@ -28,6 +29,7 @@ from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.templates import Templates
 from gce_backend.localcloud.compute.timetable import Timetable
 from gce_backend.localcloud.compute.usage import QuotaUsage
+from gce_backend.localcloud.compute.vm_events import VmEvents
 from gce_backend.localcloud.compute.vm_properties import Blueprints
 
 _ROOT = "/compute/v1/"
@@ -56,12 +58,14 @@ class ComputeService:
         self._operations = Operations(cloud, self._store, self._timetable)
         self._templates = Templates(cloud, self._store, self._operations)
         self._groups = Groups(cloud, self._store, self._operations, self._machines)
+        self._members = Members(cloud, self._store, self._operations, self._machines, self._groups)
         self._instances = Instances(
             cloud, self._store, self._operations, self._machines, blueprints
         )
         self._disks = Disks(cloud, self._store, self._operations, self._machines, blueprints)
         self._snapshots = Snapshots(cloud, self._store, self._operations)
         self._regions = Regions(cloud, usage)
+        VmEvents(cloud, self._store, self._timetable, self._machines, blueprints)
         self._machines.resume()
         self._operations.resume()
 
@@ -77,6 +81,7 @@ class ComputeService:
         """The methods that change nothing."""
         templates, groups, instances = self._templates, self._groups, self._instances
         operations, disks, regions = self._operations, self._disks, self._regions
+        members = self._members
         images, instance_groups = Images(self._store), InstanceGroups(self._cloud, self._store)
         return {
             "compute.instanceTemplates.get": templates.get,
@@ -84,8 +89,8 @@ class ComputeService:
             "compute.instanceGroupManagers.get": groups.get,
             "compute.instanceGroupManagers.list": groups.lists.of_zone,
             "compute.instanceGroupManagers.aggregatedList": groups.lists.of_all,
-            "compute.instanceGroupManagers.listManagedInstances": groups.list_managed_instances,
-            "compute.instanceGroupManagers.listErrors": groups.list_errors,
+            "compute.instanceGroupManagers.listManagedInstances": members.list_managed_instances,
+            "compute.instanceGroupManagers.listErrors": members.list_errors,
             "compute.instanceGroups.get": instance_groups.get,
             "compute.instanceGroups.list": instance_groups.lists.of_zone,
             "compute.instanceGroups.aggregatedList": instance_groups.lists.of_all,
@@ -96,6 +101,7 @@ class ComputeService:
             "compute.disks.get": disks.get,
             "compute.disks.list": disks.list_page,
             "compute.disks.aggregatedList": disks.aggregated_list,
+            "compute.regionDisks.list": regions.list_disks,
             "compute.zoneOperations.get": operations.get,
             "compute.zoneOperations.list": operations.list_page,
             "compute.zoneOperations.wait": operations.wait,
@@ -120,21 +126,28 @@ class ComputeService:
     def mutations(self) -> dict[str, _Start]:
         """The methods that start an operation."""
         templates, groups, instances = self._templates, self._groups, self._instances
+        members = self._members
         return {
             "compute.instanceTemplates.insert": templates.insert,
             "compute.instanceTemplates.delete": templates.delete,
             "compute.instanceGroupManagers.insert": groups.insert,
             "compute.instanceGroupManagers.delete": groups.delete,
             "compute.instanceGroupManagers.resize": groups.resize,
-            "compute.instanceGroupManagers.deleteInstances": groups.delete_instances,
-            "compute.instanceGroupManagers.abandonInstances": groups.abandon_instances,
-            "compute.instanceGroupManagers.recreateInstances": groups.recreate_instances,
-            "compute.instances.setMetadata": instances.set_metadata,
-            "compute.instances.delete": instances.delete,
+            "compute.instanceGroupManagers.patch": groups.patch,
+            "compute.instanceGroupManagers.setInstanceTemplate": groups.set_instance_template,
+            "compute.instanceGroupManagers.createInstances": members.create_instances,
+            "compute.instanceGroupManagers.deleteInstances": members.delete_instances,
+            "compute.instanceGroupManagers.abandonInstances": members.abandon_instances,
+            "compute.instanceGroupManagers.recreateInstances": members.recreate_instances,
+            "compute.instances.insert": instances.insert,
             "compute.instances.start": instances.start,
             "compute.instances.stop": instances.stop,
             "compute.instances.suspend": instances.suspend,
             "compute.instances.resume": instances.resume,
+            "compute.instances.setMachineType": instances.set_machine_type,
+            "compute.instances.setLabels": instances.set_labels,
+            "compute.instances.setMetadata": instances.set_metadata,
+            "compute.instances.delete": instances.delete,
             "compute.disks.delete": self._disks.delete,
             "compute.snapshots.insert": self._snapshots.insert,
         }

@@ -51,6 +51,8 @@ class ComputeStore:
         members: names of managed instances, by group key.
         actions: how many members have each `currentAction`, by group key.
         statuses: how many members have each status, by group key.
+        outdated: how many members were made from another template, by group key.
+        stateful: how many members have a per-instance configuration, by group key.
         users: keys of the groups that use a template, by template key.
         operation_names: by scope (`p/z` or `p/global`).
         disk_names: names of disks that outlived their VMs, by project and zone.
@@ -73,6 +75,8 @@ class ComputeStore:
         self.members: defaultdict[str, Names] = defaultdict(Names)
         self.actions: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.statuses: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.outdated: Counter[str] = Counter()
+        self.stateful: Counter[str] = Counter()
         self.users: defaultdict[str, set[str]] = defaultdict(set)
         self.operation_names: defaultdict[str, Names] = defaultdict(Names)
         self.disk_names: defaultdict[str, Names] = defaultdict(Names)
@@ -140,6 +144,9 @@ class ComputeStore:
 
     def put_group(self, row: GroupRow) -> None:
         """Keeps a new or changed group."""
+        before = self._groups.get(row.key)
+        if before is not None and before.template != row.template:
+            self.users[before.template].discard(row.key)
         self._groups[row.key] = row
         self._index_group(row)
 
@@ -154,7 +161,7 @@ class ComputeStore:
         self.users[row.template].discard(row.key)
         for place in self.errors.pop(row.key, ()):
             del self._errors[f"{row.key}/{place}"]
-        for index in (self.members, self.actions, self.statuses):
+        for index in (self.members, self.actions, self.statuses, self.outdated, self.stateful):
             index.pop(row.key, None)
 
     # What went wrong in groups
@@ -216,6 +223,8 @@ class ComputeStore:
     def _count(self, member: VmRow, change: int) -> None:
         self.actions[member.group][member.action] += change
         self.statuses[member.group][member.status] += change
+        self.outdated[member.group] += change if member.template else 0
+        self.stateful[member.group] += change if member.preserved else 0
 
     def drop_vm(self, row: VmRow) -> None:
         """Forgets a managed instance, or VM."""

@@ -47,7 +47,7 @@ class Templates:
             name=links.check_name(call.body.get("name"), "resource.name"),
             id=self._store.numeric_id(self._store.serial()),
             description=call.body.get("description"),
-            properties=_checked_properties(call.body.get("properties"), project),
+            properties=checked_properties(call.body.get("properties"), project),
             created=self._cloud.clock.now(),
             phase="CREATING",
         )
@@ -119,18 +119,28 @@ def _body(row: TemplateRow) -> dict[str, Any]:
     return body if row.description is None else body | {"description": row.description}
 
 
-def _checked_properties(asked: dict[str, Any] | None, project: str) -> dict[str, Any]:
-    """The properties as Compute keeps them: checked, with full links and what it adds itself."""
-    place = "resource.properties"
+def checked_properties(
+    asked: dict[str, Any] | None, project: str, place: str = "resource.properties"
+) -> dict[str, Any]:
+    """What a VM is made from, as Compute keeps it: with full links and what it adds itself.
+
+    Args:
+        asked: the properties of a template, or the like of a VM.
+        project: whose it is.
+        place: where in the request they stand.
+
+    Raises:
+        ServiceError: 400 invalid, 404 notFound.
+    """
     if not asked:
         raise invalid_field(place, "", "The properties must be specified.")
     properties = dict(asked)
     machine_type = properties.get("machineType", "")
     if inventory.machine_size(links.parse(machine_type, "machineTypes", place).name) is None:
         raise invalid_field(f"{place}.machineType", machine_type, "Unknown machine type.")
-    properties["disks"] = _checked_disks(properties.get("disks"), project)
+    properties["disks"] = _checked_disks(properties.get("disks"), project, f"{place}.disks")
     properties["networkInterfaces"] = _checked_interfaces(
-        properties.get("networkInterfaces"), project
+        properties.get("networkInterfaces"), project, f"{place}.networkInterfaces"
     )
     items = properties.get("metadata", {}).get("items", [])
     check_metadata(items, f"{place}.metadata")
@@ -141,8 +151,9 @@ def _checked_properties(asked: dict[str, Any] | None, project: str) -> dict[str,
     return properties
 
 
-def _checked_disks(disks: list[dict[str, Any]] | None, project: str) -> list[dict[str, Any]]:
-    place = "resource.properties.disks"
+def _checked_disks(
+    disks: list[dict[str, Any]] | None, project: str, place: str
+) -> list[dict[str, Any]]:
     if not disks or not disks[0].get("boot"):
         raise invalid_field(place, "", "The first disk must be the boot disk.")
     checked = []
@@ -168,9 +179,8 @@ def _checked_disks(disks: list[dict[str, Any]] | None, project: str) -> list[dic
 
 
 def _checked_interfaces(
-    interfaces: list[dict[str, Any]] | None, project: str
+    interfaces: list[dict[str, Any]] | None, project: str, place: str
 ) -> list[dict[str, Any]]:
-    place = "resource.properties.networkInterfaces"
     if not interfaces:
         raise invalid_field(place, "", "At least one network interface is required.")
     checked = []

@@ -24,6 +24,8 @@ METRICS = (
 )
 """The metrics that are counted here."""
 
+_WHILE_RESTING = ("INSTANCES", "DISKS_TOTAL_GB", "SSD_TOTAL_GB")
+
 UNLIMITED = 1_000_000.0
 """The limit of a metric that nobody has limited."""
 
@@ -101,6 +103,11 @@ def vm_demand(properties: Mapping[str, Any]) -> Counter[str]:
     for disk in properties["disks"]:
         demand.update(_disk_demand(vm_disks.kind(disk), vm_disks.size_gb(disk)))
     return demand
+
+
+def resting_demand(demand: Demand) -> Demand:
+    """What remains of a VM's demand while it is stopped or suspended: the VM and its disks."""
+    return {metric: demand[metric] for metric in _WHILE_RESTING if metric in demand}
 
 
 def disk_demand(disk: DiskRow) -> Demand:

@@ -10,7 +10,7 @@ from gce_backend.localcloud.compute.store import ComputeStore
 
 
 class Blueprints:
-    """Of managed instances, and of VMs that their group abandoned."""
+    """Of managed instances, and of VMs that belong to no group."""
 
     def __init__(self, store: ComputeStore) -> None:
         self._store = store
@@ -29,8 +29,14 @@ class Blueprints:
         assert template is not None, "a template outlives its groups"  # noqa: S101 (checked on delete)
         return template.properties
 
+    def template(self, vm: VmRow) -> str:
+        """The key of the template that a managed instance was, or is to be, made from."""
+        return vm.template or self.group(vm).template
+
     def labels(self, vm: VmRow) -> dict[str, str]:
         """The VM's labels."""
+        if vm.labels is not None:
+            return vm.labels
         labels: dict[str, str] = self.properties(vm).get("labels", {})
         return labels | self._overlay(vm, "labels")
 
@@ -40,11 +46,12 @@ class Blueprints:
             return vm.metadata
         items = self.properties(vm)["metadata"].get("items", [])
         values = {item["key"]: item.get("value", "") for item in items}
-        values |= self._overlay(vm, "metadata") | _made_by(self.group(vm))
+        values |= self._overlay(vm, "metadata") | (vm.preserved or {})
+        values |= _made_by(self.group(vm), self.template(vm))
         return [{"key": key, "value": value} for key, value in values.items()]
 
     def own(self, vm: VmRow) -> dict[str, Any]:
-        """The properties of a VM that its group is about to abandon, labels included."""
+        """The properties of a VM that it keeps whatever its group does, labels included."""
         return self.properties(vm) | {"labels": self.labels(vm)}
 
     def _overlay(self, vm: VmRow, part: str) -> dict[str, str]:
@@ -54,10 +61,10 @@ class Blueprints:
         return added
 
 
-def _made_by(group: GroupRow) -> dict[str, str]:
+def _made_by(group: GroupRow, template_key: str) -> dict[str, str]:
     """The items by which a managed instance knows its group and template."""
     number = constant_id(f"projects/{group.project}")[:12]
-    owner, _, template = group.template.partition("/")
+    owner, _, template = template_key.partition("/")
     template_number = constant_id(f"projects/{owner}")[:12]
     return {
         "instance-template": f"projects/{template_number}/global/instanceTemplates/{template}",

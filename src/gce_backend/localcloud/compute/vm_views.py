@@ -1,0 +1,97 @@
+"""How VMs look."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gce_backend.localcloud.compute import links
+from gce_backend.localcloud.compute.error_replies import fingerprint, rfc3339
+from gce_backend.localcloud.compute.rows import HALTED, VmRow
+from gce_backend.localcloud.compute.templates import metadata_body
+from gce_backend.localcloud.compute.vm_disks import disks_of
+from gce_backend.localcloud.compute.vm_properties import Blueprints
+
+_ECHOED = (
+    *("canIpForward", "description", "guestAccelerators", "minCpuPlatform"),
+    *("serviceAccounts", "shieldedInstanceConfig"),
+)
+_SCHEDULING = {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemptible": False}
+
+
+def vm_body(vm: VmRow, blueprints: Blueprints) -> dict[str, Any]:
+    """An instance as Compute shows it."""
+    properties = blueprints.properties(vm)
+    machine_type = links.parse(properties["machineType"], "machineTypes", "machineType").name
+    machine_path = links.zonal_path(vm.project, vm.zone, "machineTypes", machine_type)
+    labels = blueprints.labels(vm)
+    tags = properties.get("tags", {}).get("items", [])
+    created = rfc3339(vm.created)
+    body = {
+        "kind": "compute#instance",
+        "id": vm.id,
+        "creationTimestamp": created,
+        "lastStartTimestamp": rfc3339(vm.started) if vm.started else created,
+        "name": vm.name,
+        "zone": links.zone_link(vm.project, vm.zone),
+        "machineType": links.ROOT + machine_path,
+        "cpuPlatform": "Intel Cascade Lake",
+        "status": vm.status,
+        "disks": _disks(vm, properties),
+        "networkInterfaces": _interfaces(vm, properties["networkInterfaces"]),
+        "metadata": metadata_body(blueprints.metadata(vm)),
+        "labelFingerprint": fingerprint(labels),
+        "tags": {"fingerprint": fingerprint(tags)} | ({"items": tags} if tags else {}),
+        "scheduling": _SCHEDULING | properties.get("scheduling", {}),
+        "deletionProtection": False,
+        "startRestricted": False,
+        "fingerprint": fingerprint([vm.id, vm.status]),
+        "selfLink": links.ROOT + vm.path,
+    }
+    body |= {key: properties[key] for key in _ECHOED if key in properties}
+    for key, moment in (
+        ("lastStopTimestamp", vm.stopped),
+        ("lastSuspendedTimestamp", vm.suspended),
+    ):
+        if moment:
+            body[key] = rfc3339(moment)
+    return body | {"labels": labels} if labels else body
+
+
+def _disks(vm: VmRow, properties: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": "compute#attachedDisk",
+            "index": index,
+            "type": disk["type"],
+            "mode": disk["mode"],
+            "interface": disk.get("interface", "SCSI"),
+            "deviceName": disk.get("deviceName", f"persistent-disk-{index}"),
+            "boot": bool(disk.get("boot")),
+            "autoDelete": bool(disk.get("autoDelete")),
+            "diskSizeGb": row.size_gb,
+            "source": links.ROOT + row.path,
+        }
+        for index, (row, disk) in enumerate(disks_of(vm, properties))
+    ]
+
+
+def _interfaces(vm: VmRow, interfaces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    high, middle, low = vm.serial >> 16 & 0x3F, vm.serial >> 8 & 0xFF, vm.serial & 0xFF
+    return [
+        {
+            **interface,
+            "networkIP": f"10.{128 + high}.{middle}.{low}",
+            "fingerprint": fingerprint([vm.id, interface["name"]]),
+            **(
+                {
+                    "accessConfigs": [
+                        {"natIP": f"203.{high}.{middle}.{low}", **config}
+                        for config in interface["accessConfigs"]
+                    ]
+                }
+                if interface.get("accessConfigs") and vm.status not in HALTED
+                else {}
+            ),
+        }
+        for interface in interfaces
+    ]
