@@ -332,7 +332,7 @@ class Life:
         entity = self.entity
         assert entity is not None
         wanted = entity.pending_deletion is not None or is_leaving(
-            entity, self.now, active=self.active
+            entity, self.now, 60.0, active=self.active
         )
         if not wanted or not self._has_fresh_permit():
             return

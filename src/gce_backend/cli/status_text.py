@@ -17,7 +17,7 @@ _STAGES = {
     "leased": ("leased",),
     "coming": ("creating", "starting", "running"),
     "leaving": ("draining", "pending-deletion", "deleting"),
-    "astray": ("missing", "set-aside"),
+    "astray": ("missing", "stopped", "set-aside"),
 }
 """Columns of machines, each with the states that it counts."""
 _ALWAYS = ("template", "zone", "state", "min", "target", "cataloged", "leased")

@@ -26,6 +26,7 @@ class SeenAtCompute:
         suspects: what carries our mark and has no entity, by kind and project: by name, when it was
             first found.
         next_template_look: when the instance templates are listed again.
+        next_stopped_look: when a project's VMs that do not run are listed again.
         next_full_look: when a project's VMs are listed again.
     """
 
@@ -35,6 +36,7 @@ class SeenAtCompute:
     empty_since: dict[Key, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
+    next_stopped_look: dict[str, float] = field(default_factory=dict)
     next_full_look: dict[str, float] = field(default_factory=dict)
 
     def forget(self, managers: Collection[Key]) -> None:

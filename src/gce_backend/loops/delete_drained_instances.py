@@ -1,4 +1,4 @@
-"""delete-drained-instances: machines that drained or got lost, and left the catalog, go."""
+"""delete-drained-instances: machines that drained, stopped or got lost go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ async def run(context: Context) -> Outcome:
 
     def leaves(key: Key, instance: Instance) -> bool:
         active = key.parent is not None and context.fleet.is_active(key.parent)
-        return is_leaving(instance, context.clock.now(), active=active)
+        patience = context.settings.deletion.stopped_seconds
+        return is_leaving(instance, context.clock.now(), patience, active=active)
 
     return await delete(context, leaves)
 

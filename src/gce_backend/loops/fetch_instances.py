@@ -27,12 +27,14 @@ from gce_backend.fleet.conditions import error_code_reason
 from gce_backend.fleet.picture import Apply, Change
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key, instance_key
-from gce_backend.model.observed import Group, Member
+from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.sightings import seen_instance, unseen_instance
 
 SECOND_LOOK = 5.0
 """Seconds between the two looks that prove a group gone."""
+STOPPED_LOOK = 60.0
+"""Seconds between two looks for VMs that stopped."""
 LONGEST_POLL = 60.0
 """Seconds: a group in which something does not come to an end costs one listing a minute."""
 
@@ -48,6 +50,7 @@ async def run(context: Context) -> Outcome:
     due: list[Key] = []
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
+        due += await _look_for_stopped(context, project, set(due), problems)
     due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
     changed += await _note_orphans(context)
@@ -106,6 +109,43 @@ async def _look_at_groups(
     if problem := await untracked.look(context, project, listing):
         problems.append(problem)
     return due
+
+
+async def _look_for_stopped(
+    context: Context, project: str, due: Collection[Key], problems: list[str]
+) -> list[Key]:
+    """The groups with a VM that has stopped since it was listed: a stop changes no group.
+
+    One list a minute, of those of our VMs that do not run: in a quiet minute it is empty.
+    """
+    now = context.clock.monotonic()
+    subject = f"stopped instances of project {project}"
+    if now < context.memory.seen.next_stopped_look.get(project, float("-inf")):
+        return []
+    if context.conditions.blocked(subject):
+        return []
+    condition = f"labels.{compute_bodies.OWNER_LABEL} = {context.settings.owner} status != RUNNING"
+    try:
+        listing = await context.compute.list_instances(project, condition)
+    except BackendError as error:
+        context.conditions.fail(subject, error)
+        problems.append(f"{subject}: {error}")
+        return []
+    context.conditions.clear(subject)
+    context.memory.seen.next_stopped_look[project] = now + STOPPED_LOOK
+    stopped = {
+        (found.zone_name, found.name, found.id)
+        for found in listing.items
+        if found.status in STOPPED
+    }
+    found = {
+        key.parent
+        for key, instance in (context.fleet.instances.items() if stopped else ())
+        if key.parent is not None
+        and instance.stopped_since is None
+        and (key.parent.name, key.name, instance.gce_id) in stopped
+    }
+    return [key for key in found if key in context.memory.seen.groups and key not in due]
 
 
 def _slow_turns(context: Context, due: Collection[Key]) -> list[Key]:
@@ -268,8 +308,9 @@ def _changes(
             continue
         listed.add(instance)
         known = context.fleet.instances.get(instance)
-        if known is None or seen_instance(known, item.id, link.url, now) is not known:
-            yield Change(instance, _seen(item.id, link.url, now))
+        seen = _seen(item.id, link.url, now, stopped=_member(item).is_stopped)
+        if known is None or seen(known) is not known:
+            yield Change(instance, seen)
     if complete:
         for instance, entity in context.fleet.instances_of(key):
             if instance not in listed and unseen_instance(entity, now) is not entity:
@@ -281,8 +322,8 @@ def _has_vanished(item: ManagedInstance) -> bool:
     return item.id is not None and not item.instance_status and item.current_action == "NONE"
 
 
-def _seen(gce_id: int | None, url: str, now: float) -> Apply[Instance]:
-    return lambda instance: seen_instance(instance, gce_id, url, now)
+def _seen(gce_id: int | None, url: str, now: float, *, stopped: bool) -> Apply[Instance]:
+    return lambda instance: seen_instance(instance, gce_id, url, now, stopped=stopped)
 
 
 def _unseen(now: float) -> Apply[Instance]:

@@ -99,6 +99,7 @@ def _leaving(context: Context) -> Iterator[Key]:
             for key, instance in context.fleet.instances_of(manager)
             if may_be_cataloged(instance)
             and instance.missing_since is None
+            and instance.stopped_since is None
             and instance.drain is None
         }
         if not old:
@@ -187,6 +188,8 @@ def _can_be_leased(context: Context, key: Key) -> bool:
     if instance.catalog is not CatalogState.CATALOGED:
         return False
     if instance.lost_since is not None or instance.missing_since is not None:
+        return False
+    if instance.stopped_since is not None:
         return False
     if instance.subscribed is not None:
         return True

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+STOPPED = frozenset(
+    {"PENDING_STOP", "STOPPING", "STOPPED", "TERMINATED", "SUSPENDING", "SUSPENDED"}
+)
+"""Statuses of a VM that does not run, or is about to cease."""
+
 
 class Member(msgspec.Struct, frozen=True, gc=False):
     """A managed instance, as a group lists it.
@@ -25,6 +30,11 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     action: str
     error: str = ""
     error_code: str = ""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the VM was stopped, by whatever means, and not by its group."""
+        return self.status in STOPPED and self.action in {"NONE", "VERIFYING"}
 
     @property
     def is_running(self) -> bool:

@@ -35,6 +35,7 @@ def is_catalogable(instance: Instance, member: Member | None) -> bool:
         and instance.drain is None
         and instance.deletion is None
         and instance.missing_since is None
+        and instance.stopped_since is None
     )
 
 
@@ -55,6 +56,7 @@ def adding(instance: Instance, now: float) -> Instance:
         now: Unix seconds.
     """
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
+    ended = ended or instance.stopped_since is not None
     if instance.catalog not in CATALOGABLE or ended or instance.drain is not None:
         return instance
     unanswered = instance.catalog is CatalogState.ADDING

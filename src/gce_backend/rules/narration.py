@@ -117,7 +117,7 @@ _CATALOG = {
     CatalogState.ABSENT: "The catalog does not hold it.",
     CatalogState.REFUSED: "The catalog holds its host name under a key that is not ours.",
 }
-_ENDING = {State.MISSING, State.PENDING_DELETION, State.DELETING, State.DELETED}
+_ENDING = {State.MISSING, State.STOPPED, State.PENDING_DELETION, State.DELETING, State.DELETED}
 
 
 def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> Told:
@@ -157,6 +157,8 @@ def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
         old = Instance()
     if (old.missing_since is None) != (new.missing_since is None) and new.deletion is None:
         yield "Its group lists it again." if old.missing_since else "Its group no longer lists it."
+    if (old.stopped_since is None) != (new.stopped_since is None):
+        yield "The VM runs again." if old.stopped_since else "The VM does not run any more."
     if old.catalog is not new.catalog and new.catalog in _CATALOG:
         yield _CATALOG[new.catalog]
     if (old.lost_since is None) != (new.lost_since is None):

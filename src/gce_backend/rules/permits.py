@@ -14,7 +14,7 @@ from gce_backend.model.entities import (
     Instance,
     Permit,
 )
-from gce_backend.rules.sightings import MISSING_SECONDS
+from gce_backend.rules.sightings import MISSING_SECONDS, is_stopped_for_good
 
 
 def is_doubtful(instance: Instance, now: float) -> bool:
@@ -71,12 +71,13 @@ def revived(instance: Instance) -> Instance:
     return replace(instance, missing_since=None, deletion=deletion)
 
 
-def is_leaving(instance: Instance, now: float, *, active: bool) -> bool:
+def is_leaving(instance: Instance, now: float, patience: float, *, active: bool) -> bool:
     """Whether delete-drained-instances is to see to this machine's end.
 
     Args:
         instance: the entity.
         now: Unix seconds.
+        patience: seconds in which a VM that stopped may come back.
         active: whether the configuration names its manager and revision.
     """
     if instance.pending_deletion is not None:
@@ -85,6 +86,8 @@ def is_leaving(instance: Instance, now: float, *, active: bool) -> bool:
         return True
     if instance.missing_since is not None:
         return now - instance.missing_since >= MISSING_SECONDS
+    if is_stopped_for_good(instance, now, patience):
+        return True
     return instance.catalog is CatalogState.ABSENT
 
 

@@ -10,7 +10,9 @@ from gce_backend.model.entities import (
 )
 
 
-def seen_instance(instance: Instance | None, gce_id: int | None, url: str, now: float) -> Instance:
+def seen_instance(
+    instance: Instance | None, gce_id: int | None, url: str, now: float, *, stopped: bool = False
+) -> Instance:
     """What fetch-instances makes of an entity whose VM is listed.
 
     Args:
@@ -18,10 +20,21 @@ def seen_instance(instance: Instance | None, gce_id: int | None, url: str, now: 
         gce_id: the listed VM's id; None before the VM exists.
         url: its resource link.
         now: Unix seconds.
+        stopped: whether the listed VM does not run.
 
     Returns:
         The entity to store; the same object when nothing changes.
     """
+    seen = _matched(instance, gce_id, url, now)
+    if seen.gce_id != gce_id or seen.missing_since is not None or seen.is_tombstone:
+        return seen
+    if not stopped:
+        return seen if seen.stopped_since is None else replace(seen, stopped_since=None)
+    known = seen.stopped_since is not None and seen.stopped_since <= now
+    return seen if known else replace(seen, stopped_since=now)
+
+
+def _matched(instance: Instance | None, gce_id: int | None, url: str, now: float) -> Instance:
     if instance is None:
         return Instance(gce_id=gce_id, url=url, rising_since=now)
     if gce_id is None or gce_id == instance.gce_id:
@@ -53,10 +66,22 @@ MISSING_SECONDS = 10.0
 """How long a group must go on not listing a VM before anything is done about it."""
 
 
+def is_stopped_for_good(instance: Instance, now: float, patience: float) -> bool:
+    """Whether a VM has not run for so long that another takes its place.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+        patience: seconds in which it may come back.
+    """
+    return instance.stopped_since is not None and now - instance.stopped_since >= patience
+
+
 def is_lost(instance: Instance, now: float, patience: float) -> bool:
     """Whether a machine is to leave the catalog although the configuration names it.
 
-    Its group does not list it any more, or the catalog itself has not known it for a while.
+    Its group does not list it any more, its VM does not run, or the catalog itself has not known it
+    for a while. One that does not run must not be offered, even should it come back.
 
     Args:
         instance: the entity.
@@ -65,4 +90,6 @@ def is_lost(instance: Instance, now: float, patience: float) -> bool:
     """
     if instance.missing_since is not None:
         return now - instance.missing_since >= MISSING_SECONDS
+    if instance.stopped_since is not None:
+        return True
     return instance.lost_since is not None and now - instance.lost_since >= patience

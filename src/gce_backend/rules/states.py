@@ -38,6 +38,8 @@ class State(StrEnum):
     """Its deletion was asked for."""
     MISSING = "missing"
     """Its group no longer lists it."""
+    STOPPED = "stopped"
+    """Its VM does not run: it was stopped, suspended or preempted, or its host failed."""
     SET_ASIDE = "set-aside"
     """The catalog holds its host name for another."""
     DELETED = "deleted"
@@ -55,7 +57,12 @@ def explain(
         active: whether the configuration names its manager and revision.
         now: Unix seconds.
     """
-    return _ending(instance) or _draining(instance, now, active=active) or _rising(instance, member)
+    return (
+        _ending(instance)
+        or _stopped(instance, member, now)
+        or _draining(instance, now, active=active)
+        or _rising(instance, member)
+    )
 
 
 def _ending(instance: Instance) -> tuple[State, str] | None:
@@ -69,6 +76,16 @@ def _ending(instance: Instance) -> tuple[State, str] | None:
     if instance.pending_deletion is not None:
         return State.PENDING_DELETION, instance.pending_deletion.reason
     return None
+
+
+def _stopped(instance: Instance, member: Member | None, now: float) -> tuple[State, str] | None:
+    if instance.stopped_since is None:
+        return None
+    status = f" ({member.status})" if member is not None and member.status else ""
+    held = (
+        " Somebody holds it: it is kept until the lease ends." if lease_runs(instance, now) else ""
+    )
+    return State.STOPPED, f"The VM does not run{status}.{held}"
 
 
 def _draining(instance: Instance, now: float, *, active: bool) -> tuple[State, str] | None:

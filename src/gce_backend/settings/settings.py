@@ -260,6 +260,8 @@ class DeletionSettings(_Section, frozen=True):
         permitted_share: the same as a share of the fleet, 0 to 1.
         unconfirmed_count: machines whose deletion rests on the Machine Provider not knowing them.
         unconfirmed_share: the same as a share of the fleet, 0 to 1.
+        stopped_seconds: how long a VM that stopped may take to come back before it is deleted and
+            replaced. It is out of the catalog at once.
         repeat_seconds: after which a deletion that has not come to an end is asked for again.
         tombstone_seconds: how long a deleted machine is remembered, against slow lists.
     """
@@ -269,6 +271,7 @@ class DeletionSettings(_Section, frozen=True):
     permitted_share: Share = 0.5
     unconfirmed_count: Count = 10
     unconfirmed_share: Share = 0.05
+    stopped_seconds: Seconds = 120.0
     repeat_seconds: Seconds = 120.0
     tombstone_seconds: Seconds = 3600.0
 

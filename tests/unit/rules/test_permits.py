@@ -101,7 +101,7 @@ def test_a_drain_by_hand_is_no_permit(catalog: CatalogState) -> None:
     instance = replace(VM, catalog=catalog, lease=LEASED)
     drained = replace(instance, drain=Drain("", NOW))
     assert permit(drained, NOW) is permit(instance, NOW)
-    assert is_leaving(drained, NOW, active=True)
+    assert is_leaving(drained, NOW, 60, active=True)
     assert not is_catalogable(drained, RUNNING)
     assert adding(drained, NOW) is drained
 

@@ -13,7 +13,7 @@ from gce_backend.rules.permits import (
     is_leaving,
     lease_runs,
 )
-from gce_backend.rules.sightings import is_lost, seen_instance, unseen_instance
+from gce_backend.rules.sightings import is_lost, is_stopped_for_good, seen_instance, unseen_instance
 from support.machines import (
     CATALOGED,
     NOW,
@@ -58,8 +58,29 @@ def test_a_vm_that_is_listed_again_is_not_missing_any_more() -> None:
 def test_hazard_04_a_time_in_the_future_is_counted_anew_and_is_no_day() -> None:
     """The clock was set back since: neither overdue at once, nor waiting for a day."""
     missed = replace(VM, missing_since=NOW + 86_400)
-    assert not is_leaving(missed, NOW, active=True)
+    assert not is_leaving(missed, NOW, 60, active=True)
     assert unseen_instance(missed, NOW).missing_since == NOW
-    assert is_leaving(unseen_instance(missed, NOW), NOW + 11, active=True)
+    assert is_leaving(unseen_instance(missed, NOW), NOW + 11, 60, active=True)
     assert not is_lost(replace(CATALOGED, lost_since=NOW + 5), NOW, 300)
     assert lease_runs(replace(CATALOGED, lease=Lease(NOW + 5, NOW + 60)), NOW)
+
+
+def test_hole_09_a_vm_that_stops_is_lost_at_once_and_leaves_after_the_patience() -> None:
+    """It must not be offered; it is only destroyed when it does not come back."""
+    stopped = seen_instance(CATALOGED, 7, "u", NOW, stopped=True)
+    assert stopped == replace(CATALOGED, stopped_since=NOW)
+    assert seen_instance(stopped, 7, "u", NOW + 9, stopped=True) is stopped
+    assert is_lost(stopped, NOW, 300)
+    for age, leaves in ((0, False), (59, False), (60, True)):
+        assert is_stopped_for_good(stopped, NOW + age, 60) is leaves
+        assert is_leaving(stopped, NOW + age, 60, active=True) is leaves
+    assert seen_instance(stopped, 7, "u", NOW + 9) == CATALOGED
+    # The clock was set back a day since: the patience begins anew, and does not wait for a day.
+    assert seen_instance(stopped, 7, "u", NOW - 86_400, stopped=True).stopped_since == NOW - 86_400
+
+
+def test_hole_09_only_a_vm_that_is_ours_and_there_can_have_stopped() -> None:
+    """Neither another VM of its name, nor one that is missing or gone, says anything of it."""
+    assert seen_instance(CATALOGED, 8, "v", NOW, stopped=True).stopped_since is None
+    assert seen_instance(TOMBSTONE, 7, "v", NOW, stopped=True) is TOMBSTONE
+    assert seen_instance(None, 7, "v", NOW, stopped=True).stopped_since == NOW

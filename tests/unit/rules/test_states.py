@@ -21,6 +21,7 @@ from support.machines import (
 )
 
 HELD = replace(CATALOGED, lease=LEASED)
+OFF = replace(RUNNING, status="TERMINATED")
 DRAINED = replace(VM, drain=Drain("a disk is full", NOW))
 BEING_MADE = Member("linux-1", None, "", "CREATING", "No room in the zone.")
 ADDING = replace(VM, catalog=CatalogState.ADDING)
@@ -45,6 +46,8 @@ REFUSED = replace(VM, catalog=CatalogState.REFUSED)
         (replace(DRAINED, lease=LEASED), RUNNING, True, State.LEASED, "a disk is full"),
         (RECLAIMED, RUNNING, True, State.PENDING_DELETION, ""),
         (replace(CATALOGED, missing_since=NOW), None, True, State.MISSING, "no longer lists"),
+        (replace(CATALOGED, stopped_since=NOW), OFF, True, State.STOPPED, "(TERMINATED)."),
+        (replace(HELD, stopped_since=NOW), OFF, True, State.STOPPED, "Somebody holds it"),
         (replace(RECLAIMED, deletion=UNDER_WAY), RUNNING, True, State.DELETING, "absent"),
         (TOMBSTONE, None, True, State.DELETED, "tombstone"),
     ],

@@ -152,6 +152,7 @@ def _facts(context: Context, key: Key, instance: Instance) -> Facts:
         "leased_at": lease.since if lease is not None else None,
         "lease_ends_at": lease.expiration if lease is not None else None,
         "missing_at": instance.missing_since,
+        "stopped_at": instance.stopped_since,
         "unknown_to_catalog_at": instance.lost_since,
         "pending_deletion_at": pending.since if pending is not None else None,
         "drained_at": instance.drain.since if instance.drain is not None else None,
@@ -173,6 +174,8 @@ def _since(instance: Instance, state: State) -> float | None:
         return deletion.requested if deletion is not None else None
     if state is State.MISSING:
         return instance.missing_since
+    if state is State.STOPPED:
+        return instance.stopped_since
     if state is State.PENDING_DELETION:
         return pending.since if pending is not None else None
     if state is State.LEASED:

@@ -17,6 +17,7 @@ TONES = {
     State.PENDING_DELETION: "going",
     State.DELETING: "going",
     State.MISSING: "bad",
+    State.STOPPED: "bad",
     State.SET_ASIDE: "bad",
     State.DELETED: "gone",
 }

@@ -47,12 +47,14 @@ class Survey(NamedTuple):
         machines: ordered by template, revision, zone, and name.
         counts: how many, by template, zone and state; tombstones are not counted.
         missing: those that their group does not list any more, and since when (Unix seconds).
+        stopped: those whose VM does not run, and since when.
         unknown: those that the catalog should know and does not, and since when.
     """
 
     machines: tuple[SurveyedMachine, ...]
     counts: Mapping[tuple[str, str], Counter[State]]
     missing: tuple[tuple[Key, float], ...]
+    stopped: tuple[tuple[Key, float], ...]
     unknown: tuple[tuple[Key, float], ...]
 
 
@@ -83,6 +85,7 @@ class Census:
         fleet, monotonic = self._context.fleet, self._context.clock.monotonic
         machines: list[SurveyedMachine] = []
         missing: list[tuple[Key, float]] = []
+        stopped: list[tuple[Key, float]] = []
         unknown: list[tuple[Key, float]] = []
         counts: dict[tuple[str, str], Counter[State]] = {}
         took, since, looked = 0.0, monotonic(), 0
@@ -97,6 +100,8 @@ class Census:
                 if instance.deletion is None:
                     if instance.missing_since is not None:
                         missing.append((key, instance.missing_since))
+                    elif instance.stopped_since is not None:
+                        stopped.append((key, instance.stopped_since))
                     if instance.lost_since is not None:
                         unknown.append((key, instance.lost_since))
                 looked += 1
@@ -104,7 +109,7 @@ class Census:
                     took += monotonic() - since
                     await asyncio.sleep(0)
                     since = monotonic()
-        survey = Survey(tuple(machines), counts, tuple(missing), tuple(unknown))
+        survey = Survey(tuple(machines), counts, tuple(missing), tuple(stopped), tuple(unknown))
         return survey, took + monotonic() - since
 
 

@@ -170,6 +170,11 @@ def _lost(survey: Survey) -> Iterator[FleetProblem]:
             survey.missing,
         ),
         (
+            "Stopped",
+            "The VM does not run. It is not offered; who holds it keeps it; then it is replaced.",
+            survey.stopped,
+        ),
+        (
             "NotInCatalog",
             "The Machine Provider does not know the machine, which was added. It is replaced.",
             survey.unknown,

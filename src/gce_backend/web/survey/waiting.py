@@ -18,6 +18,9 @@ _NEXT = {
     ),
     State.DELETING: "Compute has to delete the VM, and two looks to agree that it is gone.",
     State.MISSING: "remove-cataloged-instances has to take it out of the catalog.",
+    State.STOPPED: (
+        "It has to run again, or, once nobody holds it, to leave the catalog and be deleted."
+    ),
     State.SET_ASIDE: "The entry that holds its host name has to leave the catalog.",
     State.DELETED: "cleanup-entities forgets it once slow lists can no longer show it.",
 }
