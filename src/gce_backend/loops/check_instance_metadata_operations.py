@@ -12,6 +12,9 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.metadata_updates import finish, put_back
 
+FRESH = 30.0
+"""Seconds in which an operation is looked at each second; afterwards ever more seldom."""
+PENDING = "OperationPending"
 PATIENCE = 600.0
 """Seconds after which an operation that does not end is given up, and the VM itself looked at."""
 
@@ -54,10 +57,20 @@ async def _check(context: Context, key: Key) -> Result:
         )
         return Result.CHANGED
     now = context.clock.monotonic()
-    if now - context.memory.operations.setdefault(update.operation, now) > PATIENCE:
+    age = now - context.memory.operations.setdefault(update.operation, now)
+    if age > PATIENCE:
         reason = f"the operation has not ended within {PATIENCE:.0f} s"
         return await _return(context, key, update.operation, reason)
-    return Result.WAITING
+    if age < FRESH:
+        return Result.WAITING
+    message = (
+        f"Compute has not ended an update of its metadata within {FRESH:.0f} s. "
+        f"After {PATIENCE:.0f} s the VM itself is looked at."
+    )
+    # As many seconds as it is old: a few looks in all, however long it runs.
+    wait = min(age, PATIENCE + 1 - age)
+    context.conditions.back_off(key, PENDING, message, retry_after=wait)
+    return Result.HELD
 
 
 async def _return(context: Context, key: Key, operation: str, reason: str) -> Result:

@@ -21,7 +21,11 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
 from gce_backend.rules.metadata_updates import finish, is_denied, merge
 
-ATTEMPTS = 4
+ATTEMPTS = 2
+"""Tries in a row, each on a fresh look; after a run in which none fitted, one."""
+CONTESTED = "MetadataContested"
+CONTESTED_DELAY = 20.0
+"""Seconds at least until metadata that somebody goes on changing is tried again."""
 
 
 async def run(context: Context) -> Outcome:
@@ -73,7 +77,8 @@ async def _apply(context: Context, key: Key) -> Result:
             zone=key.zone,
             keys=denied,
         )
-    for _ in range(ATTEMPTS):
+    tries = 1 if context.conditions.reason(key) == CONTESTED else ATTEMPTS
+    for _ in range(tries):
         # One that is not there backs off: fetch-instances finds out what became of it.
         found = await context.compute.get_instance(project, key.parent.name, key.name)
         if instance.gce_id is not None and found.id != instance.gce_id:
@@ -91,7 +96,12 @@ async def _apply(context: Context, key: Key) -> Result:
                 keys=sorted(update.items),
             )
             return Result.CHANGED
-    return Result.WAITING
+    message = (
+        "Its metadata changes each time between look and update: find out who else writes it. The "
+        "update waits."
+    )
+    context.conditions.back_off(key, CONTESTED, message, retry_after=CONTESTED_DELAY)
+    return Result.HELD
 
 
 async def _send(

@@ -96,3 +96,24 @@ async def test_an_operation_that_never_ends_is_given_up_and_sent_anew(tmp_path: 
         made = (await metadata_operations(w, machine))[before:]
         assert [operation["status"] for operation in made].count("DONE") == 1
         assert len(made) == 2
+
+
+async def test_hole_17_an_operation_that_runs_for_ever_is_looked_at_seldom_and_told(
+    tmp_path: Path,
+) -> None:
+    """Each second at first, then a few times; the VM itself decides, not the operation."""
+    async with world(tmp_path, crons={"import-config": "* * * * *"}) as w:
+        machine = await one_machine(w)
+        await settled(w)
+        await w.inject("compute.instances.setMetadata", kind="endless", times=1)
+        await publish(w, subscribed(machine, "news"))
+        await w.pass_time(45)
+        await w.reset_calls()
+        await w.pass_time(450)
+        assert (await w.calls())["compute.zoneOperations.get"] <= 10
+        reasons = {problem["reason"] for problem in (await w.get("/api/status"))["problems"]}
+        assert "OperationPending" in reasons
+        await settled(w, within=900)
+        assert await has(w, machine, "pubsub_subscription", "news")
+        reasons = {problem["reason"] for problem in (await w.get("/api/status"))["problems"]}
+        assert "OperationPending" not in reasons
