@@ -50,7 +50,7 @@ __all__ = ["ComputeClient", "Timeouts"]
 T = TypeVar("T")
 R = TypeVar("R", ComputeTemplate, ComputeGroup, ComputeInstance, MachineType, Image, Snapshot)
 
-MAX_NAMES_PER_DELETION: Final = 1000
+MAX_NAMES_PER_CALL: Final = 1000
 _HELD_SECONDS = 120.0  # how long `wait` may hold a call before it answers
 
 
@@ -154,17 +154,21 @@ class ComputeClient:
         method = "instanceGroupManagers.listManagedInstances"
         return await self._list(method, path, ManagedInstancePage, verb=HTTPMethod.POST)
 
-    async def resize_group(
-        self, project: str, zone: str, name: str, size: int, *, request_id: str
+    async def create_instances(
+        self, project: str, zone: str, group: str, names: Sequence[str], *, request_id: str
     ) -> Operation:
-        """Sets a group's target size. Below the present one, Compute deletes arbitrary members.
+        """Starts to create at most 1,000 members of a group under these names.
 
-        Sent once: a repeat must be decided on the size that the group has then.
+        It only adds: executed late or twice, it meets its own names (AlreadyExistsError) and
+        removes nothing. DONE means scheduled, not running. Sent once: a repeat must be decided on
+        the size that the group has then.
         """
-        path = _group_path(project, zone, name) + "/resize"
-        method = "instanceGroupManagers.resize"
-        verb = HTTPMethod.POST
-        return await self._mutate(method, verb, path, request_id, once=True, size=str(size))
+        method = "instanceGroupManagers.createInstances"
+        if not 0 < len(names) <= MAX_NAMES_PER_CALL:
+            raise InvalidRequestError(f"compute.{method}", f"{len(names)} instances, not 1 to 1000")
+        body = {"instances": [{"name": name} for name in names]}
+        path = _group_path(project, zone, group) + "/createInstances"
+        return await self._mutate(method, HTTPMethod.POST, path, request_id, body, once=True)
 
     async def delete_instances(
         self,
@@ -181,7 +185,7 @@ class ComputeClient:
         With `skip_invalid`, names that are not members are ignored; else they fail the whole call.
         """
         method = "instanceGroupManagers.deleteInstances"
-        if not 0 < len(names) <= MAX_NAMES_PER_DELETION:
+        if not 0 < len(names) <= MAX_NAMES_PER_CALL:
             raise InvalidRequestError(f"compute.{method}", f"{len(names)} instances, not 1 to 1000")
         links = [_path(project, f"zones/{zone}", "instances", name) for name in names]
         body = {"instances": links, "skipInstancesOnValidationError": skip_invalid}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -103,7 +104,10 @@ async def _make(site: Site) -> None:
     )
     await site.done(compute.insert_group(*where, site.group_body, request_id=str(uuid.uuid4())))
     assert (await compute.get_group(*where, site.group)).target_size == 0
-    await site.done(compute.resize_group(*where, site.group, SIZE, request_id=str(uuid.uuid4())))
+    names = [f"{site.group}-{letter}" for letter in "ab"]
+    await site.done(
+        compute.create_instances(*where, site.group, names, request_id=str(uuid.uuid4()))
+    )
     assert len(await site.until_members(SIZE)) == SIZE
 
 
@@ -201,13 +205,15 @@ def test_names_that_are_taken_absent_or_in_use_are_told_apart(ask: Asked) -> Non
 
 
 def test_the_same_request_id_again_is_the_same_operation(ask: Asked) -> None:
-    """Sent twice, a resize to the present size is one operation."""
+    """Sent twice, a deletion of what is not a member is one operation."""
 
     async def work(site: Site) -> None:
         request_id = str(uuid.uuid4())
-        where = (site.project, site.zone, site.group)
-        first = await site.compute.resize_group(*where, SIZE, request_id=request_id)
-        again = await site.compute.resize_group(*where, SIZE, request_id=request_id)
+        where = (site.project, site.zone, site.group, [f"{site.group}-none"])
+        ask_once = partial(
+            site.compute.delete_instances, *where, request_id=request_id, skip_invalid=True
+        )
+        first, again = await ask_once(), await ask_once()
         assert first.name == again.name
         assert (await site.compute.get_operation(first.link)).name == first.name
 
@@ -263,7 +269,7 @@ def test_deleted_members_leave_and_the_group_shrinks_once_also_when_asked_twice(
         with pytest.raises(NotFoundError):
             await compute.get_instance(*where, name)
         await site.done(
-            compute.resize_group(*where, site.group, SIZE, request_id=str(uuid.uuid4()))
+            compute.create_instances(*where, site.group, [name], request_id=str(uuid.uuid4()))
         )
         await site.until_members(SIZE)
 

@@ -20,7 +20,7 @@ def late(at: World, method: str, seconds: float = 600.0, held: float = 0.0) -> F
     return fault
 
 
-async def test_late_resize_shrinks_what_has_grown_meanwhile() -> None:
+async def test_late_growth_shrinks_what_has_grown_meanwhile() -> None:
     """The caller learns nothing; ten minutes later the old size is taken for the new one."""
     async with world() as at:
         await at.template()

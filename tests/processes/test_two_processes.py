@@ -55,7 +55,7 @@ def test_the_daemon_killed_on_the_way_creates_nothing_twice(place: Site) -> None
     assert daemon.event("store.loaded")["instances"] == 6
     assert place.existing() == before
     calls = place.get("/_localcloud/calls")
-    assert calls.get("compute.instanceGroupManagers.resize", 0) == 0
+    assert calls.get("compute.instanceGroupManagers.createInstances", 0) == 0
     assert calls.get("compute.instanceGroupManagers.deleteInstances", 0) == 0
     assert daemon.stop() == 0
     assert cloud.stop() == 0

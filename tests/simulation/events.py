@@ -672,7 +672,7 @@ async def delete_subscription(world: World, rng: random.Random) -> None:
 
 MUTATIONS = (
     r"POST .*/deleteInstances",
-    r"POST .*/resize\?",
+    r"POST .*/createInstances\?",
     r"POST .*/instanceGroupManagers\?",
     r"DELETE .*/instanceGroupManagers/",
     r"POST .*/instanceTemplates\?",
@@ -723,7 +723,7 @@ def _late(name: str, text: str, where: str) -> None:
 for _name, _where in (
     ("late_addition", r"catalog/v1/add_machines"),
     ("late_removal", r"catalog/v1/delete_machine"),
-    ("late_resize", r"POST .*/resize\?"),
+    ("late_growth", r"POST .*/createInstances\?"),
     ("late_deletion", r"POST .*/deleteInstances"),
     ("late_group_deletion", r"DELETE .*/instanceGroupManagers/"),
 ):

@@ -136,7 +136,7 @@ HOLES: tuple[Hole, ...] = (
     Hole(
         "3 late group deletion and resize",
         "S1",
-        ("lease_all", "lease_all", "flap_zone", "flap_zone", "late_group_deletion", "late_resize"),
+        ("lease_all", "lease_all", "flap_zone", "flap_zone", "late_group_deletion", "late_growth"),
         rate=60.0,
     ),
     Hole(

@@ -118,7 +118,7 @@ async def _make_repairing_group(w: World) -> None:
     await w.compute("POST", "global/instanceTemplates", body)
     key = manager_key(wanted.base_name, checksum, ZONE)
     group = compute_bodies.group_body(
-        "gce-backend", key, PROJECT, 3, compute_bodies.template_name_of(revision)
+        "gce-backend", key, PROJECT, 3, compute_bodies.template_name_of(revision, 0)
     )
     group["instanceLifecyclePolicy"] = {"defaultActionOnFailure": "REPAIR"}
     await w.pass_time(1)
@@ -159,7 +159,7 @@ async def test_list_that_lies_for_minutes_destroys_nothing(
         calls = await w.calls()
         assert await ids(w) == before
         assert await w.catalog() == catalog
-        for call in ("deleteInstances", "delete", "insert", "resize"):
+        for call in ("deleteInstances", "delete", "insert", "createInstances"):
             assert calls[f"{GROUPS}.{call}"] == 0
         assert calls["machine_provider.catalog.delete_machine"] == 0
         await w.clear_faults()

@@ -22,7 +22,7 @@ UNREVIEWED = Settings(store=StoreSettings(resync_seconds=86_400.0))
 """What others write is not found by looking through the store."""
 EPOCH = 1_800_000_005.0
 """Five seconds after a minute has turned."""
-RESIZE = "compute.instanceGroupManagers.resize"
+RESIZE = "compute.instanceGroupManagers.createInstances"
 TWO = template("one") + template("two")
 FORGETFUL = Settings(deletion=DeletionSettings(tombstone_seconds=30.0, window_seconds=30.0))
 """Deleted machines are not remembered for an hour: what becomes of a template is seen soon."""

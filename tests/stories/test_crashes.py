@@ -24,7 +24,7 @@ MUTATIONS = (
     "compute.instanceGroupManagers.insert",
     "compute.instances.setMetadata",
     "compute.instanceGroupManagers.deleteInstances",
-    "compute.instanceGroupManagers.resize",
+    "compute.instanceGroupManagers.createInstances",
     "compute.instanceGroupManagers.delete",
     "compute.instanceTemplates.delete",
     "machine_provider.catalog.add_machines",

@@ -324,7 +324,7 @@ async def test_two_daemons_that_drain_the_same_machine_do_it_once(tmp_path: Path
         "datastore.projects.commit",
         DELETE_MACHINE,
         DELETE_INSTANCES,
-        "compute.instanceGroupManagers.resize",
+        "compute.instanceGroupManagers.createInstances",
     ],
 )
 async def test_a_crash_at_any_step_of_it_changes_nothing_in_the_end(

@@ -264,7 +264,7 @@ async def test_stockout_of_the_new_revision_keeps_the_old_machines_without_a_res
         calls = await w.calls()
         assert await w.fired()
         assert lowest(samples) == 3
-        assert calls["compute.instanceGroupManagers.resize"] == 0
+        assert calls["compute.instanceGroupManagers.createInstances"] == 0
         assert calls["compute.instanceGroupManagers.listManagedInstances"] <= 30
         fleet = await w.get("/api/fleet")
         assert "StockOut" in {condition["reason"] for condition in fleet["conditions"]}

@@ -26,7 +26,7 @@ MUTATIONS = (
     "insert",
     "delete",
     "deleteInstances",
-    "resize",
+    "createInstances",
     "setMetadata",
     "add_machines",
     "delete_machine",

@@ -687,7 +687,7 @@ async def test_every_method_asks_for_what_computes_description_offers() -> None:
         await c.delete_instance_template("p", "t", **once)
         await c.insert_group("p", "z", GROUP, **once)
         await c.get_group("p", "z", "g")
-        await c.resize_group("p", "z", "g", 3, **once)
+        await c.create_instances("p", "z", "g", ["vm"], **once)
         await c.delete_instances("p", "z", "g", ["vm"], skip_invalid=True, **once)
         await c.delete_group("p", "z", "g", **once)
         await c.get_instance("p", "z", "vm")

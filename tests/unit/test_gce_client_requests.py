@@ -125,11 +125,12 @@ CALLS = {
         QuotaGroup.MUTATE,
         answer={},
     ),
-    "instanceGroupManagers.resize": Call(
-        lambda c: c.resize_group("p", "z", "g", 3, **ONCE),
-        f"POST {MEMBERS}/g/resize",
-        {"size": "3", **MARK},
+    "instanceGroupManagers.createInstances": Call(
+        lambda c: c.create_instances("p", "z", "g", ["a", "b"], **ONCE),
+        f"POST {MEMBERS}/g/createInstances",
+        MARK,
         QuotaGroup.MUTATE,
+        {"instances": [{"name": "a"}, {"name": "b"}]},
     ),
     "instanceGroupManagers.deleteInstances": Call(
         lambda c: c.delete_instances("p", "z", "g", ["a", "b"], skip_invalid=True, **ONCE),
@@ -244,12 +245,12 @@ async def test_a_domain_scoped_project_is_its_own_in_path_and_budget() -> None:
         assert it.budget.remaining("example.com:p", QuotaGroup.READ) == 999
 
 
-@pytest.mark.parametrize("method", ["instanceGroupManagers.resize", "instanceGroupManagers.delete"])
-async def test_what_would_have_to_be_decided_again_is_sent_once(method: str) -> None:
-    """A resize or a group's deletion is not repeated: what it was decided on may have changed."""
+@pytest.mark.parametrize("verb", ["createInstances", "delete"])
+async def test_what_would_have_to_be_decided_again_is_sent_once(verb: str) -> None:
+    """A group's growth or deletion is not repeated: what it was decided on may have changed."""
     async with world(script(error_answer(503, "backendError"))) as it:
         with pytest.raises(errors.TransientError):
-            await CALLS[method].ask(it.client)
+            await CALLS[f"instanceGroupManagers.{verb}"].ask(it.client)
         assert len(it.requests) == 1
 
 

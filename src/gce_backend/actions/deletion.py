@@ -20,7 +20,6 @@ from gce_backend.engine.job import Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies
 from gce_backend.rules.permits import deleted, deleting
 
 MAX_NAMES = 1000
@@ -228,7 +227,7 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
             await context.compute.delete_instances(
                 project,
                 manager.name,
-                compute_bodies.group_name_of(manager),
+                context.fleet.group_name(manager),
                 [key.name for key in batch.keys],
                 request_id=batch.request_id,
                 skip_invalid=True,

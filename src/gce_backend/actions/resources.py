@@ -7,7 +7,7 @@ id of its own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -22,7 +22,7 @@ from gce_backend.base.errors import (
 from gce_backend.clients.compute.links import link_of
 from gce_backend.clients.compute.types import Operation
 from gce_backend.engine.context import Context
-from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
 from gce_backend.model.keys import Key
 from gce_backend.rules import group_sizes
@@ -60,13 +60,14 @@ class Creation(NamedTuple):
     read: Callable[[], Awaitable[Described]]
 
 
-async def create(context: Context, key: Key, creation: Creation) -> bool:
+async def create(context: Context, key: Key, creation: Creation, under: R) -> bool:
     """Makes a resource whose insert is in flight, and stores its link.
 
     Args:
         context: the job's context.
         key: the entity that stands for it.
         creation: how it is made.
+        under: the entity with that insert: what comes of it is stored only for its generation.
 
     Returns:
         Whether it is there; if not, it is under way.
@@ -81,29 +82,32 @@ async def create(context: Context, key: Key, creation: Creation) -> bool:
         pass  # by an earlier try whose answer was lost, or somebody else's: read back
     except RemoteError as error:
         if not error.retryable:  # refused: nothing was begun
-            await give_up(context, key)
+            await give_up(context, key, under)
         raise
     else:
-        if not await _has_ended(context, key, operation):
+        if not await _has_ended(context, key, operation, under):
             return False
     found = await creation.read()
     if found.description != creation.description:
-        await give_up(context, key)
+        await give_up(context, key, under)
         raise ForeignResourceError(
             f"{creation.what} exists and is not ours: delete it, or change the template's "
             f"base_name (its description is {found.description!r})"
         )
-    await adopt(context, key, found)
+    await adopt(context, key, found, under)
     return True
 
 
-async def delete(context: Context, key: Key, send: Callable[[], Awaitable[Operation]]) -> bool:
+async def delete(
+    context: Context, key: Key, send: Callable[[], Awaitable[Operation]], under: R
+) -> bool:
     """Deletes a resource whose delete is in flight, and forgets its link.
 
     Args:
         context: the job's context.
         key: the entity that stands for it.
         send: deletes it.
+        under: the entity with that delete.
 
     Returns:
         Whether it is gone; if not, its deletion is under way.
@@ -112,21 +116,21 @@ async def delete(context: Context, key: Key, send: Callable[[], Awaitable[Operat
         RemoteError: it was refused, or its outcome is not known.
     """
     try:
-        if not await _has_ended(context, key, await send()):
+        if not await _has_ended(context, key, await send(), under):
             return False
     except NotFoundError:
         pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
-    await forget(context, [key])
+    await forget(context, {key: under.generation})
     return True
 
 
-async def _has_ended(context: Context, key: Key, operation: Operation) -> bool:
+async def _has_ended(context: Context, key: Key, operation: Operation, under: R) -> bool:
     try:
         operation = await context.compute.await_operation(
             operation, timeout=context.settings.compute.operation_wait_seconds
         )
     except OperationFailedError:
-        await give_up(context, key)
+        await give_up(context, key, under)
         raise
     return operation.done
 
@@ -150,34 +154,51 @@ def beginning(context: Context, action: str, size: int | None = None) -> Callabl
     return apply
 
 
-async def adopt(context: Context, key: Key, found: Described) -> None:
-    """Stores the link of a resource that is there."""
-    url = link_of(found.self_link).url
+async def adopt(context: Context, key: Key, found: Described, under: R) -> None:
+    """Stores the link of a resource that is there, unless its generation is over."""
+    url, generation = link_of(found.self_link).url, under.generation
 
     def apply(entity: Any) -> Any:
+        if entity.generation != generation:
+            return entity
         return replace(entity, url=url, in_flight=None)
 
     await context.fleet.change([Change(key, when_present(apply))])
 
 
-async def give_up(context: Context, key: Key) -> None:
-    """Ends what is in flight; the next try is a new one."""
+async def give_up(context: Context, key: Key, under: R) -> None:
+    """Ends what is in flight in `under`; the next try is a new one."""
+    ended = under.in_flight
 
     def apply(entity: Any) -> Any:
-        return replace(entity, in_flight=None)
+        return replace(entity, in_flight=None) if entity.in_flight == ended else entity
 
     await context.fleet.change([Change(key, when_present(apply))])
 
 
-async def forget(context: Context, keys: list[Key]) -> None:
-    """Stores that resources are not there."""
-    await context.fleet.change([Change(key, _forgotten) for key in keys])
+async def forget(context: Context, gone: Mapping[Key, int]) -> None:
+    """Stores that resources are not there; what is made in their place has another name.
+
+    A deletion that was asked for may be executed late, and a process that was stopped may still ask
+    for it: both meet a name that nobody uses any more.
+
+    Args:
+        context: the job's context.
+        gone: the entities, each with the generation that is gone; a later one stays.
+    """
+    changes = [Change(key, _forgotten(generation)) for key, generation in gone.items()]
+    await context.fleet.change(changes)
 
 
-@when_present
-def _forgotten(entity: Any) -> Any:
-    gone = replace(entity, url=None, in_flight=None)
-    return replace(gone, resize=None) if isinstance(gone, InstanceGroupManager) else gone
+def _forgotten(generation: int) -> Apply[Any]:
+    def apply(entity: Any) -> Any:
+        if entity.generation != generation:
+            return entity
+        next_one = generation + (entity.url is not None)
+        fresh = replace(entity, url=None, in_flight=None, generation=next_one)
+        return replace(fresh, resize=None) if isinstance(fresh, InstanceGroupManager) else fresh
+
+    return when_present(apply)
 
 
 def beside(context: Context, manager: Key, entity: InstanceGroupManager) -> int | None:

@@ -58,7 +58,7 @@ async def look(context: Context, project: str, groups: Listing[ComputeGroup]) ->
 
 def note_templates(context: Context, project: str, templates: Listing[ComputeTemplate]) -> None:
     """Looks at a project's instance templates, just listed."""
-    tracked = {compute_bodies.template_name_of(key) for key in context.fleet.revisions}
+    tracked = {context.fleet.template_name(key) for key in context.fleet.revisions}
     mark = compute_bodies.owner_prefix(context.settings.owner)
     found = [
         template.name
@@ -69,7 +69,7 @@ def note_templates(context: Context, project: str, templates: Listing[ComputeTem
 
 
 def _groups(context: Context, listing: Listing[ComputeGroup]) -> Iterator[str]:
-    tracked = {(key.name, compute_bodies.group_name_of(key)) for key in context.fleet.managers}
+    tracked = {(key.name, context.fleet.group_name(key)) for key in context.fleet.managers}
     mark = compute_bodies.owner_prefix(context.settings.owner)
     for group in listing.items:
         ours = group.description.startswith(mark)

@@ -21,7 +21,7 @@ from gce_backend.fleet.store import KINDS, Store
 from gce_backend.gce_client import ComputeClient
 from gce_backend.model.entities import SetAsideMessage
 from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies, config_guard
+from gce_backend.rules import config_guard
 from gce_backend.rules import plan as plans
 from gce_backend.rules.activation import wanted_templates
 from gce_backend.rules.plan import Present
@@ -75,7 +75,7 @@ async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[Key, int], 
             complete = isinstance(listing, CompleteListing)
             reasons = "" if isinstance(listing, CompleteListing) else "; ".join(listing.reasons)
         for key in keys:
-            size = groups.get((key.name, compute_bodies.group_name_of(key)))
+            size = groups.get((key.name, fleet.group_name(key)))
             if size is not None:
                 sizes[key] = size
             elif not complete:

@@ -5,7 +5,11 @@ instead of doubling (see AlreadyExistsError). Names are made of at most three pa
 
     linux-small-1f0c93aa               instance template   <base_name>-<short checksum>
     linux-small-1f0c93aa-usc1a         group               <base_name>-<short checksum>-<short zone>
-    linux-small-1f0c93aa-usc1a-x7k2    VM                  Compute appends "-" and four characters
+    linux-small-1f0c93aa-usc1a-x7k2    VM                  "-" and four characters are appended
+
+A template or group that is made again after its deletion was asked for has another name, with its
+generation: `linux-small-1f0c93aa-g1`, `linux-small-1f0c93aa-usc1a-g1`. A deletion that Compute
+executes late then finds nothing. The names of VMs stay as they are.
 
 The zone is in the VM's name because a host name must be unique in the Machine Provider's catalog,
 which knows no zones. No short part holds a dash, so a name can be read back from its end, and two
@@ -26,6 +30,9 @@ MAX_BASE_INSTANCE_NAME_LENGTH = 58
 
 SHORT_CHECKSUM_LENGTH = 8
 """Characters of a revision's checksum that go into names."""
+
+GENERATIONS = 1000
+"""Names that are used in turn when a resource is deleted and made again."""
 
 MAX_SHORT_ZONE_LENGTH = 10
 """Characters in the short form of a zone's name, at most."""
@@ -84,16 +91,34 @@ def short_zone(zone: str) -> str:
     return "z" + base64.b32encode(digest).decode().lower()[:5]
 
 
-def template_name(base_name: str, checksum: str) -> str:
-    """The name of a revision's instance template, unique in its project."""
-    return f"{base_name}-{short_checksum(checksum)}"
+def template_name(base_name: str, checksum: str, generation: int = 0) -> str:
+    """The name of a revision's instance template, unique in its project.
+
+    Args:
+        base_name: the template's.
+        checksum: the revision's full checksum.
+        generation: how many templates of that revision have been deleted.
+    """
+    return f"{base_name}-{short_checksum(checksum)}{_generation(generation)}"
 
 
-def group_name(base_name: str, checksum: str, zone: str) -> str:
-    """The name of a revision's managed instance group in a zone, unique over all zones."""
-    return f"{template_name(base_name, checksum)}-{short_zone(zone)}"
+def group_name(base_name: str, checksum: str, zone: str, generation: int = 0) -> str:
+    """The name of a revision's managed instance group in a zone, unique over all zones.
+
+    Args:
+        base_name: the template's.
+        checksum: the revision's full checksum.
+        zone: where it is.
+        generation: how many groups of that revision and zone have been deleted.
+    """
+    return base_instance_name(base_name, checksum, zone) + _generation(generation)
 
 
 def base_instance_name(base_name: str, checksum: str, zone: str) -> str:
-    """What the names of a group's VMs begin with: the group's own name."""
-    return group_name(base_name, checksum, zone)
+    """What the names of a group's VMs begin with: the name of the first group there."""
+    return f"{template_name(base_name, checksum)}-{short_zone(zone)}"
+
+
+def _generation(number: int) -> str:
+    """What tells a name from those of deleted resources: a late call may still act on these."""
+    return f"-g{number % GENERATIONS}" if number else ""

@@ -46,6 +46,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import Key
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
+from gce_backend.rules.compute_bodies import group_name_of, template_name_of
 from gce_backend.rules.history_pages import Transition
 
 __all__ = ["Apply", "Change", "Decision", "Fleet", "when_present"]
@@ -177,9 +178,28 @@ class Fleet:
         found: Entity | None = self._pictures[key.kind].get(key)
         return found
 
-    def is_active(self, manager: Key) -> bool:
+    def is_named(self, manager: Key) -> bool:
         """Whether the configuration names this manager, and its revision is the active one."""
         return is_active(manager, self.get)
+
+    def is_active(self, manager: Key) -> bool:
+        """Whether a manager's group is to be there: it is named, and is not being deleted.
+
+        A group whose deletion has begun is deleted to its end, also when it is named again: until
+        then nothing is cataloged in it, and it does not grow.
+        """
+        entity = self.managers.get(manager)
+        return self.is_named(manager) and not (entity is not None and entity.is_deleting)
+
+    def template_name(self, revision: Key) -> str:
+        """The name of a revision's instance template at Compute, there now or to be made."""
+        entity = self.revisions.get(revision)
+        return template_name_of(revision, entity.generation if entity is not None else 0)
+
+    def group_name(self, manager: Key) -> str:
+        """The name of a manager's group at Compute, there now or to be made."""
+        entity = self.managers.get(manager)
+        return group_name_of(manager, entity.generation if entity is not None else 0)
 
     def active_revisions(self) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
         """The revisions that the configuration describes."""
@@ -190,11 +210,11 @@ class Fleet:
                     yield key, self.revisions[key]
 
     def active_managers(self) -> Iterator[tuple[Key, InstanceGroupManager]]:
-        """The managers that the configuration describes."""
+        """The managers that the configuration describes, but for groups that are being deleted."""
         for revision, entity in self.active_revisions():
             for zone in entity.active:
                 key = Key(InstanceGroupManager.KIND, zone, revision)
-                if key in self.managers:
+                if key in self.managers and not self.managers[key].is_deleting:
                     yield key, self.managers[key]
 
     def siblings(self, manager: Key) -> Iterator[tuple[Key, InstanceGroupManager]]:

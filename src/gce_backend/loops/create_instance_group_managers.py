@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from gce_backend.actions import resources
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
-from gce_backend.model.entities import InstanceGroupManager
+from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.keys import Key
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.group_sizes import wanted_size
@@ -22,7 +24,7 @@ async def run(context: Context) -> Outcome:
     keys = [
         key
         for key, manager in context.fleet.active_managers()
-        if manager.url is None and context.fleet.revision_of(key).url is not None
+        if manager.url is None and _has_template(context, key)
     ]
     intents = [
         intent
@@ -39,46 +41,76 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, create)
 
 
+def _has_template(context: Context, key: Key) -> bool:
+    revision = context.fleet.revision_of(key)
+    return revision.url is not None and not revision.is_deleting
+
+
 async def _forget_gone(context: Context) -> None:
     """A group that somebody else deleted is made again."""
-    gone = [key for key, _ in context.fleet.active_managers() if key in context.memory.seen.gone]
+    gone = {
+        key: manager.generation
+        for key, manager in context.fleet.active_managers()
+        if key in context.memory.seen.gone
+    }
     await resources.forget(context, gone)
     context.memory.seen.gone.difference_update(gone)
 
 
 async def _create(context: Context, key: Key) -> Result:
     manager = context.fleet.managers.get(key)
-    revision = key.parent
-    if manager is None or manager.url is not None or revision is None:
+    if manager is None or manager.url is not None or key.parent is None:
         return Result.NOTHING
     if manager.in_flight is None or manager.in_flight.action != "insert":
         return Result.WAITING  # for the other revisions' groups to be seen
-    template = context.fleet.revision_of(key).template
+    if (judged := await _judge_again(context, key, manager)) is None:
+        return Result.WAITING
+    manager, in_flight = judged
+    project = context.fleet.revision_of(key).template.project
     body = compute_bodies.group_body(
         context.settings.owner,
         key,
-        template.project,
-        manager.in_flight.size or 0,
-        compute_bodies.template_name_of(revision),
+        project,
+        in_flight.size or 0,
+        context.fleet.template_name(key.parent),
+        generation=manager.generation,
     )
-    compute, project, request_id = context.compute, template.project, manager.in_flight.request_id
-    name, size = body["name"], manager.in_flight.size
+    compute, name, request_id = context.compute, body["name"], in_flight.request_id
     creation = resources.Creation(
         what=f"group {name} in {project}, {key.name}",
         description=body["description"],
         send=lambda: compute.insert_group(project, key.name, body, request_id=request_id),
         read=lambda: compute.get_group(project, key.name, name),
     )
-    if not await resources.create(context, key, creation):
+    if not await resources.create(context, key, creation, manager):
         return Result.WAITING
     context.log.info(
         "group.created",
-        template=template.base_name,
+        template=key.base_name,
         zone=key.name,
         name=name,
-        size=size,
+        size=in_flight.size,
     )
     return Result.CHANGED
+
+
+async def _judge_again(
+    context: Context, key: Key, manager: InstanceGroupManager
+) -> tuple[InstanceGroupManager, InFlight] | None:
+    """The entity with its insert, made smaller when fewer machines are wanted by now."""
+    before, others = manager.in_flight, beside(context, key, manager)
+    if before is None or others is None:
+        return None
+    size = wanted_size(manager, others)
+    if size < (before.size or 0):
+        smaller = replace(before, request_id=context.new_id(), size=size)
+
+        def apply(entity: InstanceGroupManager) -> InstanceGroupManager:
+            return replace(entity, in_flight=smaller) if entity.in_flight == before else entity
+
+        await context.fleet.change([Change(key, when_present(apply))])
+        manager = context.fleet.managers.get(key, manager)
+    return None if manager.in_flight is None else (manager, manager.in_flight)
 
 
 def _intend(context: Context, key: Key) -> Change[InstanceGroupManager] | None:

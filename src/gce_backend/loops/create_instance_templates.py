@@ -34,25 +34,28 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, create)
 
 
-async def _find_lost(context: Context) -> list[Key]:
-    """The active revisions whose template somebody else deleted; looked for now and then."""
+async def _find_lost(context: Context) -> dict[Key, int]:
+    """The active revisions whose template somebody else deleted, with its generation.
+
+    It looks now and then.
+    """
     now = context.clock.monotonic()
     if now < context.memory.seen.next_template_look:
-        return []
+        return {}
     context.memory.seen.next_template_look = now + context.settings.fetch.resync_seconds
-    projects: dict[str, dict[str, Key]] = {}
+    projects: dict[str, dict[str, tuple[Key, int]]] = {}
     for key, revision in context.fleet.active_revisions():
         if revision.url is not None:
             names = projects.setdefault(revision.template.project, {})
-            names[compute_bodies.template_name_of(key)] = key
-    lost = []
+            names[context.fleet.template_name(key)] = (key, revision.generation)
+    lost: list[tuple[Key, int]] = []
     for project, names in projects.items():
         listing = await context.compute.list_instance_templates(project)
         untracked.note_templates(context, project, listing)
         if isinstance(listing, CompleteListing):
             missing = names.keys() - {template.name for template in listing.items}
             lost += [names[name] for name in missing if await _is_lost(context, project, name)]
-    return lost
+    return dict(lost)
 
 
 async def _is_lost(context: Context, project: str, name: str) -> bool:
@@ -71,7 +74,13 @@ async def _create(context: Context, key: Key) -> Result:
         return Result.NOTHING
     project, request_id = revision.template.project, revision.in_flight.request_id
     snapshot = await find_snapshot(context, key, revision)
-    body = compute_bodies.template_body(context.settings.owner, key, revision.template, snapshot)
+    body = compute_bodies.template_body(
+        context.settings.owner,
+        key,
+        revision.template,
+        snapshot,
+        generation=revision.generation,
+    )
     compute, name = context.compute, body["name"]
     creation = resources.Creation(
         what=f"instance template {name} in {project}",
@@ -79,7 +88,7 @@ async def _create(context: Context, key: Key) -> Result:
         send=lambda: compute.insert_instance_template(project, body, request_id=request_id),
         read=lambda: compute.get_instance_template(project, name),
     )
-    if not await resources.create(context, key, creation):
+    if not await resources.create(context, key, creation, revision):
         return Result.WAITING
     context.log.info("template.created", template=key.base_name, name=name)
     return Result.CHANGED

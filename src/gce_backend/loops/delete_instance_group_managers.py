@@ -34,8 +34,6 @@ async def run(context: Context) -> Outcome:
     ]
     for key in set(context.memory.seen.empty_since) - set(keys):
         del context.memory.seen.empty_since[key]
-    for key in _spared(context):
-        await resources.give_up(context, key)
 
     async def act(key: Key) -> Result:
         manager = context.fleet.managers.get(key)
@@ -48,63 +46,57 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, act)
 
 
-def _spared(context: Context) -> list[Key]:
-    """Groups whose deletion was begun, and that the configuration names again."""
-    return [
-        key
-        for key, manager in context.fleet.active_managers()
-        if manager.in_flight is not None and manager.in_flight.action == "delete"
-    ]
-
-
 async def _resolve_insert(context: Context, key: Key) -> Result:
     """A group that drained while it was being created: it is there, or it never was."""
     manager = context.fleet.managers[key]
     project = context.fleet.revision_of(key).template.project
     try:
-        group = await context.compute.get_group(
-            project, key.name, compute_bodies.group_name_of(key)
-        )
+        group = await context.compute.get_group(project, key.name, context.fleet.group_name(key))
     except NotFoundError:
         started = manager.in_flight.started if manager.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
             return Result.WAITING
-        await resources.forget(context, [key])
+        await resources.forget(context, {key: manager.generation})
         return Result.CHANGED
     revision = key.parent
     if revision is None or group.description != compute_bodies.description_of(
         context.settings.owner, revision
     ):
-        await resources.forget(context, [key])
+        await resources.forget(context, {key: manager.generation})
         raise ForeignResourceError(f"group {group.name} in {key.name} is not ours")
-    await resources.adopt(context, key, group)
+    await resources.adopt(context, key, group, manager)
     return Result.CHANGED
 
 
 async def _look(context: Context, key: Key) -> Result:
     """One look; the second one, some seconds later, lets the group go."""
-    empty_since = context.memory.seen.empty_since
+    manager, empty_since = context.fleet.managers[key], context.memory.seen.empty_since
+    if manager.is_deleting:
+        return await _delete(context, key)
     try:
         if not await _is_empty(context, key):
             empty_since.pop(key, None)
             return Result.NOTHING
     except NotFoundError:
         if key in empty_since:  # the second look says the same
-            await resources.forget(context, [key])
+            await resources.forget(context, {key: manager.generation})
             return Result.CHANGED
     now = context.clock.monotonic()
     if now - empty_since.setdefault(key, now) < context.settings.rollout.empty_seconds:
         return Result.WAITING
+    # Whether it still drains is written above it: looked at last, just before it is decided.
+    await context.fleet.refresh(key.lineage)
+    if context.fleet.is_active(key):
+        empty_since.pop(key, None)
+        return Result.NOTHING
     begin = resources.beginning(context, "delete")
     await context.fleet.change([Change(key, when_present(begin))])
     return await _delete(context, key)
 
 
 async def _is_empty(context: Context, key: Key) -> bool:
-    project, name = (
-        context.fleet.revision_of(key).template.project,
-        compute_bodies.group_name_of(key),
-    )
+    project = context.fleet.revision_of(key).template.project
+    name = context.fleet.group_name(key)
     group = await context.compute.get_group(project, key.name, name)
     if group.target_size != 0:
         return False
@@ -113,27 +105,29 @@ async def _is_empty(context: Context, key: Key) -> bool:
 
 
 async def _delete(context: Context, key: Key) -> Result:
+    """Deletes a group whose deletion has begun; it goes on when its zone is named again.
+
+    Compute may have heard of the deletion, so that the group cannot be used any more: what is found
+    in it drains, and another group takes its place under another name.
+    """
     manager = context.fleet.managers.get(key)
-    if manager is None or manager.in_flight is None or manager.in_flight.action != "delete":
+    if manager is None or manager.in_flight is None or not manager.is_deleting:
         return Result.NOTHING
-    project, name = (
-        context.fleet.revision_of(key).template.project,
-        compute_bodies.group_name_of(key),
-    )
+    project = context.fleet.revision_of(key).template.project
+    name = context.fleet.group_name(key)
     # A group that grew again since it was found empty is not deleted with what is in it.
     try:
         empty = await _is_empty(context, key)
     except NotFoundError:
         empty = True  # gone already: deleting it will say so
-    # Whether it still drains is written above it: looked at last, just before it is sent.
-    await context.fleet.refresh(key.lineage)
-    if not empty or context.fleet.is_active(key):
-        context.memory.seen.empty_since.pop(key, None)
-        await resources.give_up(context, key)
-        return Result.NOTHING
+    if not empty:
+        return Result.WAITING
     compute, request_id = context.compute, manager.in_flight.request_id
     if not await resources.delete(
-        context, key, lambda: compute.delete_group(project, key.name, name, request_id=request_id)
+        context,
+        key,
+        lambda: compute.delete_group(project, key.name, name, request_id=request_id),
+        manager,
     ):
         return Result.WAITING
     context.memory.seen.empty_since.pop(key, None)

@@ -16,14 +16,18 @@ INSERT_PATIENCE = 600.0
 
 
 async def run(context: Context) -> Outcome:
-    """Deletes the templates of drained revisions whose groups are all gone."""
+    """Deletes the templates of drained revisions whose groups are all gone.
+
+    A deletion that has begun goes on when the revision is named again: Compute may have heard of
+    it. The revision then gets another template, under another name.
+    """
     if context.paused:
         return Outcome(facts={"paused": 1})
     active = {key for key, _ in context.fleet.active_revisions()}
     keys = [
         key
         for key, revision in context.fleet.revisions.items()
-        if key not in active
+        if (key not in active or revision.is_deleting)
         and (revision.url is not None or revision.in_flight is not None)
         and all(
             manager.url is None and manager.in_flight is None
@@ -45,19 +49,20 @@ async def run(context: Context) -> Outcome:
 async def _resolve_insert(context: Context, key: Key) -> Result:
     """A template that drained while it was being created: it is there, or it never was."""
     revision = context.fleet.revisions[key]
-    project, name = revision.template.project, compute_bodies.template_name_of(key)
+    project, name = revision.template.project, context.fleet.template_name(key)
     try:
         found = await context.compute.get_instance_template(project, name)
     except NotFoundError:
         started = revision.in_flight.started if revision.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
             return Result.WAITING
-        await resources.forget(context, [key])
+        await resources.forget(context, {key: revision.generation})
         return Result.CHANGED
     if found.description != compute_bodies.description_of(context.settings.owner, key):
-        await resources.forget(context, [key])  # somebody else's: not ours to delete
+        # somebody else's: not ours to delete
+        await resources.forget(context, {key: revision.generation})
         return Result.CHANGED
-    await resources.adopt(context, key, found)
+    await resources.adopt(context, key, found, revision)
     return Result.CHANGED
 
 
@@ -65,16 +70,17 @@ async def _delete(context: Context, key: Key) -> Result:
     revision = context.fleet.revisions.get(key)
     if revision is None or revision.in_flight is None or revision.in_flight.action != "delete":
         return Result.NOTHING
-    project, name = revision.template.project, compute_bodies.template_name_of(key)
+    project, name = revision.template.project, context.fleet.template_name(key)
     compute, request_id = context.compute, revision.in_flight.request_id
     try:
         gone = await resources.delete(
             context,
             key,
             lambda: compute.delete_instance_template(project, name, request_id=request_id),
+            revision,
         )
     except ResourceInUseError as error:
-        await resources.give_up(context, key)
+        await resources.give_up(context, key, revision)
         context.conditions.back_off(key, "ResourceInUse", error.message)
         return Result.HELD
     if not gone:

@@ -98,7 +98,7 @@ async def _look_at_groups(
     by_name = {(group.zone_name, group.name): group for group in listing.items}
     due = []
     for key in keys:
-        group = by_name.get((key.name, compute_bodies.group_name_of(key)))
+        group = by_name.get((key.name, context.fleet.group_name(key)))
         if group is not None:
             context.memory.seen.unlisted.pop(key, None)
             context.memory.seen.gone.discard(key)
@@ -163,7 +163,7 @@ async def _note_unlisted(context: Context, project: str, key: Key) -> None:
     if key in context.memory.seen.gone or now - first < SECOND_LOOK:
         return
     try:
-        await context.compute.get_group(project, key.name, compute_bodies.group_name_of(key))
+        await context.compute.get_group(project, key.name, context.fleet.group_name(key))
     except NotFoundError:
         context.memory.seen.gone.add(key)
         context.memory.seen.groups.pop(key, None)
@@ -171,7 +171,7 @@ async def _note_unlisted(context: Context, project: str, key: Key) -> None:
             "group.missing",
             template=key.base_name,
             zone=key.name,
-            name=compute_bodies.group_name_of(key),
+            name=context.fleet.group_name(key),
         )
     else:
         context.memory.seen.unlisted.pop(key, None)
@@ -232,7 +232,7 @@ async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[st
         async with slots:
             try:
                 listing = await context.compute.list_managed_instances(
-                    project, key.name, compute_bodies.group_name_of(key)
+                    project, key.name, context.fleet.group_name(key)
                 )
             except BackendError as error:
                 context.conditions.fail(key, error)
@@ -290,7 +290,7 @@ def _note_errors(context: Context, key: Key, members: Iterable[Member]) -> None:
             "group.failing",
             template=key.base_name,
             zone=key.name,
-            name=compute_bodies.group_name_of(key),
+            name=context.fleet.group_name(key),
             reason=reason,
             error=message,
         )

@@ -131,9 +131,10 @@ def _zone(context: Context, managers: list[Key], old: int) -> ZoneRollout:
     minimum = maximum = active_target = arrived = staying = available = leased = 0
     for manager in managers:
         active = context.fleet.is_active(manager)
-        if active:
+        if context.fleet.is_named(manager):
             entity = context.fleet.managers[manager]
             minimum, maximum = entity.minimum_size, entity.maximum_size
+        if active:
             active_target = _target(context, manager)
         for key, instance in context.fleet.instances_of(manager):
             if not may_be_cataloged(instance):

@@ -1,26 +1,31 @@
 """resize-instance-groups: no active group stays smaller than its minimum. It never lowers one.
 
-Compute picks arbitrary victims when a group is lowered, so a resize is only sent for a size above
-the target size that was read just before.
+A group grows by members whose names are chosen and stored before they are asked for. Such a call
+only adds: one that Compute executes late, or a second time, meets its own names. (A resize sets an
+absolute size; executed late, it lowers a group and deletes arbitrary members.)
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from msgspec.structs import replace
 
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside
-from gce_backend.base.errors import OperationFailedError
+from gce_backend.base.errors import AlreadyExistsError, OperationFailedError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.picture import Apply, Change, when_present
+from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies
-from gce_backend.rules.group_sizes import raised_size
+from gce_backend.rules.compute_bodies import base_instance_name_of
+from gce_backend.rules.group_sizes import new_member_names, wanted_size
 
-PATIENCE = 600.0
-"""Seconds after which a larger resize, of another process, is taken to be abandoned."""
+MAX_NAMES = 500
+"""Members of one createInstances call."""
+TAKEN = "RESOURCE_ALREADY_EXISTS"
+"""An operation's error: a VM has one of the names."""
 
 
 async def run(context: Context) -> Outcome:
@@ -30,7 +35,7 @@ async def run(context: Context) -> Outcome:
     keys = [
         key
         for key, manager in context.fleet.active_managers()
-        if manager.url is not None and (manager.resize is not None or _missing(context, key))
+        if manager.url is not None and (manager.resize is not None or _is_short(context, key))
     ]
 
     async def raise_one(key: Key) -> Result:
@@ -39,96 +44,134 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, raise_one)
 
 
-def _missing(context: Context, key: Key) -> bool:
+def _is_short(context: Context, key: Key) -> bool:
     group = context.memory.seen.groups.get(key)
-    return group is not None and _size(context, key, group.target_size) is not None
+    return group is not None and bool(_missing(context, key, group.target_size))
 
 
-def _size(context: Context, key: Key, target_size: int) -> int | None:
+def _missing(context: Context, key: Key, target_size: int) -> int | None:
+    """Members that a group lacks; None when it is not known how much room there is."""
     manager = context.fleet.managers[key]
     others = beside(context, key, manager)
-    return None if others is None else raised_size(manager, target_size, others)
+    return None if others is None else max(0, wanted_size(manager, others) - target_size)
 
 
 async def _raise(context: Context, key: Key) -> Result:
-    project = context.fleet.revision_of(key).template.project
-    name = compute_bodies.group_name_of(key)
     # Draining changes what is above the manager, so the guard on its own entity does not see it.
     await context.fleet.refresh(key.lineage)
     if not context.fleet.is_active(key):
         return Result.NOTHING
     if context.fleet.managers[key].in_flight is not None:
         return Result.WAITING  # what becomes of the group itself comes first
-    group = await context.compute.get_group(project, key.name, name)
-    size = _size(context, key, group.target_size)
-    if size is None:
-        # It may have been raised by a call whose answer was lost: then its VMs are on their way.
-        settled = await context.fleet.change([Change(key, _settle)])
-        return Result.CHANGED if settled else Result.NOTHING
-    # The same size is asked for under the same id: a repeat of a call that was lost does nothing.
-    await context.fleet.change([Change(key, _intend(context, size))])
-    manager = context.fleet.managers.get(key)
-    if manager is None or manager.resize is None or manager.resize.size != size:
-        return Result.WAITING  # another process is about to raise it further
-    # A size is absolute: one that was decided on an older look could lower the group by now.
-    group = await context.compute.get_group(project, key.name, name)
-    if group.target_size >= size:
-        await context.fleet.change([Change(key, _settle)])
-        return Result.CHANGED
+    growth = before = context.fleet.managers[key].resize
+    missing = _missing(context, key, await _target_size(context, key))
+    if missing is None:
+        return Result.NOTHING
+    if growth is not None:
+        growth = await _judged(context, key, growth, missing)
+    elif missing:
+        growth = await _intend(context, key, None, _new_names(context, key, missing))
+    if growth is None:
+        return Result.CHANGED if before is not None else Result.NOTHING
+    # Another process may have made the group grow meanwhile.
+    still = _missing(context, key, await _target_size(context, key))
+    if still is None or still < len(growth.names):
+        return Result.WAITING
+    return await _send(context, key, growth)
+
+
+async def _judged(context: Context, key: Key, growth: InFlight, missing: int) -> InFlight | None:
+    """What of a growth under way is still to be asked for: neither there already nor taken back."""
+    members = await _members(context, key)
+    open_names = tuple(name for name in growth.names if name not in members)[:missing]
+    if open_names == growth.names and open_names:
+        return growth  # the same names under the same id: a repeat of a call that was lost
+    return await _intend(context, key, growth, open_names)
+
+
+async def _send(context: Context, key: Key, growth: InFlight) -> Result:
+    fleet = context.fleet
+    project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
     try:
-        operation = await context.compute.resize_group(
-            project, key.name, name, size, request_id=manager.resize.request_id
+        operation = await context.compute.create_instances(
+            project, key.name, name, growth.names, request_id=growth.request_id
         )
         operation = await context.compute.await_operation(
             operation, timeout=context.settings.compute.operation_wait_seconds
         )
-    except OperationFailedError:
-        await context.fleet.change([Change(key, _renew(context, manager.resize.request_id))])
+    except AlreadyExistsError:
+        return await _collided(context, key, growth)
+    except OperationFailedError as error:
+        if TAKEN in error.codes:
+            return await _collided(context, key, growth)
+        # The group is to grow all the same; the next try has an id of its own.
+        await _intend(context, key, growth, growth.names)
         raise
     if not operation.done:
         return Result.WAITING
-    await context.fleet.change([Change(key, _settle)])
+    await _intend(context, key, growth, ())
     context.log.info(
         "group.raised",
         template=key.base_name,
         zone=key.name,
         name=name,
-        size=size,
-        before=group.target_size,
+        machines=len(growth.names),
     )
     return Result.CHANGED
 
 
-def _intend(context: Context, size: int) -> Apply[InstanceGroupManager]:
-    request_id, now = context.new_id(), context.clock.now()
+async def _collided(context: Context, key: Key, growth: InFlight) -> Result:
+    """Some names are taken: by an earlier try whose answer was lost, or by other VMs."""
+    members = await _members(context, key)
+    open_names = tuple(name for name in growth.names if name not in members)
+    if open_names == growth.names:
+        open_names = _new_names(context, key, len(open_names))
+    await _intend(context, key, growth, open_names)
+    return Result.WAITING
+
+
+async def _target_size(context: Context, key: Key) -> int:
+    fleet = context.fleet
+    project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
+    return (await context.compute.get_group(project, key.name, name)).target_size
+
+
+async def _members(context: Context, key: Key) -> Collection[str]:
+    fleet = context.fleet
+    project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
+    listing = await context.compute.list_managed_instances(project, key.name, name)
+    return {member.instance.rpartition("/")[2] for member in listing.items}
+
+
+def _new_names(context: Context, key: Key, count: int) -> tuple[str, ...]:
+    taken = {instance.name for instance, _ in context.fleet.instances_of(key)}
+    growth = context.fleet.managers[key].resize
+    return new_member_names(
+        base_instance_name_of(key),
+        min(count, MAX_NAMES),
+        taken.union(growth.names if growth is not None else ()),
+        context.rng,
+    )
+
+
+async def _intend(
+    context: Context, key: Key, before: InFlight | None, names: tuple[str, ...]
+) -> InFlight | None:
+    """Stores a growth by these names in place of the one before; returns the one in force."""
+    growth = (
+        InFlight("createInstances", context.new_id(), context.clock.now(), len(names), names)
+        if names
+        else None
+    )
 
     def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
-        other = manager.resize
-        if other is not None and other.size == size:
-            return manager
-        if other is not None and (other.size or 0) > size and abs(now - other.started) < PATIENCE:
-            return manager
-        return replace(manager, resize=InFlight("resize", request_id, now, size))
+        if manager.resize != before:
+            return manager  # another process has decided meanwhile
+        return replace(manager, resize=growth)
 
-    return when_present(apply)
-
-
-def _renew(context: Context, failed: str) -> Apply[InstanceGroupManager]:
-    """The group is to grow all the same; the next try has an id of its own."""
-    request_id, now = context.new_id(), context.clock.now()
-
-    def apply(manager: InstanceGroupManager) -> InstanceGroupManager:
-        resize = manager.resize
-        if resize is None or resize.request_id != failed:
-            return manager
-        return replace(manager, resize=replace(resize, request_id=request_id, started=now))
-
-    return when_present(apply)
-
-
-@when_present
-def _settle(manager: InstanceGroupManager) -> InstanceGroupManager:
-    return replace(manager, resize=None)
+    await context.fleet.change([Change(key, when_present(apply))])
+    manager = context.fleet.managers.get(key)
+    return manager.resize if manager is not None else None
 
 
 JOB = Job(name="resize-instance-groups", run=run, timeout=120.0, wakes=("fetch-instances",))

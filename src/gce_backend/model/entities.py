@@ -21,16 +21,18 @@ class InFlight(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A mutation at Compute, stored before it is sent, so that a crash resumes it.
 
     Attributes:
-        action: the method: `insert`, `resize` or `delete`.
+        action: the method: `insert`, `createInstances` or `delete`.
         request_id: the UUID with which it is sent, and sent again.
         started: when it was decided, Unix seconds.
-        size: the target size of a `resize`.
+        size: the target size of a group's `insert`; the machines of a `createInstances`.
+        names: the names of the machines of a `createInstances`.
     """
 
     action: str
     request_id: str
     started: float
     size: int | None = None
+    names: tuple[str, ...] = ()
 
 
 class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -164,6 +166,8 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
         in_flight: its insert or delete under way (create-/delete-instance-templates).
         snapshot: what the second disk is made from, when labels name it
             (create-instance-templates).
+        generation: how many templates of it have been deleted at Compute; the next one has
+            another name (delete-/create-instance-templates).
     """
 
     KIND: ClassVar[str] = "InstanceTemplateRevision"
@@ -174,6 +178,12 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     url: str | None = None
     in_flight: InFlight | None = None
     snapshot: str | None = None
+    generation: int = 0
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether the deletion of its instance template has begun."""
+        return self.in_flight is not None and self.in_flight.action == "delete"
 
 
 class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -184,7 +194,9 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
         maximum_size: machines, over all revisions, to keep at most; 0 is no limit (process-config).
         url: the managed instance group, once it exists (create-/delete-instance-group-managers).
         in_flight: its insert or delete under way (create-/delete-instance-group-managers).
-        resize: a resize under way (resize-instance-groups).
+        resize: a growth under way (resize-instance-groups).
+        generation: how many groups of it have been deleted; the next one has another name
+            (delete-/create-instance-group-managers).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -194,6 +206,12 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     url: str | None = None
     in_flight: InFlight | None = None
     resize: InFlight | None = None
+    generation: int = 0
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether the deletion of its group has begun."""
+        return self.in_flight is not None and self.in_flight.action == "delete"
 
 
 class CatalogState(StrEnum):

@@ -43,17 +43,24 @@ def owner_prefix(owner: str) -> str:
     return f"gce-backend owner={owner} "
 
 
-def template_name_of(revision: Key) -> str:
-    """The name of a revision's instance template."""
+def template_name_of(revision: Key, generation: int) -> str:
+    """The name of a revision's instance template of that generation."""
     base_name, checksum = _names(revision)
-    return template_name(base_name, checksum)
+    return template_name(base_name, checksum, generation)
 
 
-def group_name_of(manager: Key) -> str:
-    """The name of a manager's group."""
+def group_name_of(manager: Key, generation: int) -> str:
+    """The name of a manager's group of that generation."""
     revision = _parent(manager)
     base_name, checksum = _names(revision)
-    return group_name(base_name, checksum, manager.name)
+    return group_name(base_name, checksum, manager.name, generation)
+
+
+def base_instance_name_of(manager: Key) -> str:
+    """What the names of a manager's VMs begin with, in all generations of its group."""
+    revision = _parent(manager)
+    base_name, checksum = _names(revision)
+    return base_instance_name(base_name, checksum, manager.name)
 
 
 def description_of(owner: str, revision: Key) -> str:
@@ -63,7 +70,12 @@ def description_of(owner: str, revision: Key) -> str:
 
 
 def template_body(
-    owner: str, revision: Key, template: TemplateConfig, found_snapshot: str | None = None
+    owner: str,
+    revision: Key,
+    template: TemplateConfig,
+    found_snapshot: str | None = None,
+    *,
+    generation: int = 0,
 ) -> dict[str, Any]:
     """The body of `instanceTemplates.insert`.
 
@@ -72,6 +84,7 @@ def template_body(
         revision: the InstanceTemplateRevision's key.
         template: its fields.
         found_snapshot: the snapshot that bears its labels, when the second disk's is not named.
+        generation: of the revision: it is in the name.
     """
     base_name, checksum = _names(revision)
     properties: dict[str, Any] = {
@@ -93,14 +106,20 @@ def template_body(
         if rule.place and value:
             _put(properties, rule.place.split("."), value)
     return {
-        "name": template_name(base_name, checksum),
+        "name": template_name(base_name, checksum, generation),
         "description": description(owner, base_name, checksum),
         "properties": properties,
     }
 
 
 def group_body(
-    owner: str, manager: Key, project: str, target_size: int, instance_template: str
+    owner: str,
+    manager: Key,
+    project: str,
+    target_size: int,
+    instance_template: str,
+    *,
+    generation: int = 0,
 ) -> dict[str, Any]:
     """The body of `instanceGroupManagers.insert`.
 
@@ -113,11 +132,12 @@ def group_body(
         project: the template's project.
         target_size: VMs to begin with.
         instance_template: the instance template's name.
+        generation: of the manager: it is in the name.
     """
     revision = _parent(manager)
     base_name, checksum = _names(revision)
     return {
-        "name": group_name(base_name, checksum, manager.name),
+        "name": group_name(base_name, checksum, manager.name, generation),
         "description": description(owner, base_name, checksum),
         "baseInstanceName": base_instance_name(base_name, checksum, manager.name),
         "instanceTemplate": f"projects/{project}/global/instanceTemplates/{instance_template}",

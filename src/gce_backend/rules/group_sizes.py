@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+import string
+from collections.abc import Collection, Iterable
 
 from gce_backend.model.entities import (
     InstanceGroupManager,
 )
+
+SUFFIX_LETTERS = string.ascii_lowercase + string.digits
+SUFFIX_LENGTH = 4
+"""Characters that a member's name has beyond its group's base instance name and a dash."""
 
 
 def beside(
@@ -63,3 +69,22 @@ def raised_size(manager: InstanceGroupManager, target_size: int, others: int) ->
     """
     size = wanted_size(manager, others)
     return size if size > target_size else None
+
+
+def new_member_names(
+    base_instance_name: str, count: int, taken: Collection[str], rng: random.Random
+) -> tuple[str, ...]:
+    """Names for new members of a group, made as Compute makes them.
+
+    Args:
+        base_instance_name: what they begin with.
+        count: how many.
+        taken: names that are not to be used: of members, and of machines that are gone.
+        rng: chooses.
+    """
+    names: dict[str, None] = {}
+    while len(names) < count:
+        name = f"{base_instance_name}-{''.join(rng.choices(SUFFIX_LETTERS, k=SUFFIX_LENGTH))}"
+        if name not in taken:
+            names[name] = None
+    return tuple(names)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from gce_backend.configuration.naming import group_name
+from gce_backend.configuration.naming import base_instance_name
 from gce_backend.model.entities import Entity
 from gce_backend.model.events import Event, EventKind, Happening
 from gce_backend.model.keys import Key
@@ -138,5 +138,5 @@ def _called(kind: str, subject: str, name: str) -> str:
     if kind == EventKind.TEMPLATE:
         return parts[0]
     if kind == EventKind.GROUP and len(parts) == 3:
-        return group_name(*parts)
+        return base_instance_name(*parts)  # the same in all generations
     return kind

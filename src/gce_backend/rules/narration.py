@@ -280,9 +280,9 @@ def _sizing(old: InstanceGroupManager | None, new: InstanceGroupManager | None) 
     if _sizes(old) != _sizes(new):
         yield f"The configuration asks for {_sizes(new)} instead of {_sizes(old)}."
     if new.resize is not None and (old.resize is None or old.resize.size != new.resize.size):
-        yield f"The group is to grow to {_machines(new.resize.size or 0)}."
+        yield f"The group is to grow by {_machines(new.resize.size or 0)}."
     elif old.resize is not None and new.resize is None and new.url is not None:
-        yield f"The order to grow to {_machines(old.resize.size or 0)} has ended."
+        yield f"The order to grow by {_machines(old.resize.size or 0)} has ended."
 
 
 def _sizes(manager: InstanceGroupManager) -> str:

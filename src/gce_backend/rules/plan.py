@@ -291,7 +291,7 @@ def _instance_templates(keys: Iterable[Key], get: Get, then: Get) -> Iterator[Te
         if active != exists:
             yield TemplateStep(
                 action=Action.CREATE if active else Action.DELETE,
-                name=compute_bodies.template_name_of(key),
+                name=compute_bodies.template_name_of(key, revision.generation),
                 revision=key.name,
                 under_way=is_active(key, get) == active,
             )
@@ -332,7 +332,7 @@ def _staying(key: Key, keys: Iterable[Key], then: Get, present: Present) -> Grou
         return None
     return GroupStep(
         action=action,
-        name=compute_bodies.group_name_of(key),
+        name=compute_bodies.group_name_of(key, manager.generation),
         revision=key.lineage[1].name,
         zone=key.name,
         size=size,
@@ -364,7 +364,7 @@ def _leaving(key: Key, present: Present) -> GroupStep | None:
     named = is_active(key, present.entities.get)
     return GroupStep(
         action=Action.DRAIN if machines or size else Action.DELETE,
-        name=compute_bodies.group_name_of(key),
+        name=compute_bodies.group_name_of(key, manager.generation),
         revision=key.lineage[1].name,
         zone=key.name,
         size=size,

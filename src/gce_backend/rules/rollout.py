@@ -12,7 +12,7 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
     """A template's machines in one zone, over all of its revisions.
 
     Attributes:
-        minimum_size: of the active manager; 0 when the configuration names none.
+        minimum_size: of the manager that the configuration names; 0 when it names none.
         maximum_size: of the active manager; 0 is no limit.
         active_target: VMs that the active revision's group has or is creating.
         coming: those of them that cannot be leased yet.

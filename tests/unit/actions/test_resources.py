@@ -34,22 +34,26 @@ async def test_conflict_on_create_is_adopted_only_with_our_description(tmp_path:
 
 @pytest.mark.parametrize(
     "method",
-    ["instanceTemplates.insert", "instanceGroupManagers.insert", "instanceGroupManagers.resize"],
+    [
+        "instanceTemplates.insert",
+        "instanceGroupManagers.insert",
+        "instanceGroupManagers.createInstances",
+    ],
 )
 async def test_a_lost_answer_of_a_mutation_does_not_double_it(tmp_path: Path, method: str) -> None:
     """One template, one group, exactly the wanted VMs: what is sent again has the same requestId.
 
-    A resize is not sent again before the group was looked at: it had been raised already.
+    A growth is not sent again before the group was looked at: it had grown already.
     """
     async with world(tmp_path, start=False) as w:
         await w.inject(f"compute.{method}", kind="drop", when="after", times=3)
         await w.start_daemon()
-        if method.endswith("resize"):
+        if method.endswith("createInstances"):
             await w.until_states(cataloged=3)
             w.write_config(template(), manager(minimum=7))
-        size = 7 if method.endswith("resize") else 3
+        size = 7 if method.endswith("createInstances") else 3
         await w.until_states(cataloged=size, within=30)
-        assert await w.fired() == (1 if method.endswith("resize") else 3)
+        assert await w.fired() == (1 if method.endswith("createInstances") else 3)
         assert len(await w.vms()) == size
         assert [group["targetSize"] for group in (await w.groups()).values()] == [size]
 

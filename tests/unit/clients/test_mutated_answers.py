@@ -186,7 +186,7 @@ MACHINE = CatalogMachine({"hostname": "h"}, {})
 CALLS: list[tuple[object, Call]] = [
     (OPERATION, _compute(lambda c: c.get_operation(LINK))),
     (OPERATION, _compute(lambda c: c.wait_operation(LINK))),
-    (OPERATION, _compute(lambda c: c.resize_group("p", "z", "g", 1, request_id=UUID))),
+    (OPERATION, _compute(lambda c: c.create_instances("p", "z", "g", ["n"], request_id=UUID))),
     (OPERATION, _compute(lambda c: c.insert_group("p", "z", {}, request_id=UUID))),
     (OPERATION, _compute(lambda c: c.delete_group("p", "z", "g", request_id=UUID))),
     (OPERATION, _compute(_deleted)),

@@ -159,7 +159,7 @@ async def test_hazard_21_a_template_without_managers_and_a_group_that_is_not_the
         await w.start_daemon()
         await w.pass_time(300)
         assert await w.fired() >= 2
-        assert (await w.calls())["compute.instanceGroupManagers.resize"] == 0
+        assert (await w.calls())["compute.instanceGroupManagers.createInstances"] == 0
         jobs = (await w.get("/api/jobs"))["jobs"]
         assert len(jobs) == 17
         assert all(job["runs"] > 0 and job["consecutive_failures"] == 0 for job in jobs)

@@ -14,7 +14,7 @@ from support.fleet_harness import OTHER_ZONE, ZONE, manager, template, world
 from support.fleet_views import manager_in
 from support.outside import cataloged, ids, whole
 
-RESIZE = "compute.instanceGroupManagers.resize"
+CREATE = "compute.instanceGroupManagers.createInstances"
 SELDOM = {"import-config": "* * * * *"}
 CALM = msgspec.structs.replace(CloudOptions().instant(), dispatch_seconds=1.0)
 """For long tests: neither configuration nor leases are looked at every moment."""
@@ -45,7 +45,7 @@ async def test_a_growth_that_fails_again_and_again_is_told_once(tmp_path: Path) 
     """The condition says that it fails; history is not filled with its tries (each anew)."""
     async with world(tmp_path, managers=manager(minimum=1)) as w:
         await w.until_states(cataloged=1)
-        await w.inject(RESIZE, kind="operation", reason="QUOTA_EXCEEDED", times=None)
+        await w.inject(CREATE, kind="operation", reason="QUOTA_EXCEEDED", times=None)
         w.write_config(template(), manager(minimum=3))
         await w.pass_time(900.0)
         assert await w.fired() > 4  # an operation that was replayed would not be struck again
@@ -69,7 +69,7 @@ async def test_group_resized_up_outside_is_never_lowered(tmp_path: Path) -> None
         await w.pass_time(600)
         assert before.items() <= now.items()
         assert await ids(w) == now
-        assert (await w.calls())[f"{GROUPS}.resize"] == 0
+        assert (await w.calls())[CREATE] == 0
 
 
 async def test_group_resized_down_outside_is_raised_to_its_minimum_again(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_hazard_09_machines_that_are_being_made_are_not_asked_for_again(
         await w.pass_time(5)
         await w.until(whole(w, 3, without=set(before)))
         calls = await w.calls()
-        assert 1 <= calls[f"{GROUPS}.resize"] <= 3
+        assert 1 <= calls[CREATE] <= 3
         assert all(group["targetSize"] == 3 for group in (await w.groups()).values())
 
 
@@ -111,13 +111,11 @@ async def test_quota_exceeded_is_one_zones_trouble_with_its_reason(tmp_path: Pat
     managers = manager() + manager(zone=OTHER_ZONE, minimum=2)
     async with world(tmp_path, managers=managers, crons=SELDOM, options=CALM) as w:
         before = await cataloged(w, 5)
-        await w.inject(
-            f"{GROUPS}.resize", kind="operation", reason="QUOTA_EXCEEDED", zone=ZONE, times=None
-        )
+        await w.inject(CREATE, kind="operation", reason="QUOTA_EXCEEDED", zone=ZONE, times=None)
         await w.reset_calls()
         w.write_config(template(), manager(minimum=4) + manager(zone=OTHER_ZONE, minimum=3))
         await w.pass_time(900)
-        assert await w.fired() == (await w.calls())[f"{GROUPS}.resize"] - 1
+        assert await w.fired() == (await w.calls())[CREATE] - 1
         assert 3 <= await w.fired() <= 12
         assert before.items() <= (await ids(w)).items()
         zones = [vm["zone"] for vm in (await w.vms()).values()]
@@ -134,7 +132,7 @@ async def test_hazard_02_resize_that_is_repeated_does_not_lower_what_others_rais
     """Between two tries somebody raises the group further, and machines are leased."""
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
-        await w.inject(RESIZE, status=503, retry_after=9, times=1)
+        await w.inject(CREATE, status=503, retry_after=9, times=1)
         w.write_config(template(), manager(minimum=5))
         await w.until(w.has_fired, every=0.1)
         (group,) = [name.partition("/")[2] for name in await w.groups()]
@@ -180,7 +178,7 @@ async def test_a_group_is_never_lowered_when_its_minimum_falls(tmp_path: Path) -
         await w.pass_time(300.0)
         assert await w.vms() == before
         calls = await w.calls()
-        assert calls["compute.instanceGroupManagers.resize"] == 0
+        assert calls[CREATE] == 0
         assert calls["compute.instanceGroupManagers.deleteInstances"] == 0
         assert {group["targetSize"] for group in (await w.groups()).values()} == {5}
 
@@ -222,7 +220,7 @@ async def test_a_stockout_stops_one_zone_says_so_and_ends(tmp_path: Path) -> Non
         assert not well["conditions"]
         assert await w.fired() >= 3
         calls = await w.calls()
-        assert not calls["compute.instanceGroupManagers.resize"]
+        assert not calls[CREATE]
         assert calls["compute.instanceGroupManagers.insert"] == 2
         await w.clear_faults()
         await w.until_states(cataloged=5)

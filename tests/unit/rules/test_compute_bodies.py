@@ -43,7 +43,10 @@ def test_everything_says_whose_it_is() -> None:
     assert template["description"] == group["description"] == description_of("me", REVISION) == mark
     assert mark.startswith(owner_prefix("me"))
     assert not mark.startswith(owner_prefix("m"))
-    assert (template["name"], group["name"]) == (template_name_of(REVISION), group_name_of(MANAGER))
+    assert (template["name"], group["name"]) == (
+        template_name_of(REVISION, 0),
+        group_name_of(MANAGER, 0),
+    )
     assert template["properties"]["labels"] == {
         "gce-backend-owner": "me",
         "gce-backend-template": "linux",

@@ -250,13 +250,13 @@ def test_a_machine_that_ends_anyway_does_not_drain(instance: Instance) -> None:
         (None, InstanceGroupManager(3), NAMED, " creating", "at least 3 machines"),
         (None, InstanceGroupManager(1, 5), NAMED, " creating", "1 to 5 machines"),
         (InstanceGroupManager(3), GROWN, NAMED, "creating active", "The group is there."),
-        (GROWN, replace(GROWN, resize=RESIZE), NAMED, "active growing", "grow to 3 machines"),
+        (GROWN, replace(GROWN, resize=RESIZE), NAMED, "active growing", "grow by 3 machines"),
         (
             replace(GROWN, resize=RESIZE),
             replace(GROWN, resize=replace(RESIZE, size=4)),
             NAMED,
             "growing growing",
-            "grow to 4 machines",
+            "grow by 4 machines",
         ),
         (replace(GROWN, resize=RESIZE), GROWN, NAMED, "growing active", "3 machines has ended"),
         (

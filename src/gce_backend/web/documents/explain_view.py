@@ -10,7 +10,6 @@ from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplate
 from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies
 from gce_backend.rules.states import State
 from gce_backend.web.documents import events_view, fleet_view
 from gce_backend.web.survey import states
@@ -99,7 +98,7 @@ def _explained(context: Context, key: Key) -> dict[str, Any]:
         told = _machine(context, key)
     return {
         "kind": kind_of(key),
-        "name": name_of(key),
+        "name": name_of(context.fleet, key),
         "subject": str(key),
         **told,
         "conditions": fleet_view.conditions(context, key),
@@ -131,7 +130,7 @@ def _place(context: Context, manager: Key | None) -> Facts:
         "template": manager.base_name,
         "revision": manager.parent.name,
         "zone": manager.name,
-        "group": compute_bodies.group_name_of(manager),
+        "group": context.fleet.group_name(manager),
         "machine_type": template.machine_type,
     }
 
@@ -263,7 +262,7 @@ def _summary(context: Context, key: Key) -> dict[str, Any]:
     state, reason = states.manager(context, key)
     counts = _count(context, key)
     return {
-        "name": compute_bodies.group_name_of(key),
+        "name": context.fleet.group_name(key),
         "zone": key.name,
         "revision": key.parent.name if key.parent is not None else None,
         "state": state,

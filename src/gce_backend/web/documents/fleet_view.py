@@ -8,7 +8,6 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import Condition
 from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplateRevision
 from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies
 from gce_backend.web.survey import states
 
 
@@ -57,7 +56,7 @@ def _revision(
         "revision": key.name,
         "state": state,
         "reason": states.with_trouble(context, key, reason),
-        "instance_template": compute_bodies.template_name_of(key),
+        "instance_template": context.fleet.template_name(key),
         "url": revision.url,
         "conditions": conditions(context, key),
         "managers": [
@@ -77,7 +76,7 @@ def _manager(context: Context, key: Key, manager: InstanceGroupManager) -> dict[
         "zone": key.name,
         "state": state,
         "reason": states.with_trouble(context, key, reason),
-        "group": compute_bodies.group_name_of(key),
+        "group": context.fleet.group_name(key),
         "url": manager.url,
         "minimum_size": manager.minimum_size,
         "maximum_size": manager.maximum_size or None,

@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from itertools import takewhile
 
 from gce_backend.engine.context import Context
+from gce_backend.fleet.picture import Fleet
 from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplate
 from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies
 
 SIMILAR = 8
 """Similar names that are suggested at most."""
@@ -54,7 +54,7 @@ def meant(context: Context, name: str) -> list[Key]:
     gce_id = numeric_id(name)
     return [
         *(key for key in fleet.templates if key.name == name),
-        *(key for key in fleet.managers if compute_bodies.group_name_of(key) == name),
+        *(key for key in fleet.managers if fleet.group_name(key) == name),
         *(
             key
             for key, instance in fleet.instances.items()
@@ -86,15 +86,15 @@ def _names(context: Context) -> Iterator[str]:
     for key in context.fleet.templates:
         yield key.name
     for key in context.fleet.managers:
-        yield compute_bodies.group_name_of(key)
+        yield context.fleet.group_name(key)
         yield f"{key.base_name}/{key.name}"
     for key in context.fleet.instances:
         yield key.name
 
 
-def name_of(key: Key) -> str:
+def name_of(fleet: Fleet, key: Key) -> str:
     """The name by which people know an entity."""
-    return compute_bodies.group_name_of(key) if key.kind == InstanceGroupManager.KIND else key.name
+    return fleet.group_name(key) if key.kind == InstanceGroupManager.KIND else key.name
 
 
 def kind_of(key: Key) -> str:

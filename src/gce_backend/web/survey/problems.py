@@ -17,7 +17,6 @@ from gce_backend.engine.scheduler import JobStatus
 from gce_backend.fleet.conditions import Condition, Subject
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
-from gce_backend.rules import compute_bodies
 from gce_backend.web.survey.census import Survey
 
 MAX_EXAMPLES = 5
@@ -197,14 +196,14 @@ def _conditions(context: Context) -> Iterator[FleetProblem]:
             group = (_place(key), condition.job, condition.reason)
             together.setdefault(group, []).append((condition, key))
         else:
-            yield _of_one(condition, key)
+            yield _of_one(context, condition, key)
     for (place, _, reason), found in together.items():
         machines = [(condition.since, key.name) for condition, key in found]
         yield _of_many(place, reason, found[0][0].message, machines)
 
 
-def _of_one(condition: Condition, key: Key | None) -> FleetProblem:
-    kind, subject = _named(condition.subject, key)
+def _of_one(context: Context, condition: Condition, key: Key | None) -> FleetProblem:
+    kind, subject = _named(context, condition.subject, key)
     held = condition.reason in {"HeldForApproval", "InvalidConfiguration", "DeletionCap"}
     return FleetProblem(
         severity=Severity.CRITICAL if held else Severity.WARNING,
@@ -238,12 +237,12 @@ def _key(context: Context, subject: Subject) -> Key | None:
     return subject if isinstance(subject, Key) and is_stored else None
 
 
-def _named(subject: Subject, key: Key | None) -> tuple[str, str]:
+def _named(context: Context, subject: Subject, key: Key | None) -> tuple[str, str]:
     if key is None:
         kind, _, name = str(subject).partition(" ")
         return (kind, name) if name else (kind, kind)
     if key.kind == "InstanceGroupManager":
-        return "group", compute_bodies.group_name_of(key)
+        return "group", context.fleet.group_name(key)
     return "template", key.base_name
 
 

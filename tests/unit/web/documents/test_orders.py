@@ -94,7 +94,7 @@ async def test_a_pause_stops_all_actuation_and_observing_goes_on(tmp_path: Path)
         calls = await w.calls()
         assert len(await w.vms()) == 2
         assert calls["compute.instanceGroupManagers.aggregatedList"] > 0
-        mutations = {"insert", "resize", "deleteInstances", "delete", "setMetadata"}
+        mutations = {"insert", "createInstances", "deleteInstances", "delete", "setMetadata"}
         assert not {name for name in calls if name.rpartition(".")[2] in mutations}
         assert not {"catalog.add_machines", "catalog.delete_machine"} & set(calls)
         assert await metric(w, "actuation_paused") == ["gce_backend_actuation_paused 1.0"]
