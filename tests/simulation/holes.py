@@ -16,6 +16,7 @@ from unittest import mock
 
 from gce_backend.actions import permit_check
 from gce_backend.clients.compute import call_budget
+from gce_backend.engine.job import Outcome
 from gce_backend.model.entities import Permit
 from gce_backend.rules import deletion_caps, permits
 from simulation import chance
@@ -63,8 +64,8 @@ def everywhere(function: Callable[..., Any], other: Callable[..., Any]) -> Itera
         yield
 
 
-async def _ask_nobody(_: Any, keys: Sequence[Any]) -> list[Any]:
-    return list(keys)
+async def _ask_nobody(_: Any, keys: Sequence[Any]) -> permit_check.Checked:
+    return permit_check.Checked(dict.fromkeys(keys), Outcome())
 
 
 def _generous(*_: Any, **__: Any) -> deletion_caps.Allowance:
@@ -125,11 +126,13 @@ HOLES: tuple[Hole, ...] = (
         "1 restored store, entity removed by hand",
         "S1",
         (*USERS, *CHANGES, "lose_entity", "back_up", "restore_store"),
+        lambda: everywhere(permit_check.with_fresh_permits, _ask_nobody),
     ),
     Hole(
         "2 slow Machine Provider and one change",
         "S1",
         ("lease_all", "lease_all", "late_addition", "late_addition", "flap", "change_type"),
+        lambda: everywhere(permit_check.with_fresh_permits, _ask_nobody),
         machines=20,
         rate=60.0,
     ),

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from gce_backend.model.entities import CatalogState, Instance, Permit
+from gce_backend.model.entities import CatalogState, Instance, Lease, Permit
 from gce_backend.model.keys import instance_key, manager_key
 from gce_backend.model.observed import Member
 from gce_backend.rules.cataloging import (
@@ -30,8 +30,9 @@ from gce_backend.rules.orders import drain, undrain
 from gce_backend.rules.permits import (
     deleted,
     deleting,
-    is_doubtful,
+    held,
     is_leaving,
+    is_unknown,
     lease_runs,
     permit,
     revived,
@@ -344,23 +345,33 @@ class Life:
             self._destroy()
 
     def _has_fresh_permit(self) -> bool:
-        """A permit that leaves a doubt is confirmed."""
-        assert self.entity is not None
-        if settles_in(self.entity, self.now) > 0:
+        """The Machine Provider is asked before every deletion."""
+        entity = self.entity
+        assert entity is not None
+        if permit(entity, self.now) is None or settles_in(entity, self.now) > 0:
             return False
-        if not is_doubtful(self.entity, self.now):
-            return True
-        if self.entity.pending_deletion is not None:
-            return self._delete_machine() is not None
         known = None if self.wrong_broker else self.entry
-        if known is not None and self.entity.deletion is None:
-            if known.gce_id == self.entity.gce_id:
-                self.entity = found_again(self.entity, CatalogState.CATALOGED)
-            return False
+        if known is not None and is_unknown(entity):
+            if known.gce_id != entity.gce_id:
+                return False
+            if entity.deletion is None:
+                self.entity = self._put_back(entity, known)
+                return False
         answer = self._delete_machine()
+        if answer is None:
+            assert self.entry is not None
+            if self.entry.gce_id == entity.gce_id:
+                self.entity = self._put_back(entity, self.entry)
+            return False
         if answer is CatalogState.REMOVED:
-            self.entity = found_again(self.entity, answer)
-        return answer is not None
+            self.entity = found_again(entity, answer)
+            return True
+        return not lease_runs(entity, self.now)
+
+    def _put_back(self, entity: Instance, known: Entry) -> Instance:
+        if known.lease_end is None:
+            return found_again(entity, CatalogState.CATALOGED)
+        return held(entity, Lease(self.now, known.lease_end))
 
     def _destroy(self) -> None:
         """Compute deletes the VM of that name, which must never be one that is held."""
@@ -373,10 +384,10 @@ class Life:
         held = self.entry is not None and self.entry.lease_end is not None
         if held and self.entry is not None and self.entry.gce_id == vm:
             # Only two faults at once may end here: a wrong broker denies, at this very moment, a
-            # machine of whose lease nothing was heard, or that was added twice and reclaimed once.
+            # machine of whose lease nothing was heard, or that was added twice and let go once.
             assert self.wrong_broker
-            assert is_doubtful(self.entity, self.now)
-            assert self.entity.pending_deletion is not None or not self._knows_lease(vm)
+            out = self.entity.catalog is CatalogState.REMOVED
+            assert out or self.entity.pending_deletion is not None or not self._knows_lease(vm)
             return
         allowed = self.reclaimed | self.let_go
         never = vm not in self.ever_cataloged

@@ -1,8 +1,8 @@
 """Deleting VMs: the one place from which a VM's destruction is asked for.
 
-Every instance is read again just before, needs a permit, and has its deletion stored, guarded by
-its version, before Compute hears of it. A deletion is repeated, each time on a permit, until the VM
-is truly gone.
+Every instance is read again just before, needs a permit that the Machine Provider confirms, and has
+its deletion stored, guarded by its version, before Compute hears of it. A deletion is repeated,
+each time on a permit confirmed anew, until the VM is truly gone.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 from gce_backend.actions.deletion_budget import IsWanted, backs_off, note_held, under_caps
 from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
-from gce_backend.actions.permit_check import with_fresh_permits
+from gce_backend.actions.permit_check import BROKER, LEASED, found, with_fresh_permits
 from gce_backend.base.errors import NotFoundError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
+from gce_backend.fleet.conditions import Condition
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key
-from gce_backend.rules.permits import deleted, deleting
+from gce_backend.rules.permits import deleted, deleting, lease_runs
 
 MAX_NAMES = 1000
 """Instances of one deleteInstances call."""
@@ -53,14 +54,19 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     repeats = [key for key in waiting if not context.is_paused(key) and _is_due_again(context, key)]
     context.memory.deletions.deciding.update(chosen)  # what another job may not count on meanwhile
     try:
-        batches = await _intend(context, [*chosen, *repeats], wanted_now)
+        batches, checked = await _intend(context, [*chosen, *repeats], wanted_now)
     finally:
         for key in chosen:
             del context.memory.deletions.deciding[key]
     asked = await _ask(context, batches)
     # Whatever is listed still is looked at again when fetch-instances misses it.
     unlisted = any(_is_unlisted(context, key) for key in waiting)
-    waits = [asked.again_after, LOOK_AGAIN if unlisted else None, _back_off(context, wanted)]
+    waits = [
+        asked.again_after,
+        checked.again_after,
+        LOOK_AGAIN if unlisted else None,
+        _back_off(context, wanted),
+    ]
     return Outcome(
         changed=confirmed + asked.changed,
         again_after=min((wait for wait in waits if wait is not None), default=None),
@@ -69,7 +75,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
             **({"confirmed": confirmed} if confirmed else {}),
             **({"held": held} if held else {}),
         },
-        problems=asked.problems,
+        problems=(*checked.problems, *asked.problems),
     )
 
 
@@ -141,12 +147,20 @@ def _back_off(context: Context, wanted: IsWanted) -> float | None:
         for key, instance in context.fleet.instances.items()
         if not instance.is_tombstone and wanted(key, instance)
     ]
-    subjects = {subject for key in ending for subject in (key, key.parent)}
+    subjects = {BROKER, *(subject for key in ending for subject in (key, key.parent))}
     for condition in failed:
-        if condition.subject not in subjects:
+        if condition.subject not in subjects and not _tells_of_a_lease(context, condition):
             context.conditions.clear(condition.subject)
     waits = [context.conditions.wait(condition.subject) for condition in failed]
     return min((wait for wait in waits if wait), default=None)
+
+
+def _tells_of_a_lease(context: Context, condition: Condition) -> bool:
+    """Whether it says why a machine was kept, and its lease has not ended."""
+    if condition.reason != LEASED or not isinstance(condition.subject, Key):
+        return False
+    instance = context.fleet.instances.get(condition.subject)
+    return instance is not None and lease_runs(instance, context.clock.now())
 
 
 def _is_due_again(context: Context, key: Key) -> bool:
@@ -162,15 +176,21 @@ def _is_due_again(context: Context, key: Key) -> bool:
     return not 0 <= age < context.settings.deletion.repeat_seconds
 
 
-async def _intend(context: Context, keys: Sequence[Key], wanted: IsWanted) -> list[DeletionBatch]:
-    """Reads them and all above them again, and stores the deletion of those with a permit."""
+async def _intend(
+    context: Context, keys: Sequence[Key], wanted: IsWanted
+) -> tuple[list[DeletionBatch], Outcome]:
+    """Reads them and all above them again, and stores the deletion of those with a permit.
+
+    Returns:
+        The deletions to ask for, and what the Machine Provider's answers came to.
+    """
     if not keys:
-        return []
+        return [], Outcome()
     # What is above them says whether they are wanted: another process may have changed that.
     await context.fleet.refresh({above for key in keys for above in key.lineage})
-    permitted = await with_fresh_permits(context, keys)
+    checked = await with_fresh_permits(context, keys)
     groups: defaultdict[Key, list[Key]] = defaultdict(list)
-    for key in permitted:
+    for key in checked.permits:
         if key.parent is not None:
             groups[key.parent].append(key)
     batches = [
@@ -181,9 +201,12 @@ async def _intend(context: Context, keys: Sequence[Key], wanted: IsWanted) -> li
     now = context.clock.now()
     await context.fleet.change(
         [
-            Change(key, _intending(key, batch.request_id, now, wanted))
-            for batch in batches
-            for key in batch.keys
+            *(Change(key, found(state)) for key, state in checked.permits.items() if state),
+            *(
+                Change(key, _intending(key, batch.request_id, now, wanted))
+                for batch in batches
+                for key in batch.keys
+            ),
         ]
     )
     moment = context.clock.monotonic()
@@ -196,7 +219,7 @@ async def _intend(context: Context, keys: Sequence[Key], wanted: IsWanted) -> li
             deletion = context.fleet.instances[key].deletion
             if deletion is not None:
                 context.memory.deletions.began.setdefault((key, deletion.requested), moment)
-    return [batch for batch in ready if batch.keys]
+    return [batch for batch in ready if batch.keys], checked.outcome
 
 
 def _intending(key: Key, request_id: str, now: float, wanted: IsWanted) -> Apply[Instance]:

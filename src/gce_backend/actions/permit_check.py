@@ -1,85 +1,197 @@
-"""Permits that leave a doubt are confirmed by the Machine Provider just before they are used.
+"""The Machine Provider is asked just before every deletion: it alone knows who holds a machine.
 
-That it did not know a machine (fault 30) may have been the word of a wrong or an empty one, long
-ago; and a machine that was added twice may be held under its second entry when the RECLAIMED of the
-first one comes.
+Whatever allowed a deletion may have become stale since, or may have been wrong: the store was
+restored, an addition took effect late and made an entry anew, a message came again, an answer was
+that of a wrong or an empty Machine Provider. So a permit is used only after `delete_machine` has
+been answered, and a machine that the catalog calls leased is kept. No answer means no deletion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.base.errors import HostnameReuseError
-from gce_backend.clients.machine_provider import CatalogEntry, CatalogError, NotCataloged
+from gce_backend.base.errors import HostnameReuseError, PermissionDeniedError, TransientError
+from gce_backend.clients.machine_provider import (
+    CatalogEntry,
+    CatalogError,
+    MethodNotOffered,
+)
 from gce_backend.engine.context import Context
+from gce_backend.engine.job import Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
-from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.keys import Key
 from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import found_again, settles_in
-from gce_backend.rules.permits import is_doubtful, permit
+from gce_backend.rules.messages import lease_end
+from gce_backend.rules.permits import held, is_unknown, lease_runs, permit
 
+BROKER = "machine-provider"
+LEASED = "Leased"
+UNCONFIRMED = "Unconfirmed"
 REUSED = (
     "the catalog holds its host name for another: it is deleted once that entry has gone. Find out "
     "whose it is, and take it out of the catalog"
 )
 
 
-async def with_fresh_permits(context: Context, keys: Sequence[Key]) -> list[Key]:
-    """The instances with a permit that the Machine Provider, where there is doubt, confirms.
+class Checked(msgspec.Struct, frozen=True):
+    """What the Machine Provider has said of permits.
+
+    Attributes:
+        permits: those that hold, by instance: REMOVED where this very question took the machine
+            out of the catalog, None where the machine was not in it.
+        outcome: what went wrong, and when to ask again.
+    """
+
+    permits: Mapping[Key, CatalogState | None]
+    outcome: Outcome
+
+
+async def with_fresh_permits(context: Context, keys: Sequence[Key]) -> Checked:
+    """The instances whose permits the Machine Provider confirms now.
 
     Args:
         context: the job's context.
         keys: instances that were read just before.
     """
+    conditions = context.conditions
+    if conditions.blocked(BROKER):
+        return Checked({}, Outcome(again_after=conditions.wait(BROKER)))
     now = context.clock.now()
-    doubtful: list[Key] = []
-    certain: list[Key] = []
-    for key in keys:
-        instance = context.fleet.instances.get(key)
-        if instance is None or permit(instance, now) is None or settles_in(instance, now) > 0:
-            continue
-        (doubtful if is_doubtful(instance, now) else certain).append(key)
+    asked = [
+        key
+        for key in keys
+        if (instance := context.fleet.instances.get(key)) is not None
+        and permit(instance, now) is not None
+        and settles_in(instance, now) <= 0
+    ]
+    confirmed: dict[Key, CatalogState | None] = {}
+    down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
-    async def look(key: Key) -> Result:
-        if not await _is_confirmed(context, key):
-            return Result.NOTHING
-        certain.append(key)
-        return Result.CHANGED
+    async def ask(key: Key) -> Result:
+        if down.is_set():
+            return Result.WAITING
+        try:
+            step = await _ask(context, key, confirmed)
+        except (TransientError, PermissionDeniedError) as error:
+            down.set()
+            if not conditions.blocked(BROKER):
+                conditions.fail(BROKER, error)
+            raise
+        answers.set()
+        return step
 
-    await act_on_each(context, doubtful, look)
-    return certain
+    async def ask_in_turn(key: Key) -> Result:
+        # One goes ahead: a Machine Provider that does not answer is not asked for every machine.
+        if not answers.is_set():
+            async with alone:
+                if not answers.is_set():
+                    return await ask(key)
+        return await ask(key)
+
+    outcome = await act_on_each(context, asked, ask_in_turn)
+    if answers.is_set() and not down.is_set():
+        conditions.clear(BROKER)
+    return Checked(confirmed, outcome)
 
 
-async def _is_confirmed(context: Context, key: Key) -> bool:
-    broker, instance = context.broker(), context.fleet.instances[key]
-    if instance.pending_deletion is not None:
-        answer = await broker.delete_machine(key.name)
-        return answer.error in {None, CatalogError.ENTRY_NOT_FOUND}
-    entry = await broker.get(key.name)
-    if instance.catalog is CatalogState.REFUSED:
-        if isinstance(entry, CatalogEntry):  # somebody may hold this host name through it
+async def _ask(context: Context, key: Key, confirmed: dict[Key, CatalogState | None]) -> Result:
+    """Asks about one machine, and notes its permit where it holds.
+
+    Raises:
+        RemoteError: there is no answer.
+        HostnameReuseError: the entry is another's.
+    """
+    instance = context.fleet.instances[key]
+    broker = context.broker()
+    if is_unknown(instance):  # the entry may be another's: that one is not ours to take out
+        entry = await broker.get(key.name)
+        if isinstance(entry, CatalogEntry):
+            if not entry.is_of(instance_token(context.project, key), instance.gce_id):
+                raise HostnameReuseError(REUSED)
+            if instance.deletion is None:  # it leaves the catalog as the others do
+                return await _put_back(context, key, instance, entry)
+        elif isinstance(entry, MethodNotOffered) and instance.catalog is CatalogState.REFUSED:
             raise HostnameReuseError(REUSED)
-        return isinstance(entry, NotCataloged)
-    if isinstance(entry, CatalogEntry):
-        token = instance_token(context.project, key)
-        # One whose deletion is under way must leave the catalog again; the others are well.
-        if not entry.is_of(token, instance.gce_id):
-            return False
-        if instance.deletion is None:
-            await context.fleet.change([Change(key, _found(CatalogState.CATALOGED))])
-            return False
     answer = await broker.delete_machine(key.name)
     if answer.error is None:
-        await context.fleet.change([Change(key, _found(CatalogState.REMOVED))])
-        return instance.deletion is not None
+        confirmed[key] = CatalogState.REMOVED
+        return Result.CHANGED
     if answer.error == CatalogError.LEASED:
-        if instance.deletion is None:
-            await context.fleet.change([Change(key, _found(CatalogState.CATALOGED))])
-        return False
-    return answer.error == CatalogError.ENTRY_NOT_FOUND
+        return await _keep(context, key, instance)
+    if answer.error != CatalogError.ENTRY_NOT_FOUND:
+        message = f"The Machine Provider does not say that it may go: {answer.error}"
+        context.conditions.back_off(key, UNCONFIRMED, message)
+        return Result.HELD
+    if lease_runs(context.fleet.instances[key], context.clock.now()):
+        message = "The catalog does not know it, but a lease that is known here has not ended."
+        context.conditions.back_off(key, LEASED, message)
+        return Result.HELD
+    confirmed[key] = None
+    return Result.CHANGED
 
 
-def _found(state: CatalogState) -> Apply[Instance]:
+async def _keep(context: Context, key: Key, instance: Instance) -> Result:
+    """Somebody holds it: what allowed its deletion was wrong, and is taken back."""
+    entry = await context.broker().get(key.name)
+    if isinstance(entry, CatalogEntry):
+        if not entry.is_of(instance_token(context.project, key), instance.gce_id):
+            raise HostnameReuseError(REUSED)
+        return await _put_back(context, key, instance, entry)
+    return await _put_back(context, key, instance, None)
+
+
+async def _put_back(
+    context: Context, key: Key, instance: Instance, entry: CatalogEntry | None
+) -> Result:
+    """Stores that the catalog holds a machine of which something else was known.
+
+    Args:
+        context: the job's context.
+        key: the machine.
+        instance: its entity as it was when the question was sent.
+        entry: its entry; None when it is leased and the catalog does not say until when.
+    """
+    granted = permit(instance, context.clock.now())
+    if entry is None or entry.state == "LEASED":
+        seconds = entry.lease_expiration_ts if entry and not entry.leased_indefinitely else None
+        lease = Lease(context.clock.now(), lease_end(seconds))
+        await context.fleet.change([Change(key, _held(instance, lease))])
+        message = "Somebody holds it: the Machine Provider does not let it go. It is not deleted."
+        context.conditions.back_off(key, LEASED, message)
+    elif instance.deletion is None and is_unknown(instance):
+        await context.fleet.change([Change(key, found(CatalogState.CATALOGED))])
+    else:  # it has just been given back: it is asked about again
+        message = "The Machine Provider did not let it go a moment ago."
+        context.conditions.back_off(key, LEASED, message)
+        return Result.HELD
+    context.log.warning(
+        "instance.kept",
+        instance=key.name,
+        gce_id=str(instance.gce_id),
+        template=key.base_name,
+        zone=key.zone,
+        permit=granted.value if granted is not None else "",
+    )
+    return Result.HELD
+
+
+def found(state: CatalogState) -> Apply[Instance]:
+    """A change: the catalog knows the machine, or has just let it go.
+
+    Args:
+        state: CATALOGED or REMOVED.
+    """
     return when_present(lambda instance: found_again(instance, state))
+
+
+def _held(asked: Instance, lease: Lease) -> Apply[Instance]:
+    def apply(instance: Instance) -> Instance:
+        return held(instance, lease) if instance.gce_id == asked.gce_id else instance
+
+    return when_present(apply)

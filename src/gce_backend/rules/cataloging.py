@@ -119,12 +119,16 @@ def uncataloged(
 
 
 def found_again(instance: Instance, state: CatalogState) -> Instance:
-    """The Machine Provider, asked again, does know a machine that it had not known.
+    """The Machine Provider, asked just before a deletion, does know the machine.
 
     Args:
         instance: the entity.
         state: CATALOGED, or REMOVED when it has just let the machine go.
     """
-    if instance.catalog is not CatalogState.ABSENT:
+    if instance.is_tombstone or instance.catalog is state:
         return instance
-    return replace(instance, catalog=state, lost_since=None)
+    if state is CatalogState.CATALOGED:
+        if instance.catalog in {CatalogState.CATALOGED, CatalogState.ADDING}:
+            return instance
+        return replace(instance, catalog=state, lost_since=None, rising_since=None)
+    return replace(instance, catalog=state, lost_since=None, subscribed=None)

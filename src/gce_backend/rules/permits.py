@@ -12,20 +12,39 @@ from gce_backend.model.entities import (
     CatalogState,
     Deletion,
     Instance,
+    Lease,
     Permit,
 )
 from gce_backend.rules.sightings import MISSING_SECONDS, is_stopped_for_good
 
 
-def is_doubtful(instance: Instance, now: float) -> bool:
-    """Whether a machine's permit is to be confirmed by the Machine Provider just before its use.
+def is_unknown(instance: Instance) -> bool:
+    """Whether nothing is known of a machine's own entry: one under its host name may be another's.
+
+    That it was never cataloged is no proof: the store may be older than the world.
+    """
+    unknown = {CatalogState.NEVER, CatalogState.ABSENT, CatalogState.REFUSED}
+    return instance.catalog in unknown and instance.pending_deletion is None
+
+
+def held(instance: Instance, lease: Lease) -> Instance:
+    """The Machine Provider says that somebody holds it: what allowed its deletion was wrong.
 
     Args:
         instance: the entity.
-        now: Unix seconds.
+        lease: the lease, with its end as far as the catalog says it.
     """
-    granted = permit(instance, now)
-    return granted is Permit.ABSENT or (granted is Permit.RECLAIMED and instance.resent)
+    if instance.is_tombstone:
+        return instance
+    known = instance.lease
+    return replace(
+        instance,
+        catalog=CatalogState.CATALOGED,
+        lease=lease if known is None else replace(lease, since=known.since),
+        lost_since=None,
+        pending_deletion=None,
+        deletion=None,
+    )
 
 
 def deleting(instance: Instance, request_id: str, now: float) -> Instance:

@@ -77,8 +77,16 @@ def test_an_addition_s_answer_is_about_a_machine_that_is_being_added() -> None:
     assert added(adding(VM, NOW), CatalogState.CATALOGED).catalog is CatalogState.CATALOGED
 
 
-def test_only_an_absent_machine_is_found_again() -> None:
-    """By the Machine Provider that did not know it before."""
+def test_a_machine_is_found_again_whatever_was_known_of_its_entry() -> None:
+    """By the Machine Provider that is asked just before its deletion."""
     lost = replace(ABSENT, lost_since=NOW)
     assert found_again(lost, CatalogState.CATALOGED) == CATALOGED
-    assert found_again(RECLAIMED, CatalogState.REMOVED) is RECLAIMED
+    assert found_again(replace(VM, rising_since=1.0), CatalogState.CATALOGED) == CATALOGED
+    for state in (CatalogState.REMOVED, CatalogState.REFUSED):
+        assert found_again(replace(VM, catalog=state), CatalogState.CATALOGED) == CATALOGED
+    unanswered = adding(VM, NOW)
+    assert found_again(unanswered, CatalogState.CATALOGED) is unanswered
+    out = found_again(replace(RECLAIMED, subscribed="a", lost_since=1.0), CatalogState.REMOVED)
+    assert out == replace(RECLAIMED, catalog=CatalogState.REMOVED)
+    assert found_again(out, CatalogState.REMOVED) is out
+    assert found_again(TOMBSTONE, CatalogState.REMOVED) is TOMBSTONE

@@ -24,8 +24,9 @@ from gce_backend.rules.messages import Message, MessageKind, apply, is_about
 from gce_backend.rules.permits import (
     deleted,
     deleting,
-    is_doubtful,
+    held,
     is_leaving,
+    is_unknown,
     lease_runs,
     permit,
     revived,
@@ -106,17 +107,52 @@ def test_a_drain_by_hand_is_no_permit(catalog: CatalogState) -> None:
     assert adding(drained, NOW) is drained
 
 
-def test_a_machine_that_was_added_twice_leaves_a_doubt_when_it_is_reclaimed() -> None:
+@pytest.mark.parametrize(
+    ("instance", "unknown"),
+    [
+        (VM, True),
+        (ABSENT, True),
+        (replace(VM, catalog=CatalogState.REFUSED), True),
+        (replace(VM, catalog=CatalogState.REMOVED), False),
+        (replace(VM, catalog=CatalogState.ADDING), False),
+        (CATALOGED, False),
+        (RECLAIMED, False),
+        (replace(RECLAIMED, catalog=CatalogState.NEVER), False),
+    ],
+)
+def test_whose_entry_may_be_another_s(instance: Instance, unknown: bool) -> None:
+    """Where nothing says that the entry under a host name is this machine's own."""
+    assert is_unknown(instance) is unknown
+
+
+def test_an_addition_sent_twice_settles() -> None:
     """The RECLAIMED may be the first entry's, while somebody holds the second one."""
     once = adding(VM, NOW)
     assert adding(once, NOW) is once  # applied again to its own result, it is the same addition
     twice = adding(once, NOW + 5)
     reclaimed = {"pending_deletion": PendingDeletion("", NOW), "catalog": CatalogState.CATALOGED}
-    assert not is_doubtful(replace(once, **reclaimed), NOW)
-    assert is_doubtful(replace(twice, **reclaimed), NOW)
     assert settles_in(replace(twice, **reclaimed), NOW + 5) == SETTLING_SECONDS
-    assert is_doubtful(ABSENT, NOW)
-    assert not is_doubtful(replace(VM, catalog=CatalogState.REMOVED), NOW)
+
+
+@pytest.mark.parametrize(
+    "instance",
+    [
+        VM,
+        ABSENT,
+        RECLAIMED,
+        replace(VM, catalog=CatalogState.REMOVED),
+        replace(VM, catalog=CatalogState.REFUSED),
+        replace(RECLAIMED, deletion=UNDER_WAY),
+    ],
+)
+def test_what_the_catalog_calls_leased_has_no_permit_any_longer(instance: Instance) -> None:
+    """Whatever allowed its deletion was wrong; the lease and its end are known now."""
+    kept = held(instance, Lease(NOW, NOW + 60))
+    assert kept == replace(CATALOGED, lease=Lease(NOW, NOW + 60))
+    assert permit(kept, NOW + 10_000) is None
+    assert held(TOMBSTONE, LEASED) is TOMBSTONE
+    again = held(replace(instance, lease=Lease(1.0)), Lease(NOW, NOW + 60))
+    assert again.lease == Lease(1.0, NOW + 60)
 
 
 def test_a_tombstone_forgets_its_metadata_and_can_be_revived() -> None:

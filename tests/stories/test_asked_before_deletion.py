@@ -1,0 +1,222 @@
+"""Stories of permits that were wrong: the Machine Provider, asked just before, keeps the machine.
+
+What the store says is put wrong behind the daemon's back, as a restore, a hand or a fault puts it
+wrong, while somebody holds the machine. Its template leaves the configuration at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from gce_backend.fleet.picture import Change
+from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.keys import Key
+from support.broker_messages import about, key_of, publish
+from support.deletions import (
+    DELETE_INSTANCES,
+    DELETE_MACHINE,
+    GET_MACHINE,
+    NOT_CATALOGED,
+    TWO_TEMPLATES,
+    entity,
+    lease_all,
+    release_all,
+    settings,
+    two_templates,
+)
+from support.fleet_harness import PROJECT, World, world
+
+
+def _keys(w: World, names: list[str]) -> list[Key]:
+    assert w.daemon.context is not None
+    return [key for key in w.daemon.context.fleet.instances if key.name in names]
+
+
+async def _store_says(
+    w: World, names: list[str], what: Callable[[Instance | None], Instance | None]
+) -> None:
+    assert w.daemon.context is not None
+    changes = [Change(key, what) for key in _keys(w, names)]
+    await w.daemon.context.fleet.change(changes)
+
+
+async def _hold(w: World, number: int) -> list[str]:
+    """Holds all machines of the template that is to drain, by leasing every machine."""
+    held = await lease_all(w, number)
+    await w.until_states(leased=number)
+    return [name for name in held if name.startswith("other")]
+
+
+def _says(state: CatalogState) -> Callable[[Instance | None], Instance | None]:
+    def says(instance: Instance | None) -> Instance | None:
+        return replace(instance, catalog=state, lease=None) if instance is not None else None
+
+    return says
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(lambda _: None, id="forgotten"),
+        pytest.param(_says(CatalogState.NEVER), id="never-cataloged"),
+        pytest.param(_says(CatalogState.REMOVED), id="removed"),
+        pytest.param(_says(CatalogState.ABSENT), id="absent"),
+        pytest.param(_says(CatalogState.REFUSED), id="refused"),
+    ],
+)
+async def test_a_store_older_than_the_world_destroys_no_machine_that_is_held(
+    tmp_path: Path, what: Callable[[Instance | None], Instance | None]
+) -> None:
+    """Restored from a backup, or an entity was removed by hand: each lease runs to its end."""
+    async with world(
+        tmp_path, templates=TWO_TEMPLATES, managers=two_templates(2), settings=settings()
+    ) as w:
+        await w.until_states(cataloged=4)
+        held = await _hold(w, 4)
+        assert len(held) == 2
+        await _store_says(w, held, what)
+        w.write_config(TWO_TEMPLATES, two_templates(2, other=False))
+        await w.restart_daemon()
+        await w.pass_time(600)
+        assert set(held) <= set(await w.vms())
+        for name in held:
+            assert await w.is_in(name, "leased")
+            assert (found := entity(w, name)) is not None
+            assert found.lease is not None
+            assert found.lease.expiration is not None
+        await release_all(w, 4)
+        for name in held:
+            await w.until(lambda name=name: w.lacks(name))  # type: ignore[misc]  # bound now
+
+
+async def test_a_machine_set_aside_and_one_404_of_get_are_no_permit_while_it_is_leased(
+    tmp_path: Path,
+) -> None:
+    """The catalog showed another's entry once, and then, for a moment, none."""
+    async with world(
+        tmp_path, templates=TWO_TEMPLATES, managers=two_templates(1), settings=settings()
+    ) as w:
+        await w.until_states(cataloged=2)
+        held = await _hold(w, 2)
+        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
+        await w.until(lambda: _drains(w, held[0]))
+        await w.inject(GET_MACHINE, times=2, **NOT_CATALOGED)
+        await _store_says(w, held, _says(CatalogState.REFUSED))
+        await w.until(w.has_fired)
+        await w.pass_time(300)
+        assert set(held) <= set(await w.vms())
+        assert await w.is_in(held[0], "leased")
+
+
+async def test_a_machine_set_aside_that_the_catalog_holds_again_leaves_it_and_is_deleted(
+    tmp_path: Path,
+) -> None:
+    """The Machine Provider has recovered: the entry is the machine's own, and nobody holds it."""
+    async with world(
+        tmp_path, templates=TWO_TEMPLATES, managers=two_templates(1), settings=settings()
+    ) as w:
+        await w.until_states(cataloged=2)
+        names = [m["name"] for m in await w.machines("other")]
+        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
+        await _store_says(w, names, _says(CatalogState.REFUSED))
+        await w.until(lambda: w.lacks(names[0]))
+        assert names[0] not in await w.catalog()
+
+
+async def test_a_reclaimed_that_comes_again_while_the_machine_is_leased_deletes_nothing(
+    tmp_path: Path,
+) -> None:
+    """Its effect is corrected: the machine is shown as leased, with the end of its lease."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        await w.reset_calls()
+        machine = next(m for m in await w.machines() if m["name"] == name)
+        await publish(w, about(machine, "RECLAIMED"))
+        await w.until(lambda: _asked(w))
+        await w.until(lambda: w.is_in(name, "leased"))
+        await w.pass_time(300)
+        assert (await w.calls())[DELETE_INSTANCES] == 0
+        assert (found := entity(w, name)) is not None
+        assert found.pending_deletion is None
+        assert found.lease is not None
+        assert found.lease.expiration is not None
+        conditions = (await w.get("/api/fleet"))["conditions"]
+        assert [c["reason"] for c in conditions if name in str(c["subject"])] == ["Leased"]
+        await w.release()
+        await w.until(lambda: w.lacks(name))
+
+
+async def test_an_addition_that_takes_effect_after_the_removal_keeps_what_is_leased_by_then(
+    tmp_path: Path,
+) -> None:
+    """The machine has left the catalog; a call of long ago puts it in again, and it is leased."""
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=two_templates(1)) as w:
+        await w.until_states(cataloged=2)
+        (machine,) = await w.machines("other")
+        name = machine["name"]
+        await w.inject(DELETE_MACHINE, kind="latency", when="after", seconds=10, times=1)
+        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
+        await w.until(lambda: _has_no_entry(w, name), every=0.1)
+        attributes = {"key": key_of(machine), "gce_id": machine["id"]}
+        late = {
+            "dimensions": {"backend": "GCE", "hostname": name, "os_family": "LINUX"},
+            "policies": {
+                "backend_project": PROJECT,
+                "backend_topic": "machine-provider",
+                "backend_attributes": [{"key": k, "value": v} for k, v in attributes.items()],
+            },
+        }
+        answer = await w.broker("catalog.add_machines", {"requests": [late]})
+        assert "error" not in answer["responses"][0]
+        wanted = {"hostname": name}
+        request = {"request_id": "late", "duration": 3600, "dimensions": wanted}
+
+        async def leased() -> bool:
+            return bool((await w.broker("machine_provider.lease", request)).get("hostname"))
+
+        await w.until(leased, every=0.1)
+        assert (known := entity(w, name)) is not None
+        assert known.deletion is None
+        await w.pass_time(900)
+        assert await w.fired() == 1
+        assert name in await w.vms()
+        assert await w.is_in(name, "leased")
+
+
+async def test_without_an_answer_nothing_is_deleted_and_few_are_asked_about(
+    tmp_path: Path,
+) -> None:
+    """403 and 5xx alike: deletions wait, and begin when the Machine Provider answers again."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        names = await lease_all(w, 3)
+        await w.until_states(leased=3)
+        await w.inject(DELETE_MACHINE, status=403, reason="forbidden", times=None)
+        await w.reset_calls()
+        await release_all(w, 3)
+        await w.pass_time(300)
+        assert set(names) <= set(await w.vms())
+        assert 1 <= (await w.calls())[DELETE_MACHINE] <= 15
+        assert (await w.calls())[DELETE_INSTANCES] == 0
+        await w.clear_faults()
+        await w.until_states(cataloged=3)
+        assert not set(names) & set(await w.vms())
+
+
+async def _drains(w: World, name: str) -> bool:
+    assert w.daemon.context is not None
+    (key,) = _keys(w, [name])
+    return key.parent is not None and not w.daemon.context.fleet.is_active(key.parent)
+
+
+async def _asked(w: World) -> bool:
+    return bool((await w.calls())[DELETE_MACHINE])
+
+
+async def _has_no_entry(w: World, name: str) -> bool:
+    return name not in await w.catalog()
