@@ -13,8 +13,8 @@ from pathlib import Path
 from gce_backend.daemon.clients import Clients
 from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store, Write
-from gce_backend.model.entities import CatalogState, Instance, InstanceGroupManager, Lease
-from gce_backend.model.keys import Key
+from gce_backend.model.entities import CatalogState, Instance, Lease
+from gce_backend.model.keys import GroupKey
 from gce_backend.settings.settings import Settings
 from support.fleet_harness import PROJECT, World, manager, template, world
 
@@ -53,12 +53,12 @@ async def crowded(tmp_path: Path, size: int) -> AsyncIterator[World]:
         yield w
 
 
-def _managers(w: World) -> list[Key]:
+def _managers(w: World) -> list[GroupKey]:
     assert w.daemon.context is not None
-    return [key for key in w.daemon.context.fleet.managers if key.kind == InstanceGroupManager.KIND]
+    return list(w.daemon.context.fleet.managers)
 
 
-async def _settle(w: World, machines: list[tuple[Key, int]]) -> None:
+async def _settle(w: World, machines: list[tuple[GroupKey, int]]) -> None:
     clients = Clients(w.settings, w.clock, random.Random(0), Metrics())
     now = w.clock.now()
     try:
@@ -66,7 +66,7 @@ async def _settle(w: World, machines: list[tuple[Key, int]]) -> None:
         for start in range(0, len(machines), 500):
             await store.write(
                 [
-                    Write(Key(Instance.KIND, _name(key, number), key), _machine(number, now), None)
+                    Write(key.child(_name(key, number)), _machine(number, now), None)
                     for key, number in machines[start : start + 500]
                 ]
             )
@@ -74,8 +74,8 @@ async def _settle(w: World, machines: list[tuple[Key, int]]) -> None:
         await clients.close()
 
 
-def _name(manager: Key, number: int) -> str:
-    return f"{manager.base_name}-{manager.name}-{number:04d}"
+def _name(manager: GroupKey, number: int) -> str:
+    return f"{manager.base_name}-{manager.zone}-{number:04d}"
 
 
 def _machine(number: int, now: float) -> Instance:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from gce_backend.model.entities import Permit
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import Group, Member
 from gce_backend.model.orders import MachineOrder
 
@@ -30,25 +30,25 @@ class SeenAtCompute:
         next_full_look: when a project's VMs are listed again.
     """
 
-    groups: dict[Key, Group] = field(default_factory=dict)
-    unlisted: dict[Key, float] = field(default_factory=dict)
-    gone: set[Key] = field(default_factory=set)
-    empty_since: dict[Key, float] = field(default_factory=dict)
+    groups: dict[GroupKey, Group] = field(default_factory=dict)
+    unlisted: dict[GroupKey, float] = field(default_factory=dict)
+    gone: set[GroupKey] = field(default_factory=set)
+    empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
     next_stopped_look: dict[str, float] = field(default_factory=dict)
     next_full_look: dict[str, float] = field(default_factory=dict)
 
-    def forget(self, managers: Collection[Key]) -> None:
+    def forget(self, managers: Collection[GroupKey]) -> None:
         """Forgets the groups whose managers are not among these."""
         for seen in (self.groups, self.unlisted):
             for key in [key for key in seen if key not in managers]:
                 seen.pop(key, None)
         self.gone &= set(managers)
 
-    def member(self, instance: Key) -> Member | None:
+    def member(self, instance: MachineKey) -> Member | None:
         """A VM as its group last listed it; None when it was not listed or never looked at."""
-        group = self.groups.get(instance.parent) if instance.parent is not None else None
+        group = self.groups.get(instance.group)
         return group.members.get(instance.name) if group is not None else None
 
 
@@ -65,10 +65,10 @@ class DeletionMemory:
     """
 
     held: dict[str, int] = field(default_factory=dict)
-    deciding: dict[Key, Permit] = field(default_factory=dict)
-    began: dict[tuple[Key, float], float] = field(default_factory=dict)
+    deciding: dict[MachineKey, Permit] = field(default_factory=dict)
+    began: dict[tuple[MachineKey, float], float] = field(default_factory=dict)
     lifted: dict[float, float] = field(default_factory=dict)
-    tombstones: dict[Key, float] = field(default_factory=dict)
+    tombstones: dict[MachineKey, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -81,9 +81,9 @@ class CatalogMemory:
         unannounced: cataloged machines of which no SUBSCRIBED has come: when each was first seen.
     """
 
-    adding: set[Key] = field(default_factory=set)
-    removing: set[Key] = field(default_factory=set)
-    unannounced: dict[Key, float] = field(default_factory=dict)
+    adding: set[MachineKey] = field(default_factory=set)
+    removing: set[MachineKey] = field(default_factory=set)
+    unannounced: dict[MachineKey, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

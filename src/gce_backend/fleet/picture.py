@@ -43,7 +43,7 @@ from gce_backend.model.entities import (
     SetAsideMessage,
     StoredConfiguration,
 )
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
 from gce_backend.rules.compute_bodies import group_name_of, template_name_of
@@ -133,18 +133,20 @@ class Fleet:
         self._rng = rng or random.Random()  # noqa: S311 -- spreads load, keeps no secret
         self._chronicler = Chronicler(clock or SystemClock(), self._rng)
         self._versions: dict[Key, int] = {}
-        self._pictures: dict[str, dict[Key, Any]] = {kind.KIND: {} for kind in KINDS}
-        self._children: defaultdict[Key, dict[Key, None]] = defaultdict(dict)
+        self._pictures: dict[str, dict[Any, Any]] = {kind.KIND: {} for kind in KINDS}
+        self._children: defaultdict[Key, dict[Any, None]] = defaultdict(dict)
         self._writing = asyncio.Lock()
         self._submitted: list[_Submitted] = []
-        self.templates: Mapping[Key, InstanceTemplate] = self._pictures[InstanceTemplate.KIND]
-        self.revisions: Mapping[Key, InstanceTemplateRevision] = self._pictures[
+        self.templates: Mapping[TemplateKey, InstanceTemplate] = self._pictures[
+            InstanceTemplate.KIND
+        ]
+        self.revisions: Mapping[RevisionKey, InstanceTemplateRevision] = self._pictures[
             InstanceTemplateRevision.KIND
         ]
-        self.managers: Mapping[Key, InstanceGroupManager] = self._pictures[
+        self.managers: Mapping[GroupKey, InstanceGroupManager] = self._pictures[
             InstanceGroupManager.KIND
         ]
-        self.instances: Mapping[Key, Instance] = self._pictures[Instance.KIND]
+        self.instances: Mapping[MachineKey, Instance] = self._pictures[Instance.KIND]
         self.set_aside: Mapping[Key, SetAsideMessage] = self._pictures[SetAsideMessage.KIND]
 
     @property
@@ -178,11 +180,11 @@ class Fleet:
         found: Entity | None = self._pictures[key.kind].get(key)
         return found
 
-    def is_named(self, manager: Key) -> bool:
+    def is_named(self, manager: GroupKey) -> bool:
         """Whether the configuration names this manager, and its revision is the active one."""
         return is_active(manager, self.get)
 
-    def is_active(self, manager: Key) -> bool:
+    def is_active(self, manager: GroupKey) -> bool:
         """Whether a manager's group is to be there: it is named, and is not being deleted.
 
         A group whose deletion has begun is deleted to its end, also when it is named again: until
@@ -191,63 +193,60 @@ class Fleet:
         entity = self.managers.get(manager)
         return self.is_named(manager) and not (entity is not None and entity.is_deleting)
 
-    def template_name(self, revision: Key) -> str:
+    def template_name(self, revision: RevisionKey) -> str:
         """The name of a revision's instance template at Compute, there now or to be made."""
         entity = self.revisions.get(revision)
         return template_name_of(revision, entity.generation if entity is not None else 0)
 
-    def group_name(self, manager: Key) -> str:
+    def group_name(self, manager: GroupKey) -> str:
         """The name of a manager's group at Compute, there now or to be made."""
         entity = self.managers.get(manager)
         return group_name_of(manager, entity.generation if entity is not None else 0)
 
-    def active_revisions(self) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
+    def active_revisions(self) -> Iterator[tuple[RevisionKey, InstanceTemplateRevision]]:
         """The revisions that the configuration describes."""
         for template, entity in tuple(self.templates.items()):
             if entity.active is not None:
-                key = Key(InstanceTemplateRevision.KIND, entity.active, template)
+                key = template.child(entity.active)
                 if key in self.revisions:
                     yield key, self.revisions[key]
 
-    def active_managers(self) -> Iterator[tuple[Key, InstanceGroupManager]]:
+    def active_managers(self) -> Iterator[tuple[GroupKey, InstanceGroupManager]]:
         """The managers that the configuration describes, but for groups that are being deleted."""
         for revision, entity in self.active_revisions():
             for zone in entity.active:
-                key = Key(InstanceGroupManager.KIND, zone, revision)
+                key = revision.child(zone)
                 if key in self.managers and not self.managers[key].is_deleting:
                     yield key, self.managers[key]
 
-    def siblings(self, manager: Key) -> Iterator[tuple[Key, InstanceGroupManager]]:
+    def siblings(self, manager: GroupKey) -> Iterator[tuple[GroupKey, InstanceGroupManager]]:
         """The other revisions' managers of the same template and zone."""
-        template = manager.parent.parent if manager.parent is not None else None
-        if template is None:
-            return
-        for revision, _ in self.revisions_of(template):
-            key = Key(InstanceGroupManager.KIND, manager.name, revision)
+        for revision, _ in self.revisions_of(manager.template):
+            key = revision.child(manager.zone)
             if key != manager and key in self.managers:
                 yield key, self.managers[key]
 
-    def revision_of(self, manager: Key) -> InstanceTemplateRevision:
+    def revision_of(self, manager: GroupKey) -> InstanceTemplateRevision:
         """The revision that a manager is of.
 
         Raises:
             KeyError: the picture does not hold it.
         """
-        if manager.parent is None:
-            raise KeyError(manager)
-        return self.revisions[manager.parent]
+        return self.revisions[manager.revision]
 
-    def instances_of(self, manager: Key) -> Iterator[tuple[Key, Instance]]:
+    def instances_of(self, manager: GroupKey) -> Iterator[tuple[MachineKey, Instance]]:
         """A group's instances, tombstones included."""
         for key in tuple(self._children.get(manager, ())):
             yield key, self.instances[key]
 
-    def revisions_of(self, template: Key) -> Iterator[tuple[Key, InstanceTemplateRevision]]:
+    def revisions_of(
+        self, template: TemplateKey
+    ) -> Iterator[tuple[RevisionKey, InstanceTemplateRevision]]:
         """A template's revisions."""
         for key in tuple(self._children.get(template, ())):
             yield key, self.revisions[key]
 
-    def managers_of(self, revision: Key) -> Iterator[tuple[Key, InstanceGroupManager]]:
+    def managers_of(self, revision: RevisionKey) -> Iterator[tuple[GroupKey, InstanceGroupManager]]:
         """A revision's groups."""
         for key in tuple(self._children.get(revision, ())):
             yield key, self.managers[key]
@@ -434,7 +433,7 @@ class Fleet:
                 return after.get(key) if key in read else self.get(key)
 
             steps = [Transition(key, found.get(key), after.get(key), cause) for key in keys]
-            managers = [key for key in keys if key.kind == InstanceGroupManager.KIND]
+            managers = [key for key in keys if isinstance(key, GroupKey)]
             for manager in managers:  # named or not, so are its machines
                 if is_active(manager, was) != is_active(manager, now):
                     machines = self.instances_of(manager)

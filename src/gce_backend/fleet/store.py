@@ -39,7 +39,7 @@ from gce_backend.model.entities import (
     StoredConfiguration,
 )
 from gce_backend.model.events import HistoryPage
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import Key, is_misplaced
 from gce_backend.model.orders import Control
 
 KINDS: tuple[type[Any], ...] = (
@@ -146,7 +146,9 @@ def decode(row: Row) -> Entity:
     Raises:
         CorruptEntityError: the row cannot be understood.
     """
-    return _CODECS[row.path[-1][0]].decode(row)
+    if is_misplaced(key := Key.of(row.path)):
+        raise CorruptEntityError(f"{key}: an entity of kind {key.kind} cannot lie there")
+    return _CODECS[key.kind].decode(row)
 
 
 Decision = Callable[[Mapping[Key, Entity]], Mapping[Key, Entity | None]]
@@ -200,7 +202,7 @@ class Store:
                 key = Key.of(row.path)
                 if key.parent is not None:  # siblings share their parent's key
                     parent = parents.setdefault(key.parent, key.parent)
-                    key = Key(key.kind, key.name, parent)
+                    key = msgspec.structs.replace(key, parent=parent)
                 page[key] = row
             yield self._understood(page)
 

@@ -1,4 +1,12 @@
-"""Keys of the stored entities: kind and name, under a parent's key."""
+"""Keys of the stored entities: kind and name, under a parent's key.
+
+What a template describes lies in a tree of four kinds, and each kind has a class of its own:
+
+    TemplateKey > RevisionKey > GroupKey > MachineKey
+
+A path has one class: a key that is not of the class of its path cannot be made, so that keys of
+the same path are always equal.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +20,18 @@ class Key(msgspec.Struct, frozen=True, gc=False):
         kind: the entity's kind, e.g. `Instance`.
         name: unique among the kind's entities under the same parent.
         parent: the key above; None for a root.
+
+    Raises:
+        TypeError: its kind, under such a parent, has another class.
     """
 
     kind: str
     name: str
     parent: Key | None = None
+
+    def __post_init__(self) -> None:
+        if type(self) is not _class_of(self.kind, self.parent):
+            raise TypeError(f"{self}: {type(self).__name__} is not the class of this path")
 
     @property
     def path(self) -> tuple[tuple[str, str], ...]:
@@ -37,19 +52,18 @@ class Key(msgspec.Struct, frozen=True, gc=False):
     @property
     def zone(self) -> str:
         """Where a group or a VM is; "" of all that has no zone."""
-        names = (key.name for key in self.lineage if key.kind == "InstanceGroupManager")
-        return next(names, "")
+        return ""
 
     @staticmethod
     def of(path: tuple[tuple[str, str], ...]) -> Key:
-        """The key with that path.
+        """The key with that path, of the class of that path.
 
         Raises:
             ValueError: the path is empty.
         """
         key: Key | None = None
         for kind, name in path:
-            key = Key(kind, name, key)
+            key = _class_of(kind, key)(kind, name, key)
         if key is None:
             raise ValueError("a key's path has at least one element")
         return key
@@ -58,21 +72,120 @@ class Key(msgspec.Struct, frozen=True, gc=False):
         return "/".join(name for _, name in self.path)
 
 
-def template_key(base_name: str) -> Key:
+class TemplateKey(Key, frozen=True, gc=False):
+    """The key of an InstanceTemplate: its name is the template's base_name."""
+
+    parent: None = None
+
+    def child(self, checksum: str) -> RevisionKey:
+        """The key of this template's revision with that checksum."""
+        return RevisionKey("InstanceTemplateRevision", checksum, self)
+
+
+class RevisionKey(Key, frozen=True, gc=False):
+    """The key of an InstanceTemplateRevision: its name is the revision's checksum."""
+
+    parent: TemplateKey
+
+    @property
+    def template(self) -> TemplateKey:
+        """The template that it is a revision of."""
+        return self.parent
+
+    @property
+    def checksum(self) -> str:
+        """Of what the configuration says of the revision."""
+        return self.name
+
+    def child(self, zone: str) -> GroupKey:
+        """The key of this revision's group in that zone."""
+        return GroupKey("InstanceGroupManager", zone, self)
+
+
+class GroupKey(Key, frozen=True, gc=False):
+    """The key of an InstanceGroupManager: its name is the group's zone."""
+
+    parent: RevisionKey
+
+    @property
+    def template(self) -> TemplateKey:
+        """The template above."""
+        return self.parent.parent
+
+    @property
+    def revision(self) -> RevisionKey:
+        """The revision that the group's VMs are made of."""
+        return self.parent
+
+    @property
+    def zone(self) -> str:
+        """Where the group is."""
+        return self.name
+
+    def child(self, name: str) -> MachineKey:
+        """The key of this group's VM of that name."""
+        return MachineKey("Instance", name, self)
+
+
+class MachineKey(Key, frozen=True, gc=False):
+    """The key of an Instance: its name is the VM's name."""
+
+    parent: GroupKey
+
+    @property
+    def template(self) -> TemplateKey:
+        """The template above."""
+        return self.parent.parent.parent
+
+    @property
+    def revision(self) -> RevisionKey:
+        """The revision that the VM is made of."""
+        return self.parent.parent
+
+    @property
+    def group(self) -> GroupKey:
+        """The group that the VM is a member of."""
+        return self.parent
+
+    @property
+    def zone(self) -> str:
+        """Where the VM is."""
+        return self.parent.name
+
+
+_CLASSES: dict[tuple[str, type[Key | None]], type[Key]] = {
+    ("InstanceTemplate", type(None)): TemplateKey,
+    ("InstanceTemplateRevision", TemplateKey): RevisionKey,
+    ("InstanceGroupManager", RevisionKey): GroupKey,
+    ("Instance", GroupKey): MachineKey,
+}
+"""The class of a key, by its kind and the class of its parent; of all others it is Key."""
+
+
+def _class_of(kind: str, parent: Key | None) -> type[Key]:
+    return _CLASSES.get((kind, type(parent)), Key)
+
+
+def is_misplaced(key: Key) -> bool:
+    """Whether a key is of a kind of the templates' tree, but lies elsewhere."""
+    return type(key) is Key and any(kind == key.kind for kind, _ in _CLASSES)
+
+
+def template_key(base_name: str) -> TemplateKey:
     """The key of an InstanceTemplate."""
-    return Key("InstanceTemplate", base_name)
+    return TemplateKey("InstanceTemplate", base_name)
 
 
-def revision_key(base_name: str, checksum: str) -> Key:
+def revision_key(base_name: str, checksum: str) -> RevisionKey:
     """The key of an InstanceTemplateRevision."""
-    return Key("InstanceTemplateRevision", checksum, template_key(base_name))
+    return template_key(base_name).child(checksum)
 
 
-def manager_key(base_name: str, checksum: str, zone: str) -> Key:
+def manager_key(base_name: str, checksum: str, zone: str) -> GroupKey:
     """The key of an InstanceGroupManager."""
-    return Key("InstanceGroupManager", zone, revision_key(base_name, checksum))
+    return revision_key(base_name, checksum).child(zone)
 
 
-def instance_key(manager: Key, name: str) -> Key:
+def instance_key(manager: GroupKey, name: str) -> MachineKey:
     """The key of an Instance."""
-    return Key("Instance", name, manager)
+    return manager.child(name)

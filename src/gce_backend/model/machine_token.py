@@ -5,44 +5,37 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gce_backend.model.keys import Key
-
-_INSTANCE_KINDS = (
-    "InstanceTemplate",
-    "InstanceTemplateRevision",
-    "InstanceGroupManager",
-    "Instance",
-)
-
+from gce_backend.model.keys import MachineKey, manager_key
 
 _NAME = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,126}[A-Za-z0-9])?")
 """What the names of templates, revisions, zones and VMs are made of, and more."""
 
 
-def instance_token(project: str, key: Key) -> str:
+def instance_token(project: str, key: MachineKey) -> str:
     """The text by which the Machine Provider names an instance to us: its `key` attribute.
 
     Args:
         project: the project whose Datastore holds the entity.
-        key: an Instance's key.
+        key: the instance's key.
     """
     return "/".join((project, *(name for _, name in key.path)))
 
 
-def parse_instance_token(project: str, token: str) -> Key:
+def parse_instance_token(project: str, token: str) -> MachineKey:
     """The instance's key in a `key` attribute.
 
     Raises:
         ValueError: it is not of our form, or of another project; the message says which.
     """
     owner, *names = token.split("/")
-    if len(names) != len(_INSTANCE_KINDS) or not all(names):
+    if len(names) != 4 or not all(names):
         raise ValueError(f"key {token[:200]!r} is not project/template/revision/zone/instance")
     if owner != project:
         raise ValueError(f"key {token[:200]!r} is of project {owner[:100]!r}, not {project!r}")
     if not all(map(_NAME.fullmatch, names)):
         raise ValueError(f"key {token[:200]!r} holds what cannot be a name")
-    return Key.of(tuple(zip(_INSTANCE_KINDS, names, strict=True)))
+    template, revision, zone, name = names
+    return manager_key(template, revision, zone).child(name)
 
 
 Dimension = str | int | float | Sequence[str]

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import Key, MachineKey
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -55,7 +55,7 @@ class MachineOrder(msgspec.Struct, frozen=True, gc=False):
         at: when, Unix seconds.
     """
 
-    machine: Key
+    machine: MachineKey
     at: float
 
 

@@ -205,6 +205,20 @@ async def test_a_corrupt_entity_is_left_out_and_remembered_until_it_is_well(case
         assert it.store.corrupt == {}
 
 
+async def test_an_entity_that_lies_elsewhere_than_its_kind_does_is_corrupt() -> None:
+    """A machine without a group above it is no machine of ours: nobody acts on it."""
+    stray = Key(Instance.KIND, "vm-1", Key("Folder", "other"))
+    async with shelf() as it:
+        await it.put(VM, Instance())
+        await it.put_raw(stray, gce_id=number(5))
+        problem = "other/vm-1: an entity of kind Instance cannot lie there"
+        assert (await it.all(Instance.KIND)).keys() == {VM}
+        assert it.store.corrupt == {stray: problem}
+        it.store.corrupt.clear()
+        assert await it.store.read([stray]) == {}
+        assert it.store.corrupt == {stray: problem}
+
+
 async def test_a_corrupt_entity_that_is_gone_is_forgotten() -> None:
     """Read again by its key, it is not there; others stay remembered."""
     async with shelf() as it:
