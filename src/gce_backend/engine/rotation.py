@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from gce_backend.model.keys import Key
+
+K = TypeVar("K", bound=Key)
 
 
 class Turns:
@@ -20,7 +23,7 @@ class Turns:
         self._at: float | None = None
         self._last: dict[Key, float] = {}
 
-    def take(self, subjects: Sequence[Key], *, pace: float, now: float) -> list[Key]:
+    def take(self, subjects: Sequence[K], *, pace: float, now: float) -> list[K]:
         """The subjects whose turn it is.
 
         Args:

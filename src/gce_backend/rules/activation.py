@@ -15,7 +15,14 @@ from gce_backend.model.entities import (
     InstanceTemplate,
     InstanceTemplateRevision,
 )
-from gce_backend.model.keys import Key, manager_key, revision_key, template_key
+from gce_backend.model.keys import (
+    GroupKey,
+    Key,
+    RevisionKey,
+    manager_key,
+    revision_key,
+    template_key,
+)
 
 
 class WantedManager(msgspec.Struct, frozen=True):
@@ -81,7 +88,7 @@ def entities_of(
         known: entities read before.
     """
     root = template_key(base_name)
-    keys = {root}
+    keys: set[Key] = {root}
     template = known.get(root)
     names = {wanted.checksum} if wanted else set()
     if isinstance(template, InstanceTemplate):
@@ -190,18 +197,16 @@ def _activate(
     return news
 
 
-def is_active(key: Key, get: Callable[[Key], Entity | None]) -> bool:
+def is_active(key: RevisionKey | GroupKey, get: Callable[[Key], Entity | None]) -> bool:
     """Whether the configuration names a revision, or a manager and its revision.
 
     Args:
-        key: of an InstanceTemplateRevision or an InstanceGroupManager.
+        key: of the revision or the manager.
         get: gives the entities above it.
     """
-    if key.parent is None:
-        return False
-    above = get(key.parent)
-    if isinstance(above, InstanceTemplate):
-        return above.active == key.name
-    if isinstance(above, InstanceTemplateRevision):
-        return key.name in above.active and is_active(key.parent, get)
-    return False
+    if isinstance(key, GroupKey):
+        revision = get(key.revision)
+        named = isinstance(revision, InstanceTemplateRevision) and key.zone in revision.active
+        return named and is_active(key.revision, get)
+    template = get(key.template)
+    return isinstance(template, InstanceTemplate) and template.active == key.checksum

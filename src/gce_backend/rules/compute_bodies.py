@@ -18,7 +18,7 @@ from gce_backend.configuration.naming import (
     template_name,
 )
 from gce_backend.configuration.types import TemplateConfig, template_rules
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, RevisionKey
 
 OWNER_LABEL = "gce-backend-owner"
 TEMPLATE_LABEL = "gce-backend-template"
@@ -43,35 +43,34 @@ def owner_prefix(owner: str) -> str:
     return f"gce-backend owner={owner} "
 
 
-def template_name_of(revision: Key, generation: int) -> str:
+def template_name_of(revision: RevisionKey, generation: int) -> str:
     """The name of a revision's instance template of that generation."""
     base_name, checksum = _names(revision)
     return template_name(base_name, checksum, generation)
 
 
-def group_name_of(manager: Key, generation: int) -> str:
+def group_name_of(manager: GroupKey, generation: int) -> str:
     """The name of a manager's group of that generation."""
     revision = _parent(manager)
     base_name, checksum = _names(revision)
     return group_name(base_name, checksum, manager.name, generation)
 
 
-def base_instance_name_of(manager: Key) -> str:
+def base_instance_name_of(manager: GroupKey) -> str:
     """What the names of a manager's VMs begin with, in all generations of its group."""
     revision = _parent(manager)
     base_name, checksum = _names(revision)
     return base_instance_name(base_name, checksum, manager.name)
 
 
-def description_of(owner: str, revision: Key) -> str:
+def description_of(owner: str, revision: RevisionKey) -> str:
     """The description of a revision's instance template and of its groups."""
-    base_name, checksum = _names(revision)
-    return description(owner, base_name, checksum)
+    return description(owner, revision.base_name, revision.checksum)
 
 
 def template_body(
     owner: str,
-    revision: Key,
+    revision: RevisionKey,
     template: TemplateConfig,
     found_snapshot: str | None = None,
     *,
@@ -86,7 +85,7 @@ def template_body(
         found_snapshot: the snapshot that bears its labels, when the second disk's is not named.
         generation: of the revision: it is in the name.
     """
-    base_name, checksum = _names(revision)
+    base_name, checksum = revision.base_name, revision.checksum
     properties: dict[str, Any] = {
         "labels": {
             OWNER_LABEL: owner,
@@ -114,7 +113,7 @@ def template_body(
 
 def group_body(
     owner: str,
-    manager: Key,
+    manager: GroupKey,
     project: str,
     target_size: int,
     instance_template: str,
@@ -134,12 +133,11 @@ def group_body(
         instance_template: the instance template's name.
         generation: of the manager: it is in the name.
     """
-    revision = _parent(manager)
-    base_name, checksum = _names(revision)
+    base_name, checksum = manager.base_name, manager.revision.checksum
     return {
         "name": group_name(base_name, checksum, manager.name, generation),
         "description": description(owner, base_name, checksum),
-        "baseInstanceName": base_instance_name(base_name, checksum, manager.name),
+        "baseInstanceName": base_instance_name(base_name, checksum, manager.zone),
         "instanceTemplate": f"projects/{project}/global/instanceTemplates/{instance_template}",
         "targetSize": target_size,
         "listManagedInstancesResults": "PAGINATED",
@@ -193,13 +191,3 @@ def _with_project(project: str, url: str) -> str:
     if _PARTIAL_LINK.match(url) and not url.startswith("projects/"):
         return f"projects/{project}/{url}"
     return url
-
-
-def _names(revision: Key) -> tuple[str, str]:
-    return _parent(revision).name, revision.name
-
-
-def _parent(key: Key) -> Key:
-    if key.parent is None:
-        raise ValueError(f"{key} has no parent")
-    return key.parent

@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gce_backend.model.entities import Instance, Lease, MetadataUpdate, PendingDeletion
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, parse_instance_token
 
 MAX_ATTRIBUTE = 1024
@@ -39,7 +39,7 @@ class Message(msgspec.Struct, frozen=True):
     """
 
     kind: MessageKind
-    instance: Key
+    instance: MachineKey
     gce_id: int | None
     attributes: Mapping[str, str]
 

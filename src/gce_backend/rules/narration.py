@@ -25,7 +25,7 @@ from gce_backend.model.entities import (
     StoredConfiguration,
 )
 from gce_backend.model.events import EventKind
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.model.observed import Member
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
@@ -73,8 +73,10 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
         was: gives what was above it before.
         now: gives what is above it afterwards.
     """
-    at = key.parent if key.kind == Instance.KIND and key.parent is not None else key
-    named = _NamedState(is_active(at, was), is_active(at, now))
+    at = key.group if isinstance(key, MachineKey) else key
+    named = _NamedState(False, False)
+    if isinstance(at, RevisionKey | GroupKey):
+        named = _NamedState(is_active(at, was), is_active(at, now))
     match before, after:
         case (Instance() | None as old, Instance() | None as new):
             told = _machine(old, new, named)

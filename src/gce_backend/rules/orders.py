@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gce_backend.base.errors import OrderError, UnknownNameError
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
 from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
 
 MAX_REASON = 500
@@ -106,7 +106,7 @@ def _scope(found: Pause) -> tuple[str, str]:
 
 
 def check_scope(
-    template: str, zone: str, templates: Iterable[Key], managers: Iterable[Key]
+    template: str, zone: str, templates: Iterable[TemplateKey], managers: Iterable[GroupKey]
 ) -> None:
     """Sees that an order's template and zone are there.
 
@@ -119,10 +119,10 @@ def check_scope(
     Raises:
         UnknownNameError: there is no such template, or nothing in that zone.
     """
-    names = {key.name for key in templates}
+    names = {key.base_name for key in templates}
     if template and template not in names:
         raise UnknownNameError(f"there is no template {template!r}. {_known(names)}")
-    zones = {key.name for key in managers if template in {"", key.base_name}}
+    zones = {key.zone for key in managers if template in {"", key.base_name}}
     if zone and zone not in zones:
         whose = f"template {template!r}" if template else "any template"
         raise UnknownNameError(f"there is no group of {whose} in zone {zone!r}. {_known(zones)}")
@@ -158,7 +158,7 @@ def lift_cap(until: float) -> Apply:
     return lambda control: replace(control or Control(), cap_lifted_until=until)
 
 
-def find_machine(name: str, machines: Iterable[Key]) -> Key:
+def find_machine(name: str, machines: Iterable[MachineKey]) -> MachineKey:
     """The machine that an operator means.
 
     Args:
@@ -182,7 +182,7 @@ def find_machine(name: str, machines: Iterable[Key]) -> Key:
     return found[0]
 
 
-def drain(key: Key, reason: str, now: float) -> ApplyToMachine:
+def drain(key: MachineKey, reason: str, now: float) -> ApplyToMachine:
     """Lets a machine leave the catalog and be deleted, as soon as nobody holds it.
 
     Args:
@@ -204,7 +204,7 @@ def drain(key: Key, reason: str, now: float) -> ApplyToMachine:
     return apply
 
 
-def undrain(key: Key) -> ApplyToMachine:
+def undrain(key: MachineKey) -> ApplyToMachine:
     """Lets a drained machine stay, as long as its deletion has not begun.
 
     Args:
@@ -224,13 +224,13 @@ def undrain(key: Key) -> ApplyToMachine:
     return apply
 
 
-def _present(key: Key, instance: Instance | None) -> Instance:
+def _present(key: MachineKey, instance: Instance | None) -> Instance:
     if instance is None or instance.is_tombstone:
         raise UnknownNameError(f"the machine {key.name} is gone")
     return instance
 
 
-def mention(key: Key, now: float) -> Apply:
+def mention(key: MachineKey, now: float) -> Apply:
     """Tells every daemon that something was written into the entity of a machine.
 
     Args:

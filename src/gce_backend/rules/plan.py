@@ -19,7 +19,14 @@ from gce_backend.model.entities import (
     InstanceTemplate,
     InstanceTemplateRevision,
 )
-from gce_backend.model.keys import Key, revision_key, template_key
+from gce_backend.model.keys import (
+    GroupKey,
+    Key,
+    RevisionKey,
+    TemplateKey,
+    revision_key,
+    template_key,
+)
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.activation import (
     WantedTemplate,
@@ -62,11 +69,11 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     entities: Mapping[Key, Entity]
-    machines: Mapping[Key, Sequence[tuple[str, Instance]]]
-    sizes: Mapping[Key, int]
+    machines: Mapping[GroupKey, Sequence[tuple[str, Instance]]]
+    sizes: Mapping[GroupKey, int]
     now: float
 
-    def living(self, manager: Key) -> list[tuple[str, Instance]]:
+    def living(self, manager: GroupKey) -> list[tuple[str, Instance]]:
         """A group's machines that are not gone."""
         found = self.machines.get(manager, ())
         return [(name, instance) for name, instance in found if not instance.is_tombstone]
@@ -203,7 +210,7 @@ def make(wanted: Mapping[str, WantedTemplate], present: Present) -> tuple[Templa
         wanted: what it asks for.
         present: what there is.
     """
-    there = {key.name for key in present.entities if key.kind == InstanceTemplate.KIND}
+    there = {key.base_name for key in present.entities if isinstance(key, TemplateKey)}
     keys: dict[str, list[Key]] = {}
     for key in present.entities:
         keys.setdefault(key.base_name, []).append(key)
@@ -285,7 +292,7 @@ def _template(
 def _instance_templates(keys: Iterable[Key], get: Get, then: Get) -> Iterator[TemplateStep]:
     for key in keys:
         revision = then(key)
-        if not isinstance(revision, InstanceTemplateRevision):
+        if not (isinstance(key, RevisionKey) and isinstance(revision, InstanceTemplateRevision)):
             continue
         active, exists = is_active(key, then), revision.url is not None
         if active != exists:
@@ -299,14 +306,14 @@ def _instance_templates(keys: Iterable[Key], get: Get, then: Get) -> Iterator[Te
 
 def _groups(keys: Sequence[Key], then: Get, present: Present) -> Iterator[GroupStep]:
     for key in keys:
-        if key.kind == InstanceGroupManager.KIND:
+        if isinstance(key, GroupKey):
             step = _staying(key, keys, then, present)
             step = _leaving(key, present) if not is_active(key, then) else step
             if step is not None:
                 yield step
 
 
-def _staying(key: Key, keys: Iterable[Key], then: Get, present: Present) -> GroupStep | None:
+def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) -> GroupStep | None:
     """What happens to a group that the configuration names."""
     manager, before = then(key), present.entities.get(key)
     if not isinstance(manager, InstanceGroupManager):
@@ -345,17 +352,17 @@ def _staying(key: Key, keys: Iterable[Key], then: Get, present: Present) -> Grou
 
 
 def _siblings(
-    key: Key, keys: Iterable[Key], then: Get, present: Present
+    key: GroupKey, keys: Iterable[Key], then: Get, present: Present
 ) -> Iterator[tuple[InstanceGroupManager, int | None]]:
     """The other revisions' groups in that zone, with their target sizes."""
     for other in keys:
-        if other.kind == key.kind and other.name == key.name and other != key:
+        if isinstance(other, GroupKey) and other.zone == key.zone and other != key:
             sibling = then(other)
             if isinstance(sibling, InstanceGroupManager):
                 yield sibling, present.sizes.get(other)
 
 
-def _leaving(key: Key, present: Present) -> GroupStep | None:
+def _leaving(key: GroupKey, present: Present) -> GroupStep | None:
     """What happens to a group that the configuration does not name."""
     size, machines = present.sizes.get(key), present.living(key)
     manager = present.entities.get(key)

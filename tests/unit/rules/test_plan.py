@@ -23,7 +23,7 @@ from gce_backend.model.entities import (
     Lease,
     Permit,
 )
-from gce_backend.model.keys import Key, manager_key, revision_key, template_key
+from gce_backend.model.keys import GroupKey, Key, manager_key, revision_key, template_key
 from gce_backend.rules.activation import WantedManager, WantedTemplate
 from gce_backend.rules.plan import Action, Present, TemplatePlan, differences, make, totals
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
@@ -181,7 +181,7 @@ def test_fields_are_compared_by_meaning() -> None:
 def test_a_plan_of_ten_thousand_machines_takes_no_time() -> None:
     """Two hundred groups of fifty, all of them replaced: well below a second."""
     entities: dict[Key, Any] = {}
-    machines: dict[Key, list[tuple[str, Instance]]] = {}
+    machines: dict[GroupKey, list[tuple[str, Instance]]] = {}
     wanted = {}
     for number in range(50):
         name = f"t{number:02}"
