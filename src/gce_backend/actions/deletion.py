@@ -30,9 +30,9 @@ MAX_NAMES = 1000
 class DeletionBatch(NamedTuple):
     """Instances of one group whose deletion is stored, to be asked for with one call."""
 
-    manager: Key
+    manager: GroupKey
     request_id: str
-    keys: list[Key]
+    keys: list[MachineKey]
 
 
 async def delete(context: Context, wanted: IsWanted) -> Outcome:
@@ -46,7 +46,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     if context.paused:
         return Outcome(changed=confirmed, facts={"paused": 1, "confirmed": confirmed})
 
-    def wanted_now(key: Key, instance: Instance) -> bool:
+    def wanted_now(key: MachineKey, instance: Instance) -> bool:
         return wanted(key, instance) and not context.is_paused(key)
 
     chosen, held = under_caps(context, wanted_now)
@@ -79,7 +79,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     )
 
 
-async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Key]]:
+async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[MachineKey]]:
     """Ends the deletions of VMs that are gone; returns how many, and the others' keys."""
     pending = [
         key
@@ -87,9 +87,9 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Key]]:
         if instance.deletion is not None and not instance.is_tombstone and wanted(key, instance)
     ]
     unlisted = [key for key in pending if _is_unlisted(context, key)]
-    gone: list[Key] = []
+    gone: list[MachineKey] = []
 
-    async def look(key: Key) -> Result:
+    async def look(key: MachineKey) -> Result:
         if not await is_gone(context, key):
             return Result.NOTHING
         gone.append(key)
@@ -104,34 +104,32 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Key]]:
     return len(gone), [key for key in pending if key not in set(gone)]
 
 
-def _is_unlisted(context: Context, key: Key) -> bool:
+def _is_unlisted(context: Context, key: MachineKey) -> bool:
     """Whether a complete list of its group does not show it, not even as a member without VM.
 
     A group that still counts a member whose VM is gone would neither be refilled nor become empty.
     """
     instance = context.fleet.instances.get(key)
-    if instance is None or instance.missing_since is None or key.parent is None:
+    if instance is None or instance.missing_since is None:
         return False
-    group = context.memory.seen.groups.get(key.parent)
+    group = context.memory.seen.groups.get(key.group)
     if group is None:  # not looked at since the start, or there is none
-        manager = context.fleet.managers.get(key.parent)
-        return manager is None or manager.url is None or key.parent in context.memory.seen.gone
+        manager = context.fleet.managers.get(key.group)
+        return manager is None or manager.url is None or key.group in context.memory.seen.gone
     member = group.members.get(key.name)
     listed = member is not None and member.gce_id == instance.gce_id
     return group.listed is not None and not listed
 
 
-async def is_gone(context: Context, key: Key) -> bool:
+async def is_gone(context: Context, key: MachineKey) -> bool:
     """Whether Compute says that it has no such VM, or another one of that name.
 
     Its group's complete list has not shown it; this is the second look.
     """
     instance = context.fleet.instances[key]
-    if key.parent is None:
-        return False
-    project = context.fleet.revision_of(key.parent).template.project
+    project = context.fleet.revision_of(key.group).template.project
     try:
-        found = await context.compute.get_instance(project, key.parent.name, key.name)
+        found = await context.compute.get_instance(project, key.zone, key.name)
     except NotFoundError:
         return True
     return instance.gce_id is not None and found.id != instance.gce_id
@@ -168,9 +166,7 @@ def _is_due_again(context: Context, key: Key) -> bool:
     deletion = context.fleet.instances[key].deletion
     if deletion is None or backs_off(context, key):
         return False
-    if (
-        key.parent is not None and context.conditions.wait(key.parent) is not None
-    ):  # the last call failed
+    if context.conditions.wait(key.group) is not None:  # the last call failed
         return True
     age = context.clock.now() - deletion.asked
     return not 0 <= age < context.settings.deletion.repeat_seconds
@@ -222,14 +218,14 @@ async def _intend(
     return [batch for batch in ready if batch.keys], checked.outcome
 
 
-def _intending(key: Key, request_id: str, now: float, wanted: IsWanted) -> Apply[Instance]:
+def _intending(key: MachineKey, request_id: str, now: float, wanted: IsWanted) -> Apply[Instance]:
     def apply(instance: Instance) -> Instance:
         return deleting(instance, request_id, now) if wanted(key, instance) else instance
 
     return when_present(apply)
 
 
-def _carries(context: Context, key: Key, batch: DeletionBatch) -> bool:
+def _carries(context: Context, key: MachineKey, batch: DeletionBatch) -> bool:
     instance = context.fleet.instances.get(key)
     return (
         instance is not None
@@ -240,11 +236,11 @@ def _carries(context: Context, key: Key, batch: DeletionBatch) -> bool:
 
 async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
     """Asks Compute for the deletion of instances, one call for many of a group."""
-    groups: defaultdict[Key, list[DeletionBatch]] = defaultdict(list)
+    groups: defaultdict[GroupKey, list[DeletionBatch]] = defaultdict(list)
     for batch in batches:
         groups[batch.manager].append(batch)
 
-    async def ask(manager: Key) -> Result:
+    async def ask(manager: GroupKey) -> Result:
         project = context.fleet.revision_of(manager).template.project
         for batch in groups[manager]:
             await context.compute.delete_instances(
@@ -266,21 +262,20 @@ def _gone(now: float) -> Apply[Instance]:
     return when_present(lambda instance: deleted(instance, now))
 
 
-def _measure(context: Context, key: Key) -> None:
+def _measure(context: Context, key: MachineKey) -> None:
     instance = context.fleet.instances.get(key)
     if instance is not None and instance.pending_deletion is not None:
         seconds = context.clock.now() - instance.pending_deletion.since
         context.metrics.deleted(key.base_name, seconds)
 
 
-def _log(context: Context, event: str, key: Key) -> None:
+def _log(context: Context, event: str, key: MachineKey) -> None:
     instance = context.fleet.instances.get(key)
-    manager = key.parent
     context.log.info(
         event,
         instance=key.name,
         gce_id=str(instance.gce_id) if instance else "",
-        zone=manager.name if manager else "",
+        zone=key.zone,
         template=key.base_name,
         permit=instance.deletion.permit.value if instance and instance.deletion else "",
     )

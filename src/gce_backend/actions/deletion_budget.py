@@ -7,16 +7,16 @@ from typing import TypeAlias
 
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance, Permit
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules.deletion_caps import EVIDENCE, Evidence, allowance
 from gce_backend.rules.permits import permit
 
 CAP = "deletions"
 
-IsWanted: TypeAlias = Callable[[Key, Instance], bool]
+IsWanted: TypeAlias = Callable[[MachineKey, Instance], bool]
 
 
-def under_caps(context: Context, wanted: IsWanted) -> tuple[dict[Key, Permit], int]:
+def under_caps(context: Context, wanted: IsWanted) -> tuple[dict[MachineKey, Permit], int]:
     """Those whose deletion may begin now, by their permits, and how many the caps hold back.
 
     Args:
@@ -30,7 +30,7 @@ def under_caps(context: Context, wanted: IsWanted) -> tuple[dict[Key, Permit], i
     lifted = _is_lifted(context)
     allowed = allowance(context.settings.deletion, recent, living, lifted=lifted)
     left = {evidence: allowed.of(evidence) for evidence in Evidence}
-    chosen: dict[Key, Permit] = {}
+    chosen: dict[MachineKey, Permit] = {}
     held = 0
     for key, instance in instances.items():
         if instance.deletion is not None or key in context.memory.deletions.deciding:
@@ -95,7 +95,7 @@ def note_held(context: Context, held: int) -> None:
         context.log.error("deletion.held", held=held)
 
 
-def backs_off(context: Context, key: Key) -> bool:
+def backs_off(context: Context, key: MachineKey) -> bool:
     """Whether a machine, or its whole group, is not to be tried now; it takes no other's place."""
     blocked = context.conditions.blocked
-    return blocked(key) or (key.parent is not None and blocked(key.parent))
+    return blocked(key) or blocked(key.group)

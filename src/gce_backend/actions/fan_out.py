@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from typing import TypeVar
 
-from gce_backend.base.errors import (
-    BackendError,
-)
+from gce_backend.base.errors import BackendError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
 from gce_backend.model.keys import Key
+
+K = TypeVar("K", bound=Key)
 
 
 class Result(StrEnum):
@@ -35,8 +36,8 @@ LOOK_AGAIN = 1.0
 
 async def act_on_each(
     context: Context,
-    subjects: Sequence[Key],
-    act: Callable[[Key], Awaitable[Result]],
+    subjects: Sequence[K],
+    act: Callable[[K], Awaitable[Result]],
     *,
     observing: bool = False,
 ) -> Outcome:
@@ -61,7 +62,7 @@ async def act_on_each(
     waits: list[float] = []
     paused: list[Key] = []
 
-    async def attempt(subject: Key) -> None:
+    async def attempt(subject: K) -> None:
         async with slots:
             if not observing and context.is_paused(subject):
                 paused.append(subject)

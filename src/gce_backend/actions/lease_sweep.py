@@ -16,7 +16,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDeletion
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.messages import lease_end
 
@@ -62,7 +62,7 @@ async def sweep(context: Context) -> Outcome:
     return Outcome(changed=changed, facts={"swept": len(changes)}, problems=problems)
 
 
-def _candidates(context: Context) -> list[Key]:
+def _candidates(context: Context) -> list[MachineKey]:
     return [
         key
         for key, instance in context.fleet.instances.items()
@@ -73,7 +73,7 @@ def _candidates(context: Context) -> list[Key]:
 
 
 def _judge(
-    context: Context, key: Key, entry: CatalogEntry | NotCataloged, asked: float
+    context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
 ) -> Apply[Instance]:
     now = context.clock.now()
     token = instance_token(context.project, key)

@@ -24,7 +24,7 @@ from gce_backend.clients.compute.types import Operation
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key
 from gce_backend.rules import group_sizes
 
 R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
@@ -201,7 +201,7 @@ def _forgotten(generation: int) -> Apply[Any]:
     return when_present(apply)
 
 
-def beside(context: Context, manager: Key, entity: InstanceGroupManager) -> int | None:
+def beside(context: Context, manager: GroupKey, entity: InstanceGroupManager) -> int | None:
     """VMs of the other revisions' groups of the same template and zone.
 
     Args:

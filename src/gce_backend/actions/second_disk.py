@@ -12,13 +12,13 @@ from gce_backend.clients.compute.types import PartialListing, Snapshot
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InstanceTemplateRevision
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import RevisionKey
 
 METHOD = "compute.snapshots.list"
 
 
 async def find_snapshot(
-    context: Context, key: Key, revision: InstanceTemplateRevision
+    context: Context, key: RevisionKey, revision: InstanceTemplateRevision
 ) -> str | None:
     """The name of the newest snapshot that bears a template's labels, chosen once for a revision.
 

@@ -79,9 +79,7 @@ def _groups(context: Context, listing: Listing[ComputeGroup]) -> Iterator[str]:
 
 def _instances(context: Context, listing: Listing[ComputeInstance]) -> Iterator[str]:
     tracked = {
-        (key.parent.name, key.name): instance.gce_id
-        for key, instance in context.fleet.instances.items()
-        if key.parent is not None
+        (key.zone, key.name): instance.gce_id for key, instance in context.fleet.instances.items()
     }
     for found in listing.items:
         at = (found.zone_name, found.name)
