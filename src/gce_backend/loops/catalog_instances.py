@@ -16,7 +16,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.catalog_entry import dimensions, policies
 from gce_backend.rules.cataloging import added, adding, is_catalogable
@@ -57,8 +57,8 @@ async def run(context: Context) -> Outcome:
 
 
 async def _add(
-    context: Context, machines: dict[Key, CatalogMachine], problems: list[str]
-) -> dict[Key, CatalogState]:
+    context: Context, machines: dict[MachineKey, CatalogMachine], problems: list[str]
+) -> dict[MachineKey, CatalogState]:
     """Adds machines; stores and returns what is known of their entries afterwards."""
     additions = await context.broker().add_machines(list(machines.values()))
     if not any(addition.failure for addition in additions):
@@ -72,7 +72,7 @@ async def _add(
         _note_failure(context, key, addition, problems)
     reused = [key for key, it in answers.items() if it.error == CatalogError.HOSTNAME_REUSE]
 
-    async def judge(key: Key) -> Result:
+    async def judge(key: MachineKey) -> Result:
         news[key] = await _judge_reuse(context, key, machines[key])
         return Result.CHANGED
 
@@ -81,9 +81,9 @@ async def _add(
     return news
 
 
-async def _machines(context: Context, problems: list[str]) -> dict[Key, CatalogMachine]:
+async def _machines(context: Context, problems: list[str]) -> dict[MachineKey, CatalogMachine]:
     """The machines to add now, by their entity's key."""
-    found: dict[Key, CatalogMachine] = {}
+    found: dict[MachineKey, CatalogMachine] = {}
     for manager, _ in context.fleet.active_managers():
         if context.is_paused(manager):
             continue
@@ -106,10 +106,10 @@ async def _machines(context: Context, problems: list[str]) -> dict[Key, CatalogM
 
 
 async def _describe(
-    context: Context, manager: Key, keys: Iterable[Key]
-) -> dict[Key, CatalogMachine]:
+    context: Context, manager: GroupKey, keys: Iterable[MachineKey]
+) -> dict[MachineKey, CatalogMachine]:
     template = context.fleet.revision_of(manager).template
-    shape = await context.sizes.shape(template, manager.name)
+    shape = await context.sizes.shape(template, manager.zone)
     disk_gb = await context.sizes.disk_gb(template)
     topic = context.settings.pubsub.topic
     return {
@@ -124,7 +124,9 @@ async def _describe(
     }
 
 
-def _note_failure(context: Context, key: Key, addition: Addition, problems: list[str]) -> None:
+def _note_failure(
+    context: Context, key: MachineKey, addition: Addition, problems: list[str]
+) -> None:
     """Notes why a machine was not added, where its entry is nobody's yet."""
     failure = addition.failure
     if failure is not None and not context.conditions.blocked(BROKER):
@@ -136,7 +138,7 @@ def _note_failure(context: Context, key: Key, addition: Addition, problems: list
         problems.append(f"{key}: {message}")
 
 
-async def _judge_reuse(context: Context, key: Key, machine: CatalogMachine) -> CatalogState:
+async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachine) -> CatalogState:
     """HOSTNAME_REUSE is success only when the entry carries our key.
 
     Raises:
@@ -169,7 +171,7 @@ def _next_try(context: Context) -> float | None:
     return min((wait for wait in waits if wait), default=None)
 
 
-def _may_add(context: Context, key: Key) -> bool:
+def _may_add(context: Context, key: MachineKey) -> bool:
     instance = context.fleet.instances.get(key)
     if instance is None or key in context.memory.catalog.removing or context.is_paused(key):
         return False
@@ -185,7 +187,7 @@ def _became(state: CatalogState) -> Apply[Instance]:
     return when_present(lambda instance: added(instance, state))
 
 
-def _tell(context: Context, key: Key, rising_since: float | None) -> None:
+def _tell(context: Context, key: MachineKey, rising_since: float | None) -> None:
     context.log.info(
         "instance.cataloged",
         instance=key.name,

@@ -9,7 +9,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules.metadata_updates import finish, put_back
 
 FRESH = 30.0
@@ -28,13 +28,13 @@ async def run(context: Context) -> Outcome:
         and instance.active_metadata_update.operation is not None
     ]
 
-    async def check(key: Key) -> Result:
+    async def check(key: MachineKey) -> Result:
         return await _check(context, key)
 
     return await act_on_each(context, keys, check, observing=True)
 
 
-async def _check(context: Context, key: Key) -> Result:
+async def _check(context: Context, key: MachineKey) -> Result:
     update = context.fleet.instances[key].active_metadata_update
     if update is None or update.operation is None:
         return Result.NOTHING
@@ -73,7 +73,7 @@ async def _check(context: Context, key: Key) -> Result:
     return Result.HELD
 
 
-async def _return(context: Context, key: Key, operation: str, reason: str) -> Result:
+async def _return(context: Context, key: MachineKey, operation: str, reason: str) -> Result:
     context.memory.operations.pop(operation, None)
     now = context.clock.now()
 

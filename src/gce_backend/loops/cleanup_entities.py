@@ -16,7 +16,7 @@ from gce_backend.model.entities import (
     InstanceTemplate,
     InstanceTemplateRevision,
 )
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.rules.permits import revived
 
 KEEP_SET_ASIDE = 1000
@@ -71,7 +71,7 @@ async def _remove_tombstones(context: Context) -> int:
     )
 
 
-def _is_listed(context: Context, key: Key) -> bool:
+def _is_listed(context: Context, key: MachineKey) -> bool:
     """Whether its group has listed a machine all that time that was taken to be gone."""
     member = context.memory.seen.member(key)
     return member is not None and member.gce_id == context.fleet.instances[key].gce_id
@@ -85,25 +85,22 @@ async def _remove_managers(context: Context) -> int:
     removed = 0
     for key, manager in tuple(context.fleet.managers.items()):
         idle = manager.url is None and manager.in_flight is None
-        revision = key.parent
-        if revision is None or not idle or context.fleet.is_active(key):
+        if not idle or context.fleet.is_active(key):
             continue
         if next(context.fleet.instances_of(key), None) is None:
-            removed += await context.fleet.transact([revision, key], _without_manager(key))
+            removed += await context.fleet.transact([key.revision, key], _without_manager(key))
     return removed
 
 
-def _without_manager(key: Key) -> Decision:
+def _without_manager(key: GroupKey) -> Decision:
     def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
-        if key.parent is None:
-            return {}
-        revision, manager = found.get(key.parent), found.get(key)
-        if not isinstance(revision, InstanceTemplateRevision) or key.name in revision.active:
+        revision, manager = found.get(key.revision), found.get(key)
+        if not isinstance(revision, InstanceTemplateRevision) or key.zone in revision.active:
             return {}
         if not isinstance(manager, InstanceGroupManager) or manager.url or manager.in_flight:
             return {}
-        zones = tuple(zone for zone in revision.drained if zone != key.name)
-        return {key.parent: replace(revision, drained=zones), key: None}
+        zones = tuple(zone for zone in revision.drained if zone != key.zone)
+        return {key.revision: replace(revision, drained=zones), key: None}
 
     return decide
 
@@ -112,26 +109,24 @@ async def _remove_revisions(context: Context) -> int:
     removed = 0
     active = {key for key, _ in context.fleet.active_revisions()}
     for key, revision in tuple(context.fleet.revisions.items()):
-        if key in active or revision.url or revision.in_flight or key.parent is None:
+        if key in active or revision.url or revision.in_flight:
             continue
         if not revision.active and not revision.drained:
-            removed += await context.fleet.transact([key.parent, key], _without_revision(key))
+            removed += await context.fleet.transact([key.template, key], _without_revision(key))
     return removed
 
 
-def _without_revision(key: Key) -> Decision:
+def _without_revision(key: RevisionKey) -> Decision:
     def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
-        if key.parent is None:
-            return {}
-        template, revision = found.get(key.parent), found.get(key)
-        if not isinstance(template, InstanceTemplate) or template.active == key.name:
+        template, revision = found.get(key.template), found.get(key)
+        if not isinstance(template, InstanceTemplate) or template.active == key.checksum:
             return {}
         if not isinstance(revision, InstanceTemplateRevision):
             return {}
         if revision.active or revision.drained or revision.url or revision.in_flight:
             return {}
-        names = tuple(name for name in template.drained if name != key.name)
-        return {key.parent: replace(template, drained=names), key: None}
+        names = tuple(name for name in template.drained if name != key.checksum)
+        return {key.template: replace(template, drained=names), key: None}
 
     return decide
 

@@ -35,7 +35,7 @@ async def run(context: Context) -> Outcome:
     ]
     await context.fleet.change(intents)
 
-    async def create(key: Key) -> Result:
+    async def create(key: GroupKey) -> Result:
         return await _create(context, key)
 
     return await act_on_each(context, keys, create)
@@ -57,7 +57,7 @@ async def _forget_gone(context: Context) -> None:
     context.memory.seen.gone.difference_update(gone)
 
 
-async def _create(context: Context, key: Key) -> Result:
+async def _create(context: Context, key: GroupKey) -> Result:
     manager = context.fleet.managers.get(key)
     if manager is None or manager.url is not None or key.parent is None:
         return Result.NOTHING
@@ -77,10 +77,10 @@ async def _create(context: Context, key: Key) -> Result:
     )
     compute, name, request_id = context.compute, body["name"], in_flight.request_id
     creation = resources.Creation(
-        what=f"group {name} in {project}, {key.name}",
+        what=f"group {name} in {project}, {key.zone}",
         description=body["description"],
-        send=lambda: compute.insert_group(project, key.name, body, request_id=request_id),
-        read=lambda: compute.get_group(project, key.name, name),
+        send=lambda: compute.insert_group(project, key.zone, body, request_id=request_id),
+        read=lambda: compute.get_group(project, key.zone, name),
     )
     if not await resources.create(context, key, creation, manager):
         return Result.WAITING

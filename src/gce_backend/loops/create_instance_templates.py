@@ -10,7 +10,7 @@ from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import RevisionKey
 from gce_backend.rules import compute_bodies
 
 
@@ -28,7 +28,7 @@ async def run(context: Context) -> Outcome:
         [Change(key, when_present(resources.beginning(context, "insert"))) for key in ready]
     )
 
-    async def create(key: Key) -> Result:
+    async def create(key: RevisionKey) -> Result:
         return await _create(context, key)
 
     return await act_on_each(context, keys, create)
@@ -68,7 +68,7 @@ async def _is_lost(context: Context, project: str, name: str) -> bool:
     return False
 
 
-async def _create(context: Context, key: Key) -> Result:
+async def _create(context: Context, key: RevisionKey) -> Result:
     revision = context.fleet.revisions.get(key)
     if revision is None or revision.in_flight is None or revision.in_flight.action != "insert":
         return Result.NOTHING

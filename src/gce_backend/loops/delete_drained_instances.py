@@ -6,15 +6,15 @@ from gce_backend.actions.deletion import delete
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules.permits import is_leaving
 
 
 async def run(context: Context) -> Outcome:
     """Deletes them, one call for many of a group, until they are truly gone."""
 
-    def leaves(key: Key, instance: Instance) -> bool:
-        active = key.parent is not None and context.fleet.is_active(key.parent)
+    def leaves(key: MachineKey, instance: Instance) -> bool:
+        active = context.fleet.is_active(key.group)
         patience = context.settings.deletion.stopped_seconds
         return is_leaving(instance, context.clock.now(), patience, active=active)
 

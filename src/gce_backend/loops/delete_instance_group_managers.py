@@ -14,7 +14,7 @@ from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey
 from gce_backend.rules import compute_bodies
 
 INSERT_PATIENCE = 600.0
@@ -35,7 +35,7 @@ async def run(context: Context) -> Outcome:
     for key in set(context.memory.seen.empty_since) - set(keys):
         del context.memory.seen.empty_since[key]
 
-    async def act(key: Key) -> Result:
+    async def act(key: GroupKey) -> Result:
         manager = context.fleet.managers.get(key)
         if manager is None:
             return Result.NOTHING
@@ -68,7 +68,7 @@ async def _resolve_insert(context: Context, key: Key) -> Result:
     return Result.CHANGED
 
 
-async def _look(context: Context, key: Key) -> Result:
+async def _look(context: Context, key: GroupKey) -> Result:
     """One look; the second one, some seconds later, lets the group go."""
     manager, empty_since = context.fleet.managers[key], context.memory.seen.empty_since
     if manager.is_deleting:
@@ -100,7 +100,7 @@ async def _is_empty(context: Context, key: Key) -> bool:
     group = await context.compute.get_group(project, key.name, name)
     if group.target_size != 0:
         return False
-    members = await context.compute.list_managed_instances(project, key.name, name)
+    members = await context.compute.list_managed_instances(project, key.zone, name)
     return isinstance(members, CompleteListing) and not members.items
 
 
@@ -132,7 +132,7 @@ async def _delete(context: Context, key: Key) -> Result:
         return Result.WAITING
     context.memory.seen.empty_since.pop(key, None)
     context.memory.seen.groups.pop(key, None)
-    context.log.info("group.deleted", template=key.base_name, zone=key.name, name=name)
+    context.log.info("group.deleted", template=key.base_name, zone=key.zone, name=name)
     return Result.CHANGED
 
 

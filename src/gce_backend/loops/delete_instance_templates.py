@@ -8,7 +8,7 @@ from gce_backend.base.errors import NotFoundError, ResourceInUseError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import RevisionKey
 from gce_backend.rules import compute_bodies
 
 INSERT_PATIENCE = 600.0
@@ -35,7 +35,7 @@ async def run(context: Context) -> Outcome:
         )
     ]
 
-    async def act(key: Key) -> Result:
+    async def act(key: RevisionKey) -> Result:
         revision = context.fleet.revisions[key]
         if revision.url is None and revision.in_flight and revision.in_flight.action == "insert":
             return await _resolve_insert(context, key)
@@ -46,7 +46,7 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, act)
 
 
-async def _resolve_insert(context: Context, key: Key) -> Result:
+async def _resolve_insert(context: Context, key: RevisionKey) -> Result:
     """A template that drained while it was being created: it is there, or it never was."""
     revision = context.fleet.revisions[key]
     project, name = revision.template.project, context.fleet.template_name(key)
@@ -66,7 +66,7 @@ async def _resolve_insert(context: Context, key: Key) -> Result:
     return Result.CHANGED
 
 
-async def _delete(context: Context, key: Key) -> Result:
+async def _delete(context: Context, key: RevisionKey) -> Result:
     revision = context.fleet.revisions.get(key)
     if revision is None or revision.in_flight is None or revision.in_flight.action != "delete":
         return Result.NOTHING

@@ -6,7 +6,7 @@ from gce_backend.actions.deletion import delete
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 
 
 async def run(context: Context) -> Outcome:
@@ -14,7 +14,7 @@ async def run(context: Context) -> Outcome:
     return await delete(context, _is_reclaimed)
 
 
-def _is_reclaimed(_: Key, instance: Instance) -> bool:
+def _is_reclaimed(_: MachineKey, instance: Instance) -> bool:
     return instance.pending_deletion is not None
 
 

@@ -26,7 +26,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import error_code_reason
 from gce_backend.fleet.picture import Apply, Change
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key, instance_key
+from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.sightings import seen_instance, unseen_instance
@@ -42,12 +42,12 @@ LONGEST_POLL = 60.0
 async def run(context: Context) -> Outcome:
     """Looks at all groups, then at the members of those that need it."""
     problems: list[str] = []
-    projects: dict[str, list[Key]] = {}
+    projects: dict[str, list[GroupKey]] = {}
     for key, manager in context.fleet.managers.items():
         if manager.url is not None:
             project = context.fleet.revision_of(key).template.project
             projects.setdefault(project, []).append(key)
-    due: list[Key] = []
+    due: list[GroupKey] = []
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
         due += await _look_for_stopped(context, project, set(due), problems)
@@ -76,8 +76,8 @@ async def run(context: Context) -> Outcome:
 
 
 async def _look_at_groups(
-    context: Context, project: str, keys: list[Key], problems: list[str]
-) -> list[Key]:
+    context: Context, project: str, keys: list[GroupKey], problems: list[str]
+) -> list[GroupKey]:
     """Notes how the groups are; returns those whose members are to be listed."""
     conditions = context.conditions
     if conditions.blocked(f"project {project}"):
@@ -112,8 +112,8 @@ async def _look_at_groups(
 
 
 async def _look_for_stopped(
-    context: Context, project: str, due: Collection[Key], problems: list[str]
-) -> list[Key]:
+    context: Context, project: str, due: Collection[GroupKey], problems: list[str]
+) -> list[GroupKey]:
     """The groups with a VM that has stopped since it was listed: a stop changes no group.
 
     One list a minute, of those of our VMs that do not run: in a quiet minute it is empty.
@@ -139,23 +139,22 @@ async def _look_for_stopped(
         if found.status in STOPPED
     }
     found = {
-        key.parent
+        key.group
         for key, instance in (context.fleet.instances.items() if stopped else ())
-        if key.parent is not None
-        and instance.stopped_since is None
-        and (key.parent.name, key.name, instance.gce_id) in stopped
+        if instance.stopped_since is None
+        and (key.zone, key.name, instance.gce_id) in stopped
     }
     return [key for key in found if key in context.memory.seen.groups and key not in due]
 
 
-def _slow_turns(context: Context, due: Collection[Key]) -> list[Key]:
+def _slow_turns(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
     """The groups that are listed although they did not change: each in its turn, spread evenly."""
     quiet = [key for key in context.memory.seen.groups if key not in due]
     pace = len(quiet) / context.settings.fetch.resync_seconds
     return context.listing_turns.take(quiet, pace=pace, now=context.clock.monotonic())
 
 
-async def _note_unlisted(context: Context, project: str, key: Key) -> None:
+async def _note_unlisted(context: Context, project: str, key: GroupKey) -> None:
     """A group that is not listed is gone when a second look, some seconds later, says so too."""
     now = context.clock.monotonic()
     first = context.memory.seen.unlisted.setdefault(key, now)
@@ -177,7 +176,7 @@ async def _note_unlisted(context: Context, project: str, key: Key) -> None:
         context.memory.seen.unlisted.pop(key, None)
 
 
-def _note_group(context: Context, key: Key, group: ComputeGroup) -> bool:
+def _note_group(context: Context, key: GroupKey, group: ComputeGroup) -> bool:
     """Remembers how a group is; returns whether its members are to be listed."""
     now = context.clock.monotonic()
     signature = f"{group.id} {group.target_size} {group.current_actions}"
@@ -220,13 +219,13 @@ async def _note_orphans(context: Context) -> int:
     )
 
 
-async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[str]]:
+async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, list[str]]:
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
     changes: list[Change[Instance]] = []
     problems: list[str] = []
     transitions = 0
 
-    async def list_one(key: Key) -> None:
+    async def list_one(key: GroupKey) -> None:
         nonlocal transitions
         project = context.fleet.revision_of(key).template.project
         async with slots:
@@ -252,7 +251,7 @@ async def _list_members(context: Context, keys: list[Key]) -> tuple[int, list[st
 
 
 def _note_members(
-    context: Context, key: Key, items: Iterable[ManagedInstance], *, complete: bool
+    context: Context, key: GroupKey, items: Iterable[ManagedInstance], *, complete: bool
 ) -> int:
     """Remembers the members; returns how many have begun or ceased to run."""
     group = context.memory.seen.groups.get(key)
@@ -277,7 +276,7 @@ def _note_members(
     )
 
 
-def _note_errors(context: Context, key: Key, members: Iterable[Member]) -> None:
+def _note_errors(context: Context, key: GroupKey, members: Iterable[Member]) -> None:
     """Says why a group cannot make its VMs: a stockout is no time-out."""
     failing = [member for member in members if member.error_code]
     if not failing:
@@ -297,13 +296,13 @@ def _note_errors(context: Context, key: Key, members: Iterable[Member]) -> None:
 
 
 def _changes(
-    context: Context, key: Key, items: Iterable[ManagedInstance], *, complete: bool
+    context: Context, key: GroupKey, items: Iterable[ManagedInstance], *, complete: bool
 ) -> Iterator[Change[Instance]]:
     now = context.clock.now()
-    listed: set[Key] = set()
+    listed: set[MachineKey] = set()
     for item in items:
         link = ResourceLink.parse(item.instance)
-        instance = instance_key(key, link.name)
+        instance = key.child(link.name)
         if _has_vanished(item):
             continue
         listed.add(instance)
@@ -330,7 +329,7 @@ def _unseen(now: float) -> Apply[Instance]:
     return lambda instance: None if instance is None else unseen_instance(instance, now)
 
 
-def _is_settled(context: Context, key: Key) -> bool:
+def _is_settled(context: Context, key: GroupKey) -> bool:
     """Whether nothing is expected to change in a group by itself."""
     group = context.memory.seen.groups.get(key)
     if group is None:

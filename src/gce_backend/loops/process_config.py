@@ -35,7 +35,7 @@ async def run(context: Context) -> Outcome:
     if not stored.revision:
         return Outcome(facts={"waiting_for_config": 1})
     wanted, spoiled = await _wanted(context, stored)
-    names = sorted({*wanted, *spoiled, *(key.name for key in context.fleet.templates)})
+    names = sorted({*wanted, *spoiled, *(key.base_name for key in context.fleet.templates)})
     changed = 0
     problems = []
     trouble: TransientError | None = None

@@ -19,7 +19,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.engine.metrics import UNKNOWN_KIND
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance, SetAsideMessage
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import Key, MachineKey
 from gce_backend.rules.messages import (
     Message,
     MessageKind,
@@ -95,8 +95,8 @@ async def _work(context: Context, batch: Sequence[Received], facts: Counter[str]
             dealt.append(Dealt(received, None, "set-aside", str(poison)))
         else:
             understood.append((received, message))
-    by_instance: defaultdict[Key, list[Message]] = defaultdict(list)
-    causes: defaultdict[Key, list[str]] = defaultdict(list)
+    by_instance: defaultdict[MachineKey, list[Message]] = defaultdict(list)
+    causes: defaultdict[MachineKey, list[str]] = defaultdict(list)
     await _look_again(context, [message for _, message in understood])
     for received, message in understood:
         instance = context.fleet.instances.get(message.instance)
@@ -127,10 +127,7 @@ async def _look_again(context: Context, messages: Iterable[Message]) -> None:
     for message in messages:
         known = context.fleet.instances.get(message.instance)
         if known is None or not is_about(message, known):
-            key: Key | None = message.instance
-            while key is not None:
-                doubtful[key] = None
-                key = key.parent
+            doubtful.update(dict.fromkeys(message.instance.lineage))
     if doubtful:
         await context.fleet.refresh(doubtful)
 
@@ -151,10 +148,9 @@ def _report(context: Context, item: Dealt) -> None:
     )
 
 
-def _applied(context: Context, key: Key, messages: Sequence[Message]) -> Apply[Instance]:
+def _applied(context: Context, key: MachineKey, messages: Sequence[Message]) -> Apply[Instance]:
     now = context.clock.now()
-    above = key.parent.parent if key.parent else None
-    revision = context.fleet.revisions.get(above) if above else None
+    revision = context.fleet.revisions.get(key.revision)
     accounts = revision.template.service_accounts if revision else ()
     account = accounts[0].name if accounts else ""
     return when_present(lambda instance: apply_all(messages, instance, account, now))

@@ -21,7 +21,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
 from gce_backend.rules.cataloging import may_be_cataloged, settles_in, uncataloged
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.rollout import ZoneRollout, removable, share_out
@@ -46,7 +46,7 @@ async def run(context: Context) -> Outcome:
     leaving = list(dict.fromkeys((*drained, *_drained_by_hand(context), *lost)))
     down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
-    async def remove(key: Key) -> Result:
+    async def remove(key: MachineKey) -> Result:
         if down.is_set():
             return Result.WAITING
         try:
@@ -58,7 +58,7 @@ async def run(context: Context) -> Outcome:
         answers.set()
         return step
 
-    async def remove_in_turn(key: Key) -> Result:
+    async def remove_in_turn(key: MachineKey) -> Result:
         if key in lost and not await _is_truly_lost(context, key):
             return Result.NOTHING
         # One goes ahead: a Machine Provider that does not answer is not asked for every machine.
@@ -76,7 +76,7 @@ async def run(context: Context) -> Outcome:
     return msgspec.structs.replace(outcome, again_after=again_after)
 
 
-async def _look_again(context: Context, leaving: list[Key]) -> list[Key]:
+async def _look_again(context: Context, leaving: list[MachineKey]) -> list[MachineKey]:
     """Those that may leave still: another process may have named their groups again."""
     if not leaving:
         return []
@@ -84,13 +84,11 @@ async def _look_again(context: Context, leaving: list[Key]) -> list[Key]:
     return list(_leaving(context))
 
 
-def _leaving(context: Context) -> Iterator[Key]:
+def _leaving(context: Context) -> Iterator[MachineKey]:
     """The drained machines that may leave the catalog now."""
-    zones: defaultdict[tuple[Key, str], list[Key]] = defaultdict(list)
+    zones: defaultdict[tuple[TemplateKey, str], list[GroupKey]] = defaultdict(list)
     for manager in context.fleet.managers:
-        revision = manager.parent
-        if revision is not None and revision.parent is not None:
-            zones[revision.parent, manager.name].append(manager)
+        zones[manager.template, manager.zone].append(manager)
     for managers in zones.values():
         drained = [key for key in managers if not context.fleet.is_active(key)]
         old = {
@@ -127,7 +125,7 @@ def _leaving(context: Context) -> Iterator[Key]:
             yield old[name]
 
 
-def _zone(context: Context, managers: list[Key], old: int) -> ZoneRollout:
+def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
     minimum = maximum = active_target = arrived = staying = available = leased = 0
     for manager in managers:
         active = context.fleet.is_active(manager)
@@ -158,7 +156,7 @@ def _zone(context: Context, managers: list[Key], old: int) -> ZoneRollout:
     )
 
 
-def _target(context: Context, manager: Key) -> int:
+def _target(context: Context, manager: GroupKey) -> int:
     """VMs that an active group has or is to have; its minimum while that is not known."""
     entity = context.fleet.managers[manager]
     group = context.memory.seen.groups.get(manager)
@@ -169,17 +167,17 @@ def _target(context: Context, manager: Key) -> int:
     return entity.minimum_size if entity.url is not None else 0
 
 
-def _is_held(context: Context, key: Key) -> bool:
+def _is_held(context: Context, key: MachineKey) -> bool:
     """Whether somebody holds a machine, as far as we or the catalog's last word know."""
     instance = context.fleet.instances[key]
     return lease_runs(instance, context.clock.now()) or _trouble(context, key) == LEASED
 
 
-def _is_unsettled(context: Context, key: Key) -> bool:
+def _is_unsettled(context: Context, key: MachineKey) -> bool:
     return context.fleet.instances[key].catalog is CatalogState.ADDING
 
 
-def _can_be_leased(context: Context, key: Key) -> bool:
+def _can_be_leased(context: Context, key: MachineKey) -> bool:
     """Whether the Machine Provider can lease a machine out.
 
     It says SUBSCRIBED when a machine that was added can be leased. The message may be lost, so that
@@ -210,12 +208,12 @@ def _announcement_wait(context: Context) -> float | None:
     return min((wait for wait in waits if wait > 0), default=None)
 
 
-def _trouble(context: Context, key: Key) -> str | None:
+def _trouble(context: Context, key: MachineKey) -> str | None:
     """Why the last try to remove a machine from the catalog came to nothing."""
     return context.conditions.reason(key)
 
 
-def _drained_by_hand(context: Context) -> list[Key]:
+def _drained_by_hand(context: Context) -> list[MachineKey]:
     """They wait for nobody: their groups grow again only once they are gone."""
     return [
         key
@@ -226,7 +224,7 @@ def _drained_by_hand(context: Context) -> list[Key]:
     ]
 
 
-def _lost(context: Context) -> list[Key]:
+def _lost(context: Context) -> list[MachineKey]:
     now = context.clock.now()
     patience = context.settings.machine_provider.lost_seconds
     return [
@@ -249,7 +247,7 @@ def _missing_wait(context: Context) -> float | None:
     return min((wait for wait in waits if wait > 0), default=None)
 
 
-async def _is_truly_lost(context: Context, key: Key) -> bool:
+async def _is_truly_lost(context: Context, key: MachineKey) -> bool:
     """A machine that its group does not list any more is looked for once more at Compute."""
     instance = context.fleet.instances[key]
     if instance.missing_since is None:
@@ -260,7 +258,7 @@ async def _is_truly_lost(context: Context, key: Key) -> bool:
         return False
 
 
-async def _remove(context: Context, key: Key) -> Result:
+async def _remove(context: Context, key: MachineKey) -> Result:
     instance = context.fleet.instances.get(key)
     now = context.clock.now()
     if instance is None or not may_be_cataloged(instance) or lease_runs(instance, now):
@@ -274,7 +272,7 @@ async def _remove(context: Context, key: Key) -> Result:
         context.memory.catalog.removing.discard(key)
 
 
-async def _ask_to_remove(context: Context, key: Key, asked: CatalogState) -> Result:
+async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState) -> Result:
     now = context.clock.now()
     answer = await context.broker().delete_machine(key.name)
     if answer.error == CatalogError.LEASED:

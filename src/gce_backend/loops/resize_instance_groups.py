@@ -38,7 +38,7 @@ async def run(context: Context) -> Outcome:
         if manager.url is not None and (manager.resize is not None or _is_short(context, key))
     ]
 
-    async def raise_one(key: Key) -> Result:
+    async def raise_one(key: GroupKey) -> Result:
         return await _raise(context, key)
 
     return await act_on_each(context, keys, raise_one)
@@ -113,7 +113,7 @@ async def _send(context: Context, key: Key, growth: InFlight) -> Result:
     context.log.info(
         "group.raised",
         template=key.base_name,
-        zone=key.name,
+        zone=key.zone,
         name=name,
         machines=len(growth.names),
     )

@@ -18,7 +18,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules.metadata_updates import finish, is_denied, merge
 
 ATTEMPTS = 2
@@ -48,7 +48,7 @@ async def run(context: Context) -> Outcome:
             keys.append(key)
     await context.fleet.change([Change(key, _intend(context)) for key in keys])
 
-    async def apply(key: Key) -> Result:
+    async def apply(key: MachineKey) -> Result:
         return await _apply(context, key)
 
     outcome = await act_on_each(context, keys, apply)
@@ -62,12 +62,12 @@ async def run(context: Context) -> Outcome:
     )
 
 
-async def _apply(context: Context, key: Key) -> Result:
+async def _apply(context: Context, key: MachineKey) -> Result:
     instance = context.fleet.instances.get(key)
     update = instance.active_metadata_update if instance is not None else None
-    if instance is None or update is None or key.parent is None:
+    if instance is None or update is None:
         return Result.NOTHING
-    project = context.fleet.revision_of(key.parent).template.project
+    project = context.fleet.revision_of(key.group).template.project
     denied = sorted(name for name in update.items if is_denied(name))
     if denied:
         context.log.error(
@@ -80,7 +80,7 @@ async def _apply(context: Context, key: Key) -> Result:
     tries = 1 if context.conditions.reason(key) == CONTESTED else ATTEMPTS
     for _ in range(tries):
         # One that is not there backs off: fetch-instances finds out what became of it.
-        found = await context.compute.get_instance(project, key.parent.name, key.name)
+        found = await context.compute.get_instance(project, key.zone, key.name)
         if instance.gce_id is not None and found.id != instance.gce_id:
             return Result.NOTHING  # another VM of that name
         items = merge(found.metadata.as_dict(), update.items)
@@ -105,17 +105,17 @@ async def _apply(context: Context, key: Key) -> Result:
 
 
 async def _send(
-    context: Context, key: Key, project: str, found: ComputeInstance, items: dict[str, str]
+    context: Context, key: MachineKey, project: str, found: ComputeInstance, items: dict[str, str]
 ) -> bool:
     """Sends the update; False when the metadata has changed meanwhile and is to be read again."""
     instance = context.fleet.instances.get(key)
     update = instance.active_metadata_update if instance is not None else None
-    if update is None or update.request_id is None or key.parent is None:
+    if update is None or update.request_id is None:
         return False
     try:
         operation = await context.compute.set_instance_metadata(
             project,
-            key.parent.name,
+            key.zone,
             key.name,
             found.metadata.fingerprint,
             items,
