@@ -17,7 +17,7 @@ from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.model.entities import CONTROL_KEY, Permit
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules.orders import ApplyToMachine, drain, find_machine, mention, undrain
 from gce_backend.settings.settings import DeletionSettings
 from support.crashing import CRONS, OPTIONS, SETTINGS, OneBlow, When
@@ -67,7 +67,9 @@ async def somebody_else(w: World) -> AsyncIterator[Fleet]:
         await clients.close()
 
 
-async def by_command(w: World, name: str, change: Callable[[Key, float], ApplyToMachine]) -> None:
+async def by_command(
+    w: World, name: str, change: Callable[[MachineKey, float], ApplyToMachine]
+) -> None:
     """An order as the commands store it."""
     async with somebody_else(w) as fleet:
         key, now = find_machine(name, fleet.instances), w.clock.now()

@@ -56,13 +56,13 @@ async def compare(settings: Settings, directory: Path | None) -> Document:
     return look(settings, fleet, bundle, sizes, directory=directory, notes=unseen)
 
 
-async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[Key, int], list[str]]:
+async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, int], list[str]]:
     """The target size of each group that exists; and what could not be looked at."""
-    projects: dict[str, list[Key]] = {}
+    projects: dict[str, list[GroupKey]] = {}
     for key, manager in fleet.managers.items():
         if manager.url is not None:
             projects.setdefault(fleet.revision_of(key).template.project, []).append(key)
-    sizes: dict[Key, int] = {}
+    sizes: dict[GroupKey, int] = {}
     notes: list[str] = []
     for project, keys in sorted(projects.items()):
         groups: dict[tuple[str, str], int] = {}
@@ -92,7 +92,7 @@ def look(
     settings: Settings,
     fleet: Fleet,
     bundle: ConfigBundle,
-    sizes: Mapping[Key, int],
+    sizes: Mapping[GroupKey, int],
     *,
     directory: Path | None = None,
     notes: Sequence[str] = (),

@@ -22,7 +22,7 @@ from gce_backend.model.entities import (
     InstanceGroupManager,
     InstanceTemplate,
 )
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.model.orders import Control
 from gce_backend.rules import orders
 from gce_backend.rules.orders import Apply, ApplyToMachine
@@ -81,16 +81,14 @@ def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
 
 
 def order_about_machine(
-    settings_file: Path | None, name: str, apply: Callable[[Key, float], ApplyToMachine]
-) -> tuple[Key, Instance]:
+    settings_file: Path | None, name: str, apply: Callable[[MachineKey, float], ApplyToMachine]
+) -> tuple[MachineKey, Instance]:
     """Writes an order into a machine's entity; returns it as it is then."""
 
-    async def write(store: Store) -> tuple[Key, Instance]:
+    async def write(store: Store) -> tuple[MachineKey, Instance]:
         pages = [page async for page in store.read_versions(Instance.KIND)]
-        key, now = (
-            orders.find_machine(name, (key for page in pages for key in page)),
-            SystemClock().now(),
-        )
+        machines = (key for page in pages for key in page if isinstance(key, MachineKey))
+        key, now = orders.find_machine(name, machines), SystemClock().now()
         fleet = Fleet(store)
         await fleet.refresh([*key.lineage, CONTROL_KEY])
         await fleet.order(

@@ -23,7 +23,7 @@ from gce_backend.cli.common import (
 )
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules import orders
 from gce_backend.rules.permits import lease_runs
 from gce_backend.settings.settings import load
@@ -216,7 +216,7 @@ def _outlook(machine: Instance, now: float) -> str:
     return f"It leaves the catalog, is deleted, and its group grows back. {SOON}"
 
 
-def _say_of_machine(key: Key, machine: Instance, text: str, *, as_json: bool) -> None:
+def _say_of_machine(key: MachineKey, machine: Instance, text: str, *, as_json: bool) -> None:
     drain_ = machine.drain
     document = {
         "name": key.name,

@@ -141,8 +141,7 @@ async def _look_for_stopped(
     found = {
         key.group
         for key, instance in (context.fleet.instances.items() if stopped else ())
-        if instance.stopped_since is None
-        and (key.zone, key.name, instance.gce_id) in stopped
+        if instance.stopped_since is None and (key.zone, key.name, instance.gce_id) in stopped
     }
     return [key for key in found if key in context.memory.seen.groups and key not in due]
 

@@ -38,7 +38,7 @@ from gce_backend.model.entities import (
     Permit,
     StoredConfiguration,
 )
-from gce_backend.model.keys import Key, instance_key, manager_key
+from gce_backend.model.keys import Key, MachineKey, instance_key, manager_key
 from gce_backend.model.orders import Control
 from support.patience import PATIENCE
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
@@ -75,7 +75,7 @@ def stored(served: ServedCloud) -> Control:
     return served.ask(read)
 
 
-def stored_machine(served: ServedCloud, key: Key) -> Instance:
+def stored_machine(served: ServedCloud, key: MachineKey) -> Instance:
     """A machine's entity."""
 
     async def read(clients: Clients) -> Instance:
@@ -86,7 +86,7 @@ def stored_machine(served: ServedCloud, key: Key) -> Instance:
     return served.ask(read)
 
 
-def store_machine(served: ServedCloud, key: Key, machine: Instance) -> None:
+def store_machine(served: ServedCloud, key: MachineKey, machine: Instance) -> None:
     """Makes a machine's entity read so; above it are its template and group."""
     revision = key.lineage[2]
     above: dict[Key, Any] = {
@@ -111,7 +111,7 @@ def _becomes(key: Key, entity: Entity) -> Change[Any]:
 
 
 @pytest.fixture
-def machine(served: ServedCloud) -> Key:
+def machine(served: ServedCloud) -> MachineKey:
     """A fleet of one machine; nothing is paused or drained."""
     key = instance_key(manager_key("linux", "0" * 40, "zone-a"), "vm-1")
     store_machine(served, key, Instance(gce_id=7, url="u"))
@@ -147,7 +147,7 @@ def test_resume_says_when_the_settings_pause(command: Command) -> None:
 
 
 def test_a_part_of_the_fleet_is_paused_and_resumed(
-    served: ServedCloud, command: Command, machine: Key
+    served: ServedCloud, command: Command, machine: MachineKey
 ) -> None:
     """Each pause by its own scope; what stays in force is named, with the command that ends it."""
     assert command("pause", "--reason", "all").exit_code == 0
@@ -188,7 +188,7 @@ def test_a_part_of_the_fleet_is_paused_and_resumed(
     ],
 )
 def test_a_pause_of_what_is_not_there_names_what_is(
-    served: ServedCloud, command: Command, machine: Key, arguments: list[str], known: str
+    served: ServedCloud, command: Command, machine: MachineKey, arguments: list[str], known: str
 ) -> None:
     """Exit code 1, and nothing is stored."""
     done = command("pause", *arguments)
@@ -202,7 +202,9 @@ def test_all_pauses_and_one_pause_exclude_each_other(command: Command) -> None:
     assert command("resume", "--all", "--zone", "zone-a").exit_code == 2
 
 
-def test_drain_and_undrain_are_stored(served: ServedCloud, command: Command, machine: Key) -> None:
+def test_drain_and_undrain_are_stored(
+    served: ServedCloud, command: Command, machine: MachineKey
+) -> None:
     """By name or by key; each tells the daemons which machine to read again."""
     done = command("drain", machine.name, "--reason", "its disk rattles")
     assert done.exit_code == 0
@@ -231,7 +233,7 @@ def test_drain_and_undrain_are_stored(served: ServedCloud, command: Command, mac
     ],
 )
 def test_drain_says_what_becomes_of_the_machine(
-    served: ServedCloud, command: Command, machine: Key, state: Instance, outlook: str
+    served: ServedCloud, command: Command, machine: MachineKey, state: Instance, outlook: str
 ) -> None:
     """Who gives the order learns why it may take a while."""
     store_machine(served, machine, state)
@@ -242,7 +244,7 @@ def test_drain_says_what_becomes_of_the_machine(
 
 def test_a_machine_that_is_not_there_is_refused_with_names_that_look_like_it(
     command: Command,
-    machine: Key,
+    machine: MachineKey,
 ) -> None:
     """A slip of the pen is told from a machine that is gone."""
     assert machine.name == "vm-1"
@@ -253,7 +255,7 @@ def test_a_machine_that_is_not_there_is_refused_with_names_that_look_like_it(
 
 
 def test_undrain_comes_too_late_for_a_deletion_that_has_begun(
-    served: ServedCloud, command: Command, machine: Key
+    served: ServedCloud, command: Command, machine: MachineKey
 ) -> None:
     """Exit code 1; the entity stays as it was."""
     dying = Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x"))
@@ -266,7 +268,7 @@ def test_undrain_comes_too_late_for_a_deletion_that_has_begun(
 
 @pytest.mark.parametrize("order", ["drain", "undrain"])
 def test_a_machine_that_is_not_there_is_no_machine(
-    served: ServedCloud, command: Command, machine: Key, order: str
+    served: ServedCloud, command: Command, machine: MachineKey, order: str
 ) -> None:
     """Exit code 1, with where to look; no daemon is told anything."""
     before = stored(served)
@@ -276,14 +278,14 @@ def test_a_machine_that_is_not_there_is_no_machine(
     assert stored(served) == before
 
 
-def test_reasons_have_an_end(command: Command, machine: Key) -> None:
+def test_reasons_have_an_end(command: Command, machine: MachineKey) -> None:
     """Exit code 1 for both orders that take one."""
     for arguments in (["pause"], ["drain", machine.name]):
         done = command(*arguments, "--reason", "x" * 501)
         assert (done.exit_code, "500 characters" in done.output) == (1, True)
 
 
-def test_orders_speak_json(command: Command, machine: Key) -> None:
+def test_orders_speak_json(command: Command, machine: MachineKey) -> None:
     """What is in force afterwards, for programs; of a machine, how it is meant to go on."""
     document = json.loads(command("pause", "--zone", "zone-a", "--reason", "r", "--json").output)
     (pause,) = document["pauses"]

@@ -13,7 +13,7 @@ from gce_backend.model.keys import Key
 from gce_backend.rules.states import State
 from gce_backend.web.documents import events_view, fleet_view
 from gce_backend.web.survey import states
-from gce_backend.web.survey.names import kind_of, meant, name_of
+from gce_backend.web.survey.names import Named, kind_of, meant, name_of
 from gce_backend.web.survey.view import View
 from gce_backend.web.survey.waiting import waits_for
 
@@ -89,10 +89,10 @@ async def _gone(view: View, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _explained(context: Context, key: Key) -> dict[str, Any]:
-    if key.kind == InstanceTemplate.KIND:
+def _explained(context: Context, key: Named) -> dict[str, Any]:
+    if isinstance(key, TemplateKey):
         told = _template(context, key)
-    elif key.kind == InstanceGroupManager.KIND:
+    elif isinstance(key, GroupKey):
         told = _group(context, key)
     else:
         told = _machine(context, key)
@@ -105,25 +105,22 @@ def _explained(context: Context, key: Key) -> dict[str, Any]:
     }
 
 
-def _machine(context: Context, key: Key) -> dict[str, Any]:
+def _machine(context: Context, key: MachineKey) -> dict[str, Any]:
     instance = context.fleet.instances[key]
-    manager = key.parent
-    active = manager is not None and context.fleet.is_active(manager)
+    active = context.fleet.is_active(key.group)
     state, reason = states.machine(context, key, instance, active=active)
     return {
         "template": key.base_name,
-        "zone": manager.name if manager is not None else None,
+        "zone": key.zone,
         "state": state.value,
         "reason": reason,
         "since": _since(instance, state),
         "waits_for": waits_for(context, key, instance, state),
-        "facts": _known(_place(context, manager) | _facts(context, key, instance)),
+        "facts": _known(_place(context, key.group) | _facts(context, key, instance)),
     }
 
 
-def _place(context: Context, manager: Key | None) -> Facts:
-    if manager is None or manager.parent is None:
-        return {}
+def _place(context: Context, manager: GroupKey) -> Facts:
     template = context.fleet.revision_of(manager).template
     return {
         "project": template.project,
@@ -135,7 +132,7 @@ def _place(context: Context, manager: Key | None) -> Facts:
     }
 
 
-def _facts(context: Context, key: Key, instance: Instance) -> Facts:
+def _facts(context: Context, key: MachineKey, instance: Instance) -> Facts:
     member = context.memory.seen.member(key)
     lease, deletion = instance.lease, instance.deletion
     pending, update = instance.pending_deletion, instance.active_metadata_update
@@ -184,7 +181,7 @@ def _since(instance: Instance, state: State) -> float | None:
     return None
 
 
-def _group(context: Context, key: Key) -> dict[str, Any]:
+def _group(context: Context, key: GroupKey) -> dict[str, Any]:
     entity = context.fleet.managers[key]
     seen = context.memory.seen.groups.get(key)
     state, reason = states.manager(context, key)
@@ -202,7 +199,7 @@ def _group(context: Context, key: Key) -> dict[str, Any]:
     flight = entity.in_flight or entity.resize
     return {
         "template": key.base_name,
-        "zone": key.name,
+        "zone": key.zone,
         "state": state,
         "reason": reason,
         "since": None,
@@ -222,7 +219,7 @@ def _group(context: Context, key: Key) -> dict[str, Any]:
     }
 
 
-def _template(context: Context, key: Key) -> dict[str, Any]:
+def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
     entity = context.fleet.templates[key]
     state, reason = states.template(context, key)
     groups = [
@@ -232,10 +229,10 @@ def _template(context: Context, key: Key) -> dict[str, Any]:
     ]
     facts: Facts = {"revision": entity.active, "drained_revisions": len(entity.drained) or None}
     for revision, found in context.fleet.revisions_of(key):
-        if revision.name == entity.active:
+        if revision.checksum == entity.active:
             facts |= _hardware(found.template)
     return {
-        "template": key.name,
+        "template": key.base_name,
         "zone": None,
         "state": state,
         "reason": reason,
@@ -258,7 +255,7 @@ def _hardware(template: TemplateConfig) -> Facts:
     }
 
 
-def _summary(context: Context, key: Key) -> dict[str, Any]:
+def _summary(context: Context, key: GroupKey) -> dict[str, Any]:
     state, reason = states.manager(context, key)
     counts = _count(context, key)
     return {
@@ -271,7 +268,7 @@ def _summary(context: Context, key: Key) -> dict[str, Any]:
     }
 
 
-def _count(context: Context, manager: Key) -> Counter[State]:
+def _count(context: Context, manager: GroupKey) -> Counter[State]:
     active = context.fleet.is_active(manager)
     found = (
         states.machine(context, key, instance, active=active)[0]

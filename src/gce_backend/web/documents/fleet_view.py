@@ -32,11 +32,11 @@ def fleet(context: Context) -> dict[str, Any]:
     }
 
 
-def _template(context: Context, key: Key) -> dict[str, Any]:
+def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
     template = context.fleet.templates[key]
     state, reason = states.template(context, key)
     return {
-        "base_name": key.name,
+        "base_name": key.base_name,
         "state": state,
         "reason": reason,
         "revisions": [
@@ -49,11 +49,11 @@ def _template(context: Context, key: Key) -> dict[str, Any]:
 
 
 def _revision(
-    context: Context, key: Key, revision: InstanceTemplateRevision, *, active: bool
+    context: Context, key: RevisionKey, revision: InstanceTemplateRevision, *, active: bool
 ) -> dict[str, Any]:
     state, reason = states.revision(context, key, active=active)
     return {
-        "revision": key.name,
+        "revision": key.checksum,
         "state": state,
         "reason": states.with_trouble(context, key, reason),
         "instance_template": context.fleet.template_name(key),
@@ -68,12 +68,12 @@ def _revision(
     }
 
 
-def _manager(context: Context, key: Key, manager: InstanceGroupManager) -> dict[str, Any]:
+def _manager(context: Context, key: GroupKey, manager: InstanceGroupManager) -> dict[str, Any]:
     active = context.fleet.is_active(key)
     group = context.memory.seen.groups.get(key)
     state, reason = states.manager(context, key)
     return {
-        "zone": key.name,
+        "zone": key.zone,
         "state": state,
         "reason": states.with_trouble(context, key, reason),
         "group": context.fleet.group_name(key),
@@ -91,7 +91,9 @@ def _manager(context: Context, key: Key, manager: InstanceGroupManager) -> dict[
     }
 
 
-def _instance(context: Context, key: Key, instance: Instance, *, active: bool) -> dict[str, Any]:
+def _instance(
+    context: Context, key: MachineKey, instance: Instance, *, active: bool
+) -> dict[str, Any]:
     state, reason = states.machine(context, key, instance, active=active)
     return {
         "name": key.name,

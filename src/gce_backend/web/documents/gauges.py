@@ -82,10 +82,10 @@ def _one(number: float) -> list[Sample]:
 
 def _lost(context: Context) -> Iterable[Sample]:
     """Also where there is none: an alert on a series that vanishes would never end in words."""
-    lost = {(manager.base_name, manager.name): 0 for manager in context.fleet.managers}
+    lost = {(manager.base_name, manager.zone): 0 for manager in context.fleet.managers}
     for key, instance in context.fleet.instances.items():
-        if instance.lost_since is not None and key.parent is not None:
-            lost[key.base_name, key.parent.name] += instance.deletion is None
+        if instance.lost_since is not None:
+            lost[key.base_name, key.zone] += instance.deletion is None
     return lost.items()
 
 
@@ -98,7 +98,7 @@ def _groups(context: Context) -> Values:
     maximum: Counter[tuple[str, ...]] = Counter()
     target: Counter[tuple[str, ...]] = Counter()
     for key, manager in context.fleet.managers.items():
-        place = (key.base_name, key.name)
+        place = (key.base_name, key.zone)
         active = context.fleet.is_active(key)
         if active:
             minimum[place] += manager.minimum_size

@@ -89,7 +89,7 @@ def rows(context: Context, page: Sequence[SurveyedMachine]) -> list[Mapping[str,
 def _row(context: Context, machine: SurveyedMachine) -> Mapping[str, Any]:
     key = machine.key
     instance = context.fleet.instances[key]
-    active = key.parent is not None and context.fleet.is_active(key.parent)
+    active = context.fleet.is_active(key.group)
     state, reason = states.machine(context, key, instance, active=active)
     return {
         "name": key.name,

@@ -138,7 +138,7 @@ def _answer(context: Context, _: msgspec.Struct) -> dict[str, Any]:
 def _machine(context: Context, order: DrainOrder | Undrain) -> dict[str, Any]:
     key = orders.find_machine(order.name, context.fleet.instances)
     instance = context.fleet.instances[key]
-    active = key.parent is not None and context.fleet.is_active(key.parent)
+    active = context.fleet.is_active(key.group)
     state, reason = states.machine(context, key, instance, active=active)
     return {
         "name": key.name,

@@ -13,7 +13,7 @@ from gce_backend.engine.job import Verdict
 from gce_backend.engine.scheduler import JobStatus
 from gce_backend.fleet.picture import Fleet
 from gce_backend.model.entities import InstanceGroupManager
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey
 from gce_backend.rules.states import State
 from gce_backend.web.survey import states
 from gce_backend.web.survey.census import Survey
@@ -53,9 +53,9 @@ def needs_attention(job: JobStatus) -> bool:
 
 def fleet_rows(context: Context, survey: Survey) -> list[dict[str, Any]]:
     """Each template in each of its zones, all revisions together."""
-    places: dict[tuple[str, str], list[Key]] = {}
+    places: dict[tuple[str, str], list[GroupKey]] = {}
     for key in context.fleet.managers:
-        places.setdefault((key.base_name, key.name), []).append(key)
+        places.setdefault((key.base_name, key.zone), []).append(key)
     return [
         _row(context, place, managers, survey.counts.get(place, Counter()))
         for place, managers in sorted(places.items())
@@ -63,7 +63,7 @@ def fleet_rows(context: Context, survey: Survey) -> list[dict[str, Any]]:
 
 
 def _row(
-    context: Context, place: tuple[str, str], managers: list[Key], counts: Counter[State]
+    context: Context, place: tuple[str, str], managers: list[GroupKey], counts: Counter[State]
 ) -> dict[str, Any]:
     active = _active(context.fleet, managers)
     shown = states.manager(context, active[0] if active else managers[0])
@@ -82,7 +82,7 @@ def _row(
     }
 
 
-def _active(fleet: Fleet, managers: list[Key]) -> tuple[Key, InstanceGroupManager] | None:
+def _active(fleet: Fleet, managers: list[GroupKey]) -> tuple[GroupKey, InstanceGroupManager] | None:
     for key in managers:
         if fleet.is_active(key):
             return key, fleet.managers[key]

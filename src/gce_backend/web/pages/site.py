@@ -238,8 +238,8 @@ async def _events(view: View, request: web.Request) -> dict[str, Any]:
     return {
         "asked": asked,
         "kinds": list(EventKind),
-        "templates": sorted(key.name for key in view.context.fleet.templates),
-        "zones": sorted({key.name for key in view.context.fleet.managers}),
+        "templates": sorted(key.base_name for key in view.context.fleet.templates),
+        "zones": sorted({key.zone for key in view.context.fleet.managers}),
         **found,
     }
 

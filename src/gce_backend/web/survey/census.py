@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from gce_backend.engine.context import Context
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.rules.states import State
 from gce_backend.web.survey import states
 
@@ -26,13 +26,13 @@ GOOD_FOR = 20.0
 class SurveyedMachine(NamedTuple):
     """A machine at the time of the survey."""
 
-    key: Key
+    key: MachineKey
     state: State
 
     @property
     def zone(self) -> str:
         """Where it is."""
-        return self.key.parent.name if self.key.parent is not None else ""
+        return self.key.zone
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -53,9 +53,9 @@ class Survey(NamedTuple):
 
     machines: tuple[SurveyedMachine, ...]
     counts: Mapping[tuple[str, str], Counter[State]]
-    missing: tuple[tuple[Key, float], ...]
-    stopped: tuple[tuple[Key, float], ...]
-    unknown: tuple[tuple[Key, float], ...]
+    missing: tuple[tuple[MachineKey, float], ...]
+    stopped: tuple[tuple[MachineKey, float], ...]
+    unknown: tuple[tuple[MachineKey, float], ...]
 
 
 class Census:
@@ -84,14 +84,14 @@ class Census:
         """A survey, and the seconds for which it held the event loop."""
         fleet, monotonic = self._context.fleet, self._context.clock.monotonic
         machines: list[SurveyedMachine] = []
-        missing: list[tuple[Key, float]] = []
-        stopped: list[tuple[Key, float]] = []
-        unknown: list[tuple[Key, float]] = []
+        missing: list[tuple[MachineKey, float]] = []
+        stopped: list[tuple[MachineKey, float]] = []
+        unknown: list[tuple[MachineKey, float]] = []
         counts: dict[tuple[str, str], Counter[State]] = {}
         took, since, looked = 0.0, monotonic(), 0
         for manager in sorted(fleet.managers, key=_path):
             active = fleet.is_active(manager)
-            here = counts.setdefault((manager.base_name, manager.name), Counter())
+            here = counts.setdefault((manager.base_name, manager.zone), Counter())
             for key, instance in sorted(fleet.instances_of(manager), key=_name):
                 state, _ = states.machine(self._context, key, instance, active=active)
                 machines.append(SurveyedMachine(key, state))
@@ -113,9 +113,9 @@ class Census:
         return survey, took + monotonic() - since
 
 
-def _path(key: Key) -> tuple[tuple[str, str], ...]:
+def _path(key: GroupKey) -> tuple[tuple[str, str], ...]:
     return key.path
 
 
-def _name(item: tuple[Key, object]) -> str:
+def _name(item: tuple[MachineKey, object]) -> str:
     return item[0].name

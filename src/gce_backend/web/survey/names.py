@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator
 from difflib import get_close_matches
 from itertools import takewhile
+from typing import TypeAlias
 
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Fleet
@@ -16,11 +17,8 @@ SIMILAR = 8
 """Similar names that are suggested at most."""
 ALIKE = 4
 """Characters at the beginning that similar names share."""
-_PATHS: dict[int, tuple[str, ...]] = {
-    3: ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager"),
-    4: ("InstanceTemplate", "InstanceTemplateRevision", "InstanceGroupManager", "Instance"),
-}
-
+Named: TypeAlias = TemplateKey | GroupKey | MachineKey
+"""What has a name that people know."""
 
 MAX_ID_DIGITS = 20
 """Digits of a numeric id at most: it has 64 bits."""
@@ -32,7 +30,7 @@ def numeric_id(text: str) -> int | None:
     return int(text) if is_id else None
 
 
-def meant(context: Context, name: str) -> list[Key]:
+def meant(context: Context, name: str) -> list[Named]:
     """Machines, groups and templates that a name may mean; more than one when it is ambiguous.
 
     Args:
@@ -43,13 +41,13 @@ def meant(context: Context, name: str) -> list[Key]:
     fleet = context.fleet
     names = name.split("/")
     if len(names) == 2:
-        return sorted(
-            (key for key in fleet.managers if [key.base_name, key.name] == names),
+        groups = sorted(
+            (key for key in fleet.managers if [key.base_name, key.zone] == names),
             key=lambda key: (not fleet.is_active(key), key.path),
         )
+        return [*groups]
     if len(names) > 1:
-        kinds = _PATHS.get(len(names), ())
-        key = Key.of(tuple(zip(kinds, names, strict=True))) if kinds else None
+        key = _of_path(names)
         return [key] if key is not None and fleet.get(key) is not None else []
     gce_id = numeric_id(name)
     return [
@@ -65,7 +63,7 @@ def meant(context: Context, name: str) -> list[Key]:
 
 def similar(context: Context, name: str) -> list[str]:
     """Names of machines, groups and templates that look like this one, the likeliest first."""
-    templates = get_close_matches(name, [key.name for key in context.fleet.templates], n=3)
+    templates = get_close_matches(name, [key.base_name for key in context.fleet.templates], n=3)
     alike = heapq.nlargest(
         SIMILAR - len(templates),
         (
@@ -75,6 +73,12 @@ def similar(context: Context, name: str) -> list[str]:
         ),
     )
     return list(dict.fromkeys([*templates, *(other for *_, other in alike)]))
+
+
+def _of_path(names: list[str]) -> GroupKey | MachineKey | None:
+    if len(names) == 3:
+        return manager_key(*names)
+    return manager_key(*names[:3]).child(names[3]) if len(names) == 4 else None
 
 
 def _shared(one: str, other: str) -> int:

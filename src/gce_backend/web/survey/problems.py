@@ -187,12 +187,12 @@ def _lost(survey: Survey) -> Iterator[FleetProblem]:
 
 
 def _conditions(context: Context) -> Iterator[FleetProblem]:
-    together: dict[tuple[str, str, str], list[tuple[Condition, Key]]] = {}
+    together: dict[tuple[str, str, str], list[tuple[Condition, MachineKey]]] = {}
     for condition in context.conditions:
         if condition.reason in PATIENT:
             continue
         key = _key(context, condition.subject)
-        if key is not None and key.kind == Instance.KIND:
+        if isinstance(key, MachineKey):
             group = (_place(key), condition.job, condition.reason)
             together.setdefault(group, []).append((condition, key))
         else:
@@ -246,6 +246,5 @@ def _named(context: Context, subject: Subject, key: Key | None) -> tuple[str, st
     return "template", key.base_name
 
 
-def _place(machine: Key) -> str:
-    zone = machine.parent.name if machine.parent is not None else ""
-    return f"{machine.base_name}/{zone}"
+def _place(machine: MachineKey) -> str:
+    return f"{machine.base_name}/{machine.zone}"

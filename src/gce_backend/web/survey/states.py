@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
 from gce_backend.rules.states import State, explain
 
 
@@ -17,7 +17,7 @@ class Shown(NamedTuple):
     reason: str
 
 
-def template(context: Context, key: Key) -> Shown:
+def template(context: Context, key: TemplateKey) -> Shown:
     """How a template is."""
     if context.fleet.templates[key].active:
         return Shown("active", "The configuration names it.")
@@ -27,7 +27,7 @@ def template(context: Context, key: Key) -> Shown:
     )
 
 
-def revision(context: Context, key: Key, *, active: bool) -> Shown:
+def revision(context: Context, key: RevisionKey, *, active: bool) -> Shown:
     """How a revision of a template is."""
     if not active:
         return Shown("draining", "Another revision took its place, or its template was removed.")
@@ -36,7 +36,7 @@ def revision(context: Context, key: Key, *, active: bool) -> Shown:
     return Shown("active", "The configuration names it.")
 
 
-def manager(context: Context, key: Key) -> Shown:
+def manager(context: Context, key: GroupKey) -> Shown:
     """How a revision's group in a zone is."""
     entity = context.fleet.managers[key]
     group = context.memory.seen.groups.get(key)
@@ -53,7 +53,9 @@ def manager(context: Context, key: Key) -> Shown:
     return Shown("active", "It has what the configuration asks for.")
 
 
-def machine(context: Context, key: Key, instance: Instance, *, active: bool) -> tuple[State, str]:
+def machine(
+    context: Context, key: MachineKey, instance: Instance, *, active: bool
+) -> tuple[State, str]:
     """How a machine is; `active` says whether the configuration names its group."""
     member = context.memory.seen.member(key)
     return explain(instance, member, active=active, now=context.clock.now())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import CatalogState, Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.states import State
 
@@ -29,7 +29,7 @@ _CHANGES = frozenset({State.RUNNING, State.MISSING, State.DRAINING, State.PENDIN
 """States that end by something that the daemon does."""
 
 
-def waits_for(context: Context, key: Key, instance: Instance, state: State) -> str | None:
+def waits_for(context: Context, key: MachineKey, instance: Instance, state: State) -> str | None:
     """What has to happen next; None when the machine is where it is to be.
 
     Args:
@@ -62,10 +62,10 @@ def _draining(context: Context, instance: Instance) -> str:
     return "It has to leave the catalog, which waits until what replaces it can be leased."
 
 
-def _next_try(context: Context, key: Key) -> float:
+def _next_try(context: Context, key: MachineKey) -> float:
     """Seconds until what failed on a machine or on its group is tried again."""
     now = context.clock.monotonic()
-    subjects = (key, key.parent) if key.parent is not None else (key,)
+    subjects = (key, key.group)
     return max(
         (
             condition.retry_at - now
