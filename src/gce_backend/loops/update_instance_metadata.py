@@ -19,7 +19,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
-from gce_backend.rules.metadata_updates import finish, is_denied, merge
+from gce_backend.rules.metadata_updates import MAX_TOTAL, finish, is_denied, is_too_large, merge
 
 ATTEMPTS = 2
 """Tries in a row, each on a fresh look; after a run in which none fitted, one."""
@@ -85,8 +85,10 @@ async def _apply(context: Context, key: MachineKey) -> Result:
             return Result.NOTHING  # another VM of that name
         items = merge(found.metadata.as_dict(), update.items)
         if items == found.metadata.as_dict():
-            await context.fleet.change([Change(key, _applied(update.items))])
+            await context.fleet.change([Change(key, _ended(update.items))])
             return Result.CHANGED
+        if is_too_large(items):
+            return await _drop(context, key, update.items)
         if await _send(context, key, project, found, items):
             context.log.info(
                 "metadata.sent",
@@ -101,6 +103,24 @@ async def _apply(context: Context, key: MachineKey) -> Result:
         "update waits."
     )
     context.conditions.back_off(key, CONTESTED, message, retry_after=CONTESTED_DELAY)
+    return Result.HELD
+
+
+async def _drop(context: Context, key: MachineKey, items: Mapping[str, str | None]) -> Result:
+    """Gives up an update for which the VM's metadata has no room; the next one ends the problem."""
+    message = (
+        f"The VM's metadata has no room for its last update, which was dropped: Compute Engine "
+        f"allows {MAX_TOTAL // 1024} KiB. Take out what others put there."
+    )
+    context.conditions.note(key, "MetadataTooLarge", message)
+    await context.fleet.change([Change(key, _ended(items))])
+    context.log.error(
+        "metadata.dropped",
+        instance=key.name,
+        template=key.base_name,
+        zone=key.zone,
+        keys=sorted(items),
+    )
     return Result.HELD
 
 
@@ -154,8 +174,8 @@ def _started(request_id: str, operation: str) -> Apply[Instance]:
     return when_present(apply)
 
 
-def _applied(items: Mapping[str, str | None]) -> Apply[Instance]:
-    """The VM has these already; an update that took this one's place meanwhile stays."""
+def _ended(items: Mapping[str, str | None]) -> Apply[Instance]:
+    """Nothing is left to send of an update; one that took its place meanwhile stays."""
 
     def apply(instance: Instance) -> Instance:
         update = instance.active_metadata_update

@@ -55,6 +55,11 @@ def merge(present: Mapping[str, str], items: Mapping[str, str | None]) -> dict[s
     return merged
 
 
+def is_too_large(metadata: Mapping[str, str]) -> bool:
+    """Whether a VM cannot have this metadata: Compute would refuse it however often it is sent."""
+    return sum(len(f"{key}{value}".encode()) for key, value in metadata.items()) > MAX_TOTAL
+
+
 def put_back(instance: Instance, now: float) -> Instance:
     """The active update goes to the front of the pending ones; only its operation is forgotten."""
     active = instance.active_metadata_update

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +22,7 @@ from support.broker_messages import (
     subscribed,
     vm,
 )
-from support.fleet_harness import world
+from support.fleet_harness import World, world
 
 SET_METADATA = "compute.instances.setMetadata"
 GET_OPERATION = "compute.zoneOperations.get"
@@ -149,6 +151,32 @@ async def test_a_vm_without_any_metadata_gets_it(tmp_path: Path) -> None:
             "pubsub_subscription",
             "pubsub_subscription_project",
         ]
+
+
+async def test_an_update_for_which_there_is_no_room_is_dropped_and_says_so(tmp_path: Path) -> None:
+    """Compute would refuse it for ever: it is not sent. The next one that fits ends the problem."""
+    async with world(tmp_path) as w:
+        machine = await one_machine(w)
+        full = {"a": "x" * (256 * 1024), "b": "x" * (256 * 1024 - 20)}
+        await set_metadata(w, machine, full)
+        await w.reset_calls()
+        await publish(w, subscribed(machine, "news"))
+        await settled(w)
+        await w.pass_time(3600)
+        assert (await w.calls())[SET_METADATA] == 0
+        assert await metadata(w, machine) == full
+        assert await _reasons(w, machine) == ["MetadataTooLarge"]
+        await set_metadata(w, machine, {"a": full["a"]})
+        await publish(w, subscribed(machine, "later"))
+        await settled(w)
+        assert await has(w, machine, "pubsub_subscription", "later")
+        assert await _reasons(w, machine) == []
+
+
+async def _reasons(w: World, machine: Mapping[str, Any]) -> list[str]:
+    """The problems that the daemon tells of a machine."""
+    answer = await w.get(f"/api/explain?name={machine['name']}")
+    return [condition["reason"] for condition in answer["found"][0]["conditions"]]
 
 
 @pytest.mark.parametrize("fails", [None, "INTERNAL_ERROR"])

@@ -10,9 +10,11 @@ from gce_backend.model.entities import Instance, MetadataUpdate
 from gce_backend.rules.metadata_updates import (
     FIRST_DELAY,
     LONGEST_DELAY,
+    MAX_TOTAL,
     compress,
     finish,
     is_denied,
+    is_too_large,
     merge,
     put_back,
 )
@@ -50,6 +52,14 @@ def test_keys_that_run_code_or_let_people_in_are_denied(key: str) -> None:
 def test_other_keys_are_not_denied(key: str) -> None:
     """Only what begins with a denied word."""
     assert not is_denied(key)
+
+
+def test_metadata_is_too_large_by_the_bytes_of_its_keys_and_values() -> None:
+    """To the byte, and bytes are not characters."""
+    assert not is_too_large({})
+    assert not is_too_large({"key": "x" * (MAX_TOTAL - 3)})
+    assert is_too_large({"key": "x" * (MAX_TOTAL - 2)})
+    assert is_too_large({"key": "\N{EURO SIGN}" * (MAX_TOTAL // 3)})
 
 
 def test_none_removes_a_key_and_others_stay() -> None:

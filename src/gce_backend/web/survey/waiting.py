@@ -66,11 +66,9 @@ def _next_try(context: Context, key: MachineKey) -> float:
     """Seconds until what failed on a machine or on its group is tried again."""
     now = context.clock.monotonic()
     subjects = (key, key.group)
-    return max(
-        (
-            condition.retry_at - now
-            for subject in subjects
-            for condition in context.conditions.of(subject)
-        ),
-        default=0.0,
+    retries = (
+        condition.retry_at - now
+        for subject in subjects
+        for condition in context.conditions.of(subject)
     )
+    return max((0.0, *retries))
