@@ -245,7 +245,7 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
         for batch in groups[manager]:
             await context.compute.delete_instances(
                 project,
-                manager.name,
+                manager.zone,
                 context.fleet.group_name(manager),
                 [key.name for key in batch.keys],
                 request_id=batch.request_id,

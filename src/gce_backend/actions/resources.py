@@ -27,6 +27,7 @@ from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceT
 from gce_backend.model.keys import GroupKey, Key
 from gce_backend.rules import group_sizes
 
+K = TypeVar("K", bound=Key)
 R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
 
 
@@ -176,7 +177,7 @@ async def give_up(context: Context, key: Key, under: R) -> None:
     await context.fleet.change([Change(key, when_present(apply))])
 
 
-async def forget(context: Context, gone: Mapping[Key, int]) -> None:
+async def forget(context: Context, gone: Mapping[K, int]) -> None:
     """Stores that resources are not there; what is made in their place has another name.
 
     A deletion that was asked for may be executed late, and a process that was stopped may still ask

@@ -20,7 +20,7 @@ from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import KINDS, Store
 from gce_backend.gce_client import ComputeClient
 from gce_backend.model.entities import SetAsideMessage
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey
 from gce_backend.rules import config_guard
 from gce_backend.rules import plan as plans
 from gce_backend.rules.activation import wanted_templates

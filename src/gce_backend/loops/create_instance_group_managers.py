@@ -11,7 +11,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.group_sizes import wanted_size
 
@@ -41,7 +41,7 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, create)
 
 
-def _has_template(context: Context, key: Key) -> bool:
+def _has_template(context: Context, key: GroupKey) -> bool:
     revision = context.fleet.revision_of(key)
     return revision.url is not None and not revision.is_deleting
 
@@ -59,7 +59,7 @@ async def _forget_gone(context: Context) -> None:
 
 async def _create(context: Context, key: GroupKey) -> Result:
     manager = context.fleet.managers.get(key)
-    if manager is None or manager.url is not None or key.parent is None:
+    if manager is None or manager.url is not None:
         return Result.NOTHING
     if manager.in_flight is None or manager.in_flight.action != "insert":
         return Result.WAITING  # for the other revisions' groups to be seen
@@ -72,7 +72,7 @@ async def _create(context: Context, key: GroupKey) -> Result:
         key,
         project,
         in_flight.size or 0,
-        context.fleet.template_name(key.parent),
+        context.fleet.template_name(key.revision),
         generation=manager.generation,
     )
     compute, name, request_id = context.compute, body["name"], in_flight.request_id
@@ -87,7 +87,7 @@ async def _create(context: Context, key: GroupKey) -> Result:
     context.log.info(
         "group.created",
         template=key.base_name,
-        zone=key.name,
+        zone=key.zone,
         name=name,
         size=in_flight.size,
     )
@@ -95,7 +95,7 @@ async def _create(context: Context, key: GroupKey) -> Result:
 
 
 async def _judge_again(
-    context: Context, key: Key, manager: InstanceGroupManager
+    context: Context, key: GroupKey, manager: InstanceGroupManager
 ) -> tuple[InstanceGroupManager, InFlight] | None:
     """The entity with its insert, made smaller when fewer machines are wanted by now."""
     before, others = manager.in_flight, beside(context, key, manager)
@@ -113,7 +113,7 @@ async def _judge_again(
     return None if manager.in_flight is None else (manager, manager.in_flight)
 
 
-def _intend(context: Context, key: Key) -> Change[InstanceGroupManager] | None:
+def _intend(context: Context, key: GroupKey) -> Change[InstanceGroupManager] | None:
     manager = context.fleet.managers[key]
     others = beside(context, key, manager)
     if others is None:

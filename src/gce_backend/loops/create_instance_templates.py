@@ -34,7 +34,7 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, create)
 
 
-async def _find_lost(context: Context) -> dict[Key, int]:
+async def _find_lost(context: Context) -> dict[RevisionKey, int]:
     """The active revisions whose template somebody else deleted, with its generation.
 
     It looks now and then.
@@ -43,12 +43,12 @@ async def _find_lost(context: Context) -> dict[Key, int]:
     if now < context.memory.seen.next_template_look:
         return {}
     context.memory.seen.next_template_look = now + context.settings.fetch.resync_seconds
-    projects: dict[str, dict[str, tuple[Key, int]]] = {}
+    projects: dict[str, dict[str, tuple[RevisionKey, int]]] = {}
     for key, revision in context.fleet.active_revisions():
         if revision.url is not None:
             names = projects.setdefault(revision.template.project, {})
             names[context.fleet.template_name(key)] = (key, revision.generation)
-    lost: list[tuple[Key, int]] = []
+    lost: list[tuple[RevisionKey, int]] = []
     for project, names in projects.items():
         listing = await context.compute.list_instance_templates(project)
         untracked.note_templates(context, project, listing)

@@ -46,24 +46,22 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, act)
 
 
-async def _resolve_insert(context: Context, key: Key) -> Result:
+async def _resolve_insert(context: Context, key: GroupKey) -> Result:
     """A group that drained while it was being created: it is there, or it never was."""
     manager = context.fleet.managers[key]
     project = context.fleet.revision_of(key).template.project
     try:
-        group = await context.compute.get_group(project, key.name, context.fleet.group_name(key))
+        group = await context.compute.get_group(project, key.zone, context.fleet.group_name(key))
     except NotFoundError:
         started = manager.in_flight.started if manager.in_flight else 0.0
         if abs(context.clock.now() - started) < INSERT_PATIENCE:
             return Result.WAITING
         await resources.forget(context, {key: manager.generation})
         return Result.CHANGED
-    revision = key.parent
-    if revision is None or group.description != compute_bodies.description_of(
-        context.settings.owner, revision
-    ):
+    ours = compute_bodies.description_of(context.settings.owner, key.revision)
+    if group.description != ours:
         await resources.forget(context, {key: manager.generation})
-        raise ForeignResourceError(f"group {group.name} in {key.name} is not ours")
+        raise ForeignResourceError(f"group {group.name} in {key.zone} is not ours")
     await resources.adopt(context, key, group, manager)
     return Result.CHANGED
 
@@ -94,17 +92,17 @@ async def _look(context: Context, key: GroupKey) -> Result:
     return await _delete(context, key)
 
 
-async def _is_empty(context: Context, key: Key) -> bool:
+async def _is_empty(context: Context, key: GroupKey) -> bool:
     project = context.fleet.revision_of(key).template.project
     name = context.fleet.group_name(key)
-    group = await context.compute.get_group(project, key.name, name)
+    group = await context.compute.get_group(project, key.zone, name)
     if group.target_size != 0:
         return False
     members = await context.compute.list_managed_instances(project, key.zone, name)
     return isinstance(members, CompleteListing) and not members.items
 
 
-async def _delete(context: Context, key: Key) -> Result:
+async def _delete(context: Context, key: GroupKey) -> Result:
     """Deletes a group whose deletion has begun; it goes on when its zone is named again.
 
     Compute may have heard of the deletion, so that the group cannot be used any more: what is found
@@ -126,7 +124,7 @@ async def _delete(context: Context, key: Key) -> Result:
     if not await resources.delete(
         context,
         key,
-        lambda: compute.delete_group(project, key.name, name, request_id=request_id),
+        lambda: compute.delete_group(project, key.zone, name, request_id=request_id),
         manager,
     ):
         return Result.WAITING

@@ -18,7 +18,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey
 from gce_backend.rules.compute_bodies import base_instance_name_of
 from gce_backend.rules.group_sizes import new_member_names, wanted_size
 
@@ -44,19 +44,19 @@ async def run(context: Context) -> Outcome:
     return await act_on_each(context, keys, raise_one)
 
 
-def _is_short(context: Context, key: Key) -> bool:
+def _is_short(context: Context, key: GroupKey) -> bool:
     group = context.memory.seen.groups.get(key)
     return group is not None and bool(_missing(context, key, group.target_size))
 
 
-def _missing(context: Context, key: Key, target_size: int) -> int | None:
+def _missing(context: Context, key: GroupKey, target_size: int) -> int | None:
     """Members that a group lacks; None when it is not known how much room there is."""
     manager = context.fleet.managers[key]
     others = beside(context, key, manager)
     return None if others is None else max(0, wanted_size(manager, others) - target_size)
 
 
-async def _raise(context: Context, key: Key) -> Result:
+async def _raise(context: Context, key: GroupKey) -> Result:
     # Draining changes what is above the manager, so the guard on its own entity does not see it.
     await context.fleet.refresh(key.lineage)
     if not context.fleet.is_active(key):
@@ -80,7 +80,9 @@ async def _raise(context: Context, key: Key) -> Result:
     return await _send(context, key, growth)
 
 
-async def _judged(context: Context, key: Key, growth: InFlight, missing: int) -> InFlight | None:
+async def _judged(
+    context: Context, key: GroupKey, growth: InFlight, missing: int
+) -> InFlight | None:
     """What of a growth under way is still to be asked for: neither there already nor taken back."""
     members = await _members(context, key)
     open_names = tuple(name for name in growth.names if name not in members)[:missing]
@@ -89,7 +91,7 @@ async def _judged(context: Context, key: Key, growth: InFlight, missing: int) ->
     return await _intend(context, key, growth, open_names)
 
 
-async def _send(context: Context, key: Key, growth: InFlight) -> Result:
+async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
     fleet = context.fleet
     project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
     try:
@@ -120,7 +122,7 @@ async def _send(context: Context, key: Key, growth: InFlight) -> Result:
     return Result.CHANGED
 
 
-async def _collided(context: Context, key: Key, growth: InFlight) -> Result:
+async def _collided(context: Context, key: GroupKey, growth: InFlight) -> Result:
     """Some names are taken: by an earlier try whose answer was lost, or by other VMs."""
     members = await _members(context, key)
     open_names = tuple(name for name in growth.names if name not in members)
@@ -130,20 +132,20 @@ async def _collided(context: Context, key: Key, growth: InFlight) -> Result:
     return Result.WAITING
 
 
-async def _target_size(context: Context, key: Key) -> int:
+async def _target_size(context: Context, key: GroupKey) -> int:
     fleet = context.fleet
     project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
     return (await context.compute.get_group(project, key.name, name)).target_size
 
 
-async def _members(context: Context, key: Key) -> Collection[str]:
+async def _members(context: Context, key: GroupKey) -> Collection[str]:
     fleet = context.fleet
     project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
     listing = await context.compute.list_managed_instances(project, key.name, name)
     return {member.instance.rpartition("/")[2] for member in listing.items}
 
 
-def _new_names(context: Context, key: Key, count: int) -> tuple[str, ...]:
+def _new_names(context: Context, key: GroupKey, count: int) -> tuple[str, ...]:
     taken = {instance.name for instance, _ in context.fleet.instances_of(key)}
     growth = context.fleet.managers[key].resize
     return new_member_names(
@@ -155,7 +157,7 @@ def _new_names(context: Context, key: Key, count: int) -> tuple[str, ...]:
 
 
 async def _intend(
-    context: Context, key: Key, before: InFlight | None, names: tuple[str, ...]
+    context: Context, key: GroupKey, before: InFlight | None, names: tuple[str, ...]
 ) -> InFlight | None:
     """Stores a growth by these names in place of the one before; returns the one in force."""
     growth = (

@@ -45,22 +45,17 @@ def owner_prefix(owner: str) -> str:
 
 def template_name_of(revision: RevisionKey, generation: int) -> str:
     """The name of a revision's instance template of that generation."""
-    base_name, checksum = _names(revision)
-    return template_name(base_name, checksum, generation)
+    return template_name(revision.base_name, revision.checksum, generation)
 
 
 def group_name_of(manager: GroupKey, generation: int) -> str:
     """The name of a manager's group of that generation."""
-    revision = _parent(manager)
-    base_name, checksum = _names(revision)
-    return group_name(base_name, checksum, manager.name, generation)
+    return group_name(manager.base_name, manager.revision.checksum, manager.zone, generation)
 
 
 def base_instance_name_of(manager: GroupKey) -> str:
     """What the names of a manager's VMs begin with, in all generations of its group."""
-    revision = _parent(manager)
-    base_name, checksum = _names(revision)
-    return base_instance_name(base_name, checksum, manager.name)
+    return base_instance_name(manager.base_name, manager.revision.checksum, manager.zone)
 
 
 def description_of(owner: str, revision: RevisionKey) -> str:
@@ -135,7 +130,7 @@ def group_body(
     """
     base_name, checksum = manager.base_name, manager.revision.checksum
     return {
-        "name": group_name(base_name, checksum, manager.name, generation),
+        "name": group_name(base_name, checksum, manager.zone, generation),
         "description": description(owner, base_name, checksum),
         "baseInstanceName": base_instance_name(base_name, checksum, manager.zone),
         "instanceTemplate": f"projects/{project}/global/instanceTemplates/{instance_template}",

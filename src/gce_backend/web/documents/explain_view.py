@@ -8,8 +8,8 @@ from typing import Any
 from gce_backend.base.errors import BackendError
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.context import Context
-from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplate
-from gce_backend.model.keys import Key
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
 from gce_backend.rules.states import State
 from gce_backend.web.documents import events_view, fleet_view
 from gce_backend.web.survey import states
@@ -126,7 +126,7 @@ def _place(context: Context, manager: GroupKey) -> Facts:
         "project": template.project,
         "template": manager.base_name,
         "revision": manager.parent.name,
-        "zone": manager.name,
+        "zone": manager.zone,
         "group": context.fleet.group_name(manager),
         "machine_type": template.machine_type,
     }
@@ -261,7 +261,7 @@ def _summary(context: Context, key: GroupKey) -> dict[str, Any]:
     return {
         "name": context.fleet.group_name(key),
         "zone": key.name,
-        "revision": key.parent.name if key.parent is not None else None,
+        "revision": key.revision.checksum,
         "state": state,
         "reason": states.with_trouble(context, key, reason),
         "machines": {state.value: counts[state] for state in State if counts[state]},

@@ -7,7 +7,7 @@ from typing import Any
 from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import Condition
 from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplateRevision
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
 from gce_backend.web.survey import states
 
 
@@ -40,7 +40,7 @@ def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
         "state": state,
         "reason": reason,
         "revisions": [
-            _revision(context, revision, entity, active=revision.name == template.active)
+            _revision(context, revision, entity, active=revision.checksum == template.active)
             for revision, entity in sorted(
                 context.fleet.revisions_of(key), key=lambda item: item[0].name
             )

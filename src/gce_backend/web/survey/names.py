@@ -11,7 +11,7 @@ from typing import TypeAlias
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Fleet
 from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplate
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey, manager_key
 
 SIMILAR = 8
 """Similar names that are suggested at most."""
@@ -87,18 +87,18 @@ def _shared(one: str, other: str) -> int:
 
 
 def _names(context: Context) -> Iterator[str]:
-    for key in context.fleet.templates:
-        yield key.name
-    for key in context.fleet.managers:
-        yield context.fleet.group_name(key)
-        yield f"{key.base_name}/{key.name}"
-    for key in context.fleet.instances:
-        yield key.name
+    for template in context.fleet.templates:
+        yield template.base_name
+    for group in context.fleet.managers:
+        yield context.fleet.group_name(group)
+        yield f"{group.base_name}/{group.zone}"
+    for machine in context.fleet.instances:
+        yield machine.name
 
 
 def name_of(fleet: Fleet, key: Key) -> str:
     """The name by which people know an entity."""
-    return fleet.group_name(key) if key.kind == InstanceGroupManager.KIND else key.name
+    return fleet.group_name(key) if isinstance(key, GroupKey) else key.name
 
 
 def kind_of(key: Key) -> str:

@@ -15,8 +15,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import QueueStatus
 from gce_backend.engine.scheduler import JobStatus
 from gce_backend.fleet.conditions import Condition, Subject
-from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.web.survey.census import Survey
 
 MAX_EXAMPLES = 5
@@ -241,7 +240,7 @@ def _named(context: Context, subject: Subject, key: Key | None) -> tuple[str, st
     if key is None:
         kind, _, name = str(subject).partition(" ")
         return (kind, name) if name else (kind, kind)
-    if key.kind == "InstanceGroupManager":
+    if isinstance(key, GroupKey):
         return "group", context.fleet.group_name(key)
     return "template", key.base_name
 
