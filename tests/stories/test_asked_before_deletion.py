@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from support.broker_messages import about, key_of, publish
 from support.deletions import (
     DELETE_INSTANCES,
@@ -31,7 +31,7 @@ from support.deletions import (
 from support.fleet_harness import PROJECT, World, world
 
 
-def _keys(w: World, names: list[str]) -> list[Key]:
+def _keys(w: World, names: list[str]) -> list[MachineKey]:
     assert w.daemon.context is not None
     return [key for key in w.daemon.context.fleet.instances if key.name in names]
 
@@ -211,7 +211,7 @@ async def test_without_an_answer_nothing_is_deleted_and_few_are_asked_about(
 async def _drains(w: World, name: str) -> bool:
     assert w.daemon.context is not None
     (key,) = _keys(w, [name])
-    return key.parent is not None and not w.daemon.context.fleet.is_active(key.parent)
+    return not w.daemon.context.fleet.is_active(key.group)
 
 
 async def _asked(w: World) -> bool:

@@ -20,7 +20,7 @@ from gce_backend.engine.job import Outcome
 from gce_backend.fleet.conditions import Condition
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.rules.permits import deleted, deleting, lease_runs
 
 MAX_NAMES = 1000
@@ -145,7 +145,7 @@ def _back_off(context: Context, wanted: IsWanted) -> float | None:
         for key, instance in context.fleet.instances.items()
         if not instance.is_tombstone and wanted(key, instance)
     ]
-    subjects = {BROKER, *(subject for key in ending for subject in (key, key.parent))}
+    subjects = {BROKER, *(subject for key in ending for subject in (key, key.group))}
     for condition in failed:
         if condition.subject not in subjects and not _tells_of_a_lease(context, condition):
             context.conditions.clear(condition.subject)
@@ -155,13 +155,13 @@ def _back_off(context: Context, wanted: IsWanted) -> float | None:
 
 def _tells_of_a_lease(context: Context, condition: Condition) -> bool:
     """Whether it says why a machine was kept, and its lease has not ended."""
-    if condition.reason != LEASED or not isinstance(condition.subject, Key):
+    if condition.reason != LEASED or not isinstance(condition.subject, MachineKey):
         return False
     instance = context.fleet.instances.get(condition.subject)
     return instance is not None and lease_runs(instance, context.clock.now())
 
 
-def _is_due_again(context: Context, key: Key) -> bool:
+def _is_due_again(context: Context, key: MachineKey) -> bool:
     """Whether a deletion is to be asked for again: it failed, or has not come to an end."""
     deletion = context.fleet.instances[key].deletion
     if deletion is None or backs_off(context, key):
@@ -173,7 +173,7 @@ def _is_due_again(context: Context, key: Key) -> bool:
 
 
 async def _intend(
-    context: Context, keys: Sequence[Key], wanted: IsWanted
+    context: Context, keys: Sequence[MachineKey], wanted: IsWanted
 ) -> tuple[list[DeletionBatch], Outcome]:
     """Reads them and all above them again, and stores the deletion of those with a permit.
 
@@ -185,10 +185,9 @@ async def _intend(
     # What is above them says whether they are wanted: another process may have changed that.
     await context.fleet.refresh({above for key in keys for above in key.lineage})
     checked = await with_fresh_permits(context, keys)
-    groups: defaultdict[Key, list[Key]] = defaultdict(list)
+    groups: defaultdict[GroupKey, list[MachineKey]] = defaultdict(list)
     for key in checked.permits:
-        if key.parent is not None:
-            groups[key.parent].append(key)
+        groups[key.group].append(key)
     batches = [
         DeletionBatch(manager, context.new_id(), members[start : start + MAX_NAMES])
         for manager, members in groups.items()

@@ -24,7 +24,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Lease
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import found_again, settles_in
 from gce_backend.rules.messages import lease_end
@@ -48,11 +48,11 @@ class Checked(msgspec.Struct, frozen=True):
         outcome: what went wrong, and when to ask again.
     """
 
-    permits: Mapping[Key, CatalogState | None]
+    permits: Mapping[MachineKey, CatalogState | None]
     outcome: Outcome
 
 
-async def with_fresh_permits(context: Context, keys: Sequence[Key]) -> Checked:
+async def with_fresh_permits(context: Context, keys: Sequence[MachineKey]) -> Checked:
     """The instances whose permits the Machine Provider confirms now.
 
     Args:
@@ -70,10 +70,10 @@ async def with_fresh_permits(context: Context, keys: Sequence[Key]) -> Checked:
         and permit(instance, now) is not None
         and settles_in(instance, now) <= 0
     ]
-    confirmed: dict[Key, CatalogState | None] = {}
+    confirmed: dict[MachineKey, CatalogState | None] = {}
     down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
 
-    async def ask(key: Key) -> Result:
+    async def ask(key: MachineKey) -> Result:
         if down.is_set():
             return Result.WAITING
         try:
@@ -86,7 +86,7 @@ async def with_fresh_permits(context: Context, keys: Sequence[Key]) -> Checked:
         answers.set()
         return step
 
-    async def ask_in_turn(key: Key) -> Result:
+    async def ask_in_turn(key: MachineKey) -> Result:
         # One goes ahead: a Machine Provider that does not answer is not asked for every machine.
         if not answers.is_set():
             async with alone:
@@ -100,7 +100,9 @@ async def with_fresh_permits(context: Context, keys: Sequence[Key]) -> Checked:
     return Checked(confirmed, outcome)
 
 
-async def _ask(context: Context, key: Key, confirmed: dict[Key, CatalogState | None]) -> Result:
+async def _ask(
+    context: Context, key: MachineKey, confirmed: dict[MachineKey, CatalogState | None]
+) -> Result:
     """Asks about one machine, and notes its permit where it holds.
 
     Raises:
@@ -136,7 +138,7 @@ async def _ask(context: Context, key: Key, confirmed: dict[Key, CatalogState | N
     return Result.CHANGED
 
 
-async def _keep(context: Context, key: Key, instance: Instance) -> Result:
+async def _keep(context: Context, key: MachineKey, instance: Instance) -> Result:
     """Somebody holds it: what allowed its deletion was wrong, and is taken back."""
     entry = await context.broker().get(key.name)
     if isinstance(entry, CatalogEntry):
@@ -147,7 +149,7 @@ async def _keep(context: Context, key: Key, instance: Instance) -> Result:
 
 
 async def _put_back(
-    context: Context, key: Key, instance: Instance, entry: CatalogEntry | None
+    context: Context, key: MachineKey, instance: Instance, entry: CatalogEntry | None
 ) -> Result:
     """Stores that the catalog holds a machine of which something else was known.
 
