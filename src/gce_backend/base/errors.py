@@ -10,6 +10,7 @@ a value that the error carries.
     ├── SettingsError                 the process settings are wrong; says which key and the remedy
     ├── InvalidConfigurationError     templates.cfg or managers.cfg; carries every problem
     ├── CorruptEntityError            a stored entity cannot be understood
+    ├── MissingEntityError            a stored entity is missing that another one needs
     ├── ContentionError               an entity changed under every attempt to write it
     ├── ForeignResourceError          a resource of a name that we need is somebody else's
     ├── HostnameReuseError            the catalog holds a machine's host name for another
@@ -60,6 +61,10 @@ class SettingsError(BackendError):
 
 class CorruptEntityError(BackendError):
     """A stored entity cannot be understood; the message names its key and the property."""
+
+
+class MissingEntityError(BackendError):
+    """A stored entity is missing that another one needs; the message names its key."""
 
 
 class ContentionError(BackendError):

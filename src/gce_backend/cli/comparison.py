@@ -60,7 +60,7 @@ async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, i
     """The target size of each group that exists; and what could not be looked at."""
     projects: dict[str, list[GroupKey]] = {}
     for key, manager in fleet.managers.items():
-        if manager.url is not None:
+        if manager.url is not None and key.parent in fleet.revisions:
             projects.setdefault(fleet.revision_of(key).template.project, []).append(key)
     sizes: dict[GroupKey, int] = {}
     notes: list[str] = []

@@ -23,6 +23,7 @@ from gce_backend.base.errors import (
     BackendError,
     ContentionError,
     CorruptEntityError,
+    MissingEntityError,
     NotFoundError,
     TransientError,
 )
@@ -230,9 +231,15 @@ class Fleet:
         """The revision that a manager is of.
 
         Raises:
-            KeyError: the picture does not hold it.
+            MissingEntityError: the store does not hold it, or it cannot be understood.
         """
-        return self.revisions[manager.revision]
+        found = self.revisions.get(manager.revision)
+        if found is None:
+            raise MissingEntityError(
+                f"the entity {manager.revision} is missing: its group's project is not known. "
+                "Restore the entity, or delete those below it and what they stand for"
+            )
+        return found
 
     def instances_of(self, manager: GroupKey) -> Iterator[tuple[MachineKey, Instance]]:
         """A group's instances, tombstones included."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 import msgspec
 
 from gce_backend.actions import untracked
-from gce_backend.base.errors import BackendError, NotFoundError
+from gce_backend.base.errors import BackendError, MissingEntityError, NotFoundError
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.clients.compute.types import (
     CompleteListing,
@@ -23,7 +23,7 @@ from gce_backend.clients.compute.types import (
 )
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
-from gce_backend.fleet.conditions import error_code_reason
+from gce_backend.fleet.conditions import error_code_reason, reason_of
 from gce_backend.fleet.picture import Apply, Change
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey
@@ -42,11 +42,7 @@ LONGEST_POLL = 60.0
 async def run(context: Context) -> Outcome:
     """Looks at all groups, then at the members of those that need it."""
     problems: list[str] = []
-    projects: dict[str, list[GroupKey]] = {}
-    for key, manager in context.fleet.managers.items():
-        if manager.url is not None:
-            project = context.fleet.revision_of(key).template.project
-            projects.setdefault(project, []).append(key)
+    projects = _by_project(context, problems)
     due: list[GroupKey] = []
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
@@ -73,6 +69,22 @@ async def run(context: Context) -> Outcome:
         facts={"groups": sum(map(len, projects.values())), "listed": len(due)} if due else {},
         problems=(*problems, *failures),
     )
+
+
+def _by_project(context: Context, problems: list[str]) -> dict[str, list[GroupKey]]:
+    """The groups by project; one whose revision is missing spoils only itself."""
+    projects: dict[str, list[GroupKey]] = {}
+    for key, manager in context.fleet.managers.items():
+        if manager.url is None:
+            continue
+        try:
+            project = context.fleet.revision_of(key).template.project
+        except MissingEntityError as error:
+            context.conditions.note(key, reason_of(error), str(error))
+            problems.append(f"{key}: {error}")
+            continue
+        projects.setdefault(project, []).append(key)
+    return projects
 
 
 async def _look_at_groups(
@@ -226,9 +238,9 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
 
     async def list_one(key: GroupKey) -> None:
         nonlocal transitions
-        project = context.fleet.revision_of(key).template.project
         async with slots:
             try:
+                project = context.fleet.revision_of(key).template.project
                 listing = await context.compute.list_managed_instances(
                     project, key.name, context.fleet.group_name(key)
                 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from gce_backend.fleet.picture import Change
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import FetchSettings, Settings
 from support.fleet_harness import OTHER_ZONE, World, manager, template, world
@@ -176,3 +177,31 @@ async def test_vm_deleted_outside_before_it_was_cataloged_is_replaced(tmp_path: 
         assert await w.fired()
         await w.clear_faults()
         await w.until(whole(w, 3, without={name}), within=900)
+
+
+async def test_hole_19_a_missing_revision_spoils_only_its_own_group(tmp_path: Path) -> None:
+    """Its entity is removed by hand: the other template's VMs are seen and cataloged as before."""
+    two, managers = template() + template("other"), manager() + manager("other")
+    async with world(tmp_path, templates=two, managers=managers) as w:
+        await w.until_states(cataloged=6)
+        for number in range(6):
+            await w.lease(f"r{number}", duration=100_000)
+        w.write_config(template("other"), manager("other"))
+        await w.until(lambda: _drains(w, "linux"))
+        assert w.daemon.context is not None
+        fleet = w.daemon.context.fleet
+        [lost] = [key for key in fleet.revisions if key.base_name == "linux"]
+        await fleet.change([Change(lost, lambda _: None)])
+        w.write_config(template("other"), manager("other", minimum=5))
+
+        async def grown() -> bool:
+            return (await w.states("other"))["cataloged"] == 2
+
+        await w.until(grown)
+        assert len(await w.vms()) == 8
+        assert "MissingEntity" in {it.reason for it in w.daemon.context.conditions}
+
+
+async def _drains(w: World, base_name: str) -> bool:
+    shown = (await w.get("/api/fleet"))["templates"]
+    return any(it["base_name"] == base_name and it["state"] == "draining" for it in shown)

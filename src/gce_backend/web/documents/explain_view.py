@@ -121,6 +121,8 @@ def _machine(context: Context, key: MachineKey) -> dict[str, Any]:
 
 
 def _place(context: Context, manager: GroupKey) -> Facts:
+    if manager.revision not in context.fleet.revisions:
+        return {}
     template = context.fleet.revision_of(manager).template
     return {
         "project": template.project,
