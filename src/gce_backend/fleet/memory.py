@@ -78,11 +78,13 @@ class CatalogMemory:
     Attributes:
         adding: instances whose add_machine is under way in this process.
         removing: instances whose delete_machine is under way in this process.
+        batch: machines that the next add_machines carries; None when it was never too slow.
         unannounced: cataloged machines of which no SUBSCRIBED has come: when each was first seen.
     """
 
     adding: set[MachineKey] = field(default_factory=set)
     removing: set[MachineKey] = field(default_factory=set)
+    batch: int | None = None
     unannounced: dict[MachineKey, float] = field(default_factory=dict)
 
 

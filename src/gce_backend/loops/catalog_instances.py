@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.base.errors import BackendError, HostnameReuseError
+from gce_backend.base.errors import BackendError, HostnameReuseError, InvalidRequestError
 from gce_backend.clients.machine_provider import (
     Addition,
     CatalogEntry,
@@ -22,10 +22,12 @@ from gce_backend.rules.catalog_entry import dimensions, policies
 from gce_backend.rules.cataloging import added, adding, is_catalogable
 
 BROKER = "machine-provider"
+MAX_DIVISIONS = 64
+"""Refused calls of one batch: enough for four bad machines among 250, and a bound for the rest."""
 
 
 async def run(context: Context) -> Outcome:
-    """Stores the intent, adds in batches, stores what came of it."""
+    """For each batch: stores the intent, adds, stores what came of it."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     if context.conditions.blocked(BROKER):
@@ -35,32 +37,91 @@ async def run(context: Context) -> Outcome:
     if not machines:
         return Outcome(problems=tuple(problems), again_after=_next_try(context))
     context.broker()  # where it is must be known before anything is stored
+    waiting = list(machines)
+    news: dict[MachineKey, CatalogState] = {}
+    tried = 0
+    most = context.settings.machine_provider.batch_size
+    while waiting and not context.conditions.blocked(BROKER):
+        size = min(context.memory.catalog.batch or most, most)
+        batch, waiting = waiting[:size], waiting[size:]
+        # It is halved before the call: a run that meets its deadline tries fewer the next time.
+        context.memory.catalog.batch = max(1, size // 2)
+        ready = await _intend(context, {key: machines[key] for key in batch})
+        tried += len(ready)
+        news |= await _add_and_tell(context, ready, problems)
+        if not context.conditions.blocked(BROKER):
+            context.memory.catalog.batch = min(most, size * 2)
+    changed = sum(state is CatalogState.CATALOGED for state in news.values())
+    return Outcome(
+        changed=changed,
+        again_after=_next_try(context),
+        facts={"cataloged": changed, "tried": tried},
+        problems=tuple(problems),
+    )
+
+
+async def _intend(
+    context: Context, machines: dict[MachineKey, CatalogMachine]
+) -> dict[MachineKey, CatalogMachine]:
+    """Stores that a batch is about to be sent; returns those that still may be."""
     now = context.clock.now()
     await context.fleet.change([Change(key, _sent(now)) for key in machines])
     # What changed meanwhile is left out: it was reclaimed, drained, deleted or paused.
-    ready = {key: machine for key, machine in machines.items() if _may_add(context, key)}
+    return {key: machine for key, machine in machines.items() if _may_add(context, key)}
+
+
+async def _add_and_tell(
+    context: Context, ready: dict[MachineKey, CatalogMachine], problems: list[str]
+) -> dict[MachineKey, CatalogState]:
+    """Adds a batch, and stores and tells what came of it before the next one begins."""
+    if not ready:
+        return {}
     context.memory.catalog.adding.update(ready)
     rising = {key: context.fleet.instances[key].rising_since for key in ready}
     try:
         news = await _add(context, ready, problems)
     finally:
         context.memory.catalog.adding.difference_update(ready)
-    cataloged = [key for key, state in news.items() if state is CatalogState.CATALOGED]
-    for key in cataloged:
-        _tell(context, key, rising[key])
-    return Outcome(
-        changed=len(cataloged),
-        again_after=_next_try(context),
-        facts={"cataloged": len(cataloged), "tried": len(ready)},
-        problems=tuple(problems),
-    )
+    for key, state in news.items():
+        if state is CatalogState.CATALOGED:
+            _tell(context, key, rising[key])
+    return news
 
 
 async def _add(
     context: Context, machines: dict[MachineKey, CatalogMachine], problems: list[str]
 ) -> dict[MachineKey, CatalogState]:
-    """Adds machines; stores and returns what is known of their entries afterwards."""
-    additions = await context.broker().add_machines(list(machines.values()))
+    """Adds machines; stores and returns what is known of their entries afterwards.
+
+    Of a batch that is refused as a whole each half is sent alone, until what is refused stands
+    alone; at most `MAX_DIVISIONS` calls of a batch are refused.
+    """
+    batches, news, refused = [machines], dict[MachineKey, CatalogState](), 0
+    while batches:
+        batch = batches.pop()
+        additions = await context.broker().add_machines(list(batch.values()))
+        failure = additions[0].failure
+        if isinstance(failure, InvalidRequestError) and refused < MAX_DIVISIONS:
+            refused += 1
+            if len(batch) == 1:
+                _note_refused(context, next(iter(batch)), str(failure), problems)
+            else:
+                items, middle = list(batch.items()), len(batch) // 2
+                batches += [dict(items[middle:]), dict(items[:middle])]
+            continue
+        news |= await _store(context, batch, additions, problems)
+        if failure is not None:
+            break
+    return news
+
+
+async def _store(
+    context: Context,
+    machines: dict[MachineKey, CatalogMachine],
+    additions: Sequence[Addition],
+    problems: list[str],
+) -> dict[MachineKey, CatalogState]:
+    """Stores what the Machine Provider has answered to one batch."""
     if not any(addition.failure for addition in additions):
         context.conditions.clear(BROKER)
     answers = dict(zip(machines, additions, strict=True))
@@ -79,6 +140,13 @@ async def _add(
     judged = await act_on_each(context, reused, judge)
     problems += judged.problems
     return news
+
+
+def _note_refused(context: Context, key: MachineKey, error: str, problems: list[str]) -> None:
+    """Notes that the Machine Provider does not take a machine as its template describes it."""
+    message = f"The Machine Provider refuses machines of template {key.base_name}: {error}"
+    context.conditions.back_off(key, "Refused", message)
+    problems.append(f"{key}: {message}")
 
 
 async def _machines(context: Context, problems: list[str]) -> dict[MachineKey, CatalogMachine]:

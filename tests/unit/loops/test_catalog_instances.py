@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.settings.settings import JobSettings, MachineProviderSettings, Settings
 from support.deletions import (
     TWO_TEMPLATES,
     metric,
@@ -286,3 +287,37 @@ async def test_a_broker_that_failed_once_is_not_a_reason_to_run_without_end(
         before = await metric(w, RUNS)
         await w.pass_time(300)
         assert await metric(w, RUNS) - before <= 6
+
+
+async def test_a_machine_provider_slower_than_the_deadline_gets_further_in_every_run(
+    tmp_path: Path,
+) -> None:
+    """What a batch achieved is stored before the next one begins, and its size follows the pace."""
+    settings = Settings(
+        machine_provider=MachineProviderSettings(batch_size=2),
+        jobs={"catalog-instances": JobSettings(timeout=20.0)},
+    )
+    async with world(tmp_path, managers=manager(minimum=8), settings=settings, start=False) as w:
+        await w.inject(ADD, kind="latency", seconds=15, times=None)
+        await w.start_daemon()
+        await w.until_states(cataloged=8, within=1200)
+        assert await w.fired() >= 4
+
+
+async def test_a_machine_that_the_machine_provider_refuses_stands_alone(tmp_path: Path) -> None:
+    """400 to the whole batch: it is divided, and all others are cataloged."""
+    async with world(tmp_path, managers=manager(minimum=8), start=False) as w:
+        # The batch, its first half, that half's first half, and the first machine of all.
+        await w.inject(ADD, status=400, reason="badRequest", message="bad FEDORA", times=4)
+        await w.start_daemon()
+        await w.until(lambda: _is_refused(w))
+        assert (await w.states())["cataloged"] == 7
+        (told,) = [c["message"] for m in await w.machines() for c in m["conditions"]]
+        assert "template linux" in told
+        assert "bad FEDORA" in told
+        await w.until_states(cataloged=8)
+
+
+async def _is_refused(w: World) -> bool:
+    reasons = [c["reason"] for m in await w.machines() for c in m["conditions"]]
+    return "Refused" in reasons and (await w.states())["cataloged"] >= 7
