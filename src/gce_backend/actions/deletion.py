@@ -15,6 +15,7 @@ from gce_backend.actions.deletion_budget import IsWanted, backs_off, note_held, 
 from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
 from gce_backend.actions.permit_check import BROKER, LEASED, found, with_fresh_permits
 from gce_backend.base.errors import NotFoundError
+from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.conditions import Condition
@@ -23,6 +24,9 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.rules.permits import deleted, deleting, lease_runs
 
+ABANDONED = "Abandoned"
+ABANDONED_DELAY = 5.0
+"""Seconds at least until a VM outside of its group is looked at again."""
 MAX_NAMES = 1000
 """Instances of one deleteInstances call."""
 
@@ -60,7 +64,9 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
             del context.memory.deletions.deciding[key]
     asked = await _ask(context, batches)
     # Whatever is listed still is looked at again when fetch-instances misses it.
-    unlisted = any(_is_unlisted(context, key) for key in waiting)
+    unlisted = any(
+        _is_unlisted(context, key) and not context.conditions.blocked(key) for key in waiting
+    )
     waits = [
         asked.again_after,
         checked.again_after,
@@ -91,7 +97,7 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Machin
 
     async def look(key: MachineKey) -> Result:
         if not await is_gone(context, key):
-            return Result.NOTHING
+            return await _end_abandoned(context, key)
         gone.append(key)
         return Result.CHANGED
 
@@ -126,13 +132,41 @@ async def is_gone(context: Context, key: MachineKey) -> bool:
 
     Its group's complete list has not shown it; this is the second look.
     """
+    return await find_instance(context, key) is None
+
+
+async def find_instance(context: Context, key: MachineKey) -> ComputeInstance | None:
+    """The very VM that an entity stands for, as Compute has it; None when it is gone.
+
+    Raises:
+        RemoteError: Compute does not say.
+    """
     instance = context.fleet.instances[key]
     project = context.fleet.revision_of(key.group).template.project
     try:
         found = await context.compute.get_instance(project, key.zone, key.name)
     except NotFoundError:
-        return True
-    return instance.gce_id is not None and found.id != instance.gce_id
+        return None
+    return found if instance.gce_id in {None, found.id} else None
+
+
+def abandoned_message(context: Context, key: MachineKey) -> str:
+    """What to tell of a VM that exists outside of its group, and the command that deletes it."""
+    project = context.fleet.revision_of(key.group).template.project
+    return (
+        "Somebody took the VM out of its group: it exists, costs money, and is not offered. "
+        f"{context.fleet.instances[key].url or key.name} Once nobody holds it, delete it: "
+        f"gcloud compute instances delete {key.name} --zone {key.zone} --project {project}"
+    )
+
+
+async def _end_abandoned(context: Context, key: MachineKey) -> Result:
+    """Says that a VM which is to be deleted is no member any more: no group can delete it."""
+    if context.fleet.instances[key].abandoned_since is None:
+        return Result.NOTHING
+    message = abandoned_message(context, key)
+    context.conditions.back_off(key, ABANDONED, message, retry_after=ABANDONED_DELAY)
+    return Result.HELD
 
 
 def _back_off(context: Context, wanted: IsWanted) -> float | None:

@@ -26,6 +26,8 @@ class SeenAtCompute:
         suspects: what carries our mark and has no entity, by kind and project: by name, when it was
             first found.
         next_template_look: when the instance templates are listed again.
+        next_abandoned_look: when a VM that its group does not list is looked at again, and the
+            pause before that.
         next_stopped_look: when a project's VMs that do not run are listed again.
         next_full_look: when a project's VMs are listed again.
     """
@@ -36,6 +38,7 @@ class SeenAtCompute:
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
+    next_abandoned_look: dict[MachineKey, tuple[float, float]] = field(default_factory=dict)
     next_stopped_look: dict[str, float] = field(default_factory=dict)
     next_full_look: dict[str, float] = field(default_factory=dict)
 

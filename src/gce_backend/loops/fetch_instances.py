@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Iterator
 import msgspec
 
 from gce_backend.actions import untracked
+from gce_backend.actions.deletion import ABANDONED, abandoned_message, find_instance
+from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.errors import BackendError, MissingEntityError, NotFoundError
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.clients.compute.types import (
@@ -24,15 +26,23 @@ from gce_backend.clients.compute.types import (
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import error_code_reason, reason_of
-from gce_backend.fleet.picture import Apply, Change
+from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules import compute_bodies
-from gce_backend.rules.sightings import seen_instance, unseen_instance
+from gce_backend.rules.sightings import (
+    MISSING_SECONDS,
+    abandoned_instance,
+    seen_instance,
+    unseen_instance,
+)
 
 SECOND_LOOK = 5.0
 """Seconds between the two looks that prove a group gone."""
+ABANDONED_LOOK = 5.0
+LONGEST_ABANDONED_LOOK = 600.0
+"""Seconds between two looks at a VM that its group does not list: the first pause, the longest."""
 STOPPED_LOOK = 60.0
 """Seconds between two looks for VMs that stopped."""
 LONGEST_POLL = 60.0
@@ -50,6 +60,7 @@ async def run(context: Context) -> Outcome:
     due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
     changed += await _note_orphans(context)
+    changed += await _look_for_abandoned(context)
     context.memory.seen.forget(context.fleet.managers)
     polls = [
         _poll_seconds(context, context.memory.seen.groups[key])
@@ -228,6 +239,58 @@ async def _note_orphans(context: Context) -> int:
             if unseen_instance(entity, now) is not entity
         ]
     )
+
+
+async def _look_for_abandoned(context: Context) -> int:
+    """Tells VMs that their group has let go of from those that somebody deleted.
+
+    A list that lies shows fewer members than the group is to have; one from which a VM was
+    abandoned does not. Each VM is looked at ever more seldom.
+    """
+    looks = context.memory.seen.next_abandoned_look
+    now, moment = context.clock.now(), context.clock.monotonic()
+    due = []
+    for key, instance in context.fleet.instances.items():
+        if instance.missing_since is None or instance.is_tombstone:
+            if looks.pop(key, None) is not None:
+                context.conditions.clear(key)
+            continue
+        aged = now - instance.missing_since >= MISSING_SECONDS
+        if aged and _has_left_its_group(context, key) and moment >= looks.get(key, (0.0, 0.0))[0]:
+            due.append(key)
+    for key in [key for key in looks if key not in context.fleet.instances]:
+        del looks[key]
+        context.conditions.clear(key)
+
+    verdicts: dict[MachineKey, bool] = {}
+
+    async def look(key: MachineKey) -> Result:
+        pause = min(2 * looks[key][1], LONGEST_ABANDONED_LOOK) if key in looks else ABANDONED_LOOK
+        looks[key] = (moment + pause, pause)
+        found = await find_instance(context, key)
+        if found is None or found.status == "STOPPING":
+            verdicts[key] = False
+            return Result.NOTHING
+        verdicts[key] = True
+        context.conditions.note(key, ABANDONED, abandoned_message(context, key))
+        return Result.HELD
+
+    await act_on_each(context, due, look, observing=True)
+    return await context.fleet.change(
+        [Change(key, _left(now, exists=exists)) for key, exists in verdicts.items()]
+    )
+
+
+def _has_left_its_group(context: Context, key: MachineKey) -> bool:
+    """Whether a complete list, with as many members as there are to be, does not show a VM."""
+    group = context.memory.seen.groups.get(key.group)
+    if group is None or not group.complete or key.name in group.members:
+        return False
+    return len(group.members) >= group.target_size
+
+
+def _left(now: float, *, exists: bool) -> Apply[Instance]:
+    return when_present(lambda instance: abandoned_instance(instance, now, exists=exists))
 
 
 async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, list[str]]:

@@ -250,7 +250,7 @@ def _missing_wait(context: Context) -> float | None:
 async def _is_truly_lost(context: Context, key: MachineKey) -> bool:
     """A machine that its group does not list any more is looked for once more at Compute."""
     instance = context.fleet.instances[key]
-    if instance.missing_since is None:
+    if instance.missing_since is None or instance.abandoned_since is not None:
         return True
     try:
         return await is_gone(context, key)

@@ -314,6 +314,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         url: the VM's resource link (fetch-instances).
         missing_since: since when complete listings have not shown the VM, Unix seconds
             (fetch-instances).
+        abandoned_since: since when the VM has been seen to exist outside of its group, Unix seconds
+            (fetch-instances).
         stopped_since: since when the VM has been seen not to run, as nobody here asked, Unix
             seconds (fetch-instances).
         rising_since: when its group first listed the VM, until the catalog has it, Unix seconds
@@ -344,6 +346,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     gce_id: int | None = None
     url: str | None = None
     missing_since: float | None = None
+    abandoned_since: float | None = None
     stopped_since: float | None = None
     rising_since: float | None = None
     catalog: CatalogState = CatalogState.NEVER

@@ -159,6 +159,8 @@ def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
         old = Instance()
     if (old.missing_since is None) != (new.missing_since is None) and new.deletion is None:
         yield "Its group lists it again." if old.missing_since else "Its group no longer lists it."
+    if old.abandoned_since is None and new.abandoned_since is not None:
+        yield "The VM still exists: its group has let go of it."
     if (old.stopped_since is None) != (new.stopped_since is None):
         yield "The VM runs again." if old.stopped_since else "The VM does not run any more."
     if old.catalog is not new.catalog and new.catalog in _CATALOG:

@@ -104,7 +104,9 @@ def is_leaving(instance: Instance, now: float, patience: float, *, active: bool)
     if not active or instance.drain is not None or instance.deletion is not None:
         return True
     if instance.missing_since is not None:
-        return now - instance.missing_since >= MISSING_SECONDS
+        # No group can delete one that was abandoned: it is reported, for an operator to delete.
+        aged = now - instance.missing_since >= MISSING_SECONDS
+        return aged and instance.abandoned_since is None
     if is_stopped_for_good(instance, now, patience):
         return True
     return instance.catalog is CatalogState.ABSENT

@@ -40,7 +40,7 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: float
     if gce_id is None or gce_id == instance.gce_id:
         same = gce_id == instance.gce_id  # where it has lost its id, the one we know is gone
         if instance.missing_since is not None and same and not instance.is_tombstone:
-            return replace(instance, missing_since=None)
+            return replace(instance, missing_since=None, abandoned_since=None)
         return instance
     if instance.is_tombstone:  # the name is used again, by another VM
         return Instance(gce_id=gce_id, url=url, rising_since=now)
@@ -64,6 +64,22 @@ def unseen_instance(instance: Instance, now: float) -> Instance:
 
 MISSING_SECONDS = 10.0
 """How long a group must go on not listing a VM before anything is done about it."""
+
+
+def abandoned_instance(instance: Instance, now: float, *, exists: bool) -> Instance:
+    """What a look at a VM that its group does not list any more makes of its entity.
+
+    Args:
+        instance: the entity.
+        now: Unix seconds.
+        exists: whether Compute has that very VM all the same.
+    """
+    if instance.missing_since is None or instance.is_tombstone:
+        return instance
+    if not exists:
+        known = instance.abandoned_since is not None
+        return replace(instance, abandoned_since=None) if known else instance
+    return instance if instance.abandoned_since else replace(instance, abandoned_since=now)
 
 
 def is_stopped_for_good(instance: Instance, now: float, patience: float) -> bool:

@@ -71,6 +71,8 @@ def _ending(instance: Instance) -> tuple[State, str] | None:
         return State.DELETED, "The VM is gone; the entity remains for a while as a tombstone."
     if deletion is not None:
         return State.DELETING, f"Deletion was asked for (permit: {deletion.permit.value})."
+    if instance.abandoned_since is not None:
+        return State.MISSING, "Its group has let go of this VM, which still exists: abandoned."
     if instance.missing_since is not None:
         return State.MISSING, "Its group no longer lists this VM: somebody else deleted it."
     if instance.pending_deletion is not None:

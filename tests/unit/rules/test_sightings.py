@@ -13,7 +13,13 @@ from gce_backend.rules.permits import (
     is_leaving,
     lease_runs,
 )
-from gce_backend.rules.sightings import is_lost, is_stopped_for_good, seen_instance, unseen_instance
+from gce_backend.rules.sightings import (
+    abandoned_instance,
+    is_lost,
+    is_stopped_for_good,
+    seen_instance,
+    unseen_instance,
+)
 from support.machines import (
     CATALOGED,
     NOW,
@@ -84,3 +90,19 @@ def test_hole_09_only_a_vm_that_is_ours_and_there_can_have_stopped() -> None:
     assert seen_instance(CATALOGED, 8, "v", NOW, stopped=True).stopped_since is None
     assert seen_instance(TOMBSTONE, 7, "v", NOW, stopped=True) is TOMBSTONE
     assert seen_instance(None, 7, "v", NOW, stopped=True).stopped_since == NOW
+
+
+def test_hole_10_only_a_missing_vm_can_have_been_abandoned() -> None:
+    """Since the first look that found it; never once it is listed again or gone."""
+    missed = replace(CATALOGED, missing_since=NOW)
+    left = abandoned_instance(missed, NOW + 10, exists=True)
+    assert left == replace(missed, abandoned_since=NOW + 10)
+    assert is_lost(left, NOW + 10, 300)
+    assert not is_leaving(left, NOW + 10, 60, active=True)
+    assert is_leaving(missed, NOW + 10, 60, active=True)
+    assert abandoned_instance(left, NOW + 20, exists=True) is left
+    assert abandoned_instance(left, NOW + 20, exists=False) == missed
+    assert abandoned_instance(missed, NOW, exists=False) is missed
+    assert seen_instance(left, 7, "u", NOW + 30) == CATALOGED
+    assert abandoned_instance(CATALOGED, NOW, exists=True) is CATALOGED
+    assert abandoned_instance(TOMBSTONE, NOW, exists=True) is TOMBSTONE

@@ -150,6 +150,7 @@ def _facts(context: Context, key: MachineKey, instance: Instance) -> Facts:
         "leased_at": lease.since if lease is not None else None,
         "lease_ends_at": lease.expiration if lease is not None else None,
         "missing_at": instance.missing_since,
+        "abandoned_at": instance.abandoned_since,
         "stopped_at": instance.stopped_since,
         "unknown_to_catalog_at": instance.lost_since,
         "pending_deletion_at": pending.since if pending is not None else None,

@@ -98,7 +98,7 @@ class Census:
                 if state is not State.DELETED:
                     here[state] += 1
                 if instance.deletion is None:
-                    if instance.missing_since is not None:
+                    if instance.missing_since is not None and instance.abandoned_since is None:
                         missing.append((key, instance.missing_since))
                     elif instance.stopped_since is not None:
                         stopped.append((key, instance.stopped_since))
