@@ -40,6 +40,8 @@ async def sweep(context: Context) -> Outcome:
     pace = max(least, len(candidates) * SHARE_PER_MINUTE)
     due = context.turns.take(candidates, pace=pace / 60.0, now=context.clock.monotonic())
     conditions = context.conditions.of_job(TOPIC)
+    if not candidates:
+        conditions.clear(BROKER)
     if not due or conditions.blocked(BROKER):
         return Outcome()
     changes: list[Change[Instance]] = []

@@ -68,6 +68,31 @@ def note_templates(context: Context, project: str, templates: Listing[ComputeTem
     _note(context, f"template {project}", found, templates)
 
 
+def forget_templates(context: Context) -> None:
+    """Forgets what was found in projects whose instance templates nobody lists any more."""
+    _forget(context, {"template"}, {r.template.project for r in context.fleet.revisions.values()})
+
+
+def forget_members(context: Context, projects: Collection[str]) -> None:
+    """Forgets what was found in projects other than these, whose groups are listed."""
+    _forget(context, {"group", "instance"}, projects)
+
+
+def is_suspect(context: Context, topic: str) -> bool:
+    """Whether a look at Compute has found what a condition names, and none has missed it since."""
+    scope, _, name = topic.partition("/")
+    return name in context.memory.seen.suspects.get(scope, {})
+
+
+def _forget(context: Context, kinds: Collection[str], projects: Collection[str]) -> None:
+    suspects = context.memory.seen.suspects
+    for scope in tuple(suspects):
+        kind, _, project = scope.partition(" ")
+        if kind in kinds and project not in projects:
+            del suspects[scope]
+            _count(context, kind)
+
+
 def _groups(context: Context, listing: Listing[ComputeGroup]) -> Iterator[str]:
     tracked = {(key.name, context.fleet.group_name(key)) for key in context.fleet.managers}
     mark = compute_bodies.owner_prefix(context.settings.owner)
@@ -112,7 +137,12 @@ def _note(
         )
         if context.conditions.note(f"{scope}/{name}", REASON, message):
             context.log.error("resource.untracked", resource=f"{scope}/{name}")
-    kind = scope.partition(" ")[0]
+    _count(context, scope.partition(" ")[0])
+    return unsure
+
+
+def _count(context: Context, kind: str) -> None:
+    now = context.clock.monotonic()
     context.metrics.untracked(
         kind,
         sum(
@@ -122,4 +152,3 @@ def _note(
             for first in names.values()
         ),
     )
-    return unsure

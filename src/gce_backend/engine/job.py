@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from gce_backend.model.keys import Key
+
 ContextT = TypeVar("ContextT")
 
 EVERY_MINUTE = "* * * * *"
@@ -61,6 +63,8 @@ class Job(Generic[ContextT]):
         cron: when it runs at the latest, in UTC: five fields, or six with seconds first.
         timeout: the deadline of one run, in seconds.
         wakes: the names of the jobs to run at once when a run changed something.
+        concerns: whether the job still acts on an entity. Its conditions on others end with a run.
+        topics: the same of a subject that is no entity, e.g. a project.
     """
 
     name: str
@@ -68,3 +72,5 @@ class Job(Generic[ContextT]):
     timeout: float
     cron: str = EVERY_MINUTE
     wakes: tuple[str, ...] = ()
+    concerns: Callable[[ContextT, Key], bool] = lambda _context, _key: True
+    topics: Callable[[ContextT, str], bool] = lambda _context, _topic: True

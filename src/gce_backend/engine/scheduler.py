@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Generic, Protocol
 
@@ -437,10 +438,8 @@ def _text(error: BaseException) -> str:
 def _overridden(job: Job[ContextT], settings: JobSettings | None) -> Job[ContextT]:
     if settings is None:
         return job
-    return Job(
-        name=job.name,
-        run=job.run,
+    return replace(
+        job,
         timeout=job.timeout if settings.timeout is None else settings.timeout,
         cron=job.cron if settings.cron is None else settings.cron,
-        wakes=job.wakes,
     )

@@ -2,13 +2,14 @@
 
 One bad thing spoils only itself: a failure is noted against its subject, backs off alone, and is
 shown wherever the subject is shown. Conditions live in memory: after a restart the first try sets
-them again.
+them again. A condition lives as long as its subject is its job's business: each job declares
+what that is, and the rest is ended after each run.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import msgspec
@@ -131,6 +132,16 @@ class Conditions:
         if not jobs:
             del self._by_subject[subject]
         return True
+
+    def retain(self, is_business: Callable[[Subject], bool]) -> None:
+        """Ends the job's conditions whose subject is not its business now.
+
+        Args:
+            is_business: whether the job would still act on a subject.
+        """
+        for condition in self.mine():
+            if not is_business(condition.subject):
+                self.clear(condition.subject)
 
     def blocked(self, subject: Subject) -> bool:
         """Whether the subject must still wait before the job tries it again."""

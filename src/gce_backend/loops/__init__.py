@@ -6,6 +6,7 @@ not import each other, nor any client: they get what they need through the conte
 """
 
 from gce_backend.engine.context import Context
+from gce_backend.engine.forgetting import forgetting
 from gce_backend.engine.job import Job
 from gce_backend.loops import (
     catalog_instances,
@@ -27,22 +28,25 @@ from gce_backend.loops import (
     update_instance_metadata,
 )
 
-JOBS: tuple[Job[Context], ...] = (
-    import_config.JOB,
-    process_config.JOB,
-    create_instance_templates.JOB,
-    create_instance_group_managers.JOB,
-    fetch_instances.JOB,
-    catalog_instances.JOB,
-    process_pubsub_messages.JOB,
-    compress_instance_metadata_updates.JOB,
-    update_instance_metadata.JOB,
-    check_instance_metadata_operations.JOB,
-    delete_instances_pending_deletion.JOB,
-    resize_instance_groups.JOB,
-    remove_cataloged_instances.JOB,
-    delete_drained_instances.JOB,
-    delete_instance_group_managers.JOB,
-    delete_instance_templates.JOB,
-    cleanup_entities.JOB,
+JOBS: tuple[Job[Context], ...] = tuple(
+    forgetting(module.JOB)
+    for module in (
+        import_config,
+        process_config,
+        create_instance_templates,
+        create_instance_group_managers,
+        fetch_instances,
+        catalog_instances,
+        process_pubsub_messages,
+        compress_instance_metadata_updates,
+        update_instance_metadata,
+        check_instance_metadata_operations,
+        delete_instances_pending_deletion,
+        resize_instance_groups,
+        remove_cataloged_instances,
+        delete_drained_instances,
+        delete_instance_group_managers,
+        delete_instance_templates,
+        cleanup_entities,
+    )
 )

@@ -16,7 +16,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
-from gce_backend.model.keys import GroupKey, MachineKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.catalog_entry import dimensions, policies
 from gce_backend.rules.cataloging import added, adding, is_catalogable
@@ -86,6 +86,23 @@ async def _add_and_tell(
         if state is CatalogState.CATALOGED:
             _tell(context, key, rising[key])
     return news
+
+
+def _concerns(context: Context, key: Key) -> bool:
+    if isinstance(key, GroupKey):
+        return context.fleet.is_active(key) and any(
+            _concerns(context, child) for child, _ in context.fleet.instances_of(key)
+        )
+    instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
+    if instance is None or not isinstance(key, MachineKey):
+        return False
+    member = context.memory.seen.member(key)
+    return context.fleet.is_active(key.group) and is_catalogable(instance, member)
+
+
+def _topics(context: Context, _topic: str) -> bool:
+    """The Machine Provider is of interest as long as there is a machine to add."""
+    return any(_concerns(context, key) for key, _ in context.fleet.active_managers())
 
 
 async def _add(
@@ -266,4 +283,11 @@ def _tell(context: Context, key: MachineKey, rising_since: float | None) -> None
         context.metrics.cataloged(key.base_name, context.clock.now() - rising_since)
 
 
-JOB = Job(name="catalog-instances", run=run, timeout=120.0, wakes=("remove-cataloged-instances",))
+JOB = Job(
+    name="catalog-instances",
+    run=run,
+    timeout=120.0,
+    wakes=("remove-cataloged-instances",),
+    concerns=_concerns,
+    topics=_topics,
+)

@@ -9,7 +9,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import MachineKey
+from gce_backend.model.keys import Key, MachineKey
 from gce_backend.rules.metadata_updates import finish, put_back
 
 FRESH = 30.0
@@ -104,9 +104,16 @@ def _finished(operation: str) -> Apply[Instance]:
     return when_present(apply)
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
+    update = instance.active_metadata_update if instance is not None else None
+    return update is not None and update.operation is not None
+
+
 JOB = Job(
     name="check-instance-metadata-operations",
     run=run,
     timeout=60.0,
     wakes=("compress-instance-metadata-updates",),
+    concerns=_concerns,
 )

@@ -11,8 +11,9 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
-from gce_backend.model.keys import GroupKey
+from gce_backend.model.keys import GroupKey, Key
 from gce_backend.rules import compute_bodies
+from gce_backend.rules.activation import is_active
 from gce_backend.rules.group_sizes import wanted_size
 
 
@@ -122,9 +123,17 @@ def _intend(context: Context, key: GroupKey) -> Change[InstanceGroupManager] | N
     return Change(key, when_present(resources.beginning(context, "insert", size)))
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    if not isinstance(key, GroupKey):
+        return False
+    manager = context.fleet.managers.get(key)
+    return manager is not None and manager.url is None and is_active(key, context.fleet.get)
+
+
 JOB = Job(
     name="create-instance-group-managers",
     run=run,
     timeout=120.0,
     wakes=("fetch-instances", "resize-instance-groups"),
+    concerns=_concerns,
 )

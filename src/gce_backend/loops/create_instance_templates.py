@@ -10,8 +10,9 @@ from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
-from gce_backend.model.keys import RevisionKey
+from gce_backend.model.keys import Key, RevisionKey
 from gce_backend.rules import compute_bodies
+from gce_backend.rules.activation import is_active
 
 
 async def run(context: Context) -> Outcome:
@@ -39,6 +40,7 @@ async def _find_lost(context: Context) -> dict[RevisionKey, int]:
 
     It looks now and then.
     """
+    untracked.forget_templates(context)
     now = context.clock.monotonic()
     if now < context.memory.seen.next_template_look:
         return {}
@@ -94,9 +96,18 @@ async def _create(context: Context, key: RevisionKey) -> Result:
     return Result.CHANGED
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    if not isinstance(key, RevisionKey):
+        return False
+    revision = context.fleet.revisions.get(key)
+    return revision is not None and revision.url is None and is_active(key, context.fleet.get)
+
+
 JOB = Job(
     name="create-instance-templates",
     run=run,
     timeout=120.0,
     wakes=("create-instance-group-managers",),
+    concerns=_concerns,
+    topics=untracked.is_suspect,
 )

@@ -14,8 +14,9 @@ from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
-from gce_backend.model.keys import GroupKey
+from gce_backend.model.keys import GroupKey, Key
 from gce_backend.rules import compute_bodies
+from gce_backend.rules.activation import is_active
 
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no group is taken to have never happened."""
@@ -134,9 +135,19 @@ async def _delete(context: Context, key: GroupKey) -> Result:
     return Result.CHANGED
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    if not isinstance(key, GroupKey):
+        return False
+    manager = context.fleet.managers.get(key)
+    if manager is None or (manager.url is None and manager.in_flight is None):
+        return False
+    return manager.is_deleting or not is_active(key, context.fleet.get)
+
+
 JOB = Job(
     name="delete-instance-group-managers",
     run=run,
     timeout=120.0,
     wakes=("delete-instance-templates", "create-instance-group-managers", "cleanup-entities"),
+    concerns=_concerns,
 )

@@ -8,8 +8,9 @@ from gce_backend.base.errors import NotFoundError, ResourceInUseError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
-from gce_backend.model.keys import RevisionKey
+from gce_backend.model.keys import Key, RevisionKey
 from gce_backend.rules import compute_bodies
+from gce_backend.rules.activation import is_active
 
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no template is taken to have never happened."""
@@ -89,9 +90,19 @@ async def _delete(context: Context, key: RevisionKey) -> Result:
     return Result.CHANGED
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    if not isinstance(key, RevisionKey):
+        return False
+    revision = context.fleet.revisions.get(key)
+    if revision is None or (revision.url is None and revision.in_flight is None):
+        return False
+    return revision.is_deleting or not is_active(key, context.fleet.get)
+
+
 JOB = Job(
     name="delete-instance-templates",
     run=run,
     timeout=120.0,
     wakes=("create-instance-templates", "cleanup-entities"),
+    concerns=_concerns,
 )

@@ -28,7 +28,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import error_code_reason, reason_of
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import GroupKey, MachineKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.sightings import (
@@ -53,6 +53,7 @@ async def run(context: Context) -> Outcome:
     """Looks at all groups, then at the members of those that need it."""
     problems: list[str] = []
     projects = _by_project(context, problems)
+    untracked.forget_members(context, projects)
     due: list[GroupKey] = []
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
@@ -428,6 +429,22 @@ def _member(item: ManagedInstance) -> Member:
     )
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    manager = context.fleet.managers.get(key) if isinstance(key, GroupKey) else None
+    return manager is not None and manager.url is not None
+
+
+def _topics(context: Context, topic: str) -> bool:
+    if untracked.is_suspect(context, topic):
+        return True
+    projects = {
+        context.fleet.revision_of(key).template.project
+        for key in context.fleet.managers
+        if _concerns(context, key)
+    }
+    return topic.partition("project ")[2] in projects
+
+
 JOB = Job(
     name="fetch-instances",
     run=run,
@@ -442,4 +459,6 @@ JOB = Job(
         "delete-instance-group-managers",
         "cleanup-entities",
     ),
+    concerns=_concerns,
+    topics=_topics,
 )

@@ -14,7 +14,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import reason_of
 from gce_backend.model.entities import CONFIGURATION_KEY, Entity, StoredConfiguration
-from gce_backend.model.keys import Key, template_key
+from gce_backend.model.keys import Key, TemplateKey, template_key
 from gce_backend.rules.activation import (
     UnreadEntityError,
     WantedTemplate,
@@ -40,7 +40,7 @@ async def run(context: Context) -> Outcome:
     problems = []
     trouble: TransientError | None = None
     for name in names:
-        key = template_key(shorten(name, SHOWN_CHARACTERS) or UNNAMED)
+        key = _subject(name)
         try:
             if name in spoiled:  # what it wants is not known: it stays as it is
                 raise InvalidConfigurationError([spoiled[name]])
@@ -58,6 +58,7 @@ async def run(context: Context) -> Outcome:
         if written:
             context.log.info("template.processed", template=name, entities=written)
         changed += written
+    context.conditions.retain({_subject(name) for name in names}.__contains__)
     if trouble is not None:
         raise trouble
     return Outcome(
@@ -65,6 +66,10 @@ async def run(context: Context) -> Outcome:
         facts={"templates": len(names)} if changed else {},
         problems=tuple(problems),
     )
+
+
+def _subject(name: str) -> TemplateKey:
+    return template_key(shorten(name, SHOWN_CHARACTERS) or UNNAMED)
 
 
 async def _process(

@@ -21,7 +21,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
-from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
 from gce_backend.rules.cataloging import may_be_cataloged, settles_in, uncataloged
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.rollout import ZoneRollout, removable, share_out
@@ -307,6 +307,24 @@ def _became(state: CatalogState, asked: CatalogState, now: float) -> Apply[Insta
     return when_present(lambda instance: uncataloged(instance, asked, state, now))
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
+    if instance is None or not isinstance(key, MachineKey) or not may_be_cataloged(instance):
+        return False
+    troubles = instance.lost_since, instance.missing_since, instance.stopped_since, instance.drain
+    return any(it is not None for it in troubles) or not context.fleet.is_active(key.group)
+
+
+def _topics(context: Context, _topic: str) -> bool:
+    """The Machine Provider is of interest as long as there is a machine to take out."""
+    return any(_concerns(context, key) for key in context.fleet.instances)
+
+
 JOB = Job(
-    name="remove-cataloged-instances", run=run, timeout=120.0, wakes=("delete-drained-instances",)
+    name="remove-cataloged-instances",
+    run=run,
+    timeout=120.0,
+    wakes=("delete-drained-instances",),
+    concerns=_concerns,
+    topics=_topics,
 )

@@ -18,7 +18,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
-from gce_backend.model.keys import GroupKey
+from gce_backend.model.keys import GroupKey, Key
 from gce_backend.rules.compute_bodies import base_instance_name_of
 from gce_backend.rules.group_sizes import new_member_names, wanted_size
 
@@ -176,4 +176,17 @@ async def _intend(
     return manager.resize if manager is not None else None
 
 
-JOB = Job(name="resize-instance-groups", run=run, timeout=120.0, wakes=("fetch-instances",))
+def _concerns(context: Context, key: Key) -> bool:
+    manager = context.fleet.managers.get(key) if isinstance(key, GroupKey) else None
+    if manager is None or not isinstance(key, GroupKey) or not context.fleet.is_active(key):
+        return False
+    return manager.url is not None and (manager.resize is not None or _is_short(context, key))
+
+
+JOB = Job(
+    name="resize-instance-groups",
+    run=run,
+    timeout=120.0,
+    wakes=("fetch-instances",),
+    concerns=_concerns,
+)

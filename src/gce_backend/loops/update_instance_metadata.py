@@ -18,7 +18,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import MachineKey
+from gce_backend.model.keys import Key, MachineKey
 from gce_backend.rules.metadata_updates import MAX_TOTAL, finish, is_denied, is_too_large, merge
 
 ATTEMPTS = 2
@@ -186,9 +186,17 @@ def _ended(items: Mapping[str, str | None]) -> Apply[Instance]:
     return when_present(apply)
 
 
+def _concerns(context: Context, key: Key) -> bool:
+    instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
+    if instance is None or instance.deletion is not None:
+        return False
+    return bool(instance.active_metadata_update or instance.pending_metadata_updates)
+
+
 JOB = Job(
     name="update-instance-metadata",
     run=run,
     timeout=120.0,
     wakes=("check-instance-metadata-operations", "compress-instance-metadata-updates"),
+    concerns=_concerns,
 )
