@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from gce_backend.settings.settings import ComputeSettings, RolloutSettings, Settings
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 
@@ -133,3 +135,25 @@ async def test_machines_are_not_cataloged_in_a_group_whose_deletion_has_begun(
         assert before not in await w.groups()
         assert len(await w.vms()) == 6
         assert zone != ZONE
+
+
+@pytest.mark.parametrize("call", ["insert", "createInstances"])
+async def test_hole_12_a_minimum_that_was_corrected_is_not_made_from_what_is_in_flight(
+    tmp_path: Path, call: str
+) -> None:
+    """It was 7 for a while in which Compute took no calls: only what is wanted now is made."""
+    async with world(tmp_path, settings=IMPATIENT, start=False) as w:
+        if call == "createInstances":
+            await w.start_daemon()
+            await w.until_states(cataloged=3)
+        await w.inject(f"{GROUPS}.{call}", status=503, times=None)
+        w.write_config(template(), manager(minimum=7))
+        if call == "insert":
+            await w.start_daemon()
+        await w.until(w.has_fired)
+        w.write_config(template(), manager(minimum=4))
+        await w.until(lambda: w.shows_minimum(4))
+        await w.clear_faults()
+        await w.until(lambda: _is_cataloged(w, 4))
+        await w.pass_time(60.0)
+        assert len(await w.vms()) == 4
