@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import signal
@@ -14,12 +13,12 @@ import click
 import msgspec
 
 from gce_backend.base.errors import BackendError
-from gce_backend.settings.settings import Settings, daemon_url
 
 if TYPE_CHECKING:  # heavy: a command imports them when it needs them
     from gce_backend.clients.daemon import DaemonApi
     from gce_backend.configuration.problems import Problem
     from gce_backend.daemon.clients import Clients
+    from gce_backend.settings.settings import Settings
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C has ended before its work was done."""
@@ -51,6 +50,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def _address(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    from gce_backend.settings.settings import daemon_url
+
     try:
         return daemon_url(text) if text else None
     except ValueError as error:
@@ -134,6 +135,8 @@ async def clients_of(settings: Settings) -> AsyncIterator[tuple[Clients, str]]:
 
 def run_until_interrupted(work: Coroutine[Any, Any, None]) -> None:
     """Runs to the end, or to Ctrl-C."""
+    import asyncio
+
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(work)
 
@@ -142,6 +145,8 @@ class Signals:
     """SIGINT and SIGTERM, as events: the first one, and the next ones."""
 
     def __init__(self) -> None:
+        import asyncio
+
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         loop = asyncio.get_running_loop()
