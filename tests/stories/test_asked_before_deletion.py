@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import MachineKey
+from gce_backend.settings.settings import MachineProviderSettings
 from support.broker_messages import about, key_of, publish
 from support.deletions import (
     DELETE_INSTANCES,
@@ -28,7 +29,7 @@ from support.deletions import (
     settings,
     two_templates,
 )
-from support.fleet_harness import PROJECT, World, world
+from support.fleet_harness import PROJECT, World, manager, world
 
 
 def _keys(w: World, names: list[str]) -> list[MachineKey]:
@@ -185,6 +186,31 @@ async def test_an_addition_that_takes_effect_after_the_removal_keeps_what_is_lea
         await w.pass_time(900)
         assert await w.fired() == 1
         assert name in await w.vms()
+        assert await w.is_in(name, "leased")
+
+
+async def test_one_answer_of_a_restored_catalog_drops_no_lease_that_has_an_end(
+    tmp_path: Path,
+) -> None:
+    """It calls the machine available; the lease that is known here runs for an hour."""
+    hasty = MachineProviderSettings(sweep_per_minute=600)
+    async with world(tmp_path, managers=manager(minimum=1), settings=settings(None, hasty)) as w:
+        await w.until_states(cataloged=1)
+        name = await w.lease()
+        (machine,) = await w.machines()
+        attributes = {"key": key_of(machine), "gce_id": machine["id"]}
+        restored = {
+            "dimensions": {"backend": "GCE", "hostname": name},
+            "policies": {
+                "backend_attributes": [{"key": k, "value": v} for k, v in attributes.items()]
+            },
+            "state": "AVAILABLE",
+        }
+        await w.inject(GET_MACHINE, kind="answer", body=restored, times=None)
+        await w.until(w.has_fired)
+        await w.pass_time(120)
+        assert (found := entity(w, name)) is not None
+        assert found.lease is not None
         assert await w.is_in(name, "leased")
 
 

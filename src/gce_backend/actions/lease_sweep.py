@@ -100,8 +100,12 @@ def _judge(
             since = known.lease.since if known.lease is not None else now
             return replace(known, lease=Lease(since, expiration))
         # A lease that we learnt of since we asked is news to this answer.
-        if entry.state == "AVAILABLE" and known.lease is not None and known.lease.since < asked:
-            return replace(known, lease=None)
+        # One whose end is known and has not come is believed more than the catalog, which may have
+        # been restored from a backup.
+        lease = known.lease
+        if entry.state == "AVAILABLE" and lease is not None and lease.since < asked:
+            ended = lease.expiration is None or lease.expiration <= now
+            return replace(known, lease=None) if ended else known
         return known
 
     return when_present(apply)
