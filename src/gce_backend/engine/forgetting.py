@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from gce_backend.base.errors import MissingEntityError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import Subject
@@ -26,8 +27,11 @@ def forget(job: Job[Context], context: Context) -> None:
     """Ends the conditions of a job that are about what is gone, or no longer its business."""
 
     def is_business(subject: Subject) -> bool:
-        if isinstance(subject, Key):
-            return job.concerns(context, subject)
-        return job.topics(context, subject)
+        try:
+            if isinstance(subject, Key):
+                return job.concerns(context, subject)
+            return job.topics(context, subject)
+        except MissingEntityError:  # what is above it cannot be read: nothing is known of it
+            return True
 
     context.conditions.retain(is_business)

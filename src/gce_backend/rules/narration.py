@@ -20,6 +20,7 @@ from gce_backend.model.entities import (
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
+    Lease,
     MachineProviderAddress,
     MetadataUpdate,
     StoredConfiguration,
@@ -184,8 +185,18 @@ def _lease(old: Instance, new: Instance) -> Iterator[str]:
             yield "Its lease has ended."
     elif old.lease is None or old.lease.expiration != new.lease.expiration:
         end = new.lease.expiration
-        word = "Somebody holds it" if old.lease is None else "Its lease was extended"
-        yield f"{word}." if end is None else f"{word} until {_moment(end)}."
+        yield _lease_words(old.lease, end)
+
+
+def _lease_words(before: Lease | None, end: float | None) -> str:
+    if end is None:
+        return "Somebody holds it." if before is None else "Its lease has no known end any more."
+    if before is None:
+        return f"Somebody holds it until {_moment(end)}."
+    if before.expiration is None:
+        return f"The end of its lease became known: {_moment(end)}."
+    word = "extended until" if end > before.expiration else "shortened to"
+    return f"Its lease was {word} {_moment(end)}."
 
 
 def _metadata(old: Instance, new: Instance) -> Iterator[str]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
+from typing import cast
 
+from gce_backend.base.errors import MissingEntityError
+from gce_backend.engine.context import Context
+from gce_backend.engine.forgetting import forget
+from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import Conditions
 from gce_backend.loops import JOBS
 from support.simulation import VirtualClock
@@ -38,3 +44,19 @@ def test_every_job_that_acts_on_entities_says_which_are_its_business() -> None:
         "delete-drained-instances",
         "delete-instances-pending-deletion",
     }
+
+
+async def test_condition_stays_when_what_is_above_its_subject_is_missing() -> None:
+    """Whether it is the job's business cannot be said then, and the run does not fail for it."""
+    conditions = Conditions(VirtualClock(), random.Random(1), "a-job")
+    conditions.note("a-subject", "MissingEntity", "its revision is missing")
+
+    async def run(_context: object) -> Outcome:
+        return Outcome()
+
+    def topics(_context: object, _topic: str) -> bool:
+        raise MissingEntityError("its revision is missing")
+
+    job: Job[Context] = Job(name="a-job", run=run, timeout=1.0, topics=topics)
+    forget(job, cast("Context", SimpleNamespace(conditions=conditions)))
+    assert conditions.reason("a-subject") == "MissingEntity"

@@ -457,3 +457,22 @@ def test_each_order_is_told(
 def test_what_is_no_transition_is_not_told(key: Key, entity: Entity) -> None:
     """Messages have a page of their own; notes among processes are nobody's news."""
     assert _tell(key, None, entity) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (None, 100.0, "The end of its lease became known: "),
+        (100.0, 200.0, "Its lease was extended until "),
+        (200.0, 100.0, "Its lease was shortened to "),
+        (100.0, None, "Its lease has no known end any more."),
+    ],
+)
+def test_lease_whose_end_changes_is_told_as_what_happened(
+    before: float | None, after: float | None, words: str
+) -> None:
+    """It is called extended only when its end was known and is later now."""
+    old = Instance(gce_id=1, catalog=CatalogState.CATALOGED, lease=Lease(1.0, before))
+    told = tell(VM, old, replace(old, lease=Lease(1.0, after)), NAMED.get, NAMED.get)
+    assert told is not None
+    assert told.reason.startswith(words)
