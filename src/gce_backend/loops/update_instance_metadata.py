@@ -23,6 +23,8 @@ from gce_backend.rules.metadata_updates import MAX_TOTAL, finish, is_denied, is_
 
 ATTEMPTS = 2
 """Tries in a row, each on a fresh look; after a run in which none fitted, one."""
+TOO_LARGE = "MetadataTooLarge"
+"""The condition of a machine whose last update was dropped."""
 CONTESTED = "MetadataContested"
 CONTESTED_DELAY = 20.0
 """Seconds at least until metadata that somebody goes on changing is tried again."""
@@ -112,7 +114,7 @@ async def _drop(context: Context, key: MachineKey, items: Mapping[str, str | Non
         f"The VM's metadata has no room for its last update, which was dropped: Compute Engine "
         f"allows {MAX_TOTAL // 1024} KiB. Take out what others put there."
     )
-    context.conditions.note(key, "MetadataTooLarge", message)
+    context.conditions.note(key, TOO_LARGE, message)
     await context.fleet.change([Change(key, _ended(items))])
     context.log.error(
         "metadata.dropped",
@@ -190,7 +192,8 @@ def _concerns(context: Context, key: Key) -> bool:
     instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
     if instance is None or instance.deletion is not None:
         return False
-    return bool(instance.active_metadata_update or instance.pending_metadata_updates)
+    dropped = context.conditions.reason(key) == TOO_LARGE  # told until another update is sent
+    return bool(dropped or instance.active_metadata_update or instance.pending_metadata_updates)
 
 
 JOB = Job(
