@@ -40,7 +40,6 @@ SELDOM = {
     "jobs",
     "key",
     "limit",
-    "machines",
     "settings",
     "stack_trace",
     "timeout",

@@ -111,7 +111,7 @@ async def test_hazard_18_template_deleted_outside_is_made_again(tmp_path: Path) 
         await w.pass_time(1)
         await w.until(whole(w, 3, without=set(before)), within=900)
         state = (await w.cloud_state())["compute"]["projects"][PROJECT]
-        assert state["instanceTemplates"] == templates
+        assert state["instanceTemplates"] == [f"{templates[0]}-g1"]
 
 
 async def test_a_template_of_our_name_that_is_not_ours_is_not_adopted(tmp_path: Path) -> None:
