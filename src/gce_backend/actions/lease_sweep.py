@@ -87,7 +87,10 @@ def _judge(
             # Somebody else's, under our host name: it is not ours to take out of the catalog.
             return replace(instance, catalog=CatalogState.REFUSED, lost_since=None)
         if isinstance(entry, NotCataloged) or not entry.is_of(token, instance.gce_id):
-            return instance if instance.lost_since else replace(instance, lost_since=now)
+            noted = instance.lost_since is not None and instance.lost_since <= now
+            return (
+                instance if noted else replace(instance, lost_since=now)
+            )  # or the clock went back
         known = replace(instance, lost_since=None) if instance.lost_since else instance
         if entry.state == "RECLAIMED":
             reason = "The catalog says that the Machine Provider has reclaimed it."

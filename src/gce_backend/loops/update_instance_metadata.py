@@ -19,6 +19,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key, MachineKey
+from gce_backend.rules import metadata_updates
 from gce_backend.rules.metadata_updates import MAX_TOTAL, finish, is_denied, is_too_large, merge
 
 ATTEMPTS = 2
@@ -44,8 +45,8 @@ async def run(context: Context) -> Outcome:
             continue
         if context.is_paused(key):
             continue
-        if update.not_before > now:
-            waits.append(update.not_before - now)
+        if wait := metadata_updates.waits(update, now):
+            waits.append(wait)
         else:
             keys.append(key)
     await context.fleet.change([Change(key, _intend(context)) for key in keys])
