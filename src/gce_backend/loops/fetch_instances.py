@@ -35,6 +35,7 @@ from gce_backend.rules.sightings import (
     MISSING_SECONDS,
     abandoned_instance,
     seen_instance,
+    trouble_of,
     unseen_instance,
 )
 
@@ -358,7 +359,7 @@ def _note_errors(context: Context, key: GroupKey, members: Iterable[Member]) -> 
         context.conditions.clear(key)
         return
     reason = error_code_reason(failing[0].error_code)
-    message = f"{len(failing)} VMs cannot be created: {failing[0].error}"
+    message = trouble_of(failing)
     if context.conditions.note(key, reason, message):
         context.log.warning(
             "group.failing",

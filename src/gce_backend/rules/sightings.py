@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
 )
+from gce_backend.model.observed import Member
 
 
 def seen_instance(
@@ -109,3 +112,26 @@ def is_lost(instance: Instance, now: float, patience: float) -> bool:
     if instance.stopped_since is not None:
         return True
     return instance.lost_since is not None and now - instance.lost_since >= patience
+
+
+_CANNOT = {
+    "CREATING": "cannot be created",
+    "CREATING_WITHOUT_RETRIES": "cannot be created",
+    "RECREATING": "cannot be made again",
+    "DELETING": "cannot be deleted",
+    "ABANDONING": "cannot be abandoned",
+    "RESTARTING": "cannot be restarted",
+    "REFRESHING": "cannot be refreshed",
+    "STOPPING": "cannot be stopped",
+    "SUSPENDING": "cannot be suspended",
+    "STARTING": "cannot be started",
+    "RESUMING": "cannot be resumed",
+}
+
+
+def trouble_of(failing: Sequence[Member]) -> str:
+    """What a group fails to do with its VMs, and why, in the words of the first of them."""
+    action = failing[0].action
+    count = sum(member.action == action for member in failing)
+    what = _CANNOT.get(action, f"fail in {action}")
+    return f"{count} VM{'' if count == 1 else 's'} {what}: {failing[0].error}"

@@ -8,6 +8,7 @@ from gce_backend.model.entities import (
     Instance,
     Lease,
 )
+from gce_backend.model.observed import Member
 from gce_backend.model.orders import Drain
 from gce_backend.rules.permits import (
     is_leaving,
@@ -18,6 +19,7 @@ from gce_backend.rules.sightings import (
     is_lost,
     is_stopped_for_good,
     seen_instance,
+    trouble_of,
     unseen_instance,
 )
 from support.machines import (
@@ -106,3 +108,12 @@ def test_hole_10_only_a_missing_vm_can_have_been_abandoned() -> None:
     assert seen_instance(left, 7, "u", NOW + 30) == CATALOGED
     assert abandoned_instance(CATALOGED, NOW, exists=True) is CATALOGED
     assert abandoned_instance(TOMBSTONE, NOW, exists=True) is TOMBSTONE
+
+
+def test_group_that_cannot_delete_is_not_said_to_be_unable_to_create() -> None:
+    """What fails is the action of the members, as their group lists it."""
+    why = "in use"
+    deleting = [Member(name, 1, "RUNNING", "DELETING", why, "IN_USE") for name in "ab"]
+    assert trouble_of(deleting) == "2 VMs cannot be deleted: in use"
+    creating = Member("c", None, "", "CREATING", why, "IN_USE")
+    assert trouble_of([creating, *deleting]) == "1 VM cannot be created: in use"
