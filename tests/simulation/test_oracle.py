@@ -15,7 +15,6 @@ from simulation.shrink import minimal
 from simulation.test_determinism import run
 
 QUICK = (
-    "a machine of the catalog counts as never cataloged",
     "a known lease does not keep what the catalog denies",
     "the caps hold nothing back",
 )

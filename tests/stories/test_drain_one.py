@@ -114,8 +114,10 @@ async def test_a_leased_machine_is_waited_for(tmp_path: Path) -> None:
         assert permit_of(w, name) is Permit.RECLAIMED
 
 
-async def test_a_machine_that_was_never_cataloged_is_deleted_directly(tmp_path: Path) -> None:
-    """It still boots: the Machine Provider is not asked, and never told of it."""
+async def test_a_machine_that_was_never_cataloged_is_asked_about_and_deleted(
+    tmp_path: Path,
+) -> None:
+    """It still boots: the Machine Provider is asked, and never told of it."""
     options = msgspec.structs.replace(CloudOptions().instant(), boot_seconds=60.0)
     async with world(tmp_path, options=options) as w:
         await w.until_states(starting=3)
@@ -123,7 +125,7 @@ async def test_a_machine_that_was_never_cataloged_is_deleted_directly(tmp_path: 
         await order(w, name)
         await w.until(lambda: w.lacks(name), within=20)
         assert permit_of(w, name) is Permit.NEVER_CATALOGED
-        assert (await w.calls())[DELETE_MACHINE] == 0
+        assert (await w.calls())[DELETE_MACHINE] == 1
         await w.until_states(cataloged=3)
         assert name not in await w.catalog()
 

@@ -182,8 +182,8 @@ async def test_growth_is_told_of_its_group(tmp_path: Path) -> None:
             "active",
             "The configuration asks for 3 to 5 machines instead of at least 1 machine.",
         ),
-        ("active", "growing", "The group is to grow to 3 machines."),
-        ("growing", "active", "The order to grow to 3 machines has ended."),
+        ("active", "growing", "The group is to grow by 2 machines."),
+        ("growing", "active", "The order to grow by 2 machines has ended."),
     ]
     causes = [event["cause"] for event in events[-3:]]
     assert causes == ["job process-config", *["job resize-instance-groups"] * 2]

@@ -218,7 +218,9 @@ async def _intend(
         return [], Outcome()
     # What is above them says whether they are wanted: another process may have changed that.
     await context.fleet.refresh({above for key in keys for above in key.lineage})
-    checked = await with_fresh_permits(context, keys)
+    instances = context.fleet.instances
+    still = [key for key in keys if key in instances and wanted(key, instances[key])]
+    checked = await with_fresh_permits(context, still)
     groups: defaultdict[GroupKey, list[MachineKey]] = defaultdict(list)
     for key in checked.permits:
         groups[key.group].append(key)

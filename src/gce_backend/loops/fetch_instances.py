@@ -431,6 +431,9 @@ def _member(item: ManagedInstance) -> Member:
 
 
 def _concerns(context: Context, key: Key) -> bool:
+    if isinstance(key, MachineKey):  # one that its group has let go of
+        instance = context.fleet.instances.get(key)
+        return instance is not None and instance.abandoned_since is not None
     manager = context.fleet.managers.get(key) if isinstance(key, GroupKey) else None
     return manager is not None and manager.url is not None
 

@@ -368,8 +368,8 @@ async def test_wrong_template_is_seen_on_the_wire_though_the_cloud_refuses_it(
     """What the daemon sends is judged whatever the answer: a misspelt field, deep inside."""
     original = compute_bodies.template_body
 
-    def misspelt(*arguments: Any) -> dict[str, Any]:
-        body = original(*arguments)
+    def misspelt(*arguments: Any, **options: Any) -> dict[str, Any]:
+        body = original(*arguments, **options)
         body["properties"]["disks"][0]["autoDelet"] = True
         return body
 
