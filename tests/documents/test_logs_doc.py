@@ -43,9 +43,11 @@ SELDOM = {
     "settings",
     "stack_trace",
     "timeout",
+    "topic",
     "what",
 }
-"""What takes a defect, a corrupt entity, an endless job, a crowd of peers, or `run --local`."""
+"""What takes a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that listens
+nowhere, or `run --local`."""
 
 
 def rows(*head: str) -> list[list[str]]:

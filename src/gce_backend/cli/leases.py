@@ -121,6 +121,8 @@ def lease(
             sys.exit(INTERRUPTED)
         if found.error is not None or found.state == "DENIED":
             raise OrderError(f"the Machine Provider refused: {found.error or found.state}")
+        if found.state == "FULFILLED" and not found.hostname:
+            raise OrderError(f"the lease {name} is over. Choose another --request-id.")
     document = {
         "request_id": name,
         "state": found.state,

@@ -186,8 +186,9 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
         request_hash: the server's own name of the request.
         error: why it was refused (a `LeaseError` where known); None when it was not.
         state: UNTRIAGED, PENDING, FULFILLED or DENIED; "" with an error.
-        hostname: the leased machine, once FULFILLED.
-        lease_expiration_ts: end of the lease in Unix seconds.
+        hostname: the leased machine, once FULFILLED; None again when the lease is over.
+        lease_expiration_ts: end of the lease in Unix seconds; None of one without end.
+        leased_indefinitely: whether the lease has no end.
     """
 
     client_request_id: str = ""
@@ -196,6 +197,7 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     hostname: str | None = None
     lease_expiration_ts: int | None = None
+    leased_indefinitely: bool = False
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,7 +388,11 @@ class MachineProviderClient:
         """Asks for a machine, or for the state of the same request made before."""
         method = "machine_provider.machine_provider.lease"
         lease = decode(method, await self._call(method, request, repeat=False), _LEASE)
-        return msgspec.structs.replace(lease, error=_word(LeaseError, lease.error))
+        # Of a lease without end the original names a moment that is decades ahead.
+        end = None if lease.leased_indefinitely else lease.lease_expiration_ts
+        return msgspec.structs.replace(
+            lease, error=_word(LeaseError, lease.error), lease_expiration_ts=end
+        )
 
     async def release(self, request_id: str) -> Release:
         """Gives a leased machine back before its time."""

@@ -179,6 +179,7 @@ class Cloud:
         self._services: list[Service] = []
         self._controls: list[CloudControl] = []
         self._is_valid_token: Callable[[str], bool] = lambda _: False
+        self._account_of_token: Callable[[str], str] = lambda _: self.own_account
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._late: set[asyncio.Task[None]] = set()
@@ -191,9 +192,31 @@ class Cloud:
         """Adds requests by which people and tests change how a service behaves; before `start`."""
         self._controls.extend(controls)
 
-    def authenticate_with(self, is_valid_token: Callable[[str], bool]) -> None:
-        """Says who judges bearer tokens (the metadata server)."""
+    @property
+    def own_account(self) -> str:
+        """The e-mail address of the account that the metadata server gives tokens of."""
+        return f"gce-backend@{self.options.project}.iam.gserviceaccount.com"
+
+    def authenticate_with(
+        self,
+        is_valid_token: Callable[[str], bool],
+        account_of_token: Callable[[str], str] | None = None,
+    ) -> None:
+        """Says who judges bearer tokens (the metadata server), and knows of whom a valid one is."""
         self._is_valid_token = is_valid_token
+        if account_of_token is not None:
+            self._account_of_token = account_of_token
+
+    def account_of(self, request: web.Request) -> str:
+        """The e-mail address of the account that calls.
+
+        Raises:
+            ServiceError: 401: the request has no valid token.
+        """
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not self._is_valid_token(token):
+            raise ServiceError(401, "authError", "Request had invalid authentication credentials.")
+        return self._account_of_token(token)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listens, starts what services do by themselves, and returns the base URL.
@@ -288,7 +311,7 @@ class Cloud:
     async def _serve(self, service: Service, route: Route, request: web.Request) -> web.Response:
         try:
             if route.authenticated:
-                self._check_token(request)
+                self.account_of(request)
             body = await self._body(request)
             call = Call(route.method, request.match_info, request.query, body, request)
             answer = await route.handler(call)
@@ -301,11 +324,6 @@ class Cloud:
         if isinstance(answer, web.Response):
             return answer
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
-
-    def _check_token(self, request: web.Request) -> None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme != "Bearer" or not self._is_valid_token(token):
-            raise ServiceError(401, "authError", "Request had invalid authentication credentials.")
 
     @staticmethod
     async def _body(request: web.Request) -> dict[str, Any]:

@@ -9,110 +9,41 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp import web
 
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.pubsub import PubSub
-from gce_backend.localcloud.cloud import INNER_HEADERS, Call, Cloud, Route, ServiceError
-from gce_backend.machine_provider import wire
+from gce_backend.localcloud.cloud import (
+    INNER_HEADERS,
+    Call,
+    Cloud,
+    CloudControl,
+    Route,
+    ServiceError,
+)
+from gce_backend.machine_provider import api
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
+from gce_backend.machine_provider.entities import KINDS
 
 NAMESPACE = "machine-provider"
 READY_SECONDS = 10.0
 """How long a request waits for the start."""
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 USER = "local"
-"""Who asks: all tokens of the embedded metadata server are of one account."""
+"""Whose lease requests those of the cloud's own account are."""
 
-Method = Callable[[MachineProvider, Any], Awaitable[Any]]
-
-
-async def _add_machine(broker: MachineProvider, request: wire.AddRequest) -> wire.AddResponse:
-    return (await broker.catalog.add([request]))[0]
+_REASONS = {403: "forbidden", 404: "notFound"}
+"""Google's words for the statuses of refusals; all others are `badRequest`."""
 
 
-async def _add_machines(broker: MachineProvider, batch: wire.AddBatch) -> wire.AddBatchResponse:
-    return wire.AddBatchResponse(await broker.catalog.add(batch.requests))
+class _Kept(msgspec.Struct):
+    """One record of a backup: its Datastore kind, and the record itself."""
 
-
-async def _delete_machine(
-    broker: MachineProvider, request: wire.DeleteRequest
-) -> wire.DeleteResponse:
-    return await broker.catalog.delete(request)
-
-
-async def _get(broker: MachineProvider, name: wire.MachineName) -> wire.EntryMessage:
-    entry = await broker.catalog.get(name)
-    if entry is None:
-        raise _not_cataloged()
-    return entry
-
-
-async def _modify_capacity(
-    broker: MachineProvider, request: wire.CapacityRequest
-) -> wire.CapacityResponse:
-    return await broker.catalog.modify_capacity(request)
-
-
-async def _lease(broker: MachineProvider, request: wire.LeaseRequestMessage) -> wire.LeaseResponse:
-    return (await broker.leases.lease(USER, [request]))[0]
-
-
-async def _batched_lease(
-    broker: MachineProvider, batch: wire.LeaseBatch
-) -> wire.LeaseBatchResponse:
-    return wire.LeaseBatchResponse(await broker.leases.lease(USER, batch.requests))
-
-
-async def _release(broker: MachineProvider, request: wire.ReleaseRequest) -> wire.ReleaseResponse:
-    return (await broker.leases.release(USER, [request]))[0]
-
-
-async def _batched_release(
-    broker: MachineProvider, batch: wire.ReleaseBatch
-) -> wire.ReleaseBatchResponse:
-    return wire.ReleaseBatchResponse(await broker.leases.release(USER, batch.requests))
-
-
-async def _instruct(
-    broker: MachineProvider, request: wire.InstructRequest
-) -> wire.InstructResponse:
-    return await broker.leases.instruct(USER, request)
-
-
-async def _poll(broker: MachineProvider, name: wire.MachineName) -> wire.PollResponse:
-    answer = await broker.catalog.poll(name)
-    if answer is None:
-        raise _not_cataloged()
-    return answer
-
-
-async def _ack(broker: MachineProvider, name: wire.MachineName) -> dict[str, str]:
-    if not await broker.catalog.ack(name):
-        raise _not_cataloged()
-    return {}
-
-
-def _not_cataloged() -> ServiceError:
-    return ServiceError(404, "notFound", "CatalogMachineEntry not found")
-
-
-_METHODS: dict[str, tuple[type[wire.WireMessage], Method]] = {
-    "catalog.add_machine": (wire.AddRequest, _add_machine),
-    "catalog.add_machines": (wire.AddBatch, _add_machines),
-    "catalog.delete_machine": (wire.DeleteRequest, _delete_machine),
-    "catalog.get": (wire.MachineName, _get),
-    "catalog.modify_capacity": (wire.CapacityRequest, _modify_capacity),
-    "machine_provider.lease": (wire.LeaseRequestMessage, _lease),
-    "machine_provider.batched_lease": (wire.LeaseBatch, _batched_lease),
-    "machine_provider.release": (wire.ReleaseRequest, _release),
-    "machine_provider.batched_release": (wire.ReleaseBatch, _batched_release),
-    "machine_provider.instruct": (wire.InstructRequest, _instruct),
-    "machine.poll": (wire.MachineName, _poll),
-    "machine.ack": (wire.MachineName, _ack),
-}
+    kind: str
+    record: msgspec.Raw
 
 
 class MachineProviderService:
@@ -120,7 +51,7 @@ class MachineProviderService:
 
     Args:
         cloud: the cloud that it stands in.
-        backend: whose machines the callers may manage.
+        backend: whose machines the cloud's own account manages; other accounts manage none.
         new_id: makes a unique id.
         connector: makes what it opens its connections to the cloud with.
     """
@@ -141,13 +72,18 @@ class MachineProviderService:
         self._connector = connector
         self._broker: MachineProvider | None = None
         self._made = asyncio.Event()
+        path = "/_localcloud/machine-provider/backup"
+        cloud.add_controls(
+            CloudControl("GET", path, self._get_backup), CloudControl("PUT", path, self._put_backup)
+        )
 
     def routes(self) -> Iterable[Route]:
         """`POST /_ah/api/{api}/v1/{method}` for each method."""
-        for name, (kind, method) in _METHODS.items():
-            api, _, verb = name.partition(".")
-            handler = self._handler(kind, method)
-            yield Route(f"{self.name}.{name}", "POST", f"/_ah/api/{api}/v1/{verb}", handler)
+        for name in api.METHODS:
+            service, _, verb = name.partition(".")
+            path = f"/_ah/api/{service}/v1/{verb}"
+            # As the original, it answers 403 to who sends no token at all: see `_caller`.
+            yield Route(f"{self.name}.{name}", "POST", path, self._handler(name), False)
 
     def error_body(self, error: ServiceError) -> dict[str, Any]:
         """The error envelope of Google's APIs."""
@@ -192,7 +128,6 @@ class MachineProviderService:
                 Channels(pubsub),
                 self._cloud.clock,
                 new_id=self._new_id,
-                backend=self._backend,
                 pause_seconds=self._cloud.options.dispatch_seconds,
             )
             self._made.set()
@@ -201,20 +136,43 @@ class MachineProviderService:
             finally:
                 await tokens.close()
 
-    def _handler(
-        self, kind: type[wire.WireMessage], method: Method
-    ) -> Callable[[Call], Awaitable[Any]]:
+    def _handler(self, name: str) -> Callable[[Call], Awaitable[Any]]:
         async def handler(call: Call) -> object:
+            caller = self._caller(call.request)
             try:
-                request = msgspec.convert(call.body, kind, strict=False)
-            except msgspec.ValidationError as error:
-                raise ServiceError(400, "badRequest", str(error)) from error
-            try:
-                return await method(await self._started(), request)
+                api.request_of(name, call.body)  # what is no request needs no Machine Provider
+                answer = await api.call(await self._started(), caller, name, call.body)
+            except api.Refusal as refusal:
+                reason = _REASONS.get(refusal.status, "badRequest")
+                raise ServiceError(refusal.status, reason, refusal.message) from refusal
             except BackendError as error:
                 raise ServiceError(503, "backendError", str(error)) from error
+            return web.Response(status=204) if answer is None else answer
 
         return handler
+
+    def _caller(self, request: web.Request) -> api.Caller:
+        if "Authorization" not in request.headers:
+            raise ServiceError(403, "forbidden", "Access is denied.")
+        account = self._cloud.account_of(request)
+        is_own = account == self._cloud.own_account
+        return api.Caller(USER if is_own else account, account, self._backend if is_own else None)
+
+    async def _get_backup(self, _: web.Request) -> web.Response:
+        records = await (await self._started()).records.backup()
+        kept = [
+            _Kept(record.path[0][0], msgspec.Raw(msgspec.json.encode(record))) for record in records
+        ]
+        return web.Response(body=msgspec.json.encode(kept), content_type="application/json")
+
+    async def _put_backup(self, request: web.Request) -> web.Response:
+        try:
+            kept = msgspec.json.decode(await request.read(), type=list[_Kept])
+            records = [msgspec.json.decode(one.record, type=KINDS[one.kind]) for one in kept]
+        except (msgspec.DecodeError, KeyError) as error:
+            return web.json_response({"error": f"not a backup: {error}"}, status=400)
+        await (await self._started()).records.restore(records)
+        return web.json_response({})
 
     async def _started(self) -> MachineProvider:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from aiohttp import web
 
-from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Route, ServiceError
 
 FLAVOR = {"Metadata-Flavor": "Google"}
 DEFAULT_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -29,10 +29,12 @@ class IssuedToken(msgspec.Struct, frozen=True):
     Attributes:
         scopes: what it is good for, space-separated.
         expires: Unix time in seconds.
+        account: whose it is; "" is the cloud's own account.
     """
 
     scopes: str
     expires: float
+    account: str = ""
 
 
 class MetadataService:
@@ -47,7 +49,8 @@ class MetadataService:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._tokens = cloud.tables.table("metadata.tokens", IssuedToken)
-        cloud.authenticate_with(self.is_valid)
+        cloud.authenticate_with(self.is_valid, self._account_of)
+        cloud.add_controls(CloudControl("POST", "/_localcloud/tokens/{account}", self._post_token))
 
     def routes(self) -> Iterable[Route]:
         """The root, by which clients find the server, and what they read below it."""
@@ -100,7 +103,18 @@ class MetadataService:
         self._cloud.tables.commit()
 
     def _email(self) -> str:
-        return f"gce-backend@{self._cloud.options.project}.iam.gserviceaccount.com"
+        return self._cloud.own_account
+
+    def _account_of(self, token: str) -> str:
+        return self._tokens[token].account or self._cloud.own_account
+
+    async def _post_token(self, request: web.Request) -> web.Response:
+        """A token as it would be given to a VM of this account."""
+        account, scopes = request.match_info["account"], " ".join(DEFAULT_SCOPES)
+        token, expires = self._issue(scopes, "" if account == self._email() else account)
+        self._cloud.tables.commit()
+        seconds = int(expires - self._cloud.clock.now())
+        return web.json_response({"access_token": token, "expires_in": seconds})
 
     def _route(self, name: str, path: str, text: str) -> Route:
         async def answer(call: Call) -> web.Response:
@@ -139,17 +153,17 @@ class MetadataService:
     def _current(self, scopes: str) -> tuple[str, float] | None:
         fresh = self._cloud.clock.now() + self._cloud.options.token_seconds * REUSE_SHARE
         for token, issued in self._tokens.items():
-            if issued.scopes == scopes and issued.expires > fresh:
+            if (issued.scopes, issued.account) == (scopes, "") and issued.expires > fresh:
                 return token, issued.expires
         return None
 
-    def _issue(self, scopes: str) -> tuple[str, float]:
+    def _issue(self, scopes: str, account: str = "") -> tuple[str, float]:
         now = self._cloud.clock.now()
         for token in [token for token, old in self._tokens.items() if old.expires <= now]:
             del self._tokens[token]
         expires = now + self._cloud.options.token_seconds
         token = "ya29." + secrets.token_urlsafe(48)
-        self._tokens[token] = IssuedToken(scopes, expires)
+        self._tokens[token] = IssuedToken(scopes, expires, account)
         return token, expires
 
 

@@ -5,5 +5,5 @@ cloud runs can run against Google's Datastore and Pub/Sub as well. What may not:
 knows of the daemon, its entities, or the embedded cloud. `wire` has the protocol's values,
 `entities` what is stored, `rules` the pure decisions, `records` the stored state and the picture
 of it in memory, `channels` Pub/Sub, `catalog`, `leases` and `upkeep` the work, and `broker` puts
-these together.
+these together. `api` is all methods as data: a server puts HTTP before it.
 """

@@ -29,7 +29,6 @@ class MachineProvider:
         channels: its Pub/Sub.
         clock: the time.
         new_id: makes a unique id.
-        backend: whose machines the callers may manage.
         pause_seconds: between two looks at its work.
 
     Attributes:
@@ -46,12 +45,11 @@ class MachineProvider:
         clock: Clock,
         *,
         new_id: Callable[[], str],
-        backend: str = "GCE",
         pause_seconds: float = 0.5,
     ) -> None:
         self.records = Records(datastore)
-        self.catalog = Catalog(self.records, backend=backend, new_id=new_id)
-        self.leases = Leases(self.records, clock)
+        self.catalog = Catalog(self.records, new_id=new_id)
+        self.leases = Leases(self.records, clock, project=channels.project)
         self.ready = asyncio.Event()
         self._lifecycle = Lifecycle(
             self.records, self.leases, channels, clock, pause_seconds=pause_seconds

@@ -26,7 +26,6 @@ from gce_backend.machine_provider.wire import (
     DeleteRequest,
     DeleteResponse,
     EntryMessage,
-    MachineName,
     PollResponse,
 )
 
@@ -36,26 +35,29 @@ class Catalog:
 
     Args:
         records: where they are kept.
-        backend: whose machines the callers may manage.
         new_id: makes a unique id.
 
-    All methods raise `gce_backend.errors.RemoteError` when Datastore fails.
+    All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails. `backend` is whose
+    machines the caller manages: it may leave it out of its requests, and change no other's.
     """
 
-    def __init__(self, records: Records, *, backend: str, new_id: Callable[[], str]) -> None:
+    def __init__(self, records: Records, *, new_id: Callable[[], str]) -> None:
         self._records = records
-        self._backend = backend
         self._new_id = new_id
 
-    async def add(self, requests: Sequence[AddRequest]) -> list[AddResponse]:
+    async def add(self, backend: str, requests: Sequence[AddRequest]) -> list[AddResponse]:
         """Adds machines; each gets an answer of its own, in their order."""
+        owned = [
+            msgspec.structs.replace(request, dimensions=rules.owned(request.dimensions, backend))
+            for request in requests
+        ]
         answers: list[AddResponse] = []
-        for start in range(0, len(requests), MAX_CHANGE):
-            answers += await self._add(requests[start : start + MAX_CHANGE])
+        for start in range(0, len(owned), MAX_CHANGE):
+            answers += await self._add(backend, owned[start : start + MAX_CHANGE])
         return answers
 
-    async def _add(self, requests: Sequence[AddRequest]) -> list[AddResponse]:
-        errors = [rules.addition_error(request, self._backend) for request in requests]
+    async def _add(self, backend: str, requests: Sequence[AddRequest]) -> list[AddResponse]:
+        errors = [rules.name_error(request.dimensions, backend) for request in requests]
         machines = [
             None if error else self._machine(request)
             for request, error in zip(requests, errors, strict=True)
@@ -86,72 +88,129 @@ class Catalog:
             policies=request.policies,
         )
 
-    async def delete(self, request: DeleteRequest) -> DeleteResponse:
-        """Takes a machine out of the catalog unless it is leased."""
-        backend, hostname = request.dimensions.backend, request.dimensions.hostname
-        error: str | None = None
-        if backend not in {None, self._backend}:
-            error = "MISMATCHED_BACKEND"
-        elif not hostname:
-            error = "UNSPECIFIED_HOSTNAME"
-        else:
-            error = await self._delete(machine_path(self._backend, hostname))
-        return DeleteResponse(machine_deletion_request=request, error=error)
+    async def delete(self, backend: str, requests: Sequence[DeleteRequest]) -> list[DeleteResponse]:
+        """Takes machines out of the catalog unless they are leased; each gets its own answer."""
+        owned = [
+            msgspec.structs.replace(request, dimensions=rules.owned(request.dimensions, backend))
+            for request in requests
+        ]
+        errors: list[str | None] = []
+        for start in range(0, len(owned), MAX_CHANGE):
+            errors += await self._delete(backend, owned[start : start + MAX_CHANGE])
+        return [
+            DeleteResponse(machine_deletion_request=request, error=error)
+            for request, error in zip(owned, errors, strict=True)
+        ]
 
-    async def _delete(self, path: Path) -> str | None:
+    async def _delete(self, backend: str, requests: Sequence[DeleteRequest]) -> list[str | None]:
+        errors = [rules.name_error(request.dimensions, backend) for request in requests]
+        paths = [
+            None if error else machine_path(backend, str(request.dimensions.hostname))
+            for request, error in zip(requests, errors, strict=True)
+        ]
+        wanted = list(dict.fromkeys(path for path in paths if path is not None))
         doomed: set[str] = set()  # additions that this very call deletes, also when decided again
 
         def decide(found: Found) -> dict[Path, Record | None]:
+            changes: dict[Path, Record | None] = {}
+            for path, machine in found.items():
+                if _is_cataloged(machine) and machine.state is not MachineState.LEASED:
+                    doomed.add(machine.addition_id)
+                    changes[path] = machine.in_state(MachineState.DELETED)
+            return changes
+
+        found = await self._records.change(wanted, decide) if wanted else {}
+        gone: set[Path] = set()
+        for place, path in enumerate(paths):
+            if path is None:
+                continue
             machine = found.get(path)
-            if not _is_cataloged(machine) or machine.state is MachineState.LEASED:
-                return {}
-            doomed.add(machine.addition_id)
-            return {path: machine.in_state(MachineState.DELETED)}
+            if isinstance(machine, StoredMachine) and machine.state is MachineState.LEASED:
+                errors[place] = "LEASED"
+            elif (
+                path in gone
+                or not isinstance(machine, StoredMachine)
+                or machine.addition_id not in doomed
+            ):
+                errors[place] = "ENTRY_NOT_FOUND"
+            gone.add(path)  # of two of a name, the first
+        return errors
 
-        machine = (await self._records.change([path], decide)).get(path)
-        if isinstance(machine, StoredMachine) and machine.state is MachineState.LEASED:
-            return "LEASED"
-        return None if doomed else "ENTRY_NOT_FOUND"
-
-    async def get(self, name: MachineName) -> EntryMessage | None:
+    async def get(self, backend: str, hostname: str) -> EntryMessage | None:
         """What the catalog says of a machine; None when it is not in it."""
-        path = machine_path(name.backend or self._backend, name.hostname)
-        machine = (await self._records.read([path])).get(path)
-        return machine.entry if _is_cataloged(machine) else None
+        machine = await self._machine_called(backend, hostname)
+        return None if machine is None else machine.entry
 
-    async def modify_capacity(self, request: CapacityRequest) -> CapacityResponse:
+    async def modify_capacity(self, backend: str, request: CapacityRequest) -> CapacityResponse:
         """Notes how many machines of a sort its backend could provide."""
-        error = rules.backend_error(request.dimensions, self._backend)
+        dimensions = rules.owned(request.dimensions, backend)
+        request = msgspec.structs.replace(request, dimensions=dimensions)
+        error = rules.backend_error(dimensions, backend)
         if error is None:
-            capacity = Capacity(dimensions=request.dimensions, count=request.count)
+            capacity = Capacity(dimensions=dimensions, count=request.count)
             await self._records.change([capacity.path], lambda _: {capacity.path: capacity})
         return CapacityResponse(capacity_modification_request=request, error=error)
 
-    async def poll(self, name: MachineName) -> PollResponse | None:
-        """Hands a leased machine its instruction; None when it is not in the catalog."""
-        machine = await self._advance(name, InstructionState.PENDING, InstructionState.RECEIVED)
-        if machine is None:
-            return None
-        return PollResponse(instruction=machine.instruction, state=machine.instruction_state)
+    async def poll(self, backend: str, hostname: str, account: str) -> PollResponse | None:
+        """What a machine is to do, as its backend or it asks; None when it is not in the catalog.
 
-    async def ack(self, name: MachineName) -> bool:
-        """Notes that a machine has done what it was told; False when it is not in the catalog."""
-        machine = await self._advance(name, InstructionState.RECEIVED, InstructionState.EXECUTED)
-        return machine is not None
+        Asked by the machine's own account, it notes that the machine knows.
+        """
+        machine = await self._machine_called(backend, hostname)
+        if _is_own(machine, account) and machine.instruction_state is InstructionState.PENDING:
+            await self._advance(backend, hostname, account, InstructionState.RECEIVED)
+        return None if machine is None else _instruction(machine)
+
+    async def poll_own(self, backend: str, hostname: str, account: str) -> PollResponse | None:
+        """The same as it asks itself; None also when it is another's machine."""
+        machine = await self._machine_called(backend, hostname)
+        return await self.poll(backend, hostname, account) if _is_own(machine, account) else None
+
+    async def ack(self, backend: str, hostname: str, account: str) -> bool | None:
+        """Notes that a machine has done what it was told.
+
+        Returns:
+            Whether it had been told anything; None when it is not in the catalog, or another's.
+        """
+        machine = await self._advance(backend, hostname, account, InstructionState.EXECUTED)
+        return None if machine is None else machine.instruction is not None
+
+    async def _machine_called(self, backend: str, hostname: str) -> StoredMachine | None:
+        path = machine_path(backend, hostname)
+        machine = (await self._records.read([path])).get(path)
+        return machine if _is_cataloged(machine) else None
 
     async def _advance(
-        self, name: MachineName, before: InstructionState, after: InstructionState
+        self, backend: str, hostname: str, account: str, to: InstructionState
     ) -> StoredMachine | None:
-        path = machine_path(name.backend or self._backend, name.hostname)
+        """The machine of this account, its instruction in a later state than before."""
+        path = machine_path(backend, hostname)
 
         def decide(found: Found) -> dict[Path, Record | None]:
             machine = found.get(path)
-            if not isinstance(machine, StoredMachine) or machine.instruction_state is not before:
+            if not _is_own(machine, account) or machine.instruction_state not in _EARLIER[to]:
                 return {}
-            return {path: msgspec.structs.replace(machine, instruction_state=after)}
+            return {path: msgspec.structs.replace(machine, instruction_state=to)}
 
         machine = (await self._records.change([path], decide)).get(path)
-        return machine if _is_cataloged(machine) else None
+        return machine if _is_own(machine, account) else None
+
+
+_EARLIER = {
+    InstructionState.RECEIVED: {InstructionState.PENDING},
+    InstructionState.EXECUTED: {InstructionState.PENDING, InstructionState.RECEIVED},
+}
+
+
+def _instruction(machine: StoredMachine) -> PollResponse:
+    """Nothing once the lease has been given back, though the machine is still held."""
+    if machine.released:
+        return PollResponse()
+    return PollResponse(instruction=machine.instruction, state=machine.instruction_state)
+
+
+def _is_own(record: Record | None, account: str) -> TypeGuard[StoredMachine]:
+    return _is_cataloged(record) and record.policies.machine_service_account == account
 
 
 def _is_cataloged(record: Record | None) -> TypeGuard[StoredMachine]:

@@ -29,7 +29,7 @@ class MachineState(enum.StrEnum):
     NEW = "NEW"  # its topic and subscription are to be made, and SUBSCRIBED published
     AVAILABLE = "AVAILABLE"  # may be leased
     LEASED = "LEASED"  # somebody holds it
-    RECLAIMED = "RECLAIMED"  # the lease is over; what follows is its policy's
+    RECLAIMED = "RECLAIMED"  # the lease is over; it goes once its backend and lessee know it
     DELETED = "DELETED"  # no longer in the catalog; its topic and subscription are to go
 
 
@@ -63,8 +63,13 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         lease: name of the lease request that has it; "" when it is not leased.
         lease_expiration_ts: end of the lease in Unix seconds; None when it is not leased, or
             leased indefinitely.
+        released: whether its lease was given back, and ends with the next round of work.
         instruction: what it is to do.
         instruction_state: how far that is; None without an instruction.
+        connect: the Swarming server that the machine is to be told of by a message; "" when it
+            has been told.
+        lessee_topic: where the lessee wants to hear of the lease, `projects/P/topics/T`, if so.
+        lessee: name of the lease request that the lessee is to hear of next.
     """
 
     backend: str
@@ -76,8 +81,12 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     announced: bool = False
     lease: str = ""
     lease_expiration_ts: int | None = None
+    released: bool = False
     instruction: Instruction | None = None
     instruction_state: InstructionState | None = None
+    connect: str = ""
+    lessee_topic: str = ""
+    lessee: str = ""
 
     @property
     def path(self) -> Path:
@@ -97,21 +106,26 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         )
 
     def in_state(self, state: MachineState) -> StoredMachine:
-        """The same machine in a state without lease."""
+        """The same machine in a state without lease; the lessee is still to hear of its end."""
         return msgspec.structs.replace(
             self,
             state=state,
             announced=False,
             lease="",
             lease_expiration_ts=None,
+            released=False,
             instruction=None,
             instruction_state=None,
+            connect="",
         )
 
     def told(self, instruction: Instruction) -> StoredMachine:
         """The same machine with something to do."""
         return msgspec.structs.replace(
-            self, instruction=instruction, instruction_state=InstructionState.PENDING
+            self,
+            instruction=instruction,
+            instruction_state=InstructionState.PENDING,
+            connect=instruction.swarming_server or "",
         )
 
 
@@ -121,22 +135,26 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     Attributes:
         user: who asked.
         request: what was asked.
-        request_hash: tells the same request from another with the same id.
+        checksum: tells the same request from another with the same id.
         created: when, in Unix seconds.
         state: what became of it.
         backend: of the leased machine; "" before.
         hostname: of the leased machine; "" before.
         lease_expiration_ts: end of the lease in Unix seconds; None when it has none, or before.
+        reclaimed_ts: when the machine was reclaimed, in Unix seconds; None while it is not.
+        indefinite_ts: what the lessee is told of the end of a lease that has none, in Unix seconds.
     """
 
     user: str
     request: LeaseRequestMessage
-    request_hash: str
+    checksum: str = msgspec.field(name="request_hash")
     created: float
     state: LeaseState = LeaseState.UNTRIAGED
     backend: str = ""
     hostname: str = ""
     lease_expiration_ts: int | None = None
+    reclaimed_ts: int | None = None
+    indefinite_ts: int | None = None
 
     @property
     def path(self) -> Path:
@@ -155,13 +173,22 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def response(self) -> LeaseResponse:
-        """What the client is told."""
+        """What the client is told: after the reclamation no name, and its moment as the end."""
+        if self.state is not LeaseState.FULFILLED:
+            return LeaseResponse(
+                client_request_id=self.request.request_id,
+                request_hash=self.name,
+                state=self.state,
+            )
+        is_held = self.reclaimed_ts is None
+        end = self.lease_expiration_ts or self.indefinite_ts
         return LeaseResponse(
             client_request_id=self.request.request_id,
-            request_hash=self.request_hash,
+            request_hash=self.name,
             state=self.state,
-            hostname=self.hostname or None,
-            lease_expiration_ts=self.lease_expiration_ts,
+            hostname=self.hostname if is_held else None,
+            lease_expiration_ts=end if is_held else self.reclaimed_ts,
+            leased_indefinitely=is_held and self.lease_expiration_ts is None,
         )
 
 
@@ -183,7 +210,7 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 Record = StoredMachine | StoredLease | Capacity
-_KINDS: dict[str, type[Record]] = {
+KINDS: dict[str, type[Record]] = {
     MACHINE_KIND: StoredMachine,
     LEASE_KIND: StoredLease,
     CAPACITY_KIND: Capacity,
@@ -197,7 +224,12 @@ def machine_path(backend: str, hostname: str) -> Path:
 
 def lease_path(user: str, request_id: str) -> Path:
     """A lease request's key: ids are unique per user."""
-    return ((LEASE_KIND, digest((user, request_id))),)
+    return named_lease_path(digest((user, request_id)))
+
+
+def named_lease_path(name: str) -> Path:
+    """The key of the lease request of this name."""
+    return ((LEASE_KIND, name),)
 
 
 def digest(value: object) -> str:
@@ -228,6 +260,6 @@ def from_row(row: Row) -> Record:
     text = row.properties.get("record")
     value = text.value if isinstance(text, Unindexed) else text
     try:
-        return msgspec.json.decode(str(value), type=_KINDS[row.path[0][0]])
+        return msgspec.json.decode(str(value), type=KINDS[row.path[0][0]])
     except (msgspec.DecodeError, KeyError) as error:
         raise CorruptEntityError(f"{row.path}: record: {error}") from error

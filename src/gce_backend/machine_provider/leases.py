@@ -20,6 +20,7 @@ from gce_backend.machine_provider.entities import (
 )
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 from gce_backend.machine_provider.wire import (
+    Instruction,
     InstructRequest,
     InstructResponse,
     LeaseRequestMessage,
@@ -35,13 +36,15 @@ class Leases:
     Args:
         records: where they are kept.
         clock: the time.
+        project: whose a lessee's topic is when its request does not say.
 
-    All methods raise `gce_backend.errors.RemoteError` when Datastore fails.
+    All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails.
     """
 
-    def __init__(self, records: Records, clock: Clock) -> None:
+    def __init__(self, records: Records, clock: Clock, *, project: str) -> None:
         self._records = records
         self._clock = clock
+        self._project = project
 
     async def lease(
         self, user: str, requests: Sequence[LeaseRequestMessage]
@@ -53,20 +56,15 @@ class Leases:
         paths = [lease_path(user, request.request_id) for request in requests]
         known = await self._records.read(list(dict.fromkeys(paths)))
         for place, (path, request) in enumerate(zip(paths, requests, strict=True)):
-            new = StoredLease(
-                user=user, request=request, request_hash=digest((user, request)), created=now
-            )
+            checksum = digest((user, request))
+            new = StoredLease(user=user, request=request, checksum=checksum, created=now)
             first = known.get(path) or asked.get(path)
             if isinstance(first, StoredLease):
-                error = None if first.request_hash == new.request_hash else "REQUEST_ID_REUSE"
+                error = None if first.checksum == checksum else "REQUEST_ID_REUSE"
             else:
                 error = rules.lease_error(request, now)
             if error is not None:
-                refused[place] = LeaseResponse(
-                    client_request_id=request.request_id,
-                    request_hash=new.request_hash,
-                    error=error,
-                )
+                refused[place] = LeaseResponse(client_request_id=request.request_id, error=error)
             elif first is None:
                 asked[path] = new
         await self._store(asked)
@@ -94,8 +92,7 @@ class Leases:
         late: list[StoredLease] = []
         waiting: list[StoredLease] = []
         for lease in self._records.untriaged.values():
-            end = rules.valid_until(lease)
-            (late if end is not None and end <= now else waiting).append(lease)
+            (late if rules.valid_until(lease) <= now else waiting).append(lease)
         available = self._records.machines[MachineState.AVAILABLE].values()
         pairs = list(rules.pair(waiting, available))
         for start in range(0, len(late), MAX_CHANGE):
@@ -124,13 +121,15 @@ class Leases:
                     continue
                 free = machine.state is MachineState.AVAILABLE
                 if free and lease.state is LeaseState.UNTRIAGED:
-                    changes[lease_key], changes[machine_key] = rules.fulfilled(lease, machine, now)
+                    changes[lease_key], changes[machine_key] = rules.fulfilled(
+                        lease, machine, now, self._project
+                    )
             return changes
 
         await self._records.change([path for couple in couples for path in couple], decide)
 
     async def release(self, user: str, requests: Sequence[ReleaseRequest]) -> list[ReleaseResponse]:
-        """Gives machines back before their time."""
+        """Gives machines back before their time; the leases end with the next round of work."""
         answers: list[ReleaseResponse] = []
         for start in range(0, len(requests), MAX_CHANGE):
             answers += await self._release(user, requests[start : start + MAX_CHANGE])
@@ -146,18 +145,18 @@ class Leases:
             for lease in leases.values()
             if isinstance(lease, StoredLease) and lease.state is LeaseState.FULFILLED
         }
-        released: set[str] = set()  # leases that this very call ends, also when decided again
 
         def decide(found: Found) -> dict[Path, Record | None]:
-            changes: dict[Path, Record | None] = {}
-            for path, machine in found.items():
-                if isinstance(machine, StoredMachine) and machine.lease == held[path].name:
-                    released.add(machine.lease)
-                    changes[path] = machine.in_state(MachineState.RECLAIMED)
-            return changes
+            return {
+                path: msgspec.structs.replace(machine, released=True)
+                for path, machine in found.items()
+                if isinstance(machine, StoredMachine) and machine.lease == held[path].name
+            }
 
-        if held:
-            await self._records.change(list(held), decide)
+        changed = await self._records.change(list(held), decide) if held else {}
+        released = {
+            machine.lease for machine in changed.values() if isinstance(machine, StoredMachine)
+        }
         answers = []
         for path, request in zip(paths, requests, strict=True):
             lease = leases.get(path)
@@ -171,31 +170,32 @@ class Leases:
             answers.append(
                 ReleaseResponse(
                     client_request_id=request.request_id,
-                    request_hash=lease.request_hash if isinstance(lease, StoredLease) else None,
+                    request_hash=path[0][1],
                     error=error,
                 )
             )
         return answers
 
-    async def instruct(self, user: str, request: InstructRequest) -> InstructResponse:
-        """Tells the machine of a lease what to do."""
-        path = lease_path(user, request.request_id)
-        lease = (await self._records.read([path])).get(path)
+    async def instruct(self, user: str, request: InstructRequest) -> InstructResponse | None:
+        """Tells the machine of a lease what to do; None when there is no such lease."""
         error: str | None = None
-        if not request.instruction.swarming_server:
+        if request.instruction is None or not request.instruction.swarming_server:
             error = "INVALID_INSTRUCTION"
-        elif not isinstance(lease, StoredLease):
-            error = "REQUEST_NOT_FOUND"
-        elif lease.state is not LeaseState.FULFILLED:
-            error = "NOT_FULFILLED"
-        elif not await self._tell(lease, request):
-            error = "ALREADY_RECLAIMED"
+        else:
+            path = lease_path(user, request.request_id)
+            lease = (await self._records.read([path])).get(path)
+            if not isinstance(lease, StoredLease):
+                return None
+            if lease.state is not LeaseState.FULFILLED:
+                error = "NOT_FULFILLED"
+            elif not await self._tell(lease, request.instruction):
+                error = "ALREADY_RECLAIMED"
         return InstructResponse(client_request_id=request.request_id, error=error)
 
-    async def _tell(self, lease: StoredLease, request: InstructRequest) -> bool:
+    async def _tell(self, lease: StoredLease, instruction: Instruction) -> bool:
         def decide(found: Found) -> dict[Path, Record | None]:
             return {
-                path: machine.told(request.instruction)
+                path: machine.told(instruction)
                 for path, machine in found.items()
                 if isinstance(machine, StoredMachine) and machine.lease == lease.name
             }

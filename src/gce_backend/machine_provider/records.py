@@ -11,9 +11,12 @@ import asyncio
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 
-from gce_backend.base.errors import RemoteError, TransientError
-from gce_backend.clients.datastore.client import Datastore, Filter, Path, Transaction
+import structlog
+
+from gce_backend.base.errors import CorruptEntityError, RemoteError, TransientError
+from gce_backend.clients.datastore.client import Datastore, Filter, Path, Row, Transaction
 from gce_backend.machine_provider.entities import (
+    KINDS,
     LEASE_KIND,
     MACHINE_KIND,
     LeaseState,
@@ -34,6 +37,9 @@ Found = Mapping[Path, Record]
 Decision = Callable[[Found], Mapping[Path, Record | None]]
 
 
+log = structlog.stdlib.get_logger()
+
+
 class Records:
     """The stored state.
 
@@ -43,12 +49,14 @@ class Records:
     Attributes:
         machines: all machines, by state and key.
         untriaged: the lease requests without an answer, the oldest first.
+        released: the leased machines that were given back.
         work: set when there may be something to do.
     """
 
     def __init__(self, datastore: Datastore) -> None:
         self.machines: dict[MachineState, dict[Path, StoredMachine]] = {s: {} for s in MachineState}
         self.untriaged: dict[Path, StoredLease] = {}
+        self.released: set[Path] = set()
         self.work = asyncio.Event()
         self._datastore = datastore
         self._states: dict[Path, MachineState] = {}
@@ -65,11 +73,47 @@ class Records:
         waiting = Filter("state", "EQUAL", str(LeaseState.UNTRIAGED))
         machines = await self._datastore.query(MACHINE_KIND)
         leases = await self._datastore.query(LEASE_KIND, filters=[waiting])
-        found = [from_row(row) for row in machines]
-        requests = [from_row(row) for row in leases]
+        found = [record for row in machines if (record := _readable(row)) is not None]
+        requests = [record for row in leases if (record := _readable(row)) is not None]
         requests.sort(key=lambda lease: lease.created if isinstance(lease, StoredLease) else 0.0)
         for record in [*found, *requests]:
             self._picture(record.path, record)
+        self.work.set()
+
+    async def backup(self) -> list[Record]:
+        """Everything that is stored now.
+
+        Raises:
+            RemoteError: Datastore cannot be read.
+        """
+        rows = [row for kind in KINDS for row in await self._datastore.query(kind)]
+        return [from_row(row) for row in rows]
+
+    async def restore(self, backup: Sequence[Record]) -> None:
+        """Puts what was stored in the place of what is stored now, and reads it.
+
+        Raises:
+            RemoteError: Datastore failed; part of it may have been restored.
+        """
+        wanted = {record.path: record for record in backup}
+        async with self._lock:
+            present = [row.path for kind in KINDS for row in await self._datastore.query(kind)]
+            paths = list(dict.fromkeys([*present, *wanted]))
+            for start in range(0, len(paths), MAX_CHANGE):
+                part = paths[start : start + MAX_CHANGE]
+
+                async def work(transaction: Transaction, part: Sequence[Path] = part) -> None:
+                    for path in part:
+                        record = wanted.get(path)
+                        if record is None:
+                            transaction.delete(path)
+                        else:
+                            transaction.upsert(path, to_properties(record))
+
+                await self._datastore.transaction(work)
+            for path in paths:
+                self._picture(path, wanted.get(path))
+            self._uncertain.clear()
         self.work.set()
 
     async def read(self, paths: Sequence[Path]) -> Found:
@@ -136,11 +180,14 @@ class Records:
                 self.untriaged.pop(path, None)
         elif path[0][0] == MACHINE_KIND:
             state = self._states.pop(path, None)
+            self.released.discard(path)
             if state is not None and not (
                 isinstance(record, StoredMachine) and record.state is state
             ):
                 del self.machines[state][path]
             if isinstance(record, StoredMachine):
+                if record.released:
+                    self.released.add(path)
                 self._states[path] = record.state
                 self.machines[record.state][path] = record
                 if record.state is MachineState.LEASED and record.lease_expiration_ts is not None:
@@ -174,3 +221,12 @@ class Records:
     def next_expiration(self) -> float | None:
         """When the next lease runs out, at the earliest, in Unix seconds."""
         return self._expirations[0][0] if self._expirations else None
+
+
+def _readable(row: Row) -> Record | None:
+    """The record in a row; a row that holds none is told of and left alone."""
+    try:
+        return from_row(row)
+    except CorruptEntityError as error:
+        log.warning("machine_provider.record_unreadable", error=str(error))
+        return None

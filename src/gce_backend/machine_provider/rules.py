@@ -14,112 +14,118 @@ from gce_backend.machine_provider.entities import (
     StoredMachine,
 )
 from gce_backend.machine_provider.wire import (
-    AddRequest,
     Dimensions,
-    KeyValue,
     LeaseRequestMessage,
-    Policies,
 )
 
 MAX_LEASE_SECONDS = 21 * 24 * 3600
+MAX_WAIT_SECONDS = 4 * 3600
+"""How long a request waits for a machine before it is denied."""
+FOR_EVER_SECONDS = 10_000 * 24 * 3600
+"""How far ahead the end of a lease without end is said to be."""
 
 _TOPIC = re.compile(r"(?!goog)[A-Za-z][-A-Za-z0-9_.~+%]{2,254}")
-_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][-a-z0-9]{4,28}[a-z0-9]")
 
 
 def topic_error(topic: str | None, project: str | None) -> str | None:
-    """Why messages cannot go to this topic."""
-    if topic is None:
-        return None if project is None else "UNSPECIFIED_TOPIC"
-    if not _TOPIC.fullmatch(topic):
+    """Why messages cannot go to this topic, as far as that can be told without trying."""
+    if topic and not _TOPIC.fullmatch(topic):
         return "INVALID_TOPIC"
-    if project is not None and not _PROJECT.fullmatch(project):
+    if project and "/" in project:
         return "INVALID_PROJECT"
-    return None
+    return "UNSPECIFIED_TOPIC" if project and not topic else None
+
+
+def owned(dimensions: Dimensions, backend: str) -> Dimensions:
+    """The same dimensions with the caller's own backend, where none is named."""
+    if dimensions.backend is not None:
+        return dimensions
+    return msgspec.structs.replace(dimensions, backend=backend)
 
 
 def backend_error(dimensions: Dimensions, backend: str) -> str | None:
-    """Why a caller that manages `backend` may not add this."""
-    if dimensions.backend is None:
-        return "UNSPECIFIED_BACKEND"
+    """Why a caller that manages `backend` may not change this."""
     return None if dimensions.backend == backend else "MISMATCHED_BACKEND"
 
 
-def addition_error(request: AddRequest, backend: str) -> str | None:
-    """Why a machine is not taken into the catalog, but for its name being in use."""
-    error = backend_error(request.dimensions, backend)
-    if error is None and not request.dimensions.hostname:
-        error = "UNSPECIFIED_HOSTNAME"
-    return error or topic_error(request.policies.backend_topic, request.policies.backend_project)
-
-
-def attributes(policies: Policies) -> tuple[KeyValue, ...]:
-    """The attributes that messages about a machine carry."""
-    found = policies.backend_attributes
-    return (found,) if isinstance(found, KeyValue) else found
+def name_error(dimensions: Dimensions, backend: str) -> str | None:
+    """Why a machine of these dimensions is not changed: whose it is, or that it has no name."""
+    error = backend_error(dimensions, backend)
+    return error or (None if dimensions.hostname else "UNSPECIFIED_HOSTNAME")
 
 
 def lease_error(request: LeaseRequestMessage, now: float) -> str | None:
-    """Why a lease request is refused."""
-    error = topic_error(request.pubsub_topic, request.pubsub_project)
-    if error is not None:
-        return error
-    lengths = [request.duration, request.lease_expiration_ts, request.indefinite or None]
-    given = sum(length is not None for length in lengths)
+    """Why a lease request is refused. Its length is judged before its topic; 0 means absent."""
+    return _length_error(request, now) or topic_error(request.pubsub_topic, request.pubsub_project)
+
+
+def _length_error(request: LeaseRequestMessage, now: float) -> str | None:
+    duration, end = request.duration, request.lease_expiration_ts
+    given = sum(bool(length) for length in (duration, end, request.indefinite))
     if given > 1:
         return "MUTUAL_EXCLUSION_ERROR"
     if given == 0:
         return "LEASE_LENGTH_UNSPECIFIED"
-    length: float | None = request.duration
-    if length is not None and length <= 0:
-        return "NONPOSITIVE_DEADLINE"
-    if request.lease_expiration_ts is not None:
-        length = request.lease_expiration_ts - now
-        if length <= 0:
-            return "LEASE_EXPIRATION_TS_ERROR"
-    return "LEASE_TOO_LONG" if length is not None and length > MAX_LEASE_SECONDS else None
+    if duration:
+        too_short, seconds = "NONPOSITIVE_DEADLINE", float(duration)
+    elif end:
+        too_short, seconds = "LEASE_EXPIRATION_TS_ERROR", end - now
+    else:
+        return None
+    if seconds <= 0:
+        return too_short
+    return "LEASE_TOO_LONG" if seconds > MAX_LEASE_SECONDS else None
 
 
-def valid_until(lease: StoredLease) -> float | None:
-    """When it is too late to fulfil a request, in Unix seconds; None: never.
-
-    A request for a duration is not kept longer than it wants a machine for: nobody waits for it.
-    """
-    if lease.request.lease_expiration_ts is not None:
-        return float(lease.request.lease_expiration_ts)
-    return None if lease.request.duration is None else lease.created + lease.request.duration
+def valid_until(lease: StoredLease) -> float:
+    """When it is too late to fulfil a request, in Unix seconds."""
+    latest = lease.created + MAX_WAIT_SECONDS
+    return min(latest, lease.request.lease_expiration_ts or latest)
 
 
 def fulfilled(
-    lease: StoredLease, machine: StoredMachine, now: float
+    lease: StoredLease, machine: StoredMachine, now: float, project: str
 ) -> tuple[StoredLease, StoredMachine]:
-    """A request and the machine that it gets, from now on."""
-    end = lease.request.lease_expiration_ts
-    if lease.request.duration is not None:
-        end = int(now) + lease.request.duration
+    """A request and the machine that it gets, from now on.
+
+    Args:
+        lease: the request.
+        machine: an available machine that fits.
+        now: Unix seconds.
+        project: whose the lessee's topic is when the request does not say.
+    """
+    request = lease.request
+    end = int(now) + request.duration if request.duration else request.lease_expiration_ts or None
     got = msgspec.structs.replace(
         lease,
         state=LeaseState.FULFILLED,
         backend=machine.backend,
         hostname=machine.hostname,
         lease_expiration_ts=end,
+        indefinite_ts=int(now) + FOR_EVER_SECONDS if end is None else None,
     )
+    topic, owner = request.pubsub_topic, request.pubsub_project or project
     held = msgspec.structs.replace(
-        machine.in_state(MachineState.LEASED), lease=lease.name, lease_expiration_ts=end
+        machine.in_state(MachineState.LEASED),
+        lease=lease.name,
+        lease_expiration_ts=end,
+        connect=(request.on_lease.swarming_server or "") if request.on_lease else "",
+        lessee_topic=f"projects/{owner}/topics/{topic}" if topic else "",
+        lessee=lease.name if topic else "",
     )
-    instruction = lease.request.on_lease
-    return got, held if instruction is None else held.told(instruction)
+    return got, held
 
 
 def matches(asked: Dimensions, machine: Dimensions) -> bool:
-    """Whether a machine has every dimension that is asked for, labels in any order."""
+    """Whether a machine has every dimension that is asked for; its labels may be more."""
     for field in Dimensions.__struct_fields__:
         wanted, found = getattr(asked, field), getattr(machine, field)
         if wanted is None or wanted == ():
             continue
         if isinstance(wanted, tuple):
-            wanted, found = set(wanted), set(found)
-        if wanted != found:
+            if not set(wanted) <= set(found):
+                return False
+        elif wanted != found:
             return False
     return True
 

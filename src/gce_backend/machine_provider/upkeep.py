@@ -14,11 +14,17 @@ import msgspec
 import structlog
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.errors import BackendError, NotFoundError, RemoteError
+from gce_backend.base.errors import BackendError, NotFoundError, RemoteError, TransientError
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.channels import MAX_MESSAGES, Channels, Notice, each
-from gce_backend.machine_provider.entities import MachineState, Record, StoredMachine
+from gce_backend.machine_provider.entities import (
+    MachineState,
+    Record,
+    StoredLease,
+    StoredMachine,
+    named_lease_path,
+)
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 
@@ -95,7 +101,7 @@ class Lifecycle:
         """Does all that there is to do now."""
         begun = self._clock.monotonic()
         await self._records.refresh()
-        await self._change(self._records.expired(self._clock.now()), self._expire)
+        await self._end_leases([*self._records.expired(self._clock.now()), *self._records.released])
         await self._leases.triage()
         for stage in (self._set_up, self._announce, self._reclaim, self._clear):
             await stage()
@@ -103,11 +109,27 @@ class Lifecycle:
         # Who was due and has not failed again is mended.
         self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
 
-    def _expire(self, machine: StoredMachine) -> StoredMachine:
-        end = machine.lease_expiration_ts
-        if machine.state is MachineState.LEASED and end is not None and end <= self._clock.now():
-            return machine.in_state(MachineState.RECLAIMED)
-        return machine
+    async def _end_leases(self, paths: Sequence[Path]) -> None:
+        """LEASED -> RECLAIMED, where the lease has run out or was given back."""
+        leased = self._records.machines[MachineState.LEASED]
+        machines = [leased[path] for path in dict.fromkeys(paths) if path in leased]
+        for start in range(0, len(machines), MAX_CHANGE // 2):
+            part = machines[start : start + MAX_CHANGE // 2]
+            leases = [named_lease_path(machine.lease) for machine in part]
+            await self._records.change([*(machine.path for machine in part), *leases], self._end)
+
+    def _end(self, found: Found) -> dict[Path, Record | None]:
+        now = self._clock.now()
+        changes: dict[Path, Record | None] = {}
+        for path, machine in found.items():
+            if not isinstance(machine, StoredMachine) or machine.state is not MachineState.LEASED:
+                continue
+            end, lease = machine.lease_expiration_ts, found.get(named_lease_path(machine.lease))
+            if machine.released or (end is not None and end <= now):
+                changes[path] = machine.in_state(MachineState.RECLAIMED)
+                if isinstance(lease, StoredLease):
+                    changes[lease.path] = msgspec.structs.replace(lease, reclaimed_ts=int(now))
+        return changes
 
     async def _set_up(self) -> None:
         """NEW -> AVAILABLE."""
@@ -120,17 +142,25 @@ class Lifecycle:
             )
 
     async def _announce(self) -> None:
-        """LEASED, and the backend and the machine know it."""
+        """LEASED, and the backend, the machine and the lessee know it."""
         for machines in self._due(MachineState.LEASED):
-            told = await self._tell_backend(machines, "LEASED", _lease_attributes)
+            unheard = [machine for machine in machines if not machine.announced]
+            told = await self._tell_backend(unheard, "LEASED", _lease_attributes)
             told = await self._each(self._tell_machine, told)
+            told = await self._tell_lessees(told)
             await self._change([machine.path for machine in told], _same(told, _announced))
+            sent = await self._each(self._connect, [m for m in machines if m.connect])
+            await self._change([machine.path for machine in sent], _same(sent, _connected(sent)))
 
     async def _reclaim(self) -> None:
-        """RECLAIMED, and the backend knows it -> what the machine's policy says."""
+        """RECLAIMED, and the backend and the lessee know it -> DELETED."""
         for machines in self._due(MachineState.RECLAIMED):
             told = await self._tell_backend(machines, "RECLAIMED", lambda _: {})
-            await self._change([machine.path for machine in told], _same(told, _after_reclamation))
+            told = await self._tell_lessees(told)
+            await self._change(
+                [machine.path for machine in told],
+                _same(told, lambda machine: machine.in_state(MachineState.DELETED)),
+            )
 
     async def _clear(self) -> None:
         """DELETED -> gone, with its topic and subscription."""
@@ -144,7 +174,8 @@ class Lifecycle:
         due = [
             machine
             for path, machine in self._records.machines[state].items()
-            if not machine.announced and self._held_back.get(path, (moment, 0))[0] <= moment
+            if (not machine.announced or machine.connect)
+            and self._held_back.get(path, (moment, 0))[0] <= moment
         ]
         return [due[start : start + MAX_CHANGE] for start in range(0, len(due), MAX_CHANGE)]
 
@@ -172,11 +203,11 @@ class Lifecycle:
         told = []
         for machine in machines:
             topic = machine.policies.backend_topic
-            if topic is None:
-                told.append(machine)
-                continue
             project = machine.policies.backend_project or self._channels.project
-            own = {pair.key: pair.value for pair in rules.attributes(machine.policies)}
+            if not topic or "/" in topic or "/" in project:
+                told.append(machine)  # nobody wants to know, or nothing can be there
+                continue
+            own = {pair.key: pair.value or "" for pair in machine.policies.backend_attributes}
             named = {**own, "hostname": machine.hostname, **more(machine)}
             where = f"projects/{project}/topics/{topic}"
             topics.setdefault(where, []).append((machine, Notice(where, word, named)))
@@ -204,6 +235,39 @@ class Lifecycle:
         # Nobody can subscribe to a topic that is gone: no reason to tell the backend again.
         with contextlib.suppress(NotFoundError):
             await self._channels.publish(topic, [Notice(topic, "LEASED", attributes)])
+
+    async def _connect(self, machine: StoredMachine) -> None:
+        topic = self._channels.topic(machine)
+        attributes = {"hostname": machine.hostname, "swarming_server": machine.connect}
+        with contextlib.suppress(NotFoundError):
+            await self._channels.publish(topic, [Notice(topic, "CONNECT", attributes)])
+
+    async def _tell_lessees(self, machines: Sequence[StoredMachine]) -> list[StoredMachine]:
+        """Sends lessees the answers to their requests; returns the machines that it is done for.
+
+        A topic that is not there, or not for us, is its lessee's loss: no machine waits for it.
+        """
+        wanted = [named_lease_path(machine.lessee) for machine in machines if machine.lessee]
+        found = await self._records.read(wanted) if wanted else {}
+
+        async def tell(machine: StoredMachine) -> None:
+            lease = found.get(named_lease_path(machine.lessee))
+            if isinstance(lease, StoredLease):
+                answer = msgspec.json.encode(lease.response).decode()
+                notice = Notice(machine.lessee_topic, answer, {})
+                try:
+                    await self._channels.publish(machine.lessee_topic, [notice])
+                except TransientError:
+                    raise
+                except RemoteError as error:
+                    log.warning(
+                        "machine_provider.lessee_not_told",
+                        instance=machine.hostname,
+                        topic=machine.lessee_topic,
+                        error=str(error),
+                    )
+
+        return await self._each(tell, machines)
 
     async def _each(
         self, work: Callable[[StoredMachine], Awaitable[None]], machines: Sequence[StoredMachine]
@@ -259,13 +323,17 @@ def _announced(machine: StoredMachine) -> StoredMachine:
     return msgspec.structs.replace(machine, announced=True)
 
 
-def _after_reclamation(machine: StoredMachine) -> StoredMachine:
-    match machine.policies.on_reclamation:
-        case "MAKE_AVAILABLE":
-            return machine.in_state(MachineState.AVAILABLE)
-        case "DELETE":
-            return machine.in_state(MachineState.DELETED)
-    return _announced(machine)  # RECLAIM: it stays in the catalog, and is not leased again
+def _connected(
+    machines: Sequence[StoredMachine],
+) -> Callable[[StoredMachine], StoredMachine]:
+    """Machines that have been told of these servers; of another one they are still to be told."""
+    servers = {machine.path: machine.connect for machine in machines}
+
+    def change(machine: StoredMachine) -> StoredMachine:
+        is_told = machine.connect == servers[machine.path]
+        return msgspec.structs.replace(machine, connect="") if is_told else machine
+
+    return change
 
 
 def _lease_attributes(machine: StoredMachine) -> Mapping[str, str]:

@@ -23,7 +23,7 @@ class Dimensions(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     num_cpus: int | None = None
     memory_gb: float | None = None
     disk_gb: int | None = None
-    linux_flavor: str | None = None
+    linux_flavor: Literal["UBUNTU", "DEBIAN"] | None = None
     os_version: str | None = None
     project: str | None = None
     disk_type: Literal["HDD", "SSD"] | None = None
@@ -35,24 +35,24 @@ class KeyValue(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """One attribute of the messages about a machine."""
 
     key: str
-    value: str = ""
+    value: str | None = None
 
 
 class Policies(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """How a machine is treated; some clients send one attribute without a list around it."""
+    """How a machine is treated. Whatever `on_reclamation` says, the entry goes after a lease."""
 
     backend_project: str | None = None
     backend_topic: str | None = None
-    backend_attributes: tuple[KeyValue, ...] | KeyValue = ()
+    backend_attributes: tuple[KeyValue, ...] = ()
     machine_service_account: str | None = None
-    on_reclamation: OnReclamation = "MAKE_AVAILABLE"
+    on_reclamation: OnReclamation | None = None
 
 
 class AddRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """catalog.add_machine."""
 
     dimensions: Dimensions
-    policies: Policies = Policies()
+    policies: Policies
 
 
 class AddResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,10 +68,10 @@ class AddBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     requests: tuple[AddRequest, ...] = ()
 
 
-class AddBatchResponse(msgspec.Struct, frozen=True):
+class AddBatchResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """The answer to it, in the order of the requests."""
 
-    responses: list[AddResponse]
+    responses: tuple[AddResponse, ...] = ()
 
 
 class DeleteRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,6 +85,18 @@ class DeleteResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True)
 
     machine_deletion_request: DeleteRequest
     error: str | None = None
+
+
+class DeleteBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """catalog.delete_machines, which the original does not have."""
+
+    requests: tuple[DeleteRequest, ...] = ()
+
+
+class DeleteBatchResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to it, in the order of the requests."""
+
+    responses: tuple[DeleteResponse, ...] = ()
 
 
 class CapacityRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -128,7 +140,7 @@ class LeaseRequestMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=
     """machine_provider.lease."""
 
     request_id: str
-    dimensions: Dimensions = Dimensions()
+    dimensions: Dimensions
     duration: int | None = None
     lease_expiration_ts: int | None = None
     indefinite: bool | None = None
@@ -152,12 +164,13 @@ class LeaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     state: str | None = None
     hostname: str | None = None
     lease_expiration_ts: int | None = None
+    leased_indefinitely: bool | None = None
 
 
-class LeaseBatchResponse(msgspec.Struct, frozen=True):
+class LeaseBatchResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """The answers of batched_lease, in the order of the requests."""
 
-    responses: list[LeaseResponse]
+    responses: tuple[LeaseResponse, ...] = ()
 
 
 class ReleaseRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -180,17 +193,17 @@ class ReleaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True
     error: str | None = None
 
 
-class ReleaseBatchResponse(msgspec.Struct, frozen=True):
+class ReleaseBatchResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """The answers of batched_release, in the order of the requests."""
 
-    responses: list[ReleaseResponse]
+    responses: tuple[ReleaseResponse, ...] = ()
 
 
 class InstructRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.instruct."""
 
     request_id: str
-    instruction: Instruction
+    instruction: Instruction | None = None
 
 
 class InstructResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):

@@ -56,7 +56,10 @@ def test_a_machine_is_leased_and_given_back(fleet: ServedFleet) -> None:
     assert first.startswith(f"{name} is leased until 20")
     assert second == "give it back: gce-backend release mine"
     assert fleet.run("release", "mine").output == "mine is released\n"
-    assert leased(fleet) == set()
+    fleet.until(lambda: leased(fleet) == set())
+    over = fleet.run("lease", *LINUX, "--duration", "15m", "--request-id", "mine")
+    assert (over.exit_code, over.stdout) == (1, "")
+    assert "the lease mine is over" in over.stderr
 
 
 def test_the_same_request_is_the_same_lease(fleet: ServedFleet) -> None:
@@ -70,6 +73,7 @@ def test_the_same_request_is_the_same_lease(fleet: ServedFleet) -> None:
         "released": True,
         "ended_before": False,
     }
+    fleet.until(lambda: leased(fleet) == set())
     done = fleet.run("release", "again")
     assert (done.exit_code, done.output) == (0, "again had ended before\n")
 

@@ -218,6 +218,16 @@ async def test_get_of_another_machine_is_malformed() -> None:
             await client.get("a")
 
 
+async def test_lease_without_end_has_none() -> None:
+    """The original says that it ends decades later."""
+    fulfilled = {"state": "FULFILLED", "hostname": "a", "lease_expiration_ts": "2660005668"}
+    answer = {"client_request_id": "r", **fulfilled, "leased_indefinitely": True}
+    async with client_of(always(answer)) as (client, _):
+        request = LeaseRequest(request_id="r", dimensions={"os_family": "LINUX"}, indefinite=True)
+        lease = await client.lease(request)
+        assert (lease.leased_indefinitely, lease.lease_expiration_ts) == (True, None)
+
+
 async def test_lease_and_release() -> None:
     """Requests and answers of both, with errors as enum members."""
 

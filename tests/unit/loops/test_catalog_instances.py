@@ -74,18 +74,18 @@ async def test_catalog_entries_have_the_dimensions_of_the_machine(tmp_path: Path
             "hostname": names["whole"],
             "linux_flavor": "DEBIAN",
             "os_version": "12",
-            "num_cpus": 8,
+            "num_cpus": "8",
             "memory_gb": 16.0,
-            "disk_gb": 25,
+            "disk_gb": "25",
             "disk_type": "SSD",
         }
         # Without a size of its own the disk has the snapshot's or the image's: 10 GB here.
         assert (await entry_of(w, "snapped"))["dimensions"] == {
             **common,
             "hostname": names["snapped"],
-            "num_cpus": 4,
+            "num_cpus": "4",
             "memory_gb": 16.0,
-            "disk_gb": 10,
+            "disk_gb": "10",
             "disk_type": "SSD",
             "snapshot": "checkout",
             "snapshot_labels": ["contents:checkout", "age:new"],
@@ -93,9 +93,9 @@ async def test_catalog_entries_have_the_dimensions_of_the_machine(tmp_path: Path
         assert (await entry_of(w, "bare"))["dimensions"] == {
             **common,
             "hostname": names["bare"],
-            "num_cpus": 2,
+            "num_cpus": "2",
             "memory_gb": 2.0,
-            "disk_gb": 10,
+            "disk_gb": "10",
             "disk_type": "HDD",
         }
 

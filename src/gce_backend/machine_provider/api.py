@@ -1,0 +1,268 @@
+"""The methods of the Machine Provider as data: what each takes, and what it does.
+
+A server hands in who calls and a JSON body, and gets a JSON body back; nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gce_backend.machine_provider import wire
+from gce_backend.machine_provider.broker import MachineProvider
+
+_ENUMS: Mapping[str, tuple[str, ...]] = {
+    "backend": ("DUMMY", "GCE", "VSPHERE"),
+    "os_family": ("", "LINUX", "OSX", "WINDOWS"),
+    "linux_flavor": ("", "UBUNTU", "DEBIAN"),
+    "disk_type": ("", "HDD", "SSD"),
+    "on_reclamation": ("", "MAKE_AVAILABLE", "RECLAIM", "DELETE"),
+}
+"""The names of enums by their numbers, which clients may send in their place."""
+
+_LISTS = frozenset({"snapshot_labels", "backend_attributes"})
+"""Repeated fields that some clients send as a single value."""
+
+_INT64 = frozenset({"num_cpus", "disk_gb", "lease_expiration_ts", "count"})
+"""Fields that are strings in answers."""
+
+
+class Caller(NamedTuple):
+    """Who calls.
+
+    Attributes:
+        user: whose lease requests these are.
+        account: the e-mail address that the caller's token is of.
+        backend: whose machines the caller manages; None manages none.
+    """
+
+    user: str
+    account: str
+    backend: str | None
+
+
+class Refusal(Exception):  # noqa: N818 (an answer, not a failure)
+    """An answer that is an HTTP error.
+
+    Args:
+        status: the HTTP status.
+        message: for people.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Method(NamedTuple):
+    """One method.
+
+    Attributes:
+        request: what its body must be.
+        act: what it does; returns None where the answer has no body.
+    """
+
+    request: type[wire.WireMessage]
+    act: Callable[[MachineProvider, Caller, Any], Awaitable[wire.WireMessage | None]]
+
+
+def request_of(name: str, body: Any) -> wire.WireMessage:  # unchecked JSON
+    """A method's request.
+
+    Args:
+        name: the method, `api.method`.
+        body: unchecked JSON. Numbers may be strings, enums numbers; unknown members are ignored.
+
+    Raises:
+        Refusal: 400: it is none. One unknown enum in a batch refuses the whole of it.
+    """
+    try:
+        return msgspec.convert(_plain(body), METHODS[name].request, strict=False)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise Refusal(400, str(error)) from error
+
+
+async def call(broker: MachineProvider, caller: Caller, name: str, body: Any) -> Any:
+    """Carries a method out.
+
+    Args:
+        broker: the Machine Provider.
+        caller: who calls; a server has verified it.
+        name: the method, `api.method`.
+        body: unchecked JSON.
+
+    Returns:
+        The answer as plain JSON values; None where it has no body.
+
+    Raises:
+        Refusal: the answer is an HTTP error.
+        RemoteError: Datastore fails; the outcome is unknown.
+    """
+    request = request_of(name, body)
+    answer = await METHODS[name].act(broker, caller, request)
+    return None if answer is None else wire_form(answer)
+
+
+def wire_form(answer: wire.WireMessage) -> Any:
+    """An answer as plain JSON values: what is not set is absent, and int64 are strings."""
+    return _shown(msgspec.to_builtins(answer))
+
+
+def _plain(value: Any, field: str = "") -> Any:
+    """What a client sent, in the one form that the messages have."""
+    if isinstance(value, dict):
+        found = {k: _plain(inner, k) for k, inner in value.items() if inner is not None}
+        return [found] if field in _LISTS else found
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if field in _LISTS:
+        return [value]
+    names = _ENUMS.get(field)
+    if names is not None and type(value) is int and 0 <= value < len(names):
+        return names[value]
+    return value
+
+
+def _shown(value: Any, field: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _shown(inner, key) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(inner) for inner in value]
+    return str(value) if field in _INT64 else value
+
+
+# The methods
+
+
+def _backend_of(caller: Caller) -> str:
+    if caller.backend is None:
+        raise Refusal(403, "Access is denied.")
+    return caller.backend
+
+
+async def _add_machine(
+    broker: MachineProvider, caller: Caller, request: wire.AddRequest
+) -> wire.AddResponse:
+    return (await broker.catalog.add(_backend_of(caller), [request]))[0]
+
+
+async def _add_machines(
+    broker: MachineProvider, caller: Caller, batch: wire.AddBatch
+) -> wire.AddBatchResponse:
+    answers = await broker.catalog.add(_backend_of(caller), batch.requests)
+    return wire.AddBatchResponse(responses=tuple(answers))
+
+
+async def _delete_machine(
+    broker: MachineProvider, caller: Caller, request: wire.DeleteRequest
+) -> wire.DeleteResponse:
+    return (await broker.catalog.delete(_backend_of(caller), [request]))[0]
+
+
+async def _delete_machines(
+    broker: MachineProvider, caller: Caller, batch: wire.DeleteBatch
+) -> wire.DeleteBatchResponse:
+    answers = await broker.catalog.delete(_backend_of(caller), batch.requests)
+    return wire.DeleteBatchResponse(responses=tuple(answers))
+
+
+async def _get(
+    broker: MachineProvider, caller: Caller, name: wire.MachineName
+) -> wire.EntryMessage:
+    backend = _backend_of(caller)
+    if name.backend not in {None, backend}:
+        raise Refusal(403, "Mismatched backend")
+    entry = await broker.catalog.get(backend, name.hostname)
+    if entry is None:
+        raise _not_cataloged()
+    return entry
+
+
+async def _modify_capacity(
+    broker: MachineProvider, caller: Caller, request: wire.CapacityRequest
+) -> wire.CapacityResponse:
+    return await broker.catalog.modify_capacity(_backend_of(caller), request)
+
+
+async def _lease(
+    broker: MachineProvider, caller: Caller, request: wire.LeaseRequestMessage
+) -> wire.LeaseResponse:
+    return (await broker.leases.lease(caller.user, [request]))[0]
+
+
+async def _batched_lease(
+    broker: MachineProvider, caller: Caller, batch: wire.LeaseBatch
+) -> wire.LeaseBatchResponse:
+    answers = await broker.leases.lease(caller.user, batch.requests)
+    return wire.LeaseBatchResponse(responses=tuple(answers))
+
+
+async def _release(
+    broker: MachineProvider, caller: Caller, request: wire.ReleaseRequest
+) -> wire.ReleaseResponse:
+    return (await broker.leases.release(caller.user, [request]))[0]
+
+
+async def _batched_release(
+    broker: MachineProvider, caller: Caller, batch: wire.ReleaseBatch
+) -> wire.ReleaseBatchResponse:
+    answers = await broker.leases.release(caller.user, batch.requests)
+    return wire.ReleaseBatchResponse(responses=tuple(answers))
+
+
+async def _instruct(
+    broker: MachineProvider, caller: Caller, request: wire.InstructRequest
+) -> wire.InstructResponse:
+    answer = await broker.leases.instruct(caller.user, request)
+    if answer is None:
+        raise Refusal(404, "LeaseRequest not found")
+    return answer
+
+
+async def _poll(
+    broker: MachineProvider, caller: Caller, name: wire.MachineName
+) -> wire.PollResponse:
+    backend = name.backend or caller.backend
+    if backend is None:
+        raise Refusal(400, "Backend unspecified")
+    if caller.backend == backend:
+        answer = await broker.catalog.poll(backend, name.hostname, caller.account)
+    else:
+        answer = await broker.catalog.poll_own(backend, name.hostname, caller.account)
+    if answer is None:
+        raise _not_cataloged()
+    return answer
+
+
+async def _ack(broker: MachineProvider, caller: Caller, name: wire.MachineName) -> None:
+    backend = name.backend or caller.backend or ""
+    has_instruction = await broker.catalog.ack(backend, name.hostname, caller.account)
+    if has_instruction is None:
+        raise _not_cataloged()
+    if not has_instruction:
+        raise Refusal(400, "Machine has no instruction")
+
+
+def _not_cataloged() -> Refusal:
+    return Refusal(404, "CatalogMachineEntry not found")
+
+
+METHODS: Mapping[str, Method] = {
+    "catalog.add_machine": Method(wire.AddRequest, _add_machine),
+    "catalog.add_machines": Method(wire.AddBatch, _add_machines),
+    "catalog.delete_machine": Method(wire.DeleteRequest, _delete_machine),
+    "catalog.delete_machines": Method(wire.DeleteBatch, _delete_machines),
+    "catalog.get": Method(wire.MachineName, _get),
+    "catalog.modify_capacity": Method(wire.CapacityRequest, _modify_capacity),
+    "machine_provider.lease": Method(wire.LeaseRequestMessage, _lease),
+    "machine_provider.batched_lease": Method(wire.LeaseBatch, _batched_lease),
+    "machine_provider.release": Method(wire.ReleaseRequest, _release),
+    "machine_provider.batched_release": Method(wire.ReleaseBatch, _batched_release),
+    "machine_provider.instruct": Method(wire.InstructRequest, _instruct),
+    "machine.poll": Method(wire.MachineName, _poll),
+    "machine.ack": Method(wire.MachineName, _ack),
+}
+"""Every method, by `api.method`."""
