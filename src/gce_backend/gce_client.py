@@ -57,8 +57,8 @@ _HELD_SECONDS = 120.0  # how long `wait` may hold a call before it answers
 class ComputeClient:
     """Compute's methods that this project uses.
 
-    All of them raise the errors of `gce_backend.errors`. A name, zone or project that has not its
-    syntax, and a requestId that is no UUID, raise InvalidRequestError before anything is sent.
+    All of them raise the errors of `gce_backend.errors`. A name, zone or project that is malformed,
+    and a requestId that is no UUID, raise InvalidRequestError before anything is sent.
     A mutation's Operation is accepted, not done.
 
     Args:
@@ -69,7 +69,6 @@ class ComputeClient:
         clock: its wall clock tells when Google's next minute begins.
         random: jitter of the back-off.
         observer: is told of every request sent, and of every repetition.
-        timeouts: deadlines.
         backoff: pace of repetitions.
         retry_budget: their share of all calls.
     """

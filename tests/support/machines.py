@@ -12,11 +12,11 @@ from gce_backend.model.entities import (
     PendingDeletion,
     Permit,
 )
-from gce_backend.model.keys import instance_key, manager_key
+from gce_backend.model.keys import manager_key
 from gce_backend.model.observed import Member
 
 NOW = 1_000_000.0
-KEY = instance_key(manager_key("linux", "0" * 40, "zone"), "linux-1")
+KEY = manager_key("linux", "0" * 40, "zone").child("linux-1")
 VM = Instance(gce_id=7, url="u")
 CATALOGED = replace(VM, catalog=CatalogState.CATALOGED)
 ABSENT = replace(VM, catalog=CatalogState.ABSENT)

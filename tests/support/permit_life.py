@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from gce_backend.model.entities import CatalogState, Instance, Lease, Permit
-from gce_backend.model.keys import instance_key, manager_key
+from gce_backend.model.keys import manager_key
 from gce_backend.model.observed import Member
 from gce_backend.rules.cataloging import (
     added,
@@ -39,7 +39,7 @@ from gce_backend.rules.permits import (
 )
 from gce_backend.rules.sightings import is_lost, seen_instance, unseen_instance
 
-KEY = instance_key(manager_key("linux", "0" * 40, "zone"), "linux-1")
+KEY = manager_key("linux", "0" * 40, "zone").child("linux-1")
 URL = "https://compute.googleapis.com/compute/v1/projects/p/zones/zone/instances/linux-1"
 PATIENCE = 300.0
 ANSWERS = ("now", "later", "lost")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gce_backend.actions.deletion_budget import IsWanted, backs_off, note_held, under_caps
 from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
 from gce_backend.actions.permit_check import BROKER, LEASED, found, with_fresh_permits
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
@@ -43,7 +44,6 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     """Deletes the instances that a job wants gone, and follows each to its end.
 
     Args:
-        context: the job's context.
         wanted: whether the job wants this instance gone; asked again of the fresh entity.
     """
     confirmed, waiting = await _confirm(context, wanted)
@@ -253,7 +253,9 @@ async def _intend(
     return [batch for batch in ready if batch.keys], checked.outcome
 
 
-def _intending(key: MachineKey, request_id: str, now: float, wanted: IsWanted) -> Apply[Instance]:
+def _intending(
+    key: MachineKey, request_id: str, now: UnixSeconds, wanted: IsWanted
+) -> Apply[Instance]:
     def apply(instance: Instance) -> Instance:
         return deleting(instance, request_id, now) if wanted(key, instance) else instance
 
@@ -293,7 +295,7 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
     return await act_on_each(context, list(groups), ask)
 
 
-def _gone(now: float) -> Apply[Instance]:
+def _gone(now: UnixSeconds) -> Apply[Instance]:
     return when_present(lambda instance: deleted(instance, now))
 
 

@@ -20,7 +20,6 @@ def under_caps(context: Context, wanted: IsWanted) -> tuple[dict[MachineKey, Per
     """Those whose deletion may begin now, by their permits, and how many the caps hold back.
 
     Args:
-        context: the job's context.
         wanted: whether the job wants an instance gone.
     """
     now = context.clock.now()

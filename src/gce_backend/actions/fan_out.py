@@ -47,7 +47,6 @@ async def act_on_each(
     What is paused meanwhile is left alone from then on.
 
     Args:
-        context: the job's context.
         subjects: what to act on.
         act: acts on one.
         observing: it only looks: it goes on while paused.

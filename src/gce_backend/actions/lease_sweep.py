@@ -30,11 +30,7 @@ SHARE_PER_MINUTE = 1 / 60
 
 
 async def sweep(context: Context) -> Outcome:
-    """Asks about the machines whose turn it is, within the sweep's own pace.
-
-    Args:
-        context: the job's context.
-    """
+    """Asks about the machines whose turn it is, within the sweep's own pace."""
     candidates = _candidates(context)
     least = context.settings.machine_provider.sweep_per_minute
     pace = max(least, len(candidates) * SHARE_PER_MINUTE)

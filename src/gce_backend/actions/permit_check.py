@@ -56,7 +56,6 @@ async def with_fresh_permits(context: Context, keys: Sequence[MachineKey]) -> Ch
     """The instances whose permits the Machine Provider confirms now.
 
     Args:
-        context: the job's context.
         keys: instances that were read just before.
     """
     conditions = context.conditions
@@ -154,7 +153,6 @@ async def _put_back(
     """Stores that the catalog holds a machine of which something else was known.
 
     Args:
-        context: the job's context.
         key: the machine.
         instance: its entity as it was when the question was sent.
         entry: its entry; None when it is leased and the catalog does not say until when.

@@ -65,7 +65,6 @@ async def create(context: Context, key: Key, creation: Creation, under: R) -> bo
     """Makes a resource whose insert is in flight, and stores its link.
 
     Args:
-        context: the job's context.
         key: the entity that stands for it.
         creation: how it is made.
         under: the entity with that insert: what comes of it is stored only for its generation.
@@ -105,7 +104,6 @@ async def delete(
     """Deletes a resource whose delete is in flight, and forgets its link.
 
     Args:
-        context: the job's context.
         key: the entity that stands for it.
         send: deletes it.
         under: the entity with that delete.
@@ -140,7 +138,6 @@ def beginning(context: Context, action: str, size: int | None = None) -> Callabl
     """A change that stores the intent to make (`insert`) or delete (`delete`) a resource.
 
     Args:
-        context: the job's context.
         action: `insert` or `delete`.
         size: the size of a group to be made.
     """
@@ -184,7 +181,6 @@ async def forget(context: Context, gone: Mapping[K, int]) -> None:
     for it: both meet a name that nobody uses any more.
 
     Args:
-        context: the job's context.
         gone: the entities, each with the generation that is gone; a later one stays.
     """
     changes = [Change(key, _forgotten(generation)) for key, generation in gone.items()]
@@ -206,7 +202,6 @@ def beside(context: Context, manager: GroupKey, entity: InstanceGroupManager) ->
     """VMs of the other revisions' groups of the same template and zone.
 
     Args:
-        context: the job's context.
         manager: the group that wants to grow.
         entity: its entity.
 

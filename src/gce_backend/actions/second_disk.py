@@ -26,7 +26,6 @@ async def find_snapshot(
     Another is chosen only when that snapshot no longer exists.
 
     Args:
-        context: the job's context.
         key: the revision's key.
         revision: its entity.
 

@@ -29,7 +29,6 @@ async def look(context: Context, project: str, groups: Listing[ComputeGroup]) ->
     """Looks at a project's VMs and groups, when it is time for that.
 
     Args:
-        context: the job's context.
         project: a project with groups of ours.
         groups: its groups, just listed.
 

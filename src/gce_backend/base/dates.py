@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TypeAlias
+
+UnixSeconds: TypeAlias = float
+"""A moment of the wall clock: seconds since the Unix epoch, in UTC."""
 
 # A day within what a calendar holds, so that every time zone can tell them.
 _FIRST = datetime(1, 1, 2, tzinfo=UTC).timestamp()
 _LAST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
 
-def date(seconds: float) -> datetime:
+def date(seconds: UnixSeconds) -> datetime:
     """The date of a moment in UTC; of one that no calendar holds, the nearest that it does.
 
-    A number that is none (NaN) is as early as can be.
-
-    Args:
-        seconds: Unix seconds.
+    NaN gives the earliest date.
     """
     return datetime.fromtimestamp(max(_FIRST, min(seconds, _LAST)), UTC)
 

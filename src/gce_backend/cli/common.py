@@ -107,7 +107,6 @@ async def daemon_of(
     """The daemon's documents.
 
     Args:
-        settings: the process settings.
         url: where the daemon listens; None for where the settings say.
         seconds: that one document may take.
     """

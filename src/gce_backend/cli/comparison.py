@@ -32,7 +32,6 @@ async def compare(settings: Settings, directory: Path | None) -> Document:
     """Reads a configuration and the present, and compares them.
 
     Args:
-        settings: the process settings.
         directory: where the configuration lies; None for the one that the daemon would fetch.
 
     Raises:
@@ -100,7 +99,6 @@ def look(
     """Compares a configuration with the present.
 
     Args:
-        settings: the process settings.
         fleet: the entities.
         bundle: the configuration.
         sizes: target sizes of the managers' groups at Compute.

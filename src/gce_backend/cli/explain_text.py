@@ -9,18 +9,18 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.cli.output import cell, one_line, table, when
 
 _WIDTH = 24
 """Characters before the values."""
 
 
-def view_of(found: Mapping[str, Any], now: float) -> list[RenderableType]:
+def view_of(found: Mapping[str, Any], now: UnixSeconds) -> list[RenderableType]:
     """Facts first, then groups, conditions and history.
 
     Args:
         found: one thing of the daemon's document.
-        now: Unix seconds.
     """
     head = {
         "name": found["name"],
@@ -63,7 +63,7 @@ def _indented(what: RenderableType) -> Padding:
     return Padding(what, (0, 0, 0, 2), expand=False)
 
 
-def _fact(name: str, value: Any, now: float) -> tuple[str, Any]:
+def _fact(name: str, value: Any, now: UnixSeconds) -> tuple[str, Any]:
     """A fact and its value; times are named so, and told as times."""
     if name.endswith("_at") and isinstance(value, int | float):
         return name.removesuffix("_at"), when(value, now)
@@ -86,7 +86,7 @@ def _groups(groups: list[Any]) -> Padding:
     return _indented(rows)
 
 
-def _conditions(conditions: list[Any], now: float) -> Padding:
+def _conditions(conditions: list[Any], now: UnixSeconds) -> Padding:
     rows = table("reason", "since", "failures", "job", "message")
     for one in conditions:
         rows.add_row(
@@ -99,7 +99,7 @@ def _conditions(conditions: list[Any], now: float) -> Padding:
     return _indented(rows)
 
 
-def _events(events: list[Any], now: float) -> Padding:
+def _events(events: list[Any], now: UnixSeconds) -> Padding:
     """Newest first, as one looks for the last thing that happened."""
     rows = table("when", "from", "to", "cause", "reason")
     for one in events:

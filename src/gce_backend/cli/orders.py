@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gce_backend.base.clock import SystemClock
-from gce_backend.base.dates import date
+from gce_backend.base.dates import UnixSeconds, date
 from gce_backend.base.errors import SettingsError
 from gce_backend.cli.common import (
     errors_as_messages,
@@ -198,12 +198,11 @@ def _shown(done: Ordered) -> dict[str, Any]:
     return orders.shown(done.after, _now())
 
 
-def _outlook(machine: Instance, now: float) -> str:
+def _outlook(machine: Instance, now: UnixSeconds) -> str:
     """What becomes of a machine that was drained.
 
     Args:
         machine: its entity.
-        now: Unix seconds.
     """
     if machine.deletion is not None:
         return "Its deletion has begun already."

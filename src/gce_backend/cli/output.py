@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from gce_backend.base.dates import date
+from gce_backend.base.dates import UnixSeconds, date
 
 _WIDE = 1_000_000
 """Characters in a line that nobody looks at in a terminal: nothing is wrapped."""
@@ -77,12 +77,8 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def moment(at: float) -> str:
-    """A time in the local zone, which is named.
-
-    Args:
-        at: Unix seconds.
-    """
+def moment(at: UnixSeconds) -> str:
+    """A time in the local zone, which is named."""
     return f"{date(at).astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
@@ -95,13 +91,8 @@ def age(seconds: float) -> str:
     return f"{seconds // _UNITS['d']:.0f}d"
 
 
-def when(at: float, now: float) -> str:
-    """A time, and how long ago it was, or how soon it is.
-
-    Args:
-        at: Unix seconds.
-        now: Unix seconds.
-    """
+def when(at: UnixSeconds, now: UnixSeconds) -> str:
+    """A time, and how long ago it was, or how soon it is."""
     return f"{moment(at)} ({f'in {age(at - now)}' if at > now else f'{age(now - at)} ago'})"
 
 

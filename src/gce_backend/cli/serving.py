@@ -56,7 +56,6 @@ async def run_local(settings: Settings, config_dir: Path, state: Path) -> None:
     """Runs the daemon on an embedded cloud in the same process.
 
     Args:
-        settings: the process settings.
         config_dir: the directory of templates.cfg and managers.cfg.
         state: the embedded cloud's state file; the settings for the commands lie beside it.
     """

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.cli.output import age, cell, one_line, plural, table, when
 
 REVISION = 12
@@ -36,7 +37,7 @@ def view_of(document: Any) -> list[RenderableType]:
     ]
 
 
-def _head(document: Any, now: float) -> list[Text]:
+def _head(document: Any, now: UnixSeconds) -> list[Text]:
     configuration, machines = document["configuration"], document["machines"]
     revision, imported = configuration["revision"], configuration["imported_at"]
     since = f", in force since {when(imported, now)}" if imported else ""
@@ -49,7 +50,7 @@ def _head(document: Any, now: float) -> list[Text]:
     return [Text(f"{f'{name}:':<15}{one_line(text)}") for name, text in lines.items()]
 
 
-def _problems(problems: list[Any], now: float) -> list[RenderableType]:
+def _problems(problems: list[Any], now: UnixSeconds) -> list[RenderableType]:
     if not problems:
         return [Text("no problems", "green")]
     rows = table("severity", "about", "reason", "since", "message")

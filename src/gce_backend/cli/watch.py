@@ -25,7 +25,6 @@ async def watch_status(
     """Shows the status in place on a terminal, one after the other elsewhere; never ends.
 
     Args:
-        settings: the process settings.
         url: where the daemon listens; None for where the settings say.
         interval: seconds between two looks.
         as_json: a document on each line.

@@ -145,7 +145,6 @@ class _LuciConfig:
     """A config set on a LUCI Config service.
 
     Args:
-        session: the shared HTTP session.
         tokens: gives tokens for this service.
         hostname_url: its host name or base URL.
         config_set: which configuration.

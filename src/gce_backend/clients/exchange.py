@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import MalformedResponseError, TransientError
 from gce_backend.clients.observer import CallObserver, observed
 
@@ -88,12 +89,11 @@ class Answer(NamedTuple):
         return delay_of(self.headers.get("Retry-After"), time.time())
 
 
-def delay_of(retry_after: str | None, now: float) -> float | None:
+def delay_of(retry_after: str | None, now: UnixSeconds) -> float | None:
     """Seconds that a Retry-After header asks for, capped; None when it asks for none.
 
     Args:
         retry_after: a number of seconds, or an HTTP date.
-        now: wall-clock time in Unix seconds.
     """
     if not retry_after:
         return None

@@ -92,7 +92,6 @@ class JsonApi:
     """Calls one service.
 
     Args:
-        session: the shared HTTP session.
         tokens: gives bearer tokens for this service.
         root: the service's base URL or host name.
         limits: deadlines and sizes.
@@ -133,7 +132,6 @@ class JsonApi:
 
         Args:
             method: `service.resource.method`, for errors.
-            verb: the HTTP verb.
             path: an absolute path with its query, percent-encoded.
             body: a JSON value to send; None sends no body.
             repeat: whether the call may be repeated after a `TransientError`.

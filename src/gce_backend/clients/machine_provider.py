@@ -268,7 +268,6 @@ class MachineProviderClient:
     """The Machine Provider at one address.
 
     Args:
-        session: the shared HTTP session.
         tokens: gives tokens of the userinfo.email scope for this service alone.
         instance_url: its base URL, e.g. `https://machine-provider.example.com`.
         batch_size: machines per `catalog.add_machines`.

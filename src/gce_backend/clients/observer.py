@@ -18,7 +18,6 @@ class CallObserver(Protocol):
             method: `service.resource.method`, one of a bounded number of constants.
             group: the quota group that it counts against; None where there is none.
             status: the answer's HTTP status; None when no answer came.
-            seconds: how long it took.
         """
         ...
 

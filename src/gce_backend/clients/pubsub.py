@@ -82,8 +82,6 @@ class PubSub:
     """One project's topics and subscriptions.
 
     Args:
-        session: the shared HTTP session.
-        tokens: gives bearer tokens.
         api_root: e.g. `https://pubsub.googleapis.com/v1`.
         project: the project of all names.
         observer: is told of every request sent.

@@ -96,7 +96,6 @@ def template_name(base_name: str, checksum: str, generation: int = 0) -> str:
 
     Args:
         base_name: the template's.
-        checksum: the revision's full checksum.
         generation: how many templates of that revision have been deleted.
     """
     return f"{base_name}-{short_checksum(checksum)}{_generation(generation)}"
@@ -107,7 +106,6 @@ def group_name(base_name: str, checksum: str, zone: str, generation: int = 0) ->
 
     Args:
         base_name: the template's.
-        checksum: the revision's full checksum.
         zone: where it is.
         generation: how many groups of that revision and zone have been deleted.
     """

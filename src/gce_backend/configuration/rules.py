@@ -53,7 +53,6 @@ def check_templates(
     """Applies all rules for templates.cfg.
 
     Args:
-        config: the parsed file.
         files: the texts of the config set's files that metadata_from_file names, by path.
         report: is told every problem.
         extra_dimensions: dimensions that the settings allow.
@@ -86,7 +85,6 @@ def check_repetitions(
 
     Args:
         lines: where the file's fields are.
-        config: the parsed file.
         report: is told.
     """
     for path in lines.repeated():
@@ -297,7 +295,6 @@ def check_managers(
     """Applies all rules for managers.cfg.
 
     Args:
-        config: the parsed file.
         templates: the parsed templates.cfg; None when it cannot be read, so that nothing is said
             about what it does not define.
         report: is told every problem.

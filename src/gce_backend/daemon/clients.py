@@ -30,9 +30,7 @@ class Remotes:
     """Clients of the services whose addresses are in the store; made anew when an address changes.
 
     Args:
-        session: the shared HTTP session.
         tokens: tokens of the userinfo.email scope, for these services alone.
-        settings: the process settings.
         fleet: knows the addresses.
         observer: is told of every request sent.
     """
@@ -141,8 +139,6 @@ class Clients:
     """The clients of Google's services, on one HTTP session; closed together.
 
     Args:
-        settings: the process settings.
-        clock: the time.
         rng: jitter.
         metrics: told of every call.
         connector: makes what the session opens its connections with.

@@ -55,8 +55,6 @@ class Daemon:
     """The daemon, from start to stop.
 
     Args:
-        settings: the process settings.
-        clock: the time.
         rng: randomness; seeded, a whole run can be replayed.
         log: where events go.
         jobs: what to run.

@@ -71,7 +71,6 @@ async def perform(
         directory: where state and configuration are kept.
         options: how the cloud behaves.
         clock: the time of cloud and daemon.
-        rng: randomness.
 
     Raises:
         DemoFailedError: something was not as it must be.

@@ -50,7 +50,6 @@ class Consumer:
     Args:
         client: Pub/Sub.
         subscription: its name.
-        clock: the time.
         max_messages: messages per pull.
         queue_size: messages in hand at most.
         ack_deadline: seconds for which a delivery is leased, again and again while it is in work.

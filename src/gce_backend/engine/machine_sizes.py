@@ -8,11 +8,7 @@ from gce_backend.rules.catalog_entry import Shape, custom_shape
 
 
 class ComputeSizes:
-    """Sizes read from Compute, each asked for once.
-
-    Args:
-        compute: the Compute Engine client.
-    """
+    """Sizes read from Compute, each asked for once."""
 
     def __init__(self, compute: ComputeClient) -> None:
         self._compute = compute

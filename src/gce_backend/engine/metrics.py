@@ -23,6 +23,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gce_backend import __version__
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.job import Verdict
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -218,15 +219,13 @@ class Metrics:
                 self._messages.labels(kind, outcome)
 
     def job_run(
-        self, job: str, verdict: Verdict, seconds: float, now: float, *, late: float
+        self, job: str, verdict: Verdict, seconds: float, now: UnixSeconds, *, late: float
     ) -> None:
         """Counts a run that ended.
 
         Args:
             job: the job's name.
             verdict: how it ended.
-            seconds: how long it took.
-            now: wall-clock time of its end in Unix seconds.
             late: how long after it was due it began, in seconds.
         """
         self._runs.labels(job, verdict.value).inc()
@@ -242,7 +241,6 @@ class Metrics:
             method: `service.resource.method`, a constant.
             group: the quota group that it counts against; None where there is none.
             status: the HTTP status; None when no answer came.
-            seconds: how long it took.
         """
         api = method.partition(".")[0]
         word = "none" if status is None else str(status)

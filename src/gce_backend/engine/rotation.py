@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.keys import Key
 
 K = TypeVar("K", bound=Key)
@@ -23,7 +24,7 @@ class Turns:
         self._at: float | None = None
         self._last: dict[Key, float] = {}
 
-    def take(self, subjects: Sequence[K], *, pace: float, now: float) -> list[K]:
+    def take(self, subjects: Sequence[K], *, pace: float, now: UnixSeconds) -> list[K]:
         """The subjects whose turn it is.
 
         Args:

@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.cause import caused_by
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
 from gce_backend.base.logs import redact
 from gce_backend.engine.job import ContextT, Job, Outcome, Verdict
@@ -40,15 +41,13 @@ class RunObserver(Protocol):
     """Told of every run that ended."""
 
     def job_run(
-        self, job: str, verdict: Verdict, seconds: float, now: float, *, late: float
+        self, job: str, verdict: Verdict, seconds: float, now: UnixSeconds, *, late: float
     ) -> None:
         """Notes a run.
 
         Args:
             job: the job's name.
             verdict: how it ended.
-            seconds: how long it took.
-            now: when it ended, Unix seconds.
             late: how long after it was due it began, seconds: it waited for an earlier run of the
                 job to end, or for the event loop.
         """
@@ -73,7 +72,7 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True):
     facts: Mapping[str, int]
     problems: tuple[str, ...]
     error: str | None
-    started_at: float
+    started_at: UnixSeconds
     duration: float
 
 
@@ -98,10 +97,10 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float
     runs: int
     consecutive_failures: int
-    failing_since: float | None
+    failing_since: UnixSeconds | None
     stuck: bool
-    running_since: float | None
-    next_tick: float | None
+    running_since: UnixSeconds | None
+    next_tick: UnixSeconds | None
     last: LastRun | None
 
 
@@ -277,7 +276,7 @@ class _Worker(Generic[ContextT]):
         else:
             log.debug("job.finished", changed=0, facts=run.facts)
 
-    def is_stuck(self, now: float) -> bool:
+    def is_stuck(self, now: UnixSeconds) -> bool:
         return self._deadline is not None and now > self._deadline + STUCK_MARGIN_SECONDS
 
     def status(self) -> JobStatus:
@@ -422,7 +421,7 @@ class Scheduler(Generic[ContextT]):
         """All jobs, in their order, as they are now."""
         return [worker.status() for worker in self._workers.values()]
 
-    def stuck(self, now: float) -> tuple[str, ...]:
+    def stuck(self, now: UnixSeconds) -> tuple[str, ...]:
         """The jobs whose run goes on although its deadline is well past.
 
         Args:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     BackendError,
     ForeignResourceError,
@@ -59,7 +60,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     job: str
     reason: str
     message: str
-    since: float
+    since: UnixSeconds
     failures: int
     retry_at: float
 
@@ -68,7 +69,6 @@ class Conditions:
     """All conditions in force, and the hand of one job that sets and ends its own.
 
     Args:
-        clock: the time.
         rng: for the jitter of the delays.
         job: whose conditions this hand sets.
     """

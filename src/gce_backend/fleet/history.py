@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.fleet.store import Store, Write
 from gce_backend.model.events import Event, EventKind, Happening, HistoryPage
 from gce_backend.model.keys import Key
@@ -69,7 +70,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     template: str = ""
     zone: str = ""
     cause: str = ""
-    since: float | None = None
+    since: UnixSeconds | None = None
 
     def may_hold(self, happening: Happening) -> bool:
         """Whether it may have been wanted of one of its subjects: quickly, before `holds`."""
@@ -102,7 +103,6 @@ class History:
 
     Args:
         store: where the pages are.
-        clock: the time.
         max_age: seconds for which events are kept.
         max_events: how many are kept.
     """
@@ -125,7 +125,7 @@ class History:
         template: str = "",
         zone: str = "",
         cause: str = "",
-        since: float | None = None,
+        since: UnixSeconds | None = None,
         after: str | None = None,
         before: str | None = None,
         limit: int = 100,

@@ -16,7 +16,6 @@ class Chronicler:
     """Makes the pages that go into commits.
 
     Args:
-        clock: the time.
         rng: tells apart what several processes write at once.
     """
 

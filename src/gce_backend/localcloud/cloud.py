@@ -116,9 +116,7 @@ class ServiceError(Exception):
     """An answer that is an error, in the style of the service that raises it.
 
     Args:
-        status: HTTP status.
         reason: the machine-readable word: `notFound` (Compute), `NOT_FOUND` (Datastore, Pub/Sub).
-        message: for people.
         details: further members of the error object.
     """
 
@@ -202,7 +200,7 @@ class Cloud:
         is_valid_token: Callable[[str], bool],
         account_of_token: Callable[[str], str] | None = None,
     ) -> None:
-        """Says who judges bearer tokens (the metadata server), and knows of whom a valid one is."""
+        """Sets what checks bearer tokens and names their accounts: the metadata server."""
         self._is_valid_token = is_valid_token
         if account_of_token is not None:
             self._account_of_token = account_of_token

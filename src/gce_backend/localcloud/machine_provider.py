@@ -52,7 +52,6 @@ class MachineProviderService:
     Args:
         cloud: the cloud that it stands in.
         backend: whose machines the cloud's own account manages; other accounts manage none.
-        new_id: makes a unique id.
         connector: makes what it opens its connections to the cloud with.
     """
 

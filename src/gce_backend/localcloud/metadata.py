@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from aiohttp import web
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Route, ServiceError
 
 FLAVOR = {"Metadata-Flavor": "Google"}
@@ -33,7 +34,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
     """
 
     scopes: str
-    expires: float
+    expires: UnixSeconds
     account: str = ""
 
 

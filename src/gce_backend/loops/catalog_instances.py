@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError, HostnameReuseError, InvalidRequestError
 from gce_backend.clients.machine_provider import (
     Addition,
@@ -264,7 +265,7 @@ def _may_add(context: Context, key: MachineKey) -> bool:
     return wanted and instance.catalog is CatalogState.ADDING
 
 
-def _sent(now: float) -> Apply[Instance]:
+def _sent(now: UnixSeconds) -> Apply[Instance]:
     return when_present(lambda instance: adding(instance, now))
 
 

@@ -13,7 +13,7 @@ from gce_backend.model.keys import Key, MachineKey
 from gce_backend.rules.metadata_updates import finish, put_back
 
 FRESH = 30.0
-"""Seconds in which an operation is looked at each second; afterwards ever more seldom."""
+"""Seconds in which an operation is read every second; after them, ever less often."""
 PENDING = "OperationPending"
 PATIENCE = 600.0
 """Seconds after which an operation that does not end is given up, and the VM itself looked at."""

@@ -15,6 +15,7 @@ import msgspec
 from gce_backend.actions import untracked
 from gce_backend.actions.deletion import ABANDONED, abandoned_message, find_instance
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError, MissingEntityError, NotFoundError
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.clients.compute.types import (
@@ -291,7 +292,7 @@ def _has_left_its_group(context: Context, key: MachineKey) -> bool:
     return len(group.members) >= group.target_size
 
 
-def _left(now: float, *, exists: bool) -> Apply[Instance]:
+def _left(now: UnixSeconds, *, exists: bool) -> Apply[Instance]:
     return when_present(lambda instance: abandoned_instance(instance, now, exists=exists))
 
 
@@ -397,11 +398,11 @@ def _has_vanished(item: ManagedInstance) -> bool:
     return item.id is not None and not item.instance_status and item.current_action == "NONE"
 
 
-def _seen(gce_id: int | None, url: str, now: float, *, stopped: bool) -> Apply[Instance]:
+def _seen(gce_id: int | None, url: str, now: UnixSeconds, *, stopped: bool) -> Apply[Instance]:
     return lambda instance: seen_instance(instance, gce_id, url, now, stopped=stopped)
 
 
-def _unseen(now: float) -> Apply[Instance]:
+def _unseen(now: UnixSeconds) -> Apply[Instance]:
     return lambda instance: None if instance is None else unseen_instance(instance, now)
 
 

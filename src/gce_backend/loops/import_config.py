@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
 from gce_backend.base.tasks import off_loop
 from gce_backend.clients.config_source import ConfigBundle
@@ -155,7 +156,7 @@ async def _note(context: Context, candidate: Candidate | None) -> None:
 
 
 def _importing(
-    bundle: ConfigBundle, judged_against: str, now: float, warnings: tuple[str, ...]
+    bundle: ConfigBundle, judged_against: str, now: UnixSeconds, warnings: tuple[str, ...]
 ) -> Callable[[StoredConfiguration | None], StoredConfiguration]:
     def apply(stored: StoredConfiguration | None) -> StoredConfiguration:
         stored = stored or StoredConfiguration()

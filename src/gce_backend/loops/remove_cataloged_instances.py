@@ -15,6 +15,7 @@ import msgspec
 
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import PermissionDeniedError, RemoteError, TransientError
 from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context
@@ -119,7 +120,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         begun = [name for name in begun if name not in out]
         able = [name for name in free if _trouble(context, old[name]) is None]
         refused = [name for name in free if _trouble(context, old[name]) == REFUSED]
-        # Whom the catalog calls leased stands in nobody's way, and is asked for again seldom.
+        # A leased one holds up no other, and is asked about again only now and then.
         leased = [name for name, key in old.items() if _trouble(context, key) == LEASED]
         for name in (*share_out(count, begun, able, refused), *out, *leased):
             yield old[name]
@@ -303,7 +304,7 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
     return Result.CHANGED if written else Result.NOTHING
 
 
-def _became(state: CatalogState, asked: CatalogState, now: float) -> Apply[Instance]:
+def _became(state: CatalogState, asked: CatalogState, now: UnixSeconds) -> Apply[Instance]:
     return when_present(lambda instance: uncataloged(instance, asked, state, now))
 
 

@@ -44,12 +44,7 @@ class Caller(NamedTuple):
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, not a failure)
-    """An answer that is an HTTP error.
-
-    Args:
-        status: the HTTP status.
-        message: for people.
-    """
+    """An answer that is an HTTP error."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

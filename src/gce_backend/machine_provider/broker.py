@@ -27,8 +27,6 @@ class MachineProvider:
     Args:
         datastore: its own namespace of a project's Datastore.
         channels: its Pub/Sub.
-        clock: the time.
-        new_id: makes a unique id.
         pause_seconds: between two looks at its work.
 
     Attributes:

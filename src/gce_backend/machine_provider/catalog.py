@@ -35,7 +35,6 @@ class Catalog:
 
     Args:
         records: where they are kept.
-        new_id: makes a unique id.
 
     All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails. `backend` is whose
     machines the caller manages: it may leave it out of its requests, and change no other's.

@@ -7,6 +7,7 @@ import hashlib
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import CorruptEntityError
 from gce_backend.clients.datastore.client import Path, Properties, Row, Unindexed
 from gce_backend.machine_provider.wire import (
@@ -148,7 +149,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     user: str
     request: LeaseRequestMessage
     checksum: str = msgspec.field(name="request_hash")
-    created: float
+    created: UnixSeconds
     state: LeaseState = LeaseState.UNTRIAGED
     backend: str = ""
     hostname: str = ""

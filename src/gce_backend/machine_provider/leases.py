@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.entities import (
@@ -35,7 +36,6 @@ class Leases:
 
     Args:
         records: where they are kept.
-        clock: the time.
         project: whose a lessee's topic is when its request does not say.
 
     All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails.
@@ -110,7 +110,9 @@ class Leases:
 
         await self._records.change(paths, decide)
 
-    async def _fulfil(self, pairs: Sequence[tuple[StoredLease, StoredMachine]], now: float) -> None:
+    async def _fulfil(
+        self, pairs: Sequence[tuple[StoredLease, StoredMachine]], now: UnixSeconds
+    ) -> None:
         couples = [(lease.path, machine.path) for lease, machine in pairs]
 
         def decide(found: Found) -> dict[Path, Record | None]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import CorruptEntityError, RemoteError, TransientError
 from gce_backend.clients.datastore.client import Datastore, Filter, Path, Row, Transaction
 from gce_backend.machine_provider.entities import (
@@ -208,7 +209,7 @@ class Records:
                 self._picture(path, found.get(path))
             self._uncertain.difference_update(paths)
 
-    def expired(self, now: float) -> list[Path]:
+    def expired(self, now: UnixSeconds) -> list[Path]:
         """The machines whose lease has run out."""
         paths = []
         while self._expirations and self._expirations[0][0] <= now:

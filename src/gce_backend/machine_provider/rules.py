@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.machine_provider.entities import (
     LeaseState,
     MachineState,
@@ -54,12 +55,12 @@ def name_error(dimensions: Dimensions, backend: str) -> str | None:
     return error or (None if dimensions.hostname else "UNSPECIFIED_HOSTNAME")
 
 
-def lease_error(request: LeaseRequestMessage, now: float) -> str | None:
+def lease_error(request: LeaseRequestMessage, now: UnixSeconds) -> str | None:
     """Why a lease request is refused. Its length is judged before its topic; 0 means absent."""
     return _length_error(request, now) or topic_error(request.pubsub_topic, request.pubsub_project)
 
 
-def _length_error(request: LeaseRequestMessage, now: float) -> str | None:
+def _length_error(request: LeaseRequestMessage, now: UnixSeconds) -> str | None:
     duration, end = request.duration, request.lease_expiration_ts
     given = sum(bool(length) for length in (duration, end, request.indefinite))
     if given > 1:
@@ -84,14 +85,12 @@ def valid_until(lease: StoredLease) -> float:
 
 
 def fulfilled(
-    lease: StoredLease, machine: StoredMachine, now: float, project: str
+    lease: StoredLease, machine: StoredMachine, now: UnixSeconds, project: str
 ) -> tuple[StoredLease, StoredMachine]:
     """A request and the machine that it gets, from now on.
 
     Args:
-        lease: the request.
         machine: an available machine that fits.
-        now: Unix seconds.
         project: whose the lessee's topic is when the request does not say.
     """
     request = lease.request

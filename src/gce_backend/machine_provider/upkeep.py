@@ -45,7 +45,6 @@ class Lifecycle:
         records: the stored state.
         leases: gives machines to requests.
         channels: Pub/Sub.
-        clock: the time.
         pause_seconds: between two looks at the work, so that it comes in batches.
     """
 

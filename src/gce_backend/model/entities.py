@@ -11,6 +11,7 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key
@@ -30,7 +31,7 @@ class InFlight(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     action: str
     request_id: str
-    started: float
+    started: UnixSeconds
     size: int | None = None
     names: tuple[str, ...] = ()
 
@@ -48,7 +49,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     KIND: ClassVar[str] = "SetAsideMessage"
 
     reason: str
-    received: float
+    received: UnixSeconds
     data: str = ""
     attributes: dict[str, str] = {}
 
@@ -75,7 +76,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     revision: str
     state: CandidateState
     reason: str
-    since: float
+    since: UnixSeconds
 
 
 class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -102,7 +103,7 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     manager_config: str = ""
     files: dict[str, str] = {}
     revision: str = ""
-    imported: float | None = None
+    imported: UnixSeconds | None = None
     previous_revision: str = ""
     diff: str = ""
     warnings: tuple[str, ...] = ()
@@ -239,8 +240,8 @@ class Lease(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         expiration: when it ends, Unix seconds; None when not known.
     """
 
-    since: float
-    expiration: float | None = None
+    since: UnixSeconds
+    expiration: UnixSeconds | None = None
 
 
 class PendingDeletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -252,7 +253,7 @@ class PendingDeletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     """
 
     reason: str
-    since: float
+    since: UnixSeconds
 
 
 class MetadataUpdate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -270,7 +271,7 @@ class MetadataUpdate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     request_id: str | None = None
     operation: str | None = None
     attempts: int = 0
-    not_before: float = 0.0
+    not_before: UnixSeconds = 0.0
 
 
 class Permit(StrEnum):
@@ -299,10 +300,10 @@ class Deletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     permit: Permit
-    requested: float
-    asked: float
+    requested: UnixSeconds
+    asked: UnixSeconds
     request_id: str
-    confirmed: float | None = None
+    confirmed: UnixSeconds | None = None
 
 
 class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -345,15 +346,15 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     gce_id: int | None = None
     url: str | None = None
-    missing_since: float | None = None
-    abandoned_since: float | None = None
-    stopped_since: float | None = None
-    rising_since: float | None = None
+    missing_since: UnixSeconds | None = None
+    abandoned_since: UnixSeconds | None = None
+    stopped_since: UnixSeconds | None = None
+    rising_since: UnixSeconds | None = None
     catalog: CatalogState = CatalogState.NEVER
-    adding_since: float | None = None
+    adding_since: UnixSeconds | None = None
     resent: bool = False
     lease: Lease | None = None
-    lost_since: float | None = None
+    lost_since: UnixSeconds | None = None
     subscribed: str | None = None
     pending_deletion: PendingDeletion | None = None
     drain: Drain | None = None

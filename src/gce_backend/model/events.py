@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
+
 
 class EventKind(StrEnum):
     """What an event is about."""
@@ -37,7 +39,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         cause: who or what did it: `job NAME`, `message KIND ID`, `operator ORDER`.
     """
 
-    at: float
+    at: UnixSeconds
     kind: str
     name: str
     subject: str
@@ -91,5 +93,5 @@ class HistoryPage(msgspec.Struct, frozen=True, gc=False):
 
     KIND: ClassVar[str] = "HistoryPage"
 
-    at: float
+    at: UnixSeconds
     happenings: tuple[Happening, ...]

@@ -184,8 +184,3 @@ def revision_key(base_name: str, checksum: str) -> RevisionKey:
 def manager_key(base_name: str, checksum: str, zone: str) -> GroupKey:
     """The key of an InstanceGroupManager."""
     return revision_key(base_name, checksum).child(zone)
-
-
-def instance_key(manager: GroupKey, name: str) -> MachineKey:
-    """The key of an Instance."""
-    return manager.child(name)

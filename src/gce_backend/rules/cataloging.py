@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
@@ -22,7 +23,6 @@ def is_catalogable(instance: Instance, member: Member | None) -> bool:
     """Whether an active group's machine is to be added to the catalog now.
 
     Args:
-        instance: the entity.
         member: the VM as last listed; None when it was not.
     """
     return (
@@ -48,13 +48,8 @@ def may_be_cataloged(instance: Instance) -> bool:
     )
 
 
-def adding(instance: Instance, now: float) -> Instance:
-    """It is about to be added to the catalog; stored before the Machine Provider is asked.
-
-    Args:
-        instance: the entity.
-        now: Unix seconds.
-    """
+def adding(instance: Instance, now: UnixSeconds) -> Instance:
+    """It is about to be added to the catalog; stored before the Machine Provider is asked."""
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
     ended = ended or instance.stopped_since is not None
     if instance.catalog not in CATALOGABLE or ended or instance.drain is not None:
@@ -70,13 +65,8 @@ SETTLING_SECONDS = 300.0
 """How long after an addition was sent its entry may still appear, whatever became of the call."""
 
 
-def settles_in(instance: Instance, now: float) -> float:
-    """Seconds until the absence of a machine's entry means that it will not come any more.
-
-    Args:
-        instance: the entity.
-        now: Unix seconds.
-    """
+def settles_in(instance: Instance, now: UnixSeconds) -> float:
+    """Seconds until the absence of a machine's entry means that it will not come any more."""
     unsettled = instance.catalog is CatalogState.ADDING or instance.resent
     if not unsettled or instance.adding_since is None:
         return 0.0
@@ -88,7 +78,6 @@ def added(instance: Instance, state: CatalogState) -> Instance:
     """The Machine Provider has answered to the addition.
 
     Args:
-        instance: the entity.
         state: CATALOGED or REFUSED.
     """
     if instance.catalog is not CatalogState.ADDING:
@@ -98,16 +87,14 @@ def added(instance: Instance, state: CatalogState) -> Instance:
 
 
 def uncataloged(
-    instance: Instance, asked: CatalogState, state: CatalogState, now: float
+    instance: Instance, asked: CatalogState, state: CatalogState, now: UnixSeconds
 ) -> Instance:
     """The Machine Provider has answered to delete_machine.
 
     Args:
-        instance: the entity.
         asked: the state in which it was when the question was sent: an answer may be older than
             what is known now.
         state: REMOVED, or ABSENT when there was no entry.
-        now: Unix seconds.
     """
     if not may_be_cataloged(instance) or instance.catalog is not asked:
         return instance
@@ -122,7 +109,6 @@ def found_again(instance: Instance, state: CatalogState) -> Instance:
     """The Machine Provider, asked just before a deletion, does know the machine.
 
     Args:
-        instance: the entity.
         state: CATALOGED, or REMOVED when it has just let the machine go.
     """
     if instance.is_tombstone or instance.catalog is state:

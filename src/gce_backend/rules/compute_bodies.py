@@ -33,7 +33,6 @@ def description(owner: str, base_name: str, checksum: str) -> str:
     Args:
         owner: the owner name in the settings.
         base_name: the template's base_name.
-        checksum: the revision's full checksum.
     """
     return f"gce-backend owner={owner} template={base_name} revision={checksum}"
 

@@ -78,7 +78,6 @@ def new_member_names(
 
     Args:
         base_instance_name: what they begin with.
-        count: how many.
         taken: names that are not to be used: of members, and of machines that are gone.
         rng: chooses.
     """

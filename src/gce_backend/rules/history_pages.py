@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.configuration.naming import base_instance_name
 from gce_backend.model.entities import Entity
 from gce_backend.model.events import Event, EventKind, Happening
@@ -110,13 +111,12 @@ def _packed(happenings: Iterable[Happening]) -> Iterator[tuple[Happening, ...]]:
         yield tuple(page)
 
 
-def event_of(happening: Happening, name: str, at: float) -> Event:
+def event_of(happening: Happening, name: str, at: UnixSeconds) -> Event:
     """The event that a happening was for one of its subjects.
 
     Args:
         happening: what happened.
         name: one of its names.
-        at: when, Unix seconds.
     """
     subject = f"{happening.parent}/{name}" if happening.parent else name
     return Event(

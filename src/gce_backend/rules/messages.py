@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Instance, Lease, MetadataUpdate, PendingDeletion
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, parse_instance_token
@@ -54,7 +55,6 @@ def understand(project: str, data: str | bytes | None, attributes: Mapping[str, 
     Args:
         project: the project whose entities it may name.
         data: the message's data, base64 as on the wire.
-        attributes: its attributes.
 
     Raises:
         PoisonError: it is not a message of the Machine Provider about an instance of this project.
@@ -106,7 +106,7 @@ def is_about(message: Message, instance: Instance) -> bool:
 
 
 def apply_all(
-    messages: Sequence[Message], instance: Instance, service_account: str, now: float
+    messages: Sequence[Message], instance: Instance, service_account: str, now: UnixSeconds
 ) -> Instance:
     """What messages that came together make of the instance that they name.
 
@@ -114,9 +114,7 @@ def apply_all(
 
     Args:
         messages: in the order in which they came; those about another VM of its name do nothing.
-        instance: the entity.
         service_account: the account that a SUBSCRIBED machine is to use.
-        now: Unix seconds.
     """
     relevant = [message for message in messages if is_about(message, instance)]
     last = max((n for n, m in enumerate(relevant) if m.kind is MessageKind.SUBSCRIBED), default=-1)
@@ -126,14 +124,12 @@ def apply_all(
     return instance
 
 
-def apply(message: Message, instance: Instance, service_account: str, now: float) -> Instance:
+def apply(message: Message, instance: Instance, service_account: str, now: UnixSeconds) -> Instance:
     """What a message makes of its instance. Idempotent, and indifferent to order.
 
     Args:
         message: about this very instance.
-        instance: the entity.
         service_account: the account that a SUBSCRIBED machine is to use.
-        now: Unix seconds.
     """
     if instance.is_tombstone:
         return instance
@@ -149,7 +145,7 @@ def apply(message: Message, instance: Instance, service_account: str, now: float
     return _subscribed(instance, message.attributes, service_account)
 
 
-def _leased(instance: Instance, expiration: float | None, now: float) -> Instance:
+def _leased(instance: Instance, expiration: float | None, now: UnixSeconds) -> Instance:
     lease = instance.lease
     if lease is None:
         return replace(instance, lease=Lease(now, expiration))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Instance, MetadataUpdate
 
 FIRST_DELAY = 5.0
@@ -60,7 +61,7 @@ def is_too_large(metadata: Mapping[str, str]) -> bool:
     return sum(len(f"{key}{value}".encode()) for key, value in metadata.items()) > MAX_TOTAL
 
 
-def put_back(instance: Instance, now: float) -> Instance:
+def put_back(instance: Instance, now: UnixSeconds) -> Instance:
     """The active update goes to the front of the pending ones; only its operation is forgotten."""
     active = instance.active_metadata_update
     if active is None:
@@ -74,14 +75,13 @@ def put_back(instance: Instance, now: float) -> Instance:
     )
 
 
-def waits(update: MetadataUpdate, now: float) -> float:
+def waits(update: MetadataUpdate, now: UnixSeconds) -> float:
     """Seconds until an update may be sent again; 0 when it may be now.
 
     A time further ahead than any pause is one from before the clock was set back: it is over.
 
     Args:
         update: the active update.
-        now: Unix seconds.
     """
     wait = update.not_before - now
     return wait if 0 < wait <= LONGEST_DELAY else 0.0

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import OrderError, UnknownNameError
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
@@ -48,12 +49,10 @@ def is_revision(text: str) -> bool:
     return len(text) <= MAX_REVISION and re.match(REVISION_PATTERN, text) is not None
 
 
-def pause(reason: str, now: float, *, template: str = "", zone: str = "") -> Apply:
+def pause(reason: str, now: UnixSeconds, *, template: str = "", zone: str = "") -> Apply:
     """Stops everything that changes the world; observing continues.
 
     Args:
-        reason: why, for people.
-        now: Unix seconds.
         template: only for this template; "" is any.
         zone: only in this zone; "" is any.
 
@@ -182,13 +181,11 @@ def find_machine(name: str, machines: Iterable[MachineKey]) -> MachineKey:
     return found[0]
 
 
-def drain(key: MachineKey, reason: str, now: float) -> ApplyToMachine:
+def drain(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
     """Lets a machine leave the catalog and be deleted, as soon as nobody holds it.
 
     Args:
         key: which machine.
-        reason: why, for people.
-        now: Unix seconds.
 
     Raises:
         UnknownNameError: (by the change) it is gone.
@@ -230,12 +227,11 @@ def _present(key: MachineKey, instance: Instance | None) -> Instance:
     return instance
 
 
-def mention(key: MachineKey, now: float) -> Apply:
+def mention(key: MachineKey, now: UnixSeconds) -> Apply:
     """Tells every daemon that something was written into the entity of a machine.
 
     Args:
         key: which machine.
-        now: Unix seconds.
     """
     order = MachineOrder(key, now)
 
@@ -247,12 +243,11 @@ def mention(key: MachineKey, now: float) -> Apply:
     return apply
 
 
-def shown(control: Control, now: float) -> dict[str, Any]:
+def shown(control: Control, now: UnixSeconds) -> dict[str, Any]:
     """The orders in force, as JSON.
 
     Args:
         control: the entity.
-        now: Unix seconds.
     """
     until = control.cap_lifted_until
     return {

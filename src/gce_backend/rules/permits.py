@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
     Deletion,
@@ -31,7 +32,6 @@ def held(instance: Instance, lease: Lease) -> Instance:
     """The Machine Provider says that somebody holds it: what allowed its deletion was wrong.
 
     Args:
-        instance: the entity.
         lease: the lease, with its end as far as the catalog says it.
     """
     if instance.is_tombstone:
@@ -47,13 +47,12 @@ def held(instance: Instance, lease: Lease) -> Instance:
     )
 
 
-def deleting(instance: Instance, request_id: str, now: float) -> Instance:
+def deleting(instance: Instance, request_id: str, now: UnixSeconds) -> Instance:
     """Its deletion is about to be asked for, or to be asked for again, if it has a permit now.
 
     Args:
         instance: the entity, read just before.
         request_id: the UUID of the call.
-        now: Unix seconds.
     """
     earlier = instance.deletion
     granted = permit(instance, now)  # also to repeat: a lease may have become known since
@@ -64,13 +63,8 @@ def deleting(instance: Instance, request_id: str, now: float) -> Instance:
     return replace(instance, deletion=Deletion(granted, now, now, request_id))
 
 
-def deleted(instance: Instance, now: float) -> Instance:
-    """Its VM is proven gone: what remains is a tombstone.
-
-    Args:
-        instance: the entity.
-        now: Unix seconds.
-    """
+def deleted(instance: Instance, now: UnixSeconds) -> Instance:
+    """Its VM is proven gone: what remains is a tombstone."""
     deletion = instance.deletion
     if deletion is None or deletion.confirmed is not None:
         return instance
@@ -90,12 +84,10 @@ def revived(instance: Instance) -> Instance:
     return replace(instance, missing_since=None, deletion=deletion)
 
 
-def is_leaving(instance: Instance, now: float, patience: float, *, active: bool) -> bool:
+def is_leaving(instance: Instance, now: UnixSeconds, patience: float, *, active: bool) -> bool:
     """Whether delete-drained-instances is to see to this machine's end.
 
     Args:
-        instance: the entity.
-        now: Unix seconds.
         patience: seconds in which a VM that stopped may come back.
         active: whether the configuration names its manager and revision.
     """
@@ -112,12 +104,11 @@ def is_leaving(instance: Instance, now: float, patience: float, *, active: bool)
     return instance.catalog is CatalogState.ABSENT
 
 
-def permit(instance: Instance, now: float) -> Permit | None:
+def permit(instance: Instance, now: UnixSeconds) -> Permit | None:
     """What allows this VM's destruction (S1); None when nothing does.
 
     Args:
         instance: the entity, read just before.
-        now: Unix seconds.
     """
     if instance.is_tombstone:
         return None
@@ -134,7 +125,7 @@ def permit(instance: Instance, now: float) -> Permit | None:
     return None
 
 
-def lease_runs(instance: Instance, now: float) -> bool:
+def lease_runs(instance: Instance, now: UnixSeconds) -> bool:
     """Whether a lease known here has not run out; one without a known end never has."""
     lease = instance.lease
     if lease is None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.configuration.types import Pairs, TemplateConfig
 from gce_backend.model.entities import (
     Entity,
@@ -71,7 +72,7 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
     entities: Mapping[Key, Entity]
     machines: Mapping[GroupKey, Sequence[tuple[str, Instance]]]
     sizes: Mapping[GroupKey, int]
-    now: float
+    now: UnixSeconds
 
     def living(self, manager: GroupKey) -> list[tuple[str, Instance]]:
         """A group's machines that are not gone."""
@@ -96,7 +97,7 @@ class Held(msgspec.Struct, frozen=True):
     """
 
     name: str
-    until: float | None
+    until: UnixSeconds | None
 
 
 class TemplateStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +198,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     drain: int
     drain_machines: int
     leased: int
-    leased_until: float | None
+    leased_until: UnixSeconds | None
     delete: int
     create_templates: int
     delete_templates: int

@@ -58,7 +58,6 @@ def share_out(count: int, *candidates: Sequence[str]) -> tuple[str, ...]:
     """The `count` machines that leave first: always the same ones, so that repeats collide.
 
     Args:
-        count: how many.
         candidates: those that may leave; of several sequences the first one's go first.
     """
     return tuple(name for names in candidates for name in sorted(names))[:count]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
@@ -14,7 +15,12 @@ from gce_backend.model.observed import Member
 
 
 def seen_instance(
-    instance: Instance | None, gce_id: int | None, url: str, now: float, *, stopped: bool = False
+    instance: Instance | None,
+    gce_id: int | None,
+    url: str,
+    now: UnixSeconds,
+    *,
+    stopped: bool = False,
 ) -> Instance:
     """What fetch-instances makes of an entity whose VM is listed.
 
@@ -22,7 +28,6 @@ def seen_instance(
         instance: the entity; None when there is none.
         gce_id: the listed VM's id; None before the VM exists.
         url: its resource link.
-        now: Unix seconds.
         stopped: whether the listed VM does not run.
 
     Returns:
@@ -37,7 +42,7 @@ def seen_instance(
     return seen if known else replace(seen, stopped_since=now)
 
 
-def _matched(instance: Instance | None, gce_id: int | None, url: str, now: float) -> Instance:
+def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixSeconds) -> Instance:
     if instance is None:
         return Instance(gce_id=gce_id, url=url, rising_since=now)
     if gce_id is None or gce_id == instance.gce_id:
@@ -56,7 +61,7 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: float
     return instance if instance.missing_since is not None else replace(instance, missing_since=now)
 
 
-def unseen_instance(instance: Instance, now: float) -> Instance:
+def unseen_instance(instance: Instance, now: UnixSeconds) -> Instance:
     """What fetch-instances makes of an entity that a complete listing does not show."""
     if instance.is_tombstone:
         return instance
@@ -69,12 +74,10 @@ MISSING_SECONDS = 10.0
 """How long a group must go on not listing a VM before anything is done about it."""
 
 
-def abandoned_instance(instance: Instance, now: float, *, exists: bool) -> Instance:
+def abandoned_instance(instance: Instance, now: UnixSeconds, *, exists: bool) -> Instance:
     """What a look at a VM that its group does not list any more makes of its entity.
 
     Args:
-        instance: the entity.
-        now: Unix seconds.
         exists: whether Compute has that very VM all the same.
     """
     if instance.missing_since is None or instance.is_tombstone:
@@ -85,26 +88,22 @@ def abandoned_instance(instance: Instance, now: float, *, exists: bool) -> Insta
     return instance if instance.abandoned_since else replace(instance, abandoned_since=now)
 
 
-def is_stopped_for_good(instance: Instance, now: float, patience: float) -> bool:
+def is_stopped_for_good(instance: Instance, now: UnixSeconds, patience: float) -> bool:
     """Whether a VM has not run for so long that another takes its place.
 
     Args:
-        instance: the entity.
-        now: Unix seconds.
         patience: seconds in which it may come back.
     """
     return instance.stopped_since is not None and now - instance.stopped_since >= patience
 
 
-def is_lost(instance: Instance, now: float, patience: float) -> bool:
+def is_lost(instance: Instance, now: UnixSeconds, patience: float) -> bool:
     """Whether a machine is to leave the catalog although the configuration names it.
 
     Its group does not list it any more, its VM does not run, or the catalog itself has not known it
     for a while. One that does not run must not be offered, even should it come back.
 
     Args:
-        instance: the entity.
-        now: Unix seconds.
         patience: seconds for which the catalog must go on not knowing it.
     """
     if instance.missing_since is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
     Deletion,
@@ -47,15 +48,13 @@ class State(StrEnum):
 
 
 def explain(
-    instance: Instance, member: Member | None, *, active: bool, now: float
+    instance: Instance, member: Member | None, *, active: bool, now: UnixSeconds
 ) -> tuple[State, str]:
     """A machine's state and, in words, why it is in it.
 
     Args:
-        instance: the entity.
         member: the VM as last listed.
         active: whether the configuration names its manager and revision.
-        now: Unix seconds.
     """
     return (
         _ending(instance)
@@ -80,7 +79,9 @@ def _ending(instance: Instance) -> tuple[State, str] | None:
     return None
 
 
-def _stopped(instance: Instance, member: Member | None, now: float) -> tuple[State, str] | None:
+def _stopped(
+    instance: Instance, member: Member | None, now: UnixSeconds
+) -> tuple[State, str] | None:
     if instance.stopped_since is None:
         return None
     status = f" ({member.status})" if member is not None and member.status else ""
@@ -90,7 +91,7 @@ def _stopped(instance: Instance, member: Member | None, now: float) -> tuple[Sta
     return State.STOPPED, f"The VM does not run{status}.{held}"
 
 
-def _draining(instance: Instance, now: float, *, active: bool) -> tuple[State, str] | None:
+def _draining(instance: Instance, now: UnixSeconds, *, active: bool) -> tuple[State, str] | None:
     if lease_runs(instance, now):
         waiting = (
             ""

@@ -51,7 +51,6 @@ async def provision_messages(
 
     Args:
         pubsub: Pub/Sub of the daemon's project.
-        settings: the process settings.
         publisher: the Machine Provider's service account, which may publish then.
         dry_run: say what would be made, and make nothing.
     """

@@ -63,7 +63,6 @@ async def set_up(
     """Makes what is missing, and checks the rest. Safe to run again.
 
     Args:
-        settings: the process settings.
         project: the project of store and messages.
         store: the entities.
         pubsub: Pub/Sub of that project.

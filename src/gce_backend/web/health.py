@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.job import Verdict
 from gce_backend.engine.scheduler import JobStatus
 
@@ -52,7 +53,7 @@ def readiness(
     store_error: str,
     jobs: Iterable[JobStatus],
     messages: str,
-    now: float,
+    now: UnixSeconds,
 ) -> list[Check]:
     """Whether the process works: store, configuration and Compute were reached lately.
 
@@ -61,7 +62,6 @@ def readiness(
         store_error: why not; "" when nothing failed.
         jobs: all jobs' status.
         messages: why no messages can be pulled; "" while they can.
-        now: Unix seconds.
     """
     store = "the entities are loaded" if store_loaded else store_error or "not read yet"
     checks = [Check("store", store_loaded, store)]
@@ -73,7 +73,7 @@ def readiness(
     return checks
 
 
-def _reached(what: str, job: JobStatus, now: float) -> Check:
+def _reached(what: str, job: JobStatus, now: UnixSeconds) -> Check:
     last = job.last
     if last is None:
         return Check(what, ok=False, message=f"{job.name} has not run yet")

@@ -23,11 +23,11 @@ from gce_backend.model.entities import (
     InstanceTemplate,
     InstanceTemplateRevision,
 )
-from gce_backend.model.keys import Key, instance_key, manager_key, revision_key, template_key
+from gce_backend.model.keys import Key, manager_key, revision_key, template_key
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
 GROUP = manager_key("linux", "c0ffee", "us-central1-a")
-VM = instance_key(GROUP, "linux-c0ffee-usc1a-abcd")
+VM = GROUP.child("linux-c0ffee-usc1a-abcd")
 TEMPLATE = TemplateConfig(
     base_name="linux", project="p", machine_type="e2-small", image_name="debian-12"
 )

@@ -38,7 +38,7 @@ from gce_backend.model.entities import (
     Permit,
     StoredConfiguration,
 )
-from gce_backend.model.keys import Key, MachineKey, instance_key, manager_key
+from gce_backend.model.keys import Key, MachineKey, manager_key
 from gce_backend.model.orders import Control
 from support.patience import PATIENCE
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
@@ -113,7 +113,7 @@ def _becomes(key: Key, entity: Entity) -> Change[Any]:
 @pytest.fixture
 def machine(served: ServedCloud) -> MachineKey:
     """A fleet of one machine; nothing is paused or drained."""
-    key = instance_key(manager_key("linux", "0" * 40, "zone-a"), "vm-1")
+    key = manager_key("linux", "0" * 40, "zone-a").child("vm-1")
     store_machine(served, key, Instance(gce_id=7, url="u"))
 
     async def forget(clients: Clients) -> None:

@@ -34,7 +34,7 @@ from gce_backend.model.entities import (
     StoredConfiguration,
 )
 from gce_backend.model.events import Happening, HistoryPage
-from gce_backend.model.keys import Key, instance_key, manager_key, revision_key, template_key
+from gce_backend.model.keys import Key, manager_key, revision_key, template_key
 from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
 from localcloud.datastore_world import commit, entity, lookup, number, text
 from localcloud.datastore_world import key as key_of
@@ -43,7 +43,7 @@ from support.cloud_harness import Running, datastore_of, running
 T = TypeVar("T")
 
 MANAGER = manager_key("linux", "abc", "us-central1-a")
-VM = instance_key(MANAGER, "vm-1")
+VM = MANAGER.child("vm-1")
 TEMPLATE = template_key("linux")
 HISTORY = Key(HistoryPage.KIND, "page")
 ENTITIES: dict[Key, Entity] = {
@@ -234,7 +234,7 @@ async def test_a_corrupt_entity_that_is_gone_is_forgotten() -> None:
 async def test_siblings_share_their_parents_key_also_over_pages() -> None:
     """A hundred thousand machines hold one key for each group, not one each."""
     managers = (MANAGER, manager_key("linux", "abc", "us-central1-b"))
-    vms = [instance_key(manager, f"vm-{n:04}") for manager in managers for n in range(200)]
+    vms = [manager.child(f"vm-{n:04}") for manager in managers for n in range(200)]
     async with shelf() as it:
         await it.store.write([Write(key, Instance(), None) for key in vms])
         found = list(await it.all(Instance.KIND))

@@ -13,7 +13,6 @@ from gce_backend.model.keys import (
     MachineKey,
     RevisionKey,
     TemplateKey,
-    instance_key,
     is_misplaced,
     manager_key,
     revision_key,
@@ -33,7 +32,7 @@ def test_a_key_made_in_any_way_is_the_same(parts: tuple[str, str, str, str]) -> 
     """By its parts, its path, its parent, its token, its stored form, or by putting parents in."""
     base_name, checksum, zone, name = parts
     group = manager_key(base_name, checksum, zone)
-    key = instance_key(group, name)
+    key = group.child(name)
     stored = msgspec.json.encode(Control(machine_orders=(MachineOrder(key, 1.0),)))
     made = [
         key,

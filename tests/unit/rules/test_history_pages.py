@@ -17,7 +17,7 @@ from gce_backend.model.entities import (
     InstanceGroupManager,
 )
 from gce_backend.model.events import Event, HistoryPage
-from gce_backend.model.keys import Key, instance_key, manager_key, template_key
+from gce_backend.model.keys import Key, manager_key, template_key
 from gce_backend.model.orders import Control, Drain
 from gce_backend.rules.history_pages import PAGE_EVENTS, PageName, Transition, event_of
 
@@ -47,7 +47,7 @@ def _nothing(_: Key) -> Entity | None:
 
 
 def _appearing(number: int, zone: str = ZONES[0], cause: str = "job a") -> Transition:
-    key = instance_key(manager_key("linux", CHECKSUM, zone), f"vm-{number:04d}")
+    key = manager_key("linux", CHECKSUM, zone).child(f"vm-{number:04d}")
     return Transition(key, None, Instance(gce_id=number), cause)
 
 
@@ -137,7 +137,7 @@ def test_the_largest_page_fits_into_an_entity(letter: str) -> None:
     steps = []
     for number in range(PAGE_EVENTS):
         group = manager_key("t" * 58, CHECKSUM, f"northamerica-northeast{number}-a")
-        key = instance_key(group, f"{number:063d}")
+        key = group.child(f"{number:063d}")
         drained = replace(Instance(1), drain=Drain(f"{number} " + letter * 5000))
         steps.append(Transition(key, Instance(1), drained, f"{number} " + letter * 5000))
     (page,) = _pages(*steps).values()

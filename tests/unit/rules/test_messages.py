@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.model.entities import CatalogState, Deletion, Instance, Lease, Permit
-from gce_backend.model.keys import Key, instance_key, manager_key
+from gce_backend.model.keys import Key, manager_key
 from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.messages import (
     Message,
@@ -24,7 +24,7 @@ from gce_backend.rules.messages import (
 from gce_backend.rules.permits import permit
 
 PROJECT = "a-project"
-KEY = instance_key(manager_key("linux", "0123abcd", "us-central1-a"), "linux-x1")
+KEY = manager_key("linux", "0123abcd", "us-central1-a").child("linux-x1")
 TOKEN = instance_token(PROJECT, KEY)
 NOW = 1e9
 

@@ -31,7 +31,7 @@ from gce_backend.model.entities import (
     StoredConfiguration,
 )
 from gce_backend.model.events import EventKind
-from gce_backend.model.keys import Key, instance_key, manager_key, revision_key, template_key
+from gce_backend.model.keys import Key, manager_key, revision_key, template_key
 from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
 from gce_backend.rules.narration import Told, tell
 
@@ -40,7 +40,7 @@ OTHER = "fedcba9876543210fedcba9876543210fedcba98"
 ROOT = template_key("linux")
 REVISION = revision_key("linux", CHECKSUM)
 GROUP = manager_key("linux", CHECKSUM, "us-central1-a")
-VM = instance_key(GROUP, "linux-01234567-usc1a-abcd")
+VM = GROUP.child("linux-01234567-usc1a-abcd")
 TEMPLATE = TemplateConfig(
     base_name="linux", project="p", machine_type="e2-small", image_name="debian-12"
 )

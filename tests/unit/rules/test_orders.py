@@ -7,7 +7,7 @@ import pytest
 
 from gce_backend.base.errors import OrderError, UnknownNameError
 from gce_backend.model.entities import Deletion, Instance, Permit
-from gce_backend.model.keys import instance_key, manager_key
+from gce_backend.model.keys import manager_key
 from gce_backend.model.orders import Control, Drain
 from gce_backend.rules.orders import (
     MAX_MACHINE_ORDERS,
@@ -26,7 +26,7 @@ from gce_backend.rules.orders import (
 
 def test_a_name_that_several_machines_have_is_refused_with_their_keys() -> None:
     """Then one of the keys is what to give."""
-    keys = [instance_key(manager_key(base, "0" * 40, "z"), "twin") for base in ("a", "b")]
+    keys = [manager_key(base, "0" * 40, "z").child("twin") for base in ("a", "b")]
     with pytest.raises(OrderError) as refused:
         find_machine("twin", keys)
     assert all(str(key) in str(refused.value) for key in keys)
@@ -52,7 +52,7 @@ def test_so_many_pauses_and_no_more() -> None:
 
 def test_so_many_orders_about_machines_are_remembered_and_the_newest_of_each() -> None:
     """The entity stays small; an order is news even when the one before was about the same."""
-    keys = [instance_key(manager_key("a", "0" * 40, "z"), f"m{number}") for number in range(60)]
+    keys = [manager_key("a", "0" * 40, "z").child(f"m{number}") for number in range(60)]
     told: Control | None = None
     for moment, key in enumerate(keys):
         told = mention(key, float(moment))(told)
@@ -64,7 +64,7 @@ def test_so_many_orders_about_machines_are_remembered_and_the_newest_of_each() -
 
 def test_orders_about_machines_are_idempotent_and_know_when_it_is_too_late() -> None:
     """Drained twice it is drained once; a deletion that has begun is neither begun nor undone."""
-    key = instance_key(manager_key("a", "0" * 40, "z"), "m")
+    key = manager_key("a", "0" * 40, "z").child("m")
     machine = Instance(gce_id=7, url="u")
     drained = drain(key, "why", 5.0)(machine)
     assert drained.drain == Drain("why", 5.0)

@@ -14,6 +14,7 @@ from math import floor
 from typing import NamedTuple
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import RateLimitedError
 
 _WINDOW_SECONDS = 60
@@ -72,13 +73,13 @@ class _Lane:
         """Calls in the last 60 seconds, as of the last look at what is free."""
         return self._total
 
-    def free(self, now: float) -> int:
+    def free(self, now: UnixSeconds) -> int:
         """How many calls may be sent at `now`."""
         while self._sent and self._sent[0][0] + 1 + _WINDOW_SECONDS <= now:
             self._total -= self._sent.popleft()[1]
         return 0 if now < self.paused_until else self.limit - self._total
 
-    def send(self, now: float) -> None:
+    def send(self, now: UnixSeconds) -> None:
         """Counts a call sent at `now`."""
         second = floor(now)
         if self._sent and self._sent[-1][0] == second:
@@ -87,7 +88,7 @@ class _Lane:
             self._sent.append((second, 1))
         self._total += 1
 
-    def wait(self, now: float, place: int) -> float:
+    def wait(self, now: UnixSeconds, place: int) -> float:
         """Seconds until the `place`-th call from now (counted from 1) may be sent."""
         self.free(now)  # forgets what has left the window
         pause = max(self.paused_until - now, 0.0)
@@ -183,7 +184,7 @@ class CallBudget:
         """How much of the budget is used at this moment, of all lanes used so far."""
         now = self._clock.monotonic()
         for (project, group), lane in tuple(self._lanes.items()):
-            left = max(lane.free(now), 0)
+            left = self.remaining(project, group)
             paused = max(lane.paused_until - now, 0.0)
             yield Usage(project, group.value, lane.limit, lane.sent, left, lane.waiting, paused)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     AlreadyExistsError,
     ConditionNotMetError,
@@ -72,16 +73,14 @@ _ENVELOPE = msgspec.json.Decoder(_ErrorEnvelope, strict=False)
 
 
 def error_from(
-    method: str, status: int, retry_after: str | None, body: bytes, now: float
+    method: str, status: int, retry_after: str | None, body: bytes, now: UnixSeconds
 ) -> RemoteError:
     """The error that an answer with a status other than 2xx means.
 
     Args:
         method: what was called.
-        status: HTTP status.
         retry_after: the Retry-After header.
         body: the answer's body; only Compute's own error envelope can say `notFound`.
-        now: wall-clock time in Unix seconds.
     """
     try:
         error = decode(method, body, _ENVELOPE).error

@@ -48,7 +48,7 @@ def resource_path(
         name: as in `ResourceLink`; an empty one is an error, not an absent one.
 
     Raises:
-        ValueError: a part has not its syntax.
+        ValueError: a part is malformed.
     """
     parts = (
         ("a project id", project, _IS_PROJECT),
@@ -72,7 +72,7 @@ class ResourceLink(msgspec.Struct, frozen=True, gc=False, order=True):
         name: RFC 1035 name, or a numeric id.
 
     Raises:
-        ValueError: a part has not its syntax.
+        ValueError: a part is malformed.
     """
 
     project: str
@@ -91,7 +91,7 @@ class ResourceLink(msgspec.Struct, frozen=True, gc=False, order=True):
         """Understands a full URL of any host, or a path that begins with `projects/`.
 
         Raises:
-            ValueError: it is neither, or a part has not its syntax.
+            ValueError: it is neither, or a part is malformed.
         """
         match = _PARSE(text)
         if match is None:

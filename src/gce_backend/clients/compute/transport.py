@@ -72,7 +72,6 @@ class ComputeTransport:
         budget: calls per minute.
         clock: its wall clock tells when Google's next minute begins.
         observer: is told of every request sent.
-        timeouts: deadlines.
         retrier: repeats calls.
     """
 

@@ -135,7 +135,7 @@ class ManagedInstance(_Answer, frozen=True, gc=False):
     version: InstanceVersion = InstanceVersion()
 
     def __post_init__(self) -> None:
-        """Refuses an id that is none."""
+        """Refuses what is not an id."""
         if not 0 <= (self.id or 0) < 2**64:
             raise ValueError("an id that does not fit 64 bits")
 
@@ -185,7 +185,7 @@ class ComputeInstance(_Answer, frozen=True, gc=False):
     self_link: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses an id that is none."""
+        """Refuses what is not an id."""
         if not 0 <= self.id < 2**64:
             raise ValueError("an id that does not fit 64 bits")
 

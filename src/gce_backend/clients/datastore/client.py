@@ -64,7 +64,6 @@ class Datastore:
 
     Args:
         session: the connections; not closed here.
-        tokens: gives bearer tokens.
         project: the project whose Datastore it is.
         api_root: e.g. `https://datastore.googleapis.com/v1`.
         namespace: "" for the default one.

@@ -42,7 +42,6 @@ class Client(GcloudDatastore):
 
     Args:
         session: the connections; not closed here.
-        tokens: gives bearer tokens.
         project: the project whose Datastore it is.
         api_root: e.g. `https://datastore.googleapis.com/v1`.
         namespace: "" for the default one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import Cloud
 from gce_backend.localcloud.compute import links
 from gce_backend.localcloud.compute.rows import HALTED, Failure, VmRow
@@ -85,7 +86,7 @@ class Capacity:
         return self._demands[template.id]
 
 
-def _quota_exceeded(shortage: Shortage, now: float) -> Failure:
+def _quota_exceeded(shortage: Shortage, now: UnixSeconds) -> Failure:
     metric, limit, region = shortage
     message = f"Quota '{metric}' exceeded.  Limit: {limit} in region {region}."
     info: dict[str, Any] = {

@@ -122,7 +122,7 @@ class Machines:
         return self._capacity.obstacle(vm)
 
     def insert(self, vm: VmRow, at: float) -> None:
-        """A VM of no group comes to be; nothing is in its way."""
+        """Makes a VM that belongs to no group, without delay or fault."""
         self._come_to_be(changed(vm, action="NONE"), at)
 
     def start(self, vm: VmRow, at: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import ServiceError
 
 _LIMITS = {
@@ -59,13 +60,12 @@ class Quota:
         self._minute = 0
         self._used: dict[tuple[str, Metric], int] = {}
 
-    def charge(self, project: str, metric: Metric, now: float, limit: int) -> None:
+    def charge(self, project: str, metric: Metric, now: UnixSeconds, limit: int) -> None:
         """Counts a call.
 
         Args:
             project: who calls.
             metric: what the call is counted as.
-            now: Unix seconds.
             limit: calls allowed in a minute.
 
         Raises:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
+
 Phase = Literal["CREATING", "READY", "DELETING"]
 """CREATING: its insert is in flight and nobody sees it; DELETING: its delete is in flight."""
 
@@ -43,7 +45,7 @@ class Failure(msgspec.Struct, frozen=True):
     code: str
     message: str
     status: int = 503
-    at: float = 0.0
+    at: UnixSeconds = 0.0
     details: list[dict[str, Any]] | None = None
 
 
@@ -121,7 +123,7 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
     paginated: bool
     repairs: bool
     settings: dict[str, Any]
-    created: float
+    created: UnixSeconds
     phase: Phase
 
     @property
@@ -142,7 +144,7 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
         group: the key of its group; "" of a VM that was abandoned or made by itself.
         serial: its VM's place among everything ever made here; its addresses derive from it.
         id: the VM's numeric id; "" before the first VM, kept when the VM vanished.
-        created: when the VM came to be, in Unix seconds.
+        created: when the VM was made.
         due: when its next step happens; None when nothing is going on.
         attempts: creations that failed in a row.
         failure: the last one's reason, kept after it was overcome.
@@ -165,7 +167,7 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
     action: Action = "CREATING"
     status: Status = ""
     id: str = ""
-    created: float = 0.0
+    created: UnixSeconds = 0.0
     due: float | None = None
     attempts: int = 0
     failure: Failure | None = None
@@ -175,9 +177,9 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
     preserved: dict[str, str] | None = None
     ends: Literal["", "TERMINATED", "GONE"] = ""
-    started: float = 0.0
-    stopped: float = 0.0
-    suspended: float = 0.0
+    started: UnixSeconds = 0.0
+    stopped: UnixSeconds = 0.0
+    suspended: UnixSeconds = 0.0
 
     @property
     def key(self) -> str:
@@ -200,7 +202,7 @@ class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: its type, e.g. `pd-ssd`.
-        created: when it came to be, with its VM, in Unix seconds.
+        created: when it was made, with its VM.
         id: its numeric id.
     """
 
@@ -209,7 +211,7 @@ class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     size_gb: str
     kind: str = "pd-standard"
-    created: float = 0.0
+    created: UnixSeconds = 0.0
     id: str = "1"
 
     @property
@@ -236,7 +238,7 @@ class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     name: str
     id: str
-    created: float
+    created: UnixSeconds
     properties: dict[str, Any]
     status: str = "CREATING"
 
@@ -276,8 +278,8 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     target: str
     target_id: str
-    inserted: float
-    due: float
+    inserted: UnixSeconds
+    due: UnixSeconds
     done: bool = False
     failure: Failure | None = None
     payload: dict[str, Any] | None = None

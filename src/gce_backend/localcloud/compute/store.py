@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.compute.rows import (
     DiskRow,
@@ -177,7 +178,7 @@ class ComputeStore:
         if len(self.errors[row.group]) > ERRORS_KEPT:
             del self._errors[f"{row.group}/{self.errors[row.group].popleft()}"]
 
-    def errors_after(self, group: str, place: str, now: float) -> list[str]:
+    def errors_after(self, group: str, place: str, now: UnixSeconds) -> list[str]:
         """The places behind this one in a group's history, as far as it is still told."""
         places = self.errors[group]
         while places and self.error(group, places[0]).failure.at + ERROR_LIFE < now:
@@ -284,7 +285,7 @@ class ComputeStore:
         self._requests[key] = row
         self._old_requests.append((row.at, key))
 
-    def forget_old(self, now: float) -> None:
+    def forget_old(self, now: UnixSeconds) -> None:
         """Drops operations and requestIds whose time is over (Unix seconds)."""
         while self._old_operations and self._old_operations[0][0] + OPERATION_LIFE <= now:
             row = self._operations.pop(self._old_operations.popleft()[1])

@@ -7,6 +7,8 @@ import heapq
 from collections.abc import Callable
 from itertools import count
 
+from gce_backend.base.dates import UnixSeconds
+
 Step = Callable[[str, float], None]
 """Takes the key of what is due and the time it was due at."""
 
@@ -33,7 +35,7 @@ class Timetable:
         """When the next step falls due; None when there is none."""
         return self._heap[0][0] if self._heap else None
 
-    def advance(self, now: float) -> None:
+    def advance(self, now: UnixSeconds) -> None:
         """Takes every step that is due, also those that steps put in."""
         while self._heap and self._heap[0][0] <= now:
             due, _, step, key = heapq.heappop(self._heap)

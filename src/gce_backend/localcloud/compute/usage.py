@@ -54,7 +54,7 @@ class QuotaUsage:
         self._used[project, inventory.ZONES[zone]].update(demand)
 
     def remove(self, project: str, zone: str, demand: Demand) -> None:
-        """Something is no more."""
+        """Something no longer exists."""
         self._used[project, inventory.ZONES[zone]].subtract(demand)
 
     def shortage(self, project: str, zone: str, demand: Demand) -> Shortage | None:

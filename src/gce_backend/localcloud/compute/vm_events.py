@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import Cloud, CloudControl
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.rows import VmRow
@@ -64,7 +65,7 @@ class VmEvents:
         self._cloud.tables.commit()
         return web.json_response({})
 
-    def _happen(self, event: str, vm: VmRow, now: float, action: str | None) -> None:
+    def _happen(self, event: str, vm: VmRow, now: UnixSeconds, action: str | None) -> None:
         if event == "power-off":
             self._machines.stop(vm, now)
         elif event == "preempt":

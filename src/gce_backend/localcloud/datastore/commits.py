@@ -6,6 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.datastore.keys import EntityKey, parse_key
 from gce_backend.localcloud.datastore.masks import merged, parse_mask
 from gce_backend.localcloud.datastore.requests import Json, Mutation
@@ -24,7 +25,7 @@ _FORBIDDEN = {
 """What one commit may not do to one entity after another."""
 
 
-def timestamp(now: float) -> str:
+def timestamp(now: UnixSeconds) -> str:
     """A Unix time in RFC 3339."""
     return (
         datetime.fromtimestamp(now, UTC).replace(tzinfo=None).isoformat("T", "microseconds") + "Z"
@@ -49,7 +50,9 @@ class Commit:
         transactional: whether several mutations may be about one entity.
     """
 
-    def __init__(self, storage: Storage, project: str, now: float, *, transactional: bool) -> None:
+    def __init__(
+        self, storage: Storage, project: str, now: UnixSeconds, *, transactional: bool
+    ) -> None:
         self._storage = storage
         self._project = project
         self._time = timestamp(now)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.datastore.keys import EntityKey, Index, KeyPath, parse_key
 from gce_backend.localcloud.tables import Tables
 
@@ -140,7 +141,7 @@ class Storage:
         """Whether a key of this name can be allocated."""
         return name not in self._rows and name not in self._reserved
 
-    def next_version(self, now: float) -> int:
+    def next_version(self, now: UnixSeconds) -> int:
         """The version of the next commit: as Google's, about microseconds since 1970."""
         return max(self.version + 1, int(now * 1e6))
 

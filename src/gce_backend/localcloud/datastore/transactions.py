@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.datastore.past import Past
 from gce_backend.localcloud.datastore.plans import Plan
 from gce_backend.localcloud.datastore.storage import Entities, StorageChange
@@ -39,7 +40,7 @@ class OpenTransaction(msgspec.Struct):
 
     began: float
     used: float
-    moment: float
+    moment: UnixSeconds
     version: int
     read_only: bool
     names: set[str] = msgspec.field(default_factory=set)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.statuses import invalid
 from gce_backend.localcloud.tables import Tables
 
@@ -34,9 +35,9 @@ class Pending(msgspec.Struct):
     """
 
     message: dict[str, Any]
-    published: float
+    published: UnixSeconds
     attempts: int = 0
-    leased_until: float = 0.0
+    leased_until: UnixSeconds = 0.0
     resting: bool = False
     acknowledged: bool = False
 
@@ -126,14 +127,13 @@ class Deliveries:
         backlog.stirred.set()
 
     def take(
-        self, subscription: str, *, most: int, now: float, seconds: float, oldest: float
+        self, subscription: str, *, most: int, now: UnixSeconds, seconds: float, oldest: float
     ) -> list[Delivery]:
         """Leases messages to a subscriber.
 
         Args:
             subscription: whose.
             most: how many at most.
-            now: Unix time.
             seconds: for how long.
             oldest: messages published earlier are dropped instead.
         """
@@ -158,14 +158,13 @@ class Deliveries:
         return taken
 
     def acknowledge(
-        self, subscription: str, ack_ids: Iterable[str], now: float, *, keep: bool
+        self, subscription: str, ack_ids: Iterable[str], now: UnixSeconds, *, keep: bool
     ) -> None:
         """Ends messages whose lease lasts; other ack ids are ignored.
 
         Args:
             subscription: whose.
             ack_ids: what was given out with them.
-            now: Unix time.
             keep: whether they can be sought again.
         """
         for message_id, pending in self._leased(subscription, ack_ids, now):
@@ -181,7 +180,7 @@ class Deliveries:
             self._rows[f"{subscription}/{message_id}"] = pending
             self._backlogs[subscription].unacknowledged -= 1
 
-    def seek(self, subscription: str, time: float, *, keep: bool) -> None:
+    def seek(self, subscription: str, time: UnixSeconds, *, keep: bool) -> None:
         """Makes messages acknowledged that were published before a time, and not those after it.
 
         Args:
@@ -218,7 +217,9 @@ class Deliveries:
         self.drop(subscription)
         self.open(subscription)
 
-    def extend(self, subscription: str, ack_ids: Iterable[str], now: float, seconds: float) -> None:
+    def extend(
+        self, subscription: str, ack_ids: Iterable[str], now: UnixSeconds, seconds: float
+    ) -> None:
         """Makes leases that last end so many seconds from now."""
         for message_id, pending in self._leased(subscription, ack_ids, now):
             pending.leased_until = now + seconds
@@ -231,14 +232,13 @@ class Deliveries:
 
     def end_leases(
         self,
-        now: float,
+        now: UnixSeconds,
         bury: Callable[[str, Pending], bool],
         rest: Callable[[str, Pending], float],
     ) -> bool:
         """Puts messages whose lease has ended back into their backlogs.
 
         Args:
-            now: Unix time.
             bury: takes a message away instead when it answers True (a dead letter).
             rest: for how many seconds a message is not to be delivered.
 
@@ -269,7 +269,7 @@ class Deliveries:
         return any_ended
 
     def _leased(
-        self, subscription: str, ack_ids: Iterable[str], now: float
+        self, subscription: str, ack_ids: Iterable[str], now: UnixSeconds
     ) -> Iterator[tuple[str, Pending]]:
         for ack_id in ack_ids:
             match = _ACK_ID.fullmatch(ack_id)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
 from gce_backend.localcloud.pubsub import requests, resources
 from gce_backend.localcloud.pubsub.deliveries import Deliveries, Delivery, Pending
@@ -41,7 +42,7 @@ class Subscription(msgspec.Struct):
     """
 
     resource: Answer
-    active: float
+    active: UnixSeconds
 
 
 class PubSubService:

@@ -12,7 +12,6 @@ class RefusedError(Exception):
     """A request that is refused.
 
     Args:
-        status: the HTTP status.
         message: why, and what helps.
         more: what else the answer says.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.web.survey.samples import Level
 
 POINTS = 72
@@ -28,7 +29,7 @@ class Chart(NamedTuple):
     areas: tuple[tuple[str, str], ...]
     peak: int
     last: Level
-    first_at: float | None
+    first_at: UnixSeconds | None
 
 
 def chart(times: Sequence[float], levels: Sequence[Level], *, width: int, height: int) -> Chart:

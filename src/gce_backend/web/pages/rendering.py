@@ -55,7 +55,6 @@ class Renderer:
             request: who asks.
             name: the template's file.
             values: what the template shows.
-            status: the HTTP status.
         """
         body = self._environment.get_template(name).render(values).encode()
         headers = {"Vary": "Accept-Encoding"}

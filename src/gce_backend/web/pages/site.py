@@ -79,7 +79,6 @@ class Site:
         view: what they show; None while the entities are not loaded.
         readiness: what is shown until then.
         gate: who may act.
-        clock: the time.
     """
 
     def __init__(

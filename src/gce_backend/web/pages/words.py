@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
-from gce_backend.base.dates import date
+from gce_backend.base.dates import UnixSeconds, date
 from gce_backend.rules.states import State
 
 TONES = {
@@ -70,7 +70,7 @@ def machine_time(moment: float) -> str:
     return date(moment).isoformat(timespec="seconds")
 
 
-def when(moment: float | None, now: float) -> Markup:
+def when(moment: float | None, now: UnixSeconds) -> Markup:
     """A time as seen from now, with the exact one to be pointed at; a dash for none."""
     if moment is None:
         return Markup('<span class="none">–</span>')
@@ -84,7 +84,7 @@ def when(moment: float | None, now: float) -> Markup:
     return _time(moment, text)
 
 
-def since(moment: float, now: float) -> Markup:
+def since(moment: float, now: UnixSeconds) -> Markup:
     """How long something has lasted, with the time of its beginning to be pointed at."""
     return Markup("for {}").format(_time(moment, duration(max(0.0, round(now - moment)))))
 

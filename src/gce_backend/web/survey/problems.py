@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import QueueStatus
 from gce_backend.engine.scheduler import JobStatus
@@ -55,7 +56,7 @@ class FleetProblem(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     reason: str
     message: str
-    since: float | None = None
+    since: UnixSeconds | None = None
     count: int = 1
     examples: tuple[str, ...] = ()
 

@@ -29,11 +29,7 @@ class Level(NamedTuple):
 
 
 class Samples:
-    """The last samples, a few bytes for each template and zone.
-
-    Args:
-        clock: the time.
-    """
+    """The last samples, a few bytes for each template and zone."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
