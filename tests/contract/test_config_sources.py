@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.servers import Contract
-from gce_backend.base.errors import NotFoundError
+from gce_backend.base.errors import NotFoundError, UnusableFileError
 from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.daemon.clients import Clients
@@ -57,7 +57,7 @@ def test_a_directory_keeps_the_same_contract(server: Contract, tmp_path: Path) -
         bundle = await source.fetch(None)
         assert bundle is not None
         assert await source.fetch(bundle.revision) is None
-        with pytest.raises(NotFoundError):
+        with pytest.raises(UnusableFileError):
             await DirectorySource(tmp_path / "absent", referenced_files).fetch(None)
 
     server.ask(work)

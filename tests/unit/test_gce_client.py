@@ -28,11 +28,12 @@ from gce_backend.clients.compute.errors import (
     BY_REASON,
     BY_STATUS,
     CONCURRENT_OPERATIONS,
-    WHATEVER_THE_REASON,
     error_from,
 )
 from gce_backend.clients.compute.links import CANONICAL_ROOT, ResourceLink
 from gce_backend.clients.compute.types import CompleteListing, Operation, PartialListing
+from gce_backend.clients.error_table import FIRM
+from gce_backend.clients.exchange import Answer
 from support.discovery.documents import find
 from support.discovery.masks import mask_problems
 from support.gce_client_world import (
@@ -277,13 +278,14 @@ def test_no_answer_is_left_unmapped(
     """Every status with every body is one of the tree's leaves, with a sane delay."""
     if body is None:
         body = json.dumps({"error": {"code": status, "errors": [{"reason": reason}]}}).encode()
-    error = error_from("m", status, retry_after, body, now=30.0)
-    known = {*BY_REASON.values(), *BY_STATUS.values(), *WHATEVER_THE_REASON.values()}
-    assert type(error) in known | {errors.InvalidRequestError}
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    error = error_from("m", Answer(status, headers, body), now=30.0)
+    known = {*BY_REASON.values(), *BY_STATUS.values(), *FIRM.values()}
+    assert type(error) in known | {errors.InvalidRequestError, errors.PermissionDeniedError}
     assert error.retry_after is None or 0 < error.retry_after <= 300
     assert isinstance(error, errors.TransientError) == (
         status >= 500
-        or status in {401, 408, 429}
+        or status in FIRM
         or type(error) in {errors.RateLimitedError, errors.MalformedResponseError}
         or (reason in {"backendError", "internalError"} and error.reason == reason)
     )

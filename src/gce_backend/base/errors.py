@@ -2,7 +2,7 @@
 
 Foreign exceptions are mapped to it where they enter (a client's boundary), with the cause chained
 only when it cannot carry a bearer token. What a caller needs to know is in the type, and a delay is
-a value that the error carries.
+a value that the error carries. An error that one folder alone raises is defined there.
 
 ::
 
@@ -17,6 +17,15 @@ a value that the error carries.
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
     ├── OrderError                    an operator's order cannot be carried out as things are
     │   └── UnknownNameError          it names what is not there; the message says what is
+    ├── UnusableFileError             a configuration file is missing, too large, or not text
+    ├── UnreadEntityError             a decision needs entities that were not read; read them
+    ├── TextSyntaxError               a text is not of its message's language
+    ├── PoisonError                   a message that nobody can understand, now or later
+    ├── RefusedError                  a request to the daemon is refused; carries the HTTP status
+    ├── StateFileError                the embedded cloud's state file cannot be used
+    ├── ServiceError                  an answer of the embedded cloud that is an error
+    ├── Refusal                       an answer of the Machine Provider that is an error
+    ├── DemoFailedError               the demonstration did not show what it should
     └── RemoteError                   a service answered, or did not; carries method and status
         ├── TransientError            may succeed if repeated (5xx, connection, deadline)
         │   ├── RateLimitedError      the quota group is used up until `retry_after` (403, 429)
@@ -95,6 +104,20 @@ class OrderError(BackendError):
 
 class UnknownNameError(OrderError):
     """An operator's order names what is not there; the message says what is."""
+
+
+class UnusableFileError(BackendError):
+    """A configuration file is missing, cannot be read, is too large or is not text.
+
+    Attributes:
+        file: its name, as the configuration has it.
+        problem: what is wrong with it, and what helps.
+    """
+
+    def __init__(self, file: str, problem: str) -> None:
+        self.file = file
+        self.problem = problem
+        super().__init__(f"{file} {problem}")
 
 
 class RemoteError(BackendError):

@@ -23,20 +23,24 @@ from gce_backend.base.errors import (
     NotFoundError,
     SettingsError,
     TransientError,
+    UnusableFileError,
 )
 from gce_backend.base.tasks import off_loop
 from gce_backend.clients.addresses import origin
+from gce_backend.clients.config_files import (
+    MAX_FILE_BYTES,
+    check_total,
+    read_text,
+    required_text,
+    text_of,
+)
 from gce_backend.clients.exchange import Tokens, decode
-from gce_backend.clients.json_api import JsonApi, Limits, error_of
+from gce_backend.clients.json_api import ERRORS, JsonApi, Limits
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
-from gce_backend.configuration.text import decoded
+from gce_backend.configuration.types import MANAGERS_FILE as MANAGERS
+from gce_backend.configuration.types import TEMPLATES_FILE as TEMPLATES
 
-TEMPLATES = "templates.cfg"
-MANAGERS = "managers.cfg"
-
-MAX_FILE_BYTES = 2**20
-"""Bytes in one file: more cannot be stored, whatever is in them."""
 MAX_REVISION = 200
 """Characters in the name of a revision."""
 MAX_TRIES = 5
@@ -92,9 +96,7 @@ class DirectorySource:
         """The configuration; None when it is still `known_revision`.
 
         Raises:
-            NotFoundError: the directory has no templates.cfg or no managers.cfg.
-            MalformedResponseError: a file is too large or not UTF-8.
-            TransientError: the files do not stop changing, or cannot be read.
+            UnusableFileError: a file is missing, unreadable, too large, not UTF-8, or changing.
         """
         # Read until two readings agree: an editor or a checkout may be at work.
         bundle = await self._read()
@@ -104,41 +106,24 @@ class DirectorySource:
                 return None if bundle.revision == known_revision else bundle
             bundle = again
             await asyncio.sleep(PAUSE_SECONDS)
-        raise TransientError("config.directory.read", f"{self._root}: the files keep changing")
+        raise UnusableFileError(
+            TEMPLATES, f"or another file in {self._root} keeps changing while it is read"
+        )
 
     async def _read(self) -> ConfigBundle:
-        texts: dict[str, str] = {}
-        for name in (TEMPLATES, MANAGERS):
-            text = self._text(name)
-            if text is None:
-                message = f"{self._root} has no {name}"
-                raise NotFoundError("config.directory.read", message, reason="notFound")
-            texts[name] = text
+        texts = {name: required_text(self._root, name) for name in (TEMPLATES, MANAGERS)}
         files: dict[str, str] = {}
         for path in await _named(self._references, texts[TEMPLATES]):
-            text = self._text(path)
+            text = read_text(self._root, path)
             if text is not None:
                 files[path] = text
-                _bound("config.directory.read", files)
+                check_total(files)
         digest = hashlib.sha1(usedforsecurity=False)
         for name, text in [*texts.items(), *sorted(files.items())]:
             content = text.encode()
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
         return ConfigBundle(digest.hexdigest(), texts[TEMPLATES], texts[MANAGERS], files)
-
-    def _text(self, name: str) -> str | None:
-        method = "config.directory.read"
-        try:
-            root = self._root.resolve()
-            path = (root / name).resolve()
-            if not path.is_relative_to(root) or not path.is_file():
-                return None
-            with path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        except (OSError, ValueError) as error:
-            raise TransientError(method, f"{name}: {error}") from error
-        return _as_text(method, name, content)
 
 
 class _LuciConfig:
@@ -190,6 +175,7 @@ class LuciConfigV1(_LuciConfig):
 
         Raises:
             NotFoundError: there is no templates.cfg or no managers.cfg.
+            UnusableFileError: a file is too large or not UTF-8.
             RemoteError: the service could not be asked, or its answer is not sound.
         """
         templates = await self._find(TEMPLATES, None)
@@ -205,7 +191,7 @@ class LuciConfigV1(_LuciConfig):
             except NotFoundError:
                 continue
             files[path] = await self._content(path, found.content_hash)
-            _bound("luci_config.config.get_config", files)
+            check_total(files)
         return ConfigBundle(templates.revision, templates_text, managers_text, files)
 
     async def _find(self, path: str, revision: str | None) -> _Found:
@@ -219,7 +205,7 @@ class LuciConfigV1(_LuciConfig):
         if answer.status == 404:
             raise NotFoundError(method, f"{self._set} has no {path}", status=404)
         if answer.status != 200:
-            raise error_of(method, answer)
+            raise ERRORS.error(method, answer)
         found = decode(method, answer.body, _FOUND)
         _check_revision(method, path, found.revision)
         if revision not in {None, found.revision}:
@@ -233,12 +219,12 @@ class LuciConfigV1(_LuciConfig):
         if answer.status == 404:  # it has just been named: a replica that lags, not an absence
             raise TransientError(method, f"{path}: its content is not there yet", status=404)
         if answer.status != 200:
-            raise error_of(method, answer)
+            raise ERRORS.error(method, answer)
         content = _unbase64(method, path, decode(method, answer.body, _CONTENT).content)
         blob = b"blob %d\0%b" % (len(content), content)
         if content_hash != f"v1:{hashlib.sha1(blob, usedforsecurity=False).hexdigest()}":
             raise MalformedResponseError(method, f"{path}: the content does not match its hash")
-        return _as_text(method, path, content)
+        return text_of(path, content)
 
 
 class LuciConfigV2(_LuciConfig):
@@ -252,6 +238,7 @@ class LuciConfigV2(_LuciConfig):
         Raises:
             NotFoundError: there is no templates.cfg or no managers.cfg.
             TransientError: the revision changed during every try.
+            UnusableFileError: a file is too large or not UTF-8.
             RemoteError: the service could not be asked, or its answer is not sound.
         """
         if known_revision is not None:
@@ -281,7 +268,7 @@ class LuciConfigV2(_LuciConfig):
                 continue
             revisions.add(config.revision)
             files[path] = await self._text(path, config)
-            _bound(_GET_CONFIG, files)
+            check_total(files)
         if len(revisions) > 1:
             return None
         managers_text = await self._text(MANAGERS, managers)
@@ -297,7 +284,7 @@ class LuciConfigV2(_LuciConfig):
         if answer.status == 404 or code == "5":
             raise NotFoundError(_GET_CONFIG, f"{self._set} has no {path}", status=404)
         if answer.status != 200:
-            raise error_of(_GET_CONFIG, answer)
+            raise ERRORS.error(_GET_CONFIG, answer)
         if code != "0":
             raise MalformedResponseError(_GET_CONFIG, f"{path}: gRPC code {code} in a success")
         config = decode(_GET_CONFIG, answer.body.removeprefix(b")]}'").lstrip(), _CONFIG)
@@ -312,7 +299,7 @@ class LuciConfigV2(_LuciConfig):
         if hashlib.sha256(content).hexdigest() != config.content_sha256.lower():
             message = f"{path}: the content does not match its hash"
             raise MalformedResponseError(_GET_CONFIG, message)
-        return _as_text(_GET_CONFIG, path, content)
+        return text_of(path, content)
 
     async def _download(self, path: str, signed_url: str) -> bytes:
         """Reads a large file from storage; the URL itself is the permission, so no token goes."""
@@ -324,7 +311,7 @@ class LuciConfigV2(_LuciConfig):
             raise MalformedResponseError(method, f"{path}: the URL cannot be used") from error
         answer = await self._api.download(method, url)
         if answer.status != 200:
-            raise error_of(method, answer)
+            raise ERRORS.error(method, answer)
         return answer.body
 
 
@@ -357,25 +344,8 @@ def _unbase64(method: str, path: str, text: str) -> bytes:
         raise MalformedResponseError(method, f"{path}: the content is not base64") from error
 
 
-def _as_text(method: str, path: str, content: bytes) -> str:
-    if len(content) > MAX_FILE_BYTES:
-        message = f"{path}: larger than {MAX_FILE_BYTES} bytes"
-        raise MalformedResponseError(method, message)
-    try:
-        return decoded(content)
-    except ValueError as error:
-        raise MalformedResponseError(method, f"{path}: {error}") from None
-
-
 async def _named(references: References, templates_text: str) -> list[str]:
     return await off_loop(lambda: list(references(templates_text)), len(templates_text))
-
-
-def _bound(method: str, files: Mapping[str, str]) -> None:
-    """Stops reading files that cannot be stored together."""
-    if sum(map(len, files.values())) > MAX_FILE_BYTES:
-        message = f"the files that {TEMPLATES} names have more than {MAX_FILE_BYTES} bytes in all"
-        raise MalformedResponseError(method, message)
 
 
 def _check_revision(method: str, path: str, revision: str) -> None:

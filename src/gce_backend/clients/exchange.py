@@ -10,9 +10,8 @@ from __future__ import annotations
 import email.utils
 import io
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -82,11 +81,6 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-    @property
-    def retry_after(self) -> float | None:
-        """Seconds to wait before the next try; None when the service does not say."""
-        return delay_of(self.headers.get("Retry-After"), time.time())
 
 
 def delay_of(retry_after: str | None, now: UnixSeconds) -> float | None:
@@ -217,16 +211,3 @@ def decode(method: str, raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except (ValueError, RecursionError, ArithmeticError) as error:
         problem = f"the answer cannot be understood: {error}"[:MESSAGE_CHARACTERS]
     raise MalformedResponseError(method, problem, status=200)
-
-
-_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-
-
-def error_object(body: bytes) -> dict[str, Any]:
-    """The `error` object that Google's APIs answer with; empty when there is none."""
-    try:
-        found = decode("", body, _ANYTHING)
-    except MalformedResponseError:
-        return {}
-    error = found.get("error") if isinstance(found, dict) else None
-    return error if isinstance(error, dict) else {}

@@ -12,44 +12,24 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from gce_backend.base.errors import (
-    AbortedError,
-    AlreadyExistsError,
-    InvalidRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RemoteError,
-    TransientError,
-    UnauthenticatedError,
-)
-from gce_backend.clients.exchange import (
-    MESSAGE_CHARACTERS,
-    Answer,
-    Exchange,
-    HttpRequest,
-    decode,
-    error_object,
-)
+from gce_backend.base.errors import AbortedError, AlreadyExistsError, NotFoundError
+from gce_backend.clients.error_table import ErrorTable
+from gce_backend.clients.exchange import Exchange, HttpRequest, decode
 
 MAX_ANSWER_BYTES = 64 * 2**20
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 
-_BY_WORD: dict[tuple[int, str], type[RemoteError]] = {
-    (404, "NOT_FOUND"): NotFoundError,
-    (409, "ABORTED"): AbortedError,
-    (409, "ALREADY_EXISTS"): AlreadyExistsError,
-}
-"""Only with the service's own word: a bare 404 is a wrong endpoint, not a missing resource."""
-
-_BY_STATUS: dict[int, type[RemoteError]] = {
-    401: UnauthenticatedError,
-    403: PermissionDeniedError,
-    408: TransientError,
-    429: RateLimitedError,
-    499: TransientError,
-}
+ERRORS = ErrorTable(
+    words={
+        "NOT_FOUND": NotFoundError,
+        "ABORTED": AbortedError,
+        "ALREADY_EXISTS": AlreadyExistsError,
+    },
+    statuses={},
+    newer=True,
+)
+"""Datastore's and Pub/Sub's: a 404 without their word is a wrong endpoint, not absence."""
 
 
 class LibrarySession:
@@ -109,7 +89,9 @@ class LibrarySession:
         answer = await self._exchange.call(
             HttpRequest(method, verb, target, self._timeout, self._limit, headers, data)
         )
-        return LibraryAnswer(_decode(method, answer))
+        if answer.status != 200:
+            raise ERRORS.error(method, answer)
+        return LibraryAnswer(decode(method, answer.body, _OBJECT))
 
 
 class LibraryAnswer:
@@ -121,20 +103,3 @@ class LibraryAnswer:
     async def json(self) -> dict[str, Any]:
         """The decoded body."""
         return self._data
-
-
-def _decode(method: str, answer: Answer) -> dict[str, Any]:
-    if answer.status == 200:
-        return decode(method, answer.body, _OBJECT)
-    error = error_object(answer.body)
-    reason = str(error.get("status", ""))[:MESSAGE_CHARACTERS]
-    message = str(error.get("message", "an answer that is not the service's"))[:MESSAGE_CHARACTERS]
-    raise kind_of(answer.status, reason)(
-        method, message, status=answer.status, reason=reason, retry_after=answer.retry_after
-    )
-
-
-def kind_of(status: int, reason: str) -> type[RemoteError]:
-    """The error for an HTTP status and the service's own word for it."""
-    known = _BY_WORD.get((status, reason)) or _BY_STATUS.get(status)
-    return known or (TransientError if status >= 500 else InvalidRequestError)

@@ -12,34 +12,15 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from gce_backend.base.errors import (
-    InvalidRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RemoteError,
-    TransientError,
-    UnauthenticatedError,
-)
+from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.addresses import origin
-from gce_backend.clients.exchange import (
-    MESSAGE_CHARACTERS,
-    Answer,
-    Exchange,
-    HttpRequest,
-    Tokens,
-    error_object,
-)
+from gce_backend.clients.error_table import ErrorTable
+from gce_backend.clients.exchange import Answer, Exchange, HttpRequest, Tokens
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 
-_BY_STATUS: dict[int, type[RemoteError]] = {
-    401: UnauthenticatedError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: TransientError,
-    429: RateLimitedError,
-}
+ERRORS = ErrorTable(words={}, statuses={404: NotFoundError})
+"""Machine Provider's, LUCI Config's and Resource Manager's: the status says it all."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,36 +37,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     read_seconds: float = 20.0
     total_seconds: float = 60.0
     body_bytes: int = 8 * 2**20
-
-
-def error_words(body: bytes) -> tuple[str, str] | None:
-    """The reason and message in an error body; None when it is not an error envelope."""
-    error = error_object(body)
-    if not error:
-        return None
-    details = error.get("errors")
-    first = details[0] if isinstance(details, list) and details else {}
-    reason = first.get("reason") if isinstance(first, dict) else None
-    word = reason or error.get("status") or ""
-    return str(word)[:MESSAGE_CHARACTERS], str(error.get("message", ""))[:MESSAGE_CHARACTERS]
-
-
-def error_of(method: str, answer: Answer) -> RemoteError:
-    """What an answer that is no success means."""
-    status = answer.status
-    reason, message = error_words(answer.body) or ("", "")
-    if not message:
-        message = f"HTTP {status}"
-    kind = _BY_STATUS.get(status) or (TransientError if status >= 500 else InvalidRequestError)
-    if status < 400:
-        message = f"HTTP {status} is neither a success nor an error; redirects are not followed"
-    return kind(
-        method,
-        message,
-        status=status,
-        reason=reason,
-        retry_after=answer.retry_after,
-    )
 
 
 class JsonApi:
@@ -155,7 +106,7 @@ class JsonApi:
         async def attempt() -> Answer:
             answer = await self._exchange.call(request)
             if answer.status in {401, 408, 429} or answer.status >= 500:
-                raise error_of(method, answer)
+                raise ERRORS.error(method, answer)
             return answer
 
         return await (self._retrier.run(attempt) if repeat else attempt())

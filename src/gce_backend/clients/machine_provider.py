@@ -15,8 +15,9 @@ import aiohttp
 import msgspec
 
 from gce_backend.base.errors import MalformedResponseError, RemoteError
+from gce_backend.clients.error_table import said_in
 from gce_backend.clients.exchange import Answer, Tokens, decode
-from gce_backend.clients.json_api import JsonApi, Limits, error_of, error_words
+from gce_backend.clients.json_api import ERRORS, JsonApi, Limits
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
@@ -253,6 +254,9 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
     return msgspec.json.Decoder(kind, strict=False)  # not strict: int64 may come as a string
 
 
+_UNEXPLAINED = {"", "not found"}
+"""What a server says with a 404, in lower case, that does not know the method."""
+
 _ADDED = _decoder(_AddResponses)
 _DELETED = _decoder(_DeleteResponse)
 _ENTRY = _decoder(_Entry)
@@ -366,8 +370,8 @@ class MachineProviderClient:
         method = "machine_provider.catalog.get"
         answer = await self._answer(method, {"backend": backend, "hostname": hostname}, repeat=True)
         if answer.status == 404:
-            words = error_words(answer.body)
-            explained = words is not None and words[1].rstrip(".").lower() not in {"", "not found"}
+            said = said_in(answer.body)
+            explained = said is not None and said.message.rstrip(".").lower() not in _UNEXPLAINED
             return NotCataloged() if explained else MethodNotOffered()
         entry = decode(method, _success(method, answer), _ENTRY)
         if entry.dimensions.hostname != hostname:
@@ -411,5 +415,5 @@ class MachineProviderClient:
 
 def _success(method: str, answer: Answer) -> bytes:
     if not 200 <= answer.status < 300:
-        raise error_of(method, answer)
+        raise ERRORS.error(method, answer)
     return answer.body

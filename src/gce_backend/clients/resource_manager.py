@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gce_backend.clients.exchange import decode
-from gce_backend.clients.json_api import JsonApi, error_of
+from gce_backend.clients.json_api import ERRORS, JsonApi
 
 _METHOD = "cloudresourcemanager.projects.testIamPermissions"
 
@@ -39,5 +39,5 @@ class ResourceManager:
         body = {"permissions": list(permissions)}
         answer = await self._api.call(_METHOD, "POST", path, body=body, repeat=True)
         if answer.status != 200:
-            raise error_of(_METHOD, answer)
+            raise ERRORS.error(_METHOD, answer)
         return frozenset(decode(_METHOD, answer.body, _GRANTED).permissions)

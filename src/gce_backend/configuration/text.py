@@ -15,6 +15,8 @@ from typing import Final, TypeVar
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from gce_backend.base.errors import BackendError
+
 M = TypeVar("M", bound=Message)
 
 Path = tuple[str | int, ...]
@@ -33,7 +35,7 @@ _CLOSING: Final = {"{": "}", "<": ">"}
 _END: Final = ("", 0)
 
 
-class TextSyntaxError(ValueError):
+class TextSyntaxError(BackendError):
     """The text is not of the message's language.
 
     Attributes:

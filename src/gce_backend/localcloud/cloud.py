@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError
 from gce_backend.localcloud.faults import SPOILING, Fault, Faults, spoiled_list
 from gce_backend.localcloud.tables import StateFileError, Tables
 
@@ -112,7 +113,7 @@ class CloudControl(NamedTuple):
     handler: Callable[[web.Request], Awaitable[web.Response]]
 
 
-class ServiceError(Exception):
+class ServiceError(BackendError):
     """An answer that is an error, in the style of the service that raises it.
 
     Args:

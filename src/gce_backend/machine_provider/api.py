@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gce_backend.base.errors import BackendError
 from gce_backend.machine_provider import wire
 from gce_backend.machine_provider.broker import MachineProvider
 
@@ -43,7 +44,7 @@ class Caller(NamedTuple):
     backend: str | None
 
 
-class Refusal(Exception):  # noqa: N818 (an answer, not a failure)
+class Refusal(BackendError):  # noqa: N818 (an answer, not a failure)
     """An answer that is an HTTP error."""
 
     def __init__(self, status: int, message: str) -> None:

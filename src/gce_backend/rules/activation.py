@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from gce_backend.base.errors import BackendError
 from gce_backend.configuration import types
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.model.entities import (
@@ -69,7 +70,7 @@ def wanted_templates(parsed: types.Configuration) -> dict[str, WantedTemplate]:
     }
 
 
-class UnreadEntityError(LookupError):
+class UnreadEntityError(BackendError):
     """A decision needs entities that were not read; `keys` names them."""
 
     def __init__(self, keys: Collection[Key]) -> None:

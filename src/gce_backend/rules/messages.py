@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.errors import BackendError
 from gce_backend.model.entities import Instance, Lease, MetadataUpdate, PendingDeletion
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, parse_instance_token
@@ -45,7 +46,7 @@ class Message(msgspec.Struct, frozen=True):
     attributes: Mapping[str, str]
 
 
-class PoisonError(ValueError):
+class PoisonError(BackendError):
     """A message that cannot be understood, now or later; the message says why."""
 
 

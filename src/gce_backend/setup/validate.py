@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from gce_backend.configuration.parsing import MAX_CONFIG_BYTES, examine, referenced_files
+from gce_backend.base.errors import UnusableFileError
+from gce_backend.clients.config_files import read_text, required_text
+from gce_backend.configuration.parsing import examine, referenced_files
 from gce_backend.configuration.problems import MAX_LISTED, Problem
-from gce_backend.configuration.text import decoded
 from gce_backend.configuration.types import MANAGERS_FILE, TEMPLATES_FILE
-from gce_backend.configuration.values import MAX_METADATA_VALUE
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -39,15 +40,17 @@ def check_directory(path: Path, extra_dimensions: Collection[str] = ()) -> Verdi
         message = "there is no such directory: name another one"
         return Verdict((Problem(str(path), None, "", "", message),), total=1)
     problems: list[Problem] = []
-    templates = _read(path, TEMPLATES_FILE, MAX_CONFIG_BYTES, problems)
-    managers = _read(path, MANAGERS_FILE, MAX_CONFIG_BYTES, problems)
-    if problems:
+    templates = _text(problems, partial(required_text, path, TEMPLATES_FILE))
+    managers = _text(problems, partial(required_text, path, MANAGERS_FILE))
+    if templates is None or managers is None:
         return Verdict(tuple(problems), total=len(problems))
-    files = {
-        name: _read(path, name, MAX_METADATA_VALUE, problems)
+    read = {
+        name: _text(problems, partial(read_text, path, name))
         for name in referenced_files(templates)
-        if (path / name).exists()  # `parse` reports missing ones, with the line that names them
     }
+    told = {problem.file for problem in problems}
+    # `examine` reports missing files, with the line that names them.
+    files = {name: text or "" for name, text in read.items() if text is not None or name in told}
     found = examine(templates, managers, files, extra_dimensions)
     return Verdict(
         (*problems, *found.problems)[:MAX_LISTED],
@@ -56,19 +59,10 @@ def check_directory(path: Path, extra_dimensions: Collection[str] = ()) -> Verdi
     )
 
 
-def _read(directory: Path, name: str, limit: int, problems: list[Problem]) -> str:
-    """The file's text, or "" and a problem."""
+def _text(problems: list[Problem], read: Callable[[], str | None]) -> str | None:
+    """What `read` reads; None, and a problem, when the file cannot be used."""
     try:
-        with (directory / name).open("rb") as file:
-            content = file.read(limit + 1)
-        text = "" if len(content) > limit else decoded(content)
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}: add the file, or make it readable"
-    except ValueError as error:
-        message = str(error)
-    else:
-        if len(content) <= limit:
-            return text
-        message = f"is too large: use at most {limit} bytes"
-    problems.append(Problem(name, None, "", "", message))
-    return ""
+        return read()
+    except UnusableFileError as error:
+        problems.append(Problem(error.file, None, "", "", error.problem))
+        return None

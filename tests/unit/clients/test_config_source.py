@@ -20,14 +20,16 @@ from gce_backend.base.errors import (
     PermissionDeniedError,
     SettingsError,
     TransientError,
+    UnusableFileError,
 )
+from gce_backend.clients.config_files import MAX_FILE_BYTES
 from gce_backend.clients.config_source import (
-    MAX_FILE_BYTES,
     ConfigBundle,
     DirectorySource,
     LuciConfigV1,
     LuciConfigV2,
 )
+from gce_backend.fleet.conditions import reason_of
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.faults import Fault
 from gce_backend.localcloud.luci_config import LuciConfigService
@@ -118,14 +120,15 @@ async def test_every_source_gives_both_files_and_those_that_templates_name(
 async def test_missing_file_is_not_found_and_never_empty(
     kind: type[Source] | None, missing: str, tmp_path: Path
 ) -> None:
-    """A file that is not there is an error that names it."""
+    """A file that is not there is an error that names it, in words that fit files or services."""
     write(tmp_path, templates_cfg="t", managers_cfg="m")
     (tmp_path / missing).unlink()
     async with contextlib.AsyncExitStack() as stack:
         source: Source | DirectorySource = DirectorySource(tmp_path, names)
         if kind is not None:
             source, _ = await stack.enter_async_context(served(kind, tmp_path))
-        with pytest.raises(NotFoundError, match=missing):
+        fitting = UnusableFileError if kind is None else NotFoundError
+        with pytest.raises(fitting, match=missing):
             await source.fetch(None)
 
 
@@ -159,19 +162,36 @@ async def test_directory_that_changes_while_it_is_read_is_read_again(tmp_path: P
     bundle = await DirectorySource(tmp_path, changing(3)).fetch(None)
     assert bundle is not None
     assert (bundle.templates_text, bundle.managers_text) == ("t3", "m3")
-    with pytest.raises(TransientError, match="keep changing"):
+    with pytest.raises(UnusableFileError, match="keeps changing"):
         await DirectorySource(tmp_path, changing(1000)).fetch(None)
 
 
-async def test_directory_file_that_is_too_large_or_not_text_is_malformed(tmp_path: Path) -> None:
-    """10 MiB and UTF-8."""
-    write(tmp_path, templates_cfg="x" * MAX_FILE_BYTES, managers_cfg="m")
-    assert await DirectorySource(tmp_path, names).fetch(None) is not None
-    write(tmp_path, templates_cfg="x" * (MAX_FILE_BYTES + 1))
-    with pytest.raises(MalformedResponseError, match="larger"):
-        await DirectorySource(tmp_path, names).fetch(None)
-    (tmp_path / "templates.cfg").write_bytes(b"\xff")
-    with pytest.raises(MalformedResponseError, match="UTF-8"):
+@pytest.mark.parametrize("kind", [None, *KINDS])
+async def test_file_that_is_too_large_or_not_text_is_told_as_a_file(
+    kind: type[Source] | None, tmp_path: Path
+) -> None:
+    """1 MiB and UTF-8, from everywhere: the words are about the file, not about an answer."""
+    async with contextlib.AsyncExitStack() as stack:
+        source: Source | DirectorySource = DirectorySource(tmp_path, names)
+        if kind is not None:
+            source, _ = await stack.enter_async_context(served(kind, tmp_path))
+        write(tmp_path, templates_cfg="x" * MAX_FILE_BYTES, managers_cfg="m")
+        assert await source.fetch(None) is not None
+        write(tmp_path, templates_cfg="x" * (MAX_FILE_BYTES + 1))
+        with pytest.raises(UnusableFileError) as caught:
+            await source.fetch(None)
+        assert str(caught.value) == "templates.cfg is too large: use at most 1048576 bytes"
+        assert reason_of(caught.value) == "UnusableFile"
+        (tmp_path / "templates.cfg").write_bytes(b"\xff")
+        with pytest.raises(UnusableFileError, match=r"templates\.cfg is not UTF-8"):
+            await source.fetch(None)
+
+
+async def test_file_that_cannot_be_read_is_told_with_the_systems_words(tmp_path: Path) -> None:
+    """A link that leads to itself stands for all that the file system refuses."""
+    write(tmp_path, managers_cfg="m")
+    (tmp_path / "templates.cfg").symlink_to("templates.cfg")
+    with pytest.raises(UnusableFileError, match=r"templates\.cfg (is missing|cannot be read)"):
         await DirectorySource(tmp_path, names).fetch(None)
 
 

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from gce_backend.clients.config_files import MAX_FILE_BYTES
 from gce_backend.configuration.parsing import MAX_CONFIG_BYTES, parse, referenced_files
+from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.configuration.values import MAX_METADATA_VALUE
 from gce_backend.setup.validate import Verdict, check_directory
 from support.config_texts import (
     manager,
@@ -71,7 +74,7 @@ def test_unreadable_files_are_problems(tmp_path: Path, content: bytes, says: str
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"\xff", "not UTF-8"), (b"x" * (256 * 1024 + 1), "too large")]
+    ("content", "says"), [(b"\xff", "not UTF-8"), (b"x" * (MAX_FILE_BYTES + 1), "too large")]
 )
 def test_unreadable_metadata_files_are_problems(tmp_path: Path, content: bytes, says: str) -> None:
     """A file that metadata_from_file names is told by its own name, once."""
@@ -80,6 +83,18 @@ def test_unreadable_metadata_files_are_problems(tmp_path: Path, content: bytes, 
     (problem,) = check_directory(tmp_path).problems
     assert problem.file == "run.sh"
     assert says in problem.message
+
+
+def test_a_file_that_is_too_large_for_metadata_is_told_as_the_daemon_tells_it(
+    tmp_path: Path,
+) -> None:
+    """With the line that names it, by the same function."""
+    text = template(metadata_from_file=["startup-script:run.sh"])
+    content = "x" * (MAX_METADATA_VALUE + 1)
+    write(tmp_path, templates_cfg=text, managers_cfg=manager(), run_sh=content)
+    with pytest.raises(InvalidConfigurationError) as caught:
+        parse(text, manager(), {"run.sh": content})
+    assert check_directory(tmp_path).problems == caught.value.problems
 
 
 @pytest.mark.parametrize("file", ["templates.cfg", "managers.cfg", "run.sh"])

@@ -139,8 +139,7 @@ class ComputeTransport:
             once=request.once,
         )
         if not 200 <= answer.status < 300:
-            retry_after = answer.headers.get("Retry-After")
-            error = error_from(method, answer.status, retry_after, answer.body, self._clock.now())
+            error = error_from(method, answer, self._clock.now())
             if isinstance(error, RateLimitedError) and error.reason != CONCURRENT_OPERATIONS:
                 until = self._clock.monotonic() + (error.retry_after or 0.0)
                 self._budget.pause(request.project, request.group, until)

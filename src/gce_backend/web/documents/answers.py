@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from gce_backend.base.errors import BackendError
 
-class RefusedError(Exception):
+
+class RefusedError(BackendError):
     """A request that is refused.
 
     Args:
