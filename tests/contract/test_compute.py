@@ -22,8 +22,9 @@ from gce_backend.daemon.clients import Clients
 from gce_backend.gce_client import ComputeClient
 from gce_backend.model.keys import manager_key
 from gce_backend.rules import compute_bodies
+from gce_backend.rules.ownership import OWNER_LABEL, Mark
 
-OWNER = "gcebct"
+MARK = Mark("gcebct", "0123456789ab")
 SIZE = 2
 PATIENCE = 600.0
 """Seconds until a group must have done what it was asked for."""
@@ -46,9 +47,9 @@ class Site:
         )
         manager = manager_key(server.run, checksum(self.config), options.zone)
         assert manager.parent is not None
-        self.template_body = compute_bodies.template_body(OWNER, manager.parent, self.config)
+        self.template_body = compute_bodies.template_body(MARK, manager.parent, self.config)
         self.template = self.template_body["name"]
-        self.group_body = compute_bodies.group_body(OWNER, manager, self.project, 0, self.template)
+        self.group_body = compute_bodies.group_body(MARK, manager, self.project, 0, self.template)
         self.group = self.group_body["name"]
 
     async def done(self, started: Awaitable[Operation]) -> None:
@@ -137,7 +138,7 @@ def test_members_of_a_group_have_names_numbers_and_our_labels(ask: Asked) -> Non
             assert name.startswith(site.group_body["baseInstanceName"])
             vm = await site.compute.get_instance(site.project, site.zone, name)
             assert vm.id == member.id
-            assert vm.labels[compute_bodies.OWNER_LABEL] == OWNER
+            assert vm.labels[OWNER_LABEL] == MARK.owner
 
     ask(work)
 

@@ -7,13 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gce_backend.configuration import parsing, types
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.model.keys import manager_key, revision_key
-from gce_backend.rules import compute_bodies
 from gce_backend.settings.settings import FetchSettings, Settings
-from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
-from support.outside import cataloged, delete_vm, ids, whole
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
+from support.outside import cataloged, delete_vm, ids, make_marked_group, whole
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=30))
 """Looks at what did not change twice a minute, so that tests are short."""
@@ -95,7 +92,7 @@ async def test_group_that_repairs_all_the_same_makes_its_machine_a_missing_one(
 ) -> None:
     """Fault 34: the VM under the old name is another one, never taken for what was leased."""
     async with world(tmp_path, settings=SOON, start=False) as w:
-        await _make_repairing_group(w)
+        await make_marked_group(w, await w.mark(), size=3, policy="REPAIR")
         await w.start_daemon()
         before = await cataloged(w, 3)
         name = await w.lease() if leased else min(before)
@@ -107,23 +104,6 @@ async def test_group_that_repairs_all_the_same_makes_its_machine_a_missing_one(
             assert (await ids(w))[name] != before[name]
             await w.release()
         await w.until(whole(w, 3, without={name}))
-
-
-async def _make_repairing_group(w: World) -> None:
-    """The group that the daemon would make, but for its policy; it adopts it."""
-    wanted = parsing.parse(template(), manager(), {}).templates[0]
-    checksum = types.checksum(wanted)
-    revision = revision_key(wanted.base_name, checksum)
-    body = compute_bodies.template_body("gce-backend", revision, wanted)
-    await w.compute("POST", "global/instanceTemplates", body)
-    key = manager_key(wanted.base_name, checksum, ZONE)
-    group = compute_bodies.group_body(
-        "gce-backend", key, PROJECT, 3, compute_bodies.template_name_of(revision, 0)
-    )
-    group["instanceLifecyclePolicy"] = {"defaultActionOnFailure": "REPAIR"}
-    await w.pass_time(1)
-    answer = await w.compute("POST", f"zones/{ZONE}/instanceGroupManagers", group)
-    assert "error" not in answer
 
 
 async def delete_vm_of_repairing_group(w: World, name: str, gce_id: str) -> None:

@@ -17,17 +17,20 @@ EXAMPLE = Path(__file__).parents[2] / "config"
 
 
 async def test_everything_created_says_whose_it_is(tmp_path: Path) -> None:
-    """Labels on VMs and templates, descriptions on templates and groups: owner and revision."""
+    """Labels on VMs and templates, descriptions on templates and groups."""
     settings = Settings(owner="fleet-of-tests")
     async with world(tmp_path, settings=settings) as w:
         await w.until_states(cataloged=3)
         revision = await active_revision(w, "linux")
         made = await instance_template(w, "linux")
+        store_id = (await w.mark()).store
         description = (
-            f"gce-backend owner=fleet-of-tests template=linux revision={revision['revision']}"
+            "gce-backend owner=fleet-of-tests template=linux "
+            f"revision={revision['revision']} store={store_id}"
         )
         labels = {
             "gce-backend-owner": "fleet-of-tests",
+            "gce-backend-store": store_id,
             "gce-backend-template": "linux",
             "gce-backend-revision": revision["revision"][:8],
         }

@@ -16,13 +16,17 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings
 from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
+from gce_backend.gce_client import ComputeClient
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
+from gce_backend.rules.ownership import Mark
 from gce_backend.settings.settings import HttpSettings, JobSettings, Secret, Settings
 from gce_backend.setup.addresses import configure
 from gce_backend.setup.messaging import provision_messages
@@ -94,6 +98,36 @@ class World:
         self._seed += 1
         self.daemon = Daemon(self.settings, clock=self.clock, rng=random.Random(self._seed))
         await self.daemon.start()
+
+    @contextlib.asynccontextmanager
+    async def fleet(self, settings: Settings | None = None) -> AsyncIterator[Fleet]:
+        """The stored entities, read by somebody else.
+
+        Args:
+            settings: of the daemon whose store it is; by default of this world's.
+        """
+        used = settings or self.settings
+        clients = Clients(used, self.clock, random.Random(0), Metrics())
+        try:
+            fleet = Fleet(Store(clients.datastore(PROJECT)))
+            await fleet.load()
+            yield fleet
+        finally:
+            await clients.close()
+
+    @contextlib.asynccontextmanager
+    async def compute_client(self) -> AsyncIterator[ComputeClient]:
+        """Compute's client, for what commands do."""
+        clients = Clients(self.settings, self.clock, random.Random(0), Metrics())
+        try:
+            yield clients.compute(CallBudget(self.clock, dict.fromkeys(QuotaGroup, 10_000)))
+        finally:
+            await clients.close()
+
+    async def mark(self) -> Mark:
+        """What the daemon marks with at Compute; its store gets an id if it has none."""
+        async with self.fleet() as fleet:
+            return Mark(self.settings.owner, await fleet.identify("0123456789ab"))
 
     async def crash_daemon(self) -> None:
         """Ends the daemon where it stands."""
@@ -349,7 +383,7 @@ async def world(
     base = msgspec.structs.replace(base, http=http, jobs={**base.jobs, **jobs})
     made.settings = local_settings(base, url, PROJECT, config_dir)
     try:
-        await _prepare(made)
+        await prepare(made, made.settings)
         if start:
             await made.start_daemon()
         yield made
@@ -360,9 +394,9 @@ async def world(
         await cloud.close()
 
 
-async def _prepare(made: World) -> None:
-    """What `run --local` does before it starts the daemon."""
-    clients = Clients(made.settings, made.clock, random.Random(0), Metrics())
+async def prepare(made: World, settings: Settings) -> None:
+    """What `run --local` does before it starts a daemon with these settings."""
+    clients = Clients(settings, made.clock, random.Random(0), Metrics())
     try:
         await configure(
             Store(clients.datastore(PROJECT)),
@@ -370,7 +404,7 @@ async def _prepare(made: World) -> None:
             config_service=made.cloud.base_url,
             machine_provider=made.cloud.base_url,
         )
-        async for step in provision_messages(clients.pubsub(PROJECT), made.settings):
+        async for step in provision_messages(clients.pubsub(PROJECT), settings):
             assert step.ok, step
     finally:
         await clients.close()

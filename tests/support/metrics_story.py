@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from gce_backend.rules import compute_bodies
 from gce_backend.settings.settings import (
     ConfigSettings,
     FetchSettings,
@@ -27,7 +26,7 @@ TEMPLATES = template() + template("windows")
 MANAGERS = manager(minimum=3, maximum=8) + manager("windows", OTHER_ZONE, minimum=2)
 NOBODYS = {
     "name": "nobodys",
-    "description": compute_bodies.owner_prefix("gce-backend"),
+    "description": "gce-backend owner=gce-backend template=nobodys revision=0",
     "properties": {
         "machineType": "e2-small",
         "disks": [

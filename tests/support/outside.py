@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from support.fleet_harness import PROJECT, ZONE, World
+from gce_backend.configuration import parsing, types
+from gce_backend.model.keys import manager_key
+from gce_backend.rules import compute_bodies
+from gce_backend.rules.ownership import Mark
+from support.fleet_harness import PROJECT, ZONE, World, manager, template
 
 
 async def make_template(w: World, name: str) -> None:
@@ -31,6 +35,27 @@ async def make_group(w: World, name: str, zone: str, instance_template: str) -> 
     }
     answer = await w.compute("POST", f"zones/{zone}/instanceGroupManagers", body)
     assert "error" not in answer, answer
+
+
+async def make_marked_group(w: World, mark: Mark, *, size: int, policy: str = "DO_NOTHING") -> None:
+    """The template and the group that a daemon with this mark would make of the configuration.
+
+    Args:
+        w: the world, with one template and one manager.
+        mark: what they carry.
+        size: VMs of the group.
+        policy: its `defaultActionOnFailure`.
+    """
+    wanted = parsing.parse(template(), manager(), {}).templates[0]
+    key = manager_key(wanted.base_name, types.checksum(wanted), ZONE)
+    body = compute_bodies.template_body(mark, key.revision, wanted)
+    await w.compute("POST", "global/instanceTemplates", body)
+    group = compute_bodies.group_body(mark, key, PROJECT, size, body["name"])
+    group["instanceLifecyclePolicy"] = {"defaultActionOnFailure": policy}
+    await w.pass_time(1)
+    answer = await w.compute("POST", f"zones/{ZONE}/instanceGroupManagers", group)
+    assert "error" not in answer, answer
+    await w.pass_time(1)
 
 
 async def ids(w: World) -> dict[str, str]:

@@ -24,8 +24,9 @@ from gce_backend.clients.compute.types import Operation
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
-from gce_backend.model.keys import GroupKey, Key
+from gce_backend.model.keys import GroupKey, Key, RevisionKey
 from gce_backend.rules import group_sizes
+from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
 
 K = TypeVar("K", bound=Key)
 R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
@@ -33,6 +34,11 @@ R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
 
 class Described(Protocol):
     """A resource, as Compute gives it back."""
+
+    @property
+    def id(self) -> int:
+        """Its numeric id, which no other resource of its name has."""
+        ...
 
     @property
     def description(self) -> str:
@@ -50,13 +56,15 @@ class Creation(NamedTuple):
 
     Attributes:
         what: its kind, name and place, for people.
-        description: what marks it as ours.
+        mark: what marks it as ours.
+        revision: what it is made for.
         send: inserts it.
         read: reads it back.
     """
 
     what: str
-    description: str
+    mark: Mark
+    revision: RevisionKey
     send: Callable[[], Awaitable[Operation]]
     read: Callable[[], Awaitable[Described]]
 
@@ -76,6 +84,7 @@ async def create(context: Context, key: Key, creation: Creation, under: R) -> bo
         ForeignResourceError: there is one of that name, and it is not ours.
         RemoteError: it was refused, or its outcome is not known.
     """
+    made = 0
     try:
         operation = await creation.send()
     except AlreadyExistsError:
@@ -85,15 +94,15 @@ async def create(context: Context, key: Key, creation: Creation, under: R) -> bo
             await give_up(context, key, under)
         raise
     else:
-        if not await _has_ended(context, key, operation, under):
+        ended = await _ended(context, key, operation, under)
+        if not ended.done:
             return False
+        made = ended.target_id
     found = await creation.read()
-    if found.description != creation.description:
+    said = whose(found.description, creation.mark, creation.revision)
+    if said is not Whose.OURS and not (made and made == found.id):
         await give_up(context, key, under)
-        raise ForeignResourceError(
-            f"{creation.what} exists and is not ours: delete it, or change the template's "
-            f"base_name (its description is {found.description!r})"
-        )
+        raise ForeignResourceError(name_taken(creation.what, found.description, said))
     await adopt(context, key, found, under)
     return True
 
@@ -115,7 +124,7 @@ async def delete(
         RemoteError: it was refused, or its outcome is not known.
     """
     try:
-        if not await _has_ended(context, key, await send(), under):
+        if not (await _ended(context, key, await send(), under)).done:
             return False
     except NotFoundError:
         pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
@@ -123,15 +132,14 @@ async def delete(
     return True
 
 
-async def _has_ended(context: Context, key: Key, operation: Operation, under: R) -> bool:
+async def _ended(context: Context, key: Key, operation: Operation, under: R) -> Operation:
     try:
-        operation = await context.compute.await_operation(
+        return await context.compute.await_operation(
             operation, timeout=context.settings.compute.operation_wait_seconds
         )
     except OperationFailedError:
         await give_up(context, key, under)
         raise
-    return operation.done
 
 
 def beginning(context: Context, action: str, size: int | None = None) -> Callable[[R], R]:
@@ -153,13 +161,13 @@ def beginning(context: Context, action: str, size: int | None = None) -> Callabl
 
 
 async def adopt(context: Context, key: Key, found: Described, under: R) -> None:
-    """Stores the link of a resource that is there, unless its generation is over."""
-    url, generation = link_of(found.self_link).url, under.generation
+    """Stores which resource is there, unless its generation is over."""
+    url, gce_id, generation = link_of(found.self_link).url, found.id, under.generation
 
     def apply(entity: Any) -> Any:
         if entity.generation != generation:
             return entity
-        return replace(entity, url=url, in_flight=None)
+        return replace(entity, url=url, gce_id=gce_id, in_flight=None)
 
     await context.fleet.change([Change(key, when_present(apply))])
 
@@ -192,7 +200,7 @@ def _forgotten(generation: int) -> Apply[Any]:
         if entity.generation != generation:
             return entity
         next_one = generation + (entity.url is not None)
-        fresh = replace(entity, url=None, in_flight=None, generation=next_one)
+        fresh = replace(entity, url=None, gce_id=None, in_flight=None, generation=next_one)
         return replace(fresh, resize=None) if isinstance(fresh, InstanceGroupManager) else fresh
 
     return when_present(apply)

@@ -1,14 +1,16 @@
 """The full look: what carries our mark at Compute and has no entity here is reported (S2).
 
-It costs one list of VMs per project and slow resync; groups and templates are taken from the lists
-that are made anyway. What was created a moment ago may not have its entity yet, so two looks must
-agree. Nothing is done to what is found: an operator adopts it, deletes it, or takes the mark away.
+What carries the mark of another store is another daemon's, and is passed over. It costs one list of
+VMs per project and slow resync; groups and templates are taken from the lists that are made anyway.
+What was created a moment ago may not have its entity yet, so two looks must agree. Nothing is done
+to what is found: an operator adopts it, deletes it, or takes the mark away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from gce_backend.actions.identity import known_mark
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.types import (
     CompleteListing,
@@ -18,7 +20,7 @@ from gce_backend.clients.compute.types import (
     Listing,
 )
 from gce_backend.engine.context import Context
-from gce_backend.rules import compute_bodies
+from gce_backend.rules.ownership import OWNER_LABEL, mark_of, mark_of_labels, may_be_ours
 
 REASON = "Untracked"
 SECOND_LOOK = 60.0
@@ -41,7 +43,7 @@ async def look(context: Context, project: str, groups: Listing[ComputeGroup]) ->
     subject = f"instances of project {project}"
     if context.conditions.blocked(subject):
         return None
-    condition = f"labels.{compute_bodies.OWNER_LABEL} = {context.settings.owner}"
+    condition = f"labels.{OWNER_LABEL} = {context.settings.owner}"
     try:
         instances = await context.compute.list_instances(project, condition)
     except BackendError as error:
@@ -58,11 +60,11 @@ async def look(context: Context, project: str, groups: Listing[ComputeGroup]) ->
 def note_templates(context: Context, project: str, templates: Listing[ComputeTemplate]) -> None:
     """Looks at a project's instance templates, just listed."""
     tracked = {context.fleet.template_name(key) for key in context.fleet.revisions}
-    mark = compute_bodies.owner_prefix(context.settings.owner)
+    ours = known_mark(context)
     found = [
         template.name
         for template in templates.items
-        if template.description.startswith(mark) and template.name not in tracked
+        if template.name not in tracked and may_be_ours(mark_of(template.description), ours)
     ]
     _note(context, f"template {project}", found, templates)
 
@@ -94,10 +96,10 @@ def _forget(context: Context, kinds: Collection[str], projects: Collection[str])
 
 def _groups(context: Context, listing: Listing[ComputeGroup]) -> Iterator[str]:
     tracked = {(key.name, context.fleet.group_name(key)) for key in context.fleet.managers}
-    mark = compute_bodies.owner_prefix(context.settings.owner)
+    ours = known_mark(context)
     for group in listing.items:
-        ours = group.description.startswith(mark)
-        if ours and (group.zone_name, group.name) not in tracked:
+        at = (group.zone_name, group.name)
+        if at not in tracked and may_be_ours(mark_of(group.description), ours):
             yield f"{group.zone_name}/{group.name}"
 
 
@@ -105,9 +107,11 @@ def _instances(context: Context, listing: Listing[ComputeInstance]) -> Iterator[
     tracked = {
         (key.zone, key.name): instance.gce_id for key, instance in context.fleet.instances.items()
     }
+    ours = known_mark(context)
     for found in listing.items:
         at = (found.zone_name, found.name)
-        if at not in tracked or tracked[at] not in {None, found.id}:
+        is_tracked = at in tracked and tracked[at] in {None, found.id}
+        if not is_tracked and may_be_ours(mark_of_labels(found.labels), ours):
             yield f"{found.zone_name}/{found.name}"
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
         "prepare", "configure", "Stores where configuration and Machine Provider are."
     ),
     "setup": Entry("prepare", "setup", "Makes what the daemon needs in its project."),
+    "adopt": Entry("adopt", "adopt", "Adopts templates and groups that do not say whose they are."),
     "doctor": Entry("doctor", "doctor", "Checks what a daemon with these settings would meet."),
     "plan": Entry("plan", "plan", "Says what a configuration would change."),
     "status": Entry("status", "status", "Shows the fleet at a glance, problems first."),

@@ -14,6 +14,7 @@ from gce_backend.cli.common import (
     clients_of,
     errors_as_messages,
     json_option,
+    rng,
     say,
     say_problems,
     settings_option,
@@ -143,6 +144,7 @@ def setup(
                 resource_manager=clients.resource_manager(),
                 addresses=addresses,
                 publisher=machine_provider_account,
+                rng=rng(),
                 dry_run=dry_run,
             )
             done = []

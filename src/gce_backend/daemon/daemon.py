@@ -29,7 +29,9 @@ from gce_backend.fleet.memory import Memory
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.loops import JOBS
+from gce_backend.model.entities import STORE_IDENTITY_KEY
 from gce_backend.rules.messages import MessageKind
+from gce_backend.rules.ownership import new_store_id
 from gce_backend.settings.settings import Settings
 from gce_backend.web import health
 from gce_backend.web.access import Gate
@@ -197,12 +199,16 @@ class Daemon:
         store = Store(clients.datastore(project))
         fleet = Fleet(store, self._rng, self._clock)
         await self._insist("store.unreachable", fleet.load)
+        if STORE_IDENTITY_KEY not in fleet.corrupt:
+            fresh = new_store_id(self._rng)
+            await self._insist("store.unidentified", lambda: fleet.identify(fresh))
         self._log.info(
             "store.loaded",
             project=project,
             templates=len(fleet.templates),
             managers=len(fleet.managers),
             instances=len(fleet.instances),
+            store_id=fleet.identity,
         )
         for key, problem in fleet.corrupt.items():
             self._log.error("entity.corrupt", key=str(key), kind=key.kind, error=problem)
@@ -239,7 +245,7 @@ class Daemon:
             rng=self._rng,
             new_id=self._new_id,
             fleet=fleet,
-            memory=Memory(),
+            memory=Memory(store_id=fleet.identity),
             conditions=Conditions(self._clock, self._rng, OPERATOR),
             compute=compute,
             sizes=ComputeSizes(compute),

@@ -101,6 +101,7 @@ class Memory:
         catalog: what is under way at the Machine Provider.
         operations: operations that have not ended, by link: when each was first looked at.
         heard: operators' orders about machines whose entities were read again.
+        store_id: the id of the store, once it was read or made.
     """
 
     seen: SeenAtCompute = field(default_factory=SeenAtCompute)
@@ -108,3 +109,4 @@ class Memory:
     catalog: CatalogMemory = field(default_factory=CatalogMemory)
     operations: dict[str, float] = field(default_factory=dict)
     heard: frozenset[MachineOrder] = frozenset()
+    store_id: str = ""

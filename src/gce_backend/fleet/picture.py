@@ -34,6 +34,7 @@ from gce_backend.model.entities import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
     MACHINE_PROVIDER_KEY,
+    STORE_IDENTITY_KEY,
     ConfigServiceAddress,
     Entity,
     Instance,
@@ -43,6 +44,7 @@ from gce_backend.model.entities import (
     MachineProviderAddress,
     SetAsideMessage,
     StoredConfiguration,
+    StoreIdentity,
 )
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
 from gce_backend.model.orders import Control
@@ -175,6 +177,30 @@ class Fleet:
         if found is None:
             return MachineProviderAddress()
         return cast("MachineProviderAddress", found)
+
+    @property
+    def identity(self) -> str:
+        """The id of this store; "" while none is stored, or it cannot be understood."""
+        found = self._pictures[StoreIdentity.KIND].get(STORE_IDENTITY_KEY)
+        return cast("StoreIdentity", found).id if found is not None else ""
+
+    async def identify(self, fresh: str) -> str:
+        """Stores the id of this store, if it has none.
+
+        Args:
+            fresh: the id for a store without one.
+
+        Returns:
+            The id that is stored.
+
+        Raises:
+            RemoteError: Datastore could not be reached.
+            CorruptEntityError: what is stored cannot be understood.
+        """
+        await self.order(
+            [Change(STORE_IDENTITY_KEY, lambda known: known or StoreIdentity(id=fresh))]
+        )
+        return self.identity
 
     def get(self, key: Key) -> Entity | None:
         """An entity in the picture; None when there is none."""

@@ -37,6 +37,7 @@ from gce_backend.model.entities import (
     MachineProviderAddress,
     SetAsideMessage,
     StoredConfiguration,
+    StoreIdentity,
 )
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key, is_misplaced
@@ -48,6 +49,7 @@ KINDS: tuple[type[Any], ...] = (
     StoredConfiguration,
     ConfigServiceAddress,
     MachineProviderAddress,
+    StoreIdentity,
     InstanceTemplate,
     InstanceTemplateRevision,
     InstanceGroupManager,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gce_backend.actions import resources
+from gce_backend.actions import identity, resources
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside
 from gce_backend.engine.context import Context
@@ -68,8 +68,9 @@ async def _create(context: Context, key: GroupKey) -> Result:
         return Result.WAITING
     manager, in_flight = judged
     project = context.fleet.revision_of(key).template.project
+    mark = await identity.mark(context)
     body = compute_bodies.group_body(
-        context.settings.owner,
+        mark,
         key,
         project,
         in_flight.size or 0,
@@ -79,7 +80,8 @@ async def _create(context: Context, key: GroupKey) -> Result:
     compute, name, request_id = context.compute, body["name"], in_flight.request_id
     creation = resources.Creation(
         what=f"group {name} in {project}, {key.zone}",
-        description=body["description"],
+        mark=mark,
+        revision=key.revision,
         send=lambda: compute.insert_group(project, key.zone, body, request_id=request_id),
         read=lambda: compute.get_group(project, key.zone, name),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gce_backend.actions import resources, untracked
+from gce_backend.actions import identity, resources, untracked
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.second_disk import find_snapshot
 from gce_backend.base.errors import NotFoundError
@@ -76,8 +76,9 @@ async def _create(context: Context, key: RevisionKey) -> Result:
         return Result.NOTHING
     project, request_id = revision.template.project, revision.in_flight.request_id
     snapshot = await find_snapshot(context, key, revision)
+    mark = await identity.mark(context)
     body = compute_bodies.template_body(
-        context.settings.owner,
+        mark,
         key,
         revision.template,
         snapshot,
@@ -86,7 +87,8 @@ async def _create(context: Context, key: RevisionKey) -> Result:
     compute, name = context.compute, body["name"]
     creation = resources.Creation(
         what=f"instance template {name} in {project}",
-        description=body["description"],
+        mark=mark,
+        revision=key,
         send=lambda: compute.insert_instance_template(project, body, request_id=request_id),
         read=lambda: compute.get_instance_template(project, name),
     )

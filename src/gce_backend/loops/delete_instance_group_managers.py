@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from gce_backend.actions import resources
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.identity import known_mark
 from gce_backend.base.errors import ForeignResourceError, NotFoundError
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.keys import GroupKey, Key
-from gce_backend.rules import compute_bodies
 from gce_backend.rules.activation import is_active
+from gce_backend.rules.ownership import Whose, name_taken, whose
 
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no group is taken to have never happened."""
@@ -59,10 +60,11 @@ async def _resolve_insert(context: Context, key: GroupKey) -> Result:
             return Result.WAITING
         await resources.forget(context, {key: manager.generation})
         return Result.CHANGED
-    ours = compute_bodies.description_of(context.settings.owner, key.revision)
-    if group.description != ours:
+    said = whose(group.description, known_mark(context), key.revision)
+    if said is not Whose.OURS:
         await resources.forget(context, {key: manager.generation})
-        raise ForeignResourceError(f"group {group.name} in {key.zone} is not ours")
+        what = f"group {group.name} in {project}, {key.zone}"
+        raise ForeignResourceError(name_taken(what, group.description, said))
     await resources.adopt(context, key, group, manager)
     return Result.CHANGED
 

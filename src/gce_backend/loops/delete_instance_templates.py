@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from gce_backend.actions import resources
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.identity import known_mark
 from gce_backend.base.errors import NotFoundError, ResourceInUseError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.keys import Key, RevisionKey
-from gce_backend.rules import compute_bodies
 from gce_backend.rules.activation import is_active
+from gce_backend.rules.ownership import Whose, whose
 
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no template is taken to have never happened."""
@@ -59,7 +60,7 @@ async def _resolve_insert(context: Context, key: RevisionKey) -> Result:
             return Result.WAITING
         await resources.forget(context, {key: revision.generation})
         return Result.CHANGED
-    if found.description != compute_bodies.description_of(context.settings.owner, key):
+    if whose(found.description, known_mark(context), key) is not Whose.OURS:
         # somebody else's: not ours to delete
         await resources.forget(context, {key: revision.generation})
         return Result.CHANGED

@@ -31,7 +31,7 @@ from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
-from gce_backend.rules import compute_bodies
+from gce_backend.rules.ownership import OWNER_LABEL
 from gce_backend.rules.sightings import (
     MISSING_SECONDS,
     abandoned_instance,
@@ -150,7 +150,7 @@ async def _look_for_stopped(
         return []
     if context.conditions.blocked(subject):
         return []
-    condition = f"labels.{compute_bodies.OWNER_LABEL} = {context.settings.owner} status != RUNNING"
+    condition = f"labels.{OWNER_LABEL} = {context.settings.owner} status != RUNNING"
     try:
         listing = await context.compute.list_instances(project, condition)
     except BackendError as error:

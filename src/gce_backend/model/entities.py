@@ -140,6 +140,18 @@ class MachineProviderAddress(msgspec.Struct, frozen=True, omit_defaults=True):
     instance_url: str = ""
 
 
+class StoreIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which store this is: what is made from it carries its id at Compute.
+
+    Attributes:
+        id: 12 hexadecimal digits (setup, or the first daemon; once).
+    """
+
+    KIND: ClassVar[str] = "StoreIdentity"
+
+    id: str
+
+
 class InstanceTemplate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A template of templates.cfg through all its revisions.
 
@@ -164,6 +176,8 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
         drained: zones of the other managers that still exist (process-config; cleanup-entities
             removes).
         url: the instance template at Compute, once it exists (create-/delete-instance-templates).
+        gce_id: its numeric id there, which no other template of its name has; None before it exists
+            (create-/delete-instance-templates).
         in_flight: its insert or delete under way (create-/delete-instance-templates).
         snapshot: what the second disk is made from, when labels name it
             (create-instance-templates).
@@ -177,6 +191,7 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     active: tuple[str, ...] = ()
     drained: tuple[str, ...] = ()
     url: str | None = None
+    gce_id: int | None = None
     in_flight: InFlight | None = None
     snapshot: str | None = None
     generation: int = 0
@@ -194,6 +209,9 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
         minimum_size: machines to keep at least (process-config).
         maximum_size: machines, over all revisions, to keep at most; 0 is no limit (process-config).
         url: the managed instance group, once it exists (create-/delete-instance-group-managers).
+        gce_id: its numeric id, which no other group of its name has; None before it exists
+            (create-/delete-instance-group-managers; fetch-instances for groups of releases that did
+            not store it).
         in_flight: its insert or delete under way (create-/delete-instance-group-managers).
         resize: a growth under way (resize-instance-groups).
         generation: how many groups of it have been deleted; the next one has another name
@@ -205,6 +223,7 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     minimum_size: int
     maximum_size: int = 0
     url: str | None = None
+    gce_id: int | None = None
     in_flight: InFlight | None = None
     resize: InFlight | None = None
     generation: int = 0
@@ -374,6 +393,7 @@ Entity: TypeAlias = (
     | StoredConfiguration
     | ConfigServiceAddress
     | MachineProviderAddress
+    | StoreIdentity
     | InstanceTemplate
     | InstanceTemplateRevision
     | InstanceGroupManager
@@ -385,3 +405,4 @@ CONTROL_KEY = Key(Control.KIND, "singleton")
 CONFIGURATION_KEY = Key(StoredConfiguration.KIND, "singleton")
 CONFIG_SETTINGS_KEY = Key(ConfigServiceAddress.KIND, "singleton")
 MACHINE_PROVIDER_KEY = Key(MachineProviderAddress.KIND, "singleton")
+STORE_IDENTITY_KEY = Key(StoreIdentity.KIND, "singleton")

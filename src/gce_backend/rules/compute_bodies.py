@@ -1,8 +1,7 @@
 """What we send to Compute to create instance templates and groups. Pure.
 
-Everything that we create says whose it is: VMs and their templates carry labels, templates and
-groups a description with owner, template and full checksum. A resource of the right name is adopted
-only if that description is exactly ours.
+Everything that we create carries our mark (`rules.ownership`): VMs and their templates in labels,
+templates and groups in a description with owner, template, full checksum and the store's id.
 """
 
 from __future__ import annotations
@@ -19,27 +18,12 @@ from gce_backend.configuration.naming import (
 )
 from gce_backend.configuration.types import TemplateConfig, template_rules
 from gce_backend.model.keys import GroupKey, RevisionKey
+from gce_backend.rules.ownership import OWNER_LABEL, STORE_LABEL, Mark, description_of
 
-OWNER_LABEL = "gce-backend-owner"
 TEMPLATE_LABEL = "gce-backend-template"
 REVISION_LABEL = "gce-backend-revision"
 
 _PARTIAL_LINK = re.compile(r"(projects|global|regions|zones)/")
-
-
-def description(owner: str, base_name: str, checksum: str) -> str:
-    """The mark of ownership in a template's or group's description.
-
-    Args:
-        owner: the owner name in the settings.
-        base_name: the template's base_name.
-    """
-    return f"gce-backend owner={owner} template={base_name} revision={checksum}"
-
-
-def owner_prefix(owner: str) -> str:
-    """What the description of everything that this owner created begins with."""
-    return f"gce-backend owner={owner} "
 
 
 def template_name_of(revision: RevisionKey, generation: int) -> str:
@@ -57,13 +41,8 @@ def base_instance_name_of(manager: GroupKey) -> str:
     return base_instance_name(manager.base_name, manager.revision.checksum, manager.zone)
 
 
-def description_of(owner: str, revision: RevisionKey) -> str:
-    """The description of a revision's instance template and of its groups."""
-    return description(owner, revision.base_name, revision.checksum)
-
-
 def template_body(
-    owner: str,
+    mark: Mark,
     revision: RevisionKey,
     template: TemplateConfig,
     found_snapshot: str | None = None,
@@ -73,7 +52,7 @@ def template_body(
     """The body of `instanceTemplates.insert`.
 
     Args:
-        owner: the owner name in the settings.
+        mark: says whose it is.
         revision: the InstanceTemplateRevision's key.
         template: its fields.
         found_snapshot: the snapshot that bears its labels, when the second disk's is not named.
@@ -82,7 +61,8 @@ def template_body(
     base_name, checksum = revision.base_name, revision.checksum
     properties: dict[str, Any] = {
         "labels": {
-            OWNER_LABEL: owner,
+            OWNER_LABEL: mark.owner,
+            STORE_LABEL: mark.store,
             TEMPLATE_LABEL: base_name,
             REVISION_LABEL: short_checksum(checksum),
         },
@@ -100,13 +80,13 @@ def template_body(
             _put(properties, rule.place.split("."), value)
     return {
         "name": template_name(base_name, checksum, generation),
-        "description": description(owner, base_name, checksum),
+        "description": description_of(mark, revision),
         "properties": properties,
     }
 
 
 def group_body(
-    owner: str,
+    mark: Mark,
     manager: GroupKey,
     project: str,
     target_size: int,
@@ -120,7 +100,7 @@ def group_body(
     also doubles the number of VMs that it may hold.
 
     Args:
-        owner: the owner name in the settings.
+        mark: says whose it is.
         manager: the InstanceGroupManager's key.
         project: the template's project.
         target_size: VMs to begin with.
@@ -130,7 +110,7 @@ def group_body(
     base_name, checksum = manager.base_name, manager.revision.checksum
     return {
         "name": group_name(base_name, checksum, manager.zone, generation),
-        "description": description(owner, base_name, checksum),
+        "description": description_of(mark, manager.revision),
         "baseInstanceName": base_instance_name(base_name, checksum, manager.zone),
         "instanceTemplate": f"projects/{project}/global/instanceTemplates/{instance_template}",
         "targetSize": target_size,

@@ -5,6 +5,7 @@ Every step stands alone: one that fails says so, and the others go on.
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
@@ -19,8 +20,10 @@ from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     MACHINE_PROVIDER_KEY,
+    STORE_IDENTITY_KEY,
     StoredConfiguration,
 )
+from gce_backend.rules.ownership import new_store_id
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.addresses import configure
 from gce_backend.setup.messaging import Done, provision_messages
@@ -58,6 +61,7 @@ async def set_up(
     resource_manager: ResourceManager,
     addresses: Addresses,
     publisher: str | None = None,
+    rng: random.Random,
     dry_run: bool = False,
 ) -> AsyncIterator[Done]:
     """Makes what is missing, and checks the rest. Safe to run again.
@@ -69,6 +73,7 @@ async def set_up(
         resource_manager: tells what the caller may do.
         addresses: what to store.
         publisher: the Machine Provider's service account, which may publish then.
+        rng: for the id of the store.
         dry_run: say what would be made, and make nothing.
     """
     async for step in provision_messages(pubsub, settings, publisher=publisher, dry_run=dry_run):
@@ -76,6 +81,7 @@ async def set_up(
     fleet = Fleet(store)
     for step in await _store_addresses(settings, fleet, store, addresses, dry_run=dry_run):
         yield step
+    yield await _identify(fleet, new_store_id(rng), dry_run=dry_run)
     yield await check_permissions(resource_manager, project, "datastore", DATASTORE)
     for compute_project in sorted({project, *named_projects(fleet.configuration)}):
         yield await check_permissions(resource_manager, compute_project, "compute", COMPUTE)
@@ -99,6 +105,19 @@ async def _store_addresses(
     except BackendError as error:
         return [Done("the three entities in Datastore", "failed", str(error))]
     return steps
+
+
+async def _identify(fleet: Fleet, fresh: str, *, dry_run: bool) -> Done:
+    """The id of the store, which all that is made from it carries."""
+    what = "the id of the store"
+    try:
+        await fleet.refresh([STORE_IDENTITY_KEY])
+        known = fleet.identity
+        if dry_run and not known:
+            return Done(what, "would make")
+        return Done(f"{what}: {await fleet.identify(fresh)}", "present" if known else "made")
+    except BackendError as error:
+        return Done(what, "failed", str(error))
 
 
 def judge(

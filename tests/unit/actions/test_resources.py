@@ -10,6 +10,7 @@ from gce_backend.configuration import parsing, types
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.model.keys import revision_key
 from gce_backend.rules import compute_bodies
+from gce_backend.rules.ownership import Mark
 from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, manager, template, world
 from support.fleet_views import manager_in
 from support.outside import cataloged
@@ -20,7 +21,7 @@ async def test_conflict_on_create_is_adopted_only_with_our_description(tmp_path:
     async with world(tmp_path, start=False) as w:
         wanted = parsing.parse(template(), manager(), {}).templates[0]
         revision = revision_key(wanted.base_name, types.checksum(wanted))
-        body = compute_bodies.template_body("another-owner", revision, wanted)
+        body = compute_bodies.template_body(Mark("another-owner"), revision, wanted)
         await w.compute("POST", "global/instanceTemplates", body)
         await w.start_daemon()
         await w.pass_time(300)

@@ -26,6 +26,7 @@ from gce_backend.model.keys import manager_key, revision_key
 from gce_backend.rules.activation import entities_of, plan_template, wanted_templates
 from gce_backend.rules.catalog_entry import Shape, dimensions, policies
 from gce_backend.rules.compute_bodies import group_body, template_body
+from gce_backend.rules.ownership import Mark
 from support.config_texts import manager, template
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -73,14 +74,14 @@ def carry(config: Configuration) -> int:
             assert stored < ENTITY_BYTES
             assert len(str(key).encode()) < KEY_BYTES
         revision = revision_key(name, checksum(asked.template))
-        body = template_body("owner", revision, asked.template, "found")
+        body = template_body(Mark("owner"), revision, asked.template, "found")
         assert NAME.fullmatch(body["name"])
         metadata = body["properties"]["metadata"]["items"]
         assert sum(len(f"{i['key']}{i['value']}".encode()) for i in metadata) < 512 * 1024
         for one in asked.managers:
             group = manager_key(name, revision.name, one.zone)
             made = group_body(
-                "owner", group, asked.template.project, one.minimum_size, body["name"]
+                Mark("owner"), group, asked.template.project, one.minimum_size, body["name"]
             )
             assert NAME.fullmatch(made["name"])
             assert len(made["baseInstanceName"]) <= naming.MAX_BASE_INSTANCE_NAME_LENGTH
@@ -121,7 +122,7 @@ def test_the_largest_metadata_can_be_stored_or_are_refused(size: int) -> None:
 def test_what_an_old_release_stored_can_be_carried_out() -> None:
     """A revision that boots from snapshot_name still does, and has no second disk."""
     old = TemplateConfig(base_name="old", project="p", machine_type="e2-small", snapshot_name="s")
-    body = template_body("owner", revision_key("old", checksum(old)), old)
+    body = template_body(Mark("owner"), revision_key("old", checksum(old)), old)
     (disk,) = body["properties"]["disks"]
     assert disk["initializeParams"]["sourceSnapshot"].endswith("snapshots/s")
     assert encode(InstanceTemplateRevision(template=old))

@@ -20,6 +20,7 @@ from gce_backend.model.entities import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
     MACHINE_PROVIDER_KEY,
+    STORE_IDENTITY_KEY,
     CatalogState,
     ConfigServiceAddress,
     Entity,
@@ -32,6 +33,7 @@ from gce_backend.model.entities import (
     MetadataUpdate,
     SetAsideMessage,
     StoredConfiguration,
+    StoreIdentity,
 )
 from gce_backend.model.events import Happening, HistoryPage
 from gce_backend.model.keys import Key, manager_key, revision_key, template_key
@@ -52,6 +54,7 @@ ENTITIES: dict[Key, Entity] = {
     ),
     CONFIG_SETTINGS_KEY: ConfigServiceAddress(service_hostname="config"),
     MACHINE_PROVIDER_KEY: MachineProviderAddress(instance_url="broker"),
+    STORE_IDENTITY_KEY: StoreIdentity(id="0123456789ab"),
     Key(SetAsideMessage.KIND, "m"): SetAsideMessage("why", 1.5, attributes={"a": "b"}),
     CONFIGURATION_KEY: StoredConfiguration(revision="r1", files={"a": "b"}, imported=1.5),
     TEMPLATE: InstanceTemplate(active="abc", drained=("old", "older")),

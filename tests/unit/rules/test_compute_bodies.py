@@ -9,14 +9,14 @@ import pytest
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.model.keys import manager_key, revision_key
 from gce_backend.rules.compute_bodies import (
-    description_of,
     group_body,
     group_name_of,
-    owner_prefix,
     template_body,
     template_name_of,
 )
+from gce_backend.rules.ownership import Mark
 
+ME = Mark("me", "0123456789ab")
 CHECKSUM = "0123456789abcdef" * 2 + "01234567"
 REVISION = revision_key("linux", CHECKSUM)
 MANAGER = manager_key("linux", CHECKSUM, "us-central1-a")
@@ -31,24 +31,23 @@ PLAIN: dict[str, Any] = {
 def properties(found_snapshot: str | None = None, **fields: Any) -> dict[str, Any]:
     """What the VMs of a template are like."""
     template = TemplateConfig(**{**PLAIN, **fields})
-    found: dict[str, Any] = template_body("me", REVISION, template, found_snapshot)["properties"]
+    found: dict[str, Any] = template_body(ME, REVISION, template, found_snapshot)["properties"]
     return found
 
 
 def test_everything_says_whose_it_is() -> None:
-    """Names follow from the key; the mark holds owner, template and the whole checksum."""
-    mark = f"gce-backend owner=me template=linux revision={CHECKSUM}"
-    template = template_body("me", REVISION, TemplateConfig(**PLAIN))
-    group = group_body("me", MANAGER, "p", 3, template["name"])
-    assert template["description"] == group["description"] == description_of("me", REVISION) == mark
-    assert mark.startswith(owner_prefix("me"))
-    assert not mark.startswith(owner_prefix("m"))
+    """Names follow from the key; the mark holds owner, store, template, the whole checksum."""
+    mark = f"gce-backend owner=me template=linux revision={CHECKSUM} store=0123456789ab"
+    template = template_body(ME, REVISION, TemplateConfig(**PLAIN))
+    group = group_body(ME, MANAGER, "p", 3, template["name"])
+    assert template["description"] == group["description"] == mark
     assert (template["name"], group["name"]) == (
         template_name_of(REVISION, 0),
         group_name_of(MANAGER, 0),
     )
     assert template["properties"]["labels"] == {
         "gce-backend-owner": "me",
+        "gce-backend-store": "0123456789ab",
         "gce-backend-template": "linux",
         "gce-backend-revision": CHECKSUM[:8],
     }
@@ -56,7 +55,7 @@ def test_everything_says_whose_it_is() -> None:
 
 def test_fault_34_a_group_never_repairs_and_is_listed_in_pages() -> None:
     """What it would recreate may be leased."""
-    group = group_body("me", MANAGER, "p", 3, "linux-01234567")
+    group = group_body(ME, MANAGER, "p", 3, "linux-01234567")
     assert group["instanceLifecyclePolicy"] == {"defaultActionOnFailure": "DO_NOTHING"}
     assert group["listManagedInstancesResults"] == "PAGINATED"
     assert group["targetSize"] == 3

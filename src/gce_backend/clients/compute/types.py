@@ -437,7 +437,7 @@ class GroupPage(_AggregatedPage, frozen=True, gc=False):
 class InstancePage(_AggregatedPage, frozen=True, gc=False):
     """Of instances.aggregatedList."""
 
-    FIELDS: ClassVar[str] = f"items/*/instances(name,id,zone,status),{_AggregatedPage.REST}"
+    FIELDS: ClassVar[str] = f"items/*/instances(name,id,zone,status,labels),{_AggregatedPage.REST}"
 
     items: dict[str, InstanceScope] = {}
 

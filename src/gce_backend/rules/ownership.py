@@ -1,0 +1,143 @@
+"""Whose a resource at Compute is: the mark that it carries, and what follows from it. Pure.
+
+Everything that the daemon makes says whose it is: templates and groups by their description, VMs by
+their labels. A mark names the owner of the settings and the id of the store. Two daemons with the
+same owner and a store each are told apart by the second.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from gce_backend.model.keys import RevisionKey
+
+OWNER_LABEL = "gce-backend-owner"
+STORE_LABEL = "gce-backend-store"
+
+_DESCRIPTION = re.compile(
+    r"gce-backend owner=(?P<owner>\S+) template=(?P<template>\S+) revision=(?P<revision>\S+)"
+    r"(?: store=(?P<store>\S+))?"
+)
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Who made a resource.
+
+    Attributes:
+        owner: the owner name in its maker's settings.
+        store: the id of its maker's store; "" for what an earlier release made, and while the id
+            of this store is not known.
+    """
+
+    owner: str
+    store: str = ""
+
+    def __str__(self) -> str:
+        return f"owner {self.owner!r}, store {self.store!r}" if self.store else f"{self.owner!r}"
+
+
+class Whose(StrEnum):
+    """Whose a resource is that has one of our names."""
+
+    OURS = "ours"
+    """Made from this store, for this very revision."""
+    UNMARKED = "unmarked"
+    """Made for this owner and revision by a release that did not say from which store."""
+    ANOTHERS = "another's"
+    """Made by another daemon: another owner's, or from another store."""
+    FOREIGN = "foreign"
+    """Made by somebody else, or for something else."""
+
+
+def new_store_id(rng: random.Random) -> str:
+    """An id for a store that has none: 12 hexadecimal digits."""
+    return f"{rng.getrandbits(48):012x}"
+
+
+def description_of(mark: Mark, revision: RevisionKey) -> str:
+    """The description of a revision's instance template and of its groups."""
+    made_for = f"template={revision.base_name} revision={revision.checksum}"
+    made_from = f" store={mark.store}" if mark.store else ""
+    return f"gce-backend owner={mark.owner} {made_for}{made_from}"
+
+
+def mark_of(description: str) -> Mark | None:
+    """The mark in a template's or group's description; None when it has none."""
+    found = _DESCRIPTION.fullmatch(description)
+    return Mark(found["owner"], found["store"] or "") if found is not None else None
+
+
+def mark_of_labels(labels: Mapping[str, str]) -> Mark | None:
+    """The mark in a VM's labels; None when it has none."""
+    owner = labels.get(OWNER_LABEL)
+    return Mark(owner, labels.get(STORE_LABEL, "")) if owner is not None else None
+
+
+def whose(description: str, ours: Mark, revision: RevisionKey) -> Whose:
+    """Whose a template or group is that has the name of one of ours.
+
+    Args:
+        description: of the resource.
+        ours: what we mark with.
+        revision: what it would be made for.
+    """
+    mark = mark_of(description)
+    if mark is None:
+        return Whose.FOREIGN
+    if not may_be_ours(mark, ours):
+        return Whose.ANOTHERS
+    if description != description_of(mark, revision):
+        return Whose.FOREIGN
+    return Whose.OURS if mark.store else Whose.UNMARKED
+
+
+def is_known(found: int, known: int | None, said: Whose) -> bool:
+    """Whether a resource is the one that a stored link means.
+
+    Args:
+        found: its numeric id.
+        known: the id that is stored with the link; None when an earlier release stored the link.
+        said: whose its description says that it is.
+    """
+    if known is not None:
+        return found == known
+    return said in {Whose.OURS, Whose.UNMARKED}
+
+
+def may_be_ours(mark: Mark | None, ours: Mark) -> bool:
+    """Whether a resource without an entity is for us to report: not another's, nor anybody's.
+
+    Args:
+        mark: what it carries.
+        ours: what we mark with.
+    """
+    return mark is not None and mark.owner == ours.owner and mark.store in {"", ours.store}
+
+
+def name_taken(what: str, description: str, said: Whose) -> str:
+    """What to tell of a resource that has a name which we need, and is not ours.
+
+    Args:
+        what: its kind, name and place.
+        description: its description.
+        said: whose it says that it is.
+    """
+    if said is Whose.UNMARKED:
+        return (
+            f"{what} exists and does not say from which store it was made. If this is its store, "
+            "`gce-backend adopt` adopts it; if another daemon uses it, change base_name"
+        )
+    if said is Whose.ANOTHERS:
+        return (
+            f"{what} belongs to another daemon ({mark_of(description)}): change the template's "
+            "base_name, or stop one of the two daemons"
+        )
+    return (
+        f"{what} exists and is not ours: delete it, or change the template's base_name (its "
+        f"description is {description!r})"
+    )
