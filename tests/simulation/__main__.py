@@ -12,6 +12,7 @@ from simulation import chance
 from simulation.episode import Recipe, Result, live, recipe
 from simulation.rows import missing, table
 from simulation.shrink import shrunk
+from simulation.world import LOGS
 
 
 def main() -> int:
@@ -29,9 +30,12 @@ def main() -> int:
     parser.add_argument("--keep", default="", help="numbers of the events to keep, with commas")
     parser.add_argument("--shrink", action="store_true", help="make failing seeds short")
     parser.add_argument("--story", type=Path, help="write the story there")
+    parser.add_argument("--logs", help="append the daemons' logs to this file")
     parser.add_argument("--nightly", action="store_true", help="a row that never fired fails")
     options = parser.parse_args()
     chance.silence()
+    if options.logs:
+        os.environ[LOGS] = options.logs
     given = options.seed is not None
     seed = options.first
     hours, cpu, fired, failed = 0.0, _cpu(), Counter[int](), 0

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from gce_backend.settings.settings import (
     DeletionSettings,
     HttpSettings,
     JobSettings,
+    MachineProviderSettings,
     Secret,
     Settings,
     StoreSettings,
@@ -67,6 +70,10 @@ class Shape(msgspec.Struct, frozen=True):
     resync: float = 600.0
 
 
+LOGS = "GCE_BACKEND_SIMULATION_LOGS"
+"""Variable that names the file to which the daemons' logs are appended."""
+
+
 class WorldClock:
     """The clock of a daemon, or the true one.
 
@@ -87,15 +94,32 @@ class WorldClock:
         return self._loop.time()
 
 
-class SilentLog:
-    """A log that nobody reads."""
+class DaemonLog:
+    """A daemon's log: nobody reads it unless LOGS names a file, to which lines are appended.
 
-    def bind(self, **_: Any) -> SilentLog:
-        """Itself."""
-        return self
+    Args:
+        node: whose.
+        now: the simulated time in seconds.
+        bound: fields of every line.
+    """
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return _nothing
+    def __init__(self, node: str, now: Callable[[], float], **bound: Any) -> None:
+        self._node = node
+        self._now = now
+        self._bound = bound
+        self._path = os.environ.get(LOGS)
+
+    def bind(self, **fields: Any) -> DaemonLog:
+        """The same log with more fields."""
+        return DaemonLog(self._node, self._now, **self._bound, **fields)
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        return partial(self._write, level) if self._path else _nothing
+
+    def _write(self, level: str, event: str = "", *_: Any, **fields: Any) -> None:
+        line = f"{self._now():12.3f}  {self._node} {level:7} {event} {self._bound | fields}\n"
+        with Path(self._path or os.devnull).open("a", encoding="utf-8") as file:
+            file.write(line)
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -241,6 +265,8 @@ class World:
             http=HttpSettings(port=0, token=Secret(TOKEN)),
             compute=ComputeSettings(calls_per_minute=shape.budget),
             store=StoreSettings(resync_seconds=shape.resync),
+            # The daemon takes what the Machine Provider refuses: the event `odd_template`.
+            machine_provider=MachineProviderSettings(extra_dimensions=("linux_flavor:FEDORA",)),
             deletion=DeletionSettings(
                 window_seconds=CAP_WINDOW,
                 permitted_count=CAP_COUNT - 2,
@@ -279,7 +305,7 @@ class World:
                 settings or self.settings,
                 clock=node.clock,
                 rng=random.Random(f"{self.seed} daemon {self.starts}"),
-                log=SilentLog(),
+                log=DaemonLog(node.name, self.loop.time),
                 connector=lambda: MemoryConnector(self.loop.network, node.name),
             )
             node.process = process
