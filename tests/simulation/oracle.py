@@ -41,13 +41,17 @@ class Held(msgspec.Struct):
         request: the lease request.
         vm: the VM's numeric id; "" when there was none under the name.
         until: when it ends, Unix seconds; None when it has no end.
+        since: when it began, simulated seconds.
         told: whether the Machine Provider published it, so that the daemon can know.
+        forgotten: the stores whose restored backup is older than the lease.
     """
 
     request: str
     vm: str
     until: float | None
+    since: float
     told: bool = False
+    forgotten: set[str] = msgspec.field(default_factory=set)
 
 
 class Vm(msgspec.Struct):
@@ -192,6 +196,19 @@ class Oracle:
         self.violations.append(Violation(promise, self._time(), text))
         self._note(f"VIOLATION {promise}: {text}")
 
+    def restored(self, namespace: str, backup: float) -> None:
+        """A store was put back to a backup of that simulated second.
+
+        A lease that is younger than the backups of both stores is known to nobody: no promise
+        is possible.
+        """
+        for name, held in list(self.held.items()):
+            if held.since > backup:
+                held.forgotten.add(namespace)
+                if len(held.forgotten) > 1:
+                    del self.held[name]
+                    self._note(f"nobody remembers {held.request}: {name}")
+
     # VMs
 
     def _changed(self, before: VmRow | None, after: VmRow | None) -> None:
@@ -312,7 +329,7 @@ class Oracle:
                 self.seen["leased twice"] += 1
             request = self.requests.get(entry.lease, entry.lease)
             owner = "" if name in self.strangers else self._alive.get(name, "")
-            self.held[name] = Held(request, owner, entry.until)
+            self.held[name] = Held(request, owner, entry.until, self._time())
             if vm is None or vm.doomed is not None:
                 self.seen["leased without a VM"] += 1
         elif entry.state in {"RECLAIMED", "DELETED"}:

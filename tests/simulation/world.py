@@ -208,7 +208,7 @@ class World:
         ]
         self.starts = 0
         self.leases = 0
-        self.backups: dict[str, list[tuple[str, Any]]] = {}
+        self.backups: dict[str, tuple[float, list[tuple[str, Any]]]] = {}
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.graveyard: list[Any] = []
         self.wanted: list[str] = []
@@ -426,17 +426,19 @@ class World:
     def back_up(self, namespace: str) -> None:
         """Copies all entities of a namespace of Datastore."""
         rows = self.services["datastore"]._storage._rows
-        self.backups[namespace] = [
+        kept = [
             (name, row)
             for name, row in rows.items()
             if row.key["partitionId"].get("namespaceId", "") == namespace
         ]
+        self.backups[namespace] = self.loop.time(), kept
 
     def restore(self, namespace: str) -> bool:
         """Puts a namespace back to its backup; False when there is none."""
-        kept = self.backups.get(namespace)
-        if kept is None:
+        backup = self.backups.get(namespace)
+        if backup is None:
             return False
+        at, kept = backup
         storage = self.services["datastore"]._storage
         present = {
             name
@@ -455,6 +457,7 @@ class World:
             storage.apply(version, writes)
         finally:
             self.oracle.restoring = False
+        self.oracle.restored(namespace, at)
         alive = {row.name for row in self.vms()}
         # Nobody can find what the Machine Provider alone remembers: its protocol has no list.
         self.strangers.update(name for name in self.oracle.entries if name not in alive)
