@@ -27,6 +27,7 @@ def main() -> int:
     parser.add_argument("--daemons", type=int, help="how many; else the seed says")
     parser.add_argument("--rate", type=float, default=14.0, help="events in an hour")
     parser.add_argument("--only", default="", help="kinds of events, with commas; else all")
+    parser.add_argument("--without", default="", help="kinds of events to leave out, with commas")
     parser.add_argument("--keep", default="", help="numbers of the events to keep, with commas")
     parser.add_argument("--shrink", action="store_true", help="make failing seeds short")
     parser.add_argument("--story", type=Path, help="write the story there")
@@ -81,6 +82,10 @@ def _recipe(options: argparse.Namespace, seed: str) -> Recipe:
         rate=options.rate,
         only=tuple(filter(None, options.only.split(","))),
     )
+    without = set(options.without.split(","))
+    made = Recipe(
+        made.seed, made.shape, made.hours, tuple(e for e in made.events if e.kind not in without)
+    )
     if options.keep:
         kept = tuple(made.events[int(number)] for number in options.keep.split(","))
         made = Recipe(made.seed, made.shape, made.hours, kept)
@@ -113,6 +118,7 @@ def _report(result: Result, options: argparse.Namespace) -> None:
     words += [f"DAEMONS={options.daemons}"] if options.daemons else []
     words += [f"RATE={options.rate:g}"] if options.rate != 14.0 else []
     words += [f"ONLY={options.only}"] if options.only else []
+    words += [f"OPTIONS='--without {options.without}'"] if options.without else []
     words += [f"KEEP={numbers}"] if numbers else []
     out(f"replay: make simulate {' '.join(words)}\n")
     sys.stdout.flush()
