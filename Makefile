@@ -90,10 +90,11 @@ lock:
 	  --extra mutation --constraint requirements.lock --constraint requirements-dev.lock \
 	  --output-file requirements-mutation.lock pyproject.toml
 
-## proto: compiles the configuration's message definitions
+## proto: compiles the message definitions of the configuration and of access.cfg
 proto: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc --proto_path=src --python_out=src --pyi_out=src \
-	  src/gce_backend/configuration/proto/config.proto
+	  src/gce_backend/configuration/proto/config.proto \
+	  src/gce_backend/machine_provider/access/proto/access.proto
 
 clean:
 	rm -rf $(VENV) mutants .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Writes docs/reference/: the configuration's language, the settings, the commands, from the code.
+"""Writes docs/reference/: the languages of the files, the settings, the commands, from the code.
 
 Each page says what its source says, and nothing else: comments of the .proto, docstrings of the
 settings, help texts of the commands. `make docs` runs this; a test compares what is there.
@@ -25,12 +25,17 @@ from gce_backend.settings.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent
 PROTO = "gce_backend/configuration/proto/config.proto"
+ACCESS_PROTO = "gce_backend/machine_provider/access/proto/access.proto"
 REFERENCE = ROOT / "docs" / "reference"
 HEAD = "# {title}\n\n<!-- Written by scripts/reference.py (`make docs`): edit {source}. -->\n"
 FLEET = f"""\
 Every field of `templates.cfg` and `managers.cfg`, as [config.proto](../../src/{PROTO}) defines
 them. [Configuration](../configuration.md) shows how they are used; `gce-backend validate DIR`
 checks files against these rules.
+"""
+ACCESS = f"""\
+Every field of `access.cfg`, which says who may do what at a Machine Provider, as
+[access.proto](../../src/{ACCESS_PROTO}) defines them.
 """
 SETTINGS = f"""\
 Every key of the settings, to be given in the file or as a variable
@@ -54,25 +59,26 @@ Field = descriptor_pb2.FieldDescriptorProto
 def pages() -> dict[Path, str]:
     """Every page, by its file."""
     return {
-        REFERENCE / "fleet.md": fleet_page(),
+        REFERENCE / "fleet.md": fields_page("Fleet reference", PROTO, FLEET),
+        REFERENCE / "access.md": fields_page("Access reference", ACCESS_PROTO, ACCESS),
         REFERENCE / "settings.md": settings_page(),
         REFERENCE / "commands.md": commands_page(),
     }
 
 
-# The configuration's language.
+# The languages of the configuration and of access.cfg.
 
 
-def fleet_page() -> str:
-    """What templates.cfg and managers.cfg may say."""
-    file = described()
+def fields_page(title: str, proto: str, intro: str) -> str:
+    """What the files of a .proto may say."""
+    file = described(proto)
     comments = {
         tuple(location.path): one_paragraph(location.leading_comments)
         for location in file.source_code_info.location
     }
     lines = [
-        HEAD.format(title="Fleet reference", source=f"src/{PROTO}"),
-        FLEET,
+        HEAD.format(title=title, source=f"src/{proto}"),
+        intro,
     ]
     for index in from_above(file):
         message = file.message_type[index]
@@ -84,6 +90,11 @@ def fleet_page() -> str:
             lines.append(
                 f"| `{field.name}` | {field.number} | {field_type(field)} | {absent} | {meaning} |"
             )
+    for index, enum in enumerate(file.enum_type):
+        lines += [f"\n## {enum.name}\n", comments[5, index] + "\n"]
+        lines += ["| word | meaning |", "| --- | --- |"]
+        for position, value in enumerate(enum.value):
+            lines.append(f"| `{value.name}` | {comments[5, index, 2, position]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -108,19 +119,19 @@ def kind_name(field: Field) -> str:
     return field.type_name.rpartition(".")[2]
 
 
-def described() -> descriptor_pb2.FileDescriptorProto:
-    """The .proto, with its comments."""
+def described(proto: str) -> descriptor_pb2.FileDescriptorProto:
+    """A .proto, with its comments."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "set"
         arguments = ["protoc", f"--proto_path={ROOT / 'src'}", "--include_source_info"]
-        if protoc.main([*arguments, f"--descriptor_set_out={out}", PROTO]) != 0:
-            raise SystemExit(f"src/{PROTO} does not compile")
+        if protoc.main([*arguments, f"--descriptor_set_out={out}", proto]) != 0:
+            raise SystemExit(f"src/{proto} does not compile")
         return descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
 
 
 def field_type(field: Field) -> str:
     """The type in words, with a link where it is a message."""
-    if field.type == Field.TYPE_MESSAGE:
+    if field.type in {Field.TYPE_MESSAGE, Field.TYPE_ENUM}:
         name = kind_name(field)
         word = f"[{name}](#{name.lower()})"
     else:

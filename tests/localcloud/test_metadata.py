@@ -100,6 +100,7 @@ async def test_is_found_by_its_root_and_tells_all_of_an_account() -> None:
         assert (await get(run, account, **FLAVOR))[1].split() == [
             "aliases",
             "email",
+            "identity",
             "scopes",
             "token",
         ]

@@ -14,8 +14,9 @@ from aiohttp.test_utils import make_mocked_request
 from structlog.testing import capture_logs
 
 from gce_backend.base.clock import SystemClock
+from gce_backend.base.guesses import FORGIVEN_SECONDS, MAX_PEERS
 from gce_backend.settings.settings import HttpSettings, Secret
-from gce_backend.web.access import COOKIE, FORGIVEN_SECONDS, MAX_PEERS, SESSION_SECONDS, Gate
+from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
 from gce_backend.web.documents.bodies import FORM, MAX_BYTES
 from support.fleet_harness import CONTROL_TOKEN, World, manager, template, world
 from support.html_reader import Page

@@ -14,6 +14,7 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── ContentionError               an entity changed under every attempt to write it
     ├── ForeignResourceError          a resource of a name that we need is somebody else's
     ├── HostnameReuseError            the catalog holds a machine's host name for another
+    ├── InvalidTokenError             a caller's token is nobody's, or not good here; says why
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
     ├── OrderError                    an operator's order cannot be carried out as things are
     │   └── UnknownNameError          it names what is not there; the message says what is
@@ -92,6 +93,10 @@ class HostnameReuseError(BackendError):
     """
 
     retry_after = 300.0
+
+
+class InvalidTokenError(BackendError):
+    """A caller's token is nobody's, or not good here; the message says why, never the token."""
 
 
 class NoDaemonError(BackendError):

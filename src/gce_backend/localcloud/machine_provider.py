@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -14,6 +15,7 @@ from aiohttp import web
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
+from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.localcloud.cloud import (
     INNER_HEADERS,
@@ -23,19 +25,37 @@ from gce_backend.localcloud.cloud import (
     Route,
     ServiceError,
 )
+from gce_backend.localcloud.metadata import OAUTH_CLIENT
 from gce_backend.machine_provider import api
+from gce_backend.machine_provider.access.access_tokens import AccessTokens
+from gce_backend.machine_provider.access.identity_tokens import IdentityTokens
+from gce_backend.machine_provider.access.issuer_keys import IssuerKeys
+from gce_backend.machine_provider.access.parsing import parse_access
+from gce_backend.machine_provider.access.verifier import TokenVerifier
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.entities import KINDS
+from gce_backend.machine_provider.gatekeeper import Gatekeeper
 
 NAMESPACE = "machine-provider"
 READY_SECONDS = 10.0
 """How long a request waits for the start."""
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
-USER = "local"
-"""Whose lease requests those of the cloud's own account are."""
+ACCESS = """\
+client_ids: "{client}"
+issuers {{ url: "{url}" audiences: "{url}" audiences: "machine-provider" email_domains: "*" }}
+groups {{
+  name: "own"
+  members: "{account}"
+  roles: [VIEWER, USER, BACKEND, ADMINISTRATOR]
+  backend: "{backend}"
+  without_end: true
+}}
+groups {{ name: "others" members: "*" roles: [VIEWER, USER] without_end: true }}
+"""
+"""Who may do what at the embedded Machine Provider."""
 
-_REASONS = {403: "forbidden", 404: "notFound"}
+_REASONS = {401: "authError", 403: "forbidden", 404: "notFound"}
 """Google's words for the statuses of refusals; all others are `badRequest`."""
 
 
@@ -70,6 +90,7 @@ class MachineProviderService:
         self._new_id = new_id
         self._connector = connector
         self._broker: MachineProvider | None = None
+        self._gatekeeper: Gatekeeper | None = None
         self._made = asyncio.Event()
         path = "/_localcloud/machine-provider/backup"
         cloud.add_controls(
@@ -81,7 +102,7 @@ class MachineProviderService:
         for name in api.METHODS:
             service, _, verb = name.partition(".")
             path = f"/_ah/api/{service}/v1/{verb}"
-            # As the original, it answers 403 to who sends no token at all: see `_caller`.
+            # As the original, it answers 403 to who sends no token at all.
             yield Route(f"{self.name}.{name}", "POST", path, self._handler(name), False)
 
     def error_body(self, error: ServiceError) -> dict[str, Any]:
@@ -122,6 +143,7 @@ class MachineProviderService:
                 clock=self._cloud.clock,
             )
             pubsub = PubSub(session=session, tokens=tokens, api_root=f"{root}/v1", project=project)
+            verifier = self._admit_with(Exchange(session, None, None))
             self._broker = MachineProvider(
                 datastore,
                 Channels(pubsub),
@@ -133,12 +155,32 @@ class MachineProviderService:
             try:
                 await self._broker.run()
             finally:
+                await verifier.close()
                 await tokens.close()
+
+    def _admit_with(self, exchange: Exchange) -> TokenVerifier:
+        """Makes the gatekeeper, which asks this cloud's own metadata server whose tokens are."""
+        url, clock = self._cloud.base_url, self._cloud.clock
+        account = self._cloud.own_account
+        policy = parse_access(
+            ACCESS.format(url=url, account=account, backend=self._backend, client=OAUTH_CLIENT)
+        )
+        keys = IssuerKeys(exchange, clock)
+        verifier = TokenVerifier(
+            lambda: policy,
+            access_tokens=AccessTokens(exchange, f"{url}/tokeninfo", clock),
+            keys=keys,
+            identity_tokens=IdentityTokens(keys, clock),
+        )
+        self._gatekeeper = Gatekeeper(verifier, lambda: policy, clock)
+        return verifier
 
     def _handler(self, name: str) -> Callable[[Call], Awaitable[Any]]:
         async def handler(call: Call) -> object:
-            caller = self._caller(call.request)
+            authorization = call.request.headers.get("Authorization")
             try:
+                gatekeeper = await self._made_gatekeeper()
+                caller = await gatekeeper.admit(authorization, name, call.request.remote or "")
                 api.request_of(name, call.body)  # what is no request needs no Machine Provider
                 answer = await api.call(await self._started(), caller, name, call.body)
             except api.Refusal as refusal:
@@ -149,13 +191,6 @@ class MachineProviderService:
             return web.Response(status=204) if answer is None else answer
 
         return handler
-
-    def _caller(self, request: web.Request) -> api.Caller:
-        if "Authorization" not in request.headers:
-            raise ServiceError(403, "forbidden", "Access is denied.")
-        account = self._cloud.account_of(request)
-        is_own = account == self._cloud.own_account
-        return api.Caller(USER if is_own else account, account, self._backend if is_own else None)
 
     async def _get_backup(self, _: web.Request) -> web.Response:
         records = await (await self._started()).records.backup()
@@ -173,6 +208,14 @@ class MachineProviderService:
         await (await self._started()).records.restore(records)
         return web.json_response({})
 
+    async def _made_gatekeeper(self) -> Gatekeeper:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                await self._made.wait()
+        if self._gatekeeper is None:
+            raise _STARTING
+        return self._gatekeeper
+
     async def _started(self) -> MachineProvider:
         try:
             async with asyncio.timeout(READY_SECONDS):
@@ -182,4 +225,7 @@ class MachineProviderService:
                     return self._broker
         except TimeoutError:
             pass
-        raise ServiceError(503, "backendError", "The Machine Provider is still starting.")
+        raise _STARTING
+
+
+_STARTING = ServiceError(503, "backendError", "The Machine Provider is still starting.")

@@ -1,27 +1,40 @@
-"""The metadata server: the project, the VM and its default service account's access tokens."""
+"""The metadata server: the project, the VM and its default service account's tokens.
+
+It also stands for Google's sign-in: it says whose an access token is (tokeninfo), and publishes the
+keys of the identity tokens that it signs.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
 
+import jwt
 import msgspec
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Route, ServiceError
 
 FLAVOR = {"Metadata-Flavor": "Google"}
 DEFAULT_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+OAUTH_CLIENT = "localcloud.apps.googleusercontent.com"
+"""The OAuth client that access tokens are said to be given to."""
 REUSE_SHARE = 0.5
 """A token is given again while more than this share of its life is left."""
 
 _ROOT = "/computeMetadata/v1"
 _ACCOUNT = _ROOT + "/instance/service-accounts/{account:default|[^/]+@[^/]+}"
 _INSTANCE_ID = "1000000000000000001"
+_ACCOUNT_ID = "100000000000000000001"
 _ZONE = "us-central1-a"
 _UNIVERSE = "googleapis.com"
-_MEMBERS = "aliases\nemail\nscopes\ntoken\n"
+_MEMBERS = "aliases\nemail\nidentity\nscopes\ntoken\n"
+IDENTITY_SECONDS = 3600
+"""Life of an identity token."""
 
 
 class IssuedToken(msgspec.Struct, frozen=True):
@@ -51,7 +64,10 @@ class MetadataService:
         self._cloud = cloud
         self._tokens = cloud.tables.table("metadata.tokens", IssuedToken)
         cloud.authenticate_with(self.is_valid, self._account_of)
-        cloud.add_controls(CloudControl("POST", "/_localcloud/tokens/{account}", self._post_token))
+        cloud.add_controls(
+            CloudControl("POST", "/_localcloud/tokens/{account}", self._post_token),
+            CloudControl("POST", "/_localcloud/identity-tokens", self._post_identity_token),
+        )
 
     def routes(self) -> Iterable[Route]:
         """The root, by which clients find the server, and what they read below it."""
@@ -81,6 +97,14 @@ class MetadataService:
             self._token,
             authenticated=False,
         )
+        signing = {
+            f"{account}.identity": ("GET", _ACCOUNT + "/identity", self._identity),
+            "tokeninfo": ("POST", "/tokeninfo", self._tokeninfo),
+            "openid-configuration": ("GET", "/.well-known/openid-configuration", self._discovery),
+            "certs": ("GET", "/oauth2/v3/certs", self._certs),
+        }
+        for name, (verb, path, handler) in signing.items():
+            yield Route(f"metadata.{name}", verb, path, handler, authenticated=False)
 
     def error_body(self, error: ServiceError) -> dict[str, str]:
         """The real server answers in HTML; its status is what clients read."""
@@ -150,6 +174,76 @@ class MetadataService:
         }
         body = msgspec.json.encode(answer)
         return web.Response(body=body, headers=FLAVOR, content_type="application/json")
+
+    @cached_property
+    def _key(self) -> tuple[str, rsa.RSAPrivateKey]:
+        """Name and key of identity tokens: another after a restart, as keys are rotated."""
+        return secrets.token_hex(8), rsa.generate_private_key(65537, 2048)
+
+    def _signed(self, claims: dict[str, Any]) -> str:
+        name, key = self._key
+        now = int(self._cloud.clock.now())
+        times = {"iss": self._cloud.base_url, "iat": now, "exp": now + IDENTITY_SECONDS}
+        return jwt.encode({**times, **claims}, key, algorithm="RS256", headers={"kid": name})
+
+    async def _identity(self, call: Call) -> web.Response:
+        """An identity token of the account, for an audience."""
+        self._check_account(call)
+        audience = call.query.get("audience", "")
+        if not audience:
+            raise ServiceError(400, "badRequest", "non-empty audience parameter required")
+        claims: dict[str, Any] = {"aud": audience, "azp": _ACCOUNT_ID, "sub": _ACCOUNT_ID}
+        if call.query.get("format") == "full":
+            claims |= {"email": self._email(), "email_verified": True}
+        token = self._signed(claims)
+        return web.Response(text=token, headers=FLAVOR, content_type="application/text")
+
+    async def _post_identity_token(self, request: web.Request) -> web.Response:
+        """An identity token with the claims in the body, as another issuer would sign it."""
+        try:
+            claims = msgspec.json.decode(await request.read(), type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            return web.json_response({"error": f"not an object of claims: {error}"}, status=400)
+        return web.json_response({"id_token": self._signed(claims)})
+
+    async def _tokeninfo(self, call: Call) -> web.Response:
+        """Whose an access token is; unlike Google, it says so whatever the token's scopes."""
+        form = await call.request.post()
+        token = str(form.get("access_token", call.query.get("access_token", "")))
+        if not self.is_valid(token):
+            answer = {"error": "invalid_token", "error_description": "Invalid Value"}
+            return web.json_response(answer, status=400)
+        issued = self._tokens[token]
+        return web.json_response(
+            {
+                "azp": OAUTH_CLIENT,
+                "aud": OAUTH_CLIENT,
+                "sub": self._account_of(token),
+                "scope": issued.scopes,
+                "exp": str(int(issued.expires)),
+                "expires_in": str(int(issued.expires - self._cloud.clock.now())),
+                "email": self._account_of(token),
+                "email_verified": "true",
+                "access_type": "online",
+            }
+        )
+
+    async def _discovery(self, _: Call) -> dict[str, Any]:
+        """Where the keys are."""
+        url = self._cloud.base_url
+        return {
+            "issuer": url,
+            "jwks_uri": f"{url}/oauth2/v3/certs",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+        }
+
+    async def _certs(self, _: Call) -> dict[str, Any]:
+        """The key that identity tokens are signed with."""
+        name, key = self._key
+        public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        return {"keys": [{**public, "kid": name, "alg": "RS256", "use": "sig"}]}
 
     def _current(self, scopes: str) -> tuple[str, float] | None:
         fresh = self._cloud.clock.now() + self._cloud.options.token_seconds * REUSE_SHARE

@@ -5,13 +5,15 @@ A server hands in who calls and a JSON body, and gets a JSON body back; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from gce_backend.base.errors import BackendError
 from gce_backend.machine_provider import wire
+from gce_backend.machine_provider.access.decision import lease_refusal
+from gce_backend.machine_provider.access.policy import AccessGroup, Role
 from gce_backend.machine_provider.broker import MachineProvider
 
 _ENUMS: Mapping[str, tuple[str, ...]] = {
@@ -37,11 +39,15 @@ class Caller(NamedTuple):
         user: whose lease requests these are.
         account: the e-mail address that the caller's token is of.
         backend: whose machines the caller manages; None manages none.
+        roles: what the caller may do.
+        group: the group that its leases count for; None may lease nothing.
     """
 
     user: str
     account: str
     backend: str | None
+    roles: frozenset[Role] = frozenset()
+    group: AccessGroup | None = None
 
 
 class Refusal(BackendError):  # noqa: N818 (an answer, not a failure)
@@ -186,14 +192,33 @@ async def _modify_capacity(
 async def _lease(
     broker: MachineProvider, caller: Caller, request: wire.LeaseRequestMessage
 ) -> wire.LeaseResponse:
-    return (await broker.leases.lease(caller.user, [request]))[0]
+    return (await _leases(broker, caller, [request]))[0]
 
 
 async def _batched_lease(
     broker: MachineProvider, caller: Caller, batch: wire.LeaseBatch
 ) -> wire.LeaseBatchResponse:
-    answers = await broker.leases.lease(caller.user, batch.requests)
+    answers = await _leases(broker, caller, batch.requests)
     return wire.LeaseBatchResponse(responses=tuple(answers))
+
+
+async def _leases(
+    broker: MachineProvider, caller: Caller, requests: Sequence[wire.LeaseRequestMessage]
+) -> list[wire.LeaseResponse]:
+    """Takes requests, after a look at what the caller's group may have.
+
+    A request for too long is refused with the original's own word; what the original has no word
+    for refuses the call.
+    """
+    if caller.group is None:
+        raise Refusal(403, "Access is denied.")
+    limits = caller.group.limits
+    for request in requests:
+        dimensions = msgspec.to_builtins(request.dimensions)
+        why = lease_refusal(limits, dimensions, without_end=bool(request.indefinite))
+        if why is not None:
+            raise Refusal(403, f"Access is denied: request {request.request_id}: {why}.")
+    return await broker.leases.lease(caller.user, requests, longest=limits.longest_lease)
 
 
 async def _release(

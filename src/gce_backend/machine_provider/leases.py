@@ -47,9 +47,22 @@ class Leases:
         self._project = project
 
     async def lease(
-        self, user: str, requests: Sequence[LeaseRequestMessage]
+        self,
+        user: str,
+        requests: Sequence[LeaseRequestMessage],
+        *,
+        longest: float = rules.MAX_LEASE_SECONDS,
     ) -> list[LeaseResponse]:
-        """Takes requests, and tries at once to fulfil them; the answers are in their order."""
+        """Takes requests, and tries at once to fulfil them.
+
+        Args:
+            user: who asks.
+            requests: what is asked for.
+            longest: seconds that the user's leases last at most.
+
+        Returns:
+            The answers, in the order of the requests.
+        """
         now = self._clock.now()
         asked: dict[Path, StoredLease] = {}
         refused: dict[int, LeaseResponse] = {}
@@ -62,7 +75,7 @@ class Leases:
             if isinstance(first, StoredLease):
                 error = None if first.checksum == checksum else "REQUEST_ID_REUSE"
             else:
-                error = rules.lease_error(request, now)
+                error = rules.lease_error(request, now, longest)
             if error is not None:
                 refused[place] = LeaseResponse(client_request_id=request.request_id, error=error)
             elif first is None:

@@ -55,27 +55,40 @@ def name_error(dimensions: Dimensions, backend: str) -> str | None:
     return error or (None if dimensions.hostname else "UNSPECIFIED_HOSTNAME")
 
 
-def lease_error(request: LeaseRequestMessage, now: UnixSeconds) -> str | None:
-    """Why a lease request is refused. Its length is judged before its topic; 0 means absent."""
-    return _length_error(request, now) or topic_error(request.pubsub_topic, request.pubsub_project)
+def lease_error(
+    request: LeaseRequestMessage, now: UnixSeconds, longest: float = MAX_LEASE_SECONDS
+) -> str | None:
+    """Why a lease request is refused. Its length is judged before its topic; 0 means absent.
+
+    Args:
+        request: what is asked for.
+        now: the moment.
+        longest: seconds that the lease may last at most.
+    """
+    error = _length_error(request, now, longest)
+    return error or topic_error(request.pubsub_topic, request.pubsub_project)
 
 
-def _length_error(request: LeaseRequestMessage, now: UnixSeconds) -> str | None:
+def length(request: LeaseRequestMessage, now: UnixSeconds) -> float | None:
+    """For how many seconds a lease is asked for; None when no end is named."""
+    if request.duration:
+        return float(request.duration)
+    return request.lease_expiration_ts - now if request.lease_expiration_ts else None
+
+
+def _length_error(request: LeaseRequestMessage, now: UnixSeconds, longest: float) -> str | None:
     duration, end = request.duration, request.lease_expiration_ts
     given = sum(bool(length) for length in (duration, end, request.indefinite))
     if given > 1:
         return "MUTUAL_EXCLUSION_ERROR"
     if given == 0:
         return "LEASE_LENGTH_UNSPECIFIED"
-    if duration:
-        too_short, seconds = "NONPOSITIVE_DEADLINE", float(duration)
-    elif end:
-        too_short, seconds = "LEASE_EXPIRATION_TS_ERROR", end - now
-    else:
+    seconds = length(request, now)
+    if seconds is None:
         return None
     if seconds <= 0:
-        return too_short
-    return "LEASE_TOO_LONG" if seconds > MAX_LEASE_SECONDS else None
+        return "NONPOSITIVE_DEADLINE" if duration else "LEASE_EXPIRATION_TS_ERROR"
+    return "LEASE_TOO_LONG" if seconds > longest else None
 
 
 def valid_until(lease: StoredLease) -> float:

@@ -23,6 +23,7 @@ from aiohttp import HttpVersion11, web
 from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.guesses import Guesses
 from gce_backend.settings.settings import HttpSettings, is_loopback
 from gce_backend.web.connections import Refused
 
@@ -30,13 +31,6 @@ COOKIE = "gce_backend_session"
 SESSION_SECONDS = 12 * 3600.0
 FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
 """Headers, beside all that begin with `x-forwarded-`, by which a proxy shows itself."""
-FIRST_DELAY_SECONDS = 0.25
-"""How long the answer to a peer's first wrong token waits; each further one waits twice as long."""
-MAX_DELAY_SECONDS = 5.0
-FORGIVEN_SECONDS = 60.0
-"""How long after its last wrong token a peer starts anew."""
-MAX_PEERS = 1000
-"""Peers whose wrong tokens are remembered."""
 
 
 class Gate:
@@ -58,7 +52,7 @@ class Gate:
         self._clock = clock
         self._log = log
         self._refused = refused
-        self._guesses: dict[str, tuple[int, float]] = {}  # the last one comes last
+        self._guesses = Guesses(clock)
 
     @property
     def has_token(self) -> bool:
@@ -87,13 +81,8 @@ class Gate:
         """Notes a wrong token, and waits before it may be answered."""
         if self._token is None:
             return
-        peer, now = request.remote or "", self._clock.monotonic()
-        tries, at = self._guesses.pop(peer, (0, now))
-        tries = 1 if now - at > FORGIVEN_SECONDS else tries + 1
-        delay = min(FIRST_DELAY_SECONDS * 2 ** min(tries - 1, 16), MAX_DELAY_SECONDS)
-        self._guesses[peer] = (tries, now)
-        if len(self._guesses) > MAX_PEERS:
-            del self._guesses[next(iter(self._guesses))]
+        peer = request.remote or ""
+        tries, delay = self._guesses.note(peer)
         self._refused("token")
         self._log.warning("http.token_refused", path=request.path, remote=peer, tries=tries)
         await asyncio.sleep(delay)

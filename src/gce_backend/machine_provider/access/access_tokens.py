@@ -1,0 +1,161 @@
+"""Google's access tokens, which only Google can read: it is asked, and its answer remembered.
+
+What Google said of a token is good for a minute, so that a revoked one is refused soon; while
+Google cannot be reached, for ten. Tokens are remembered by their digest alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import InvalidTokenError, TransientError
+from gce_backend.clients.exchange import Exchange, HttpRequest, decode
+from gce_backend.machine_provider.access.identity import Identity, email_of
+from gce_backend.machine_provider.access.policy import GOOGLE
+
+REMEMBERED_SECONDS = 60.0
+"""For which an answer is good."""
+STALE_SECONDS = 600.0
+"""For which it is good while Google cannot be reached."""
+REFUSED_SECONDS = 10.0
+"""For which a refusal is good."""
+MAX_REMEMBERED = 10_000
+MAX_BYTES = 2**16
+TIMEOUT = aiohttp.ClientTimeout(total=10.0, sock_connect=5.0)
+METHOD = "oauth2.tokeninfo"
+SERVICE_ACCOUNTS = ".gserviceaccount.com"
+
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+
+
+class _Remembered(NamedTuple):
+    """What Google said, and when; no identity: it refused the token for this reason."""
+
+    identity: Identity | None
+    client: str
+    why: str
+    at: float
+
+
+class AccessTokens:
+    """Asks Google whose access tokens are.
+
+    Args:
+        exchange: sends the requests, without a token of ours.
+        url: of tokeninfo.
+        clock: the time.
+        remembered_seconds: for which an answer is good.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        url: str,
+        clock: Clock,
+        *,
+        remembered_seconds: float = REMEMBERED_SECONDS,
+    ) -> None:
+        self._exchange = exchange
+        self._url = URL(url)
+        self._clock = clock
+        self._remembered_seconds = remembered_seconds
+        self._known: dict[str, _Remembered] = {}
+        self._asking: dict[str, asyncio.Task[_Remembered]] = {}
+
+    async def identify(self, token: str, client_ids: Collection[str]) -> Identity:
+        """Whom a token is of.
+
+        Args:
+            token: an access token, unchecked.
+            client_ids: OAuth clients of which people's tokens may be.
+
+        Raises:
+            InvalidTokenError: Google refuses it, it names nobody, or it was given to another
+                application.
+            TransientError: Google cannot be asked.
+        """
+        name = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+        known = self._known.get(name)
+        if known is None or not self._is_good(known):
+            known = await self._ask_once(name, token, known)
+        identity = known.identity
+        if identity is None:
+            raise InvalidTokenError(known.why)
+        if identity.expires <= self._clock.now():
+            raise InvalidTokenError("it has expired")
+        if not identity.email.endswith(SERVICE_ACCOUNTS) and known.client not in client_ids:
+            raise InvalidTokenError(
+                f"it was given to another application ({known.client[:100]!r}), which could use it "
+                "here: client_ids in access.cfg says whose are accepted"
+            )
+        return identity
+
+    def _is_good(self, known: _Remembered) -> bool:
+        seconds = REFUSED_SECONDS if known.identity is None else self._remembered_seconds
+        return self._clock.monotonic() - known.at < seconds
+
+    async def _ask_once(self, name: str, token: str, known: _Remembered | None) -> _Remembered:
+        """Asks once for all who wait."""
+        task = self._asking.get(name)
+        if task is None:
+            task = asyncio.create_task(self._ask(token), name="access.tokeninfo")
+            self._asking[name] = task
+            task.add_done_callback(lambda _: self._asking.pop(name, None))
+        # asyncio.wait, unlike awaiting the task, leaves it running when this waiter is cancelled.
+        await asyncio.wait({task})
+        try:
+            answer = task.result()
+        except TransientError as error:
+            is_young = known is not None and self._clock.monotonic() - known.at < STALE_SECONDS
+            if known is None or known.identity is None or not is_young:
+                raise TransientError(METHOD, error.message, status=error.status) from None
+            return known
+        self._known.pop(name, None)
+        self._known[name] = answer
+        if len(self._known) > MAX_REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return answer
+
+    async def _ask(self, token: str) -> _Remembered:
+        body = urlencode({"access_token": token})
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        request = HttpRequest(METHOD, "POST", self._url, TIMEOUT, MAX_BYTES, headers, body)
+        answer = await self._exchange.send(request, None)
+        now = self._clock.monotonic()
+        if answer.status in {400, 401}:
+            return _Remembered(None, "", "Google does not know it, or it has expired", now)
+        if answer.status != 200:
+            raise TransientError(METHOD, f"HTTP {answer.status}", status=answer.status)
+        found = decode(METHOD, answer.body, _ANYTHING)
+        if not isinstance(found, dict):
+            raise TransientError(METHOD, "the answer is not an object")
+        email = email_of(found.get("email"))
+        if not email or str(found.get("email_verified", "")).lower() != "true":
+            remedy = "ask for the scope https://www.googleapis.com/auth/userinfo.email"
+            return _Remembered(None, "", f"it names no verified e-mail address: {remedy}", now)
+        try:
+            expires = float(found["exp"])
+        except (KeyError, TypeError, ValueError):
+            raise TransientError(METHOD, "the answer does not say when it expires") from None
+        subject = str(found.get("sub") or found.get("azp") or email)
+        identity = Identity(issuer=GOOGLE, subject=subject, email=email, expires=expires)
+        return _Remembered(identity, str(found.get("azp") or found.get("aud") or ""), "", now)
+
+    async def close(self) -> None:
+        """Ends questions in flight."""
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)

@@ -1,0 +1,58 @@
+"""Who a caller is, as a verified token says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gce_backend.base.dates import UnixSeconds
+
+MAX_SHOWN = 200
+"""Characters of a name that are shown and stored."""
+MAX_CLAIM = 1000
+"""Characters of a claim that patterns are tried on; a longer one fits none."""
+
+_EMAIL = re.compile(r"[^\s@:/\\]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller.
+
+    Attributes:
+        issuer: URL of who says so.
+        subject: unique with the issuer, and never given to somebody else.
+        email: a verified address in lower case; "" when there is none.
+        claims: what the token says besides, as texts.
+        expires: when the token does.
+    """
+
+    issuer: str
+    subject: str
+    email: str = ""
+    claims: Mapping[str, str] = {}
+    expires: UnixSeconds
+
+    @property
+    def name(self) -> str:
+        """For logs, leases and people: the e-mail address, else issuer and subject."""
+        return self.email or f"{urlsplit(self.issuer).netloc}:{self.subject}"[:MAX_SHOWN]
+
+
+def email_of(value: object) -> str:
+    """An e-mail address in lower case; "" when it is none."""
+    return value.lower() if isinstance(value, str) and _EMAIL.fullmatch(value) else ""
+
+
+def texts_of(claims: Mapping[str, Any]) -> dict[str, str]:
+    """The claims that are single values, as texts."""
+    found = {}
+    for key, value in claims.items():
+        if isinstance(value, bool):
+            found[key] = "true" if value else "false"
+        elif isinstance(value, str | int) and len(text := str(value)) <= MAX_CLAIM:
+            found[key] = text
+    return found

@@ -1,0 +1,1 @@
+"""The language of access.cfg, compiled: edit access.proto, then `make proto`."""
