@@ -124,6 +124,7 @@ class _End(asyncio.Transport):
         self.gone = False  # this end is closed
         self._network = network
         self._held: list[bytes] | None = None
+        self._ends_after_held = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
@@ -157,6 +158,8 @@ class _End(asyncio.Transport):
         held, self._held = self._held, None
         for data in held or ():
             self._network.loop.call_soon(self.receive, data, context=self.context)
+        if self._ends_after_held:
+            self._network.loop.call_soon(self.end, None, context=self.context)
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         self.write(b"".join(list_of_data))
@@ -180,8 +183,15 @@ class _End(asyncio.Transport):
 
     def hang_up(self) -> None:
         """Tells the other end."""
-        loop, peer = self._network.loop, self.peer
-        loop.call_later(LATENCY_SECONDS, peer.end, None, context=peer.context)
+        peer = self.peer
+        self._network.after(self._network.latency, peer.hung_up, context=peer.context)
+
+    def hung_up(self) -> None:
+        """The other end is closed: so is this one, once what came before has been read."""
+        if self._held:
+            self._ends_after_held = True
+        else:
+            self.end(None)
 
     def end(self, error: BaseException | None) -> None:
         """The connection is over, as this end sees it."""
@@ -213,9 +223,9 @@ class _Client(_End):
 
     def hang_up(self) -> None:
         """A server that works on a request learns of it when it answers, or long afterwards."""
-        loop, peer = self._network.loop, self.peer
-        seconds = LOST_SECONDS if self.owed else LATENCY_SECONDS
-        loop.call_later(seconds, peer.end, None, context=peer.context)
+        network, peer = self._network, self.peer
+        seconds = network.lost if self.owed else network.latency
+        network.after(seconds, peer.hung_up, context=peer.context)
 
 
 class _Server(_End):
@@ -229,6 +239,11 @@ class _Server(_End):
 class Network:
     """Carries bytes between the ends of connections.
 
+    Args:
+        loop: the loop that it runs on.
+        latency: seconds from one end to the other.
+        lost: seconds until a server that works on a request learns that its client has gone.
+
     Attributes:
         loop: the loop that it runs on.
         harm: what decides what happens to requests.
@@ -236,8 +251,16 @@ class Network:
         requests: how many were sent.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        latency: float = LATENCY_SECONDS,
+        lost: float = LOST_SECONDS,
+    ) -> None:
         self.loop = loop
+        self.latency = latency
+        self.lost = lost
         self.harm: Harm = Harmless()
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.requests = 0
@@ -259,8 +282,8 @@ class Network:
         self.listeners[host, port] = listener
         return listener
 
-    def connect(self, name: str, host: str, port: int, protocol: Any) -> None:
-        """Connects a client's protocol to what listens there.
+    def connect(self, name: str, host: str, port: int, protocol: Any) -> asyncio.Transport:
+        """Connects a client's protocol to what listens there; returns the client's end.
 
         Raises:
             OSError: nothing does.
@@ -276,6 +299,16 @@ class Network:
         ends.append(client)
         protocol.connection_made(client)
         listener.context.run(server.protocol.connection_made, server)
+        return client
+
+    def after(
+        self, seconds: float, work: Callable[..., object], *args: Any, context: Context
+    ) -> None:
+        """Does something later; without latency in the next round, in the order of the calls."""
+        if seconds > 0:
+            self.loop.call_later(seconds, work, *args, context=context)
+        else:
+            self.loop.call_soon(work, *args, context=context)
 
     def cut(self, name: str) -> None:
         """All connections of a process that was killed end."""
@@ -287,7 +320,7 @@ class Network:
     def send(self, client: _Client, raw: bytes) -> None:
         """Takes a client's bytes to its server, or does not."""
         server, verdict = client.peer, client.verdict
-        seconds = LATENCY_SECONDS
+        seconds = self.latency
         if client.request is not None and client.request.raw is raw:
             self.requests += 1
             if verdict is not None and verdict.fate != "stale":
@@ -295,7 +328,7 @@ class Network:
         match verdict.fate if verdict else None:
             case "drop":
                 broken = ConnectionResetError("the connection was reset")
-                self.loop.call_later(seconds, client.end, broken, context=client.context)
+                self.after(seconds, client.end, broken, context=client.context)
                 return
             case "stall":
                 return
@@ -305,7 +338,7 @@ class Network:
                 self._repeat(client, raw)
             case _:
                 pass
-        self.loop.call_later(seconds, server.receive, raw, context=server.context)
+        self.after(seconds, server.receive, raw, context=server.context)
 
     def _repeat(self, client: _Client, raw: bytes) -> None:
         """The same bytes once more, on a connection whose answers nobody reads."""
@@ -319,8 +352,8 @@ class Network:
         copy.peer, server.peer = server, copy
         listener.context.run(server.protocol.connection_made, server)
         seconds = client.verdict.seconds if client.verdict else 0.0
-        self.loop.call_later(LATENCY_SECONDS + seconds, server.receive, raw, context=server.context)
-        self.loop.call_later(LOST_SECONDS + seconds, server.end, None, context=server.context)
+        self.after(self.latency + seconds, server.receive, raw, context=server.context)
+        self.after(self.lost + seconds, server.end, None, context=server.context)
 
     def answer(self, server: _Server, raw: bytes) -> None:
         """Takes a server's bytes to its client, or does not."""
@@ -337,7 +370,7 @@ class Network:
         fate = verdict.fate if verdict else None
         if fate == "lose":
             broken = ConnectionResetError("the connection was reset")
-            self.loop.call_later(LATENCY_SECONDS, client.end, broken, context=client.context)
+            self.after(self.latency, client.end, broken, context=client.context)
             self.loop.call_soon(server.end, None, context=server.context)
             return
         if fate == "late":
@@ -351,9 +384,9 @@ class Network:
         if fate == "drip":
             size = max(1, len(raw) // 12)
             pieces = [raw[start : start + size] for start in range(0, len(raw), size)]
-        seconds = LATENCY_SECONDS
+        seconds = self.latency
         for piece in pieces:
-            self.loop.call_later(seconds, client.receive, piece, context=client.context)
+            self.after(seconds, client.receive, piece, context=client.context)
             seconds += (verdict.seconds if verdict else 0.0) / 12
 
 

@@ -1,7 +1,7 @@
 """Simulated time: an event loop that jumps to its next timer when nothing else is left to do.
 
-Real sockets on loopback work in it: bytes written in this process are readable at once, so the loop
-is idle only when every request in flight has been served.
+What aiohttp's client asks a server of the same loop goes through memory, so the loop knows when
+every request in flight has been served. Real sockets on loopback work in it too.
 
 Use it for a test that needs the clock itself; every async test runs in this loop already.
 """
@@ -10,14 +10,37 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple
+from weakref import WeakKeyDictionary
+
+from aiohttp.client_proto import ResponseHandler
+
+from simulation.network import Listener, Network
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+THREAD_SECONDS = 60.0
+"""What a thread may take with a computation; time stands still meanwhile."""
+KERNEL_SECONDS = 0.0005
+"""What the kernel may take to deliver what was sent."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """A selector that never blocks: instead of waiting, it moves its owner's clock."""
+    """A selector that never waits for a timer: instead of waiting, it moves its owner's clock.
+
+    Attributes:
+        offset: the owner's clock.
+        patience: how long the kernel or a thread may take with what it does for the loop, in real
+            seconds.
+    """
 
     offset = 0.0
+    patience: Callable[[], float]
 
     def select(self, timeout: float | None = None) -> list[Any]:
         ready = super().select(0)
@@ -25,22 +48,87 @@ class _JumpingSelector(selectors.DefaultSelector):
             return ready
         if timeout is None:  # no timers: only another thread or the kernel can wake this loop
             return super().select(1)
-        ready = super().select(0.0005)  # a moment for the kernel to deliver what was sent
+        patience = self.patience()
+        if patience:
+            ready = super().select(patience)
         if not ready:
             self.offset += timeout
         return ready
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose `time()` starts at 0 and moves only by jumping over idle waits."""
+    """An event loop whose `time()` starts at 0 and moves only by jumping over idle waits.
+
+    What aiohttp's client connects to a server of the same loop never reaches the kernel: the bytes
+    go from one end to the other in memory, so that the loop knows when nothing is under way.
+    Threads, other processes and plain streams find the same servers on their real sockets.
+    """
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
+        self._jumping.patience = self._patience
         super().__init__(self._jumping)
+        self._network = Network(self, latency=0.0, lost=0.0)
+        self._servers: dict[tuple[str, int], asyncio.Server] = {}
+        self._meant: WeakKeyDictionary[socket.socket, tuple[str, int]] = WeakKeyDictionary()
+        self._kernel = False
+        self._working: set[asyncio.Future[Any]] = set()
 
     def time(self) -> float:
         """Simulated seconds since the loop was made."""
         return self._jumping.offset
+
+    def _patience(self) -> float:
+        if self._working:
+            return THREAD_SECONDS
+        return KERNEL_SECONDS if self._kernel else 0.0
+
+    def run_in_executor(
+        self, executor: Any, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Runs something in a thread; simulated time waits for it."""
+        future = super().run_in_executor(executor, func, *args)
+        self._working.add(future)
+        future.add_done_callback(self._working.discard)
+        return future
+
+    async def create_server(self, protocol_factory: Any, *args: Any, **options: Any) -> Any:
+        """A server that listens in memory too."""
+        server = await super().create_server(protocol_factory, *args, **options)
+        for listening in server.sockets:
+            host, port = listening.getsockname()[:2]
+            self._servers[host, port] = server
+            listener = Listener(self._network, (host, port), protocol_factory)
+            self._network.listeners[host, port] = listener
+        return server
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connects; to a server of this loop only once it is known by what."""
+        server = self._servers.get(address[:2])
+        if server is not None and server.is_serving():
+            self._meant[sock] = address[:2]
+        else:
+            self._kernel = True
+            await super().sock_connect(sock, address)
+
+    def _make_socket_transport(
+        self, sock: socket.socket, protocol: Any, waiter: Any = None, **options: Any
+    ) -> asyncio.Transport:
+        """What all connections come by, of clients and of servers."""
+        address = self._meant.pop(sock, None)
+        if address is not None and isinstance(protocol, ResponseHandler):
+            sock.close()
+            self.call_soon(lambda: waiter.done() or waiter.set_result(None))
+            return self._network.connect("", *address, protocol)
+        self._kernel = True
+        if address is not None:
+            sock.setblocking(True)
+            sock.connect(address)
+            sock.setblocking(False)
+        made: asyncio.Transport = super()._make_socket_transport(  # type: ignore[misc]
+            sock, protocol, waiter, **options
+        )
+        return made
 
 
 class VirtualClock:
