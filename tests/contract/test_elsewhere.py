@@ -13,6 +13,7 @@ import pytest
 from contract.servers import VARIABLES, options_from
 from processes.running import PROJECT, Site, site
 from support.fleet_harness import manager, template
+from support.patience import PATIENCE
 
 HERE = Path(__file__).parent
 
@@ -52,7 +53,7 @@ def test_another_process_keeps_the_contract_and_nothing_is_left_there(place: Sit
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -75,7 +76,7 @@ def test_what_a_killed_run_has_left_is_taken_away_and_nothing_else(place: Site) 
         env={**os.environ, **variables(place), "PYTHONPATH": str(HERE.parent)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     assert cleaned.stdout == f"removed projects/{PROJECT}/topics/{ours}\n"
@@ -91,7 +92,7 @@ def test_a_cleaning_that_is_told_no_server_cleans_nothing() -> None:
         env={**inherited, "PYTHONPATH": str(HERE.parent)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert refused.returncode == 1

@@ -14,10 +14,10 @@ from gce_backend.base.errors import AlreadyExistsError, NotFoundError
 from gce_backend.clients.pubsub import Outgoing, PubSub, Received
 from gce_backend.daemon.clients import Clients
 from gce_backend.engine.inbox import Consumer
+from support.patience import PATIENCE
 
-PATIENCE = 60.0
-"""Seconds until a message must have come."""
-DEADLINE = 10
+DEADLINE = 600
+"""Seconds after which Pub/Sub delivers again; no test waits so long."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -112,7 +112,7 @@ def test_what_is_returned_is_delivered_to_another_consumer_at_once(server: Contr
         async with mail.consumer() as consumer:
             await mail.publish("a")
             (first,) = await take(consumer, 1)
-        async with asyncio.timeout(DEADLINE - 1), mail.consumer() as consumer:
+        async with mail.consumer() as consumer:
             (again,) = await take(consumer, 1)
             assert again.message_id == first.message_id
             await consumer.acknowledge([again])

@@ -19,6 +19,7 @@ from gce_backend.daemon.clients import IDENTITY_SCOPES
 from gce_backend.settings.settings import Settings, load
 from gce_backend.setup import permissions
 from gce_backend.web.connections import MAX_CONNECTIONS
+from support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 TERRAFORM = ROOT / "deploy" / "terraform"
@@ -242,7 +243,7 @@ def _exposure(analyze: str, unit: Path) -> float:
         [analyze, "security", "--offline=true", "--no-pager", str(unit)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     exposure = re.search(r"Overall exposure level for .*: ([0-9.]+) ", done.stdout)

@@ -13,6 +13,7 @@ from playwright.sync_api import sync_playwright
 
 from support.browser import launch_options
 from support.documents import DOCS, ROOT
+from support.patience import PATIENCE
 
 LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src"}
 """What a page loads by itself, and where it says so."""
@@ -80,6 +81,7 @@ def test_a_reader_without_network_or_server_finds_by_searching(site: Path) -> No
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**launch_options())
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("console", lambda said: wrong.append(said.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -101,11 +103,12 @@ def test_no_page_is_wider_than_a_phone_in_light_and_dark(site: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(**launch_options())
         page = browser.new_page(viewport={"width": 375, "height": 800})
+        page.set_default_timeout(PATIENCE * 1000)
         for name in ("index", "life", "runbook", "comparison", "reference/commands", "safety"):
             page.emulate_media(color_scheme="light")
             page.goto((site / f"{name}.html").as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") == 375, name
-            page.wait_for_function(f"{BRIGHTNESS} > 200", timeout=5000)
+            page.wait_for_function(f"{BRIGHTNESS} > 200")
             page.emulate_media(color_scheme="dark")
-            page.wait_for_function(f"{BRIGHTNESS} < 100", timeout=5000)
+            page.wait_for_function(f"{BRIGHTNESS} < 100")
         browser.close()

@@ -10,12 +10,13 @@ from google.api_core.future.polling import DEFAULT_POLLING
 from google.cloud import compute_v1
 
 from google_clients.credentials import credentials
+from support.patience import PATIENCE
 from support.served_cloud import PROJECT
 
 ZONE = "us-central1-a"
 OTHER_ZONE = "europe-west1-b"
 
-_POLLING = DEFAULT_POLLING.with_delay(initial=0.02, maximum=0.05).with_timeout(10.0)
+_POLLING = DEFAULT_POLLING.with_delay(initial=0.02, maximum=0.05).with_timeout(PATIENCE)
 
 T = TypeVar("T")
 

@@ -8,12 +8,14 @@ from typing import Any
 import requests
 from google.oauth2.credentials import Credentials
 
+from support.patience import PATIENCE
+
 _TOKEN = "/computeMetadata/v1/instance/service-accounts/default/token"
 
 
 def issued_token(url: str) -> tuple[str, int]:
     """The token that the metadata server gives, and for how many seconds it is good."""
-    response = requests.get(url + _TOKEN, headers={"Metadata-Flavor": "Google"}, timeout=5)
+    response = requests.get(url + _TOKEN, headers={"Metadata-Flavor": "Google"}, timeout=PATIENCE)
     answer = response.json()
     return answer["access_token"], answer["expires_in"]
 

@@ -23,6 +23,7 @@ from google_clients.compute import (
     warning_of,
 )
 from google_clients.credentials import credentials
+from support.patience import PATIENCE
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
 LIMIT = 5
@@ -246,7 +247,7 @@ def test_quota_of_a_region_is_told_by_the_group() -> None:
     """VMs over a region's quota are not made: each says why, and the region shows its quota."""
     with served_cloud() as running, Compute(running.url) as compute:
         limits = {"us-central1/INSTANCES": 2}
-        requests.put(f"{running.url}/_localcloud/quotas", json=limits, timeout=5)
+        requests.put(f"{running.url}/_localcloud/quotas", json=limits, timeout=PATIENCE)
         compute.make_group("over", 3)
         members = compute.members("over")
         made = [member for member in members if member.instance_status]

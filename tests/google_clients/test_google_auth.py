@@ -10,6 +10,7 @@ import sys
 import requests
 
 from google_clients.compute import ZONE
+from support.patience import PATIENCE
 from support.served_cloud import PROJECT, ServedCloud
 
 # In a process of its own, because google-auth reads its environment when it is imported.
@@ -47,7 +48,7 @@ def test_default_credentials_are_those_of_the_metadata_server(served: ServedClou
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -63,6 +64,6 @@ def test_default_credentials_are_those_of_the_metadata_server(served: ServedClou
     answer = requests.get(
         f"{served.url}/compute/v1/projects/{PROJECT}/zones/{ZONE}",
         headers={"Authorization": f"Bearer {token}"},
-        timeout=5,
+        timeout=PATIENCE,
     )
     assert answer.json()["name"] == ZONE

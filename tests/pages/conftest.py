@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from playwright.async_api import async_playwright
+from playwright.async_api import async_playwright, expect
 
 from support.browser import Chromium, launch_options
+from support.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,7 @@ def chromium() -> Iterator[Chromium]:
     with asyncio.Runner() as runner:
         playwright = runner.run(async_playwright().start())
         browser = runner.run(playwright.chromium.launch(**launch_options()))
+        expect.set_options(timeout=PATIENCE * 1000)
         yield Chromium(browser, runner)
         runner.run(browser.close())
         runner.run(playwright.stop())

@@ -10,6 +10,7 @@ import pytest
 
 from support.crowd import crowded
 from support.fleet_harness import World
+from support.patience import PATIENCE
 
 PATHS = ("/", "/machines", "/machines?state=leased&page=30", "/machines?q=us-east1-b-0012")
 CPU_SECONDS = 0.2
@@ -50,4 +51,4 @@ async def test_a_survey_is_shared_by_all_who_ask(tmp_path: Path) -> None:
         async def another() -> bool:
             return await census.survey() is not first
 
-        await w.until(another, within=30, every=0.05)
+        await w.until(another, within=PATIENCE, every=0.05)

@@ -23,6 +23,7 @@ from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.settings.settings import JOB_NAMES, Settings
 from processes.running import PROJECT, Command
+from support.patience import PATIENCE
 
 KILLS = 20
 SEED = 20
@@ -31,7 +32,6 @@ LIFE_SECONDS = 1.2
 STILLBORN = 0.2
 """Share of the daemons whose life is counted from their start."""
 TOKEN = "for-the-story-alone"
-PATIENCE = 90.0
 
 
 class Quiet:

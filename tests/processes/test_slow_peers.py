@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from processes.running import PROJECT, Command
+from support.patience import PATIENCE
 
 SLOW = 2_000
 NOWHERE = "http://127.0.0.1:9"
@@ -57,7 +58,7 @@ def daemon(tmp_path: Path) -> Iterator[Command]:
 
 def healthz(address: tuple[str, int]) -> int:
     """The status of /healthz, asked on a connection of its own as the probe does."""
-    connection = http.client.HTTPConnection(*address, timeout=30)
+    connection = http.client.HTTPConnection(*address, timeout=PATIENCE)
     with contextlib.closing(connection):
         connection.request("GET", "/healthz")
         return connection.getresponse().status
@@ -81,7 +82,7 @@ def test_healthz_answers_throughout_two_thousand_slow_connections(daemon: Comman
     with descriptors(SLOW + 500), contextlib.ExitStack() as peers:
         opened = []
         for number in range(SLOW):
-            peer = peers.enter_context(socket.create_connection(address, timeout=30))
+            peer = peers.enter_context(socket.create_connection(address, timeout=PATIENCE))
             peer.sendall(b"GET /api/status HTTP/1.1\r\nHost: slow\r\nX-Slow: ")
             peer.setblocking(False)
             opened.append(peer)
@@ -103,7 +104,7 @@ def test_what_is_no_request_leaves_one_short_line(daemon: Command) -> None:
     address = (str(url.hostname), int(url.port or 0))
     for sent in NOT_HTTP:
         before = len(daemon.events("http.malformed"))
-        with socket.create_connection(address, timeout=30) as peer:
+        with socket.create_connection(address, timeout=PATIENCE) as peer:
             peer.sendall(sent)
             assert peer.recv(4096).startswith(b"HTTP/1.0 400")
         assert healthz(address) == 200

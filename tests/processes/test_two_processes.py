@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -86,10 +85,12 @@ def test_a_second_signal_skips_the_waiting(place: Site) -> None:
     place.inject(method="compute.*", kind="latency", seconds=ENDLESS, times=None)
     daemon = place.start_daemon(GCE_BACKEND_SHUTDOWN_SECONDS=str(ENDLESS))
     until(lambda: place.get("/_localcloud/calls").get("compute.instanceTemplates.insert"))
+    url = daemon.event("daemon.started")["url"]
     daemon.process.send_signal(signal.SIGINT)
     daemon.event("daemon.stopping")
-    time.sleep(0.5)
-    assert daemon.is_running
+    for _ in range(50):  # more than it has to do before it would end
+        place.get("/healthz", url)
+    assert not daemon.events("daemon.stopped")
     assert daemon.stop(signal.SIGINT) == 0
     assert "Traceback" not in daemon.log.read_text()
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.patience import PATIENCE
+
 TESTS = Path(__file__).parent.parent
 
 
@@ -19,7 +21,7 @@ def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=110,
+        timeout=PATIENCE,
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from playwright.async_api import Browser
 
+from support.patience import PATIENCE
+
 
 class Chromium(NamedTuple):
     """A running browser, and the event loop that it belongs to."""
@@ -37,4 +39,4 @@ def launch_options() -> dict[str, Any]:
         "--disable-component-update",
         "--disable-sync",
     ]
-    return {"executable_path": found, "args": arguments}
+    return {"executable_path": found, "args": arguments, "timeout": PATIENCE * 1000}

@@ -6,5 +6,5 @@ comes soon makes the alternative endless, and does not measure.
 Use it for a test in real time that waits for a process or thread.
 """
 
-PATIENCE = 100.0
+PATIENCE = 280.0
 """Seconds; below pytest's own limit, so that the failure says what was waited for."""

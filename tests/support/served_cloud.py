@@ -23,6 +23,7 @@ from gce_backend.engine.metrics import Metrics
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.settings.settings import Settings
+from support.patience import PATIENCE
 
 PROJECT = "local-project"
 
@@ -83,7 +84,7 @@ def served_cloud(options: CloudOptions | None = None) -> Iterator[ServedCloud]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served-cloud")
     thread.start()
     try:
-        yield ready.result(timeout=10)
+        yield ready.result(timeout=PATIENCE)
     finally:
-        ended.result(timeout=10)()
-        thread.join(timeout=10)
+        ended.result(timeout=PATIENCE)()
+        thread.join(timeout=PATIENCE)

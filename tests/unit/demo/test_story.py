@@ -30,6 +30,7 @@ from gce_backend.demo.theatre import EVERY_SECOND, PACE, QUICK, demo_settings, p
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import JOB_NAMES, Settings
 from support.fleet_harness import CONTROL_TOKEN, PROJECT, World, world
+from support.patience import PATIENCE
 from support.simulation import VirtualClock
 
 Deed = Callable[[], Coroutine[Any, Any, Any]]
@@ -196,7 +197,7 @@ def test_the_command_tells_the_story_for_real(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -219,7 +220,7 @@ def test_an_interrupted_command_leaves_nothing_behind(tmp_path: Path, number: in
         assert process.stdout is not None
         assert TITLES[0] in process.stdout.readline()
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (130, "interrupted\n")
     assert list(tmp_path.iterdir()) == []
 
