@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
+
+import msgspec
 
 UnixSeconds: TypeAlias = float
 """A moment of the wall clock: seconds since the Unix epoch, in UTC."""
+
+StoredSeconds: TypeAlias = Annotated[UnixSeconds, msgspec.Meta(ge=-1e12, le=1e12)]
+"""A moment in a stored entity: no clock gives more, and NaN is none."""
 
 # A day within what a calendar holds, so that every time zone can tell them.
 _FIRST = datetime(1, 1, 2, tzinfo=UTC).timestamp()

@@ -40,6 +40,7 @@ class LibrarySession:
         method_of: `service.resource.method` of an HTTP verb and URL.
         timeout: deadlines of every call.
         limit: largest answer, in bytes.
+        decoders: of the answers of methods that are not just any object.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class LibrarySession:
         method_of: Callable[[str, str], str],
         timeout: aiohttp.ClientTimeout,
         limit: int = MAX_ANSWER_BYTES,
+        decoders: Mapping[str, msgspec.json.Decoder[Any]] = {},
     ) -> None:
         self._exchange = exchange
         self._method_of = method_of
         self._timeout = timeout
         self._limit = limit
+        self._decoders = decoders
 
     async def get(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         """What the libraries call for GET."""
@@ -91,7 +94,7 @@ class LibrarySession:
         )
         if answer.status != 200:
             raise ERRORS.error(method, answer)
-        return LibraryAnswer(decode(method, answer.body, _OBJECT))
+        return LibraryAnswer(decode(method, answer.body, self._decoders.get(method, _OBJECT)))
 
 
 class LibraryAnswer:

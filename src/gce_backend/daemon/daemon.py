@@ -196,7 +196,7 @@ class Daemon:
 
     async def _work(self, clients: Clients) -> None:
         project = await self._insist("project.unknown", clients.project)
-        store = Store(clients.datastore(project))
+        store = Store(clients.datastore(project), self._log)
         fleet = Fleet(store, self._rng, self._clock)
         await self._insist("store.unreachable", fleet.load)
         if STORE_IDENTITY_KEY not in fleet.corrupt:
@@ -210,8 +210,6 @@ class Daemon:
             instances=len(fleet.instances),
             store_id=fleet.identity,
         )
-        for key, problem in fleet.corrupt.items():
-            self._log.error("entity.corrupt", key=str(key), kind=key.kind, error=problem)
         history = History(
             store,
             self._clock,

@@ -7,12 +7,14 @@ transition.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
+from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.errors import CorruptEntityError
 from gce_backend.clients.datastore.client import (
@@ -26,6 +28,12 @@ from gce_backend.clients.datastore.client import (
     Transaction,
     Unindexed,
     Update,
+)
+from gce_backend.clients.datastore.values import (
+    MAX_INTEGER,
+    MIN_INTEGER,
+    WHOLE,
+    has_number,
 )
 from gce_backend.model.entities import (
     ConfigServiceAddress,
@@ -56,6 +64,10 @@ KINDS: tuple[type[Any], ...] = (
     Instance,
 )
 """What the picture is made of; history is not."""
+MAX_PROBLEM = 300
+"""Characters of what is said of a corrupt entity's property."""
+
+_LARGE = re.compile(r"-?\d{19,20}")
 
 
 class Stored(NamedTuple):
@@ -90,6 +102,7 @@ class _Codec:
             for name, field in self.fields.items()
             if not _is_scalar(field.type)
         }
+        self.integers = {name for name, field in self.fields.items() if int in _members(field.type)}
 
     def encode(self, entity: Entity) -> Properties:
         """Properties of `entity`; fields that have their default are left out."""
@@ -98,7 +111,8 @@ class _Codec:
             if name in self.composite:
                 properties[name] = Unindexed(msgspec.json.encode(value).decode())
             else:
-                properties[name] = Unindexed(value)
+                fits = not isinstance(value, int) or MIN_INTEGER <= value <= MAX_INTEGER
+                properties[name] = Unindexed(value if fits else str(value))
         return properties
 
     def decode(self, row: Row) -> Entity:
@@ -107,29 +121,54 @@ class _Codec:
         Raises:
             CorruptEntityError: a property is not of its field's type.
         """
+        key = Key.of(row.path)
+        for name, problem in row.problems.items():
+            if name == WHOLE or name in self.fields:
+                raise CorruptEntityError(f"{key}: {_place(name)}{problem}")
         values: dict[str, Any] = {}
         for name, wrapped in row.properties.items():
             if name not in self.fields:
                 continue
             value = wrapped.value if isinstance(wrapped, Unindexed) else wrapped
             decoder = self.composite.get(name)
+            if decoder is None:
+                # An integer beyond 64 bits, as Compute's ids may be, is stored as text.
+                large = name in self.integers and isinstance(value, str) and _LARGE.fullmatch(value)
+                values[name] = int(large[0]) if large else value
+                continue
             try:
-                values[name] = value if decoder is None else decoder.decode(str(value))
-            except msgspec.DecodeError as error:
-                raise CorruptEntityError(f"{Key.of(row.path)}: property {name}: {error}") from error
+                values[name] = decoder.decode(str(value))
+            except (ValueError, RecursionError, ArithmeticError) as error:
+                raise CorruptEntityError(f"{key}: {_place(name)}{_short(error)}") from error
         try:
             entity: Entity = msgspec.convert(values, self.kind)
-        except msgspec.ValidationError as error:
-            raise CorruptEntityError(f"{Key.of(row.path)}: {error}") from error
+        except (ValueError, ArithmeticError) as error:
+            raise CorruptEntityError(f"{key}: {_short(error)}") from error
         return entity
 
 
+def _place(name: str) -> str:
+    return f"property {name}: " if name else ""
+
+
+def _short(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:MAX_PROBLEM]
+
+
+def _members(annotation: Any) -> set[Any]:
+    """The types of a field, without what bounds them."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return set().union(*map(_members, get_args(annotation)))
+    return {annotation}
+
+
 def _is_scalar(annotation: Any) -> bool:
-    members = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     return all(
         member in {str, int, float, bool, NoneType}
         or (isinstance(member, type) and issubclass(member, StrEnum))
-        for member in members
+        for member in _members(annotation)
     )
 
 
@@ -148,7 +187,10 @@ def decode(row: Row) -> Entity:
     Raises:
         CorruptEntityError: the row cannot be understood.
     """
-    if is_misplaced(key := Key.of(row.path)):
+    key = Key.of(row.path)
+    if has_number(row.path):
+        raise CorruptEntityError(f"{key}: its key has a number where this project writes names")
+    if is_misplaced(key):
         raise CorruptEntityError(f"{key}: an entity of kind {key.kind} cannot lie there")
     return _CODECS[key.kind].decode(row)
 
@@ -162,13 +204,15 @@ class Store:
 
     Args:
         datastore: the wire client.
+        log: is told of entities that turn out to be corrupt; None tells nobody.
 
     Attributes:
         corrupt: entities that were found and cannot be understood, with what is wrong.
     """
 
-    def __init__(self, datastore: Datastore) -> None:
+    def __init__(self, datastore: Datastore, log: FilteringBoundLogger | None = None) -> None:
         self._datastore = datastore
+        self._log = log
         self.corrupt: dict[Key, str] = {}
 
     async def read(self, keys: Iterable[Key]) -> dict[Key, Stored]:
@@ -215,7 +259,10 @@ class Store:
             try:
                 found[key] = Stored(decode(row), row.version)
             except CorruptEntityError as error:
-                self.corrupt[key] = str(error)
+                problem = str(error)
+                if self._log is not None and self.corrupt.get(key) != problem:
+                    self._log.error("entity.corrupt", key=str(key), kind=key.kind, error=problem)
+                self.corrupt[key] = problem
             else:
                 self.corrupt.pop(key, None)
         return found

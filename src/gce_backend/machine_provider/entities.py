@@ -10,6 +10,7 @@ import msgspec
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import CorruptEntityError
 from gce_backend.clients.datastore.client import Path, Properties, Row, Unindexed
+from gce_backend.clients.datastore.values import WHOLE
 from gce_backend.machine_provider.wire import (
     Dimensions,
     EntryMessage,
@@ -258,9 +259,12 @@ def from_row(row: Row) -> Record:
     Raises:
         CorruptEntityError: it is not one.
     """
+    for name in (WHOLE, "record"):
+        if name in row.problems:
+            raise CorruptEntityError(f"{row.path}: {name}: {row.problems[name]}")
     text = row.properties.get("record")
     value = text.value if isinstance(text, Unindexed) else text
     try:
         return msgspec.json.decode(str(value), type=KINDS[row.path[0][0]])
-    except (msgspec.DecodeError, KeyError) as error:
+    except (ValueError, RecursionError, KeyError) as error:
         raise CorruptEntityError(f"{row.path}: record: {error}") from error

@@ -7,15 +7,21 @@ derived from the fields (why a machine waits, is kept or goes) is not stored: `l
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
-from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.dates import StoredSeconds
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key
 from gce_backend.model.orders import Control, Drain
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+"""How many: of machines, or of times. More is nothing that this daemon has written."""
+
+Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""Compute's number of a resource, 64 bits without a sign."""
 
 
 class InFlight(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -31,8 +37,8 @@ class InFlight(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     action: str
     request_id: str
-    started: UnixSeconds
-    size: int | None = None
+    started: StoredSeconds
+    size: Count | None = None
     names: tuple[str, ...] = ()
 
 
@@ -49,7 +55,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     KIND: ClassVar[str] = "SetAsideMessage"
 
     reason: str
-    received: UnixSeconds
+    received: StoredSeconds
     data: str = ""
     attributes: dict[str, str] = {}
 
@@ -76,7 +82,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     revision: str
     state: CandidateState
     reason: str
-    since: UnixSeconds
+    since: StoredSeconds
 
 
 class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -103,7 +109,7 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     manager_config: str = ""
     files: dict[str, str] = {}
     revision: str = ""
-    imported: UnixSeconds | None = None
+    imported: StoredSeconds | None = None
     previous_revision: str = ""
     diff: str = ""
     warnings: tuple[str, ...] = ()
@@ -194,7 +200,7 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     gce_id: int | None = None
     in_flight: InFlight | None = None
     snapshot: str | None = None
-    generation: int = 0
+    generation: Count = 0
 
     @property
     def is_deleting(self) -> bool:
@@ -220,13 +226,13 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
 
     KIND: ClassVar[str] = "InstanceGroupManager"
 
-    minimum_size: int
-    maximum_size: int = 0
+    minimum_size: Count
+    maximum_size: Count = 0
     url: str | None = None
     gce_id: int | None = None
     in_flight: InFlight | None = None
     resize: InFlight | None = None
-    generation: int = 0
+    generation: Count = 0
 
     @property
     def is_deleting(self) -> bool:
@@ -259,8 +265,8 @@ class Lease(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         expiration: when it ends, Unix seconds; None when not known.
     """
 
-    since: UnixSeconds
-    expiration: UnixSeconds | None = None
+    since: StoredSeconds
+    expiration: StoredSeconds | None = None
 
 
 class PendingDeletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -272,7 +278,7 @@ class PendingDeletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     """
 
     reason: str
-    since: UnixSeconds
+    since: StoredSeconds
 
 
 class MetadataUpdate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -289,8 +295,8 @@ class MetadataUpdate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     items: dict[str, str | None]
     request_id: str | None = None
     operation: str | None = None
-    attempts: int = 0
-    not_before: UnixSeconds = 0.0
+    attempts: Count = 0
+    not_before: StoredSeconds = 0.0
 
 
 class Permit(StrEnum):
@@ -319,10 +325,10 @@ class Deletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     permit: Permit
-    requested: UnixSeconds
-    asked: UnixSeconds
+    requested: StoredSeconds
+    asked: StoredSeconds
     request_id: str
-    confirmed: UnixSeconds | None = None
+    confirmed: StoredSeconds | None = None
 
 
 class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -363,17 +369,17 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     KIND: ClassVar[str] = "Instance"
 
-    gce_id: int | None = None
+    gce_id: Id | None = None
     url: str | None = None
-    missing_since: UnixSeconds | None = None
-    abandoned_since: UnixSeconds | None = None
-    stopped_since: UnixSeconds | None = None
-    rising_since: UnixSeconds | None = None
+    missing_since: StoredSeconds | None = None
+    abandoned_since: StoredSeconds | None = None
+    stopped_since: StoredSeconds | None = None
+    rising_since: StoredSeconds | None = None
     catalog: CatalogState = CatalogState.NEVER
-    adding_since: UnixSeconds | None = None
+    adding_since: StoredSeconds | None = None
     resent: bool = False
     lease: Lease | None = None
-    lost_since: UnixSeconds | None = None
+    lost_since: StoredSeconds | None = None
     subscribed: str | None = None
     pending_deletion: PendingDeletion | None = None
     drain: Drain | None = None

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
-from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.dates import StoredSeconds, UnixSeconds
 
 
 class EventKind(StrEnum):
@@ -93,5 +93,5 @@ class HistoryPage(msgspec.Struct, frozen=True, gc=False):
 
     KIND: ClassVar[str] = "HistoryPage"
 
-    at: UnixSeconds
+    at: StoredSeconds
     happenings: tuple[Happening, ...]

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.dates import StoredSeconds
 from gce_backend.model.keys import Key, MachineKey
 
 
@@ -23,7 +23,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     template: str = ""
     zone: str = ""
     reason: str = ""
-    since: UnixSeconds = 0.0
+    since: StoredSeconds = 0.0
 
     def covers(self, key: Key) -> bool:
         """Whether it holds what this entity stands for: a template, a revision, a group, a VM."""
@@ -57,7 +57,7 @@ class MachineOrder(msgspec.Struct, frozen=True, gc=False):
     """
 
     machine: MachineKey
-    at: UnixSeconds
+    at: StoredSeconds
 
 
 class Control(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,11 +78,11 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
 
     paused: bool = False
     pause_reason: str = ""
-    paused_since: UnixSeconds | None = None
+    paused_since: StoredSeconds | None = None
     pauses: tuple[Pause, ...] = ()
     machine_orders: tuple[MachineOrder, ...] = ()
     approved_revision: str = ""
-    cap_lifted_until: UnixSeconds = 0.0
+    cap_lifted_until: StoredSeconds = 0.0
 
     @property
     def pauses_in_force(self) -> tuple[Pause, ...]:
@@ -101,7 +101,7 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     reason: str = ""
-    since: UnixSeconds = 0.0
+    since: StoredSeconds = 0.0
 
     def __str__(self) -> str:
         return f"Drained by hand: {self.reason}" if self.reason else "Drained by hand."

@@ -30,6 +30,7 @@ from gce_backend.clients.pubsub import Outgoing, PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 from gce_backend.gce_client import ComputeClient
+from support.mutation import mutated
 from support.simulation import VirtualClock, VirtualTimeLoop
 
 EXAMPLES = int(os.environ.get("GCE_BACKEND_EXAMPLES", "300"))
@@ -303,19 +304,6 @@ HEADERS = st.fixed_dictionaries(
     },
 )
 STATUSES = st.sampled_from([200] * 8 + [201, 204, 302, 400, 401, 403, 404, 408, 409, 412, 429, 500])
-
-
-def mutated(value: Any, chance: Random, odd: Any) -> Any:
-    """A copy of a JSON value in which one part, chosen by chance, is another."""
-    if isinstance(value, dict) and value and chance.random() < 0.85:
-        name = chance.choice(sorted(value))
-        if chance.random() < 0.1:
-            return {key: part for key, part in value.items() if key != name}
-        return {**value, name: mutated(value[name], chance, odd)}
-    if isinstance(value, list) and value and chance.random() < 0.85:
-        index = chance.randrange(len(value))
-        return [*value[:index], mutated(value[index], chance, odd), *value[index + 1 :]]
-    return odd
 
 
 @given(

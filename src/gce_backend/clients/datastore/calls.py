@@ -14,6 +14,7 @@ from gcloud.aio.datastore import Consistency, Mode
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import MalformedResponseError, TransientError, UnauthenticatedError
+from gce_backend.clients.datastore.answers import QueryResults, row_of
 from gce_backend.clients.datastore.library import Client, Json
 from gce_backend.clients.datastore.values import Codec, Mutation, Path, Row
 from gce_backend.clients.exchange import MESSAGE_CHARACTERS
@@ -51,7 +52,7 @@ class Calls:
 
     Args:
         client: makes them.
-        codec: turns values into JSON and back.
+        codec: turns keys, mutations and queries into JSON.
         clock: for how long to retry.
         rng: spreads retries.
         observer: is told of every repetition.
@@ -78,10 +79,7 @@ class Calls:
 
     async def _begin(self, fields: dict[str, Any]) -> str:
         with _malformed("datastore.projects.beginTransaction"):
-            name = await self._client.beginTransaction(additional_request_fields=fields)
-            if not isinstance(name, str):
-                raise TypeError("a transaction without a name")
-            return name
+            return await self._client.beginTransaction(additional_request_fields=fields)
 
     async def rollback(self, transaction: str) -> None:
         """Ends a transaction without effect."""
@@ -108,7 +106,7 @@ class Calls:
     async def _ask(self, keys: list[Json], transaction: str | None) -> tuple[list[Row], list[Json]]:
         with _malformed("datastore.projects.lookup"):
             answer: Any = await self._client.lookup(keys, transaction=transaction)  # type: ignore[arg-type]  # Json stands in for Key
-            found = [self.codec.row(result.data) for result in answer["found"]]
+            found = [row_of(result.data) for result in answer["found"]]
             if len(found) + len(answer["missing"]) + len(answer["deferred"]) != len(keys):
                 raise ValueError("not every key was answered")
             return found, answer["deferred"]
@@ -132,10 +130,9 @@ class Calls:
                 Json(query),  # type: ignore[arg-type]  # Json stands in for Query
                 consistency=Consistency.STRONG,
             )
-            batch = answer.data["batch"]
-            rows = [self.codec.row(result) for result in batch.get("entityResults", ())]
-            finished = batch["moreResults"] != "NOT_FINISHED"
-            return QueryBatch(rows, str(batch["endCursor"]), finished)
+            batch: QueryResults = answer.data["batch"]
+            rows = [row_of(result) for result in batch.entity_results]
+            return QueryBatch(rows, batch.end_cursor, batch.more_results != "NOT_FINISHED")
 
     async def commit(
         self, mutations: Sequence[Mutation], transaction: str | None = None
@@ -153,7 +150,7 @@ class Calls:
         mode = Mode.NON_TRANSACTIONAL if transaction is None else Mode.TRANSACTIONAL
         with _malformed("datastore.projects.commit"):
             answer: Any = await self._client.commit(mutations, transaction, mode)
-            versions = [int(result.data["version"]) for result in answer["mutationResults"]]
+            versions = [result.data.version for result in answer["mutationResults"]]
             if len(versions) != len(mutations):
                 raise ValueError("not every mutation was answered")
             return versions

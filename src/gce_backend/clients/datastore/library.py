@@ -12,6 +12,7 @@ import aiohttp
 from gcloud.aio.datastore import Datastore as GcloudDatastore
 
 from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.datastore.answers import DECODERS
 from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.gcloud import LibrarySession
 from gce_backend.clients.observer import CallObserver
@@ -20,19 +21,19 @@ TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0, sock_read=20.0)
 
 
 class Json:
-    """JSON that gcloud-aio-datastore passes on as it is, wherever it wants a class of its own."""
+    """What gcloud-aio-datastore passes on as it is, wherever it wants a class of its own."""
 
     json_key = "query"
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: Any) -> None:
         self.data = data
 
     @classmethod
-    def from_repr(cls, data: dict[str, Any]) -> Json:
+    def from_repr(cls, data: Any) -> Json:
         """What the library calls on an answer's parts."""
         return cls(data)
 
-    def to_repr(self) -> dict[str, Any]:
+    def to_repr(self) -> Any:
         """What the library calls on a request's parts."""
         return self.data
 
@@ -73,7 +74,10 @@ class Client(GcloudDatastore):
             api_is_dev=True,
         )
         self.session = LibrarySession(  # type: ignore[assignment]  # it has the same post()
-            Exchange(session, tokens, observer), method_of=method_of, timeout=TIMEOUT
+            Exchange(session, tokens, observer),
+            method_of=method_of,
+            timeout=TIMEOUT,
+            decoders=DECODERS,
         )
 
 

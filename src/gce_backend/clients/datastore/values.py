@@ -7,12 +7,11 @@ Nothing here does I/O or knows what any entity means. Source of the format: the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypeAlias
-
-from gce_backend.base.errors import CorruptEntityError
 
 Path: TypeAlias = tuple[tuple[str, str], ...]
 """An entity's key: (kind, name) pairs from the root down."""
@@ -47,6 +46,24 @@ Operator: TypeAlias = Literal[
     "NOT_IN",
 ]
 
+MIN_INTEGER = -(2**63)
+MAX_INTEGER = 2**63 - 1
+
+WHOLE = ""
+"""Stands for the entity itself where a property is named: no property has this name."""
+
+_ID_NAME = re.compile(r"__id(-?\d{1,19})__")
+
+
+def id_name(number: int) -> str:
+    """The name that stands for a number in a key: Google reserves `__id5__` and calls it so."""
+    return f"__id{number}__"
+
+
+def has_number(path: Path) -> bool:
+    """Whether a key has a number where a name could be: this project writes names alone."""
+    return any(_ID_NAME.fullmatch(name) for _, name in path)
+
 
 class Row(NamedTuple):
     """A stored entity.
@@ -55,11 +72,14 @@ class Row(NamedTuple):
         path: its key.
         properties: its properties; empty when only keys were asked for.
         version: grows with every change of it; 0 when only keys were asked for.
+        problems: by property, what is wrong with it, of those that cannot be understood; by
+            WHOLE, what is wrong with the entity itself.
     """
 
     path: Path
     properties: dict[str, Value]
     version: int
+    problems: Mapping[str, str] = {}
 
 
 class Filter(NamedTuple):
@@ -140,7 +160,7 @@ def _encode_scalar(value: Scalar) -> dict[str, Any]:
         case bool():
             return {"booleanValue": value}
         case int():
-            if not -(2**63) <= value < 2**63:
+            if not MIN_INTEGER <= value <= MAX_INTEGER:
                 raise ValueError(f"{value} does not fit 64 bits")
             return {"integerValue": str(value)}
         case float():
@@ -162,42 +182,13 @@ def _encode_double(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def decode_value(data: Mapping[str, Any]) -> Value:
-    """The value of a JSON value; integers may be strings or numbers.
-
-    Raises:
-        CorruptEntityError: it is of a type that this project never stores.
-    """
-    if not isinstance(data, dict):
-        raise TypeError("a value that is no object")
-    if "arrayValue" in data:
-        return tuple(_decode_scalar(element) for element in data["arrayValue"].get("values", ()))
-    return _decode_scalar(data)
-
-
-def _decode_scalar(data: Mapping[str, Any]) -> Scalar | Unindexed:
-    value: Scalar
-    if "stringValue" in data:
-        value = str(data["stringValue"])
-    elif "integerValue" in data:
-        value = int(data["integerValue"])
-        if not -(2**63) <= value < 2**63:
-            raise ValueError("an integer that does not fit 64 bits")
-    elif "booleanValue" in data:
-        value = bool(data["booleanValue"])
-    elif "timestampValue" in data:
-        value = datetime.fromisoformat(data["timestampValue"]).astimezone(UTC)
-    elif "doubleValue" in data:
-        value = float(data["doubleValue"])
-    elif "nullValue" in data:
-        value = None
-    else:
-        raise CorruptEntityError(f"a value of an unknown type: {', '.join(sorted(data))}")
-    return Unindexed(value) if data.get("excludeFromIndexes") else value
+def _element(kind: str, name: str) -> dict[str, Any]:
+    number = _ID_NAME.fullmatch(name)
+    return {"kind": kind, "id": number[1]} if number else {"kind": kind, "name": name}
 
 
 class Codec:
-    """Turns what depends on the partition into JSON and back.
+    """Turns what depends on the partition into JSON.
 
     Args:
         project: the project whose Datastore it is.
@@ -209,42 +200,7 @@ class Codec:
 
     def key(self, path: Path) -> dict[str, Any]:
         """A key's JSON."""
-        elements = [{"kind": kind, "name": name} for kind, name in path]
-        return {"partitionId": self._partition, "path": elements}
-
-    def path(self, key: Mapping[str, Any]) -> Path:
-        """The path of a JSON key.
-
-        Raises:
-            CorruptEntityError: an element has a number instead of a name.
-        """
-        try:
-            return tuple((element["kind"], element["name"]) for element in key["path"])
-        except KeyError:
-            raise CorruptEntityError(f"a key without a name: {key['path']}") from None
-
-    def row(self, result: Mapping[str, Any]) -> Row:
-        """The row of a JSON `EntityResult`.
-
-        Raises:
-            CorruptEntityError: it cannot be understood; the message names key and property.
-        """
-        entity = result["entity"]
-        path = self.path(entity["key"])
-        properties: dict[str, Value] = {}
-        for name, value in entity.get("properties", {}).items():
-            try:
-                properties[name] = decode_value(value)
-            except (
-                CorruptEntityError,
-                ValueError,
-                TypeError,
-                AttributeError,
-                OverflowError,
-            ) as error:
-                problem = f"{path}: {name}: {error}"[:1000]
-                raise CorruptEntityError(problem) from error
-        return Row(path, properties, int(result.get("version", 0)))
+        return {"partitionId": self._partition, "path": [_element(*pair) for pair in path]}
 
     def mutation(self, mutation: Mutation) -> dict[str, Any]:
         """A mutation's JSON; one with a base version fails its whole commit on a conflict."""
