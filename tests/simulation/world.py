@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from gce_backend.base.clock import Clock
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings, prepare
@@ -44,6 +45,7 @@ from simulation.loop import PROCESS, Process, SimulatedLoop
 from simulation.network import MemoryConnector
 from simulation.oracle import Oracle
 from support.fleet_harness import PROJECT, manager, template
+from support.simulation import ProcessClock
 from support.watch import BY_HAND
 
 TOKEN = "simulated"
@@ -74,7 +76,7 @@ LOGS = "GCE_BACKEND_SIMULATION_LOGS"
 """Variable that names the file to which the daemons' logs are appended."""
 
 
-class WorldClock:
+class WorldClock(Clock):
     """The clock of a daemon, or the true one.
 
     Attributes:
@@ -82,6 +84,7 @@ class WorldClock:
     """
 
     def __init__(self, loop: SimulatedLoop, offset: float = 0.0) -> None:
+        super().__init__()
         self._loop = loop
         self.offset = offset
 
@@ -303,7 +306,7 @@ class World:
         with process.entered():
             node.daemon = Daemon(
                 settings or self.settings,
-                clock=node.clock,
+                clock=ProcessClock(node.clock),
                 rng=random.Random(f"{self.seed} daemon {self.starts}"),
                 log=DaemonLog(node.name, self.loop.time),
                 connector=lambda: MemoryConnector(self.loop.network, node.name),

@@ -87,7 +87,6 @@ async def test_conditions_and_memory_stay_flat_while_machines_are_replaced(tmp_p
                 (
                     len(_subjects(w)),
                     len(memory.deletions.tombstones),
-                    len(memory.deletions.began),
                     len(memory.operations),
                     len(memory.catalog.unannounced),
                 )

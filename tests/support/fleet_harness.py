@@ -30,7 +30,7 @@ from gce_backend.rules.ownership import Mark
 from gce_backend.settings.settings import HttpSettings, JobSettings, Secret, Settings
 from gce_backend.setup.addresses import configure
 from gce_backend.setup.messaging import provision_messages
-from support.simulation import VirtualClock
+from support.simulation import ProcessClock, VirtualClock
 from support.watch import BY_HAND
 
 PROJECT = "local-project"
@@ -96,7 +96,9 @@ class World:
     async def start_daemon(self) -> None:
         """Starts a daemon; like a new process, it knows only what the store holds."""
         self._seed += 1
-        self.daemon = Daemon(self.settings, clock=self.clock, rng=random.Random(self._seed))
+        self.daemon = Daemon(
+            self.settings, clock=ProcessClock(self.clock), rng=random.Random(self._seed)
+        )
         await self.daemon.start()
 
     @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gce_backend.base.ages import Elapsed
 from gce_backend.model.entities import (
     CatalogState,
     Deletion,
@@ -27,3 +28,8 @@ TOMBSTONE = replace(
     RECLAIMED, deletion=Deletion(Permit.RECLAIMED, NOW, NOW, "x", NOW), missing_since=NOW - 1
 )
 RUNNING = Member("linux-1", 7, "RUNNING", "NONE")
+
+
+def at(now: float) -> Elapsed:
+    """How long ago stored times are at this time, Unix seconds; one in the future is new."""
+    return lambda since: max(0.0, now - since)

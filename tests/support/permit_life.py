@@ -38,6 +38,7 @@ from gce_backend.rules.permits import (
     revived,
 )
 from gce_backend.rules.sightings import is_lost, seen_instance, unseen_instance
+from support.machines import at
 
 KEY = manager_key("linux", "0" * 40, "zone").child("linux-1")
 URL = "https://compute.googleapis.com/compute/v1/projects/p/zones/zone/instances/linux-1"
@@ -296,7 +297,7 @@ class Life:
         if self.entity is None or self.add_in_flight or self.removing:
             return False
         unwanted = not self.active or self.entity.drain is not None
-        leaves = unwanted or is_lost(self.entity, self.now, PATIENCE)
+        leaves = unwanted or is_lost(self.entity, at(self.now), PATIENCE)
         free = may_be_cataloged(self.entity) and not lease_runs(self.entity, self.now)
         return leaves and free
 
@@ -326,14 +327,14 @@ class Life:
         asked, answer = self.removing
         self.removing = None
         if self.entity is not None:
-            self.entity = uncataloged(self.entity, asked, answer, self.now)
+            self.entity = uncataloged(self.entity, asked, answer, self.now, at(self.now))
 
     def it_is_deleted(self, *, happens: bool) -> None:
         """By one of the delete jobs: first, or again; Compute may fail to do it."""
         entity = self.entity
         assert entity is not None
         wanted = entity.pending_deletion is not None or is_leaving(
-            entity, self.now, 60.0, active=self.active
+            entity, at(self.now), 60.0, active=self.active
         )
         if not wanted or not self._has_fresh_permit():
             return
@@ -348,7 +349,7 @@ class Life:
         """The Machine Provider is asked before every deletion."""
         entity = self.entity
         assert entity is not None
-        if permit(entity, self.now) is None or settles_in(entity, self.now) > 0:
+        if permit(entity, self.now) is None or settles_in(entity, at(self.now)) > 0:
             return False
         known = None if self.wrong_broker else self.entry
         if known is not None and is_unknown(entity):

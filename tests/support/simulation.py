@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp.client_proto import ResponseHandler
 
+from gce_backend.base.clock import Clock
 from simulation.network import Listener, Network
 
 T = TypeVar("T")
@@ -131,8 +132,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return made
 
 
-class VirtualClock:
-    """A `gce_backend.clock.Clock` on the running loop's simulated time.
+class VirtualClock(Clock):
+    """A clock on the running loop's simulated time.
 
     Attributes:
         epoch: the wall-clock time, in Unix seconds, at which the loop's time is 0. Set it to make
@@ -140,6 +141,7 @@ class VirtualClock:
     """
 
     def __init__(self, epoch: float | None = None) -> None:
+        super().__init__()
         self.epoch = time.time() if epoch is None else epoch
 
     def now(self) -> float:
@@ -149,3 +151,19 @@ class VirtualClock:
     def monotonic(self) -> float:
         """The running loop's simulated seconds."""
         return asyncio.get_running_loop().time()
+
+
+class ProcessClock(Clock):
+    """Another clock as one process has it, which has asked about no stored time yet."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def now(self) -> float:
+        """Wall-clock seconds since the Unix epoch."""
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        """The other clock's monotonic seconds."""
+        return self._clock.monotonic()

@@ -202,8 +202,7 @@ def _is_due_again(context: Context, key: MachineKey) -> bool:
         return False
     if context.conditions.wait(key.group) is not None:  # the last call failed
         return True
-    age = context.clock.now() - deletion.asked
-    return not 0 <= age < context.settings.deletion.repeat_seconds
+    return context.clock.elapsed(deletion.asked) >= context.settings.deletion.repeat_seconds
 
 
 async def _intend(
@@ -229,7 +228,7 @@ async def _intend(
         for manager, members in groups.items()
         for start in range(0, len(members), MAX_NAMES)
     ]
-    now = context.clock.now()
+    now = context.clock.stamp()
     await context.fleet.change(
         [
             *(Change(key, found(state)) for key, state in checked.permits.items() if state),
@@ -240,16 +239,10 @@ async def _intend(
             ),
         ]
     )
-    moment = context.clock.monotonic()
     ready = [
         batch._replace(keys=[k for k in batch.keys if _carries(context, k, batch)])
         for batch in batches
     ]
-    for batch in ready:
-        for key in batch.keys:
-            deletion = context.fleet.instances[key].deletion
-            if deletion is not None:
-                context.memory.deletions.began.setdefault((key, deletion.requested), moment)
     return [batch for batch in ready if batch.keys], checked.outcome
 
 
@@ -302,7 +295,7 @@ def _gone(now: UnixSeconds) -> Apply[Instance]:
 def _measure(context: Context, key: MachineKey) -> None:
     instance = context.fleet.instances.get(key)
     if instance is not None and instance.pending_deletion is not None:
-        seconds = context.clock.now() - instance.pending_deletion.since
+        seconds = context.clock.elapsed(instance.pending_deletion.since)
         context.metrics.deleted(key.base_name, seconds)
 
 

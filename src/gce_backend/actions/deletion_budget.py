@@ -9,6 +9,7 @@ from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance, Permit
 from gce_backend.model.keys import MachineKey
 from gce_backend.rules.deletion_caps import EVIDENCE, Evidence, allowance
+from gce_backend.rules.orders import MAX_LIFT_SECONDS
 from gce_backend.rules.permits import permit
 
 CAP = "deletions"
@@ -48,35 +49,19 @@ def under_caps(context: Context, wanted: IsWanted) -> tuple[dict[MachineKey, Per
 def _recent(context: Context) -> Iterator[Permit]:
     """The permits of the deletions that began within the window, by this process's own time.
 
-    A wall clock that jumps makes none older. Only of those that an earlier process began is the age
-    taken from the wall clock, once.
+    A wall clock that jumps makes none older.
     """
-    now, wall = context.clock.monotonic(), context.clock.now()
     window = context.settings.deletion.window_seconds
-    known, began = context.memory.deletions.began, {}
-    for key, instance in context.fleet.instances.items():
+    for instance in context.fleet.instances.values():
         deletion = instance.deletion
-        if deletion is None:
-            continue
-        mark = (key, deletion.requested)
-        # One from the future is new: the clock was set back, which frees nothing.
-        began[mark] = known.get(mark, now - max(0.0, wall - deletion.requested))
-        if now - began[mark] < window:
+        if deletion is not None and context.clock.elapsed(deletion.requested) < window:
             yield deletion.permit
-    context.memory.deletions.began = began
 
 
 def _is_lifted(context: Context) -> bool:
     """Whether an operator has lifted the caps for now: a clock set back does not prolong it."""
-    until, now = context.fleet.control.cap_lifted_until, context.clock.now()
-    if now >= until:
-        return False
-    ends = context.memory.deletions.lifted
-    moment = context.clock.monotonic()
-    if until not in ends:
-        ends.clear()
-        ends[until] = moment + until - now
-    return moment < ends[until]
+    until = context.fleet.control.cap_lifted_until
+    return context.clock.remaining(until, MAX_LIFT_SECONDS) > 0
 
 
 def note_held(context: Context, held: int) -> None:

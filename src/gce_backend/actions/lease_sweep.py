@@ -46,7 +46,7 @@ async def sweep(context: Context) -> Outcome:
         broker = context.broker()
         async with asyncio.timeout(PATIENCE_SECONDS):
             for key in due:
-                asked = context.clock.now()
+                asked = context.clock.monotonic()
                 entry = await broker.get(key.name)
                 if isinstance(entry, MethodNotOffered):
                     return Outcome()
@@ -83,10 +83,9 @@ def _judge(
             # Somebody else's, under our host name: it is not ours to take out of the catalog.
             return replace(instance, catalog=CatalogState.REFUSED, lost_since=None)
         if isinstance(entry, NotCataloged) or not entry.is_of(token, instance.gce_id):
-            noted = instance.lost_since is not None and instance.lost_since <= now
             return (
-                instance if noted else replace(instance, lost_since=now)
-            )  # or the clock went back
+                instance if instance.lost_since is not None else replace(instance, lost_since=now)
+            )
         known = replace(instance, lost_since=None) if instance.lost_since else instance
         if entry.state == "RECLAIMED":
             reason = "The catalog says that the Machine Provider has reclaimed it."
@@ -102,7 +101,8 @@ def _judge(
         # One whose end is known and has not come is believed more than the catalog, which may have
         # been restored from a backup.
         lease = known.lease
-        if entry.state == "AVAILABLE" and lease is not None and lease.since < asked:
+        took = context.clock.monotonic() - asked
+        if entry.state == "AVAILABLE" and lease and context.clock.elapsed(lease.since) > took:
             ended = lease.expiration is None or lease.expiration <= now
             return replace(known, lease=None) if ended else known
         return known

@@ -67,7 +67,7 @@ async def with_fresh_permits(context: Context, keys: Sequence[MachineKey]) -> Ch
         for key in keys
         if (instance := context.fleet.instances.get(key)) is not None
         and permit(instance, now) is not None
-        and settles_in(instance, now) <= 0
+        and settles_in(instance, context.clock.elapsed) <= 0
     ]
     confirmed: dict[MachineKey, CatalogState | None] = {}
     down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()

@@ -149,7 +149,7 @@ def beginning(context: Context, action: str, size: int | None = None) -> Callabl
         action: `insert` or `delete`.
         size: the size of a group to be made.
     """
-    in_flight = InFlight(action, context.new_id(), context.clock.now(), size)
+    in_flight = InFlight(action, context.new_id(), context.clock.stamp(), size)
 
     def apply(entity: R) -> R:
         is_there = entity.url is not None

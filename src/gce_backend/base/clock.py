@@ -4,22 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from abc import ABC, abstractmethod
+
+from gce_backend.base.ages import Ages
 
 
-class Clock(Protocol):
-    """Two readings of time. Sleeping is asyncio's: `asyncio.sleep`, `asyncio.timeout`."""
+class Clock(ABC):
+    """Two readings of time, and the one way to compare stored times with them.
 
+    Sleeping is asyncio's: `asyncio.sleep`, `asyncio.timeout`.
+    """
+
+    def __init__(self) -> None:
+        self._ages = Ages()
+
+    @abstractmethod
     def now(self) -> float:
         """Wall-clock time in seconds since the Unix epoch; may jump."""
-        ...
 
+    @abstractmethod
     def monotonic(self) -> float:
         """Seconds since an arbitrary moment; never goes back. For every duration and deadline."""
-        ...
+
+    def stamp(self) -> float:
+        """Wall-clock time to be stored, in Unix seconds.
+
+        Its age is known from now on, even should the clock jump before anybody asks about it.
+        """
+        now = self.now()
+        self.elapsed(now)
+        return now
+
+    def elapsed(self, since: float) -> float:
+        """Seconds that have passed since a stored time: see `Ages.elapsed`.
+
+        Args:
+            since: Unix seconds.
+        """
+        return self._ages.elapsed(since, self.now(), self.monotonic())
+
+    def remaining(self, until: float, longest: float) -> float:
+        """Seconds until a stored time that was planned: see `Ages.remaining`.
+
+        Args:
+            until: Unix seconds.
+            longest: how far ahead it can have been planned, seconds.
+        """
+        return self._ages.remaining(until, longest, self.now(), self.monotonic())
 
 
-class SystemClock:
+class SystemClock(Clock):
     """The machine's clock; monotonic time is the running event loop's."""
 
     def now(self) -> float:

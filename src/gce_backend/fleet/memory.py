@@ -62,15 +62,11 @@ class DeletionMemory:
     Attributes:
         held: how many the caps hold back, by job.
         deciding: deletions that are about to begin, by instance: they count against the caps.
-        began: when deletions began, by instance and wall time of the request.
-        lifted: until when an operator's lifting of the caps holds, by its word.
         tombstones: when each was first seen.
     """
 
     held: dict[str, int] = field(default_factory=dict)
     deciding: dict[MachineKey, Permit] = field(default_factory=dict)
-    began: dict[tuple[MachineKey, float], float] = field(default_factory=dict)
-    lifted: dict[float, float] = field(default_factory=dict)
     tombstones: dict[MachineKey, float] = field(default_factory=dict)
 
 

@@ -65,7 +65,7 @@ async def _intend(
     context: Context, machines: dict[MachineKey, CatalogMachine]
 ) -> dict[MachineKey, CatalogMachine]:
     """Stores that a batch is about to be sent; returns those that still may be."""
-    now = context.clock.now()
+    now = context.clock.stamp()
     await context.fleet.change([Change(key, _sent(now)) for key in machines])
     # What changed meanwhile is left out: it was reclaimed, drained, deleted or paused.
     return {key: machine for key, machine in machines.items() if _may_add(context, key)}
@@ -281,7 +281,7 @@ def _tell(context: Context, key: MachineKey, rising_since: float | None) -> None
         zone=key.zone,
     )
     if rising_since is not None:  # not one that comes back
-        context.metrics.cataloged(key.base_name, context.clock.now() - rising_since)
+        context.metrics.cataloged(key.base_name, context.clock.elapsed(rising_since))
 
 
 JOB = Job(

@@ -16,7 +16,7 @@ async def run(context: Context) -> Outcome:
     def leaves(key: MachineKey, instance: Instance) -> bool:
         active = context.fleet.is_active(key.group)
         patience = context.settings.deletion.stopped_seconds
-        return is_leaving(instance, context.clock.now(), patience, active=active)
+        return is_leaving(instance, context.clock.elapsed, patience, active=active)
 
     return await delete(context, leaves)
 

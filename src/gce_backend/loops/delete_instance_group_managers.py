@@ -56,7 +56,7 @@ async def _resolve_insert(context: Context, key: GroupKey) -> Result:
         group = await context.compute.get_group(project, key.zone, context.fleet.group_name(key))
     except NotFoundError:
         started = manager.in_flight.started if manager.in_flight else 0.0
-        if abs(context.clock.now() - started) < INSERT_PATIENCE:
+        if context.clock.elapsed(started) < INSERT_PATIENCE:
             return Result.WAITING
         await resources.forget(context, {key: manager.generation})
         return Result.CHANGED

@@ -56,7 +56,7 @@ async def _resolve_insert(context: Context, key: RevisionKey) -> Result:
         found = await context.compute.get_instance_template(project, name)
     except NotFoundError:
         started = revision.in_flight.started if revision.in_flight else 0.0
-        if abs(context.clock.now() - started) < INSERT_PATIENCE:
+        if context.clock.elapsed(started) < INSERT_PATIENCE:
             return Result.WAITING
         await resources.forget(context, {key: revision.generation})
         return Result.CHANGED

@@ -33,8 +33,8 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules.ownership import OWNER_LABEL
 from gce_backend.rules.sightings import (
-    MISSING_SECONDS,
     abandoned_instance,
+    has_gone_missing,
     seen_instance,
     trouble_of,
     unseen_instance,
@@ -258,7 +258,7 @@ async def _look_for_abandoned(context: Context) -> int:
             if looks.pop(key, None) is not None:
                 context.conditions.clear(key)
             continue
-        aged = now - instance.missing_since >= MISSING_SECONDS
+        aged = has_gone_missing(instance, context.clock.elapsed)
         if aged and _has_left_its_group(context, key) and moment >= looks.get(key, (0.0, 0.0))[0]:
             due.append(key)
     for key in [key for key in looks if key not in context.fleet.instances]:

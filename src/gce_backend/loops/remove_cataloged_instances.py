@@ -15,7 +15,6 @@ import msgspec
 
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import PermissionDeniedError, RemoteError, TransientError
 from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context
@@ -226,22 +225,20 @@ def _drained_by_hand(context: Context) -> list[MachineKey]:
 
 
 def _lost(context: Context) -> list[MachineKey]:
-    now = context.clock.now()
     patience = context.settings.machine_provider.lost_seconds
     return [
         key
         for key, instance in context.fleet.instances.items()
         if may_be_cataloged(instance)
-        and is_lost(instance, now, patience)
+        and is_lost(instance, context.clock.elapsed, patience)
         and not context.conditions.blocked(key)
     ]
 
 
 def _missing_wait(context: Context) -> float | None:
     """Seconds until the first machine that its group has ceased to list counts as lost."""
-    now = context.clock.now()
     waits = [
-        instance.missing_since + MISSING_SECONDS - now
+        MISSING_SECONDS - context.clock.elapsed(instance.missing_since)
         for instance in context.fleet.instances.values()
         if instance.missing_since is not None and may_be_cataloged(instance)
     ]
@@ -287,12 +284,12 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
     state = CatalogState.REMOVED if answer.error is None else CatalogState.ABSENT
     instance = context.fleet.instances.get(key)
     if instance is not None and state is CatalogState.ABSENT:
-        wait = settles_in(instance, now)
+        wait = settles_in(instance, context.clock.elapsed)
         if wait > 0:
             message = "It was sent to the catalog a moment ago: its entry may still come."
             context.conditions.back_off(key, UNSETTLED, message, retry_after=wait)
             return Result.HELD
-    written = await context.fleet.change([Change(key, _became(state, asked, now))])
+    written = await context.fleet.change([Change(key, _became(context, state, asked, now))])
     if written:
         context.log.info(
             "instance.uncataloged",
@@ -304,8 +301,11 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
     return Result.CHANGED if written else Result.NOTHING
 
 
-def _became(state: CatalogState, asked: CatalogState, now: UnixSeconds) -> Apply[Instance]:
-    return when_present(lambda instance: uncataloged(instance, asked, state, now))
+def _became(
+    context: Context, state: CatalogState, asked: CatalogState, now: float
+) -> Apply[Instance]:
+    elapsed = context.clock.elapsed
+    return when_present(lambda instance: uncataloged(instance, asked, state, now, elapsed))
 
 
 def _concerns(context: Context, key: Key) -> bool:

@@ -19,8 +19,14 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key, MachineKey
-from gce_backend.rules import metadata_updates
-from gce_backend.rules.metadata_updates import MAX_TOTAL, finish, is_denied, is_too_large, merge
+from gce_backend.rules.metadata_updates import (
+    LONGEST_DELAY,
+    MAX_TOTAL,
+    finish,
+    is_denied,
+    is_too_large,
+    merge,
+)
 
 ATTEMPTS = 2
 """Tries in a row, each on a fresh look; after a run in which none fitted, one."""
@@ -35,7 +41,6 @@ async def run(context: Context) -> Outcome:
     """Starts an operation for each active update that has none and whose time has come."""
     if context.paused:
         return Outcome(facts={"paused": 1})
-    now = context.clock.now()
     keys, waits = [], []
     for key, instance in context.fleet.instances.items():
         update = instance.active_metadata_update
@@ -45,7 +50,7 @@ async def run(context: Context) -> Outcome:
             continue
         if context.is_paused(key):
             continue
-        if wait := metadata_updates.waits(update, now):
+        if wait := context.clock.remaining(update.not_before, LONGEST_DELAY):
             waits.append(wait)
         else:
             keys.append(key)

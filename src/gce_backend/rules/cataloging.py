@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gce_backend.base.ages import Elapsed
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
@@ -65,13 +66,12 @@ SETTLING_SECONDS = 300.0
 """How long after an addition was sent its entry may still appear, whatever became of the call."""
 
 
-def settles_in(instance: Instance, now: UnixSeconds) -> float:
+def settles_in(instance: Instance, elapsed: Elapsed) -> float:
     """Seconds until the absence of a machine's entry means that it will not come any more."""
     unsettled = instance.catalog is CatalogState.ADDING or instance.resent
     if not unsettled or instance.adding_since is None:
         return 0.0
-    age = now - instance.adding_since
-    return max(0.0, SETTLING_SECONDS - age) if age >= 0 else SETTLING_SECONDS
+    return max(0.0, SETTLING_SECONDS - elapsed(instance.adding_since))
 
 
 def added(instance: Instance, state: CatalogState) -> Instance:
@@ -87,7 +87,7 @@ def added(instance: Instance, state: CatalogState) -> Instance:
 
 
 def uncataloged(
-    instance: Instance, asked: CatalogState, state: CatalogState, now: UnixSeconds
+    instance: Instance, asked: CatalogState, state: CatalogState, now: UnixSeconds, elapsed: Elapsed
 ) -> Instance:
     """The Machine Provider has answered to delete_machine.
 
@@ -98,7 +98,7 @@ def uncataloged(
     """
     if not may_be_cataloged(instance) or instance.catalog is not asked:
         return instance
-    unsure = lease_runs(instance, now) or settles_in(instance, now) > 0
+    unsure = lease_runs(instance, now) or settles_in(instance, elapsed) > 0
     if state is CatalogState.ABSENT and unsure:
         return instance
     # Its subscription goes with its entry: should it be added again, it is announced again.

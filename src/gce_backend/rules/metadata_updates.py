@@ -75,18 +75,6 @@ def put_back(instance: Instance, now: UnixSeconds) -> Instance:
     )
 
 
-def waits(update: MetadataUpdate, now: UnixSeconds) -> float:
-    """Seconds until an update may be sent again; 0 when it may be now.
-
-    A time further ahead than any pause is one from before the clock was set back: it is over.
-
-    Args:
-        update: the active update.
-    """
-    wait = update.not_before - now
-    return wait if 0 < wait <= LONGEST_DELAY else 0.0
-
-
 def finish(instance: Instance) -> Instance:
     """The active update is applied."""
     return replace(instance, active_metadata_update=None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from gce_backend.base.ages import Elapsed
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
@@ -16,7 +17,7 @@ from gce_backend.model.entities import (
     Lease,
     Permit,
 )
-from gce_backend.rules.sightings import MISSING_SECONDS, is_stopped_for_good
+from gce_backend.rules.sightings import has_gone_missing, is_stopped_for_good
 
 
 def is_unknown(instance: Instance) -> bool:
@@ -84,7 +85,7 @@ def revived(instance: Instance) -> Instance:
     return replace(instance, missing_since=None, deletion=deletion)
 
 
-def is_leaving(instance: Instance, now: UnixSeconds, patience: float, *, active: bool) -> bool:
+def is_leaving(instance: Instance, elapsed: Elapsed, patience: float, *, active: bool) -> bool:
     """Whether delete-drained-instances is to see to this machine's end.
 
     Args:
@@ -97,9 +98,8 @@ def is_leaving(instance: Instance, now: UnixSeconds, patience: float, *, active:
         return True
     if instance.missing_since is not None:
         # No group can delete one that was abandoned: it is reported, for an operator to delete.
-        aged = now - instance.missing_since >= MISSING_SECONDS
-        return aged and instance.abandoned_since is None
-    if is_stopped_for_good(instance, now, patience):
+        return has_gone_missing(instance, elapsed) and instance.abandoned_since is None
+    if is_stopped_for_good(instance, elapsed, patience):
         return True
     return instance.catalog is CatalogState.ABSENT
 

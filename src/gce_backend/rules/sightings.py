@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from gce_backend.base.ages import Elapsed
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
@@ -38,8 +39,7 @@ def seen_instance(
         return seen
     if not stopped:
         return seen if seen.stopped_since is None else replace(seen, stopped_since=None)
-    known = seen.stopped_since is not None and seen.stopped_since <= now
-    return seen if known else replace(seen, stopped_since=now)
+    return seen if seen.stopped_since is not None else replace(seen, stopped_since=now)
 
 
 def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixSeconds) -> Instance:
@@ -63,11 +63,9 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixS
 
 def unseen_instance(instance: Instance, now: UnixSeconds) -> Instance:
     """What fetch-instances makes of an entity that a complete listing does not show."""
-    if instance.is_tombstone:
+    if instance.is_tombstone or instance.missing_since is not None:
         return instance
-    if instance.missing_since is not None and instance.missing_since <= now:
-        return instance
-    return replace(instance, missing_since=now)  # anew where the clock was set back
+    return replace(instance, missing_since=now)
 
 
 MISSING_SECONDS = 10.0
@@ -88,16 +86,21 @@ def abandoned_instance(instance: Instance, now: UnixSeconds, *, exists: bool) ->
     return instance if instance.abandoned_since else replace(instance, abandoned_since=now)
 
 
-def is_stopped_for_good(instance: Instance, now: UnixSeconds, patience: float) -> bool:
+def has_gone_missing(instance: Instance, elapsed: Elapsed) -> bool:
+    """Whether a VM's group has not listed it for so long that something is done about it."""
+    return instance.missing_since is not None and elapsed(instance.missing_since) >= MISSING_SECONDS
+
+
+def is_stopped_for_good(instance: Instance, elapsed: Elapsed, patience: float) -> bool:
     """Whether a VM has not run for so long that another takes its place.
 
     Args:
         patience: seconds in which it may come back.
     """
-    return instance.stopped_since is not None and now - instance.stopped_since >= patience
+    return instance.stopped_since is not None and elapsed(instance.stopped_since) >= patience
 
 
-def is_lost(instance: Instance, now: UnixSeconds, patience: float) -> bool:
+def is_lost(instance: Instance, elapsed: Elapsed, patience: float) -> bool:
     """Whether a machine is to leave the catalog although the configuration names it.
 
     Its group does not list it any more, its VM does not run, or the catalog itself has not known it
@@ -107,10 +110,10 @@ def is_lost(instance: Instance, now: UnixSeconds, patience: float) -> bool:
         patience: seconds for which the catalog must go on not knowing it.
     """
     if instance.missing_since is not None:
-        return now - instance.missing_since >= MISSING_SECONDS
+        return has_gone_missing(instance, elapsed)
     if instance.stopped_since is not None:
         return True
-    return instance.lost_since is not None and now - instance.lost_since >= patience
+    return instance.lost_since is not None and elapsed(instance.lost_since) >= patience
 
 
 _CANNOT = {

@@ -117,7 +117,9 @@ class Gate:
         ends, _, signature = cookie.partition(".")
         if self._token is None or not (ends.isascii() and ends.isdigit() and len(ends) < 16):
             return False
-        return _same(signature, self._signature(ends)) and self._clock.now() < int(ends)
+        if not _same(signature, self._signature(ends)) or self._clock.now() >= int(ends):
+            return False
+        return self._clock.remaining(float(ends), SESSION_SECONDS) > 0  # nor after a clock set back
 
     def _signature(self, ends: str) -> str:
         key = self._token.reveal() if self._token is not None else ""

@@ -24,6 +24,7 @@ from support.machines import (
     TOMBSTONE,
     UNDER_WAY,
     VM,
+    at,
 )
 
 
@@ -31,15 +32,15 @@ def test_an_old_answer_of_the_catalog_changes_nothing() -> None:
     """It was asked when the machine was being added; since then it has been."""
     asked = CatalogState.ADDING
     for answer in (CatalogState.REMOVED, CatalogState.ABSENT):
-        assert uncataloged(CATALOGED, asked, answer, NOW) is CATALOGED
-        assert uncataloged(RECLAIMED, CatalogState.CATALOGED, answer, NOW) is RECLAIMED
+        assert uncataloged(CATALOGED, asked, answer, NOW, at(NOW)) is CATALOGED
+        assert uncataloged(RECLAIMED, CatalogState.CATALOGED, answer, NOW, at(NOW)) is RECLAIMED
 
 
 def test_a_not_found_means_wait_while_a_known_lease_runs() -> None:
     """Fault 30: whatever a broker says, who holds the machine keeps it."""
     held = replace(CATALOGED, lease=LEASED)
-    assert uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW) is held
-    free = uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW + 11)
+    assert uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW, at(NOW)) is held
+    free = uncataloged(held, CatalogState.CATALOGED, CatalogState.ABSENT, NOW + 11, at(NOW + 11))
     assert free.catalog is CatalogState.ABSENT
 
 
@@ -47,9 +48,11 @@ def test_a_not_found_means_wait_while_an_addition_may_still_arrive() -> None:
     """It was sent a moment ago: its entry, and a lease on it, may come after that answer."""
     sent = adding(VM, NOW)
     absent = CatalogState.ABSENT
-    assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 200) is sent
-    assert uncataloged(sent, CatalogState.ADDING, absent, NOW - 9000) is sent
-    assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 301).catalog is absent
+    assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 200, at(NOW + 200)) is sent
+    assert uncataloged(sent, CatalogState.ADDING, absent, NOW - 9000, at(NOW - 9000)) is sent
+    assert (
+        uncataloged(sent, CatalogState.ADDING, absent, NOW + 301, at(NOW + 301)).catalog is absent
+    )
 
 
 def test_what_is_ending_is_not_cataloged() -> None:

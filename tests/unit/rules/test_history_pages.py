@@ -7,6 +7,7 @@ import random
 import pytest
 from msgspec.structs import replace
 
+from gce_backend.base.clock import Clock
 from gce_backend.fleet.history_writer import Chronicler
 from gce_backend.fleet.store import encode
 from gce_backend.model.entities import (
@@ -27,10 +28,11 @@ NOON = 1_800_000_000.0
 MAX_ENTITY_BYTES = 1_000_000
 
 
-class _Clock:
+class _Clock(Clock):
     """A wall clock that is turned by hand."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.time = NOON
 
     def now(self) -> float:

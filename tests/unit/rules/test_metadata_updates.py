@@ -17,7 +17,6 @@ from gce_backend.rules.metadata_updates import (
     is_too_large,
     merge,
     put_back,
-    waits,
 )
 
 NOW = 1e9
@@ -145,10 +144,3 @@ def test_finishing_and_putting_back_need_an_active_update() -> None:
     assert finish(instance) == instance
     active = Instance(active_metadata_update=MetadataUpdate({"a": "1"}))
     assert finish(active) == Instance()
-
-
-def test_hole_18_a_pause_does_not_wait_out_a_clock_that_was_set_back() -> None:
-    """No pause is longer than ten minutes: what lies further ahead is over."""
-    update = MetadataUpdate({}, not_before=1000.0)
-    for now, wait in ((999.0, 1.0), (400.0, 600.0), (1000.0, 0.0), (2000.0, 0.0), (399.0, 0.0)):
-        assert waits(update, now) == wait

@@ -42,6 +42,7 @@ from support.machines import (
     TOMBSTONE,
     UNDER_WAY,
     VM,
+    at,
 )
 
 
@@ -102,7 +103,7 @@ def test_a_drain_by_hand_is_no_permit(catalog: CatalogState) -> None:
     instance = replace(VM, catalog=catalog, lease=LEASED)
     drained = replace(instance, drain=Drain("", NOW))
     assert permit(drained, NOW) is permit(instance, NOW)
-    assert is_leaving(drained, NOW, 60, active=True)
+    assert is_leaving(drained, at(NOW), 60, active=True)
     assert not is_catalogable(drained, RUNNING)
     assert adding(drained, NOW) is drained
 
@@ -131,7 +132,7 @@ def test_an_addition_sent_twice_settles() -> None:
     assert adding(once, NOW) is once  # applied again to its own result, it is the same addition
     twice = adding(once, NOW + 5)
     reclaimed = {"pending_deletion": PendingDeletion("", NOW), "catalog": CatalogState.CATALOGED}
-    assert settles_in(replace(twice, **reclaimed), NOW + 5) == SETTLING_SECONDS
+    assert settles_in(replace(twice, **reclaimed), at(NOW + 5)) == SETTLING_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""base.clock: what a clock says of stored times."""
+
+from __future__ import annotations
+
+import asyncio
+
+from support.simulation import VirtualClock
+
+DAY = 86_400.0
+
+
+async def test_hole_18_a_stamp_keeps_its_age_when_the_clock_jumps_before_anybody_asks() -> None:
+    """Ahead or back: seconds later it is seconds old."""
+    for jump in (DAY, -DAY):
+        clock = VirtualClock(1_000_000.0)
+        stored = clock.stamp()
+        await asyncio.sleep(5)
+        clock.epoch += jump
+        assert clock.elapsed(stored) == 5
+
+
+async def test_hole_18_a_planned_time_comes_when_it_was_planned() -> None:
+    """Though the clock is set back a day in the middle of the wait."""
+    clock = VirtualClock(1_000_000.0)
+    until = clock.now() + 60
+    assert clock.remaining(until, 600) == 60
+    await asyncio.sleep(50)
+    clock.epoch -= DAY
+    assert clock.remaining(until, 600) == 10
+    await asyncio.sleep(10)
+    assert clock.remaining(until, 600) == 0
