@@ -144,12 +144,11 @@ def test_members_of_a_group_have_names_numbers_and_our_labels(ask: Asked) -> Non
 
 
 def test_the_group_says_what_it_is_and_that_it_is_stable(ask: Asked) -> None:
-    """Target size, template, our description; nothing under way."""
+    """Target size and our description; nothing under way."""
 
     async def work(site: Site) -> None:
         found = await site.compute.get_group(site.project, site.zone, site.group)
         assert found.target_size == SIZE
-        assert found.instance_template.endswith(f"/{site.template}")
         assert found.description == site.group_body["description"]
         assert found.status.is_stable
         template = await site.compute.get_instance_template(site.project, site.template)
@@ -288,6 +287,5 @@ def test_machine_types_images_and_zones_say_their_sizes(ask: Asked) -> None:
         assert kind.memory_mb > 0
         image = await site.compute.get_image(site.config.image_project, site.config.image_name)
         assert image.disk_size_gb > 0
-        assert image.status == "READY"
 
     ask(work)

@@ -242,7 +242,7 @@ class LuciConfigV2(_LuciConfig):
             RemoteError: the service could not be asked, or its answer is not sound.
         """
         if known_revision is not None:
-            present = await self._get(TEMPLATES, fields="contentSha256,revision")
+            present = await self._get(TEMPLATES, fields="revision")
             if present.revision == known_revision:
                 return None
         for _ in range(MAX_TRIES):

@@ -10,16 +10,18 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gce_backend.base.errors import UnauthenticatedError
+from gce_backend.base.errors import BackendError, InvalidRequestError, UnauthenticatedError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.config_source import LuciConfigV1, LuciConfigV2
+from gce_backend.clients.daemon import DaemonApi
 from gce_backend.clients.datastore.client import Datastore, Upsert
 from gce_backend.clients.json_api import JsonApi, Limits
 from gce_backend.clients.machine_provider import MachineProviderClient
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.gce_client import ComputeClient
+from gce_backend.settings.settings import Secret
 from support.responses import scripted_server
 from support.simulation import VirtualClock
 
@@ -143,3 +145,63 @@ async def test_twenty_refused_calls_make_one_renewal_and_forty_requests_at_most(
     assert {type(result) for result in results} == {UnauthenticatedError}
     assert issued == 2
     assert 20 < refused <= 40
+
+
+async def test_twenty_commands_whose_token_a_daemon_refuses_ask_it_forty_times_at_most() -> None:
+    """Their token is the settings' own: there is none to renew, and nobody is asked for one."""
+    bearing = 0
+    requests = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal bearing, requests
+        requests += 1
+        bearing += "Authorization" in request.headers
+        await asyncio.sleep(0.2)
+        return web.json_response({"error": "the token is missing or wrong"}, status=401)
+
+    async with scripted_server(answer) as server, aiohttp.ClientSession() as session:
+        daemon = DaemonApi(session, server.root.rstrip("/"), Secret("s" * 20))
+        calls = (daemon.get("/api/status") for _ in range(20))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(result) for result in results} == {InvalidRequestError}
+    assert bearing <= 20
+    assert requests <= 40
+
+
+def daemon(session: aiohttp.ClientSession, _: TokenSource, root: str) -> Calls:
+    """Asks a daemon for a document."""
+    client = DaemonApi(session, root, Secret("s" * 20))
+    return lambda: client.get("/api/status")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("make", [*CLIENTS, daemon], ids=lambda make: make.__name__)
+async def test_no_client_follows_a_redirect_with_or_without_its_token(
+    make: Make, status: int
+) -> None:
+    """Not to another host, and not within the same: what it points to never hears of us."""
+    elsewhere: list[str] = []
+
+    async def lure(request: web.Request) -> web.Response:
+        elsewhere.append(request.path)
+        return web.json_response({})
+
+    async with scripted_server(lure) as other, aiohttp.ClientSession() as session:
+
+        async def answer(request: web.Request) -> web.Response:
+            if request.path.startswith("/computeMetadata"):
+                return web.json_response({"access_token": "t", "expires_in": 3600})
+            if request.path.startswith("/moved"):
+                elsewhere.append(request.path)
+            if make is daemon and "Authorization" not in request.headers:
+                return web.json_response({"error": "who are you?"}, status=401)
+            target = "/moved" if request.query_string else other.root
+            return web.Response(status=status, headers={"Location": target})
+
+        async with scripted_server(answer) as server:
+            root = server.root.rstrip("/")
+            tokens = TokenSource(session, metadata_root=root, scopes=["s"], metadata_only=True)
+            with pytest.raises(BackendError):
+                await make(session, tokens, root)()
+            await tokens.close()
+    assert elsewhere == []

@@ -31,12 +31,11 @@ class _Answer(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 class ComputeTemplate(_Answer, frozen=True, gc=False):
     """An instance template, without its properties."""
 
-    FIELDS: ClassVar[str] = "name,id,description,creationTimestamp,selfLink"
+    FIELDS: ClassVar[str] = "name,id,description,selfLink"
 
     name: str
     id: int = 0
     description: str = ""
-    creation_timestamp: str = ""
     self_link: str = ""
 
 
@@ -68,8 +67,7 @@ class ComputeGroup(_Answer, frozen=True, gc=False):
     """A managed instance group."""
 
     FIELDS: ClassVar[str] = (
-        "name,targetSize,zone,id,description,baseInstanceName,instanceTemplate,currentActions,"
-        "status(isStable),fingerprint,listManagedInstancesResults,creationTimestamp,selfLink"
+        "name,targetSize,zone,id,description,currentActions,status(isStable),selfLink"
     )
 
     name: str
@@ -77,13 +75,8 @@ class ComputeGroup(_Answer, frozen=True, gc=False):
     zone: str = ""
     id: int = 0
     description: str = ""
-    base_instance_name: str = ""
-    instance_template: str = ""
     current_actions: CurrentActions = CurrentActions()
     status: GroupStatus = GroupStatus()
-    fingerprint: str = ""
-    list_managed_instances_results: str = ""
-    creation_timestamp: str = ""
     self_link: str = ""
 
     @property
@@ -111,28 +104,18 @@ class LastAttempt(_Answer, frozen=True, gc=False):
     errors: ErrorList = ErrorList()
 
 
-class InstanceVersion(_Answer, frozen=True, gc=False):
-    """What a managed instance was made from."""
-
-    instance_template: str = ""
-    name: str = ""
-
-
 class ManagedInstance(_Answer, frozen=True, gc=False):
     """A member of a group: `id` and `instance_status` are absent while no VM exists for it."""
 
     FIELDS: ClassVar[str] = (
-        "instance,name,id,instanceStatus,currentAction,"
-        "lastAttempt(errors(errors(code,message))),version(instanceTemplate,name)"
+        "instance,id,instanceStatus,currentAction,lastAttempt(errors(errors(code,message)))"
     )
 
     instance: str
-    name: str = ""
     id: int | None = None
     instance_status: str = ""
     current_action: str = ""
     last_attempt: LastAttempt = LastAttempt()
-    version: InstanceVersion = InstanceVersion()
 
     def __post_init__(self) -> None:
         """Refuses what is not an id."""
@@ -169,20 +152,14 @@ class InstanceMetadata(_Answer, frozen=True, gc=False):
 class ComputeInstance(_Answer, frozen=True, gc=False):
     """A VM."""
 
-    FIELDS: ClassVar[str] = (
-        "name,id,zone,status,machineType,metadata(fingerprint,items),labels,"
-        "creationTimestamp,selfLink"
-    )
+    FIELDS: ClassVar[str] = "name,id,zone,status,metadata(fingerprint,items(key,value)),labels"
 
     name: str
     id: int
     zone: str = ""
     status: str = ""
-    machine_type: str = ""
     metadata: InstanceMetadata = InstanceMetadata()
     labels: dict[str, str] = {}
-    creation_timestamp: str = ""
-    self_link: str = ""
 
     def __post_init__(self) -> None:
         """Refuses what is not an id."""
@@ -208,28 +185,22 @@ class MachineType(_Answer, frozen=True, gc=False):
 class Image(_Answer, frozen=True, gc=False):
     """An image; its size in GB is the least that a disk made from it can have."""
 
-    FIELDS: ClassVar[str] = "name,id,status,diskSizeGb,family,selfLink"
+    FIELDS: ClassVar[str] = "name,diskSizeGb"
 
     name: str
-    id: int = 0
-    status: str = ""
     disk_size_gb: Count = 0
-    family: str = ""
-    self_link: str = ""
 
 
 class Snapshot(_Answer, frozen=True, gc=False):
     """A disk snapshot; its size in GB is that of the disk it was taken of."""
 
-    FIELDS: ClassVar[str] = "name,id,status,diskSizeGb,creationTimestamp,labels,selfLink"
+    FIELDS: ClassVar[str] = "name,status,diskSizeGb,creationTimestamp,labels"
 
     name: str
-    id: int = 0
     status: str = ""
     disk_size_gb: Count = 0
     creation_timestamp: str = ""
     labels: dict[str, str] = {}
-    self_link: str = ""
 
 
 class Operation(_Answer, frozen=True, gc=False):
@@ -239,10 +210,7 @@ class Operation(_Answer, frozen=True, gc=False):
     status: str
     self_link: str
     operation_type: str = ""
-    zone: str = ""
-    target_link: str = ""
     target_id: int = 0
-    insert_time: str = ""
     error: ErrorList = ErrorList()
     http_error_status_code: Count = 0
     http_error_message: str = ""
