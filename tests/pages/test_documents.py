@@ -196,7 +196,11 @@ async def test_a_bad_parameter_is_named(tmp_path: Path) -> None:
     """A state that does not exist, a limit that is no number, a parameter that nobody knows."""
     async with world(tmp_path) as w:
         await w.until(w.is_loaded)
-        for query, word in (("state=lost", "state"), ("limit=many", "limit"), ("page=2", "page")):
+        for query, word in (
+            ("state=odd", "state"),
+            ("limit=many", "limit"),
+            ("page=2", "page"),
+        ):
             status, answer = await refused(w, f"/api/machines?{query}")
             assert status == 400
             assert f"`{word}`" in answer["error"]

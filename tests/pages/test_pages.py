@@ -216,7 +216,7 @@ async def test_events_are_filtered_and_paged(tmp_path: Path) -> None:
         ("/nowhere", 404, "There is no page /nowhere"),
         ("/machines/linnux", 404, "linux"),
         ("/explain?name=zzz", 404, "no machine, group or template called 'zzz'"),
-        ("/machines?state=lost", 400, "`state`"),
+        ("/machines?state=nowhere", 400, "`state`"),
         ("/machines?page=0", 400, "`page`"),
         ("/events?before=yesterday", 400, "`before`"),
         ("/explain", 400, "`name`"),

@@ -127,6 +127,9 @@ def look(
         },
         sizes=sizes,
         now=SystemClock().now(),
+        is_paused=lambda key: (
+            not settings.actuate or any(it.covers(key) for it in fleet.control.pauses_in_force)
+        ),
     )
     found = plans.make(wanted, present)
     return Document(

@@ -144,7 +144,7 @@ def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> No
     """Gives a leased machine back.
 
     REQUEST_ID is what `lease` called the lease. The Machine Provider reclaims the machine: it is
-    deleted, and its group grows back. Giving it back again is no error.
+    deleted. Giving it back again is no error.
     """
     from gce_backend.cli import leasing
 

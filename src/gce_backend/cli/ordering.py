@@ -80,12 +80,31 @@ def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
     return _with_store(settings_file, write)
 
 
+class OrderedMachine(NamedTuple):
+    """A machine after an order about it.
+
+    Attributes:
+        key: which.
+        instance: its entity.
+        active: whether the configuration names its group.
+        minimum: machines that its group keeps at least.
+        pause: what stops anything from being done with it; "" when nothing does.
+    """
+
+    key: MachineKey
+    instance: Instance
+    active: bool
+    minimum: int
+    pause: str
+
+
 def order_about_machine(
     settings_file: Path | None, name: str, apply: Callable[[MachineKey, float], ApplyToMachine]
-) -> tuple[MachineKey, Instance]:
-    """Writes an order into a machine's entity; returns it as it is then."""
+) -> OrderedMachine:
+    """Writes an order into a machine's entity."""
+    actuate = load(settings_file, os.environ).actuate
 
-    async def write(store: Store) -> tuple[MachineKey, Instance]:
+    async def write(store: Store) -> OrderedMachine:
         pages = [page async for page in store.read_versions(Instance.KIND)]
         machines = (key for page in pages for key in page if isinstance(key, MachineKey))
         key, now = orders.find_machine(name, machines), SystemClock().now()
@@ -94,7 +113,16 @@ def order_about_machine(
         await fleet.order(
             [Change(key, apply(key, now)), Change(CONTROL_KEY, orders.mention(key, now))]
         )
-        return key, fleet.instances[key]
+        pauses = [f"`{it.ended_by}`" for it in fleet.control.pauses_in_force if it.covers(key)]
+        pauses += [] if actuate else ["actuate = true in the settings"]
+        manager = fleet.managers.get(key.group)
+        return OrderedMachine(
+            key=key,
+            instance=fleet.instances[key],
+            active=fleet.is_active(key.group),
+            minimum=manager.minimum_size if manager is not None else 0,
+            pause=" and ".join(pauses),
+        )
 
     return _with_store(settings_file, write)
 

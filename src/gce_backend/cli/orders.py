@@ -22,14 +22,12 @@ from gce_backend.cli.common import (
     settings_option,
 )
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
-from gce_backend.model.entities import Instance
-from gce_backend.model.keys import MachineKey
 from gce_backend.rules import orders
 from gce_backend.rules.permits import lease_runs
 from gce_backend.settings.settings import load
 
 if TYPE_CHECKING:
-    from gce_backend.cli.ordering import Ordered
+    from gce_backend.cli.ordering import Ordered, OrderedMachine
 
 SOON = "A running daemon acts on it within a minute."
 
@@ -105,17 +103,17 @@ def drain(settings_file: Path | None, name: str, reason: str, *, as_json: bool) 
     """Takes a machine out of the fleet, when nobody holds it.
 
     NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
-    catalog, is deleted, and its group grows back to its minimum. `undrain` keeps it, until its
-    deletion has begun.
+    catalog and is deleted. Its group grows again when it has fewer than its minimum then, if the
+    configuration names it. `undrain` keeps the machine, until its deletion has begun.
     """
     from gce_backend.cli import ordering
 
     with errors_as_messages():
         _check_reason(reason)
-        key, machine = ordering.order_about_machine(
+        done = ordering.order_about_machine(
             settings_file, name, lambda key, now: orders.drain(key, reason, now)
         )
-    _say_of_machine(key, machine, _outlook(machine, _now()), as_json=as_json)
+    _say_of_machine(done, _outlook(done, _now()), as_json=as_json)
 
 
 @click.command()
@@ -130,10 +128,8 @@ def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
     from gce_backend.cli import ordering
 
     with errors_as_messages():
-        key, machine = ordering.order_about_machine(
-            settings_file, name, lambda key, _: orders.undrain(key)
-        )
-    _say_of_machine(key, machine, f"It is not drained any more. {SOON}", as_json=as_json)
+        done = ordering.order_about_machine(settings_file, name, lambda key, _: orders.undrain(key))
+    _say_of_machine(done, f"It is not drained any more. {SOON}", as_json=as_json)
 
 
 @click.command()
@@ -198,24 +194,31 @@ def _shown(done: Ordered) -> dict[str, Any]:
     return orders.shown(done.after, _now())
 
 
-def _outlook(machine: Instance, now: UnixSeconds) -> str:
+def _outlook(done: OrderedMachine, now: UnixSeconds) -> str:
     """What becomes of a machine that was drained.
 
     Args:
-        machine: its entity.
+        done: the machine.
     """
+    machine = done.instance
     if machine.deletion is not None:
         return "Its deletion has begun already."
     if machine.pending_deletion is not None:
         return "The Machine Provider has reclaimed it: it is deleted in any case."
+    soon = f"Nothing is done about it until {done.pause} ends the pause." if done.pause else SOON
     if lease_runs(machine, now):
         end = machine.lease.expiration if machine.lease is not None else None
         until = f" until {date(end):%Y-%m-%d %H:%M} UTC" if end else ""
-        return f"Somebody holds it{until}: it is deleted after its lease ends. {SOON}"
-    return f"It leaves the catalog, is deleted, and its group grows back. {SOON}"
+        return f"Somebody holds it{until}: it is deleted after its lease ends. {soon}"
+    if not done.active:
+        group = "Its group does not grow back: the configuration no longer names it."
+    else:
+        group = f"Its group grows back if it has fewer than {done.minimum} then."
+    return f"It leaves the catalog and is deleted. {group} {soon}"
 
 
-def _say_of_machine(key: MachineKey, machine: Instance, text: str, *, as_json: bool) -> None:
+def _say_of_machine(done: OrderedMachine, text: str, *, as_json: bool) -> None:
+    key, machine = done.key, done.instance
     drain_ = machine.drain
     document = {
         "name": key.name,

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from gce_backend.cli.output import moment, one_line, plural
-from gce_backend.rules.plan import Action, Field, GroupStep, TemplatePlan, Totals
+from gce_backend.rules.plan import Action, Field, GroupStep, TemplatePlan, TemplateStep, Totals
 
 REVISION = 12
 """Characters of a revision that are shown."""
@@ -84,14 +84,12 @@ def _template(template: TemplatePlan) -> Iterator[str]:
         yield _field(field)
     for step in template.templates:
         later = "" if step.action is Action.CREATE else ", once its groups are gone"
-        yield _marked(
-            step.action, 1, f"instance template {step.name}{later}{_under_way(step.under_way)}"
-        )
+        yield _marked(step.action, 1, f"instance template {step.name}{later}{_progress(step)}")
     for group in template.groups:
         yield _marked(
             group.action,
             1,
-            f"group {group.name} in {group.zone}: {_group(group)}{_under_way(group.under_way)}",
+            f"group {group.name} in {group.zone}: {_group(group)}{_progress(group)}",
         )
         for one in group.held[:NAMED]:
             until = f"until {moment(one.until)}" if one.until is not None else "without a known end"
@@ -105,8 +103,10 @@ def _marked(action: Action, depth: int, text: str) -> str:
     return "  " * depth + click.style(mark, fg=colour) + f" {text}"
 
 
-def _under_way(under_way: bool) -> str:
-    return " (under way)" if under_way else ""
+def _progress(step: TemplateStep | GroupStep) -> str:
+    if step.under_way:
+        return " (under way)"
+    return " (asked for already, and not begun)" if step.in_force else ""
 
 
 def _field(field: Field) -> str:

@@ -18,7 +18,7 @@ _STAGES = {
     "leased": ("leased",),
     "coming": ("creating", "starting", "running"),
     "leaving": ("draining", "pending-deletion", "deleting"),
-    "astray": ("missing", "stopped", "set-aside"),
+    "astray": ("missing", "stopped", "lost", "set-aside"),
 }
 """Columns of machines, each with the states that it counts."""
 _ALWAYS = ("template", "zone", "state", "min", "target", "cataloged", "leased")

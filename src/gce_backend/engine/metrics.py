@@ -59,6 +59,11 @@ class Reading(NamedTuple):
 
 READINGS = (
     Reading("machines", "Machines; tombstones are not counted.", ("template", "zone", "state")),
+    Reading(
+        "machines_useful",
+        "Machines that are leased or can be, old revisions' included.",
+        ("template", "zone"),
+    ),
     Reading("machines_lost", "Machines that the catalog no longer knows.", ("template", "zone")),
     Reading("group_minimum_size", "Machines to keep at least.", ("template", "zone")),
     Reading(

@@ -209,16 +209,22 @@ def reason_of(error: BackendError) -> str:
     return type(error).__name__.removesuffix("Error")
 
 
+_CODES = {
+    "ZONE_RESOURCE_POOL_EXHAUSTED": "StockOut",
+    "QUOTA_EXCEEDED": "QuotaExceeded",
+    "QUOTA_LIMIT": "QuotaExceeded",
+    "IP_SPACE_EXHAUSTED": "IpSpaceExhausted",
+    "PERMISSIONS_ERROR": "PermissionDenied",
+    "RESOURCE_NOT_FOUND": "NotFound",
+    "INTERNAL_ERROR": "InternalError",
+}
+
+
 def error_code_reason(code: str) -> str:
     """The condition's reason for an error code of an operation or of a group's action."""
-    if code.startswith("ZONE_RESOURCE_POOL_EXHAUSTED"):
-        return "StockOut"
-    if code.startswith(("QUOTA_EXCEEDED", "QUOTA_LIMIT")):
-        return "QuotaExceeded"
-    if code.startswith("IP_SPACE_EXHAUSTED"):
-        return "IpSpaceExhausted"
-    if code.startswith("PERMISSIONS_ERROR"):
-        return "PermissionDenied"
+    for beginning, reason in _CODES.items():
+        if code.startswith(beginning):
+            return reason
     return "OperationFailed"
 
 

@@ -71,6 +71,19 @@ def raised_size(manager: InstanceGroupManager, target_size: int, others: int) ->
     return size if size > target_size else None
 
 
+def replaced(manager: InstanceGroupManager, target_size: int, leaving: int, others: int) -> int:
+    """Of the members that leave a group, how many others take their place.
+
+    Args:
+        manager: an active manager.
+        target_size: the group's present target size.
+        leaving: members that are deleted.
+        others: VMs of the other revisions' groups in that zone.
+    """
+    lacking = wanted_size(manager, others) - (target_size - leaving)
+    return min(leaving, max(0, lacking))
+
+
 def new_member_names(
     base_instance_name: str, count: int, taken: Collection[str], rng: random.Random
 ) -> tuple[str, ...]:

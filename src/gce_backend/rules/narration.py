@@ -30,7 +30,7 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.model.observed import Member
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
-from gce_backend.rules.states import State, explain
+from gce_backend.rules.states import MachineFacts, State, explain, stored_state
 
 Get: TypeAlias = Callable[[Key], Entity | None]
 """Gives the entities of one moment."""
@@ -109,18 +109,23 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
 
 
 _CREATING = Member("", None, "", "CREATING")
-_STARTING = Member("", 0, "", "CREATING")
-_RUNNING = Member("", 0, "RUNNING", "NONE")
-"""Stand in for what its group would list."""
+"""Stands in for what its group would list."""
 
 _CATALOG = {
     CatalogState.ADDING: "It runs, and is being added to the catalog.",
-    CatalogState.CATALOGED: "It is in the catalog and can be leased.",
+    CatalogState.CATALOGED: "It is in the catalog.",
     CatalogState.REMOVED: "It has left the catalog.",
     CatalogState.ABSENT: "The catalog does not hold it.",
     CatalogState.REFUSED: "The catalog holds its host name under a key that is not ours.",
 }
-_ENDING = {State.MISSING, State.STOPPED, State.PENDING_DELETION, State.DELETING, State.DELETED}
+_ENDING = {
+    State.MISSING,
+    State.STOPPED,
+    State.LOST,
+    State.PENDING_DELETION,
+    State.DELETING,
+    State.DELETED,
+}
 
 
 def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> Told:
@@ -142,11 +147,13 @@ def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> 
 def _machine_state(instance: Instance | None, *, active: bool) -> str:
     if instance is None:
         return ""
-    # Only what runs is ever added to the catalog.
-    member = _STARTING if instance.catalog is CatalogState.NEVER else _RUNNING
-    if instance.gce_id is None:
-        member = _CREATING
-    return explain(instance, member, active=active, now=float("-inf"))[0].value
+    member = _CREATING
+    if instance.gce_id is not None and instance.catalog is CatalogState.NEVER:
+        member = Member("", instance.gce_id, "", "CREATING")
+    elif instance.gce_id is not None:  # only what runs is ever added to the catalog
+        member = Member("", instance.gce_id, "RUNNING", "NONE")
+    facts = MachineFacts(instance, member, active, now=float("-inf"))
+    return explain(facts)[0].value
 
 
 def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
@@ -237,21 +244,8 @@ def _naming(what: str, named: _NamedState) -> str:
 _Resource: TypeAlias = InstanceGroupManager | InstanceTemplateRevision
 
 
-def _is_deleting(entity: _Resource) -> bool:
-    return entity.in_flight is not None and entity.in_flight.action == "delete"
-
-
 def _resource_state(entity: _Resource | None, *, active: bool) -> str:
-    if entity is None:
-        return ""
-    if _is_deleting(entity):
-        return "deleting"
-    if not active:
-        return "deleted" if entity.url is None and entity.in_flight is None else "draining"
-    if entity.url is None:
-        return "creating"
-    growing = isinstance(entity, InstanceGroupManager) and entity.resize is not None
-    return "growing" if growing else "active"
+    return stored_state(entity, active=active).value if entity is not None else ""
 
 
 def _group(
@@ -321,9 +315,9 @@ def _making(
         yield f"{what} is there."
     elif old.url is not None and new.url is None:
         yield f"{what} is gone, and is made again." if named.after else f"{what} is gone."
-    if not _is_deleting(old) and _is_deleting(new):
+    if not old.is_deleting and new.is_deleting:
         yield "Its deletion was asked for."
-    elif _is_deleting(old) and not _is_deleting(new) and new.url is not None:
+    elif old.is_deleting and not new.is_deleting and new.url is not None:
         yield "Its deletion has failed, and is tried again."
 
 

@@ -66,13 +66,14 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
         entities: templates, revisions and managers in the store.
         machines: each manager's machines in the store, tombstones included.
         sizes: target sizes of the managers' groups that exist at Compute.
-        now: Unix seconds.
+        is_paused: whether nothing may be done with a group now.
     """
 
     entities: Mapping[Key, Entity]
     machines: Mapping[GroupKey, Sequence[tuple[str, Instance]]]
     sizes: Mapping[GroupKey, int]
     now: UnixSeconds
+    is_paused: Callable[[GroupKey], bool] = lambda _: False
 
     def living(self, manager: GroupKey) -> list[tuple[str, Instance]]:
         """A group's machines that are not gone."""
@@ -107,12 +108,14 @@ class TemplateStep(msgspec.Struct, frozen=True, kw_only=True):
         action: CREATE or DELETE.
         name: at Compute.
         revision: which it is of.
-        under_way: the configuration in force says so already.
+        in_force: the configuration in force says so already.
+        under_way: and it has begun.
     """
 
     action: Action
     name: str
     revision: str
+    in_force: bool
     under_way: bool
 
 
@@ -132,7 +135,8 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
         maximum: likewise; 0 is no limit.
         machines: the machines that drain.
         held: those of them that somebody holds: they are waited for.
-        under_way: the configuration in force says so already.
+        in_force: the configuration in force says so already.
+        under_way: and it has begun.
     """
 
     action: Action
@@ -146,6 +150,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
     maximum: tuple[int, int]
     machines: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
+    in_force: bool
     under_way: bool
 
 
@@ -297,11 +302,13 @@ def _instance_templates(keys: Iterable[Key], get: Get, then: Get) -> Iterator[Te
             continue
         active, exists = is_active(key, then), revision.url is not None
         if active != exists:
+            in_force = is_active(key, get) == active
             yield TemplateStep(
                 action=Action.CREATE if active else Action.DELETE,
                 name=compute_bodies.template_name_of(key, revision.generation),
                 revision=key.name,
-                under_way=is_active(key, get) == active,
+                in_force=in_force,
+                under_way=in_force and revision.in_flight is not None,
             )
 
 
@@ -348,7 +355,8 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
         at_first=max(now, size or 0) if grown is not None and now < goal else None,
         minimum=(known[0], limits[0]),
         maximum=(known[1], limits[1]),
-        under_way=limits == known,
+        in_force=limits == known,
+        under_way=limits == known and bool(manager.in_flight or manager.resize),
     )
 
 
@@ -385,7 +393,8 @@ def _leaving(key: GroupKey, present: Present) -> GroupStep | None:
             for name, instance in sorted(machines)
             if lease_runs(instance, present.now)
         ),
-        under_way=not named,
+        in_force=not named,
+        under_way=not named and not present.is_paused(key),
     )
 
 

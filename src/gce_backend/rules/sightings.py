@@ -136,4 +136,6 @@ def trouble_of(failing: Sequence[Member]) -> str:
     action = failing[0].action
     count = sum(member.action == action for member in failing)
     what = _CANNOT.get(action, f"fail in {action}")
-    return f"{count} VM{'' if count == 1 else 's'} {what}: {failing[0].error}"
+    error, code = failing[0].error, failing[0].error_code
+    why = error if code in error else f"{code}: {error}" if error else code
+    return f"{count} VM{'' if count == 1 else 's'} {what}: {why}"

@@ -1,20 +1,25 @@
-"""Decisions: from what is known to what is to change. Pure functions on frozen values.
+"""What an operator calls the state of a machine, a group, a revision and a template, and why. Pure.
 
-A job loads what these functions ask for, calls one, and applies its answer. No decision ever
-follows from an absence, an error or an empty answer.
+Every page, document, command and metric takes states from here, and history does as far as entities
+tell them: what is said of a thing follows from all that is known of it, and from nothing less.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
-    Deletion,
     Instance,
+    InstanceGroupManager,
+    InstanceTemplate,
+    InstanceTemplateRevision,
 )
-from gce_backend.model.observed import Member
+from gce_backend.model.observed import Group, Member
+from gce_backend.rules.group_sizes import wanted_size
 from gce_backend.rules.permits import lease_runs
 
 
@@ -24,11 +29,11 @@ class State(StrEnum):
     CREATING = "creating"
     """Compute is making it."""
     STARTING = "starting"
-    """The VM exists and is not running yet."""
+    """The VM exists and is not running yet, or its group is at work on it."""
     RUNNING = "running"
     """It runs and is not in the catalog yet."""
     CATALOGED = "cataloged"
-    """It can be leased."""
+    """It runs and is in the catalog: it can be leased."""
     LEASED = "leased"
     """Somebody holds it."""
     DRAINING = "draining"
@@ -41,31 +46,86 @@ class State(StrEnum):
     """Its group no longer lists it."""
     STOPPED = "stopped"
     """Its VM does not run: it was stopped, suspended or preempted, or its host failed."""
+    LOST = "lost"
+    """The catalog does not know it, though it was added."""
     SET_ASIDE = "set-aside"
     """The catalog holds its host name for another."""
     DELETED = "deleted"
     """It is gone."""
 
 
-def explain(
-    instance: Instance, member: Member | None, *, active: bool, now: UnixSeconds
-) -> tuple[State, str]:
-    """A machine's state and, in words, why it is in it.
+class GroupState(StrEnum):
+    """What an operator calls the state of a group."""
 
-    Args:
-        member: the VM as last listed.
+    CREATING = "creating"
+    """Compute does not have it yet."""
+    UNKNOWN = "unknown"
+    """It has not been seen since the daemon started."""
+    MISSING = "missing"
+    """Compute does not list it, and nobody here deleted it."""
+    FAILING = "failing"
+    """It cannot be made, or cannot do what it is to do with its machines."""
+    PAUSED = "paused"
+    """It would be made or grow, were it not for a pause."""
+    GROWING = "growing"
+    """It has fewer machines than it is to have."""
+    CHANGING = "changing"
+    """Machines in it are being created or deleted, or come up."""
+    DEGRADED = "degraded"
+    """Fewer of its machines are of use than the configuration asks for."""
+    ACTIVE = "active"
+    """It has what the configuration asks for."""
+    DRAINING = "draining"
+    """The configuration no longer names it."""
+    DELETING = "deleting"
+    """Its deletion was asked for."""
+    DELETED = "deleted"
+    """Compute has no such group, and nothing is to be made."""
+
+
+class Shown(NamedTuple):
+    """A state, and why."""
+
+    state: str
+    reason: str
+
+
+# A machine
+
+
+class MachineFacts(NamedTuple):
+    """What is known of a machine.
+
+    Attributes:
+        instance: the entity.
+        member: the VM as last listed; None when it was not.
         active: whether the configuration names its manager and revision.
+        listed: whether `member` is from a complete list of its group.
+        paused: whether nothing may be done with it now.
     """
+
+    instance: Instance
+    member: Member | None
+    active: bool
+    now: UnixSeconds
+    listed: bool = False
+    paused: bool = False
+
+
+def explain(facts: MachineFacts) -> tuple[State, str]:
+    """A machine's state and, in words, why it is in it."""
     return (
-        _ending(instance)
-        or _stopped(instance, member, now)
-        or _draining(instance, now, active=active)
-        or _rising(instance, member)
+        _ending(facts)
+        or _stopped(facts)
+        or _draining(facts)
+        or _lost(facts.instance)
+        or _rising(facts)
     )
 
 
-def _ending(instance: Instance) -> tuple[State, str] | None:
-    deletion: Deletion | None = instance.deletion
+def _ending(facts: MachineFacts) -> tuple[State, str] | None:
+    instance = facts.instance
+    deletion = instance.deletion
     if deletion is not None and deletion.confirmed is not None:
         return State.DELETED, "The VM is gone; the entity remains for a while as a tombstone."
     if deletion is not None:
@@ -76,50 +136,286 @@ def _ending(instance: Instance) -> tuple[State, str] | None:
         return State.MISSING, "Its group no longer lists this VM: somebody else deleted it."
     if instance.pending_deletion is not None:
         return State.PENDING_DELETION, instance.pending_deletion.reason
+    return _unlisted(facts)
+
+
+def _unlisted(facts: MachineFacts) -> tuple[State, str] | None:
+    """A machine whose entity does not say so yet, and that its group does not show."""
+    instance, member = facts.instance, facts.member
+    if instance.gce_id is None:
+        return None
+    if member is None:
+        told = State.MISSING, "The last list of its group does not show it."
+        return told if facts.listed else None
+    if member.gce_id not in {None, instance.gce_id}:
+        return State.MISSING, "Another VM has its name."
+    if not member.status and member.action == "NONE" and member.gce_id is not None:
+        return State.MISSING, "Its group still counts this VM: somebody else deleted it."
     return None
 
 
-def _stopped(
-    instance: Instance, member: Member | None, now: UnixSeconds
-) -> tuple[State, str] | None:
-    if instance.stopped_since is None:
+def _stopped(facts: MachineFacts) -> tuple[State, str] | None:
+    member = facts.member
+    if facts.instance.stopped_since is None and not (member is not None and member.is_stopped):
         return None
     status = f" ({member.status})" if member is not None and member.status else ""
     held = (
-        " Somebody holds it: it is kept until the lease ends." if lease_runs(instance, now) else ""
+        " Somebody holds it: it is kept until the lease ends."
+        if lease_runs(facts.instance, facts.now)
+        else ""
     )
     return State.STOPPED, f"The VM does not run{status}.{held}"
 
 
-def _draining(instance: Instance, now: UnixSeconds, *, active: bool) -> tuple[State, str] | None:
-    if lease_runs(instance, now):
-        waiting = (
-            ""
-            if active
-            else " The configuration no longer names it: it is deleted after its lease ends."
-        )
+def _draining(facts: MachineFacts) -> tuple[State, str] | None:
+    instance = facts.instance
+    if lease_runs(instance, facts.now):
+        reasons = ["Somebody holds it."]
+        if instance.lost_since is not None:
+            reasons.append("The catalog does not know it.")
         if instance.drain is not None:
-            waiting = f" It is deleted after its lease ends. {instance.drain}"
-        return State.LEASED, f"Somebody holds it.{waiting}"
+            reasons.append(f"It is deleted after its lease ends. {instance.drain}")
+        elif not facts.active:
+            reasons.append(
+                "The configuration no longer names it: it is deleted after its lease ends."
+            )
+        return State.LEASED, " ".join(reasons)
     if instance.drain is not None:
         return State.DRAINING, str(instance.drain)
-    if not active:
+    if not facts.active:
         return State.DRAINING, "The configuration no longer names its revision or manager."
     return None
 
 
-def _rising(instance: Instance, member: Member | None) -> tuple[State, str]:
-    if instance.catalog is CatalogState.CATALOGED:
-        return State.CATALOGED, "It is in the catalog and can be leased."
+def _lost(instance: Instance) -> tuple[State, str] | None:
+    if instance.catalog is CatalogState.ABSENT:
+        return State.LOST, "The catalog does not hold it: it is deleted."
+    if instance.lost_since is not None and instance.catalog is CatalogState.CATALOGED:
+        return State.LOST, "It was added to the catalog, which does not know it."
+    return None
+
+
+def _rising(facts: MachineFacts) -> tuple[State, str]:
+    instance, member = facts.instance, facts.member
     if instance.catalog is CatalogState.REFUSED:
         return State.SET_ASIDE, "The catalog holds its host name under a key that is not ours."
+    cataloged = instance.catalog is CatalogState.CATALOGED
+    where = " It is in the catalog." if cataloged else ""
     if member is None:
-        return State.STARTING, "Its group has not been listed since the daemon started."
+        state = State.CATALOGED if cataloged else State.STARTING
+        return state, f"Its group has not been listed since the daemon started.{where}"
     if member.gce_id is None:
         reason = f"Compute is creating it. {member.error}".strip()
-        return State.CREATING, reason
+        return State.CREATING, f"{reason}{where}"
+    if member.action == "DELETING":
+        return State.DELETING, f"Its group deletes it, and nobody here asked for that.{where}"
     if not member.is_running:
-        return State.STARTING, f"The VM is {member.status or 'not there yet'} ({member.action})."
+        at = "" if member.action == "NONE" else f" ({member.action})"
+        return State.STARTING, f"The VM is {member.status or 'not there yet'}{at}.{where}"
+    if cataloged and facts.paused:
+        return State.CATALOGED, "It is in the catalog. Nothing is done with it until a pause ends."
+    if cataloged:
+        return State.CATALOGED, "It is in the catalog and can be leased."
+    if facts.paused:
+        return State.RUNNING, "It runs, and is not added to the catalog until a pause ends."
     if instance.catalog is CatalogState.ADDING:
         return State.RUNNING, "It is being added to the catalog."
     return State.RUNNING, "It runs and waits to be added to the catalog."
+
+
+def is_useful(facts: MachineFacts, state: State) -> bool:
+    """Whether a machine is leased or can be: also one that stays until another replaces it.
+
+    Args:
+        facts: what is known of it.
+        state: the state that it is in.
+    """
+    if state is not State.DRAINING:
+        return state in {State.LEASED, State.CATALOGED}
+    instance, member = facts.instance, facts.member
+    offered = instance.catalog is CatalogState.CATALOGED and instance.lost_since is None
+    return offered and instance.drain is None and (member is None or member.is_running)
+
+
+# A group, a revision, a template
+
+
+def stored_state(
+    entity: InstanceGroupManager | InstanceTemplateRevision, *, active: bool
+) -> GroupState:
+    """The state of a group or of an instance template, as far as its entity tells.
+
+    Args:
+        entity: what stands for it.
+        active: whether the configuration names it.
+    """
+    if entity.is_deleting:
+        return GroupState.DELETING
+    if not active:
+        gone = entity.url is None and entity.in_flight is None
+        return GroupState.DELETED if gone else GroupState.DRAINING
+    if entity.url is None:
+        return GroupState.CREATING
+    growing = isinstance(entity, InstanceGroupManager) and entity.resize is not None
+    return GroupState.GROWING if growing else GroupState.ACTIVE
+
+
+class GroupFacts(NamedTuple):
+    """What is known of a group.
+
+    Attributes:
+        manager: the entity.
+        group: as last seen at Compute; None when it was not.
+        active: whether the configuration names it.
+        machines: its machines, by state.
+        others: VMs of the other revisions' groups in its zone; None when that is not known.
+        unlisted: whether the last complete list of groups did not show it.
+        paused: whether nothing may be done with it now.
+        troubled: whether something that was tried with it, or with its template, has failed.
+    """
+
+    manager: InstanceGroupManager
+    group: Group | None
+    active: bool
+    machines: Mapping[State, int]
+    others: int | None = 0
+    unlisted: bool = False
+    paused: bool = False
+    troubled: bool = False
+
+
+_COMING = (State.CREATING, State.STARTING, State.RUNNING)
+_USELESS = (State.MISSING, State.STOPPED, State.LOST, State.SET_ASIDE)
+
+
+def explain_group(facts: GroupFacts) -> tuple[GroupState, str]:
+    """A group's state and, in words, why it is in it."""
+    manager = facts.manager
+    stored = stored_state(manager, active=facts.active)
+    if stored in {GroupState.DELETING, GroupState.DELETED, GroupState.DRAINING}:
+        return stored, _going(facts, stored)
+    if facts.unlisted:
+        return GroupState.MISSING, "Compute does not list it, and nobody here deleted it."
+    if manager.url is None:
+        return _coming(facts)
+    if facts.group is None:
+        return GroupState.UNKNOWN, "It has not been seen since the daemon started."
+    return _sized(facts, facts.group)
+
+
+def _going(facts: GroupFacts, stored: GroupState) -> str:
+    left = sum(number for state, number in facts.machines.items() if state is not State.DELETED)
+    if stored is GroupState.DELETING:
+        return "Its deletion was asked for."
+    if stored is GroupState.DELETED and not left:
+        return "The configuration no longer names it, and Compute has no such group."
+    pause = " Nothing is done until a pause ends." if facts.paused else ""
+    return f"The configuration no longer names it.{pause}"
+
+
+def _coming(facts: GroupFacts) -> tuple[GroupState, str]:
+    if facts.paused:
+        return GroupState.PAUSED, "It is not made until a pause ends."
+    if facts.troubled:
+        return GroupState.FAILING, "It cannot be made now."
+    if facts.manager.in_flight is not None:
+        return GroupState.CREATING, "It is being created."
+    return GroupState.CREATING, "It is about to be created, or waits for its instance template."
+
+
+def _sized(facts: GroupFacts, group: Group) -> tuple[GroupState, str]:
+    manager = facts.manager
+    wanted = wanted_size(manager, facts.others or 0)
+    size = f"It has {group.target_size} of {_machines(wanted)}"
+    failing = [member for member in group.members.values() if member.error_code]
+    if failing:
+        count = f"{len(failing)} of its {_machines(len(group.members))}"
+        return GroupState.FAILING, f"Compute cannot do what it asks for with {count}."
+    if group.target_size < wanted:
+        if facts.paused:
+            return GroupState.PAUSED, f"{size}, and does not grow until a pause ends."
+        return (GroupState.FAILING if facts.troubled else GroupState.GROWING), f"{size}."
+    if not group.stable:
+        return GroupState.CHANGING, "Compute is creating or deleting machines in it."
+    return _used(facts, group, wanted)
+
+
+def _used(facts: GroupFacts, group: Group, wanted: int) -> tuple[GroupState, str]:
+    """A group that has its size: whether its machines are of use."""
+    machines, manager = facts.machines, facts.manager
+    useful = machines.get(State.CATALOGED, 0) + machines.get(State.LEASED, 0)
+    if useful < wanted:
+        rest = {
+            state: number
+            for state, number in machines.items()
+            if number and state not in {State.CATALOGED, State.LEASED, State.DELETED}
+        }
+        told = ", ".join(f"{number} {state.value}" for state, number in rest.items())
+        coming = useful + sum(machines.get(state, 0) for state in _COMING) >= wanted
+        reason = f"{useful} of {_machines(wanted)} can be leased or are leased"
+        state = GroupState.CHANGING if coming else GroupState.DEGRADED
+        return state, f"{reason}{f'; {told}' if told else ''}."
+    if manager.maximum_size and group.target_size > manager.maximum_size:
+        return GroupState.ACTIVE, (
+            f"It has {_machines(group.target_size)}, though at most {manager.maximum_size} are "
+            "asked for: a group is never made smaller."
+        )
+    if wanted < manager.minimum_size:
+        return GroupState.ACTIVE, (
+            f"It has {group.target_size} of {_machines(manager.minimum_size)}: other revisions "
+            f"leave no room for more below the maximum of {manager.maximum_size}."
+        )
+    useless = sum(machines.get(state, 0) for state in _USELESS)
+    if useless:
+        number = f"{useless} of its {_machines(group.target_size)}"
+        return GroupState.DEGRADED, f"{number} cannot be leased; the rest are enough."
+    if group.target_size > wanted:
+        return GroupState.ACTIVE, (
+            f"It has {_machines(group.target_size)}; the configuration asks for at least {wanted}."
+        )
+    return GroupState.ACTIVE, "It has what the configuration asks for."
+
+
+def explain_revision(
+    revision: InstanceTemplateRevision, *, active: bool, paused: bool, troubled: bool
+) -> tuple[GroupState, str]:
+    """The state of a template's revision and, in words, why.
+
+    Args:
+        revision: the entity.
+        active: whether it is the one that the configuration describes.
+        paused: whether nothing may be done with it now.
+        troubled: whether something that was tried with it has failed.
+    """
+    state = stored_state(revision, active=active)
+    if state is GroupState.DELETING:
+        return state, "The deletion of its instance template was asked for."
+    if not active:
+        return state, "Another revision took its place, or its template was removed."
+    if state is GroupState.ACTIVE:
+        return state, "The configuration names it."
+    if paused:
+        return GroupState.PAUSED, "Its instance template is not made until a pause ends."
+    if troubled:
+        return GroupState.FAILING, "Its instance template cannot be made now."
+    return state, "Its instance template is being created, or is about to be."
+
+
+def explain_template(template: InstanceTemplate, machines: int) -> tuple[str, str]:
+    """The state of a template and, in words, why.
+
+    Args:
+        template: the entity.
+        machines: those of all its revisions that are not gone.
+    """
+    if template.active:
+        return "active", "The configuration names it."
+    if machines:
+        return "draining", (
+            f"The configuration no longer names it: {_machines(machines)} of it left."
+        )
+    return "draining", "The configuration no longer names it, and no machine of it is left."
+
+
+def _machines(count: int) -> str:
+    return f"{count} machine{'' if count == 1 else 's'}"

@@ -91,11 +91,13 @@ def stored_machine(served: ServedCloud, key: MachineKey) -> Instance:
     return served.ask(read)
 
 
-def store_machine(served: ServedCloud, key: MachineKey, machine: Instance) -> None:
+def store_machine(
+    served: ServedCloud, key: MachineKey, machine: Instance, *, active: bool = True
+) -> None:
     """Makes a machine's entity read so; above it are its template and group."""
     revision = key.lineage[2]
     above: dict[Key, Any] = {
-        key.lineage[3]: InstanceTemplate(active=revision.name),
+        key.lineage[3]: InstanceTemplate(active=revision.name if active else None),
         revision: InstanceTemplateRevision(
             template=TemplateConfig(base_name="linux"), active=("zone-a",)
         ),
@@ -214,7 +216,8 @@ def test_drain_and_undrain_are_stored(
     done = command("drain", machine.name, "--reason", "its disk rattles")
     assert done.exit_code == 0
     assert done.output == (
-        "vm-1: It leaves the catalog, is deleted, and its group grows back. "
+        "vm-1: It leaves the catalog and is deleted. "
+        "Its group grows back if it has fewer than 1 then. "
         "A running daemon acts on it within a minute.\n"
     )
     found = stored_machine(served, machine).drain
@@ -226,6 +229,19 @@ def test_drain_and_undrain_are_stored(
     assert command("undrain", str(machine)).output.startswith("vm-1: It is not drained any more.")
     assert stored_machine(served, machine).drain is None
     assert stored(served).machine_orders != first
+
+
+def test_a_group_that_does_not_grow_back_is_not_said_to(
+    served: ServedCloud, command: Command, machine: MachineKey
+) -> None:
+    """The configuration no longer names it; or a pause keeps everything as it is."""
+    assert command("pause", "--zone", "zone-a").exit_code == 0
+    said = command("drain", machine.name).output
+    assert "until `gce-backend resume --zone zone-a` ends the pause." in said
+    assert command("resume", "--all").exit_code == 0
+    store_machine(served, machine, Instance(gce_id=7), active=False)
+    said = command("drain", machine.name).output
+    assert "Its group does not grow back: the configuration no longer names it." in said
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def _tell(
             "no longer lists it",
         ),
         (replace(CATALOGED, missing_since=NOON), CATALOGED, "missing cataloged", "lists it again"),
-        (CATALOGED, replace(CATALOGED, lost_since=NOON), "cataloged cataloged", "does not know it"),
+        (CATALOGED, replace(CATALOGED, lost_since=NOON), "cataloged lost", "does not know it"),
         (
             CATALOGED,
             replace(CATALOGED, drain=Drain("it is noisy", NOON)),

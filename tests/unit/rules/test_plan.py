@@ -16,6 +16,7 @@ from gce_backend.configuration.types import ServiceAccount, TemplateConfig, chec
 from gce_backend.model.entities import (
     CatalogState,
     Deletion,
+    InFlight,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
@@ -136,7 +137,21 @@ def test_a_group_that_somebody_deleted_is_created_again() -> None:
     present = msgspec.structs.replace(settled(), sizes={})
     plans = make(goal(WantedManager(ZONE, 3, 0)), present)
     assert actions(plans) == [("create", ZONE, 3)]
-    assert plans[0].groups[0].under_way
+    step = plans[0].groups[0]
+    assert (step.in_force, step.under_way) == (True, False)
+
+
+def test_what_is_refused_again_and_again_is_not_under_way() -> None:
+    """A zone that does not exist: the configuration asks for it, and nothing has begun."""
+    present = msgspec.structs.replace(settled(), sizes={})
+    wanted = goal(WantedManager(ZONE, 3, 0))
+    assert not make(wanted, present)[0].groups[0].under_way
+    key = manager_key("linux", checksum(fields()), ZONE)
+    manager = present.entities[key]
+    assert isinstance(manager, InstanceGroupManager)
+    begun = msgspec.structs.replace(manager, in_flight=InFlight("insert", "id", NOW))
+    present = msgspec.structs.replace(present, entities={**present.entities, key: begun})
+    assert make(wanted, present)[0].groups[0].under_way
 
 
 def test_what_drains_and_is_named_again_stays() -> None:
@@ -153,6 +168,9 @@ def test_what_drains_and_is_named_again_stays() -> None:
     assert actions(make(goal(WantedManager(ZONE, 3, 0)), present)) == [("keep", ZONE, 3)]
     (plan,) = make({}, present)
     assert [(one.action, one.under_way) for one in plan.groups] == [(Action.DRAIN, True)]
+    paused = msgspec.structs.replace(present, is_paused=lambda _: True)
+    (plan,) = make({}, paused)
+    assert [(one.in_force, one.under_way) for one in plan.groups] == [(True, False)]
 
 
 def test_fields_are_compared_by_meaning() -> None:

@@ -118,6 +118,6 @@ def test_group_that_cannot_delete_is_not_said_to_be_unable_to_create() -> None:
     """What fails is the action of the members, as their group lists it."""
     why = "in use"
     deleting = [Member(name, 1, "RUNNING", "DELETING", why, "IN_USE") for name in "ab"]
-    assert trouble_of(deleting) == "2 VMs cannot be deleted: in use"
+    assert trouble_of(deleting) == "2 VMs cannot be deleted: IN_USE: in use"
     creating = Member("c", None, "", "CREATING", why, "IN_USE")
-    assert trouble_of([creating, *deleting]) == "1 VM cannot be created: in use"
+    assert trouble_of([creating, *deleting]) == "1 VM cannot be created: IN_USE: in use"

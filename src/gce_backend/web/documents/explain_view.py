@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from gce_backend.base.errors import BackendError
@@ -10,15 +9,18 @@ from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
-from gce_backend.rules.states import State
+from gce_backend.rules.states import GroupState, State
 from gce_backend.web.documents import events_view, fleet_view
 from gce_backend.web.survey import states
 from gce_backend.web.survey.names import Named, kind_of, meant, name_of
 from gce_backend.web.survey.view import View
-from gce_backend.web.survey.waiting import waits_for
+from gce_backend.web.survey.waiting import PAUSE_ENDS, waits_for
 
 EVENTS = 100
 """Events that are told of one thing."""
+
+_CHANGES = frozenset(GroupState) - {GroupState.ACTIVE, GroupState.UNKNOWN, GroupState.DELETED}
+"""States of a group that end by something that the daemon, or Compute, does."""
 
 Facts = dict[str, str | int | float | None]
 """What is known; values of names that end in `_at` are times in Unix seconds."""
@@ -173,6 +175,8 @@ def _since(instance: Instance, state: State) -> float | None:
         return deletion.requested if deletion is not None else None
     if state is State.MISSING:
         return instance.missing_since
+    if state is State.LOST:
+        return instance.lost_since
     if state is State.STOPPED:
         return instance.stopped_since
     if state is State.PENDING_DELETION:
@@ -187,17 +191,21 @@ def _since(instance: Instance, state: State) -> float | None:
 def _group(context: Context, key: GroupKey) -> dict[str, Any]:
     entity = context.fleet.managers[key]
     seen = context.memory.seen.groups.get(key)
-    state, reason = states.manager(context, key)
-    counts = _count(context, key)
+    counts = states.count(context, key)
+    state, reason = states.group(context, key, counts)
     missing = max(0, entity.minimum_size - counts[State.CATALOGED] - counts[State.LEASED])
     waits = None
-    if state == "draining":
+    if state in _CHANGES and context.is_paused(key):
+        waits = PAUSE_ENDS
+    elif state == GroupState.DRAINING:
         waits = (
             f"{_some(counts.total(), 'machine')} to go first."
             if counts.total()
-            else ("Looks at Compute have to agree that it is empty.")
+            else "Looks at Compute have to agree that it is empty."
         )
-    elif missing and not context.conditions.of(key):
+    elif state == GroupState.DELETED:
+        waits = "cleanup-entities forgets it with its last machine."
+    elif state in _CHANGES and missing and not context.conditions.of(key):
         waits = f"{_some(missing, 'machine')} to come up and into the catalog."
     flight = entity.in_flight or entity.resize
     return {
@@ -259,8 +267,8 @@ def _hardware(template: TemplateConfig) -> Facts:
 
 
 def _summary(context: Context, key: GroupKey) -> dict[str, Any]:
-    state, reason = states.manager(context, key)
-    counts = _count(context, key)
+    counts = states.count(context, key)
+    state, reason = states.group(context, key, counts)
     return {
         "name": context.fleet.group_name(key),
         "zone": key.name,
@@ -269,15 +277,6 @@ def _summary(context: Context, key: GroupKey) -> dict[str, Any]:
         "reason": states.with_trouble(context, key, reason),
         "machines": {state.value: counts[state] for state in State if counts[state]},
     }
-
-
-def _count(context: Context, manager: GroupKey) -> Counter[State]:
-    active = context.fleet.is_active(manager)
-    found = (
-        states.machine(context, key, instance, active=active)[0]
-        for key, instance in context.fleet.instances_of(manager)
-    )
-    return Counter(state for state in found if state is not State.DELETED)
 
 
 def _some(number: int, what: str) -> str:

@@ -33,14 +33,13 @@ def fleet(context: Context) -> dict[str, Any]:
 
 
 def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
-    template = context.fleet.templates[key]
     state, reason = states.template(context, key)
     return {
         "base_name": key.base_name,
         "state": state,
         "reason": reason,
         "revisions": [
-            _revision(context, revision, entity, active=revision.checksum == template.active)
+            _revision(context, revision, entity)
             for revision, entity in sorted(
                 context.fleet.revisions_of(key), key=lambda item: item[0].name
             )
@@ -49,9 +48,9 @@ def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
 
 
 def _revision(
-    context: Context, key: RevisionKey, revision: InstanceTemplateRevision, *, active: bool
+    context: Context, key: RevisionKey, revision: InstanceTemplateRevision
 ) -> dict[str, Any]:
-    state, reason = states.revision(context, key, active=active)
+    state, reason = states.revision(context, key)
     return {
         "revision": key.checksum,
         "state": state,
@@ -71,7 +70,7 @@ def _revision(
 def _manager(context: Context, key: GroupKey, manager: InstanceGroupManager) -> dict[str, Any]:
     active = context.fleet.is_active(key)
     group = context.memory.seen.groups.get(key)
-    state, reason = states.manager(context, key)
+    state, reason = states.group(context, key, states.count(context, key))
     return {
         "zone": key.zone,
         "state": state,

@@ -15,7 +15,7 @@ from gce_backend.engine.inbox import Consumer, QueueStatus
 from gce_backend.engine.metrics import Sample
 from gce_backend.engine.scheduler import Scheduler
 from gce_backend.web.health import Check
-from gce_backend.web.survey.census import Census
+from gce_backend.web.survey.census import Census, Survey
 
 Values = dict[str, Iterable[Sample]]
 
@@ -61,7 +61,8 @@ class Readings:
                 for place, states in survey.counts.items()
                 for state, number in states.items()
             ],
-            "machines_lost": _lost(context),
+            "machines_useful": survey.useful.items(),
+            "machines_lost": _lost(context, survey),
             **_groups(context),
             "conditions": _conditions(context),
             "corrupt_entities": _one(len(context.fleet.corrupt)),
@@ -80,12 +81,11 @@ def _one(number: float) -> list[Sample]:
     return [((), number)]
 
 
-def _lost(context: Context) -> Iterable[Sample]:
+def _lost(context: Context, survey: Survey) -> Iterable[Sample]:
     """Also where there is none: an alert on a series that vanishes would never end in words."""
     lost = {(manager.base_name, manager.zone): 0 for manager in context.fleet.managers}
-    for key, instance in context.fleet.instances.items():
-        if instance.lost_since is not None:
-            lost[key.base_name, key.zone] += instance.deletion is None
+    for key, _ in survey.unknown:
+        lost[key.base_name, key.zone] += 1
     return lost.items()
 
 

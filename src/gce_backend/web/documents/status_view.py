@@ -14,7 +14,7 @@ from gce_backend.engine.scheduler import JobStatus
 from gce_backend.fleet.picture import Fleet
 from gce_backend.model.entities import InstanceGroupManager
 from gce_backend.model.keys import GroupKey
-from gce_backend.rules.states import State
+from gce_backend.rules.states import GroupState, State
 from gce_backend.web.survey import states
 from gce_backend.web.survey.census import Survey
 from gce_backend.web.survey.problems import problems
@@ -52,32 +52,39 @@ def needs_attention(job: JobStatus) -> bool:
 
 
 def fleet_rows(context: Context, survey: Survey) -> list[dict[str, Any]]:
-    """Each template in each of its zones, all revisions together."""
+    """Each template in each of its zones, all revisions together; what is gone is left out."""
     places: dict[tuple[str, str], list[GroupKey]] = {}
     for key in context.fleet.managers:
         places.setdefault((key.base_name, key.zone), []).append(key)
-    return [
-        _row(context, place, managers, survey.counts.get(place, Counter()))
-        for place, managers in sorted(places.items())
-    ]
+    rows = (_row(context, place, managers, survey) for place, managers in sorted(places.items()))
+    return [row for row in rows if row["groups"]]
 
 
 def _row(
-    context: Context, place: tuple[str, str], managers: list[GroupKey], counts: Counter[State]
+    context: Context, place: tuple[str, str], managers: list[GroupKey], survey: Survey
 ) -> dict[str, Any]:
+    counts = survey.counts.get(place, Counter())
     active = _active(context.fleet, managers)
-    shown = states.manager(context, active[0] if active else managers[0])
+    machines = {key: survey.by_group.get(key, Counter()) for key in managers}
+    all_shown = {key: states.group(context, key, machines[key]) for key in managers}
+    there = [
+        key
+        for key, shown in all_shown.items()
+        if shown.state != GroupState.DELETED or machines[key]
+    ]
+    told = active[0] if active else (there or managers)[0]
+    shown = all_shown[told]
     groups = [context.memory.seen.groups.get(key) for key in managers]
     targets = [group.target_size for group in groups if group is not None]
     return {
         "template": place[0],
         "zone": place[1],
         "state": shown.state,
-        "reason": shown.reason,
+        "reason": states.with_trouble(context, told, shown.reason),
         "minimum": active[1].minimum_size if active else 0,
         "maximum": (active[1].maximum_size or None) if active else None,
         "target": sum(targets) if targets else None,
-        "groups": len(managers),
+        "groups": len(there),
         "machines": _by_state(counts),
     }
 

@@ -18,6 +18,7 @@ TONES = {
     State.DELETING: "going",
     State.MISSING: "bad",
     State.STOPPED: "bad",
+    State.LOST: "bad",
     State.SET_ASIDE: "bad",
     State.DELETED: "gone",
 }
@@ -28,6 +29,8 @@ _OTHER_TONES = {
     "growing": "rising",
     "changing": "rising",
     "unknown": "gone",
+    "paused": "leased",
+    "failing": "bad",
     "ok": "available",
     "degraded": "going",
     "error": "bad",

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gce_backend.engine.context import Context
 from gce_backend.model.keys import GroupKey, MachineKey
-from gce_backend.rules.states import State
+from gce_backend.rules.states import MachineFacts, State, explain, is_useful
 from gce_backend.web.survey import states
 
 SLICE = 500
@@ -46,6 +46,8 @@ class Survey(NamedTuple):
     Attributes:
         machines: ordered by template, revision, zone, and name.
         counts: how many, by template, zone and state; tombstones are not counted.
+        by_group: likewise, by group.
+        useful: those that are leased or can be, by template and zone, whatever their revision.
         missing: those that their group does not list any more, and since when (Unix seconds).
         stopped: those whose VM does not run, and since when.
         unknown: those that the catalog should know and does not, and since when.
@@ -53,6 +55,8 @@ class Survey(NamedTuple):
 
     machines: tuple[SurveyedMachine, ...]
     counts: Mapping[tuple[str, str], Counter[State]]
+    by_group: Mapping[GroupKey, Counter[State]]
+    useful: Mapping[tuple[str, str], int]
     missing: tuple[tuple[MachineKey, float], ...]
     stopped: tuple[tuple[MachineKey, float], ...]
     unknown: tuple[tuple[MachineKey, float], ...]
@@ -82,18 +86,27 @@ class Census:
 
     async def _look(self) -> tuple[Survey, float]:
         """A survey, and the seconds for which it held the event loop."""
-        fleet, monotonic = self._context.fleet, self._context.clock.monotonic
+        fleet, seen = self._context.fleet, self._context.memory.seen
+        monotonic, now = self._context.clock.monotonic, self._context.clock.now()
         machines: list[SurveyedMachine] = []
         missing: list[tuple[MachineKey, float]] = []
         stopped: list[tuple[MachineKey, float]] = []
         unknown: list[tuple[MachineKey, float]] = []
         counts: dict[tuple[str, str], Counter[State]] = {}
+        by_group: dict[GroupKey, Counter[State]] = {}
+        useful: Counter[tuple[str, str]] = Counter()
         took, since, looked = 0.0, monotonic(), 0
         for manager in sorted(fleet.managers, key=_path):
-            active = fleet.is_active(manager)
-            here = counts.setdefault((manager.base_name, manager.zone), Counter())
+            active, listed = fleet.is_active(manager), states.is_listed(self._context, manager)
+            group = seen.groups.get(manager)
+            members = group.members if group is not None else {}
+            place = manager.base_name, manager.zone
+            here = by_group[manager] = Counter()
             for key, instance in sorted(fleet.instances_of(manager), key=_name):
-                state, _ = states.machine(self._context, key, instance, active=active)
+                member = members.get(key.name)
+                facts = MachineFacts(instance, member, active, now, listed)
+                state, _ = explain(facts)
+                useful[place] += is_useful(facts, state)
                 machines.append(SurveyedMachine(key, state))
                 if state is not State.DELETED:
                     here[state] += 1
@@ -109,7 +122,16 @@ class Census:
                     took += monotonic() - since
                     await asyncio.sleep(0)
                     since = monotonic()
-        survey = Survey(tuple(machines), counts, tuple(missing), tuple(stopped), tuple(unknown))
+            counts.setdefault(place, Counter()).update(here)
+        survey = Survey(
+            machines=tuple(machines),
+            counts=counts,
+            by_group=by_group,
+            useful=useful,
+            missing=tuple(missing),
+            stopped=tuple(stopped),
+            unknown=tuple(unknown),
+        )
         return survey, took + monotonic() - since
 
 

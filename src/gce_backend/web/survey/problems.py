@@ -6,17 +6,21 @@ size of the fleet. What only waits for what is bound to come is no problem.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
 import msgspec
 
+from gce_backend.actions.resources import beside
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import QueueStatus
 from gce_backend.engine.scheduler import JobStatus
 from gce_backend.fleet.conditions import Condition, Subject
-from gce_backend.model.keys import GroupKey, Key, MachineKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
+from gce_backend.rules.group_sizes import replaced
+from gce_backend.rules.permits import lease_runs
 from gce_backend.web.survey.census import Survey
 
 MAX_EXAMPLES = 5
@@ -70,8 +74,8 @@ def problems(
         *_jobs(jobs),
         *_messages(context, queue),
         *_corrupt(context),
-        *_lost(survey),
-        *_conditions(context),
+        *_lost(context, survey),
+        *_conditions(context, survey),
     ]
     order = list(Severity)
     now = context.clock.now()
@@ -160,7 +164,7 @@ def _corrupt(context: Context) -> Iterator[FleetProblem]:
         )
 
 
-def _lost(survey: Survey) -> Iterator[FleetProblem]:
+def _lost(context: Context, survey: Survey) -> Iterator[FleetProblem]:
     """Machines that their group, or the catalog, does not know any more."""
     for reason, message, machines in (
         (
@@ -168,25 +172,57 @@ def _lost(survey: Survey) -> Iterator[FleetProblem]:
             "Its group no longer lists the VM: somebody else deleted it. It leaves the catalog.",
             survey.missing,
         ),
-        (
-            "Stopped",
-            "The VM does not run. It is not offered; who holds it keeps it; then it is replaced.",
-            survey.stopped,
-        ),
+        ("Stopped", "The VM does not run, and is not offered.", survey.stopped),
         (
             "NotInCatalog",
-            "The Machine Provider does not know the machine, which was added. It is replaced.",
+            "The Machine Provider does not know the machine, which was added.",
             survey.unknown,
         ),
     ):
-        places: dict[str, list[tuple[float, str]]] = {}
+        places: dict[str, list[tuple[MachineKey, float]]] = {}
         for key, since in machines:
-            places.setdefault(_place(key), []).append((since, key.name))
+            places.setdefault(_place(key), []).append((key, since))
         for place, found in places.items():
-            yield _of_many(place, reason, message, found)
+            told = message
+            if machines is not survey.missing:
+                told += f" {after(context, [key for key, _ in found])}"
+            yield _of_many(place, reason, told, [(since, key.name) for key, since in found])
 
 
-def _conditions(context: Context) -> Iterator[FleetProblem]:
+def after(context: Context, machines: Sequence[MachineKey]) -> str:
+    """What becomes of machines that are of no use, in words."""
+    instances, now = context.fleet.instances, context.clock.now()
+    free = [key for key in machines if key in instances and not lease_runs(instances[key], now)]
+    if not free:
+        return "Somebody holds it, as far as is known: it is kept until the lease ends."
+    if any(context.is_paused(key) for key in free):
+        return "Nothing is done about it until a pause ends."
+    end = "It is deleted once it has left the catalog"
+    number = _replaced(context, free)
+    if number is None:
+        return f"{end}."
+    if number == 0:
+        return f"{end}, and no other takes its place: there are enough without it."
+    if number == len(free):
+        return f"{end}, and another takes its place."
+    return f"{end}. {number} of {len(free)} are replaced: with them there are enough."
+
+
+def _replaced(context: Context, machines: Sequence[MachineKey]) -> int | None:
+    """How many of these machines are replaced; None when that is not known."""
+    number = 0
+    for group, leaving in Counter(key.group for key in machines).items():
+        if not context.fleet.is_active(group):
+            continue
+        seen, manager = context.memory.seen.groups.get(group), context.fleet.managers[group]
+        others = beside(context, group, manager)
+        if seen is None or others is None:
+            return None
+        number += replaced(manager, seen.target_size, leaving, others)
+    return number
+
+
+def _conditions(context: Context, survey: Survey) -> Iterator[FleetProblem]:
     together: dict[tuple[str, str, str], list[tuple[Condition, MachineKey]]] = {}
     for condition in context.conditions:
         if condition.reason in PATIENT:
@@ -196,22 +232,43 @@ def _conditions(context: Context) -> Iterator[FleetProblem]:
             group = (_place(key), condition.job, condition.reason)
             together.setdefault(group, []).append((condition, key))
         else:
-            yield _of_one(context, condition, key)
+            yield _of_one(context, survey, condition, key)
     for (place, _, reason), found in together.items():
         machines = [(condition.since, key.name) for condition, key in found]
         yield _of_many(place, reason, found[0][0].message, machines)
 
 
-def _of_one(context: Context, condition: Condition, key: Key | None) -> FleetProblem:
+def _of_one(
+    context: Context, survey: Survey, condition: Condition, key: Key | None
+) -> FleetProblem:
     kind, subject = _named(context, condition.subject, key)
     held = condition.reason in {"HeldForApproval", "InvalidConfiguration", "DeletionCap"}
+    without = _zones_without(context, survey, key)
+    note = f" No machine is leased or can be in {', '.join(without)}." if without else ""
     return FleetProblem(
-        severity=Severity.CRITICAL if held else Severity.WARNING,
+        severity=Severity.CRITICAL if held or without else Severity.WARNING,
         kind=kind,
         subject=subject,
         reason=condition.reason,
-        message=condition.message,
+        message=f"{condition.message}{note}",
         since=condition.since,
+    )
+
+
+def _zones_without(context: Context, survey: Survey, key: Key | None) -> list[str]:
+    """The zones in which a template's group, or all of a revision's, have no machine of use."""
+    if isinstance(key, GroupKey):
+        groups = [key]
+    elif isinstance(key, RevisionKey):
+        groups = [group for group, _ in context.fleet.managers_of(key)]
+    else:
+        return []
+    return sorted(
+        group.zone
+        for group in groups
+        if context.fleet.is_active(group)
+        and context.fleet.managers[group].minimum_size
+        and not survey.useful.get((group.base_name, group.zone))
     )
 
 

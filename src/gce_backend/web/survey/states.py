@@ -1,67 +1,124 @@
-"""The state of each entity and, in words, why: the same in every document and on every page."""
+"""The facts from which `rules.states` says how a thing is: the same for every document and page."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Mapping
 
+from gce_backend.actions.resources import beside
 from gce_backend.engine.context import Context
+from gce_backend.fleet.conditions import PASSING
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
-from gce_backend.rules.states import State, explain
+from gce_backend.rules.states import (
+    GroupFacts,
+    MachineFacts,
+    Shown,
+    State,
+    explain,
+    explain_group,
+    explain_revision,
+    explain_template,
+)
 
-
-class Shown(NamedTuple):
-    """A state, and why."""
-
-    state: str
-    reason: str
+PERSISTENT = 3
+"""Failures in a row after which what passes by itself counts as one that does not."""
 
 
 def template(context: Context, key: TemplateKey) -> Shown:
     """How a template is."""
-    if context.fleet.templates[key].active:
-        return Shown("active", "The configuration names it.")
-    return Shown(
-        "draining",
-        "The configuration no longer names it: it is deleted once its machines are gone.",
+    machines = sum(
+        not instance.is_tombstone
+        for revision, _ in context.fleet.revisions_of(key)
+        for group, _ in context.fleet.managers_of(revision)
+        for _, instance in context.fleet.instances_of(group)
     )
+    return Shown(*explain_template(context.fleet.templates[key], machines))
 
 
-def revision(context: Context, key: RevisionKey, *, active: bool) -> Shown:
+def revision(context: Context, key: RevisionKey) -> Shown:
     """How a revision of a template is."""
-    if not active:
-        return Shown("draining", "Another revision took its place, or its template was removed.")
-    if context.fleet.revisions[key].url is None:
-        return Shown("creating", "Its instance template is being created.")
-    return Shown("active", "The configuration names it.")
+    active = context.fleet.templates[key.template].active == key.checksum
+    state, reason = explain_revision(
+        context.fleet.revisions[key],
+        active=active,
+        paused=context.is_paused(key),
+        troubled=_is_troubled(context, key),
+    )
+    return Shown(state, reason)
 
 
-def manager(context: Context, key: GroupKey) -> Shown:
-    """How a revision's group in a zone is."""
-    entity = context.fleet.managers[key]
-    group = context.memory.seen.groups.get(key)
-    if not context.fleet.is_active(key):
-        return Shown("draining", "The configuration no longer names it.")
-    if entity.url is None:
-        return Shown("creating", "Its group is being created, or waits for its template.")
-    if group is None:
-        return Shown("unknown", "Its group has not been seen since the daemon started.")
-    if group.target_size < entity.minimum_size:
-        return Shown("growing", f"It has {group.target_size} of {entity.minimum_size} machines.")
-    if not group.stable:
-        return Shown("changing", "Compute is creating or deleting machines in it.")
-    return Shown("active", "It has what the configuration asks for.")
+def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Shown:
+    """How a revision's group in a zone is.
+
+    Args:
+        context: all that is known.
+        key: the group's.
+        machines: its machines, by state.
+    """
+    entity, seen = context.fleet.managers[key], context.memory.seen
+    state, reason = explain_group(
+        GroupFacts(
+            manager=entity,
+            group=seen.groups.get(key),
+            active=context.fleet.is_named(key),
+            machines=machines,
+            others=beside(context, key, entity),
+            unlisted=key in seen.unlisted or key in seen.gone,
+            paused=context.is_paused(key),
+            troubled=_is_troubled(context, key) or _is_troubled(context, key.revision),
+        )
+    )
+    return Shown(state, reason)
+
+
+def machine_facts(
+    context: Context, key: MachineKey, instance: Instance, *, active: bool
+) -> MachineFacts:
+    """What is known of a machine; `active` says whether the configuration names its group."""
+    return MachineFacts(
+        instance=instance,
+        member=context.memory.seen.member(key),
+        active=active,
+        now=context.clock.now(),
+        listed=is_listed(context, key.group),
+        paused=context.is_paused(key),
+    )
 
 
 def machine(
     context: Context, key: MachineKey, instance: Instance, *, active: bool
 ) -> tuple[State, str]:
     """How a machine is; `active` says whether the configuration names its group."""
-    member = context.memory.seen.member(key)
-    return explain(instance, member, active=active, now=context.clock.now())
+    return explain(machine_facts(context, key, instance, active=active))
+
+
+def count(context: Context, key: GroupKey) -> Counter[State]:
+    """A group's machines by state, without tombstones."""
+    active = context.fleet.is_active(key)
+    found = (
+        machine(context, child, instance, active=active)[0]
+        for child, instance in context.fleet.instances_of(key)
+    )
+    return Counter(state for state in found if state is not State.DELETED)
+
+
+def is_listed(context: Context, key: GroupKey) -> bool:
+    """Whether all members of a group are known: its last list was complete, or it is gone."""
+    seen = context.memory.seen
+    listed = seen.groups.get(key)
+    return key in seen.gone or (listed is not None and listed.complete)
 
 
 def with_trouble(context: Context, key: Key, reason: str) -> str:
     """A reason, and what keeps the entity from going on."""
     troubles = [condition.message for condition in context.conditions_of(key)]
     return " ".join([reason, *troubles])
+
+
+def _is_troubled(context: Context, key: Key) -> bool:
+    """Whether something that was tried has failed, and does not seem to pass by itself."""
+    return any(
+        condition.failures >= (PERSISTENT if condition.reason in PASSING else 1)
+        for condition in context.conditions.of(key)
+    )

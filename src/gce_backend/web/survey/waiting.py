@@ -5,6 +5,7 @@ from __future__ import annotations
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import MachineKey
+from gce_backend.rules.cataloging import settles_in
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.states import State
 
@@ -21,11 +22,28 @@ _NEXT = {
     State.STOPPED: (
         "It has to run again, or, once nobody holds it, to leave the catalog and be deleted."
     ),
+    State.LOST: (
+        "The catalog has to go on not knowing it for machine_provider.lost_seconds: it is deleted "
+        "then."
+    ),
     State.SET_ASIDE: "The entry that holds its host name has to leave the catalog.",
     State.DELETED: "cleanup-entities forgets it once slow lists can no longer show it.",
 }
+PAUSE_ENDS = "The pause has to end: `gce-backend resume`, or actuate = true in the settings."
+
 _DELETES = frozenset({State.PENDING_DELETION, State.DRAINING})
-_CHANGES = frozenset({State.RUNNING, State.MISSING, State.DRAINING, State.PENDING_DELETION})
+_ENDS = _DELETES | {State.MISSING, State.STOPPED, State.LOST}
+"""States in which a machine has to leave the catalog, or to be proven not to be in it."""
+_CHANGES = frozenset(
+    {
+        State.RUNNING,
+        State.MISSING,
+        State.STOPPED,
+        State.LOST,
+        State.DRAINING,
+        State.PENDING_DELETION,
+    }
+)
 """States that end by something that the daemon does."""
 
 
@@ -39,10 +57,18 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
         state: the state that it is in.
     """
     if context.is_paused(key) and state in _CHANGES:
-        return "The pause has to end: `gce-backend resume`, or actuate = true in the settings."
+        return PAUSE_ENDS
     step = _draining(context, instance) if state is State.DRAINING else _NEXT.get(state)
+    if state is State.LOST and instance.catalog is CatalogState.ABSENT:
+        step = "delete-drained-instances has to ask for its deletion, within the caps."
     if step is None:
         return None
+    settles = settles_in(instance, context.clock.now())
+    if state in _ENDS and settles > 0 and not lease_runs(instance, context.clock.now()):
+        return (
+            f"{settles:.0f} s have to pass: it was sent to the catalog, and its entry may still "
+            "come. Its deletion is asked for after that."
+        )
     parts = [step]
     if state in _DELETES and any(context.memory.deletions.held.values()):
         parts.append("The caps hold deletions back now.")
