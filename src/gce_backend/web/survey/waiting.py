@@ -63,7 +63,7 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
         step = "delete-drained-instances has to ask for its deletion, within the caps."
     if step is None:
         return None
-    settles = settles_in(instance, context.clock.now())
+    settles = settles_in(instance, context.clock.elapsed)
     if state in _ENDS and settles > 0 and not lease_runs(instance, context.clock.now()):
         return (
             f"{settles:.0f} s have to pass: it was sent to the catalog, and its entry may still "
