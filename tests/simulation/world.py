@@ -200,6 +200,7 @@ class World:
             cap=lambda size: max(CAP_COUNT, int(size * CAP_SHARE)),
             window=CAP_WINDOW,
             budget=shape.budget,
+            processes=lambda: (self.starts, sum(node.is_up for node in self.nodes)),
         )
         self.disturbances.asked = self.oracle.asked
         self.strangers: set[str] = set()
@@ -565,6 +566,10 @@ class World:
                 for row in have
                 if row.name in entries and entries[row.name].state == "AVAILABLE"
             ]
+            # The daemon knows of a lease that a restored Machine Provider does not: it is kept.
+            kept = {row.name for row in have if self._is_kept(row.name)}
+            have = [row for row in have if row.name not in kept]
+            wanted -= len(kept)
             if len(ready) < wanted:
                 found.append(f"{zone}: {len(ready)} of {wanted} can be leased")
             if not named and have:
@@ -587,6 +592,10 @@ class World:
         if dead:
             found.append(f"the catalog offers machines that do not run: {dead[:3]}")
         return found
+
+    def _is_kept(self, name: str) -> bool:
+        until = self.oracle.remembered.get(name, 0.0)
+        return until is None or until > self.clock.now()
 
     def arrived(self) -> bool:
         """Whether every machine that the configuration wants can be leased."""
