@@ -14,11 +14,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from gce_backend.base.connections import MAX_CONNECTIONS
 from gce_backend.cli import main
 from gce_backend.daemon.clients import IDENTITY_SCOPES
 from gce_backend.settings.settings import Settings, load
 from gce_backend.setup import permissions
-from gce_backend.web.connections import MAX_CONNECTIONS
 from support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]

@@ -17,6 +17,7 @@ from aiohttp.test_utils import make_mocked_request
 from gce_backend.base.clock import SystemClock
 from gce_backend.cli import main
 from gce_backend.configuration.parsing import parse, referenced_files
+from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.settings.settings import HttpSettings, Secret, load
 from gce_backend.web.access import Gate
 from support.documents import DOCUMENTS, Example, code_of, examples, name_of
@@ -127,8 +128,12 @@ def test_a_settings_file_can_be_read(example: Example, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_a_document_s_configuration_is_valid(path: Path) -> None:
-    """All of its templates and managers together, by the daemon's own rules."""
-    texts = [example.text for example in examples(path) if example.language == "textproto"]
+    """All of its templates and managers together, and each access.cfg, by their own rules."""
+    blocks = [example.text for example in examples(path) if example.language == "textproto"]
+    texts = [text for text in blocks if not text.startswith(("issuers", "groups"))]
+    for text in blocks:
+        if text not in texts:
+            assert parse_access(text).warnings == ()
     templates = "".join(text for text in texts if text.startswith("templates"))
     managers = "".join(text for text in texts if text.startswith("managers"))
     assert len(templates + managers) == sum(map(len, texts))

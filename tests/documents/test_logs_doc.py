@@ -37,6 +37,7 @@ _OURS = re.compile(r"[a-z_]+\.[a-z_]+")
 
 SELDOM = {
     "closed",
+    "groups",
     "jobs",
     "key",
     "limit",
@@ -47,7 +48,7 @@ SELDOM = {
     "what",
 }
 """What takes a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that listens
-nowhere, or `run --local`."""
+nowhere, an access.cfg that changes, or `run --local`."""
 
 
 def rows(*head: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── ForeignResourceError          a resource of a name that we need is somebody else's
     ├── HostnameReuseError            the catalog holds a machine's host name for another
     ├── InvalidTokenError             a caller's token is nobody's, or not good here; says why
+    ├── LeadershipLostError           another process of the Machine Provider works now
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
     ├── OrderError                    an operator's order cannot be carried out as things are
     │   └── UnknownNameError          it names what is not there; the message says what is
@@ -97,6 +98,10 @@ class HostnameReuseError(BackendError):
 
 class InvalidTokenError(BackendError):
     """A caller's token is nobody's, or not good here; the message says why, never the token."""
+
+
+class LeadershipLostError(BackendError):
+    """Another process of the Machine Provider works now; this one must not write any more."""
 
 
 class NoDaemonError(BackendError):

@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 import msgspec
@@ -154,3 +154,38 @@ class Signals:
 
     def _arrived(self) -> None:
         (self.second if self.first.is_set() else self.first).set()
+
+
+class Process(Protocol):
+    """What runs in the foreground until a signal."""
+
+    async def wait(self) -> None:
+        """Waits until it ends, which only a defect makes it do."""
+        ...
+
+    async def stop(self) -> None:
+        """Stops in order."""
+        ...
+
+    async def abort(self) -> None:
+        """Stops without waiting for what runs."""
+        ...
+
+
+async def serve(process: Process, signals: Signals) -> None:
+    """Waits for a signal or for the end of what was started; a second signal hurries its stop."""
+    import asyncio
+
+    from gce_backend.base.tasks import first_of
+
+    try:
+        await first_of(signals.first.wait(), process.wait())
+    finally:
+        stopping = asyncio.ensure_future(process.stop())
+        hurry = asyncio.ensure_future(signals.second.wait())
+        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.wait({stopping})
+            await process.abort()
+        hurry.cancel()

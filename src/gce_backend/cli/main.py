@@ -10,6 +10,9 @@ from gce_backend.cli.lazy import Commands, Entry, LazyGroup
 
 COMMANDS = {
     "run": Entry("daemon", "run", "Runs the daemon, until Ctrl-C or SIGTERM."),
+    "machine-provider": Entry(
+        "provider", "machine_provider", "Runs a Machine Provider, until Ctrl-C or SIGTERM."
+    ),
     "localcloud": Entry("cloud", "localcloud", "Runs the embedded cloud alone."),
     "demo": Entry("demo", "demo", "Tells the story of a fleet in a minute, and verifies it."),
     "validate": Entry("prepare", "validate", "Checks templates.cfg and managers.cfg."),

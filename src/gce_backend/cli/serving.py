@@ -14,12 +14,12 @@ from rich.console import Console
 
 from gce_backend.base import logs
 from gce_backend.base.clock import SystemClock
-from gce_backend.base.tasks import first_of
 from gce_backend.cli import output
 from gce_backend.cli.common import (
     Signals,
     clients_of,
     rng,
+    serve,
 )
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings, prepare, settings_file
@@ -35,21 +35,7 @@ async def run_daemon(settings: Settings) -> None:
     signals = Signals()
     daemon = Daemon(settings, clock=SystemClock(), rng=rng())
     await daemon.start()
-    await _serve(daemon, signals)
-
-
-async def _serve(daemon: Daemon, signals: Signals) -> None:
-    try:
-        await first_of(signals.first.wait(), daemon.wait())
-    finally:
-        stopping = asyncio.ensure_future(daemon.stop())
-        hurry = asyncio.ensure_future(signals.second.wait())
-        await asyncio.wait({stopping, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        if not stopping.done():
-            stopping.cancel()
-            await asyncio.wait({stopping})
-            await daemon.abort()
-        hurry.cancel()
+    await serve(daemon, signals)
 
 
 async def run_local(settings: Settings, config_dir: Path, state: Path) -> None:
@@ -81,7 +67,7 @@ async def run_local(settings: Settings, config_dir: Path, state: Path) -> None:
         show = (_show if live else _announce)(daemon, console, settings_path)
         showing = asyncio.create_task(show, name="cli.progress")
         try:
-            await _serve(daemon, signals)
+            await serve(daemon, signals)
         finally:
             showing.cancel()
             with contextlib.suppress(asyncio.CancelledError):

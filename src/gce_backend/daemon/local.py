@@ -39,6 +39,7 @@ def local_settings(settings: Settings, base_url: str, project: str, config_dir: 
             pubsub=f"{base_url}/v1",
             metadata=base_url,
             resource_manager=f"{base_url}/v1",
+            tokeninfo=f"{base_url}/tokeninfo",
         ),
         config=replace(settings.config, source="directory", directory=config_dir.resolve()),
         jobs={

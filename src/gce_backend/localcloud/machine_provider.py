@@ -12,7 +12,6 @@ import aiohttp
 import msgspec
 from aiohttp import web
 
-from gce_backend.base.errors import BackendError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.exchange import Exchange
@@ -27,19 +26,13 @@ from gce_backend.localcloud.cloud import (
 )
 from gce_backend.localcloud.metadata import OAUTH_CLIENT
 from gce_backend.machine_provider import api
-from gce_backend.machine_provider.access.access_tokens import AccessTokens
-from gce_backend.machine_provider.access.identity_tokens import IdentityTokens
-from gce_backend.machine_provider.access.issuer_keys import IssuerKeys
 from gce_backend.machine_provider.access.parsing import parse_access
-from gce_backend.machine_provider.access.verifier import TokenVerifier
 from gce_backend.machine_provider.broker import MachineProvider
-from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.entities import KINDS
-from gce_backend.machine_provider.gatekeeper import Gatekeeper
+from gce_backend.machine_provider.provider import READY_SECONDS, Provider
+from gce_backend.machine_provider.server import REASONS, path_of
 
 NAMESPACE = "machine-provider"
-READY_SECONDS = 10.0
-"""How long a request waits for the start."""
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 ACCESS = """\
 client_ids: "{client}"
@@ -54,9 +47,6 @@ groups {{
 groups {{ name: "others" members: "*" roles: [VIEWER, USER] without_end: true }}
 """
 """Who may do what at the embedded Machine Provider."""
-
-_REASONS = {401: "authError", 403: "forbidden", 404: "notFound"}
-"""Google's words for the statuses of refusals; all others are `badRequest`."""
 
 
 class _Kept(msgspec.Struct):
@@ -89,8 +79,7 @@ class MachineProviderService:
         self._backend = backend
         self._new_id = new_id
         self._connector = connector
-        self._broker: MachineProvider | None = None
-        self._gatekeeper: Gatekeeper | None = None
+        self._provider: Provider | None = None
         self._made = asyncio.Event()
         path = "/_localcloud/machine-provider/backup"
         cloud.add_controls(
@@ -100,10 +89,8 @@ class MachineProviderService:
     def routes(self) -> Iterable[Route]:
         """`POST /_ah/api/{api}/v1/{method}` for each method."""
         for name in api.METHODS:
-            service, _, verb = name.partition(".")
-            path = f"/_ah/api/{service}/v1/{verb}"
             # As the original, it answers 403 to who sends no token at all.
-            yield Route(f"{self.name}.{name}", "POST", path, self._handler(name), False)
+            yield Route(f"{self.name}.{name}", "POST", path_of(name), self._handler(name), False)
 
     def error_body(self, error: ServiceError) -> dict[str, Any]:
         """The error envelope of Google's APIs."""
@@ -112,9 +99,9 @@ class MachineProviderService:
 
     def state(self) -> dict[str, Any]:
         """How many machines are in which state, which ones, and how many requests wait."""
-        if self._broker is None:
+        if self._provider is None or self._provider.working is None:
             return {}
-        records = self._broker.records
+        records = self._provider.working.records
         machines = {str(state): len(found) for state, found in records.machines.items()}
         catalog = {
             machine.hostname: str(state)
@@ -143,51 +130,41 @@ class MachineProviderService:
                 clock=self._cloud.clock,
             )
             pubsub = PubSub(session=session, tokens=tokens, api_root=f"{root}/v1", project=project)
-            verifier = self._admit_with(Exchange(session, None, None))
-            self._broker = MachineProvider(
-                datastore,
-                Channels(pubsub),
-                self._cloud.clock,
+            account = self._cloud.own_account
+            access = ACCESS.format(
+                url=root, account=account, backend=self._backend, client=OAUTH_CLIENT
+            )
+            policy = parse_access(access)
+            self._provider = Provider(
+                datastore=datastore,
+                pubsub=pubsub,
+                exchange=Exchange(session, None, None),
+                tokeninfo=f"{root}/tokeninfo",
+                policy=lambda: policy,
+                clock=self._cloud.clock,
                 new_id=self._new_id,
+                name=self.name,
                 pause_seconds=self._cloud.options.dispatch_seconds,
+                takeover_seconds=0.0,  # nobody else has this cloud's state
             )
             self._made.set()
             try:
-                await self._broker.run()
+                await self._provider.run()
             finally:
-                await verifier.close()
+                await self._provider.close()
                 await tokens.close()
-
-    def _admit_with(self, exchange: Exchange) -> TokenVerifier:
-        """Makes the gatekeeper, which asks this cloud's own metadata server whose tokens are."""
-        url, clock = self._cloud.base_url, self._cloud.clock
-        account = self._cloud.own_account
-        policy = parse_access(
-            ACCESS.format(url=url, account=account, backend=self._backend, client=OAUTH_CLIENT)
-        )
-        keys = IssuerKeys(exchange, clock)
-        verifier = TokenVerifier(
-            lambda: policy,
-            access_tokens=AccessTokens(exchange, f"{url}/tokeninfo", clock),
-            keys=keys,
-            identity_tokens=IdentityTokens(keys, clock),
-        )
-        self._gatekeeper = Gatekeeper(verifier, lambda: policy, clock)
-        return verifier
 
     def _handler(self, name: str) -> Callable[[Call], Awaitable[Any]]:
         async def handler(call: Call) -> object:
             authorization = call.request.headers.get("Authorization")
+            provider = await self._made_provider()
             try:
-                gatekeeper = await self._made_gatekeeper()
-                caller = await gatekeeper.admit(authorization, name, call.request.remote or "")
-                api.request_of(name, call.body)  # what is no request needs no Machine Provider
-                answer = await api.call(await self._started(), caller, name, call.body)
+                answer = await provider.call(
+                    name, authorization, call.request.remote or "", call.body
+                )
             except api.Refusal as refusal:
-                reason = _REASONS.get(refusal.status, "badRequest")
+                reason = REASONS.get(refusal.status, "badRequest")
                 raise ServiceError(refusal.status, reason, refusal.message) from refusal
-            except BackendError as error:
-                raise ServiceError(503, "backendError", str(error)) from error
             return web.Response(status=204) if answer is None else answer
 
         return handler
@@ -208,24 +185,16 @@ class MachineProviderService:
         await (await self._started()).records.restore(records)
         return web.json_response({})
 
-    async def _made_gatekeeper(self) -> Gatekeeper:
+    async def _made_provider(self) -> Provider:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
                 await self._made.wait()
-        if self._gatekeeper is None:
-            raise _STARTING
-        return self._gatekeeper
+        if self._provider is None:
+            raise ServiceError(503, "backendError", "The Machine Provider is still starting.")
+        return self._provider
 
     async def _started(self) -> MachineProvider:
         try:
-            async with asyncio.timeout(READY_SECONDS):
-                await self._made.wait()
-                if self._broker is not None:
-                    await self._broker.ready.wait()
-                    return self._broker
-        except TimeoutError:
-            pass
-        raise _STARTING
-
-
-_STARTING = ServiceError(503, "backendError", "The Machine Provider is still starting.")
+            return await (await self._made_provider()).started()
+        except api.Refusal as refusal:
+            raise ServiceError(503, "backendError", refusal.message) from refusal

@@ -12,6 +12,7 @@ from gce_backend.base.errors import RemoteError
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.channels import Channels
+from gce_backend.machine_provider.leadership import Term
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.upkeep import Lifecycle
@@ -28,6 +29,8 @@ class MachineProvider:
         datastore: its own namespace of a project's Datastore.
         channels: its Pub/Sub.
         pause_seconds: between two looks at its work.
+        term: in which it works; None reads only, or has the namespace for itself.
+        waited: is told how many seconds a request has waited for its machine.
 
     Attributes:
         catalog: the machines.
@@ -44,10 +47,12 @@ class MachineProvider:
         *,
         new_id: Callable[[], str],
         pause_seconds: float = 0.5,
+        term: Term | None = None,
+        waited: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self.records = Records(datastore)
+        self.records = Records(datastore, term)
         self.catalog = Catalog(self.records, new_id=new_id)
-        self.leases = Leases(self.records, clock, project=channels.project)
+        self.leases = Leases(self.records, clock, project=channels.project, waited=waited)
         self.ready = asyncio.Event()
         self._lifecycle = Lifecycle(
             self.records, self.leases, channels, clock, pause_seconds=pause_seconds

@@ -16,7 +16,7 @@ from gce_backend.machine_provider.access.identity import Identity
 from gce_backend.machine_provider.access.policy import AccessPolicy
 from gce_backend.machine_provider.api import Caller, Refusal
 
-READS = frozenset({"catalog.get", "machine.poll"})
+READS = frozenset({"catalog.get", "machine.poll", "service.metrics"})
 """Methods that change nothing: that somebody may call them is counted, not logged."""
 
 log = structlog.stdlib.get_logger()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -37,14 +37,23 @@ class Leases:
     Args:
         records: where they are kept.
         project: whose a lessee's topic is when its request does not say.
+        waited: is told how many seconds a request has waited for its machine.
 
     All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails.
     """
 
-    def __init__(self, records: Records, clock: Clock, *, project: str) -> None:
+    def __init__(
+        self,
+        records: Records,
+        clock: Clock,
+        *,
+        project: str,
+        waited: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._records = records
         self._clock = clock
         self._project = project
+        self._waited = waited
 
     async def lease(
         self,
@@ -141,7 +150,12 @@ class Leases:
                     )
             return changes
 
-        await self._records.change([path for couple in couples for path in couple], decide)
+        paths = [path for couple in couples for path in couple]
+        stored = await self._records.change(paths, decide)
+        for path, _ in couples:
+            lease = stored.get(path)
+            if isinstance(lease, StoredLease) and lease.state is LeaseState.FULFILLED:
+                self._waited(max(now - lease.created, 0.0))
 
     async def release(self, user: str, requests: Sequence[ReleaseRequest]) -> list[ReleaseResponse]:
         """Gives machines back before their time; the leases end with the next round of work."""

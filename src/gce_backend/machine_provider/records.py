@@ -28,6 +28,7 @@ from gce_backend.machine_provider.entities import (
     from_row,
     to_properties,
 )
+from gce_backend.machine_provider.leadership import EPOCH, Term
 
 MAX_CHANGE = 400
 """Records in one change: a commit holds 500 mutations."""
@@ -46,6 +47,7 @@ class Records:
 
     Args:
         datastore: where it is.
+        term: that must still run when something is written; None where nobody else writes.
 
     Attributes:
         machines: all machines, by state and key.
@@ -54,12 +56,13 @@ class Records:
         work: set when there may be something to do.
     """
 
-    def __init__(self, datastore: Datastore) -> None:
+    def __init__(self, datastore: Datastore, term: Term | None = None) -> None:
         self.machines: dict[MachineState, dict[Path, StoredMachine]] = {s: {} for s in MachineState}
         self.untriaged: dict[Path, StoredLease] = {}
         self.released: set[Path] = set()
         self.work = asyncio.Event()
         self._datastore = datastore
+        self._term = term
         self._states: dict[Path, MachineState] = {}
         self._expirations: list[tuple[int, Path]] = []
         self._uncertain: set[Path] = set()
@@ -104,6 +107,8 @@ class Records:
                 part = paths[start : start + MAX_CHANGE]
 
                 async def work(transaction: Transaction, part: Sequence[Path] = part) -> None:
+                    if self._term is not None:
+                        await self._read_in(transaction, [])
                     for path in part:
                         record = wanted.get(path)
                         if record is None:
@@ -136,6 +141,7 @@ class Records:
 
         Raises:
             RemoteError: not changed, or perhaps; in doubt the picture is read again.
+            LeadershipLostError: not changed: another process works.
         """
         async with self._lock:
             try:
@@ -155,7 +161,7 @@ class Records:
         self, paths: Sequence[Path], decide: Decision
     ) -> tuple[Found, Mapping[Path, Record | None]]:
         async def work(transaction: Transaction) -> tuple[Found, Mapping[Path, Record | None]]:
-            rows = await transaction.lookup(paths)
+            rows = await self._read_in(transaction, paths)
             found = {path: from_row(row) for path, row in rows.items()}
             decided = decide(found)
             changes = {p: record for p, record in decided.items() if record != found.get(p)}
@@ -172,6 +178,15 @@ class Records:
             except TransientError:  # the outcome is unknown: decide again on what is there now
                 await asyncio.sleep(PAUSE_SECONDS)
         return await self._datastore.transaction(work)
+
+    async def _read_in(self, transaction: Transaction, paths: Sequence[Path]) -> dict[Path, Row]:
+        """What a transaction begins with: the rows, and a look whose turn it is."""
+        if self._term is None:
+            return await transaction.lookup(paths)
+        rows = await transaction.lookup([*paths, EPOCH])
+        self._term.check(rows)
+        rows.pop(EPOCH, None)
+        return rows
 
     def _picture(self, path: Path, record: Record | None) -> None:
         if path[0][0] == LEASE_KIND:

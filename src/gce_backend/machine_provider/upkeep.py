@@ -14,7 +14,13 @@ import msgspec
 import structlog
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.errors import BackendError, NotFoundError, RemoteError, TransientError
+from gce_backend.base.errors import (
+    BackendError,
+    LeadershipLostError,
+    NotFoundError,
+    RemoteError,
+    TransientError,
+)
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.channels import MAX_MESSAGES, Channels, Notice, each
@@ -65,7 +71,11 @@ class Lifecycle:
         self._held_back: dict[Path, tuple[float, int]] = {}
 
     async def run(self) -> None:
-        """Works until it is cancelled; `records` must have been loaded."""
+        """Works until it is cancelled; `records` must have been loaded.
+
+        Raises:
+            LeadershipLostError: another process works.
+        """
         failures = 0
         while True:
             try:
@@ -78,6 +88,8 @@ class Lifecycle:
             try:
                 await self._look()
                 failures = 0
+            except LeadershipLostError:
+                raise
             except BackendError as error:
                 failures += 1
                 self._records.work.set()

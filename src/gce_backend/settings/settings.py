@@ -103,6 +103,7 @@ class EndpointSettings(_Section, frozen=True):
             name or address.
         resource_manager: Cloud Resource Manager REST root, without a slash at its end; `setup` asks
             it what the daemon may do.
+        tokeninfo: where a Machine Provider asks Google whose an access token is.
     """
 
     compute: str = "https://compute.googleapis.com/compute/v1/"
@@ -110,6 +111,7 @@ class EndpointSettings(_Section, frozen=True):
     pubsub: str = "https://pubsub.googleapis.com/v1"
     metadata: str = "http://metadata.google.internal"
     resource_manager: str = "https://cloudresourcemanager.googleapis.com/v1"
+    tokeninfo: str = "https://oauth2.googleapis.com/tokeninfo"
 
 
 class HttpSettings(_Section, frozen=True):
@@ -172,6 +174,29 @@ class MachineProviderSettings(_Section, frozen=True):
     sweep_per_minute: PositiveCount = 20
     lost_seconds: Seconds = 300.0
     extra_dimensions: tuple[str, ...] = ()
+
+
+class ProviderSettings(_Section, frozen=True):
+    """The Machine Provider of `gce-backend machine-provider`; the daemon does not read these.
+
+    Attributes:
+        host: address to bind to. Beyond loopback, put a proxy with TLS before it: callers send
+            their tokens.
+        port: TCP port; 0 lets the kernel choose.
+        access: access.cfg, which says who may do what; required. In the file, relative paths start
+            at the file's own directory.
+        namespace: its Datastore namespace, apart from the daemon's.
+        takeover_seconds: how long a process that works may be silent before one that stands by
+            takes over.
+        pause_seconds: between two looks at its work, so that it comes in batches.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8081
+    access: Path | None = None
+    namespace: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,100}\Z")] = "machine-provider"
+    takeover_seconds: Annotated[float, Meta(ge=2, le=300)] = 10.0
+    pause_seconds: Seconds = 0.1
 
 
 class StoreSettings(_Section, frozen=True):
@@ -337,6 +362,7 @@ class Settings(_Section, frozen=True):
         http: the daemon's own HTTP endpoint.
         config: where the configuration comes from.
         machine_provider: calls to the Machine Provider.
+        provider: the Machine Provider that `gce-backend machine-provider` runs.
         store: the entities in Datastore.
         pubsub: the Machine Provider's messages.
         jobs: job name, one of `JOB_NAMES`, to what is changed about it.
@@ -358,6 +384,7 @@ class Settings(_Section, frozen=True):
     http: HttpSettings = HttpSettings()
     config: ConfigSettings = ConfigSettings()
     machine_provider: MachineProviderSettings = MachineProviderSettings()
+    provider: ProviderSettings = ProviderSettings()
     store: StoreSettings = StoreSettings()
     pubsub: PubSubSettings = PubSubSettings()
     jobs: Mapping[str, JobSettings] = msgspec.field(default_factory=dict)
@@ -497,6 +524,7 @@ _CHECKS: Checks = {
     (EndpointSettings, "pubsub"): _url,
     (EndpointSettings, "metadata"): _metadata_root,
     (EndpointSettings, "resource_manager"): _url,
+    (EndpointSettings, "tokeninfo"): _url,
     (JobSettings, "cron"): _cron,
     (ConfigSettings, "allowed_hosts"): _host_pattern,
     (MachineProviderSettings, "allowed_hosts"): _host_pattern,

@@ -23,9 +23,9 @@ from aiohttp import HttpVersion11, web
 from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.connections import Refused
 from gce_backend.base.guesses import Guesses
 from gce_backend.settings.settings import HttpSettings, is_loopback
-from gce_backend.web.connections import Refused
 
 COOKIE = "gce_backend_session"
 SESSION_SECONDS = 12 * 3600.0

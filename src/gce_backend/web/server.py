@@ -10,16 +10,16 @@ import msgspec
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from gce_backend.base.errors import SettingsError
-from gce_backend.engine.metrics import CONTENT_TYPE
-from gce_backend.web.access import Gate
-from gce_backend.web.connections import (
+from gce_backend.base.connections import (
     LINGERING_SECONDS,
     REQUEST_SECONDS,
     Listener,
     Refused,
     aiohttp_logger,
 )
+from gce_backend.base.errors import SettingsError
+from gce_backend.engine.metrics import CONTENT_TYPE
+from gce_backend.web.access import Gate
 from gce_backend.web.documents.answers import answer
 from gce_backend.web.health import Check
 

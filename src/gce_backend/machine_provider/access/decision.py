@@ -29,6 +29,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "machine_provider.instruct": frozenset({Role.USER}),
     "machine.poll": ANYBODY,
     "machine.ack": ANYBODY,
+    "service.metrics": READERS,
 }
 """Every method, and the roles of which a caller needs one."""
 

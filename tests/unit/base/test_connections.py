@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from structlog.testing import capture_logs
 
-from gce_backend.web.connections import (
+from gce_backend.base.connections import (
     CROWDED_LOG_SECONDS,
     REQUEST_SECONDS,
     STALLED_SECONDS,

@@ -1,4 +1,4 @@
-"""The daemon's listening socket: how many connections it takes, and what ends one that hangs.
+"""A listening socket: how many connections it takes, and what ends one that hangs.
 
 A peer that opens connections and does not finish a request cannot keep others out: the number of
 connections is bounded below the process's descriptors, and when they are all in use, the peer with

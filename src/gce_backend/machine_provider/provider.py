@@ -1,0 +1,179 @@
+"""The Machine Provider as one process runs it: its turn to work, who calls, and what is answered.
+
+Knows no HTTP server: the service and the embedded cloud both put theirs before `Provider.call`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError
+from gce_backend.clients.datastore.client import Datastore
+from gce_backend.clients.exchange import Exchange
+from gce_backend.clients.pubsub import PubSub
+from gce_backend.machine_provider import api
+from gce_backend.machine_provider.access.access_tokens import AccessTokens
+from gce_backend.machine_provider.access.identity_tokens import IdentityTokens
+from gce_backend.machine_provider.access.issuer_keys import IssuerKeys
+from gce_backend.machine_provider.access.policy import AccessPolicy
+from gce_backend.machine_provider.access.verifier import TokenVerifier
+from gce_backend.machine_provider.broker import MachineProvider
+from gce_backend.machine_provider.channels import Channels
+from gce_backend.machine_provider.gatekeeper import Gatekeeper
+from gce_backend.machine_provider.leadership import TAKEOVER_SECONDS, Leadership, Term
+
+READY_SECONDS = 10.0
+"""How long a call waits for the start of a process whose turn it is."""
+ANYWHERE = frozenset({"catalog.get"})
+"""Methods that processes that stand by answer, too."""
+
+
+class ProviderObserver(Protocol):
+    """Is told what happens, for metrics."""
+
+    def decided(self, method: str, outcome: str) -> None:
+        """Somebody was let in or not: `allowed`, `denied`, `no_token`, `bad_token`."""
+        ...
+
+    def waited(self, seconds: float) -> None:
+        """A lease request got a machine after so many seconds."""
+        ...
+
+
+class Unobserved:
+    """An observer that forgets."""
+
+    def decided(self, method: str, outcome: str) -> None:
+        """Nothing."""
+
+    def waited(self, seconds: float) -> None:
+        """Nothing."""
+
+
+class Provider:
+    """The Machine Provider.
+
+    Args:
+        datastore: its own namespace of a project's Datastore.
+        pubsub: Pub/Sub of that project.
+        exchange: asks issuers and Google about callers, without a token of ours.
+        tokeninfo: URL where Google says whose an access token is.
+        policy: who may do what, as it is now.
+        clock: the time.
+        new_id: makes a unique id.
+        name: of this process.
+        pause_seconds: between two looks at its work.
+        takeover_seconds: see `Leadership`.
+        observer: is told what happens.
+
+    Attributes:
+        gatekeeper: lets callers in.
+        leadership: whose turn it is.
+        working: the catalog and the leases; None while this process stands by.
+    """
+
+    def __init__(
+        self,
+        *,
+        datastore: Datastore,
+        pubsub: PubSub,
+        exchange: Exchange,
+        tokeninfo: str,
+        policy: Callable[[], AccessPolicy],
+        clock: Clock,
+        new_id: Callable[[], str],
+        name: str,
+        pause_seconds: float,
+        takeover_seconds: float = TAKEOVER_SECONDS,
+        observer: ProviderObserver | None = None,
+    ) -> None:
+        observer = observer or Unobserved()
+        keys = IssuerKeys(exchange, clock)
+        self._verifier = TokenVerifier(
+            policy,
+            access_tokens=AccessTokens(exchange, tokeninfo, clock),
+            keys=keys,
+            identity_tokens=IdentityTokens(keys, clock),
+        )
+        self.gatekeeper = Gatekeeper(self._verifier, policy, clock, decided=observer.decided)
+        self.leadership = Leadership(datastore, clock, me=name, takeover_seconds=takeover_seconds)
+        self.working: MachineProvider | None = None
+
+        def broker(term: Term | None) -> MachineProvider:
+            return MachineProvider(
+                datastore,
+                Channels(pubsub),
+                clock,
+                new_id=new_id,
+                pause_seconds=pause_seconds,
+                term=term,
+                waited=observer.waited,
+            )
+
+        self._broker = broker
+        self._reader = broker(None)
+        self._begun = asyncio.Event()
+
+    async def run(self) -> None:
+        """Works whenever it is this process's turn, until it is cancelled."""
+        await self.leadership.run(self._work)
+
+    async def close(self) -> None:
+        """Lets another process work, and ends questions in flight; after `run` was cancelled."""
+        await self.leadership.release()
+        await self._verifier.close()
+
+    async def _work(self, term: Term) -> None:
+        self.working = self._broker(term)
+        self._begun.set()
+        try:
+            await self.working.run()
+        finally:
+            self.working = None
+            self._begun.clear()
+
+    async def call(self, method: str, authorization: str | None, remote: str, body: Any) -> Any:
+        """Carries a method out for whoever calls.
+
+        Args:
+            method: `api.method`.
+            authorization: the header of that name; None without one.
+            remote: the address that the call comes from.
+            body: unchecked JSON.
+
+        Returns:
+            The answer as plain JSON values; None where it has no body.
+
+        Raises:
+            Refusal: the answer is an HTTP error; 503: nobody can carry it out now.
+        """
+        try:
+            caller = await self.gatekeeper.admit(authorization, method, remote)
+            api.request_of(method, body)  # what is no request needs no Machine Provider
+            broker = self._reader if method in ANYWHERE else await self.started()
+            return await api.call(broker, caller, method, body)
+        except api.Refusal:
+            raise
+        except BackendError as error:
+            raise api.Refusal(503, str(error)) from error
+
+    async def started(self) -> MachineProvider:
+        """The catalog and the leases, once what is stored has been read.
+
+        Raises:
+            Refusal: 503: this process stands by, or its start takes too long.
+        """
+        if self.working is None and self.leadership.holder:
+            raise api.Refusal(503, "This process stands by: another one works.")
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                while self.working is None:
+                    await self._begun.wait()
+                broker = self.working
+                await broker.ready.wait()
+                return broker
+        except TimeoutError:
+            raise api.Refusal(503, "The Machine Provider is still starting.") from None

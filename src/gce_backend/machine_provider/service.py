@@ -1,0 +1,257 @@
+"""`gce-backend machine-provider`: one process of the Machine Provider, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import uuid
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import aiohttp
+import structlog
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError, SettingsError
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.datastore.client import Datastore
+from gce_backend.clients.exchange import Exchange
+from gce_backend.clients.pubsub import PubSub
+from gce_backend.machine_provider.access_file import AccessFile
+from gce_backend.machine_provider.api import Refusal
+from gce_backend.machine_provider.metrics import ProviderMetrics, Readings
+from gce_backend.machine_provider.provider import Provider
+from gce_backend.machine_provider.server import ProviderServer
+from gce_backend.settings.settings import EndpointSettings, Settings
+
+SCOPES = (
+    "https://www.googleapis.com/auth/datastore",
+    "https://www.googleapis.com/auth/pubsub",
+)
+"""What its own tokens are good for."""
+MAX_CONNECTIONS = 100
+RETRY_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class ProviderService:
+    """One process of the Machine Provider.
+
+    Args:
+        settings: the process settings.
+        clock: the time.
+        rng: jitter.
+        connector: makes what its clients open their connections with.
+
+    Attributes:
+        url: where it listens, once started.
+        provider: itself; None until the project is known.
+
+    Raises:
+        SettingsError: the settings do not say where access.cfg is, or it cannot be read.
+        InvalidConfigurationError: access.cfg has problems.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        rng: random.Random,
+        connector: Callable[[], aiohttp.BaseConnector] = lambda: aiohttp.TCPConnector(
+            limit=MAX_CONNECTIONS
+        ),
+    ) -> None:
+        if settings.provider.access is None:
+            raise SettingsError(
+                "provider.access is not set: name the access.cfg that says who may do what"
+            )
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._connector = connector
+        self._access = AccessFile(settings.provider.access)
+        self._metrics = ProviderMetrics()
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self._session: aiohttp.ClientSession | None = None
+        self._tokens: TokenSource | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()
+        self._problem = "it is starting"
+        self.provider: Provider | None = None
+        self.url = ""
+        self._server = ProviderServer(
+            call=self._call,
+            alive=dict,  # that it answers at all is what a restart could mend
+            ready=self._unready,
+            metrics=self._rendered,
+            answered=self._metrics.answered,
+            clock=clock,
+            log=log,
+            refused=self._metrics.refused,
+        )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What in access.cfg may not mean what its author thinks, a line each."""
+        return [str(problem) for problem in self._access.policy().warnings]
+
+    async def start(self) -> None:
+        """Listens, then goes to work in tasks of its own.
+
+        Raises:
+            SettingsError: it cannot listen, or the credentials cannot be used.
+        """
+        provider = self._settings.provider
+        await self._server.start(provider.host, provider.port)
+        self.url = self._server.url
+        endpoints = self._settings.endpoints
+        self._session = aiohttp.ClientSession(connector=self._connector())
+        self._tokens = TokenSource(
+            self._session,
+            metadata_root=endpoints.metadata,
+            scopes=SCOPES,
+            metadata_only=endpoints.metadata != EndpointSettings().metadata,
+        )
+        log.info(
+            "machine_provider.started",
+            url=self.url,
+            credentials=self._tokens.describe(),
+            process=self._name,
+        )
+        self._spawn("machine_provider.work", self._work(self._session, self._tokens))
+        self._spawn("machine_provider.access", self._access.watch())
+
+    async def wait(self) -> None:
+        """Waits until one of its tasks ends, which only a defect makes it do.
+
+        Raises:
+            BaseException: what that task raised.
+        """
+        await self._ended.wait()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def stop(self) -> None:
+        """Stops in order: listening, calls in work, its own work, its turn, its clients."""
+        log.info("machine_provider.stopping", process=self._name)
+        await self._server.close()
+        await self.abort()
+        log.info("machine_provider.stopped", process=self._name)
+
+    async def abort(self) -> None:
+        """Stops without waiting for calls in work."""
+        await self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+        if self.provider is not None:
+            await self.provider.close()
+            self.provider = None
+        if self._tokens is not None:
+            await self._tokens.close()
+        if self._session is not None:
+            await self._session.close()
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda _: self._ended.set())
+        self._tasks.append(task)
+
+    async def _work(self, session: aiohttp.ClientSession, tokens: TokenSource) -> None:
+        project = await self._project(tokens)
+        endpoints, settings = self._settings.endpoints, self._settings.provider
+        datastore = Datastore(
+            session=session,
+            tokens=tokens,
+            project=project,
+            api_root=endpoints.datastore,
+            namespace=settings.namespace,
+            clock=self._clock,
+            rng=self._rng,
+            observer=self._metrics,
+        )
+        pubsub = PubSub(
+            session=session,
+            tokens=tokens,
+            api_root=endpoints.pubsub,
+            project=project,
+            observer=self._metrics,
+        )
+        self.provider = Provider(
+            datastore=datastore,
+            pubsub=pubsub,
+            exchange=Exchange(session, None, self._metrics),
+            tokeninfo=endpoints.tokeninfo,
+            policy=self._access.policy,
+            clock=self._clock,
+            new_id=lambda: uuid.uuid4().hex,
+            name=self._name,
+            pause_seconds=settings.pause_seconds,
+            takeover_seconds=settings.takeover_seconds,
+            observer=self._metrics,
+        )
+        self._problem = ""
+        await self.provider.run()
+
+    async def _project(self, tokens: TokenSource) -> str:
+        """The project, asked for again until it is known."""
+        while self._settings.project is None:
+            try:
+                return await tokens.project()
+            except BackendError as error:
+                self._problem = str(error)
+                log.warning("machine_provider.not_loaded", error=self._problem)
+                await asyncio.sleep(RETRY_SECONDS)
+        return self._settings.project
+
+    async def _call(self, name: str, authorization: str | None, remote: str, body: Any) -> Any:
+        provider = self._provider()
+        return await provider.call(name, authorization, remote, body)
+
+    def _provider(self) -> Provider:
+        if self.provider is None:
+            raise Refusal(503, f"The Machine Provider cannot work: {self._problem}.")
+        return self.provider
+
+    def _unready(self) -> Mapping[str, str]:
+        """What keeps this process from answering; a process that stands by is not ready."""
+        if self.provider is None:
+            return {"store": self._problem}
+        leadership, working = self.provider.leadership, self.provider.working
+        if working is not None and working.ready.is_set():
+            return {}
+        if leadership.error:
+            return {"store": leadership.error}
+        if working is not None:
+            return {"store": "it is being read"}
+        return {"turn": f"stands by: {leadership.holder or 'nobody'} works"}
+
+    async def _rendered(self, authorization: str | None, peer: str | None) -> bytes:
+        if peer is not None:
+            await self._provider().gatekeeper.admit(authorization, "service.metrics", peer)
+        return self._metrics.render(self._readings())
+
+    def _readings(self) -> Readings:
+        working = self.provider.working if self.provider is not None else None
+        readings: dict[str, Mapping[tuple[str, ...], float]] = {
+            "leader": {(): float(working is not None)},
+            "access_valid": {(): float(not self._access.problem)},
+        }
+        if working is not None:
+            records = working.records
+            oldest = min((lease.created for lease in records.untriaged.values()), default=None)
+            age = 0.0 if oldest is None else max(self._clock.now() - oldest, 0.0)
+            readings["machines"] = {
+                (str(state),): float(len(found)) for state, found in records.machines.items()
+            }
+            readings["requests_waiting"] = {(): float(len(records.untriaged))}
+            readings["request_waiting_longest_seconds"] = {(): age}
+        return readings

@@ -1,0 +1,1 @@
+"""The Machine Provider as a service: its processes, its HTTP, its turns."""
