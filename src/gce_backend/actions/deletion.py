@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from gce_backend.actions.deletion_budget import IsWanted, backs_off, note_held, under_caps
 from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
+from gce_backend.actions.identity import our_group
 from gce_backend.actions.permit_check import BROKER, LEASED, found, with_fresh_permits
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import NotFoundError
@@ -272,6 +273,7 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
 
     async def ask(manager: GroupKey) -> Result:
         project = context.fleet.revision_of(manager).template.project
+        await our_group(context, manager)  # another's may have VMs of the same names
         for batch in groups[manager]:
             await context.compute.delete_instances(
                 project,

@@ -1,19 +1,100 @@
-"""With which mark this daemon marks what it makes: the owner in the settings, the id of its store.
+"""What is ours: the mark that our resources carry, and the numeric ids that entities hold.
 
-The id is stored once. The process remembers it, so that a store that has lost the entity gets the
-same id again.
+The mark is the owner in the settings and the id of the store. The id is stored once. The process
+remembers it, so that a store that has lost the entity gets the same id again.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from gce_backend.base.errors import ReplacedResourceError
+from gce_backend.clients.compute.types import ComputeGroup, ComputeTemplate
 from gce_backend.engine.context import Context
+from gce_backend.model.keys import GroupKey, RevisionKey
+from gce_backend.rules import ownership
 from gce_backend.rules.ownership import Mark, new_store_id
+
+
+class Described(Protocol):
+    """A resource, as Compute gives it back."""
+
+    @property
+    def id(self) -> int:
+        """Its numeric id, which no other resource of its name has."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """Says whose it is."""
+        ...
+
+    @property
+    def self_link(self) -> str:
+        """Where it is."""
+        ...
+
+
+class Linked(Protocol):
+    """An entity that stands for a resource."""
+
+    @property
+    def gce_id(self) -> int | None:
+        """The resource's numeric id, where it is known."""
+        ...
 
 
 def known_mark(context: Context) -> Mark:
     """The mark as far as it is known; nothing is written."""
     store_id = context.fleet.identity or context.memory.store_id
     return Mark(context.settings.owner, store_id)
+
+
+def is_meant(context: Context, found: Described, entity: Linked, revision: RevisionKey) -> bool:
+    """Whether a resource is the one that an entity stands for, not another one of its name.
+
+    Args:
+        context: the job's context.
+        found: the resource, as Compute has it.
+        entity: the entity with the link.
+        revision: what the resource was made for.
+    """
+    known, ours = entity.gce_id, known_mark(context)
+    return ownership.is_meant(found.id, found.description, known, ours, revision)
+
+
+async def our_group(context: Context, key: GroupKey) -> ComputeGroup:
+    """The group that a manager stands for, as Compute has it.
+
+    Raises:
+        NotFoundError: there is none of its name.
+        ReplacedResourceError: there is another one of its name.
+        RemoteError: Compute does not say.
+    """
+    manager, name = context.fleet.managers[key], context.fleet.group_name(key)
+    project = context.fleet.revision_of(key).template.project
+    found = await context.compute.get_group(project, key.zone, name)
+    if not is_meant(context, found, manager, key.revision):
+        what = f"group {name} in {project}, {key.zone}"
+        raise ReplacedResourceError(ownership.replaced(what, found.id, manager.gce_id))
+    return found
+
+
+async def our_template(context: Context, key: RevisionKey) -> ComputeTemplate:
+    """The instance template that a revision stands for, as Compute has it.
+
+    Raises:
+        NotFoundError: there is none of its name.
+        ReplacedResourceError: there is another one of its name.
+        RemoteError: Compute does not say.
+    """
+    revision, name = context.fleet.revisions[key], context.fleet.template_name(key)
+    project = revision.template.project
+    found = await context.compute.get_instance_template(project, name)
+    if not is_meant(context, found, revision, key):
+        what = f"instance template {name} in {project}"
+        raise ReplacedResourceError(ownership.replaced(what, found.id, revision.gce_id))
+    return found
 
 
 async def mark(context: Context) -> Mark:

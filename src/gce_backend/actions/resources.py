@@ -8,10 +8,11 @@ id of its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from gce_backend.actions.identity import Described
 from gce_backend.base.errors import (
     AlreadyExistsError,
     ForeignResourceError,
@@ -30,25 +31,6 @@ from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
 
 K = TypeVar("K", bound=Key)
 R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
-
-
-class Described(Protocol):
-    """A resource, as Compute gives it back."""
-
-    @property
-    def id(self) -> int:
-        """Its numeric id, which no other resource of its name has."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """Says whose it is."""
-        ...
-
-    @property
-    def self_link(self) -> str:
-        """Where it is."""
-        ...
 
 
 class Creation(NamedTuple):
@@ -172,6 +154,22 @@ async def adopt(context: Context, key: Key, found: Described, under: R) -> None:
     await context.fleet.change([Change(key, when_present(apply))])
 
 
+def learning(under: R, gce_id: int) -> Apply[R]:
+    """A change that stores the numeric id of a resource whose link an earlier release stored.
+
+    Args:
+        under: the entity with the link.
+        gce_id: the id.
+    """
+    url = under.url
+
+    def apply(entity: R) -> R:
+        unknown = entity.url == url and entity.gce_id is None
+        return replace(entity, gce_id=gce_id) if unknown else entity
+
+    return when_present(apply)
+
+
 async def give_up(context: Context, key: Key, under: R) -> None:
     """Ends what is in flight in `under`; the next try is a new one."""
     ended = under.in_flight
@@ -216,11 +214,18 @@ def beside(context: Context, manager: GroupKey, entity: InstanceGroupManager) ->
     Returns:
         None when it matters and is not known: one of those groups has not been seen yet.
     """
-    groups = context.memory.seen.groups
-    return group_sizes.beside(
-        entity,
-        (
-            (sibling, groups[key].target_size if key in groups else None)
-            for key, sibling in context.fleet.siblings(manager)
-        ),
+    siblings = context.fleet.siblings(manager)
+    return group_sizes.beside(entity, ((one, _size(context, key)) for key, one in siblings))
+
+
+def _size(context: Context, key: GroupKey) -> int | None:
+    """VMs of a group, those under way included; None while it has not been seen."""
+    seen = context.memory.seen
+    if key in seen.groups:
+        return seen.groups[key].target_size
+    if key not in seen.gone:
+        return None
+    return sum(  # somebody deleted it: whatever VM is not proven gone may be there
+        not instance.is_tombstone and machine not in seen.vanished
+        for machine, instance in context.fleet.instances_of(key)
     )

@@ -13,6 +13,7 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── MissingEntityError            a stored entity is missing that another one needs
     ├── ContentionError               an entity changed under every attempt to write it
     ├── ForeignResourceError          a resource of a name that we need is somebody else's
+    │   └── ReplacedResourceError     one of ours was deleted, and another made under its name
     ├── HostnameReuseError            the catalog holds a machine's host name for another
     ├── InvalidTokenError             a caller's token is nobody's, or not good here; says why
     ├── LeadershipLostError           another process of the Machine Provider works now
@@ -84,6 +85,10 @@ class ContentionError(BackendError):
 
 class ForeignResourceError(BackendError):
     """A resource of a name that we need belongs to somebody else."""
+
+
+class ReplacedResourceError(ForeignResourceError):
+    """A resource of ours was deleted by somebody, who made another one under its name."""
 
 
 class HostnameReuseError(BackendError):

@@ -23,6 +23,7 @@ from gce_backend.base.errors import (
     PermissionDeniedError,
     QuotaExceededError,
     RateLimitedError,
+    ReplacedResourceError,
     ResourceInUseError,
     ResourceNotReadyError,
     TransientError,
@@ -196,6 +197,7 @@ def reason_of(error: BackendError) -> str:
     if isinstance(error, OperationFailedError):
         return _operation_reason(error)
     for kind, reason in (
+        (ReplacedResourceError, "Replaced"),
         (ForeignResourceError, "NameTaken"),
         (RateLimitedError, "RateLimited"),
         (QuotaExceededError, "QuotaExceeded"),

@@ -22,6 +22,7 @@ class SeenAtCompute:
         groups: by their manager's key.
         unlisted: groups that a complete list of groups did not show: when it first did not.
         gone: groups that two looks have shown to be gone, though nobody here deleted them.
+        vanished: VMs whose group does not list them, and which Compute itself does not know.
         empty_since: drained groups that were seen to be empty.
         suspects: what carries our mark and has no entity, by kind and project: by name, when it was
             first found.
@@ -35,6 +36,7 @@ class SeenAtCompute:
     groups: dict[GroupKey, Group] = field(default_factory=dict)
     unlisted: dict[GroupKey, float] = field(default_factory=dict)
     gone: set[GroupKey] = field(default_factory=set)
+    vanished: set[MachineKey] = field(default_factory=set)
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from gce_backend.actions import identity, resources, untracked
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.identity import is_meant, our_template
 from gce_backend.actions.second_disk import find_snapshot
-from gce_backend.base.errors import NotFoundError
+from gce_backend.base.errors import NotFoundError, ReplacedResourceError
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -45,27 +46,40 @@ async def _find_lost(context: Context) -> dict[RevisionKey, int]:
     if now < context.memory.seen.next_template_look:
         return {}
     context.memory.seen.next_template_look = now + context.settings.fetch.resync_seconds
-    projects: dict[str, dict[str, tuple[RevisionKey, int]]] = {}
+    projects: dict[str, list[RevisionKey]] = {}
     for key, revision in context.fleet.active_revisions():
         if revision.url is not None:
-            names = projects.setdefault(revision.template.project, {})
-            names[context.fleet.template_name(key)] = (key, revision.generation)
-    lost: list[tuple[RevisionKey, int]] = []
-    for project, names in projects.items():
+            projects.setdefault(revision.template.project, []).append(key)
+    lost: dict[RevisionKey, int] = {}
+    for project, keys in projects.items():
         listing = await context.compute.list_instance_templates(project)
         untracked.note_templates(context, project, listing)
-        if isinstance(listing, CompleteListing):
-            missing = names.keys() - {template.name for template in listing.items}
-            lost += [names[name] for name in missing if await _is_lost(context, project, name)]
-    return dict(lost)
+        by_name = {template.name: template for template in listing.items}
+        learnt = []
+        for key in keys:
+            revision = context.fleet.revisions[key]
+            found = by_name.get(context.fleet.template_name(key))
+            if found is not None and is_meant(context, found, revision, key):
+                if revision.gce_id is None:
+                    learnt.append(Change(key, resources.learning(revision, found.id)))
+                continue
+            is_gone = found is not None or isinstance(listing, CompleteListing)
+            if is_gone and await _is_lost(context, key):
+                lost[key] = revision.generation
+        await context.fleet.change(learnt)
+    return lost
 
 
-async def _is_lost(context: Context, project: str, name: str) -> bool:
+async def _is_lost(context: Context, key: RevisionKey) -> bool:
     """The second look."""
     try:
-        await context.compute.get_instance_template(project, name)
+        await our_template(context, key)
     except NotFoundError:
-        context.log.error("template.missing", name=name)
+        context.log.error("template.missing", name=context.fleet.template_name(key))
+        return True
+    except ReplacedResourceError as error:
+        name = context.fleet.template_name(key)
+        context.log.error("template.replaced", name=name, error=str(error))
         return True
     return False
 

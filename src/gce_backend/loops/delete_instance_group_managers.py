@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from gce_backend.actions import resources
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.actions.identity import known_mark
-from gce_backend.base.errors import ForeignResourceError, NotFoundError
+from gce_backend.actions.identity import known_mark, our_group
+from gce_backend.base.errors import ForeignResourceError, NotFoundError, ReplacedResourceError
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -78,7 +78,7 @@ async def _look(context: Context, key: GroupKey) -> Result:
         if not await _is_empty(context, key):
             empty_since.pop(key, None)
             return Result.NOTHING
-    except NotFoundError:
+    except (NotFoundError, ReplacedResourceError):
         if key in empty_since:  # the second look says the same
             await resources.forget(context, {key: manager.generation})
             return Result.CHANGED
@@ -96,12 +96,11 @@ async def _look(context: Context, key: GroupKey) -> Result:
 
 
 async def _is_empty(context: Context, key: GroupKey) -> bool:
-    project = context.fleet.revision_of(key).template.project
-    name = context.fleet.group_name(key)
-    group = await context.compute.get_group(project, key.zone, name)
+    group = await our_group(context, key)
     if group.target_size != 0:
         return False
-    members = await context.compute.list_managed_instances(project, key.zone, name)
+    project = context.fleet.revision_of(key).template.project
+    members = await context.compute.list_managed_instances(project, key.zone, group.name)
     return isinstance(members, CompleteListing) and not members.items
 
 
@@ -121,6 +120,9 @@ async def _delete(context: Context, key: GroupKey) -> Result:
         empty = await _is_empty(context, key)
     except NotFoundError:
         empty = True  # gone already: deleting it will say so
+    except ReplacedResourceError:  # ours is gone, and the other one is not ours to delete
+        await resources.forget(context, {key: manager.generation})
+        return Result.CHANGED
     if not empty:
         return Result.WAITING
     compute, request_id = context.compute, manager.in_flight.request_id

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gce_backend.actions import resources
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.actions.identity import known_mark
-from gce_backend.base.errors import NotFoundError, ResourceInUseError
+from gce_backend.actions.identity import known_mark, our_template
+from gce_backend.base.errors import NotFoundError, ReplacedResourceError, ResourceInUseError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
@@ -74,6 +74,11 @@ async def _delete(context: Context, key: RevisionKey) -> Result:
         return Result.NOTHING
     project, name = revision.template.project, context.fleet.template_name(key)
     compute, request_id = context.compute, revision.in_flight.request_id
+    try:
+        await our_template(context, key)
+    except (NotFoundError, ReplacedResourceError):  # ours is gone; another one is not ours
+        await resources.forget(context, {key: revision.generation})
+        return Result.CHANGED
     try:
         gone = await resources.delete(
             context,

@@ -15,8 +15,15 @@ import msgspec
 from gce_backend.actions import untracked
 from gce_backend.actions.deletion import ABANDONED, abandoned_message, find_instance
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.identity import is_meant, our_group
+from gce_backend.actions.resources import learning
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.base.errors import BackendError, MissingEntityError, NotFoundError
+from gce_backend.base.errors import (
+    BackendError,
+    MissingEntityError,
+    NotFoundError,
+    ReplacedResourceError,
+)
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.clients.compute.types import (
     CompleteListing,
@@ -28,7 +35,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import error_code_reason, reason_of
 from gce_backend.fleet.picture import Apply, Change, when_present
-from gce_backend.model.entities import Instance
+from gce_backend.model.entities import Instance, InstanceGroupManager
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules.ownership import OWNER_LABEL
@@ -123,15 +130,20 @@ async def _look_at_groups(
         problems.append(f"project {project}: {message}")
     by_name = {(group.zone_name, group.name): group for group in listing.items}
     due = []
+    learnt: list[Change[InstanceGroupManager]] = []
     for key in keys:
+        manager = context.fleet.managers[key]
         group = by_name.get((key.name, context.fleet.group_name(key)))
-        if group is not None:
+        if group is not None and is_meant(context, group, manager, key.revision):
             context.memory.seen.unlisted.pop(key, None)
             context.memory.seen.gone.discard(key)
+            if manager.gce_id is None:
+                learnt.append(Change(key, learning(manager, group.id)))
             if _note_group(context, key, group):
                 due.append(key)
-        elif isinstance(listing, CompleteListing):
-            await _note_unlisted(context, project, key)
+        elif group is not None or isinstance(listing, CompleteListing):
+            await _note_unlisted(context, key)
+    await context.fleet.change(learnt)
     if problem := await untracked.look(context, project, listing):
         problems.append(problem)
     return due
@@ -179,26 +191,37 @@ def _slow_turns(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
     return context.listing_turns.take(quiet, pace=pace, now=context.clock.monotonic())
 
 
-async def _note_unlisted(context: Context, project: str, key: GroupKey) -> None:
-    """A group that is not listed is gone when a second look, some seconds later, says so too."""
-    now = context.clock.monotonic()
-    first = context.memory.seen.unlisted.setdefault(key, now)
-    context.conditions.note(key, "GroupMissing", "Compute does not list this group.")
-    if key in context.memory.seen.gone or now - first < SECOND_LOOK:
+async def _note_unlisted(context: Context, key: GroupKey) -> None:
+    """A group that is not listed is gone when a second look, some seconds later, says so too.
+
+    So it is when another one has its name: whatever that one holds is not ours.
+    """
+    now, seen = context.clock.monotonic(), context.memory.seen
+    first = seen.unlisted.setdefault(key, now)
+    if key in seen.gone:
         return
+    context.conditions.note(key, "GroupMissing", "Compute does not list this group.")
+    if now - first < SECOND_LOOK:
+        return
+    name = context.fleet.group_name(key)
     try:
-        await context.compute.get_group(project, key.name, context.fleet.group_name(key))
+        await our_group(context, key)
     except NotFoundError:
-        context.memory.seen.gone.add(key)
-        context.memory.seen.groups.pop(key, None)
+        context.log.error("group.missing", template=key.base_name, zone=key.name, name=name)
+    except ReplacedResourceError as error:
+        context.conditions.note(key, reason_of(error), str(error))
         context.log.error(
-            "group.missing",
+            "group.replaced",
             template=key.base_name,
             zone=key.name,
-            name=context.fleet.group_name(key),
+            name=name,
+            error=str(error),
         )
     else:
-        context.memory.seen.unlisted.pop(key, None)
+        seen.unlisted.pop(key, None)
+        return
+    seen.gone.add(key)
+    seen.groups.pop(key, None)
 
 
 def _note_group(context: Context, key: GroupKey, group: ComputeGroup) -> bool:
@@ -250,11 +273,12 @@ async def _look_for_abandoned(context: Context) -> int:
     A list that lies shows fewer members than the group is to have; one from which a VM was
     abandoned does not. Each VM is looked at ever more seldom.
     """
-    looks = context.memory.seen.next_abandoned_look
+    looks, vanished = context.memory.seen.next_abandoned_look, context.memory.seen.vanished
     now, moment = context.clock.now(), context.clock.monotonic()
     due = []
     for key, instance in context.fleet.instances.items():
         if instance.missing_since is None or instance.is_tombstone:
+            vanished.discard(key)
             if looks.pop(key, None) is not None:
                 context.conditions.clear(key)
             continue
@@ -263,6 +287,7 @@ async def _look_for_abandoned(context: Context) -> int:
             due.append(key)
     for key in [key for key in looks if key not in context.fleet.instances]:
         del looks[key]
+        vanished.discard(key)
         context.conditions.clear(key)
 
     verdicts: dict[MachineKey, bool] = {}
@@ -273,8 +298,11 @@ async def _look_for_abandoned(context: Context) -> int:
         found = await find_instance(context, key)
         if found is None or found.status == "STOPPING":
             verdicts[key] = False
+            if found is None:
+                vanished.add(key)
             return Result.NOTHING
         verdicts[key] = True
+        vanished.discard(key)
         context.conditions.note(key, ABANDONED, abandoned_message(context, key))
         return Result.HELD
 
@@ -285,7 +313,12 @@ async def _look_for_abandoned(context: Context) -> int:
 
 
 def _has_left_its_group(context: Context, key: MachineKey) -> bool:
-    """Whether a complete list, with as many members as there are to be, does not show a VM."""
+    """Whether a complete list, with as many members as there are to be, does not show a VM.
+
+    Nor does anything show it when its group is gone.
+    """
+    if key.group in context.memory.seen.gone:
+        return True
     group = context.memory.seen.groups.get(key.group)
     if group is None or not group.complete or key.name in group.members:
         return False
@@ -310,6 +343,8 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
                 listing = await context.compute.list_managed_instances(
                     project, key.name, context.fleet.group_name(key)
                 )
+                if _has_news(context, key, listing.items):  # not those of another group of its name
+                    await our_group(context, key)
             except BackendError as error:
                 context.conditions.fail(key, error)
                 problems.append(f"{key}: {error}")
@@ -325,6 +360,15 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
             group.create_task(list_one(key), name=f"{context.job}: {key}")
     written = await context.fleet.change(changes)
     return written + transitions, problems
+
+
+def _has_news(context: Context, key: GroupKey, items: Iterable[ManagedInstance]) -> bool:
+    """Whether a list of members shows a VM that no entity stands for."""
+    for item in items:
+        known = context.fleet.instances.get(key.child(item.instance.rpartition("/")[2]))
+        if known is None or item.id not in {None, known.gce_id}:
+            return True
+    return False
 
 
 def _note_members(

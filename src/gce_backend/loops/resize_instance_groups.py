@@ -12,6 +12,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.identity import our_group
 from gce_backend.actions.resources import beside
 from gce_backend.base.errors import AlreadyExistsError, OperationFailedError
 from gce_backend.engine.context import Context
@@ -133,9 +134,7 @@ async def _collided(context: Context, key: GroupKey, growth: InFlight) -> Result
 
 
 async def _target_size(context: Context, key: GroupKey) -> int:
-    fleet = context.fleet
-    project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
-    return (await context.compute.get_group(project, key.name, name)).target_size
+    return (await our_group(context, key)).target_size
 
 
 async def _members(context: Context, key: GroupKey) -> Collection[str]:

@@ -96,17 +96,24 @@ def whose(description: str, ours: Mark, revision: RevisionKey) -> Whose:
     return Whose.OURS if mark.store else Whose.UNMARKED
 
 
-def is_known(found: int, known: int | None, said: Whose) -> bool:
-    """Whether a resource is the one that a stored link means.
+def is_meant(
+    found: int, description: str, known: int | None, ours: Mark, revision: RevisionKey
+) -> bool:
+    """Whether a resource is the one that a stored link means, not another one of its name.
 
     Args:
         found: its numeric id.
+        description: likewise of the resource.
         known: the id that is stored with the link; None when an earlier release stored the link.
-        said: whose its description says that it is.
+            Then the description says it; the owner may have had another name at that time.
+        ours: what we mark with.
+        revision: what the resource was made for.
     """
     if known is not None:
         return found == known
-    return said in {Whose.OURS, Whose.UNMARKED}
+    mark = mark_of(description)
+    owner = mark.owner if mark is not None else ours.owner
+    return whose(description, Mark(owner, ours.store), revision) in {Whose.OURS, Whose.UNMARKED}
 
 
 def may_be_ours(mark: Mark | None, ours: Mark) -> bool:
@@ -117,6 +124,22 @@ def may_be_ours(mark: Mark | None, ours: Mark) -> bool:
         ours: what we mark with.
     """
     return mark is not None and mark.owner == ours.owner and mark.store in {"", ours.store}
+
+
+def replaced(what: str, found: int, known: int | None) -> str:
+    """What to tell of a resource that has the name of one of ours, which is gone.
+
+    Args:
+        what: its kind, name and place.
+        found: its numeric id.
+        known: the numeric id of ours; None when it was never stored.
+    """
+    ours = f", ours was {known}" if known is not None else ""
+    return (
+        f"{what} is not the one that was made from this store (its id is {found}{ours}): somebody "
+        "deleted ours and made another under its name. It and what it holds are left alone; what "
+        "takes the place of ours has another name. Delete it if nobody needs it"
+    )
 
 
 def name_taken(what: str, description: str, said: Whose) -> str:

@@ -12,12 +12,13 @@ from gce_backend.rules.ownership import (
     Mark,
     Whose,
     description_of,
-    is_known,
+    is_meant,
     mark_of,
     mark_of_labels,
     may_be_ours,
     name_taken,
     new_store_id,
+    replaced,
     whose,
 )
 
@@ -79,22 +80,32 @@ def test_only_what_nobody_else_marked_is_ours_to_report(mark: Mark | None, expec
 
 
 @pytest.mark.parametrize(
-    ("found", "known", "said", "expected"),
+    ("found", "known", "description", "expected"),
     [
-        (7, 7, Whose.FOREIGN, True),
-        (7, 7, Whose.ANOTHERS, True),
-        (8, 7, Whose.OURS, False),
-        (7, None, Whose.OURS, True),
-        (7, None, Whose.UNMARKED, True),
-        (7, None, Whose.ANOTHERS, False),
-        (7, None, Whose.FOREIGN, False),
+        (7, 7, "somebody's", True),
+        (7, 7, description_of(Mark("me", "ba9876543210"), REVISION), True),
+        (8, 7, description_of(OURS, REVISION), False),
+        (7, None, description_of(OURS, REVISION), True),
+        (7, None, description_of(Mark("me"), REVISION), True),
+        (7, None, description_of(Mark("formerly-me"), REVISION), True),
+        (7, None, description_of(Mark("me", "ba9876543210"), REVISION), False),
+        (7, None, description_of(Mark("me"), revision_key("linux", "f" * 40)), False),
+        (7, None, "somebody's", False),
     ],
 )
 def test_a_stored_link_means_one_resource(
-    found: int, known: int | None, said: Whose, expected: bool
+    found: int, known: int | None, description: str, expected: bool
 ) -> None:
     """Its numeric id decides; where an earlier release stored none, its description."""
-    assert is_known(found, known, said) is expected
+    assert is_meant(found, description, known, OURS, REVISION) is expected
+
+
+def test_what_has_taken_the_place_of_ours_is_told_with_both_ids() -> None:
+    """And what becomes of it."""
+    told = replaced("group g", 8, 7)
+    assert "its id is 8, ours was 7" in told
+    assert "Delete it if nobody needs it" in told
+    assert "ours was" not in replaced("group g", 8, None)
 
 
 def test_who_is_in_the_way_is_said_with_what_to_do() -> None:
