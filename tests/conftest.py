@@ -6,6 +6,7 @@ Async tests run in simulated time unless marked `real_time`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import signal
 from collections.abc import Iterator
@@ -44,6 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[TALLY] = Tally()
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from looking at all modules and tests again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

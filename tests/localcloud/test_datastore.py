@@ -307,3 +307,12 @@ async def test_ten_thousand_entities_are_written_and_read_quickly() -> None:
             assert len(set(seen)) == len(seen) == 10_000
         # Far from the usual 1.5 s, near enough to fail when something becomes quadratic.
         assert time.process_time() - started < 15
+
+
+async def test_what_exists_is_told_of_the_services_that_are_asked_for() -> None:
+    """`/_localcloud/state`: all of them, unless some are named."""
+    async with running() as run:
+        everything = await run.ok("GET", "/_localcloud/state")
+        assert set(everything) == {"metadata", "datastore", "pubsub"}
+        one = await run.ok("GET", "/_localcloud/state?service=datastore")
+        assert one == {"datastore": everything["datastore"]}

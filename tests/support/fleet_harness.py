@@ -143,7 +143,7 @@ class World:
     async def get(self, path: str) -> Any:
         """A JSON document of the daemon."""
         async with self.session.get(self.daemon.url + path) as response:
-            return await response.json()
+            return msgspec.json.decode(await response.read())
 
     async def act(self, path: str, body: Any = None, token: str = CONTROL_TOKEN) -> int:
         """A POST to the daemon that acts; returns the status."""
@@ -177,31 +177,30 @@ class World:
         """How many machines are in which state."""
         return Counter(machine["state"] for machine in await self.machines(template))
 
-    async def cloud_state(self) -> dict[str, Any]:
-        """Everything that exists in the cloud, by service."""
-        async with self.session.get(f"{self.cloud.base_url}/_localcloud/state") as response:
-            state: dict[str, Any] = await response.json()
+    async def cloud_state(self, *services: str) -> dict[str, Any]:
+        """What exists in the cloud, by service; of these services alone, if some are named."""
+        url = f"{self.cloud.base_url}/_localcloud/state"
+        named = [("service", name) for name in services]
+        async with self.session.get(url, params=named) as response:
+            state: dict[str, Any] = msgspec.json.decode(await response.read())
             return state
+
+    async def _existing(self, kind: str) -> dict[str, dict[str, Any]]:
+        projects = (await self.cloud_state("compute"))["compute"]["projects"]
+        found: dict[str, dict[str, Any]] = projects.get(PROJECT, {}).get(kind, {})
+        return found
 
     async def vms(self) -> dict[str, dict[str, Any]]:
         """The VMs that exist, by name."""
-        state = await self.cloud_state()
-        found: dict[str, dict[str, Any]] = (
-            state["compute"]["projects"].get(PROJECT, {}).get("instances", {})
-        )
-        return found
+        return await self._existing("instances")
 
     async def groups(self) -> dict[str, dict[str, Any]]:
         """The groups that exist, by `zone/name`."""
-        state = await self.cloud_state()
-        found: dict[str, dict[str, Any]] = (
-            state["compute"]["projects"].get(PROJECT, {}).get("groups", {})
-        )
-        return found
+        return await self._existing("groups")
 
     async def catalog(self) -> dict[str, str]:
         """The machines that the Machine Provider has, by host name, and their states there."""
-        state = await self.cloud_state()
+        state = await self.cloud_state("machine_provider")
         found: dict[str, str] = state["machine_provider"].get("catalog", {})
         return found
 

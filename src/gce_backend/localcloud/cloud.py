@@ -402,8 +402,9 @@ class Cloud:
         self.faults.clear()
         return web.json_response({})
 
-    async def _get_state(self, _: web.Request) -> web.Response:
-        body = msgspec.json.encode({service.name: service.state() for service in self._services})
+    async def _get_state(self, request: web.Request) -> web.Response:
+        wanted = request.query.getall("service", [service.name for service in self._services])
+        body = msgspec.json.encode({s.name: s.state() for s in self._services if s.name in wanted})
         return web.Response(body=body, content_type="application/json")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -82,6 +82,7 @@ def method(name: str) -> Method:
     return {found.name: found for found in _all()}[name]
 
 
+@lru_cache(maxsize=5000)
 def find(verb: str, path: str) -> Method | None:
     """The method that a request means.
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 from yarl import URL
 
 from support.discovery.documents import Method, find, verbs
+from support.discovery.documents import method as method_named
 from support.discovery.errors import error_problems
 from support.discovery.masks import mask_problems
 from support.discovery.values import Seen, parameter_problem, request_check, response_check
 
 _JSON = "application/json"
+_REMEMBERED_BYTES = 20_000
+"""Up to this size a body's judgement is remembered: idle jobs say the same again and again."""
 
 
 class Answer(NamedTuple):
@@ -151,12 +155,9 @@ def _parameter(method: Method, name: str) -> dict[str, Any]:
 def _request_problems(method: Method, sent: bytes | None, seen: Seen) -> Iterator[str]:
     if sent is None:
         return
-    try:
-        body = _decoded(sent or b"{}")
-    except (ValueError, RecursionError) as error:
-        yield f"request: no JSON: {error}"
-        return
-    for problem in request_check(method)(body, seen):
+    found, fields = _judged(_request, method.name, 0, sent or b"{}")
+    seen |= fields
+    for problem in found:
         yield f"request{problem}"
 
 
@@ -166,19 +167,47 @@ def _answer_problems(method: Method, answer: Answer | None, seen: Seen) -> Itera
     if answer.media != _JSON:
         yield f"response: HTTP status {answer.status} with {answer.media}, not with {_JSON}"
         return
-    try:
-        body = _decoded(answer.body)
-    except (ValueError, RecursionError) as error:
-        yield f"response: no JSON: {error}"
-        return
-    if answer.status == 200:
-        found = response_check(method)(body, seen)
-    elif answer.status >= 400:
-        found = list(error_problems(answer.status, body))
-    else:
-        found = [f": HTTP status {answer.status} is neither 200 nor an error"]
+    found, fields = _judged(_response, method.name, answer.status, answer.body)
+    seen |= fields
     for problem in found:
         yield f"response{problem}"
+
+
+_Judged = tuple[Sequence[str], Seen]
+"""The problems of a body, and the fields that it has."""
+
+
+def _judged(judge: Callable[[str, int, bytes], _Judged], *of: *tuple[str, int, bytes]) -> _Judged:
+    """What is wrong with a body; a small one that came before is not looked at again."""
+    return _remembered(judge, *of) if len(of[-1]) <= _REMEMBERED_BYTES else judge(*of)
+
+
+@lru_cache(maxsize=5000)
+def _remembered(
+    judge: Callable[[str, int, bytes], _Judged], name: str, status: int, body: bytes
+) -> _Judged:
+    return judge(name, status, body)
+
+
+def _request(name: str, _: int, body: bytes) -> _Judged:
+    seen: Seen = set()
+    try:
+        return request_check(method_named(name))(_decoded(body), seen), seen
+    except (ValueError, RecursionError) as error:
+        return [f": no JSON: {error}"], seen
+
+
+def _response(name: str, status: int, body: bytes) -> _Judged:
+    seen: Seen = set()
+    try:
+        decoded = _decoded(body)
+    except (ValueError, RecursionError) as error:
+        return [f": no JSON: {error}"], seen
+    if status == 200:
+        return response_check(method_named(name))(decoded, seen), seen
+    if status >= 400:
+        return list(error_problems(status, decoded)), seen
+    return [f": HTTP status {status} is neither 200 nor an error"], seen
 
 
 def _decoded(body: bytes) -> Any:
