@@ -24,7 +24,7 @@ from gce_backend.settings.settings import load
 if TYPE_CHECKING:
     from gce_backend.setup.messaging import Done
 
-_COLORS = {"made": "green", "changed": "green", "missing": "red", "failed": "red"}
+_COLORS = {"made": "green", "changed": "green", "missing": "red", "wrong": "red", "failed": "red"}
 
 _config_set_option = click.option(
     "--config-set", help="The config set to fetch, e.g. services/gce-backend."

@@ -16,7 +16,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.daemon.clients import Clients, Connector, Remotes, tcp_connector
-from gce_backend.engine.context import OPERATOR, Context
+from gce_backend.engine.context import OPERATOR, SELF_CHECK, Context
 from gce_backend.engine.inbox import Consumer
 from gce_backend.engine.job import Job
 from gce_backend.engine.machine_sizes import ComputeSizes
@@ -33,6 +33,7 @@ from gce_backend.model.entities import STORE_IDENTITY_KEY
 from gce_backend.rules.messages import MessageKind
 from gce_backend.rules.ownership import new_store_id
 from gce_backend.settings.settings import Settings
+from gce_backend.setup.self_check import SelfCheck
 from gce_backend.web import health
 from gce_backend.web.access import Gate
 from gce_backend.web.documents import routes
@@ -90,6 +91,7 @@ class Daemon:
         self._clients: Clients | None = None
         self._scheduler: Scheduler[Context] | None = None
         self._consumer: Consumer | None = None
+        self._self_check: SelfCheck | None = None
         self._pulling: asyncio.Task[None] | None = None
         self._store_error = ""
         self._lag = self._lag_at = 0.0
@@ -169,6 +171,8 @@ class Daemon:
             await self._scheduler.cancel()
         if self._consumer is not None:
             await self._consumer.return_all()
+        if self._self_check is not None:
+            await self._self_check.end()
         await self._close()
 
     async def abort(self) -> None:
@@ -281,6 +285,15 @@ class Daemon:
         )
         scheduler.start()
         self._pulling = self._spawn("daemon.pull", consumer.run())
+        self._self_check = SelfCheck(
+            context,
+            store=store,
+            pubsub=clients.pubsub(project),
+            resource_manager=clients.resource_manager(),
+            process=self._new_id(),
+            url=self.url,
+        )
+        self._spawn("daemon.self_check", self._self_check.run())
         self._spawn("daemon.resync", self._resync(fleet))
         self._spawn("daemon.samples", self.view.samples.keep(self.view.census))
         await scheduler.wait()
@@ -342,8 +355,15 @@ class Daemon:
             store_error=self._store_error,
             jobs=self._scheduler.status() if self._scheduler else (),
             messages=self._consumer.problem if self._consumer else "",
+            looked_at=self._looked_at(),
             now=self._clock.now(),
         )
+
+    def _looked_at(self) -> dict[str, str]:
+        if self.context is None:
+            return {}
+        found = self.context.conditions.of_job(SELF_CHECK).mine()
+        return {str(condition.subject): condition.message for condition in found}
 
     async def _render_metrics(self) -> bytes:
         found = await self._readings.read() if self._readings is not None else {}

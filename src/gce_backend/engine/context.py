@@ -26,6 +26,8 @@ from gce_backend.settings.settings import Settings
 
 OPERATOR = "operator"
 """Stands where a job is named, for what pages show and operators order."""
+SELF_CHECK = "self-check"
+"""Stands where a job is named, for what the daemon finds wrong when it looks at itself."""
 PAUSED = "Paused"
 
 

@@ -37,6 +37,7 @@ from gce_backend.clients.datastore.values import (
 )
 from gce_backend.model.entities import (
     ConfigServiceAddress,
+    Daemons,
     Entity,
     Instance,
     InstanceGroupManager,
@@ -63,7 +64,7 @@ KINDS: tuple[type[Any], ...] = (
     InstanceGroupManager,
     Instance,
 )
-"""What the picture is made of; history is not."""
+"""What the picture is made of; history and signs of life are not."""
 MAX_PROBLEM = 300
 """Characters of what is said of a corrupt entity's property."""
 
@@ -172,7 +173,7 @@ def _is_scalar(annotation: Any) -> bool:
     )
 
 
-_STORED: tuple[type[Any], ...] = (*KINDS, HistoryPage)
+_STORED: tuple[type[Any], ...] = (*KINDS, HistoryPage, Daemons)
 _CODECS = {kind.KIND: _Codec(kind) for kind in _STORED}
 
 

@@ -158,6 +158,30 @@ class StoreIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
 
 
+class Beat(msgspec.Struct, frozen=True):
+    """A sign of life of a daemon.
+
+    Attributes:
+        where: on which machine, as which process, with which address, for people.
+        seen: when it was last given.
+    """
+
+    where: str
+    seen: StoredSeconds
+
+
+class Daemons(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The daemons that run on this store.
+
+    Attributes:
+        running: the last sign of life of each, by its process's id (each daemon its own).
+    """
+
+    KIND: ClassVar[str] = "Daemons"
+
+    running: dict[str, Beat] = {}
+
+
 class InstanceTemplate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A template of templates.cfg through all its revisions.
 
@@ -400,6 +424,7 @@ Entity: TypeAlias = (
     | ConfigServiceAddress
     | MachineProviderAddress
     | StoreIdentity
+    | Daemons
     | InstanceTemplate
     | InstanceTemplateRevision
     | InstanceGroupManager
@@ -411,4 +436,5 @@ CONTROL_KEY = Key(Control.KIND, "singleton")
 CONFIGURATION_KEY = Key(StoredConfiguration.KIND, "singleton")
 CONFIG_SETTINGS_KEY = Key(ConfigServiceAddress.KIND, "singleton")
 MACHINE_PROVIDER_KEY = Key(MachineProviderAddress.KIND, "singleton")
+DAEMONS_KEY = Key(Daemons.KIND, "singleton")
 STORE_IDENTITY_KEY = Key(StoreIdentity.KIND, "singleton")

@@ -414,6 +414,8 @@ class _Checks:
         verdict = _OUTCOMES.get(step.outcome, CheckVerdict.FAILED)
         if step.outcome.startswith("would"):
             return Finding(step.what, verdict, "missing or different", "run `gce-backend setup`")
+        if step.outcome == "wrong":
+            return Finding(step.what, verdict, step.remedy)
         if step.outcome == "failed":  # the remedy is the error
             return Finding(step.what, verdict, step.remedy, self._remedy(BackendError(step.remedy)))
         return Finding(step.what, verdict, step.outcome, step.remedy)

@@ -28,7 +28,8 @@ class Done(msgspec.Struct, frozen=True):
     Attributes:
         what: what was looked at.
         outcome: `made`, `present`, `would make`, `changed`, `would change`, `unknown` (it would be
-            made first), `by hand` (only a person can see to it), `unset`, `missing` or `failed`.
+            made first), `by hand` (only a person can see to it), `unset`, `missing`, `wrong` (a
+            person has to correct it) or `failed` (it could not be looked at, or made).
         remedy: what to do about it; "" when there is nothing to do.
     """
 
@@ -39,7 +40,7 @@ class Done(msgspec.Struct, frozen=True):
     @property
     def ok(self) -> bool:
         """Whether nothing is left to do."""
-        return self.outcome not in {"missing", "failed"}
+        return self.outcome not in {"missing", "wrong", "failed"}
 
 
 async def provision_messages(
@@ -102,7 +103,7 @@ async def _ensure_subscription(
         return Done(name, "failed", str(error))
     if found.get("topic") != topic:
         remedy = f"it is of {found.get('topic')}, not of {topic}: delete it, and run setup again"
-        return Done(name, "failed", remedy)
+        return Done(name, "wrong", remedy)
     changes = {field: options[field] for field in _differing(found, options)}
     if not changes:
         return Done(name, "present")

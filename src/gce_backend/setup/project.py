@@ -99,7 +99,7 @@ async def _store_addresses(
             fleet.machine_provider.instance_url,
         )
         steps = list(judge(settings, stored, given, dry_run=dry_run))
-        if not dry_run and all(step.outcome != "failed" for step in steps):
+        if not dry_run and all(step.outcome != "wrong" for step in steps):
             await configure(store, **given._asdict())
             await fleet.refresh([CONFIGURATION_KEY])
     except BackendError as error:
@@ -150,7 +150,7 @@ def judge(
             try:
                 trusted_origin(value, allowed, what=what, setting=setting)
             except SettingsError as error:
-                yield Done(what, "failed", str(error))
+                yield Done(what, "wrong", str(error))
                 continue
         changed = "would change" if dry_run else "changed"
         yield Done(f"{what} = {value}", "present" if value == before else changed)

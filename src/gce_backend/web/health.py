@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -17,6 +17,14 @@ LAG_SECONDS = 5.0
 
 NEEDED = {"import-config": "configuration", "fetch-instances": "compute"}
 """The jobs whose success shows that what they read from can be reached."""
+
+
+LOOKED_AT = {
+    "permissions": "none is known to be missing",
+    "addresses": "the daemon may use them",
+    "alone": "no other daemon is known to work on the store",
+}
+"""What the daemon looks at itself, seldom, and what is said of it while nothing is wrong."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -53,6 +61,7 @@ def readiness(
     store_error: str,
     jobs: Iterable[JobStatus],
     messages: str,
+    looked_at: Mapping[str, str],
     now: UnixSeconds,
 ) -> list[Check]:
     """Whether the process works: store, configuration and Compute were reached lately.
@@ -62,6 +71,7 @@ def readiness(
         store_error: why not; "" when nothing failed.
         jobs: all jobs' status.
         messages: why no messages can be pulled; "" while they can.
+        looked_at: what the daemon has found wrong with itself, by check.
     """
     store = "the entities are loaded" if store_loaded else store_error or "not read yet"
     checks = [Check("store", store_loaded, store)]
@@ -69,7 +79,11 @@ def readiness(
     for name, what in NEEDED.items():
         if name in by_name:
             checks.append(_reached(what, by_name[name], now))
+    messages = messages or looked_at.get("messages", "")
     checks.append(Check("messages", not messages, messages or "being pulled"))
+    for name, well in LOOKED_AT.items():
+        wrong = looked_at.get(name, "")
+        checks.append(Check(name, not wrong, wrong or well))
     return checks
 
 

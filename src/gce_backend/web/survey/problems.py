@@ -14,7 +14,7 @@ import msgspec
 
 from gce_backend.actions.resources import beside
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.engine.context import Context
+from gce_backend.engine.context import SELF_CHECK, Context
 from gce_backend.engine.inbox import QueueStatus
 from gce_backend.engine.scheduler import JobStatus
 from gce_backend.fleet.conditions import Condition, Subject
@@ -25,6 +25,8 @@ from gce_backend.web.survey.census import Survey
 
 MAX_EXAMPLES = 5
 """Subjects that a problem of many names."""
+GRAVE = frozenset({"HeldForApproval", "InvalidConfiguration", "DeletionCap"})
+"""Reasons that wait for an operator's word."""
 PATIENT = frozenset({"Leased", "Unsettled"})
 """Reasons for which a machine waits as it should."""
 
@@ -242,7 +244,7 @@ def _of_one(
     context: Context, survey: Survey, condition: Condition, key: Key | None
 ) -> FleetProblem:
     kind, subject = _named(context, condition.subject, key)
-    held = condition.reason in {"HeldForApproval", "InvalidConfiguration", "DeletionCap"}
+    held = condition.job == SELF_CHECK or condition.reason in GRAVE
     without = _zones_without(context, survey, key)
     note = f" No machine is leased or can be in {', '.join(without)}." if without else ""
     return FleetProblem(
