@@ -3,5 +3,5 @@
 What may live here: entities, keys, events, orders, observations, and what follows from one value
 alone. What may not: I/O, clocks, and decisions, which are in `rules`.
 
-docs/concepts.md is the glossary: it defines machine, VM, member, manager, group and the other terms.
+docs/concepts.md is the glossary: machine, VM, member, manager, group and the other terms.
 """
