@@ -2,6 +2,8 @@
 
 What carries the mark of another store is another daemon's, and is passed over. It costs one list of
 VMs per project and slow resync; groups and templates are taken from the lists that are made anyway.
+Every project that the configuration has ever named is looked through, also when no group of ours is
+left there.
 What was created a moment ago may not have its entity yet, so two looks must agree. Nothing is done
 to what is found: an operator adopts it, deletes it, or takes the mark away.
 """
@@ -20,9 +22,14 @@ from gce_backend.clients.compute.types import (
     Listing,
 )
 from gce_backend.engine.context import Context
+from gce_backend.fleet.conditions import reason_of
 from gce_backend.rules.ownership import OWNER_LABEL, mark_of, mark_of_labels, may_be_ours
 
 REASON = "Untracked"
+FORMER = (
+    "No group of ours is known there. If nothing of ours can be left in that project, take it out "
+    "of `projects` of the entity StoreIdentity, and restart the daemon"
+)
 SECOND_LOOK = 60.0
 """Seconds between the two looks that must agree."""
 
@@ -57,6 +64,33 @@ async def look(context: Context, project: str, groups: Listing[ComputeGroup]) ->
     return None
 
 
+async def look_elsewhere(context: Context, projects: Collection[str]) -> list[str]:
+    """Looks at the VMs and groups of projects without a group of ours, when it is time for that.
+
+    Args:
+        projects: those that were named at some time.
+
+    Returns:
+        Why it could not look at some.
+    """
+    found = [await _look_elsewhere(context, project) for project in sorted(projects)]
+    return [problem for problem in found if problem is not None]
+
+
+async def _look_elsewhere(context: Context, project: str) -> str | None:
+    subject = f"instances of project {project}"
+    due = context.memory.seen.next_full_look.get(project, float("-inf"))
+    if context.clock.monotonic() < due or context.conditions.blocked(subject):
+        return None
+    try:
+        groups = await context.compute.list_groups(project)
+    except BackendError as error:
+        message = f"{error}. {FORMER}"
+        context.conditions.back_off(subject, reason_of(error), message)
+        return f"{subject}: {error}"
+    return await look(context, project, groups)
+
+
 def note_templates(context: Context, project: str, templates: Listing[ComputeTemplate]) -> None:
     """Looks at a project's instance templates, just listed."""
     tracked = {context.fleet.template_name(key) for key in context.fleet.revisions}
@@ -71,12 +105,12 @@ def note_templates(context: Context, project: str, templates: Listing[ComputeTem
 
 def forget_templates(context: Context) -> None:
     """Forgets what was found in projects whose instance templates nobody lists any more."""
-    _forget(context, {"template"}, {r.template.project for r in context.fleet.revisions.values()})
+    _forget(context, {"template"}, context.fleet.projects)
 
 
-def forget_members(context: Context, projects: Collection[str]) -> None:
-    """Forgets what was found in projects other than these, whose groups are listed."""
-    _forget(context, {"group", "instance"}, projects)
+def forget_members(context: Context) -> None:
+    """Forgets what was found in projects whose groups nobody lists any more."""
+    _forget(context, {"group", "instance"}, context.fleet.projects)
 
 
 def is_suspect(context: Context, topic: str) -> bool:

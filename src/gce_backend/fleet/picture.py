@@ -181,8 +181,20 @@ class Fleet:
     @property
     def identity(self) -> str:
         """The id of this store; "" while none is stored, or it cannot be understood."""
+        found = self._identity
+        return found.id if found is not None else ""
+
+    @property
+    def projects(self) -> set[str]:
+        """The projects in which something of ours may be: all that were ever named."""
+        found = self._identity
+        stored = found.projects if found is not None else ()
+        return {*stored, *(one.template.project for one in self.revisions.values())}
+
+    @property
+    def _identity(self) -> StoreIdentity | None:
         found = self._pictures[StoreIdentity.KIND].get(STORE_IDENTITY_KEY)
-        return cast("StoreIdentity", found).id if found is not None else ""
+        return cast("StoreIdentity | None", found)
 
     async def identify(self, fresh: str) -> str:
         """Stores the id of this store, if it has none.

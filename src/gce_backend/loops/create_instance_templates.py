@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from gce_backend.actions import identity, resources, untracked
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import is_meant, our_template
 from gce_backend.actions.second_disk import find_snapshot
-from gce_backend.base.errors import NotFoundError, ReplacedResourceError
+from gce_backend.base.errors import BackendError, NotFoundError, ReplacedResourceError
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -20,7 +22,8 @@ async def run(context: Context) -> Outcome:
     """Creates what is missing: intent stored first, then inserted, then read back."""
     if context.paused:
         return Outcome(facts={"paused": 1})
-    lost = await _find_lost(context)
+    problems: list[str] = []
+    lost = await _find_lost(context, problems)
     await resources.forget(context, lost)
     keys = [key for key, revision in context.fleet.active_revisions() if revision.url is None]
     ready = [
@@ -33,26 +36,36 @@ async def run(context: Context) -> Outcome:
     async def create(key: RevisionKey) -> Result:
         return await _create(context, key)
 
-    return await act_on_each(context, keys, create)
+    outcome = await act_on_each(context, keys, create)
+    return replace(outcome, problems=(*problems, *outcome.problems))
 
 
-async def _find_lost(context: Context) -> dict[RevisionKey, int]:
+async def _find_lost(context: Context, problems: list[str]) -> dict[RevisionKey, int]:
     """The active revisions whose template somebody else deleted, with its generation.
 
-    It looks now and then.
+    It looks now and then, in every project that was ever named: what carries our mark is reported.
     """
     untracked.forget_templates(context)
     now = context.clock.monotonic()
     if now < context.memory.seen.next_template_look:
         return {}
     context.memory.seen.next_template_look = now + context.settings.fetch.resync_seconds
-    projects: dict[str, list[RevisionKey]] = {}
+    projects: dict[str, list[RevisionKey]] = {name: [] for name in context.fleet.projects}
     for key, revision in context.fleet.active_revisions():
         if revision.url is not None:
-            projects.setdefault(revision.template.project, []).append(key)
+            projects[revision.template.project].append(key)
     lost: dict[RevisionKey, int] = {}
     for project, keys in projects.items():
-        listing = await context.compute.list_instance_templates(project)
+        subject = f"templates of project {project}"
+        if context.conditions.blocked(subject):
+            continue
+        try:
+            listing = await context.compute.list_instance_templates(project)
+        except BackendError as error:  # it spoils only its own project
+            context.conditions.fail(subject, error)
+            problems.append(f"{subject}: {error}")
+            continue
+        context.conditions.clear(subject)
         untracked.note_templates(context, project, listing)
         by_name = {template.name: template for template in listing.items}
         learnt = []
@@ -119,11 +132,18 @@ def _concerns(context: Context, key: Key) -> bool:
     return revision is not None and revision.url is None and is_active(key, context.fleet.get)
 
 
+def _topics(context: Context, topic: str) -> bool:
+    what, _, project = topic.partition("project ")
+    if what == "templates of ":
+        return project in context.fleet.projects
+    return untracked.is_suspect(context, topic)
+
+
 JOB = Job(
     name="create-instance-templates",
     run=run,
     timeout=120.0,
     wakes=("create-instance-group-managers",),
     concerns=_concerns,
-    topics=untracked.is_suspect,
+    topics=_topics,
 )

@@ -62,11 +62,12 @@ async def run(context: Context) -> Outcome:
     """Looks at all groups, then at the members of those that need it."""
     problems: list[str] = []
     projects = _by_project(context, problems)
-    untracked.forget_members(context, projects)
+    untracked.forget_members(context)
     due: list[GroupKey] = []
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
         due += await _look_for_stopped(context, project, set(due), problems)
+    problems += await untracked.look_elsewhere(context, context.fleet.projects - projects.keys())
     due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
     changed += await _note_orphans(context)
@@ -486,12 +487,12 @@ def _concerns(context: Context, key: Key) -> bool:
 def _topics(context: Context, topic: str) -> bool:
     if untracked.is_suspect(context, topic):
         return True
-    projects = {
-        context.fleet.revision_of(key).template.project
-        for key in context.fleet.managers
-        if _concerns(context, key)
-    }
-    return topic.partition("project ")[2] in projects
+    what, _, project = topic.partition("project ")
+    if what == "instances of ":
+        return project in context.fleet.projects
+    revisions = {key.revision for key in context.fleet.managers if _concerns(context, key)}
+    found = (context.fleet.revisions.get(key) for key in revisions)
+    return any(one is not None and one.template.project == project for one in found)
 
 
 JOB = Job(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from msgspec.structs import replace
+
 from gce_backend.base.errors import BackendError, TransientError
 from gce_backend.base.tasks import off_loop
 from gce_backend.configuration.parsing import examine
@@ -13,7 +15,14 @@ from gce_backend.configuration.values import SHOWN_CHARACTERS, shorten
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import reason_of
-from gce_backend.model.entities import CONFIGURATION_KEY, Entity, StoredConfiguration
+from gce_backend.fleet.picture import Change, when_present
+from gce_backend.model.entities import (
+    CONFIGURATION_KEY,
+    STORE_IDENTITY_KEY,
+    Entity,
+    StoredConfiguration,
+    StoreIdentity,
+)
 from gce_backend.model.keys import Key, TemplateKey, template_key
 from gce_backend.rules.activation import (
     UnreadEntityError,
@@ -35,6 +44,7 @@ async def run(context: Context) -> Outcome:
     if not stored.revision:
         return Outcome(facts={"waiting_for_config": 1})
     wanted, spoiled = await _wanted(context, stored)
+    await _remember_projects(context, {one.template.project for one in wanted.values()})
     names = sorted({*wanted, *spoiled, *(key.base_name for key in context.fleet.templates)})
     changed = 0
     problems = []
@@ -66,6 +76,16 @@ async def run(context: Context) -> Outcome:
         facts={"templates": len(names)} if changed else {},
         problems=tuple(problems),
     )
+
+
+async def _remember_projects(context: Context, named: set[str]) -> None:
+    """Stores which projects are named: they are looked through for what is ours ever after."""
+
+    def apply(identity: StoreIdentity) -> StoreIdentity:
+        known = {*identity.projects, *named}
+        return replace(identity, projects=tuple(sorted(known)))
+
+    await context.fleet.change([Change(STORE_IDENTITY_KEY, when_present(apply))])
 
 
 def _subject(name: str) -> TemplateKey:

@@ -151,11 +151,14 @@ class StoreIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         id: 12 hexadecimal digits (setup, or the first daemon; once).
+        projects: all projects that templates of the configuration have ever named: what carries the
+            id may be in any of them (process-config).
     """
 
     KIND: ClassVar[str] = "StoreIdentity"
 
     id: str
+    projects: tuple[str, ...] = ()
 
 
 class Beat(msgspec.Struct, frozen=True):

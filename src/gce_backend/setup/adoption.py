@@ -130,7 +130,11 @@ async def take_over(fleet: Fleet, store_id: str) -> int:
     Raises:
         RemoteError: Datastore could not be reached.
     """
-    return await fleet.order([Change(STORE_IDENTITY_KEY, lambda _: StoreIdentity(id=store_id))])
+
+    def apply(known: StoreIdentity | None) -> StoreIdentity:
+        return replace(known or StoreIdentity(id=store_id), id=store_id)
+
+    return await fleet.order([Change(STORE_IDENTITY_KEY, apply)])
 
 
 def _adopting(one: Adoptable) -> Any:

@@ -18,7 +18,8 @@ def _watchful() -> Settings:
 
 async def _untracked(w: World) -> set[str]:
     fleet = await w.get("/api/fleet")
-    return {c["subject"] for c in fleet["conditions"] if c["reason"] == "Untracked"}
+    conditions = fleet.get("conditions", ())
+    return {c["subject"] for c in conditions if c["reason"] == "Untracked"}
 
 
 async def test_what_carries_our_mark_and_has_no_entity_is_found_and_reported(
@@ -121,3 +122,114 @@ async def test_an_incomplete_list_neither_reports_nor_forgets(tmp_path: Path) ->
         await w.pass_time(400.0)
         assert await w.fired() >= 2
         assert not await _untracked(w)
+
+
+async def _leave_behind(w: World, project: str) -> set[str]:
+    """What a lost store has left in a project: a template, a group, a VM; the subjects of them."""
+    root = f"/compute/v1/projects/{project}"
+    image = f"projects/{project}/global/images/debian-12"
+    properties = {
+        "machineType": "e2-small",
+        "labels": {"gce-backend-owner": "gce-backend"},
+        "disks": [{"boot": True, "initializeParams": {"sourceImage": image}}],
+        "networkInterfaces": [{"network": "global/networks/default"}],
+    }
+    body = {"name": "lost-template", "description": MARK, "properties": properties}
+    answer = await w.call("POST", f"{root}/global/instanceTemplates", body)
+    assert "error" not in answer, answer
+    await w.pass_time(0.1)
+    group = {
+        "name": "lost-group",
+        "description": MARK,
+        "baseInstanceName": "lost-vm",
+        "instanceTemplate": f"projects/{project}/global/instanceTemplates/lost-template",
+        "targetSize": 0,
+    }
+    answer = await w.call("POST", f"{root}/zones/{ZONE}/instanceGroupManagers", group)
+    assert "error" not in answer, answer
+    await w.pass_time(0.1)
+    path = f"{root}/zones/{ZONE}/instanceGroupManagers/lost-group/createInstances"
+    await w.call("POST", path, {"instances": [{"name": "lost-vm-1"}]})
+    return {
+        f"template {project}/lost-template",
+        f"group {project}/{ZONE}/lost-group",
+        f"instance {project}/{ZONE}/lost-vm-1",
+    }
+
+
+async def test_hole_13_a_fresh_store_looks_through_the_projects_of_its_configuration(
+    tmp_path: Path,
+) -> None:
+    """It has no group there yet, and will never have one: no manager is configured."""
+    async with world(tmp_path, settings=_watchful(), start=False) as w:
+        expected = await _leave_behind(w, PROJECT)
+        w.write_config(template(), "")
+        await w.start_daemon()
+
+        async def all_reported() -> bool:
+            return await _untracked(w) == expected
+
+        await w.until(all_reported, within=900.0, every=5.0)
+        await w.pass_time(300.0)
+        assert await all_reported()
+
+
+async def test_hole_13_a_project_that_was_named_once_is_looked_through_ever_after(
+    tmp_path: Path,
+) -> None:
+    """The configuration has left it, its groups are gone, and the daemon was restarted."""
+    former = "former-project"
+    async with world(tmp_path, settings=_watchful(), start=False) as w:
+        w.write_config(template() + template("old", project=former), manager())
+        await w.start_daemon()
+        await w.until_states(cataloged=3)
+        w.write_config(template(), manager())
+
+        async def has_left() -> bool:
+            fleet = await w.get("/api/fleet")
+            return [shown["base_name"] for shown in fleet["templates"]] == ["linux"]
+
+        await w.until(has_left, within=900.0)
+        await w.restart_daemon()
+        await w.until_states(cataloged=3)
+        expected = await _leave_behind(w, former)
+
+        async def all_reported() -> bool:
+            return await _untracked(w) == expected
+
+        await w.until(all_reported, within=900.0, every=5.0)
+
+
+async def test_hole_13_a_project_that_refuses_spoils_only_itself(tmp_path: Path) -> None:
+    """It says so, and how the daemon is made to forget it; new templates are made all the same."""
+    async with world(tmp_path, settings=_watchful(), start=False) as w:
+        expected = await _leave_behind(w, PROJECT)
+        w.write_config(template(), "")
+        for method in ("instanceGroupManagers.aggregatedList", "instanceTemplates.list"):
+            refused = {"status": 403, "reason": "forbidden", "times": None}
+            await w.inject(f"compute.{method}", kind="status", **refused)
+        await w.start_daemon()
+
+        async def told() -> bool:
+            fleet = await w.get("/api/fleet")
+            found = {
+                c["subject"]: c["message"]
+                for c in fleet.get("conditions", ())
+                if c["reason"] == "PermissionDenied"
+            }
+            return (
+                found.keys()
+                == {f"{what} of project {PROJECT}" for what in ("instances", "templates")}
+                and "StoreIdentity" in found[f"instances of project {PROJECT}"]
+            )
+
+        await w.until(told, within=300.0)
+        w.write_config(template() + template("more"), "")
+        await w.pass_time(120.0)
+        assert (await w.calls())["compute.instanceTemplates.insert"] == 3, "one of them by hand"
+        await w.clear_faults()
+
+        async def all_reported() -> bool:
+            return await _untracked(w) == expected and not await told()
+
+        await w.until(all_reported, within=2000.0, every=5.0)
