@@ -273,8 +273,10 @@ class World:
             machine_provider=MachineProviderSettings(extra_dimensions=("linux_flavor:FEDORA",)),
             deletion=DeletionSettings(
                 window_seconds=CAP_WINDOW,
-                permitted_count=CAP_COUNT - 2,
-                permitted_share=CAP_SHARE,
+                reclaimed_count=CAP_COUNT // 2,
+                reclaimed_share=CAP_SHARE / 2,
+                permitted_count=CAP_COUNT // 2,
+                permitted_share=CAP_SHARE / 2,
                 unconfirmed_count=2,
                 tombstone_seconds=600.0,
             ),

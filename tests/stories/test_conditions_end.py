@@ -60,7 +60,7 @@ async def test_conditions_and_memory_stay_flat_while_machines_are_replaced(tmp_p
     """Each machine has failed in its life; nothing is left of it."""
     settings = Settings()
     deletion = msgspec.structs.replace(
-        settings.deletion, permitted_count=10_000, tombstone_seconds=60.0, window_seconds=60.0
+        settings.deletion, reclaimed_count=10_000, tombstone_seconds=60.0, window_seconds=60.0
     )
     settings = msgspec.structs.replace(settings, deletion=deletion)
     async with world(tmp_path, managers=manager(minimum=20), settings=settings) as w:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from gce_backend.daemon.daemon import Daemon
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings.settings import DeletionSettings, JobSettings, Settings, StoreSettings
+from gce_backend.settings.settings import DeletionSettings, Settings, StoreSettings
 from support.deletions import DELETE_INSTANCES, DELETE_MACHINE
 from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
+from support.others import replica
 from support.templates_gone import nothing_left_of, of, templates
 
 UNREVIEWED = Settings(store=StoreSettings(resync_seconds=86_400.0))
@@ -90,7 +86,8 @@ async def test_a_second_change_during_a_roll_out_leaves_only_the_last_revision(
     tmp_path: Path,
 ) -> None:
     """Two changes, one after the other, and the zone's machines are of the third revision."""
-    async with world(tmp_path, options=CloudOptions()) as w:
+    wide = Settings(deletion=DeletionSettings(permitted_count=500))
+    async with world(tmp_path, options=CloudOptions(), settings=wide) as w:
         await w.until_states(cataloged=3)
         for machine_type in ("e2-medium", "e2-micro"):
             w.write_config(template(machine_type=machine_type), manager())
@@ -116,7 +113,7 @@ async def test_a_daemon_that_has_not_heard_yet_undoes_nothing_of_a_newer_configu
         tmp_path, managers=both, options=CloudOptions(), crons=crons, epoch=EPOCH
     ) as w:
         await w.until_states(cataloged=5)
-        async with _second_daemon(w, "50 * * * * *"):
+        async with replica(w, {"import-config": "50 * * * * *"}):
             for number in range(5):
                 await w.lease(f"r{number}", duration=80_000)
             w.write_config(template(), manager())
@@ -152,7 +149,7 @@ async def test_a_daemon_that_has_not_heard_looks_before_it_takes_a_machine_away(
         await w.compute("POST", f"zones/{zone}/instanceGroupManagers/{name}/resize?size=3")
         await w.until(lambda: _shows(w, 6))
         w.write_config(template(), both)
-        async with _second_daemon(w, "* * * * *"):
+        async with replica(w, {"import-config": "* * * * *"}):
             await w.pass_time(10.0)
         await w.reset_calls()
         assert await w.act("/api/resume", {"zone": OTHER_ZONE}) == 200
@@ -168,16 +165,3 @@ async def _drains(w: World, zone: str) -> bool:
 
 async def _shows(w: World, machines: int) -> bool:
     return len(await w.machines()) == machines
-
-
-@contextlib.asynccontextmanager
-async def _second_daemon(w: World, cron: str) -> AsyncIterator[None]:
-    """Another daemon of the same fleet, which reads the configuration at these times."""
-    jobs = {**w.settings.jobs, "import-config": JobSettings(cron=cron)}
-    settings = msgspec.structs.replace(w.settings, jobs=jobs)
-    second = Daemon(settings, clock=w.clock, rng=random.Random(99))
-    try:
-        await second.start()
-        yield
-    finally:
-        await second.abort()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.daemon import Daemon
-from gce_backend.engine.metrics import Metrics
-from gce_backend.fleet.picture import Change, Fleet
-from gce_backend.fleet.store import Store
+from gce_backend.fleet.picture import Change
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.model.entities import CONTROL_KEY, Permit
 from gce_backend.model.keys import MachineKey
@@ -22,7 +18,8 @@ from gce_backend.rules.orders import ApplyToMachine, drain, find_machine, mentio
 from gce_backend.settings.settings import DeletionSettings
 from support.crashing import CRONS, OPTIONS, SETTINGS, OneBlow, When
 from support.deletions import DELETE_INSTANCES, DELETE_MACHINE, entity, settings
-from support.fleet_harness import CONTROL_TOKEN, PROJECT, World, manager, template, world
+from support.fleet_harness import CONTROL_TOKEN, World, manager, template, world
+from support.others import somebody_else
 
 NO_DELETIONS = DeletionSettings(permitted_count=0, permitted_share=0.0)
 EACH_MINUTE = {"import-config": "* * * * *"}
@@ -53,18 +50,6 @@ def permit_of(w: World, name: str) -> Permit | None:
     """What allowed a machine's end."""
     found = entity(w, name)
     return found.deletion.permit if found is not None and found.deletion is not None else None
-
-
-@contextlib.asynccontextmanager
-async def somebody_else(w: World) -> AsyncIterator[Fleet]:
-    """A picture of its own, as the commands have."""
-    clients = Clients(w.settings, w.clock, random.Random(9), Metrics())
-    try:
-        fleet = Fleet(Store(clients.datastore(PROJECT)))
-        await fleet.load()
-        yield fleet
-    finally:
-        await clients.close()
 
 
 async def by_command(

@@ -26,7 +26,7 @@ def _fleet() -> tuple[str, str]:
 def _settings() -> Settings:
     """Caps on deletions that let a burst of the whole fleet through."""
     settings = Settings()
-    deletion = msgspec.structs.replace(settings.deletion, permitted_count=2 * MACHINES)
+    deletion = msgspec.structs.replace(settings.deletion, reclaimed_count=2 * MACHINES)
     return msgspec.structs.replace(settings, deletion=deletion)
 
 

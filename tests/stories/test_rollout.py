@@ -17,6 +17,8 @@ from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, tem
 EXAMPLE = Path(__file__).parents[2] / "config"
 OLD_TYPE, NEW_TYPE = "e2-small", "e2-medium"
 LATENCIES = CloudOptions()
+ROLLING = Settings(deletion=DeletionSettings(permitted_count=500))
+"""Caps that let the whole fleet be exchanged within their window, more than once."""
 
 
 class Sample(NamedTuple):
@@ -135,7 +137,7 @@ async def test_hazard_16_number_to_lease_from_never_drops_while_the_fleet_rolls(
 ) -> None:
     """In no zone, not for a quarter of a second; and the leased machine is not touched."""
     managers = manager(minimum=3) + manager(zone=OTHER_ZONE, minimum=2, maximum=4)
-    async with world(tmp_path, managers=managers, options=LATENCIES) as w:
+    async with world(tmp_path, managers=managers, options=LATENCIES, settings=ROLLING) as w:
         await leasable(w, 5)
         held = await w.lease(project=PROJECT)
         vms = await w.vms()
@@ -154,7 +156,9 @@ async def test_without_room_machines_are_exchanged_one_by_one_within_the_maximum
     tmp_path: Path, leased: int
 ) -> None:
     """maximum_size is minimum_size: one at a time is missing, and never one too many wanted."""
-    async with world(tmp_path, managers=manager(maximum=3), options=LATENCIES) as w:
+    async with world(
+        tmp_path, managers=manager(maximum=3), options=LATENCIES, settings=ROLLING
+    ) as w:
         await leasable(w, 3)
         held = {await w.lease()} if leased else set()
         old = set(await w.vms())
@@ -167,7 +171,7 @@ async def test_without_room_machines_are_exchanged_one_by_one_within_the_maximum
 async def test_large_group_without_room_is_exchanged_by_a_share_at_a_time(tmp_path: Path) -> None:
     """A tenth of 20: two are missing, never more."""
     managers = manager(minimum=20, maximum=20)
-    async with world(tmp_path, managers=managers, options=LATENCIES) as w:
+    async with world(tmp_path, managers=managers, options=LATENCIES, settings=ROLLING) as w:
         await leasable(w, 20)
         old = set(await w.vms())
         roll(w)
@@ -181,7 +185,9 @@ async def test_hazard_10_old_and_new_together_stay_within_the_maximum(
     tmp_path: Path, leased: int
 ) -> None:
     """Where there is room for one, it is used: the number to lease from need not drop."""
-    async with world(tmp_path, managers=manager(maximum=4), options=LATENCIES) as w:
+    async with world(
+        tmp_path, managers=manager(maximum=4), options=LATENCIES, settings=ROLLING
+    ) as w:
         await leasable(w, 3)
         held = {await w.lease()} if leased else set()
         old = set(await w.vms())
@@ -211,7 +217,9 @@ async def test_hazard_16_going_back_in_the_middle_ends_in_the_right_state(
     tmp_path: Path, seconds: float, maximum: int | None
 ) -> None:
     """At whatever moment: the earlier revision is whole again, and nothing else is left."""
-    async with world(tmp_path, managers=manager(maximum=maximum), options=LATENCIES) as w:
+    async with world(
+        tmp_path, managers=manager(maximum=maximum), options=LATENCIES, settings=ROLLING
+    ) as w:
         await leasable(w, 3)
         roll(w)
         await w.pass_time(seconds)
@@ -253,7 +261,9 @@ async def test_stockout_of_the_new_revision_keeps_the_old_machines_without_a_res
     tmp_path: Path,
 ) -> None:
     """Fault 35: for a quarter of an hour all old ones can be leased, and the reason shows."""
-    async with world(tmp_path, managers=manager(maximum=4), options=LATENCIES) as w:
+    async with world(
+        tmp_path, managers=manager(maximum=4), options=LATENCIES, settings=ROLLING
+    ) as w:
         await leasable(w, 3)
         old = set(await w.vms())
         await w.inject("*", kind="stockout", zone=ZONE, machine_type=NEW_TYPE, times=None)
@@ -277,7 +287,9 @@ async def test_machine_provider_that_fails_in_the_middle_does_not_make_too_many_
     tmp_path: Path, when: str
 ) -> None:
     """A removal without an answer is tried again before another machine leaves."""
-    async with world(tmp_path, managers=manager(maximum=3), options=LATENCIES) as w:
+    async with world(
+        tmp_path, managers=manager(maximum=3), options=LATENCIES, settings=ROLLING
+    ) as w:
         await leasable(w, 3)
         old = set(await w.vms())
         await w.inject("machine_provider.catalog.delete_machine", when=when, times=2)
@@ -289,7 +301,7 @@ async def test_machine_provider_that_fails_in_the_middle_does_not_make_too_many_
 
 async def test_fleet_rolls_although_every_message_is_lost(tmp_path: Path) -> None:
     """Nothing says that the new machines can be leased: after a while they count all the same."""
-    async with world(tmp_path, options=LATENCIES) as w:
+    async with world(tmp_path, options=LATENCIES, settings=ROLLING) as w:
         await leasable(w, 3)
         old = set(await w.vms())
         await w.inject("pubsub.projects.subscriptions.pull", times=None)
@@ -302,7 +314,9 @@ async def test_fleet_rolls_although_every_message_is_lost(tmp_path: Path) -> Non
 
 async def test_daemon_that_crashes_in_the_middle_goes_on_where_it_was(tmp_path: Path) -> None:
     """At three moments of an exchange without room: never more than one is missing."""
-    async with world(tmp_path, managers=manager(maximum=3), options=LATENCIES) as w:
+    async with world(
+        tmp_path, managers=manager(maximum=3), options=LATENCIES, settings=ROLLING
+    ) as w:
         await leasable(w, 3)
         old = set(await w.vms())
         roll(w)
@@ -317,7 +331,7 @@ async def test_daemon_that_crashes_in_the_middle_goes_on_where_it_was(tmp_path: 
 
 async def test_lease_that_arrives_while_the_fleet_rolls_is_kept(tmp_path: Path) -> None:
     """An old machine is leased after its template has changed; it lives until it is given back."""
-    async with world(tmp_path, options=LATENCIES) as w:
+    async with world(tmp_path, options=LATENCIES, settings=ROLLING) as w:
         await leasable(w, 3)
         old = await w.vms()
         roll(w)
@@ -339,7 +353,9 @@ async def test_example_fleet_rolls_within_a_minute(tmp_path: Path) -> None:
     scripts.mkdir(parents=True)
     for path in (EXAMPLE / "scripts").iterdir():
         (scripts / path.name).write_text(path.read_text())
-    async with world(tmp_path, templates=templates, managers=managers, options=LATENCIES) as w:
+    async with world(
+        tmp_path, templates=templates, managers=managers, options=LATENCIES, settings=ROLLING
+    ) as w:
         await leasable(w, 12)
         old, start = set(await w.vms()), await look(w)
         began = w.clock.monotonic()

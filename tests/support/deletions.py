@@ -120,11 +120,12 @@ async def held(w: World) -> list[str]:
 
 
 async def metric(w: World, name: str) -> float:
-    """The value of a metric without labels."""
+    """The value of a metric, of all its labels together."""
     async with w.session.get(f"{w.daemon.url}/metrics") as response:
         text = await response.text()
-    lines = (line.split() for line in text.splitlines() if line.startswith(f"{name} "))
-    return next(float(value) for _, value in lines)
+    lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
+    assert lines, name
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 async def groups_are(w: World, number: int) -> bool:

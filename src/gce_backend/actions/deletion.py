@@ -8,22 +8,35 @@ each time on a permit confirmed anew, until the VM is truly gone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
-from gce_backend.actions.deletion_budget import IsWanted, backs_off, note_held, under_caps
+from gce_backend.actions.deletion_budget import (
+    IsWanted,
+    backs_off,
+    begin_under_caps,
+    note_held,
+    under_caps,
+)
 from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
 from gce_backend.actions.identity import our_group
-from gce_backend.actions.permit_check import BROKER, LEASED, found, with_fresh_permits
+from gce_backend.actions.permit_check import BROKER, LEASED, with_fresh_permits
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.base.errors import NotFoundError
+from gce_backend.base.errors import NotFoundError, TransientError
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.conditions import Condition
-from gce_backend.fleet.picture import Apply, Change, when_present
-from gce_backend.model.entities import Instance
-from gce_backend.model.keys import GroupKey, MachineKey
+from gce_backend.fleet.picture import BATCH, Apply, Change, when_present
+from gce_backend.model.entities import (
+    DELETION_WINDOW_KEY,
+    CatalogState,
+    DeletionWindow,
+    Entity,
+    Instance,
+)
+from gce_backend.model.keys import GroupKey, Key, MachineKey
+from gce_backend.rules.cataloging import found_again
 from gce_backend.rules.permits import deleted, deleting, lease_runs
 
 ABANDONED = "Abandoned"
@@ -31,6 +44,10 @@ ABANDONED_DELAY = 5.0
 """Seconds at least until a VM outside of its group is looked at again."""
 MAX_NAMES = 1000
 """Instances of one deleteInstances call."""
+TOGETHER = BATCH - 1
+"""Deletions that one transaction stores, with the window that counts them."""
+
+Decided: TypeAlias = dict[Key, Entity | None]
 
 
 class DeletionBatch(NamedTuple):
@@ -54,15 +71,10 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     def wanted_now(key: MachineKey, instance: Instance) -> bool:
         return wanted(key, instance) and not context.is_paused(key)
 
-    chosen, held = under_caps(context, wanted_now)
+    chosen, held = await under_caps(context, wanted_now)
     note_held(context, held)
     repeats = [key for key in waiting if not context.is_paused(key) and _is_due_again(context, key)]
-    context.memory.deletions.deciding.update(chosen)  # what another job may not count on meanwhile
-    try:
-        batches, checked = await _intend(context, [*chosen, *repeats], wanted_now)
-    finally:
-        for key in chosen:
-            del context.memory.deletions.deciding[key]
+    batches, checked = await _intend(context, [*chosen, *repeats], wanted_now)
     asked = await _ask(context, batches)
     # Whatever is listed still is looked at again when fetch-instances misses it.
     unlisted = any(
@@ -80,7 +92,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
         facts={
             **asked.facts,
             **({"confirmed": confirmed} if confirmed else {}),
-            **({"held": held} if held else {}),
+            **({"held": held.total()} if held else {}),
         },
         problems=(*checked.problems, *asked.problems),
     )
@@ -229,39 +241,68 @@ async def _intend(
         for manager, members in groups.items()
         for start in range(0, len(members), MAX_NAMES)
     ]
-    now = context.clock.stamp()
-    await context.fleet.change(
-        [
-            *(Change(key, found(state)) for key, state in checked.permits.items() if state),
-            *(
-                Change(key, _intending(key, batch.request_id, now, wanted))
-                for batch in batches
-                for key in batch.keys
-            ),
-        ]
-    )
+    await _store_intents(context, batches, checked.permits, wanted)
     ready = [
-        batch._replace(keys=[k for k in batch.keys if _carries(context, k, batch)])
+        batch._replace(keys=[k for k in batch.keys if _is_asked_with(context, k, batch.request_id)])
         for batch in batches
     ]
     return [batch for batch in ready if batch.keys], checked.outcome
 
 
-def _intending(
-    key: MachineKey, request_id: str, now: UnixSeconds, wanted: IsWanted
-) -> Apply[Instance]:
-    def apply(instance: Instance) -> Instance:
-        return deleting(instance, request_id, now) if wanted(key, instance) else instance
+async def _store_intents(
+    context: Context,
+    batches: Sequence[DeletionBatch],
+    permits: Mapping[MachineKey, CatalogState | None],
+    wanted: IsWanted,
+) -> None:
+    """Stores the deletions, those that begin within the caps, and that they have begun.
 
-    return when_present(apply)
+    Raises:
+        RemoteError: Datastore could not be reached; what was stored is repeated in its time.
+    """
+    now = context.clock.stamp()
+    request_ids = {key: batch.request_id for batch in batches for key in batch.keys}
+    keys = list(request_ids)
+    for start in range(0, len(keys), TOGETHER):
+        some = keys[start : start + TOGETHER]
+
+        def decide(found: Mapping[Key, Entity], some: list[MachineKey] = some) -> Decided:
+            before = {key: it for key in some if isinstance(it := found.get(key), Instance)}
+            told = {key: _told(it, permits[key]) for key, it in before.items()}
+            after = {
+                key: deleting(it, request_ids[key], now) if wanted(key, it) else it
+                for key, it in told.items()
+            }
+            new = {
+                key: it.deletion.permit
+                for key, it in after.items()
+                if it.deletion is not None and before[key].deletion is None
+            }
+            window = found.get(DELETION_WINDOW_KEY)
+            window = window if isinstance(window, DeletionWindow) else DeletionWindow()
+            begins, counted = begin_under_caps(context, window, new)
+            after |= {key: told[key] for key in new if key not in begins}
+            news: Decided = {key: it for key, it in after.items() if it != before[key]}
+            return {**news, DELETION_WINDOW_KEY: counted} if begins else news
+
+        try:
+            await context.fleet.transact([DELETION_WINDOW_KEY, *some], decide)
+        except TransientError:
+            # Its outcome was unknown, and has been looked at.
+            if not any(_is_asked_with(context, key, request_ids[key]) for key in some):
+                raise
 
 
-def _carries(context: Context, key: MachineKey, batch: DeletionBatch) -> bool:
+def _told(instance: Instance, state: CatalogState | None) -> Instance:
+    return found_again(instance, state) if state is not None else instance
+
+
+def _is_asked_with(context: Context, key: MachineKey, request_id: str) -> bool:
     instance = context.fleet.instances.get(key)
     return (
         instance is not None
         and instance.deletion is not None
-        and instance.deletion.request_id == batch.request_id
+        and instance.deletion.request_id == request_id
     )
 
 

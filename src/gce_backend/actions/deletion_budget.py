@@ -1,14 +1,34 @@
-"""Which deletions may begin now: those with a permit, within the caps (S5)."""
+"""Which deletions may begin now: those with a permit, within the caps (S5).
+
+What the caps count is stored, in one entity that all processes on the store read and write: in the
+transaction that stores the deletions themselves. Neither a second daemon nor a restart has a cap
+of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from gce_backend.engine.context import Context
-from gce_backend.model.entities import Instance, Permit
+from gce_backend.model.entities import (
+    DELETION_WINDOW_KEY,
+    Begun,
+    DeletionWindow,
+    Instance,
+    Permit,
+)
 from gce_backend.model.keys import MachineKey
-from gce_backend.rules.deletion_caps import EVIDENCE, Evidence, allowance
+from gce_backend.rules.deletion_caps import (
+    COUNTED,
+    Cap,
+    admitted,
+    begin,
+    limits,
+    slot_seconds,
+    used,
+)
 from gce_backend.rules.orders import MAX_LIFT_SECONDS
 from gce_backend.rules.permits import permit
 
@@ -17,45 +37,69 @@ CAP = "deletions"
 IsWanted: TypeAlias = Callable[[MachineKey, Instance], bool]
 
 
-def under_caps(context: Context, wanted: IsWanted) -> tuple[dict[MachineKey, Permit], int]:
-    """Those whose deletion may begin now, by their permits, and how many the caps hold back.
+async def under_caps(
+    context: Context, wanted: IsWanted
+) -> tuple[list[MachineKey], Counter[Permit]]:
+    """Those whose deletion may begin now, and how many the caps hold back, by permit.
 
     Args:
         wanted: whether the job wants an instance gone.
+
+    Raises:
+        RemoteError: Datastore could not be read.
     """
+    _is_lifted(context)  # its age is known from the first look on
     now = context.clock.now()
-    instances = context.fleet.instances
-    recent = [*_recent(context), *context.memory.deletions.deciding.values()]
-    living = sum(not instance.is_tombstone for instance in instances.values())
-    lifted = _is_lifted(context)
-    allowed = allowance(context.settings.deletion, recent, living, lifted=lifted)
-    left = {evidence: allowed.of(evidence) for evidence in Evidence}
-    chosen: dict[MachineKey, Permit] = {}
-    held = 0
-    for key, instance in instances.items():
-        if instance.deletion is not None or key in context.memory.deletions.deciding:
-            continue
-        granted = permit(instance, now)
-        if granted is None or not wanted(key, instance) or backs_off(context, key):
-            continue
-        if left[EVIDENCE[granted]] > 0:
-            left[EVIDENCE[granted]] -= 1
-            chosen[key] = granted
-        else:
-            held += 1
-    return chosen, held
+    asked = {
+        key: granted
+        for key, instance in context.fleet.instances.items()
+        if instance.deletion is None
+        and (granted := permit(instance, now)) is not None
+        and wanted(key, instance)
+        and not backs_off(context, key)
+    }
+    if not asked:
+        return [], Counter()
+    await context.fleet.refresh([DELETION_WINDOW_KEY])
+    answers = _admitted(context, asked, _counting(context, context.fleet.deletion_window))
+    held = Counter(asked[key] for key, fits in answers.items() if not fits)
+    return [key for key, fits in answers.items() if fits], held
 
 
-def _recent(context: Context) -> Iterator[Permit]:
-    """The permits of the deletions that began within the window, by this process's own time.
+def begin_under_caps(
+    context: Context, window: DeletionWindow, asked: Mapping[MachineKey, Permit]
+) -> tuple[set[MachineKey], DeletionWindow]:
+    """Which of these deletions begin, and the window that counts them.
 
-    A wall clock that jumps makes none older.
+    Args:
+        window: as it is in the store now.
+        asked: what allows the deletions that are to begin, by instance.
     """
-    window = context.settings.deletion.window_seconds
-    for instance in context.fleet.instances.values():
-        deletion = instance.deletion
-        if deletion is not None and context.clock.elapsed(deletion.requested) < window:
-            yield deletion.permit
+    counting = _counting(context, window)
+    answers = _admitted(context, asked, counting)
+    begins = {key for key, fits in answers.items() if fits}
+    slot = slot_seconds(context.settings.deletion)
+    permits = (asked[key] for key in begins)
+    return begins, DeletionWindow(begin(counting, permits, context.clock.stamp(), slot))
+
+
+def _admitted(
+    context: Context, asked: Mapping[MachineKey, Permit], counting: tuple[Begun, ...]
+) -> dict[MachineKey, bool]:
+    caps = {} if _is_lifted(context) else _limits(context)
+    return dict(zip(asked, admitted(asked.values(), counting, caps), strict=True))
+
+
+def _limits(context: Context) -> dict[Cap, int]:
+    living = sum(not instance.is_tombstone for instance in context.fleet.instances.values())
+    return limits(context.settings.deletion, living)
+
+
+def _counting(context: Context, window: DeletionWindow) -> tuple[Begun, ...]:
+    """The deletions that count still; a wall clock that jumps makes none older."""
+    settings = context.settings.deletion
+    kept = settings.window_seconds + slot_seconds(settings)
+    return tuple(one for one in window.begun if context.clock.elapsed(one.at) < kept)
 
 
 def _is_lifted(context: Context) -> bool:
@@ -64,19 +108,39 @@ def _is_lifted(context: Context) -> bool:
     return context.clock.remaining(until, MAX_LIFT_SECONDS) > 0
 
 
-def note_held(context: Context, held: int) -> None:
-    """Raises the alarm that the caps hold deletions back, or ends it."""
+def note_held(context: Context, held: Counter[Permit]) -> None:
+    """Raises the alarm that the caps hold deletions back, or ends it.
+
+    Args:
+        held: how many they hold back, by permit.
+    """
     context.memory.deletions.held[context.job] = held
     if not held:
         context.conditions.clear(CAP)
         return
     message = (
-        f"{held} deletions are held back: more were asked for within "
-        f"{context.settings.deletion.window_seconds:.0f} s than the cap allows. Look whether the "
-        "Machine Provider is well; then wait, or lift the cap with `gce-backend lift-cap`."
+        f"{held.total()} deletions are held back ({_by_permit(held)}). {_state_of_caps(context)} "
+        "Look why so many are to go, and whether the Machine Provider is well; then wait, or lift "
+        "the caps with `gce-backend lift-cap`."
     )
     if context.conditions.note(CAP, "DeletionCap", message):
-        context.log.error("deletion.held", held=held)
+        context.log.error("deletion.held", held=held.total(), permits=_by_permit(held))
+
+
+def _by_permit(counts: Mapping[Permit, int]) -> str:
+    return ", ".join(f"{counts[it]} {it.value}" for it in Permit if counts.get(it))
+
+
+def _state_of_caps(context: Context) -> str:
+    """How many deletions of each kind have begun, of how many."""
+    begun = used(_counting(context, context.fleet.deletion_window))
+    seconds = context.settings.deletion.window_seconds
+    caps = "; ".join(
+        f"{sum(begun[permit] for permit in COUNTED[cap])} of {limit} "
+        + " or ".join(permit.value for permit in Permit if permit in COUNTED[cap])
+        for cap, limit in _limits(context).items()
+    )
+    return f"Begun within {seconds:.0f} s: {caps}."
 
 
 def backs_off(context: Context, key: MachineKey) -> bool:

@@ -76,7 +76,7 @@ READINGS = (
     ),
     Reading("conditions", "What cannot go on, by job and reason.", ("job_name", "reason")),
     Reading("corrupt_entities", "Stored entities that cannot be understood."),
-    Reading("deletions_held", "Deletions that wait because of the caps on deletions."),
+    Reading("deletions_held", "Deletions that the caps hold back.", ("permit",)),
     Reading(
         "config_info", "Always 1; says the configuration in force.", ("config_set", "revision")
     ),

@@ -5,7 +5,8 @@ Moments are monotonic seconds. What a thing is like at Compute is in `model.obse
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from gce_backend.model.entities import Permit
@@ -59,17 +60,22 @@ class SeenAtCompute:
 
 @dataclass(slots=True)
 class DeletionMemory:
-    """What the caps on deletions count.
+    """What is known of deletions beside what is stored.
 
     Attributes:
-        held: how many the caps hold back, by job.
-        deciding: deletions that are about to begin, by instance: they count against the caps.
+        held: how many the caps hold back, by job and permit.
         tombstones: when each was first seen.
     """
 
-    held: dict[str, int] = field(default_factory=dict)
-    deciding: dict[MachineKey, Permit] = field(default_factory=dict)
+    held: dict[str, Mapping[Permit, int]] = field(default_factory=dict)
     tombstones: dict[MachineKey, float] = field(default_factory=dict)
+
+    def held_by_permit(self) -> Counter[Permit]:
+        """How many deletions the caps hold back in this process; every permit is there."""
+        total: Counter[Permit] = Counter(dict.fromkeys(Permit, 0))
+        for held in self.held.values():
+            total.update(held)
+        return total
 
 
 @dataclass(slots=True)

@@ -33,9 +33,11 @@ from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     CONTROL_KEY,
+    DELETION_WINDOW_KEY,
     MACHINE_PROVIDER_KEY,
     STORE_IDENTITY_KEY,
     ConfigServiceAddress,
+    DeletionWindow,
     Entity,
     Instance,
     InstanceGroupManager,
@@ -213,6 +215,12 @@ class Fleet:
             [Change(STORE_IDENTITY_KEY, lambda known: known or StoreIdentity(id=fresh))]
         )
         return self.identity
+
+    @property
+    def deletion_window(self) -> DeletionWindow:
+        """What the caps on deletions count, as last seen; other processes write it too."""
+        found = self._pictures[DeletionWindow.KIND].get(DELETION_WINDOW_KEY)
+        return cast("DeletionWindow", found) if found is not None else DeletionWindow()
 
     def get(self, key: Key) -> Entity | None:
         """An entity in the picture; None when there is none."""

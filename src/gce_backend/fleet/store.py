@@ -38,6 +38,7 @@ from gce_backend.clients.datastore.values import (
 from gce_backend.model.entities import (
     ConfigServiceAddress,
     Daemons,
+    DeletionWindow,
     Entity,
     Instance,
     InstanceGroupManager,
@@ -59,6 +60,7 @@ KINDS: tuple[type[Any], ...] = (
     ConfigServiceAddress,
     MachineProviderAddress,
     StoreIdentity,
+    DeletionWindow,
     InstanceTemplate,
     InstanceTemplateRevision,
     InstanceGroupManager,

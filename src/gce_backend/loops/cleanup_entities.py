@@ -46,12 +46,8 @@ async def run(context: Context) -> Outcome:
 
 
 async def _remove_tombstones(context: Context) -> int:
-    """By this process's own time: a wall clock that jumps makes none older.
-
-    As long as the caps count a deletion, it is remembered.
-    """
-    now, settings = context.clock.monotonic(), context.settings.deletion
-    keep = max(settings.tombstone_seconds, settings.window_seconds)
+    """By this process's own time: a wall clock that jumps makes none older."""
+    now, keep = context.clock.monotonic(), context.settings.deletion.tombstone_seconds
     ages = context.memory.deletions.tombstones
     present = [key for key, instance in context.fleet.instances.items() if instance.is_tombstone]
     for key in set(ages) - set(present):

@@ -6,7 +6,7 @@ Here a daemon also hears what operators have stored from outside.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -21,7 +21,7 @@ from gce_backend.configuration.types import Configuration
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import reason_of
-from gce_backend.fleet.picture import Change
+from gce_backend.fleet.picture import Change, Decision
 from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
@@ -29,8 +29,11 @@ from gce_backend.model.entities import (
     MACHINE_PROVIDER_KEY,
     Candidate,
     CandidateState,
+    Entity,
     StoredConfiguration,
 )
+from gce_backend.model.keys import Key
+from gce_backend.model.orders import Control
 from gce_backend.rules import config_guard
 
 SUBJECT = "configuration"
@@ -81,7 +84,8 @@ async def _import(context: Context) -> Outcome:
         return await _hold(context, bundle, loss)
     warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
     imported = _importing(bundle, known or "", context.clock.now(), warnings)
-    changed = await context.fleet.change([Change(CONFIGURATION_KEY, imported)])
+    decide = _with_approval(imported, bundle.revision, needed=loss is not None)
+    changed = await context.fleet.transact([CONFIGURATION_KEY, CONTROL_KEY], decide)
     if not changed:  # another daemon was faster: what it has imported is judged against anew
         return Outcome(again_after=AGAIN_SECONDS)
     context.conditions.clear(SUBJECT)
@@ -176,6 +180,35 @@ def _importing(
         )
 
     return apply
+
+
+def _with_approval(
+    imported: Callable[[StoredConfiguration | None], StoredConfiguration],
+    revision: str,
+    *,
+    needed: bool,
+) -> Decision:
+    """The import, and the end of the operator's approval: it is for one import of that revision.
+
+    Args:
+        imported: the import, from the configuration in force.
+        revision: what is imported.
+        needed: whether it comes into force only with an approval.
+    """
+
+    def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:
+        stored, control = found.get(CONFIGURATION_KEY), found.get(CONTROL_KEY)
+        before = stored if isinstance(stored, StoredConfiguration) else None
+        after = imported(before)
+        approved = isinstance(control, Control) and control.approved_revision == revision
+        if after == before or (needed and not approved):
+            return {}
+        news: dict[Key, Entity | None] = {CONFIGURATION_KEY: after}
+        if isinstance(control, Control) and approved:
+            news[CONTROL_KEY] = replace(control, approved_revision="")
+        return news
+
+    return decide
 
 
 def _difference(stored: StoredConfiguration, bundle: ConfigBundle) -> str:

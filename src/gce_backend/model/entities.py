@@ -358,6 +358,31 @@ class Deletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     confirmed: StoredSeconds | None = None
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """Deletions that began at about the same time.
+
+    Attributes:
+        at: when the first of them began.
+        permits: how many, by what allowed them.
+    """
+
+    at: StoredSeconds
+    permits: dict[Permit, int]
+
+
+class DeletionWindow(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the caps on deletions count: of all processes on this store, and over restarts.
+
+    Attributes:
+        begun: the deletions that began within the caps' window, oldest first (the two delete jobs,
+            in the commit that stores the deletions).
+    """
+
+    KIND: ClassVar[str] = "DeletionWindow"
+
+    begun: tuple[Begun, ...] = ()
+
+
 class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One VM of a group.
 
@@ -432,6 +457,7 @@ Entity: TypeAlias = (
     | InstanceTemplateRevision
     | InstanceGroupManager
     | Instance
+    | DeletionWindow
     | HistoryPage
 )
 
@@ -441,3 +467,4 @@ CONFIG_SETTINGS_KEY = Key(ConfigServiceAddress.KIND, "singleton")
 MACHINE_PROVIDER_KEY = Key(MachineProviderAddress.KIND, "singleton")
 DAEMONS_KEY = Key(Daemons.KIND, "singleton")
 STORE_IDENTITY_KEY = Key(StoreIdentity.KIND, "singleton")
+DELETION_WINDOW_KEY = Key(DeletionWindow.KIND, "singleton")

@@ -70,7 +70,8 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         pauses: those of a part of the fleet, one for each scope, in the order of their scopes.
         machine_orders: the last of them, the newest at the end: each daemon reads those entities
             again, and need not read all to find what another process wrote.
-        approved_revision: the configuration that may be imported although it takes much away.
+        approved_revision: the configuration that may be imported once although it takes much away
+            (import-config clears it with that import).
         cap_lifted_until: until when the caps on deletions do not hold, Unix seconds.
     """
 

@@ -2,66 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
-import msgspec
+from msgspec.structs import replace
 
-from gce_backend.model.entities import Permit
+from gce_backend.base.dates import UnixSeconds
+from gce_backend.model.entities import Begun, Permit
 from gce_backend.settings.settings import DeletionSettings
 
-
-class Evidence(StrEnum):
-    """What a permit rests on."""
-
-    EXPLICIT = "explicit"
-    """Something was said for that very machine, or it never was in the catalog."""
-    ABSENCE = "absence"
-    """The Machine Provider did not know it."""
+SLOTS = 60
+"""Parts of the window in which deletions are counted together."""
 
 
-EVIDENCE = {
-    Permit.RECLAIMED: Evidence.EXPLICIT,
-    Permit.REMOVED: Evidence.EXPLICIT,
-    Permit.NEVER_CATALOGED: Evidence.EXPLICIT,
-    Permit.ABSENT: Evidence.ABSENCE,
+class Cap(StrEnum):
+    """What is counted together."""
+
+    RECLAIMED = "reclaimed"
+    """Machines whose leases ended: they go at the pace of leases, whatever the fleet's size."""
+    PERMITTED = "permitted"
+    """All others: whoever asks for them, most of a fleet stays."""
+    UNCONFIRMED = "unconfirmed"
+    """Those of the others that the Machine Provider did not know."""
+
+
+COUNTED: Mapping[Cap, frozenset[Permit]] = {
+    Cap.RECLAIMED: frozenset({Permit.RECLAIMED}),
+    Cap.PERMITTED: frozenset({Permit.REMOVED, Permit.NEVER_CATALOGED, Permit.ABSENT}),
+    Cap.UNCONFIRMED: frozenset({Permit.ABSENT}),
 }
 
 
-class Allowance(msgspec.Struct, frozen=True):
-    """How many more deletions may begin now, by evidence."""
-
-    explicit: int
-    absence: int
-
-    def of(self, evidence: Evidence) -> int:
-        """How many with this evidence."""
-        return self.explicit if evidence is Evidence.EXPLICIT else self.absence
-
-
-def allowance(
-    settings: DeletionSettings,
-    recent: Iterable[Permit],
-    fleet_size: int,
-    *,
-    lifted: bool,
-) -> Allowance:
-    """How many deletions may begin now.
+def limits(settings: DeletionSettings, fleet_size: int) -> dict[Cap, int]:
+    """How many deletions may begin within a window, by cap.
 
     Args:
         settings: the caps.
-        recent: permits of the deletions that began within the window, or are about to begin.
         fleet_size: machines in the fleet, for the shares.
-        lifted: whether an operator has lifted the caps for now.
     """
-    if lifted:
-        return Allowance(fleet_size, fleet_size)
-    used = dict.fromkeys(Evidence, 0)
-    for permit in recent:
-        used[EVIDENCE[permit]] += 1
-    wide = max(settings.permitted_count, int(fleet_size * settings.permitted_share))
-    narrow = max(settings.unconfirmed_count, int(fleet_size * settings.unconfirmed_share))
-    return Allowance(
-        explicit=max(0, wide - used[Evidence.EXPLICIT]),
-        absence=max(0, narrow - used[Evidence.ABSENCE]),
-    )
+    return {
+        Cap.RECLAIMED: max(settings.reclaimed_count, int(fleet_size * settings.reclaimed_share)),
+        Cap.PERMITTED: max(settings.permitted_count, int(fleet_size * settings.permitted_share)),
+        Cap.UNCONFIRMED: max(
+            settings.unconfirmed_count, int(fleet_size * settings.unconfirmed_share)
+        ),
+    }
+
+
+def admitted(
+    asked: Iterable[Permit], begun: Iterable[Begun], capped: Mapping[Cap, int]
+) -> list[bool]:
+    """Which deletions may begin, in the order in which they are asked for.
+
+    Args:
+        asked: their permits.
+        begun: the deletions that count.
+        capped: how many may begin, by cap; a cap that is not there does not hold.
+    """
+    by_permit = used(begun)
+    left = {
+        cap: limit - sum(by_permit[permit] for permit in COUNTED[cap])
+        for cap, limit in capped.items()
+    }
+    answers: list[bool] = []
+    for permit in asked:
+        counting = [cap for cap in left if permit in COUNTED[cap]]
+        fits = all(left[cap] > 0 for cap in counting)
+        for cap in counting:
+            left[cap] -= fits
+        answers.append(fits)
+    return answers
+
+
+def used(begun: Iterable[Begun]) -> Counter[Permit]:
+    """How many deletions have begun, by permit.
+
+    Args:
+        begun: the deletions that count.
+    """
+    total: Counter[Permit] = Counter()
+    for one in begun:
+        total.update(one.permits)
+    return total
+
+
+def slot_seconds(settings: DeletionSettings) -> float:
+    """For how long deletions are counted together: so much later than the window they are free.
+
+    Args:
+        settings: the window.
+    """
+    return settings.window_seconds / SLOTS
+
+
+def begin(
+    begun: tuple[Begun, ...], permits: Iterable[Permit], now: UnixSeconds, slot: float
+) -> tuple[Begun, ...]:
+    """The deletions that count when these begin too.
+
+    Args:
+        begun: those that count already, oldest first.
+        permits: what allows those that begin now.
+        slot: seconds in which deletions are counted together.
+    """
+    new = Counter(permits)
+    if not new:
+        return begun
+    last = begun[-1] if begun else None
+    if last is not None and 0 <= now - last.at < slot:
+        return (*begun[:-1], replace(last, permits=dict(Counter(last.permits) + new)))
+    return (*begun, Begun(now, dict(new)))

@@ -78,6 +78,8 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
     named = _NamedState(False, False)
     if isinstance(at, RevisionKey | GroupKey):
         named = _NamedState(is_active(at, was), is_active(at, now))
+    if before is None and after is None:
+        return None
     match before, after:
         case (Instance() | None as old, Instance() | None as new):
             told = _machine(old, new, named)
@@ -369,7 +371,7 @@ def _control(old: Control, new: Control) -> Told:
     scopes = {pause.scope for pause in new.pauses}
     ended = [pause.scope for pause in old.pauses if pause.scope not in scopes]
     notes += [f"Resumed by an operator ({scope})." for scope in ended]
-    if old.approved_revision != new.approved_revision:
+    if new.approved_revision not in {"", old.approved_revision}:
         notes.append(f"Revision {new.approved_revision} of the configuration was approved.")
     if old.cap_lifted_until < new.cap_lifted_until:
         notes.append(f"The caps on deletions are lifted until {_moment(new.cap_lifted_until)}.")

@@ -148,7 +148,7 @@ def check_approval(revision: str, held: str) -> None:
 
 
 def approve(revision: str) -> Apply:
-    """Lets this revision of the configuration be imported although it takes much away."""
+    """Lets this revision of the configuration be imported once although it takes much away."""
     return lambda control: replace(control or Control(), approved_revision=revision)
 
 

@@ -278,12 +278,17 @@ class FetchSettings(_Section, frozen=True):
 class DeletionSettings(_Section, frozen=True):
     """Caps on deletions per window: the larger of a count and a share of the fleet.
 
+    They hold for all processes on one store together.
+
     Attributes:
         window_seconds: length of the window.
-        permitted_count: machines with an explicit permit (RECLAIMED, or the Machine Provider let
-            go of them).
+        reclaimed_count: machines that the Machine Provider has reclaimed: their leases have ended.
+        reclaimed_share: the same as a share of the fleet, 0 to 1.
+        permitted_count: machines that go for any other reason: they drain, stopped, are lost, or
+            were never in the catalog.
         permitted_share: the same as a share of the fleet, 0 to 1.
-        unconfirmed_count: machines whose deletion rests on the Machine Provider not knowing them.
+        unconfirmed_count: of those, machines whose deletion rests on the Machine Provider not
+            knowing them.
         unconfirmed_share: the same as a share of the fleet, 0 to 1.
         stopped_seconds: how long a VM that stopped may take to come back before it is deleted and
             replaced. It is out of the catalog at once.
@@ -292,9 +297,11 @@ class DeletionSettings(_Section, frozen=True):
     """
 
     window_seconds: Seconds = 600.0
-    permitted_count: Count = 500
+    reclaimed_count: Count = 500
+    reclaimed_share: Share = 1.0
+    permitted_count: Count = 5
     permitted_share: Share = 0.5
-    unconfirmed_count: Count = 10
+    unconfirmed_count: Count = 2
     unconfirmed_share: Share = 0.05
     stopped_seconds: Seconds = 120.0
     repeat_seconds: Seconds = 120.0

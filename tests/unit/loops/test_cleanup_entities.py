@@ -52,21 +52,6 @@ async def test_fault_27_a_clock_that_jumps_purges_no_tombstone(tmp_path: Path) -
         assert await w.is_in(name, "deleted")
 
 
-async def test_tombstones_stay_as_long_as_the_caps_count_them(tmp_path: Path) -> None:
-    """A tombstone's time shorter than the caps' window would let the caps forget deletions."""
-    short = DeletionSettings(
-        tombstone_seconds=5.0, window_seconds=400.0, permitted_count=1, permitted_share=0.0
-    )
-    async with world(tmp_path, settings=settings(short)) as w:
-        await w.until_states(cataloged=3)
-        first, second = await w.lease("a"), await w.lease("b")
-        await w.release("a")
-        await w.until(lambda: w.is_in(first, "deleted"))
-        await w.release("b")
-        await w.pass_time(250)
-        assert second in await w.vms()
-
-
 async def test_tombstones_outlive_a_clock_that_jumps_a_day(tmp_path: Path) -> None:
     """A wall clock a day ahead makes no tombstone older, and frees no cap (fault 27)."""
     settings = Settings(deletion=DeletionSettings(tombstone_seconds=900.0))

@@ -23,6 +23,7 @@ from gce_backend.settings.settings import (
     Settings,
 )
 from support.approving import approve
+from support.crashing import OneBlow
 from support.every_field import (
     EVERY_FIELD,
     ONE_OF_EACH,
@@ -263,6 +264,50 @@ async def test_an_approval_of_one_configuration_does_not_approve_the_next(tmp_pa
             for group in revision["managers"]
         }
         assert minimums == {3}
+
+
+async def test_hole_15_an_approval_is_for_one_import(tmp_path: Path) -> None:
+    """A directory's revisions are its contents: what was approved once waits the second time."""
+    async with world(tmp_path, settings=FORGETFUL) as w:
+        await w.until_states(cataloged=3)
+        w.write_config(template(), "")
+        await w.until(has_condition(w, "configuration", "HeldForApproval"))
+        held = await condition(w, "configuration")
+        assert held is not None
+        revision = held["message"].split()[1]
+        assert await w.act("/api/approve", {"revision": revision}) == 200
+        await w.until(w.has_no_vms)
+        assert (await w.get("/api/control"))["approved_revision"] is None
+        w.write_config(template(), manager())
+        await w.until_states(cataloged=3)
+        w.write_config(template(), "")
+        await w.until(has_condition(w, "configuration", "HeldForApproval"))
+        await w.pass_time(300.0)
+        assert await w.states() == {"cataloged": 3}
+        told = [event["reason"] for event in (await w.get("/api/events?kind=control"))["events"]]
+        assert told == [f"Revision {revision} of the configuration was approved."]
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+async def test_hole_15_a_crash_around_the_approved_import_uses_it_up_once(
+    tmp_path: Path, at: int
+) -> None:
+    """Whichever call was the daemon's last, and lost its answer: it is imported, and no more."""
+    async with world(tmp_path, settings=FORGETFUL) as w:
+        await w.until_states(cataloged=3)
+        w.write_config(template(), "")
+        await w.until(has_condition(w, "configuration", "HeldForApproval"))
+        held = await condition(w, "configuration")
+        assert held is not None
+        approval = 1
+        w.cloud.faults = faults = OneBlow(approval + at, "after", only="!", deadly=True)
+        await approve(w, held["message"].split()[1])
+        await asyncio.wait_for(faults.struck.wait(), 120)
+        await w.crash_daemon()
+        faults.dead = False
+        await w.start_daemon()
+        await w.until(w.has_no_vms)
+        assert (await w.get("/api/control"))["approved_revision"] is None
 
 
 async def test_an_invalid_configuration_is_held_back_until_it_is_mended(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.settings.settings import DeletionSettings, Settings
 from support.fleet_harness import OTHER_ZONE, ZONE, manager, template, world
 from support.fleet_views import shown
 from support.templates_gone import templates
@@ -72,7 +73,9 @@ async def test_a_removed_manager_may_come_back(tmp_path: Path) -> None:
 
 async def test_a_reverted_change_brings_the_old_revision_back(tmp_path: Path) -> None:
     """Reverting in the middle wedges nothing: the fleet is whole and the catalog true."""
-    async with world(tmp_path, managers=manager(minimum=4), options=CloudOptions()) as w:
+    wide = Settings(deletion=DeletionSettings(permitted_count=500))
+    managers = manager(minimum=4)
+    async with world(tmp_path, managers=managers, options=CloudOptions(), settings=wide) as w:
         await w.until_states(cataloged=4)
         [before] = await templates(w)
         w.write_config(template(machine_type="e2-medium"), manager(minimum=4))

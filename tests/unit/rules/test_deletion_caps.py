@@ -2,53 +2,121 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.model.entities import Permit
-from gce_backend.rules.deletion_caps import EVIDENCE, Evidence, allowance
+from gce_backend.model.entities import Begun, Permit
+from gce_backend.rules.deletion_caps import (
+    COUNTED,
+    Cap,
+    admitted,
+    begin,
+    limits,
+    slot_seconds,
+    used,
+)
 from gce_backend.settings.settings import DeletionSettings
 
 DEFAULT = DeletionSettings()
 PERMITS = st.lists(st.sampled_from(list(Permit)), max_size=60)
+R, G, A, N = Permit.RECLAIMED, Permit.REMOVED, Permit.ABSENT, Permit.NEVER_CATALOGED
 
 
-def test_every_permit_has_its_evidence() -> None:
-    """Only a not-found is weak evidence; what a message or an answer said is explicit."""
-    assert set(EVIDENCE) == set(Permit)
-    weak = {permit for permit, evidence in EVIDENCE.items() if evidence is Evidence.ABSENCE}
-    assert weak == {Permit.ABSENT}
+def test_every_permit_is_counted_and_a_not_found_twice() -> None:
+    """Leases that end have a cap of their own; a not-found counts under the narrow cap as well."""
+    by_permit = {permit: {cap for cap in Cap if permit in COUNTED[cap]} for permit in Permit}
+    assert by_permit == {
+        R: {Cap.RECLAIMED},
+        G: {Cap.PERMITTED},
+        N: {Cap.PERMITTED},
+        A: {Cap.PERMITTED, Cap.UNCONFIRMED},
+    }
 
 
-def test_the_narrow_cap_is_the_larger_of_ten_machines_and_a_twentieth() -> None:
-    """The defaults of the issue."""
-    assert allowance(DEFAULT, [], 30, lifted=False).absence == 10
-    assert allowance(DEFAULT, [], 1000, lifted=False).absence == 50
-    assert allowance(DEFAULT, [Permit.ABSENT] * 7, 30, lifted=False).absence == 3
-
-
-def test_the_wide_cap_is_the_larger_of_its_count_and_its_share() -> None:
-    """A small fleet may be replaced as a whole, half of a large one."""
-    assert allowance(DEFAULT, [], 30, lifted=False).explicit == 500
-    assert allowance(DEFAULT, [], 10_000, lifted=False).explicit == 5000
-
-
-@given(recent=PERMITS, fleet=st.integers(0, 5000), lifted=st.booleans())
-def test_what_has_begun_and_what_may_begin_never_exceed_the_caps(
-    recent: list[Permit], fleet: int, *, lifted: bool
+@pytest.mark.parametrize(
+    ("fleet", "reclaimed", "permitted", "unconfirmed"),
+    [
+        (1, 500, 5, 2),
+        (10, 500, 5, 2),
+        (11, 500, 5, 2),
+        (120, 500, 60, 6),
+        (1000, 1000, 500, 50),
+        (100_000, 100_000, 50_000, 5000),
+    ],
+)
+def test_the_defaults_leave_half_of_a_fleet_of_ten(
+    fleet: int, reclaimed: int, permitted: int, unconfirmed: int
 ) -> None:
-    """Each kind of evidence has its own cap, and neither borrows from the other."""
-    allowed = allowance(DEFAULT, recent, fleet, lifted=lifted)
-    used = {e: sum(EVIDENCE[permit] is e for permit in recent) for e in Evidence}
-    assert min(allowed.explicit, allowed.absence) >= 0
-    if not lifted:
-        narrow = max(10, fleet // 20)
-        assert allowed.absence == max(0, narrow - used[Evidence.ABSENCE])
-        wide = max(500, fleet // 2)
-        assert allowed.explicit == max(0, wide - used[Evidence.EXPLICIT])
+    """Each cap is the larger of its count and its share (ADR 0011)."""
+    assert limits(DEFAULT, fleet) == {
+        Cap.RECLAIMED: reclaimed,
+        Cap.PERMITTED: permitted,
+        Cap.UNCONFIRMED: unconfirmed,
+    }
 
 
-def test_a_lifted_cap_holds_nothing_back() -> None:
-    """An operator has looked."""
-    allowed = allowance(DEFAULT, [Permit.ABSENT] * 50, 60, lifted=True)
-    assert (allowed.explicit, allowed.absence) == (60, 60)
+def test_hole_14_of_120_machines_half_may_go_and_all_that_were_reclaimed() -> None:
+    """120 of 120 went in half a minute; a thousand leases that end at once are no loss."""
+    small, large = limits(DEFAULT, 120), limits(DEFAULT, 1000)
+    assert sum(admitted([G] * 60 + [N] * 60, (), small)) == 60
+    assert sum(admitted([A] * 120, (), small)) == 6
+    assert all(admitted([R] * 1000, (), large))
+
+
+def test_what_is_admitted_is_the_first_that_fits() -> None:
+    """One that does not fit stands in no other's way."""
+    caps = {Cap.RECLAIMED: 1, Cap.PERMITTED: 3, Cap.UNCONFIRMED: 1}
+    begun = (Begun(0.0, {G: 1}),)
+    asked = [A, A, R, R, N, G]
+    assert admitted(asked, begun, caps) == [True, False, True, False, True, False]
+
+
+@given(asked=PERMITS, before=PERMITS, fleet=st.integers(0, 300))
+def test_what_has_begun_and_what_begins_never_exceed_the_caps(
+    asked: list[Permit], before: list[Permit], fleet: int
+) -> None:
+    """Under each cap; and nothing is refused that would fit under all of its caps."""
+    caps = limits(DeletionSettings(reclaimed_count=9, reclaimed_share=0.2), fleet)
+    begun = begin((), before, 0.0, 10.0)
+    answers = admitted(asked, begun, caps)
+    after = Counter(before) + Counter(p for p, fits in zip(asked, answers, strict=True) if fits)
+    for cap, limit in caps.items():
+        first = sum(n for permit, n in Counter(before).items() if permit in COUNTED[cap])
+        assert sum(after[permit] for permit in COUNTED[cap]) <= max(limit, first)
+    for permit, fits in zip(asked, answers, strict=True):
+        if not fits:
+            counting = [cap for cap in Cap if permit in COUNTED[cap]]
+            assert any(sum(after[p] for p in COUNTED[cap]) >= caps[cap] for cap in counting)
+
+
+def test_no_cap_holds_nothing_back() -> None:
+    """An operator has lifted them."""
+    assert all(admitted([A, G, R, N] * 50, (Begun(0.0, {A: 50}),), {}))
+
+
+def test_deletions_of_a_slot_are_counted_together_and_none_is_lost() -> None:
+    """A window has no more than its slots, however often deletions begin."""
+    slot = slot_seconds(DEFAULT)
+    begun: tuple[Begun, ...] = ()
+    for second in range(int(DEFAULT.window_seconds)):
+        begun = begin(begun, [R, A], float(second), slot)
+    assert used(begun) == {R: 600, A: 600}
+    assert len(begun) == 60
+    assert [one.at for one in begun[:3]] == [0.0, 10.0, 20.0]
+
+
+def test_nothing_that_begins_changes_nothing() -> None:
+    """No write without a reason."""
+    begun = (Begun(5.0, {G: 1}),)
+    assert begin(begun, [], 6.0, 10.0) is begun
+
+
+def test_a_clock_that_was_set_back_does_not_make_deletions_older() -> None:
+    """What begins before the last that began is counted by itself."""
+    begun = begin((Begun(1000.0, {G: 1}),), [G], 500.0, 10.0)
+    assert begun == (Begun(1000.0, {G: 1}), Begun(500.0, {G: 1}))
+    assert begin(begun, [R], 509.0, 10.0)[-1] == Begun(500.0, {G: 1, R: 1})
+    assert begin(begun, [R], 510.0, 10.0)[-1] == Begun(510.0, {R: 1})

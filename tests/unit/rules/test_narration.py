@@ -12,10 +12,12 @@ from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
     CONTROL_KEY,
+    DELETION_WINDOW_KEY,
     MACHINE_PROVIDER_KEY,
     CatalogState,
     ConfigServiceAddress,
     Deletion,
+    DeletionWindow,
     Entity,
     InFlight,
     Instance,
@@ -452,9 +454,11 @@ def test_each_order_is_told(
         (Key("SetAsideMessage", "1"), SetAsideMessage("poison", NOON)),
         (CONTROL_KEY, Control(machine_orders=(MachineOrder(VM, NOON),))),
         (CONTROL_KEY, Control()),
+        (CONTROL_KEY, None),
+        (DELETION_WINDOW_KEY, DeletionWindow()),
     ],
 )
-def test_what_is_no_transition_is_not_told(key: Key, entity: Entity) -> None:
+def test_what_is_no_transition_is_not_told(key: Key, entity: Entity | None) -> None:
     """Messages have a page of their own; notes among processes are nobody's news."""
     assert _tell(key, None, entity) is None
 

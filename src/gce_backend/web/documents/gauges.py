@@ -66,7 +66,10 @@ class Readings:
             **_groups(context),
             "conditions": _conditions(context),
             "corrupt_entities": _one(len(context.fleet.corrupt)),
-            "deletions_held": _one(sum(context.memory.deletions.held.values())),
+            "deletions_held": [
+                ((permit.value,), number)
+                for permit, number in context.memory.deletions.held_by_permit().items()
+            ],
             **_configuration(context),
             **_pauses(context),
             **_messages(context, self._consumer.status()),

@@ -126,7 +126,9 @@ def _state(context: Context) -> dict[str, Any]:
         **orders.shown(told, context.clock.now()),
         "held_revision": context.fleet.configuration.held_revision or None,
         "deletions_held": {
-            job: count for job, count in context.memory.deletions.held.items() if count
+            permit.value: count
+            for permit, count in context.memory.deletions.held_by_permit().items()
+            if count
         },
     }
 

@@ -70,7 +70,7 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
             "come. Its deletion is asked for after that."
         )
     parts = [step]
-    if state in _DELETES and any(context.memory.deletions.held.values()):
+    if state in _DELETES and context.memory.deletions.held_by_permit().total():
         parts.append("The caps hold deletions back now.")
     wait = _next_try(context, key)
     if wait:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +9,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from gce_backend.daemon.clients import Clients
-from gce_backend.engine.metrics import Metrics
-from gce_backend.fleet.picture import Change, Fleet
-from gce_backend.fleet.store import Store
+from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CONTROL_KEY
 from gce_backend.rules.orders import (
     approve,
@@ -26,13 +20,13 @@ from gce_backend.web.documents.bodies import MAX_BYTES
 from support.fleet_harness import (
     CONTROL_TOKEN,
     OTHER_ZONE,
-    PROJECT,
     ZONE,
     World,
     manager,
     template,
     world,
 )
+from support.others import somebody_else
 
 ORDERS = (
     "/api/pause",
@@ -61,18 +55,6 @@ async def metric(w: World, name: str) -> list[str]:
     async with w.session.get(w.daemon.url + "/metrics") as response:
         lines = (await response.text()).splitlines()
     return [line for line in lines if line.startswith(f"gce_backend_{name}")]
-
-
-@contextlib.asynccontextmanager
-async def somebody_else(w: World) -> AsyncIterator[Fleet]:
-    """A picture of its own, as the commands have: changes made with it are not the daemon's."""
-    clients = Clients(w.settings, w.clock, random.Random(9), Metrics())
-    try:
-        fleet = Fleet(Store(clients.datastore(PROJECT)))
-        await fleet.refresh([CONTROL_KEY])
-        yield fleet
-    finally:
-        await clients.close()
 
 
 async def test_a_pause_stops_all_actuation_and_observing_goes_on(tmp_path: Path) -> None:
@@ -301,7 +283,7 @@ async def test_an_approval_lets_the_held_configuration_in_at_once(tmp_path: Path
 
 async def test_the_cap_is_lifted_for_a_while_and_not_longer(tmp_path: Path) -> None:
     """What the cap holds back goes when it is lifted; afterwards the cap holds again."""
-    none = DeletionSettings(permitted_count=0, permitted_share=0.0)
+    none = DeletionSettings(reclaimed_count=0, reclaimed_share=0.0)
     async with world(tmp_path, settings=Settings(deletion=none)) as w:
         await w.until_states(cataloged=3)
         first = await w.lease("r1")
