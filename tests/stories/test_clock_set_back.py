@@ -96,7 +96,7 @@ async def _is(count: Callable[[], Awaitable[int]], wanted: int) -> bool:
 
 
 WAITS: dict[Wait, tuple[float, float]] = {
-    missing: (0, 150),
+    missing: (0, 180),
     stopped: (20, 300),
     lost: (5, 200),
     settling: (100, 420),

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from typing import TypeVar
 
-from gce_backend.base.errors import BackendError
+from gce_backend.base.errors import BackendError, NotFoundError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import Key, MachineKey
 
 K = TypeVar("K", bound=Key)
 
@@ -32,6 +32,8 @@ MAX_NAMED = 5
 """Subjects that one log line names."""
 LOOK_AGAIN = 1.0
 """Seconds after which something under way is looked at again."""
+OBSERVER = "fetch-instances"
+"""The job that finds out how the VMs are."""
 
 
 async def act_on_each(
@@ -69,6 +71,8 @@ async def act_on_each(
             try:
                 step = await act(subject)
             except BackendError as error:
+                if isinstance(error, NotFoundError) and isinstance(subject, MachineKey):
+                    doubt(context, subject)
                 condition = conditions.fail(subject, error)
                 failed.setdefault(condition.reason, []).append((subject, error))
                 waits.append(condition.retry_at - context.clock.monotonic())
@@ -95,12 +99,25 @@ async def act_on_each(
         facts["backing_off"] = len(held)
     if failed:
         facts["failed"] = sum(map(len, failed.values()))
+    doubtful = any(isinstance(it, MachineKey) and is_doubted(context, it) for it in ready)
     return Outcome(
+        wakes=(OBSERVER,) if doubtful else (),
         changed=counts[Result.CHANGED],
         again_after=min(waits, default=None),
         facts=facts,
         problems=tuple(problems),
     )
+
+
+def doubt(context: Context, machine: MachineKey) -> None:
+    """Notes that a machine's VM was not found: its group's members are listed at once."""
+    if machine.group in context.memory.seen.groups:
+        context.memory.seen.doubted.add(machine.group)
+
+
+def is_doubted(context: Context, machine: MachineKey) -> bool:
+    """Whether the members of a machine's group are to be listed at once."""
+    return machine.group in context.memory.seen.doubted
 
 
 def _report(context: Context, reason: str, failed: Sequence[tuple[Key, BackendError]]) -> str:

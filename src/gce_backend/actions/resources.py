@@ -26,7 +26,8 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
 from gce_backend.model.keys import GroupKey, Key, RevisionKey
-from gce_backend.rules import group_sizes
+from gce_backend.rules import group_sizes, melt_down
+from gce_backend.rules.melt_down import Pace, lost_for
 from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
 
 K = TypeVar("K", bound=Key)
@@ -202,6 +203,18 @@ def _forgotten(generation: int) -> Apply[Any]:
         return replace(fresh, resize=None) if isinstance(fresh, InstanceGroupManager) else fresh
 
     return when_present(apply)
+
+
+def pace(context: Context, key: GroupKey) -> Pace:
+    """How fast a group may grow, by what happened to the VMs that it had."""
+    elapsed = context.clock.elapsed
+    lost = (lost_for(instance, elapsed) for _, instance in context.fleet.instances_of(key))
+    grown = context.memory.seen.grown.get(key)
+    return melt_down.pace(
+        context.fleet.managers[key].minimum_size,
+        [age for age in lost if age is not None],
+        None if grown is None else context.clock.monotonic() - grown,
+    )
 
 
 def beside(context: Context, manager: GroupKey, entity: InstanceGroupManager) -> int | None:

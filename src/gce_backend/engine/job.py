@@ -38,12 +38,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         again_after: seconds after which to run again although nothing else wakes the job; None when
             its next tick is soon enough. An earlier tick or wake-up replaces it.
         facts: counts for the log and the API, e.g. `{"created": 3, "waiting": 2}`.
+        wakes: jobs to run at once whether or not anything changed.
         problems: one text for each thing that failed alone; any makes the verdict "degraded".
     """
 
     changed: int = 0
     again_after: float | None = None
     facts: Mapping[str, int] = msgspec.field(default_factory=dict)
+    wakes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property

@@ -190,9 +190,8 @@ class _Worker(Generic[ContextT]):
             free_at = self._clock.monotonic() + self._pause
             if outcome.again_after is not None:
                 self.wake(outcome.again_after)
-            if outcome.changed > 0:
-                for name in self.job.wakes:
-                    scheduler.wake(name)
+            for name in (*outcome.wakes, *(self.job.wakes if outcome.changed > 0 else ())):
+                scheduler.wake(name)
 
     async def _is_due(self, free_at: float) -> bool:
         """Waits until the job is to run; False when it is not to run any more."""

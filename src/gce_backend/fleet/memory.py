@@ -24,6 +24,8 @@ class SeenAtCompute:
         unlisted: groups that a complete list of groups did not show: when it first did not.
         gone: groups that two looks have shown to be gone, though nobody here deleted them.
         vanished: VMs whose group does not list them, and which Compute itself does not know.
+        doubted: groups of which a VM was not found: their members are listed at once.
+        grown: when a group was last made to grow.
         empty_since: drained groups that were seen to be empty.
         suspects: what carries our mark and has no entity, by kind and project: by name, when it was
             first found.
@@ -38,6 +40,8 @@ class SeenAtCompute:
     unlisted: dict[GroupKey, float] = field(default_factory=dict)
     gone: set[GroupKey] = field(default_factory=set)
     vanished: set[MachineKey] = field(default_factory=set)
+    doubted: set[GroupKey] = field(default_factory=set)
+    grown: dict[GroupKey, float] = field(default_factory=dict)
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
@@ -47,10 +51,11 @@ class SeenAtCompute:
 
     def forget(self, managers: Collection[GroupKey]) -> None:
         """Forgets the groups whose managers are not among these."""
-        for seen in (self.groups, self.unlisted):
+        for seen in (self.groups, self.unlisted, self.grown):
             for key in [key for key in seen if key not in managers]:
                 seen.pop(key, None)
         self.gone &= set(managers)
+        self.doubted &= set(managers)
 
     def member(self, instance: MachineKey) -> Member | None:
         """A VM as its group last listed it; None when it was not listed or never looked at."""

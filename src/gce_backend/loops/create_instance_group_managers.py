@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from gce_backend.actions import identity, resources
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.actions.resources import beside
+from gce_backend.actions.resources import beside, pace
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
@@ -27,6 +27,8 @@ async def run(context: Context) -> Outcome:
         for key, manager in context.fleet.active_managers()
         if manager.url is None and _has_template(context, key)
     ]
+    pauses = {key: pace(context, key).wait for key in keys if not _may_be_made(context, key)}
+    keys = [key for key in keys if key not in pauses]
     intents = [
         intent
         for key in keys
@@ -39,7 +41,16 @@ async def run(context: Context) -> Outcome:
     async def create(key: GroupKey) -> Result:
         return await _create(context, key)
 
-    return await act_on_each(context, keys, create)
+    outcome = await act_on_each(context, keys, create)
+    waits = (outcome.again_after, *pauses.values())
+    return replace(
+        outcome, again_after=min((wait for wait in waits if wait is not None), default=None)
+    )
+
+
+def _may_be_made(context: Context, key: GroupKey) -> bool:
+    """Whether a group is to be made now: one that vanishes again and again waits."""
+    return context.fleet.managers[key].in_flight is not None or pace(context, key).most != 0
 
 
 def _has_template(context: Context, key: GroupKey) -> bool:
@@ -87,6 +98,7 @@ async def _create(context: Context, key: GroupKey) -> Result:
     )
     if not await resources.create(context, key, creation, manager):
         return Result.WAITING
+    context.memory.seen.grown[key] = context.clock.monotonic()
     context.log.info(
         "group.created",
         template=key.base_name,
@@ -121,7 +133,7 @@ def _intend(context: Context, key: GroupKey) -> Change[InstanceGroupManager] | N
     others = beside(context, key, manager)
     if others is None:
         return None
-    size = wanted_size(manager, others)
+    size = pace(context, key).limited(wanted_size(manager, others))
     return Change(key, when_present(resources.beginning(context, "insert", size)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from gce_backend.actions import untracked
+from gce_backend.actions import resources, untracked
 from gce_backend.actions.deletion import ABANDONED, abandoned_message, find_instance
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import is_meant, our_group
@@ -38,6 +38,7 @@ from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance, InstanceGroupManager
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
+from gce_backend.rules.melt_down import MELT_DOWN, melt_down_message
 from gce_backend.rules.ownership import OWNER_LABEL
 from gce_backend.rules.sightings import (
     abandoned_instance,
@@ -68,6 +69,7 @@ async def run(context: Context) -> Outcome:
         due += await _look_at_groups(context, project, keys, problems)
         due += await _look_for_stopped(context, project, set(due), problems)
     problems += await untracked.look_elsewhere(context, context.fleet.projects - projects.keys())
+    due += _doubted(context, set(due))
     due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
     changed += await _note_orphans(context)
@@ -183,6 +185,13 @@ async def _look_for_stopped(
         if instance.stopped_since is None and (key.zone, key.name, instance.gce_id) in stopped
     }
     return [key for key in found if key in context.memory.seen.groups and key not in due]
+
+
+def _doubted(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
+    """The groups of which some job did not find a VM."""
+    doubted = context.memory.seen.doubted & context.memory.seen.groups.keys()
+    context.memory.seen.doubted -= doubted
+    return [key for key in doubted if key not in due]
 
 
 def _slow_turns(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
@@ -334,6 +343,7 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
     changes: list[Change[Instance]] = []
     problems: list[str] = []
+    listed: list[GroupKey] = []
     transitions = 0
 
     async def list_one(key: GroupKey) -> None:
@@ -355,11 +365,14 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
             problems.append(f"{key}: incomplete list of members: {'; '.join(listing.reasons)}")
         transitions += _note_members(context, key, listing.items, complete=complete)
         changes.extend(_changes(context, key, listing.items, complete=complete))
+        listed.append(key)
 
     async with asyncio.TaskGroup() as group:
         for key in keys:
             group.create_task(list_one(key), name=f"{context.job}: {key}")
     written = await context.fleet.change(changes)
+    for key in listed:
+        _note_trouble(context, key)
     return written + transitions, problems
 
 
@@ -389,7 +402,6 @@ def _note_members(
         changed=group.changed if members == before else context.clock.monotonic(),
         listed=context.clock.monotonic() if complete else group.listed,
     )
-    _note_errors(context, key, listed.values())
     names = before.keys() | members.keys()
     return sum(
         (name in before and before[name].is_running)
@@ -398,19 +410,26 @@ def _note_members(
     )
 
 
-def _note_errors(context: Context, key: GroupKey, members: Iterable[Member]) -> None:
-    """Says why a group cannot make its VMs: a stockout is no time-out."""
-    failing = [member for member in members if member.error_code]
-    if not failing:
+def _note_trouble(context: Context, key: GroupKey) -> None:
+    """Says why a group cannot make its VMs, or that it loses them again and again."""
+    group = context.memory.seen.groups.get(key)
+    if group is None or key not in context.fleet.managers:
+        return
+    failing = [member for member in group.members.values() if member.error_code]
+    melting = resources.pace(context, key)
+    if failing:
+        reason, message = error_code_reason(failing[0].error_code), trouble_of(failing)
+    elif melting.is_melting:
+        reason, message = MELT_DOWN, melt_down_message(melting.lost)
+    else:
         context.conditions.clear(key)
         return
-    reason = error_code_reason(failing[0].error_code)
-    message = trouble_of(failing)
-    if context.conditions.note(key, reason, message):
+    known = context.conditions.reason(key)
+    if context.conditions.note(key, reason, message) and (reason, known) != (MELT_DOWN, MELT_DOWN):
         context.log.warning(
             "group.failing",
             template=key.base_name,
-            zone=key.name,
+            zone=key.zone,
             name=context.fleet.group_name(key),
             reason=reason,
             error=message,
@@ -439,8 +458,9 @@ def _changes(
 
 
 def _has_vanished(item: ManagedInstance) -> bool:
-    """Whether the group still counts a member whose VM somebody else has deleted."""
-    return item.id is not None and not item.instance_status and item.current_action == "NONE"
+    """Whether the group still counts a member whose VM has been deleted."""
+    gone = item.id is not None and not item.instance_status
+    return gone and item.current_action in {"NONE", "DELETING"}
 
 
 def _seen(gce_id: int | None, url: str, now: UnixSeconds, *, stopped: bool) -> Apply[Instance]:

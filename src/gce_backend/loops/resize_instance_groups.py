@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
-from gce_backend.actions.resources import beside
+from gce_backend.actions.resources import beside, pace
 from gce_backend.base.errors import AlreadyExistsError, OperationFailedError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -33,16 +33,21 @@ async def run(context: Context) -> Outcome:
     """Raises what is too small, as far as the maximum leaves room beside other revisions."""
     if context.paused:
         return Outcome(facts={"paused": 1})
+    there = {key: it for key, it in context.fleet.active_managers() if it.url is not None}
     keys = [
         key
-        for key, manager in context.fleet.active_managers()
-        if manager.url is not None and (manager.resize is not None or _is_short(context, key))
+        for key, manager in there.items()
+        if manager.resize is not None or _is_short(context, key)
     ]
 
     async def raise_one(key: GroupKey) -> Result:
         return await _raise(context, key)
 
-    return await act_on_each(context, keys, raise_one)
+    outcome = await act_on_each(context, keys, raise_one)
+    waits = (outcome.again_after, *(_pause(context, key) for key in there))
+    return replace(
+        outcome, again_after=min((wait for wait in waits if wait is not None), default=None)
+    )
 
 
 def _is_short(context: Context, key: GroupKey) -> bool:
@@ -50,8 +55,21 @@ def _is_short(context: Context, key: GroupKey) -> bool:
     return group is not None and bool(_missing(context, key, group.target_size))
 
 
+def _pause(context: Context, key: GroupKey) -> float | None:
+    """Seconds until a group that loses its VMs again and again may grow; None when it may now."""
+    group = context.memory.seen.groups.get(key)
+    if group is None or not _lacking(context, key, group.target_size):
+        return None
+    return pace(context, key).wait or None
+
+
 def _missing(context: Context, key: GroupKey, target_size: int) -> int | None:
-    """Members that a group lacks; None when it is not known how much room there is."""
+    """Members that a group may get now; None when it is not known how much room there is."""
+    lacking = _lacking(context, key, target_size)
+    return pace(context, key).limited(lacking) if lacking else lacking
+
+
+def _lacking(context: Context, key: GroupKey, target_size: int) -> int | None:
     manager = context.fleet.managers[key]
     others = beside(context, key, manager)
     return None if others is None else max(0, wanted_size(manager, others) - target_size)
@@ -112,6 +130,7 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
         raise
     if not operation.done:
         return Result.WAITING
+    context.memory.seen.grown[key] = context.clock.monotonic()
     await _intend(context, key, growth, ())
     context.log.info(
         "group.raised",

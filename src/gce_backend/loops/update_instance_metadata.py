@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.fan_out import Result, act_on_each, doubt
 from gce_backend.base.errors import ConditionNotMetError, InvalidRequestError
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
@@ -62,12 +62,7 @@ async def run(context: Context) -> Outcome:
     outcome = await act_on_each(context, keys, apply)
     if outcome.again_after is not None:
         waits.append(outcome.again_after)
-    return Outcome(
-        changed=outcome.changed,
-        again_after=min(waits, default=None),
-        facts=outcome.facts,
-        problems=outcome.problems,
-    )
+    return replace(outcome, again_after=min(waits, default=None))
 
 
 async def _apply(context: Context, key: MachineKey) -> Result:
@@ -90,6 +85,7 @@ async def _apply(context: Context, key: MachineKey) -> Result:
         # One that is not there backs off: fetch-instances finds out what became of it.
         found = await context.compute.get_instance(project, key.zone, key.name)
         if instance.gce_id is not None and found.id != instance.gce_id:
+            doubt(context, key)
             return Result.NOTHING  # another VM of that name
         items = merge(found.metadata.as_dict(), update.items)
         if items == found.metadata.as_dict():
