@@ -57,7 +57,7 @@ def test_every_method_served_is_in_the_table_of_its_service_and_no_other(service
     assert named == Counter({m: n for m, n in served().items() if m.split(".")[0] == service})
     for name, faithful, simplified, source in table:
         assert faithful or simplified, name
-        assert re.fullmatch(r"\[[^\]]+\]\(https://[^)]+\)", source), name
+        assert re.fullmatch(r"\[[^\]]+\]\((?:https://|machine-provider\.md#)[^)]+\)", source), name
 
 
 def test_the_page_says_how_many_methods_are_served() -> None:

@@ -25,7 +25,7 @@ from gce_backend.localcloud.cloud import (
     ServiceError,
 )
 from gce_backend.localcloud.metadata import OAUTH_CLIENT
-from gce_backend.machine_provider import api
+from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.entities import KINDS
@@ -91,6 +91,8 @@ class MachineProviderService:
         for name in api.METHODS:
             # As the original, it answers 403 to who sends no token at all.
             yield Route(f"{self.name}.{name}", "POST", path_of(name), self._handler(name), False)
+        for verb, path, name in lease_api.ROUTES:
+            yield Route(f"{self.name}.{name}", verb, path, self._handler(name), False)
 
     def error_body(self, error: ServiceError) -> dict[str, Any]:
         """The error envelope of Google's APIs."""
@@ -157,10 +159,14 @@ class MachineProviderService:
     def _handler(self, name: str) -> Callable[[Call], Awaitable[Any]]:
         async def handler(call: Call) -> object:
             authorization = call.request.headers.get("Authorization")
+            query = call.query if call.request.method == "GET" else {}
             provider = await self._made_provider()
             try:
                 answer = await provider.call(
-                    name, authorization, call.request.remote or "", call.body
+                    name,
+                    authorization,
+                    call.request.remote or "",
+                    {**call.body, **query, **call.path},
                 )
             except api.Refusal as refusal:
                 reason = REASONS.get(refusal.status, "badRequest")

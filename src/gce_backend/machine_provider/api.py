@@ -15,6 +15,7 @@ from gce_backend.machine_provider import wire
 from gce_backend.machine_provider.access.decision import lease_refusal
 from gce_backend.machine_provider.access.policy import AccessGroup, Role
 from gce_backend.machine_provider.broker import MachineProvider
+from gce_backend.machine_provider.leases import LeaseTerms
 
 _ENUMS: Mapping[str, tuple[str, ...]] = {
     "backend": ("DUMMY", "GCE", "VSPHERE"),
@@ -218,7 +219,10 @@ async def _leases(
         why = lease_refusal(limits, dimensions, without_end=bool(request.indefinite))
         if why is not None:
             raise Refusal(403, f"Access is denied: request {request.request_id}: {why}.")
-    return await broker.leases.lease(caller.user, requests, longest=limits.longest_lease)
+    terms = LeaseTerms(group=caller.group.name)
+    return await broker.leases.lease(
+        caller.user, requests, longest=limits.longest_lease, terms=terms
+    )
 
 
 async def _release(

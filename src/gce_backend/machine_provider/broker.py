@@ -10,6 +10,7 @@ import structlog
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import RemoteError
 from gce_backend.clients.datastore.client import Datastore
+from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.leadership import Term
@@ -31,11 +32,13 @@ class MachineProvider:
         pause_seconds: between two looks at its work.
         term: in which it works; None reads only, or has the namespace for itself.
         waited: is told how many seconds a request has waited for its machine.
+        limits_of: what a group may have.
 
     Attributes:
         catalog: the machines.
         leases: the lease requests.
         records: the stored state.
+        clock: the time.
         ready: set when what is stored has been read.
     """
 
@@ -49,10 +52,14 @@ class MachineProvider:
         pause_seconds: float = 0.5,
         term: Term | None = None,
         waited: Callable[[float], None] = lambda _: None,
+        limits_of: Callable[[str], LeaseLimits] = lambda _: LeaseLimits(),
     ) -> None:
         self.records = Records(datastore, term)
         self.catalog = Catalog(self.records, new_id=new_id)
-        self.leases = Leases(self.records, clock, project=channels.project, waited=waited)
+        self.leases = Leases(
+            self.records, clock, project=channels.project, waited=waited, limits_of=limits_of
+        )
+        self.clock = clock
         self.ready = asyncio.Event()
         self._lifecycle = Lifecycle(
             self.records, self.leases, channels, clock, pause_seconds=pause_seconds

@@ -41,6 +41,17 @@ class LeaseState(enum.StrEnum):
     UNTRIAGED = "UNTRIAGED"  # no machine for it yet
     FULFILLED = "FULFILLED"  # got a machine, which may have been reclaimed since
     DENIED = "DENIED"  # no machine was there in time
+    CANCELLED = "CANCELLED"  # its asker did not want one any more, before it got one
+
+
+class EndReason(enum.StrEnum):
+    """Why a lease, or the wait for one, is over."""
+
+    RELEASED = "RELEASED"  # it was given back
+    EXPIRED = "EXPIRED"  # its time was over
+    NOT_KEPT_ALIVE = "NOT_KEPT_ALIVE"  # its lessee was silent for longer than it wanted to be
+    CANCELLED = "CANCELLED"  # its asker withdrew it
+    WAITED_TOO_LONG = "WAITED_TOO_LONG"  # there was no machine in time
 
 
 class InstructionState(enum.StrEnum):
@@ -63,8 +74,11 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         state: where it is in its life.
         announced: whether the message about its present state (LEASED, RECLAIMED) has been sent.
         lease: name of the lease request that has it; "" when it is not leased.
+        user: who holds it; "" when it is not leased.
+        group: whose limits count; "" when it is not leased.
         lease_expiration_ts: end of the lease in Unix seconds; None when it is not leased, or
             leased indefinitely.
+        alive_until: when the lease ends unless its lessee shows that it lives; None when never.
         released: whether its lease was given back, and ends with the next round of work.
         instruction: what it is to do.
         instruction_state: how far that is; None without an instruction.
@@ -82,7 +96,10 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     state: MachineState = MachineState.NEW
     announced: bool = False
     lease: str = ""
+    user: str = ""
+    group: str = ""
     lease_expiration_ts: int | None = None
+    alive_until: int | None = None
     released: bool = False
     instruction: Instruction | None = None
     instruction_state: InstructionState | None = None
@@ -94,6 +111,12 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     def path(self) -> Path:
         """Its key."""
         return machine_path(self.backend, self.hostname)
+
+    @property
+    def ends(self) -> int | None:
+        """When its lease ends if nothing is done about it; None when it does not."""
+        ends = [end for end in (self.lease_expiration_ts, self.alive_until) if end is not None]
+        return min(ends, default=None)
 
     @property
     def entry(self) -> EntryMessage:
@@ -114,7 +137,10 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             state=state,
             announced=False,
             lease="",
+            user="",
+            group="",
             lease_expiration_ts=None,
+            alive_until=None,
             released=False,
             instruction=None,
             instruction_state=None,
@@ -144,7 +170,17 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         hostname: of the leased machine; "" before.
         lease_expiration_ts: end of the lease in Unix seconds; None when it has none, or before.
         reclaimed_ts: when the machine was reclaimed, in Unix seconds; None while it is not.
-        indefinite_ts: what the lessee is told of the end of a lease that has none, in Unix seconds.
+        indefinite_ts: what the lessee is told of the end of a lease that has none.
+        group: whose limits count.
+        count: how many machines it asks for.
+        label: what its asker calls it.
+        others: backend and name of the machines that it got besides the first.
+        fulfilled_ts: when it got them; None before.
+        wait_until: when it is too late for it; None for the longest.
+        keepalive: for how many seconds its lessee may be silent; None for ever.
+        alive_until: when that is over.
+        held: whether its machines are kept for a look after a failure.
+        ended: why it is over; None while it is not.
     """
 
     user: str
@@ -157,6 +193,16 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     lease_expiration_ts: int | None = None
     reclaimed_ts: int | None = None
     indefinite_ts: int | None = None
+    group: str = ""
+    count: int = 1
+    label: str = ""
+    others: tuple[tuple[str, str], ...] = ()
+    fulfilled_ts: int | None = None
+    wait_until: UnixSeconds | None = None
+    keepalive: int | None = None
+    alive_until: int | None = None
+    held: bool = False
+    ended: EndReason | None = None
 
     @property
     def path(self) -> Path:
@@ -170,8 +216,18 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def machine(self) -> Path:
-        """Key of the machine that it got."""
+        """Key of the first machine that it got."""
         return machine_path(self.backend, self.hostname)
+
+    @property
+    def machines(self) -> list[Path]:
+        """Keys of all machines that it got."""
+        return [self.machine, *(machine_path(*other) for other in self.others)]
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has machines now."""
+        return self.state is LeaseState.FULFILLED and self.reclaimed_ts is None
 
     @property
     def response(self) -> LeaseResponse:
@@ -180,7 +236,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
             return LeaseResponse(
                 client_request_id=self.request.request_id,
                 request_hash=self.name,
-                state=self.state,
+                state=LeaseState.DENIED if self.state is LeaseState.CANCELLED else self.state,
             )
         is_held = self.reclaimed_ts is None
         end = self.lease_expiration_ts or self.indefinite_ts

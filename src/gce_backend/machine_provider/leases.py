@@ -10,7 +10,9 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
+from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.entities import (
+    EndReason,
     LeaseState,
     MachineState,
     Record,
@@ -18,9 +20,12 @@ from gce_backend.machine_provider.entities import (
     StoredMachine,
     digest,
     lease_path,
+    named_lease_path,
 )
+from gce_backend.machine_provider.queue import Allotment, Asked, Offered, allot, matches
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 from gce_backend.machine_provider.wire import (
+    Dimensions,
     Instruction,
     InstructRequest,
     InstructResponse,
@@ -30,6 +35,27 @@ from gce_backend.machine_provider.wire import (
     ReleaseResponse,
 )
 
+MAX_COUNT = 100
+"""Machines of one lease: they are given and ended in one commit."""
+
+
+class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request asks for besides what the original's can say.
+
+    Attributes:
+        group: whose limits count; says the gatekeeper, not the asker.
+        count: how many machines, all or none.
+        label: what its asker calls it.
+        wait_seconds: how long it waits for them at most; None for the longest.
+        keepalive: for how many seconds its lessee may be silent; None for ever.
+    """
+
+    group: str = ""
+    count: int = 1
+    label: str = ""
+    wait_seconds: int | None = None
+    keepalive: int | None = None
+
 
 class Leases:
     """The lease requests.
@@ -38,6 +64,10 @@ class Leases:
         records: where they are kept.
         project: whose a lessee's topic is when its request does not say.
         waited: is told how many seconds a request has waited for its machine.
+        limits_of: what a group may have.
+
+    Attributes:
+        limits_of: the same.
 
     All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails.
     """
@@ -49,11 +79,14 @@ class Leases:
         *,
         project: str,
         waited: Callable[[float], None] = lambda _: None,
+        limits_of: Callable[[str], LeaseLimits] = lambda _: LeaseLimits(),
     ) -> None:
         self._records = records
         self._clock = clock
         self._project = project
         self._waited = waited
+        self.limits_of = limits_of
+        self._offered: Mapping[str, Path] = {}
 
     async def lease(
         self,
@@ -61,6 +94,7 @@ class Leases:
         requests: Sequence[LeaseRequestMessage],
         *,
         longest: float = rules.MAX_LEASE_SECONDS,
+        terms: LeaseTerms | None = None,
     ) -> list[LeaseResponse]:
         """Takes requests, and tries at once to fulfil them.
 
@@ -68,6 +102,7 @@ class Leases:
             user: who asks.
             requests: what is asked for.
             longest: seconds that the user's leases last at most.
+            terms: what the original's requests cannot say.
 
         Returns:
             The answers, in the order of the requests.
@@ -78,11 +113,10 @@ class Leases:
         paths = [lease_path(user, request.request_id) for request in requests]
         known = await self._records.read(list(dict.fromkeys(paths)))
         for place, (path, request) in enumerate(zip(paths, requests, strict=True)):
-            checksum = digest((user, request))
-            new = StoredLease(user=user, request=request, checksum=checksum, created=now)
+            new = _new(user, request, terms or LeaseTerms(), now)
             first = known.get(path) or asked.get(path)
             if isinstance(first, StoredLease):
-                error = None if first.checksum == checksum else "REQUEST_ID_REUSE"
+                error = None if first.checksum == new.checksum else "REQUEST_ID_REUSE"
             else:
                 error = rules.lease_error(request, now, longest)
             if error is not None:
@@ -109,50 +143,103 @@ class Leases:
             await self._records.change(part, decide)
 
     async def triage(self) -> None:
-        """Gives waiting requests the machines that fit, and denies those that are too late."""
+        """Gives waiting requests the machines that fit, and ends the wait of those too late."""
         now = self._clock.now()
-        late: list[StoredLease] = []
-        waiting: list[StoredLease] = []
-        for lease in self._records.untriaged.values():
-            (late if rules.valid_until(lease) <= now else waiting).append(lease)
-        available = self._records.machines[MachineState.AVAILABLE].values()
-        pairs = list(rules.pair(waiting, available))
+        untriaged = list(self._records.untriaged.values())
+        late = [lease for lease in untriaged if rules.valid_until(lease) <= now]
         for start in range(0, len(late), MAX_CHANGE):
-            await self._deny([lease.path for lease in late[start : start + MAX_CHANGE]])
-        for start in range(0, len(pairs), MAX_CHANGE // 2):
-            await self._fulfil(pairs[start : start + MAX_CHANGE // 2], now)
+            await self._deny([lease.path for lease in late[start : start + MAX_CHANGE]], now)
+        if not self._records.untriaged:
+            return
+        grants = self.allotment(now).grants
+        batch: list[tuple[Path, list[Path]]] = []
+        for name, machines in grants.items():
+            granted = [self._offered[machine] for machine in machines]
+            if batch and sum(len(paths) + 1 for _, paths in batch) + len(granted) >= MAX_CHANGE:
+                await self._fulfil(batch, now)
+                batch = []
+            batch.append((named_lease_path(name), granted))
+        if batch:
+            await self._fulfil(batch, now)
 
-    async def _deny(self, paths: Sequence[Path]) -> None:
+    def allotment(self, now: UnixSeconds) -> Allotment:
+        """Who gets what now, and why the others wait."""
+        available = self._records.machines[MachineState.AVAILABLE]
+        self._offered = {path[0][1]: path for path in available}
+        offered = [Offered(path[0][1], one.dimensions) for path, one in available.items()]
+        asked = [
+            Asked(
+                lease.name,
+                lease.user,
+                lease.group,
+                lease.created,
+                lease.request.dimensions,
+                lease.count,
+            )
+            for lease in self._records.untriaged.values()
+        ]
+        return allot(
+            asked,
+            offered,
+            self._records.held,
+            limits_of=self.limits_of,
+            total=self.total,
+            now=now,
+        )
+
+    def total(self, dimensions: Dimensions) -> int:
+        """How many machines of the catalog fit, whoever has them."""
+        states = (MachineState.NEW, MachineState.AVAILABLE, MachineState.LEASED)
+        return sum(
+            matches(dimensions, machine.dimensions)
+            for state in states
+            for machine in self._records.machines[state].values()
+        )
+
+    async def _deny(self, paths: Sequence[Path], now: UnixSeconds) -> None:
         def decide(found: Found) -> dict[Path, Record | None]:
             return {
-                path: msgspec.structs.replace(lease, state=LeaseState.DENIED)
+                path: msgspec.structs.replace(
+                    lease,
+                    state=LeaseState.DENIED,
+                    ended=EndReason.NOT_KEPT_ALIVE
+                    if lease.alive_until is not None and lease.alive_until <= now
+                    else EndReason.WAITED_TOO_LONG,
+                )
                 for path, lease in found.items()
-                if isinstance(lease, StoredLease) and lease.state is LeaseState.UNTRIAGED
+                if isinstance(lease, StoredLease)
+                and lease.state is LeaseState.UNTRIAGED
+                and rules.valid_until(lease) <= now
             }
 
         await self._records.change(paths, decide)
 
     async def _fulfil(
-        self, pairs: Sequence[tuple[StoredLease, StoredMachine]], now: UnixSeconds
+        self, grants: Sequence[tuple[Path, Sequence[Path]]], now: UnixSeconds
     ) -> None:
-        couples = [(lease.path, machine.path) for lease, machine in pairs]
-
         def decide(found: Found) -> dict[Path, Record | None]:
             changes: dict[Path, Record | None] = {}
-            for lease_key, machine_key in couples:
-                lease, machine = found.get(lease_key), found.get(machine_key)
-                if not isinstance(lease, StoredLease) or not isinstance(machine, StoredMachine):
-                    continue
-                free = machine.state is MachineState.AVAILABLE
-                if free and lease.state is LeaseState.UNTRIAGED:
-                    changes[lease_key], changes[machine_key] = rules.fulfilled(
-                        lease, machine, now, self._project
-                    )
+            for lease_key, machine_keys in grants:
+                lease = found.get(lease_key)
+                machines = [
+                    machine
+                    for key in machine_keys
+                    if isinstance(machine := found.get(key), StoredMachine)
+                    and machine.state is MachineState.AVAILABLE
+                ]
+                if (
+                    isinstance(lease, StoredLease)
+                    and lease.state is LeaseState.UNTRIAGED
+                    and len(machines) == len(machine_keys)
+                ):
+                    changed, held = rules.fulfilled(lease, machines, now, self._project)
+                    changes[lease_key] = changed
+                    changes.update({machine.path: machine for machine in held})
             return changes
 
-        paths = [path for couple in couples for path in couple]
+        paths = [path for lease, machines in grants for path in (lease, *machines)]
         stored = await self._records.change(paths, decide)
-        for path, _ in couples:
+        for path, _ in grants:
             lease = stored.get(path)
             if isinstance(lease, StoredLease) and lease.state is LeaseState.FULFILLED:
                 self._waited(max(now - lease.created, 0.0))
@@ -170,9 +257,10 @@ class Leases:
         paths = [lease_path(user, request.request_id) for request in requests]
         leases = await self._records.read(list(dict.fromkeys(paths)))
         held = {
-            lease.machine: lease
+            path: lease
             for lease in leases.values()
             if isinstance(lease, StoredLease) and lease.state is LeaseState.FULFILLED
+            for path in lease.machines
         }
 
         def decide(found: Found) -> dict[Path, Record | None]:
@@ -237,3 +325,23 @@ def _response(lease: Record | None, request: LeaseRequestMessage) -> LeaseRespon
     if isinstance(lease, StoredLease):
         return lease.response
     return LeaseResponse(client_request_id=request.request_id, error="TRANSIENT_ERROR")
+
+
+def _new(
+    user: str, request: LeaseRequestMessage, terms: LeaseTerms, now: UnixSeconds
+) -> StoredLease:
+    """A request as it is stored first. Its checksum tells whether a repetition asks the same."""
+    asked = msgspec.structs.replace(terms, group="")
+    plain = asked == LeaseTerms()
+    return StoredLease(
+        user=user,
+        request=request,
+        checksum=digest((user, request) if plain else (user, request, asked)),
+        created=now,
+        group=terms.group,
+        count=terms.count,
+        label=terms.label,
+        wait_until=None if terms.wait_seconds is None else now + terms.wait_seconds,
+        keepalive=terms.keepalive,
+        alive_until=None if terms.keepalive is None else int(now) + terms.keepalive,
+    )

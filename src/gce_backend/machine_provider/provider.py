@@ -14,11 +14,11 @@ from gce_backend.base.errors import BackendError
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.pubsub import PubSub
-from gce_backend.machine_provider import api
+from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.access.access_tokens import AccessTokens
 from gce_backend.machine_provider.access.identity_tokens import IdentityTokens
 from gce_backend.machine_provider.access.issuer_keys import IssuerKeys
-from gce_backend.machine_provider.access.policy import AccessPolicy
+from gce_backend.machine_provider.access.policy import AccessPolicy, LeaseLimits
 from gce_backend.machine_provider.access.verifier import TokenVerifier
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
@@ -102,6 +102,10 @@ class Provider:
         self.leadership = Leadership(datastore, clock, me=name, takeover_seconds=takeover_seconds)
         self.working: MachineProvider | None = None
 
+        def limits_of(name: str) -> LeaseLimits:
+            group = policy().group(name)
+            return group.limits if group is not None else LeaseLimits()
+
         def broker(term: Term | None) -> MachineProvider:
             return MachineProvider(
                 datastore,
@@ -111,6 +115,7 @@ class Provider:
                 pause_seconds=pause_seconds,
                 term=term,
                 waited=observer.waited,
+                limits_of=limits_of,
             )
 
         self._broker = broker
@@ -152,9 +157,10 @@ class Provider:
         """
         try:
             caller = await self.gatekeeper.admit(authorization, method, remote)
-            api.request_of(method, body)  # what is no request needs no Machine Provider
+            service = api if method in api.METHODS else lease_api
+            service.request_of(method, body)  # what is no request needs no Machine Provider
             broker = self._reader if method in ANYWHERE else await self.started()
-            return await api.call(broker, caller, method, body)
+            return await service.call(broker, caller, method, body)
         except api.Refusal:
             raise
         except BackendError as error:

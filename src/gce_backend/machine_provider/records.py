@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -29,6 +30,7 @@ from gce_backend.machine_provider.entities import (
     to_properties,
 )
 from gce_backend.machine_provider.leadership import EPOCH, Term
+from gce_backend.machine_provider.queue import Held
 
 MAX_CHANGE = 400
 """Records in one change: a commit holds 500 mutations."""
@@ -53,6 +55,7 @@ class Records:
         machines: all machines, by state and key.
         untriaged: the lease requests without an answer, the oldest first.
         released: the leased machines that were given back.
+        held: how many machines and leases each group and user holds.
         work: set when there may be something to do.
     """
 
@@ -64,6 +67,8 @@ class Records:
         self._datastore = datastore
         self._term = term
         self._states: dict[Path, MachineState] = {}
+        self.held = Held()
+        self._by_lease: Counter[str] = Counter()
         self._expirations: list[tuple[int, Path]] = []
         self._uncertain: set[Path] = set()
         self._lock = asyncio.Lock()
@@ -196,6 +201,8 @@ class Records:
                 self.untriaged.pop(path, None)
         elif path[0][0] == MACHINE_KIND:
             state = self._states.pop(path, None)
+            if state is not None:
+                self._count(self.machines[state][path], -1)
             self.released.discard(path)
             if state is not None and not (
                 isinstance(record, StoredMachine) and record.state is state
@@ -206,8 +213,22 @@ class Records:
                     self.released.add(path)
                 self._states[path] = record.state
                 self.machines[record.state][path] = record
-                if record.state is MachineState.LEASED and record.lease_expiration_ts is not None:
-                    heapq.heappush(self._expirations, (record.lease_expiration_ts, path))
+                self._count(record, 1)
+                if record.state is MachineState.LEASED and record.ends is not None:
+                    heapq.heappush(self._expirations, (record.ends, path))
+
+    def _count(self, machine: StoredMachine, by: int) -> None:
+        """Counts a machine in, or out, of what is held."""
+        if machine.state is not MachineState.LEASED:
+            return
+        self.held.machines[machine.group, machine.user] += by
+        before = self._by_lease[machine.lease]
+        self._by_lease[machine.lease] = before + by
+        if before + by == 0:
+            del self._by_lease[machine.lease]
+            self.held.leases[machine.group] -= 1
+        elif before == 0:
+            self.held.leases[machine.group] += 1
 
     async def refresh(self) -> None:
         """Reads again what the outcome of a change is unknown of.
@@ -230,7 +251,7 @@ class Records:
         while self._expirations and self._expirations[0][0] <= now:
             end, path = heapq.heappop(self._expirations)
             machine = self.machines[MachineState.LEASED].get(path)
-            if machine is not None and machine.lease_expiration_ts == end:
+            if machine is not None and machine.ends == end:
                 paths.append(path)
         return paths
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 
 import msgspec
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.machine_provider.entities import (
+    EndReason,
     LeaseState,
     MachineState,
     StoredLease,
@@ -91,19 +92,26 @@ def _length_error(request: LeaseRequestMessage, now: UnixSeconds, longest: float
     return "LEASE_TOO_LONG" if seconds > longest else None
 
 
-def valid_until(lease: StoredLease) -> float:
-    """When it is too late to fulfil a request, in Unix seconds."""
-    latest = lease.created + MAX_WAIT_SECONDS
-    return min(latest, lease.request.lease_expiration_ts or latest)
+def valid_until(lease: StoredLease) -> UnixSeconds:
+    """When it is too late: by the request itself, its asker's silence, or the longest wait."""
+    ends = (
+        lease.created + MAX_WAIT_SECONDS,
+        lease.request.lease_expiration_ts or None,
+        lease.wait_until,
+        lease.alive_until,
+    )
+    return min(end for end in ends if end is not None)
 
 
 def fulfilled(
-    lease: StoredLease, machine: StoredMachine, now: UnixSeconds, project: str
-) -> tuple[StoredLease, StoredMachine]:
-    """A request and the machine that it gets, from now on.
+    lease: StoredLease, machines: Sequence[StoredMachine], now: UnixSeconds, project: str
+) -> tuple[StoredLease, list[StoredMachine]]:
+    """A request and the machines that it gets, from now on.
 
     Args:
-        machine: an available machine that fits.
+        lease: the request.
+        machines: available machines that fit, as many as it asks for.
+        now: the moment.
         project: whose the lessee's topic is when the request does not say.
     """
     request = lease.request
@@ -111,59 +119,36 @@ def fulfilled(
     got = msgspec.structs.replace(
         lease,
         state=LeaseState.FULFILLED,
-        backend=machine.backend,
-        hostname=machine.hostname,
+        backend=machines[0].backend,
+        hostname=machines[0].hostname,
+        others=tuple((machine.backend, machine.hostname) for machine in machines[1:]),
+        fulfilled_ts=int(now),
         lease_expiration_ts=end,
         indefinite_ts=int(now) + FOR_EVER_SECONDS if end is None else None,
     )
     topic, owner = request.pubsub_topic, request.pubsub_project or project
-    held = msgspec.structs.replace(
-        machine.in_state(MachineState.LEASED),
-        lease=lease.name,
-        lease_expiration_ts=end,
-        connect=(request.on_lease.swarming_server or "") if request.on_lease else "",
-        lessee_topic=f"projects/{owner}/topics/{topic}" if topic else "",
-        lessee=lease.name if topic else "",
-    )
-    return got, held
+    return got, [
+        msgspec.structs.replace(
+            machine.in_state(MachineState.LEASED),
+            lease=lease.name,
+            user=lease.user,
+            group=lease.group,
+            lease_expiration_ts=end,
+            alive_until=lease.alive_until,
+            connect=(request.on_lease.swarming_server or "") if request.on_lease else "",
+            lessee_topic=f"projects/{owner}/topics/{topic}" if topic else "",
+            lessee=lease.name if topic else "",
+        )
+        for machine in machines
+    ]
 
 
-def matches(asked: Dimensions, machine: Dimensions) -> bool:
-    """Whether a machine has every dimension that is asked for; its labels may be more."""
-    for field in Dimensions.__struct_fields__:
-        wanted, found = getattr(asked, field), getattr(machine, field)
-        if wanted is None or wanted == ():
-            continue
-        if isinstance(wanted, tuple):
-            if not set(wanted) <= set(found):
-                return False
-        elif wanted != found:
-            return False
-    return True
-
-
-def pair(
-    leases: Iterable[StoredLease], machines: Iterable[StoredMachine]
-) -> Iterator[tuple[StoredLease, StoredMachine]]:
-    """Gives each request, in their order, the first machine that fits and is not given yet.
-
-    Requests for the same dimensions share one walk over the machines, so that a batch of like
-    requests costs no more than a single one.
-    """
-    offered = list(machines)
-    taken: set[int] = set()
-    walks: dict[Dimensions, Iterator[int]] = {}
-    for lease in leases:
-        asked = lease.request.dimensions
-        if asked not in walks:
-            walks[asked] = _walk(asked, offered, taken)
-        place = next(walks[asked], None)
-        if place is not None:
-            taken.add(place)
-            yield lease, offered[place]
-
-
-def _walk(asked: Dimensions, offered: list[StoredMachine], taken: set[int]) -> Iterator[int]:
-    for place, machine in enumerate(offered):
-        if place not in taken and matches(asked, machine.dimensions):
-            yield place
+def ending(machine: StoredMachine, now: UnixSeconds) -> EndReason | None:
+    """Why a lease is over now; None when it runs."""
+    if machine.released:
+        return EndReason.RELEASED
+    if machine.lease_expiration_ts is not None and machine.lease_expiration_ts <= now:
+        return EndReason.EXPIRED
+    if machine.alive_until is not None and machine.alive_until <= now:
+        return EndReason.NOT_KEPT_ALIVE
+    return None

@@ -18,7 +18,7 @@ from gce_backend.base.connections import (
     aiohttp_logger,
 )
 from gce_backend.base.errors import SettingsError
-from gce_backend.machine_provider import api
+from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.metrics import CONTENT_TYPE
 
 MAX_BYTES = 8 * 2**20
@@ -79,6 +79,8 @@ class ProviderServer:
         app.on_response_prepare.append(_add_headers)
         for name in api.METHODS:
             app.router.add_post(path_of(name), self._handler(name))
+        for route in lease_api.ROUTES:
+            app.router.add_route(route.verb, route.path, self._handler(route.name))
         app.router.add_get("/healthz", _checked(alive))
         app.router.add_get("/readyz", _checked(ready))
         app.router.add_get("/metrics", self._get_metrics)
@@ -121,7 +123,8 @@ class ProviderServer:
         async def handler(request: web.Request) -> web.Response:
             begun = self._clock.monotonic()
             try:
-                body = await _body(request)
+                query = request.query if request.method == "GET" else {}
+                body = {**await _body(request), **query, **request.match_info}
                 authorization = request.headers.get("Authorization")
                 found = await self._call(name, authorization, request.remote or "", body)
                 response = web.Response(status=204) if found is None else _json(found)
@@ -163,7 +166,7 @@ def is_here(request: web.Request) -> bool:
     return is_direct and request.remote in {"127.0.0.1", "::1"}
 
 
-async def _body(request: web.Request) -> Any:
+async def _body(request: web.Request) -> dict[str, Any]:
     """The JSON object that was sent; {} when nothing was."""
     try:
         raw = await request.read()

@@ -135,11 +135,13 @@ class Lifecycle:
         for path, machine in found.items():
             if not isinstance(machine, StoredMachine) or machine.state is not MachineState.LEASED:
                 continue
-            end, lease = machine.lease_expiration_ts, found.get(named_lease_path(machine.lease))
-            if machine.released or (end is not None and end <= now):
+            lease, reason = found.get(named_lease_path(machine.lease)), rules.ending(machine, now)
+            if reason is not None:
                 changes[path] = machine.in_state(MachineState.RECLAIMED)
                 if isinstance(lease, StoredLease):
-                    changes[lease.path] = msgspec.structs.replace(lease, reclaimed_ts=int(now))
+                    changes[lease.path] = msgspec.structs.replace(
+                        lease, reclaimed_ts=int(now), ended=reason
+                    )
         return changes
 
     async def _set_up(self) -> None:

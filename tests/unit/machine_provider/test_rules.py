@@ -1,16 +1,14 @@
-"""What the Machine Provider refuses, which machine fits, and when a request is too late."""
+"""What the Machine Provider refuses, and when a request is too late."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gce_backend.machine_provider import rules
-from gce_backend.machine_provider.entities import StoredLease, StoredMachine
-from gce_backend.machine_provider.wire import Dimensions, LeaseRequestMessage, Policies
+from gce_backend.machine_provider.entities import StoredLease
+from gce_backend.machine_provider.wire import Dimensions, LeaseRequestMessage
 
 DAY = 24 * 3600
 NOW = 1_700_000_000.0
@@ -49,65 +47,6 @@ def test_lease_rules(fields: dict[str, Any], error: str | None) -> None:
         )
         == error
     )
-
-
-@given(
-    st.lists(st.sampled_from(["LINUX", "WINDOWS", None]), max_size=12),
-    st.lists(st.sampled_from(["LINUX", "WINDOWS"]), max_size=12),
-)
-def test_pairing_gives_no_machine_twice_and_leaves_no_fitting_one(
-    asked: list[Any], offered: list[Any]
-) -> None:
-    """Each machine goes to one request at most; who gets none has none left that fits."""
-    leases = [
-        StoredLease(
-            user="u",
-            request=LeaseRequestMessage(
-                request_id=str(place), dimensions=Dimensions(os_family=family)
-            ),
-            checksum="",
-            created=0.0,
-        )
-        for place, family in enumerate(asked)
-    ]
-    machines = [
-        StoredMachine(
-            backend="GCE",
-            hostname=str(place),
-            addition_id=str(place),
-            dimensions=Dimensions(os_family=family),
-            policies=Policies(),
-        )
-        for place, family in enumerate(offered)
-    ]
-    pairs = list(rules.pair(leases, machines))
-    given_away = [found.hostname for _, found in pairs]
-    assert len(set(given_away)) == len(given_away)
-    assert all(rules.matches(lease.request.dimensions, one.dimensions) for lease, one in pairs)
-    served = {lease.request.request_id for lease, _ in pairs}
-    left = [one for one in machines if one.hostname not in given_away]
-    for lease in leases:
-        if lease.request.request_id not in served:
-            assert not any(rules.matches(lease.request.dimensions, one.dimensions) for one in left)
-
-
-@pytest.mark.parametrize(
-    ("asked", "fits"),
-    [
-        ((), True),
-        (("b:2",), True),
-        (("b:2", "a:1"), True),
-        (("c:3",), False),
-        (("a:1", "c:3"), False),
-    ],
-)
-def test_labels_that_are_asked_for_must_be_among_the_machines(
-    asked: tuple[str, ...], fits: bool
-) -> None:
-    """In any order; other dimensions must be equal."""
-    machine = Dimensions(num_cpus=4, snapshot_labels=("a:1", "b:2"))
-    assert rules.matches(Dimensions(snapshot_labels=asked), machine) == fits
-    assert not rules.matches(Dimensions(num_cpus=2, snapshot_labels=asked), machine)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from gce_backend.machine_provider.access.policy import AccessGroup, AccessPolicy
 
 ANYBODY: frozenset[Role] = frozenset()
 """Of a method: whoever is identified may call it; the machine says whose it is."""
+ACTORS = frozenset({Role.USER, Role.ADMINISTRATOR})
 READERS = frozenset({Role.VIEWER, Role.USER, Role.ADMINISTRATOR})
 
 NEEDED: Mapping[str, frozenset[Role]] = {
@@ -30,6 +31,15 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "machine.poll": ANYBODY,
     "machine.ack": ANYBODY,
     "service.metrics": READERS,
+    "leases.create": frozenset({Role.USER}),
+    "leases.get": READERS,
+    "leases.list": READERS,
+    "leases.extend": ACTORS,
+    "leases.keepalive": ACTORS,
+    "leases.release": ACTORS,
+    "leases.hold": ACTORS,
+    "machines.list": READERS,
+    "users.whoami": ANYBODY,
 }
 """Every method, and the roles of which a caller needs one."""
 

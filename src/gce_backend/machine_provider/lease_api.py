@@ -1,0 +1,300 @@
+"""The API for people and jobs: leases with place and reason, machines, and who one is.
+
+Like `api`, methods as data; here nothing follows the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gce_backend.base.errors import OrderError
+from gce_backend.machine_provider.access.decision import lease_refusal
+from gce_backend.machine_provider.access.policy import LeaseLimits, Role
+from gce_backend.machine_provider.api import Caller, Method, Refusal
+from gce_backend.machine_provider.broker import MachineProvider
+from gce_backend.machine_provider.entities import (
+    LeaseState,
+    MachineState,
+    StoredLease,
+    lease_path,
+    named_lease_path,
+)
+from gce_backend.machine_provider.lease_changes import LeaseChanges
+from gce_backend.machine_provider.lease_documents import (
+    Extension,
+    Hold,
+    LeaseDocument,
+    LeaseList,
+    LeaseName,
+    LeaseQuery,
+    LeaseStage,
+    MachineDocument,
+    MachineList,
+    NewLease,
+    Nothing,
+    WhoAmI,
+)
+from gce_backend.machine_provider.leases import LeaseTerms
+from gce_backend.machine_provider.waiting import waits_of
+from gce_backend.machine_provider.wire import LeaseRequestMessage
+
+_ERRORS: Mapping[str, tuple[int, str]] = {
+    "REQUEST_ID_REUSE": (409, "another request has this request_id: choose another one"),
+    "MUTUAL_EXCLUSION_ERROR": (400, "set one of duration, ends_at and without_end"),
+    "LEASE_LENGTH_UNSPECIFIED": (400, "set one of duration, ends_at and without_end"),
+    "LEASE_EXPIRATION_TS_ERROR": (400, "ends_at is in the past"),
+}
+"""What the original's words mean here: status and sentence."""
+
+
+async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> LeaseDocument:
+    if caller.group is None:
+        raise Refusal(403, "Only who has the role USER leases machines.")
+    limits = caller.group.limits
+    dimensions = msgspec.to_builtins(new.dimensions)
+    why = lease_refusal(limits, dimensions, without_end=new.without_end)
+    if limits.max_machines is not None and new.count > limits.max_machines:
+        why = f"its group holds {limits.max_machines} machines at most"
+    if why is not None:
+        raise Refusal(403, f"This lease is refused: {why}.")
+    request = LeaseRequestMessage(
+        request_id=new.request_id,
+        dimensions=new.dimensions,
+        duration=new.duration,
+        lease_expiration_ts=new.ends_at,
+        indefinite=new.without_end or None,
+    )
+    terms = LeaseTerms(
+        group=caller.group.name,
+        count=new.count,
+        label=new.label,
+        wait_seconds=new.wait,
+        keepalive=new.keepalive,
+    )
+    longest = limits.longest_lease
+    answers = await broker.leases.lease(caller.user, [request], longest=longest, terms=terms)
+    error = answers[0].error
+    if error == "LEASE_TOO_LONG":
+        raise Refusal(403, f"This lease is refused: it may last {longest} s at most.")
+    if error is not None:
+        status, message = _ERRORS.get(error, (503, error))
+        raise Refusal(status, message)
+    stored = await _stored(broker, lease_path(caller.user, new.request_id)[0][1])
+    return _document(broker, stored)
+
+
+async def _get(broker: MachineProvider, caller: Caller, name: LeaseName) -> LeaseDocument:
+    return _document(broker, await _seen(broker, caller, name.id))
+
+
+async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> LeaseList:
+    """Those that wait or run; what has ended is seen by its id."""
+    records = broker.records
+    leased = records.machines[MachineState.LEASED].values()
+    names = {machine.lease for machine in leased}
+    paths = [*(named_lease_path(name) for name in sorted(names)), *records.untriaged]
+    found = await records.read(paths) if paths else {}
+    sees_all = query.everybody and bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
+    leases = [
+        lease
+        for lease in found.values()
+        if isinstance(lease, StoredLease) and (sees_all or lease.user == caller.user)
+    ]
+    leases.sort(key=lambda lease: (-lease.created, lease.name))
+    waits = waits_of(broker.records, broker.leases, broker.clock.now())
+    return LeaseList(leases=tuple(_shown(lease, waits.get(lease.name)) for lease in leases))
+
+
+async def _extend(broker: MachineProvider, caller: Caller, wanted: Extension) -> LeaseDocument:
+    lease = await _own(broker, caller, wanted.id)
+    changes = LeaseChanges(broker.records, broker.clock)
+    limits = broker.leases.limits_of(lease.group)
+    return _document(broker, await changes.extend(lease, wanted.duration, limits))
+
+
+async def _keep_alive(broker: MachineProvider, caller: Caller, name: LeaseName) -> LeaseDocument:
+    lease = await _own(broker, caller, name.id)
+    changes = LeaseChanges(broker.records, broker.clock)
+    return _document(broker, await changes.keep_alive(lease))
+
+
+async def _release(broker: MachineProvider, caller: Caller, name: LeaseName) -> LeaseDocument:
+    lease = await _own(broker, caller, name.id)
+    changes = LeaseChanges(broker.records, broker.clock)
+    return _document(broker, await changes.release(lease))
+
+
+async def _hold(broker: MachineProvider, caller: Caller, wanted: Hold) -> LeaseDocument:
+    lease = await _own(broker, caller, wanted.id)
+    leased = broker.records.machines[MachineState.LEASED].values()
+    names = sorted({machine.lease for machine in leased if machine.group == lease.group})
+    found = await broker.records.read([named_lease_path(name) for name in names])
+    held = sum(one.count for one in found.values() if isinstance(one, StoredLease) and one.held)
+    changes = LeaseChanges(broker.records, broker.clock)
+    limits = broker.leases.limits_of(lease.group)
+    return _document(broker, await changes.hold(lease, wanted.duration, limits, held))
+
+
+async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> MachineList:
+    """Every machine; whose it is, for who may see that."""
+    sees_all = bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
+    machines = [
+        MachineDocument(
+            name=machine.hostname,
+            backend=machine.backend,
+            state=machine.state,
+            dimensions=machine.dimensions,
+            user=machine.user if sees_all or machine.user == caller.user else "",
+            ends_at=machine.lease_expiration_ts,
+        )
+        for state in MachineState
+        if state is not MachineState.DELETED
+        for machine in broker.records.machines[state].values()
+    ]
+    machines.sort(key=lambda machine: (machine.backend, machine.name))
+    return MachineList(machines=tuple(machines))
+
+
+async def _who_am_i(_: MachineProvider, caller: Caller, __: Nothing) -> WhoAmI:
+    limits = caller.group.limits if caller.group is not None else LeaseLimits()
+    return WhoAmI(
+        user=caller.user,
+        roles=sorted(caller.roles),
+        group=caller.group.name if caller.group is not None else "",
+        limits=msgspec.to_builtins(limits) if caller.group is not None else {},
+    )
+
+
+METHODS: Mapping[str, Method] = {
+    "leases.create": Method(NewLease, _create),
+    "leases.get": Method(LeaseName, _get),
+    "leases.list": Method(LeaseQuery, _list),
+    "leases.extend": Method(Extension, _extend),
+    "leases.keepalive": Method(LeaseName, _keep_alive),
+    "leases.release": Method(LeaseName, _release),
+    "leases.hold": Method(Hold, _hold),
+    "machines.list": Method(Nothing, _machines),
+    "users.whoami": Method(Nothing, _who_am_i),
+}
+"""Every method of this API, by name."""
+
+
+class ApiRoute(NamedTuple):
+    """Where a method is.
+
+    Attributes:
+        verb: the HTTP verb.
+        path: an aiohttp resource pattern; its variables are members of the request.
+        name: the method.
+    """
+
+    verb: str
+    path: str
+    name: str
+
+
+_LEASE = "/api/v1/leases/{id:[^/:]+}"
+ROUTES = (
+    ApiRoute("POST", "/api/v1/leases", "leases.create"),
+    ApiRoute("GET", "/api/v1/leases", "leases.list"),
+    ApiRoute("GET", _LEASE, "leases.get"),
+    ApiRoute("POST", _LEASE + ":extend", "leases.extend"),
+    ApiRoute("POST", _LEASE + ":keepalive", "leases.keepalive"),
+    ApiRoute("POST", _LEASE + ":release", "leases.release"),
+    ApiRoute("POST", _LEASE + ":hold", "leases.hold"),
+    ApiRoute("GET", "/api/v1/machines", "machines.list"),
+    ApiRoute("GET", "/api/v1/whoami", "users.whoami"),
+)
+
+
+def request_of(name: str, body: Any) -> Any:  # unchecked JSON
+    """A method's request.
+
+    Raises:
+        Refusal: 400: it is none.
+    """
+    try:
+        return msgspec.convert(body, METHODS[name].request, strict=False)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise Refusal(400, str(error)) from error
+
+
+async def call(broker: MachineProvider, caller: Caller, name: str, body: Any) -> Any:
+    """Carries a method out.
+
+    Returns:
+        The answer as plain JSON values.
+
+    Raises:
+        Refusal: the answer is an HTTP error.
+        RemoteError: Datastore fails; the outcome is unknown.
+    """
+    request = request_of(name, body)
+    try:
+        answer = await METHODS[name].act(broker, caller, request)
+    except OrderError as error:
+        raise Refusal(409, f"{error}.") from error
+    return msgspec.to_builtins(answer)
+
+
+async def _stored(broker: MachineProvider, name: str) -> StoredLease:
+    path = named_lease_path(name)
+    lease = (await broker.records.read([path])).get(path)
+    if not isinstance(lease, StoredLease):
+        raise Refusal(404, "There is no such lease.")
+    return lease
+
+
+async def _seen(broker: MachineProvider, caller: Caller, name: str) -> StoredLease:
+    """A lease that the caller may see; another's is as if it were not there."""
+    lease = await _stored(broker, name)
+    if lease.user != caller.user and not caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}:
+        raise Refusal(404, "There is no such lease.")
+    return lease
+
+
+async def _own(broker: MachineProvider, caller: Caller, name: str) -> StoredLease:
+    """A lease that the caller may change."""
+    lease = await _seen(broker, caller, name)
+    if lease.user != caller.user and Role.ADMINISTRATOR not in caller.roles:
+        raise Refusal(403, f"The lease is {lease.user}'s.")
+    return lease
+
+
+def _document(broker: MachineProvider, lease: StoredLease) -> LeaseDocument:
+    if lease.state is not LeaseState.UNTRIAGED:
+        return _shown(lease, None)
+    waits = waits_of(broker.records, broker.leases, broker.clock.now())
+    return _shown(lease, waits.get(lease.name))
+
+
+def _shown(lease: StoredLease, waiting: Any) -> LeaseDocument:
+    state: LeaseStage
+    if lease.state is LeaseState.UNTRIAGED:
+        state = "pending"
+    elif lease.runs:
+        state = "held" if lease.held else "active"
+    else:
+        state = "ended"
+    return LeaseDocument(
+        id=lease.name,
+        request_id=lease.request.request_id,
+        user=lease.user,
+        group=lease.group,
+        label=lease.label,
+        state=state,
+        ended=lease.ended if state == "ended" else None,
+        dimensions=lease.request.dimensions,
+        count=lease.count,
+        machines=tuple(path[0][1].partition(":")[2] for path in lease.machines)
+        if lease.runs
+        else (),
+        created=lease.created,
+        began=lease.fulfilled_ts,
+        ends_at=lease.lease_expiration_ts,
+        alive_until=lease.alive_until if state in {"pending", "active"} else None,
+        waiting=waiting,
+    )

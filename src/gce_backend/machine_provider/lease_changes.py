@@ -1,0 +1,169 @@
+"""What its lessee, or an administrator, does with a lease: extend, keep alive, hold, release.
+
+Each is one commit over the lease and its machines, and can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from gce_backend.base.clock import Clock
+from gce_backend.base.errors import OrderError
+from gce_backend.clients.datastore.client import Path
+from gce_backend.machine_provider.access.policy import LeaseLimits
+from gce_backend.machine_provider.entities import (
+    EndReason,
+    LeaseState,
+    MachineState,
+    Record,
+    StoredLease,
+    StoredMachine,
+)
+from gce_backend.machine_provider.records import Found, Records
+
+OVER = "the lease is over"
+
+Change = Callable[[StoredLease], StoredLease]
+
+
+class LeaseChanges:
+    """Changes leases.
+
+    Args:
+        records: where they are kept.
+        clock: the time.
+
+    All methods raise `OrderError` when the lease is not as it must be, and
+    `gce_backend.base.errors.RemoteError` when Datastore fails.
+    """
+
+    def __init__(self, records: Records, clock: Clock) -> None:
+        self._records = records
+        self._clock = clock
+
+    async def extend(self, lease: StoredLease, seconds: int, limits: LeaseLimits) -> StoredLease:
+        """Lets a lease end so many seconds from now, within what its group may have in all."""
+        end = int(self._clock.now()) + seconds
+
+        def change(current: StoredLease) -> StoredLease:
+            if current.held:
+                raise OrderError("the machines are held for a look: the lease itself has ended")
+            latest = (current.fulfilled_ts or 0) + limits.longest_lease
+            if end > latest:
+                raise OrderError(
+                    f"a lease of this group lasts {limits.longest_lease} s at most: this one may "
+                    f"last {max(latest - int(self._clock.now()), 0)} s from now"
+                )
+            return msgspec.structs.replace(current, lease_expiration_ts=end, indefinite_ts=None)
+
+        return await self._change(lease, change)
+
+    async def keep_alive(self, lease: StoredLease) -> StoredLease:
+        """Notes that its lessee, or who waits for it, lives."""
+
+        def change(current: StoredLease) -> StoredLease:
+            if current.keepalive is None:
+                return current
+            alive = int(self._clock.now()) + current.keepalive
+            return msgspec.structs.replace(current, alive_until=alive)
+
+        return await self._change(lease, change, pending=True)
+
+    async def hold(
+        self, lease: StoredLease, seconds: int | None, limits: LeaseLimits, held: int
+    ) -> StoredLease:
+        """Keeps the machines for a look after a failure, whoever stays alive.
+
+        Args:
+            lease: whose machines.
+            seconds: from now; None for as long as the group allows.
+            limits: of the group.
+            held: machines that the group holds already.
+        """
+        wanted = limits.longest_hold if seconds is None else seconds
+        end = int(self._clock.now()) + wanted
+        if wanted > limits.longest_hold:
+            raise OrderError(f"this group holds machines for {limits.longest_hold} s at most")
+        if not lease.held and held + lease.count > limits.max_held:
+            raise OrderError(f"this group holds {held} of at most {limits.max_held} machines")
+
+        def change(current: StoredLease) -> StoredLease:
+            return msgspec.structs.replace(
+                current,
+                held=True,
+                lease_expiration_ts=end,
+                indefinite_ts=None,
+                alive_until=None,
+                keepalive=None,
+            )
+
+        return await self._change(lease, change)
+
+    async def release(self, lease: StoredLease) -> StoredLease:
+        """Gives the machines back; a request that still waits is cancelled. Again: no error."""
+
+        def decide(found: Found) -> dict[Path, Record | None]:
+            current = found.get(lease.path)
+            changes: dict[Path, Record | None] = {}
+            if not isinstance(current, StoredLease):
+                return changes
+            if current.state is LeaseState.UNTRIAGED:
+                changes[lease.path] = msgspec.structs.replace(
+                    current, state=LeaseState.CANCELLED, ended=EndReason.CANCELLED
+                )
+            for path, machine in found.items():
+                if isinstance(machine, StoredMachine) and machine.lease == current.name:
+                    changes[path] = msgspec.structs.replace(machine, released=True)
+            return changes
+
+        return await self._decided(lease, decide)
+
+    async def _change(
+        self, lease: StoredLease, change: Change, *, pending: bool = False
+    ) -> StoredLease:
+        def decide(found: Found) -> dict[Path, Record | None]:
+            current = found.get(lease.path)
+            if not isinstance(current, StoredLease):
+                raise OrderError(OVER)
+            if current.state is LeaseState.UNTRIAGED and pending:
+                return {lease.path: change(current)}
+            if current.runs and not found.keys() & set(current.machines):
+                return {}  # it got its machines meanwhile: they are read next
+            machines = [
+                machine
+                for machine in found.values()
+                if isinstance(machine, StoredMachine)
+                and machine.state is MachineState.LEASED
+                and machine.lease == current.name
+                and not machine.released
+            ]
+            if not current.runs or not machines:
+                waits = current.state is LeaseState.UNTRIAGED
+                raise OrderError("the lease has no machine yet" if waits else OVER)
+            new = change(current)
+            changes: dict[Path, Record | None] = {lease.path: new}
+            for machine in machines:
+                changes[machine.path] = msgspec.structs.replace(
+                    machine,
+                    lease_expiration_ts=new.lease_expiration_ts,
+                    alive_until=new.alive_until,
+                )
+            return changes
+
+        return await self._decided(lease, decide)
+
+    async def _decided(
+        self, lease: StoredLease, decide: Callable[[Found], dict[Path, Record | None]]
+    ) -> StoredLease:
+        """Changes a lease with its machines, which it may get while its change is on its way."""
+        while True:
+            machines = lease.machines if lease.state is LeaseState.FULFILLED else []
+            found = await self._records.change([lease.path, *machines], decide)
+            stored = found.get(lease.path)
+            if not isinstance(stored, StoredLease):
+                raise OrderError(OVER)
+            if not stored.runs or lease.state is LeaseState.FULFILLED:
+                return stored
+            lease = stored

@@ -1,0 +1,304 @@
+"""Which waiting request gets which machines, and why the others wait: pure decisions.
+
+The rule, in the order in which it is applied:
+
+1. A request of a higher priority comes first.
+2. Of one priority, a request that has waited for `PATIENCE_SECONDS` comes first, the oldest at the
+   front: whatever others ask for, nobody waits for ever behind them.
+3. Then fairness: the group that holds the fewest machines for its share; in it the user who holds
+   the fewest; of that user the oldest request.
+4. A group at its limit is passed over until it gives something back.
+5. A request for several machines is filled as a whole. While it waits at the front, the free
+   machines that fit are kept for it, provided that the catalog has as many as it needs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from gce_backend.base.dates import UnixSeconds
+from gce_backend.machine_provider.access.policy import LeaseLimits
+from gce_backend.machine_provider.wire import Dimensions
+
+PATIENCE_SECONDS = 900.0
+"""After which fairness to others is no reason to wait any longer."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A waiting request.
+
+    Attributes:
+        name: unique.
+        user: who asks.
+        group: whose limits count.
+        created: when.
+        dimensions: what the machines must be.
+        count: how many.
+    """
+
+    name: str
+    user: str
+    group: str
+    created: UnixSeconds
+    dimensions: Dimensions
+    count: int = 1
+
+
+class Offered(NamedTuple):
+    """A free machine.
+
+    Attributes:
+        name: unique.
+        dimensions: what it is.
+    """
+
+    name: str
+    dimensions: Dimensions
+
+
+class Held(msgspec.Struct):
+    """What is leased now.
+
+    Attributes:
+        machines: how many each user of a group holds, by group and user.
+        leases: how many leases each group holds.
+    """
+
+    machines: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    leases: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+class Hindrance(NamedTuple):
+    """Why a request waits.
+
+    Attributes:
+        limit: its group is at a limit; says which; "" when it is not.
+        kept: free machines that fit and are kept for requests ahead of it.
+        free: free machines that fit and that it could have.
+    """
+
+    limit: str = ""
+    kept: int = 0
+    free: int = 0
+
+
+class Allotment(NamedTuple):
+    """What the queue decides.
+
+    Attributes:
+        grants: the machines that each request gets, by the requests' names, in their order.
+        waiting: the others in their order, each with what it waits for.
+    """
+
+    grants: Mapping[str, Sequence[str]]
+    waiting: Mapping[str, Hindrance]
+
+
+def allot(
+    asked: Iterable[Asked],
+    offered: Sequence[Offered],
+    held: Held,
+    *,
+    limits_of: Callable[[str], LeaseLimits],
+    total: Callable[[Dimensions], int],
+    now: UnixSeconds,
+) -> Allotment:
+    """Decides who gets what.
+
+    Args:
+        asked: the waiting requests, in any order.
+        offered: the free machines; of those that fit, the first come first.
+        held: what is leased now.
+        limits_of: of a group.
+        total: how many machines of the catalog fit, leased ones included.
+        now: the moment.
+    """
+    table = _Table(offered)
+    machines, leases = Counter(held.machines), Counter(held.leases)
+    by_group: Counter[str] = Counter()
+    for (group, _), count in machines.items():
+        by_group[group] += count
+    grants: dict[str, Sequence[str]] = {}
+    waiting: dict[str, Hindrance] = {}
+    for request in _in_order(asked, machines, by_group, limits_of, now):
+        limits = limits_of(request.group)
+        hindrance = _limit(limits, by_group[request.group], leases[request.group], request.count)
+        if hindrance:
+            waiting[request.name] = Hindrance(limit=hindrance)
+            continue
+        found = table.take(request.dimensions, request.count)
+        if found is not None:
+            grants[request.name] = found
+            machines[request.group, request.user] += request.count
+            by_group[request.group] += request.count
+            leases[request.group] += 1
+            continue
+        waiting[request.name] = Hindrance(
+            free=table.free(request.dimensions), kept=table.kept(request.dimensions)
+        )
+        if request.count > 1 and total(request.dimensions) >= request.count:
+            table.keep(request.dimensions, request.count)
+    return Allotment(grants, waiting)
+
+
+def _limit(limits: LeaseLimits, machines: int, leases: int, count: int) -> str:
+    """Which limit a group would pass; "" when it would pass none."""
+    if limits.max_leases is not None and leases + 1 > limits.max_leases:
+        return f"its group holds {leases} of at most {limits.max_leases} leases"
+    if limits.max_machines is not None and machines + count > limits.max_machines:
+        return f"its group holds {machines} of at most {limits.max_machines} machines"
+    return ""
+
+
+def _in_order(
+    asked: Iterable[Asked],
+    machines: Mapping[tuple[str, str], int],
+    by_group: Mapping[str, int],
+    limits_of: Callable[[str], LeaseLimits],
+    now: UnixSeconds,
+) -> Iterator[Asked]:
+    """The requests in their order; what was granted meanwhile counts for those that follow."""
+    classes: dict[int, list[Asked]] = {}
+    for request in asked:
+        classes.setdefault(limits_of(request.group).priority, []).append(request)
+    for priority in sorted(classes, reverse=True):
+        members = sorted(classes[priority], key=lambda request: (request.created, request.name))
+        yield from (r for r in members if now - r.created >= PATIENCE_SECONDS)
+        young = [r for r in members if now - r.created < PATIENCE_SECONDS]
+        yield from _fairly(young, machines, by_group, limits_of)
+
+
+def _fairly(
+    requests: Sequence[Asked],
+    machines: Mapping[tuple[str, str], int],
+    by_group: Mapping[str, int],
+    limits_of: Callable[[str], LeaseLimits],
+) -> Iterator[Asked]:
+    """The requests of one priority, the poorest group and its poorest user first.
+
+    A group's turn comes again with what it holds by then, so a heap entry that is out of date is
+    put back with its present weight.
+    """
+    own: dict[tuple[str, str], list[Asked]] = {}
+    for request in reversed(requests):  # so that the oldest is popped first
+        own.setdefault((request.group, request.user), []).append(request)
+    users: dict[str, list[str]] = {}
+    for group, user in own:
+        users.setdefault(group, []).append(user)
+
+    def weight(group: str) -> tuple[float, UnixSeconds, str]:
+        oldest = min(own[group, user][-1].created for user in users[group])
+        return by_group.get(group, 0) / limits_of(group).share, oldest, group
+
+    heap = [weight(group) for group in users]
+    heapq.heapify(heap)
+    while heap:
+        entry = heapq.heappop(heap)
+        group = entry[2]
+        present = weight(group)
+        if present > entry:
+            heapq.heappush(heap, present)
+            continue
+        user = min(
+            users[group],
+            key=lambda name: (machines.get((group, name), 0), own[group, name][-1].created, name),
+        )
+        yield own[group, user].pop()
+        if not own[group, user]:
+            users[group].remove(user)
+        if users[group]:
+            heapq.heappush(heap, weight(group))
+
+
+class _Table:
+    """The free machines, by what is asked for; requests for the same share one list."""
+
+    def __init__(self, offered: Sequence[Offered]) -> None:
+        self._offered = offered
+        self._gone: set[int] = set()
+        self._kept: set[int] = set()
+        self._fitting: dict[Dimensions, list[int]] = {}
+
+    def take(self, dimensions: Dimensions, count: int) -> Sequence[str] | None:
+        """So many free machines that fit, which are gone then; None when there are not enough."""
+        found = []
+        for place in self._places(dimensions):
+            if place not in self._kept:
+                found.append(place)
+                if len(found) == count:
+                    self._gone.update(found)
+                    return [self._offered[place].name for place in found]
+        return None
+
+    def keep(self, dimensions: Dimensions, count: int) -> None:
+        """Keeps the free machines that fit, as many as are needed, from those that follow."""
+        free = [place for place in self._places(dimensions) if place not in self._kept]
+        self._kept.update(free[:count])
+
+    def free(self, dimensions: Dimensions) -> int:
+        """How many fit and are not kept."""
+        return sum(place not in self._kept for place in self._places(dimensions))
+
+    def kept(self, dimensions: Dimensions) -> int:
+        """How many fit and are kept for others."""
+        return sum(place in self._kept for place in self._places(dimensions))
+
+    def _places(self, dimensions: Dimensions) -> list[int]:
+        found = self._fitting.get(dimensions)
+        if found is None:
+            offered = enumerate(self._offered)
+            found = [place for place, one in offered if matches(dimensions, one.dimensions)]
+        if found and found[0] in self._gone:
+            found = [place for place in found if place not in self._gone]
+        self._fitting[dimensions] = found
+        return [place for place in found if place not in self._gone]
+
+
+def matches(asked: Dimensions, machine: Dimensions) -> bool:
+    """Whether a machine has every dimension that is asked for; its labels may be more."""
+    return not differences(asked, machine)
+
+
+def differences(asked: Dimensions, machine: Dimensions) -> list[str]:
+    """The dimensions in which a machine is not what is asked for."""
+    found = []
+    for field in Dimensions.__struct_fields__:
+        wanted, given = getattr(asked, field), getattr(machine, field)
+        if wanted is None or wanted == ():
+            continue
+        fits = set(wanted) <= set(given) if isinstance(wanted, tuple) else wanted == given
+        if not fits:
+            found.append(field)
+    return found
+
+
+class Nearest(NamedTuple):
+    """The kind of machine that comes nearest to what no machine is.
+
+    Attributes:
+        dimensions: what it is, without its host name.
+        differs: in which dimensions it is not what is asked for.
+    """
+
+    dimensions: Dimensions
+    differs: Sequence[str]
+
+
+def nearest(asked: Dimensions, kinds: Iterable[Dimensions]) -> Nearest | None:
+    """The kind that differs in the fewest dimensions; None when there is no kind at all."""
+    best: Nearest | None = None
+    for kind in kinds:
+        differs = differences(asked, kind)
+        if best is None or len(differs) < len(best.differs):
+            best = Nearest(kind, differs)
+    return best
+
+
+def kind_of(dimensions: Dimensions) -> Dimensions:
+    """What a machine has in common with its like: all but its host name."""
+    return msgspec.structs.replace(dimensions, hostname=None)

@@ -1,0 +1,315 @@
+"""Leases as people and jobs meet them: waiting that tells, and every way in which they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gce_backend.machine_provider.service import ProviderService
+from machine_provider.test_service import until_ready
+from support.provider_harness import ACCESS, DAEMON, Place, place
+
+ANN, BOB, ROOT = "ann@example.com", "bob@example.com", "root@example.com"
+LIMITED = ACCESS.replace(
+    'groups { name: "users" members: "*@example.com" roles: USER }',
+    """groups {
+  name: "small" members: "bob@example.com" roles: USER max_machines: 1 longest_lease: "1h"
+  dimensions: "os_family:LINUX"
+}
+groups {
+  name: "users" members: "*@example.com" roles: USER max_held: 1 longest_hold: "1h"
+  longest_lease: "4h"
+}""",
+)
+
+
+class Api:
+    """The API of one process."""
+
+    def __init__(self, p: Place, service: ProviderService) -> None:
+        self.place = p
+        self.service = service
+
+    async def __call__(
+        self, verb: str, path: str, body: Any = None, who: str = ANN
+    ) -> tuple[int, Any]:
+        """One request."""
+        return await self.place.send(self.service, verb, f"/api/v1/{path}", who, body)
+
+    async def ok(self, verb: str, path: str, body: Any = None, who: str = ANN) -> Any:
+        """One that must succeed."""
+        status, answer = await self(verb, path, body, who)
+        assert status == 200, answer
+        return answer
+
+    async def lease(self, name: str, who: str = ANN, **wanted: Any) -> Any:
+        """Asks for a Linux machine for an hour; `wanted` changes that."""
+        asked = {"request_id": name, "dimensions": {"os_family": "LINUX"}, "duration": 3600}
+        return await self.ok("POST", "leases", asked | wanted, who)
+
+    async def refused(self, verb: str, path: str, body: Any = None, who: str = ANN) -> str:
+        """What a request that fails is told, behind its status."""
+        status, answer = await self(verb, path, body, who)
+        assert status >= 400, answer
+        return f"{status} {answer['error']['message']}"
+
+    async def get(self, lease: Any, who: str = ANN) -> Any:
+        """A lease as it is now."""
+        return await self.ok("GET", f"leases/{lease['id']}", who=who)
+
+    async def add(self, *names: str, **dimensions: Any) -> None:
+        """Adds machines, and waits until they are there."""
+        for name in names:
+            body = {"dimensions": {"hostname": name, "os_family": "LINUX", **dimensions}}
+            await self.place.ok(
+                self.service, "catalog.add_machine", body | {"policies": {}}, DAEMON
+            )
+        await asyncio.sleep(1)
+
+    async def states(self) -> dict[str, str]:
+        """The catalog."""
+        found = await self.ok("GET", "machines", who=ROOT)
+        return {machine["name"]: machine["state"] for machine in found["machines"]}
+
+
+@contextlib.asynccontextmanager
+async def running(tmp_path: Path) -> AsyncIterator[Api]:
+    """One process, and its API."""
+    async with place(tmp_path, LIMITED) as p:
+        service = await p.start()
+        await until_ready(p, service)
+        yield Api(p, service)
+
+
+async def test_a_lease_from_request_to_release(tmp_path: Path) -> None:
+    """At once while machines are free; the same request is the same lease; released twice."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2")
+        lease = await mp.lease("r1", label="nightly")
+        assert (lease["state"], lease["machines"], lease["label"]) == (
+            "active",
+            ["vm-1"],
+            "nightly",
+        )
+        assert lease["ends_at"] == lease["began"] + 3600
+        assert await mp.lease("r1", label="nightly") == lease
+        assert (await mp.refused("POST", "leases", {"request_id": "r1", "duration": 5}))[
+            :3
+        ] == "409"
+        assert [one["id"] for one in (await mp.ok("GET", "leases"))["leases"]] == [lease["id"]]
+        for _ in range(2):
+            await mp.ok("POST", f"leases/{lease['id']}:release")
+            await asyncio.sleep(1)
+        ended = await mp.get(lease)
+        assert (ended["state"], ended["ended"], ended.get("machines")) == (
+            "ended",
+            "RELEASED",
+            None,
+        )
+        assert await mp.states() == {"vm-2": "AVAILABLE"}
+        assert (await mp.ok("GET", "leases"))["leases"] == []
+
+
+async def test_several_machines_are_leased_and_given_back_together(tmp_path: Path) -> None:
+    """All or none, in one commit."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2", "vm-3")
+        lease = await mp.lease("r1", count=2)
+        assert lease["machines"] == ["vm-1", "vm-2"]
+        second = await mp.lease("r2", count=2)
+        assert second["state"] == "pending"
+        await mp.add("vm-4")
+        assert (await mp.get(second))["machines"] == ["vm-3", "vm-4"]
+        await mp.ok("POST", f"leases/{lease['id']}:release")
+        await asyncio.sleep(1)
+        assert await mp.states() == {"vm-3": "LEASED", "vm-4": "LEASED"}
+
+
+async def test_who_waits_is_told_place_reason_and_time(tmp_path: Path) -> None:
+    """And gets the machine when it is there."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1")
+        holder = await mp.lease("r1")
+        first = await mp.lease("r2")
+        await asyncio.sleep(1)
+        second = await mp.lease("r3")
+        assert first["waiting"]["place"] == 1
+        assert first["waiting"]["reason"] == "leased"
+        assert first["waiting"]["earliest"] == holder["ends_at"]
+        assert second["waiting"]["place"] == 2
+        assert "earliest" not in second["waiting"]
+        await mp.add("vm-2")
+        assert (await mp.get(first))["machines"] == ["vm-2"]
+        assert (await mp.get(second))["waiting"]["place"] == 1
+
+
+async def test_what_no_machine_is_names_the_nearest_that_there_is(tmp_path: Path) -> None:
+    """And goes on waiting: such a machine may come."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", num_cpus=4)
+        asked = {"os_family": "LINUX", "num_cpus": 64}
+        lease = await mp.lease("r1", dimensions=asked)
+        waiting = lease["waiting"]
+        assert (waiting["reason"], waiting["nearest"]["differs"]) == ("unsatisfiable", ["num_cpus"])
+        assert waiting["nearest"]["dimensions"]["num_cpus"] == 4
+        many = await mp.lease("r2", count=5)
+        assert many["waiting"]["message"] == "it asks for 5 machines, and 1 in the catalog fit"
+        await mp.add("vm-64", num_cpus=64)
+        assert (await mp.get(lease))["machines"] == ["vm-64"]
+
+
+async def test_a_group_at_its_limit_waits_and_says_why(tmp_path: Path) -> None:
+    """Though machines are free; what the group may never have is refused at once."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2")
+        first = await mp.lease("r1", BOB)
+        second = await mp.lease("r2", BOB)
+        assert second["waiting"]["reason"] == "limit"
+        assert "1 of at most 1 machines" in second["waiting"]["message"]
+        body = {"request_id": "r3", "duration": 60, "dimensions": {"os_family": "WINDOWS"}}
+        assert "os_family must be LINUX" in await mp.refused("POST", "leases", body, BOB)
+        body = {"request_id": "r3", "duration": 7200, "dimensions": {"os_family": "LINUX"}}
+        assert "may last 3600 s" in await mp.refused("POST", "leases", body, BOB)
+        body = {"request_id": "r3", "without_end": True, "dimensions": {"os_family": "LINUX"}}
+        assert "must have an end" in await mp.refused("POST", "leases", body, BOB)
+        body = {"request_id": "r3", "duration": 60, "count": 2}
+        body["dimensions"] = {"os_family": "LINUX"}
+        assert "1 machines at most" in await mp.refused("POST", "leases", body, BOB)
+        await mp.ok("POST", f"leases/{first['id']}:release", who=BOB)
+        await asyncio.sleep(1)
+        assert (await mp.get(second, BOB))["machines"] == ["vm-2"]
+
+
+async def test_a_request_that_is_cancelled_or_too_late_takes_no_machine(tmp_path: Path) -> None:
+    """Neither then nor later."""
+    async with running(tmp_path) as mp:
+        cancelled = await mp.lease("r1")
+        late = await mp.lease("r2", wait=30)
+        done = await mp.ok("POST", f"leases/{cancelled['id']}:release")
+        assert (done["state"], done["ended"]) == ("ended", "CANCELLED")
+        await asyncio.sleep(35)
+        found = await mp.get(late)
+        assert (found["state"], found["ended"]) == ("ended", "WAITED_TOO_LONG")
+        await mp.add("vm-1")
+        assert await mp.states() == {"vm-1": "AVAILABLE"}
+
+
+async def test_a_lease_lives_as_long_as_it_is_kept_alive(tmp_path: Path) -> None:
+    """A runner that died holds no machine for its whole duration, and one that waits no place."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1")
+        lease = await mp.lease("r1", keepalive=30)
+        waiting = await mp.lease("r2", keepalive=30)
+        for _ in range(10):
+            await asyncio.sleep(20)
+            await mp.ok("POST", f"leases/{lease['id']}:keepalive")
+            await mp.ok("POST", f"leases/{waiting['id']}:keepalive")
+        assert (await mp.get(lease))["state"] == "active"
+        assert (await mp.get(waiting))["state"] == "pending"
+        await asyncio.sleep(33)
+        assert (await mp.get(lease))["ended"] == "NOT_KEPT_ALIVE"
+        assert (await mp.get(waiting))["ended"] == "NOT_KEPT_ALIVE"
+        assert await mp.states() == {}
+        assert "409" in await mp.refused("POST", f"leases/{lease['id']}:keepalive")
+
+
+async def test_a_lease_is_extended_within_what_its_group_may_have(tmp_path: Path) -> None:
+    """Any number of times; a refusal says how long is left; one that is over is not revived."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1")
+        lease = await mp.lease("r1", duration=60)
+        await asyncio.sleep(40)
+        longer = await mp.ok("POST", f"leases/{lease['id']}:extend", {"duration": 600})
+        assert longer["ends_at"] > lease["ends_at"] + 500
+        await asyncio.sleep(300)
+        assert (await mp.get(lease))["state"] == "active"
+        told = await mp.refused("POST", f"leases/{lease['id']}:extend", {"duration": 5 * 3600})
+        assert "14400 s at most" in told
+        await asyncio.sleep(400)
+        assert (await mp.get(lease))["ended"] == "EXPIRED"
+        told = await mp.refused("POST", f"leases/{lease['id']}:extend", {"duration": 60})
+        assert told == "409 the lease is over."
+
+
+async def test_a_machine_is_held_for_a_look_within_the_groups_limits(tmp_path: Path) -> None:
+    """Also when nobody keeps the lease alive any more; for a time, and for one machine only."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2")
+        lease, other = await mp.lease("r1", keepalive=30), await mp.lease("r2")
+        held = await mp.ok("POST", f"leases/{lease['id']}:hold", {"duration": 1800})
+        assert held["state"] == "held"
+        told = await mp.refused("POST", f"leases/{other['id']}:hold", {})
+        assert "1 of at most 1 machines" in told
+        told = await mp.refused("POST", f"leases/{lease['id']}:hold", {"duration": 7200})
+        assert "3600 s at most" in told
+        told = await mp.refused("POST", f"leases/{lease['id']}:extend", {"duration": 60})
+        assert "held for a look" in told
+        await asyncio.sleep(1700)
+        assert (await mp.get(lease))["machines"] == ["vm-1"]
+        await asyncio.sleep(110)
+        assert (await mp.get(lease))["ended"] == "EXPIRED"
+
+
+async def test_others_leases_are_seen_and_ended_by_who_may(tmp_path: Path) -> None:
+    """A user sees what is theirs; an administrator sees and releases everybody's."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1")
+        lease = await mp.lease("r1")
+        assert "404" in await mp.refused("GET", f"leases/{lease['id']}", who=BOB)
+        assert "404" in await mp.refused("POST", f"leases/{lease['id']}:release", who=BOB)
+        assert (await mp.ok("GET", "leases?everybody=true", who=BOB))["leases"] == []
+        (seen,) = (await mp.ok("GET", "leases?everybody=true", who=ROOT))["leases"]
+        assert seen["user"] == ANN
+        machines = (await mp.ok("GET", "machines", who=BOB))["machines"]
+        assert [(one["state"], one.get("user")) for one in machines] == [("LEASED", None)]
+        await mp.ok("POST", f"leases/{lease['id']}:release", who=ROOT)
+        await asyncio.sleep(1)
+        assert (await mp.get(lease))["ended"] == "RELEASED"
+
+
+async def test_who_one_is(tmp_path: Path) -> None:
+    """Name, roles and limits."""
+    async with running(tmp_path) as mp:
+        me = await mp.ok("GET", "whoami", who=BOB)
+        assert (me["user"], me["roles"], me["group"]) == (BOB, ["USER"], "small")
+        assert me["limits"]["max_machines"] == 1
+        assert (await mp.ok("GET", "whoami", who="x@elsewhere.org"))["roles"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"request_id": "r"},
+        {"request_id": "r", "duration": 0},
+        {"request_id": "r", "duration": 60, "ends_at": 9_999_999_999},
+        {"request_id": "r", "duration": 60, "count": 0},
+        {"request_id": "r", "duration": 60, "keepalive": 1},
+        {"request_id": "", "duration": 60},
+        {"request_id": "r", "duration": 60, "dimensions": 7},
+    ],
+)
+async def test_what_is_no_request_is_refused(tmp_path: Path, body: dict[str, Any]) -> None:
+    """With 400, and nothing is stored."""
+    async with running(tmp_path) as mp:
+        assert (await mp.refused("POST", "leases", body))[:3] == "400"
+        assert (await mp.ok("GET", "leases"))["leases"] == []
+
+
+async def test_leases_and_their_order_survive_a_change_of_process(tmp_path: Path) -> None:
+    """Who waits keeps the place; who holds keeps the machine, and counts for the limits."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2")
+        lease = await mp.lease("r1", BOB)
+        waiting = await mp.lease("r2", BOB)
+        second = await mp.place.start()
+        await mp.place.kill(mp.service)
+        await until_ready(mp.place, second)
+        mp.service = second
+        assert (await mp.get(waiting, BOB))["waiting"]["reason"] == "limit"
+        assert (await mp.get(lease, BOB))["machines"] == ["vm-1"]
