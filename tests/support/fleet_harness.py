@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.datastore.client import Datastore
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings
@@ -114,6 +115,15 @@ class World:
             fleet = Fleet(Store(clients.datastore(PROJECT)))
             await fleet.load()
             yield fleet
+        finally:
+            await clients.close()
+
+    @contextlib.asynccontextmanager
+    async def datastore(self) -> AsyncIterator[Datastore]:
+        """The store's client, for what somebody writes by hand."""
+        clients = Clients(self.settings, self.clock, random.Random(0), Metrics())
+        try:
+            yield clients.datastore(PROJECT)
         finally:
             await clients.close()
 

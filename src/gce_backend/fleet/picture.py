@@ -115,6 +115,18 @@ def when_present(apply: Callable[[E], E | None]) -> Apply[E]:
     return applied
 
 
+class _Picture(dict[Any, Any]):
+    """The entities of one kind. Asking for one that is not there is a failure like others.
+
+    So it spoils only what needs it, also when it vanishes while a job is at work on it.
+    """
+
+    def __missing__(self, key: Key) -> Any:
+        raise MissingEntityError(
+            f"the entity {key} is missing: it was removed while it was worked on, or by hand"
+        )
+
+
 class Fleet:
     """The picture.
 
@@ -138,7 +150,7 @@ class Fleet:
         self._rng = rng or random.Random()  # noqa: S311 -- spreads load, keeps no secret
         self._chronicler = Chronicler(clock or SystemClock(), self._rng)
         self._versions: dict[Key, int] = {}
-        self._pictures: dict[str, dict[Any, Any]] = {kind.KIND: {} for kind in KINDS}
+        self._pictures: dict[str, _Picture] = {kind.KIND: _Picture() for kind in KINDS}
         self._children: defaultdict[Key, dict[Any, None]] = defaultdict(dict)
         self._writing = asyncio.Lock()
         self._submitted: list[_Submitted] = []
