@@ -207,6 +207,15 @@ class ComputeClient:
         path = _path(project, f"zones/{zone}", "instances", name)
         return await self._get("instances.get", path, ComputeInstance)
 
+    async def delete_instance(
+        self, project: str, zone: str, name: str, *, request_id: str
+    ) -> Operation:
+        """Starts to delete one VM, past its group. Sent once: its name may be another's by then."""
+        path = _path(project, f"zones/{zone}", "instances", name)
+        return await self._mutate(
+            "instances.delete", HTTPMethod.DELETE, path, request_id, once=True
+        )
+
     async def list_instances(
         self, project: str, filter: str | None = None
     ) -> Listing[ComputeInstance]:

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from msgspec.structs import replace
+
 from gce_backend.actions.deletion_budget import (
     IsWanted,
     backs_off,
@@ -18,11 +20,11 @@ from gce_backend.actions.deletion_budget import (
     note_held,
     under_caps,
 )
-from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
-from gce_backend.actions.identity import our_group
+from gce_backend.actions.fan_out import LOOK_AGAIN, OBSERVER, Result, act_on_each
+from gce_backend.actions.identity import known_mark, our_group
 from gce_backend.actions.permit_check import BROKER, LEASED, with_fresh_permits
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.base.errors import NotFoundError, TransientError
+from gce_backend.base.errors import NotFoundError, PermissionDeniedError, TransientError
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
@@ -37,11 +39,10 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.rules.cataloging import found_again
+from gce_backend.rules.ownership import mark_of_labels, may_be_ours
 from gce_backend.rules.permits import deleted, deleting, lease_runs
 
 ABANDONED = "Abandoned"
-ABANDONED_DELAY = 5.0
-"""Seconds at least until a VM outside of its group is looked at again."""
 MAX_NAMES = 1000
 """Instances of one deleteInstances call."""
 TOGETHER = BATCH - 1
@@ -78,7 +79,10 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     asked = await _ask(context, batches)
     # Whatever is listed still is looked at again when fetch-instances misses it.
     unlisted = any(
-        _is_unlisted(context, key) and not context.conditions.blocked(key) for key in waiting
+        _is_unlisted(context, key)
+        and not _is_abandoned(context, key)
+        and not context.conditions.blocked(key)
+        for key in waiting
     )
     waits = [
         asked.again_after,
@@ -105,12 +109,14 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Machin
         for key, instance in context.fleet.instances.items()
         if instance.deletion is not None and not instance.is_tombstone and wanted(key, instance)
     ]
-    unlisted = [key for key in pending if _is_unlisted(context, key)]
+    unlisted = [
+        key for key in pending if _is_unlisted(context, key) and not _is_abandoned(context, key)
+    ]
     gone: list[MachineKey] = []
 
     async def look(key: MachineKey) -> Result:
         if not await is_gone(context, key):
-            return await _end_abandoned(context, key)
+            return Result.NOTHING
         gone.append(key)
         return Result.CHANGED
 
@@ -173,13 +179,9 @@ def abandoned_message(context: Context, key: MachineKey) -> str:
     )
 
 
-async def _end_abandoned(context: Context, key: MachineKey) -> Result:
-    """Says that a VM which is to be deleted is no member any more: no group can delete it."""
-    if context.fleet.instances[key].abandoned_since is None:
-        return Result.NOTHING
-    message = abandoned_message(context, key)
-    context.conditions.back_off(key, ABANDONED, message, retry_after=ABANDONED_DELAY)
-    return Result.HELD
+def _is_abandoned(context: Context, key: MachineKey) -> bool:
+    """Whether a VM exists outside of its group; fetch-instances looks whether it still does."""
+    return context.fleet.instances[key].abandoned_since is not None
 
 
 def _back_off(context: Context, wanted: IsWanted) -> float | None:
@@ -213,6 +215,10 @@ def _is_due_again(context: Context, key: MachineKey) -> bool:
     deletion = context.fleet.instances[key].deletion
     if deletion is None or backs_off(context, key):
         return False
+    if _is_abandoned(context, key):  # no sooner than it is looked at again
+        _, pause = context.memory.seen.next_abandoned_look.get(key, (0.0, 0.0))
+        pause = max(pause, context.settings.deletion.repeat_seconds)
+        return context.clock.elapsed(deletion.asked) >= pause
     if context.conditions.wait(key.group) is not None:  # the last call failed
         return True
     return context.clock.elapsed(deletion.asked) >= context.settings.deletion.repeat_seconds
@@ -309,8 +315,12 @@ def _is_asked_with(context: Context, key: MachineKey, request_id: str) -> bool:
 async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
     """Asks Compute for the deletion of instances, one call for many of a group."""
     groups: defaultdict[GroupKey, list[DeletionBatch]] = defaultdict(list)
+    outside: dict[MachineKey, str] = {}
     for batch in batches:
-        groups[batch.manager].append(batch)
+        members = [key for key in batch.keys if not _is_abandoned(context, key)]
+        outside |= dict.fromkeys(set(batch.keys).difference(members), batch.request_id)
+        if members:
+            groups[batch.manager].append(batch._replace(keys=members))
 
     async def ask(manager: GroupKey) -> Result:
         project = context.fleet.revision_of(manager).template.project
@@ -328,7 +338,39 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
                 _log(context, "instance.deletion_requested", key)
         return Result.CHANGED
 
-    return await act_on_each(context, list(groups), ask)
+    async def ask_directly(key: MachineKey) -> Result:
+        return await _ask_directly(context, key, outside[key])
+
+    asked = await act_on_each(context, list(groups), ask)
+    alone = await act_on_each(context, list(outside), ask_directly)
+    waits = [wait for wait in (asked.again_after, alone.again_after) if wait is not None]
+    return replace(
+        asked,
+        changed=asked.changed + alone.changed,
+        again_after=min(waits, default=None),
+        problems=(*asked.problems, *alone.problems),
+        wakes=(OBSERVER,) if alone.changed else asked.wakes,
+    )
+
+
+async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> Result:
+    """Asks for the deletion of a VM that no group can delete, where identity and role allow it.
+
+    It must be that very VM by its numeric id and carry our mark. The role of least privilege lacks
+    the permission: what cannot be deleted is reported by fetch-instances, for an operator.
+    """
+    found = await find_instance(context, key)
+    if found is None or context.fleet.instances[key].gce_id != found.id:
+        return Result.NOTHING
+    if not may_be_ours(mark_of_labels(found.labels), known_mark(context)):
+        return Result.NOTHING
+    project = context.fleet.revision_of(key.group).template.project
+    try:
+        await context.compute.delete_instance(project, key.zone, key.name, request_id=request_id)
+    except (PermissionDeniedError, NotFoundError):
+        return Result.NOTHING
+    _log(context, "instance.deletion_requested", key)
+    return Result.CHANGED
 
 
 def _gone(now: UnixSeconds) -> Apply[Instance]:

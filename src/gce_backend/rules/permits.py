@@ -97,8 +97,7 @@ def is_leaving(instance: Instance, elapsed: Elapsed, patience: float, *, active:
     if not active or instance.drain is not None or instance.deletion is not None:
         return True
     if instance.missing_since is not None:
-        # No group can delete one that was abandoned: it is reported, for an operator to delete.
-        return has_gone_missing(instance, elapsed) and instance.abandoned_since is None
+        return has_gone_missing(instance, elapsed)
     if is_stopped_for_good(instance, elapsed, patience):
         return True
     return instance.catalog is CatalogState.ABSENT

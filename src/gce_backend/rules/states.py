@@ -128,7 +128,7 @@ def _ending(facts: MachineFacts) -> tuple[State, str] | None:
     deletion = instance.deletion
     if deletion is not None and deletion.confirmed is not None:
         return State.DELETED, "The VM is gone; the entity remains for a while as a tombstone."
-    if deletion is not None:
+    if deletion is not None and instance.abandoned_since is None:
         return State.DELETING, f"Deletion was asked for (permit: {deletion.permit.value})."
     if instance.abandoned_since is not None:
         return State.MISSING, "Its group has let go of this VM, which still exists: abandoned."

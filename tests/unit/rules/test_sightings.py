@@ -104,7 +104,7 @@ def test_hole_10_only_a_missing_vm_can_have_been_abandoned() -> None:
     left = abandoned_instance(missed, NOW + 10, exists=True)
     assert left == replace(missed, abandoned_since=NOW + 10)
     assert is_lost(left, at(NOW + 10), 300)
-    assert not is_leaving(left, at(NOW + 10), 60, active=True)
+    assert is_leaving(left, at(NOW + 10), 60, active=True)
     assert is_leaving(missed, at(NOW + 10), 60, active=True)
     assert abandoned_instance(left, NOW + 20, exists=True) is left
     assert abandoned_instance(left, NOW + 20, exists=False) == missed
