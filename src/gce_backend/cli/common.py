@@ -110,12 +110,17 @@ async def daemon_of(
         url: where the daemon listens; None for where the settings say.
         seconds: that one document may take.
     """
+    from gce_backend.clients.daemon import DaemonApi, address
+    from gce_backend.clients.plain_http import PlainSession
+
+    where, token = url or address(settings), settings.http.token
+    if where.startswith("http:"):
+        yield DaemonApi(PlainSession(), where, token, seconds)
+        return
     import aiohttp
 
-    from gce_backend.clients.daemon import DaemonApi, address
-
     async with aiohttp.ClientSession() as session:
-        yield DaemonApi(session, url or address(settings), settings.http.token, seconds)
+        yield DaemonApi(session, where, token, seconds)
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from gcloud.aio.auth.token import Type
 from yarl import URL
 
 from gce_backend.base.errors import RemoteError, SettingsError, TransientError, UnauthenticatedError
-from gce_backend.clients.exchange import Exchange, HttpRequest
+from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest
 from gce_backend.clients.gcloud import LibrarySession
 
 METADATA_PATH = "/computeMetadata/v1"
@@ -66,7 +66,7 @@ class _SharedToken(Token):
         self.session = LibrarySession(  # type: ignore[assignment]  # it has the same methods
             Exchange(session, None, None),
             method_of=lambda _verb, _url: "auth.token",
-            timeout=aiohttp.ClientTimeout(total=REFRESH_TIMEOUT_SECONDS),
+            timeout=Deadlines(total=REFRESH_TIMEOUT_SECONDS),
             limit=MAX_TOKEN_BYTES,
         )
         self._fresh_until = 0.0
@@ -260,7 +260,7 @@ class TokenSource:
             return str(project)
         method = "metadata.project"
         url = URL(f"{self._metadata_root}{METADATA_PATH}/project/project-id")
-        timeout = aiohttp.ClientTimeout(total=REFRESH_TIMEOUT_SECONDS)
+        timeout = Deadlines(total=REFRESH_TIMEOUT_SECONDS)
         exchange = Exchange(self._session, None, None)
         status = None
         try:

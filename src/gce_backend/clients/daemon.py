@@ -6,11 +6,10 @@ Nothing is repeated, and the token goes along only when the daemon asks for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from gce_backend.base.errors import (
     InvalidRequestError,
@@ -23,11 +22,16 @@ from gce_backend.base.errors import (
 from gce_backend.clients.exchange import (
     MESSAGE_CHARACTERS,
     Answer,
+    Deadlines,
     Exchange,
     HttpRequest,
     decode,
 )
+from gce_backend.clients.plain_http import PlainSession
 from gce_backend.settings.settings import HttpSettings, Secret, Settings
+
+if TYPE_CHECKING:  # heavy, and only needed where the daemon is asked by TLS
+    import aiohttp
 
 _DOCUMENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
@@ -46,12 +50,16 @@ class DaemonApi:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, url: str, token: Secret | None, timeout: float = 30.0
+        self,
+        session: aiohttp.ClientSession | PlainSession,
+        url: str,
+        token: Secret | None,
+        timeout: float = 30.0,
     ) -> None:
         self.url = url
         self._exchange = Exchange(session, None, None)
         self._token = token
-        self._timeout = aiohttp.ClientTimeout(total=timeout, connect=min(timeout, 5.0))
+        self._timeout = Deadlines(total=timeout, connect=min(timeout, 5.0))
 
     async def get(self, path: str, parameters: Mapping[str, str | int] | None = None) -> Any:
         """A document.
@@ -86,12 +94,10 @@ class DaemonApi:
 
     async def _get(self, path: str, query: Mapping[str, str], token: Secret | None) -> Answer:
         headers = {"Accept": "application/json"}
+        url = self.url + path + (f"?{urlencode(query)}" if query else "")
+        request = HttpRequest(f"daemon{path}", "GET", url, self._timeout, MAX_BYTES, headers)
         try:
-            url = URL(self.url + path).with_query(query)
-            request = HttpRequest(f"daemon{path}", "GET", url, self._timeout, MAX_BYTES, headers)
             return await self._exchange.send(request, token.reveal() if token else None)
-        except ValueError:
-            failure = "the address is malformed"
         except TransientError as error:
             failure = error.message
         raise NoDaemonError(

@@ -7,19 +7,24 @@ exception of aiohttp is its cause or context, since those hold the request's hea
 
 from __future__ import annotations
 
-import email.utils
+import contextlib
 import io
 import os
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import MalformedResponseError, TransientError
 from gce_backend.clients.observer import CallObserver, observed
+from gce_backend.clients.plain_http import PlainAnswer, PlainSession
+
+if TYPE_CHECKING:  # heavy: a command that only asks a daemon loads neither
+    import aiohttp
+    from yarl import URL
 
 MAX_RETRY_AFTER_SECONDS = 300.0
 """The longest wait that a service may ask for."""
@@ -45,6 +50,22 @@ class Tokens(Protocol):
         ...
 
 
+class Deadlines(NamedTuple):
+    """How long one try may take, in seconds; None sets no bound.
+
+    Attributes:
+        total: from the beginning to the end of the answer.
+        connect: to a connection, the wait for a free one included.
+        sock_connect: to open a connection.
+        sock_read: between two pieces of an answer.
+    """
+
+    total: float | None = None
+    connect: float | None = None
+    sock_connect: float | None = None
+    sock_read: float | None = None
+
+
 class HttpRequest(NamedTuple):
     """One request, the same at every repetition.
 
@@ -61,8 +82,8 @@ class HttpRequest(NamedTuple):
 
     method: str
     verb: str
-    url: URL
-    timeout: aiohttp.ClientTimeout
+    url: URL | str
+    timeout: Deadlines
     limit: int
     headers: Mapping[str, str] = {}
     body: bytes | str | None = None
@@ -94,6 +115,8 @@ def delay_of(retry_after: str | None, now: UnixSeconds) -> float | None:
     try:
         seconds = float(retry_after)
     except ValueError:
+        import email.utils  # noqa: PLC0415 -- heavy, and seldom needed
+
         try:
             seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - now
         except (ValueError, TypeError, IndexError):
@@ -113,7 +136,10 @@ class Exchange:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, tokens: Tokens | None, observer: CallObserver | None
+        self,
+        session: aiohttp.ClientSession | PlainSession,
+        tokens: Tokens | None,
+        observer: CallObserver | None,
     ) -> None:
         self._session = session
         self._tokens = tokens
@@ -162,19 +188,10 @@ class Exchange:
         headers = dict(request.headers)
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        body = request.body
-        large = isinstance(body, bytes) and len(body) > LARGE_BODY
         status: int | None = None
         try:
             with observed(self._observer, request.method, request.group) as sending:
-                async with self._session.request(
-                    request.verb,
-                    request.url,
-                    data=io.BytesIO(body) if large and isinstance(body, bytes) else body,
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=request.timeout,
-                ) as response:
+                async with self._open(request, headers) as response:
                     status = sending.status = response.status
                     read = bytearray()
                     async for chunk in response.content.iter_chunked(2**16):
@@ -186,15 +203,44 @@ class Exchange:
             problem = f"the answer has more than {request.limit} bytes"
         except TimeoutError:
             problem = "no answer in time: the server is too slow"
-        except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno
-            problem = f"no connection: {os.strerror(number).lower()}" if number else "no connection"
-        # What aiohttp and its parsers raise for odd headers, encodings and compressed data.
+        # What sessions and their parsers raise for odd headers, encodings and compressed data.
         except Exception as error:  # noqa: BLE001  (nothing foreign may leave)
-            problem = f"the connection broke ({type(error).__name__})"
+            problem = _problem(error)
         # Outside of the `except` blocks, so that no exception of aiohttp becomes the context.
         kind = MalformedResponseError if status is not None and status < 300 else TransientError
         raise kind(request.method, problem, status=status)
+
+    def _open(
+        self, request: HttpRequest, headers: Mapping[str, str]
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse | PlainAnswer]:
+        if isinstance(self._session, PlainSession):
+            return self._session.request(request, headers)
+        from aiohttp import ClientTimeout  # noqa: PLC0415 -- loaded, as its session is
+
+        body = request.body
+        large = isinstance(body, bytes) and len(body) > LARGE_BODY
+        return self._session.request(
+            request.verb,
+            request.url,
+            data=io.BytesIO(body) if large and isinstance(body, bytes) else body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=ClientTimeout(*request.timeout),
+        )
+
+
+def _problem(error: Exception) -> str:
+    """Why there is no answer, in words that hold nothing of the request."""
+    # aiohttp's own error for a connection that could not be opened holds the system's.
+    reason = getattr(error, "os_error", error)
+    if isinstance(reason, socket.gaierror):
+        return "no connection: no address of that host is known"
+    if isinstance(reason, ssl.SSLError):
+        return f"no connection: TLS is refused ({type(reason).__name__})"
+    if reason is error and not isinstance(error, ConnectionRefusedError):
+        return f"the connection broke ({type(error).__name__})"
+    number = getattr(reason, "errno", None)
+    return f"no connection: {os.strerror(number).lower()}" if number else "no connection"
 
 
 def decode(method: str, raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:

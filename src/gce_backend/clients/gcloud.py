@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import aiohttp
 import msgspec
 from yarl import URL
 
 from gce_backend.base.errors import AbortedError, AlreadyExistsError, NotFoundError
 from gce_backend.clients.error_table import ErrorTable
-from gce_backend.clients.exchange import Exchange, HttpRequest, decode
+from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
 
 MAX_ANSWER_BYTES = 64 * 2**20
 
@@ -48,7 +47,7 @@ class LibrarySession:
         exchange: Exchange,
         *,
         method_of: Callable[[str, str], str],
-        timeout: aiohttp.ClientTimeout,
+        timeout: Deadlines,
         limit: int = MAX_ANSWER_BYTES,
         decoders: Mapping[str, msgspec.json.Decoder[Any]] = {},
     ) -> None:

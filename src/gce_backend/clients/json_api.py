@@ -15,7 +15,7 @@ from yarl import URL
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.addresses import origin
 from gce_backend.clients.error_table import ErrorTable
-from gce_backend.clients.exchange import Answer, Exchange, HttpRequest, Tokens
+from gce_backend.clients.exchange import Answer, Deadlines, Exchange, HttpRequest, Tokens
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 
@@ -69,7 +69,7 @@ class JsonApi:
         # Random numbers only spread retries here: none of them is a secret.
         chance = random.Random()  # noqa: S311
         self._retrier = retrier or Retrier(Backoff(), RetryBudget(), chance, observer)
-        self._timeout = aiohttp.ClientTimeout(
+        self._timeout = Deadlines(
             total=limits.total_seconds,
             connect=limits.connect_seconds,
             sock_connect=limits.connect_seconds,

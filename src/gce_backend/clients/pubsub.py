@@ -17,12 +17,12 @@ from gcloud.aio.pubsub import PublisherClient, PubsubMessage, SubscriberClient, 
 
 from gce_backend.base.errors import MalformedResponseError
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.exchange import Exchange
+from gce_backend.clients.exchange import Deadlines, Exchange
 from gce_backend.clients.gcloud import LibraryAnswer, LibrarySession
 from gce_backend.clients.observer import CallObserver
 
-TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0, sock_read=25.0)
-PULL_TIMEOUT = aiohttp.ClientTimeout(total=100.0, sock_connect=5.0, sock_read=95.0)
+TIMEOUT = Deadlines(total=30.0, sock_connect=5.0, sock_read=25.0)
+PULL_TIMEOUT = Deadlines(total=100.0, sock_connect=5.0, sock_read=95.0)
 """A pull is held by the server until there are messages, or for a minute and a half at most."""
 
 _CUSTOM = re.compile(r"/(topics|subscriptions)/[^/:]+:(?P<verb>\w+)$")

@@ -125,8 +125,8 @@ def test_a_tab_imports_at_most_the_command_that_it_is_about(
 
 
 def test_status_loads_the_daemons_client_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Not the clients of Google's services, nor the daemon itself."""
+    """Not an HTTP library, not the clients of Google's services, nor the daemon itself."""
     with served_fleet(tmp_path_factory.mktemp("config")) as fleet:
         found = probe(("status",), **fleet.environment)
     assert "no problems" in found.said
-    assert found.loaded(*HEAVY) == found.loaded("aiohttp")
+    assert found.loaded(*HEAVY, "yarl", "multidict", "http.client", "email.message") == set()

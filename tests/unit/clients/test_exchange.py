@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -12,7 +19,14 @@ from yarl import URL
 
 from gce_backend.base.errors import MalformedResponseError, TransientError
 from gce_backend.clients.auth import MAX_TOKEN_BYTES, TokenSource
-from gce_backend.clients.exchange import MAX_VALUES, Exchange, HttpRequest, decode, delay_of
+from gce_backend.clients.exchange import (
+    MAX_VALUES,
+    Deadlines,
+    Exchange,
+    HttpRequest,
+    decode,
+    delay_of,
+)
 from support.responses import Answer, ScriptedServer, scripted_server
 
 LIMIT = 2**20
@@ -20,7 +34,7 @@ NOW = 1_800_000_000.0
 
 
 def _request(server: ScriptedServer) -> HttpRequest:
-    timeout = aiohttp.ClientTimeout(total=60)
+    timeout = Deadlines(total=60)
     return HttpRequest("service.things.get", "GET", URL(server.root), timeout, LIMIT)
 
 
@@ -120,3 +134,49 @@ async def test_an_odd_lifetime_neither_storms_nor_lasts_for_ever(lifetime: objec
         assert not any("refused" in words for words in said)
         assert len(server.requests) <= 2
         await tokens.close()
+
+
+class Failing:
+    """Stands in for an aiohttp session whose connections all fail alike."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @contextlib.asynccontextmanager
+    async def request(self, *_: object, **__: object) -> AsyncIterator[None]:
+        """Fails."""
+        raise self._error
+        yield
+
+
+PLACE: Any = SimpleNamespace(host="h", port=1, ssl=True, is_ssl=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            aiohttp.ClientConnectorCertificateError(PLACE, ssl.SSLCertVerificationError("secret")),
+            "no connection: TLS is refused (SSLCertVerificationError)",
+        ),
+        (
+            aiohttp.ClientConnectorError(PLACE, ConnectionRefusedError(errno.ECONNREFUSED, "x")),
+            "no connection: connection refused",
+        ),
+        (
+            aiohttp.ClientConnectorDNSError(PLACE, socket.gaierror(-2, "unknown")),
+            "no connection: no address of that host is known",
+        ),
+        (aiohttp.ServerDisconnectedError(), "the connection broke (ServerDisconnectedError)"),
+        (TimeoutError(), "no answer in time: the server is too slow"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_every_way_to_get_no_answer_is_told_in_words(error: Exception, says: str) -> None:
+    """Of certificates and names, the system's error numbers would say nothing."""
+    session: Any = Failing(error)
+    request = HttpRequest("m", "GET", "https://h", Deadlines(total=1.0), LIMIT)
+    with pytest.raises(TransientError) as caught:
+        await Exchange(session, None, None).send(request, "token")
+    assert caught.value.message == says
+    assert caught.value.__context__ is None

@@ -18,6 +18,7 @@ from gce_backend.clients.daemon import DaemonApi
 from gce_backend.clients.datastore.client import Datastore, Upsert
 from gce_backend.clients.json_api import JsonApi, Limits
 from gce_backend.clients.machine_provider import MachineProviderClient
+from gce_backend.clients.plain_http import PlainSession
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.gce_client import ComputeClient
@@ -147,7 +148,10 @@ async def test_twenty_refused_calls_make_one_renewal_and_forty_requests_at_most(
     assert 20 < refused <= 40
 
 
-async def test_twenty_commands_whose_token_a_daemon_refuses_ask_it_forty_times_at_most() -> None:
+@pytest.mark.parametrize("plain", [True, False])
+async def test_twenty_commands_whose_token_a_daemon_refuses_ask_it_forty_times_at_most(
+    plain: bool,
+) -> None:
     """Their token is the settings' own: there is none to renew, and nobody is asked for one."""
     bearing = 0
     requests = 0
@@ -160,7 +164,8 @@ async def test_twenty_commands_whose_token_a_daemon_refuses_ask_it_forty_times_a
         return web.json_response({"error": "the token is missing or wrong"}, status=401)
 
     async with scripted_server(answer) as server, aiohttp.ClientSession() as session:
-        daemon = DaemonApi(session, server.root.rstrip("/"), Secret("s" * 20))
+        chosen = PlainSession() if plain else session
+        daemon = DaemonApi(chosen, server.root.rstrip("/"), Secret("s" * 20))
         calls = (daemon.get("/api/status") for _ in range(20))
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(result) for result in results} == {InvalidRequestError}
@@ -174,8 +179,14 @@ def daemon(session: aiohttp.ClientSession, _: TokenSource, root: str) -> Calls:
     return lambda: client.get("/api/status")
 
 
+def plainly(_: aiohttp.ClientSession, __: TokenSource, root: str) -> Calls:
+    """Asks a daemon as most commands do: without a library."""
+    client = DaemonApi(PlainSession(), root, Secret("s" * 20))
+    return lambda: client.get("/api/status")
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("make", [*CLIENTS, daemon], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [*CLIENTS, daemon, plainly], ids=lambda make: make.__name__)
 async def test_no_client_follows_a_redirect_with_or_without_its_token(
     make: Make, status: int
 ) -> None:
@@ -193,7 +204,7 @@ async def test_no_client_follows_a_redirect_with_or_without_its_token(
                 return web.json_response({"access_token": "t", "expires_in": 3600})
             if request.path.startswith("/moved"):
                 elsewhere.append(request.path)
-            if make is daemon and "Authorization" not in request.headers:
+            if make in {daemon, plainly} and "Authorization" not in request.headers:
                 return web.json_response({"error": "who are you?"}, status=401)
             target = "/moved" if request.query_string else other.root
             return web.Response(status=status, headers={"Location": target})

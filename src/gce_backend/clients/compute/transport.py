@@ -21,7 +21,7 @@ from gce_backend.base.errors import MalformedResponseError, RateLimitedError, Tr
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.compute.errors import CONCURRENT_OPERATIONS, error_from
-from gce_backend.clients.exchange import Exchange, HttpRequest, decode
+from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 
@@ -119,7 +119,7 @@ class ComputeTransport:
         headers = {"User-Agent": "gce-backend (gzip)"}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        timeout = aiohttp.ClientTimeout(
+        timeout = Deadlines(
             total=limits.total + request.held,
             sock_connect=limits.connect,
             sock_read=limits.read + request.held,

@@ -13,11 +13,11 @@ from gcloud.aio.datastore import Datastore as GcloudDatastore
 
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.answers import DECODERS
-from gce_backend.clients.exchange import Exchange
+from gce_backend.clients.exchange import Deadlines, Exchange
 from gce_backend.clients.gcloud import LibrarySession
 from gce_backend.clients.observer import CallObserver
 
-TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0, sock_read=20.0)
+TIMEOUT = Deadlines(total=30.0, sock_connect=5.0, sock_read=20.0)
 
 
 class Json:

@@ -12,13 +12,12 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 from yarl import URL
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import InvalidTokenError, TransientError
-from gce_backend.clients.exchange import Exchange, HttpRequest, decode
+from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
 from gce_backend.machine_provider.access.identity import Identity, email_of
 from gce_backend.machine_provider.access.policy import GOOGLE
 
@@ -30,7 +29,7 @@ REFUSED_SECONDS = 10.0
 """For which a refusal is good."""
 MAX_REMEMBERED = 10_000
 MAX_BYTES = 2**16
-TIMEOUT = aiohttp.ClientTimeout(total=10.0, sock_connect=5.0)
+TIMEOUT = Deadlines(total=10.0, sock_connect=5.0)
 METHOD = "oauth2.tokeninfo"
 SERVICE_ACCOUNTS = ".gserviceaccount.com"
 

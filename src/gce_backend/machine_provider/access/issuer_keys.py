@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import jwt
 import msgspec
 from yarl import URL
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import InvalidTokenError, RemoteError, TransientError
-from gce_backend.clients.exchange import Exchange, HttpRequest, decode
+from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
 from gce_backend.settings.settings import is_loopback
 
 FRESH_SECONDS = 3600.0
@@ -34,7 +33,7 @@ MAX_KEYS = 100
 MIN_RSA_BITS = 2048
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
 """Signatures by a private key; never a shared secret, never none."""
-TIMEOUT = aiohttp.ClientTimeout(total=10.0, sock_connect=5.0)
+TIMEOUT = Deadlines(total=10.0, sock_connect=5.0)
 DISCOVERY = "/.well-known/openid-configuration"
 
 Keys = Mapping[str, jwt.PyJWK]
