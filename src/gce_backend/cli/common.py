@@ -128,9 +128,8 @@ async def clients_of(settings: Settings) -> AsyncIterator[tuple[Clients, str]]:
     """The clients of Google's services, and the project."""
     from gce_backend.base.clock import SystemClock
     from gce_backend.daemon.clients import Clients
-    from gce_backend.engine.metrics import Metrics
 
-    clients = Clients(settings, SystemClock(), rng(), Metrics())
+    clients = Clients(settings, SystemClock(), rng(), None)
     try:
         yield clients, await clients.project()
     finally:

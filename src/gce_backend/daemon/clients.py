@@ -1,9 +1,10 @@
-"""The clients of all services, on one HTTP session: what every command needs."""
+"""The clients of all services, on one HTTP session: each is loaded by what asks for it."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -11,19 +12,18 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import SettingsError
 from gce_backend.clients.addresses import trusted_origin
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.compute.call_budget import CallBudget
-from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
-from gce_backend.clients.datastore.client import Datastore
-from gce_backend.clients.json_api import JsonApi, Limits
-from gce_backend.clients.machine_provider import MachineProviderClient
 from gce_backend.clients.observer import CallObserver
-from gce_backend.clients.pubsub import PubSub
-from gce_backend.clients.resource_manager import ResourceManager
-from gce_backend.configuration.parsing import referenced_files
-from gce_backend.engine.metrics import Metrics
-from gce_backend.fleet.picture import Fleet
-from gce_backend.gce_client import ComputeClient, Timeouts
 from gce_backend.settings.settings import EndpointSettings, Settings
+
+if TYPE_CHECKING:  # a command that needs only the store does not load the others
+    from gce_backend.clients.compute.call_budget import CallBudget
+    from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
+    from gce_backend.clients.datastore.client import Datastore
+    from gce_backend.clients.machine_provider import MachineProviderClient
+    from gce_backend.clients.pubsub import PubSub
+    from gce_backend.clients.resource_manager import ResourceManager
+    from gce_backend.fleet.picture import Fleet
+    from gce_backend.gce_client import ComputeClient
 
 
 class Remotes:
@@ -65,6 +65,9 @@ class Remotes:
             setting="machine_provider.allowed_hosts",
         )
         if self._broker is None or self._broker[0] != origin:
+            from gce_backend.clients.json_api import Limits
+            from gce_backend.clients.machine_provider import MachineProviderClient
+
             client = MachineProviderClient(
                 session=self._session,
                 tokens=self._tokens,
@@ -82,6 +85,9 @@ class Remotes:
         Raises:
             SettingsError: it is not said where, or not allowed.
         """
+        from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
+        from gce_backend.configuration.parsing import referenced_files
+
         settings = self._settings.config
         if settings.source == "directory":
             if settings.directory is None:
@@ -140,7 +146,7 @@ class Clients:
 
     Args:
         rng: jitter.
-        metrics: told of every call.
+        metrics: told of every call; None tells nobody.
         connector: makes what the session opens its connections with.
     """
 
@@ -149,7 +155,7 @@ class Clients:
         settings: Settings,
         clock: Clock,
         rng: random.Random,
-        metrics: Metrics,
+        metrics: CallObserver | None,
         *,
         connector: Connector = tcp_connector,
     ) -> None:
@@ -181,6 +187,8 @@ class Clients:
 
     def datastore(self, project: str) -> Datastore:
         """The Datastore client."""
+        from gce_backend.clients.datastore.client import Datastore
+
         return Datastore(
             session=self.session,
             tokens=self.tokens,
@@ -194,6 +202,8 @@ class Clients:
 
     def pubsub(self, project: str) -> PubSub:
         """The Pub/Sub client."""
+        from gce_backend.clients.pubsub import PubSub
+
         return PubSub(
             session=self.session,
             tokens=self.tokens,
@@ -204,6 +214,8 @@ class Clients:
 
     def compute(self, budget: CallBudget) -> ComputeClient:
         """The Compute Engine client."""
+        from gce_backend.gce_client import ComputeClient, Timeouts
+
         settings = self._settings.compute
         return ComputeClient(
             session=self.session,
@@ -222,6 +234,9 @@ class Clients:
 
     def resource_manager(self) -> ResourceManager:
         """The client that asks what the caller may do."""
+        from gce_backend.clients.json_api import JsonApi, Limits
+        from gce_backend.clients.resource_manager import ResourceManager
+
         return ResourceManager(
             JsonApi(
                 session=self.session,

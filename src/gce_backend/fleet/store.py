@@ -11,10 +11,9 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import NoneType, UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
-from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.errors import CorruptEntityError
 from gce_backend.clients.datastore.client import (
@@ -52,6 +51,9 @@ from gce_backend.model.entities import (
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key, is_misplaced
 from gce_backend.model.orders import Control
+
+if TYPE_CHECKING:  # heavy, and a command has no log
+    from structlog.typing import FilteringBoundLogger
 
 KINDS: tuple[type[Any], ...] = (
     Control,

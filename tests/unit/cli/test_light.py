@@ -130,3 +130,30 @@ def test_status_loads_the_daemons_client_alone(tmp_path_factory: pytest.TempPath
         found = probe(("status",), **fleet.environment)
     assert "no problems" in found.said
     assert found.loaded(*HEAVY, "yarl", "multidict", "http.client", "email.message") == set()
+
+
+@pytest.mark.parametrize(
+    ("command", "does", "spared"),
+    [
+        (
+            ("pause", "--reason", "a test"),
+            "paused",
+            ("gce_backend.gce_client", "gce_backend.clients.machine_provider"),
+        ),
+        (("plan",), "No changes", ("gce_backend.clients.machine_provider",)),
+        (("lease", "--template", "linux", "--json"), "hostname", ("gce_backend.gce_client",)),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else None,
+)
+def test_a_command_loads_the_clients_that_it_asks_and_no_others(
+    command: tuple[str, ...],
+    does: str,
+    spared: tuple[str, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Neither Pub/Sub's client nor metrics, which nobody reads of a command."""
+    with served_fleet(tmp_path_factory.mktemp("config")) as fleet:
+        found = probe(command, **fleet.environment)
+    assert does in found.said
+    assert found.loaded("gcloud.aio.datastore")
+    assert found.loaded(*spared, "gcloud.aio.pubsub", "prometheus_client", "structlog") == set()

@@ -139,13 +139,14 @@ async def test_an_odd_lifetime_neither_storms_nor_lasts_for_ever(lifetime: objec
 class Failing:
     """Stands in for an aiohttp session whose connections all fail alike."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception | None) -> None:
         self._error = error
 
     @contextlib.asynccontextmanager
     async def request(self, *_: object, **__: object) -> AsyncIterator[None]:
         """Fails."""
-        raise self._error
+        if self._error is not None:
+            raise self._error
         yield
 
 
