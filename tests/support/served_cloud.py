@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import structlog
 
 from gce_backend.base.clock import SystemClock
 from gce_backend.daemon.clients import Clients
@@ -81,6 +83,9 @@ def served_cloud(options: CloudOptions | None = None) -> Iterator[ServedCloud]:
         await stop.wait()
         await cloud.close()
 
+    # The cloud runs in this process: what it logs must not be among what a command prints.
+    logging_as_before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="served-cloud")
     thread.start()
     try:
@@ -88,3 +93,4 @@ def served_cloud(options: CloudOptions | None = None) -> Iterator[ServedCloud]:
     finally:
         ended.result(timeout=PATIENCE)()
         thread.join(timeout=PATIENCE)
+        structlog.configure(**logging_as_before)
