@@ -225,7 +225,7 @@ class Exchange:
             data=io.BytesIO(body) if large and isinstance(body, bytes) else body,
             headers=headers,
             allow_redirects=False,
-            timeout=ClientTimeout(*request.timeout),
+            timeout=ClientTimeout(**request.timeout._asdict()),
         )
 
 

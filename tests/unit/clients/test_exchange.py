@@ -181,3 +181,24 @@ async def test_every_way_to_get_no_answer_is_told_in_words(error: Exception, say
         await Exchange(session, None, None).send(request, "token")
     assert caught.value.message == says
     assert caught.value.__context__ is None
+
+
+async def test_each_deadline_is_given_to_the_library_by_its_name() -> None:
+    """A read that is waited for as long as a connection would cut long answers off."""
+    given: list[object] = []
+
+    class Noting(Failing):
+        """Keeps the deadlines."""
+
+        def request(self, *_: object, **options: object) -> Any:
+            """Fails."""
+            given.append(options["timeout"])
+            return super().request()
+
+    session: Any = Noting(TimeoutError())
+    deadlines = Deadlines(total=1.0, connect=2.0, sock_connect=3.0, sock_read=4.0)
+    with pytest.raises(TransientError):
+        await Exchange(session, None, None).send(
+            HttpRequest("m", "GET", "https://h", deadlines, LIMIT), None
+        )
+    assert given == [aiohttp.ClientTimeout(total=1.0, connect=2.0, sock_connect=3.0, sock_read=4.0)]
