@@ -1,24 +1,49 @@
-"""delete-drained-instances: machines that drained, stopped or got lost go."""
+"""delete-drained-instances: machines that drained, stopped or got lost go.
+
+So do members that a group cannot make and that are not wanted any more: the minimum was lowered.
+"""
 
 from __future__ import annotations
 
 from gce_backend.actions.deletion import delete
+from gce_backend.actions.resources import beside
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
+from gce_backend.rules.group_sizes import given_up, wanted_size
 from gce_backend.rules.permits import is_leaving
 
 
 async def run(context: Context) -> Outcome:
     """Deletes them, one call for many of a group, until they are truly gone."""
+    unmade = _given_up(context)
 
     def leaves(key: MachineKey, instance: Instance) -> bool:
+        if key in unmade and instance.gce_id is None:
+            return True
         active = context.fleet.is_active(key.group)
         patience = context.settings.deletion.stopped_seconds
         return is_leaving(instance, context.clock.elapsed, patience, active=active)
 
     return await delete(context, leaves)
+
+
+def _given_up(context: Context) -> set[MachineKey]:
+    """Members of active groups that cannot be made, beyond the sizes that are wanted."""
+    found: set[MachineKey] = set()
+    for key, manager in context.fleet.active_managers():
+        group, others = context.memory.seen.groups.get(key), beside(context, key, manager)
+        if group is None or others is None or not group.complete:
+            continue
+        wanted = wanted_size(manager, others)
+        if group.target_size <= wanted:
+            continue
+        machines = context.fleet.instances_of(key)
+        deleting = {machine.name for machine, one in machines if one.deletion is not None}
+        names = given_up(group.members.values(), group.target_size, wanted, deleting)
+        found.update(key.child(name) for name in names)
+    return found
 
 
 JOB = Job(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from gce_backend.model.entities import (
     InstanceGroupManager,
 )
+from gce_backend.model.observed import Member
 
 SUFFIX_LETTERS = string.ascii_lowercase + string.digits
 SUFFIX_LENGTH = 4
@@ -82,6 +83,32 @@ def replaced(manager: InstanceGroupManager, target_size: int, leaving: int, othe
     """
     lacking = wanted_size(manager, others) - (target_size - leaving)
     return min(leaving, max(0, lacking))
+
+
+def given_up(
+    members: Iterable[Member], target_size: int, wanted: int, deleting: Collection[str]
+) -> frozenset[str]:
+    """The members that a group cannot make, and that are not wanted any more.
+
+    They would be made as soon as there is quota, or room in the zone. None of them has ever been a
+    VM. Those that exist are never chosen: a group is not made smaller.
+
+    Args:
+        members: of a complete list.
+        target_size: the group's.
+        wanted: the size that it is to have at least.
+        deleting: names of members whose deletion has begun: they are chosen first.
+    """
+    excess = target_size - wanted
+    if excess <= 0:
+        return frozenset()
+    failing = [
+        member.name
+        for member in members
+        if member.gce_id is None and member.error_code and member.action.startswith("CREATING")
+    ]
+    failing.sort(key=lambda name: (name not in deleting, name))
+    return frozenset(failing[:excess])
 
 
 def new_member_names(

@@ -12,7 +12,7 @@ from support.deletions import (
     only_vms,
     two_templates,
 )
-from support.fleet_harness import OTHER_ZONE, manager, world
+from support.fleet_harness import OTHER_ZONE, ZONE, manager, template, world
 
 
 async def test_drained_machines_that_left_the_catalog_are_deleted_in_one_call(
@@ -55,3 +55,41 @@ async def test_drained_machines_that_never_came_up_are_deleted(tmp_path: Path) -
         await w.until_states(cataloged=3)
         await w.until(lambda: groups_are(w, 1))
         assert await w.fired() >= 1
+
+
+async def test_hole_12_members_that_cannot_be_made_go_when_they_are_not_wanted_any_more(
+    tmp_path: Path,
+) -> None:
+    """A stockout kept them waiting; the minimum was lowered: only what is wanted is made later."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        before = set(await w.vms())
+        await w.inject("*", kind="stockout", zone=ZONE, times=None)
+        w.write_config(template(), manager(minimum=8))
+        await w.until_states(cataloged=3, creating=5)
+        await w.pass_time(120)
+        assert (await w.states())["creating"] == 5, "they are wanted: the group goes on trying"
+        w.write_config(template(), manager(minimum=4))
+        await w.until_states(cataloged=3, creating=1)
+        assert [group["targetSize"] for group in (await w.groups()).values()] == [4]
+        assert set(await w.vms()) >= before
+        await w.clear_faults()
+        await w.until_states(cataloged=4)
+        await w.pass_time(300)
+        assert len(await w.vms()) == 4
+        assert before <= set(await w.vms())
+
+
+async def test_hole_12_a_group_raised_by_hand_keeps_what_it_could_make(tmp_path: Path) -> None:
+    """What exists is never taken; what cannot be made beyond the minimum is given up."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        (at,) = await w.groups()
+        path = f"zones/{ZONE}/instanceGroupManagers/{at.rpartition('/')[2]}/resize"
+        await w.compute("POST", f"{path}?size=5")
+        await w.until_states(cataloged=5)
+        await w.inject("*", kind="stockout", zone=ZONE, times=None)
+        await w.compute("POST", f"{path}?size=7")
+        await w.pass_time(300)
+        assert [group["targetSize"] for group in (await w.groups()).values()] == [5]
+        await w.until_states(cataloged=5)

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.model.entities import InFlight, InstanceGroupManager
-from gce_backend.rules.group_sizes import beside, raised_size, room, wanted_size
+from gce_backend.model.observed import Member
+from gce_backend.rules.group_sizes import (
+    beside,
+    given_up,
+    raised_size,
+    room,
+    wanted_size,
+)
 
 SIZES = st.integers(0, 2000)
 MADE = InstanceGroupManager(3, 5, url="u")
@@ -56,3 +63,36 @@ def test_a_group_is_never_lowered_and_never_raised_above_its_minimum_or_room(
     assert target < size <= minimum
     assert not maximum or size + others <= maximum
     assert raised_size(manager, size, others) is None
+
+
+def _member(
+    name: str, gce_id: int | None = None, action: str = "CREATING", code: str = ""
+) -> Member:
+    return Member(name, gce_id, "", action, error="no", error_code=code)
+
+
+@pytest.mark.parametrize(
+    ("target_size", "wanted", "deleting", "expected"),
+    [
+        (6, 6, (), ""),
+        (6, 9, (), ""),
+        (6, 5, (), "a"),
+        (6, 5, ("b",), "b"),
+        (6, 4, (), "ab"),
+        (6, 0, (), "ab"),
+    ],
+)
+def test_only_what_cannot_be_made_is_given_up_and_no_more_than_is_unwanted(
+    target_size: int, wanted: int, deleting: tuple[str, ...], expected: str
+) -> None:
+    """Never what exists, nor what is being made without trouble, nor what goes already."""
+    stockout = "ZONE_RESOURCE_POOL_EXHAUSTED"
+    members = [
+        _member("a", code=stockout),
+        _member("b", action="CREATING_WITHOUT_RETRIES", code="QUOTA_EXCEEDED"),
+        _member("c"),
+        _member("d", gce_id=7, code=stockout),
+        _member("e", gce_id=8, action="NONE"),
+        _member("f", action="DELETING", code=stockout),
+    ]
+    assert given_up(members, target_size, wanted, deleting) == frozenset(expected)
