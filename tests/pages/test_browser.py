@@ -129,7 +129,7 @@ async def test_a_problem_appears_and_goes_without_a_reload(
         await reader.go("/")
         live = page.locator("[aria-live]")
         await expect(live).to_contain_text("None.")
-        w.write_config(template(), manager(minimum=1))
+        w.write_config("", "")
 
         async def held() -> bool:
             return bool((await w.get("/api/control"))["held_revision"])
@@ -235,7 +235,7 @@ async def test_no_page_is_wider_than_its_screen(chromium: Chromium, tmp_path: Pa
     async with world(tmp_path, managers=managers) as w:
         await w.until_states(cataloged=5)
         name = await w.lease()
-        w.write_config(template(), manager(minimum=1))
+        w.write_config("", "")
 
         async def held() -> bool:
             return bool((await w.get("/api/control"))["held_revision"])
@@ -266,7 +266,7 @@ async def test_text_stands_out_from_its_ground(
         await w.until_states(cataloged=3)
         name = await w.lease()
         await w.act("/api/pause", {"reason": "a look"})
-        w.write_config(template(), manager(minimum=1))
+        w.write_config("", "")
 
         async def told() -> bool:
             return len((await w.get("/api/status"))["problems"]) == 2

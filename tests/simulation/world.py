@@ -29,6 +29,7 @@ from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.pubsub.service import Subscription
 from gce_backend.machine_provider import wire
 from gce_backend.machine_provider.entities import lease_path
+from gce_backend.model.entities import Daemons
 from gce_backend.settings.settings import (
     ComputeSettings,
     DeletionSettings,
@@ -604,8 +605,15 @@ class World:
         return not self.misses()
 
     def written(self) -> dict[str, Any]:
-        """The daemons' entities: what changed between two looks is in `difference`."""
-        return {name: row.properties for name, row in self.entities.items()}
+        """The daemons' entities: what changed between two looks is in `difference`.
+
+        Signs of life, which never end, are left out.
+        """
+        return {
+            name: row.properties
+            for name, row in self.entities.items()
+            if row.key["path"][-1]["kind"] != Daemons.KIND
+        }
 
     @staticmethod
     def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

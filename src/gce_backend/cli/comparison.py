@@ -17,6 +17,7 @@ from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.configuration.types import Configuration as ParsedConfiguration
 from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.present import machines, plan_of
 from gce_backend.fleet.store import KINDS, Store
 from gce_backend.gce_client import ComputeClient
 from gce_backend.model.entities import SetAsideMessage
@@ -24,7 +25,7 @@ from gce_backend.model.keys import GroupKey
 from gce_backend.rules import config_guard
 from gce_backend.rules import plan as plans
 from gce_backend.rules.activation import wanted_templates
-from gce_backend.rules.plan import Present
+from gce_backend.rules.plan import TemplatePlan
 from gce_backend.settings.settings import Settings
 
 
@@ -111,32 +112,20 @@ def look(
     texts = bundle.templates_text, bundle.managers_text, bundle.files
     parsed = parse(*texts, settings.machine_provider.extra_dimensions)
     spoiled = {key.base_name for key in fleet.corrupt}
-    wanted = {
-        name: template for name, template in wanted_templates(parsed).items() if name not in spoiled
-    }
-    present = Present(
-        entities={
-            key: entity
-            for picture in (fleet.templates, fleet.revisions, fleet.managers)
-            for key, entity in picture.items()
-            if key.base_name not in spoiled
-        },
-        machines={
-            key: [(instance.name, entity) for instance, entity in fleet.instances_of(key)]
-            for key in fleet.managers
-        },
-        sizes=sizes,
-        now=SystemClock().now(),
-        is_paused=lambda key: (
+    found = plan_of(
+        fleet,
+        wanted_templates(parsed),
+        sizes,
+        SystemClock().now(),
+        lambda key: (
             not settings.actuate or any(it.covers(key) for it in fleet.control.pauses_in_force)
         ),
     )
-    found = plans.make(wanted, present)
     return Document(
         source=str(directory) if directory else "the configuration that the daemon would fetch",
         revision=bundle.revision,
         in_force=fleet.configuration.revision,
-        held=_held(settings, fleet, bundle, parsed, configured=directory is None),
+        held=_held(settings, fleet, bundle, parsed, found, configured=directory is None),
         notes=(*notes, *map(str, parsed.warnings), *_notes(settings, fleet, spoiled)),
         changes=bool(found),
         totals=plans.totals(found),
@@ -149,17 +138,20 @@ def _held(
     fleet: Fleet,
     bundle: ConfigBundle,
     parsed: ParsedConfiguration,
+    found: Sequence[TemplatePlan],
     *,
     configured: bool,
 ) -> str:
     """Why import-config would not let this configuration come into force at once."""
     if bundle.revision in {fleet.configuration.revision, fleet.control.approved_revision}:
         return ""
+    if not fleet.configuration.revision:
+        return ""
     loss = config_guard.loss(
-        fleet.configuration,
-        parsed,
+        found,
+        machines(fleet),
         settings.guard.max_config_loss_share,
-        settings.machine_provider.extra_dimensions,
+        empty=not parsed.managers and any(True for _ in fleet.active_managers()),
     )
     if loss is None:
         return ""

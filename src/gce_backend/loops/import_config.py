@@ -22,6 +22,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.conditions import reason_of
 from gce_backend.fleet.picture import Change, Decision
+from gce_backend.fleet.present import machines, plan_of
 from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
@@ -35,6 +36,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import Key
 from gce_backend.model.orders import Control
 from gce_backend.rules import config_guard
+from gce_backend.rules.activation import wanted_templates
 
 SUBJECT = "configuration"
 AGAIN_SECONDS = 1.0
@@ -77,9 +79,10 @@ async def _import(context: Context) -> Outcome:
         context.metrics.config(problems=0, held=False)
         return Outcome()
     try:
-        new, loss = await off_loop(lambda: _judged(context, bundle), bundle.size)
+        new = await off_loop(lambda: _parsed(context, bundle), bundle.size)
     except InvalidConfigurationError as error:
         return await _refuse(context, bundle, error)
+    loss = _loss(context, new)
     if loss is not None and context.fleet.control.approved_revision != bundle.revision:
         return await _hold(context, bundle, loss)
     warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
@@ -99,13 +102,23 @@ async def _import(context: Context) -> Outcome:
     return Outcome(changed=changed)
 
 
-def _judged(context: Context, bundle: ConfigBundle) -> tuple[Configuration, str | None]:
-    """The configuration as values, and why it waits for confirmation; None when it does not."""
-    settings = context.settings
-    extra = settings.machine_provider.extra_dimensions
-    new = parse(bundle.templates_text, bundle.managers_text, bundle.files, extra)
-    max_share = settings.guard.max_config_loss_share
-    return new, config_guard.loss(context.fleet.configuration, new, max_share, extra)
+def _parsed(context: Context, bundle: ConfigBundle) -> Configuration:
+    extra = context.settings.machine_provider.extra_dimensions
+    return parse(bundle.templates_text, bundle.managers_text, bundle.files, extra)
+
+
+def _loss(context: Context, new: Configuration) -> str | None:
+    """Why a configuration waits for confirmation; None when it does not."""
+    fleet = context.fleet
+    if not fleet.configuration.revision:
+        return None
+    sizes = {key: group.target_size for key, group in context.memory.seen.groups.items()}
+    return config_guard.loss(
+        plan_of(fleet, wanted_templates(new), sizes, context.clock.now()),
+        machines(fleet),
+        context.settings.guard.max_config_loss_share,
+        empty=not new.managers and any(True for _ in fleet.active_managers()),
+    )
 
 
 async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:

@@ -189,6 +189,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         resize: groups to grow, by `resize_machines` machines.
         change: groups whose limits change, or that stop draining.
         drain: groups to drain, with `drain_machines` machines, of which `leased` are waited for.
+        lost_machines: machines that this configuration drains, beyond those that it makes in the
+            same zone for the same template.
         leased_until: when the last of those leases ends, Unix seconds; None when that is not known.
         delete: empty groups to delete.
         create_templates: instance templates to create.
@@ -203,6 +205,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     drain: int
     drain_machines: int
     leased: int
+    lost_machines: int
     leased_until: UnixSeconds | None
     delete: int
     create_templates: int
@@ -247,11 +250,25 @@ def totals(plans: Iterable[TemplatePlan]) -> Totals:
         drain=len(groups[Action.DRAIN]),
         drain_machines=sum(len(group.machines) for group in groups[Action.DRAIN]),
         leased=len(held),
+        lost_machines=sum(map(_lost, plans)),
         leased_until=last_end(held),
         delete=len(groups[Action.DELETE]),
         create_templates=templates[Action.CREATE],
         delete_templates=templates[Action.DELETE],
     )
+
+
+def _lost(plan: TemplatePlan) -> int:
+    """Machines of a template that go and are not replaced, because of this configuration."""
+    zones: dict[str, int] = {}
+    for group in plan.groups:
+        size = group.size or 0
+        if group.action is Action.DRAIN and not group.in_force:
+            change = max(len(group.machines), size)
+        else:
+            change = -max(0, group.goal - size)
+        zones[group.zone] = zones.get(group.zone, 0) + change
+    return sum(max(0, change) for change in zones.values())
 
 
 def last_end(held: Sequence[Held]) -> float | None:

@@ -327,8 +327,8 @@ class GuardSettings(_Section, frozen=True):
     """What waits for an operator's confirmation.
 
     Attributes:
-        max_config_loss_share: share of the machines, 0 to 1, that a new configuration may take
-            away unconfirmed.
+        max_config_loss_share: share of the machines, 0 to 1, that a new configuration may delete
+            unconfirmed; those in whose place it makes others do not count.
     """
 
     max_config_loss_share: Share = 0.5

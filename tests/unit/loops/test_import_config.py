@@ -83,7 +83,7 @@ async def assert_nothing_happens(w: World, seconds: float = 300.0) -> None:
     [
         pytest.param(template(), "", id="no managers"),
         pytest.param("", "", id="nothing at all"),
-        pytest.param(template(), manager(minimum=1), id="three of four gone"),
+        pytest.param(template(), manager(zone="us-central1-b"), id="all in another zone"),
         pytest.param(
             OTHER_TEMPLATE, manager("other", minimum=4), id="as many, but none of the old ones"
         ),
@@ -249,9 +249,10 @@ async def test_a_configuration_that_takes_most_away_waits_for_an_operator(tmp_pa
 
 async def test_an_approval_of_one_configuration_does_not_approve_the_next(tmp_path: Path) -> None:
     """An operator's word is for the revision that was looked at."""
-    async with world(tmp_path, templates=TWO, managers=manager("one") + manager("two")) as w:
-        await w.until_states(cataloged=6)
-        w.write_config(TWO, manager("one", minimum=1) + manager("two", minimum=1))
+    both = manager("one", minimum=2) + manager("two", minimum=3)
+    async with world(tmp_path, templates=TWO, managers=both) as w:
+        await w.until_states(cataloged=5)
+        w.write_config(TWO, manager("one", minimum=2))
         await w.until(has_condition(w, "configuration", "HeldForApproval"))
         await approve(w, "0123456789")
         await w.pass_time(120.0)
@@ -263,7 +264,19 @@ async def test_an_approval_of_one_configuration_does_not_approve_the_next(tmp_pa
             for revision in shown["revisions"]
             for group in revision["managers"]
         }
-        assert minimums == {3}
+        assert minimums == {2, 3}
+
+
+async def test_a_slip_whose_machines_never_existed_is_corrected_at_once(tmp_path: Path) -> None:
+    """What counts is what would be deleted: `plan` and the guard agree, and nobody is asked."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        await w.inject("*", kind="stockout", zone=ZONE, times=None)
+        w.write_config(template(), manager(minimum=300))
+        await w.until(lambda: w.shows_minimum(300))
+        w.write_config(template(), manager(minimum=3))
+        await w.until(lambda: w.shows_minimum(3), within=60.0)
+        assert await condition(w, "configuration") is None
 
 
 async def test_hole_15_an_approval_is_for_one_import(tmp_path: Path) -> None:
@@ -372,7 +385,7 @@ async def test_a_configuration_too_large_to_be_stored_is_held_back_and_says_so(
 async def test_what_was_judged_against_an_older_configuration_is_judged_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 26: while one fetches, another imports so much that the former would take it away."""
+    """Fault 26: while one fetches, another imports; what was fetched comes after it, or not."""
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         fetch = DirectorySource.fetch
@@ -396,9 +409,10 @@ async def test_what_was_judged_against_an_older_configuration_is_judged_again(
 
         monkeypatch.setattr(DirectorySource, "fetch", overtaken)
         w.write_config(template(), manager(minimum=4))
-        await w.until(has_condition(w, "configuration", "HeldForApproval"))
-        await w.until_states(cataloged=10)
+        await w.until(lambda: w.shows_minimum(4))
         assert imported == [1]
+        assert w.daemon.context is not None
+        assert w.daemon.context.fleet.configuration.previous_revision == "f" * 40
 
 
 @pytest.mark.parametrize("source", ["luci-v1", "luci-v2"])
