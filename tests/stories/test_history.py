@@ -285,7 +285,7 @@ async def test_a_blow_at_a_commit_loses_and_doubles_no_event(
 
 
 async def test_quiet_minutes_write_and_read_nothing_of_it(tmp_path: Path) -> None:
-    """Nothing happens and nobody looks: no commit; the only queries are those of the resync."""
+    """Nothing happens and nobody looks: no commit but signs of life, no query but the resync's."""
     settings = Settings(jobs={"import-config": JobSettings(cron="* * * * *")})
     async with world(tmp_path, settings=settings) as w:
         await w.until_states(cataloged=3)
@@ -295,7 +295,7 @@ async def test_quiet_minutes_write_and_read_nothing_of_it(tmp_path: Path) -> Non
         await w.pass_time(600.0)
         calls = await w.calls()
         assert await _kept(w) == before
-    assert calls[COMMIT] == 0
+    assert calls[COMMIT] <= 2
     reviews = 600.0 / settings.store.resync_seconds * w.daemon.context.fleet.pages  # type: ignore[union-attr]
     assert calls[QUERY] <= reviews + 1
 

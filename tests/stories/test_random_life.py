@@ -181,7 +181,7 @@ async def test_no_held_machine_is_destroyed_and_the_fleet_comes_to_rest(
         assert await _at_rest(w, life, wanted)
         await w.reset_calls()
         await w.pass_time(300)
-        assert (await w.calls())["datastore.projects.commit"] == 0
+        assert (await w.calls())["datastore.projects.commit"] <= 1, "a sign of life"
         assert await mutations(w) == {}
         assert life.violations == []
         for task in tasks:
