@@ -208,7 +208,8 @@ class Life:
         await w.pass_time(30.0)
         written = (await w.cloud_state())["datastore"]["version"]
         await w.pass_time(65.0)
-        assert (await w.cloud_state())["datastore"]["version"] == written, "it has arrived"
+        later = (await w.cloud_state())["datastore"]["version"]
+        assert later - written <= 1, "it has arrived; a sign of life may have been given"
         fleet = await w.get("/api/fleet")
         assert not [found for found in fleet["conditions"] if found["reason"] == "Untracked"]
 

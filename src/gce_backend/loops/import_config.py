@@ -126,7 +126,8 @@ async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
         f"Revision {bundle.revision} waits for confirmation: {loss}. If that is meant: "
         f"`gce-backend approve {bundle.revision}`"
     )
-    if context.conditions.note(SUBJECT, "HeldForApproval", message):
+    context.conditions.note(SUBJECT, "HeldForApproval", message)
+    if context.fleet.configuration.held_revision != bundle.revision:  # the numbers may change
         context.log.error("config.held", revision=bundle.revision, reason=loss)
     await _note(context, _candidate(context, bundle, CandidateState.HELD, loss))
     context.metrics.config(problems=0, held=True)
