@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from gce_backend.actions.identity import Described
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     AlreadyExistsError,
     ForeignResourceError,
@@ -29,6 +30,12 @@ from gce_backend.model.keys import GroupKey, Key, RevisionKey
 from gce_backend.rules import group_sizes, melt_down
 from gce_backend.rules.melt_down import Pace, lost_for
 from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
+
+PENDING = "OperationPending"
+FRESH_SECONDS = 60.0
+"""How long an operation may take before it is told of."""
+PATIENCE_SECONDS = 600.0
+"""How long until it is given up, and the resource itself looked at."""
 
 K = TypeVar("K", bound=Key)
 R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
@@ -78,9 +85,13 @@ async def create(context: Context, key: Key, creation: Creation, under: R) -> bo
         raise
     else:
         ended = await _ended(context, key, operation, under)
-        if not ended.done:
+        if not _is_to_be_looked_at(context, key, ended, under):
             return False
-        made = ended.target_id
+        if ended is not None and ended.done:
+            made = ended.target_id
+        elif not await _is_there(creation.read):
+            await _begin_anew(context, key, under)
+            return False
     found = await creation.read()
     said = whose(found.description, creation.mark, creation.revision)
     if said is not Whose.OURS and not (made and made == found.id):
@@ -91,13 +102,18 @@ async def create(context: Context, key: Key, creation: Creation, under: R) -> bo
 
 
 async def delete(
-    context: Context, key: Key, send: Callable[[], Awaitable[Operation]], under: R
+    context: Context,
+    key: Key,
+    send: Callable[[], Awaitable[Operation]],
+    read: Callable[[], Awaitable[Described]],
+    under: R,
 ) -> bool:
     """Deletes a resource whose delete is in flight, and forgets its link.
 
     Args:
         key: the entity that stands for it.
         send: deletes it.
+        read: reads it back.
         under: the entity with that delete.
 
     Returns:
@@ -107,19 +123,83 @@ async def delete(
         RemoteError: it was refused, or its outcome is not known.
     """
     try:
-        if not (await _ended(context, key, await send(), under)).done:
-            return False
+        operation = await send()
     except NotFoundError:
         pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
+    else:
+        ended = await _ended(context, key, operation, under)
+        if not _is_to_be_looked_at(context, key, ended, under):
+            return False
+        if (ended is None or not ended.done) and await _is_there(read):
+            await _begin_anew(context, key, under)
+            return False
     await forget(context, {key: under.generation})
     return True
 
 
-async def _ended(context: Context, key: Key, operation: Operation, under: R) -> Operation:
+def _is_to_be_looked_at(context: Context, key: Key, ended: Operation | None, under: R) -> bool:
+    """Whether an operation's outcome is known, or to be read off the resource."""
+    if ended is None or ended.done or under.in_flight is None:
+        return True
+    return is_overdue(context, key, under.in_flight.started)
+
+
+def is_overdue(context: Context, key: Key, started: UnixSeconds) -> bool:
+    """Whether an operation is not waited for any more; tells of one that takes long.
+
+    Args:
+        key: what it is to change.
+        started: when it was decided.
+    """
+    age = context.clock.elapsed(started)
+    if age < FRESH_SECONDS:
+        return False
+    message = (
+        f"Compute has not ended an operation on it within {FRESH_SECONDS:.0f} s. "
+        f"After {PATIENCE_SECONDS:.0f} s the resource itself is looked at."
+    )
+    wait = max(0.0, min(age, PATIENCE_SECONDS + 1 - age))
+    context.conditions.back_off(key, PENDING, message, retry_after=wait)
+    return age >= PATIENCE_SECONDS
+
+
+async def _is_there(read: Callable[[], Awaitable[Described]]) -> bool:
+    try:
+        await read()
+    except NotFoundError:
+        return False
+    return True
+
+
+async def _begin_anew(context: Context, key: Key, under: R) -> None:
+    """Sends anew, in time, what an operation that never ended or was forgotten has not changed.
+
+    What could not be made is made under another name: the operation may hold the first one still.
+    """
+    before = under.in_flight
+    message = "An operation on it did not end, or is not known any more, and changed nothing yet."
+    context.conditions.back_off(key, PENDING, message)
+    if before is None or context.clock.elapsed(before.started) < PATIENCE_SECONDS:
+        return  # it may still take effect
+    fresh = replace(before, request_id=context.new_id(), started=context.clock.stamp())
+
+    def apply(entity: Any) -> Any:
+        if entity.in_flight != before:
+            return entity
+        generation = entity.generation + (before.action == "insert")
+        return replace(entity, in_flight=fresh, generation=generation)
+
+    await context.fleet.change([Change(key, when_present(apply))])
+
+
+async def _ended(context: Context, key: Key, operation: Operation, under: R) -> Operation | None:
+    """What an operation came to, ended or not; None when Compute does not know it any more."""
     try:
         return await context.compute.await_operation(
             operation, timeout=context.settings.compute.operation_wait_seconds
         )
+    except NotFoundError:
+        return None
     except OperationFailedError:
         await give_up(context, key, under)
         raise

@@ -130,6 +130,7 @@ async def _delete(context: Context, key: GroupKey) -> Result:
         context,
         key,
         lambda: compute.delete_group(project, key.zone, name, request_id=request_id),
+        lambda: compute.get_group(project, key.zone, name),
         manager,
     ):
         return Result.WAITING

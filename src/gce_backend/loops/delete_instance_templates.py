@@ -84,6 +84,7 @@ async def _delete(context: Context, key: RevisionKey) -> Result:
             context,
             key,
             lambda: compute.delete_instance_template(project, name, request_id=request_id),
+            lambda: compute.get_instance_template(project, name),
             revision,
         )
     except ResourceInUseError as error:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
+from gce_backend.actions import resources
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
 from gce_backend.actions.resources import beside, pace
@@ -129,6 +130,8 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
         await _intend(context, key, growth, growth.names)
         raise
     if not operation.done:
+        if resources.is_overdue(context, key, growth.started):
+            await _intend(context, key, growth, growth.names)  # anew, under another id
         return Result.WAITING
     context.memory.seen.grown[key] = context.clock.monotonic()
     await _intend(context, key, growth, ())
