@@ -25,7 +25,9 @@ from support.fleet_harness import PROJECT, World, manager, template, world
 
 MACHINES = 1000
 GROUPS = 10
-MINUTES = 10
+MINUTES = 12
+RESYNC_SECONDS = 600.0
+"""In which time every entity is read again, at least once in what is looked at."""
 PRODUCTION = {"import-config": "* * * * *"}
 """run --local looks at the configuration every two seconds; production every minute."""
 SETTLING = 180.0
@@ -58,9 +60,17 @@ def _of(calls: Counter[str], service: str) -> Counter[str]:
 async def test_a_quiet_minute_of_a_thousand_machines_costs_a_handful_of_calls(
     tmp_path: Path,
 ) -> None:
-    """Ten quiet minutes: one list of groups, one of stopped VMs, one group's members, one read."""
+    """Each minute one list of groups, one of stopped VMs, one group's members, one read.
+
+    The slow review of the whole store is spread over the time of a resync.
+    """
+    settings = Settings()
+    store = msgspec.structs.replace(settings.store, resync_seconds=RESYNC_SECONDS)
+    settings = msgspec.structs.replace(settings, store=store)
     templates, managers = _fleet(MACHINES, GROUPS)
-    async with world(tmp_path, templates=templates, managers=managers, crons=PRODUCTION) as w:
+    async with world(
+        tmp_path, templates=templates, managers=managers, settings=settings, crons=PRODUCTION
+    ) as w:
         await w.until_states(cataloged=MACHINES)
         await w.pass_time(SETTLING)
         minutes = await _minutes(w, MINUTES)
@@ -85,34 +95,16 @@ async def test_a_quiet_minute_of_a_thousand_machines_costs_a_handful_of_calls(
         assert calls["pubsub.projects.subscriptions.pull"] <= 4
 
     total = sum(minutes, Counter())
+    assert total["datastore.projects.runQuery"] >= 9 + MACHINES // 300, "the whole store was read"
     assert total["compute.instanceGroupManagers.listManagedInstances"] in range(
-        GROUPS - 2, GROUPS + 3
+        GROUPS - 2, GROUPS + 5
     ), "every group's members are listed once in the time of a slow resync"
-    assert total["compute.instanceTemplates.list"] <= 1
+    assert total["compute.instanceTemplates.list"] <= math.ceil(MINUTES / 10)
     assert sum(calls[SELF_LOOK] > 0 for calls in minutes) <= math.ceil(MINUTES / 9)
     assert total["datastore.projects.commit"] <= math.ceil(MINUTES / 9), "its signs of life"
     # Once a minute those that do not run, which are none; once in ten all of them.
-    assert total["compute.instances.aggregatedList"] <= MINUTES + math.ceil(MACHINES / 500)
-
-
-async def test_reading_every_entity_again_is_spread_over_the_time_of_a_resync(
-    tmp_path: Path,
-) -> None:
-    """The slow review of a whole store never makes more than ten calls in a minute."""
-    settings = Settings()
-    store = msgspec.structs.replace(settings.store, resync_seconds=600.0)
-    settings = msgspec.structs.replace(settings, store=store)
-    templates, managers = _fleet(900, 3)
-    async with world(
-        tmp_path, templates=templates, managers=managers, settings=settings, crons=PRODUCTION
-    ) as w:
-        await w.until_states(cataloged=900)
-        await w.pass_time(SETTLING)
-        minutes = await _minutes(w, 12)
-    per_minute = [_of(calls, "datastore") for calls in minutes]
-    assert max(calls.total() for calls in per_minute) <= 10
-    assert sum(per_minute, Counter())["datastore.projects.runQuery"] >= 9 + 900 // 300
-    assert sum(per_minute, Counter())["datastore.projects.commit"] <= 2, "signs of life"
+    all_of_them = math.ceil(MINUTES / 10) * math.ceil(MACHINES / 500)
+    assert total["compute.instances.aggregatedList"] <= MINUTES + all_of_them
 
 
 @contextlib.asynccontextmanager
