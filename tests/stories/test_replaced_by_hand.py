@@ -11,41 +11,12 @@ import pytest
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import FetchSettings, Settings
 from support.fleet_harness import ZONE, World, manager, template, world
-from support.outside import cataloged, ids, make_template
+from support.outside import cataloged, ids, make_template, replace_group
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=30))
 SELDOM = {"import-config": "* * * * *"}
 CALM = msgspec.structs.replace(CloudOptions().instant(), dispatch_seconds=1.0)
 MANAGERS = f"zones/{ZONE}/instanceGroupManagers"
-
-
-async def replace_group(w: World, at: str, names: list[str]) -> dict[str, Any]:
-    """Somebody deletes a group, and makes one of its name with VMs of these names."""
-    name = at.rpartition("/")[2]
-    before = await w.compute("GET", f"{MANAGERS}/{name}")
-    await w.compute("DELETE", f"{MANAGERS}/{name}")
-    await w.until(lambda: _has_no(w, name), every=0.1)
-    body = {
-        "name": name,
-        "description": "made by hand",
-        "baseInstanceName": before["baseInstanceName"],
-        "instanceTemplate": before["instanceTemplate"],
-        "targetSize": 0,
-    }
-    answer = await w.compute("POST", MANAGERS, body)
-    assert "error" not in answer, answer
-    await w.pass_time(0.1)
-    instances = {"instances": [{"name": each} for each in names]}
-    answer = await w.compute("POST", f"{MANAGERS}/{name}/createInstances", instances)
-    assert "error" not in answer, answer
-    made = await w.compute("GET", f"{MANAGERS}/{name}")
-    assert made["id"] != before["id"]
-    found: dict[str, Any] = made
-    return found
-
-
-async def _has_no(w: World, group: str) -> bool:
-    return all(at.rpartition("/")[2] != group for at in await w.groups())
 
 
 async def strangers(w: World, group: dict[str, Any]) -> dict[str, str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from gce_backend.fleet.picture import Change, when_present
+from gce_backend.fleet.store import KINDS
 from gce_backend.rules.ownership import Mark
 from gce_backend.settings.settings import FetchSettings, Settings
 from gce_backend.setup import adoption
-from support.fleet_harness import World, manager, template, world
+from support.fleet_harness import World, manager, prepare, template, world
 from support.outside import cataloged, ids, make_marked_group
 from support.second_daemon import second_daemon
 
@@ -115,3 +116,36 @@ async def _adopt(w: World) -> None:
     async with w.fleet() as fleet, w.compute_client() as compute:
         mark = Mark(w.settings.owner, fleet.identity)
         await adoption.adopt(fleet, await adoption.find_unmarked(fleet, compute, mark))
+
+
+async def test_hole_07_a_lost_store_gives_its_id_to_the_next_one(tmp_path: Path) -> None:
+    """The new store meets NameTaken, takes the id over, and finds all that the old one made."""
+    async with world(tmp_path, settings=SOON) as w:
+        before = await cataloged(w, 3)
+        held = await w.lease()
+        lost = (await w.mark()).store
+        await w.crash_daemon()
+        async with w.fleet() as fleet:
+            keys = [key for kind in KINDS for key in fleet._pictures[kind.KIND]]
+            await fleet.change([Change(key, lambda _: None) for key in keys])
+        await prepare(w, w.settings)
+        await w.start_daemon()
+
+        async def is_taken() -> bool:
+            found = (await w.get("/api/fleet")).get("conditions", ())
+            return any(c["reason"] == "NameTaken" and lost in c["message"] for c in found)
+
+        await w.until(is_taken)
+        assert (await w.mark()).store != lost
+        async with w.fleet() as fleet, w.compute_client() as compute:
+            found = await adoption.find_of_store(fleet, compute, Mark(w.settings.owner, lost))
+            assert [one.kind for one in found] == ["instance template", "group"]
+            await adoption.take_over(fleet, lost)
+        await w.restart_daemon()
+        await w.until_states(cataloged=2, leased=1)
+        assert await ids(w) == before
+        assert await w.is_in(held, "leased")
+        w.write_config(template(machine_type="e2-medium"), manager())
+        await w.pass_time(600)
+        assert (await ids(w))[held] == before[held]
+        assert (await w.catalog())[held] == "LEASED"

@@ -103,7 +103,7 @@ async def live_with(
     async with world(tmp_path, options=OPTIONS, settings=SETTINGS, crons=CRONS, start=False) as w:
         w.cloud.faults = faults
         await w.start_daemon()
-        end = asyncio.create_task(_end_and_start(w, faults, blow), name="blow")
+        end = asyncio.create_task(end_and_start(w, faults, blow), name="blow")
         try:
             await Life(w).live()
         finally:
@@ -115,7 +115,8 @@ async def live_with(
     return faults
 
 
-async def _end_and_start(w: World, faults: OneBlow, blow: Blow | None) -> None:
+async def end_and_start(w: World, faults: OneBlow, blow: Blow | None) -> None:
+    """Waits for the blow, then ends the daemon as the blow says, and starts another."""
     await faults.struck.wait()
     if blow == "crash":
         await w.crash_daemon()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from gce_backend.configuration import parsing, types
 from gce_backend.model.keys import manager_key
 from gce_backend.rules import compute_bodies
 from gce_backend.rules.ownership import Mark
 from support.fleet_harness import PROJECT, ZONE, World, manager, template
+
+MANAGERS = f"zones/{ZONE}/instanceGroupManagers"
 
 
 async def make_template(w: World, name: str) -> None:
@@ -56,6 +59,35 @@ async def make_marked_group(w: World, mark: Mark, *, size: int, policy: str = "D
     answer = await w.compute("POST", f"zones/{ZONE}/instanceGroupManagers", group)
     assert "error" not in answer, answer
     await w.pass_time(1)
+
+
+async def replace_group(w: World, at: str, names: list[str]) -> dict[str, Any]:
+    """Somebody deletes a group, and makes one of its name with VMs of these names."""
+    name = at.rpartition("/")[2]
+    before = await w.compute("GET", f"{MANAGERS}/{name}")
+    await w.compute("DELETE", f"{MANAGERS}/{name}")
+    await w.until(lambda: _has_no(w, name), every=0.1)
+    body = {
+        "name": name,
+        "description": "made by hand",
+        "baseInstanceName": before["baseInstanceName"],
+        "instanceTemplate": before["instanceTemplate"],
+        "targetSize": 0,
+    }
+    answer = await w.compute("POST", MANAGERS, body)
+    assert "error" not in answer, answer
+    await w.pass_time(0.1)
+    instances = {"instances": [{"name": each} for each in names]}
+    answer = await w.compute("POST", f"{MANAGERS}/{name}/createInstances", instances)
+    assert "error" not in answer, answer
+    made = await w.compute("GET", f"{MANAGERS}/{name}")
+    assert made["id"] != before["id"]
+    found: dict[str, Any] = made
+    return found
+
+
+async def _has_no(w: World, group: str) -> bool:
+    return all(at.rpartition("/")[2] != group for at in await w.groups())
 
 
 async def ids(w: World) -> dict[str, str]:

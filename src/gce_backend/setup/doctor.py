@@ -44,6 +44,7 @@ from gce_backend.model.entities import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
     MACHINE_PROVIDER_KEY,
+    STORE_IDENTITY_KEY,
 )
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.messaging import Done, provision_messages
@@ -183,7 +184,13 @@ class _Checks:
 
         async def look() -> list[Finding]:
             fleet = self._patient.fleet
-            keys = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
+            keys = (
+                CONTROL_KEY,
+                CONFIGURATION_KEY,
+                CONFIG_SETTINGS_KEY,
+                MACHINE_PROVIDER_KEY,
+                STORE_IDENTITY_KEY,
+            )
             await fleet.refresh(keys)
             self._has_store = True
             corrupt = [f"{key}: {problem}" for key, problem in fleet.corrupt.items()]
@@ -191,7 +198,9 @@ class _Checks:
                 remedy = "correct or delete these entities in Datastore"
                 return [Finding(what, CheckVerdict.FAILED, "; ".join(corrupt), remedy)]
             namespace = self._patient.settings.store.namespace or "the default one"
-            rows = [Finding(what, CheckVerdict.OK, f"readable; namespace: {namespace}")]
+            store_id = fleet.identity or "none yet"
+            seen = f"readable; namespace: {namespace}; id of the store: {store_id}"
+            rows = [Finding(what, CheckVerdict.OK, seen)]
             if fleet.control.paused:
                 seen = fleet.control.pause_reason or "no reason was given"
                 remedy = "`gce-backend resume` ends it"
