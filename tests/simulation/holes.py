@@ -64,7 +64,7 @@ def everywhere(function: Callable[..., Any], other: Callable[..., Any]) -> Itera
         yield
 
 
-async def _ask_nobody(_: Any, keys: Sequence[Any]) -> permit_check.Checked:
+async def _ask_nobody(_: Any, keys: Sequence[Any], *__: Any) -> permit_check.Checked:
     return permit_check.Checked(dict.fromkeys(keys), Outcome())
 
 

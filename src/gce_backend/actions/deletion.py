@@ -7,12 +7,13 @@ each time on a permit confirmed anew, until the VM is truly gone.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
+from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.deletion_budget import (
     IsWanted,
     backs_off,
@@ -22,7 +23,7 @@ from gce_backend.actions.deletion_budget import (
 )
 from gce_backend.actions.fan_out import LOOK_AGAIN, OBSERVER, Result, act_on_each
 from gce_backend.actions.identity import known_mark, our_group
-from gce_backend.actions.permit_check import BROKER, LEASED, with_fresh_permits
+from gce_backend.actions.permit_check import LEASED, Checked, with_fresh_permits
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import NotFoundError, PermissionDeniedError, TransientError
 from gce_backend.clients.compute.types import ComputeInstance
@@ -75,8 +76,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     chosen, held = await under_caps(context, wanted_now)
     note_held(context, held)
     repeats = [key for key in waiting if not context.is_paused(key) and _is_due_again(context, key)]
-    batches, checked = await _intend(context, [*chosen, *repeats], wanted_now)
-    asked = await _ask(context, batches)
+    asked = await _delete(context, [*chosen, *repeats], wanted_now)
     # Whatever is listed still is looked at again when fetch-instances misses it.
     unlisted = any(
         _is_unlisted(context, key)
@@ -86,7 +86,6 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     )
     waits = [
         asked.again_after,
-        checked.again_after,
         LOOK_AGAIN if unlisted else None,
         _back_off(context, wanted),
     ]
@@ -98,7 +97,30 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
             **({"confirmed": confirmed} if confirmed else {}),
             **({"held": held.total()} if held else {}),
         },
-        problems=(*checked.problems, *asked.problems),
+        problems=asked.problems,
+    )
+
+
+async def _delete(context: Context, keys: Sequence[MachineKey], wanted: IsWanted) -> Outcome:
+    """Deletes those with a permit, some at a time: what is confirmed is stored and asked for first.
+
+    However slow the Machine Provider is, each run gets further than the one before.
+    """
+    turns = BrokerTurns(context)
+    outcomes = []
+    asked: Counter[str] = Counter()
+    while keys:
+        batches, checked = await _intend(context, keys, turns, wanted)
+        outcome = await _ask(context, batches)
+        asked.update(outcome.facts)
+        outcomes += [checked.outcome, outcome]
+        keys = checked.left
+    waits = [outcome.again_after for outcome in outcomes]
+    return Outcome(
+        changed=asked[Result.CHANGED],
+        again_after=min((wait for wait in waits if wait is not None), default=None),
+        facts=asked,
+        problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
     )
 
 
@@ -112,21 +134,19 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Machin
     unlisted = [
         key for key in pending if _is_unlisted(context, key) and not _is_abandoned(context, key)
     ]
-    gone: list[MachineKey] = []
+    gone: set[MachineKey] = set()
 
     async def look(key: MachineKey) -> Result:
         if not await is_gone(context, key):
             return Result.NOTHING
-        gone.append(key)
+        await context.fleet.change([Change(key, _gone(context.clock.now()))])
+        gone.add(key)
+        _log(context, "instance.deleted", key)
+        _measure(context, key)
         return Result.CHANGED
 
     await act_on_each(context, unlisted, look, observing=True)
-    if gone:
-        await context.fleet.change([Change(key, _gone(context.clock.now())) for key in gone])
-        for key in gone:
-            _log(context, "instance.deleted", key)
-            _measure(context, key)
-    return len(gone), [key for key in pending if key not in set(gone)]
+    return len(gone), [key for key in pending if key not in gone]
 
 
 def _is_unlisted(context: Context, key: MachineKey) -> bool:
@@ -225,20 +245,18 @@ def _is_due_again(context: Context, key: MachineKey) -> bool:
 
 
 async def _intend(
-    context: Context, keys: Sequence[MachineKey], wanted: IsWanted
-) -> tuple[list[DeletionBatch], Outcome]:
+    context: Context, keys: Sequence[MachineKey], turns: BrokerTurns, wanted: IsWanted
+) -> tuple[list[DeletionBatch], Checked]:
     """Reads them and all above them again, and stores the deletion of those with a permit.
 
     Returns:
-        The deletions to ask for, and what the Machine Provider's answers came to.
+        The deletions to ask for, and what the Machine Provider has said.
     """
-    if not keys:
-        return [], Outcome()
     # What is above them says whether they are wanted: another process may have changed that.
     await context.fleet.refresh({above for key in keys for above in key.lineage})
     instances = context.fleet.instances
     still = [key for key in keys if key in instances and wanted(key, instances[key])]
-    checked = await with_fresh_permits(context, still)
+    checked = await with_fresh_permits(context, still, turns)
     groups: defaultdict[GroupKey, list[MachineKey]] = defaultdict(list)
     for key in checked.permits:
         groups[key.group].append(key)
@@ -252,7 +270,7 @@ async def _intend(
         batch._replace(keys=[k for k in batch.keys if _is_asked_with(context, k, batch.request_id)])
         for batch in batches
     ]
-    return [batch for batch in ready if batch.keys], checked.outcome
+    return [batch for batch in ready if batch.keys], checked
 
 
 async def _store_intents(

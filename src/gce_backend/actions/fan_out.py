@@ -24,6 +24,8 @@ class Result(StrEnum):
     """It is under way and has to be looked at again soon."""
     HELD = "held"
     """It has to wait, for a reason that is its condition now."""
+    LATER = "left"
+    """It was not begun: there was no time for it. Nothing is known of it."""
     NOTHING = "unchanged"
     """There was nothing to do."""
 
@@ -82,7 +84,7 @@ async def act_on_each(
             waits.append(LOOK_AGAIN)
         elif step is Result.HELD:
             waits.append(conditions.wait(subject) or LOOK_AGAIN)
-        elif conditions.clear(subject):
+        elif step is not Result.LATER and conditions.clear(subject):
             context.log.info("subject.recovered", subject=str(subject))
 
     ready = [subject for subject in subjects if not conditions.blocked(subject)]

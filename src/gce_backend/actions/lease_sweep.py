@@ -52,8 +52,10 @@ async def sweep(context: Context) -> Outcome:
                     return Outcome()
                 changes.append(Change(key, _judge(context, key, entry, asked)))
     except (BackendError, TimeoutError) as error:
-        conditions.back_off(BROKER, "Unavailable", str(error) or SLOW)
-        problems = (f"sweep: {str(error) or SLOW}",)
+        context.turns.give_back(due[len(changes) :])  # they come first the next time
+        if isinstance(error, BackendError) or not changes:
+            conditions.back_off(BROKER, "Unavailable", str(error) or SLOW)
+            problems = (f"sweep: {str(error) or SLOW}",)
     else:
         conditions.clear(BROKER)
     changed = await context.fleet.change(changes)

@@ -8,13 +8,13 @@ been answered, and a machine that the catalog calls leased is kept. No answer me
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.base.errors import HostnameReuseError, PermissionDeniedError, TransientError
+from gce_backend.base.errors import HostnameReuseError
 from gce_backend.clients.machine_provider import (
     CatalogEntry,
     CatalogError,
@@ -30,7 +30,8 @@ from gce_backend.rules.cataloging import found_again, settles_in
 from gce_backend.rules.messages import lease_end
 from gce_backend.rules.permits import held, is_unknown, lease_runs, permit
 
-BROKER = "machine-provider"
+TOGETHER_SECONDS = 5.0
+"""For so long questions begin whose answers are stored together."""
 LEASED = "Leased"
 UNCONFIRMED = "Unconfirmed"
 REUSED = (
@@ -46,57 +47,53 @@ class Checked(msgspec.Struct, frozen=True):
         permits: those that hold, by instance: REMOVED where this very question took the machine
             out of the catalog, None where the machine was not in it.
         outcome: what went wrong, and when to ask again.
+        left: instances that it was not asked about yet.
     """
 
     permits: Mapping[MachineKey, CatalogState | None]
     outcome: Outcome
+    left: tuple[MachineKey, ...] = ()
 
 
-async def with_fresh_permits(context: Context, keys: Sequence[MachineKey]) -> Checked:
+async def with_fresh_permits(
+    context: Context, keys: Sequence[MachineKey], turns: BrokerTurns
+) -> Checked:
     """The instances whose permits the Machine Provider confirms now.
+
+    Those that its slowness leaves no time for are left: what it said meanwhile is stored first.
 
     Args:
         keys: instances that were read just before.
+        turns: the round of questions to which these belong.
     """
-    conditions = context.conditions
+    conditions, clock = context.conditions, context.clock
     if conditions.blocked(BROKER):
         return Checked({}, Outcome(again_after=conditions.wait(BROKER)))
-    now = context.clock.now()
+    now = clock.now()
     asked = [
         key
         for key in keys
         if (instance := context.fleet.instances.get(key)) is not None
         and permit(instance, now) is not None
-        and settles_in(instance, context.clock.elapsed) <= 0
+        and settles_in(instance, clock.elapsed) <= 0
     ]
     confirmed: dict[MachineKey, CatalogState | None] = {}
-    down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
-
-    async def ask(key: MachineKey) -> Result:
-        if down.is_set():
-            return Result.WAITING
-        try:
-            step = await _ask(context, key, confirmed)
-        except (TransientError, PermissionDeniedError) as error:
-            down.set()
-            if not conditions.blocked(BROKER):
-                conditions.fail(BROKER, error)
-            raise
-        answers.set()
-        return step
+    left: list[MachineKey] = []
+    enough = clock.monotonic() + TOGETHER_SECONDS
 
     async def ask_in_turn(key: MachineKey) -> Result:
-        # One goes ahead: a Machine Provider that does not answer is not asked for every machine.
-        if not answers.is_set():
-            async with alone:
-                if not answers.is_set():
-                    return await ask(key)
-        return await ask(key)
+        async def ask() -> Result:
+            if clock.monotonic() >= enough:
+                left.append(key)
+                return Result.LATER
+            return await _ask(context, key, confirmed)
+
+        return await turns.ask(ask)
 
     outcome = await act_on_each(context, asked, ask_in_turn)
-    if answers.is_set() and not down.is_set():
+    if turns.answered and not turns.silent:
         conditions.clear(BROKER)
-    return Checked(confirmed, outcome)
+    return Checked(confirmed, outcome, () if turns.silent else tuple(left))
 
 
 async def _ask(

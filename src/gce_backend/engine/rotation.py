@@ -23,6 +23,7 @@ class Turns:
         self._credit = 0.0
         self._at: float | None = None
         self._last: dict[Key, float] = {}
+        self._before: dict[Key, float] = {}
 
     def take(self, subjects: Sequence[K], *, pace: float, now: UnixSeconds) -> list[K]:
         """The subjects whose turn it is.
@@ -44,5 +45,11 @@ class Turns:
         chosen = sorted(subjects, key=lambda key: self._last.get(key, never))[:count]
         known = set(subjects)
         self._last = {key: at for key, at in self._last.items() if key in known}
+        self._before = {key: self._last.get(key, never) for key in chosen}
         self._last.update(dict.fromkeys(chosen, now))
         return chosen
+
+    def give_back(self, subjects: Sequence[K]) -> None:
+        """Lets subjects that were taken last, and not come to, keep their place before others."""
+        for subject in subjects:
+            self._last[subject] = self._before[subject]

@@ -300,26 +300,28 @@ async def _look_for_abandoned(context: Context) -> int:
         vanished.discard(key)
         context.conditions.clear(key)
 
-    verdicts: dict[MachineKey, bool] = {}
+    changed = 0
+
+    async def tell(key: MachineKey, *, exists: bool) -> None:
+        nonlocal changed
+        changed += await context.fleet.change([Change(key, _left(now, exists=exists))])
 
     async def look(key: MachineKey) -> Result:
         pause = min(2 * looks[key][1], LONGEST_ABANDONED_LOOK) if key in looks else ABANDONED_LOOK
         looks[key] = (moment + pause, pause)
         found = await find_instance(context, key)
         if found is None or found.status == "STOPPING":
-            verdicts[key] = False
+            await tell(key, exists=False)
             if found is None:
                 vanished.add(key)
             return Result.NOTHING
-        verdicts[key] = True
+        await tell(key, exists=True)
         vanished.discard(key)
         context.conditions.note(key, ABANDONED, abandoned_message(context, key))
         return Result.HELD
 
     await act_on_each(context, due, look, observing=True)
-    return await context.fleet.change(
-        [Change(key, _left(now, exists=exists)) for key, exists in verdicts.items()]
-    )
+    return changed
 
 
 def _has_left_its_group(context: Context, key: MachineKey) -> bool:
@@ -341,13 +343,12 @@ def _left(now: UnixSeconds, *, exists: bool) -> Apply[Instance]:
 
 async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, list[str]]:
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
-    changes: list[Change[Instance]] = []
     problems: list[str] = []
-    listed: list[GroupKey] = []
-    transitions = 0
+    trouble: list[BackendError] = []
+    changed = 0
 
     async def list_one(key: GroupKey) -> None:
-        nonlocal transitions
+        nonlocal changed
         async with slots:
             try:
                 project = context.fleet.revision_of(key).template.project
@@ -363,17 +364,22 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
         complete = isinstance(listing, CompleteListing)
         if isinstance(listing, PartialListing):
             problems.append(f"{key}: incomplete list of members: {'; '.join(listing.reasons)}")
-        transitions += _note_members(context, key, listing.items, complete=complete)
-        changes.extend(_changes(context, key, listing.items, complete=complete))
-        listed.append(key)
+        try:
+            # Stored before it is remembered: a run that is cut short has looked in vain.
+            changes = list(_changes(context, key, listing.items, complete=complete))
+            changed += await context.fleet.change(changes)
+        except BackendError as error:  # the store's trouble, not the group's
+            trouble.append(error)
+            return
+        changed += _note_members(context, key, listing.items, complete=complete)
+        _note_trouble(context, key)
 
     async with asyncio.TaskGroup() as group:
         for key in keys:
             group.create_task(list_one(key), name=f"{context.job}: {key}")
-    written = await context.fleet.change(changes)
-    for key in listed:
-        _note_trouble(context, key)
-    return written + transitions, problems
+    if trouble:
+        raise trouble[0]
+    return changed, problems
 
 
 def _has_news(context: Context, key: GroupKey, items: Iterable[ManagedInstance]) -> bool:

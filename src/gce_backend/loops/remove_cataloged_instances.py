@@ -7,15 +7,15 @@ ENTRY_NOT_FOUND while a lease known here is running.
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 
 import msgspec
 
+from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.base.errors import PermissionDeniedError, RemoteError, TransientError
+from gce_backend.base.errors import RemoteError
 from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -27,7 +27,6 @@ from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.rollout import ZoneRollout, removable, share_out
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 
-BROKER = "machine-provider"
 LEASED = "Leased"
 REFUSED = "Refused"
 UNSETTLED = "Unsettled"
@@ -44,32 +43,15 @@ async def run(context: Context) -> Outcome:
     lost = set(_lost(context))
     drained = await _look_again(context, list(_leaving(context)))
     leaving = list(dict.fromkeys((*drained, *_drained_by_hand(context), *lost)))
-    down, answers, alone = asyncio.Event(), asyncio.Event(), asyncio.Lock()
-
-    async def remove(key: MachineKey) -> Result:
-        if down.is_set():
-            return Result.WAITING
-        try:
-            step = await _remove(context, key)
-        except (TransientError, PermissionDeniedError) as error:
-            down.set()
-            context.conditions.fail(BROKER, error)
-            raise
-        answers.set()
-        return step
+    turns = BrokerTurns(context)
 
     async def remove_in_turn(key: MachineKey) -> Result:
         if key in lost and not await _is_truly_lost(context, key):
             return Result.NOTHING
-        # One goes ahead: a Machine Provider that does not answer is not asked for every machine.
-        if not answers.is_set():
-            async with alone:
-                if not answers.is_set():
-                    return await remove(key)
-        return await remove(key)
+        return await turns.ask(lambda: _remove(context, key))
 
     outcome = await act_on_each(context, leaving, remove_in_turn)
-    if not down.is_set():
+    if not turns.silent:
         context.conditions.clear(BROKER)
     waits = (outcome.again_after, _announcement_wait(context), _missing_wait(context))
     again_after = min((wait for wait in waits if wait is not None), default=None)

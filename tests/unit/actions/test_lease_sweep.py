@@ -10,6 +10,7 @@ import pytest
 from gce_backend.model.machine_token import instance_token
 from gce_backend.settings.settings import MachineProviderSettings, Settings
 from support.broker_messages import SUBSCRIPTION, about, one_machine, publish, settled
+from support.deletions import NOT_CATALOGED
 from support.fleet_harness import PROJECT, World, manager, template, world
 
 GET = "machine_provider.catalog.get"
@@ -45,6 +46,21 @@ async def test_a_lease_is_noted_with_its_end_and_its_end_marks_pending_deletion(
         await w.clear_faults()
         await w.until_states(cataloged=3, within=1000)
         assert name not in await w.vms()
+
+
+async def test_hole_22_a_sweep_that_is_too_slow_comes_to_every_machine(tmp_path: Path) -> None:
+    """Two answers fit into its patience; who was not asked about comes first the next time."""
+    broker = MachineProviderSettings(sweep_per_minute=600, lost_seconds=9999.0)
+    settings = Settings(machine_provider=broker)
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings) as w:
+        await w.until_states(cataloged=6)
+        await w.inject(GET, kind="latency", seconds=4.0, times=None)
+        await w.inject(GET, times=None, **NOT_CATALOGED)
+
+        async def all_missed() -> bool:
+            return (await w.states())["lost"] == 6
+
+        await w.until(all_missed, within=300)
 
 
 async def test_a_lease_whose_end_is_not_said_is_held_until_it_is(tmp_path: Path) -> None:
