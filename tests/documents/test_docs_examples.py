@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from support.documents import DOCUMENTS, Example, code_of, examples, name_of
 from support.fleet_harness import manager, template, world
 
 ALL = [example for path in DOCUMENTS for example in examples(path)]
-LANGUAGES = {"sh", "toml", "textproto", "json", "yaml", "nginx", "text"}
+LANGUAGES = {"sh", "toml", "textproto", "json", "yaml", "nginx", "python", "text"}
 """`text` is what is not to be typed: output, usage, queries of the log (checked elsewhere)."""
 OPERATORS = set("();<>|&")
 CONTRACT = "GCE_BACKEND_CONTRACT_"
@@ -148,6 +149,16 @@ def test_data_can_be_read(example: Example) -> None:
         msgspec.json.decode(example.text)
     else:
         assert yaml.safe_load(example.text)
+
+
+@pytest.mark.parametrize("example", of("python"), ids=where)
+def test_a_program_can_be_compiled_and_what_it_imports_is_there(example: Example) -> None:
+    """Its imports alone are run: the rest talks to a service."""
+    tree = ast.parse(example.text)
+    imports: list[ast.stmt] = [
+        node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    exec(compile(ast.Module(imports, []), where(example), "exec"), {})  # noqa: S102 -- our own text
 
 
 async def test_every_address_named_is_served(tmp_path: Path) -> None:

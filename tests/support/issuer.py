@@ -20,7 +20,7 @@ from gce_backend.clients.exchange import Exchange
 from gce_backend.machine_provider.access.access_tokens import AccessTokens
 from gce_backend.machine_provider.access.identity_tokens import IdentityTokens
 from gce_backend.machine_provider.access.issuer_keys import IssuerKeys
-from gce_backend.machine_provider.access.policy import GCLOUD_CLIENT, AccessPolicy, Issuer
+from gce_backend.machine_provider.access.policy import GCLOUD_CLIENTS, AccessPolicy, Issuer
 from gce_backend.machine_provider.access.verifier import TokenVerifier
 from support.responses import ScriptedServer, scripted_server
 
@@ -91,8 +91,8 @@ class FakeIssuer:
     def access_token(self, name: str, address: str, **changes: Any) -> str:
         """An access token of somebody, known to tokeninfo."""
         self.tokens[name] = {
-            "azp": GCLOUD_CLIENT,
-            "aud": GCLOUD_CLIENT,
+            "azp": GCLOUD_CLIENTS[0],
+            "aud": GCLOUD_CLIENTS[0],
             "sub": "1234",
             "exp": str(int(self._clock.now()) + 3600),
             "email": address,

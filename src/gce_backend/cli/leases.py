@@ -114,7 +114,7 @@ def lease(
     with errors_as_messages():
         try:
             found = asyncio.run(
-                leasing.lease(settings_file, _together(dimensions), template, duration, wait, name)
+                leasing.lease(settings_file, together(dimensions), template, duration, wait, name)
             )
         except KeyboardInterrupt:
             click.echo(f"interrupted; {leasing.open_request(name)}", err=True)
@@ -155,7 +155,7 @@ def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> No
     say(f"{request_id} {text}", document, as_json=as_json)
 
 
-def _together(given: Sequence[tuple[str, Dimension]]) -> dict[str, Dimension]:
+def together(given: Sequence[tuple[str, Dimension]]) -> dict[str, Dimension]:
     """The dimensions that were given; of labels there may be several."""
     labels = [str(value) for key, value in given if key == LABELS]
     return {**dict(given), **({LABELS: labels} if labels else {})}

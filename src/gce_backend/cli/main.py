@@ -28,6 +28,13 @@ COMMANDS = {
     "events": Entry("events", "events", "Lists what happened, the newest at the end."),
     "lease": Entry("leases", "lease", "Leases a machine from the Machine Provider."),
     "release": Entry("leases", "release", "Gives a leased machine back."),
+    "leases": Entry("lending", "leases", "Lists leases that wait or run."),
+    "machines": Entry("lending", "machines", "Lists the machines in the catalog."),
+    "extend": Entry("lending", "extend", "Lets a lease end DURATION from now."),
+    "hold": Entry("lending", "hold", "Keeps a lease's machines for a look after a failure."),
+    "with-machine": Entry(
+        "lending", "with_machine", "Leases machines, runs COMMAND here, and gives them back."
+    ),
     "pause": Entry(
         "orders", "pause", "Stops everything that changes the world; observing continues."
     ),

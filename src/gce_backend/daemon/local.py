@@ -41,6 +41,7 @@ def local_settings(settings: Settings, base_url: str, project: str, config_dir: 
             resource_manager=f"{base_url}/v1",
             tokeninfo=f"{base_url}/tokeninfo",
         ),
+        provider=replace(settings.provider, url=base_url),
         config=replace(settings.config, source="directory", directory=config_dir.resolve()),
         jobs={
             **settings.jobs,
@@ -57,10 +58,15 @@ def settings_file(settings: Settings, daemon_url: str) -> str:
         daemon_url: where it listens.
 
     Returns:
-        Every setting but the token: others may read the file.
+        Every setting but the tokens: others may read the file.
     """
     replace = msgspec.structs.replace
-    shown = replace(settings, url=daemon_url, http=replace(settings.http, token=None))
+    shown = replace(
+        settings,
+        url=daemon_url,
+        http=replace(settings.http, token=None),
+        provider=replace(settings.provider, token=None),
+    )
     head = "# Written by `gce-backend run --local` while it runs."
     return "\n".join((head, *_toml(msgspec.to_builtins(shown, enc_hook=str), ()), ""))
 

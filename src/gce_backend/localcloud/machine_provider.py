@@ -43,8 +43,15 @@ groups {{
   roles: [VIEWER, USER, BACKEND, ADMINISTRATOR]
   backend: "{backend}"
   without_end: true
+  max_held: 10
 }}
-groups {{ name: "others" members: "*" roles: [VIEWER, USER] without_end: true }}
+groups {{
+  name: "others"
+  members: "*"
+  roles: [VIEWER, USER]
+  without_end: true
+  max_held: 10
+}}
 """
 """Who may do what at the embedded Machine Provider."""
 

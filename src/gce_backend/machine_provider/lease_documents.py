@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gce_backend.machine_provider.leases import MAX_COUNT
 from gce_backend.machine_provider.wire import Dimensions, WireMessage
+
+MAX_COUNT = 100
+"""Machines of one lease: they are given and ended in one commit."""
 
 LeaseStage = Literal["pending", "active", "held", "ended"]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]

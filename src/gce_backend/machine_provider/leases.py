@@ -35,9 +35,6 @@ from gce_backend.machine_provider.wire import (
     ReleaseResponse,
 )
 
-MAX_COUNT = 100
-"""Machines of one lease: they are given and ended in one commit."""
-
 
 class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks for besides what the original's can say.

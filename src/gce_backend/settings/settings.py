@@ -180,6 +180,11 @@ class ProviderSettings(_Section, frozen=True):
     """The Machine Provider of `gce-backend machine-provider`; the daemon does not read these.
 
     Attributes:
+        url: where the commands for people and jobs (`leases`, `with-machine`) find it. Plain http
+            on loopback only.
+        token: the access or identity token that these commands send; None: a job's own at GitHub
+            Actions, else one of Google's credentials.
+        audience: whom a job's identity token is for; None: `provider.url`.
         host: address to bind to. Beyond loopback, put a proxy with TLS before it: callers send
             their tokens.
         port: TCP port; 0 lets the kernel choose.
@@ -191,6 +196,9 @@ class ProviderSettings(_Section, frozen=True):
         pause_seconds: between two looks at its work, so that it comes in batches.
     """
 
+    url: str | None = None
+    token: Secret | None = None
+    audience: str | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     access: Path | None = None
@@ -526,6 +534,7 @@ def is_loopback(host: str) -> bool:
 
 _CHECKS: Checks = {
     (Settings, "url"): daemon_url,
+    (ProviderSettings, "url"): daemon_url,
     (EndpointSettings, "compute"): _api_root,
     (EndpointSettings, "datastore"): _url,
     (EndpointSettings, "pubsub"): _url,

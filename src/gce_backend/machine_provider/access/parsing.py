@@ -22,7 +22,7 @@ from gce_backend.configuration.values import one_line, quote, shorten, split_pai
 from gce_backend.machine_provider.access.identity import email_of
 from gce_backend.machine_provider.access.policy import (
     DEFAULT_HOLD_SECONDS,
-    GCLOUD_CLIENT,
+    GCLOUD_CLIENTS,
     GOOGLE,
     LONGEST_LEASE_SECONDS,
     AccessGroup,
@@ -129,7 +129,7 @@ class _Reader:
         return AccessPolicy(
             issuers=issuers,
             groups=groups,
-            client_ids=tuple(config.client_ids) or (GCLOUD_CLIENT,),
+            client_ids=tuple(config.client_ids) or GCLOUD_CLIENTS,
         )
 
     def _issuer(self, issuer: pb.Issuer, path: Path) -> Issuer:

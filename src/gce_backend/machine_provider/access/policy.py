@@ -10,8 +10,11 @@ from gce_backend.configuration.problems import Problem
 
 GOOGLE = "https://accounts.google.com"
 """Who Google's access tokens and identity tokens are from."""
-GCLOUD_CLIENT = "32555940559.apps.googleusercontent.com"
-"""The OAuth client of the gcloud command."""
+GCLOUD_CLIENTS = (
+    "32555940559.apps.googleusercontent.com",
+    "764086051850-6qr4p6gpi6hn506pt8ejuq83di341hur.apps.googleusercontent.com",
+)
+"""The OAuth clients of `gcloud auth login` and `gcloud auth application-default login`."""
 LONGEST_LEASE_SECONDS = 21 * 24 * 3600
 DEFAULT_HOLD_SECONDS = 2 * 3600
 
@@ -112,7 +115,7 @@ class AccessPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     issuers: tuple[Issuer, ...] = ()
     groups: tuple[AccessGroup, ...] = ()
-    client_ids: tuple[str, ...] = (GCLOUD_CLIENT,)
+    client_ids: tuple[str, ...] = GCLOUD_CLIENTS
     warnings: tuple[Problem, ...] = ()
 
     def issuer(self, url: str) -> Issuer | None:

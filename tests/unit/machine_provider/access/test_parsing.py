@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gce_backend.configuration.problems import InvalidConfigurationError
 from gce_backend.machine_provider.access.parsing import parse_access, seconds_of
-from gce_backend.machine_provider.access.policy import GCLOUD_CLIENT, Role
+from gce_backend.machine_provider.access.policy import GCLOUD_CLIENTS, Role
 
 WHOLE = """\
 client_ids: "portal.apps.googleusercontent.com"
@@ -72,7 +72,7 @@ def test_what_is_absent_has_its_default() -> None:
     """A group of three lines works."""
     policy = parse_access('groups { name: "a" members: "a@example.com" roles: ADMINISTRATOR }')
     limits = policy.groups[0].limits
-    assert policy.client_ids == (GCLOUD_CLIENT,)
+    assert policy.client_ids == GCLOUD_CLIENTS
     assert (limits.priority, limits.share, limits.max_leases) == (0, 1, None)
     assert (limits.longest_lease, limits.longest_hold) == (21 * 86400, 7200)
 

@@ -1,0 +1,254 @@
+"""What the commands of `lending` do: find the Machine Provider, ask it, show its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+import click
+import msgspec
+
+from gce_backend.base.errors import BackendError, SettingsError, UnknownNameError
+from gce_backend.cli.output import cell, console, one_line, show, table, when
+from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.exchange import Tokens
+from gce_backend.machine_provider.client import (
+    FixedToken,
+    GitHubTokens,
+    LeaseClient,
+    leased,
+    new_id,
+)
+from gce_backend.machine_provider.lease_documents import LeaseDocument, NewLease, WaitDocument
+from gce_backend.machine_provider.wire import Dimensions
+from gce_backend.model.machine_token import Dimension
+from gce_backend.settings.settings import EndpointSettings, Settings, load
+
+SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
+STOP_SECONDS = 10.0
+"""How long a command that is told to stop may take."""
+
+
+@contextlib.asynccontextmanager
+async def client_of(settings_file: Path | None) -> AsyncIterator[LeaseClient]:
+    """The Machine Provider that the settings name, asked in the caller's name.
+
+    Raises:
+        SettingsError: they name none.
+    """
+    settings = load(settings_file, os.environ)
+    url = settings.provider.url
+    if url is None:
+        raise SettingsError(
+            "provider.url is not set: name the Machine Provider, GCE_BACKEND_PROVIDER__URL=https://..."
+        )
+    async with aiohttp.ClientSession() as session, _tokens(settings, session, url) as tokens:
+        yield LeaseClient(session, url, tokens)
+
+
+@contextlib.asynccontextmanager
+async def _tokens(
+    settings: Settings, session: aiohttp.ClientSession, url: str
+) -> AsyncIterator[Tokens]:
+    """The caller's tokens: the one given, a job's at GitHub, else those of Google's credentials."""
+    provider = settings.provider
+    github = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
+    if provider.token is not None:
+        yield FixedToken(provider.token.reveal())
+    elif github:
+        yield GitHubTokens(
+            session,
+            url=github,
+            token=os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN", ""),
+            audience=provider.audience or url,
+        )
+    else:
+        metadata = settings.endpoints.metadata
+        source = TokenSource(
+            session,
+            metadata_root=metadata,
+            scopes=SCOPES,
+            metadata_only=metadata != EndpointSettings().metadata,
+        )
+        try:
+            yield source
+        finally:
+            await source.close()
+
+
+async def show_leases(settings_file: Path | None, *, everybody: bool, as_json: bool) -> None:
+    """Prints the leases that wait or run."""
+    async with client_of(settings_file) as client:
+        found = await client.leases(everybody=everybody)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return
+    rows = table("request", "user", "state", "machines", "ends", "waits for")
+    for lease in found.leases:
+        waiting = lease.waiting
+        rows.add_row(
+            cell(lease.request_id),
+            cell(lease.user),
+            cell(lease.state),
+            cell(", ".join(lease.machines)),
+            cell(None if lease.ends_at is None else when(lease.ends_at, time.time())),
+            cell(None if waiting is None else f"place {waiting.place}: {waiting.message}"),
+        )
+    show(rows)
+
+
+async def show_machines(settings_file: Path | None, *, as_json: bool) -> None:
+    """Prints the catalog."""
+    async with client_of(settings_file) as client:
+        found = await client.machines()
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        return
+    rows = table("machine", "state", "user", "ends", "dimensions")
+    for machine in found.machines:
+        dimensions = msgspec.to_builtins(machine.dimensions)
+        texts = [f"{k}:{v}" for k, v in dimensions.items() if k not in {"hostname", "backend"}]
+        rows.add_row(
+            cell(machine.name),
+            cell(machine.state),
+            cell(machine.user),
+            cell(None if machine.ends_at is None else when(machine.ends_at, time.time())),
+            cell(" ".join(texts)),
+        )
+    show(rows)
+
+
+async def extend(settings_file: Path | None, name: str, seconds: int) -> LeaseDocument:
+    """Lets a lease end so many seconds from now."""
+    async with client_of(settings_file) as client:
+        return await client.extend(await _id_of(client, name), seconds)
+
+
+async def hold(settings_file: Path | None, name: str, seconds: int | None) -> LeaseDocument:
+    """Keeps a lease's machines for a look."""
+    async with client_of(settings_file) as client:
+        return await client.hold(await _id_of(client, name), seconds)
+
+
+async def _id_of(client: LeaseClient, name: str) -> str:
+    """The id of a lease that waits or runs, by its request id or its id."""
+    found = (await client.leases(everybody=True)).leases
+    ids = [lease.id for lease in found if name in {lease.id, lease.request_id}]
+    if not ids:
+        raise UnknownNameError(f"there is no lease {one_line(name)!r} that waits or runs")
+    if len(ids) > 1:
+        raise UnknownNameError(f"several leases are called {one_line(name)!r}: {', '.join(ids)}")
+    return ids[0]
+
+
+def say_end(lease: LeaseDocument, *, as_json: bool) -> None:
+    """Prints until when a lease runs."""
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(lease), indent=2))
+        return
+    end = "without end" if lease.ends_at is None else f"until {when(lease.ends_at, time.time())}"
+    click.echo(f"{one_line(', '.join(lease.machines))}: {lease.state} {end}")
+
+
+def request(
+    dimensions: Mapping[str, Dimension], *, count: int, duration: float, wait: float, label: str
+) -> NewLease:
+    """A request for a lease, from a command's options.
+
+    Raises:
+        click.UsageError: there are no such dimensions.
+    """
+    try:
+        return NewLease(
+            request_id=new_id(),
+            dimensions=msgspec.convert(dimensions, Dimensions),
+            duration=int(duration),
+            count=count,
+            label=label,
+            wait=min(int(wait), 4 * 3600),
+        )
+    except msgspec.ValidationError as error:
+        raise click.UsageError(f"--dimension: {error}") from None
+
+
+async def run_with(
+    settings_file: Path | None,
+    wanted: NewLease,
+    command: Sequence[str],
+    hold_failed: float | None,
+) -> int:
+    """Leases machines, runs a command here, and gives them back.
+
+    Returns:
+        The command's exit code; 128 and its signal's number when one ended it.
+
+    Raises:
+        BackendError: there is no machine, or the lease was lost.
+        asyncio.CancelledError: SIGINT or SIGTERM came.
+    """
+    loop, block = asyncio.get_running_loop(), asyncio.current_task()
+    assert block is not None  # noqa: S101 -- a coroutine always runs in a task
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, block.cancel)
+    held = False
+    async with client_of(settings_file) as client:
+        with console(stderr=True).status("waiting for a machine ...") as status:
+
+            def told(waiting: WaitDocument) -> None:
+                status.update(f"place {waiting.place}: {one_line(waiting.message)}")
+
+            async with leased(client, wanted, told=told, kept=lambda: held) as lease:
+                status.stop()
+                names = lease.document.machines
+                click.echo(f"leased {one_line(', '.join(names))}", err=True)
+                code = await _run(command, {"MACHINE": names[0], "MACHINES": " ".join(names)})
+                if code and hold_failed is not None:
+                    held = await _hold(client, lease.document, int(hold_failed))
+                return code
+
+
+async def _hold(client: LeaseClient, lease: LeaseDocument, seconds: int) -> bool:
+    """Keeps the machines of a command that failed; says so, or why not."""
+    try:
+        found = await client.hold(lease.id, seconds)
+    except BackendError as error:
+        click.echo(f"not held: {error}", err=True)
+        return False
+    end = when(found.ends_at or 0, time.time())
+    names = one_line(", ".join(found.machines))
+    click.echo(f"{names} held until {end}: gce-backend release {lease.request_id}", err=True)
+    return True
+
+
+async def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env={**os.environ, **variables})
+    except OSError as error:
+        name = one_line(command[0])
+        raise SettingsError(
+            f"{name}: cannot be run ({(error.strerror or 'error').lower()})"
+        ) from None
+    try:
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            await _stop(process)
+    return code if code >= 0 else 128 - code
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -1,0 +1,196 @@
+"""`leases`, `machines`, `extend`, `hold`, `with-machine`: on the embedded Machine Provider."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+
+from gce_backend.cli import main
+from gce_backend.localcloud.cloud import Cloud
+from gce_backend.localcloud.machine_provider import MachineProviderService
+from support.patience import PATIENCE
+from support.served_cloud import ServedCloud, served_cloud
+
+LINUX = ("--dimension", "os_family:LINUX")
+SHOW = (sys.executable, "-c", "import os; print(os.environ['MACHINE'], os.environ['MACHINES'])")
+
+
+@pytest.fixture
+def cloud() -> Iterator[ServedCloud]:
+    """A cloud with two machines, whose log is nowhere in what the commands say."""
+    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=quiet)
+    with served_cloud() as served:
+        served.environment["GCE_BACKEND_PROVIDER__URL"] = served.url
+        for name in ("vm-1", "vm-2"):
+            add(served, name)
+        assert run(served, "configure", "--machine-provider", served.url).exit_code == 0
+        until(lambda: set(catalog(served.cloud).values()) == {"AVAILABLE"})
+        yield served
+    structlog.reset_defaults()
+
+
+def add(served: ServedCloud, name: str) -> None:
+    """Adds a machine."""
+
+    async def ask(clients: Any) -> None:
+        headers = {"Authorization": f"Bearer {await clients.tokens.get()}"}
+        body = {"dimensions": {"hostname": name, "os_family": "LINUX"}, "policies": {}}
+        url = f"{served.url}/_ah/api/catalog/v1/add_machine"
+        async with clients.session.post(url, json=body, headers=headers) as response:
+            assert response.status == 200
+
+    served.ask(ask)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Waits in real time."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def catalog(cloud: Cloud) -> dict[str, str]:
+    """The machines, and their states."""
+    (service,) = [one for one in cloud._services if isinstance(one, MachineProviderService)]
+    found: dict[str, str] = service.state().get("catalog", {})
+    return found
+
+
+def waiting(cloud: Cloud) -> int:
+    """Requests that wait."""
+    (service,) = [one for one in cloud._services if isinstance(one, MachineProviderService)]
+    return int(service.state()["waiting_requests"])
+
+
+def run(served: ServedCloud, *arguments: str) -> Result:
+    """A command in this process."""
+    return CliRunner().invoke(main, arguments, env=served.environment)
+
+
+def start(served: ServedCloud, *arguments: str) -> subprocess.Popen[str]:
+    """A command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gce_backend", *arguments],
+        env={**os.environ, **served.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lease(served: ServedCloud, name: str) -> None:
+    """A lease of this name."""
+    done = run(served, "lease", *LINUX, "--duration", "10m", "--request-id", name)
+    assert done.exit_code == 0, done.output
+
+
+def released(served: ServedCloud) -> bool:
+    """Whether nothing is leased and nobody waits."""
+    return "LEASED" not in catalog(served.cloud).values() and waiting(served.cloud) == 0
+
+
+def test_leases_and_machines_are_listed(cloud: ServedCloud, tmp_path: Path) -> None:
+    """Also those of `lease`; whoever waits is told why."""
+    lease(cloud, "mine")
+    run(cloud, "lease", "--dimension", "os_family:WINDOWS", "--wait", "0", "--request-id", "odd")
+    listed = run(cloud, "leases").output
+    assert "mine" in listed
+    assert "vm-1" in listed
+    assert "place 1: no machine fits: the nearest differs in os_family" in listed
+    document = msgspec.json.decode(run(cloud, "leases", "--json").stdout)
+    assert {one["request_id"] for one in document["leases"]} == {"mine", "odd"}
+    rows = {line.split()[0]: line.split()[1] for line in run(cloud, "machines").output.splitlines()}
+    assert rows == {"MACHINE": "STATE", "vm-1": "LEASED", "vm-2": "AVAILABLE"}
+    document = msgspec.json.decode(run(cloud, "machines", "--json").stdout)
+    assert [one["name"] for one in document["machines"]] == ["vm-1", "vm-2"]
+
+
+def test_a_lease_is_extended_and_held(cloud: ServedCloud) -> None:
+    """By the name that `lease` gave it; what is not there is named."""
+    lease(cloud, "mine")
+    assert run(cloud, "extend", "mine", "2h").output.startswith("vm-1: active until ")
+    found = msgspec.json.decode(run(cloud, "extend", "mine", "3h", "--json").stdout)
+    assert found["ends_at"] > time.time() + 10_000
+    assert run(cloud, "hold", "mine", "30m").output.startswith("vm-1: held until ")
+    unknown = run(cloud, "extend", "nobody", "2h")
+    assert unknown.exit_code == 1
+    assert "there is no lease 'nobody'" in unknown.output
+    too_long = run(cloud, "hold", "mine", "20d")
+    assert "7200 s at most" in too_long.output
+
+
+def test_a_command_runs_with_a_machine_and_its_exit_code_is_handed_on(cloud: ServedCloud) -> None:
+    """And the machine is given back, whatever the code."""
+    done = start(cloud, "with-machine", *LINUX, "--", *SHOW)
+    out, err = done.communicate(timeout=PATIENCE)
+    assert (done.returncode, out) == (0, "vm-1 vm-1\n"), err
+    until(lambda: released(cloud))
+    failing = start(
+        cloud, "with-machine", *LINUX, "--", sys.executable, "-c", "raise SystemExit(7)"
+    )
+    failing.communicate(timeout=PATIENCE)
+    assert failing.returncode == 7
+    until(lambda: released(cloud))
+
+
+def test_the_machine_of_a_command_that_fails_is_held_if_wanted(cloud: ServedCloud) -> None:
+    """And is told of, with the way to give it back."""
+    failing = start(cloud, "with-machine", *LINUX, "--hold-failed", "20m", "--", "false")
+    _, err = failing.communicate(timeout=PATIENCE)
+    assert failing.returncode == 1
+    assert "vm-1 held until" in err
+    assert "gce-backend release" in err
+    assert catalog(cloud.cloud)["vm-1"] == "LEASED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_lease(cloud: ServedCloud, number: int) -> None:
+    """While the command runs: it is ended, too."""
+    running = start(cloud, "with-machine", *LINUX, "--", "sleep", "600")
+    until(lambda: "LEASED" in catalog(cloud.cloud).values())
+    time.sleep(0.5)
+    running.send_signal(number)
+    running.communicate(timeout=PATIENCE)
+    assert running.returncode == 130
+    until(lambda: released(cloud))
+
+
+def test_ctrl_c_while_waiting_leaves_no_request(cloud: ServedCloud) -> None:
+    """No machine is taken later."""
+    asking = start(cloud, "with-machine", "--dimension", "os_family:WINDOWS", "--", *SHOW)
+    until(lambda: waiting(cloud.cloud) == 1)
+    asking.send_signal(signal.SIGINT)
+    out, _ = asking.communicate(timeout=PATIENCE)
+    assert (asking.returncode, out) == (130, "")
+    until(lambda: released(cloud))
+
+
+def test_what_cannot_be_is_said(cloud: ServedCloud) -> None:
+    """No machine in time, no such program, no such dimension, no address."""
+    late = run(
+        cloud, "with-machine", "--dimension", "os_family:WINDOWS", "--wait", "1", "--", "true"
+    )
+    assert late.exit_code == 1
+    assert "WAITED_TOO_LONG" in late.output
+    missing = run(cloud, "with-machine", *LINUX, "--", "no-such-program")
+    assert missing.exit_code == 1
+    assert "no-such-program: cannot be run" in missing.output
+    until(lambda: released(cloud))
+    odd = run(cloud, "with-machine", "--dimension", "os_family:BEOS", "--", "true")
+    assert odd.exit_code == 2
+    del cloud.environment["GCE_BACKEND_PROVIDER__URL"]
+    assert "provider.url is not set" in run(cloud, "leases").output
