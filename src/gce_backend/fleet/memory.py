@@ -111,6 +111,7 @@ class Memory:
         operations: operations that have not ended, by link: when each was first looked at.
         heard: operators' orders about machines whose entities were read again.
         store_id: the id of the store, once it was read or made.
+        default_accounts: the address of each project's default service account.
     """
 
     seen: SeenAtCompute = field(default_factory=SeenAtCompute)
@@ -119,3 +120,4 @@ class Memory:
     operations: dict[str, float] = field(default_factory=dict)
     heard: frozenset[MachineOrder] = frozenset()
     store_id: str = ""
+    default_accounts: dict[str, str] = field(default_factory=dict)

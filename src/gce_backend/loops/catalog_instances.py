@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from gce_backend.actions.accounts import machine_account
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError, HostnameReuseError, InvalidRequestError
@@ -197,15 +198,14 @@ async def _describe(
     template = context.fleet.revision_of(manager).template
     shape = await context.sizes.shape(template, manager.zone)
     disk_gb = await context.sizes.disk_gb(template)
-    topic = context.settings.pubsub.topic
+    topic, members = context.settings.pubsub.topic, list(keys)
+    account = await machine_account(context, members[0])
     return {
         key: CatalogMachine(
             dimensions(template, key.name, shape, disk_gb),
-            policies(
-                template, instance_token(context.project, key), gce_id, context.project, topic
-            ),
+            policies(account, instance_token(context.project, key), gce_id, context.project, topic),
         )
-        for key in keys
+        for key in members
         if (gce_id := context.fleet.instances[key].gce_id) is not None
     }
 

@@ -11,8 +11,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gce_backend.actions.accounts import DEFAULT, machine_account
 from gce_backend.actions.lease_sweep import sweep
-from gce_backend.base.errors import BackendError
+from gce_backend.base.errors import BackendError, MissingEntityError
 from gce_backend.clients.pubsub import Received
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -110,10 +111,10 @@ async def _work(context: Context, batch: Sequence[Received], facts: Counter[str]
             by_instance[message.instance].append(message)
             causes[message.instance].append(f"{message.kind.value} {received.message_id}")
             dealt.append(Dealt(received, message.kind, "processed", message.instance.name))
-    changes += [
-        Change(key, _applied(context, key, said), f"message {', '.join(causes[key])}")
-        for key, said in by_instance.items()
-    ]
+    for key, said in by_instance.items():
+        account = await _account(context, key, said)
+        cause = f"message {', '.join(causes[key])}"
+        changes.append(Change(key, _applied(context, account, said), cause))
     changed = await context.fleet.change(changes)
     for item in dealt:
         facts[item.outcome] += 1
@@ -148,11 +149,20 @@ def _report(context: Context, item: Dealt) -> None:
     )
 
 
-def _applied(context: Context, key: MachineKey, messages: Sequence[Message]) -> Apply[Instance]:
+async def _account(context: Context, key: MachineKey, messages: Sequence[Message]) -> str:
+    """The account with which a machine subscribes, as far as it is known now."""
+    if all(message.kind is not MessageKind.SUBSCRIBED for message in messages):
+        return ""
+    try:
+        return await machine_account(context, key)
+    except MissingEntityError:
+        return ""
+    except BackendError:  # on the VM itself the word means the same
+        return DEFAULT
+
+
+def _applied(context: Context, account: str, messages: Sequence[Message]) -> Apply[Instance]:
     now = context.clock.now()
-    revision = context.fleet.revisions.get(key.revision)
-    accounts = revision.template.service_accounts if revision else ()
-    account = accounts[0].name if accounts else ""
     return when_present(lambda instance: apply_all(messages, instance, account, now))
 
 

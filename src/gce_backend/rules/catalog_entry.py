@@ -75,13 +75,11 @@ def dimensions(
     return found
 
 
-def policies(
-    template: TemplateConfig, token: str, gce_id: int, project: str, topic: str
-) -> dict[str, object]:
+def policies(account: str, token: str, gce_id: int, project: str, topic: str) -> dict[str, object]:
     """What the Machine Provider is to do with a machine.
 
     Args:
-        template: its revision's fields.
+        account: the address of the machine's service account; "" when it has none.
         token: the instance's token, which comes back with every message about it.
         gce_id: the VM's numeric id, which does likewise.
         project: the project of the topic.
@@ -96,6 +94,6 @@ def policies(
         ],
         "on_reclamation": "DELETE",
     }
-    if template.service_accounts:
-        found["machine_service_account"] = template.service_accounts[0].name
+    if account:
+        found["machine_service_account"] = account
     return found

@@ -87,7 +87,8 @@ def carry(config: Configuration) -> int:
             assert len(made["baseInstanceName"]) <= naming.MAX_BASE_INSTANCE_NAME_LENGTH
             assert 0 <= made["targetSize"] <= 2_000
         entry = dimensions(asked.template, f"{body['name']}-host", Shape(2, 4.0), 10)
-        machine = policies(asked.template, "token", 1, "project", "topic")
+        account = next((a.name for a in asked.template.service_accounts), "")
+        machine = policies(account, "token", 1, "project", "topic")
         assert len(msgspec.json.encode([entry, machine])) < 64_000
     return len(wanted)
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.compute.vm_views import default_account
 from gce_backend.localcloud.metadata import MetadataService
 from gce_backend.settings.settings import MachineProviderSettings, PubSubSettings, Settings
 from support.broker_messages import (
@@ -28,7 +29,7 @@ from support.broker_messages import (
     subscribed,
     wire,
 )
-from support.fleet_harness import World, world
+from support.fleet_harness import PROJECT, World, world
 
 COMMIT = "datastore.projects.commit"
 SET_METADATA = "compute.instances.setMetadata"
@@ -81,7 +82,7 @@ async def test_process_pubsub_messages(tmp_path: Path) -> None:
         found = await metadata(w, machine)
         assert found["pubsub_subscription"] == "details"
         assert found["pubsub_subscription_project"] == "mp"
-        assert found["pubsub_service_account"] == "default"
+        assert found["pubsub_service_account"] == default_account(PROJECT)
         await w.inject("compute.instanceGroupManagers.deleteInstances", times=None)
         await publish(w, about(machine, "RECLAIMED"))
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.compute.vm_views import default_account
 from support.broker_messages import (
     has,
     metadata,
@@ -22,7 +23,7 @@ from support.broker_messages import (
     subscribed,
     vm,
 )
-from support.fleet_harness import World, world
+from support.fleet_harness import PROJECT, World, world
 
 SET_METADATA = "compute.instances.setMetadata"
 GET_OPERATION = "compute.zoneOperations.get"
@@ -47,7 +48,7 @@ async def test_a_subscription_reaches_the_vm_beside_what_others_set(tmp_path: Pa
         await settled(w)
         assert await metadata(w, machine) == {
             **before,
-            "pubsub_service_account": "default",
+            "pubsub_service_account": default_account(PROJECT),
             "pubsub_subscription": "second",
             "pubsub_subscription_project": "mp",
         }

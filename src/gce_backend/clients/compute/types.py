@@ -149,10 +149,18 @@ class InstanceMetadata(_Answer, frozen=True, gc=False):
         return {item.key: item.value for item in self.items}
 
 
+class InstanceAccount(_Answer, frozen=True, gc=False):
+    """A VM's service account, by its address."""
+
+    email: str
+
+
 class ComputeInstance(_Answer, frozen=True, gc=False):
     """A VM."""
 
-    FIELDS: ClassVar[str] = "name,id,zone,status,metadata(fingerprint,items(key,value)),labels"
+    FIELDS: ClassVar[str] = (
+        "name,id,zone,status,metadata(fingerprint,items(key,value)),labels,serviceAccounts(email)"
+    )
 
     name: str
     id: int
@@ -160,6 +168,7 @@ class ComputeInstance(_Answer, frozen=True, gc=False):
     status: str = ""
     metadata: InstanceMetadata = InstanceMetadata()
     labels: dict[str, str] = {}
+    service_accounts: tuple[InstanceAccount, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses what is not an id."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gce_backend.localcloud.compute import links
-from gce_backend.localcloud.compute.error_replies import fingerprint, rfc3339
+from gce_backend.localcloud.compute.error_replies import constant_id, fingerprint, rfc3339
 from gce_backend.localcloud.compute.rows import HALTED, VmRow
 from gce_backend.localcloud.compute.templates import metadata_body
 from gce_backend.localcloud.compute.vm_disks import disks_of
@@ -48,6 +48,8 @@ def vm_body(vm: VmRow, blueprints: Blueprints) -> dict[str, Any]:
         "selfLink": links.ROOT + vm.path,
     }
     body |= {key: properties[key] for key in _ECHOED if key in properties}
+    if accounts := properties.get("serviceAccounts"):
+        body["serviceAccounts"] = [_account(vm.project, account) for account in accounts]
     for key, moment in (
         ("lastStopTimestamp", vm.stopped),
         ("lastSuspendedTimestamp", vm.suspended),
@@ -55,6 +57,18 @@ def vm_body(vm: VmRow, blueprints: Blueprints) -> dict[str, Any]:
         if moment:
             body[key] = rfc3339(moment)
     return body | {"labels": labels} if labels else body
+
+
+def _account(project: str, account: dict[str, Any]) -> dict[str, Any]:
+    """A service account, by its address: `default` is the project's own for Compute."""
+    if account.get("email", "default") != "default":
+        return account
+    return {**account, "email": default_account(project)}
+
+
+def default_account(project: str) -> str:
+    """The address of a project's default service account for Compute."""
+    return f"{constant_id(f'projects/{project}')[:12]}-compute@developer.gserviceaccount.com"
 
 
 def _disks(vm: VmRow, properties: dict[str, Any]) -> list[dict[str, Any]]:
