@@ -182,8 +182,8 @@ async def test_growth_is_told_of_its_group(tmp_path: Path) -> None:
             "active",
             "The configuration asks for 3 to 5 machines instead of at least 1 machine.",
         ),
-        ("active", "growing", "The group is to grow by 2 machines."),
-        ("growing", "active", "The order to grow by 2 machines has ended."),
+        ("active", "growing", "The daemon lets the group grow by 2 machines."),
+        ("growing", "active", "The growth by 2 machines has ended."),
     ]
     causes = [event["cause"] for event in events[-3:]]
     assert causes == ["job process-config", *["job resize-instance-groups"] * 2]
@@ -208,7 +208,7 @@ async def test_orders_and_configurations_are_told_with_who_gave_them(tmp_path: P
         addresses = await _events(w, kind="configuration", cause="operator configure")
     assert [(e["before"], e["after"], e["reason"], e["cause"]) for e in orders] == [
         ("running", "paused", "looking into it", "operator pause"),
-        ("paused", "running", "The pause of everything has ended.", "operator resume"),
+        ("paused", "running", "The pause of the whole fleet has ended.", "operator resume"),
     ]
     assert [(e["before"], e["after"], e["reason"], e["cause"]) for e in drained] == [
         ("cataloged", "draining", "Drained by hand: it is noisy", "operator drain")
@@ -227,7 +227,7 @@ async def test_a_configuration_that_is_not_taken_is_told_once_and_after_a_restar
         await w.pass_time(200)
         _, held = await _events(w, kind="configuration", cause="job import-config")
         waiting = (await w.get("/api/control"))["held_revision"]
-        assert f"Revision {waiting} is held: it takes away 3 of 3 machines" in held["reason"]
+        assert f"Revision {waiting} is held: it removes 3 of 3 machines" in held["reason"]
         assert held["before"] == held["after"] != waiting
         await w.reset_calls()
         await w.pass_time(200)
@@ -244,7 +244,7 @@ async def test_a_configuration_that_is_not_taken_is_told_once_and_after_a_restar
             "in force.",
             "held",
             "invalid",
-            "not served any more.",
+            "no longer served.",
         ]
         assert (await w.get("/api/control"))["held_revision"] is None
 

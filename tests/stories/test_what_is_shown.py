@@ -63,9 +63,9 @@ async def test_what_the_catalog_does_not_know_is_lost_and_not_said_to_be_leasabl
         await w.until(lambda: w.is_in(name, "lost"))
         told = await explained(w, name)
         assert told["state"] == "lost"
-        assert "which does not know it" in told["reason"]
+        assert "the catalog no longer holds it" in told["reason"]
         assert told["events"][0]["after"] == "lost"
-        assert told["waits_for"].startswith("The catalog has to go on not knowing it")
+        assert told["waits_for"].startswith("It is deleted if the catalog does not hold it")
         group = manager_in(await w.get("/api/fleet"), ZONE)
         assert (group["state"], (await row(w))["state"]) == ("degraded", "degraded")
         assert group["reason"].startswith("2 of 3 machines can be leased or are leased; 1 lost.")
@@ -107,7 +107,7 @@ async def test_a_leased_machine_that_the_catalog_does_not_know_is_kept(tmp_path:
         await w.until(unknown)
         told = await explained(w, name)
         assert told["state"] == "leased"
-        assert "The catalog does not know it." in told["reason"]
+        assert "The catalog no longer holds it." in told["reason"]
 
 
 async def test_a_paused_group_is_not_growing(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_a_zone_that_does_not_exist_is_failing_and_not_being_created(tmp_p
 
 
 async def test_a_machine_that_settles_is_not_said_to_wait_for_a_job(tmp_path: Path) -> None:
-    """Its addition had no answer: for five minutes its entry may still come."""
+    """Its addition had no answer: for five minutes its entry may still appear."""
     async with world(tmp_path, crons=SELDOM, options=CloudOptions(), start=False) as w:
         await w.inject(ADD_MACHINES, status=503, times=None)
         await w.start_daemon()
@@ -180,7 +180,7 @@ async def test_a_machine_that_settles_is_not_said_to_wait_for_a_job(tmp_path: Pa
         assert await w.act("/api/drain", {"name": name}) == 200
         told = await explained(w, name)
         assert told["state"] == "draining"
-        assert "its entry may still come" in told["waits_for"]
+        assert "its entry may still appear" in told["waits_for"]
         assert "has to ask" not in told["waits_for"]
 
 

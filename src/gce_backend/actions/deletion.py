@@ -175,7 +175,7 @@ async def is_gone(context: Context, key: MachineKey) -> bool:
 
 
 async def find_instance(context: Context, key: MachineKey) -> ComputeInstance | None:
-    """The very VM that an entity stands for, as Compute has it; None when it is gone.
+    """An entity's very VM, as Compute has it; None when it no longer exists.
 
     Raises:
         RemoteError: Compute does not say.
@@ -193,8 +193,8 @@ def abandoned_message(context: Context, key: MachineKey) -> str:
     """What to tell of a VM that exists outside of its group, and the command that deletes it."""
     project = context.fleet.revision_of(key.group).template.project
     return (
-        "Somebody took the VM out of its group: it exists, costs money, and is not offered. "
-        f"{context.fleet.instances[key].url or key.name} Once nobody holds it, delete it: "
+        "Somebody abandoned the VM: it exists, costs money, and cannot be leased. "
+        f"{context.fleet.instances[key].url or key.name} After its lease ends, delete it: "
         f"gcloud compute instances delete {key.name} --zone {key.zone} --project {project}"
     )
 

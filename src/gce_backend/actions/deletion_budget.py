@@ -120,7 +120,7 @@ def note_held(context: Context, held: Counter[Permit]) -> None:
         return
     message = (
         f"{held.total()} deletions are held back ({_by_permit(held)}). {_state_of_caps(context)} "
-        "Look why so many are to go, and whether the Machine Provider is well; then wait, or lift "
+        "Find out why so many are due, and whether the Machine Provider works; then wait, or lift "
         "the caps with `gce-backend lift-cap`."
     )
     if context.conditions.note(CAP, "DeletionCap", message):

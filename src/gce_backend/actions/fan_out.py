@@ -19,7 +19,7 @@ class Result(StrEnum):
     """What came of one subject."""
 
     CHANGED = "changed"
-    """It went on; jobs downstream may have work."""
+    """It made progress; jobs downstream may have work."""
     WAITING = "waiting"
     """It is under way and has to be looked at again soon."""
     HELD = "held"
@@ -53,7 +53,7 @@ async def act_on_each(
     Args:
         subjects: what to act on.
         act: acts on one.
-        observing: it only looks: it goes on while paused.
+        observing: it only looks, so it continues while paused.
 
     Returns:
         The run's outcome: what changed, the problems, and when to look again.

@@ -36,7 +36,7 @@ class Described(Protocol):
 
 
 class Linked(Protocol):
-    """An entity that stands for a resource."""
+    """An entity that has a resource at Compute."""
 
     @property
     def gce_id(self) -> int | None:
@@ -51,7 +51,7 @@ def known_mark(context: Context) -> Mark:
 
 
 def is_meant(context: Context, found: Described, entity: Linked, revision: RevisionKey) -> bool:
-    """Whether a resource is the one that an entity stands for, not another one of its name.
+    """Whether a resource is an entity's own, not another one of its name.
 
     Args:
         context: the job's context.
@@ -64,7 +64,7 @@ def is_meant(context: Context, found: Described, entity: Linked, revision: Revis
 
 
 async def our_group(context: Context, key: GroupKey) -> ComputeGroup:
-    """The group that a manager stands for, as Compute has it.
+    """A manager's group, as Compute has it.
 
     Raises:
         NotFoundError: there is none of its name.
@@ -81,7 +81,7 @@ async def our_group(context: Context, key: GroupKey) -> ComputeGroup:
 
 
 async def our_template(context: Context, key: RevisionKey) -> ComputeTemplate:
-    """The instance template that a revision stands for, as Compute has it.
+    """A revision's instance template, as Compute has it.
 
     Raises:
         NotFoundError: there is none of its name.

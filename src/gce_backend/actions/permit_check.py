@@ -35,8 +35,8 @@ TOGETHER_SECONDS = 5.0
 LEASED = "Leased"
 UNCONFIRMED = "Unconfirmed"
 REUSED = (
-    "the catalog holds its host name for another: it is deleted once that entry has gone. Find out "
-    "whose it is, and take it out of the catalog"
+    "the catalog has its host name under another key: it is deleted after that entry is removed. "
+    "Find out whose entry it is, and remove it from the catalog"
 )
 
 
@@ -123,11 +123,11 @@ async def _ask(
     if answer.error == CatalogError.LEASED:
         return await _keep(context, key, instance)
     if answer.error != CatalogError.ENTRY_NOT_FOUND:
-        message = f"The Machine Provider does not say that it may go: {answer.error}"
+        message = f"The Machine Provider did not confirm its deletion: {answer.error}"
         context.conditions.back_off(key, UNCONFIRMED, message)
         return Result.HELD
     if lease_runs(context.fleet.instances[key], context.clock.now()):
-        message = "The catalog does not know it, but a lease that is known here has not ended."
+        message = "The catalog does not hold it, but its last known lease has not ended."
         context.conditions.back_off(key, LEASED, message)
         return Result.HELD
     confirmed[key] = None
@@ -159,12 +159,12 @@ async def _put_back(
         seconds = entry.lease_expiration_ts if entry and not entry.leased_indefinitely else None
         lease = Lease(context.clock.now(), lease_end(seconds))
         await context.fleet.change([Change(key, _held(instance, lease))])
-        message = "Somebody holds it: the Machine Provider does not let it go. It is not deleted."
+        message = "Somebody holds it: the Machine Provider refused its removal. It is not deleted."
         context.conditions.back_off(key, LEASED, message)
     elif instance.deletion is None and is_unknown(instance):
         await context.fleet.change([Change(key, found(CatalogState.CATALOGED))])
     else:  # it has just been given back: it is asked about again
-        message = "The Machine Provider did not let it go a moment ago."
+        message = "The Machine Provider refused its removal a moment ago."
         context.conditions.back_off(key, LEASED, message)
         return Result.HELD
     context.log.warning(

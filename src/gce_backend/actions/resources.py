@@ -1,4 +1,4 @@
-"""Making and deleting what an entity stands for at Compute: an instance template, or a group.
+"""Making and deleting an entity's resource at Compute: an instance template, or a group.
 
 The intent is stored before it is sent, with the id under which it is sent, so that a crash resumes
 it. What came of it is stored after; a try that Compute refused is given up, and the next one has an
@@ -63,9 +63,9 @@ async def create(context: Context, key: Key, creation: Creation, under: R) -> bo
     """Makes a resource whose insert is in flight, and stores its link.
 
     Args:
-        key: the entity that stands for it.
+        key: its entity.
         creation: how it is made.
-        under: the entity with that insert: what comes of it is stored only for its generation.
+        under: the entity with that insert: its outcome is stored only for its generation.
 
     Returns:
         Whether it is there; if not, it is under way.
@@ -111,7 +111,7 @@ async def delete(
     """Deletes a resource whose delete is in flight, and forgets its link.
 
     Args:
-        key: the entity that stands for it.
+        key: its entity.
         send: deletes it.
         read: reads it back.
         under: the entity with that delete.
@@ -265,7 +265,7 @@ async def forget(context: Context, gone: Mapping[K, int]) -> None:
     """Stores that resources are not there; what is made in their place has another name.
 
     A deletion that was asked for may be executed late, and a process that was stopped may still ask
-    for it: both meet a name that nobody uses any more.
+    for it: both meet a name that nobody uses any longer.
 
     Args:
         gone: the entities, each with the generation that is gone; a later one stays.

@@ -20,7 +20,7 @@ METHOD = "compute.snapshots.list"
 async def find_snapshot(
     context: Context, key: RevisionKey, revision: InstanceTemplateRevision
 ) -> str | None:
-    """The name of the newest snapshot that bears a template's labels, chosen once for a revision.
+    """The name of the newest snapshot that has a template's labels, chosen once for a revision.
 
     The choice is stored before it is used, so that a creation that is repeated asks for the same.
     Another is chosen only when that snapshot no longer exists.
@@ -33,7 +33,7 @@ async def find_snapshot(
         None when the template has no second disk, or names its snapshot.
 
     Raises:
-        NotFoundError: no snapshot bears the labels.
+        NotFoundError: no snapshot has the labels.
         RemoteError: Compute could not be asked.
     """
     labels, project = revision.template.sought_labels, revision.template.project
@@ -47,7 +47,7 @@ async def find_snapshot(
         return revision.snapshot
     if not names:
         words = ", ".join(f"{key}:{value}" for key, value in labels.items())
-        message = f"no snapshot of {project} that is ready bears the labels {words}"
+        message = f"no snapshot of {project} that is ready has the labels {words}"
         raise NotFoundError(METHOD, message, reason="notFound")
     chosen = names[0]
 

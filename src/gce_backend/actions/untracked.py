@@ -104,7 +104,7 @@ def note_templates(context: Context, project: str, templates: Listing[ComputeTem
 
 
 def forget_templates(context: Context) -> None:
-    """Forgets what was found in projects whose instance templates nobody lists any more."""
+    """Forgets what was found in projects whose instance templates are no longer listed."""
     _forget(context, {"template"}, context.fleet.projects)
 
 
@@ -169,8 +169,8 @@ def _note(
             unsure += 1
             continue
         message = (
-            "It carries our mark at Compute and has no entity here: nobody manages it. Delete it, "
-            "or take the mark away if it is meant to stay."
+            "It carries this daemon's mark at Compute and has no entity: nobody manages it. "
+            "Delete it, or remove the mark to keep it."
         )
         if context.conditions.note(f"{scope}/{name}", REASON, message):
             context.log.error("resource.untracked", resource=f"{scope}/{name}")

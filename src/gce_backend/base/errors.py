@@ -32,7 +32,7 @@ a value that the error carries. An error that one folder alone raises is defined
     └── RemoteError                   a service answered, or did not; carries method and status
         ├── TransientError            may succeed if repeated (5xx, connection, deadline)
         │   ├── RateLimitedError      the quota group is used up until `retry_after` (403, 429)
-        │   ├── UnauthenticatedError  401; a fresh token may mend it
+        │   ├── UnauthenticatedError  401; a fresh token may fix it
         │   └── MalformedResponseError  2xx with a body that is truncated, not JSON, or mistyped
         ├── NotFoundError             404
         ├── AlreadyExistsError        409 alreadyExists
@@ -41,8 +41,8 @@ a value that the error carries. An error that one folder alone raises is defined
         │   └── AbortedError          Datastore ABORTED: a conflicting write or transaction
         ├── ResourceInUseError        400 resourceInUseByAnotherResource: wait
         ├── ResourceNotReadyError     400 resourceNotReady: wait
-        ├── QuotaExceededError        403 quotaExceeded: a resource quota, only an operator mends it
-        ├── PermissionDeniedError     403: only an operator mends it
+        ├── QuotaExceededError        403 quotaExceeded: a resource quota; an operator can fix it
+        ├── PermissionDeniedError     403: only an operator can fix it
         ├── InvalidRequestError       any other 4xx: we sent something wrong
         └── OperationFailedError      an operation is DONE with an error; carries its codes
 
@@ -106,7 +106,7 @@ class InvalidTokenError(BackendError):
 
 
 class LeadershipLostError(BackendError):
-    """Another process of the Machine Provider works now; this one must not write any more."""
+    """Another process of the Machine Provider works now; this one must no longer write."""
 
 
 class NoDaemonError(BackendError):

@@ -46,12 +46,12 @@ class Document(msgspec.Struct, frozen=True):
     metavar="ID",
     default="",
     callback=lambda _, __, value: _store_id(value),
-    help="Take over the id of a store that is lost; all that carries it becomes this store's.",
+    help="Take over the id of a lost store; all that carries it then belongs to this store.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def adopt(settings_file: Path | None, lost: str, *, yes: bool, as_json: bool) -> None:
-    """Adopts templates and groups that do not say whose they are.
+    """Adopts templates and groups that do not name their store.
 
     An earlier release made them, or a store that is lost. Shows them first, then asks. With --json
     nothing is adopted without --yes. Nothing at Compute Engine is changed.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     help="TCP port; 0 for any free one.",
 )
 @click.option("--project", default="local-project", show_default=True, help="Its project.")
-@click.option("--no-latency", is_flag=True, help="Everything happens at once.")
+@click.option("--no-latency", is_flag=True, help="Let all operations finish immediately.")
 @config_option
 @state_option
 def localcloud(

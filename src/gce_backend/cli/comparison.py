@@ -82,8 +82,8 @@ async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, i
                 sizes[key] = sum(not one.is_tombstone for _, one in fleet.instances_of(key))
         if not complete:
             notes.append(
-                f"not all groups of {project} could be seen at Compute Engine: where they could "
-                f"not, the machines in the store are counted. {reasons}"
+                f"some groups of {project} could not be read at Compute Engine: the machines in "
+                f"the store are counted for them. {reasons}"
             )
     return sizes, notes
 
@@ -158,13 +158,13 @@ def _held(
     remedy = f"`gce-backend approve {bundle.revision}`"
     if not configured:
         remedy = "once it is submitted, `gce-backend approve REVISION` (`status` names it)"
-    return f"it would wait for confirmation: {loss}. If that is meant: {remedy}"
+    return f"it would wait for approval: {loss}. If that is intended: {remedy}"
 
 
 def _notes(settings: Settings, fleet: Fleet, spoiled: set[str]) -> Iterator[str]:
     if not settings.actuate:
-        yield "these settings have actuate = false: a daemon with them does nothing of this"
+        yield "these settings have actuate = false: with them, the daemon does none of this"
     for pause in fleet.control.pauses_in_force:
         yield f"{pause}: what it covers waits until `{pause.ended_by}`"
     for name in sorted(spoiled):
-        yield f"{name} is left out: an entity of it cannot be understood (`gce-backend status`)"
+        yield f"{name} is left out: one of its entities cannot be read (`gce-backend status`)"

@@ -15,9 +15,9 @@ from gce_backend.cli.common import INTERRUPTED
 
 
 @click.command()
-@click.option("--fast", is_flag=True, help="With hardly any latencies.")
+@click.option("--fast", is_flag=True, help="With minimal latencies.")
 def demo(fast: bool) -> None:
-    """Tells the story of a fleet in a minute, and verifies it."""
+    """Shows the life of a fleet in a minute, and verifies each step."""
     from gce_backend.cli import output
     from gce_backend.cli.play import play
 
@@ -30,7 +30,7 @@ def demo(fast: bool) -> None:
         finished = False
     except BackendError as error:
         keep = True
-        click.echo(f"the story went wrong: {error}", err=True)
+        click.echo(f"the demo failed: {error}", err=True)
         click.echo(f"the cloud's state, the configuration and the log are in {directory}", err=True)
         sys.exit(1)
     finally:

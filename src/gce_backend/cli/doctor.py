@@ -14,7 +14,7 @@ from gce_backend.cli.common import errors_as_messages, json_option, say, setting
 from gce_backend.settings.settings import load
 
 CHECK_SECONDS = 20.0
-"""How long one check may take, unless it is told otherwise."""
+"""How long one check may take, unless --timeout says otherwise."""
 
 
 @click.command()
@@ -29,7 +29,7 @@ CHECK_SECONDS = 20.0
 )
 @json_option
 def doctor(settings_file: Path | None, seconds: float, *, as_json: bool) -> None:
-    """Checks what a daemon with these settings would meet. Changes nothing.
+    """Checks all that a daemon with these settings needs. Changes nothing.
 
     Credentials, APIs, permissions, topic and subscription, configuration, what it names at Compute
     Engine, the Machine Provider, a running daemon. Exits with 1 when a check fails.

@@ -31,7 +31,7 @@ class Duration(click.ParamType[float]):
             return value
         text = str(value)
         if not _DURATION.fullmatch(text):
-            self.fail(f"{text!r} is no length of time; write e.g. 90s, 15m, 1h30m, 2d", param, ctx)
+            self.fail(f"{text!r} is not a duration; write e.g. 90s, 15m, 1h30m, 2d", param, ctx)
         parts = re.findall(r"(\d+)([smhd])", text)
         seconds = float(sum(int(n) * _UNITS[unit] for n, unit in parts)) if parts else float(text)
         if seconds < self._least:

@@ -56,16 +56,16 @@ FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 )
 @click.option("--template", default="", help="Of this template.", shell_complete=complete_templates)
 @click.option("--zone", default="", help="In this zone.", shell_complete=complete_zones)
-@click.option("--cause", default="", help="With a cause that begins so, e.g. operator.")
+@click.option("--cause", default="", help="With a cause that begins with this text, e.g. operator.")
 @click.option("--since", type=Duration(), help="Not older than this, e.g. 30m, 1h or 2d.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="The last ones, so many at most.",
+    help="At most this many, the newest ones.",
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new events, until Ctrl-C.")
 @json_option
 def events(
     settings_file: Path | None,
@@ -81,7 +81,7 @@ def events(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Lists what happened, the newest at the end.
+    """Lists events, the newest last.
 
     To machines, groups, templates and the configuration, why, and what caused it. With --follow and
     --json, each line is an event.
@@ -147,7 +147,7 @@ def _print(found: list[Any]) -> None:
     from gce_backend.cli.output import cell, moment, show, table
 
     if not found:
-        click.echo("nothing that is remembered fits", err=True)
+        click.echo("no stored event matches", err=True)
         return
     rows = table("when", *FIELDS)
     for event in found:

@@ -35,7 +35,7 @@ from gce_backend.settings.settings import load
 @click.argument("name", shell_complete=complete_names)
 @json_option
 def explain(settings_file: Path | None, url: str | None, name: str, *, as_json: bool) -> None:
-    """Tells everything about a machine, group or template.
+    """Shows everything about a machine, group or template.
 
     Its state, since when and why, what it waits for, its history.
 

@@ -46,7 +46,7 @@ def view_of(found: Mapping[str, Any], now: UnixSeconds) -> list[RenderableType]:
     elif found["events"]:
         parts.append(_events(found["events"], now))
     else:
-        parts.append(_indented(Text("none that is remembered")))
+        parts.append(_indented(Text("none stored")))
     return parts
 
 
@@ -64,7 +64,7 @@ def _indented(what: RenderableType) -> Padding:
 
 
 def _fact(name: str, value: Any, now: UnixSeconds) -> tuple[str, Any]:
-    """A fact and its value; times are named so, and told as times."""
+    """A fact and its value; times are named so, and shown as times."""
     if name.endswith("_at") and isinstance(value, int | float):
         return name.removesuffix("_at"), when(value, now)
     return name, value

@@ -46,7 +46,7 @@ class DimensionType(click.ParamType[tuple[str, Dimension]]):
         separator = min((s for s in ":=" if s in value), key=value.index, default=":")
         key, _, text = (part.strip() for part in value.partition(separator))
         if not key or not text:
-            self.fail(f"{value!r} is no dimension: write e.g. os_family:LINUX", param, ctx)
+            self.fail(f"{value!r} is not a dimension: write e.g. os_family:LINUX", param, ctx)
         try:
             return key, _KINDS.get(key, str)(text)
         except ValueError:
@@ -88,7 +88,7 @@ class DimensionType(click.ParamType[tuple[str, Dimension]]):
 )
 @click.option(
     "--request-id",
-    help="The lease's name; repeated, it is the same lease. By default a new one is made up.",
+    help="The lease's name; the same name is the same lease. By default, a new one.",
 )
 @json_option
 def lease(
@@ -141,10 +141,10 @@ def lease(
 @click.argument("request_id")
 @json_option
 def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> None:
-    """Gives a leased machine back.
+    """Releases a leased machine.
 
     REQUEST_ID is what `lease` called the lease. The Machine Provider reclaims the machine: it is
-    deleted. Giving it back again is no error.
+    deleted. Releasing it again is not an error.
     """
     from gce_backend.cli import leasing
 

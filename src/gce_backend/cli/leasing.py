@@ -31,7 +31,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 _RELEASE_ERRORS = {
     ReleaseError.NOT_FOUND: "the Machine Provider knows no lease of this name and this account",
-    ReleaseError.NOT_FULFILLED: "no machine was leased on it yet: there is nothing to give back",
+    ReleaseError.NOT_FULFILLED: "no machine was leased for it yet: there is nothing to release",
 }
 
 
@@ -85,7 +85,7 @@ async def lease(
                     found = await broker.lease(request)
                 except TransientError as error:  # the same request again is the same lease
                     if left <= 0:
-                        unknown = f"What came of it is not known; {open_request(request_id)}"
+                        unknown = f"The result is not known; {open_request(request_id)}"
                         raise OrderError(f"{error}. {unknown}") from None
                 else:
                     waiting = found.error == "TRANSIENT_ERROR" or (
@@ -109,7 +109,7 @@ def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
 
 
 async def release(settings_file: Path | None, request_id: str) -> bool:
-    """Gives a leased machine back.
+    """Releases a leased machine.
 
     Args:
         settings_file: names the store and the services.
@@ -132,7 +132,7 @@ async def release(settings_file: Path | None, request_id: str) -> bool:
 
 
 def open_request(request_id: str) -> str:
-    """How to go on with a request that nobody waits for now."""
+    """How to continue with a request that nobody waits for now."""
     return (
         f"the request stays open: the same command with --request-id {request_id} continues it; "
         f"once it has a machine, `gce-backend release {request_id}` gives it back"

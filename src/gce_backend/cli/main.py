@@ -14,20 +14,20 @@ COMMANDS = {
         "provider", "machine_provider", "Runs a Machine Provider, until Ctrl-C or SIGTERM."
     ),
     "localcloud": Entry("cloud", "localcloud", "Runs the embedded cloud alone."),
-    "demo": Entry("demo", "demo", "Tells the story of a fleet in a minute, and verifies it."),
+    "demo": Entry("demo", "demo", "Shows the life of a fleet in a minute, and verifies each step."),
     "validate": Entry("prepare", "validate", "Checks templates.cfg and managers.cfg."),
     "configure": Entry(
         "prepare", "configure", "Stores where configuration and Machine Provider are."
     ),
-    "setup": Entry("prepare", "setup", "Makes what the daemon needs in its project."),
-    "adopt": Entry("adopt", "adopt", "Adopts templates and groups that do not say whose they are."),
-    "doctor": Entry("doctor", "doctor", "Checks what a daemon with these settings would meet."),
-    "plan": Entry("plan", "plan", "Says what a configuration would change."),
+    "setup": Entry("prepare", "setup", "Creates what the daemon needs in its project."),
+    "adopt": Entry("adopt", "adopt", "Adopts templates and groups that do not name their store."),
+    "doctor": Entry("doctor", "doctor", "Checks all that a daemon with these settings needs."),
+    "plan": Entry("plan", "plan", "Shows what a configuration would change."),
     "status": Entry("status", "status", "Shows the fleet at a glance, problems first."),
-    "explain": Entry("explain", "explain", "Tells everything about a machine, group or template."),
-    "events": Entry("events", "events", "Lists what happened, the newest at the end."),
+    "explain": Entry("explain", "explain", "Shows everything about a machine, group or template."),
+    "events": Entry("events", "events", "Lists events, the newest last."),
     "lease": Entry("leases", "lease", "Leases a machine from the Machine Provider."),
-    "release": Entry("leases", "release", "Gives a leased machine back."),
+    "release": Entry("leases", "release", "Releases a leased machine."),
     "leases": Entry("lending", "leases", "Lists leases that wait or run."),
     "machines": Entry("lending", "machines", "Lists the machines in the catalog."),
     "extend": Entry("lending", "extend", "Lets a lease end DURATION from now."),
@@ -35,13 +35,11 @@ COMMANDS = {
     "with-machine": Entry(
         "lending", "with_machine", "Leases machines, runs COMMAND here, and gives them back."
     ),
-    "pause": Entry(
-        "orders", "pause", "Stops everything that changes the world; observing continues."
-    ),
+    "pause": Entry("orders", "pause", "Stops all changes to the fleet; observing continues."),
     "resume": Entry("orders", "resume", "Ends a pause."),
-    "drain": Entry("orders", "drain", "Takes a machine out of the fleet, when nobody holds it."),
-    "undrain": Entry("orders", "undrain", "Keeps a machine that was drained."),
-    "approve": Entry("orders", "approve", "Lets a held configuration come into force."),
+    "drain": Entry("orders", "drain", "Removes a machine from the fleet after its lease ends."),
+    "undrain": Entry("orders", "undrain", "Keeps a drained machine."),
+    "approve": Entry("orders", "approve", "Approves a held configuration."),
     "lift-cap": Entry("orders", "lift_cap", "Lifts the caps on deletions for a while."),
     "completion": Entry("completion", "completion", "Prints the completion script of SHELL."),
     "version": Entry("version", "version", "Prints the version."),
@@ -60,7 +58,7 @@ no_color_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_no_colours,
-    help="Without colours; so does the variable NO_COLOR.",
+    help="Print without colours; the variable NO_COLOR does the same.",
 )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SOON = "A running daemon acts on it within a minute."
 
-reason_option = click.option("--reason", default="", help="Why, for those who wonder.")
+reason_option = click.option("--reason", default="", help="Why, for other operators.")
 template_option = click.option(
     "--template", default="", help="Only this template.", shell_complete=complete_templates
 )
@@ -49,7 +49,7 @@ zone_option = click.option(
 def pause(
     settings_file: Path | None, template: str, zone: str, reason: str, *, as_json: bool
 ) -> None:
-    """Stops everything that changes the world; observing continues.
+    """Stops all changes to the fleet; observing continues.
 
     With --template or --zone, only for what belongs there.
     """
@@ -100,7 +100,7 @@ def resume(
 @reason_option
 @json_option
 def drain(settings_file: Path | None, name: str, reason: str, *, as_json: bool) -> None:
-    """Takes a machine out of the fleet, when nobody holds it.
+    """Removes a machine from the fleet after its lease ends.
 
     NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
     catalog and is deleted. Its group grows again when it has fewer than its minimum then, if the
@@ -121,7 +121,7 @@ def drain(settings_file: Path | None, name: str, reason: str, *, as_json: bool) 
 @click.argument("name", shell_complete=complete_machines)
 @json_option
 def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
-    """Keeps a machine that was drained.
+    """Keeps a drained machine.
 
     NAME stays, unless its deletion has begun.
     """
@@ -129,7 +129,7 @@ def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
 
     with errors_as_messages():
         done = ordering.order_about_machine(settings_file, name, lambda key, _: orders.undrain(key))
-    _say_of_machine(done, f"It is not drained any more. {SOON}", as_json=as_json)
+    _say_of_machine(done, f"It is no longer drained. {SOON}", as_json=as_json)
 
 
 @click.command()
@@ -137,9 +137,9 @@ def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
 @click.argument("revision")
 @json_option
 def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None:
-    """Lets a held configuration come into force.
+    """Approves a held configuration.
 
-    REVISION is imported although it takes much away.
+    REVISION comes into force although it removes many machines.
     """
     from gce_backend.cli import ordering
 
@@ -151,7 +151,9 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
             )
         done, held = ordering.approve(settings_file, revision)
     words = "was approved before" if done.before == done.after else "is approved"
-    outlook = SOON if held else "No configuration waits now: it is let in when it is served."
+    outlook = (
+        SOON if held else "No configuration waits now: it comes into force once it is fetched."
+    )
     say(f"{revision} {words}. {outlook}", _shown(done), as_json=as_json)
 
 
@@ -171,7 +173,7 @@ def lift_cap(settings_file: Path | None, minutes: int, *, as_json: bool) -> None
 
     with errors_as_messages():
         done = ordering.order(settings_file, orders.lift_cap(_now() + 60 * minutes))
-    lifted = f"are lifted for {minutes} min" if minutes else "hold"
+    lifted = f"are lifted for {minutes} min" if minutes else "apply"
     say(f"the caps on deletions {lifted}. {SOON}", _shown(done), as_json=as_json)
 
 
@@ -204,7 +206,7 @@ def _outlook(done: OrderedMachine, now: UnixSeconds) -> str:
     if machine.deletion is not None:
         return "Its deletion has begun already."
     if machine.pending_deletion is not None:
-        return "The Machine Provider has reclaimed it: it is deleted in any case."
+        return "The Machine Provider has reclaimed it: it is deleted anyway."
     soon = f"Nothing is done about it until {done.pause} ends the pause." if done.pause else SOON
     if lease_runs(machine, now):
         end = machine.lease.expiration if machine.lease is not None else None

@@ -57,7 +57,7 @@ class _PlanCommand(click.Command):
 )
 @json_option
 def plan(settings_file: Path | None, directory: Path | None, *, as_json: bool) -> None:
-    """Says what a configuration would change.
+    """Shows what a configuration would change.
 
     What would be created, resized, drained and deleted, and which leased machines it waits for.
     Compared are the store and Compute Engine's groups; nothing is written. Exits with 0 when

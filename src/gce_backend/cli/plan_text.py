@@ -30,7 +30,7 @@ _MARKS = {
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A plan as it is told.
+    """A plan as it is shown.
 
     Attributes:
         source: where the configuration comes from.

@@ -109,7 +109,7 @@ def configure(
 @_config_set_option
 @_config_service_option
 @_machine_provider_option
-@click.option("--dry-run", is_flag=True, help="Make nothing; say what would be made.")
+@click.option("--dry-run", is_flag=True, help="Create nothing; print what would be created.")
 @json_option
 def setup(
     settings_file: Path | None,
@@ -121,7 +121,7 @@ def setup(
     *,
     as_json: bool,
 ) -> None:
-    """Makes what the daemon needs in its project.
+    """Creates what the daemon needs in its project.
 
     And checks what it may do there. Safe to run again.
     """

@@ -32,13 +32,13 @@ from gce_backend.settings.settings import Settings, load
 )
 @settings_option
 @url_option
-@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh it until Ctrl-C.")
 @click.option(
     "--interval",
     type=Duration(least=0.1),
     default="2s",
     show_default=True,
-    help="How often --watch looks, e.g. 5s or 1m.",
+    help="How often --watch refreshes, e.g. 5s or 1m.",
 )
 @json_option
 def status(

@@ -31,7 +31,7 @@ WAIT_SECONDS = 15.0
 FRESH_PART = 0.5
 """After this part of its life a token is renewed in the background."""
 USABLE_PART = 0.95
-"""After this part of its life a token is not used any more."""
+"""After this part of its life a token is no longer used."""
 INVALIDATION_SECONDS = 5.0
 """The least time between two refreshes that a refused token causes."""
 MIN_LIFE_SECONDS = 30
@@ -204,7 +204,7 @@ class TokenSource:
         if problem:
             raise SettingsError(
                 "the credentials file cannot be used "
-                f"({problem}); mend or unset GOOGLE_APPLICATION_CREDENTIALS"
+                f"({problem}); correct or unset GOOGLE_APPLICATION_CREDENTIALS"
             )
         if self._token.token_type is Type.GCE_METADATA:
             # gcloud takes the metadata server's address from the environment, once, at import.

@@ -135,7 +135,7 @@ class _LuciConfig:
         config_set: which configuration.
         references: finds the further files that templates.cfg names.
         retrier: repeats calls.
-        observer: is told of every request sent.
+        observer: notified of every request sent.
 
     Raises:
         SettingsError: `hostname_url` is not usable.

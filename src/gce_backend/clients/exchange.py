@@ -132,7 +132,7 @@ class Exchange:
     Args:
         session: the shared HTTP session; stays the caller's.
         tokens: gives bearer tokens; None for services that take none.
-        observer: is told of every request sent.
+        observer: notified of every request sent.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ class JsonApi:
         root: the service's base URL or host name.
         limits: deadlines and sizes.
         retrier: repeats what may be repeated; None for `Retrier` with its default back-off.
-        observer: is told of every request sent, and by that default of every repetition.
+        observer: notified of every request sent, and by that default of every repetition.
 
     Raises:
         SettingsError: `root` is not usable.

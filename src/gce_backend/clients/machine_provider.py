@@ -277,7 +277,7 @@ class MachineProviderClient:
         batch_size: machines per `catalog.add_machines`.
         limits: deadlines and sizes of one call.
         retrier: repeats reads.
-        observer: is told of every request sent.
+        observer: notified of every request sent.
 
     Raises:
         SettingsError: `instance_url` is not usable.
@@ -310,7 +310,7 @@ class MachineProviderClient:
     async def add_machines(self, machines: Sequence[CatalogMachine]) -> list[Addition]:
         """Adds machines to the catalog, in batches one after the other.
 
-        A batch that fails is told in the results of its machines, and ends the work: those of the
+        A batch that fails is reported in its machines' results, and ends the work: those of the
         batches behind it get the same failure without having been sent.
 
         Returns:

@@ -1,4 +1,4 @@
-"""Who is told of calls to services, and the one way in which transports tell it."""
+"""Who is notified of calls to services, and the one way in which transports notify it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class PubSub:
     Args:
         api_root: e.g. `https://pubsub.googleapis.com/v1`.
         project: the project of all names.
-        observer: is told of every request sent.
+        observer: notified of every request sent.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class PubSub:
     async def modify_ack_deadline(
         self, subscription: str, ack_ids: Sequence[str], seconds: int
     ) -> None:
-        """Gives deliveries so many seconds from now; 0 returns them at once."""
+        """Gives deliveries this many seconds from now; 0 returns them immediately."""
         ids = list(ack_ids)
         await self._subscriber.modify_ack_deadline(subscription, ids, seconds)
 
@@ -229,7 +229,7 @@ class PubSub:
         granted = answer.get("permissions", [])
         if not isinstance(granted, list):
             method = "pubsub.projects.testIamPermissions"
-            raise MalformedResponseError(method, "permissions is no list", status=200)
+            raise MalformedResponseError(method, "permissions is not a list", status=200)
         return frozenset(str(permission) for permission in granted)
 
     async def _request(

@@ -70,7 +70,7 @@ class Retrier:
         backoff: how long to wait, and how often to try.
         budget: how many repetitions there may be.
         chance: jitter.
-        observer: is told of every repetition.
+        observer: notified of every repetition.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def check_templates(
 
     Args:
         files: the texts of the config set's files that metadata_from_file names, by path.
-        report: is told every problem.
+        report: collects the problems.
         extra_dimensions: dimensions that the settings allow.
     """
     first: dict[str, int] = {}
@@ -155,7 +155,7 @@ def _check_accounts(template: pb.InstanceTemplate, path: Path, report: Report) -
     if not template.service_accounts:
         report.warning(
             path,
-            "there is none: nobody on the VMs receives the Machine Provider's messages",
+            "there is none: the VMs do not receive the Machine Provider's messages",
         )
     for index, account in enumerate(template.service_accounts):
         if not account.name:
@@ -276,9 +276,11 @@ def _file_text(
     named.add(name)
     if name not in files:
         if len(named) > MAX_FILES:
-            report.problem(path, f"names a file too many: use at most {MAX_FILES} in all")
+            report.problem(path, f"names too many files: use at most {MAX_FILES} in all")
         else:
-            message = f"there is no file {quote(name)} in the config set: add it, or mend the path"
+            message = (
+                f"there is no file {quote(name)} in the config set: add it, or correct the path"
+            )
             report.problem(path, message)
         return ""
     text = files[name]
@@ -297,7 +299,7 @@ def check_managers(
     Args:
         templates: the parsed templates.cfg; None when it cannot be read, so that nothing is said
             about what it does not define.
-        report: is told every problem.
+        report: collects the problems.
     """
     networks = None
     if templates is not None:

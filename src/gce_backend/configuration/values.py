@@ -72,7 +72,7 @@ SCOPE_ALIASES: Final = {
     "trace": "trace.append",
     "userinfo-email": "userinfo.email",
 }
-"""gcloud's short names of scopes, and what they stand for at the end of the full URL."""
+"""gcloud's short names of scopes, and the ends of the full URLs that they abbreviate."""
 
 _SCOPE_ROOT = "https://www.googleapis.com/auth/"
 
@@ -107,7 +107,7 @@ _NETWORK = re.compile(
 
 
 def shorten(text: str, length: int) -> str:
-    """The text, cut to so many characters."""
+    """The text, cut to this many characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
@@ -373,7 +373,7 @@ def check_dimension(key: str, value: str, extra: Collection[str]) -> str | None:
     """
     if key in extra or f"{key}:{value}" in extra:
         return None if (complaint := _some_text(value)) is None else f"{key}: {complaint}"
-    remedy = "mend it, or allow it by the setting machine_provider.extra_dimensions"
+    remedy = "correct it, or allow it with the setting machine_provider.extra_dimensions"
     if key not in DIMENSIONS:
         return f"{quote(key)} is not one of {', '.join(DIMENSIONS)}: {remedy}"
     if (complaint := DIMENSIONS[key](value)) is None:

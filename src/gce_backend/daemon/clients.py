@@ -32,7 +32,7 @@ class Remotes:
     Args:
         tokens: tokens of the userinfo.email scope, for these services alone.
         fleet: knows the addresses.
-        observer: is told of every request sent.
+        observer: notified of every request sent.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ GOOGLE_SCOPES = (
 
 
 IDENTITY_SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
-"""What the Machine Provider and the config service may learn from a token: who we are, no more."""
+"""What the Machine Provider and the config service may learn from a token: only who we are."""
 
 
 INSPECTION_SCOPES = ("https://www.googleapis.com/auth/cloudplatformprojects.readonly",)

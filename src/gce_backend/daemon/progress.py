@@ -33,7 +33,7 @@ class Progress(msgspec.Struct, frozen=True):
 
     Attributes:
         stages: templates, groups, instances created, machines cataloged.
-        troubles: what cannot go on, and why.
+        troubles: the conditions.
     """
 
     stages: tuple[ProgressStage, ...]
@@ -89,7 +89,7 @@ async def watch(look: Callable[[], Progress], console: Console) -> Progress:
 
 
 async def until(look: Callable[[], Progress], *, ready: bool) -> Progress:
-    """Waits until the fleet is ready, or is not so any more; shows nothing."""
+    """Waits until the fleet is ready, or no longer ready; shows nothing."""
     while (progress := look()).ready is not ready:  # noqa: ASYNC110 -- nobody tells an observer
         await asyncio.sleep(LOOK_SECONDS)
     return progress

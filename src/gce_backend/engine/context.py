@@ -44,7 +44,7 @@ class Context:
         new_id: makes a request id, a UUID.
         fleet: the picture of all entities.
         memory: what was last seen and is not stored.
-        conditions: what cannot go on, and why; the job sets and ends its own.
+        conditions: what jobs cannot continue with, and why; the job sets and ends its own.
         compute: the Compute Engine client.
         sizes: machines' and disks' sizes.
         broker: the Machine Provider, at the address that its entity names.
@@ -92,7 +92,7 @@ class Context:
         return unheard or not self.settings.actuate or self.fleet.control.paused
 
     def is_paused(self, key: Key) -> bool:
-        """Whether nothing may be done now that changes what this entity stands for."""
+        """Whether this entity's resource must not be changed now."""
         control = self.fleet.control
         return self.paused or any(pause.covers(key) for pause in control.pauses)
 

@@ -80,7 +80,7 @@ class Consumer:
         self._waiting: dict[str, Received] = {}  # by ack id, in order of arrival
         self._working: dict[str, Received] = {}
         self._arrived_at: dict[str, float] = {}  # of all in hand; monotonic
-        self._extend_at: dict[str, float] = {}  # likewise
+        self._extend_at: dict[str, float] = {}  # the same
         self._room = asyncio.Event()
         self._came = asyncio.Event()
         self._log = structlog.get_logger()

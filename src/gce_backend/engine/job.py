@@ -24,7 +24,7 @@ class Verdict(enum.StrEnum):
     """How a run ended; the label `outcome` of the metrics and the word that the API shows."""
 
     OK = "ok"  # it returned, and nothing failed
-    DEGRADED = "degraded"  # it returned; some things failed alone, the rest went on
+    DEGRADED = "degraded"  # it returned; some subjects failed, the rest continued
     ERROR = "error"  # it raised
     TIMEOUT = "timeout"  # it was stopped at its deadline
     CANCELLED = "cancelled"  # the process stopped before it was done

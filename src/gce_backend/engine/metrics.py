@@ -1,6 +1,6 @@
 """What the process counts, as Prometheus text. Each `Metrics` has a registry of its own.
 
-Counters and histograms are told of what happens. The gauges of `READINGS` are read when somebody
+Counters and histograms are notified of events. The gauges of `READINGS` are read when somebody
 looks, and handed to `Metrics.render`. No label has more values than the configuration has names, or
 the code has words. `job` and `instance` are no labels here: Prometheus has its own of these names.
 """
@@ -64,7 +64,7 @@ READINGS = (
         "Machines that are leased or can be, old revisions' included.",
         ("template", "zone"),
     ),
-    Reading("machines_lost", "Machines that the catalog no longer knows.", ("template", "zone")),
+    Reading("machines_lost", "Machines that the catalog no longer holds.", ("template", "zone")),
     Reading("group_minimum_size", "Machines to keep at least.", ("template", "zone")),
     Reading(
         "group_maximum_size", "Machines to keep at most; none without limit.", ("template", "zone")
@@ -74,8 +74,8 @@ READINGS = (
         "Machines that Compute tries to have, as last seen; revision is active or drained.",
         ("template", "zone", "revision"),
     ),
-    Reading("conditions", "What cannot go on, by job and reason.", ("job_name", "reason")),
-    Reading("corrupt_entities", "Stored entities that cannot be understood."),
+    Reading("conditions", "Conditions, by job and reason.", ("job_name", "reason")),
+    Reading("corrupt_entities", "Stored entities that cannot be read."),
     Reading("deletions_held", "Deletions that the caps hold back.", ("permit",)),
     Reading(
         "config_info", "Always 1; says the configuration in force.", ("config_set", "revision")
@@ -84,16 +84,16 @@ READINGS = (
         "config_imported_timestamp_seconds",
         "When the configuration in force was imported, in Unix seconds.",
     ),
-    Reading("actuation_paused", "1 while nothing that changes the world is done."),
+    Reading("actuation_paused", "1 while the whole fleet is paused."),
     Reading(
         "pause_since_timestamp_seconds",
-        "Since when operators have paused this, in Unix seconds; an empty label is any.",
+        "When an operator paused this part, in Unix seconds; an empty label means any.",
         ("template", "zone"),
     ),
-    Reading("ready", "Each check of /readyz: 1 while it is well.", ("check",)),
-    Reading("queue_depth", "Messages in hand that wait for the job."),
-    Reading("queue_working", "Messages in hand that the job has in work."),
-    Reading("queue_oldest_message_age_seconds", "How long ago the oldest message in hand came."),
+    Reading("ready", "Each check of /readyz: 1 while it passes.", ("check",)),
+    Reading("queue_depth", "Pulled messages that wait for the job."),
+    Reading("queue_working", "Pulled messages that the job is processing."),
+    Reading("queue_oldest_message_age_seconds", "How long ago the oldest pulled message arrived."),
     Reading("set_aside_messages", "Messages that could not be understood and are kept."),
     Reading(
         "call_budget_remaining",
@@ -101,9 +101,7 @@ READINGS = (
         ("project", "group"),
     ),
     Reading("call_budget_limit", "Calls that may be sent in any minute.", ("project", "group")),
-    Reading(
-        "job_consecutive_failures", "Runs that failed since the last that did not.", ("job_name",)
-    ),
+    Reading("job_consecutive_failures", "Failed runs since the last success.", ("job_name",)),
 )
 
 
@@ -144,7 +142,7 @@ class Metrics:
         )
         self._last_success = self._gauge(
             "job_last_success_timestamp_seconds",
-            "When a run last ended without failing, in Unix seconds.",
+            "When a run last succeeded, in Unix seconds.",
             "job_name",
         )
         self._calls = self._counter(
@@ -159,7 +157,7 @@ class Metrics:
             *("api", "method"),
         )
         self._retries = self._counter(
-            "call_retries", "Calls that failed in passing and were sent again.", "api", "method"
+            "call_retries", "Calls that met a transient error and were sent again.", "api", "method"
         )
         self._messages = self._counter(
             "messages", "Messages of the Machine Provider.", "kind", "outcome"
@@ -180,10 +178,12 @@ class Metrics:
             "config_problems", "Problems in the configuration that was last read."
         )
         self._config_held = self._gauge(
-            "config_held", "1 while a configuration waits for an operator's confirmation."
+            "config_held", "1 while a configuration waits for an operator's approval."
         )
         self._untracked = self._gauge(
-            "untracked", "What carries our mark at Compute and has no entity.", "kind"
+            "untracked",
+            "Resources that carry the daemon's mark at Compute and have no entity.",
+            "kind",
         )
         self._loop_lag = self._histogram(
             "loop_lag_seconds", "How late the event loop was, measured each second.", _LAG_SECONDS

@@ -15,7 +15,7 @@ class Turns:
     """Takes subjects in turn, no faster than a pace.
 
     Args:
-        burst_seconds: after a pause, so many seconds' subjects may be taken at once.
+        burst_seconds: after a pause, subjects of this many seconds may be taken at once.
     """
 
     def __init__(self, burst_seconds: float = 90.0) -> None:

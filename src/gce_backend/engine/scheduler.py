@@ -2,7 +2,7 @@
 
 Each job has two tasks. Its ticker waits for cron's next moment and only sets the wake-up; its
 worker runs the job whenever it is due. So a job never overlaps itself, and whatever wakes it during
-a run means exactly one more run afterwards. A run that fails is an outcome: logged, counted and
+a run means exactly one more run after it. A run that fails is an outcome: logged, counted and
 shown. What a task of the scheduler itself raises comes out of `Scheduler.wait`.
 """
 
@@ -108,7 +108,7 @@ class _Ticks(aiocron.Cron):  # type: ignore[misc]  # aiocron has no types
     """aiocron on our clock, started anew for each tick.
 
     aiocron reads the machine's clock once and counts on from there: after a stall it would give
-    every tick that was missed, and after a jump of the clock go on at the wrong times.
+    every tick that was missed, and after a jump of the clock continue at the wrong times.
     """
 
     def __init__(self, spec: str, clock: Clock) -> None:
@@ -194,7 +194,7 @@ class _Worker(Generic[ContextT]):
                 scheduler.wake(name)
 
     async def _is_due(self, free_at: float) -> bool:
-        """Waits until the job is to run; False when it is not to run any more."""
+        """Waits until the job is to run; False when it must no longer run."""
         while not self._stopped:
             self._changed.clear()
             delay = None
@@ -294,7 +294,7 @@ class _Worker(Generic[ContextT]):
 
 
 class Scheduler(Generic[ContextT]):
-    """Runs jobs until it is told to stop.
+    """Runs jobs until it is asked to stop.
 
     Stopping has steps, each of which may be left out or repeated: `stop_ticks`, `drain`, `cancel`.
     """
@@ -316,7 +316,7 @@ class Scheduler(Generic[ContextT]):
             jobs: in the order in which they first run.
             context_of: makes what is given to the runs of a job, from its name.
             clock: what ticks and durations go by.
-            observer: told of every run.
+            observer: notified of every run.
             log: for `job.finished`, `job.failed`, `job.timeout`, `job.cancelled`.
             overrides: job name to the cron expression and deadline that replace its own.
             pause: the least seconds from the end of a run to the next of the same job.
@@ -421,7 +421,7 @@ class Scheduler(Generic[ContextT]):
         return [worker.status() for worker in self._workers.values()]
 
     def stuck(self, now: UnixSeconds) -> tuple[str, ...]:
-        """The jobs whose run goes on although its deadline is well past.
+        """The jobs whose run continues although its deadline is well past.
 
         Args:
             now: `clock.monotonic()`.

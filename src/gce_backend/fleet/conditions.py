@@ -1,4 +1,4 @@
-"""Why something cannot go on now, since when, and when it is tried again.
+"""Conditions: why a job cannot continue with a subject, since when, and when it is tried again.
 
 One bad thing spoils only itself: a failure is noted against its subject, backs off alone, and is
 shown wherever the subject is shown. Conditions live in memory: after a restart the first try sets
@@ -93,13 +93,13 @@ class Conditions:
     def back_off(
         self, subject: Subject, reason: str, message: str, *, retry_after: float | None = None
     ) -> Condition:
-        """Notes why a subject cannot go on and backs it off: exponentially, with jitter.
+        """Notes why a subject is blocked for the job; backs it off exponentially, with jitter.
 
         Up to 10 minutes, or up to one minute where the reason passes by itself. Those that wait for
         a budget of calls are due at the same moment: one by one they would only fail one by one.
 
         Args:
-            subject: what cannot go on.
+            subject: what the job cannot continue with.
             reason: one CamelCase word.
             message: the explanation.
             retry_after: seconds to wait at least.
@@ -156,7 +156,7 @@ class Conditions:
         return max(0.0, condition.retry_at - self._clock.monotonic())
 
     def reason(self, subject: Subject) -> str | None:
-        """Why the job cannot go on with a subject; None when it can."""
+        """Why the job cannot continue with a subject; None when it can."""
         condition = self._mine(subject)
         return condition.reason if condition is not None else None
 

@@ -45,8 +45,8 @@ class Found(NamedTuple):
     """An answer, newest event first.
 
     Attributes:
-        events: no more than were asked for.
-        next: the `before` that continues it; None when there is no more.
+        events: at most as many as were asked for.
+        next: the `before` that continues it; None when there are none left.
     """
 
     events: tuple[HistoryEntry, ...]
@@ -145,7 +145,7 @@ class History:
             since: how old at most, as Unix seconds.
             after: only those with a greater id.
             before: only those with a smaller id.
-            limit: at most so many.
+            limit: at most this many.
 
         Raises:
             RemoteError: Datastore could not be read.

@@ -168,7 +168,7 @@ class Fleet:
 
     @property
     def control(self) -> Control:
-        """What an operator told the daemon."""
+        """What an operator ordered."""
         found = self._pictures[Control.KIND].get(CONTROL_KEY)
         return cast("Control", found) if found is not None else Control()
 
@@ -295,7 +295,7 @@ class Fleet:
         if found is None:
             raise MissingEntityError(
                 f"the entity {manager.revision} is missing: its group's project is not known. "
-                "Restore the entity, or delete those below it and what they stand for"
+                "Restore the entity, or delete the entities below it and their resources at Compute"
             )
         return found
 
@@ -340,7 +340,7 @@ class Fleet:
         """Entities that cannot be understood, with what is wrong: left as they are.
 
         They are not in the picture, nor is what lies under them: nobody touches what they stand
-        for until an operator has mended them.
+        for until an operator has corrected them.
         """
         return self._store.corrupt
 
@@ -432,7 +432,7 @@ class Fleet:
             if change.key in self.corrupt:
                 raise CorruptEntityError(
                     f"the stored entity {change.key.kind} cannot be understood: correct it, or "
-                    f"delete it, and order again ({self.corrupt[change.key]})"
+                    f"delete it, and give the order again ({self.corrupt[change.key]})"
                 )
 
     async def _write_submitted(self) -> None:

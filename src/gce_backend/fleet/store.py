@@ -196,7 +196,7 @@ def decode(row: Row) -> Entity:
     if has_number(row.path):
         raise CorruptEntityError(f"{key}: its key has a number where this project writes names")
     if is_misplaced(key):
-        raise CorruptEntityError(f"{key}: an entity of kind {key.kind} cannot lie there")
+        raise CorruptEntityError(f"{key}: an entity of kind {key.kind} cannot be there")
     return _CODECS[key.kind].decode(row)
 
 
@@ -209,7 +209,7 @@ class Store:
 
     Args:
         datastore: the wire client.
-        log: is told of entities that turn out to be corrupt; None tells nobody.
+        log: gets the entities that turn out to be corrupt; None logs nothing.
 
     Attributes:
         corrupt: entities that were found and cannot be understood, with what is wrong.
@@ -312,7 +312,7 @@ class Store:
             decide: pure; called again with fresh values when the transaction was aborted.
 
         Returns:
-            All of `keys` as they are afterwards, None for what is absent; and the keys that were
+            All of `keys` as they are now, None for what is absent; and the keys that were
             written.
 
         Raises:

@@ -37,12 +37,12 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
         method: `service.resource.method`, or a prefix ending in `*`: `compute.*`, `*`.
         kind: `status` answers with `status` and `reason`; `latency` holds the answer for `seconds`;
             `drop` cuts the connection; `late` cuts it after `held` seconds, and lets the call take
-            effect `seconds` after it came, when nobody waits for it any more; `truncate` sends
+            effect `seconds` after it came, when nobody waits for it; `truncate` sends
             half of the body; `html` sends a page with 200; `answer` sends `body` with 200; `empty`
             answers a list with nothing; `unreachable` with a warning in place of what it has (a
             list of managed instances has no warnings); `lost-page` with its first half and a page
-            token that is not known afterwards; `operation` lets the operation that the call starts
-            end in error `reason`; `endless` lets it run for ever, and what happens at its end never
+            token that is then unknown; `operation` lets the operation that the call starts
+            end in error `reason`; `endless` lets it run forever, and what happens at its end never
             happens; `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it
             lasts, with the code `reason` unless that is left out; `outage` makes `zone`
             unreachable: Compute calls to it are answered with 503, and lists over all zones lack

@@ -110,7 +110,7 @@ def _topics(context: Context, _topic: str) -> bool:
 async def _add(
     context: Context, machines: dict[MachineKey, CatalogMachine], problems: list[str]
 ) -> dict[MachineKey, CatalogState]:
-    """Adds machines; stores and returns what is known of their entries afterwards.
+    """Adds machines; stores and returns what is then known of their entries.
 
     Of a batch that is refused as a whole each half is sent alone, until what is refused stands
     alone; at most `MAX_DIVISIONS` calls of a batch are refused.
@@ -247,7 +247,7 @@ async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachin
         zone=key.zone,
         reason="HOSTNAME_REUSE",
     )
-    raise HostnameReuseError("the catalog holds this host name under a key that is not ours")
+    raise HostnameReuseError("the catalog has this host name under another key")
 
 
 def _next_try(context: Context) -> float | None:

@@ -42,7 +42,7 @@ async def _check(context: Context, key: MachineKey) -> Result:
         operation = await context.compute.get_operation(ResourceLink.parse(update.operation))
     except NotFoundError:
         # Forgotten by Compute: whether it was applied, the VM itself tells the next try.
-        return await _return(context, key, update.operation, "the operation is not known any more")
+        return await _return(context, key, update.operation, "the operation is no longer known")
     if operation.done:
         context.memory.operations.pop(update.operation, None)
         failure = operation.failure()
@@ -64,8 +64,8 @@ async def _check(context: Context, key: MachineKey) -> Result:
     if age < FRESH:
         return Result.WAITING
     message = (
-        f"Compute has not ended an update of its metadata within {FRESH:.0f} s. "
-        f"After {PATIENCE:.0f} s the VM itself is looked at."
+        f"Compute has not finished an update of its metadata within {FRESH:.0f} s. "
+        f"After {PATIENCE:.0f} s the daemon reads the VM itself."
     )
     # As many seconds as it is old: a few looks in all, however long it runs.
     wait = min(age, PATIENCE + 1 - age)

@@ -1,4 +1,4 @@
-"""cleanup-entities: entities that nothing needs any more go, bottom up."""
+"""cleanup-entities: removes entities that nothing needs any longer, bottom up."""
 
 from __future__ import annotations
 

@@ -105,9 +105,9 @@ async def _is_empty(context: Context, key: GroupKey) -> bool:
 
 
 async def _delete(context: Context, key: GroupKey) -> Result:
-    """Deletes a group whose deletion has begun; it goes on when its zone is named again.
+    """Deletes a group whose deletion has begun; it continues when its zone is named again.
 
-    Compute may have heard of the deletion, so that the group cannot be used any more: what is found
+    Compute may have heard of the deletion, so that the group can no longer be used: what is found
     in it drains, and another group takes its place under another name.
     """
     manager = context.fleet.managers.get(key)

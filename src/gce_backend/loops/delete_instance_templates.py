@@ -20,7 +20,7 @@ INSERT_PATIENCE = 600.0
 async def run(context: Context) -> Outcome:
     """Deletes the templates of drained revisions whose groups are all gone.
 
-    A deletion that has begun goes on when the revision is named again: Compute may have heard of
+    A deletion that has begun continues when the revision is named again: Compute may have heard of
     it. The revision then gets another template, under another name.
     """
     if context.paused:

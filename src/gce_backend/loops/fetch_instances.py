@@ -278,7 +278,7 @@ async def _note_orphans(context: Context) -> int:
 
 
 async def _look_for_abandoned(context: Context) -> int:
-    """Tells VMs that their group has let go of from those that somebody deleted.
+    """Tells abandoned VMs from those that somebody deleted.
 
     A list that lies shows fewer members than the group is to have; one from which a VM was
     abandoned does not. Each VM is looked at ever more seldom.
@@ -383,7 +383,7 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
 
 
 def _has_news(context: Context, key: GroupKey, items: Iterable[ManagedInstance]) -> bool:
-    """Whether a list of members shows a VM that no entity stands for."""
+    """Whether a list of members shows a VM that has no entity."""
     for item in items:
         known = context.fleet.instances.get(key.child(item.instance.rpartition("/")[2]))
         if known is None or item.id not in {None, known.gce_id}:
@@ -503,7 +503,7 @@ def _member(item: ManagedInstance) -> Member:
 
 
 def _concerns(context: Context, key: Key) -> bool:
-    if isinstance(key, MachineKey):  # one that its group has let go of
+    if isinstance(key, MachineKey):  # an abandoned one
         instance = context.fleet.instances.get(key)
         return instance is not None and instance.abandoned_since is not None
     manager = context.fleet.managers.get(key) if isinstance(key, GroupKey) else None

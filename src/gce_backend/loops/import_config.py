@@ -123,7 +123,7 @@ def _loss(context: Context, new: Configuration) -> str | None:
 
 async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
     message = (
-        f"Revision {bundle.revision} waits for confirmation: {loss}. If that is meant: "
+        f"Revision {bundle.revision} waits for approval: {loss}. If that is intended: "
         f"`gce-backend approve {bundle.revision}`"
     )
     context.conditions.note(SUBJECT, "HeldForApproval", message)

@@ -84,7 +84,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         }
         if not old:
             continue
-        # One that was never known to be in the catalog is no machine to lease from: it may go.
+        # One that was never known to be in the catalog is not a machine to lease from: it may go.
         unsettled = [name for name, key in old.items() if _is_unsettled(context, key)]
         yield from (old.pop(name) for name in unsettled)
         free = [name for name, key in old.items() if not _is_held(context, key)]
@@ -96,7 +96,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         )
         # One whose removal had no answer may be out already: no other goes in its place.
         begun = [name for name in free if _trouble(context, old[name]) not in {None, REFUSED}]
-        # And when the catalog does not know it any more, its going costs nothing.
+        # And when the catalog no longer holds it, its removal costs nothing.
         out = [name for name in begun if context.fleet.instances[old[name]].lost_since is not None]
         begun = [name for name in begun if name not in out]
         able = [name for name in free if _trouble(context, old[name]) is None]
@@ -228,7 +228,7 @@ def _missing_wait(context: Context) -> float | None:
 
 
 async def _is_truly_lost(context: Context, key: MachineKey) -> bool:
-    """A machine that its group does not list any more is looked for once more at Compute."""
+    """A machine that its group no longer lists is looked up once more at Compute."""
     instance = context.fleet.instances[key]
     if instance.missing_since is None or instance.abandoned_since is not None:
         return True
@@ -256,7 +256,9 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
     now = context.clock.now()
     answer = await context.broker().delete_machine(key.name)
     if answer.error == CatalogError.LEASED:
-        message = "Somebody holds it: the Machine Provider does not let it go yet."
+        message = (
+            "Somebody holds it: the Machine Provider refuses its removal until the lease ends."
+        )
         context.conditions.back_off(key, LEASED, message)
         return Result.HELD
     if answer.error not in {None, CatalogError.ENTRY_NOT_FOUND}:
@@ -268,7 +270,7 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
     if instance is not None and state is CatalogState.ABSENT:
         wait = settles_in(instance, context.clock.elapsed)
         if wait > 0:
-            message = "It was sent to the catalog a moment ago: its entry may still come."
+            message = "It was sent to the catalog a moment ago: its entry may still appear."
             context.conditions.back_off(key, UNSETTLED, message, retry_after=wait)
             return Result.HELD
     written = await context.fleet.change([Change(key, _became(context, state, asked, now))])

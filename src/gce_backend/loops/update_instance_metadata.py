@@ -34,7 +34,7 @@ TOO_LARGE = "MetadataTooLarge"
 """The condition of a machine whose last update was dropped."""
 CONTESTED = "MetadataContested"
 CONTESTED_DELAY = 20.0
-"""Seconds at least until metadata that somebody goes on changing is tried again."""
+"""Seconds at least until metadata that somebody keeps changing is tried again."""
 
 
 async def run(context: Context) -> Outcome:
@@ -103,7 +103,7 @@ async def _apply(context: Context, key: MachineKey) -> Result:
             )
             return Result.CHANGED
     message = (
-        "Its metadata changes each time between look and update: find out who else writes it. The "
+        "Its metadata changes between every read and write: find out who else writes it. The "
         "update waits."
     )
     context.conditions.back_off(key, CONTESTED, message, retry_after=CONTESTED_DELAY)
@@ -114,7 +114,7 @@ async def _drop(context: Context, key: MachineKey, items: Mapping[str, str | Non
     """Gives up an update for which the VM's metadata has no room; the next one ends the problem."""
     message = (
         f"The VM's metadata has no room for its last update, which was dropped: Compute Engine "
-        f"allows {MAX_TOTAL // 1024} KiB. Take out what others put there."
+        f"allows {MAX_TOTAL // 1024} KiB. Remove what others put there."
     )
     context.conditions.note(key, TOO_LARGE, message)
     await context.fleet.change([Change(key, _ended(items))])
@@ -194,7 +194,7 @@ def _concerns(context: Context, key: Key) -> bool:
     instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
     if instance is None or instance.deletion is not None:
         return False
-    dropped = context.conditions.reason(key) == TOO_LARGE  # told until another update is sent
+    dropped = context.conditions.reason(key) == TOO_LARGE  # shown until another update is sent
     return bool(dropped or instance.active_metadata_update or instance.pending_metadata_updates)
 
 

@@ -31,7 +31,7 @@ class MachineProvider:
         channels: its Pub/Sub.
         pause_seconds: between two looks at its work.
         term: in which it works; None reads only, or has the namespace for itself.
-        waited: is told how many seconds a request has waited for its machine.
+        waited: notified of how many seconds a request has waited for its machine.
         limits_of: what a group may have.
 
     Attributes:

@@ -31,7 +31,7 @@ class MachineState(enum.StrEnum):
     NEW = "NEW"  # its topic and subscription are to be made, and SUBSCRIBED published
     AVAILABLE = "AVAILABLE"  # may be leased
     LEASED = "LEASED"  # somebody holds it
-    RECLAIMED = "RECLAIMED"  # the lease is over; it goes once its backend and lessee know it
+    RECLAIMED = "RECLAIMED"  # the lease has ended; it goes once its backend and lessee know
     DELETED = "DELETED"  # no longer in the catalog; its topic and subscription are to go
 
 

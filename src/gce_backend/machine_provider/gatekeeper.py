@@ -53,7 +53,7 @@ class Gatekeeper:
         verifier: knows whose tokens are.
         policy: who may do what, as it is now.
         clock: the time.
-        decided: is told of every decision: method, and `allowed`, `denied` or `no_token`.
+        decided: notified of every decision: method, and `allowed`, `denied` or `no_token`.
     """
 
     def __init__(

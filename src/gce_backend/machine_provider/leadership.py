@@ -2,7 +2,7 @@
 
 Two entities. `heartbeat` names who works and changes every few seconds; who stands by and sees it
 stand still takes over. `epoch` is a number that rises with each take-over and that every commit of
-the work reads: a process that was thought dead and wakes up cannot write any more. Durations are
+the work reads: a process that was thought dead and wakes up can no longer write. Durations are
 measured here alone, so clocks of different machines need not agree.
 """
 

@@ -60,7 +60,7 @@ class Leases:
     Args:
         records: where they are kept.
         project: whose a lessee's topic is when its request does not say.
-        waited: is told how many seconds a request has waited for its machine.
+        waited: notified of how many seconds a request has waited for its machine.
         limits_of: what a group may have.
 
     Attributes:

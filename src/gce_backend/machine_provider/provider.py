@@ -32,7 +32,7 @@ ANYWHERE = frozenset({"catalog.get"})
 
 
 class ProviderObserver(Protocol):
-    """Is told what happens, for metrics."""
+    """Is notified of what happens, for metrics."""
 
     def decided(self, method: str, outcome: str) -> None:
         """Somebody was let in or not: `allowed`, `denied`, `no_token`, `bad_token`."""
@@ -67,7 +67,7 @@ class Provider:
         name: of this process.
         pause_seconds: between two looks at its work.
         takeover_seconds: see `Leadership`.
-        observer: is told what happens.
+        observer: notified of what happens.
 
     Attributes:
         gatekeeper: lets callers in.

@@ -142,7 +142,7 @@ class Records:
                 change that it already made.
 
         Returns:
-            The records as they are afterwards.
+            The new records.
 
         Raises:
             RemoteError: not changed, or perhaps; in doubt the picture is read again.
@@ -261,7 +261,7 @@ class Records:
 
 
 def _readable(row: Row) -> Record | None:
-    """The record in a row; a row that holds none is told of and left alone."""
+    """The record in a row; a row that holds none is reported and left alone."""
     try:
         return from_row(row)
     except CorruptEntityError as error:

@@ -30,7 +30,7 @@ _TOPIC = re.compile(r"(?!goog)[A-Za-z][-A-Za-z0-9_.~+%]{2,254}")
 
 
 def topic_error(topic: str | None, project: str | None) -> str | None:
-    """Why messages cannot go to this topic, as far as that can be told without trying."""
+    """Why messages cannot go to this topic, as far as that can be known without trying."""
     if topic and not _TOPIC.fullmatch(topic):
         return "INVALID_TOPIC"
     if project and "/" in project:

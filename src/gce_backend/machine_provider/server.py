@@ -43,11 +43,11 @@ class ProviderServer:
 
     Args:
         call: carries a method out: its name, the header Authorization, the peer, the body.
-        alive: what a restart would mend.
+        alive: what a restart would fix.
         ready: what keeps this process from answering.
         metrics: renders them for who may see them: the header Authorization and the peer (None for
             one on this machine).
-        answered: is told of every answer: method, status, seconds.
+        answered: notified of every answer: method, status, seconds.
         clock: the time.
         log: for what is refused before a handler sees it.
         refused: counts it.

@@ -86,7 +86,7 @@ class ProviderService:
         self.url = ""
         self._server = ProviderServer(
             call=self._call,
-            alive=dict,  # that it answers at all is what a restart could mend
+            alive=dict,  # a restart could only fix that it does not answer
             ready=self._unready,
             metrics=self._rendered,
             answered=self._metrics.answered,

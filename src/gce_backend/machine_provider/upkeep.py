@@ -96,7 +96,7 @@ class Lifecycle:
                 log.warning("machine_provider.failed", error=str(error), failures=failures)
 
     def _idle_seconds(self) -> float | None:
-        """How long nothing can come up by itself; None: for ever."""
+        """How long nothing can come up by itself; None: never."""
         waits = []
         if self._records.next_expiration() is not None or self._records.untriaged:
             waits.append(LONGEST_SLEEP_SECONDS)
@@ -117,7 +117,7 @@ class Lifecycle:
         for stage in (self._set_up, self._announce, self._reclaim, self._clear):
             await stage()
         await self._leases.triage()
-        # Who was due and has not failed again is mended.
+        # Who was due and has not failed again works again.
         self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
 
     async def _end_leases(self, paths: Sequence[Path]) -> None:
@@ -218,7 +218,7 @@ class Lifecycle:
             topic = machine.policies.backend_topic
             project = machine.policies.backend_project or self._channels.project
             if not topic or "/" in topic or "/" in project:
-                told.append(machine)  # nobody wants to know, or nothing can be there
+                told.append(machine)  # nobody asked for it, or nothing can be there
                 continue
             own = {pair.key: pair.value or "" for pair in machine.policies.backend_attributes}
             named = {**own, "hostname": machine.hostname, **more(machine)}

@@ -49,7 +49,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
         reason: why not, for people.
         received: when, Unix seconds.
         data: what it said, as text, cut to a bearable length.
-        attributes: its attributes, cut likewise.
+        attributes: its attributes, cut in the same way.
     """
 
     KIND: ClassVar[str] = "SetAsideMessage"
@@ -281,7 +281,7 @@ class CatalogState(StrEnum):
     ABSENT = "absent"
     """The Machine Provider answered ENTRY_NOT_FOUND, and no lease known here was running."""
     REFUSED = "refused"
-    """The catalog holds its host name under a key that is not ours: set aside."""
+    """The catalog has its host name under another key: set aside."""
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""What happened, as it is told and as it is stored."""
+"""What happened, as it is shown and as it is stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EventKind(StrEnum):
     CONFIGURATION = "configuration"
     """The configuration in force, or where it and the Machine Provider are."""
     CONTROL = "control"
-    """What an operator told the daemon."""
+    """What an operator ordered."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -33,7 +33,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             `configuration` or `control`.
         subject: its key as text, e.g. `base_name/checksum/zone/vm`.
         before: the state before; "" when it did not exist.
-        after: the state afterwards; "" when it is gone. The same as before when something else is
+        after: the new state; "" when the subject is gone. The same as before when something else is
             worth telling, which the reason says.
         reason: why, for people.
         cause: who or what did it: `job NAME`, `message KIND ID`, `operator ORDER`.
@@ -69,7 +69,7 @@ class Happening(msgspec.Struct, frozen=True, gc=False, array_like=True):
         parent: the subjects' common parent key as text; "" for roots.
         names: the last part of each subject.
         before: the state before.
-        after: the state afterwards.
+        after: the new state.
         reason: why.
         cause: who or what did it.
     """

@@ -1,4 +1,4 @@
-"""How the Machine Provider names a machine to us: the attributes that its messages bear."""
+"""How the Machine Provider names a machine to us: the attributes that its messages carry."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class MachineOrder(msgspec.Struct, frozen=True, gc=False):
 
 
 class Control(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an operator told the daemon while it runs (operator; the web API and the commands).
+    """What an operator ordered while it runs (operator; the web API and the commands).
 
     Attributes:
         paused: nothing that changes the world is done; observing continues.

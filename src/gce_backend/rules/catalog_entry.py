@@ -81,7 +81,7 @@ def policies(account: str, token: str, gce_id: int, project: str, topic: str) ->
     Args:
         account: the address of the machine's service account; "" when it has none.
         token: the instance's token, which comes back with every message about it.
-        gce_id: the VM's numeric id, which does likewise.
+        gce_id: the VM's numeric id, which does the same.
         project: the project of the topic.
         topic: where the Machine Provider publishes to us.
     """

@@ -67,7 +67,7 @@ SETTLING_SECONDS = 300.0
 
 
 def settles_in(instance: Instance, elapsed: Elapsed) -> float:
-    """Seconds until the absence of a machine's entry means that it will not come any more."""
+    """Seconds until the absence of a machine's entry means that it will no longer appear."""
     unsettled = instance.catalog is CatalogState.ADDING or instance.resent
     if not unsettled or instance.adding_since is None:
         return 0.0

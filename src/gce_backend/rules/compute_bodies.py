@@ -55,7 +55,7 @@ def template_body(
         mark: says whose it is.
         revision: the InstanceTemplateRevision's key.
         template: its fields.
-        found_snapshot: the snapshot that bears its labels, when the second disk's is not named.
+        found_snapshot: the snapshot that has its labels, when the second disk's is not named.
         generation: of the revision: it is in the name.
     """
     base_name, checksum = revision.base_name, revision.checksum

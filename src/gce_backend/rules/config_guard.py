@@ -25,4 +25,4 @@ def loss(
     lost = totals(plans).lost_machines
     if not empty and lost <= max_share * machines:
         return None
-    return f"it takes away {lost} of {machines} machines (up to {max_share:.0%} need no word)"
+    return f"it removes {lost} of {machines} machines (up to {max_share:.0%} need no approval)"

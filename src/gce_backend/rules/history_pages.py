@@ -35,7 +35,7 @@ class Transition(NamedTuple):
     Attributes:
         key: the entity's.
         before: the entity before; None when there was none.
-        after: the entity afterwards; None when it is gone.
+        after: the new entity; None when it was removed.
         cause: as in `Event`.
     """
 
@@ -89,7 +89,7 @@ def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Hap
 
 
 def _cut(text: str, most: int) -> str:
-    """What is kept of a text: so many bytes, and nothing that JSON writes with many more."""
+    """What is kept of a text: this many bytes, and nothing that JSON writes with many more."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     return plain.encode()[:most].decode(errors="ignore")
 

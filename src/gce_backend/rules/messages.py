@@ -180,5 +180,5 @@ def _timestamp(text: str | None) -> float | None:
 
 
 def lease_end(told: float | None) -> float | None:
-    """The end of a lease in Unix seconds; None when it is not told, or makes no sense."""
+    """The end of a lease in Unix seconds; None when it is not given, or makes no sense."""
     return float(told) if told is not None and 0 < told < LATEST else None

@@ -1,4 +1,4 @@
-"""What a change of an entity is told as: its state before and after, and why. Pure.
+"""How a change of an entity is described: its state before and after, and why. Pure.
 
 States come from entities alone. What only Compute's lists say (how a VM boots, whether a group has
 its size) is no change of an entity, and no event. Nor does time alone make one: a machine counts as
@@ -37,12 +37,12 @@ Get: TypeAlias = Callable[[Key], Entity | None]
 
 
 class Told(NamedTuple):
-    """What is told of a change.
+    """The description of a change.
 
     Attributes:
         kind: what it is about.
         before: the state before; "" when it did not exist.
-        after: the state afterwards; "" when it is gone.
+        after: the new state; "" when the subject no longer exists.
         reason: why, for people.
     """
 
@@ -53,7 +53,7 @@ class Told(NamedTuple):
 
 
 class _NamedState(NamedTuple):
-    """Whether the configuration names an entity, before and afterwards."""
+    """Whether the configuration names an entity, before and after."""
 
     before: bool
     after: bool
@@ -64,15 +64,15 @@ class _NamedState(NamedTuple):
 
 
 def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: Get) -> Told | None:
-    """What is told of a change; None when nothing that people see has changed.
+    """The description of a change; None when nothing that people see has changed.
 
     Args:
         key: the entity's key.
         before: the entity before; None when there was none.
-        after: the entity afterwards; None when it is gone. The same as before when only what is
+        after: the new entity; None when it was removed. The same as before when only what is
             above it has changed.
         was: gives what was above it before.
-        now: gives what is above it afterwards.
+        now: gives the new entities above it.
     """
     at = key.group if isinstance(key, MachineKey) else key
     named = _NamedState(False, False)
@@ -118,7 +118,7 @@ _CATALOG = {
     CatalogState.CATALOGED: "It is in the catalog.",
     CatalogState.REMOVED: "It has left the catalog.",
     CatalogState.ABSENT: "The catalog does not hold it.",
-    CatalogState.REFUSED: "The catalog holds its host name under a key that is not ours.",
+    CatalogState.REFUSED: "The catalog has its host name under another key.",
 }
 _ENDING = {
     State.MISSING,
@@ -136,7 +136,7 @@ def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> 
     if new is None:
         if before == State.DELETED:  # a tombstone's end is no transition of the machine's
             after = before
-        reasons: Iterable[str] = () if after else ("It was forgotten.",)
+        reasons: Iterable[str] = () if after else ("Its entity was removed.",)
     else:
         reasons = _machine_reasons(old, new)
         if named.changed and after not in _ENDING:
@@ -170,18 +170,18 @@ def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
     if (old.missing_since is None) != (new.missing_since is None) and new.deletion is None:
         yield "Its group lists it again." if old.missing_since else "Its group no longer lists it."
     if old.abandoned_since is None and new.abandoned_since is not None:
-        yield "The VM still exists: its group has let go of it."
+        yield "The VM still exists: somebody abandoned it."
     if (old.stopped_since is None) != (new.stopped_since is None):
-        yield "The VM runs again." if old.stopped_since else "The VM does not run any more."
+        yield "The VM runs again." if old.stopped_since else "The VM no longer runs."
     if old.catalog is not new.catalog and new.catalog in _CATALOG:
         yield _CATALOG[new.catalog]
     if (old.lost_since is None) != (new.lost_since is None):
-        yield "The catalog knows it again." if old.lost_since else "The catalog does not know it."
+        yield "The catalog holds it again." if old.lost_since else "The catalog no longer holds it."
     yield from _lease(old, new)
     if old.pending_deletion is None and new.pending_deletion is not None:
         yield new.pending_deletion.reason
     if old.drain is not None and new.drain is None:
-        yield "An operator lets it stay."
+        yield "An operator undrained it."
     elif new.drain is not None and old.drain != new.drain:
         yield str(new.drain)
     yield from _metadata(old, new)
@@ -199,7 +199,7 @@ def _lease(old: Instance, new: Instance) -> Iterator[str]:
 
 def _lease_words(before: Lease | None, end: float | None) -> str:
     if end is None:
-        return "Somebody holds it." if before is None else "Its lease has no known end any more."
+        return "Somebody holds it." if before is None else "Its lease no longer has a known end."
     if before is None:
         return f"Somebody holds it until {_moment(end)}."
     if before.expiration is None:
@@ -214,9 +214,9 @@ def _metadata(old: Instance, new: Instance) -> Iterator[str]:
         if not pending or pending[0].attempts <= active.attempts:
             yield f"Its metadata was updated: {_keys(active)}."
         elif active.attempts == 0:  # what fails again and again is a condition
-            yield f"Its metadata could not be updated, and is tried again: {_keys(active)}."
+            yield f"Its metadata could not be updated; the daemon tries again: {_keys(active)}."
     elif len(pending) > len(old.pending_metadata_updates):
-        yield f"Its metadata is to be updated: {_keys(pending[-1])}."
+        yield f"An update of its metadata is pending: {_keys(pending[-1])}."
 
 
 def _keys(update: MetadataUpdate) -> str:
@@ -227,7 +227,7 @@ def _deletion(old: Instance, new: Instance) -> Iterator[str]:
     if new.deletion is None:
         return
     if old.deletion is None:
-        yield f"Its deletion was asked for (permit: {new.deletion.permit.value})."
+        yield f"Its deletion was requested (permit: {new.deletion.permit.value})."
     if new.is_tombstone and not old.is_tombstone:
         yield "The VM is gone."
     elif old.is_tombstone and not new.is_tombstone:
@@ -291,9 +291,9 @@ def _sizing(old: InstanceGroupManager | None, new: InstanceGroupManager | None) 
     if _sizes(old) != _sizes(new):
         yield f"The configuration asks for {_sizes(new)} instead of {_sizes(old)}."
     if new.resize is not None and (old.resize is None or old.resize.size != new.resize.size):
-        yield f"The group is to grow by {_machines(new.resize.size or 0)}."
+        yield f"The daemon lets the group grow by {_machines(new.resize.size or 0)}."
     elif old.resize is not None and new.resize is None and new.url is not None:
-        yield f"The order to grow by {_machines(old.resize.size or 0)} has ended."
+        yield f"The growth by {_machines(old.resize.size or 0)} has ended."
 
 
 def _sizes(manager: InstanceGroupManager) -> str:
@@ -316,11 +316,11 @@ def _making(
     if old.url is None and new.url is not None:
         yield f"{what} is there."
     elif old.url is not None and new.url is None:
-        yield f"{what} is gone, and is made again." if named.after else f"{what} is gone."
+        yield f"{what} is gone; the daemon makes it again." if named.after else f"{what} is gone."
     if not old.is_deleting and new.is_deleting:
-        yield "Its deletion was asked for."
+        yield "Its deletion was requested."
     elif old.is_deleting and not new.is_deleting and new.url is not None:
-        yield "Its deletion has failed, and is tried again."
+        yield "Its deletion has failed; the daemon tries again."
 
 
 def _template(old: InstanceTemplate | None, new: InstanceTemplate | None) -> Told:
@@ -329,7 +329,7 @@ def _template(old: InstanceTemplate | None, new: InstanceTemplate | None) -> Tol
     )
     first, last = (entity.active if entity is not None else None for entity in (old, new))
     if new is None:
-        reason = "Nothing is left of it."
+        reason = "Its last revision was removed."
     elif first == last:
         reason = ""
     elif last is None:
@@ -354,7 +354,7 @@ def _configuration(old: StoredConfiguration, new: StoredConfiguration) -> Told:
     if served is not None and served != before:
         notes.append(f"Revision {served.revision} is {served.state.value}: {served.reason}")
     elif served is None and before is not None and old.revision == new.revision:
-        notes.append(f"Revision {before.revision} is not served any more.")
+        notes.append(f"Revision {before.revision} is no longer served.")
     return Told(EventKind.CONFIGURATION, old.revision, new.revision, " ".join(notes))
 
 
@@ -364,7 +364,7 @@ def _address(where: str, old: str, new: str) -> Told:
 
 
 def _control(old: Control, new: Control) -> Told:
-    notes = ["The pause of everything has ended."] if old.paused and not new.paused else []
+    notes = ["The pause of the whole fleet has ended."] if old.paused and not new.paused else []
     if new.paused and (not old.paused or old.pause_reason != new.pause_reason):
         notes.append(new.pause_reason or "No reason was given.")
     notes += [f"{pause}." for pause in new.pauses if pause not in old.pauses]
@@ -376,7 +376,7 @@ def _control(old: Control, new: Control) -> Told:
     if old.cap_lifted_until < new.cap_lifted_until:
         notes.append(f"The caps on deletions are lifted until {_moment(new.cap_lifted_until)}.")
     elif old.cap_lifted_until > new.cap_lifted_until:
-        notes.append(f"The caps on deletions hold again from {_moment(new.cap_lifted_until)} on.")
+        notes.append(f"The caps on deletions apply again from {_moment(new.cap_lifted_until)}.")
     before, after = ("paused" if control.paused else "running" for control in (old, new))
     return Told(EventKind.CONTROL, before, after, " ".join(notes))
 

@@ -50,14 +50,14 @@ def is_revision(text: str) -> bool:
 
 
 def pause(reason: str, now: UnixSeconds, *, template: str = "", zone: str = "") -> Apply:
-    """Stops everything that changes the world; observing continues.
+    """Stops all changes to the fleet; observing continues.
 
     Args:
         template: only for this template; "" is any.
         zone: only in this zone; "" is any.
 
     Raises:
-        OrderError: (by the change) so many parts of the fleet are paused already.
+        OrderError: (by the change) too many parts of the fleet are paused already.
     """
 
     def apply(control: Control | None) -> Control:

@@ -103,7 +103,7 @@ def is_meant(
 
     Args:
         found: its numeric id.
-        description: likewise of the resource.
+        description: that of the resource.
         known: the id that is stored with the link; None when an earlier release stored the link.
             Then the description says it; the owner may have had another name at that time.
         ours: what we mark with.

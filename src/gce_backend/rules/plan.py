@@ -132,7 +132,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
         at_first: the target size that the maximum leaves room for beside other revisions now, where
             that is less than the goal.
         minimum: before and after; 0 where the configuration does not name it.
-        maximum: likewise; 0 is no limit.
+        maximum: the same; 0 is no limit.
         machines: the machines that drain.
         held: those of them that somebody holds: they are waited for.
         in_force: the configuration in force says so already.

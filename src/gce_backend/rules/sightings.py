@@ -73,7 +73,7 @@ MISSING_SECONDS = 10.0
 
 
 def abandoned_instance(instance: Instance, now: UnixSeconds, *, exists: bool) -> Instance:
-    """What a look at a VM that its group does not list any more makes of its entity.
+    """What a look at a VM that its group no longer lists makes of its entity.
 
     Args:
         exists: whether Compute has that very VM all the same.
@@ -103,7 +103,7 @@ def is_stopped_for_good(instance: Instance, elapsed: Elapsed, patience: float) -
 def is_lost(instance: Instance, elapsed: Elapsed, patience: float) -> bool:
     """Whether a machine is to leave the catalog although the configuration names it.
 
-    Its group does not list it any more, its VM does not run, or the catalog itself has not known it
+    Its group no longer lists it, its VM does not run, or the catalog itself has not known it
     for a while. One that does not run must not be offered, even should it come back.
 
     Args:

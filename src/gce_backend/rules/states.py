@@ -41,7 +41,7 @@ class State(StrEnum):
     PENDING_DELETION = "pending-deletion"
     """It was reclaimed and is to be deleted."""
     DELETING = "deleting"
-    """Its deletion was asked for."""
+    """Its deletion was requested."""
     MISSING = "missing"
     """Its group no longer lists it."""
     STOPPED = "stopped"
@@ -78,7 +78,7 @@ class GroupState(StrEnum):
     DRAINING = "draining"
     """The configuration no longer names it."""
     DELETING = "deleting"
-    """Its deletion was asked for."""
+    """Its deletion was requested."""
     DELETED = "deleted"
     """Compute has no such group, and nothing is to be made."""
 
@@ -129,9 +129,12 @@ def _ending(facts: MachineFacts) -> tuple[State, str] | None:
     if deletion is not None and deletion.confirmed is not None:
         return State.DELETED, "The VM is gone; the entity remains for a while as a tombstone."
     if deletion is not None and instance.abandoned_since is None:
-        return State.DELETING, f"Deletion was asked for (permit: {deletion.permit.value})."
+        return State.DELETING, f"Deletion was requested (permit: {deletion.permit.value})."
     if instance.abandoned_since is not None:
-        return State.MISSING, "Its group has let go of this VM, which still exists: abandoned."
+        return (
+            State.MISSING,
+            "Somebody abandoned this VM: it exists, and its group no longer manages it.",
+        )
     if instance.missing_since is not None:
         return State.MISSING, "Its group no longer lists this VM: somebody else deleted it."
     if instance.pending_deletion is not None:
@@ -172,7 +175,7 @@ def _draining(facts: MachineFacts) -> tuple[State, str] | None:
     if lease_runs(instance, facts.now):
         reasons = ["Somebody holds it."]
         if instance.lost_since is not None:
-            reasons.append("The catalog does not know it.")
+            reasons.append("The catalog no longer holds it.")
         if instance.drain is not None:
             reasons.append(f"It is deleted after its lease ends. {instance.drain}")
         elif not facts.active:
@@ -191,14 +194,14 @@ def _lost(instance: Instance) -> tuple[State, str] | None:
     if instance.catalog is CatalogState.ABSENT:
         return State.LOST, "The catalog does not hold it: it is deleted."
     if instance.lost_since is not None and instance.catalog is CatalogState.CATALOGED:
-        return State.LOST, "It was added to the catalog, which does not know it."
+        return State.LOST, "It was added to the catalog, and the catalog no longer holds it."
     return None
 
 
 def _rising(facts: MachineFacts) -> tuple[State, str]:
     instance, member = facts.instance, facts.member
     if instance.catalog is CatalogState.REFUSED:
-        return State.SET_ASIDE, "The catalog holds its host name under a key that is not ours."
+        return State.SET_ASIDE, "The catalog has its host name under another key."
     cataloged = instance.catalog is CatalogState.CATALOGED
     where = " It is in the catalog." if cataloged else ""
     if member is None:
@@ -306,7 +309,7 @@ def explain_group(facts: GroupFacts) -> tuple[GroupState, str]:
 def _going(facts: GroupFacts, stored: GroupState) -> str:
     left = sum(number for state, number in facts.machines.items() if state is not State.DELETED)
     if stored is GroupState.DELETING:
-        return "Its deletion was asked for."
+        return "Its deletion was requested."
     if stored is GroupState.DELETED and not left:
         return "The configuration no longer names it, and Compute has no such group."
     pause = " Nothing is done until a pause ends." if facts.paused else ""
@@ -389,7 +392,7 @@ def explain_revision(
     """
     state = stored_state(revision, active=active)
     if state is GroupState.DELETING:
-        return state, "The deletion of its instance template was asked for."
+        return state, "The deletion of its instance template was requested."
     if not active:
         return state, "Another revision took its place, or its template was removed."
     if state is GroupState.ACTIVE:

@@ -389,7 +389,7 @@ class Settings(_Section, frozen=True):
         history: what happened.
         actuate: False stops everything that changes the world; observing continues.
         log: the log.
-        shutdown_seconds: how long running jobs may take to finish when the process is told to stop.
+        shutdown_seconds: how long running jobs may take to finish when the process stops.
     """
 
     project: ProjectId | None = None
@@ -521,7 +521,7 @@ def _url(text: str, *, plain_hosts: frozenset[str] = frozenset()) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address stands for this machine only.
+    """Whether a host name or address means this computer only.
 
     Args:
         host: as in `urlsplit(...).hostname`: lower case, IPv6 addresses without brackets.

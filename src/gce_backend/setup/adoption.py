@@ -35,7 +35,7 @@ class Adoptable(msgspec.Struct, frozen=True):
     Attributes:
         kind: `instance template` or `group`.
         project: where it is.
-        zone: likewise; "" for a template.
+        zone: its zone; "" for a template.
         name: its name.
         gce_id: its numeric id, as text.
         url: its resource link.
@@ -55,7 +55,7 @@ class Findings(msgspec.Struct, frozen=True):
     """What a look has found.
 
     Attributes:
-        adoptable: by the key of the entity that would stand for it.
+        adoptable: by the key of the entity that would represent it.
         unsure: why the look was not complete.
     """
 

@@ -134,7 +134,7 @@ async def examine(
     Args:
         patient: what to look at.
         seconds: how long each may take.
-        begun: told what is looked at now, for people who wait.
+        begun: gets what is being checked, for people who wait.
 
     Yields:
         What was found, in an order that does not change.
@@ -399,7 +399,7 @@ class _Checks:
                 return await look()
         except TimeoutError:
             seen = f"no answer within {self._seconds:g} s"
-            remedy = "look at the network, or allow more with --timeout"
+            remedy = "check the network, or allow more time with --timeout"
             return [Finding(what, CheckVerdict.FAILED, seen, remedy)]
         except BackendError as error:
             return [Finding(what, CheckVerdict.FAILED, str(error), self._remedy(error))]
@@ -415,7 +415,7 @@ class _Checks:
         if isinstance(error, PermissionDeniedError):
             return "grant what it names; docs/operations.md lists all permissions"
         if isinstance(error, TransientError):
-            return f"try again; if it stays so, look at {setting} and at the network"
+            return f"try again; if it still fails, check {setting} and at the network"
         return ""
 
     def _of(self, step: Done) -> Finding:

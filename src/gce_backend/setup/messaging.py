@@ -1,4 +1,4 @@
-"""The Machine Provider's topic and subscription: made where they are missing, mended, checked."""
+"""The Machine Provider's topic and subscription: made if they are missing, corrected, checked."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def _ensure_subscription(
 
 
 def _differing(found: dict[str, Any], options: dict[str, Any]) -> Iterator[str]:
-    """The fields to be mended. A dead-letter policy of the operator's own is left alone."""
+    """The fields to be corrected. A dead-letter policy of the operator's own is left alone."""
     if (found.get("expirationPolicy") or {}).get("ttl"):
         yield "expirationPolicy"
     deadline = options.get("ackDeadlineSeconds")

@@ -1,6 +1,6 @@
 """`gce-backend setup`: what the daemon needs in a real cloud, made and checked step by step.
 
-Every step stands alone: one that fails says so, and the others go on.
+Every step is independent: one that fails says so, and the others continue.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may read and who may act: the token, and the browser's session that stands for it.
+"""Who may read and who may act: the token, and the browser's session that replaces it.
 
 Reading is open where nobody from elsewhere can come: the daemon listens on loopback, the request
 names loopback as its host (a page elsewhere could point a name of its own at this machine), and
@@ -64,7 +64,7 @@ class Gate:
         return self._is_local(request) or self.is_operator(request)
 
     def is_operator(self, request: web.Request) -> bool:
-        """Whether this request carries the token, or a session that stands for it."""
+        """Whether this request carries the token, or a session that replaces it."""
         return self.bears_token(request) or self._is_session(request.cookies.get(COOKIE, ""))
 
     def bears_token(self, request: web.Request) -> bool:

@@ -93,7 +93,7 @@ def test_without_an_answer_the_request_is_named(fleet: ServedFleet) -> None:
     fleet.cloud.faults.add(Fault(method=LEASE, kind="drop", times=None))
     done = fleet.run("lease", *LINUX, "--request-id", "lost", "--wait", "0")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "What came of it is not known" in done.stderr
+    assert "The result is not known" in done.stderr
     assert "--request-id lost" in done.stderr
 
 
@@ -138,7 +138,7 @@ def test_a_machine_that_does_not_come_is_not_waited_for_for_ever(fleet: ServedFl
     }
     assert "the same command with --request-id none continues it" in done.stderr
     early = fleet.run("release", "none")
-    assert (early.exit_code, "nothing to give back" in early.stderr) == (1, True)
+    assert (early.exit_code, "nothing to release" in early.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_a_pause_by_command_is_told_with_its_reason(served: ServedCloud) -> None
     paused = ("control", "running", "paused", "a leak in the roof", "operator pause")
     assert _told(served, "pause", "--reason", "a leak in the roof") == [paused]
     assert _told(served, "pause", "--reason", "a leak in the roof") == []
-    ended = ("control", "paused", "running", "The pause of everything has ended.")
+    ended = ("control", "paused", "running", "The pause of the whole fleet has ended.")
     assert _told(served, "resume") == [(*ended, "operator resume")]
 
 
@@ -85,7 +85,7 @@ def test_a_machine_drained_by_command_is_told_in_its_true_states(served: ServedC
     drained = ("machine", "cataloged", "draining", "Drained by hand: it is noisy")
     told = _told(served, "drain", VM.name, "--reason", "it is noisy")
     assert told == [(*drained, "operator drain")]
-    stays = ("machine", "draining", "cataloged", "An operator lets it stay.")
+    stays = ("machine", "draining", "cataloged", "An operator undrained it.")
     assert _told(served, "undrain", VM.name) == [(*stays, "operator undrain")]
 
 

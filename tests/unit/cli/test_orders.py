@@ -226,7 +226,7 @@ def test_drain_and_undrain_are_stored(
     assert found.since == moment(0)
     first = stored(served).machine_orders
     assert [order.machine for order in first] == [machine]
-    assert command("undrain", str(machine)).output.startswith("vm-1: It is not drained any more.")
+    assert command("undrain", str(machine)).output.startswith("vm-1: It is no longer drained.")
     assert stored_machine(served, machine).drain is None
     assert stored(served).machine_orders != first
 
@@ -249,7 +249,7 @@ def test_a_group_that_does_not_grow_back_is_not_said_to(
     [
         (Instance(lease=Lease(1.0, 4_000_000_000.0)), "Somebody holds it until 2096-10-02 07:06"),
         (Instance(lease=Lease(1.0)), "Somebody holds it: it is deleted after its lease ends"),
-        (Instance(pending_deletion=PendingDeletion("", 1.0)), "it is deleted in any case"),
+        (Instance(pending_deletion=PendingDeletion("", 1.0)), "it is deleted anyway"),
         (Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x")), "deletion has begun already"),
     ],
 )
@@ -333,7 +333,7 @@ def test_approve_refuses_another_revision_than_the_one_that_waits(
     served: ServedCloud, command: Command
 ) -> None:
     """It names the right one, and an earlier approval stays as it was."""
-    waits = Candidate("a" * 40, CandidateState.HELD, "it takes away 9 of 9 machines", 1.0)
+    waits = Candidate("a" * 40, CandidateState.HELD, "it removes 9 of 9 machines", 1.0)
 
     async def write(clients: Clients, candidate: Candidate | None) -> None:
         def apply(found: StoredConfiguration | None) -> StoredConfiguration:

@@ -153,7 +153,7 @@ def test_a_plan_that_would_be_held_says_how_to_approve_it(
     fleet.write(template(), "")
     document = fleet.json("plan")
     revision = document["revision"]
-    assert "takes away 3 of 3 machines" in document["held"]
+    assert "removes 3 of 3 machines" in document["held"]
     assert f"`gce-backend approve {revision}`" in fleet.run("plan").output
     (proposed / "managers.cfg").write_text("")
     assert "approve REVISION" in fleet.json("plan", "--config", str(proposed))["held"]

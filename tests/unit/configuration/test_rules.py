@@ -114,7 +114,11 @@ WRONG_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"dimensions": [f"snapshot_labels:a:{n}" for n in range(65)]}, "dimensions", "at most 64"),
     ({"dimensions": [f"os_version:{'1' * 257}"]}, "dimensions[0]", "too long"),
-    ({"dimensions": ["linux_flavor:FEDORA"]}, "dimensions[0]", "DEBIAN, UBUNTU: mend it, or allow"),
+    (
+        {"dimensions": ["linux_flavor:FEDORA"]},
+        "dimensions[0]",
+        "DEBIAN, UBUNTU: correct it, or allow",
+    ),
     ({"dimensions": ["disk_size_gb:10"]}, "dimensions[0]", "machine_provider.extra_dimensions"),
     ({"dimensions": ["backend:AWS"]}, "dimensions[0]", "DUMMY, GCE, VSPHERE"),
     ({"dimensions": ["disk_type:NVME"]}, "dimensions[0]", "HDD, SSD"),
@@ -150,7 +154,7 @@ def test_wrong_template_is_refused_with_its_place(
 
 
 ODD_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
-    ({"service_accounts": None}, "service_accounts", "nobody on the VMs receives"),
+    ({"service_accounts": None}, "service_accounts", "the VMs do not receive"),
     ({"service_accounts": [account(), account()]}, "service_accounts[1]", "the last one counts"),
     (
         {"service_accounts": [account("default", CLOUD_SCOPE, "cloud-platform")]},

@@ -237,7 +237,7 @@ async def test_an_entity_that_lies_elsewhere_than_its_kind_does_is_corrupt() -> 
     async with shelf() as it:
         await it.put(VM, Instance())
         await it.put_raw(stray, gce_id=number(5))
-        problem = "other/vm-1: an entity of kind Instance cannot lie there"
+        problem = "other/vm-1: an entity of kind Instance cannot be there"
         assert (await it.all(Instance.KIND)).keys() == {VM}
         assert it.store.corrupt == {stray: problem}
         it.store.corrupt.clear()

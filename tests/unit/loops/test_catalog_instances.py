@@ -150,7 +150,7 @@ async def test_a_host_name_held_by_somebody_else_is_set_aside(tmp_path: Path) ->
         await w.until_states(cataloged=2, set_aside=1)
         [aside] = [m for m in await w.machines() if m["state"] == "set-aside"]
         assert aside["name"] == taken
-        assert "not ours" in aside["reason"]
+        assert "another key" in aside["reason"]
         await w.pass_time(600)
         assert (await w.states()) == {"cataloged": 2, "set-aside": 1}
         assert taken in await w.vms()
@@ -224,7 +224,7 @@ async def test_machine_that_was_set_aside_is_tried_again_and_goes_when_it_drains
         await w.pass_time(900)
         assert set(victims) & set(await w.vms()) == {victims[1]}
         (shown,) = [m for m in await w.machines("linux") if m["name"] == victims[1]]
-        assert "take it out of the catalog" in shown["reason"]
+        assert "remove it from the catalog" in shown["reason"]
         gone = {"dimensions": {"backend": "GCE", "hostname": victims[1]}}
         await w.broker("catalog.delete_machine", gone)
         await w.until(lambda: nothing_of(w, "linux"), within=1800)

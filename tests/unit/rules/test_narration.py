@@ -98,7 +98,7 @@ def _tell(
         ),
         (LEASED, CATALOGED, "leased cataloged", "lease has ended"),
         (LEASED, RECLAIMED, "leased pending-deletion", "It was reclaimed."),
-        (RECLAIMED, DELETING, "pending-deletion deleting", "asked for (permit: reclaimed)"),
+        (RECLAIMED, DELETING, "pending-deletion deleting", "requested (permit: reclaimed)"),
         (DELETING, DELETED, "deleting deleted", "The VM is gone."),
         (DELETED, DELETING, "deleted deleting", "was not gone"),
         (DELETED, Instance(gce_id=8), "deleted starting", "Another VM has its name now."),
@@ -109,19 +109,19 @@ def _tell(
             "no longer lists it",
         ),
         (replace(CATALOGED, missing_since=NOON), CATALOGED, "missing cataloged", "lists it again"),
-        (CATALOGED, replace(CATALOGED, lost_since=NOON), "cataloged lost", "does not know it"),
+        (CATALOGED, replace(CATALOGED, lost_since=NOON), "cataloged lost", "no longer holds it"),
         (
             CATALOGED,
             replace(CATALOGED, drain=Drain("it is noisy", NOON)),
             "cataloged draining",
             "Drained by hand: it is noisy",
         ),
-        (replace(CATALOGED, drain=Drain()), CATALOGED, "draining cataloged", "lets it stay"),
+        (replace(CATALOGED, drain=Drain()), CATALOGED, "draining cataloged", "undrained it"),
         (
             CATALOGED,
             replace(CATALOGED, pending_metadata_updates=(UPDATE,)),
             "cataloged cataloged",
-            "is to be updated: a, b.",
+            "metadata is pending: a, b.",
         ),
         (
             replace(CATALOGED, active_metadata_update=replace(UPDATE, operation="o")),
@@ -133,7 +133,7 @@ def _tell(
             replace(CATALOGED, active_metadata_update=replace(UPDATE, operation="o")),
             replace(CATALOGED, pending_metadata_updates=(replace(UPDATE, attempts=1),)),
             "cataloged cataloged",
-            "could not be updated, and is tried again: a, b.",
+            "could not be updated; the daemon tries again: a, b.",
         ),
     ],
 )
@@ -268,8 +268,8 @@ def test_a_machine_that_ends_anyway_does_not_drain(instance: Instance) -> None:
             "active active",
             "1 to 9 machines instead of at least 3 machines",
         ),
-        (GROWN, replace(GROWN, url=None), NAMED, "active creating", "is made again"),
-        (GROWN, replace(GROWN, in_flight=DELETE), UNNAMED, "draining deleting", "asked for"),
+        (GROWN, replace(GROWN, url=None), NAMED, "active creating", "makes it again"),
+        (GROWN, replace(GROWN, in_flight=DELETE), UNNAMED, "draining deleting", "requested"),
         (replace(GROWN, in_flight=DELETE), GROWN, UNNAMED, "deleting draining", "has failed"),
         (
             replace(GROWN, in_flight=DELETE),
@@ -348,7 +348,7 @@ def test_what_remains_of_a_group_goes_without_a_word() -> None:
             "active draining",
             "no longer names",
         ),
-        (InstanceTemplate(), None, "draining ", "Nothing is left"),
+        (InstanceTemplate(), None, "draining ", "last revision was removed"),
     ],
 )
 def test_each_step_of_a_template_is_told(
@@ -422,7 +422,7 @@ def test_each_change_of_configuration_is_told(
             Control(cap_lifted_until=NOON),
             Control(cap_lifted_until=NOON - 60),
             "running running",
-            "hold again from 2027-01-15 07:59:00",
+            "apply again from 2027-01-15 07:59:00",
         ),
         (
             None,
@@ -469,7 +469,7 @@ def test_what_is_no_transition_is_not_told(key: Key, entity: Entity | None) -> N
         (None, 100.0, "The end of its lease became known: "),
         (100.0, 200.0, "Its lease was extended until "),
         (200.0, 100.0, "Its lease was shortened to "),
-        (100.0, None, "Its lease has no known end any more."),
+        (100.0, None, "Its lease no longer has a known end."),
     ],
 )
 def test_lease_whose_end_changes_is_told_as_what_happened(

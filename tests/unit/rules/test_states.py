@@ -69,11 +69,11 @@ REFUSED = replace(VM, catalog=CatalogState.REFUSED)
         (CATALOGED, replace(RUNNING, action="DELETING"), True, State.DELETING, "nobody here"),
         (CATALOGED, replace(RUNNING, action="RESTARTING"), True, State.STARTING, "RESTARTING"),
         (CATALOGED, replace(RUNNING, status="REPAIRING"), True, State.STARTING, "REPAIRING"),
-        (LOST, RUNNING, True, State.LOST, "does not know it"),
+        (LOST, RUNNING, True, State.LOST, "no longer holds it"),
         (LOST, RUNNING, False, State.DRAINING, "no longer names"),
-        (replace(LOST, lease=LEASED), RUNNING, True, State.LEASED, "does not know it"),
+        (replace(LOST, lease=LEASED), RUNNING, True, State.LEASED, "no longer holds it"),
         (ABSENT, RUNNING, True, State.LOST, "is deleted"),
-        (REFUSED, RUNNING, True, State.SET_ASIDE, "not ours"),
+        (REFUSED, RUNNING, True, State.SET_ASIDE, "another key"),
         (HELD, RUNNING, True, State.LEASED, "Somebody holds it."),
         (HELD, RUNNING, False, State.LEASED, "The configuration no longer names it"),
         (replace(HELD, lease=Lease(NOW - 9, NOW)), RUNNING, True, State.CATALOGED, "can be leased"),
@@ -263,7 +263,7 @@ CAN = State.CATALOGED
         (
             {"manager": replace(THREE, in_flight=InFlight("delete", "i", 0.0))},
             GroupState.DELETING,
-            "was asked for",
+            "was requested",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from gce_backend.base.errors import RateLimitedError
 
 _WINDOW_SECONDS = 60
 _SPARED_PART = 10
-"""One call in so many is spared for what is urgent."""
+"""One call in this many is kept for what is urgent."""
 
 
 class QuotaGroup(enum.StrEnum):

@@ -71,7 +71,7 @@ class ComputeTransport:
         tokens: bearer tokens, sent to the requests' origin alone.
         budget: calls per minute.
         clock: its wall clock tells when Google's next minute begins.
-        observer: is told of every request sent.
+        observer: notified of every request sent.
         retrier: repeats calls.
     """
 

@@ -356,7 +356,7 @@ class ManagedInstancePage(_Answer, frozen=True, gc=False):
         return (member for member in self.managed_instances if member.is_named)
 
     def reasons(self) -> Iterable[str]:
-        """Which members cannot be told from their links."""
+        """Which members cannot be identified from their links."""
         odd = (member for member in self.managed_instances if not member.is_named)
         return (f"not a link to a VM: {member.instance[:200]!r}" for member in odd)
 

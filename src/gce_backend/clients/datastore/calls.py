@@ -55,7 +55,7 @@ class Calls:
         codec: turns keys, mutations and queries into JSON.
         clock: for how long to retry.
         rng: spreads retries.
-        observer: is told of every repetition.
+        observer: notified of every repetition.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ class Datastore:
         namespace: "" for the default one.
         clock: for how long to retry.
         rng: spreads retries.
-        observer: is told of every request sent, and of every repetition.
+        observer: notified of every request sent, and of every repetition.
 
     Every method raises `gce_backend.errors`: `TransientError` after the retries of a read, and at
     once for a commit (its outcome is then unknown: read back), `CorruptEntityError` for a row that

@@ -56,7 +56,7 @@ _ID_NAME = re.compile(r"__id(-?\d{1,19})__")
 
 
 def id_name(number: int) -> str:
-    """The name that stands for a number in a key: Google reserves `__id5__` and calls it so."""
+    """The name that represents a number in a key: Google reserves `__id5__` and calls it so."""
     return f"__id{number}__"
 
 

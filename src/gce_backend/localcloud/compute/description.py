@@ -2,7 +2,7 @@
 
 `description.json` is boiled down from Google's discovery document; a test compares the two. A shape
 is the name of a type, `#Name` of a schema, a list with the shape of its elements, or an object of
-members, in which the member `*` stands for any name.
+members, in which the member `*` means any name.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class ComputeStore:
             del self._errors[f"{row.group}/{self.errors[row.group].popleft()}"]
 
     def errors_after(self, group: str, place: str, now: UnixSeconds) -> list[str]:
-        """The places behind this one in a group's history, as far as it is still told."""
+        """The places behind this one in a group's history, as far as it is still kept."""
         places = self.errors[group]
         while places and self.error(group, places[0]).failure.at + ERROR_LIFE < now:
             del self._errors[f"{group}/{places.popleft()}"]

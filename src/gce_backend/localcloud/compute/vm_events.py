@@ -1,4 +1,4 @@
-"""What befalls VMs without any call: a person or a test lets it happen."""
+"""What happens to VMs without any call: a person or a test lets it happen."""
 
 from __future__ import annotations
 

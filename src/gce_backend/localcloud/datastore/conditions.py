@@ -34,7 +34,7 @@ class FilterCondition(NamedTuple):
 
     Attributes:
         name: the property, or `__key__`.
-        op: how it is compared; never IN, which stands for alternatives.
+        op: how it is compared; never IN, which means alternatives.
         wanted: what with: one value, or those that NOT_IN excludes.
     """
 

@@ -55,7 +55,7 @@ def cursor_after(plan: Plan, entry: StorageEntry) -> str:
 
 
 def parse_cursor(plan: Plan, text: str) -> Any:  # what the plan's entries are sorted by
-    """The position that a cursor stands for.
+    """The position that a cursor encodes.
 
     Raises:
         ServiceError: it is not a cursor, or one of another query.

@@ -53,7 +53,7 @@ class DatastoreService:
         cloud: the cloud that it is part of.
 
     Attributes:
-        defer_after: lookups answer so many keys and defer the others; None answers all.
+        defer_after: lookups answer this many keys and defer the others; None answers all.
         batch_size: the most results in one answer to a query.
     """
 

@@ -67,7 +67,7 @@ class StorageChange(NamedTuple):
         key: the entity's.
         name: its `Key.name`.
         before: None when there was none.
-        after: None when there is none any more.
+        after: None when there is none.
     """
 
     version: int

@@ -237,7 +237,7 @@ def _blob(data: Any) -> str:  # as above
 
 
 def _bytes(text: str) -> bytes:
-    """The bytes that base64 stands for, of either alphabet, padded or not."""
+    """The bytes that base64 encodes, of either alphabet, padded or not."""
     plain = text.translate(_URL_SAFE)
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 

@@ -30,7 +30,7 @@ class Pending(msgspec.Struct):
         published: Unix time.
         attempts: how often it was delivered.
         leased_until: Unix time until which nobody else gets it; 0 when it waits for delivery.
-        resting: whether nobody has it until then: it waits because it was delivered in vain.
+        resting: whether nobody has it until then: it waits because a delivery of it failed.
         acknowledged: whether it is kept only to be sought again.
     """
 
@@ -220,7 +220,7 @@ class Deliveries:
     def extend(
         self, subscription: str, ack_ids: Iterable[str], now: UnixSeconds, seconds: float
     ) -> None:
-        """Makes leases that last end so many seconds from now."""
+        """Makes running leases end this many seconds from now."""
         for message_id, pending in self._leased(subscription, ack_ids, now):
             pending.leased_until = now + seconds
             self._rows[f"{subscription}/{message_id}"] = pending

@@ -25,7 +25,7 @@ Test: TypeAlias = Callable[[Mapping[str, str]], bool]
 
 @lru_cache(maxsize=256)
 def parse_filter(text: str) -> Test:
-    """The test that a filter stands for; an empty one lets everything pass.
+    """A filter as a test; an empty one lets everything pass.
 
     Raises:
         ServiceError: it is too long or cannot be understood; the message says where.

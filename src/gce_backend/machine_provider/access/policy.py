@@ -36,7 +36,7 @@ class Issuer(msgspec.Struct, frozen=True):
 
     Attributes:
         url: as its tokens name it.
-        audiences: whom its tokens must be for; one of these.
+        audiences: a token must be for one of these.
         email_domains: whose e-mail addresses it may vouch for; `*` for all.
     """
 

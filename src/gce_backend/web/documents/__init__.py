@@ -1,4 +1,4 @@
-"""The daemon told to programs: JSON documents, orders, metrics.
+"""The API for programs: JSON documents, orders, metrics.
 
 What may live here: addresses, parameters and the form of answers. What may not: HTML, and
 decisions.

@@ -17,7 +17,7 @@ from gce_backend.web.survey.view import View
 from gce_backend.web.survey.waiting import PAUSE_ENDS, waits_for
 
 EVENTS = 100
-"""Events that are told of one thing."""
+"""Events that are shown of one thing."""
 
 _CHANGES = frozenset(GroupState) - {GroupState.ACTIVE, GroupState.UNKNOWN, GroupState.DELETED}
 """States of a group that end by something that the daemon, or Compute, does."""

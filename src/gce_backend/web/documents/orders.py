@@ -152,7 +152,7 @@ def _machine(context: Context, order: DrainOrder | Undrain) -> dict[str, Any]:
 
 
 class _Action(NamedTuple, Generic[T]):
-    """An order: its body's type, its event, what it changes, whom it wakes, what it answers."""
+    """An order: its body's type, its event, what it changes, which jobs run next, its answer."""
 
     kind: type[T]
     event: str
@@ -179,7 +179,7 @@ class ControlApi:
     Args:
         gate: knows the token that they must carry.
         context: the daemon's context; None while there is none yet.
-        wake: runs jobs soon, by name; all of them when it is told none.
+        wake: runs jobs soon, by name; all of them when it gets none.
         log: for the audit lines.
     """
 

@@ -37,7 +37,7 @@ def routes(view: Callable[[], View | None], control: Callable[[], Any]) -> list[
 
     Args:
         view: what they show; None while the entities are not loaded.
-        control: what operators told the daemon: `/api/control`.
+        control: what operators ordered: `/api/control`.
     """
 
     async def told(_: View, __: web.Request) -> Any:

@@ -42,7 +42,7 @@ class Assets:
         if asset is None:
             raise web.HTTPNotFound
         headers = {"ETag": f'"{asset.tag}"', "Vary": "Accept-Encoding"}
-        # Only the address that names this very version stands for it for ever.
+        # Only the address that names this very version always leads to it.
         current = request.query.get("v") == asset.tag
         headers["Cache-Control"] = FOR_EVER if current else "no-cache"
         if any(given.value == asset.tag for given in request.if_none_match or ()):

@@ -18,7 +18,7 @@ from gce_backend.rules.states import MachineFacts, State, explain, is_useful
 from gce_backend.web.survey import states
 
 SLICE = 500
-"""Machines that are looked at in one go."""
+"""Machines that are looked at in one slice."""
 GOOD_FOR = 20.0
 """For how many times the seconds that it took a survey is used again."""
 
@@ -46,9 +46,9 @@ class Survey(NamedTuple):
     Attributes:
         machines: ordered by template, revision, zone, and name.
         counts: how many, by template, zone and state; tombstones are not counted.
-        by_group: likewise, by group.
+        by_group: the same, by group.
         useful: those that are leased or can be, by template and zone, whatever their revision.
-        missing: those that their group does not list any more, and since when (Unix seconds).
+        missing: those that their group no longer lists, and since when (Unix seconds).
         stopped: those whose VM does not run, and since when.
         unknown: those that the catalog should know and does not, and since when.
     """

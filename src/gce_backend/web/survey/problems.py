@@ -1,6 +1,6 @@
 """What is wrong, the most severe first: what an operator wants to read before anything else. Pure.
 
-Machines that have the same trouble are told together, so that the list stays short whatever the
+Machines with the same trouble are shown together, so that the list stays short whatever the
 size of the fleet. What only waits for what is bound to come is no problem.
 """
 
@@ -93,7 +93,7 @@ def _pauses(context: Context) -> Iterator[FleetProblem]:
             kind="pause",
             subject="everything",
             reason="Paused",
-            message="The settings say so (actuate = false): the world is watched, and not changed.",
+            message="The settings have actuate = false: the daemon observes, and changes nothing.",
         )
     for pause in context.fleet.control.pauses_in_force:
         part = f" in {pause.scope}" if pause.template or pause.zone else ""
@@ -103,7 +103,7 @@ def _pauses(context: Context) -> Iterator[FleetProblem]:
             kind="pause",
             subject=pause.scope,
             reason="Paused",
-            message=f"Nothing that changes the world is done{part} until `{pause.ended_by}`.{why}",
+            message=f"The daemon changes nothing{part} until `{pause.ended_by}`.{why}",
             since=pause.since,
         )
 
@@ -125,7 +125,7 @@ def _jobs(jobs: Iterable[JobStatus]) -> Iterator[FleetProblem]:
                 kind="job",
                 subject=job.name,
                 reason="Timeout" if job.last.error is None else "Failing",
-                message=job.last.error or f"It met its deadline of {job.timeout:g} s.",
+                message=job.last.error or f"It reached its deadline of {job.timeout:g} s.",
                 since=job.failing_since,
                 count=job.consecutive_failures,
             )
@@ -162,12 +162,12 @@ def _corrupt(context: Context) -> Iterator[FleetProblem]:
             kind="entity",
             subject=str(key),
             reason="CorruptEntity",
-            message=f"{message}. What it stands for is left alone: correct or delete the entity.",
+            message=f"{message}. Its resource is not touched: correct or delete the entity.",
         )
 
 
 def _lost(context: Context, survey: Survey) -> Iterator[FleetProblem]:
-    """Machines that their group, or the catalog, does not know any more."""
+    """Machines that their group, or the catalog, no longer holds."""
     for reason, message, machines in (
         (
             "Missing",
@@ -177,7 +177,7 @@ def _lost(context: Context, survey: Survey) -> Iterator[FleetProblem]:
         ("Stopped", "The VM does not run, and is not offered.", survey.stopped),
         (
             "NotInCatalog",
-            "The Machine Provider does not know the machine, which was added.",
+            "The machine was added to the catalog, and the catalog no longer holds it.",
             survey.unknown,
         ),
     ):
@@ -196,7 +196,7 @@ def after(context: Context, machines: Sequence[MachineKey]) -> str:
     instances, now = context.fleet.instances, context.clock.now()
     free = [key for key in machines if key in instances and not lease_runs(instances[key], now)]
     if not free:
-        return "Somebody holds it, as far as is known: it is kept until the lease ends."
+        return "As far as the daemon knows, somebody holds it: it is kept until the lease ends."
     if any(context.is_paused(key) for key in free):
         return "Nothing is done about it until a pause ends."
     end = "It is deleted once it has left the catalog"

@@ -20,7 +20,7 @@ class View:
     """The daemon as its readers see it.
 
     Attributes:
-        context: the picture, what was seen at Compute, and what cannot go on.
+        context: the picture, what was seen at Compute, and the conditions.
         history: what happened.
         scheduler: the jobs.
         queue: the Machine Provider's messages in hand.

@@ -11,23 +11,22 @@ from gce_backend.rules.states import State
 
 _NEXT = {
     State.CREATING: "Compute has to create the VM.",
-    State.STARTING: "The VM has to run, and its group to be at rest with it.",
+    State.STARTING: "The VM has to run, and its group has to finish its action on it.",
     State.RUNNING: "catalog-instances has to add it to the Machine Provider's catalog.",
     State.LEASED: "The lease has to end: the Machine Provider then reclaims the machine.",
     State.PENDING_DELETION: (
-        "delete-instances-pending-deletion has to ask for its deletion, within the caps."
+        "delete-instances-pending-deletion has to request its deletion, within the caps."
     ),
-    State.DELETING: "Compute has to delete the VM, and two looks to agree that it is gone.",
-    State.MISSING: "remove-cataloged-instances has to take it out of the catalog.",
+    State.DELETING: "Compute has to delete the VM, and two looks have to show that it is gone.",
+    State.MISSING: "remove-cataloged-instances has to remove it from the catalog.",
     State.STOPPED: (
-        "It has to run again, or, once nobody holds it, to leave the catalog and be deleted."
+        "It has to run again. Otherwise it leaves the catalog and is deleted after its lease ends."
     ),
     State.LOST: (
-        "The catalog has to go on not knowing it for machine_provider.lost_seconds: it is deleted "
-        "then."
+        "It is deleted if the catalog does not hold it for machine_provider.lost_seconds."
     ),
     State.SET_ASIDE: "The entry that holds its host name has to leave the catalog.",
-    State.DELETED: "cleanup-entities forgets it once slow lists can no longer show it.",
+    State.DELETED: "cleanup-entities removes it when slow lists can no longer show it.",
 }
 PAUSE_ENDS = "The pause has to end: `gce-backend resume`, or actuate = true in the settings."
 
@@ -51,7 +50,7 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
     """What has to happen next; None when the machine is where it is to be.
 
     Args:
-        context: the picture, and what cannot go on.
+        context: the picture, and the conditions.
         key: the machine's.
         instance: its entity.
         state: the state that it is in.
@@ -60,18 +59,18 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
         return PAUSE_ENDS
     step = _draining(context, instance) if state is State.DRAINING else _NEXT.get(state)
     if state is State.LOST and instance.catalog is CatalogState.ABSENT:
-        step = "delete-drained-instances has to ask for its deletion, within the caps."
+        step = "delete-drained-instances has to request its deletion, within the caps."
     if step is None:
         return None
     settles = settles_in(instance, context.clock.elapsed)
     if state in _ENDS and settles > 0 and not lease_runs(instance, context.clock.now()):
         return (
             f"{settles:.0f} s have to pass: it was sent to the catalog, and its entry may still "
-            "come. Its deletion is asked for after that."
+            "appear. Then the daemon requests its deletion."
         )
     parts = [step]
     if state in _DELETES and context.memory.deletions.held_by_permit().total():
-        parts.append("The caps hold deletions back now.")
+        parts.append("The caps hold back deletions now.")
     wait = _next_try(context, key)
     if wait:
         parts.append(f"It is tried again in {wait:.0f} s.")
@@ -82,10 +81,10 @@ def _draining(context: Context, instance: Instance) -> str:
     if lease_runs(instance, context.clock.now()):
         return "The lease has to end."
     if instance.catalog in {CatalogState.NEVER, CatalogState.REMOVED, CatalogState.ABSENT}:
-        return "delete-drained-instances has to ask for its deletion, within the caps."
+        return "delete-drained-instances has to request its deletion, within the caps."
     if instance.drain is not None:
-        return "remove-cataloged-instances has to take it out of the catalog."
-    return "It has to leave the catalog, which waits until what replaces it can be leased."
+        return "remove-cataloged-instances has to remove it from the catalog."
+    return "It leaves the catalog when its replacement can be leased."
 
 
 def _next_try(context: Context, key: MachineKey) -> float:
