@@ -24,8 +24,12 @@ LASTING = {
     "MachineProviderConfiguration",
     "Control",
     "HistoryPage",
+    "StoreIdentity",
+    "Daemons",
+    "DeletionWindow",
 }
-"""Kinds of entities that outlive the machines: what operators stored, and what happened."""
+"""Kinds of entities that outlive the machines: what operators stored, whose the store is, what
+happened, and what the caps on deletions count of it."""
 CHANNELS_KEPT = 4
 """The topic and the subscription of the daemon, and their dead letters'."""
 
