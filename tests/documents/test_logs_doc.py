@@ -37,10 +37,12 @@ _OURS = re.compile(r"[a-z_]+\.[a-z_]+")
 
 SELDOM = {
     "closed",
+    "epoch",
     "groups",
     "jobs",
     "key",
     "limit",
+    "process",
     "settings",
     "stack_trace",
     "timeout",
@@ -48,7 +50,8 @@ SELDOM = {
     "what",
 }
 """What takes a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that listens
-nowhere, an access.cfg that changes, or `run --local`."""
+nowhere, an access.cfg that changes, several
+processes of a Machine Provider, or `run --local`."""
 
 
 def rows(*head: str) -> list[list[str]]:

@@ -95,7 +95,8 @@ class Leadership:
         """
         while True:
             term = await self._stand_by()
-            log.info("machine_provider.took_over", epoch=term.epoch, process=self._me)
+            if self._takeover:
+                log.info("machine_provider.took_over", epoch=term.epoch, process=self._me)
             self.term, self.holder = term, self._me
 
             async def working(term: Term = term) -> None:

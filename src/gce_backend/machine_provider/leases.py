@@ -12,6 +12,7 @@ from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
 from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.entities import (
+    MACHINE_KIND,
     EndReason,
     LeaseState,
     MachineState,
@@ -22,7 +23,7 @@ from gce_backend.machine_provider.entities import (
     lease_path,
     named_lease_path,
 )
-from gce_backend.machine_provider.queue import Allotment, Asked, Offered, allot, matches
+from gce_backend.machine_provider.queue import Allotment, Asked, allot, matches
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 from gce_backend.machine_provider.wire import (
     Dimensions,
@@ -83,7 +84,6 @@ class Leases:
         self._project = project
         self._waited = waited
         self.limits_of = limits_of
-        self._offered: Mapping[str, Path] = {}
 
     async def lease(
         self,
@@ -151,7 +151,7 @@ class Leases:
         grants = self.allotment(now).grants
         batch: list[tuple[Path, list[Path]]] = []
         for name, machines in grants.items():
-            granted = [self._offered[machine] for machine in machines]
+            granted: list[Path] = [((MACHINE_KIND, machine),) for machine in machines]
             if batch and sum(len(paths) + 1 for _, paths in batch) + len(granted) >= MAX_CHANGE:
                 await self._fulfil(batch, now)
                 batch = []
@@ -161,9 +161,6 @@ class Leases:
 
     def allotment(self, now: UnixSeconds) -> Allotment:
         """Who gets what now, and why the others wait."""
-        available = self._records.machines[MachineState.AVAILABLE]
-        self._offered = {path[0][1]: path for path in available}
-        offered = [Offered(path[0][1], one.dimensions) for path, one in available.items()]
         asked = [
             Asked(
                 lease.name,
@@ -177,7 +174,7 @@ class Leases:
         ]
         return allot(
             asked,
-            offered,
+            self._records.free,
             self._records.held,
             limits_of=self.limits_of,
             total=self.total,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -49,16 +49,9 @@ class Asked(msgspec.Struct, frozen=True):
     count: int = 1
 
 
-class Offered(NamedTuple):
-    """A free machine.
-
-    Attributes:
-        name: unique.
-        dimensions: what it is.
-    """
-
-    name: str
-    dimensions: Dimensions
+Free = Mapping[Dimensions, Collection[str]]
+"""The free machines: each kind, as `kind_of` makes it, with the names of its machines,
+`BACKEND:HOSTNAME`, of which the first comes first."""
 
 
 class Held(msgspec.Struct):
@@ -101,7 +94,7 @@ class Allotment(NamedTuple):
 
 def allot(
     asked: Iterable[Asked],
-    offered: Sequence[Offered],
+    offered: Free,
     held: Held,
     *,
     limits_of: Callable[[str], LeaseLimits],
@@ -112,7 +105,7 @@ def allot(
 
     Args:
         asked: the waiting requests, in any order.
-        offered: the free machines; of those that fit, the first come first.
+        offered: the free machines.
         held: what is leased now.
         limits_of: of a group.
         total: how many machines of the catalog fit, leased ones included.
@@ -216,47 +209,59 @@ def _fairly(
 
 
 class _Table:
-    """The free machines, by what is asked for; requests for the same share one list."""
+    """The free machines by kind: what is asked for is compared with kinds, not with machines."""
 
-    def __init__(self, offered: Sequence[Offered]) -> None:
+    def __init__(self, offered: Free) -> None:
         self._offered = offered
-        self._gone: set[int] = set()
-        self._kept: set[int] = set()
-        self._fitting: dict[Dimensions, list[int]] = {}
+        self._gone: set[str] = set()
+        self._kept: set[str] = set()
+        self._kinds: dict[Dimensions, list[Dimensions]] = {}
+        self._names: dict[Dimensions, list[str]] = {}
+        self._begin: dict[Dimensions, int] = {}
 
     def take(self, dimensions: Dimensions, count: int) -> Sequence[str] | None:
         """So many free machines that fit, which are gone then; None when there are not enough."""
         found = []
-        for place in self._places(dimensions):
-            if place not in self._kept:
-                found.append(place)
+        for name in self._fitting(dimensions):
+            if name not in self._kept:
+                found.append(name)
                 if len(found) == count:
                     self._gone.update(found)
-                    return [self._offered[place].name for place in found]
+                    return found
         return None
 
     def keep(self, dimensions: Dimensions, count: int) -> None:
         """Keeps the free machines that fit, as many as are needed, from those that follow."""
-        free = [place for place in self._places(dimensions) if place not in self._kept]
+        free = [name for name in self._fitting(dimensions) if name not in self._kept]
         self._kept.update(free[:count])
 
     def free(self, dimensions: Dimensions) -> int:
         """How many fit and are not kept."""
-        return sum(place not in self._kept for place in self._places(dimensions))
+        return sum(name not in self._kept for name in self._fitting(dimensions))
 
     def kept(self, dimensions: Dimensions) -> int:
         """How many fit and are kept for others."""
-        return sum(place in self._kept for place in self._places(dimensions))
+        return sum(name in self._kept for name in self._fitting(dimensions))
 
-    def _places(self, dimensions: Dimensions) -> list[int]:
-        found = self._fitting.get(dimensions)
-        if found is None:
-            offered = enumerate(self._offered)
-            found = [place for place, one in offered if matches(dimensions, one.dimensions)]
-        if found and found[0] in self._gone:
-            found = [place for place in found if place not in self._gone]
-        self._fitting[dimensions] = found
-        return [place for place in found if place not in self._gone]
+    def _fitting(self, dimensions: Dimensions) -> Iterator[str]:
+        """The free machines that fit, kind by kind."""
+        wanted = kind_of(dimensions)
+        kinds = self._kinds.get(wanted)
+        if kinds is None:
+            kinds = [kind for kind in self._offered if matches(wanted, kind)]
+            self._kinds[wanted] = kinds
+        for kind in kinds:
+            names = self._names.get(kind)
+            if names is None:
+                names = self._names[kind] = list(self._offered[kind])
+                self._begin[kind] = 0
+            while self._begin[kind] < len(names) and names[self._begin[kind]] in self._gone:
+                self._begin[kind] += 1
+            for place in range(self._begin[kind], len(names)):
+                name = names[place]
+                is_named = dimensions.hostname in {None, name.partition(":")[2]}
+                if is_named and name not in self._gone:
+                    yield name
 
 
 def matches(asked: Dimensions, machine: Dimensions) -> bool:

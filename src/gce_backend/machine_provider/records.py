@@ -30,7 +30,8 @@ from gce_backend.machine_provider.entities import (
     to_properties,
 )
 from gce_backend.machine_provider.leadership import EPOCH, Term
-from gce_backend.machine_provider.queue import Held
+from gce_backend.machine_provider.queue import Held, kind_of
+from gce_backend.machine_provider.wire import Dimensions
 
 MAX_CHANGE = 400
 """Records in one change: a commit holds 500 mutations."""
@@ -56,6 +57,7 @@ class Records:
         untriaged: the lease requests without an answer, the oldest first.
         released: the leased machines that were given back.
         held: how many machines and leases each group and user holds.
+        free: the names of the available machines, by kind.
         work: set when there may be something to do.
     """
 
@@ -68,6 +70,7 @@ class Records:
         self._term = term
         self._states: dict[Path, MachineState] = {}
         self.held = Held()
+        self.free: dict[Dimensions, dict[str, None]] = {}
         self._by_lease: Counter[str] = Counter()
         self._expirations: list[tuple[int, Path]] = []
         self._uncertain: set[Path] = set()
@@ -218,7 +221,16 @@ class Records:
                     heapq.heappush(self._expirations, (record.ends, path))
 
     def _count(self, machine: StoredMachine, by: int) -> None:
-        """Counts a machine in, or out, of what is held."""
+        """Counts a machine in, or out, of what is free and what is held."""
+        if machine.state is MachineState.AVAILABLE:
+            kind, name = kind_of(machine.dimensions), machine.path[0][1]
+            names = self.free.setdefault(kind, {})
+            if by > 0:
+                names[name] = None
+            else:
+                names.pop(name, None)
+                if not names:
+                    del self.free[kind]
         if machine.state is not MachineState.LEASED:
             return
         self.held.machines[machine.group, machine.user] += by

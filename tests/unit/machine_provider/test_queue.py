@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -17,7 +18,6 @@ from gce_backend.machine_provider.queue import (
     Allotment,
     Asked,
     Held,
-    Offered,
     allot,
     kind_of,
     matches,
@@ -30,6 +30,21 @@ ANYTHING = Dimensions()
 NOW = 10_000.0
 KINDS = (LINUX, WINDOWS)
 GROUPS = ("a", "b", "c")
+
+
+class Offered(NamedTuple):
+    """A free machine."""
+
+    name: str
+    dimensions: Dimensions
+
+
+def by_kind(offered: list[Offered]) -> dict[Dimensions, list[str]]:
+    """Free machines as the queue takes them."""
+    kinds: dict[Dimensions, list[str]] = {}
+    for one in offered:
+        kinds.setdefault(kind_of(one.dimensions), []).append(one.name)
+    return kinds
 
 
 def free(count: int, dimensions: Dimensions = LINUX, first: int = 0) -> list[Offered]:
@@ -60,7 +75,7 @@ def decided(
     """What the queue decides; the catalog has as many machines as are free, and `total` more."""
     return allot(
         asked,
-        offered,
+        by_kind(offered),
         held or Held(),
         limits_of=lambda group: (limits or {}).get(group, LeaseLimits()),
         total=lambda d: sum(matches(d, o.dimensions) for o in offered) + total,
@@ -171,6 +186,16 @@ def test_labels_that_are_asked_for_must_be_among_the_machines(
     machine = Dimensions(num_cpus=4, snapshot_labels=("a:1", "b:2"))
     assert matches(Dimensions(snapshot_labels=asked), machine) == fits
     assert not matches(Dimensions(num_cpus=2, snapshot_labels=asked), machine)
+
+
+def test_a_machine_can_be_asked_for_by_its_name() -> None:
+    """That one, or none."""
+    offered = [Offered("GCE:vm-1", LINUX), Offered("GCE:vm-2", LINUX)]
+    named = ask("mine", dimensions=Dimensions(hostname="vm-2"))
+    other = ask("other", dimensions=Dimensions(hostname="vm-3"))
+    found = decided([named, other], offered)
+    assert found.grants == {"mine": ["GCE:vm-2"]}
+    assert found.waiting["other"].free == 0
 
 
 REQUESTS = st.lists(
@@ -304,7 +329,7 @@ def test_nobody_of_one_priority_waits_for_ever(
         ]
         found = allot(
             waiting,
-            offered,
+            by_kind(offered),
             burden,
             limits_of=lambda _: LeaseLimits(),
             total=lambda _: machines,
