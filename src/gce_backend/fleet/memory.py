@@ -91,13 +91,16 @@ class CatalogMemory:
         adding: instances whose add_machine is under way in this process.
         removing: instances whose delete_machine is under way in this process.
         batch: machines that the next add_machines carries; None when it was never too slow.
-        unannounced: cataloged machines of which no SUBSCRIBED has come: when each was first seen.
+        unannounced: cataloged machines of which no SUBSCRIBED has come: when each was first seen;
+            long ago where the catalog has said that the machine can be leased.
+        next_question: when the catalog is asked about each of them again.
     """
 
     adding: set[MachineKey] = field(default_factory=set)
     removing: set[MachineKey] = field(default_factory=set)
     batch: int | None = None
     unannounced: dict[MachineKey, float] = field(default_factory=dict)
+    next_question: dict[MachineKey, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

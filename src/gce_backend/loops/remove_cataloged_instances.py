@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gce_backend.actions import announcements
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
@@ -30,8 +31,6 @@ from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 LEASED = "Leased"
 REFUSED = "Refused"
 UNSETTLED = "Unsettled"
-ANNOUNCEMENT_SECONDS = 30.0
-"""After which a machine counts as one to lease from although no SUBSCRIBED has come."""
 
 
 async def run(context: Context) -> Outcome:
@@ -40,6 +39,7 @@ async def run(context: Context) -> Outcome:
         return Outcome(facts={"paused": 1})
     if context.conditions.blocked(BROKER):
         return Outcome(again_after=context.conditions.wait(BROKER))
+    await announcements.ask(context)
     lost = set(_lost(context))
     drained = await _look_again(context, list(_leaving(context)))
     leaving = list(dict.fromkeys((*drained, *_drained_by_hand(context), *lost)))
@@ -53,7 +53,7 @@ async def run(context: Context) -> Outcome:
     outcome = await act_on_each(context, leaving, remove_in_turn)
     if not turns.silent:
         context.conditions.clear(BROKER)
-    waits = (outcome.again_after, _announcement_wait(context), _missing_wait(context))
+    waits = (outcome.again_after, announcements.wait(context), _missing_wait(context))
     again_after = min((wait for wait in waits if wait is not None), default=None)
     return msgspec.structs.replace(outcome, again_after=again_after)
 
@@ -160,11 +160,7 @@ def _is_unsettled(context: Context, key: MachineKey) -> bool:
 
 
 def _can_be_leased(context: Context, key: MachineKey) -> bool:
-    """Whether the Machine Provider can lease a machine out.
-
-    It says SUBSCRIBED when a machine that was added can be leased. The message may be lost, so that
-    a machine of which nothing was heard for a while counts as well.
-    """
+    """Whether the Machine Provider can lease a machine out."""
     instance = context.fleet.instances[key]
     if instance.catalog is not CatalogState.CATALOGED:
         return False
@@ -172,22 +168,7 @@ def _can_be_leased(context: Context, key: MachineKey) -> bool:
         return False
     if instance.stopped_since is not None:
         return False
-    if instance.subscribed is not None:
-        return True
-    now = context.clock.monotonic()
-    return now - context.memory.catalog.unannounced.setdefault(key, now) >= ANNOUNCEMENT_SECONDS
-
-
-def _announcement_wait(context: Context) -> float | None:
-    """Seconds until the first unannounced machine counts; forgets those that are out again."""
-    unannounced = context.memory.catalog.unannounced
-    for key in tuple(unannounced):
-        instance = context.fleet.instances.get(key)
-        if instance is None or instance.subscribed or not may_be_cataloged(instance):
-            del unannounced[key]
-    now = context.clock.monotonic()
-    waits = [since + ANNOUNCEMENT_SECONDS - now for since in unannounced.values()]
-    return min((wait for wait in waits if wait > 0), default=None)
+    return announcements.is_announced(context, key)
 
 
 def _trouble(context: Context, key: MachineKey) -> str | None:
