@@ -73,7 +73,7 @@ def test_the_page_says_how_many_methods_are_served() -> None:
 
 def test_the_page_names_every_kind_of_fault() -> None:
     """And none that is no more."""
-    table = rows(section("Looking at it, and breaking it"), "kind", "fields", "does")
+    table = rows(section("Inspect it, and inject faults"), "kind", "fields", "does")
     named = {re.findall(r"`([a-z-]+)`", row[0])[0] for row in table}
     assert named == set(get_args(Kind))
 

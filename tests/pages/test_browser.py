@@ -311,7 +311,7 @@ async def test_an_operator_signs_in_pauses_and_resumes(chromium: Chromium, tmp_p
         await page.get_by_label("Token").fill(CONTROL_TOKEN)
         await page.get_by_role("button", name="Sign in").click()
         assert await reader.eval("document.cookie") == ""
-        await page.get_by_label("Stop everything").fill("a look")
+        await page.get_by_label("Stop all changes").fill("a look")
         await page.get_by_role("button", name="Pause everything").click()
         await expect(page.locator("main")).to_contain_text("Paused: everything: a look")
         assert (await w.get("/api/control"))["paused"]

@@ -32,7 +32,7 @@ async def test_the_overview_shows_fleet_calls_and_configuration(tmp_path: Path) 
         page = await visit(w, "/")
         assert page.status == 200
         assert "5 in all 1 leased 4 can be leased" in page.text
-        assert "None. Everything is as the configuration asks for" in page.text
+        assert "None. The fleet is as the configuration asks for" in page.text
         assert f"/explain?name=linux/{OTHER_ZONE}" in page.links
         revision = (await w.get("/api/status"))["configuration"]["revision"]
         assert revision[:12] in page.text

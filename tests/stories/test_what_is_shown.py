@@ -181,7 +181,7 @@ async def test_a_machine_that_settles_is_not_said_to_wait_for_a_job(tmp_path: Pa
         told = await explained(w, name)
         assert told["state"] == "draining"
         assert "its entry may still appear" in told["waits_for"]
-        assert "has to ask" not in told["waits_for"]
+        assert "has to request" not in told["waits_for"]
 
 
 async def sent(w: World) -> bool:

@@ -18,7 +18,7 @@ class BrokerTurns:
 
     Attributes:
         answered: an answer has come.
-        silent: a question had no answer; none is asked any more.
+        silent: a question had no answer; no more are asked.
     """
 
     def __init__(self, context: Context) -> None:

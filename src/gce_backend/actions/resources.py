@@ -145,7 +145,7 @@ def _is_to_be_looked_at(context: Context, key: Key, ended: Operation | None, und
 
 
 def is_overdue(context: Context, key: Key, started: UnixSeconds) -> bool:
-    """Whether an operation is not waited for any more; tells of one that takes long.
+    """Whether an operation is no longer waited for; reports one that takes long.
 
     Args:
         key: what it is to change.
@@ -177,7 +177,7 @@ async def _begin_anew(context: Context, key: Key, under: R) -> None:
     What could not be made is made under another name: the operation may hold the first one still.
     """
     before = under.in_flight
-    message = "An operation on it did not end, or is not known any more, and changed nothing yet."
+    message = "An operation on it did not end, or is no longer known, and has changed nothing yet."
     context.conditions.back_off(key, PENDING, message)
     if before is None or context.clock.elapsed(before.started) < PATIENCE_SECONDS:
         return  # it may still take effect
@@ -193,7 +193,7 @@ async def _begin_anew(context: Context, key: Key, under: R) -> None:
 
 
 async def _ended(context: Context, key: Key, operation: Operation, under: R) -> Operation | None:
-    """What an operation came to, ended or not; None when Compute does not know it any more."""
+    """What an operation came to, ended or not; None when Compute no longer knows it."""
     try:
         return await context.compute.await_operation(
             operation, timeout=context.settings.compute.operation_wait_seconds

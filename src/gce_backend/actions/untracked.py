@@ -109,7 +109,7 @@ def forget_templates(context: Context) -> None:
 
 
 def forget_members(context: Context) -> None:
-    """Forgets what was found in projects whose groups nobody lists any more."""
+    """Forgets what was found in projects whose groups are no longer listed."""
     _forget(context, {"group", "instance"}, context.fleet.projects)
 
 

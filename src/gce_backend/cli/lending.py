@@ -78,7 +78,7 @@ def hold(settings_file: Path | None, lease: str, duration: float | None, *, as_j
     """Keeps a lease's machines for a look after a failure.
 
     LEASE is its request id or its id. For DURATION from now, or as long as access.cfg allows, also
-    when nobody keeps the lease alive any more. `release` gives them back before.
+    when nobody keeps the lease alive. `release` gives them back before.
     """
     from gce_backend.cli import lending_work
 

@@ -1,6 +1,6 @@
 """delete-drained-instances: machines that drained, stopped or got lost go.
 
-So do members that a group cannot make and that are not wanted any more: the minimum was lowered.
+So do members that a group cannot make and that are no longer wanted: the minimum was lowered.
 """
 
 from __future__ import annotations

@@ -365,7 +365,7 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
         if isinstance(listing, PartialListing):
             problems.append(f"{key}: incomplete list of members: {'; '.join(listing.reasons)}")
         try:
-            # Stored before it is remembered: a run that is cut short has looked in vain.
+            # Stored before it is remembered: a run that is cut short has looked for nothing.
             changes = list(_changes(context, key, listing.items, complete=complete))
             changed += await context.fleet.change(changes)
         except BackendError as error:  # the store's trouble, not the group's

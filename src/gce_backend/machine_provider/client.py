@@ -353,7 +353,7 @@ def leased_sync(
         url: of the Machine Provider.
         tokens: gives the caller's tokens.
         wanted: what is asked for.
-        wait: seconds after which no machine is waited for any more.
+        wait: seconds after which no machine is waited for.
 
     Raises:
         OrderError: the request is refused, or its wait is over.

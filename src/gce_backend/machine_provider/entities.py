@@ -41,7 +41,7 @@ class LeaseState(enum.StrEnum):
     UNTRIAGED = "UNTRIAGED"  # no machine for it yet
     FULFILLED = "FULFILLED"  # got a machine, which may have been reclaimed since
     DENIED = "DENIED"  # no machine was there in time
-    CANCELLED = "CANCELLED"  # its asker did not want one any more, before it got one
+    CANCELLED = "CANCELLED"  # its asker no longer wanted one, before it got one
 
 
 class EndReason(enum.StrEnum):
@@ -177,7 +177,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         others: backend and name of the machines that it got besides the first.
         fulfilled_ts: when it got them; None before.
         wait_until: when it is too late for it; None for the longest.
-        keepalive: for how many seconds its lessee may be silent; None for ever.
+        keepalive: for how many seconds its lessee may be silent; None without limit.
         alive_until: when that is over.
         held: whether its machines are kept for a look after a failure.
         ended: why it is over; None while it is not.

@@ -37,7 +37,7 @@ class Verifier(Protocol):
     """Knows whose tokens are."""
 
     async def identify(self, token: str) -> Identity:
-        """Whom a token is of.
+        """Whose a token is.
 
         Raises:
             InvalidTokenError: nobody's.

@@ -45,7 +45,7 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
         count: how many machines, all or none.
         label: what its asker calls it.
         wait_seconds: how long it waits for them at most; None for the longest.
-        keepalive: for how many seconds its lessee may be silent; None for ever.
+        keepalive: for how many seconds its lessee may be silent; None without limit.
     """
 
     group: str = ""

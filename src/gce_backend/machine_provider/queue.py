@@ -4,7 +4,7 @@ The rule, in the order in which it is applied:
 
 1. A request of a higher priority comes first.
 2. Of one priority, a request that has waited for `PATIENCE_SECONDS` comes first, the oldest at the
-   front: whatever others ask for, nobody waits for ever behind them.
+   front: whatever others ask for, nobody waits forever behind them.
 3. Then fairness: the group that holds the fewest machines for its share; in it the user who holds
    the fewest; of that user the oldest request.
 4. A group at its limit is passed over until it gives something back.

@@ -133,7 +133,7 @@ def _disks(template: TemplateConfig, second_snapshot: str | None) -> list[dict[s
 
 
 def _disk(parameters: dict[str, Any], *, boot: bool) -> dict[str, Any]:
-    # Without autoDelete the disk would outlive its VM, and go on costing money.
+    # Without autoDelete the disk would outlive its VM, and continue to cost money.
     return {
         "boot": boot,
         "autoDelete": True,

@@ -88,7 +88,7 @@ def replaced(manager: InstanceGroupManager, target_size: int, leaving: int, othe
 def given_up(
     members: Iterable[Member], target_size: int, wanted: int, deleting: Collection[str]
 ) -> frozenset[str]:
-    """The members that a group cannot make, and that are not wanted any more.
+    """The members that a group cannot make, and that are no longer wanted.
 
     They would be made as soon as there is quota, or room in the zone. None of them has ever been a
     VM. Those that exist are never chosen: a group is not made smaller.

@@ -69,7 +69,7 @@ def unseen_instance(instance: Instance, now: UnixSeconds) -> Instance:
 
 
 MISSING_SECONDS = 10.0
-"""How long a group must go on not listing a VM before anything is done about it."""
+"""How long a group must omit a VM from its list before anything is done about it."""
 
 
 def abandoned_instance(instance: Instance, now: UnixSeconds, *, exists: bool) -> Instance:
@@ -107,7 +107,7 @@ def is_lost(instance: Instance, elapsed: Elapsed, patience: float) -> bool:
     for a while. One that does not run must not be offered, even should it come back.
 
     Args:
-        patience: seconds for which the catalog must go on not knowing it.
+        patience: seconds for which the catalog must lack it.
     """
     if instance.missing_since is not None:
         return has_gone_missing(instance, elapsed)

@@ -162,7 +162,7 @@ class MachineProviderSettings(_Section, frozen=True):
         timeout: seconds per call.
         sweep_per_minute: cataloged machines that are compared with the catalog, so that lost
             messages are made good.
-        lost_seconds: how long the catalog must go on not knowing a machine before anything is done
+        lost_seconds: how long the catalog must lack a machine before the daemon does anything
             about it.
         extra_dimensions: dimensions that templates may name besides those of the original Machine
             Provider, as `key` (any value) or `key:value`, e.g. `linux_flavor:FEDORA`.
@@ -184,7 +184,7 @@ class ProviderSettings(_Section, frozen=True):
             on loopback only.
         token: the access or identity token that these commands send; None: a job's own at GitHub
             Actions, else one of Google's credentials.
-        audience: whom a job's identity token is for; None: `provider.url`.
+        audience: who a job's identity token is for; None: `provider.url`.
         host: address to bind to. Beyond loopback, put a proxy with TLS before it: callers send
             their tokens.
         port: TCP port; 0 lets the kernel choose.
@@ -387,7 +387,7 @@ class Settings(_Section, frozen=True):
         rollout: replacing old revisions.
         guard: what waits for an operator.
         history: what happened.
-        actuate: False stops everything that changes the world; observing continues.
+        actuate: False stops all changes to the fleet; observing continues.
         log: the log.
         shutdown_seconds: how long running jobs may take to finish when the process stops.
     """

@@ -23,7 +23,7 @@ STOCKOUT = "ZONE_RESOURCE_POOL_EXHAUSTED"
 
 
 class Capacity:
-    """Counts what every VM uses, and says why one cannot come to be or start."""
+    """Counts what every VM uses, and says why one cannot be made or start."""
 
     def __init__(
         self, cloud: Cloud, store: ComputeStore, blueprints: Blueprints, usage: QuotaUsage
@@ -45,7 +45,7 @@ class Capacity:
             self._usage.remove(vm.project, vm.zone, self._used(vm))
 
     def obstacle(self, vm: VmRow) -> Failure | None:
-        """Why the VM cannot come to be, or start, now; None when nothing is in the way."""
+        """Why the VM cannot be made, or start, now; None when nothing prevents it."""
         now = self._cloud.clock.now()
         shortage = self._usage.shortage(vm.project, vm.zone, self._missing(vm))
         if shortage is not None:

@@ -65,7 +65,7 @@ class Machines:
     # Managed instances
 
     def create(self, group: GroupRow, count: int, at: float) -> None:
-        """Adds managed instances to a group; their VMs come to be by and by."""
+        """Adds managed instances to a group; their VMs are made one by one."""
         for _ in range(count):
             self.create_named(group, self._new_name(group), None, at)
 
@@ -118,7 +118,7 @@ class Machines:
     # VMs
 
     def obstacle(self, vm: VmRow) -> Failure | None:
-        """Why the VM cannot come to be, or start, now; None when nothing is in the way."""
+        """Why the VM cannot be made, or start, now; None when nothing prevents it."""
         return self._capacity.obstacle(vm)
 
     def insert(self, vm: VmRow, at: float) -> None:

@@ -50,7 +50,7 @@ class QuotaUsage:
         self._used: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def add(self, project: str, zone: str, demand: Demand) -> None:
-        """Something has come to be."""
+        """Something has been made."""
         self._used[project, inventory.ZONES[zone]].update(demand)
 
     def remove(self, project: str, zone: str, demand: Demand) -> None:

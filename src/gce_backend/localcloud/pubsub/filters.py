@@ -55,7 +55,7 @@ class _Parser:
         return invalid(f"Invalid filter: {found} is not expected there: {self._text!r}")
 
     def _next(self) -> str:
-        """Goes on; the token that was current."""
+        """Advances; returns the token that was current."""
         taken = self._current
         rest = self._text[self._at :]
         match = _TOKEN.match(self._text, self._at)

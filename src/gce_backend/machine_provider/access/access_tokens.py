@@ -71,7 +71,7 @@ class AccessTokens:
         self._asking: dict[str, asyncio.Task[_Remembered]] = {}
 
     async def identify(self, token: str, client_ids: Collection[str]) -> Identity:
-        """Whom a token is of.
+        """Whose a token is.
 
         Args:
             token: an access token, unchecked.

@@ -43,7 +43,7 @@ class IdentityTokens:
         self._clock = clock
 
     async def identify(self, token: str, policy: AccessPolicy) -> Identity:
-        """Whom a token is of.
+        """Whose a token is.
 
         Args:
             token: a JSON Web Token, unchecked.

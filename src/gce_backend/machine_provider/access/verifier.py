@@ -42,7 +42,7 @@ class TokenVerifier:
         self._identity_tokens = identity_tokens
 
     async def identify(self, token: str) -> Identity:
-        """Whom a token is of.
+        """Whose a token is.
 
         Raises:
             InvalidTokenError: nobody's.
