@@ -912,9 +912,11 @@ async def long_trouble(world: World, rng: random.Random) -> None:
         world.disturbances.met(29)
     if row == 36:
         world.services["metadata"].revoke_all()
+    world.oracle.denials += row == 30
     await asyncio.sleep(rng.uniform(60, 1200))
     for fault in faults:
         world.disturbances.end(fault)
+    world.oracle.denials -= row == 30
     world.note("trouble ends")
 
 

@@ -105,6 +105,7 @@ class Oracle:
         strangers: host names whose entries are not the daemon's affair.
         foreign: the keys of groups that somebody else made, as long as they stand.
         late_additions: when a late add_machines reached the Machine Provider, by host name.
+        denials: how many faults now let the Machine Provider deny what it knows.
         remembered: when leases end that one restored store has forgotten, by host name.
         requests: the users' names of lease requests, by the Machine Provider's.
         seen: how often things were seen that prove that a fault fired.
@@ -128,6 +129,7 @@ class Oracle:
         self.entries: dict[str, Entry] = {}
         self.by_hand: set[str] = set()
         self.late_additions: dict[str, float] = {}
+        self.denials = 0
         self.remembered: dict[str, float | None] = {}
         self.foreign: set[str] = set()
         self.strangers: set[str] = set()
@@ -269,6 +271,8 @@ class Oracle:
         added = vm.offered if vm.offered is not None else float("-inf")
         if vm.offered is None:
             return  # the entry is of an earlier VM of that name
+        if self.denials:
+            return  # row 30: the Machine Provider denies that it offers it; the caps judge that
         if vm.permitted is None or (vm.permitted < added and late < vm.permitted):
             self.fail("S1", f"{row.name} is destroyed, and the catalog offers it ({entry.state})")
 
