@@ -605,14 +605,12 @@ class World:
         return not self.misses()
 
     def written(self) -> dict[str, Any]:
-        """The daemons' entities: what changed between two looks is in `difference`.
-
-        Signs of life, which never end, are left out.
-        """
+        """The daemons' entities: what changed between two looks is in `difference`."""
+        several = sum(node.is_up for node in self.nodes) > 1  # then they give signs of life
         return {
             name: row.properties
             for name, row in self.entities.items()
-            if row.key["path"][-1]["kind"] != Daemons.KIND
+            if not (several and row.key["path"][-1]["kind"] == Daemons.KIND)
         }
 
     @staticmethod

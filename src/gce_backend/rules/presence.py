@@ -1,7 +1,8 @@
 """Which daemons run on a store, by the signs of life that each gives. Pure.
 
-Whether another one lives is told from its signs having changed between two looks: neither a clock
-that is wrong nor the last sign of a process that was killed looks like a daemon.
+A daemon gives a sign when it starts, and then only while signs of another one are there: alone, it
+writes nothing. Whether another one lives is told from its signs having changed between two looks:
+neither a clock that is wrong nor the last sign of a process that was killed looks like a daemon.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def beaten(known: Daemons, process: str, where: str, now: UnixSeconds) -> Daemon
         if abs(now - beat.seen) < FORGOTTEN_SECONDS
     }
     return Daemons({**kept, process: Beat(where, now)})
+
+
+def is_alone(known: Daemons, process: str) -> bool:
+    """Whether a process is the only one that has given signs: it need not give another."""
+    return known.running.keys() == {process}
 
 
 def gone(known: Daemons, process: str) -> Daemons:

@@ -161,9 +161,13 @@ class SelfCheck:
 
     async def _second_daemon(self) -> AsyncIterator[str]:
         now = self._context.clock.now()
-        found = await self._change(
-            lambda known: presence.beaten(known, self._process, self._where, now)
-        )
+
+        def beat(known: Daemons) -> Daemons:
+            if presence.is_alone(known, self._process):
+                return known
+            return presence.beaten(known, self._process, self._where, now)
+
+        found = await self._change(beat)
         before, self._before = self._before, found
         for where in presence.others(before, found, self._process):
             yield f"another daemon works on this store: {where}. Stop one of the two"
@@ -175,6 +179,8 @@ class SelfCheck:
             known = stored.entity if stored is not None else None
             found = apply(known if isinstance(known, Daemons) else Daemons())
             base = stored.version if stored is not None else None
+            if found == known:
+                return found
             with contextlib.suppress(AbortedError, AlreadyExistsError, NotFoundError):
                 await self._store.write([Write(DAEMONS_KEY, found, base)])
                 return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gce_backend.model.entities import Beat, Daemons
-from gce_backend.rules.presence import beaten, gone, others
+from gce_backend.rules.presence import beaten, gone, is_alone, others
 
 ALONE = beaten(Daemons(), "me", "here", 1000.0)
 BOTH = beaten(ALONE, "you", "there", 1010.0)
@@ -28,3 +28,11 @@ def test_who_ends_takes_its_signs_back_and_old_ones_are_dropped() -> None:
     """The entity stays as small as the number of daemons of an hour."""
     assert gone(BOTH, "me") == Daemons({"you": Beat("there", 1010.0)})
     assert beaten(BOTH, "me", "here", 5000.0).running.keys() == {"me"}
+
+
+def test_alone_a_daemon_need_not_give_signs() -> None:
+    """So a quiet fleet writes nothing; with the sign of another one, both give theirs."""
+    assert is_alone(ALONE, "me")
+    assert not is_alone(BOTH, "me")
+    assert not is_alone(Daemons(), "me")
+    assert not is_alone(ALONE, "you")
