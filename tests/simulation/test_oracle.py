@@ -36,6 +36,13 @@ def test_a_peaceful_life_breaks_no_promise() -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def test_users_get_machines() -> None:
+    """Where nobody holds a machine, no promise about leases can break."""
+    ended = run("--seed", "1", "--episode", "0.5", "--rate", "20", "--only", "lease,lease_all")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "is LEASED" in ended.stdout
+
+
 def test_each_row_of_the_table_of_faults_has_an_event() -> None:
     """What never happens is not survived."""
     told = {row for kind in KINDS.values() for row in kind.rows} | {50}  # told by the oracle

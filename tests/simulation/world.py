@@ -18,13 +18,14 @@ import aiohttp
 import msgspec
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.errors import BackendError
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings, prepare
 from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
-from gce_backend.localcloud.cloud import INNER_HEADERS, CloudOptions
+from gce_backend.localcloud.cloud import INNER_HEADERS, CloudOptions, ServiceError
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.pubsub.service import Subscription
 from gce_backend.machine_provider import wire
@@ -386,11 +387,6 @@ class World:
         with self._cloud_process.entered():
             return asyncio.create_task(run())
 
-    @property
-    def broker(self) -> Any:
-        """The Machine Provider."""
-        return self.services["machine_provider"]._broker
-
     async def lease(self, request: str, seconds: int | None) -> str:
         """Somebody asks for a machine; returns its host name, "" when there is none yet.
 
@@ -405,13 +401,13 @@ class World:
             indefinite=None if seconds else True,
             dimensions=wire.Dimensions(os_family="LINUX"),
         )
-        answers = await self._ask(lambda: self.broker.leases.lease("local", [wanted]))
+        answers = await self._ask(lambda broker: broker.leases.lease("local", [wanted]))
         return (answers[0].hostname or "") if answers else ""
 
     async def release(self, request: str) -> None:
         """Somebody gives a machine back."""
         wanted = wire.ReleaseRequest(request_id=request)
-        await self._ask(lambda: self.broker.leases.release("local", [wanted]))
+        await self._ask(lambda broker: broker.leases.release("local", [wanted]))
         self.oracle.forget(request)
 
     async def release_everything(self) -> None:
@@ -422,11 +418,19 @@ class World:
             await self.release(request)
         self.wanted.clear()
 
-    async def _ask(self, work: Callable[[], Awaitable[Any]]) -> Any:
+    async def _ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """What the Machine Provider answers; None when it cannot."""
-        task = self.in_cloud(work)
+
+        async def asked() -> Any:
+            return await work(await self.services["machine_provider"]._started())
+
+        task = self.in_cloud(asked)
         await asyncio.wait([task], timeout=60.0)
-        return task.result() if task.done() and task.exception() is None else None
+        if not task.done():
+            return None
+        if isinstance(task.exception(), (BackendError, ServiceError)):
+            return None
+        return task.result()
 
     # Backups
 
@@ -477,7 +481,7 @@ class World:
         self.cloud._tasks[place].cancel()
         await asyncio.wait([self.cloud._tasks[place]])
         service._made.clear()
-        service._broker = None
+        service._provider = None
         with self._cloud_process.entered():
             task = asyncio.create_task(service.run(), name="localcloud.machine_provider")
         self.cloud._tasks[place] = task
