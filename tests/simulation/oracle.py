@@ -23,6 +23,10 @@ STORM = 90
 """Calls in a minute that are too many for one VM or group, all daemons together."""
 
 
+BELIEVED_SECONDS = 600.0
+"""For how long the Machine Provider must deny a lease without an end before it is believed."""
+
+
 class Violation(msgspec.Struct, frozen=True):
     """A broken promise: which, at which simulated second, and what happened."""
 
@@ -43,7 +47,7 @@ class Held(msgspec.Struct):
         until: when it ends, Unix seconds; None when it has no end.
         since: when it began, simulated seconds.
         told: whether the Machine Provider published it, so that the daemon can know.
-        forgotten: the stores whose restored backup is older than the lease.
+        forgotten: the stores whose restored backup is older than the lease, and since when.
     """
 
     request: str
@@ -51,7 +55,7 @@ class Held(msgspec.Struct):
     until: float | None
     since: float
     told: bool = False
-    forgotten: set[str] = msgspec.field(default_factory=set)
+    forgotten: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class Vm(msgspec.Struct):
@@ -94,6 +98,7 @@ class Oracle:
         cap: deletions that a window may have, given the largest fleet in it.
         window: the window's length in seconds.
         budget: calls to Compute Engine in a minute, by quota group, of a process.
+        denier: the Machine Provider's namespace.
         processes: how many daemons have been started until now, and how many run.
 
     Attributes:
@@ -122,6 +127,7 @@ class Oracle:
         window: float,
         budget: int,
         processes: Callable[[], tuple[int, int]],
+        denier: str,
     ) -> None:
         self.violations: list[Violation] = []
         self.vms: dict[str, Vm] = {}
@@ -139,6 +145,7 @@ class Oracle:
         self._now, self._time, self._note = now, time, note
         self._cap, self._window, self._budget = cap, window, budget
         self._processes = processes
+        self.denier = denier
         self._started = 0
         self._deleted: deque[float] = deque()
         self._sizes: deque[tuple[float, int]] = deque()
@@ -212,7 +219,7 @@ class Oracle:
         """
         for name, held in list(self.held.items()):
             if held.since > backup:
-                held.forgotten.add(namespace)
+                held.forgotten[namespace] = self._time()
                 self.remembered[name] = held.until
                 if len(held.forgotten) > 1:
                     del self.held[name]
@@ -299,8 +306,11 @@ class Oracle:
     def holder(self, name: str) -> Held | None:
         """Who holds a machine now."""
         held = self.held.get(name)
-        if held is not None and held.until is not None and held.until <= self._now():
+        if held is None or (held.until is not None and held.until <= self._now()):
             return None
+        denied = held.forgotten.get(self.denier, float("inf"))
+        if held.until is None and self._time() - denied > BELIEVED_SECONDS:
+            return None  # without an end, the Machine Provider's word counts in the long run
         return held
 
     def _entry(self, change: StorageChange) -> None:

@@ -202,6 +202,7 @@ class World:
             cap=lambda size: max(CAP_COUNT, int(size * CAP_SHARE)),
             window=CAP_WINDOW,
             budget=shape.budget,
+            denier=MP_NAMESPACE,
             processes=lambda: (self.starts, sum(node.is_up for node in self.nodes)),
         )
         self.disturbances.asked = self.oracle.asked
