@@ -566,7 +566,7 @@ async def steal_name(world: World, rng: random.Random) -> None:
         policies=wire.Policies(),
     )
     world.strangers.add(name)
-    await world._ask(lambda broker: broker.catalog.add([request]))
+    await world._ask(lambda broker: broker.catalog.add("GCE", [request]))
     world.note(f"a stranger's machine named {name} is in the catalog")
     world.disturbances.met(31)
 

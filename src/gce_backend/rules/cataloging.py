@@ -82,8 +82,9 @@ def added(instance: Instance, state: CatalogState) -> Instance:
     """
     if instance.catalog is not CatalogState.ADDING:
         return instance
-    rising_since = None if state is CatalogState.CATALOGED else instance.rising_since
-    return replace(instance, catalog=state, rising_since=rising_since)
+    if state is CatalogState.CATALOGED:  # the catalog knows it
+        return replace(instance, catalog=state, rising_since=None, lost_since=None)
+    return replace(instance, catalog=state)
 
 
 def uncataloged(
@@ -102,7 +103,8 @@ def uncataloged(
     if state is CatalogState.ABSENT and unsure:
         return instance
     # Its subscription goes with its entry: should it be added again, it is announced again.
-    return replace(instance, catalog=state, subscribed=None)
+    lost_since = instance.lost_since if state is CatalogState.ABSENT else None
+    return replace(instance, catalog=state, subscribed=None, lost_since=lost_since)
 
 
 def found_again(instance: Instance, state: CatalogState) -> Instance:

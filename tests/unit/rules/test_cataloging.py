@@ -93,3 +93,15 @@ def test_a_machine_is_found_again_whatever_was_known_of_its_entry() -> None:
     assert out == replace(RECLAIMED, catalog=CatalogState.REMOVED)
     assert found_again(out, CatalogState.REMOVED) is out
     assert found_again(TOMBSTONE, CatalogState.REMOVED) is TOMBSTONE
+
+
+def test_a_machine_that_is_added_again_is_not_lost_any_more() -> None:
+    """Else it would be taken out and added again for ever."""
+    lost = replace(CATALOGED, lost_since=NOW - 900)
+    out = uncataloged(lost, CatalogState.CATALOGED, CatalogState.REMOVED, NOW, at(NOW))
+    assert out.lost_since is None
+    denied = uncataloged(lost, CatalogState.CATALOGED, CatalogState.ABSENT, NOW, at(NOW))
+    assert denied.lost_since == NOW - 900
+    unanswered = replace(VM, catalog=CatalogState.ADDING, lost_since=NOW - 900)
+    assert added(unanswered, CatalogState.CATALOGED).lost_since is None
+    assert added(unanswered, CatalogState.REFUSED).lost_since == NOW - 900
