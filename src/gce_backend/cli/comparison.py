@@ -155,7 +155,7 @@ def _held(
     )
     if loss is None:
         return ""
-    remedy = f"`gce-backend approve {bundle.revision}`"
+    remedy = f"once it waits, `gce-backend approve {bundle.revision}`"
     if not configured:
         remedy = "once it is submitted, `gce-backend approve REVISION` (`status` names it)"
     return f"it would wait for approval: {loss}. If that is intended: {remedy}"

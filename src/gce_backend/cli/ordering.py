@@ -63,19 +63,18 @@ def pause(settings_file: Path | None, template: str, zone: str, reason: str) -> 
 
 
 def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
-    """Approves a revision; returns also the one that is held, "" for none.
+    """Approves the revision that is held, by its name or the beginning of it; returns it, too.
 
     Raises:
-        OrderError: another revision is held.
+        UnknownNameError: none is held, or another one is.
         BackendError: the store could not be read or written.
     """
 
     async def write(store: Store) -> tuple[Ordered, str]:
         fleet = Fleet(store)
         await fleet.refresh([CONFIGURATION_KEY])
-        held = fleet.configuration.held_revision
-        orders.check_approval(revision, held)
-        return await _change_control(store, orders.approve(revision)), held
+        held = orders.the_held(revision, fleet.configuration.held_revision)
+        return await _change_control(store, orders.approve(held)), held
 
     return _with_store(settings_file, write)
 

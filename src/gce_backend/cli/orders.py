@@ -139,7 +139,8 @@ def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
 def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None:
     """Approves a held configuration.
 
-    REVISION comes into force although it removes many machines.
+    REVISION, or its first characters, comes into force although it removes many machines. It has to
+    be the one that waits.
     """
     from gce_backend.cli import ordering
 
@@ -151,10 +152,7 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
             )
         done, held = ordering.approve(settings_file, revision)
     words = "was approved before" if done.before == done.after else "is approved"
-    outlook = (
-        SOON if held else "No configuration waits now: it comes into force once it is fetched."
-    )
-    say(f"{revision} {words}. {outlook}", _shown(done), as_json=as_json)
+    say(f"{held} {words}. {SOON}", _shown(done), as_json=as_json)
 
 
 @click.command("lift-cap")

@@ -82,12 +82,18 @@ def configure(
     *,
     as_json: bool,
 ) -> None:
-    """Stores where configuration and Machine Provider are."""
+    """Stores where configuration and Machine Provider are.
+
+    An address that the settings do not allow is refused, as by `setup`.
+    """
     from gce_backend.fleet.store import Store
     from gce_backend.setup.addresses import configure as write_entities
+    from gce_backend.setup.project import Addresses, refuse_wrong
 
     async def act() -> int:
-        async with clients_of(load(settings_file, os.environ)) as (clients, project):
+        settings = load(settings_file, os.environ)
+        refuse_wrong(settings, Addresses(config_set, config_service, machine_provider))
+        async with clients_of(settings) as (clients, project):
             return await write_entities(
                 Store(clients.datastore(project)),
                 config_set=config_set,

@@ -133,18 +133,25 @@ def _known(names: Iterable[str]) -> str:
     return f"Known: {', '.join(listed[:MAX_KNOWN]) or 'none yet'}{more}."
 
 
-def check_approval(revision: str, held: str) -> None:
-    """Sees that an approval is of the configuration that waits; while none waits, any is taken.
+SHORTEST_REVISION = 4
+"""Characters of a revision's beginning by which it is approved."""
+
+
+def the_held(revision: str, held: str) -> str:
+    """The whole name of the revision that an operator means: the one that waits for approval.
 
     Args:
-        revision: the one to be approved.
+        revision: its name, or the beginning of it.
         held: the one that waits; "" when none does.
 
     Raises:
-        UnknownNameError: another one waits.
+        UnknownNameError: none waits, or another one does.
     """
-    if held not in {"", revision}:
+    if not held:
+        raise UnknownNameError(f"revision {revision} does not wait for approval: none does")
+    if held != revision and (len(revision) < SHORTEST_REVISION or not held.startswith(revision)):
         raise UnknownNameError(f"revision {revision} does not wait for approval: {held} does")
+    return held
 
 
 def approve(revision: str) -> Apply:

@@ -156,6 +156,17 @@ def judge(
         yield Done(f"{what} = {value}", "present" if value == before else changed)
 
 
+def refuse_wrong(settings: Settings, given: Addresses) -> None:
+    """Refuses addresses that the daemon would refuse.
+
+    Raises:
+        SettingsError: one of them may not be used.
+    """
+    for step in judge(settings, Addresses(), given, dry_run=True):
+        if step.outcome == "wrong":
+            raise SettingsError(step.remedy)
+
+
 async def check_permissions(
     resource_manager: ResourceManager, project: str, service: str, permissions: tuple[str, ...]
 ) -> Done:

@@ -61,6 +61,17 @@ def test_validate(run: Json, tmp_path: Path) -> None:
     assert (problem["file"], problem["field"]) == ("managers.cfg", "zone")
 
 
+def test_configure_refuses_an_address_that_setup_would_refuse(
+    run: Json, served: ServedCloud
+) -> None:
+    """Nothing is stored of it, nor of what was given with it."""
+    wrong = ("--machine-provider", "https://elsewhere.invalid", "--config-set", "services/z")
+    done = CliRunner().invoke(main, ["configure", *wrong], env=served.environment)
+    assert done.exit_code == 1
+    assert "machine_provider.allowed_hosts" in done.output
+    assert run("configure", "--config-set", "services/z") == (0, {"changed": 1})
+
+
 def test_configure(run: Json) -> None:
     """How much it changed: the second time nothing."""
     assert run("configure", "--config-set", "services/x")[0] == 0

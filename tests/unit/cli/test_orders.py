@@ -306,51 +306,79 @@ def test_reasons_have_an_end(command: Command, machine: MachineKey) -> None:
         assert (done.exit_code, "500 characters" in done.output) == (1, True)
 
 
-def test_orders_speak_json(command: Command, machine: MachineKey) -> None:
+def test_orders_speak_json(command: Command, machine: MachineKey, held: str) -> None:
     """What is in force afterwards, for programs; of a machine, how it is meant to go on."""
     document = json.loads(command("pause", "--zone", "zone-a", "--reason", "r", "--json").output)
     (pause,) = document["pauses"]
     assert (pause["scope"], pause["template"], pause["reason"]) == ("zone zone-a", None, "r")
     assert json.loads(command("resume", "--all", "--json").output)["pauses"] == []
-    assert json.loads(command("approve", "r9", "--json").output)["approved_revision"] == "r9"
+    approved = json.loads(command("approve", HELD, "--json").output)
+    assert approved["approved_revision"] == HELD
     assert json.loads(command("lift-cap", "--json").output)["cap_lifted_until"] > time.time()
     drained = json.loads(command("drain", machine.name, "--reason", "r", "--json").output)
     assert (drained["key"], drained["drained"], drained["reason"]) == (str(machine), True, "r")
     assert json.loads(command("undrain", machine.name, "--json").output)["drained"] is False
 
 
-def test_approve_is_stored_once(served: ServedCloud, command: Command) -> None:
-    """The second time it says so, and exits 0 as well; also before anything waits."""
-    first = command("approve", "0123abcd")
-    assert "0123abcd is approved. No configuration waits now" in first.output
-    assert stored(served).approved_revision == "0123abcd"
-    again = command("approve", "0123abcd")
-    assert again.exit_code == 0
-    assert again.output.startswith("0123abcd was approved before.")
+def hold(served: ServedCloud, revision: str) -> None:
+    """Lets a revision wait for approval; "" lets none wait."""
+    waits = Candidate(revision, CandidateState.HELD, "it takes away 9 of 9 machines", 1.0)
 
-
-def test_approve_refuses_another_revision_than_the_one_that_waits(
-    served: ServedCloud, command: Command
-) -> None:
-    """It names the right one, and an earlier approval stays as it was."""
-    waits = Candidate("a" * 40, CandidateState.HELD, "it removes 9 of 9 machines", 1.0)
-
-    async def write(clients: Clients, candidate: Candidate | None) -> None:
+    async def write(clients: Clients) -> None:
         def apply(found: StoredConfiguration | None) -> StoredConfiguration:
+            candidate = waits if revision else None
             return msgspec.structs.replace(found or StoredConfiguration(), candidate=candidate)
 
         fleet = Fleet(Store(clients.datastore(PROJECT)))
         await fleet.refresh([CONFIGURATION_KEY])
         await fleet.change([Change(CONFIGURATION_KEY, apply)])
 
-    served.ask(lambda clients: write(clients, waits))
+    served.ask(write)
+
+
+HELD = "0123abcd" + "e" * 32
+
+
+@pytest.fixture
+def held(served: ServedCloud) -> Iterator[str]:
+    """A revision that waits for approval."""
+    hold(served, HELD)
+    yield HELD
+    hold(served, "")
+
+
+def test_approve_takes_the_beginning_of_what_waits_and_is_stored_once(
+    served: ServedCloud, command: Command, held: str
+) -> None:
+    """The second time it says so, and exits 0 as well."""
+    first = command("approve", "0123")
+    assert first.output.startswith(f"{held} is approved. A running daemon")
+    assert stored(served).approved_revision == held
+    again = command("approve", held)
+    assert again.exit_code == 0
+    assert again.output.startswith(f"{held} was approved before.")
+
+
+@pytest.mark.parametrize(
+    ("waits", "given", "says"),
+    [
+        (HELD, "b" * 40, f"does not wait for approval: {HELD} does"),
+        (HELD, "012", f"does not wait for approval: {HELD} does"),
+        (HELD, f"{HELD}0", f"does not wait for approval: {HELD} does"),
+        ("", HELD, "does not wait for approval: none does"),
+    ],
+)
+def test_approve_refuses_what_does_not_wait(
+    served: ServedCloud, command: Command, waits: str, given: str, says: str
+) -> None:
+    """It names the right one, and an earlier approval stays as it was."""
+    hold(served, waits)
     before = stored(served)
-    refused = command("approve", "b" * 40)
+    refused = command("approve", given)
     assert refused.exit_code == 1
-    assert f"{'b' * 40} does not wait for approval: {'a' * 40} does" in refused.output
+    assert says in refused.output
     assert stored(served) == before
-    assert f"{'a' * 40} is approved. A running daemon" in command("approve", "a" * 40).output
-    served.ask(lambda clients: write(clients, None))
+    hold(served, "")
 
 
 @pytest.mark.parametrize("revision", ["", "two words", "a\nb", "x" * 201, "rév"])
@@ -381,12 +409,14 @@ def test_lift_cap_refuses_senseless_times(command: Command, minutes: str) -> Non
     assert command("lift-cap", "--minutes", minutes).exit_code == 2
 
 
-def test_an_order_leaves_the_other_orders_alone(served: ServedCloud, command: Command) -> None:
+def test_an_order_leaves_the_other_orders_alone(
+    served: ServedCloud, command: Command, held: str
+) -> None:
     """All of them are in one entity."""
-    for arguments in (["approve", "r1"], ["lift-cap"], ["pause"]):
+    for arguments in (["approve", held], ["lift-cap"], ["pause"]):
         assert command(*arguments).exit_code == 0
     found = stored(served)
-    assert (found.paused, found.approved_revision) == (True, "r1")
+    assert (found.paused, found.approved_revision) == (True, held)
     assert found.cap_lifted_until > time.time()
     command("resume")
 

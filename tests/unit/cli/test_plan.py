@@ -149,7 +149,7 @@ def test_wrong_usage_is_not_taken_for_changes(fleet: ServedFleet) -> None:
 def test_a_plan_that_would_be_held_says_how_to_approve_it(
     fleet: ServedFleet, proposed: Path
 ) -> None:
-    """By its revision where that is known; approved, it is not held any more."""
+    """By its revision where that is known, once a daemon has seen it and holds it."""
     fleet.write(template(), "")
     document = fleet.json("plan")
     revision = document["revision"]
@@ -157,8 +157,7 @@ def test_a_plan_that_would_be_held_says_how_to_approve_it(
     assert f"`gce-backend approve {revision}`" in fleet.run("plan").output
     (proposed / "managers.cfg").write_text("")
     assert "approve REVISION" in fleet.json("plan", "--config", str(proposed))["held"]
-    assert fleet.run("approve", revision).exit_code == 0
-    assert fleet.json("plan")["held"] == ""
+    assert "none does" in fleet.run("approve", revision).output
 
 
 def test_pauses_are_told(fleet: ServedFleet) -> None:

@@ -99,8 +99,8 @@ def _resume(_: Context, order: Resume) -> Changes:
 
 
 def _approve(context: Context, order: Approve) -> Changes:
-    orders.check_approval(order.revision, context.fleet.configuration.held_revision)
-    return [Change(CONTROL_KEY, orders.approve(order.revision))]
+    held = orders.the_held(order.revision, context.fleet.configuration.held_revision)
+    return [Change(CONTROL_KEY, orders.approve(held))]
 
 
 def _lift_cap(context: Context, order: LiftCap) -> Changes:
