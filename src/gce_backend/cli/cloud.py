@@ -57,6 +57,7 @@ async def _run(cloud: Cloud, host: str, port: int) -> None:
     import structlog
 
     from gce_backend.base.tasks import first_of
+    from gce_backend.settings.settings import is_loopback
 
     signals = Signals()
     try:
@@ -68,6 +69,12 @@ async def _run(cloud: Cloud, host: str, port: int) -> None:
             "--port (0: any free one)"
         ) from error
     click.echo(url)
+    if not is_loopback(host):
+        click.echo(
+            f"whoever reaches {host} gets tokens and may do everything here: the embedded cloud "
+            "asks nobody who they are",
+            err=True,
+        )
     structlog.get_logger().info("localcloud.started", url=url, project=cloud.options.project)
     try:
         await first_of(signals.first.wait(), cloud.wait())

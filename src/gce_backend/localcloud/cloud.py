@@ -17,6 +17,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.localcloud.faults import SPOILING, Fault, Faults, spoiled_list
 from gce_backend.localcloud.tables import StateFileError, Tables
+from gce_backend.localcloud.trust import trusting
 
 MAX_REQUEST_BYTES = 32 * 2**20
 SHORTEST_COMPRESSED = 1024
@@ -223,7 +224,7 @@ class Cloud:
         Raises:
             OSError: the port is taken.
         """
-        app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+        app = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[trusting])
         for service in self._services:
             for route in service.routes():
                 app.router.add_route(route.verb, route.path, self._endpoint(service, route))

@@ -348,7 +348,7 @@ def held(served: ServedCloud) -> Iterator[str]:
 
 
 def test_approve_takes_the_beginning_of_what_waits_and_is_stored_once(
-    served: ServedCloud, command: Command, held: str
+    served: ServedCloud, command: Command, machine: MachineKey, held: str
 ) -> None:
     """The second time it says so, and exits 0 as well."""
     first = command("approve", "0123")
