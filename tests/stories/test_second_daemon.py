@@ -109,6 +109,11 @@ async def test_hole_07_an_upgrade_rolls_nothing(tmp_path: Path) -> None:
         assert await w.groups() == groups
         await w.until_states(cataloged=2, leased=1)
         assert await w.is_in(held, "leased")
+        async with w.fleet() as fleet:
+            known = [one.gce_id for one in fleet.revisions.values()]
+            known += [one.gce_id for one in fleet.managers.values()]
+        assert len(known) == 2
+        assert all(known), "learned once"
 
 
 async def _adopt(w: World) -> None:

@@ -94,6 +94,9 @@ async def _is_lost(context: Context, key: RevisionKey) -> bool:
         name = context.fleet.template_name(key)
         context.log.error("template.replaced", name=name, error=str(error))
         return True
+    except BackendError as error:  # it is not known yet: other templates go on
+        project = context.fleet.revisions[key].template.project
+        context.conditions.fail(f"templates of project {project}", error)
     return False
 
 

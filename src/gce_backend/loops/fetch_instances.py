@@ -227,6 +227,9 @@ async def _note_unlisted(context: Context, key: GroupKey) -> None:
             name=name,
             error=str(error),
         )
+    except BackendError as error:  # it is not known yet: other groups go on
+        context.conditions.fail(key, error)
+        return
     else:
         seen.unlisted.pop(key, None)
         return

@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from gce_backend.fleet.picture import Change
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import FetchSettings, Settings
-from support.fleet_harness import OTHER_ZONE, World, manager, template, world
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from support.outside import abandon, delete_vm, make_group, make_template, whole
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=30))
@@ -205,3 +206,24 @@ async def test_hole_19_a_missing_revision_spoils_only_its_own_group(tmp_path: Pa
 async def _drains(w: World, base_name: str) -> bool:
     shown = (await w.get("/api/fleet"))["templates"]
     return any(it["base_name"] == base_name and it["state"] == "draining" for it in shown)
+
+
+@pytest.mark.parametrize("kind", ["instanceGroupManagers", "instanceTemplates"])
+async def test_what_cannot_be_looked_at_twice_spoils_only_itself(tmp_path: Path, kind: str) -> None:
+    """Somebody deleted a group or a template, and Compute does not say so of it alone."""
+    async with world(tmp_path, settings=SOON) as w:
+        await w.until_states(cataloged=3)
+        (group,) = await w.groups()
+        await w.inject(f"compute.{kind}.get", status=503, times=None)
+        if kind == "instanceTemplates":
+            await w.inject("compute.instanceTemplates.list", kind="empty", times=None)
+        else:
+            path = f"zones/{ZONE}/instanceGroupManagers/{group.rpartition('/')[2]}"
+            await w.compute("DELETE", path)
+        await w.until(w.has_fired)
+        for _ in range(20):
+            await w.pass_time(10)
+            jobs = (await w.get("/api/jobs"))["jobs"]
+            assert not [job["name"] for job in jobs if job["consecutive_failures"]]
+        await w.clear_faults()
+        await w.until_states(cataloged=3, within=1200)
