@@ -237,7 +237,7 @@ LARGE = text("x" * 600_000, excludeFromIndexes=True)
         {"insert": entity("K", "a", t=text("x" * 1501))},
         {"insert": entity("K", "a", t=array(text("ü" * 751)))},
         {"insert": entity("K", "a", t=text("x" * 2**20, excludeFromIndexes=True))},
-        {"insert": entity("K", "a", t=text("x" * 1_000_001, excludeFromIndexes=True))},
+        {"insert": entity("K", "a", t=text("x" * 1_048_488, excludeFromIndexes=True))},
         {"insert": entity("K", "a", t={"blobValue": base64.b64encode(b"x" * 1501).decode()})},
         {"insert": entity("K", "a", t=LARGE, u=LARGE)},
         {"insert": entity("K", "a", t=nested(21))},
@@ -269,13 +269,11 @@ async def test_rules_are_kept(mutation: dict[str, Any]) -> None:
 
 
 async def test_limits_are_kept() -> None:
-    """1,000 keys, 500 mutations, 10 MiB; one mutation for an entity outside of transactions."""
+    """1,000 keys, 10 MiB; one mutation for an entity outside of transactions."""
     async with running() as run:
         invalid = (400, "INVALID_ARGUMENT")
         keys = {"keys": [key("K", str(n)) for n in range(1001)]}
         assert await run.refused("POST", ROOT + ":lookup", keys) == invalid
-        many = [{"upsert": entity("K", str(n))} for n in range(501)]
-        assert await refused_commit(run, *many) == invalid
         large = text("x" * 900_000, excludeFromIndexes=True)
         big = [{"upsert": entity("K", str(n), t=large)} for n in range(12)]
         assert await refused_commit(run, *big) == invalid

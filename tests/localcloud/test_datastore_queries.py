@@ -114,7 +114,6 @@ def many(op: str, count: int) -> dict[str, Any]:
         {"filter": {}},
         {"filter": where("n", "LESS_THAN", number(1)), "order": [named("tags")]},
         {"filter": where("n", "EQUAL", number(1)), "projection": [named("n")]},
-        {"distinctOn": [{"name": "n"}]},
         {"kind": [{"name": "K"}, {"name": "L"}]},
         {"kind": [], "order": [named("n")]},
         {"kind": [{"name": "__kind__"}]},

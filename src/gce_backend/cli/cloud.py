@@ -32,10 +32,22 @@ if TYPE_CHECKING:
 )
 @click.option("--project", default="local-project", show_default=True, help="Its project.")
 @click.option("--no-latency", is_flag=True, help="Let all operations finish immediately.")
+@click.option(
+    "--no-auth",
+    is_flag=True,
+    help="Also serve requests without a token, as clients send them to emulators.",
+)
 @config_option
 @state_option
 def localcloud(
-    host: str, port: int, project: str, no_latency: bool, config_dir: Path, state: Path
+    host: str,
+    port: int,
+    project: str,
+    config_dir: Path,
+    state: Path,
+    *,
+    no_latency: bool,
+    no_auth: bool,
 ) -> None:
     """Runs the embedded cloud alone.
 
@@ -46,7 +58,7 @@ def localcloud(
     from gce_backend.localcloud.assembly import embedded_cloud
     from gce_backend.localcloud.cloud import CloudOptions
 
-    options = CloudOptions(project=project, config_dir=config_dir)
+    options = CloudOptions(project=project, config_dir=config_dir, authenticate=not no_auth)
     with errors_as_messages():
         logs.configure("auto", "info", sys.stderr)
         cloud = embedded_cloud(state, SystemClock(), options.instant() if no_latency else options)

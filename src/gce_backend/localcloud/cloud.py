@@ -20,6 +20,9 @@ from gce_backend.localcloud.tables import StateFileError, Tables
 from gce_backend.localcloud.trust import trusting
 
 MAX_REQUEST_BYTES = 32 * 2**20
+MAX_UNSERVED = 100
+"""Different requests that nothing serves and that are counted by name."""
+MAX_UNSERVED_NAME = 200
 SHORTEST_COMPRESSED = 1024
 """Bytes below which no answer is compressed."""
 
@@ -43,6 +46,8 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
         dispatch_seconds: how long the Machine Provider waits between looks at its work.
         denied_permissions: what callers may not do; testIamPermissions says so, and the methods of
             Compute Engine refuse it.
+        authenticate: whether requests need a token. Without, those that bring none are the cloud's
+            own account's.
     """
 
     project: str = "local-project"
@@ -55,6 +60,7 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
     calls_per_minute: int = 1500
     dispatch_seconds: float = 0.5
     denied_permissions: tuple[str, ...] = ()
+    authenticate: bool = True
 
     def instant(self) -> CloudOptions:
         """The same cloud with no latencies at all."""
@@ -211,8 +217,10 @@ class Cloud:
         """The e-mail address of the account that calls.
 
         Raises:
-            ServiceError: 401: the request has no valid token.
+            ServiceError: 401: the request has no valid token, and the cloud wants one.
         """
+        if not self.options.authenticate and "Authorization" not in request.headers:
+            return self.own_account
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not self._is_valid_token(token):
             raise ServiceError(401, "authError", "Request had invalid authentication credentials.")
@@ -236,6 +244,7 @@ class Cloud:
         app.router.add_get("/_localcloud/state", self._get_state)
         for control in self._controls:
             app.router.add_route(*control)
+        app.router.add_route("*", "/{path:.*}", self._unserved)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
@@ -344,6 +353,8 @@ class Cloud:
             body = msgspec.json.decode(raw)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ServiceError(400, "parseError", f"The body is not JSON: {error}") from error
+        if body == "":  # how Google's Node client sends a POST without a body
+            return {}
         if not isinstance(body, dict):
             raise ServiceError(400, "parseError", "The body is not a JSON object.")
         return body
@@ -379,6 +390,20 @@ class Cloud:
         if fault.retry_after is not None:
             spoiled.headers["Retry-After"] = str(fault.retry_after)
         return spoiled
+
+    async def _unserved(self, request: web.Request) -> web.Response:
+        """What is asked for in vain, counted by name as long as the names are few."""
+        if request.path.startswith("/_localcloud/"):  # no service's
+            raise web.HTTPNotFound
+        name = f"{request.method} {request.path}"[:MAX_UNSERVED_NAME]
+        self.calls["unserved"] += 1
+        unserved = sum(method.startswith("unserved ") for method in self.calls)
+        if f"unserved {name}" in self.calls or unserved < MAX_UNSERVED:
+            self.calls[f"unserved {name}"] += 1
+        message = f"The embedded cloud does not serve {name}: see docs/localcloud.md."
+        detail = {"domain": "global", "reason": "notImplemented", "message": message}
+        error = {"code": 501, "status": "UNIMPLEMENTED", "message": message, "errors": [detail]}
+        return web.json_response({"error": error}, status=501)
 
     async def _get_calls(self, _: web.Request) -> web.Response:
         return web.json_response(dict(sorted(self.calls.items())))

@@ -131,11 +131,9 @@ def parse_query(
     names = [item.property.name for item in query.projection or ()]
     projection = [name for name in names if name != KEY] if names else None
     distinct = [item.name for item in query.distinct_on or ()]
-    if distinct and not (projection and {*distinct} <= {*projection}):
-        raise invalid("the properties of distinctOn must be in the projection")
     orders = [(item.property.name, item.direction == "DESCENDING") for item in query.order or ()]
     found = alternatives(query.filter, index)
-    columns = _columns(orders, found, [*(projection or ()), *aggregated])
+    columns = _columns(orders, found, [*distinct, *(projection or ()), *aggregated])
     _check_rules(index, orders, found, columns, projection or [])
     _check_indexes(index, orders, found, columns)
     shape = [index, query.filter, query.order, query.projection, query.distinct_on, aggregated]

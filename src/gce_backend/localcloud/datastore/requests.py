@@ -9,7 +9,6 @@ import msgspec
 from gce_backend.localcloud.wire import RequestMessage
 
 MAX_KEYS = 1000
-MAX_MUTATIONS = 500
 MAX_AGGREGATIONS = 5
 
 Json: TypeAlias = dict[str, Any]
@@ -213,7 +212,7 @@ class CommitRequest(DatastoreRequest):
     """CommitRequest."""
 
     mode: Literal["MODE_UNSPECIFIED", "TRANSACTIONAL", "NON_TRANSACTIONAL"] | None = None
-    mutations: Annotated[list[Mutation], msgspec.Meta(max_length=MAX_MUTATIONS)] | None = None
+    mutations: list[Mutation] | None = None
     transaction: Bytes | None = None
     single_use_transaction: TransactionOptions | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 import struct
@@ -14,9 +13,10 @@ import msgspec
 
 from gce_backend.localcloud.datastore.keys import KeyPath, parse_key, path_bytes
 from gce_backend.localcloud.statuses import invalid
+from gce_backend.localcloud.wire import from_base64
 
 MAX_INDEXED_BYTES = 1500
-MAX_UNINDEXED_BYTES = 1_000_000
+MAX_UNINDEXED_BYTES = 1_048_487
 MAX_ENTITY_BYTES = 1_048_572
 MAX_NAME_BYTES = 1500
 MAX_DEPTH = 20
@@ -121,7 +121,7 @@ def _check_length(name: str, text: str, rank: int, *, indexed: bool) -> None:
     # A character takes at most 4 bytes, so most texts need not be encoded to be measured.
     if len(text) * 4 <= most:
         return
-    size = len(_bytes(text)) if rank == _BLOB_RANK else len(text.encode())
+    size = len(from_base64(text)) if rank == _BLOB_RANK else len(text.encode())
     if size > most:
         raise invalid(f'The value of property "{name}" is longer than {most} bytes.')
 
@@ -141,7 +141,7 @@ def _size(value: dict[str, Any], project: str) -> int:
         return path_bytes(sort_key(value, project)[1])
     if kind == "stringValue":
         return len(value[kind].encode()) + 1
-    return len(_bytes(value[kind])) if kind == "blobValue" else _SIZES.get(kind, 8)
+    return len(from_base64(value[kind])) if kind == "blobValue" else _SIZES.get(kind, 8)
 
 
 def elements(value: Any) -> list[Any]:  # unchecked JSON
@@ -233,13 +233,7 @@ def _text(data: Any) -> str:  # as above
 
 def _blob(data: Any) -> str:  # as above
     """Hexadecimal digits, which sort like the bytes."""
-    return _bytes(_text(data)).hex()
-
-
-def _bytes(text: str) -> bytes:
-    """The bytes that base64 encodes, of either alphabet, padded or not."""
-    plain = text.translate(_URL_SAFE)
-    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    return from_base64(_text(data)).hex()
 
 
 def _null(data: Any) -> int:  # as above
@@ -269,7 +263,6 @@ def _double(data: Any) -> int:  # as above
 _KEY_RANK = 8
 _BLOB_RANK = 4
 _STRING_RANK = 5
-_URL_SAFE = str.maketrans("-_", "+/")
 _SIZES = {"nullValue": 1, "booleanValue": 1, "geoPointValue": 16}
 _SCALARS: dict[str, tuple[int, Callable[[Any], Any]]] = {
     "nullValue": (0, _null),

@@ -43,6 +43,8 @@ class Topic(RequestMessage):
     name: str | None = None
     labels: Labels | None = None
     message_retention_duration: Duration | None = None
+    message_transforms: list[Json] | None = None
+    tags: dict[str, str] | None = None
     state: str | None = None
 
 
@@ -62,6 +64,8 @@ class SubscriptionBody(RequestMessage):
     enable_message_ordering: bool | None = None
     enable_exactly_once_delivery: bool | None = None
     push_config: Json | None = None
+    message_transforms: list[Json] | None = None
+    tags: dict[str, str] | None = None
     detached: bool | None = None
     state: str | None = None
     topic_message_retention_duration: Duration | None = None

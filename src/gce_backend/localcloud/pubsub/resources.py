@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from datetime import datetime
 from typing import Any
@@ -13,6 +12,7 @@ import msgspec
 from gce_backend.localcloud.pubsub.filters import parse_filter
 from gce_backend.localcloud.pubsub.requests import PubsubMessage, SubscriptionBody, Topic
 from gce_backend.localcloud.statuses import invalid
+from gce_backend.localcloud.wire import from_base64
 
 DELETED_TOPIC = "_deleted-topic_"
 MAX_MESSAGES = 1000
@@ -40,6 +40,8 @@ _ABSENT = {
     "enableMessageOrdering": "ordered delivery",
     "enableExactlyOnceDelivery": "delivery exactly once",
     "pushConfig": "push delivery",
+    "messageTransforms": "message transforms",
+    "tags": "tags",
 }
 
 
@@ -80,7 +82,7 @@ def new_topic(name: str, request: Topic) -> dict[str, Any]:
     Raises:
         ServiceError: it breaks a rule.
     """
-    return _topic({**_given(request), "name": check_name(name)})
+    return _topic({**_possible(request), "name": check_name(name)})
 
 
 def patched_topic(topic: dict[str, Any], changes: Topic, mask: str) -> dict[str, Any]:
@@ -104,10 +106,7 @@ def new_subscription(name: str, request: SubscriptionBody) -> dict[str, Any]:
     Raises:
         ServiceError: it breaks a rule, or asks for what the embedded cloud does not have.
     """
-    given = _given(request)
-    for member, what in _ABSENT.items():
-        if given.pop(member, None):
-            raise invalid(f"the embedded cloud has no {what}: leave {member} out")
+    given = _possible(request)
     return _subscription({**given, "topic": check_name(request.topic), "name": check_name(name)})
 
 
@@ -120,6 +119,15 @@ def patched_subscription(
         ServiceError: the mask names what cannot be changed, or the result breaks a rule.
     """
     return _subscription(_patch(subscription, _given(changes), mask, _SUBSCRIPTION_MASK))
+
+
+def _possible(request: Topic | SubscriptionBody) -> dict[str, Any]:
+    """What is given, without what is given empty and cannot be had."""
+    given = _given(request)
+    for member, what in _ABSENT.items():
+        if given.pop(member, None):
+            raise invalid(f"the embedded cloud has no {what}: leave {member} out")
+    return given
 
 
 def _given(request: Topic | SubscriptionBody) -> dict[str, Any]:
@@ -222,8 +230,8 @@ def check_messages(messages: list[PubsubMessage]) -> list[dict[str, Any]]:
 def _check_message(message: PubsubMessage) -> dict[str, Any]:
     data, attributes = message.data or "", message.attributes or {}
     try:
-        base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
+        data = base64.b64encode(from_base64(data)).decode()
+    except ValueError:
         raise invalid("a message's data is not base64") from None
     if not data and not attributes:
         raise invalid("a message needs data or attributes")
