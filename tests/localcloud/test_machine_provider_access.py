@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import aiohttp
 import pytest
 
 from gce_backend.machine_provider import api
 from localcloud.test_machine_provider import ANY, Client, machine, running
 
+BODY = {"dimensions": {"os_family": "LINUX"}, "count": 1}
 ACCOUNT = "/computeMetadata/v1/instance/service-accounts/default"
 
 
@@ -52,6 +56,17 @@ async def test_both_kinds_of_tokens_are_of_the_same_account() -> None:
         assert await called(mp, "machine_provider.lease", token, lease) == 200
         again = await mp("machine_provider.lease", lease)
         assert "error" not in again
+
+
+async def test_a_call_right_after_a_restart_waits_for_the_start(tmp_path: Path) -> None:
+    """Whoever worked before was this very cloud: nobody is told to go to another process."""
+    async with running(tmp_path / "state") as mp:
+        await mp("catalog.add_machine", machine())
+    for _ in range(3):
+        async with running(tmp_path / "state") as mp:
+            token = await mp.token()
+            calls = [called(mp, "catalog.modify_capacity", token, BODY) for _ in range(5)]
+            assert await asyncio.gather(*calls) == [200] * 5
 
 
 async def test_a_token_for_another_service_is_refused() -> None:

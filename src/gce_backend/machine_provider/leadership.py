@@ -131,7 +131,7 @@ class Leadership:
                 rows = await self._datastore.lookup([HEARTBEAT])
                 self.error = ""
                 found = _beat_of(rows.get(HEARTBEAT))
-                self.holder = found[0]
+                self.holder = found[0] if self._takeover else ""
                 if found != seen:
                     seen, seen_at = found, self._clock.monotonic()
                 still = self._clock.monotonic() - seen_at >= self._takeover
