@@ -18,12 +18,14 @@ from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDeletion
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
+from gce_backend.rules.cataloging import Contradiction, lease_is_over
 from gce_backend.rules.messages import lease_end
 
 BROKER = "machine-provider"
 TOPIC = "sweep"
 PATIENCE_SECONDS = 10.0
 """A Machine Provider that is slower must not keep the messages waiting."""
+CONTRADICTED = "LeaseContradicted"
 SLOW = "the Machine Provider does not answer in time"
 SHARE_PER_MINUTE = 1 / 60
 """Of the cataloged machines: in a large fleet, too, each is asked about within an hour."""
@@ -50,6 +52,7 @@ async def sweep(context: Context) -> Outcome:
                 entry = await broker.get(key.name)
                 if isinstance(entry, MethodNotOffered):
                     return Outcome()
+                _note_contradiction(context, key, entry, asked)
                 changes.append(Change(key, _judge(context, key, entry, asked)))
     except (BackendError, TimeoutError) as error:
         context.turns.give_back(due[len(changes) :])  # they come first the next time
@@ -59,6 +62,7 @@ async def sweep(context: Context) -> Outcome:
     else:
         conditions.clear(BROKER)
     changed = await context.fleet.change(changes)
+    _forget_contradictions(context)
     return Outcome(changed=changed, facts={"swept": len(changes)}, problems=problems)
 
 
@@ -99,14 +103,57 @@ def _judge(
                 return known
             since = known.lease.since if known.lease is not None else now
             return replace(known, lease=Lease(since, expiration))
-        # A lease that we learnt of since we asked is news to this answer.
-        # One whose end is known and has not come is believed more than the catalog, which may have
-        # been restored from a backup.
-        lease = known.lease
-        took = context.clock.monotonic() - asked
-        if entry.state == "AVAILABLE" and lease and context.clock.elapsed(lease.since) > took:
-            ended = lease.expiration is None or lease.expiration <= now
-            return replace(known, lease=None) if ended else known
+        contradiction, lease = context.memory.catalog.contradicted.get(key), known.lease
+        if contradiction and lease and _contradicts(context, known, entry, asked):
+            over = lease_is_over(lease, now, contradiction, context.clock.monotonic())
+            return replace(known, lease=None) if over else known
         return known
 
     return when_present(apply)
+
+
+def _contradicts(
+    context: Context, instance: Instance, entry: CatalogEntry | NotCataloged, asked: float
+) -> bool:
+    """Whether the catalog calls a machine available of which a lease is known here.
+
+    A lease that we learnt of since we asked is news to this answer.
+    """
+    lease, took = instance.lease, context.clock.monotonic() - asked
+    available = isinstance(entry, CatalogEntry) and entry.state == "AVAILABLE"
+    return available and lease is not None and context.clock.elapsed(lease.since) > took
+
+
+def _note_contradiction(
+    context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
+) -> None:
+    """Counts answers that contradict a known lease, and says so; another answer ends it."""
+    contradicted, conditions = context.memory.catalog.contradicted, context.conditions.of_job(TOPIC)
+    instance = context.fleet.instances.get(key)
+    if instance is None or not _contradicts(context, instance, entry, asked):
+        if contradicted.pop(key, None) is not None:
+            conditions.clear(key)
+        return
+    before = contradicted.get(key, Contradiction(context.clock.monotonic(), 0))
+    contradicted[key] = before._replace(looks=before.looks + 1)
+    message = (
+        "The catalog calls it available, but a lease that is known here has not ended: it is kept. "
+        "Find out whether the Machine Provider was restored from a backup."
+    )
+    if conditions.note(key, CONTRADICTED, message):
+        context.log.warning(
+            "lease.contradicted",
+            instance=key.name,
+            template=key.base_name,
+            zone=key.zone,
+        )
+
+
+def _forget_contradictions(context: Context) -> None:
+    """Ends those of machines whose lease has ended, or that are gone."""
+    contradicted = context.memory.catalog.contradicted
+    for key in tuple(contradicted):
+        instance = context.fleet.instances.get(key)
+        if instance is None or instance.lease is None or instance.pending_deletion is not None:
+            del contradicted[key]
+            context.conditions.of_job(TOPIC).clear(key)

@@ -13,6 +13,7 @@ from gce_backend.model.entities import Permit
 from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import Group, Member
 from gce_backend.model.orders import MachineOrder
+from gce_backend.rules.cataloging import Contradiction
 
 
 @dataclass(slots=True)
@@ -94,6 +95,7 @@ class CatalogMemory:
         unannounced: cataloged machines of which no SUBSCRIBED has come: when each was first seen;
             long ago where the catalog has said that the machine can be leased.
         next_question: when the catalog is asked about each of them again.
+        contradicted: leased machines that the catalog calls available.
     """
 
     adding: set[MachineKey] = field(default_factory=set)
@@ -101,6 +103,7 @@ class CatalogMemory:
     batch: int | None = None
     unannounced: dict[MachineKey, float] = field(default_factory=dict)
     next_question: dict[MachineKey, float] = field(default_factory=dict)
+    contradicted: dict[MachineKey, Contradiction] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec.structs import replace
 
 from gce_backend.base.ages import Elapsed
@@ -9,6 +11,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
+    Lease,
 )
 from gce_backend.model.observed import Member
 from gce_backend.rules.permits import lease_runs
@@ -120,3 +123,39 @@ def found_again(instance: Instance, state: CatalogState) -> Instance:
             return instance
         return replace(instance, catalog=state, lost_since=None, rising_since=None)
     return replace(instance, catalog=state, lost_since=None, subscribed=None)
+
+
+class Contradiction(NamedTuple):
+    """The catalog calls a machine available of which a lease is known here.
+
+    Attributes:
+        since: when it was first seen, monotonic seconds.
+        looks: how often in a row.
+    """
+
+    since: float
+    looks: int
+
+
+CONTRADICTED_LOOKS = 3
+CONTRADICTED_SECONDS = 600.0
+"""So often and so long must the catalog contradict a lease whose end is not known, to end it."""
+
+
+def lease_is_over(
+    lease: Lease, now: UnixSeconds, contradiction: Contradiction, moment: float
+) -> bool:
+    """Whether the catalog's word that a machine is available ends the lease that is known here.
+
+    One answer may be that of a Machine Provider that was restored from a backup: a lease with a
+    known end lasts to its end.
+
+    Args:
+        lease: the lease.
+        contradiction: how often and since when the catalog has contradicted it.
+        moment: monotonic seconds.
+    """
+    if lease.expiration is not None:
+        return lease.expiration <= now
+    lasting = moment - contradiction.since >= CONTRADICTED_SECONDS
+    return lasting and contradiction.looks >= CONTRADICTED_LOOKS

@@ -9,7 +9,7 @@ import pytest
 
 from gce_backend.model.machine_token import instance_token
 from gce_backend.settings.settings import MachineProviderSettings, Settings
-from support.broker_messages import SUBSCRIPTION, about, one_machine, publish, settled
+from support.broker_messages import SUBSCRIPTION, about, key_of, one_machine, publish, settled
 from support.deletions import NOT_CATALOGED
 from support.fleet_harness import PROJECT, World, manager, template, world
 
@@ -193,3 +193,84 @@ async def test_a_lease_with_an_end_that_makes_no_sense_is_held_and_shown(
         await w.pass_time(600)
         assert await w.is_in(name, "leased")
         assert name in await w.vms()
+
+
+async def _available(w: World, name: str) -> None:
+    """From now on the catalog calls a machine available."""
+    machine = await _shown(w, name)
+    attributes = {"key": key_of(machine), "gce_id": machine["id"]}
+    body = {
+        "dimensions": {"backend": "GCE", "hostname": name},
+        "policies": {"backend_attributes": [{"key": k, "value": v} for k, v in attributes.items()]},
+        "state": "AVAILABLE",
+    }
+    await w.inject(GET, kind="answer", body=body, times=None)
+
+
+async def _contradictions(w: World) -> list[str]:
+    conditions = [c for machine in await w.machines() for c in machine["conditions"]]
+    return [c["message"] for c in conditions if c["reason"] == "LeaseContradicted"]
+
+
+async def _leased_without_end(w: World) -> str:
+    """A machine of which LEASED came without an end, and the Machine Provider knows none."""
+    await w.until_states(cataloged=1)
+    await w.pass_time(5)
+    (machine,) = await w.machines()
+    await publish(w, about(machine, "LEASED"))
+    await w.until(lambda: w.is_in(machine["name"], "leased"))
+    return str(machine["name"])
+
+
+HASTY = Settings(machine_provider=MachineProviderSettings(sweep_per_minute=60))
+
+
+async def test_hole_05_a_lease_without_an_end_survives_a_restored_catalog_for_ten_minutes(
+    tmp_path: Path,
+) -> None:
+    """One AVAILABLE is told, and ends nothing; many of them, for ten minutes, are believed."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=HASTY) as w:
+        name = await _leased_without_end(w)
+        await _available(w, name)
+        await w.until(w.has_fired)
+        await w.pass_time(590)
+        assert await w.fired() > 3
+        assert await w.is_in(name, "leased")
+        assert len(await _contradictions(w)) == 1
+        await w.until(lambda: w.is_in(name, "cataloged"), within=130)
+        await w.pass_time(61)
+        assert await _contradictions(w) == []
+
+
+async def test_hole_05_a_restart_begins_the_ten_minutes_anew(tmp_path: Path) -> None:
+    """What a process has not seen itself does not end a lease."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=HASTY) as w:
+        name = await _leased_without_end(w)
+        await _available(w, name)
+        await w.until(w.has_fired)
+        await w.pass_time(500)
+        await w.restart_daemon()
+        await w.pass_time(400)
+        assert await w.is_in(name, "leased")
+
+
+async def test_hole_05_a_contradiction_ends_when_the_catalog_says_leased_again(
+    tmp_path: Path,
+) -> None:
+    """It was restored, and then brought up to date: the condition ends, the lease does not."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=HASTY) as w:
+        await w.until_states(cataloged=1)
+        name = await w.lease(duration=7200)
+        await w.until(lambda: w.is_in(name, "leased"))
+        await _available(w, name)
+
+        async def told() -> bool:
+            return bool(await _contradictions(w))
+
+        await w.until(told)
+        await w.pass_time(1200)
+        assert await w.is_in(name, "leased"), "its end is known and has not come"
+        await w.clear_faults()
+        await w.pass_time(70)
+        assert not await told()
+        assert await w.is_in(name, "leased")

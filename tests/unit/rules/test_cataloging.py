@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from gce_backend.model.entities import (
     CatalogState,
+    Lease,
 )
 from gce_backend.rules.cataloging import (
+    Contradiction,
     added,
     adding,
     found_again,
     is_catalogable,
+    lease_is_over,
     uncataloged,
 )
 from support.machines import (
@@ -105,3 +109,22 @@ def test_a_machine_that_is_added_again_is_not_lost_any_more() -> None:
     unanswered = replace(VM, catalog=CatalogState.ADDING, lost_since=NOW - 900)
     assert added(unanswered, CatalogState.CATALOGED).lost_since is None
     assert added(unanswered, CatalogState.REFUSED).lost_since == NOW - 900
+
+
+@pytest.mark.parametrize(
+    ("expiration", "looks", "seconds", "over"),
+    [
+        (None, 3, 600.0, True),
+        (None, 2, 9999.0, False),
+        (None, 99, 599.9, False),
+        (1000.0, 1, 0.0, True),
+        (1000.1, 99, 9999.0, False),
+    ],
+)
+def test_hole_05_a_contradicted_lease_lasts_to_its_end_or_for_three_looks_over_ten_minutes(
+    expiration: float | None, looks: int, seconds: float, *, over: bool
+) -> None:
+    """The catalog's word may be that of a backup."""
+    contradiction = Contradiction(50.0, looks)
+    lease = Lease(1.0, expiration)
+    assert lease_is_over(lease, 1000.0, contradiction, 50.0 + seconds) is over
