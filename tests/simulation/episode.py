@@ -177,6 +177,7 @@ async def _calm(made: World, busy: list[asyncio.Task[Any]]) -> None:
     made.disturbances.clear()
     made.note("all faults end")
     made.mend_subscription()
+    made.put_back()
     if made.pools.pop("odd", None):
         made.write()
         made.note("config: odd is taken out")

@@ -420,8 +420,11 @@ async def lose_entity(world: World, rng: random.Random) -> None:
         return
     name = rng.choice(found)
     storage = world.services["datastore"]._storage
-    key = parse_key(storage.get(name).key, PROJECT)
+    row = storage.get(name)
+    key = parse_key(row.key, PROJECT)
     storage.apply(storage.next_version(world.clock.now()), {name: (key, None)})
+    if kind != "Instance":
+        world.lost[name] = row
     world.note(f"entity {kind} {key.path[-1][3]} is removed by hand")
     world.disturbances.met(40, 41)
 

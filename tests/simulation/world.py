@@ -215,6 +215,7 @@ class World:
         ]
         self.starts = 0
         self.leases = 0
+        self.lost: dict[str, Any] = {}
         self.backups: dict[str, tuple[float, list[tuple[str, Any]]]] = {}
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.graveyard: list[Any] = []
@@ -540,6 +541,18 @@ class World:
             await clients.close()
         if failed:
             self.note(f"not prepared: {failed[0].what}")
+
+    def put_back(self) -> None:
+        """An operator restores lost entities that others below them still need."""
+        storage = self.services["datastore"]._storage
+        for name, row in self.lost.items():
+            path = row.key["path"]
+            needed = any(found.key["path"][: len(path)] == path for found in self.entities.values())
+            if needed and storage.get(name) is None:
+                version = storage.next_version(self.clock.now())
+                again = msgspec.structs.replace(row, version=version)
+                storage.apply(version, {name: (parse_key(row.key, PROJECT), again)})
+                self.note(f"an operator puts {path[-1]['kind']} {path[-1]['name']} back")
 
     def mend_subscription(self, resource: dict[str, Any] | None = None) -> None:
         """Makes the subscription and its topic again, if they are gone."""
