@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
@@ -105,3 +106,22 @@ async def test_hole_09_a_vm_that_stops_before_it_was_cataloged_is_replaced(
         await w.until(lambda: w.is_in(name, "stopped"))
         await w.clear_faults()
         await w.until(whole(w, 3, without={name}))
+
+
+async def test_hole_09_a_vm_that_never_comes_to_run_is_told_of(tmp_path: Path) -> None:
+    """It is not starting for ever without a word; one that is drained by hand is replaced."""
+    slow = msgspec.structs.replace(CloudOptions(), boot_seconds=1e7)
+    async with world(tmp_path, crons=SELDOM, options=slow) as w:
+        await w.until_states(creating=3)
+        await w.pass_time(600)
+        assert not (await w.get("/api/status"))["problems"]
+        await w.pass_time(400)
+        [problem] = (await w.get("/api/status"))["problems"]
+        assert problem["reason"] == "NotRunning"
+        assert "15 minutes" in problem["message"]
+        w.cloud.options = CloudOptions()
+        for machine in await w.machines():
+            assert await w.act("/api/drain", {"name": machine["name"]}) == 200
+        await w.until_states(cataloged=3)
+        await w.pass_time(60)
+        assert not (await w.get("/api/status"))["problems"]

@@ -41,8 +41,11 @@ from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules.melt_down import MELT_DOWN, melt_down_message
 from gce_backend.rules.ownership import OWNER_LABEL
 from gce_backend.rules.sightings import (
+    NOT_RUNNING,
+    START_SECONDS,
     abandoned_instance,
     has_gone_missing,
+    not_running_message,
     seen_instance,
     trouble_of,
     unseen_instance,
@@ -428,6 +431,8 @@ def _note_trouble(context: Context, key: GroupKey) -> None:
     melting = resources.pace(context, key)
     if failing:
         reason, message = error_code_reason(failing[0].error_code), trouble_of(failing)
+    elif slow := _slow_starters(context, key, group):
+        reason, message = NOT_RUNNING, not_running_message(slow)
     elif melting.is_melting:
         reason, message = MELT_DOWN, melt_down_message(melting.lost)
     else:
@@ -443,6 +448,18 @@ def _note_trouble(context: Context, key: GroupKey) -> None:
             reason=reason,
             error=message,
         )
+
+
+def _slow_starters(context: Context, key: GroupKey, group: Group) -> list[Member]:
+    """The VMs that exist and have not run since long after their group first listed them."""
+    return [
+        member
+        for name, member in group.members.items()
+        if member.is_starting
+        and (instance := context.fleet.instances.get(key.child(name))) is not None
+        and instance.rising_since is not None
+        and context.clock.elapsed(instance.rising_since) >= START_SECONDS
+    ]
 
 
 def _changes(

@@ -37,6 +37,13 @@ class Member(msgspec.Struct, frozen=True, gc=False):
         return self.status in STOPPED and self.action in {"NONE", "VERIFYING"}
 
     @property
+    def is_starting(self) -> bool:
+        """Whether the VM is to run and does not yet, though nothing is said to fail."""
+        made = self.action in {"CREATING", "RECREATING"}
+        asleep = self.status in STOPPED or self.status == "RUNNING"
+        return (made or bool(self.status)) and not asleep and not self.error_code
+
+    @property
     def is_running(self) -> bool:
         """Whether the VM runs and its group leaves it alone."""
         return self.status == "RUNNING" and self.action in {"NONE", "VERIFYING"}

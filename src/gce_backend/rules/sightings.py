@@ -116,6 +116,23 @@ def is_lost(instance: Instance, elapsed: Elapsed, patience: float) -> bool:
     return instance.lost_since is not None and elapsed(instance.lost_since) >= patience
 
 
+NOT_RUNNING = "NotRunning"
+"""The condition of a group whose VMs do not come to run."""
+START_SECONDS = 900.0
+"""How long a VM may take to run before it is told of."""
+
+
+def not_running_message(slow: Sequence[Member]) -> str:
+    """What to tell of VMs that were asked for and do not come to run."""
+    statuses = ", ".join(sorted({member.status or member.action for member in slow}))
+    count = f"{len(slow)} VM{'' if len(slow) == 1 else 's'}"
+    return (
+        f"{count} of the group did not come to run within {START_SECONDS / 60:.0f} minutes, for "
+        f"example {slow[0].name} ({statuses}). Look at its serial console and its operations. "
+        "`gce-backend drain NAME` has one replaced."
+    )
+
+
 _CANNOT = {
     "CREATING": "cannot be created",
     "CREATING_WITHOUT_RETRIES": "cannot be created",
