@@ -336,7 +336,7 @@ class _Checks:
             if not wanted:
                 rows.append(_nothing_named("images and machine types"))
             elif not rows:
-                seen = f"{len(wanted)} named by templates.cfg, all there"
+                seen = f"{len(wanted)} named by templates.cfg, all found"
                 rows.append(Finding("images and machine types", CheckVerdict.OK, seen))
             seen = "only their owner can see who may use them"
             rows.append(Finding("machines' service accounts", CheckVerdict.SKIPPED, seen, ACT_AS))
@@ -349,7 +349,7 @@ class _Checks:
         try:
             await ask()
         except NotFoundError as error:
-            remedy = "name another one in templates.cfg or managers.cfg, or make this one"
+            remedy = "name another one in templates.cfg or managers.cfg, or create this one"
             return Finding(what, CheckVerdict.FAILED, str(error), remedy)
         except RemoteError as error:
             return Finding(what, CheckVerdict.FAILED, str(error), self._remedy(error))
@@ -393,7 +393,7 @@ class _Checks:
     ) -> list[Finding]:
         """A check within its time; whatever goes wrong in it is a row."""
         if not needs:
-            return [Finding(what, CheckVerdict.SKIPPED, "what it needs has failed: see above")]
+            return [Finding(what, CheckVerdict.SKIPPED, "a check that it needs has failed: see above")]
         try:
             async with asyncio.timeout(self._seconds):
                 return await look()
@@ -411,7 +411,7 @@ class _Checks:
             return f"gcloud services enable {service}.googleapis.com --project {where}"
         setting = f"endpoints.{_ENDPOINTS.get(service, service)}"
         if isinstance(error, UnauthenticatedError):
-            return "look at the service account of this VM, or at GOOGLE_APPLICATION_CREDENTIALS"
+            return "check the service account of this VM, or GOOGLE_APPLICATION_CREDENTIALS"
         if isinstance(error, PermissionDeniedError):
             return "grant what it names; docs/operations.md lists all permissions"
         if isinstance(error, TransientError):
