@@ -48,7 +48,7 @@ EXIT_CODES = f"""
 | code | means |
 | --- | --- |
 | 0 | it is done, or there is nothing to do |
-| 1 | it could not be done, or something is not as it must be; the message says what |
+| 1 | it could not be done, or something is wrong; the message says what |
 | 2 | wrong usage; `plan`: something would change (there, wrong usage is 1) |
 | {INTERRUPTED} | Ctrl-C, before the work was done |
 """

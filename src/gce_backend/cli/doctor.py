@@ -29,7 +29,7 @@ CHECK_SECONDS = 20.0
 )
 @json_option
 def doctor(settings_file: Path | None, seconds: float, *, as_json: bool) -> None:
-    """Checks all that a daemon with these settings needs. Changes nothing.
+    """Checks everything that a daemon with these settings needs. Changes nothing.
 
     Credentials, APIs, permissions, topic and subscription, configuration, what it names at Compute
     Engine, the Machine Provider, a running daemon. Exits with 1 when a check fails.

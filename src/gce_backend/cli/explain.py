@@ -40,8 +40,8 @@ def explain(settings_file: Path | None, url: str | None, name: str, *, as_json: 
     Its state, since when and why, what it waits for, its history.
 
     NAME is a machine (its name, numeric id or whole key), a group (its name, or template/zone) or
-    a template; also one that is gone, while history tells of it. Exits with 1 when nothing is
-    called so.
+    a template. A deleted one is found as long as history has events of it. Exits with 1 if
+    nothing has this name.
     """
     with errors_as_messages():
         settings = load(settings_file, os.environ)

@@ -25,7 +25,7 @@ lease_argument = click.argument("lease")
 
 @click.command(epilog=examples("gce-backend leases", "gce-backend leases --everybody --json"))
 @settings_option
-@click.option("--everybody", is_flag=True, help="Also those of others, for who may see them.")
+@click.option("--everybody", is_flag=True, help="Also those of others, if you may see them.")
 @json_option
 def leases(settings_file: Path | None, *, everybody: bool, as_json: bool) -> None:
     """Lists leases that wait or run.
@@ -58,9 +58,9 @@ def machines(settings_file: Path | None, *, as_json: bool) -> None:
 @click.argument("duration", type=Duration(least=1.0))
 @json_option
 def extend(settings_file: Path | None, lease: str, duration: float, *, as_json: bool) -> None:
-    """Lets a lease end DURATION from now.
+    """Extends a lease to DURATION from now.
 
-    LEASE is its request id or its id. How long a lease may last in all, access.cfg says.
+    LEASE is its request id or its id. access.cfg limits how long a lease may last in all.
     """
     from gce_backend.cli import lending_work
 
@@ -75,10 +75,10 @@ def extend(settings_file: Path | None, lease: str, duration: float, *, as_json: 
 @click.argument("duration", type=Duration(least=1.0), required=False)
 @json_option
 def hold(settings_file: Path | None, lease: str, duration: float | None, *, as_json: bool) -> None:
-    """Keeps a lease's machines for a look after a failure.
+    """Keeps a lease's machines to investigate a failure.
 
-    LEASE is its request id or its id. For DURATION from now, or as long as access.cfg allows, also
-    when nobody keeps the lease alive. `release` gives them back before.
+    LEASE is its request id or its id. Keeps them for DURATION from now, or as long as access.cfg
+    allows, even if nobody keeps the lease alive. `release` releases them before.
     """
     from gce_backend.cli import lending_work
 
@@ -135,7 +135,7 @@ def with_machine(
     hold_failed: float | None,
     command: tuple[str, ...],
 ) -> None:
-    """Leases machines, runs COMMAND here, and gives them back.
+    """Leases machines, runs COMMAND here, and releases them.
 
     COMMAND finds the machine's name in the variable MACHINE, and all names in MACHINES, separated
     by spaces. Its exit code is handed on. Whatever ends this, Ctrl-C, SIGTERM, kill -9 or a lost

@@ -21,7 +21,9 @@ COMMANDS = {
     ),
     "setup": Entry("prepare", "setup", "Creates what the daemon needs in its project."),
     "adopt": Entry("adopt", "adopt", "Adopts templates and groups that do not name their store."),
-    "doctor": Entry("doctor", "doctor", "Checks all that a daemon with these settings needs."),
+    "doctor": Entry(
+        "doctor", "doctor", "Checks everything that a daemon with these settings needs."
+    ),
     "plan": Entry("plan", "plan", "Shows what a configuration would change."),
     "status": Entry("status", "status", "Shows the fleet at a glance, problems first."),
     "explain": Entry("explain", "explain", "Shows everything about a machine, group or template."),
@@ -30,10 +32,10 @@ COMMANDS = {
     "release": Entry("leases", "release", "Releases a leased machine."),
     "leases": Entry("lending", "leases", "Lists leases that wait or run."),
     "machines": Entry("lending", "machines", "Lists the machines in the catalog."),
-    "extend": Entry("lending", "extend", "Lets a lease end DURATION from now."),
-    "hold": Entry("lending", "hold", "Keeps a lease's machines for a look after a failure."),
+    "extend": Entry("lending", "extend", "Extends a lease to DURATION from now."),
+    "hold": Entry("lending", "hold", "Keeps a lease's machines to investigate a failure."),
     "with-machine": Entry(
-        "lending", "with_machine", "Leases machines, runs COMMAND here, and gives them back."
+        "lending", "with_machine", "Leases machines, runs COMMAND here, and releases them."
     ),
     "pause": Entry("orders", "pause", "Stops all changes to the fleet; observing continues."),
     "resume": Entry("orders", "resume", "Ends a pause."),

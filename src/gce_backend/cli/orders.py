@@ -51,7 +51,7 @@ def pause(
 ) -> None:
     """Stops all changes to the fleet; observing continues.
 
-    With --template or --zone, only for what belongs there.
+    With --template or --zone, only for that part of the fleet.
     """
     from gce_backend.cli import ordering
 
@@ -72,7 +72,7 @@ def resume(
 ) -> None:
     """Ends a pause.
 
-    That of everything, or that of exactly this --template and --zone.
+    The pause of the whole fleet, or exactly the one of this --template and --zone.
     """
     from gce_backend.cli import ordering
 

@@ -59,9 +59,9 @@ class _PlanCommand(click.Command):
 def plan(settings_file: Path | None, directory: Path | None, *, as_json: bool) -> None:
     """Shows what a configuration would change.
 
-    What would be created, resized, drained and deleted, and which leased machines it waits for.
-    Compared are the store and Compute Engine's groups; nothing is written. Exits with 0 when
-    nothing would change, 2 when something would, 1 when it cannot be said.
+    Shows what would be created, resized, drained and deleted, and for which leased machines the
+    daemon would wait. Compares with the store and Compute Engine's groups; writes nothing. Exits
+    with 0 if nothing would change, 2 if something would, 1 if it cannot tell.
     """
     from gce_backend.cli.comparison import compare
     from gce_backend.cli.plan_text import told

@@ -129,7 +129,7 @@ def setup(
 ) -> None:
     """Creates what the daemon needs in its project.
 
-    And checks what it may do there. Safe to run again.
+    Also checks its permissions there. Safe to run again.
     """
     from gce_backend.fleet.store import Store
     from gce_backend.setup.project import Addresses, set_up

@@ -160,8 +160,8 @@ class MachineProviderSettings(_Section, frozen=True):
             domain for all hosts below it; loopback always may.
         batch_size: machines per add_machines call.
         timeout: seconds per call.
-        sweep_per_minute: cataloged machines that are compared with the catalog, so that lost
-            messages are made good.
+        sweep_per_minute: cataloged machines that the sweep compares with the catalog, to make up
+            for lost messages.
         lost_seconds: how long the catalog must lack a machine before the daemon does anything
             about it.
         extra_dimensions: dimensions that templates may name besides those of the original Machine
@@ -227,7 +227,7 @@ class PubSubSettings(_Section, frozen=True):
         subscription: its pull subscription.
         max_messages: messages per pull.
         queue_size: messages held in memory at most.
-        ack_deadline_seconds: lease of a pulled message, extended while it is in work.
+        ack_deadline_seconds: lease of a pulled message, extended while the job processes it.
     """
 
     topic: PubSubName = "machine-provider"
@@ -238,7 +238,7 @@ class PubSubSettings(_Section, frozen=True):
 
 
 class JobSettings(_Section, frozen=True):
-    """What may be changed about a job.
+    """What you can change about a job.
 
     Attributes:
         cron: when it runs at the latest, in UTC: five fields, or six with seconds first; None
@@ -292,16 +292,16 @@ class DeletionSettings(_Section, frozen=True):
         window_seconds: length of the window.
         reclaimed_count: machines that the Machine Provider has reclaimed: their leases have ended.
         reclaimed_share: the same as a share of the fleet, 0 to 1.
-        permitted_count: machines that go for any other reason: they drain, stopped, are lost, or
-            were never in the catalog.
+        permitted_count: machines deleted for another reason: they drain, stopped, are lost,
+            or were never in the catalog.
         permitted_share: the same as a share of the fleet, 0 to 1.
         unconfirmed_count: of those, machines whose deletion rests on the Machine Provider not
             knowing them.
         unconfirmed_share: the same as a share of the fleet, 0 to 1.
         stopped_seconds: how long a VM that stopped may take to come back before it is deleted and
-            replaced. It is out of the catalog at once.
-        repeat_seconds: after which a deletion that has not come to an end is asked for again.
-        tombstone_seconds: how long a deleted machine is remembered, against slow lists.
+            replaced. It leaves the catalog immediately.
+        repeat_seconds: after which a deletion that has not ended is requested again.
+        tombstone_seconds: how long the tombstone of a deleted machine stays, against slow lists.
     """
 
     window_seconds: Seconds = 600.0
@@ -332,11 +332,11 @@ class RolloutSettings(_Section, frozen=True):
 
 
 class GuardSettings(_Section, frozen=True):
-    """What waits for an operator's confirmation.
+    """What waits for an operator's approval.
 
     Attributes:
         max_config_loss_share: share of the machines, 0 to 1, that a new configuration may delete
-            unconfirmed; those in whose place it makes others do not count.
+            without approval; those that it replaces do not count.
     """
 
     max_config_loss_share: Share = 0.5
@@ -371,7 +371,8 @@ class Settings(_Section, frozen=True):
 
     Attributes:
         project: the Google Cloud project of store and messages; None asks the metadata server.
-        owner: the label that marks what is ours at Compute Engine: a lower-case RFC 1035 name.
+        owner: the label that marks the daemon's resources at Compute Engine: a lower-case RFC 1035
+    name.
         url: where the commands find the daemon; None: at http.host and http.port.
         endpoints: base URLs of the services.
         http: the daemon's own HTTP endpoint.

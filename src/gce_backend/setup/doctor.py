@@ -393,7 +393,9 @@ class _Checks:
     ) -> list[Finding]:
         """A check within its time; whatever goes wrong in it is a row."""
         if not needs:
-            return [Finding(what, CheckVerdict.SKIPPED, "a check that it needs has failed: see above")]
+            return [
+                Finding(what, CheckVerdict.SKIPPED, "a check that it needs has failed: see above")
+            ]
         try:
             async with asyncio.timeout(self._seconds):
                 return await look()
