@@ -73,7 +73,7 @@ def test_problems_come_first(paused: ServedFleet) -> None:
     (row,) = [line for line in lines if line.startswith("notice ")]
     assert "pause template linux" in row
     resume = "`gce-backend resume --template linux`. Reason: a leak"
-    assert f"Nothing that changes the world is done in template linux until {resume}" in row
+    assert f"The daemon changes nothing in template linux until {resume}" in row
     order = [line.split()[0] for line in lines if line]
     assert order.index("1") < order.index("notice") < order.index("TEMPLATE")
 
@@ -165,7 +165,7 @@ def test_no_events_are_no_error(fleet: ServedFleet) -> None:
     """Standard output stays empty; JSON stays JSON."""
     done = fleet.run("events", "--name", "nobody")
     assert (done.exit_code, done.stdout) == (0, "")
-    assert "nothing" in done.stderr
+    assert "no stored event" in done.stderr
     assert fleet.json("events", "--name", "nobody") == {"events": []}
 
 
