@@ -55,7 +55,17 @@ _MB_PER_CPU: dict[str, dict[str, float]] = {
     "c4": {"standard": 3.75 * _MB, "highmem": 7.75 * _MB, "highcpu": 2 * _MB},
     "n4": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
     "c2": {"standard": 4 * _MB},
+    "c2d": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
     "t2d": {"standard": 4 * _MB},
+    "t2a": {"standard": 4 * _MB},
+    "c3d": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
+    "c4a": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
+    "n4a": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
+    "n4d": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
+    "g2": {"standard": 4 * _MB},
+    "g4": {"standard": 3.75 * _MB},
+    "h3": {"standard": 4 * _MB},
+    "z3": {"highmem": 8 * _MB},
 }
 _USUAL_MB_PER_CPU: dict[str, float] = {
     "standard": 4 * _MB,
@@ -73,6 +83,37 @@ _CPUS = {
     "c4": (2, 4, 8, 16, 24, 32, 48, 96, 144, 192, 288),
     "n4": (*_TO_32, 48, 64, 80),
     "t2d": (1, 2, 4, 8, 16, 32, 48, 60),
+    "t2a": (1, 2, 4, 8, 16, 32, 48),
+    "c3d": (4, 8, 16, 30, 60, 90, 180, 360),
+    "c4a": (1, 2, 4, 8, 16, 32, 48, 64, 72),
+    "n4a": (1, 2, 4, 8, 16, 32, 48, 64),
+    "n4d": (*_TO_32, 48, 64, 80, 96),
+    "g2": (4, 8, 12, 16, 24, 32, 48, 96),
+    "g4": (48, 96, 192, 384),
+    "h3": (88,),
+    "z3": (88, 176),
+}
+_GB_OF_OTHERS: dict[str, dict[int, int]] = {
+    "m1-ultramem": {40: 961, 80: 1922, 160: 3844},
+    "m2-ultramem": {208: 5888, 416: 11776},
+    "m2-megamem": {416: 5888},
+    "m3-ultramem": {32: 976, 64: 1952, 128: 3904},
+    "m3-megamem": {64: 976, 128: 1952},
+}
+"""GB by virtual CPUs, where memory does not follow from them."""
+_ACCELERATED = {
+    **{f"a2-highgpu-{n}g": (12 * n, 85 * n * _MB) for n in (1, 2, 4, 8)},
+    **{f"a2-ultragpu-{n}g": (12 * n, 170 * n * _MB) for n in (1, 2, 4, 8)},
+    **{f"a3-highgpu-{n}g": (26 * n, 234 * n * _MB) for n in (1, 2, 4, 8)},
+    "a2-megagpu-16g": (96, 1360 * _MB),
+    "a3-megagpu-8g": (208, 1872 * _MB),
+    "a3-ultragpu-8g": (224, 2952 * _MB),
+    "a4-highgpu-8g": (224, 3968 * _MB),
+}
+_FIXED = _ACCELERATED | {
+    f"{name}-{cpus}": (cpus, gb * _MB)
+    for name, sizes in _GB_OF_OTHERS.items()
+    for cpus, gb in sizes.items()
 }
 _SHARED_CORE = {
     "e2-micro": (2, 1024),
@@ -98,6 +139,8 @@ def machine_size(name: str) -> Size | None:
     """The size of a machine type; None when there is no such type."""
     if name in _SHARED_CORE:
         return Size(*_SHARED_CORE[name], is_shared=True)
+    if name in _FIXED:
+        return Size(*_FIXED[name])
     custom = _CUSTOM.fullmatch(name)
     if custom is not None:
         cpus, memory = int(custom[1]), int(custom[2])
@@ -115,6 +158,8 @@ def _predefined_names() -> Names:
     """The names of all machine types but the custom ones."""
     names = Names()
     for name in _SHARED_CORE:
+        names.add(name)
+    for name in _FIXED:
         names.add(name)
     for family, sizes in _CPUS.items():
         for kind in _MB_PER_CPU.get(family, _USUAL_MB_PER_CPU):
