@@ -225,7 +225,9 @@ def _note_failure(
 
 
 async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachine) -> CatalogState:
-    """HOSTNAME_REUSE is success only when the entry carries our key.
+    """HOSTNAME_REUSE is success only when the entry carries our key and the VM's numeric id.
+
+    The entry of an earlier VM of the name is taken out, unless somebody holds it.
 
     Raises:
         RemoteError: whose the entry is could not be found out.
@@ -236,9 +238,13 @@ async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachin
         raise HostnameReuseError(
             "the catalog holds this host name, and does not say for which machine"
         )
-    if entry.attributes.get(KEY_ATTRIBUTE) == instance_token(context.project, key):
+    token = instance_token(context.project, key)
+    if entry.is_of(token, context.fleet.instances[key].gce_id):
         await context.fleet.change([Change(key, _became(CatalogState.CATALOGED))])
         return CatalogState.CATALOGED
+    if entry.attributes.get(KEY_ATTRIBUTE) == token:
+        await context.broker().delete_machine(machine.hostname)
+        raise HostnameReuseError("the catalog had the entry of an earlier VM of this name")
     await context.fleet.change([Change(key, _became(CatalogState.REFUSED))])
     context.log.error(
         "instance.refused",

@@ -10,6 +10,7 @@ import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import JobSettings, MachineProviderSettings, Settings
+from support.broker_messages import key_of
 from support.deletions import (
     TWO_TEMPLATES,
     metric,
@@ -154,6 +155,24 @@ async def test_a_host_name_held_by_somebody_else_is_set_aside(tmp_path: Path) ->
         await w.pass_time(600)
         assert (await w.states()) == {"cataloged": 2, "set-aside": 1}
         assert taken in await w.vms()
+
+
+async def test_hole_16_the_entry_of_an_earlier_vm_is_not_taken_for_this_one_s(
+    tmp_path: Path,
+) -> None:
+    """Key and host name are ours, the numeric id is not: that entry leaves, this VM's comes."""
+    options = msgspec.structs.replace(CloudOptions().instant(), boot_seconds=30.0)
+    async with world(tmp_path, options=options) as w:
+        await w.until_states(starting=3)
+        machine = min(await w.machines(), key=lambda it: str(it["name"]))
+        theirs = {"backend": "GCE", "hostname": machine["name"], "os_family": "LINUX"}
+        attributes = [{"key": "key", "value": key_of(machine)}, {"key": "gce_id", "value": "1"}]
+        phantom = {"dimensions": theirs, "policies": {"backend_attributes": attributes}}
+        assert "error" not in await w.broker("catalog.add_machine", phantom)
+        await w.until_states(cataloged=3)
+        assert (await w.calls())["machine_provider.catalog.delete_machine"] == 1
+        await w.pass_time(120)
+        assert await w.states() == {"cataloged": 3}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
