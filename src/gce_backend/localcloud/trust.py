@@ -30,8 +30,13 @@ async def trusting(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def why_not(request: web.Request) -> str:
-    """Why a request is refused; "" when it is not."""
-    if _listens_on_loopback(request) and not _names_loopback(request.host):
+    """Why a request is refused; "" when it is not.
+
+    A client whose HTTP proxy the cloud is names the address that it means; no name of a foreign
+    site leads a browser to that.
+    """
+    to_a_proxy = not request.raw_path.startswith(("/", "*"))
+    if not to_a_proxy and _listens_on_loopback(request) and not _names_loopback(request.host):
         return f"{request.host!r} is no name of this machine: use 127.0.0.1 or localhost"
     origin = request.headers.get("Origin", "")
     foreign = bool(origin) and origin.partition("://")[2] != request.host
