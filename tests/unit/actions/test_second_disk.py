@@ -66,7 +66,7 @@ async def test_without_such_a_snapshot_the_template_waits_and_says_so(tmp_path: 
         )
         await w.until_states(cataloged=1)
         conditions = (await w.get("/api/fleet"))["conditions"]
-        assert any("bears the labels contents:checkout" in c["message"] for c in conditions)
+        assert any("has the labels contents:checkout" in c["message"] for c in conditions)
         await take_snapshot(w, "first", contents="checkout", age="new")
         await w.until_states(cataloged=2)
 
