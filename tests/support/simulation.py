@@ -9,6 +9,7 @@ Use it for a test that needs the clock itself; every async test runs in this loo
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import socket
 import time
@@ -78,6 +79,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Simulated seconds since the loop was made."""
         return self._jumping.offset
+
+    @property
+    def _clock_resolution(self) -> float:
+        """How early a timer may fire: not at all.
+
+        A nanosecond, as asyncio allows, lets those who look at the clock wait for that nanosecond
+        again and again, while simulated time stands still.
+        """
+        return math.ulp(self.time())
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, _: float) -> None:
+        """The resolution of the machine's clock is none of ours."""
 
     def _patience(self) -> float:
         if self._working:

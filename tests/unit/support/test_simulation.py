@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -109,3 +110,17 @@ async def test_time_stands_still_while_a_thread_works() -> None:
     async with asyncio.timeout(0.01):
         await asyncio.to_thread(time.sleep, 0.05)
     assert loop.time() == begun
+
+
+async def test_no_timer_fires_early() -> None:
+    """Whoever waits for a moment, and looks at the clock then, has not to wait again."""
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(1.0)
+    due = math.nextafter(loop.time(), math.inf)
+    fired: list[float] = []
+    loop.call_at(due, lambda: fired.append(loop.time()))
+    for _ in range(5):
+        await asyncio.sleep(0)  # there is something else to do, so time stands still
+    assert not fired
+    await asyncio.sleep(1.0)
+    assert fired == [due]
