@@ -110,9 +110,10 @@ async def _rough_day(tmp_path: Path) -> None:
             ("drain", {"name": name}),
             ("undrain", {"name": name}),
             ("lift-cap", {"seconds": 0}),
-            ("approve", {"revision": "0123456"}),
+            ("ack-messages", {}),
         ):
             assert await w.act(f"/api/{path}", order) == 200, path
+        assert await w.act("/api/approve", {"revision": "0123456"}) == 404
         assert await w.act("/api/pause", token="wrong") == 401
         await w.until_states(cataloged=3)
         await w.inject("pubsub.projects.subscriptions.acknowledge", status=503, times=1)

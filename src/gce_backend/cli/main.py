@@ -43,6 +43,7 @@ COMMANDS = {
     "undrain": Entry("orders", "undrain", "Keeps a drained machine."),
     "approve": Entry("orders", "approve", "Approves a held configuration."),
     "lift-cap": Entry("orders", "lift_cap", "Lifts the caps on deletions for a while."),
+    "messages": Entry("orders", "messages", "Acknowledges messages that were set aside."),
     "completion": Entry("completion", "completion", "Prints the completion script of SHELL."),
     "version": Entry("version", "version", "Prints the version."),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from gce_backend.model.entities import (
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
+    SetAsideMessage,
 )
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.orders import Control
@@ -122,6 +123,24 @@ def order_about_machine(
             minimum=manager.minimum_size if manager is not None else 0,
             pause=" and ".join(pauses),
         )
+
+    return _with_store(settings_file, write)
+
+
+def acknowledge(settings_file: Path | None, message_ids: Sequence[str]) -> int:
+    """Notes that messages that were set aside have been looked at; returns how many are news.
+
+    Raises:
+        UnknownNameError: one of them is not kept.
+        BackendError: the store could not be read or written.
+    """
+
+    async def write(store: Store) -> int:
+        fleet = Fleet(store)
+        await fleet.load((SetAsideMessage,))
+        keys = orders.messages_meant(message_ids, fleet.set_aside)
+        apply = orders.acknowledge(SystemClock().now())
+        return await fleet.order([Change(key, apply) for key in keys])
 
     return _with_store(settings_file, write)
 

@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `drain`, `undrain`, `approve`, `lift-cap`: they need no running daemon.
+"""Orders, from `pause` to `messages ack`: they need no running daemon.
 
 They are written to Datastore, where a running daemon reads them within a minute, and one that is
 down when it starts.
@@ -173,6 +173,27 @@ def lift_cap(settings_file: Path | None, minutes: int, *, as_json: bool) -> None
         done = ordering.order(settings_file, orders.lift_cap(_now() + 60 * minutes))
     lifted = f"are lifted for {minutes} min" if minutes else "apply"
     say(f"the caps on deletions {lifted}. {SOON}", _shown(done), as_json=as_json)
+
+
+@click.command()
+@settings_option
+@click.argument("action", type=click.Choice(["ack"]))
+@click.argument("message_ids", metavar="[ID]...", nargs=-1)
+@json_option
+def messages(
+    settings_file: Path | None, action: str, message_ids: tuple[str, ...], *, as_json: bool
+) -> None:
+    """Acknowledges messages that were set aside.
+
+    `ack` says that somebody has looked at the messages with these IDs, or at all of them. They are
+    kept, and no longer a problem. The page Messages and `GET /api/messages` show them.
+    """
+    from gce_backend.cli import ordering
+
+    del action  # there is one
+    with errors_as_messages():
+        done = ordering.acknowledge(settings_file, message_ids)
+    say(f"{done} messages are acknowledged", {"acknowledged": done}, as_json=as_json)
 
 
 def _now() -> float:

@@ -44,6 +44,8 @@ MAX_REASON = 1000
 """Characters that are kept of why a configuration is not in force."""
 MAX_LOGGED = 10
 """Problems, or warnings, that one log line and one condition name."""
+MAX_UNSEEN = 100
+"""Messages set aside, and not acknowledged, that are read again in one run."""
 OPERATOR_KEYS = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
 
 
@@ -56,7 +58,9 @@ async def run(context: Context) -> Outcome:
 
 async def _hear_operators(context: Context) -> int:
     """Reads what operators write; returns how many orders about machines are news."""
-    await context.fleet.refresh(OPERATOR_KEYS)
+    kept = context.fleet.set_aside.items()
+    unseen = [key for key, message in kept if message.seen is None]
+    await context.fleet.refresh([*OPERATOR_KEYS, *unseen[:MAX_UNSEEN]])
     orders = frozenset(context.fleet.control.machine_orders)
     news = orders - context.memory.heard
     if news:

@@ -50,6 +50,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
         received: when, Unix seconds.
         data: what it said, as text, cut to a bearable length.
         attributes: its attributes, cut in the same way.
+        seen: when an operator has looked at it (operator).
     """
 
     KIND: ClassVar[str] = "SetAsideMessage"
@@ -58,6 +59,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     received: StoredSeconds
     data: str = ""
     attributes: dict[str, str] = {}
+    seen: StoredSeconds | None = None
 
 
 class CandidateState(StrEnum):

@@ -8,7 +8,7 @@ out as things are raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import OrderError, UnknownNameError
-from gce_backend.model.entities import Instance
-from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
+from gce_backend.model.entities import Instance, SetAsideMessage
+from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
 from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
 
 MAX_REASON = 500
@@ -157,6 +157,35 @@ def the_held(revision: str, held: str) -> str:
 def approve(revision: str) -> Apply:
     """Lets this revision of the configuration be imported once although it takes much away."""
     return lambda control: replace(control or Control(), approved_revision=revision)
+
+
+def messages_meant(given: Collection[str], kept: Iterable[Key]) -> list[Key]:
+    """The messages that were set aside and that an operator has looked at.
+
+    Args:
+        given: their ids; none means all of them.
+        kept: keys of all that are kept.
+
+    Raises:
+        UnknownNameError: one of them is not kept.
+    """
+    keys = {key.name: key for key in kept}
+    unknown = [name for name in given if name not in keys]
+    if unknown:
+        raise UnknownNameError(f"no message {unknown[0]!r} is set aside")
+    return [keys[name] for name in given] if given else list(keys.values())
+
+
+def acknowledge(
+    now: UnixSeconds,
+) -> Callable[[SetAsideMessage | None], SetAsideMessage | None]:
+    """Notes that somebody has looked at a message: it is no problem any more."""
+
+    def apply(message: SetAsideMessage | None) -> SetAsideMessage | None:
+        known = message is None or message.seen is not None
+        return message if message is None or known else replace(message, seen=now)
+
+    return apply
 
 
 def lift_cap(until: float) -> Apply:

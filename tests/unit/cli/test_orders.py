@@ -36,6 +36,7 @@ from gce_backend.model.entities import (
     Lease,
     PendingDeletion,
     Permit,
+    SetAsideMessage,
     StoredConfiguration,
 )
 from gce_backend.model.keys import Key, MachineKey, manager_key
@@ -379,6 +380,29 @@ def test_approve_refuses_what_does_not_wait(
     assert says in refused.output
     assert stored(served) == before
     hold(served, "")
+
+
+def test_messages_are_acknowledged_in_the_store(served: ServedCloud, command: Command) -> None:
+    """All of them, or those that are named; one that is not kept is refused."""
+    key = Key(SetAsideMessage.KIND, "m1")
+
+    async def keep(clients: Clients) -> None:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([key])
+        await fleet.change([Change(key, lambda _: SetAsideMessage("odd", 1.0))])
+
+    async def seen(clients: Clients) -> bool:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        await fleet.refresh([key])
+        return fleet.set_aside[key].seen is not None
+
+    served.ask(keep)
+    refused = command("messages", "ack", "m2")
+    assert (refused.exit_code, "no message 'm2' is set aside" in refused.output) == (1, True)
+    assert not served.ask(seen)
+    assert command("messages", "ack", "m1").output == "1 messages are acknowledged\n"
+    assert served.ask(seen)
+    assert command("messages", "ack").output == "0 messages are acknowledged\n"
 
 
 @pytest.mark.parametrize("revision", ["", "two words", "a\nb", "x" * 201, "rév"])

@@ -192,6 +192,29 @@ async def test_poison_is_set_aside_with_its_reason_and_blocks_no_other(tmp_path:
         assert len(await w.vms()) == 3
 
 
+async def test_set_aside_messages_are_a_problem_until_they_are_looked_at(tmp_path: Path) -> None:
+    """One by one, or all; they are kept, and a new one is a problem again."""
+    async with world(tmp_path) as w:
+        await one_machine(w)
+
+        async def problem() -> int:
+            shown = (await w.get("/api/status"))["problems"]
+            return sum(one["count"] for one in shown if one["reason"] == "SetAside")
+
+        first, _ = await publish(w, wire("ONE", {}), wire("TWO", {}))
+        await settled(w)
+        assert await problem() == 2
+        assert await w.act("/api/ack-messages", {"message_ids": ["nobody's"]}) == 404
+        assert await w.act("/api/ack-messages", {"message_ids": [first]}) == 200
+        assert await problem() == 1
+        assert await w.act("/api/ack-messages") == 200
+        assert await problem() == 0
+        assert len(await set_aside(w)) == 2
+        await publish(w, wire("THREE", {}))
+        await settled(w)
+        assert await problem() == 1
+
+
 async def test_poison_is_remembered_over_a_restart(tmp_path: Path) -> None:
     """What was set aside, why and when is stored."""
     async with world(tmp_path) as w:

@@ -24,6 +24,7 @@ def messages(context: Context, queue: QueueStatus) -> dict[str, Any]:
                 "received": message.received,
                 "data": message.data,
                 "attributes": message.attributes,
+                "seen": message.seen,
             }
             for key, message in newest
         ],

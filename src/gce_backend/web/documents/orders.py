@@ -71,6 +71,12 @@ class LiftCap(_Order, frozen=True):
     seconds: Annotated[float, Meta(ge=0, le=orders.MAX_LIFT_SECONDS)] = orders.LIFT_SECONDS
 
 
+class AckMessages(_Order, frozen=True):
+    """`POST /api/ack-messages`: messages that were set aside, by their ids; none means all."""
+
+    message_ids: Annotated[tuple[Name, ...], Meta(max_length=1000)] = ()
+
+
 class DrainOrder(_Order, frozen=True):
     """`POST /api/drain`: a machine, by its VM's name or its whole key."""
 
@@ -105,6 +111,11 @@ def _approve(context: Context, order: Approve) -> Changes:
 
 def _lift_cap(context: Context, order: LiftCap) -> Changes:
     return [Change(CONTROL_KEY, orders.lift_cap(context.clock.now() + order.seconds))]
+
+
+def _ack_messages(context: Context, order: AckMessages) -> Changes:
+    keys = orders.messages_meant(order.message_ids, context.fleet.set_aside)
+    return [Change(key, orders.acknowledge(context.clock.now())) for key in keys]
 
 
 def _drain(context: Context, order: DrainOrder) -> Changes:
@@ -165,6 +176,7 @@ _ACTIONS: dict[str, _Action[Any]] = {
     "/api/pause": _Action(PauseOrder, "control.paused", _pause, ()),
     "/api/resume": _Action(Resume, "control.resumed", _resume, None),
     "/api/approve": _Action(Approve, "control.approved", _approve, ("import-config",)),
+    "/api/ack-messages": _Action(AckMessages, "control.messages_acknowledged", _ack_messages, ()),
     "/api/lift-cap": _Action(LiftCap, "control.cap_lifted", _lift_cap, DELETING),
     "/api/drain": _Action(DrainOrder, "control.drained", _drain, LEAVING, _machine),
     "/api/undrain": _Action(

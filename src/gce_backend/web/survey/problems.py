@@ -140,7 +140,8 @@ def _messages(context: Context, queue: QueueStatus) -> Iterator[FleetProblem]:
             reason="NotPulled",
             message=queue.problem,
         )
-    aside = context.fleet.set_aside
+    kept = context.fleet.set_aside.items()
+    aside = {key: message for key, message in kept if message.seen is None}
     if aside:
         oldest = min(aside.values(), key=lambda message: message.received)
         yield FleetProblem(
@@ -148,7 +149,10 @@ def _messages(context: Context, queue: QueueStatus) -> Iterator[FleetProblem]:
             kind="messages",
             subject="set aside",
             reason="SetAside",
-            message=f"Messages could not be understood. The oldest: {oldest.reason}",
+            message=(
+                f"Messages could not be understood. The oldest: {oldest.reason}. "
+                "Once you have looked at them: `gce-backend messages ack`"
+            ),
             since=oldest.received,
             count=len(aside),
             examples=tuple(key.name for key in list(aside)[:MAX_EXAMPLES]),

@@ -33,6 +33,7 @@ ORDERS = (
     "/api/resume",
     "/api/approve",
     "/api/lift-cap",
+    "/api/ack-messages",
     "/api/drain",
     "/api/undrain",
 )
