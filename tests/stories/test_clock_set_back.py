@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings.settings import FetchSettings, MachineProviderSettings, Settings
+from gce_backend.settings.settings import (
+    DeletionSettings,
+    FetchSettings,
+    MachineProviderSettings,
+    Settings,
+)
 from support.broker_messages import has, one_machine, publish, settled, subscribed
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from support.outside import cataloged, delete_vm, whole
@@ -17,6 +22,7 @@ DAY = 86_400.0
 ADD = "machine_provider.catalog.add_machines"
 GROUPS = "compute.instanceGroupManagers"
 SETTINGS = Settings(
+    deletion=DeletionSettings(unconfirmed_count=10),
     fetch=FetchSettings(resync_seconds=30),
     machine_provider=MachineProviderSettings(sweep_per_minute=600, lost_seconds=60.0),
 )
