@@ -1,7 +1,8 @@
 """The lease sweep: asks the catalog, slowly, how the machines are that we know to be in it.
 
 It makes lost messages good. A machine that the catalog does not know is only marked: what may
-follow from that is decided elsewhere, under the narrow cap.
+follow from that is decided elsewhere, under the narrow cap. Of deleted machines it takes out the
+entries that late additions have made.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 
 from msgspec.structs import replace
 
+from gce_backend.actions import phantom_entries
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.machine_provider import CatalogEntry, MethodNotOffered, NotCataloged
 from gce_backend.engine.context import Context
@@ -33,7 +35,8 @@ SHARE_PER_MINUTE = 1 / 60
 
 async def sweep(context: Context) -> Outcome:
     """Asks about the machines whose turn it is, within the sweep's own pace."""
-    candidates = _candidates(context)
+    tombstones = phantom_entries.tombstones_due(context)
+    candidates = [*_candidates(context), *tombstones]
     least = context.settings.machine_provider.sweep_per_minute
     pace = max(least, len(candidates) * SHARE_PER_MINUTE)
     due = context.turns.take(candidates, pace=pace / 60.0, now=context.clock.monotonic())
@@ -44,6 +47,7 @@ async def sweep(context: Context) -> Outcome:
         return Outcome()
     changes: list[Change[Instance]] = []
     problems: tuple[str, ...] = ()
+    swept = 0
     try:
         broker = context.broker()
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -52,18 +56,22 @@ async def sweep(context: Context) -> Outcome:
                 entry = await broker.get(key.name)
                 if isinstance(entry, MethodNotOffered):
                     return Outcome()
-                _note_contradiction(context, key, entry, asked)
-                changes.append(Change(key, _judge(context, key, entry, asked)))
+                if key in tombstones:
+                    await phantom_entries.take_out(context, key, entry)
+                else:
+                    _note_contradiction(context, key, entry, asked)
+                    changes.append(Change(key, _judge(context, key, entry, asked)))
+                swept += 1
     except (BackendError, TimeoutError) as error:
-        context.turns.give_back(due[len(changes) :])  # they come first the next time
-        if isinstance(error, BackendError) or not changes:
+        context.turns.give_back(due[swept:])  # they come first the next time
+        if isinstance(error, BackendError) or not swept:
             conditions.back_off(BROKER, "Unavailable", str(error) or SLOW)
             problems = (f"sweep: {str(error) or SLOW}",)
     else:
         conditions.clear(BROKER)
     changed = await context.fleet.change(changes)
     _forget_contradictions(context)
-    return Outcome(changed=changed, facts={"swept": len(changes)}, problems=problems)
+    return Outcome(changed=changed, facts={"swept": swept}, problems=problems)
 
 
 def _candidates(context: Context) -> list[MachineKey]:

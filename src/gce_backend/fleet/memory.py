@@ -96,6 +96,7 @@ class CatalogMemory:
             long ago where the catalog has said that the machine can be leased.
         next_question: when the catalog is asked about each of them again.
         contradicted: leased machines that the catalog calls available.
+        phantom_looks: deleted machines whose entries were looked for, and how often.
     """
 
     adding: set[MachineKey] = field(default_factory=set)
@@ -104,6 +105,7 @@ class CatalogMemory:
     unannounced: dict[MachineKey, float] = field(default_factory=dict)
     next_question: dict[MachineKey, float] = field(default_factory=dict)
     contradicted: dict[MachineKey, Contradiction] = field(default_factory=dict)
+    phantom_looks: dict[MachineKey, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -69,6 +69,19 @@ SETTLING_SECONDS = 300.0
 """How long after an addition was sent its entry may still appear, whatever became of the call."""
 
 
+PHANTOM_LOOK_SECONDS = (60.0, SETTLING_SECONDS)
+"""How long after a VM's deletion its entry is looked for: a late addition may have made it anew."""
+
+
+def phantom_looks(age: float) -> int:
+    """How often the entry of a deleted VM is to have been looked for.
+
+    Args:
+        age: seconds since the VM was proven gone.
+    """
+    return sum(age >= seconds for seconds in PHANTOM_LOOK_SECONDS)
+
+
 def settles_in(instance: Instance, elapsed: Elapsed) -> float:
     """Seconds until the absence of a machine's entry means that it will no longer appear."""
     unsettled = instance.catalog is CatalogState.ADDING or instance.resent
