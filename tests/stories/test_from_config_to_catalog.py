@@ -91,5 +91,5 @@ async def test_templates_without_a_name_in_common_do_not_wait_for_each_other(
         fleet = await w.get("/api/fleet")
         bad = next(t for t in fleet["templates"] if t["base_name"] == "bad")
         [revision] = bad["revisions"]
-        assert revision["state"] == "creating"
+        assert revision["state"] == "failing"
         assert "missing-image" in revision["reason"]

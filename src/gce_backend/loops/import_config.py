@@ -92,7 +92,10 @@ async def _import(context: Context) -> Outcome:
     warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
     imported = _importing(bundle, known or "", context.clock.now(), warnings)
     decide = _with_approval(imported, bundle.revision, needed=loss is not None)
-    changed = await context.fleet.transact([CONFIGURATION_KEY, CONTROL_KEY], decide)
+    # Without an approval, orders that cannot be understood hinder no import.
+    approved = context.fleet.control.approved_revision == bundle.revision
+    keys = [CONFIGURATION_KEY, CONTROL_KEY] if approved else [CONFIGURATION_KEY]
+    changed = await context.fleet.transact(keys, decide)
     if not changed:  # another daemon was faster: what it has imported is judged against anew
         return Outcome(again_after=AGAIN_SECONDS)
     context.conditions.clear(SUBJECT)

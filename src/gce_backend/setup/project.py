@@ -33,6 +33,8 @@ ACT_AS = (
     "grant the daemon's service account roles/iam.serviceAccountUser on each service account that "
     "templates.cfg names, and on no others"
 )
+NOT_IMPLEMENTED = 501
+"""What the embedded cloud answers where it serves nothing; Google answers 404."""
 NO_SUCH_PROJECT = (
     "Either there is no such project, or endpoints.resource_manager is wrong: it must end in `/v1`"
 )
@@ -174,10 +176,9 @@ async def check_permissions(
     what = f"{service} permissions of this account in project {project}"
     try:
         granted = await resource_manager.granted(project, permissions)
-    except NotFoundError as error:
-        return Done(what, "failed", f"{error}. {NO_SUCH_PROJECT}")
     except RemoteError as error:
-        return Done(what, "failed", str(error))
+        wrong_place = isinstance(error, NotFoundError) or error.status == NOT_IMPLEMENTED
+        return Done(what, "failed", f"{error}. {NO_SUCH_PROJECT}" if wrong_place else str(error))
     lacking = [permission for permission in permissions if permission not in granted]
     if lacking:
         return Done(what, "missing", f"grant {', '.join(lacking)}")

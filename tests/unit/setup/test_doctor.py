@@ -257,7 +257,7 @@ def test_several_failures_are_all_told(ward: Ward) -> None:
 
 
 def test_an_endpoint_without_its_version_says_so(ward: Ward) -> None:
-    """Resource Manager answers 404 where `/v1` is missing; the setting is named."""
+    """Nothing is served where `/v1` is missing; the setting is named."""
     root = ward.served.url
     code, rows = ward.examine(GCE_BACKEND_ENDPOINTS__RESOURCE_MANAGER=root)
     assert code == 1
