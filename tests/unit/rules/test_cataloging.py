@@ -81,7 +81,11 @@ def test_an_addition_s_answer_is_about_a_machine_that_is_being_added() -> None:
     """It was reclaimed, or taken out again, before its answer came."""
     removed = replace(VM, catalog=CatalogState.REMOVED)
     assert added(removed, CatalogState.CATALOGED) is removed
-    assert added(adding(VM, NOW), CatalogState.CATALOGED).catalog is CatalogState.CATALOGED
+    rising = adding(replace(VM, rising_since=NOW - 60), NOW)
+    known = added(rising, CatalogState.CATALOGED)
+    assert known == replace(CATALOGED, adding_since=NOW)
+    refused = added(rising, CatalogState.REFUSED)
+    assert refused == replace(rising, catalog=CatalogState.REFUSED)
 
 
 def test_a_machine_is_found_again_whatever_was_known_of_its_entry() -> None:

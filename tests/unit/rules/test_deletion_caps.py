@@ -66,6 +66,21 @@ def test_hole_14_of_120_machines_half_may_go_and_all_that_were_reclaimed() -> No
     assert all(admitted([R] * 1000, (), large))
 
 
+def test_each_cap_is_a_number_or_a_share_of_the_fleet_and_the_larger_holds() -> None:
+    """Each with its own number and its own share, rounded down."""
+    numbers = DeletionSettings(
+        reclaimed_count=1,
+        permitted_count=2,
+        unconfirmed_count=3,
+        reclaimed_share=0.5,
+        permitted_share=0.25,
+        unconfirmed_share=0.125,
+    )
+    small = {Cap.RECLAIMED: 1, Cap.PERMITTED: 2, Cap.UNCONFIRMED: 3}
+    assert limits(numbers, 0) == small
+    assert limits(numbers, 39) == {Cap.RECLAIMED: 19, Cap.PERMITTED: 9, Cap.UNCONFIRMED: 4}
+
+
 def test_what_is_admitted_is_the_first_that_fits() -> None:
     """One that does not fit stands in no other's way."""
     caps = {Cap.RECLAIMED: 1, Cap.PERMITTED: 3, Cap.UNCONFIRMED: 1}
@@ -106,6 +121,13 @@ def test_deletions_of_a_slot_are_counted_together_and_none_is_lost() -> None:
     assert used(begun) == {R: 600, A: 600}
     assert len(begun) == 60
     assert [one.at for one in begun[:3]] == [0.0, 10.0, 20.0]
+
+
+def test_what_begins_in_the_same_second_is_counted_with_it() -> None:
+    """Two batches of one run share a slot."""
+    begun = begin((), [G], 5.0, 10.0)
+    assert begin(begun, [G, A], 5.0, 10.0) == (Begun(5.0, {G: 2, A: 1}),)
+    assert begin(begun, [R], 5.5, 10.0) == (Begun(5.0, {G: 1, R: 1}),)
 
 
 def test_nothing_that_begins_changes_nothing() -> None:

@@ -10,6 +10,7 @@ from gce_backend.model.entities import (
     Deletion,
     Instance,
     Lease,
+    MetadataUpdate,
     PendingDeletion,
     Permit,
 )
@@ -152,19 +153,39 @@ def test_what_the_catalog_calls_leased_has_no_permit_any_longer(instance: Instan
     assert kept == replace(CATALOGED, lease=Lease(NOW, NOW + 60))
     assert permit(kept, NOW + 10_000) is None
     assert held(TOMBSTONE, LEASED) is TOMBSTONE
-    again = held(replace(instance, lease=Lease(1.0)), Lease(NOW, NOW + 60))
-    assert again.lease == Lease(1.0, NOW + 60)
+    again = held(replace(instance, lease=Lease(1.0), lost_since=NOW), Lease(NOW, NOW + 60))
+    assert again == replace(CATALOGED, lease=Lease(1.0, NOW + 60))
 
 
 def test_a_tombstone_forgets_its_metadata_and_can_be_revived() -> None:
     """Its VM was not gone after all."""
     under_way = deleting(RECLAIMED, "a", NOW)
-    gone = deleted(under_way, NOW + 5)
+    update = MetadataUpdate({"key": "value"})
+    queued = replace(under_way, pending_metadata_updates=(update,), active_metadata_update=update)
+    gone = deleted(queued, NOW + 5)
+    assert gone == deleted(under_way, NOW + 5)
     assert gone.is_tombstone
     assert deleted(gone, NOW + 6) is gone
     assert deleted(CATALOGED, NOW) is CATALOGED
     assert revived(gone) == under_way
+    assert revived(replace(gone, missing_since=NOW)) == under_way
     assert revived(under_way) is under_way
+
+
+def test_a_lease_ends_at_its_end() -> None:
+    """At that very second nobody holds the machine by it any longer."""
+    leased = replace(ABSENT, lease=Lease(NOW - 60, NOW))
+    assert lease_runs(leased, NOW - 0.5)
+    assert not lease_runs(leased, NOW)
+    assert permit(leased, NOW) is Permit.ABSENT
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_reclaimed_machine_is_left_to_the_job_of_reclaimed_machines(*, active: bool) -> None:
+    """Whatever else is the matter with it: one job deletes it."""
+    drained = replace(RECLAIMED, drain=Drain("", NOW), deletion=UNDER_WAY, missing_since=0.0)
+    for instance in (RECLAIMED, drained):
+        assert not is_leaving(instance, at(NOW), 60, active=active)
 
 
 def test_late_messages_revive_nobody_s_lease() -> None:

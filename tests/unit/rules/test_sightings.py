@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from gce_backend.base.ages import Ages
@@ -19,6 +20,7 @@ from gce_backend.rules.sightings import (
     abandoned_instance,
     is_lost,
     is_stopped_for_good,
+    not_running_message,
     seen_instance,
     trouble_of,
     unseen_instance,
@@ -121,3 +123,38 @@ def test_group_that_cannot_delete_is_not_said_to_be_unable_to_create() -> None:
     assert trouble_of(deleting) == "2 VMs cannot be deleted: IN_USE: in use"
     creating = Member("c", None, "", "CREATING", why, "IN_USE")
     assert trouble_of([creating, *deleting]) == "1 VM cannot be created: IN_USE: in use"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "why"),
+    [
+        ("in use", "IN_USE", "IN_USE: in use"),
+        ("IN_USE by another", "IN_USE", "IN_USE by another"),
+        ("", "IN_USE", "IN_USE"),
+        ("", "", ""),
+    ],
+)
+def test_a_trouble_names_its_code_once_and_is_that_of_the_first(
+    error: str, code: str, why: str
+) -> None:
+    """Some errors of Compute repeat their code in their text, others have no text."""
+    first = Member("a", 1, "RUNNING", "JUGGLING", error, code)
+    second = Member("b", 2, "RUNNING", "JUGGLING", "another", "OTHER")
+    assert trouble_of([first, second]) == f"2 VMs fail in JUGGLING: {why}"
+
+
+def test_vms_that_do_not_come_to_run_are_told_of_with_their_statuses() -> None:
+    """Each status once; a member without a VM has none, and its group's action tells."""
+    creating = Member("a", None, "", "CREATING")
+    advice = (
+        "Look at its serial console and its operations. `gce-backend drain NAME` has one replaced."
+    )
+    assert not_running_message([creating]) == (
+        "1 VM of the group did not come to run within 15 minutes, for example a (CREATING). "
+        + advice
+    )
+    staging = [Member(name, 1, "STAGING", "CREATING") for name in "bc"]
+    assert not_running_message([*staging, creating]) == (
+        "3 VMs of the group did not come to run within 15 minutes, for example b "
+        "(CREATING, STAGING). " + advice
+    )
