@@ -10,12 +10,14 @@ from gce_backend.model.entities import (
     Lease,
 )
 from gce_backend.rules.cataloging import (
+    SETTLING_SECONDS,
     Contradiction,
     added,
     adding,
     found_again,
     is_catalogable,
     lease_is_over,
+    settles_in,
     uncataloged,
 )
 from support.machines import (
@@ -54,9 +56,25 @@ def test_a_not_found_means_wait_while_an_addition_may_still_arrive() -> None:
     absent = CatalogState.ABSENT
     assert uncataloged(sent, CatalogState.ADDING, absent, NOW + 200, at(NOW + 200)) is sent
     assert uncataloged(sent, CatalogState.ADDING, absent, NOW - 9000, at(NOW - 9000)) is sent
-    assert (
-        uncataloged(sent, CatalogState.ADDING, absent, NOW + 301, at(NOW + 301)).catalog is absent
-    )
+    end = NOW + SETTLING_SECONDS
+    assert uncataloged(sent, CatalogState.ADDING, absent, end - 0.5, at(end - 0.5)) is sent
+    assert uncataloged(sent, CatalogState.ADDING, absent, end, at(end)).catalog is absent
+
+
+def test_only_an_addition_without_an_answer_settles() -> None:
+    """When it was sent is kept after its answer; one that an old store calls sent has no time."""
+    sent = adding(VM, NOW)
+    assert settles_in(sent, at(NOW + 100)) == SETTLING_SECONDS - 100
+    assert settles_in(added(sent, CatalogState.CATALOGED), at(NOW)) == 0
+    assert settles_in(replace(sent, adding_since=None), at(NOW)) == 0
+
+
+def test_a_machine_that_left_the_catalog_is_announced_again_when_it_comes_back() -> None:
+    """Its subscription goes with its entry."""
+    subscribed = replace(CATALOGED, subscribed="a")
+    for state in (CatalogState.REMOVED, CatalogState.ABSENT):
+        out = uncataloged(subscribed, CatalogState.CATALOGED, state, NOW, at(NOW))
+        assert out == replace(VM, catalog=state)
 
 
 def test_what_is_ending_is_not_cataloged() -> None:

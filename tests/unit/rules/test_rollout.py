@@ -89,9 +89,29 @@ def test_leased_machines_are_neither_missed_nor_replaced_by_others() -> None:
     assert may_leave(zone(available=3, leased=1, old=2, active_target=1)) == 1
 
 
+def test_the_last_one_that_nobody_holds_may_leave_where_leases_are_the_minimum() -> None:
+    """None need be left to lease from, with room or without."""
+    assert may_leave(zone(available=1, leased=3, old=1)) == 1
+    assert may_leave(zone(maximum_size=3, available=1, leased=2, old=1)) == 1
+
+
+def test_the_only_machine_of_a_zone_is_exchanged_when_there_is_no_room() -> None:
+    """A fleet of one: it stays while there is room for a second, and else leaves first."""
+    one = zone(minimum_size=1, staying=1, available=1, old=1)
+    assert may_leave(one) == 0
+    assert may_leave(msgspec.structs.replace(one, maximum_size=2)) == 0
+    assert may_leave(msgspec.structs.replace(one, maximum_size=1)) == 1
+
+
+def test_nobody_leaves_to_make_room_for_a_revision_that_is_complete() -> None:
+    """One of its machines is out of order: an old one stands in for it."""
+    assert may_leave(zone(maximum_size=4, active_target=3, staying=1, old=1)) == 0
+
+
 def test_all_leave_a_zone_that_the_configuration_no_longer_names() -> None:
-    """There is nothing to keep up."""
+    """There is nothing to keep up, whether they can be leased or not."""
     assert may_leave(zone(minimum_size=0)) == 3
+    assert may_leave(zone(minimum_size=0, available=0)) == 3
 
 
 def test_those_that_began_to_leave_go_first_and_repeats_choose_the_same() -> None:
