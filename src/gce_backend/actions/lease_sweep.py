@@ -12,6 +12,7 @@ import asyncio
 from msgspec.structs import replace
 
 from gce_backend.actions import phantom_entries
+from gce_backend.actions.lease_ends import end_of
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.machine_provider import CatalogEntry, MethodNotOffered, NotCataloged
 from gce_backend.engine.context import Context
@@ -21,7 +22,6 @@ from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDel
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.cataloging import Contradiction, lease_is_over
-from gce_backend.rules.messages import lease_end
 
 BROKER = "machine-provider"
 TOPIC = "sweep"
@@ -105,8 +105,7 @@ def _judge(
             reason = "The catalog says that the Machine Provider has reclaimed it."
             return replace(known, pending_deletion=PendingDeletion(reason, now), lease=None)
         if entry.state == "LEASED":
-            seconds = None if entry.leased_indefinitely else entry.lease_expiration_ts
-            expiration = lease_end(seconds)
+            expiration = end_of(entry)
             if known.lease is not None and known.lease.expiration == expiration:
                 return known
             since = known.lease.since if known.lease is not None else now

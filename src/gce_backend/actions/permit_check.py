@@ -14,6 +14,7 @@ import msgspec
 
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.lease_ends import end_of
 from gce_backend.base.errors import HostnameReuseError
 from gce_backend.clients.machine_provider import (
     CatalogEntry,
@@ -27,7 +28,6 @@ from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import found_again, settles_in
-from gce_backend.rules.messages import lease_end
 from gce_backend.rules.permits import held, is_unknown, lease_runs, permit
 
 TOGETHER_SECONDS = 5.0
@@ -156,8 +156,7 @@ async def _put_back(
     """
     granted = permit(instance, context.clock.now())
     if entry is None or entry.state == "LEASED":
-        seconds = entry.lease_expiration_ts if entry and not entry.leased_indefinitely else None
-        lease = Lease(context.clock.now(), lease_end(seconds))
+        lease = Lease(context.clock.now(), end_of(entry) if entry is not None else None)
         await context.fleet.change([Change(key, _held(instance, lease))])
         message = "Somebody holds it: the Machine Provider refused its removal. It is not deleted."
         context.conditions.back_off(key, LEASED, message)

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gce_backend.actions import lease_ends
 from gce_backend.actions.accounts import DEFAULT, machine_account
 from gce_backend.actions.lease_sweep import sweep
 from gce_backend.base.errors import BackendError, MissingEntityError
@@ -56,9 +57,10 @@ async def run(context: Context) -> Outcome:
     """Works on what is in the queue, batch by batch, then sweeps."""
     changed = 0
     facts: Counter[str] = Counter()
+    endless: dict[MachineKey, None] = {}
     while batch := context.inbox.take(BATCH):
         try:
-            changed += await _work(context, batch, facts)
+            changed += await _work(context, batch, facts, endless)
         except BackendError as error:  # nothing is wrong with the messages: they are kept
             context.inbox.give_back(batch)
             return Outcome(
@@ -72,6 +74,7 @@ async def run(context: Context) -> Outcome:
             raise
         await context.inbox.acknowledge(batch)
     try:
+        changed += await lease_ends.ask(context, list(endless))
         swept = await sweep(context)
     except BackendError as error:  # what was changed above must still wake others
         swept = Outcome(problems=(f"sweep: {error}",))
@@ -83,8 +86,18 @@ async def run(context: Context) -> Outcome:
     )
 
 
-async def _work(context: Context, batch: Sequence[Received], facts: Counter[str]) -> int:
-    """Stores the effect of a batch; returns how many entities changed."""
+async def _work(
+    context: Context,
+    batch: Sequence[Received],
+    facts: Counter[str],
+    endless: dict[MachineKey, None],
+) -> int:
+    """Stores the effect of a batch; returns how many entities changed.
+
+    Args:
+        facts: counts what became of the messages.
+        endless: gets the machines whose leases' ends no message has said.
+    """
     changes: list[Change[Any]] = []
     dealt: list[Dealt] = []
     understood: list[tuple[Received, Message]] = []
@@ -116,10 +129,21 @@ async def _work(context: Context, batch: Sequence[Received], facts: Counter[str]
         cause = f"message {', '.join(causes[key])}"
         changes.append(Change(key, _applied(context, account, said), cause))
     changed = await context.fleet.change(changes)
+    endless.update(
+        (key, None) for key, said in by_instance.items() if _is_endless(context, key, said)
+    )
     for item in dealt:
         facts[item.outcome] += 1
         _report(context, item)
     return changed
+
+
+def _is_endless(context: Context, key: MachineKey, said: Sequence[Message]) -> bool:
+    """Whether messages said that a machine is leased, and none has ever said until when."""
+    instance = context.fleet.instances.get(key)
+    lease = instance.lease if instance is not None else None
+    is_leased = any(message.kind is MessageKind.LEASED for message in said)
+    return is_leased and lease is not None and lease.expiration is None
 
 
 async def _look_again(context: Context, messages: Iterable[Message]) -> None:

@@ -16,6 +16,7 @@ from gce_backend.actions import announcements
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.lease_ends import end_of, lease_entry
 from gce_backend.base.errors import RemoteError
 from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context
@@ -23,7 +24,12 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
-from gce_backend.rules.cataloging import may_be_cataloged, settles_in, uncataloged
+from gce_backend.rules.cataloging import (
+    may_be_cataloged,
+    removal_refused,
+    settles_in,
+    uncataloged,
+)
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.rollout import ZoneRollout, removable, share_out
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
@@ -241,6 +247,7 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
             "Somebody holds it: the Machine Provider refuses its removal until the lease ends."
         )
         context.conditions.back_off(key, LEASED, message)
+        await _store_lease(context, key, asked)
         return Result.HELD
     if answer.error not in {None, CatalogError.ENTRY_NOT_FOUND}:
         message = f"The Machine Provider refused: {answer.error}"
@@ -264,6 +271,19 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
             state=state.value,
         )
     return Result.CHANGED if written else Result.NOTHING
+
+
+async def _store_lease(context: Context, key: MachineKey, asked: CatalogState) -> None:
+    """Stores the lease for which a removal was refused, as far as the catalog tells of it."""
+    try:
+        entry = await lease_entry(context, key)
+    except RemoteError:  # its removal is tried again; the sweep tells of the trouble
+        return
+    if entry is None:  # it has just ended, or the entry is another's
+        return
+    end, now = end_of(entry), context.clock.now()
+    refused = when_present(lambda instance: removal_refused(instance, asked, end, now))
+    await context.fleet.change([Change(key, refused)])
 
 
 def _became(

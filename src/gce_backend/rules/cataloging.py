@@ -14,6 +14,7 @@ from gce_backend.model.entities import (
     Lease,
 )
 from gce_backend.model.observed import Member
+from gce_backend.rules.messages import leased
 from gce_backend.rules.permits import lease_runs
 
 CATALOGABLE = frozenset(
@@ -121,6 +122,21 @@ def uncataloged(
     # Its subscription goes with its entry: should it be added again, it is announced again.
     lost_since = instance.lost_since if state is CatalogState.ABSENT else None
     return replace(instance, catalog=state, subscribed=None, lost_since=lost_since)
+
+
+def removal_refused(
+    instance: Instance, asked: CatalogState, expiration: UnixSeconds | None, now: UnixSeconds
+) -> Instance:
+    """The Machine Provider does not remove it: it is in the catalog, and somebody holds it.
+
+    Args:
+        asked: the state in which it was when the question was sent.
+        expiration: the lease's end in Unix seconds; None when the catalog does not say it.
+    """
+    if not may_be_cataloged(instance) or instance.catalog is not asked:
+        return instance
+    known = replace(instance, catalog=CatalogState.CATALOGED, lost_since=None)
+    return leased(known, expiration, now)
 
 
 def found_again(instance: Instance, state: CatalogState) -> Instance:

@@ -142,11 +142,16 @@ def apply(message: Message, instance: Instance, service_account: str, now: UnixS
     if instance.pending_deletion is not None:  # late: its lease is over
         return instance
     if message.kind is MessageKind.LEASED:
-        return _leased(instance, _timestamp(message.attributes.get("lease_expiration_ts")), now)
+        return leased(instance, _timestamp(message.attributes.get("lease_expiration_ts")), now)
     return _subscribed(instance, message.attributes, service_account)
 
 
-def _leased(instance: Instance, expiration: float | None, now: UnixSeconds) -> Instance:
+def leased(instance: Instance, expiration: float | None, now: UnixSeconds) -> Instance:
+    """Somebody holds it; of several ends that were told the latest counts.
+
+    Args:
+        expiration: the lease's end in Unix seconds, as far as it was told.
+    """
     lease = instance.lease
     if lease is None:
         return replace(instance, lease=Lease(now, expiration))

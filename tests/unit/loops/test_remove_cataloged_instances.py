@@ -110,6 +110,39 @@ async def test_hazard_21_answer_leased_is_not_asked_for_again_every_minute(tmp_p
         await w.until(gone(w), within=1800)
 
 
+async def test_hole_16_the_lease_for_which_a_removal_is_refused_is_stored_with_its_end(
+    tmp_path: Path,
+) -> None:
+    """The lease's message is lost, and the sweep backs off: delete_machine is the first to know."""
+    async with world(
+        tmp_path, templates=BOTH, managers=MANAGERS, settings=SHORT, crons=SELDOM, options=CALM
+    ) as w:
+        await up(w)
+        await w.inject("pubsub.projects.subscriptions.pull", times=None)
+        await w.inject(GET_MACHINE, status=503, times=None)
+        await w.restart_daemon()  # the pull that was under way ends with it
+        request = {
+            "request_id": "r1",
+            "duration": 7200,
+            "dimensions": {"os_family": "LINUX", "num_cpus": 2, "memory_gb": 2.0},
+        }
+        await w.broker("machine_provider.lease", request)
+        await w.pass_time(600)
+        held = next(name for name, state in (await w.catalog()).items() if state == "LEASED")
+        await w.clear_faults()
+        await w.inject("pubsub.projects.subscriptions.pull", times=None)
+        await w.reset_calls()
+        drop(w)
+        await w.until(vms_are(w, {held}), within=100)
+        machine = next(m for m in await w.machines() if m["name"] == held)
+        assert machine["state"] == "leased"
+        assert 6000 < machine["lease_expiration"] - w.clock.now() < 7200
+        await w.pass_time(900)
+        # Once for it; of each of the two others when it leaves, and just before its deletion.
+        assert (await w.calls())[DELETE_MACHINE] == 1 + 2 * 2
+        assert held in await w.vms()
+
+
 async def test_catalog_that_forgot_a_leased_machine_does_not_end_its_lease(tmp_path: Path) -> None:
     """ENTRY_NOT_FOUND while a known lease runs means wait: the VM lives to the lease's end."""
     async with world(
