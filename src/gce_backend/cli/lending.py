@@ -1,4 +1,4 @@
-"""`leases`, `machines`, `extend`, `hold`, `with-machine`: what people and jobs say to lease."""
+"""`leases`, `machines`, `extend`, `hold`, `with-machine`: commands for leases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands of `lending` do: find the Machine Provider, ask it, show its answers."""
+"""The work of the commands in `lending`: find the Machine Provider, call it, show its answers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from gce_backend.settings.settings import EndpointSettings, Settings, load
 
 SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
 STOP_SECONDS = 10.0
-"""How long a command that is told to stop may take."""
+"""Seconds that a command has to stop after SIGTERM."""
 
 
 @contextlib.asynccontextmanager
 async def client_of(settings_file: Path | None) -> AsyncIterator[LeaseClient]:
-    """The Machine Provider that the settings name, asked in the caller's name.
+    """A client of the Machine Provider that the settings name, with the caller's tokens.
 
     Raises:
         SettingsError: they name none.
@@ -56,7 +56,7 @@ async def client_of(settings_file: Path | None) -> AsyncIterator[LeaseClient]:
 async def _tokens(
     settings: Settings, session: aiohttp.ClientSession, url: str
 ) -> AsyncIterator[Tokens]:
-    """The caller's tokens: the one given, a job's at GitHub, else those of Google's credentials."""
+    """The caller's tokens: the given one, a GitHub job's, or those of Google's credentials."""
     provider = settings.provider
     github = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
     if provider.token is not None:
@@ -125,13 +125,13 @@ async def show_machines(settings_file: Path | None, *, as_json: bool) -> None:
 
 
 async def extend(settings_file: Path | None, name: str, seconds: int) -> LeaseDocument:
-    """Lets a lease end so many seconds from now."""
+    """Changes the end of a lease to `seconds` from now."""
     async with client_of(settings_file) as client:
         return await client.extend(await _id_of(client, name), seconds)
 
 
 async def hold(settings_file: Path | None, name: str, seconds: int | None) -> LeaseDocument:
-    """Keeps a lease's machines for a look."""
+    """Keeps a lease's machines so that a failure can be investigated."""
     async with client_of(settings_file) as client:
         return await client.hold(await _id_of(client, name), seconds)
 
@@ -183,10 +183,10 @@ async def run_with(
     command: Sequence[str],
     hold_failed: float | None,
 ) -> int:
-    """Leases machines, runs a command here, and gives them back.
+    """Leases machines, runs a command here, and releases the machines.
 
     Returns:
-        The command's exit code; 128 and its signal's number when one ended it.
+        The command's exit code; 128 plus the signal's number when a signal ended it.
 
     Raises:
         BackendError: there is no machine, or the lease was lost.
@@ -214,7 +214,7 @@ async def run_with(
 
 
 async def _hold(client: LeaseClient, lease: LeaseDocument, seconds: int) -> bool:
-    """Keeps the machines of a command that failed; says so, or why not."""
+    """Keeps the machines of a failed command, and prints the outcome."""
     try:
         found = await client.hold(lease.id, seconds)
     except BackendError as error:

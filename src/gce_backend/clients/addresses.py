@@ -43,7 +43,7 @@ def trusted_origin(text: str, allowed_hosts: Sequence[str], *, what: str, settin
     Args:
         text: a host name or a URL; without a scheme, https (http on loopback).
         allowed_hosts: those of the settings: host names, and `*.` with a domain.
-        what: what the address is of, for the error.
+        what: the service at the address, for the error.
         setting: the setting that would allow it, for the error.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Access tokens: one refresh for all who wait, then back-off, and no secret in any error.
+"""Access tokens: one refresh for all waiting callers, then back-off, and no secret in any error.
 
-gcloud-aio-auth finds the credentials and knows how to get a token from them. What it lacks is here:
+gcloud-aio-auth finds the credentials and knows how to get a token from them. This module adds:
 the metadata server's address as a setting, a reaction to 401, and waiters that do not share each
 other's cancellation (awaiting its refresh task directly, one cancelled caller cancels them all).
 """
@@ -29,13 +29,13 @@ METADATA_HEADERS: Mapping[str, str] = {"Metadata-Flavor": "Google"}
 REFRESH_TIMEOUT_SECONDS = 10
 WAIT_SECONDS = 15.0
 FRESH_PART = 0.5
-"""After this part of its life a token is renewed in the background."""
+"""The fraction of its lifetime after which a token is renewed in the background."""
 USABLE_PART = 0.95
-"""After this part of its life a token is no longer used."""
+"""The fraction of its lifetime after which a token is no longer used."""
 INVALIDATION_SECONDS = 5.0
 """The least time between two refreshes that a refused token causes."""
 MIN_LIFE_SECONDS = 30
-"""A token is used for so long, however short a lifetime it was given."""
+"""Seconds for which a token is used, even if its lifetime is shorter."""
 MAX_LIFE_SECONDS = 12 * 3600
 """The longest lifetime that Google gives."""
 MAX_TOKEN_BYTES = 2**16
@@ -84,7 +84,7 @@ class _SharedToken(Token):
 
         Raises:
             UnauthenticatedError: the credentials are refused, or refreshing has to wait.
-            TransientError: the token server does not answer well, or not in time.
+            TransientError: the token server gives no valid answer in time.
         """
         now = asyncio.get_running_loop().time()
         usable = self.access_token is not None and now < self._usable_until
@@ -178,7 +178,7 @@ class TokenSource:
         session: the aiohttp session used for refreshes; stays the caller's.
         metadata_root: the metadata server's origin, e.g. `http://metadata.google.internal`. Used
             unless credentials are found where gcloud looks for them (see `describe`).
-        scopes: OAuth scopes. A token of narrower scopes is a source of its own.
+        scopes: OAuth scopes. A token of narrower scopes needs its own source.
         metadata_only: use no other credentials, whatever is found: for endpoints that are not
             Google's, to which an account's real tokens must not go.
 
@@ -216,7 +216,7 @@ class TokenSource:
 
     @property
     def token(self) -> Token:
-        """The same tokens, in the shape that the gcloud-aio clients take."""
+        """The same tokens, in the form that the gcloud-aio clients accept."""
         return self._token
 
     async def get(self) -> str:
@@ -224,7 +224,7 @@ class TokenSource:
 
         Raises:
             UnauthenticatedError: the credentials are refused; `retry_after` says how long to wait.
-            TransientError: the token server does not answer well, or not within 15 s.
+            TransientError: the token server gives no valid answer within 15 s.
         """
         await self._token.ensure_token()
         return str(self._token.access_token)
@@ -232,7 +232,7 @@ class TokenSource:
     def invalidate(self, token: str) -> None:
         """Says that a service refused `token` with 401.
 
-        Only the token in use is dropped: of many callers refused together, one causes a refresh.
+        It drops only the token in use, so many callers refused together cause one refresh.
         """
         self._token.invalidate(token)
 
@@ -251,7 +251,7 @@ class TokenSource:
 
         Raises:
             SettingsError: the credentials do not name one.
-            TransientError: the metadata server does not answer well.
+            TransientError: the metadata server gives no valid answer.
         """
         if self._token.token_type is not Type.GCE_METADATA:
             project = self._token.service_data.get("project_id")

@@ -10,15 +10,15 @@ from gce_backend.configuration.text import decoded
 from gce_backend.configuration.types import TEMPLATES_FILE
 
 MAX_FILE_BYTES = 2**20
-"""Bytes in one file: more cannot be stored, whatever is in them."""
+"""Most bytes in one file: more cannot be stored, whatever the content."""
 
 
 def text_of(name: str, content: bytes) -> str:
     """A file's text.
 
     Args:
-        name: the file's.
-        content: its bytes; one more than MAX_FILE_BYTES are enough to tell that it is too large.
+        name: the file's name.
+        content: its bytes; MAX_FILE_BYTES + 1 of them are enough to show that it is too large.
 
     Raises:
         UnusableFileError: it is too large, or not UTF-8.
@@ -32,11 +32,11 @@ def text_of(name: str, content: bytes) -> str:
 
 
 def read_text(directory: Path, name: str) -> str | None:
-    """The text of a file in a directory; None when there is none inside of it by that name.
+    """The text of a file in a directory; None when the directory has no such file.
 
     Args:
-        directory: the configuration's.
-        name: the file's path in it. What it leads out of the directory is not there.
+        directory: the configuration's directory.
+        name: the file's path in it. A path that leads out of the directory counts as missing.
 
     Raises:
         UnusableFileError: it cannot be read, is too large, or is not UTF-8.

@@ -44,9 +44,9 @@ from gce_backend.configuration.types import TEMPLATES_FILE as TEMPLATES
 MAX_REVISION = 200
 """Characters in the name of a revision."""
 MAX_TRIES = 5
-"""How often files are read again because they changed meanwhile."""
+"""How often files are read again because they changed during the read."""
 PAUSE_SECONDS = 0.2
-"""Between two such tries."""
+"""Seconds between two such tries."""
 
 References = Callable[[str], Iterable[str]]
 """The further files that a templates.cfg names, as paths in the config set."""
@@ -59,7 +59,7 @@ class ConfigBundle(msgspec.Struct, frozen=True):
     """A configuration, all of it from one revision.
 
     Attributes:
-        revision: the source's name of it.
+        revision: the source's name for the revision.
         templates_text: templates.cfg.
         managers_text: managers.cfg.
         files: by path, the text of the further files that templates.cfg names; those that do not
@@ -98,7 +98,7 @@ class DirectorySource:
         Raises:
             UnusableFileError: a file is missing, unreadable, too large, not UTF-8, or changing.
         """
-        # Read until two readings agree: an editor or a checkout may be at work.
+        # Read until two reads agree: an editor or a checkout may be writing.
         bundle = await self._read()
         for _ in range(MAX_TRIES):
             again = await self._read()
@@ -195,7 +195,7 @@ class LuciConfigV1(_LuciConfig):
         return ConfigBundle(templates.revision, templates_text, managers_text, files)
 
     async def _find(self, path: str, revision: str | None) -> _Found:
-        """Which content a file has, at a revision or at the present one."""
+        """The revision and the content hash of a file, at a revision or at the present one."""
         method = "luci_config.config.get_config"
         config_set, name = quote(self._set, safe=""), quote(path, safe="")
         url = f"/_ah/api/config/v1/config_sets/{config_set}/config/{name}?hash_only=True"
@@ -216,7 +216,7 @@ class LuciConfigV1(_LuciConfig):
         method = "luci_config.config.get_config_by_hash"
         url = f"/_ah/api/config/v1/config/{quote(content_hash, safe='')}"
         answer = await self._api.call(method, "GET", url, repeat=True)
-        if answer.status == 404:  # it has just been named: a replica that lags, not an absence
+        if answer.status == 404:  # the service has just named it: a replica lags, the file exists
             raise TransientError(method, f"{path}: its content is not there yet", status=404)
         if answer.status != 200:
             raise ERRORS.error(method, answer)
@@ -253,7 +253,7 @@ class LuciConfigV2(_LuciConfig):
         raise TransientError(_GET_CONFIG, f"{self._set}: the revision keeps changing")
 
     async def _read(self) -> ConfigBundle | None:
-        """One reading of all files; None when they are not of one revision."""
+        """Reads all files once; None when they are not of one revision."""
         templates = await self._get(TEMPLATES)
         managers = await self._get(MANAGERS)
         revisions = {templates.revision, managers.revision}
@@ -263,7 +263,7 @@ class LuciConfigV2(_LuciConfig):
             try:
                 config = await self._get(path)
             except NotFoundError:
-                # At which revision it is missing is not said: see that it is still this one.
+                # A 404 does not name its revision: check that the revision is still this one.
                 revisions.add((await self._get(TEMPLATES, fields="revision")).revision)
                 continue
             revisions.add(config.revision)
@@ -302,7 +302,7 @@ class LuciConfigV2(_LuciConfig):
         return text_of(path, content)
 
     async def _download(self, path: str, signed_url: str) -> bytes:
-        """Reads a large file from storage; the URL itself is the permission, so no token goes."""
+        """Reads a large file from storage; the URL itself is the permission: no token is sent."""
         method = "luci_config.signed_url"
         try:
             origin(signed_url.partition("?")[0])

@@ -1,6 +1,6 @@
 """Client of a daemon's own JSON documents (`/api/...`), for the commands.
 
-Nothing is repeated, and the token goes along only when the daemon asks for it.
+Nothing is repeated, and the token is sent only when the daemon asks for it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from gce_backend.clients.exchange import (
 from gce_backend.clients.plain_http import PlainSession
 from gce_backend.settings.settings import HttpSettings, Secret, Settings
 
-if TYPE_CHECKING:  # heavy, and only needed where the daemon is asked by TLS
+if TYPE_CHECKING:  # heavy, and only needed for a daemon behind TLS
     import aiohttp
 
 _DOCUMENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 MAX_BYTES = 64 * 2**20
-"""Largest document that is read: fleets of many thousand machines fit well."""
+"""Bytes of the largest document that is read: enough for many thousand machines."""
 
 
 class DaemonApi:
@@ -45,7 +45,7 @@ class DaemonApi:
     Args:
         session: the HTTP session.
         url: where it listens, without a slash at the end.
-        token: lets a reader in where the daemon wants one.
+        token: the token for a daemon that requires one.
         timeout: seconds for one document.
     """
 
@@ -66,12 +66,12 @@ class DaemonApi:
 
         Args:
             path: its path, e.g. `/api/status`.
-            parameters: those of its query; the ones that are "" are left out.
+            parameters: its query parameters; empty ones are left out.
 
         Raises:
             NoDaemonError: no daemon answers there, or it has not loaded its entities yet.
-            UnknownNameError: it asks for something that is not there.
-            RemoteError: the daemon does not give it; the message says why.
+            UnknownNameError: it asks for something that does not exist.
+            RemoteError: the daemon refuses it; the message says why.
         """
         query = {name: str(value) for name, value in (parameters or {}).items() if value != ""}
         answer = await self._get(path, query, None)
@@ -124,10 +124,10 @@ class DaemonApi:
 
 
 def address(settings: Settings) -> str:
-    """Where the commands find the daemon that these settings are of.
+    """The address at which commands find the daemon of these settings.
 
     Raises:
-        NoDaemonError: the settings do not say it.
+        NoDaemonError: the settings do not name it.
     """
     if settings.url is not None:
         return settings.url

@@ -1,4 +1,4 @@
-"""What error answers mean: one reading of Google's error object, and one table for each service."""
+"""The meaning of error answers: one parser of Google's error object, and one table per service."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIRM: Mapping[int, type[RemoteError]] = {
     429: RateLimitedError,
     499: TransientError,
 }
-"""What these statuses mean for every service, whatever it says besides."""
+"""The meaning of these statuses for every service, whatever else the answer says."""
 
 _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
@@ -36,9 +36,9 @@ class Said(NamedTuple):
     """What Google's error object in an answer says.
 
     Attributes:
-        code: the HTTP status that it is of; None when it names none.
-        status: the word of newer services, e.g. `NOT_FOUND`; "" when there is none.
-        reason: the word of older ones, e.g. `notFound`; "" when there is none.
+        code: the HTTP status that it names; None when it names none.
+        status: the error word of newer services, e.g. `NOT_FOUND`; "" when there is none.
+        reason: the error word of older services, e.g. `notFound`; "" when there is none.
         message: for people; "" when there is none.
         details: the reasons of its details.
     """
@@ -88,9 +88,9 @@ class ErrorTable(NamedTuple):
     """One service's errors.
 
     Attributes:
-        words: by the service's own word, where it stands in an error object of the answer's status;
-            that something is not found counts with 404 alone.
-        statuses: by HTTP status where no word decides, before what holds for all services.
+        words: errors by the service's own word, if the error object has the answer's status;
+            a not-found word counts only with 404.
+        statuses: errors by HTTP status when no word decides; they override the common ones.
         newer: whether the words are the newer ones (`NOT_FOUND`).
     """
 
@@ -99,11 +99,11 @@ class ErrorTable(NamedTuple):
     newer: bool = False
 
     def error(self, method: str, answer: Answer, now: UnixSeconds | None = None) -> RemoteError:
-        """What an answer means that is no success.
+        """The error for an unsuccessful answer.
 
         Args:
-            method: what was called.
-            answer: with a status other than 2xx.
+            method: the called method.
+            answer: an answer with a status other than 2xx.
             now: None for the system's time.
         """
         status = answer.status

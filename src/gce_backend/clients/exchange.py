@@ -1,8 +1,8 @@
 """One HTTP exchange, the same for every service: deadlines, bounds, tokens, delays.
 
-A bearer token goes to the address that the caller names and nowhere else: redirects are not
-followed. Whatever goes wrong on the way leaves as an error of `gce_backend.base.errors`, and no
-exception of aiohttp is its cause or context, since those hold the request's headers.
+A bearer token is sent only to the address that the caller names: redirects are not followed. Every
+failure is raised as an error of `gce_backend.base.errors`. No aiohttp exception is its cause or
+context, because those hold the request's headers.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ MAX_VALUES = 4_000_000
 MESSAGE_CHARACTERS = 1000
 """Longest piece of a service's own text that an error repeats."""
 LARGE_BODY = 2**19
-"""Bytes; a larger body is sent in parts, so that it does not hold the event loop up."""
+"""Bytes; a larger body is sent in parts, so that it does not block the event loop."""
 
 T = TypeVar("T")
 
 
 class Tokens(Protocol):
-    """Where bearer tokens come from: the account's, or a local run's own."""
+    """A source of bearer tokens: an account's, or a local run's."""
 
     async def get(self) -> str:
         """A valid access token."""
@@ -55,7 +55,7 @@ class Deadlines(NamedTuple):
 
     Attributes:
         total: from the beginning to the end of the answer.
-        connect: to a connection, the wait for a free one included.
+        connect: to get a connection, including the wait for a free one.
         sock_connect: to open a connection.
         sock_read: between two pieces of an answer.
     """
@@ -67,16 +67,16 @@ class Deadlines(NamedTuple):
 
 
 class HttpRequest(NamedTuple):
-    """One request, the same at every repetition.
+    """One request, identical at every repetition.
 
     Attributes:
         method: `service.resource.method`, for errors and metrics.
         verb: the HTTP verb.
-        url: where to.
+        url: the URL.
         timeout: deadlines of one try.
         limit: largest answer that is read, in bytes after decompression.
-        headers: besides the token's.
-        body: what to send.
+        headers: the headers besides the token's.
+        body: the body to send.
         group: the quota group that it counts against.
     """
 
@@ -157,10 +157,10 @@ class Exchange:
         Args:
             request: what to send.
             turn: awaited before each try.
-            once: the request is not sent again with another token either.
+            once: whether the request is not even sent again with another token.
 
         Raises:
-            TransientError: no answer, or none that can be read, or no token.
+            TransientError: there is no token, no answer, or no readable answer.
         """
         while True:
             if turn is not None:
@@ -183,7 +183,7 @@ class Exchange:
 
         Raises:
             TransientError: no answer.
-            MalformedResponseError: a success that breaks off or is too large.
+            MalformedResponseError: a successful answer is truncated or too large.
         """
         headers = dict(request.headers)
         if token is not None:
@@ -203,7 +203,7 @@ class Exchange:
             problem = f"the answer has more than {request.limit} bytes"
         except TimeoutError:
             problem = "no answer in time: the server is too slow"
-        # What sessions and their parsers raise for odd headers, encodings and compressed data.
+        # Sessions and parsers raise these for malformed headers, encodings and compressed data.
         except Exception as error:  # noqa: BLE001  (nothing foreign may leave)
             problem = _problem(error)
         # Outside of the `except` blocks, so that no exception of aiohttp becomes the context.
@@ -230,7 +230,7 @@ class Exchange:
 
 
 def _problem(error: Exception) -> str:
-    """Why there is no answer, in words that hold nothing of the request."""
+    """Why there is no answer, without any part of the request."""
     # aiohttp's own error for a connection that could not be opened holds the system's.
     reason = getattr(error, "os_error", error)
     if isinstance(reason, socket.gaierror):
@@ -244,7 +244,7 @@ def _problem(error: Exception) -> str:
 
 
 def decode(method: str, raw: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Decodes the body of a success.
+    """Decodes the body of a successful answer.
 
     Raises:
         MalformedResponseError: it is not JSON (truncated, HTML), not of the decoder's type, nested

@@ -1,4 +1,4 @@
-"""What the gcloud-aio clients send and receive through: the one exchange, and the project's errors.
+"""Connects the gcloud-aio clients to the one exchange and the project's errors.
 
 The libraries' methods, paths and bodies are used; their own sessions and error handling are not.
 """
@@ -28,18 +28,18 @@ ERRORS = ErrorTable(
     statuses={},
     newer=True,
 )
-"""Datastore's and Pub/Sub's: a 404 without their word is a wrong endpoint, not absence."""
+"""Errors of Datastore and Pub/Sub: a 404 without their word means a wrong endpoint."""
 
 
 class LibrarySession:
     """Stands in for the libraries' own session.
 
     Args:
-        exchange: sends; with tokens, it brings its own in place of the library's.
-        method_of: `service.resource.method` of an HTTP verb and URL.
+        exchange: sends requests; if it has tokens, they replace the library's.
+        method_of: returns `service.resource.method` for an HTTP verb and URL.
         timeout: deadlines of every call.
         limit: largest answer, in bytes.
-        decoders: of the answers of methods that are not just any object.
+        decoders: decoders of answers, for methods whose answers have a known type.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One service on one origin, in JSON: what its answers mean, and which calls are repeated.
+"""One JSON service at one origin: the meaning of its answers, and which calls are repeated.
 
 For the small services (Machine Provider, LUCI Config, Resource Manager); Compute has quotas and a
 client of its own.
@@ -20,14 +20,14 @@ from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
 
 ERRORS = ErrorTable(words={}, statuses={404: NotFoundError})
-"""Machine Provider's, LUCI Config's and Resource Manager's: the status says it all."""
+"""Errors of Machine Provider, LUCI Config and Resource Manager: only the status decides."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call may take.
+    """Deadlines and size limits of one call.
 
     Attributes:
-        connect_seconds: to a connection, the wait for a free one included.
+        connect_seconds: to get a connection, including the wait for a free one.
         read_seconds: between two pieces of an answer.
         total_seconds: for one try.
         body_bytes: largest answer that is read, after decompression.
@@ -46,7 +46,7 @@ class JsonApi:
         tokens: gives bearer tokens for this service.
         root: the service's base URL or host name.
         limits: deadlines and sizes.
-        retrier: repeats what may be repeated; None for `Retrier` with its default back-off.
+        retrier: repeats calls that may be repeated; None for `Retrier` with its default back-off.
         observer: notified of every request sent, and by that default of every repetition.
 
     Raises:
@@ -79,7 +79,7 @@ class JsonApi:
     async def call(
         self, method: str, verb: str, path: str, *, body: object = None, repeat: bool
     ) -> Answer:
-        """Makes one call and returns its answer, whatever its status short of 401, 429 and 5xx.
+        """Makes one call and returns its answer, with any status but 401, 429 and 5xx.
 
         Args:
             method: `service.resource.method`, for errors.
@@ -115,7 +115,7 @@ class JsonApi:
         """Reads an address that is not the service's own, once and without a token.
 
         Raises:
-            TransientError: no answer, or not to its end.
+            TransientError: there is no answer, or it is truncated.
         """
         return await self._exchange.send(
             HttpRequest(method, "GET", url, self._timeout, self._limit), None

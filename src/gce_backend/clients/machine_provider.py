@@ -1,8 +1,8 @@
-"""Client of the Machine Provider: the catalog that machines are offered in, and their leases.
+"""Client of the Machine Provider: the catalog of machines, and their leases.
 
 The protocol is `POST {instance_url}/_ah/api/{api}/v1/{method}`. A business error is part of a
 result (`error`), not an exception: the caller decides what `HOSTNAME_REUSE` or `LEASED` means.
-Words that this release does not know are kept as they came.
+Unknown error words are kept as they are.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class CatalogMachine(msgspec.Struct, frozen=True):
     """A machine to be added to the catalog.
 
     Attributes:
-        dimensions: what it is; `backend` and `hostname` are among them.
-        policies: how it is treated: `backend_project` and `backend_topic` for messages about it,
+        dimensions: its dimensions, including `backend` and `hostname`.
+        policies: its policies: `backend_project` and `backend_topic` for messages about it,
             `backend_attributes` (a list of `{key, value}`) that they carry,
             `machine_service_account` that may read its subscription, and `on_reclamation`.
     """
@@ -93,12 +93,12 @@ class CatalogMachine(msgspec.Struct, frozen=True):
 
 
 class Addition(msgspec.Struct, frozen=True):
-    """What became of one machine of `add_machines`.
+    """The result of `add_machines` for one machine.
 
     Attributes:
-        hostname: which machine.
-        error: the catalog's word (a `CatalogError` where known); None when there was none.
-        failure: the error that its batch met; whether it was added is then unknown.
+        hostname: the machine's host name.
+        error: the catalog's error word (a `CatalogError` if known); None when there was none.
+        failure: the error of its batch; whether the machine was added is then unknown.
     """
 
     hostname: str
@@ -107,16 +107,16 @@ class Addition(msgspec.Struct, frozen=True):
 
     @property
     def added(self) -> bool:
-        """Whether this call has put it into the catalog."""
+        """Whether this call added it to the catalog."""
         return self.error is None and self.failure is None
 
 
 class CatalogDeletion(msgspec.Struct, frozen=True):
-    """What became of `delete_machine`.
+    """The result of `delete_machine`.
 
     Attributes:
-        hostname: which machine.
-        error: the catalog's word (a `CatalogError` where known); None: the entry was deleted.
+        hostname: the machine's host name.
+        error: the catalog's error word (a `CatalogError` if known); None: the entry was deleted.
     """
 
     hostname: str
@@ -128,7 +128,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         hostname: its host name.
-        backend: who manages it, e.g. `GCE`.
+        backend: the backend that manages it, e.g. `GCE`.
         attributes: its backend attributes; GCE Backend's machines have `key`.
         state: NEW, AVAILABLE, LEASED or RECLAIMED; "" when the server does not say.
         lease_expiration_ts: end of the lease in Unix seconds.
@@ -143,7 +143,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     leased_indefinitely: bool = False
 
     def is_of(self, token: str, gce_id: int | None) -> bool:
-        """Whether it is this VM's: not another's, nor that of an earlier VM of its name.
+        """Whether it is this VM's entry, not that of another VM or an earlier one of its name.
 
         Args:
             token: the instance's token.
@@ -162,11 +162,11 @@ class MethodNotOffered(msgspec.Struct, frozen=True):
 
 
 class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request for a machine; exactly one of the three lengths is to be given.
+    """A request for a machine; set exactly one of the three lengths.
 
     Attributes:
         request_id: unique among the caller's requests; the same request again gets the same answer.
-        dimensions: what the machine must be.
+        dimensions: the dimensions that the machine must have.
         duration: length of the lease in seconds from its start.
         lease_expiration_ts: its end in Unix seconds.
         indefinite: a lease without end.
@@ -184,10 +184,10 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         client_request_id: the request's id.
-        request_hash: the server's own name of the request.
-        error: why it was refused (a `LeaseError` where known); None when it was not.
+        request_hash: the server's own name for the request.
+        error: why it was refused (a `LeaseError` if known); None when it was not.
         state: UNTRIAGED, PENDING, FULFILLED or DENIED; "" with an error.
-        hostname: the leased machine, once FULFILLED; None again when the lease is over.
+        hostname: the leased machine, once FULFILLED; None again when the lease has ended.
         lease_expiration_ts: end of the lease in Unix seconds; None of one without end.
         leased_indefinitely: whether the lease has no end.
     """
@@ -206,8 +206,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         client_request_id: the lease request's id.
-        request_hash: the server's own name of the request.
-        error: why it was refused (a `ReleaseError` where known); None when it was not.
+        request_hash: the server's own name for the request.
+        error: why it was refused (a `ReleaseError` if known); None when it was not.
     """
 
     client_request_id: str = ""
@@ -255,7 +255,7 @@ def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 
 _UNEXPLAINED = {"", "not found"}
-"""What a server says with a 404, in lower case, that does not know the method."""
+"""What a server that does not know the method says with a 404, in lower case."""
 
 _ADDED = _decoder(_AddResponses)
 _DELETED = _decoder(_DeleteResponse)
@@ -283,7 +283,7 @@ class MachineProviderClient:
         SettingsError: `instance_url` is not usable.
 
     All methods raise a `RemoteError`: `TransientError` (try later; after a mutation the outcome is
-    unknown), `PermissionDeniedError`, `InvalidRequestError`. Only `get` is repeated by itself.
+    unknown), `PermissionDeniedError`, `InvalidRequestError`. Only `get` is repeated automatically.
     """
 
     def __init__(
@@ -310,8 +310,8 @@ class MachineProviderClient:
     async def add_machines(self, machines: Sequence[CatalogMachine]) -> list[Addition]:
         """Adds machines to the catalog, in batches one after the other.
 
-        A batch that fails is reported in its machines' results, and ends the work: those of the
-        batches behind it get the same failure without having been sent.
+        A failed batch is reported in the results of its machines, and ends the work: the machines
+        of later batches get the same failure without being sent.
 
         Returns:
             One result for each machine, in their order.
@@ -343,10 +343,10 @@ class MachineProviderClient:
         ]
 
     async def delete_machine(self, hostname: str, *, backend: str = "GCE") -> CatalogDeletion:
-        """Takes a machine out of the catalog.
+        """Removes a machine from the catalog.
 
-        A result without error is a permit to destroy the machine; so an answer that does not name
-        the machine it is about is taken for malformed.
+        A result without error is a permit to destroy the machine, so an answer that does not name
+        the machine counts as malformed.
         """
         method = "machine_provider.catalog.delete_machine"
         body = {"dimensions": {"backend": backend, "hostname": hostname}}
@@ -391,14 +391,14 @@ class MachineProviderClient:
         """Asks for a machine, or for the state of the same request made before."""
         method = "machine_provider.machine_provider.lease"
         lease = decode(method, await self._call(method, request, repeat=False), _LEASE)
-        # Of a lease without end the original names a moment that is decades ahead.
+        # For a lease without end, the original names a time decades ahead.
         end = None if lease.leased_indefinitely else lease.lease_expiration_ts
         return msgspec.structs.replace(
             lease, error=_word(LeaseError, lease.error), lease_expiration_ts=end
         )
 
     async def release(self, request_id: str) -> Release:
-        """Gives a leased machine back before its time."""
+        """Releases a leased machine before its lease ends."""
         method = "machine_provider.machine_provider.release"
         body = {"request_id": request_id}
         release = decode(method, await self._call(method, body, repeat=False), _RELEASE)

@@ -1,4 +1,4 @@
-"""Who is notified of calls to services, and the one way in which transports notify it."""
+"""The observer of calls to services, and the one way in which transports notify it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class CallObserver(Protocol):
-    """Told of every request that was sent."""
+    """Notified of every request that was sent."""
 
     def call(self, method: str, group: str | None, status: int | None, seconds: float) -> None:
         """Notes one request.
@@ -22,7 +22,7 @@ class CallObserver(Protocol):
         ...
 
     def retry(self, method: str) -> None:
-        """Notes that a call failed in passing and is sent again."""
+        """Notes that a call failed transiently and is sent again."""
         ...
 
 
@@ -41,7 +41,7 @@ class Sending:
 def observed(
     observer: CallObserver | None, method: str, group: str | None = None
 ) -> Iterator[Sending]:
-    """Tells an observer, if there is one, of the request that is sent in the block."""
+    """Notifies the observer, if any, of the request that the block sends."""
     sending = Sending()
     clock = asyncio.get_running_loop().time
     begun = clock()

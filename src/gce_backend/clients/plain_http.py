@@ -1,7 +1,7 @@
 """HTTP without TLS, a connection for each request: for commands that ask a daemon.
 
-Stands in for an aiohttp session below the one exchange, which bounds, maps and refuses all the
-same. It loads nothing but asyncio, where aiohttp would be two thirds of such a command's time.
+It replaces the aiohttp session below the one exchange, which applies the same bounds and errors. It
+loads only asyncio; loading aiohttp would take two thirds of such a command's time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PlainAnswer:
 
         Raises:
             ValueError: it is malformed.
-            EOFError: it breaks off.
+            EOFError: it is truncated.
         """
         coding = self.headers.get("transfer-encoding")
         length = self.headers.get("content-length")
@@ -89,23 +89,23 @@ class PlainAnswer:
 
 
 class PlainSession:
-    """Makes requests to `http://` addresses; nothing is kept between them."""
+    """Makes requests to `http://` addresses; keeps no connection between them."""
 
     @contextlib.asynccontextmanager
     async def request(
         self, request: HttpRequest, headers: Mapping[str, str]
     ) -> AsyncIterator[PlainAnswer]:
-        """Sends a request without a body, and gives its answer as soon as the head is there.
+        """Sends a request without a body, and returns its answer as soon as the head is read.
 
         Args:
-            request: its URL is an `http://` one; of its deadlines, `total` and `connect` hold.
-            headers: besides those that every request has.
+            request: a request to an `http://` URL; only the deadlines `total` and `connect` apply.
+            headers: headers besides those that every request has.
 
         Raises:
-            OSError: no connection, or it broke.
+            OSError: the connection failed.
             TimeoutError: a deadline has passed.
             ValueError: the request or the answer is malformed.
-            EOFError: the answer breaks off.
+            EOFError: the answer is truncated.
         """
         url = str(request.url)
         parts = urlsplit(url)

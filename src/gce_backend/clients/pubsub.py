@@ -34,7 +34,7 @@ class Received(NamedTuple):
     """A message as it was pulled.
 
     Attributes:
-        ack_id: by which this delivery is acknowledged.
+        ack_id: the id that acknowledges this delivery.
         message_id: the message's own id.
         data: its data as on the wire: base64, not decoded; None when it has none.
         attributes: its attributes.
@@ -47,7 +47,7 @@ class Received(NamedTuple):
 
 
 class Outgoing(NamedTuple):
-    """A message to be published: its data as text, and its attributes."""
+    """A message to publish: its data as text, and its attributes."""
 
     data: str
     attributes: Mapping[str, str]
@@ -66,14 +66,14 @@ def method_of(verb: str, url: str) -> str:
 
 
 class _PullTransport(LibrarySession):
-    """Gives data through as it was on the wire: one bad one must not spoil the others."""
+    """Passes data on as received: one malformed message must not break the others."""
 
     async def post(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
         answer = await super().post(url, headers, **options)
         data = await answer.json()
         for received in data.get("receivedMessages", ()):
             message = received["message"]
-            if "data" in message:  # the library decodes it: wrapped once more, it comes out as sent
+            if "data" in message:  # the library decodes it: encoded once more, it comes out as sent
                 message["data"] = base64.b64encode(str(message["data"]).encode()).decode()
         return answer
 
@@ -96,7 +96,7 @@ class PubSub:
         project: str,
         observer: CallObserver | None = None,
     ) -> None:
-        # Told that it is a development server, the library sends no token: the exchange sends it.
+        # For a development server, the library sends no token: the exchange sends it.
         options: dict[str, Any] = {"session": session, "api_root": api_root, "api_is_dev": True}
         exchange, token = Exchange(session, tokens, observer), tokens.token
         transport = LibrarySession(exchange, method_of=method_of, timeout=TIMEOUT)
@@ -120,11 +120,11 @@ class PubSub:
         return f"projects/{self.project}/subscriptions/{name}"
 
     async def publish(self, topic: str, messages: Sequence[Outgoing]) -> None:
-        """Publishes messages, 1,000 at most.
+        """Publishes at most 1,000 messages.
 
         Args:
             topic: its full name, of any project.
-            messages: what to publish.
+            messages: the messages.
 
         Raises:
             NotFoundError: there is no such topic.
@@ -137,7 +137,7 @@ class PubSub:
         await self._publisher.publish(topic, wire)
 
     async def pull(self, subscription: str, max_messages: int) -> list[Received]:
-        """Pulls what there is; waits for the first message, up to the server's own patience.
+        """Pulls the available messages; waits for the first one as long as the server does.
 
         Raises:
             NotFoundError: there is no such subscription.
@@ -151,13 +151,13 @@ class PubSub:
             raise MalformedResponseError(method, words, status=200) from None
 
     async def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> None:
-        """Acknowledges deliveries, 1,000 at most; those that have expired are ignored."""
+        """Acknowledges at most 1,000 deliveries; expired ones are ignored."""
         await self._subscriber.acknowledge(subscription, list(ack_ids))
 
     async def modify_ack_deadline(
         self, subscription: str, ack_ids: Sequence[str], seconds: int
     ) -> None:
-        """Gives deliveries this many seconds from now; 0 returns them immediately."""
+        """Sets the deadline of deliveries to this many seconds from now; 0 returns them at once."""
         ids = list(ack_ids)
         await self._subscriber.modify_ack_deadline(subscription, ids, seconds)
 
@@ -165,12 +165,12 @@ class PubSub:
         """A topic or subscription, by its full name.
 
         Raises:
-            NotFoundError: there is no such thing.
+            NotFoundError: it does not exist.
         """
         return await self._request("GET", f"/{name}")
 
     async def create_topic(self, name: str) -> None:
-        """Makes a topic.
+        """Creates a topic.
 
         Args:
             name: its full name.
@@ -181,12 +181,12 @@ class PubSub:
         await self._publisher.create_topic(name)
 
     async def create_subscription(self, name: str, topic: str, options: dict[str, Any]) -> None:
-        """Makes a pull subscription.
+        """Creates a pull subscription.
 
         Args:
             name: its full name.
             topic: the topic's full name.
-            options: further fields of the resource.
+            options: other fields of the resource.
 
         Raises:
             AlreadyExistsError: there is one.
@@ -235,7 +235,7 @@ class PubSub:
     async def _request(
         self, verb: str, path: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """A call that the libraries do not offer."""
+        """Makes a call that the libraries do not offer."""
         headers = {"Content-Type": "application/json"}
         url = self._root + path
         if verb == "GET":

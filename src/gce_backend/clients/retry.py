@@ -1,4 +1,4 @@
-"""Repeating failed calls: after how long, how often, and as what share of all calls."""
+"""Retries of failed calls: delays, number, and share of all calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         first: upper bound of the first wait, in seconds; each next bound is twice as high.
         cap: upper bound of every wait, in seconds.
-        tries: how often a call is sent at most, the first time included.
+        tries: the most times a call is sent, including the first.
     """
 
     first: float = 0.5
@@ -34,13 +34,13 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryBudget:
-    """Lets retries be only a part of all calls, so that they cannot double a service's trouble.
+    """Limits the share of retries among all calls, so that they cannot overload a service.
 
-    A token bucket: each first try puts `ratio` of a token in, each retry takes a whole one.
+    A token bucket: each first try adds `ratio` of a token, each retry takes a whole one.
 
     Args:
         ratio: retries per first try in the long run.
-        burst: retries allowed at once when there were few lately.
+        burst: retries allowed at once after few retries.
     """
 
     def __init__(self, *, ratio: float = 0.1, burst: float = 10.0) -> None:
@@ -63,12 +63,12 @@ class RetryBudget:
 class Retrier:
     """Sends a call again while its failure is transient and the budget lasts.
 
-    A refused token is not repeated here (whoever holds tokens does that once), nor is a call whose
-    error asks for a longer wait than the back-off's cap: that is the caller's to schedule.
+    It does not retry a refused token, which the exchange replaces once. Nor does it retry a call
+    whose error asks for a longer wait than the back-off's cap: the caller schedules that.
 
     Args:
-        backoff: how long to wait, and how often to try.
-        budget: how many repetitions there may be.
+        backoff: the delays and the number of tries.
+        budget: limits the number of retries.
         chance: jitter.
         observer: notified of every repetition.
     """
@@ -86,7 +86,7 @@ class Retrier:
         self._observer = observer
 
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The first success of `attempt`, or its last error."""
+        """Returns the first success of `attempt`, or raises its last error."""
         self._budget.deposit()
         tries = 1
         while True:

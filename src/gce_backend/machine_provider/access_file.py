@@ -22,14 +22,14 @@ class AccessFile:
     """The file, and the policy that was last read from it without problems.
 
     Args:
-        path: where it is.
+        path: the path of access.cfg.
 
     Attributes:
-        problem: why what is there now is not in force; "" when it is.
+        problem: why the file's present content is not in force; "" when it is.
 
     Raises:
         SettingsError: it cannot be read.
-        InvalidConfigurationError: with all of its problems.
+        InvalidConfigurationError: it is invalid; the error lists every problem.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,7 +43,7 @@ class AccessFile:
         return self._policy
 
     async def watch(self) -> None:
-        """Reads the file again whenever it has changed; what is invalid leaves the old in force."""
+        """Reads the file again when it changes; an invalid file leaves the old policy in force."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self.look()

@@ -1,6 +1,6 @@
 """The methods of the Machine Provider as data: what each takes, and what it does.
 
-A server hands in who calls and a JSON body, and gets a JSON body back; nothing here knows HTTP.
+A server passes in the caller and a JSON body, and gets a JSON body back; nothing here knows HTTP.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENUMS: Mapping[str, tuple[str, ...]] = {
     "disk_type": ("", "HDD", "SSD"),
     "on_reclamation": ("", "MAKE_AVAILABLE", "RECLAIM", "DELETE"),
 }
-"""The names of enums by their numbers, which clients may send in their place."""
+"""Enum names by number; clients may send the number instead of the name."""
 
 _LISTS = frozenset({"snapshot_labels", "backend_attributes"})
 """Repeated fields that some clients send as a single value."""
@@ -34,14 +34,14 @@ _INT64 = frozenset({"num_cpus", "disk_gb", "lease_expiration_ts", "count"})
 
 
 class Caller(NamedTuple):
-    """Who calls.
+    """The caller of a method.
 
     Attributes:
-        user: whose lease requests these are.
-        account: the e-mail address that the caller's token is of.
-        backend: whose machines the caller manages; None manages none.
+        user: the user whose lease requests the caller makes and sees.
+        account: the e-mail address in the caller's token.
+        backend: the backend whose machines the caller manages; None when it manages none.
         roles: what the caller may do.
-        group: the group that its leases count for; None may lease nothing.
+        group: the group that its leases count against; None when it may not lease.
     """
 
     user: str
@@ -80,7 +80,7 @@ def request_of(name: str, body: Any) -> wire.WireMessage:  # unchecked JSON
         body: unchecked JSON. Numbers may be strings, enums numbers; unknown members are ignored.
 
     Raises:
-        Refusal: 400: it is none. One unknown enum in a batch refuses the whole of it.
+        Refusal: 400: the body is not a valid request. One unknown enum refuses a whole batch.
     """
     try:
         return msgspec.convert(_plain(body), METHODS[name].request, strict=False)
@@ -93,12 +93,12 @@ async def call(broker: MachineProvider, caller: Caller, name: str, body: Any) ->
 
     Args:
         broker: the Machine Provider.
-        caller: who calls; a server has verified it.
+        caller: the caller, verified by the server.
         name: the method, `api.method`.
         body: unchecked JSON.
 
     Returns:
-        The answer as plain JSON values; None where it has no body.
+        The answer as plain JSON values; None when it has no body.
 
     Raises:
         Refusal: the answer is an HTTP error.
@@ -110,12 +110,12 @@ async def call(broker: MachineProvider, caller: Caller, name: str, body: Any) ->
 
 
 def wire_form(answer: wire.WireMessage) -> Any:
-    """An answer as plain JSON values: what is not set is absent, and int64 are strings."""
+    """An answer as plain JSON values: unset fields are absent, and int64 values are strings."""
     return _shown(msgspec.to_builtins(answer))
 
 
 def _plain(value: Any, field: str = "") -> Any:
-    """What a client sent, in the one form that the messages have."""
+    """Converts what a client sent to the one form that the messages use."""
     if isinstance(value, dict):
         found = {k: _plain(inner, k) for k, inner in value.items() if inner is not None}
         return [found] if field in _LISTS else found
@@ -206,7 +206,7 @@ async def _batched_lease(
 async def _leases(
     broker: MachineProvider, caller: Caller, requests: Sequence[wire.LeaseRequestMessage]
 ) -> list[wire.LeaseResponse]:
-    """Takes requests, after a look at what the caller's group may have.
+    """Takes requests after checking the limits of the caller's group.
 
     A request for too long is refused with the original's own word; what the original has no word
     for refuses the call.

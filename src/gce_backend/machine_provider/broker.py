@@ -29,17 +29,17 @@ class MachineProvider:
     Args:
         datastore: its own namespace of a project's Datastore.
         channels: its Pub/Sub.
-        pause_seconds: between two looks at its work.
-        term: in which it works; None reads only, or has the namespace for itself.
-        waited: notified of how many seconds a request has waited for its machine.
-        limits_of: what a group may have.
+        pause_seconds: the pause between two checks for work, in seconds.
+        term: the term in which it works; None when it only reads, or alone uses the namespace.
+        waited: called with the seconds that a request waited for its machine.
+        limits_of: returns the limits of a group.
 
     Attributes:
         catalog: the machines.
         leases: the lease requests.
         records: the stored state.
         clock: the time.
-        ready: set when what is stored has been read.
+        ready: set when the stored state has been read.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class MachineProvider:
         )
 
     async def run(self) -> None:
-        """Reads what is stored, then works until it is cancelled."""
+        """Reads the stored state, then works until it is cancelled."""
         while not self.ready.is_set():
             try:
                 await self.records.load()

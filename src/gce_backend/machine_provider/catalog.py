@@ -1,4 +1,4 @@
-"""The catalog: machines are added, looked up, told apart by name, and taken out again."""
+"""The catalog: adds machines, looks them up by name, and removes them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ class Catalog:
     """The machines.
 
     Args:
-        records: where they are kept.
+        records: the stored state.
 
-    All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails. `backend` is whose
-    machines the caller manages: it may leave it out of its requests, and change no other's.
+    All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails. `backend` is the
+    backend whose machines the caller manages. The caller may omit it in its requests, and cannot
+    change another backend's machines.
     """
 
     def __init__(self, records: Records, *, new_id: Callable[[], str]) -> None:
@@ -45,7 +46,7 @@ class Catalog:
         self._new_id = new_id
 
     async def add(self, backend: str, requests: Sequence[AddRequest]) -> list[AddResponse]:
-        """Adds machines; each gets an answer of its own, in their order."""
+        """Adds machines; returns one answer for each, in the same order."""
         owned = [
             msgspec.structs.replace(request, dimensions=rules.owned(request.dimensions, backend))
             for request in requests
@@ -64,7 +65,7 @@ class Catalog:
         wanted: dict[Path, StoredMachine] = {}
         for machine in machines:
             if machine is not None:
-                wanted.setdefault(machine.path, machine)  # of two of a name, the first
+                wanted.setdefault(machine.path, machine)  # of two with the same name, the first
 
         def decide(found: Found) -> dict[Path, Record | None]:
             return {path: new for path, new in wanted.items() if not _is_cataloged(found.get(path))}
@@ -88,7 +89,7 @@ class Catalog:
         )
 
     async def delete(self, backend: str, requests: Sequence[DeleteRequest]) -> list[DeleteResponse]:
-        """Takes machines out of the catalog unless they are leased; each gets its own answer."""
+        """Removes machines from the catalog unless they are leased; returns one answer for each."""
         owned = [
             msgspec.structs.replace(request, dimensions=rules.owned(request.dimensions, backend))
             for request in requests
@@ -108,7 +109,7 @@ class Catalog:
             for request, error in zip(requests, errors, strict=True)
         ]
         wanted = list(dict.fromkeys(path for path in paths if path is not None))
-        doomed: set[str] = set()  # additions that this very call deletes, also when decided again
+        doomed: set[str] = set()  # additions that this call deletes, also on a second try
 
         def decide(found: Found) -> dict[Path, Record | None]:
             changes: dict[Path, Record | None] = {}
@@ -132,16 +133,16 @@ class Catalog:
                 or machine.addition_id not in doomed
             ):
                 errors[place] = "ENTRY_NOT_FOUND"
-            gone.add(path)  # of two of a name, the first
+            gone.add(path)  # of two with the same name, the first
         return errors
 
     async def get(self, backend: str, hostname: str) -> EntryMessage | None:
-        """What the catalog says of a machine; None when it is not in it."""
+        """The catalog entry of a machine; None when there is none."""
         machine = await self._machine_called(backend, hostname)
         return None if machine is None else machine.entry
 
     async def modify_capacity(self, backend: str, request: CapacityRequest) -> CapacityResponse:
-        """Notes how many machines of a sort its backend could provide."""
+        """Stores how many machines with these dimensions their backend could provide."""
         dimensions = rules.owned(request.dimensions, backend)
         request = msgspec.structs.replace(request, dimensions=dimensions)
         error = rules.backend_error(dimensions, backend)
@@ -151,9 +152,9 @@ class Catalog:
         return CapacityResponse(capacity_modification_request=request, error=error)
 
     async def poll(self, backend: str, hostname: str, account: str) -> PollResponse | None:
-        """What a machine is to do, as its backend or it asks; None when it is not in the catalog.
+        """A machine's instruction, for its backend or itself; None when it is not in the catalog.
 
-        Asked by the machine's own account, it notes that the machine knows.
+        When the machine's own account asks, the instruction counts as received.
         """
         machine = await self._machine_called(backend, hostname)
         if _is_own(machine, account) and machine.instruction_state is InstructionState.PENDING:
@@ -161,15 +162,16 @@ class Catalog:
         return None if machine is None else _instruction(machine)
 
     async def poll_own(self, backend: str, hostname: str, account: str) -> PollResponse | None:
-        """The same as it asks itself; None also when it is another's machine."""
+        """The same for the machine itself; None also when it belongs to another account."""
         machine = await self._machine_called(backend, hostname)
         return await self.poll(backend, hostname, account) if _is_own(machine, account) else None
 
     async def ack(self, backend: str, hostname: str, account: str) -> bool | None:
-        """Notes that a machine has done what it was told.
+        """Notes that a machine has carried out its instruction.
 
         Returns:
-            Whether it had been told anything; None when it is not in the catalog, or another's.
+            Whether it had an instruction; None when it is not in the catalog or belongs to another
+            account.
         """
         machine = await self._advance(backend, hostname, account, InstructionState.EXECUTED)
         return None if machine is None else machine.instruction is not None
@@ -182,7 +184,7 @@ class Catalog:
     async def _advance(
         self, backend: str, hostname: str, account: str, to: InstructionState
     ) -> StoredMachine | None:
-        """The machine of this account, its instruction in a later state than before."""
+        """This account's machine with its instruction moved to a later state."""
         path = machine_path(backend, hostname)
 
         def decide(found: Found) -> dict[Path, Record | None]:
@@ -202,7 +204,7 @@ _EARLIER = {
 
 
 def _instruction(machine: StoredMachine) -> PollResponse:
-    """Nothing once the lease has been given back, though the machine is still held."""
+    """The instruction; None once the lease has been released, even before the machine is."""
     if machine.released:
         return PollResponse()
     return PollResponse(instruction=machine.instruction, state=machine.instruction_state)
@@ -217,5 +219,5 @@ def _is_cataloged(record: Record | None) -> TypeGuard[StoredMachine]:
 
 
 def _is_addition(record: Record | None, machine: StoredMachine) -> bool:
-    """Whether what is stored is what this call added, however often it was tried."""
+    """Whether the stored machine is the one that this call added, however often it was tried."""
     return isinstance(record, StoredMachine) and record.addition_id == machine.addition_id

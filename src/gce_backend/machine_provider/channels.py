@@ -14,18 +14,18 @@ from gce_backend.clients.pubsub import Outgoing, PubSub
 from gce_backend.machine_provider.entities import StoredMachine
 
 MAX_MESSAGES = 500
-"""Messages in one publish call: half of what Pub/Sub takes."""
+"""Messages in one publish call: half of the number that Pub/Sub accepts."""
 SUBSCRIPTION = {"ackDeadlineSeconds": 60, "expirationPolicy": {}}
 
 T = TypeVar("T")
 
 
 class Notice(NamedTuple):
-    """A message to be sent.
+    """A message to send.
 
     Attributes:
-        topic: where to, `projects/P/topics/T`.
-        word: what it says.
+        topic: the topic to publish to, `projects/P/topics/T`.
+        word: its data.
         attributes: its attributes.
     """
 
@@ -38,7 +38,7 @@ class Channels:
     """The Machine Provider's Pub/Sub.
 
     Args:
-        pubsub: Pub/Sub of the project in which the machines' topics and subscriptions are made.
+        pubsub: Pub/Sub of the project that holds the machines' topics and subscriptions.
 
     All methods raise `gce_backend.errors.RemoteError`.
     """
@@ -56,7 +56,7 @@ class Channels:
         return self._pubsub.subscription(_name(machine))
 
     async def open(self, machine: StoredMachine) -> None:
-        """Makes the machine's topic and subscription, and lets its service account read."""
+        """Creates the machine's topic and subscription, and lets its service account read them."""
         topic, subscription = self.topic(machine), self.subscription(machine)
         with contextlib.suppress(AlreadyExistsError):
             await self._pubsub.create_topic(topic)
@@ -76,7 +76,7 @@ class Channels:
             await self._pubsub.delete_topic(self.topic(machine))
 
     async def publish(self, topic: str, notices: Sequence[Notice]) -> None:
-        """Sends messages to one topic, `MAX_MESSAGES` at most.
+        """Sends at most `MAX_MESSAGES` messages to one topic.
 
         Raises:
             NotFoundError: there is no such topic.
@@ -95,10 +95,10 @@ def _name(machine: StoredMachine) -> str:
 async def each(
     work: Callable[[T], Awaitable[None]], items: Sequence[T], *, at_once: int
 ) -> list[RemoteError | None]:
-    """Does the same with every item, some at once; an item's failure is its own.
+    """Does the same for every item, several at a time; one failure does not affect the others.
 
     Returns:
-        What went wrong with each item, in their order.
+        The failure of each item, in the order of the items.
     """
     gate = asyncio.Semaphore(at_once)
     failures: list[RemoteError | None] = [None] * len(items)

@@ -69,10 +69,10 @@ __all__ = [
 ]
 
 KEEPALIVE_SECONDS = 60
-"""How long a lease outlives a program that is killed, unless its request says otherwise."""
+"""Seconds that a lease outlives a killed program, unless its request says otherwise."""
 POLL_SECONDS = 1.0
 RELEASE_SECONDS = 10.0
-"""How long giving back is tried at the end of a block."""
+"""Seconds in which the release is tried at the end of a block."""
 TIMEOUT = Deadlines(total=10.0)
 _MAX_TOKEN_BYTES = 2**16
 
@@ -80,16 +80,16 @@ A = TypeVar("A", bound=WireMessage)
 
 
 class LeaseLostError(OrderError):
-    """The lease ended before its block did; the machines may be somebody else's by now."""
+    """The lease ended before its block did; somebody else may already have the machines."""
 
 
 def new_id() -> str:
-    """A name for a request that no other has."""
+    """A unique id for a request."""
     return str(uuid.uuid4())
 
 
 class FixedToken:
-    """A token that somebody else has got, e.g. GitLab CI, or `gcloud auth print-identity-token`.
+    """A token obtained elsewhere, e.g. by GitLab CI or `gcloud auth print-identity-token`.
 
     Args:
         token: the token.
@@ -103,14 +103,14 @@ class FixedToken:
         return self._token
 
     def invalidate(self, token: str) -> None:
-        """Nothing: there is no other one."""
+        """Does nothing: there is no other token."""
 
 
 class GitHubTokens:
-    """Identity tokens of a job of GitHub Actions, which needs the permission `id-token: write`.
+    """Identity tokens of a GitHub Actions job, which needs the permission `id-token: write`.
 
     Args:
-        session: the connections.
+        session: the HTTP session.
         url: ACTIONS_ID_TOKEN_REQUEST_URL.
         token: ACTIONS_ID_TOKEN_REQUEST_TOKEN.
         audience: one of the audiences that access.cfg names.
@@ -126,10 +126,10 @@ class GitHubTokens:
         self._found = ""
 
     async def get(self) -> str:
-        """A token; the same one until it is refused.
+        """A token, the same one until it is refused.
 
         Raises:
-            UnauthenticatedError: GitHub gives none.
+            UnauthenticatedError: GitHub does not issue one.
         """
         if not self._found:
             method = "github.id_token"
@@ -144,7 +144,7 @@ class GitHubTokens:
         return self._found
 
     def invalidate(self, token: str) -> None:
-        """Asks for another one next time."""
+        """Drops the token, so that the next call asks for another."""
         if token == self._found:
             self._found = ""
 
@@ -153,12 +153,12 @@ class LeaseClient:
     """The API for people and jobs.
 
     Args:
-        session: the connections; stays the caller's.
-        url: of the Machine Provider: https, or http on loopback.
+        session: the HTTP session; the caller closes it.
+        url: the Machine Provider's URL: https, or http on loopback.
         tokens: gives the caller's tokens.
 
-    All methods raise `OrderError` when the Machine Provider refuses what is asked, and
-    `RemoteError` when it cannot be asked. Each can be repeated.
+    All methods raise `OrderError` when the Machine Provider refuses the request, and
+    `RemoteError` when it cannot be reached. Every method can be repeated.
 
     Raises:
         SettingsError: the URL is no address that a token may be sent to.
@@ -171,7 +171,7 @@ class LeaseClient:
         self._api = JsonApi(session=session, tokens=tokens, root=root, limits=limits, retrier=None)
 
     async def create(self, wanted: NewLease) -> LeaseDocument:
-        """Asks for machines; the same request again is the same lease."""
+        """Requests machines; repeating the request returns the same lease."""
         return await self._call(LeaseDocument, "POST", "/leases", wanted)
 
     async def get(self, lease: str) -> LeaseDocument:
@@ -184,19 +184,19 @@ class LeaseClient:
         return await self._call(LeaseList, "GET", f"/leases{query}")
 
     async def extend(self, lease: str, seconds: int) -> LeaseDocument:
-        """Lets a lease end so many seconds from now."""
+        """Changes the end of a lease to `seconds` from now."""
         return await self._post(lease, "extend", {"duration": seconds})
 
     async def keep_alive(self, lease: str) -> LeaseDocument:
-        """Shows that its lessee lives."""
+        """Keeps a lease alive."""
         return await self._post(lease, "keepalive", {})
 
     async def release(self, lease: str) -> LeaseDocument:
-        """Gives the machines back, or cancels a request that waits; again is no error."""
+        """Releases the machines, or cancels a waiting request; repeating it is not an error."""
         return await self._post(lease, "release", {})
 
     async def hold(self, lease: str, seconds: int | None = None) -> LeaseDocument:
-        """Keeps the machines for a look after a failure."""
+        """Keeps the machines so that a failure can be investigated."""
         return await self._post(lease, "hold", {} if seconds is None else {"duration": seconds})
 
     async def machines(self) -> MachineList:
@@ -221,10 +221,10 @@ class LeaseClient:
 
 @contextlib.asynccontextmanager
 async def connected(url: str, tokens: Tokens) -> AsyncIterator[LeaseClient]:
-    """A client with connections of its own.
+    """A client with its own HTTP session.
 
     Args:
-        url: of the Machine Provider.
+        url: the Machine Provider's URL.
         tokens: gives the caller's tokens.
     """
     async with aiohttp.ClientSession() as session:
@@ -236,7 +236,7 @@ class Leased:
 
     Attributes:
         document: the lease as it was last seen.
-        lost: why it is over although its block runs; "" while it is not.
+        lost: why it ended while its block was running; "" if it did not.
     """
 
     def __init__(self, document: LeaseDocument) -> None:
@@ -256,14 +256,14 @@ async def leased(
 
     Args:
         client: the API.
-        wanted: what is asked for; kept alive within `KEEPALIVE_SECONDS` unless it says otherwise.
-        told: is told why the request waits, at each look at it.
-        kept: whether the machines are not given back at the end, e.g. because they are held.
+        wanted: the request. Its keepalive is `KEEPALIVE_SECONDS` unless it says otherwise.
+        told: called with the reason why the request waits, at each check.
+        kept: whether to keep the machines at the end, e.g. because they are held.
 
     Raises:
         OrderError: the request is refused, or its wait is over.
-        LeaseLostError: the lease ended before the block did, which is cancelled then.
-        RemoteError: the Machine Provider cannot be asked.
+        LeaseLostError: the lease ended before the block did; the block is cancelled.
+        RemoteError: the Machine Provider cannot be reached.
     """
     wanted = msgspec.structs.replace(wanted, keepalive=wanted.keepalive or KEEPALIVE_SECONDS)
     lease: Leased | None = None
@@ -324,9 +324,9 @@ async def _kept_alive(client: LeaseClient, lease: Leased, seconds: int) -> Async
 
 
 async def _give_back(client: LeaseClient, wanted: NewLease) -> None:
-    """Releases or cancels a lease, also one whose creation got no answer; best effort in the end.
+    """Releases or cancels a lease, also one whose creation got no answer; best effort.
 
-    What cannot be given back ends by itself, since nobody keeps it alive.
+    A lease that cannot be released ends by itself, because nothing keeps it alive.
     """
     with contextlib.suppress(BackendError, TimeoutError):
         async with asyncio.timeout(RELEASE_SECONDS):
@@ -347,18 +347,18 @@ async def _give_back(client: LeaseClient, wanted: NewLease) -> None:
 def leased_sync(
     url: str, tokens: Tokens, wanted: NewLease, *, wait: float = 4 * 3600.0
 ) -> Iterator[LeaseDocument]:
-    """The same as `leased` for programs without asyncio: its work is done by a thread.
+    """The same as `leased` for programs without asyncio: a thread does its work.
 
     Args:
-        url: of the Machine Provider.
+        url: the Machine Provider's URL.
         tokens: gives the caller's tokens.
-        wanted: what is asked for.
-        wait: seconds after which no machine is waited for.
+        wanted: the request.
+        wait: seconds to wait for the machines.
 
     Raises:
         OrderError: the request is refused, or its wait is over.
-        LeaseLostError: at the end of the block: the lease ended before it.
-        RemoteError: the Machine Provider cannot be asked.
+        LeaseLostError: raised at the end of the block: the lease ended before it.
+        RemoteError: the Machine Provider cannot be reached.
         SettingsError: the URL is no address that a token may be sent to.
     """
     found: Future[LeaseDocument] = Future()
@@ -381,7 +381,7 @@ def leased_sync(
     def run() -> None:
         try:
             asyncio.run(work())
-        except BaseException as error:  # noqa: BLE001  (told to the other thread)
+        except BaseException as error:  # noqa: BLE001  (reported to the other thread)
             failed.append(error)
             if not found.done():
                 found.set_exception(error)

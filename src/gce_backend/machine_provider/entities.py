@@ -26,36 +26,36 @@ CAPACITY_KIND = "CatalogCapacityEntry"
 
 
 class MachineState(enum.StrEnum):
-    """Where a machine is in its life. What is to be done next follows from it."""
+    """A machine's state, which determines the next step."""
 
-    NEW = "NEW"  # its topic and subscription are to be made, and SUBSCRIBED published
+    NEW = "NEW"  # next: create its topic and subscription, and publish SUBSCRIBED
     AVAILABLE = "AVAILABLE"  # may be leased
     LEASED = "LEASED"  # somebody holds it
-    RECLAIMED = "RECLAIMED"  # the lease has ended; it goes once its backend and lessee know
-    DELETED = "DELETED"  # no longer in the catalog; its topic and subscription are to go
+    RECLAIMED = "RECLAIMED"  # the lease has ended; deleted once its backend and lessee know
+    DELETED = "DELETED"  # no longer in the catalog; next: delete its topic and subscription
 
 
 class LeaseState(enum.StrEnum):
-    """Where a lease request is."""
+    """A lease request's state."""
 
     UNTRIAGED = "UNTRIAGED"  # no machine for it yet
     FULFILLED = "FULFILLED"  # got a machine, which may have been reclaimed since
     DENIED = "DENIED"  # no machine was there in time
-    CANCELLED = "CANCELLED"  # its asker no longer wanted one, before it got one
+    CANCELLED = "CANCELLED"  # the requester withdrew it before it got a machine
 
 
 class EndReason(enum.StrEnum):
-    """Why a lease, or the wait for one, is over."""
+    """Why a lease, or the wait for one, ended."""
 
-    RELEASED = "RELEASED"  # it was given back
-    EXPIRED = "EXPIRED"  # its time was over
-    NOT_KEPT_ALIVE = "NOT_KEPT_ALIVE"  # its lessee was silent for longer than it wanted to be
-    CANCELLED = "CANCELLED"  # its asker withdrew it
+    RELEASED = "RELEASED"  # the lessee released it
+    EXPIRED = "EXPIRED"  # its duration ended
+    NOT_KEPT_ALIVE = "NOT_KEPT_ALIVE"  # its lessee sent no keepalive in time
+    CANCELLED = "CANCELLED"  # the requester withdrew it
     WAITED_TOO_LONG = "WAITED_TOO_LONG"  # there was no machine in time
 
 
 class InstructionState(enum.StrEnum):
-    """How far a machine's instruction is."""
+    """The state of a machine's instruction."""
 
     PENDING = "PENDING"
     RECEIVED = "RECEIVED"
@@ -66,26 +66,26 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A machine in the catalog.
 
     Attributes:
-        backend: who manages it.
+        backend: the backend that manages it.
         hostname: unique within its backend.
-        addition_id: unique to the call that added it, so that the call knows its own work again.
-        dimensions: what it is.
-        policies: how it is treated.
-        state: where it is in its life.
+        addition_id: unique to the call that added it, so that the call recognizes its own work.
+        dimensions: its dimensions.
+        policies: its policies.
+        state: its state.
         announced: whether the message about its present state (LEASED, RECLAIMED) has been sent.
-        lease: name of the lease request that has it; "" when it is not leased.
-        user: who holds it; "" when it is not leased.
-        group: whose limits count; "" when it is not leased.
+        lease: the name of its lease request; "" when it is not leased.
+        user: the lessee; "" when it is not leased.
+        group: the group whose limits the lease counts against; "" when it is not leased.
         lease_expiration_ts: end of the lease in Unix seconds; None when it is not leased, or
             leased indefinitely.
-        alive_until: when the lease ends unless its lessee shows that it lives; None when never.
-        released: whether its lease was given back, and ends with the next round of work.
-        instruction: what it is to do.
-        instruction_state: how far that is; None without an instruction.
-        connect: the Swarming server that the machine is to be told of by a message; "" when it
-            has been told.
-        lessee_topic: where the lessee wants to hear of the lease, `projects/P/topics/T`, if so.
-        lessee: name of the lease request that the lessee is to hear of next.
+        alive_until: when the lease ends without another keepalive; None when it needs none.
+        released: whether its lease was released; the lease ends with the next round of work.
+        instruction: its instruction.
+        instruction_state: the state of the instruction; None without one.
+        connect: the Swarming server that a message still has to tell the machine; "" when no
+            message is due.
+        lessee_topic: the topic for messages to the lessee, `projects/P/topics/T`, if any.
+        lessee: the name of the lease request that the next message to the lessee is about.
     """
 
     backend: str
@@ -114,13 +114,13 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     @property
     def ends(self) -> int | None:
-        """When its lease ends if nothing is done about it; None when it does not."""
+        """When its lease ends unless somebody extends it; None when it does not end."""
         ends = [end for end in (self.lease_expiration_ts, self.alive_until) if end is not None]
         return min(ends, default=None)
 
     @property
     def entry(self) -> EntryMessage:
-        """What the catalog says of it."""
+        """Its catalog entry."""
         leased = self.state is MachineState.LEASED
         return EntryMessage(
             dimensions=self.dimensions,
@@ -131,7 +131,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         )
 
     def in_state(self, state: MachineState) -> StoredMachine:
-        """The same machine in a state without lease; the lessee is still to hear of its end."""
+        """The same machine without a lease; the lessee still has to be notified of the end."""
         return msgspec.structs.replace(
             self,
             state=state,
@@ -148,7 +148,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         )
 
     def told(self, instruction: Instruction) -> StoredMachine:
-        """The same machine with something to do."""
+        """The same machine with an instruction."""
         return msgspec.structs.replace(
             self,
             instruction=instruction,
@@ -158,29 +158,29 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A lease request and what became of it.
+    """A lease request and its outcome.
 
     Attributes:
-        user: who asked.
-        request: what was asked.
-        checksum: tells the same request from another with the same id.
-        created: when, in Unix seconds.
-        state: what became of it.
-        backend: of the leased machine; "" before.
-        hostname: of the leased machine; "" before.
+        user: the requester.
+        request: the request.
+        checksum: distinguishes a repeated request from another one with the same id.
+        created: when it was made, in Unix seconds.
+        state: its state.
+        backend: the leased machine's backend; "" before the lease.
+        hostname: the leased machine's host name; "" before the lease.
         lease_expiration_ts: end of the lease in Unix seconds; None when it has none, or before.
         reclaimed_ts: when the machine was reclaimed, in Unix seconds; None while it is not.
-        indefinite_ts: what the lessee is told of the end of a lease that has none.
-        group: whose limits count.
+        indefinite_ts: the end that the answer names for a lease without end.
+        group: the group whose limits it counts against.
         count: how many machines it asks for.
-        label: what its asker calls it.
-        others: backend and name of the machines that it got besides the first.
-        fulfilled_ts: when it got them; None before.
-        wait_until: when it is too late for it; None for the longest.
-        keepalive: for how many seconds its lessee may be silent; None without limit.
-        alive_until: when that is over.
-        held: whether its machines are kept for a look after a failure.
-        ended: why it is over; None while it is not.
+        label: the requester's label for it.
+        others: backend and name of its machines besides the first.
+        fulfilled_ts: when it got its machines; None before.
+        wait_until: when it stops waiting; None for the longest wait.
+        keepalive: the longest time between two keepalives, in seconds; None without limit.
+        alive_until: when that time ends.
+        held: whether its machines are kept so that a failure can be investigated.
+        ended: why it ended; None while it has not.
     """
 
     user: str
@@ -216,12 +216,12 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def machine(self) -> Path:
-        """Key of the first machine that it got."""
+        """The key of its first machine."""
         return machine_path(self.backend, self.hostname)
 
     @property
     def machines(self) -> list[Path]:
-        """Keys of all machines that it got."""
+        """The keys of all its machines."""
         return [self.machine, *(machine_path(*other) for other in self.others)]
 
     @property
@@ -231,7 +231,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def response(self) -> LeaseResponse:
-        """What the client is told: after the reclamation no name, and its moment as the end."""
+        """The answer to the client. After reclamation: no host name, and the actual end."""
         if self.state is not LeaseState.FULFILLED:
             return LeaseResponse(
                 client_request_id=self.request.request_id,
@@ -251,11 +251,11 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How many machines of a sort a backend could provide.
+    """How many machines with certain dimensions a backend could provide.
 
     Attributes:
-        dimensions: of what sort.
-        count: how many.
+        dimensions: the dimensions.
+        count: the number of machines.
     """
 
     dimensions: Dimensions
@@ -297,7 +297,7 @@ def digest(value: object) -> str:
 
 
 def to_properties(record: Record) -> Properties:
-    """How a record is stored: what is queried for, and the whole as one text."""
+    """The stored form of a record: the fields that queries use, and the whole record as text."""
     whole = Unindexed(msgspec.json.encode(record).decode())
     return (
         {"record": whole}
@@ -313,7 +313,7 @@ def from_row(row: Row) -> Record:
     """The record in a row.
 
     Raises:
-        CorruptEntityError: it is not one.
+        CorruptEntityError: the row does not hold a valid record.
     """
     for name in (WHOLE, "record"):
         if name in row.problems:

@@ -1,4 +1,4 @@
-"""Lets callers in: who they are, whether they may, and a log line with the reason."""
+"""Identifies callers, decides whether they may call, and logs the reason."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ READS = frozenset(
         "users.whoami",
     }
 )
-"""Methods that change nothing worth a line: that somebody may call them is counted."""
+"""Methods that change nothing: allowed calls are counted, not logged."""
 
 log = structlog.stdlib.get_logger()
 
 
 class Verifier(Protocol):
-    """Knows whose tokens are."""
+    """Identifies the owners of tokens."""
 
     async def identify(self, token: str) -> Identity:
-        """Whose a token is.
+        """The owner of a token.
 
         Raises:
-            InvalidTokenError: nobody's.
-            TransientError: who knows cannot be asked.
+            InvalidTokenError: the token is invalid.
+            TransientError: the issuer cannot be reached.
         """
         ...
 
@@ -50,8 +50,8 @@ class Gatekeeper:
     """Judges calls.
 
     Args:
-        verifier: knows whose tokens are.
-        policy: who may do what, as it is now.
+        verifier: identifies the owners of tokens.
+        policy: returns the policy in force.
         clock: the time.
         decided: notified of every decision: method, and `allowed`, `denied` or `no_token`.
     """
@@ -73,13 +73,13 @@ class Gatekeeper:
         """Lets a caller in.
 
         Args:
-            authorization: the header of that name; None without one.
+            authorization: the Authorization header; None without one.
             method: `api.method`.
             remote: the address that the call comes from.
 
         Raises:
-            Refusal: 401: the token is nobody's. 403: there is none, or its owner may not.
-            TransientError: who knows whose token it is cannot be asked.
+            Refusal: 401: the token is invalid. 403: there is none, or its owner may not call.
+            TransientError: the issuer cannot be reached.
         """
         if authorization is None:
             self._decided(method, "no_token")
@@ -105,10 +105,10 @@ class Gatekeeper:
         return self.judge(identity, method, remote)
 
     def judge(self, identity: Identity, method: str, remote: str) -> Caller:
-        """Decides whether somebody who is known may call a method.
+        """Decides whether an identified caller may call a method.
 
         Raises:
-            Refusal: 403: no.
+            Refusal: 403: the caller may not.
         """
         decision = decide(self._policy(), identity, method)
         self._decided(method, "allowed" if decision.allowed else "denied")

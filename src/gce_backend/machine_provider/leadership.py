@@ -1,9 +1,9 @@
-"""Which of several processes works: one at a time, and never two that both may write.
+"""Leader election: one of several processes works, and never can two of them write.
 
-Two entities. `heartbeat` names who works and changes every few seconds; who stands by and sees it
-stand still takes over. `epoch` is a number that rises with each take-over and that every commit of
-the work reads: a process that was thought dead and wakes up can no longer write. Durations are
-measured here alone, so clocks of different machines need not agree.
+It uses two entities. `heartbeat` names the leader and changes every few seconds; a standby process
+that sees it stop takes over. `epoch` is a number that rises with each takeover, and every commit of
+the leader reads it: a process that was presumed dead and wakes up can no longer write. Each process
+measures durations on its own clock, so clocks of different machines need not agree.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KIND = "Leadership"
 EPOCH: Path = ((KIND, "epoch"),)
 HEARTBEAT: Path = ((KIND, "heartbeat"),)
 TAKEOVER_SECONDS = 10.0
-"""How long the heartbeat stands still before another takes over."""
+"""Seconds without a heartbeat before another process takes over."""
 BEATS = 4
 """Heartbeats in that time."""
 
@@ -35,38 +35,38 @@ class Term(NamedTuple):
     """The time in which one process works.
 
     Attributes:
-        epoch: its number.
+        epoch: the number of the term.
     """
 
     epoch: int
 
     def check(self, rows: Mapping[Path, Row]) -> None:
-        """Judges, within a transaction, whether this process still works.
+        """Checks, within a transaction, that this process still leads.
 
         Args:
-            rows: what the transaction read, `EPOCH` among it.
+            rows: the rows that the transaction read, including `EPOCH`.
 
         Raises:
-            LeadershipLostError: another one took over.
+            LeadershipLostError: another process took over.
         """
         if _number(rows.get(EPOCH), "epoch") != self.epoch:
             raise LeadershipLostError("another process of this Machine Provider has taken over")
 
 
 class Leadership:
-    """Takes over, works and stands by.
+    """Takes over, leads and stands by.
 
     Args:
-        datastore: the namespace that only one process may write.
+        datastore: the namespace that only one process may write to.
         clock: the time.
-        me: names this process, for the others' logs.
-        takeover_seconds: how long the heartbeat stands still before this process takes over; 0
-            where nobody else can have the namespace: it takes over at once, and has no heartbeat.
+        me: the name of this process in the logs of the others.
+        takeover_seconds: seconds without a heartbeat before this process takes over; 0 when no
+            other process can use the namespace: it takes over at once, without heartbeats.
 
     Attributes:
         term: of this process; None while it stands by.
-        holder: who works, as last seen; "" when nobody does.
-        error: why that is not known; "" when it is.
+        holder: the leader, as last seen; "" when there is none.
+        error: why the leader is unknown; "" when it is known.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Leadership:
         self._beats = 0
 
     async def run(self, work: Callable[[Term], Awaitable[None]]) -> None:
-        """Works whenever it is this process's turn, until it is cancelled.
+        """Works whenever this process leads, until it is cancelled.
 
         Args:
-            work: what to do; cancelled when the turn ends.
+            work: the work of the leader; cancelled when the term ends.
         """
         while True:
             term = await self._stand_by()
@@ -108,7 +108,7 @@ class Leadership:
             log.warning("machine_provider.stands_by", epoch=term.epoch, process=self._me)
 
     async def release(self) -> None:
-        """Lets another process take over at once; to be called when the work has ended."""
+        """Lets another process take over at once; call it when the work has ended."""
         term, self.term = self.term, None
         if term is None or not self._takeover:
             return
@@ -123,7 +123,7 @@ class Leadership:
             log.warning("machine_provider.not_released", error=str(error), process=self._me)
 
     async def _stand_by(self) -> Term:
-        """Waits until nobody works, and takes over."""
+        """Waits until there is no leader, and takes over."""
         seen: tuple[str, int] | None = None
         seen_at = self._clock.monotonic()
         while True:
@@ -141,12 +141,12 @@ class Leadership:
                         return term
             except BackendError as error:
                 self.error = str(error)
-                seen = None  # nothing was seen in between
+                seen = None  # nothing was seen in the meantime
                 log.warning("machine_provider.not_loaded", error=self.error)
             await asyncio.sleep(self._pause)
 
     async def _take_over(self, seen: tuple[str, int]) -> Term | None:
-        """Begins a term; None when somebody else was faster, or the one that worked is back."""
+        """Begins a term; None when another process was faster or the former leader is back."""
 
         async def work(transaction: Transaction) -> Term | None:
             rows = await transaction.lookup([EPOCH, HEARTBEAT])
@@ -161,7 +161,7 @@ class Leadership:
         return await self._datastore.transaction(work)
 
     async def _keep(self, term: Term) -> None:
-        """Shows that it works; returns when it must not work any longer."""
+        """Sends heartbeats; returns when this process must stop working."""
         if not self._takeover:
             await asyncio.Event().wait()
         shown_at = self._clock.monotonic()

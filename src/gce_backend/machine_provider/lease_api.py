@@ -1,6 +1,6 @@
-"""The API for people and jobs: leases with place and reason, machines, and who one is.
+"""The API for people and jobs: leases with place and reason, machines, and the caller.
 
-Like `api`, methods as data; here nothing follows the original.
+Like `api`, it holds methods as data, but it does not follow the original's protocol.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _ERRORS: Mapping[str, tuple[int, str]] = {
     "LEASE_LENGTH_UNSPECIFIED": (400, "set one of duration, ends_at and without_end"),
     "LEASE_EXPIRATION_TS_ERROR": (400, "ends_at is in the past"),
 }
-"""What the original's words mean here: status and sentence."""
+"""HTTP status and message for each of the original's error words."""
 
 
 async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> LeaseDocument:
@@ -91,7 +91,7 @@ async def _get(broker: MachineProvider, caller: Caller, name: LeaseName) -> Leas
 
 
 async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> LeaseList:
-    """Those that wait or run; what has ended is seen by its id."""
+    """The leases that wait or run; `leases.get` shows one that has ended."""
     records = broker.records
     leased = records.machines[MachineState.LEASED].values()
     names = {machine.lease for machine in leased}
@@ -139,7 +139,7 @@ async def _hold(broker: MachineProvider, caller: Caller, wanted: Hold) -> LeaseD
 
 
 async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> MachineList:
-    """Every machine; whose it is, for who may see that."""
+    """Every machine, with its lessee if the caller may see it."""
     sees_all = bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
     machines = [
         MachineDocument(
@@ -183,12 +183,12 @@ METHODS: Mapping[str, Method] = {
 
 
 class ApiRoute(NamedTuple):
-    """Where a method is.
+    """The HTTP address of a method.
 
     Attributes:
         verb: the HTTP verb.
         path: an aiohttp resource pattern; its variables are members of the request.
-        name: the method.
+        name: the method's name.
     """
 
     verb: str
@@ -214,7 +214,7 @@ def request_of(name: str, body: Any) -> Any:  # unchecked JSON
     """A method's request.
 
     Raises:
-        Refusal: 400: it is none.
+        Refusal: 400: the body is not a valid request.
     """
     try:
         return msgspec.convert(body, METHODS[name].request, strict=False)
@@ -249,7 +249,7 @@ async def _stored(broker: MachineProvider, name: str) -> StoredLease:
 
 
 async def _seen(broker: MachineProvider, caller: Caller, name: str) -> StoredLease:
-    """A lease that the caller may see; another's is as if it were not there."""
+    """A lease that the caller may see; any other lease counts as not found."""
     lease = await _stored(broker, name)
     if lease.user != caller.user and not caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}:
         raise Refusal(404, "There is no such lease.")

@@ -1,6 +1,6 @@
-"""What its lessee, or an administrator, does with a lease: extend, keep alive, hold, release.
+"""Changes that a lessee or an administrator makes to a lease: extend, keep alive, hold, release.
 
-Each is one commit over the lease and its machines, and can be repeated.
+Each change is one commit to the lease and its machines, and can be repeated.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class LeaseChanges:
     """Changes leases.
 
     Args:
-        records: where they are kept.
+        records: the stored state.
         clock: the time.
 
-    All methods raise `OrderError` when the lease is not as it must be, and
+    All methods raise `OrderError` when the lease's state does not allow the change, and
     `gce_backend.base.errors.RemoteError` when Datastore fails.
     """
 
@@ -44,7 +44,7 @@ class LeaseChanges:
         self._clock = clock
 
     async def extend(self, lease: StoredLease, seconds: int, limits: LeaseLimits) -> StoredLease:
-        """Lets a lease end so many seconds from now, within what its group may have in all."""
+        """Changes the end of a lease to `seconds` from now, within the limits of its group."""
         end = int(self._clock.now()) + seconds
 
         def change(current: StoredLease) -> StoredLease:
@@ -61,7 +61,7 @@ class LeaseChanges:
         return await self._change(lease, change)
 
     async def keep_alive(self, lease: StoredLease) -> StoredLease:
-        """Notes that its lessee, or who waits for it, lives."""
+        """Stores a keepalive from the lessee or the requester."""
 
         def change(current: StoredLease) -> StoredLease:
             if current.keepalive is None:
@@ -74,13 +74,13 @@ class LeaseChanges:
     async def hold(
         self, lease: StoredLease, seconds: int | None, limits: LeaseLimits, held: int
     ) -> StoredLease:
-        """Keeps the machines for a look after a failure, whoever stays alive.
+        """Keeps the machines so that a failure can be investigated; no keepalive is needed.
 
         Args:
-            lease: whose machines.
-            seconds: from now; None for as long as the group allows.
-            limits: of the group.
-            held: machines that the group holds already.
+            lease: the lease.
+            seconds: how long from now; None for the longest hold that the group allows.
+            limits: the limits of the group.
+            held: how many machines the group already keeps in this way.
         """
         wanted = limits.longest_hold if seconds is None else seconds
         end = int(self._clock.now()) + wanted
@@ -102,7 +102,7 @@ class LeaseChanges:
         return await self._change(lease, change)
 
     async def release(self, lease: StoredLease) -> StoredLease:
-        """Gives the machines back; a request that still waits is cancelled. Again: no error."""
+        """Releases the machines, or cancels a waiting request; repeating it is not an error."""
 
         def decide(found: Found) -> dict[Path, Record | None]:
             current = found.get(lease.path)
@@ -130,7 +130,7 @@ class LeaseChanges:
             if current.state is LeaseState.UNTRIAGED and pending:
                 return {lease.path: change(current)}
             if current.runs and not found.keys() & set(current.machines):
-                return {}  # it got its machines meanwhile: they are read next
+                return {}  # it has just got its machines: the next try reads them
             machines = [
                 machine
                 for machine in found.values()
@@ -157,7 +157,7 @@ class LeaseChanges:
     async def _decided(
         self, lease: StoredLease, decide: Callable[[Found], dict[Path, Record | None]]
     ) -> StoredLease:
-        """Changes a lease with its machines, which it may get while its change is on its way."""
+        """Changes a lease and its machines, also when it gets them during the change."""
         while True:
             machines = lease.machines if lease.state is LeaseState.FULFILLED else []
             found = await self._records.change([lease.path, *machines], decide)

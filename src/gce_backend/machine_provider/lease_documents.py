@@ -1,4 +1,4 @@
-"""What the API for people and jobs takes and answers: plain JSON, times in Unix seconds."""
+"""Requests and answers of the API for people and jobs: plain JSON, times in Unix seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Meta
 from gce_backend.machine_provider.wire import Dimensions, WireMessage
 
 MAX_COUNT = 100
-"""Machines of one lease: they are given and ended in one commit."""
+"""Machines of one lease: one commit grants them all, and one ends the lease."""
 
 LeaseStage = Literal["pending", "active", "held", "ended"]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -22,14 +22,14 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """leases.create.
 
     Attributes:
-        request_id: unique for its asker; the same again is the same lease.
-        dimensions: what the machines must be.
+        request_id: unique for its requester; a repeated request returns the same lease.
+        dimensions: the dimensions that the machines must have.
         duration: of the lease, in seconds; exactly one of these three is set.
         ends_at: its end.
-        without_end: whether it has none.
+        without_end: whether it has no end.
         count: how many machines, all or none.
-        label: what its asker calls it.
-        wait: seconds to wait for them at most; absent: four hours.
+        label: the requester's label for it.
+        wait: the longest wait in seconds; absent: four hours.
         keepalive: seconds without `leases.keepalive` after which it ends; absent: never.
     """
 
@@ -74,22 +74,22 @@ class LeaseQuery(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """leases.list.
 
     Attributes:
-        everybody: also those of others, for who may see them.
+        everybody: whether to list the leases of all users, if the caller may see them.
     """
 
     everybody: bool = False
 
 
 class Nothing(WireMessage, frozen=True, kw_only=True):
-    """A request that says nothing."""
+    """A request without fields."""
 
 
 class NearestDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """The kind of machine nearest to what no machine is.
+    """The kind of machine that is nearest to an unsatisfiable request.
 
     Attributes:
-        dimensions: what it is.
-        differs: in which dimensions it is not what was asked for.
+        dimensions: its dimensions.
+        differs: the dimensions that do not match the request.
     """
 
     dimensions: Dimensions
@@ -102,10 +102,10 @@ class WaitDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         place: in the queue, from 1.
         reason: `limit`, `reserved`, `starting`, `leased` or `unsatisfiable`.
-        message: the same in a sentence.
-        earliest: when enough machines are free at the earliest, as leases end now; absent when
-            that is not known.
-        nearest: of an unsatisfiable request, what there is.
+        message: the reason as a sentence.
+        earliest: when enough machines are free if leases end as planned; absent when that is
+            not known.
+        nearest: for an unsatisfiable request, the nearest kind of machine.
     """
 
     place: int
@@ -119,17 +119,17 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """A lease.
 
     Attributes:
-        id: names it in the API.
-        request_id: its asker's own name for it.
-        user: whose it is.
-        group: whose limits count.
-        label: what its asker calls it.
+        id: its id in the API.
+        request_id: the requester's id for it.
+        user: the lessee.
+        group: the group whose limits it counts against.
+        label: the requester's label for it.
         state: `pending`, `active`, `held` or `ended`.
-        ended: why it is over.
-        dimensions: what was asked for.
+        ended: why it ended.
+        dimensions: the requested dimensions.
         count: how many machines.
         machines: their names, while it is active.
-        created: when it was asked for.
+        created: when it was requested.
         began: when it got its machines.
         ends_at: its end; absent without end.
         alive_until: when it ends unless it is kept alive.
@@ -154,7 +154,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LeaseList(WireMessage, frozen=True, kw_only=True):
-    """Leases, the newest first."""
+    """Leases, newest first."""
 
     leases: tuple[LeaseDocument, ...]
 

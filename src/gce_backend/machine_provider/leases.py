@@ -1,4 +1,4 @@
-"""Leases: a request waits for a machine that fits, holds it, and gives it back."""
+"""Leases: a request waits for a machine that fits, holds it, and releases it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from gce_backend.machine_provider.wire import (
 
 
 class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks for besides what the original's can say.
+    """What a request asks for beyond the original's protocol.
 
     Attributes:
-        group: whose limits count; says the gatekeeper, not the asker.
+        group: the group whose limits count; the gatekeeper sets it, not the requester.
         count: how many machines, all or none.
-        label: what its asker calls it.
-        wait_seconds: how long it waits for them at most; None for the longest.
-        keepalive: for how many seconds its lessee may be silent; None without limit.
+        label: the requester's label for it.
+        wait_seconds: the longest wait in seconds; None for the longest that is allowed.
+        keepalive: the longest time between two keepalives, in seconds; None without limit.
     """
 
     group: str = ""
@@ -59,13 +59,13 @@ class Leases:
     """The lease requests.
 
     Args:
-        records: where they are kept.
-        project: whose a lessee's topic is when its request does not say.
-        waited: notified of how many seconds a request has waited for its machine.
-        limits_of: what a group may have.
+        records: the stored state.
+        project: the project of a lessee's topic when the request does not name one.
+        waited: called with the seconds that a request waited for its machine.
+        limits_of: returns the limits of a group.
 
     Attributes:
-        limits_of: the same.
+        limits_of: as in the arguments.
 
     All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails.
     """
@@ -93,13 +93,13 @@ class Leases:
         longest: float = rules.MAX_LEASE_SECONDS,
         terms: LeaseTerms | None = None,
     ) -> list[LeaseResponse]:
-        """Takes requests, and tries at once to fulfil them.
+        """Stores requests, and tries at once to fulfill them.
 
         Args:
-            user: who asks.
-            requests: what is asked for.
-            longest: seconds that the user's leases last at most.
-            terms: what the original's requests cannot say.
+            user: the requester.
+            requests: the requests.
+            longest: the longest lease that the user may have, in seconds.
+            terms: what the original's requests cannot express.
 
         Returns:
             The answers, in the order of the requests.
@@ -140,7 +140,7 @@ class Leases:
             await self._records.change(part, decide)
 
     async def triage(self) -> None:
-        """Gives waiting requests the machines that fit, and ends the wait of those too late."""
+        """Grants machines to waiting requests, and ends the wait of requests that are too late."""
         now = self._clock.now()
         untriaged = list(self._records.untriaged.values())
         late = [lease for lease in untriaged if rules.valid_until(lease) <= now]
@@ -160,7 +160,7 @@ class Leases:
             await self._fulfil(batch, now)
 
     def allotment(self, now: UnixSeconds) -> Allotment:
-        """Who gets what now, and why the others wait."""
+        """Which requests get which machines now, and why the others wait."""
         asked = [
             Asked(
                 lease.name,
@@ -182,7 +182,7 @@ class Leases:
         )
 
     def total(self, dimensions: Dimensions) -> int:
-        """How many machines of the catalog fit, whoever has them."""
+        """How many machines in the catalog fit, leased or not."""
         states = (MachineState.NEW, MachineState.AVAILABLE, MachineState.LEASED)
         return sum(
             matches(dimensions, machine.dimensions)
@@ -239,7 +239,7 @@ class Leases:
                 self._waited(max(now - lease.created, 0.0))
 
     async def release(self, user: str, requests: Sequence[ReleaseRequest]) -> list[ReleaseResponse]:
-        """Gives machines back before their time; the leases end with the next round of work."""
+        """Releases machines before their leases end; the next round of work ends the leases."""
         answers: list[ReleaseResponse] = []
         for start in range(0, len(requests), MAX_CHANGE):
             answers += await self._release(user, requests[start : start + MAX_CHANGE])
@@ -288,7 +288,7 @@ class Leases:
         return answers
 
     async def instruct(self, user: str, request: InstructRequest) -> InstructResponse | None:
-        """Tells the machine of a lease what to do; None when there is no such lease."""
+        """Stores an instruction for the machine of a lease; None when there is no such lease."""
         error: str | None = None
         if request.instruction is None or not request.instruction.swarming_server:
             error = "INVALID_INSTRUCTION"
@@ -324,7 +324,7 @@ def _response(lease: Record | None, request: LeaseRequestMessage) -> LeaseRespon
 def _new(
     user: str, request: LeaseRequestMessage, terms: LeaseTerms, now: UnixSeconds
 ) -> StoredLease:
-    """A request as it is stored first. Its checksum tells whether a repetition asks the same."""
+    """A request as it is first stored. Its checksum tells whether a repeat is the same."""
     asked = msgspec.structs.replace(terms, group="")
     plain = asked == LeaseTerms()
     return StoredLease(

@@ -1,4 +1,4 @@
-"""What the Machine Provider's process counts, as Prometheus text, in a registry of its own."""
+"""Metrics of the Machine Provider's process as Prometheus text, in a registry of their own."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ GAUGES = {
     "leader": ("1 in the process that works, 0 in those that stand by.", ()),
     "access_valid": ("1 while the newest access.cfg is in force, else 0.", ()),
 }
-"""Gauges that are read when somebody looks: what they mean, and their labels."""
+"""Gauges that are computed at each scrape: their help texts and labels."""
 
 Readings = Mapping[str, Mapping[tuple[str, ...], float]]
-"""A gauge's name to its numbers, by label values."""
+"""The values of each gauge, by label values."""
 
 
 class _Read(Collector):
@@ -107,7 +107,7 @@ class ProviderMetrics:
         self._repeated.labels(method).inc()
 
     def decided(self, method: str, outcome: str) -> None:
-        """Somebody was let in or not."""
+        """A caller was allowed or refused."""
         self._decisions.labels(method, outcome).inc()
 
     def waited(self, seconds: float) -> None:
@@ -115,7 +115,7 @@ class ProviderMetrics:
         self._waits.observe(seconds)
 
     def refused(self, reason: str) -> None:
-        """A connection or a request was refused before it was looked at."""
+        """A connection or a request was refused before a handler saw it."""
         self._refused.labels(reason).inc()
 
     def render(self, readings: Readings) -> bytes:

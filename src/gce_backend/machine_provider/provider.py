@@ -1,6 +1,6 @@
-"""The Machine Provider as one process runs it: its turn to work, who calls, and what is answered.
+"""The Machine Provider in one process: leadership, access, and answers to calls.
 
-Knows no HTTP server: the service and the embedded cloud both put theirs before `Provider.call`.
+It knows no HTTP server: the service and the embedded cloud each call `Provider.call` from theirs.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from gce_backend.machine_provider.gatekeeper import Gatekeeper
 from gce_backend.machine_provider.leadership import TAKEOVER_SECONDS, Leadership, Term
 
 READY_SECONDS = 10.0
-"""How long a call waits for the start of a process whose turn it is."""
+"""Seconds that a call waits for a new leader to start."""
 ANYWHERE = frozenset({"catalog.get"})
-"""Methods that processes that stand by answer, too."""
+"""Methods that standby processes also answer."""
 
 
 class ProviderObserver(Protocol):
-    """Is notified of what happens, for metrics."""
+    """Receives events for metrics."""
 
     def decided(self, method: str, outcome: str) -> None:
-        """Somebody was let in or not: `allowed`, `denied`, `no_token`, `bad_token`."""
+        """A caller was allowed or refused: `allowed`, `denied`, `no_token`, `bad_token`."""
         ...
 
     def waited(self, seconds: float) -> None:
-        """A lease request got a machine after so many seconds."""
+        """A lease request got a machine after this many seconds."""
         ...
 
 
 class Unobserved:
-    """An observer that forgets."""
+    """An observer that ignores every event."""
 
     def decided(self, method: str, outcome: str) -> None:
         """Nothing."""
@@ -57,21 +57,21 @@ class Provider:
     """The Machine Provider.
 
     Args:
-        datastore: its own namespace of a project's Datastore.
+        datastore: its own namespace in a project's Datastore.
         pubsub: Pub/Sub of that project.
         exchange: asks issuers and Google about callers, without a token of ours.
-        tokeninfo: URL where Google says whose an access token is.
-        policy: who may do what, as it is now.
+        tokeninfo: the URL at which Google identifies the owner of an access token.
+        policy: returns the policy in force.
         clock: the time.
-        new_id: makes a unique id.
-        name: of this process.
-        pause_seconds: between two looks at its work.
+        new_id: returns a unique id.
+        name: the name of this process.
+        pause_seconds: the pause between two checks for work, in seconds.
         takeover_seconds: see `Leadership`.
-        observer: notified of what happens.
+        observer: receives events.
 
     Attributes:
-        gatekeeper: lets callers in.
-        leadership: whose turn it is.
+        gatekeeper: identifies and allows callers.
+        leadership: decides which process leads.
         working: the catalog and the leases; None while this process stands by.
     """
 
@@ -123,11 +123,11 @@ class Provider:
         self._begun = asyncio.Event()
 
     async def run(self) -> None:
-        """Works whenever it is this process's turn, until it is cancelled."""
+        """Works whenever this process leads, until it is cancelled."""
         await self.leadership.run(self._work)
 
     async def close(self) -> None:
-        """Lets another process work, and ends questions in flight; after `run` was cancelled."""
+        """Lets another process take over, and ends calls in flight; `run` must have ended."""
         await self.leadership.release()
         await self._verifier.close()
 
@@ -141,24 +141,24 @@ class Provider:
             self._begun.clear()
 
     async def call(self, method: str, authorization: str | None, remote: str, body: Any) -> Any:
-        """Carries a method out for whoever calls.
+        """Checks the caller and carries a method out.
 
         Args:
             method: `api.method`.
-            authorization: the header of that name; None without one.
+            authorization: the Authorization header; None without one.
             remote: the address that the call comes from.
             body: unchecked JSON.
 
         Returns:
-            The answer as plain JSON values; None where it has no body.
+            The answer as plain JSON values; None when it has no body.
 
         Raises:
-            Refusal: the answer is an HTTP error; 503: nobody can carry it out now.
+            Refusal: the answer is an HTTP error; 503: this process cannot carry it out now.
         """
         try:
             caller = await self.gatekeeper.admit(authorization, method, remote)
             service = api if method in api.METHODS else lease_api
-            service.request_of(method, body)  # what is no request needs no Machine Provider
+            service.request_of(method, body)  # an invalid request needs no Machine Provider
             broker = self._reader if method in ANYWHERE else await self.started()
             return await service.call(broker, caller, method, body)
         except api.Refusal:
@@ -167,7 +167,7 @@ class Provider:
             raise api.Refusal(503, str(error)) from error
 
     async def started(self) -> MachineProvider:
-        """The catalog and the leases, once what is stored has been read.
+        """The catalog and the leases, once the stored state has been read.
 
         Raises:
             Refusal: 503: this process stands by, or its start takes too long.

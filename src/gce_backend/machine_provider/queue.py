@@ -1,13 +1,13 @@
 """Which waiting request gets which machines, and why the others wait: pure decisions.
 
-The rule, in the order in which it is applied:
+The rules, in the order in which they apply:
 
 1. A request of a higher priority comes first.
-2. Of one priority, a request that has waited for `PATIENCE_SECONDS` comes first, the oldest at the
-   front: whatever others ask for, nobody waits forever behind them.
-3. Then fairness: the group that holds the fewest machines for its share; in it the user who holds
-   the fewest; of that user the oldest request.
-4. A group at its limit is passed over until it gives something back.
+2. Within a priority, requests that have waited for `PATIENCE_SECONDS` come first, oldest first, so
+   that nobody waits forever.
+3. Then fairness: the group that holds the fewest machines for its share; within it the user who
+   holds the fewest; of that user the oldest request.
+4. A group at its limit is skipped until it releases something.
 5. A request for several machines is filled as a whole. While it waits at the front, the free
    machines that fit are kept for it, provided that the catalog has as many as it needs.
 """
@@ -26,7 +26,7 @@ from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.wire import Dimensions
 
 PATIENCE_SECONDS = 900.0
-"""After which fairness to others is no reason to wait any longer."""
+"""Seconds after which a request no longer waits for the sake of fairness."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -34,11 +34,11 @@ class Asked(msgspec.Struct, frozen=True):
 
     Attributes:
         name: unique.
-        user: who asks.
-        group: whose limits count.
-        created: when.
-        dimensions: what the machines must be.
-        count: how many.
+        user: the requester.
+        group: the group whose limits count.
+        created: when it was made.
+        dimensions: the dimensions that the machines must have.
+        count: how many machines.
     """
 
     name: str
@@ -50,8 +50,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 Free = Mapping[Dimensions, Collection[str]]
-"""The free machines: each kind, as `kind_of` makes it, with the names of its machines,
-`BACKEND:HOSTNAME`, of which the first comes first."""
+"""The free machines: for each kind, as `kind_of` makes it, the names of its machines
+(`BACKEND:HOSTNAME`), in the order in which they are granted."""
 
 
 class Held(msgspec.Struct):
@@ -70,7 +70,7 @@ class Hindrance(NamedTuple):
     """Why a request waits.
 
     Attributes:
-        limit: its group is at a limit; says which; "" when it is not.
+        limit: the limit that its group has reached; "" when there is none.
         kept: free machines that fit and are kept for requests ahead of it.
         free: free machines that fit and that it could have.
     """
@@ -84,8 +84,8 @@ class Allotment(NamedTuple):
     """What the queue decides.
 
     Attributes:
-        grants: the machines that each request gets, by the requests' names, in their order.
-        waiting: the others in their order, each with what it waits for.
+        grants: the machines that each request gets, by request name, in order.
+        waiting: the other requests in order, each with what it waits for.
     """
 
     grants: Mapping[str, Sequence[str]]
@@ -107,8 +107,8 @@ def allot(
         asked: the waiting requests, in any order.
         offered: the free machines.
         held: what is leased now.
-        limits_of: of a group.
-        total: how many machines of the catalog fit, leased ones included.
+        limits_of: returns the limits of a group.
+        total: returns how many machines in the catalog fit, leased ones included.
         now: the moment.
     """
     table = _Table(offered)
@@ -155,7 +155,7 @@ def _in_order(
     limits_of: Callable[[str], LeaseLimits],
     now: UnixSeconds,
 ) -> Iterator[Asked]:
-    """The requests in their order; what was granted meanwhile counts for those that follow."""
+    """The requests in order; each grant counts for the requests that follow."""
     classes: dict[int, list[Asked]] = {}
     for request in asked:
         classes.setdefault(limits_of(request.group).priority, []).append(request)
@@ -172,7 +172,7 @@ def _fairly(
     by_group: Mapping[str, int],
     limits_of: Callable[[str], LeaseLimits],
 ) -> Iterator[Asked]:
-    """The requests of one priority, the poorest group and its poorest user first.
+    """The requests of one priority: the group and the user that hold the least come first.
 
     A group's turn comes again with what it holds by then, so a heap entry that is out of date is
     put back with its present weight.
@@ -220,7 +220,7 @@ class _Table:
         self._begin: dict[Dimensions, int] = {}
 
     def take(self, dimensions: Dimensions, count: int) -> Sequence[str] | None:
-        """So many free machines that fit, which are gone then; None when there are not enough."""
+        """Takes `count` free machines that fit; returns None when there are not enough."""
         found = []
         for name in self._fitting(dimensions):
             if name not in self._kept:
@@ -231,7 +231,7 @@ class _Table:
         return None
 
     def keep(self, dimensions: Dimensions, count: int) -> None:
-        """Keeps the free machines that fit, as many as are needed, from those that follow."""
+        """Reserves the free machines that fit, as many as needed; later requests skip them."""
         free = [name for name in self._fitting(dimensions) if name not in self._kept]
         self._kept.update(free[:count])
 
@@ -265,12 +265,12 @@ class _Table:
 
 
 def matches(asked: Dimensions, machine: Dimensions) -> bool:
-    """Whether a machine has every dimension that is asked for; its labels may be more."""
+    """Whether a machine has every requested dimension; it may have more labels."""
     return not differences(asked, machine)
 
 
 def differences(asked: Dimensions, machine: Dimensions) -> list[str]:
-    """The dimensions in which a machine is not what is asked for."""
+    """The dimensions of a machine that do not match the request."""
     found = []
     for field in Dimensions.__struct_fields__:
         wanted, given = getattr(asked, field), getattr(machine, field)
@@ -283,11 +283,11 @@ def differences(asked: Dimensions, machine: Dimensions) -> list[str]:
 
 
 class Nearest(NamedTuple):
-    """The kind of machine that comes nearest to what no machine is.
+    """The kind of machine that is nearest to an unsatisfiable request.
 
     Attributes:
-        dimensions: what it is, without its host name.
-        differs: in which dimensions it is not what is asked for.
+        dimensions: its dimensions, without the host name.
+        differs: the dimensions that do not match the request.
     """
 
     dimensions: Dimensions
@@ -305,5 +305,5 @@ def nearest(asked: Dimensions, kinds: Iterable[Dimensions]) -> Nearest | None:
 
 
 def kind_of(dimensions: Dimensions) -> Dimensions:
-    """What a machine has in common with its like: all but its host name."""
+    """The kind of a machine: all its dimensions except the host name."""
     return msgspec.structs.replace(dimensions, hostname=None)

@@ -1,8 +1,8 @@
-"""The Machine Provider's stored state, and the picture of it in memory that work is found by.
+"""The Machine Provider's stored state, and the picture of it in memory that shows what to do.
 
-Datastore is the truth: every change is decided, in a transaction, on what it holds then. The
-picture follows each change; it is loaded at the start, and again in part after a change of unknown
-outcome.
+Datastore is authoritative: a transaction decides every change on what Datastore holds at that time.
+The picture follows each change. It is loaded at the start, and partly reloaded after a change of
+unknown outcome.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ class Records:
     """The stored state.
 
     Args:
-        datastore: where it is.
-        term: that must still run when something is written; None where nobody else writes.
+        datastore: where the state is stored.
+        term: the term that must still run at each write; None when no other process writes.
 
     Attributes:
         machines: all machines, by state and key.
-        untriaged: the lease requests without an answer, the oldest first.
-        released: the leased machines that were given back.
+        untriaged: the lease requests without an answer, oldest first.
+        released: the leased machines that were released.
         held: how many machines and leases each group and user holds.
         free: the names of the available machines, by kind.
-        work: set when there may be something to do.
+        work: set when there may be work to do.
     """
 
     def __init__(self, datastore: Datastore, term: Term | None = None) -> None:
@@ -77,7 +77,7 @@ class Records:
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
-        """Reads everything that there may be work for.
+        """Reads everything that may need work.
 
         Raises:
             RemoteError: Datastore cannot be read.
@@ -93,7 +93,7 @@ class Records:
         self.work.set()
 
     async def backup(self) -> list[Record]:
-        """Everything that is stored now.
+        """All stored records.
 
         Raises:
             RemoteError: Datastore cannot be read.
@@ -102,7 +102,7 @@ class Records:
         return [from_row(row) for row in rows]
 
     async def restore(self, backup: Sequence[Record]) -> None:
-        """Puts what was stored in the place of what is stored now, and reads it.
+        """Replaces the stored records with earlier ones, and reads them.
 
         Raises:
             RemoteError: Datastore failed; part of it may have been restored.
@@ -136,20 +136,20 @@ class Records:
         return {path: from_row(row) for path, row in rows.items()}
 
     async def change(self, paths: Sequence[Path], decide: Decision) -> Found:
-        """Changes records that must agree, all or none.
+        """Changes several records in one transaction, all or none.
 
         Args:
             paths: the keys of all records that the decision depends on; `MAX_CHANGE` at most.
-            decide: given those that exist, says which get which value (None: removed). Called
-                again when others interfered or when an outcome is unknown, so it must know a
-                change that it already made.
+            decide: given the records that exist, returns the new values (None: remove). Called
+                again after a conflict or an unknown outcome, so it must recognize a change
+                that it already made.
 
         Returns:
             The new records.
 
         Raises:
-            RemoteError: not changed, or perhaps; in doubt the picture is read again.
-            LeadershipLostError: not changed: another process works.
+            RemoteError: nothing changed, or the outcome is unknown and the picture is read again.
+            LeadershipLostError: nothing changed: another process leads.
         """
         async with self._lock:
             try:
@@ -183,12 +183,12 @@ class Records:
         for _ in range(CHANGE_TRIES - 1):
             try:
                 return await self._datastore.transaction(work)
-            except TransientError:  # the outcome is unknown: decide again on what is there now
+            except TransientError:  # the outcome is unknown: decide again on the present records
                 await asyncio.sleep(PAUSE_SECONDS)
         return await self._datastore.transaction(work)
 
     async def _read_in(self, transaction: Transaction, paths: Sequence[Path]) -> dict[Path, Row]:
-        """What a transaction begins with: the rows, and a look whose turn it is."""
+        """Begins a transaction: reads the rows, and checks that this process still leads."""
         if self._term is None:
             return await transaction.lookup(paths)
         rows = await transaction.lookup([*paths, EPOCH])
@@ -221,7 +221,7 @@ class Records:
                     heapq.heappush(self._expirations, (record.ends, path))
 
     def _count(self, machine: StoredMachine, by: int) -> None:
-        """Counts a machine in, or out, of what is free and what is held."""
+        """Adds a machine to, or removes it from, the free and the held machines."""
         if machine.state is MachineState.AVAILABLE:
             kind, name = kind_of(machine.dimensions), machine.path[0][1]
             names = self.free.setdefault(kind, {})
@@ -243,7 +243,7 @@ class Records:
             self.held.leases[machine.group] += 1
 
     async def refresh(self) -> None:
-        """Reads again what the outcome of a change is unknown of.
+        """Reads the records of a change of unknown outcome again.
 
         Raises:
             RemoteError: Datastore cannot be read.
@@ -273,7 +273,7 @@ class Records:
 
 
 def _readable(row: Row) -> Record | None:
-    """The record in a row; a row that holds none is reported and left alone."""
+    """The record in a row; a row without a valid record is reported and left unchanged."""
     try:
         return from_row(row)
     except CorruptEntityError as error:

@@ -1,4 +1,4 @@
-"""The Machine Provider's pure decisions: what is refused and why, what matches, what is due."""
+"""The Machine Provider's pure decisions: refusals and their reasons, matches, and due times."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MAX_LEASE_SECONDS = 21 * 24 * 3600
 MAX_WAIT_SECONDS = 4 * 3600
 """How long a request waits for a machine before it is denied."""
 FOR_EVER_SECONDS = 10_000 * 24 * 3600
-"""How far ahead the end of a lease without end is said to be."""
+"""How far ahead answers put the end of a lease without end."""
 
 _TOPIC = re.compile(r"(?!goog)[A-Za-z][-A-Za-z0-9_.~+%]{2,254}")
 
 
 def topic_error(topic: str | None, project: str | None) -> str | None:
-    """Why messages cannot go to this topic, as far as that can be known without trying."""
+    """Why messages cannot be sent to this topic, as far as its name shows."""
     if topic and not _TOPIC.fullmatch(topic):
         return "INVALID_TOPIC"
     if project and "/" in project:
@@ -39,7 +39,7 @@ def topic_error(topic: str | None, project: str | None) -> str | None:
 
 
 def owned(dimensions: Dimensions, backend: str) -> Dimensions:
-    """The same dimensions with the caller's own backend, where none is named."""
+    """The same dimensions, with the caller's own backend if they name none."""
     if dimensions.backend is not None:
         return dimensions
     return msgspec.structs.replace(dimensions, backend=backend)
@@ -51,7 +51,7 @@ def backend_error(dimensions: Dimensions, backend: str) -> str | None:
 
 
 def name_error(dimensions: Dimensions, backend: str) -> str | None:
-    """Why a machine of these dimensions is not changed: whose it is, or that it has no name."""
+    """Why a machine of these dimensions is not changed: another's backend, or no host name."""
     error = backend_error(dimensions, backend)
     return error or (None if dimensions.hostname else "UNSPECIFIED_HOSTNAME")
 
@@ -59,19 +59,19 @@ def name_error(dimensions: Dimensions, backend: str) -> str | None:
 def lease_error(
     request: LeaseRequestMessage, now: UnixSeconds, longest: float = MAX_LEASE_SECONDS
 ) -> str | None:
-    """Why a lease request is refused. Its length is judged before its topic; 0 means absent.
+    """Why a lease request is refused. Its length is checked before its topic; 0 means absent.
 
     Args:
-        request: what is asked for.
-        now: the moment.
-        longest: seconds that the lease may last at most.
+        request: the request.
+        now: the present time in Unix seconds.
+        longest: the longest lease allowed, in seconds.
     """
     error = _length_error(request, now, longest)
     return error or topic_error(request.pubsub_topic, request.pubsub_project)
 
 
 def length(request: LeaseRequestMessage, now: UnixSeconds) -> float | None:
-    """For how many seconds a lease is asked for; None when no end is named."""
+    """The requested length of a lease in seconds; None when the request names no end."""
     if request.duration:
         return float(request.duration)
     return request.lease_expiration_ts - now if request.lease_expiration_ts else None
@@ -93,7 +93,7 @@ def _length_error(request: LeaseRequestMessage, now: UnixSeconds, longest: float
 
 
 def valid_until(lease: StoredLease) -> UnixSeconds:
-    """When it is too late: by the request itself, its asker's silence, or the longest wait."""
+    """When a request stops waiting: by its own limit, a missing keepalive, or the longest wait."""
     ends = (
         lease.created + MAX_WAIT_SECONDS,
         lease.request.lease_expiration_ts or None,
@@ -111,8 +111,8 @@ def fulfilled(
     Args:
         lease: the request.
         machines: available machines that fit, as many as it asks for.
-        now: the moment.
-        project: whose the lessee's topic is when the request does not say.
+        now: the present time in Unix seconds.
+        project: the project of the lessee's topic when the request does not name one.
     """
     request = lease.request
     end = int(now) + request.duration if request.duration else request.lease_expiration_ts or None
@@ -144,7 +144,7 @@ def fulfilled(
 
 
 def ending(machine: StoredMachine, now: UnixSeconds) -> EndReason | None:
-    """Why a lease is over now; None when it runs."""
+    """Why a lease ends now; None while it runs."""
     if machine.released:
         return EndReason.RELEASED
     if machine.lease_expiration_ts is not None and machine.lease_expiration_ts <= now:

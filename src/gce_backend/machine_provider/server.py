@@ -1,4 +1,4 @@
-"""HTTP before the Machine Provider: the original's wire, probes and metrics."""
+"""The Machine Provider's HTTP server: the original's protocol, probes and metrics."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.metrics import CONTENT_TYPE
 
 MAX_BYTES = 8 * 2**20
-"""Largest request that is read."""
+"""Bytes of the largest request that the server reads."""
 RETRY_SECONDS = 2
-"""After which a caller that was answered 503 may come again."""
+"""Seconds after which a caller that got a 503 may try again."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
 REASONS = {401: "authError", 403: "forbidden", 404: "notFound", 503: "backendError"}
-"""Google's words for the statuses of refusals; all others are `badRequest`."""
+"""Google's error words by status; every other status is `badRequest`."""
 
 Call = Callable[[str, str | None, str, Any], Awaitable[Any]]
 Health = Callable[[], Mapping[str, str]]
-"""What is not well: names of checks, and a sentence each; empty when all is."""
+"""The checks that fail, by name, with a sentence each; empty when all pass."""
 
 
 class ProviderServer:
-    """Serves what it is given.
+    """Serves calls, probes and metrics over HTTP.
 
     Args:
         call: carries a method out: its name, the header Authorization, the peer, the body.
-        alive: what a restart would fix.
-        ready: what keeps this process from answering.
-        metrics: renders them for who may see them: the header Authorization and the peer (None for
-            one on this machine).
-        answered: notified of every answer: method, status, seconds.
+        alive: returns the problems that a restart would fix.
+        ready: returns the problems that keep this process from answering.
+        metrics: renders the metrics if the caller may see them, given the header Authorization and
+            the peer (None for one on this machine).
+        answered: called for every answer with method, status and seconds.
         clock: the time.
-        log: for what is refused before a handler sees it.
-        refused: counts it.
+        log: for requests that are refused before a handler sees them.
+        refused: counts these requests.
 
     Attributes:
         url: where it listens, once started.
@@ -95,13 +95,13 @@ class ProviderServer:
         self.url = ""
 
     async def start(self, host: str, port: int) -> None:
-        """Listens.
+        """Starts listening.
 
         Raises:
-            SettingsError: the address cannot be listened on.
+            SettingsError: it cannot listen on the address.
         """
         await self._runner.setup()
-        server = cast("web.Server", self._runner.server)  # there is one after setup()
+        server = cast("web.Server", self._runner.server)  # set by setup()
         self._listener = Listener(server, log=self._log, refused=self._refused)
         try:
             address, bound = await self._listener.start(host, port)
@@ -114,7 +114,7 @@ class ProviderServer:
         self.url = f"http://{f'[{address}]' if ':' in address else address}:{bound}"
 
     async def close(self) -> None:
-        """Stops listening, and ends what is open."""
+        """Stops listening, and closes open connections."""
         if self._listener is not None:
             self._listener.close()
         await self._runner.cleanup()
@@ -145,7 +145,7 @@ class ProviderServer:
 
 
 def path_of(name: str) -> str:
-    """Where a method is, `POST /_ah/api/{api}/v1/{method}`."""
+    """The path of a method, `POST /_ah/api/{api}/v1/{method}`."""
     service, _, verb = name.partition(".")
     return f"/_ah/api/{service}/v1/{verb}"
 
@@ -160,7 +160,7 @@ def error_body(refusal: api.Refusal) -> Any:
 
 
 def is_here(request: web.Request) -> bool:
-    """Whether a request comes from this machine, and no proxy says that it forwards it."""
+    """Whether a request comes from this machine and was not forwarded by a proxy."""
     forwarded = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host")
     is_direct = not any(name in request.headers for name in forwarded)
     return is_direct and request.remote in {"127.0.0.1", "::1"}

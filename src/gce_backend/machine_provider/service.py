@@ -31,7 +31,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/datastore",
     "https://www.googleapis.com/auth/pubsub",
 )
-"""What its own tokens are good for."""
+"""The OAuth scopes of its own tokens."""
 MAX_CONNECTIONS = 100
 RETRY_SECONDS = 5.0
 
@@ -45,14 +45,14 @@ class ProviderService:
         settings: the process settings.
         clock: the time.
         rng: jitter.
-        connector: makes what its clients open their connections with.
+        connector: makes the connector of its HTTP clients.
 
     Attributes:
         url: where it listens, once started.
-        provider: itself; None until the project is known.
+        provider: the Machine Provider; None until the project is known.
 
     Raises:
-        SettingsError: the settings do not say where access.cfg is, or it cannot be read.
+        SettingsError: the settings do not name access.cfg, or it cannot be read.
         InvalidConfigurationError: access.cfg has problems.
     """
 
@@ -86,7 +86,7 @@ class ProviderService:
         self.url = ""
         self._server = ProviderServer(
             call=self._call,
-            alive=dict,  # a restart could only fix that it does not answer
+            alive=dict,  # a process that answers needs no restart
             ready=self._unready,
             metrics=self._rendered,
             answered=self._metrics.answered,
@@ -97,11 +97,11 @@ class ProviderService:
 
     @property
     def warnings(self) -> list[str]:
-        """What in access.cfg may not mean what its author thinks, a line each."""
+        """Warnings about access.cfg, one line each."""
         return [str(problem) for problem in self._access.policy().warnings]
 
     async def start(self) -> None:
-        """Listens, then goes to work in tasks of its own.
+        """Starts listening, then works in its own tasks.
 
         Raises:
             SettingsError: it cannot listen, or the credentials cannot be used.
@@ -127,7 +127,7 @@ class ProviderService:
         self._spawn("machine_provider.access", self._access.watch())
 
     async def wait(self) -> None:
-        """Waits until one of its tasks ends, which only a defect makes it do.
+        """Waits until one of its tasks ends, which only a defect causes.
 
         Raises:
             BaseException: what that task raised.
@@ -138,14 +138,14 @@ class ProviderService:
                 task.result()
 
     async def stop(self) -> None:
-        """Stops in order: listening, calls in work, its own work, its turn, its clients."""
+        """Stops in order: listening, calls in progress, its own work, leadership, clients."""
         log.info("machine_provider.stopping", process=self._name)
         await self._server.close()
         await self.abort()
         log.info("machine_provider.stopped", process=self._name)
 
     async def abort(self) -> None:
-        """Stops without waiting for calls in work."""
+        """Stops without waiting for calls in progress."""
         await self._server.close()
         for task in self._tasks:
             task.cancel()
@@ -202,7 +202,7 @@ class ProviderService:
         await self.provider.run()
 
     async def _project(self, tokens: TokenSource) -> str:
-        """The project, asked for again until it is known."""
+        """The project; asks until it is known."""
         while self._settings.project is None:
             try:
                 return await tokens.project()
@@ -222,7 +222,7 @@ class ProviderService:
         return self.provider
 
     def _unready(self) -> Mapping[str, str]:
-        """What keeps this process from answering; a process that stands by is not ready."""
+        """The problems that keep this process from answering; a standby process is not ready."""
         if self.provider is None:
             return {"store": self._problem}
         leadership, working = self.provider.leadership, self.provider.working

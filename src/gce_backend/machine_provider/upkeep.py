@@ -1,7 +1,7 @@
-"""What the Machine Provider does by itself: machines go through their lives, messages are sent.
+"""The Machine Provider's background work: moves machines between states, and sends messages.
 
-A state is durable before its message goes out, and says by itself which message is due; so a
-message is sent again until it is known to be sent, also after a crash, and never lost.
+A state is stored before its message is sent, and the state tells which message is due. So a message
+is repeated until it is known to be sent, also after a crash, and is never lost.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ AT_ONCE = 16
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 LONGEST_SLEEP_SECONDS = 60.0
-"""While leases run: the wall clock that they end by may jump."""
+"""Seconds between two checks while leases run: the wall clock that ends them may jump."""
 
 log = structlog.stdlib.get_logger()
 
@@ -51,7 +51,7 @@ class Lifecycle:
         records: the stored state.
         leases: gives machines to requests.
         channels: Pub/Sub.
-        pause_seconds: between two looks at the work, so that it comes in batches.
+        pause_seconds: the pause between two checks for work, in seconds, so that work is batched.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Lifecycle:
         """Works until it is cancelled; `records` must have been loaded.
 
         Raises:
-            LeadershipLostError: another process works.
+            LeadershipLostError: another process leads.
         """
         failures = 0
         while True:
@@ -96,7 +96,7 @@ class Lifecycle:
                 log.warning("machine_provider.failed", error=str(error), failures=failures)
 
     def _idle_seconds(self) -> float | None:
-        """How long nothing can come up by itself; None: never."""
+        """Seconds until time alone makes work; None when it never does."""
         waits = []
         if self._records.next_expiration() is not None or self._records.untriaged:
             waits.append(LONGEST_SLEEP_SECONDS)
@@ -109,7 +109,7 @@ class Lifecycle:
         return min(waits, default=None)
 
     async def _look(self) -> None:
-        """Does all that there is to do now."""
+        """Does all work that is due now."""
         begun = self._clock.monotonic()
         await self._records.refresh()
         await self._end_leases([*self._records.expired(self._clock.now()), *self._records.released])
@@ -117,11 +117,11 @@ class Lifecycle:
         for stage in (self._set_up, self._announce, self._reclaim, self._clear):
             await stage()
         await self._leases.triage()
-        # Who was due and has not failed again works again.
+        # A machine that was due and did not fail again no longer backs off.
         self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
 
     async def _end_leases(self, paths: Sequence[Path]) -> None:
-        """LEASED -> RECLAIMED, where the lease has run out or was given back."""
+        """LEASED -> RECLAIMED, when the lease has expired or was released."""
         leased = self._records.machines[MachineState.LEASED]
         machines = [leased[path] for path in dict.fromkeys(paths) if path in leased]
         for start in range(0, len(machines), MAX_CHANGE // 2):
@@ -155,7 +155,7 @@ class Lifecycle:
             )
 
     async def _announce(self) -> None:
-        """LEASED, and the backend, the machine and the lessee know it."""
+        """LEASED: notifies the backend, the machine and the lessee."""
         for machines in self._due(MachineState.LEASED):
             unheard = [machine for machine in machines if not machine.announced]
             told = await self._tell_backend(unheard, "LEASED", _lease_attributes)
@@ -166,7 +166,7 @@ class Lifecycle:
             await self._change([machine.path for machine in sent], _same(sent, _connected(sent)))
 
     async def _reclaim(self) -> None:
-        """RECLAIMED, and the backend and the lessee know it -> DELETED."""
+        """RECLAIMED -> DELETED, once the backend and the lessee are notified."""
         for machines in self._due(MachineState.RECLAIMED):
             told = await self._tell_backend(machines, "RECLAIMED", lambda _: {})
             told = await self._tell_lessees(told)
@@ -182,7 +182,7 @@ class Lifecycle:
             await self._change([machine.path for machine in closed], _same(closed, lambda _: None))
 
     def _due(self, state: MachineState) -> list[list[StoredMachine]]:
-        """The machines in a state with something left to do about it, in batches."""
+        """The machines in a state that still need work, in batches."""
         moment = self._clock.monotonic()
         due = [
             machine
@@ -211,14 +211,14 @@ class Lifecycle:
         word: str,
         more: Callable[[StoredMachine], Mapping[str, str]],
     ) -> list[StoredMachine]:
-        """Sends a message about each machine to its backend's topic; returns those it went for."""
+        """Sends a message about each machine to its backend's topic; returns the machines done."""
         topics: dict[str, list[tuple[StoredMachine, Notice]]] = {}
         told = []
         for machine in machines:
             topic = machine.policies.backend_topic
             project = machine.policies.backend_project or self._channels.project
             if not topic or "/" in topic or "/" in project:
-                told.append(machine)  # nobody asked for it, or nothing can be there
+                told.append(machine)  # it wants no messages, or its topic cannot exist
                 continue
             own = {pair.key: pair.value or "" for pair in machine.policies.backend_attributes}
             named = {**own, "hostname": machine.hostname, **more(machine)}
@@ -245,7 +245,7 @@ class Lifecycle:
     async def _tell_machine(self, machine: StoredMachine) -> None:
         topic = self._channels.topic(machine)
         attributes = {"hostname": machine.hostname, **_lease_attributes(machine)}
-        # Nobody can subscribe to a topic that is gone: no reason to tell the backend again.
+        # A deleted topic has no subscribers: the backend is not notified again.
         with contextlib.suppress(NotFoundError):
             await self._channels.publish(topic, [Notice(topic, "LEASED", attributes)])
 
@@ -256,9 +256,9 @@ class Lifecycle:
             await self._channels.publish(topic, [Notice(topic, "CONNECT", attributes)])
 
     async def _tell_lessees(self, machines: Sequence[StoredMachine]) -> list[StoredMachine]:
-        """Sends lessees the answers to their requests; returns the machines that it is done for.
+        """Sends lessees the answers to their requests; returns the machines done.
 
-        A topic that is not there, or not for us, is its lessee's loss: no machine waits for it.
+        If a topic does not exist or refuses us, its lessee gets no message; no machine waits.
         """
         wanted = [named_lease_path(machine.lessee) for machine in machines if machine.lessee]
         found = await self._records.read(wanted) if wanted else {}
@@ -285,7 +285,7 @@ class Lifecycle:
     async def _each(
         self, work: Callable[[StoredMachine], Awaitable[None]], machines: Sequence[StoredMachine]
     ) -> list[StoredMachine]:
-        """Does the same for every machine; returns those it went well for."""
+        """Does the same for every machine; returns those for which it succeeded."""
         failures = await each(work, machines, at_once=AT_ONCE)
         done = []
         for machine, failure in zip(machines, failures, strict=True):
@@ -296,7 +296,7 @@ class Lifecycle:
         return done
 
     def _hold_back(self, machine: StoredMachine, failure: RemoteError) -> None:
-        """A machine that something failed for waits alone, longer each time."""
+        """Backs off a machine after a failure, longer each time."""
         failures = self._held_back.get(machine.path, (0.0, 0))[1] + 1
         self._held_back[machine.path] = (self._clock.monotonic() + _backoff(failures), failures)
         log.warning(
@@ -319,7 +319,7 @@ def _backoff(failures: int) -> float:
 def _same(
     machines: Sequence[StoredMachine], change: Callable[[StoredMachine], StoredMachine | None]
 ) -> Callable[[StoredMachine], StoredMachine | None]:
-    """Changes a machine only if it still is in the state, and of the lease, that was acted on."""
+    """Changes a machine only if it still has the state and the lease that were acted on."""
     seen = {machine.path: _stage(machine) for machine in machines}
 
     def guarded(machine: StoredMachine) -> StoredMachine | None:
@@ -339,7 +339,7 @@ def _announced(machine: StoredMachine) -> StoredMachine:
 def _connected(
     machines: Sequence[StoredMachine],
 ) -> Callable[[StoredMachine], StoredMachine]:
-    """Machines that have been told of these servers; of another one they are still to be told."""
+    """Stores that these machines were sent these servers; a newer one is still to be sent."""
     servers = {machine.path: machine.connect for machine in machines}
 
     def change(machine: StoredMachine) -> StoredMachine:

@@ -14,12 +14,12 @@ from gce_backend.machine_provider.wire import Dimensions
 
 
 def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str, WaitDocument]:
-    """What each waiting request waits for, by the requests' names.
+    """What each waiting request waits for, by request name.
 
     Args:
         records: the picture.
-        leases: knows the order.
-        now: the moment.
+        leases: decides the order.
+        now: the present time in Unix seconds.
     """
     allotment = leases.allotment(now)
     requests = {lease.name: lease for lease in records.untriaged.values()}
@@ -31,7 +31,7 @@ def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str,
         before = ahead.get(dimensions, 0)
         ahead[dimensions] = before + lease.count
         found[name] = _wait(records, leases, lease, hindrance, place, before)
-    for name in allotment.grants:  # the next round gives it its machines
+    for name in allotment.grants:  # the next round grants its machines
         found[name] = WaitDocument(
             place=1, reason="starting", message="a machine is free: it is being leased"
         )
@@ -46,7 +46,7 @@ def _wait(
     place: int,
     before: int,
 ) -> WaitDocument:
-    """One request's wait; `before` machines of its kind are wanted by those ahead of it."""
+    """One request's wait; the requests ahead of it want `before` machines of its kind."""
     if hindrance.limit:
         message = f"{hindrance.limit}; it waits until one is given back"
         return WaitDocument(place=place, reason="limit", message=message)
@@ -95,7 +95,7 @@ def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int)
 
 
 def _fitting(records: Records, state: MachineState, dimensions: Dimensions) -> list[int | None]:
-    """When the machines of a state that fit are free, as far as that is known."""
+    """When the machines in a state that fit become free, as far as that is known."""
     return [
         machine.ends
         for machine in records.machines[state].values()

@@ -15,7 +15,7 @@ class WireMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Dimensions(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """What a machine is, or what is asked of one."""
+    """A machine's dimensions, or those that a request asks for."""
 
     backend: Backend | None = None
     hostname: str | None = None
@@ -39,7 +39,7 @@ class KeyValue(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Policies(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """How a machine is treated. Whatever `on_reclamation` says, the entry goes after a lease."""
+    """A machine's policies. Whatever `on_reclamation` says, a lease's end deletes the entry."""
 
     backend_project: str | None = None
     backend_topic: str | None = None
@@ -131,7 +131,7 @@ class EntryMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Instruction(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """What a leased machine is told to do: connect to a Swarming server."""
+    """An instruction to a leased machine: connect to a Swarming server."""
 
     swarming_server: str | None = None
 
@@ -186,7 +186,7 @@ class ReleaseBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ReleaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """Whether a machine was given back."""
+    """Whether a machine was released."""
 
     client_request_id: str
     request_hash: str | None = None
@@ -207,14 +207,14 @@ class InstructRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True
 
 
 class InstructResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """Whether the machine will be told."""
+    """Whether the machine will get the instruction."""
 
     client_request_id: str
     error: str | None = None
 
 
 class PollResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """What a machine is to do, and how far that is."""
+    """A machine's instruction and the instruction's state."""
 
     instruction: Instruction | None = None
     state: str | None = None

@@ -1,7 +1,7 @@
-"""Google's access tokens, which only Google can read: it is asked, and its answer remembered.
+"""Google's access tokens. Only Google can read them, so it is asked, and its answer is cached.
 
-What Google said of a token is good for a minute, so that a revoked one is refused soon; while
-Google cannot be reached, for ten. Tokens are remembered by their digest alone.
+An answer is valid for a minute, so that a revoked token is refused soon, and for ten minutes while
+Google cannot be reached. The cache holds only digests of tokens.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from gce_backend.machine_provider.access.identity import Identity, email_of
 from gce_backend.machine_provider.access.policy import GOOGLE
 
 REMEMBERED_SECONDS = 60.0
-"""For which an answer is good."""
+"""Seconds for which an answer is valid."""
 STALE_SECONDS = 600.0
-"""For which it is good while Google cannot be reached."""
+"""Seconds for which it is valid while Google cannot be reached."""
 REFUSED_SECONDS = 10.0
-"""For which a refusal is good."""
+"""Seconds for which a refusal is valid."""
 MAX_REMEMBERED = 10_000
 MAX_BYTES = 2**16
 TIMEOUT = Deadlines(total=10.0, sock_connect=5.0)
@@ -37,7 +37,7 @@ _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 class _Remembered(NamedTuple):
-    """What Google said, and when; no identity: it refused the token for this reason."""
+    """Google's answer, and when it came. Without identity, `why` is the reason of the refusal."""
 
     identity: Identity | None
     client: str
@@ -46,13 +46,13 @@ class _Remembered(NamedTuple):
 
 
 class AccessTokens:
-    """Asks Google whose access tokens are.
+    """Asks Google for the owners of access tokens.
 
     Args:
         exchange: sends the requests, without a token of ours.
-        url: of tokeninfo.
+        url: the URL of tokeninfo.
         clock: the time.
-        remembered_seconds: for which an answer is good.
+        remembered_seconds: how long an answer is valid.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class AccessTokens:
         self._asking: dict[str, asyncio.Task[_Remembered]] = {}
 
     async def identify(self, token: str, client_ids: Collection[str]) -> Identity:
-        """Whose a token is.
+        """The owner of a token.
 
         Args:
             token: an access token, unchecked.
-            client_ids: OAuth clients of which people's tokens may be.
+            client_ids: OAuth clients whose tokens people may use.
 
         Raises:
-            InvalidTokenError: Google refuses it, it names nobody, or it was given to another
+            InvalidTokenError: Google refuses it, it has no owner, or it was issued to another
                 application.
-            TransientError: Google cannot be asked.
+            TransientError: Google cannot be reached.
         """
         name = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
         known = self._known.get(name)
@@ -103,7 +103,7 @@ class AccessTokens:
         return self._clock.monotonic() - known.at < seconds
 
     async def _ask_once(self, name: str, token: str, known: _Remembered | None) -> _Remembered:
-        """Asks once for all who wait."""
+        """Asks once for all waiting callers."""
         task = self._asking.get(name)
         if task is None:
             task = asyncio.create_task(self._ask(token), name="access.tokeninfo")
@@ -153,7 +153,7 @@ class AccessTokens:
         return _Remembered(identity, str(found.get("azp") or found.get("aud") or ""), "", now)
 
     async def close(self) -> None:
-        """Ends questions in flight."""
+        """Cancels calls in flight."""
         asking = list(self._asking.values())
         for task in asking:
             task.cancel()

@@ -12,7 +12,7 @@ from gce_backend.machine_provider.access.identity import Identity
 from gce_backend.machine_provider.access.policy import AccessGroup, AccessPolicy, LeaseLimits, Role
 
 ANYBODY: frozenset[Role] = frozenset()
-"""Of a method: whoever is identified may call it; the machine says whose it is."""
+"""For a method that every identified caller may call; the machine's account limits it."""
 ACTORS = frozenset({Role.USER, Role.ADMINISTRATOR})
 READERS = frozenset({Role.VIEWER, Role.USER, Role.ADMINISTRATOR})
 
@@ -41,18 +41,18 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "machines.list": READERS,
     "users.whoami": ANYBODY,
 }
-"""Every method, and the roles of which a caller needs one."""
+"""Every method with the roles that may call it."""
 
 
 class AccessDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether somebody may call a method.
+    """Whether a caller may call a method.
 
     Attributes:
-        allowed: whether.
+        allowed: whether the caller may.
         why: the reason, for logs and for the caller.
-        roles: all that the caller has.
-        group: the group that its leases count for; None when it may lease nothing.
-        backend: whose machines it manages; None: nobody's.
+        roles: all roles of the caller.
+        group: the group that its leases count against; None when it may not lease.
+        backend: the backend whose machines it manages; None when it manages none.
     """
 
     allowed: bool
@@ -67,7 +67,7 @@ def decide(policy: AccessPolicy, identity: Identity, method: str) -> AccessDecis
 
     Args:
         policy: who may do what.
-        identity: who calls; verified.
+        identity: the verified caller.
         method: `api.method`; an unknown one is refused.
     """
     groups = groups_of(policy, identity)
@@ -119,10 +119,10 @@ def lease_refusal(
     """Why a group may not have a lease, however long it waits; None when it may.
 
     Args:
-        limits: of the group.
-        dimensions: what is asked for.
-        without_end: whether the lease is to have no end. Whether one with an end is too long, the
-            request's own rules say.
+        limits: the limits of the group.
+        dimensions: the requested dimensions.
+        without_end: whether the lease has no end. `rules` checks the length of a lease with an
+            end.
     """
     if without_end and not limits.without_end:
         return "a lease must have an end: name a duration"

@@ -1,4 +1,4 @@
-"""Who a caller is, as a verified token says."""
+"""The identity of a caller, from a verified token."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gce_backend.base.dates import UnixSeconds
 MAX_SHOWN = 200
 """Characters of a name that are shown and stored."""
 MAX_CLAIM = 1000
-"""Characters of a claim that patterns are tried on; a longer one fits none."""
+"""Most characters of a claim; a longer claim matches no pattern."""
 
 _EMAIL = re.compile(r"[^\s@:/\\]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
@@ -23,11 +23,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """A caller.
 
     Attributes:
-        issuer: URL of who says so.
-        subject: unique with the issuer, and never given to somebody else.
+        issuer: the issuer's URL.
+        subject: unique within the issuer, and never reused.
         email: a verified address in lower case; "" when there is none.
-        claims: what the token says besides, as texts.
-        expires: when the token does.
+        claims: the token's other claims, as texts.
+        expires: when the token expires.
     """
 
     issuer: str
@@ -43,7 +43,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def email_of(value: object) -> str:
-    """An e-mail address in lower case; "" when it is none."""
+    """An e-mail address in lower case; "" when the text is not one."""
     return value.lower() if isinstance(value, str) and _EMAIL.fullmatch(value) else ""
 
 

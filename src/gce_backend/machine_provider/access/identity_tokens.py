@@ -16,14 +16,14 @@ from gce_backend.machine_provider.access.issuer_keys import ALGORITHMS, IssuerKe
 from gce_backend.machine_provider.access.policy import AccessPolicy, Issuer
 
 SKEW_SECONDS = 60.0
-"""How far an issuer's clock may be from ours."""
+"""Seconds that an issuer's clock may differ from ours."""
 MAX_LIFE_SECONDS = 24 * 3600.0
-"""The longest life of a token that is accepted: one that never ends is a password."""
+"""Seconds of the longest accepted lifetime: a token that never expires is a password."""
 MAX_SUBJECT = 500
 
 _OPTIONS: Any = {
     "require": ["iss", "sub", "aud", "exp", "iat"],
-    # Times are judged below, by the clock that is passed in.
+    # Times are checked below, with the clock that is passed in.
     "verify_exp": False,
     "verify_iat": False,
     "verify_nbf": False,
@@ -43,14 +43,14 @@ class IdentityTokens:
         self._clock = clock
 
     async def identify(self, token: str, policy: AccessPolicy) -> Identity:
-        """Whose a token is.
+        """The owner of a token.
 
         Args:
             token: a JSON Web Token, unchecked.
-            policy: names the issuers, their audiences, and what they may vouch for.
+            policy: names the issuers, their audiences, and their e-mail domains.
 
         Raises:
-            InvalidTokenError: it is forged, of a stranger, for somebody else, or not valid now.
+            InvalidTokenError: the signature, the issuer, the audience or the time is wrong.
             TransientError: the issuer's keys cannot be read.
         """
         header, named = _unverified(token)
@@ -91,7 +91,7 @@ class IdentityTokens:
 
 
 def _unverified(token: str) -> tuple[Mapping[str, Any], str]:
-    """The header and the issuer that a token names, which nobody has verified yet."""
+    """The header and the issuer that a token names, both unverified."""
     try:
         header = jwt.get_unverified_header(token)
         claims = jwt.decode(token, options={"verify_signature": False})
@@ -101,14 +101,14 @@ def _unverified(token: str) -> tuple[Mapping[str, Any], str]:
 
 
 def check_times(claims: Mapping[str, Any], now: UnixSeconds) -> UnixSeconds:
-    """Judges when a token is valid, and returns when it expires.
+    """Checks that a token is valid now, and returns when it expires.
 
     Args:
-        claims: of the token.
-        now: the moment.
+        claims: the token's claims.
+        now: the present time in Unix seconds.
 
     Raises:
-        InvalidTokenError: it is not valid now, or for too long.
+        InvalidTokenError: it is not valid now, or is valid for too long.
     """
     times = {name: claims.get(name) for name in ("exp", "iat", "nbf")}
     moments: dict[str, float] = {}

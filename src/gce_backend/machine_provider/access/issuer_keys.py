@@ -1,9 +1,8 @@
-"""The keys with which issuers sign their identity tokens: fetched, remembered, rotated.
+"""The keys with which issuers sign identity tokens: fetched, cached, rotated.
 
 An issuer publishes its keys under its discovery document. They are read when a token needs them,
-and read again when they are old or a token names one that is not among them; a stranger who sends
-made-up key names causes one such read per `RETRY_SECONDS`, not more. While an issuer cannot be
-reached, the keys that are known stay good for a day.
+and again when they are old or a token names an unknown key. Invented key names cause at most one
+read per `RETRY_SECONDS`. While an issuer cannot be reached, its known keys stay valid for a day.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decod
 from gce_backend.settings.settings import is_loopback
 
 FRESH_SECONDS = 3600.0
-"""After which keys are read again."""
+"""Seconds after which keys are read again."""
 USABLE_SECONDS = 24 * 3600.0
-"""For which keys are good while they cannot be read again."""
+"""Seconds for which keys stay valid while they cannot be read again."""
 RETRY_SECONDS = 10.0
-"""The least time between two reads of one issuer's keys."""
+"""Seconds at least between two reads of one issuer's keys."""
 MAX_BYTES = 2**18
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
-"""Signatures by a private key; never a shared secret, never none."""
+"""Accepted algorithms: signatures by a private key only, no shared secrets, no `none`."""
 TIMEOUT = Deadlines(total=10.0, sock_connect=5.0)
 DISCOVERY = "/.well-known/openid-configuration"
 
@@ -42,7 +41,7 @@ _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 class _Known:
-    """What is known of one issuer."""
+    """The known keys of one issuer."""
 
     def __init__(self) -> None:
         self.keys: Keys = {}
@@ -69,9 +68,9 @@ class IssuerKeys:
         """The key of that name.
 
         Args:
-            issuer: URL of a believed issuer; never one that only a token names.
-            key_id: the token's `kid`; None when it names none, which is enough where there is one
-                key.
+            issuer: URL of a trusted issuer, never one that only a token names.
+            key_id: the token's `kid`; None when it has none, which works if the issuer has
+                exactly one key.
 
         Raises:
             InvalidTokenError: the issuer has no such key.
@@ -91,7 +90,7 @@ class IssuerKeys:
         return found
 
     async def _read_soon(self, issuer: str, known: _Known) -> None:
-        """Reads the keys again, once for all who wait, unless it was just tried."""
+        """Reads the keys again, once for all waiting callers, unless a read was just tried."""
         if known.reading is None:
             if self._clock.monotonic() - known.tried_at < RETRY_SECONDS:
                 return
@@ -133,7 +132,7 @@ class IssuerKeys:
         return found
 
     async def close(self) -> None:
-        """Ends reads in flight."""
+        """Cancels reads in flight."""
         reading = [known.reading for known in self._known.values() if known.reading is not None]
         for task in reading:
             task.cancel()
@@ -156,10 +155,10 @@ def _is_safe(address: str) -> bool:
 
 
 def _usable(listed: object) -> Keys:
-    """The keys that signatures are checked with; what is no such key is left out.
+    """The keys that verify signatures; entries of other kinds are left out.
 
     Raises:
-        TransientError: there is none.
+        TransientError: there are no such keys.
     """
     keys = {}
     for index, data in enumerate(listed[:MAX_KEYS] if isinstance(listed, list) else ()):

@@ -1,6 +1,6 @@
-"""From the text of access.cfg to a checked policy, or every problem with its line and remedy.
+"""Turns the text of access.cfg into a checked policy, or lists every problem with line and remedy.
 
-Pure: where the text comes from, the caller knows.
+Pure: the caller reads the text.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ MOST = {
     "claims": 20,
     "dimensions": 64,
 }
-"""Values of a repeated field."""
+"""Most values of a repeated field."""
 RANGES = {
     "priority": (0, 100),
     "share": (1, 1000),
@@ -74,7 +74,7 @@ def parse_access(text: str) -> AccessPolicy:
         text: the file's text.
 
     Raises:
-        InvalidConfigurationError: with all of its problems, in their order.
+        InvalidConfigurationError: it is invalid; the error lists every problem in order.
     """
     if len(text.encode()) > MAX_BYTES:
         message = f"is too large: use at most {MAX_BYTES} bytes"
@@ -95,14 +95,14 @@ def parse_access(text: str) -> AccessPolicy:
 
 
 def seconds_of(text: str) -> int | None:
-    """A length of time such as `90s`, `1h30m` or `7d` in seconds; None when it is none."""
+    """A length of time such as `90s`, `1h30m` or `7d` in seconds; None when it is malformed."""
     if not _DURATION.fullmatch(text):
         return None
     return sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text))
 
 
 class _Reader:
-    """Makes values of one file's messages, and reports whatever is wrong with them."""
+    """Converts one file's messages to values, and reports their problems."""
 
     def __init__(self, report: Report) -> None:
         self._report = report

@@ -9,7 +9,7 @@ import msgspec
 from gce_backend.configuration.problems import Problem
 
 GOOGLE = "https://accounts.google.com"
-"""Who Google's access tokens and identity tokens are from."""
+"""The issuer of Google's access tokens and identity tokens."""
 GCLOUD_CLIENTS = (
     "32555940559.apps.googleusercontent.com",
     "764086051850-6qr4p6gpi6hn506pt8ejuq83di341hur.apps.googleusercontent.com",
@@ -19,7 +19,7 @@ LONGEST_LEASE_SECONDS = 21 * 24 * 3600
 DEFAULT_HOLD_SECONDS = 2 * 3600
 
 Patterns = tuple[tuple[str, str], ...]
-"""Pairs of a key and the pattern that its value must fit."""
+"""Pairs of a key and the pattern that its value must match."""
 
 
 class Role(enum.StrEnum):
@@ -32,12 +32,12 @@ class Role(enum.StrEnum):
 
 
 class Issuer(msgspec.Struct, frozen=True):
-    """Somebody whose identity tokens are believed.
+    """An issuer whose identity tokens are accepted.
 
     Attributes:
-        url: as its tokens name it.
+        url: its URL as its tokens name it.
         audiences: a token must be for one of these.
-        email_domains: whose e-mail addresses it may vouch for; `*` for all.
+        email_domains: domains whose e-mail addresses it may assert; `*` for all.
     """
 
     url: str
@@ -50,7 +50,7 @@ class Workload(msgspec.Struct, frozen=True):
 
     Attributes:
         issuer: its URL.
-        claims: all must fit.
+        claims: the required claims; all must match.
     """
 
     issuer: str
@@ -58,18 +58,18 @@ class Workload(msgspec.Struct, frozen=True):
 
 
 class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a group of users may have.
+    """The limits of a group of users.
 
     Attributes:
-        priority: higher ones get machines first.
-        share: machines in proportion to other groups of the same priority.
-        max_leases: at a time; None: any number.
-        max_machines: at a time; None: any number.
-        longest_lease: seconds that one lease lasts at most, extensions included.
+        priority: groups with a higher priority get machines first.
+        share: its share of machines relative to other groups of the same priority.
+        max_leases: most leases at a time; None: any number.
+        max_machines: most machines at a time; None: any number.
+        longest_lease: the longest lease in seconds, extensions included.
         without_end: whether a lease may have no end.
-        dimensions: what may be leased; of a key, one pattern must fit. Empty: everything.
-        max_held: machines kept for a look at a time.
-        longest_hold: seconds that one is kept at most.
+        dimensions: what may be leased; one pattern of each key must match. Empty: everything.
+        max_held: most machines kept after a failure at a time.
+        longest_hold: the longest time in seconds that such a machine is kept.
     """
 
     priority: int = 0
@@ -84,15 +84,15 @@ class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccessGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """Callers who may do the same.
+    """Callers with the same roles and limits.
 
     Attributes:
         name: unique.
         members: e-mail addresses, `*@DOMAIN`, or `*`.
         workloads: jobs.
         roles: what they may do.
-        backend: whose machines they manage; None without that role.
-        limits: of their leases.
+        backend: the backend whose machines they manage; None without that role.
+        limits: the limits of their leases.
     """
 
     name: str
@@ -107,10 +107,10 @@ class AccessPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Who may do what.
 
     Attributes:
-        issuers: whose identity tokens are believed.
+        issuers: the trusted issuers.
         groups: in the order of the file.
-        client_ids: OAuth clients of which people's access tokens may be.
-        warnings: what is used, but may not mean what its author thinks.
+        client_ids: OAuth clients whose access tokens people may use.
+        warnings: parts of the file that may not mean what its author thinks.
     """
 
     issuers: tuple[Issuer, ...] = ()
@@ -119,7 +119,7 @@ class AccessPolicy(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Problem, ...] = ()
 
     def issuer(self, url: str) -> Issuer | None:
-        """The issuer of that URL; None when its tokens are not believed."""
+        """The issuer with that URL; None when it is not trusted."""
         return next((issuer for issuer in self.issuers if issuer.url == url), None)
 
     def group(self, name: str) -> AccessGroup | None:

@@ -22,10 +22,10 @@ class TokenVerifier:
     """Verifies tokens.
 
     Args:
-        policy: who is believed, as it is now.
-        access_tokens: asks Google.
-        keys: of issuers of identity tokens.
-        identity_tokens: verifies with them.
+        policy: returns the policy in force.
+        access_tokens: verifies Google's access tokens.
+        keys: the keys of issuers of identity tokens.
+        identity_tokens: verifies identity tokens with these keys.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class TokenVerifier:
         self._identity_tokens = identity_tokens
 
     async def identify(self, token: str) -> Identity:
-        """Whose a token is.
+        """The owner of a token.
 
         Raises:
-            InvalidTokenError: nobody's.
-            TransientError: who knows cannot be asked.
+            InvalidTokenError: the token is invalid.
+            TransientError: the issuer cannot be reached.
         """
         if len(token) > MAX_TOKEN or not _TOKEN.fullmatch(token):
             raise InvalidTokenError("it is not a token")
@@ -55,6 +55,6 @@ class TokenVerifier:
         return await self._access_tokens.identify(token, self._policy().client_ids)
 
     async def close(self) -> None:
-        """Ends what is in flight."""
+        """Cancels calls in flight."""
         await self._access_tokens.close()
         await self._keys.close()
