@@ -21,7 +21,12 @@ from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDeletion
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
-from gce_backend.rules.cataloging import Contradiction, lease_is_over
+from gce_backend.rules.cataloging import (
+    CONTRADICTED_LOOKS,
+    CONTRADICTED_SECONDS,
+    Contradiction,
+    lease_is_over,
+)
 
 BROKER = "machine-provider"
 TOPIC = "sweep"
@@ -97,9 +102,10 @@ def _judge(
             # Somebody else's, under our host name: it is not ours to take out of the catalog.
             return replace(instance, catalog=CatalogState.REFUSED, lost_since=None)
         if isinstance(entry, NotCataloged) or not entry.is_of(token, instance.gce_id):
-            return (
+            lost = (
                 instance if instance.lost_since is not None else replace(instance, lost_since=now)
             )
+            return _without_denied_lease(context, key, lost, entry, asked)
         known = replace(instance, lost_since=None) if instance.lost_since else instance
         if entry.state == "RECLAIMED":
             reason = "The catalog says that the Machine Provider has reclaimed it."
@@ -110,25 +116,43 @@ def _judge(
                 return known
             since = known.lease.since if known.lease is not None else now
             return replace(known, lease=Lease(since, expiration))
-        contradiction, lease = context.memory.catalog.contradicted.get(key), known.lease
-        if contradiction and lease and _contradicts(context, known, entry, asked):
-            over = lease_is_over(lease, now, contradiction, context.clock.monotonic())
-            return replace(known, lease=None) if over else known
-        return known
+        return _without_denied_lease(context, key, known, entry, asked)
 
     return when_present(apply)
+
+
+def _without_denied_lease(
+    context: Context,
+    key: MachineKey,
+    instance: Instance,
+    entry: CatalogEntry | NotCataloged,
+    asked: float,
+) -> Instance:
+    """The machine without its lease, where the catalog has denied it for long enough."""
+    contradiction, lease = context.memory.catalog.contradicted.get(key), instance.lease
+    if contradiction is None or lease is None or not _contradicts(context, instance, entry, asked):
+        return instance
+    now, moment = context.clock.now(), context.clock.monotonic()
+    over = lease_is_over(lease, now, contradiction, moment)
+    return replace(instance, lease=None) if over else instance
 
 
 def _contradicts(
     context: Context, instance: Instance, entry: CatalogEntry | NotCataloged, asked: float
 ) -> bool:
-    """Whether the catalog calls a machine available of which a lease is known here.
+    """Whether the catalog denies a lease that is known here: the machine is available, or unknown.
 
-    A lease that we learnt of since we asked is news to this answer.
+    Of an unknown machine a lease with a known end runs to it. A lease that we learnt of since we
+    asked is news to this answer.
     """
     lease, took = instance.lease, context.clock.monotonic() - asked
-    available = isinstance(entry, CatalogEntry) and entry.state == "AVAILABLE"
-    return available and lease is not None and context.clock.elapsed(lease.since) > took
+    if lease is None:
+        return False
+    if isinstance(entry, CatalogEntry):
+        denied = entry.state == "AVAILABLE"
+    else:
+        denied = lease.expiration is None
+    return denied and context.clock.elapsed(lease.since) > took
 
 
 def _note_contradiction(
@@ -143,8 +167,9 @@ def _note_contradiction(
         return
     before = contradicted.get(key, Contradiction(context.clock.monotonic(), 0))
     contradicted[key] = before._replace(looks=before.looks + 1)
+    denial = "calls it available" if isinstance(entry, CatalogEntry) else "does not hold it"
     message = (
-        "The catalog calls it available, but a lease that is known here has not ended: it is kept. "
+        f"The catalog {denial}, but a lease that is known here has not ended: {_kept(instance)}. "
         "Find out whether the Machine Provider was restored from a backup."
     )
     if conditions.note(key, CONTRADICTED, message):
@@ -154,6 +179,17 @@ def _note_contradiction(
             template=key.base_name,
             zone=key.zone,
         )
+
+
+def _kept(instance: Instance) -> str:
+    """For how long a machine is kept whose lease the catalog denies, in words."""
+    if instance.lease is not None and instance.lease.expiration is not None:
+        return "it is kept until it ends"
+    return (
+        f"it is kept, unless the catalog says so for {CONTRADICTED_SECONDS / 60:.0f} minutes and "
+        f"{CONTRADICTED_LOOKS} looks. Then it counts as not leased; if the catalog does not hold "
+        "it, it is deleted within the cap on unconfirmed deletions"
+    )
 
 
 def _forget_contradictions(context: Context) -> None:

@@ -242,6 +242,28 @@ async def test_hole_05_a_lease_without_an_end_survives_a_restored_catalog_for_te
         assert await _contradictions(w) == []
 
 
+async def test_hole_11_a_lease_without_an_end_that_the_catalog_denies_for_minutes_holds_no_vm(
+    tmp_path: Path,
+) -> None:
+    """Its RECLAIMED was lost, and its entry is gone: it is kept for ten minutes, and says so."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=HASTY) as w:
+        name = await _leased_without_end(w)
+        await w.broker("catalog.delete_machine", {"dimensions": {"hostname": name}})
+        await w.until(lambda: _is_contradicted(w))
+        [told] = await _contradictions(w)
+        assert "does not hold it" in told
+        assert "deleted within the cap on unconfirmed deletions" in told
+        await w.pass_time(580)
+        assert await w.is_in(name, "leased")
+        await w.until(lambda: w.lacks(name), within=300)
+        await w.until_states(cataloged=1)
+        assert await _contradictions(w) == []
+
+
+async def _is_contradicted(w: World) -> bool:
+    return bool(await _contradictions(w))
+
+
 async def test_hole_05_a_restart_begins_the_ten_minutes_anew(tmp_path: Path) -> None:
     """What a process has not seen itself does not end a lease."""
     async with world(tmp_path, managers=manager(minimum=1), settings=HASTY) as w:
@@ -264,13 +286,10 @@ async def test_hole_05_a_contradiction_ends_when_the_catalog_says_leased_again(
         await w.until(lambda: w.is_in(name, "leased"))
         await _available(w, name)
 
-        async def told() -> bool:
-            return bool(await _contradictions(w))
-
-        await w.until(told)
+        await w.until(lambda: _is_contradicted(w))
         await w.pass_time(1200)
         assert await w.is_in(name, "leased"), "its end is known and has not come"
         await w.clear_faults()
         await w.pass_time(70)
-        assert not await told()
+        assert not await _is_contradicted(w)
         assert await w.is_in(name, "leased")
