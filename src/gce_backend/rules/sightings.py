@@ -35,7 +35,7 @@ def seen_instance(
         The entity to store; the same object when nothing changes.
     """
     seen = _matched(instance, gce_id, url, now)
-    if seen.gce_id != gce_id or seen.missing_since is not None or seen.is_tombstone:
+    if seen.gce_id != gce_id or seen.is_tombstone:
         return seen
     if not stopped:
         return seen if seen.stopped_since is None else replace(seen, stopped_since=None)
@@ -118,7 +118,8 @@ def is_lost(instance: Instance, elapsed: Elapsed, patience: float) -> bool:
 
 NOT_RUNNING = "NotRunning"
 """The condition of a group whose VMs do not come to run."""
-START_SECONDS = 900.0
+START_MINUTES = 15
+START_SECONDS = START_MINUTES * 60.0
 """How long a VM may take to run before it is told of."""
 
 
@@ -127,7 +128,7 @@ def not_running_message(slow: Sequence[Member]) -> str:
     statuses = ", ".join(sorted({member.status or member.action for member in slow}))
     count = f"{len(slow)} VM{'' if len(slow) == 1 else 's'}"
     return (
-        f"{count} of the group did not come to run within {START_SECONDS / 60:.0f} minutes, for "
+        f"{count} of the group did not come to run within {START_MINUTES} minutes, for "
         f"example {slow[0].name} ({statuses}). Look at its serial console and its operations. "
         "`gce-backend drain NAME` has one replaced."
     )

@@ -41,6 +41,17 @@ def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
     assert seen_instance(TOMBSTONE, None, "v", NOW) is TOMBSTONE
 
 
+def test_a_vm_that_is_listed_for_the_first_time_begins_to_rise() -> None:
+    """Whether it has its id yet or not; listed again, nothing changes."""
+    for gce_id in (None, 8):
+        new = Instance(gce_id=gce_id, url="v", rising_since=NOW)
+        assert seen_instance(None, gce_id, "v", NOW) == new
+        assert seen_instance(new, gce_id, "v", NOW + 9) is new
+    creating = Instance(url="u", rising_since=NOW)
+    made = seen_instance(creating, 8, "v", NOW + 9)
+    assert made == Instance(gce_id=8, url="v", rising_since=NOW)
+
+
 def test_fault_33_a_drain_by_hand_is_for_that_very_vm() -> None:
     """A machine that had no id yet gets its own; another VM under its name is not drained."""
     drained = replace(VM, drain=Drain("", NOW))
@@ -52,7 +63,10 @@ def test_fault_33_another_vm_under_a_cataloged_name_makes_ours_missing() -> None
     """Its entity keeps the id that the catalog's entry stands for."""
     seen = seen_instance(CATALOGED, 8, "v", NOW)
     assert (seen.gce_id, seen.missing_since) == (7, NOW)
-    assert seen_instance(VM, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
+    assert seen_instance(seen, 8, "v", NOW + 9) is seen
+    another = Instance(gce_id=8, url="v", rising_since=NOW)
+    assert seen_instance(VM, 8, "v", NOW) == another
+    assert seen_instance(unseen_instance(VM, NOW - 9), 8, "v", NOW) == another
 
 
 def test_a_vm_that_is_listed_again_is_not_missing_any_more() -> None:
@@ -79,6 +93,14 @@ def test_hazard_04_a_time_in_the_future_is_counted_anew_and_is_no_day() -> None:
     assert unseen_instance(missed, NOW) is missed
     assert not is_lost(replace(CATALOGED, lost_since=NOW + 5), at(NOW), 300)
     assert lease_runs(replace(CATALOGED, lease=Lease(NOW + 5, NOW + 60)), NOW)
+
+
+def test_a_machine_that_the_catalog_lacks_for_the_patience_is_lost() -> None:
+    """Not before, and not one that the catalog knows."""
+    lost = replace(CATALOGED, lost_since=NOW)
+    assert not is_lost(CATALOGED, at(NOW), 300)
+    assert not is_lost(lost, at(NOW + 299), 300)
+    assert is_lost(lost, at(NOW + 300), 300)
 
 
 def test_hole_09_a_vm_that_stops_is_lost_at_once_and_leaves_after_the_patience() -> None:
