@@ -17,6 +17,7 @@ from gce_backend.rules.cataloging import (
     found_again,
     is_catalogable,
     lease_is_over,
+    phantom_looks,
     settles_in,
     uncataloged,
 )
@@ -67,6 +68,16 @@ def test_only_an_addition_without_an_answer_settles() -> None:
     assert settles_in(sent, at(NOW + 100)) == SETTLING_SECONDS - 100
     assert settles_in(added(sent, CatalogState.CATALOGED), at(NOW)) == 0
     assert settles_in(replace(sent, adding_since=None), at(NOW)) == 0
+
+
+@pytest.mark.parametrize(
+    ("age", "looks"), [(0.0, 0), (59.9, 0), (60.0, 1), (299.9, 1), (300.0, 2), (9000.0, 2)]
+)
+def test_an_entry_of_a_deleted_vm_is_looked_for_after_one_minute_and_five(
+    age: float, looks: int
+) -> None:
+    """A late addition may have made it anew."""
+    assert phantom_looks(age) == looks
 
 
 def test_a_machine_that_left_the_catalog_is_announced_again_when_it_comes_back() -> None:
