@@ -52,7 +52,7 @@ contract-clean: $(VENV)/.dev
 browser:
 	@command -v chromium >/dev/null || sh scripts/install-chromium.sh
 
-## mutate: which changes to the Compute client and to the store no test notices (minutes)
+## mutate: which changes to the Compute client, the store and the rules of deletion no test notices (minutes)
 mutate: $(VENV)/.mutation
 	@rm -rf mutants
 	$(BIN)/mutmut run --max-children 2
