@@ -18,6 +18,7 @@ from gce_backend.rules.cataloging import (
     is_catalogable,
     lease_is_over,
     phantom_looks,
+    removal_refused,
     settles_in,
     uncataloged,
 )
@@ -161,3 +162,17 @@ def test_hole_05_a_contradicted_lease_lasts_to_its_end_or_for_three_looks_over_t
     contradiction = Contradiction(50.0, looks)
     lease = Lease(1.0, expiration)
     assert lease_is_over(lease, 1000.0, contradiction, 50.0 + seconds) is over
+
+
+def test_a_refused_removal_tells_of_the_entry_and_of_the_lease() -> None:
+    """Also of one that was only being added; what has changed since the question stays as it is."""
+    sent = adding(VM, NOW)
+    asked = CatalogState.ADDING
+    told = removal_refused(sent, asked, NOW + 60, NOW)
+    assert (told.catalog, told.lease) == (CatalogState.CATALOGED, Lease(NOW, NOW + 60))
+    assert removal_refused(told, asked, NOW + 60, NOW) is told
+    lost = replace(CATALOGED, lost_since=NOW, lease=Lease(NOW - 9, NOW + 90))
+    known = removal_refused(lost, CatalogState.CATALOGED, NOW + 60, NOW)
+    assert (known.lost_since, known.lease) == (None, lost.lease)
+    for gone in (RECLAIMED, ABSENT, TOMBSTONE):
+        assert removal_refused(gone, gone.catalog, NOW + 60, NOW) is gone
