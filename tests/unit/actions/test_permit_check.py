@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+from structlog.testing import capture_logs
+
+from gce_backend.actions.permit_check import REUSED, found
+from gce_backend.model.entities import CatalogState
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
+from support.broker_messages import about, publish
 from support.deletions import (
     DELETE_MACHINE,
+    GET_MACHINE,
     TWO_TEMPLATES,
     denied,
+    entity,
     settings,
     two_templates,
 )
 from support.fleet_harness import World, world
+from support.machines import ABSENT, CATALOGED
 
 HASTY = MachineProviderSettings(sweep_per_minute=600, lost_seconds=10.0)
 
@@ -83,3 +92,81 @@ async def test_a_machine_that_the_catalog_knows_again_is_not_deleted(tmp_path: P
         assert before == set(await w.vms())
         await w.until(lambda: _catalog(w, "cataloged", 3))
         assert await w.lease() in before
+
+
+@pytest.mark.parametrize("has_get", [True, False])
+async def test_what_somebody_holds_is_kept_with_the_end_of_the_lease_where_the_catalog_says_it(
+    tmp_path: Path, *, has_get: bool
+) -> None:
+    """A RECLAIMED had come wrongly. Without the catalog's word, no end of the lease is made up."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        await w.until(lambda: w.is_in(name, "leased"))
+        leased = entity(w, name)
+        assert leased is not None
+        assert leased.lease is not None
+        machine = next(m for m in await w.machines() if m["name"] == name)
+        if not has_get:
+            await w.inject(GET_MACHINE, status=404, reason="notFound", message="Not Found")
+        with capture_logs() as logs:
+
+            async def is_kept() -> bool:
+                return any(line["event"] == "instance.kept" for line in logs)
+
+            before = w.clock.now()
+            await publish(w, about(machine, "RECLAIMED"))
+            await w.until(is_kept)
+        kept = entity(w, name)
+        assert kept is not None
+        assert kept.pending_deletion is None
+        assert kept.lease is not None
+        assert before <= kept.lease.since <= w.clock.now()
+        assert kept.lease.expiration == (leased.lease.expiration if has_get else None)
+        assert await w.is_in(name, "leased")
+        (line,) = [line for line in logs if line["event"] == "instance.kept"]
+        told = {key: line[key] for key in ("instance", "gce_id", "template", "zone", "permit")}
+        assert told == {
+            "instance": name,
+            "gce_id": str(leased.gce_id),
+            "template": "linux",
+            "zone": machine["zone"],
+            "permit": "reclaimed",
+        }
+        assert line["log_level"] == "warning"
+        message = "Somebody holds it: the Machine Provider refused its removal. It is not deleted."
+        shown = next(m for m in await w.machines() if m["name"] == name)
+        assert [(c["reason"], c["message"]) for c in shown["conditions"]] == [("Leased", message)]
+
+
+async def test_what_another_holds_under_a_machine_s_host_name_is_told_and_is_no_permit(
+    tmp_path: Path,
+) -> None:
+    """The refusal is about an entry under another key: neither deleted, nor shown as leased."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        await w.until(lambda: w.is_in(name, "leased"))
+        machine = next(m for m in await w.machines() if m["name"] == name)
+        attributes = {"key": "key", "value": "another/instance"}
+        entry = {
+            "dimensions": {"hostname": name, "backend": "GCE"},
+            "policies": {"backend_attributes": [attributes]},
+            "state": "LEASED",
+        }
+        await w.inject(GET_MACHINE, kind="answer", body=entry, times=None)
+        await publish(w, about(machine, "RECLAIMED"))
+        await w.until(w.has_fired)
+        await w.pass_time(300)
+        assert name in await w.vms()
+        kept = entity(w, name)
+        assert kept is not None
+        assert (kept.lease, kept.deletion) == (None, None)
+        shown = next(m for m in await w.machines() if m["name"] == name)
+        assert [c["message"] for c in shown["conditions"]] == [REUSED]
+
+
+def test_what_is_found_in_the_catalog_is_a_change_of_what_is_there() -> None:
+    """An entity that is gone meanwhile stays gone."""
+    assert found(CatalogState.CATALOGED)(ABSENT) == CATALOGED
+    assert found(CatalogState.CATALOGED)(None) is None
