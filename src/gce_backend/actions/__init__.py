@@ -1,4 +1,4 @@
-"""What jobs share that changes the world: store the intent, act, store the outcome.
+"""Steps that jobs share and that change the world: store the intent, act, store the outcome.
 
 What may live here: steps of more than one job that write entities or call Google. They reach
 Google, the store and the scheduler through the context alone. What may not: decisions, which are

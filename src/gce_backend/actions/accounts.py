@@ -1,7 +1,7 @@
 """The address of the service account of a template's machines.
 
-A template may say `default`, which only the VM itself can resolve: the Machine Provider, which
-lets a machine's agent in by its account's address, must be told the address.
+A template may say `default`, which only the VM itself can resolve. The Machine Provider identifies
+a machine's agent by the address of its account, so it needs the address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ async def machine_account(context: Context, key: MachineKey) -> str:
 
     Raises:
         MissingEntityError: the machine's revision is not known.
-        RemoteError: Compute, which knows what `default` is in a project, does not say.
+        RemoteError: Compute cannot be asked for the project's default account.
     """
     template = context.fleet.revision_of(key.group).template
     named = template.service_accounts[0].name if template.service_accounts else ""

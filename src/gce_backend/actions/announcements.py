@@ -1,8 +1,8 @@
-"""Whether a machine that was added can be leased: by SUBSCRIBED, by the catalog's word, in the end.
+"""Whether an added machine can be leased: by SUBSCRIBED, by the catalog's state, or by time.
 
-The Machine Provider says SUBSCRIBED when a machine can be leased. The message may be lost, and some
-Machine Providers send none: so the catalog is asked, where a roll-out waits for the machine. One of
-which nothing is heard at all counts after a while.
+The Machine Provider sends SUBSCRIBED when a machine can be leased. The message may be lost, and
+some Machine Providers send none. If a roll-out waits for the machine, the daemon asks the catalog.
+Without any answer, the machine counts as available after a while.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import may_be_cataloged
 
 ANNOUNCEMENT_SECONDS = 30.0
-"""After which a machine counts as one to lease from although nothing was heard of it."""
+"""Seconds after which a machine counts as available without any message or answer."""
 FIRST_QUESTION = 2.0
 NEXT_QUESTION = 5.0
 """Seconds until the catalog is asked about a machine, and between two questions."""
 MOST_QUESTIONS = 200
-"""Questions of one run."""
+"""Most questions in one run."""
 AT_ONCE = 10
 PATIENCE_SECONDS = 20.0
-"""After which a run begins no more of them."""
+"""Seconds after which a run starts no more questions."""
 
 
 def is_announced(context: Context, key: MachineKey) -> bool:
-    """Whether it is known that a cataloged machine can be leased, or long enough was waited."""
+    """Whether a cataloged machine is known to be available, or the wait was long enough."""
     if context.fleet.instances[key].subscribed is not None:
         return True
     now = context.clock.monotonic()
@@ -38,9 +38,9 @@ def is_announced(context: Context, key: MachineKey) -> bool:
 
 
 async def ask(context: Context) -> None:
-    """Asks the catalog about the machines of which no SUBSCRIBED has come; forgets the others.
+    """Asks the catalog about the machines without a SUBSCRIBED; forgets the others.
 
-    What is not answered is asked again later: nothing depends on it.
+    Unanswered questions are repeated later: nothing depends on them.
     """
     memory, now = context.memory.catalog, context.clock.monotonic()
     for key in tuple(memory.unannounced):
@@ -67,7 +67,7 @@ async def _ask(context: Context, key: MachineKey) -> bool:
     memory.next_question[key] = context.clock.monotonic() + NEXT_QUESTION
     try:
         entry = await context.broker().get(key.name)
-    except BackendError:  # the jobs that need the Machine Provider tell of it
+    except BackendError:  # the jobs that need the Machine Provider report it
         return False
     if not isinstance(entry, CatalogEntry):
         return not isinstance(entry, MethodNotOffered)
@@ -79,7 +79,7 @@ async def _ask(context: Context, key: MachineKey) -> bool:
 
 
 def wait(context: Context) -> float | None:
-    """Seconds until a machine is asked about next, or counts; None when none waits."""
+    """Seconds until the next question, or until a machine counts; None when none waits."""
     memory, now = context.memory.catalog, context.clock.monotonic()
     waits = [
         min(since + ANNOUNCEMENT_SECONDS, memory.next_question.get(key, since + FIRST_QUESTION))

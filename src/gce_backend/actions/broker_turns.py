@@ -1,4 +1,4 @@
-"""Questions to the Machine Provider about many machines: one goes ahead, a silence ends all."""
+"""Questions to the Machine Provider about many machines: one goes first, a time-out ends all."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gce_backend.base.errors import PermissionDeniedError, TransientError
 from gce_backend.engine.context import Context
 
 BROKER = "machine-provider"
-"""The subject of the condition that it does not answer."""
+"""The subject of the condition while it does not answer."""
 
 
 class BrokerTurns:
-    """One round of questions: who does not answer is not asked about every machine.
+    """One round of questions, which ends when the Machine Provider does not answer.
 
     Attributes:
-        answered: an answer has come.
-        silent: a question had no answer; no more are asked.
+        answered: whether an answer has come.
+        silent: whether a question had no answer; then no more are asked.
     """
 
     def __init__(self, context: Context) -> None:
@@ -34,7 +34,7 @@ class BrokerTurns:
             question: asks about one machine.
 
         Raises:
-            RemoteError: there is no answer, or one that is an error.
+            RemoteError: there is no answer, or it is an error.
         """
         if not self.answered:
             async with self._alone:

@@ -1,8 +1,8 @@
-"""Deleting VMs: the one place from which a VM's destruction is asked for.
+"""Deletes VMs: the only module that requests the destruction of a VM.
 
 Every instance is read again just before, needs a permit that the Machine Provider confirms, and has
-its deletion stored, guarded by its version, before Compute hears of it. A deletion is repeated,
-each time on a permit confirmed anew, until the VM is truly gone.
+its deletion stored, guarded by its version, before the request to Compute. A deletion is repeated,
+each time with a newly confirmed permit, until the VM no longer exists.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Decided: TypeAlias = dict[Key, Entity | None]
 
 
 class DeletionBatch(NamedTuple):
-    """Instances of one group whose deletion is stored, to be asked for with one call."""
+    """Instances of one group whose deletion is stored and that one call deletes."""
 
     manager: GroupKey
     request_id: str
@@ -64,7 +64,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     """Deletes the instances that a job wants gone, and follows each to its end.
 
     Args:
-        wanted: whether the job wants this instance gone; asked again of the fresh entity.
+        wanted: whether the job wants this instance deleted; checked again on the fresh entity.
     """
     confirmed, waiting = await _confirm(context, wanted)
     if context.paused:
@@ -77,7 +77,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
     note_held(context, held)
     repeats = [key for key in waiting if not context.is_paused(key) and _is_due_again(context, key)]
     asked = await _delete(context, [*chosen, *repeats], wanted_now)
-    # Whatever is listed still is looked at again when fetch-instances misses it.
+    # A VM that is still listed is checked again when fetch-instances no longer finds it.
     unlisted = any(
         _is_unlisted(context, key)
         and not _is_abandoned(context, key)
@@ -102,9 +102,9 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
 
 
 async def _delete(context: Context, keys: Sequence[MachineKey], wanted: IsWanted) -> Outcome:
-    """Deletes those with a permit, some at a time: what is confirmed is stored and asked for first.
+    """Deletes those with a permit, a few at a time: stores and requests the confirmed ones first.
 
-    However slow the Machine Provider is, each run gets further than the one before.
+    So every run makes progress, however slow the Machine Provider is.
     """
     turns = BrokerTurns(context)
     outcomes = []
@@ -169,16 +169,16 @@ def _is_unlisted(context: Context, key: MachineKey) -> bool:
 async def is_gone(context: Context, key: MachineKey) -> bool:
     """Whether Compute says that it has no such VM, or another one of that name.
 
-    Its group's complete list has not shown it; this is the second look.
+    A complete list of its group did not show the VM; this is the second check.
     """
     return await find_instance(context, key) is None
 
 
 async def find_instance(context: Context, key: MachineKey) -> ComputeInstance | None:
-    """An entity's very VM, as Compute has it; None when it no longer exists.
+    """An entity's own VM, as Compute has it; None when it no longer exists.
 
     Raises:
-        RemoteError: Compute does not say.
+        RemoteError: Compute could not be asked.
     """
     instance = context.fleet.instances[key]
     project = context.fleet.revision_of(key.group).template.project
@@ -190,7 +190,7 @@ async def find_instance(context: Context, key: MachineKey) -> ComputeInstance | 
 
 
 def abandoned_message(context: Context, key: MachineKey) -> str:
-    """What to tell of a VM that exists outside of its group, and the command that deletes it."""
+    """The message about a VM that exists outside its group, with the command that deletes it."""
     project = context.fleet.revision_of(key.group).template.project
     return (
         "Somebody abandoned the VM: it exists, costs money, and cannot be leased. "
@@ -200,12 +200,12 @@ def abandoned_message(context: Context, key: MachineKey) -> str:
 
 
 def _is_abandoned(context: Context, key: MachineKey) -> bool:
-    """Whether a VM exists outside of its group; fetch-instances looks whether it still does."""
+    """Whether a VM exists outside its group; fetch-instances checks whether it still does."""
     return context.fleet.instances[key].abandoned_since is not None
 
 
 def _back_off(context: Context, wanted: IsWanted) -> float | None:
-    """Ends the conditions of what is gone; seconds until the first of the rest may be tried."""
+    """Ends conditions of deleted VMs; returns seconds until the first of the rest may be tried."""
     failed = [c for c in context.conditions.mine() if c.failures]
     if not failed:
         return None
@@ -231,11 +231,11 @@ def _tells_of_a_lease(context: Context, condition: Condition) -> bool:
 
 
 def _is_due_again(context: Context, key: MachineKey) -> bool:
-    """Whether a deletion is to be asked for again: it failed, or has not come to an end."""
+    """Whether to request a deletion again: it failed, or has not ended."""
     deletion = context.fleet.instances[key].deletion
     if deletion is None or backs_off(context, key):
         return False
-    if _is_abandoned(context, key):  # no sooner than it is looked at again
+    if _is_abandoned(context, key):  # no sooner than its next check
         _, pause = context.memory.seen.next_abandoned_look.get(key, (0.0, 0.0))
         pause = max(pause, context.settings.deletion.repeat_seconds)
         return context.clock.elapsed(deletion.asked) >= pause
@@ -250,9 +250,9 @@ async def _intend(
     """Reads them and all above them again, and stores the deletion of those with a permit.
 
     Returns:
-        The deletions to ask for, and what the Machine Provider has said.
+        The deletions to request, and the Machine Provider's answers.
     """
-    # What is above them says whether they are wanted: another process may have changed that.
+    # The entities above decide whether they are wanted: another process may have changed them.
     await context.fleet.refresh({above for key in keys for above in key.lineage})
     instances = context.fleet.instances
     still = [key for key in keys if key in instances and wanted(key, instances[key])]
@@ -279,10 +279,10 @@ async def _store_intents(
     permits: Mapping[MachineKey, CatalogState | None],
     wanted: IsWanted,
 ) -> None:
-    """Stores the deletions, those that begin within the caps, and that they have begun.
+    """Stores the deletions that may begin within the caps, and counts them.
 
     Raises:
-        RemoteError: Datastore could not be reached; what was stored is repeated in its time.
+        RemoteError: Datastore could not be reached; stored deletions are repeated later.
     """
     now = context.clock.stamp()
     request_ids = {key: batch.request_id for batch in batches for key in batch.keys}
@@ -312,7 +312,7 @@ async def _store_intents(
         try:
             await context.fleet.transact([DELETION_WINDOW_KEY, *some], decide)
         except TransientError:
-            # Its outcome was unknown, and has been looked at.
+            # Its outcome was unknown, and has been read.
             if not any(_is_asked_with(context, key, request_ids[key]) for key in some):
                 raise
 
@@ -331,7 +331,7 @@ def _is_asked_with(context: Context, key: MachineKey, request_id: str) -> bool:
 
 
 async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
-    """Asks Compute for the deletion of instances, one call for many of a group."""
+    """Requests the deletion of instances from Compute, one call for many of a group."""
     groups: defaultdict[GroupKey, list[DeletionBatch]] = defaultdict(list)
     outside: dict[MachineKey, str] = {}
     for batch in batches:
@@ -342,7 +342,7 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
 
     async def ask(manager: GroupKey) -> Result:
         project = context.fleet.revision_of(manager).template.project
-        await our_group(context, manager)  # another's may have VMs of the same names
+        await our_group(context, manager)  # another group may have VMs with the same names
         for batch in groups[manager]:
             await context.compute.delete_instances(
                 project,
@@ -372,10 +372,10 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
 
 
 async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> Result:
-    """Asks for the deletion of a VM that no group can delete, where identity and role allow it.
+    """Requests the deletion of a VM that no group can delete, if identity and role allow it.
 
-    It must be that very VM by its numeric id and carry our mark. The role of least privilege lacks
-    the permission: what cannot be deleted is reported by fetch-instances, for an operator.
+    The VM must have the stored numeric id and carry our mark. The role of least privilege lacks the
+    permission; then fetch-instances reports the VM to an operator.
     """
     found = await find_instance(context, key)
     if found is None or context.fleet.instances[key].gce_id != found.id:

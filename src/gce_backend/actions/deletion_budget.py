@@ -1,8 +1,8 @@
 """Which deletions may begin now: those with a permit, within the caps (S5).
 
-What the caps count is stored, in one entity that all processes on the store read and write: in the
-transaction that stores the deletions themselves. Neither a second daemon nor a restart has a cap
-of its own.
+One entity stores the counts of the caps. All processes on the store read and write it, in the
+transaction that stores the deletions. So neither a second daemon nor a restart has a cap of its
+own.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ IsWanted: TypeAlias = Callable[[MachineKey, Instance], bool]
 async def under_caps(
     context: Context, wanted: IsWanted
 ) -> tuple[list[MachineKey], Counter[Permit]]:
-    """Those whose deletion may begin now, and how many the caps hold back, by permit.
+    """The instances whose deletion may begin now, and how many the caps hold back, by permit.
 
     Args:
-        wanted: whether the job wants an instance gone.
+        wanted: whether the job wants an instance deleted.
 
     Raises:
         RemoteError: Datastore could not be read.
@@ -73,7 +73,7 @@ def begin_under_caps(
 
     Args:
         window: as it is in the store now.
-        asked: what allows the deletions that are to begin, by instance.
+        asked: the permits of the requested deletions, by instance.
     """
     counting = _counting(context, window)
     answers = _admitted(context, asked, counting)
@@ -96,14 +96,14 @@ def _limits(context: Context) -> dict[Cap, int]:
 
 
 def _counting(context: Context, window: DeletionWindow) -> tuple[Begun, ...]:
-    """The deletions that count still; a wall clock that jumps makes none older."""
+    """The deletions that still count; a jump of the wall clock does not age them."""
     settings = context.settings.deletion
     kept = settings.window_seconds + slot_seconds(settings)
     return tuple(one for one in window.begun if context.clock.elapsed(one.at) < kept)
 
 
 def _is_lifted(context: Context) -> bool:
-    """Whether an operator has lifted the caps for now: a clock set back does not prolong it."""
+    """Whether an operator has lifted the caps now; setting the clock back does not prolong it."""
     until = context.fleet.control.cap_lifted_until
     return context.clock.remaining(until, MAX_LIFT_SECONDS) > 0
 
@@ -132,7 +132,7 @@ def _by_permit(counts: Mapping[Permit, int]) -> str:
 
 
 def _state_of_caps(context: Context) -> str:
-    """How many deletions of each kind have begun, of how many."""
+    """How many deletions of each kind have begun, and the limit of each kind."""
     begun = used(_counting(context, context.fleet.deletion_window))
     seconds = context.settings.deletion.window_seconds
     caps = "; ".join(

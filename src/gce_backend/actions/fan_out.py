@@ -1,4 +1,4 @@
-"""What jobs that act on many subjects share: bounded fan-out, and failures that spoil only one."""
+"""Bounded fan-out for jobs that act on many subjects; a failure affects only its own subject."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ K = TypeVar("K", bound=Key)
 
 
 class Result(StrEnum):
-    """What came of one subject."""
+    """The result for one subject."""
 
     CHANGED = "changed"
     """It made progress; jobs downstream may have work."""
     WAITING = "waiting"
-    """It is under way and has to be looked at again soon."""
+    """It is under way and must be checked again soon."""
     HELD = "held"
-    """It has to wait, for a reason that is its condition now."""
+    """It must wait; its condition gives the reason."""
     LATER = "left"
-    """It was not begun: there was no time for it. Nothing is known of it."""
+    """It was not started for lack of time. Nothing is known of it."""
     NOTHING = "unchanged"
     """There was nothing to do."""
 
@@ -33,7 +33,7 @@ class Result(StrEnum):
 MAX_NAMED = 5
 """Subjects that one log line names."""
 LOOK_AGAIN = 1.0
-"""Seconds after which something under way is looked at again."""
+"""Seconds after which something under way is checked again."""
 OBSERVER = "fetch-instances"
 """The job that finds out how the VMs are."""
 
@@ -47,16 +47,16 @@ async def act_on_each(
 ) -> Outcome:
     """Acts on every subject that is not paused and does not back off, a bounded number at a time.
 
-    A failure becomes the subject's condition and backs it off alone; success ends the condition.
-    What is paused meanwhile is left alone from then on.
+    A failure becomes the subject's condition and backs off only that subject; success ends the
+    condition. Subjects that are paused during the run are skipped from then on.
 
     Args:
-        subjects: what to act on.
-        act: acts on one.
-        observing: it only looks, so it continues while paused.
+        subjects: the subjects.
+        act: acts on one subject.
+        observing: whether it only observes, and so continues while paused.
 
     Returns:
-        The run's outcome: what changed, the problems, and when to look again.
+        The run's outcome: the changes, the problems, and when to run again.
     """
     conditions = context.conditions
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)

@@ -1,4 +1,4 @@
-"""What is ours: the mark that our resources carry, and the numeric ids that entities hold.
+"""Identifies our resources: by the mark that they carry, and the numeric ids in entities.
 
 The mark is the owner in the settings and the id of the store. The id is stored once. The process
 remembers it, so that a store that has lost the entity gets the same id again.
@@ -26,7 +26,7 @@ class Described(Protocol):
 
     @property
     def description(self) -> str:
-        """Says whose it is."""
+        """Holds its mark."""
         ...
 
     @property
@@ -98,7 +98,7 @@ async def our_template(context: Context, key: RevisionKey) -> ComputeTemplate:
 
 
 async def mark(context: Context) -> Mark:
-    """The mark for what is made; the store gets an id if it has none.
+    """The mark for new resources; gives the store an id if it has none.
 
     Raises:
         RemoteError: Datastore could not be reached.

@@ -1,7 +1,7 @@
-"""The lease sweep: asks the catalog, slowly, how the machines are that we know to be in it.
+"""The lease sweep: slowly asks the catalog for the state of every cataloged machine.
 
-It makes lost messages good. A machine that the catalog does not know is only marked: what may
-follow from that is decided elsewhere, under the narrow cap. Of deleted machines it takes out the
+It makes up for lost messages. A machine that the catalog does not know is only marked; what follows
+is decided elsewhere, under the narrow cap. Of deleted machines it takes out the
 entries that late additions have made.
 """
 
@@ -68,7 +68,7 @@ async def sweep(context: Context) -> Outcome:
                     changes.append(Change(key, _judge(context, key, entry, asked)))
                 swept += 1
     except (BackendError, TimeoutError) as error:
-        context.turns.give_back(due[swept:])  # they come first the next time
+        context.turns.give_back(due[swept:])  # they are first the next time
         if isinstance(error, BackendError) or not swept:
             conditions.back_off(BROKER, "Unavailable", str(error) or SLOW)
             problems = (f"sweep: {str(error) or SLOW}",)
@@ -99,7 +99,7 @@ def _judge(
         if instance.catalog is not CatalogState.CATALOGED or instance.pending_deletion is not None:
             return instance
         if isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) != token:
-            # Somebody else's, under our host name: it is not ours to take out of the catalog.
+            # Another's entry under our host name: the daemon must not remove it from the catalog.
             return replace(instance, catalog=CatalogState.REFUSED, lost_since=None)
         if isinstance(entry, NotCataloged) or not entry.is_of(token, instance.gce_id):
             lost = (
@@ -140,10 +140,10 @@ def _without_denied_lease(
 def _contradicts(
     context: Context, instance: Instance, entry: CatalogEntry | NotCataloged, asked: float
 ) -> bool:
-    """Whether the catalog denies a lease that is known here: the machine is available, or unknown.
+    """Whether the catalog denies a known lease: the machine is available, or unknown.
 
-    Of an unknown machine a lease with a known end runs to it. A lease that we learnt of since we
-    asked is news to this answer.
+    For an unknown machine, a lease with a known end lasts until that end. The answer does not count
+    against a lease that became known after the question.
     """
     lease, took = instance.lease, context.clock.monotonic() - asked
     if lease is None:
@@ -158,7 +158,7 @@ def _contradicts(
 def _note_contradiction(
     context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
 ) -> None:
-    """Counts answers that contradict a known lease, and says so; another answer ends it."""
+    """Counts answers that contradict a known lease, and reports them; another answer resets it."""
     contradicted, conditions = context.memory.catalog.contradicted, context.conditions.of_job(TOPIC)
     instance = context.fleet.instances.get(key)
     if instance is None or not _contradicts(context, instance, entry, asked):

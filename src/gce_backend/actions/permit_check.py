@@ -1,9 +1,9 @@
-"""The Machine Provider is asked just before every deletion: it alone knows who holds a machine.
+"""Asks the Machine Provider just before every deletion: only it knows who holds a machine.
 
-Whatever allowed a deletion may have become stale since, or may have been wrong: the store was
-restored, an addition took effect late and made an entry anew, a message came again, an answer was
-that of a wrong or an empty Machine Provider. So a permit is used only after `delete_machine` has
-been answered, and a machine that the catalog calls leased is kept. No answer means no deletion.
+A permit may be stale or wrong: the store was restored, a late addition created a new entry, a
+message was redelivered, or a wrong or empty Machine Provider answered. So a permit is used only
+after an answer to `delete_machine`. A machine that the catalog calls leased is kept. No answer
+means no deletion.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gce_backend.rules.cataloging import found_again, settles_in
 from gce_backend.rules.permits import held, is_unknown, lease_runs, permit
 
 TOGETHER_SECONDS = 5.0
-"""For so long questions begin whose answers are stored together."""
+"""Seconds in which questions start whose answers are stored together."""
 LEASED = "Leased"
 UNCONFIRMED = "Unconfirmed"
 REUSED = (
@@ -41,12 +41,12 @@ REUSED = (
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What the Machine Provider has said of permits.
+    """The Machine Provider's answers about permits.
 
     Attributes:
-        permits: those that hold, by instance: REMOVED where this very question took the machine
-            out of the catalog, None where the machine was not in it.
-        outcome: what went wrong, and when to ask again.
+        permits: the valid permits by instance: REMOVED if this question removed the machine from
+            the catalog, None if the machine was not in it.
+        outcome: the problems, and when to ask again.
         left: instances that it was not asked about yet.
     """
 
@@ -60,10 +60,10 @@ async def with_fresh_permits(
 ) -> Checked:
     """The instances whose permits the Machine Provider confirms now.
 
-    Those that its slowness leaves no time for are left: what it said meanwhile is stored first.
+    If it is slow, some instances are left for later, and the answers so far are stored first.
 
     Args:
-        keys: instances that were read just before.
+        keys: instances that were just read.
         turns: the round of questions to which these belong.
     """
     conditions, clock = context.conditions, context.clock
@@ -99,7 +99,7 @@ async def with_fresh_permits(
 async def _ask(
     context: Context, key: MachineKey, confirmed: dict[MachineKey, CatalogState | None]
 ) -> Result:
-    """Asks about one machine, and notes its permit where it holds.
+    """Asks about one machine, and notes its permit if it is valid.
 
     Raises:
         RemoteError: there is no answer.
@@ -135,7 +135,7 @@ async def _ask(
 
 
 async def _keep(context: Context, key: MachineKey, instance: Instance) -> Result:
-    """Somebody holds it: what allowed its deletion was wrong, and is taken back."""
+    """The machine is leased: its permit was wrong, and is revoked."""
     entry = await context.broker().get(key.name)
     if isinstance(entry, CatalogEntry):
         if not entry.is_of(instance_token(context.project, key), instance.gce_id):
@@ -147,7 +147,7 @@ async def _keep(context: Context, key: MachineKey, instance: Instance) -> Result
 async def _put_back(
     context: Context, key: MachineKey, instance: Instance, entry: CatalogEntry | None
 ) -> Result:
-    """Stores that the catalog holds a machine of which something else was known.
+    """Stores that the catalog holds a machine, contrary to what was known.
 
     Args:
         key: the machine.
@@ -162,7 +162,7 @@ async def _put_back(
         context.conditions.back_off(key, LEASED, message)
     elif instance.deletion is None and is_unknown(instance):
         await context.fleet.change([Change(key, found(CatalogState.CATALOGED))])
-    else:  # it has just been given back: it is asked about again
+    else:  # it has just been released: it is asked about again
         message = "The Machine Provider refused its removal a moment ago."
         context.conditions.back_off(key, LEASED, message)
         return Result.HELD
@@ -178,7 +178,7 @@ async def _put_back(
 
 
 def found(state: CatalogState) -> Apply[Instance]:
-    """A change: the catalog knows the machine, or has just let it go.
+    """The change when the catalog knows the machine, or has just removed it.
 
     Args:
         state: CATALOGED or REMOVED.

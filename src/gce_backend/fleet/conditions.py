@@ -1,9 +1,9 @@
-"""Conditions: why a job cannot continue with a subject, since when, and when it is tried again.
+"""Conditions: why a job cannot continue with a subject, since when, and when it tries again.
 
-One bad thing spoils only itself: a failure is noted against its subject, backs off alone, and is
+A failure affects only its own subject: it is noted against its subject, backs off alone, and is
 shown wherever the subject is shown. Conditions live in memory: after a restart the first try sets
-them again. A condition lives as long as its subject is its job's business: each job declares
-what that is, and the rest is ended after each run.
+them again. A condition lasts while its subject concerns its job: each job declares its
+subjects, and conditions of all others end after each run.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ FIRST_DELAY = 2.0
 LONGEST_DELAY = 600.0
 RATE_LIMITED = "RateLimited"
 PASSING = frozenset({"Unavailable", RATE_LIMITED})
-"""Reasons that end without anybody's doing: what has them is tried again every minute."""
+"""Reasons that end by themselves: a subject with one is tried again every minute."""
 LONGEST_PASSING_DELAY = 60.0
 SHARED_DELAY = 10.0
-"""Seconds at least until what waits for the same budget of calls is tried again, all together."""
+"""Seconds at least until subjects that wait for the same call budget are tried again together."""
 
 
 Subject: TypeAlias = Key | str
-"""An entity's key, or the name of what is none: `configuration`, `project NAME`, ..."""
+"""An entity's key, or the name of another subject: `configuration`, `project NAME`, ..."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """What keeps a subject from going on.
+    """Why a job cannot continue with a subject.
 
     Attributes:
-        subject: what it is about.
-        job: the job that met it.
+        subject: its subject.
+        job: the job that set it.
         reason: one CamelCase word, constant, for searching and alerting.
         message: the explanation, for people.
-        since: when it was met first, Unix seconds.
-        failures: how often in a row.
+        since: when it was first set, in Unix seconds.
+        failures: the number of failures in a row.
         retry_at: when it is tried again, on the clock's monotonic time.
     """
 
@@ -67,11 +67,11 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conditions:
-    """All conditions in force, and the hand of one job that sets and ends its own.
+    """All conditions in force, through the view of one job that sets and ends its own.
 
     Args:
         rng: for the jitter of the delays.
-        job: whose conditions this hand sets.
+        job: the job whose conditions this view sets.
     """
 
     def __init__(self, clock: Clock, rng: random.Random, job: str) -> None:
@@ -81,13 +81,13 @@ class Conditions:
         self._by_subject: dict[Subject, dict[str, Condition]] = {}
 
     def of_job(self, job: str) -> Conditions:
-        """The same conditions, in the hand of another job."""
+        """The same conditions, through the view of another job."""
         other = Conditions(self._clock, self._random, job)
         other._by_subject = self._by_subject
         return other
 
     def fail(self, subject: Subject, error: BackendError) -> Condition:
-        """Notes a failure and backs the subject off, at least as long as the error says."""
+        """Notes a failure, and backs the subject off for at least the time in the error."""
         return self.back_off(subject, reason_of(error), str(error), retry_after=error.retry_after)
 
     def back_off(
@@ -95,8 +95,8 @@ class Conditions:
     ) -> Condition:
         """Notes why a subject is blocked for the job; backs it off exponentially, with jitter.
 
-        Up to 10 minutes, or up to one minute where the reason passes by itself. Those that wait for
-        a budget of calls are due at the same moment: one by one they would only fail one by one.
+        It backs off for up to 10 minutes, or one minute if the reason ends by itself. Subjects that
+        wait for a call budget are due at the same time: one by one they would fail one by one.
 
         Args:
             subject: what the job cannot continue with.
@@ -135,7 +135,7 @@ class Conditions:
         return True
 
     def retain(self, is_business: Callable[[Subject], bool]) -> None:
-        """Ends the job's conditions whose subject is not its business now.
+        """Ends the job's conditions whose subjects no longer concern it.
 
         Args:
             is_business: whether the job would still act on a subject.
@@ -149,7 +149,7 @@ class Conditions:
         return bool(self.wait(subject))
 
     def wait(self, subject: Subject) -> float | None:
-        """Seconds until the subject may be tried again; None when nothing holds it."""
+        """Seconds until the subject may be tried again; None when it does not back off."""
         condition = self._mine(subject)
         if condition is None:
             return None

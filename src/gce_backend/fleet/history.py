@@ -1,7 +1,7 @@
-"""What happened: reads the pages of history from the store, and keeps them within bounds.
+"""History: reads its pages from the store, and keeps their number and age within bounds.
 
-Nothing is read while nobody looks. The first look reads all pages; later ones only what is new,
-every two seconds at most however many look.
+Nothing is read without a request. The first request reads all pages; later ones read only new
+pages, at most every two seconds for all readers together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRIM_SECONDS = 3600.0
 REMOVED_AT_ONCE = 500
 REMOVED_IN_A_RUN = 10_000
 PAGES_AT_ONCE = 500
-"""Pages that are looked through before others have a turn of the event loop."""
+"""Pages that are searched before the event loop runs other tasks."""
 INDEX_DIGITS = 3
 ID_PATTERN = r"^\d{16}-\d{3}-[0-9a-f]{8}\.\d{3}\Z"
 """An event's id: the name of its page, and its place there."""
@@ -45,7 +45,7 @@ class Found(NamedTuple):
     """An answer, newest event first.
 
     Attributes:
-        events: at most as many as were asked for.
+        events: at most the requested number.
         next: the `before` that continues it; None when there are none left.
     """
 
@@ -99,7 +99,7 @@ class _Page(NamedTuple):
 
 
 class History:
-    """Reads what happened.
+    """Reads and trims history.
 
     Args:
         store: where the pages are.
@@ -133,8 +133,8 @@ class History:
         """The newest events that fulfil all conditions, newest first.
 
         To follow, ask for what is `after` the newest id seen, and with `before` for the rest where
-        `next` says that there is one. What another process wrote while its clock was behind, or
-        what took long to be stored, may come in below an id already seen, up to a minute.
+        `next` says that there is one. An event of a process whose clock is behind, or of a
+        slow commit, may appear up to a minute below an id already seen.
 
         Args:
             name: of the VM, the group or the template.
@@ -176,7 +176,7 @@ class History:
                         yield entry
 
     async def _refresh(self) -> None:
-        """Reads what is new, unless that was done just now."""
+        """Reads new pages, unless it has just done so."""
         async with self._reading:
             if self._clock.monotonic() < self._fresh_until:
                 return
@@ -217,7 +217,7 @@ class History:
         """Removes the oldest pages beyond the bounds from the store; looks once an hour.
 
         Returns:
-            How many pages it removed. Of very many, the rest goes the next time it is called.
+            How many pages it removed. If there are very many, the next call removes the rest.
 
         Raises:
             RemoteError: Datastore could not be reached.

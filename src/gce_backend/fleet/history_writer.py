@@ -1,4 +1,4 @@
-"""Makes the pages of history that go into commits."""
+"""Makes the pages of history for commits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gce_backend.rules.narration import Get
 
 
 class Chronicler:
-    """Makes the pages that go into commits.
+    """Makes the pages for commits.
 
     Args:
-        rng: tells apart what several processes write at once.
+        rng: makes the names of pages unique across processes.
     """
 
     def __init__(self, clock: Clock, rng: random.Random) -> None:
@@ -25,12 +25,12 @@ class Chronicler:
         self._last = 0
 
     def pages(self, steps: Iterable[Transition], was: Get, now: Get) -> dict[Key, HistoryPage]:
-        """The pages that tell of these changes; none when there is nothing to tell.
+        """The pages for these changes; none when no visible state changed.
 
         Args:
-            steps: in order.
-            was: gives the entities above those that change, before the first step.
-            now: the same after the last one.
+            steps: the changes in order.
+            was: returns the entities above the changed ones, before the first step.
+            now: returns them after the last step.
         """
         at = self._clock.now()
         happenings = _happenings(steps, was, now)
@@ -40,7 +40,7 @@ class Chronicler:
         }
 
     def _name(self, at: float, happenings: tuple[Happening, ...]) -> str:
-        # Also within a moment, and when the clock is set back: what is written later comes later.
+        # Later pages sort later, also within a microsecond and when the clock is set back.
         self._last = max(int(at * 1e6), self._last + 1)
         events = sum(len(happening.names) for happening in happenings)
         return f"{self._last:016d}-{events:03d}-{self._rng.getrandbits(32):08x}"

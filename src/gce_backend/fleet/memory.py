@@ -1,6 +1,6 @@
-"""What the daemon remembers between runs and does not store; after a restart it looks again.
+"""The daemon's memory between runs, which is not stored; after a restart it observes again.
 
-Moments are monotonic seconds. What a thing is like at Compute is in `model.observed`.
+Times are monotonic seconds. `model.observed` holds the observed resources of Compute.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ class SeenAtCompute:
 
     Attributes:
         groups: by their manager's key.
-        unlisted: groups that a complete list of groups did not show: when it first did not.
-        gone: groups that two looks have shown to be gone, though nobody here deleted them.
-        vanished: VMs whose group does not list them, and which Compute itself does not know.
-        doubted: groups of which a VM was not found: their members are listed at once.
-        grown: when a group was last made to grow.
-        empty_since: drained groups that were seen to be empty.
-        suspects: what carries our mark and has no entity, by kind and project: by name, when it was
-            first found.
+        unlisted: groups missing from a complete list of groups, with the first time it missed them.
+        gone: groups that two checks found missing, though the daemon did not delete them.
+        vanished: VMs that neither their group nor Compute itself lists.
+        doubted: groups with a VM that was not found: their members are listed at once.
+        grown: when a group last grew.
+        empty_since: drained groups that were found empty.
+        suspects: resources with our mark and without an entity, by kind and project: by name, when
+            each was first found.
         next_template_look: when the instance templates are listed again.
-        next_abandoned_look: when a VM that its group does not list is looked at again, and the
+        next_abandoned_look: when a VM that its group does not list is checked again, and the
             pause before that.
-        next_stopped_look: when a project's VMs that do not run are listed again.
+        next_stopped_look: when a project's stopped VMs are listed again.
         next_full_look: when a project's VMs are listed again.
     """
 
@@ -66,7 +66,7 @@ class SeenAtCompute:
 
 @dataclass(slots=True)
 class DeletionMemory:
-    """What is known of deletions beside what is stored.
+    """Facts about deletions that are not stored.
 
     Attributes:
         held: how many the caps hold back, by job and permit.
@@ -86,15 +86,15 @@ class DeletionMemory:
 
 @dataclass(slots=True)
 class CatalogMemory:
-    """What is under way at the Machine Provider.
+    """Calls under way at the Machine Provider, and facts about its answers.
 
     Attributes:
         adding: instances whose add_machine is under way in this process.
         removing: instances whose delete_machine is under way in this process.
-        batch: machines that the next add_machines carries; None when it was never too slow.
-        unannounced: cataloged machines of which no SUBSCRIBED has come: when each was first seen;
-            long ago where the catalog has said that the machine can be leased.
-        next_question: when the catalog is asked about each of them again.
+        batch: machines in the next add_machines call; None when it was never too slow.
+        unannounced: cataloged machines without a SUBSCRIBED: when each was first seen, or long
+            ago if the catalog has said that the machine can be leased.
+        next_question: when to ask the catalog about each of them again.
         contradicted: leased machines that the catalog calls available.
         phantom_looks: deleted machines whose entries were looked for, and how often.
     """
@@ -117,8 +117,8 @@ class Memory:
         deletions: what the caps on deletions count.
         catalog: what is under way at the Machine Provider.
         operations: operations that have not ended, by link: when each was first looked at.
-        heard: operators' orders about machines whose entities were read again.
-        store_id: the id of the store, once it was read or made.
+        heard: operators' orders about machines that the daemon has read.
+        store_id: the id of the store, once it was read or created.
         default_accounts: the address of each project's default service account.
     """
 

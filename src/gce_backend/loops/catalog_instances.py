@@ -29,7 +29,7 @@ MAX_DIVISIONS = 64
 
 
 async def run(context: Context) -> Outcome:
-    """For each batch: stores the intent, adds, stores what came of it."""
+    """For each batch: stores the intent, adds the machines, stores the outcome."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     if context.conditions.blocked(BROKER):
@@ -38,7 +38,7 @@ async def run(context: Context) -> Outcome:
     machines = await _machines(context, problems)
     if not machines:
         return Outcome(problems=tuple(problems), again_after=_next_try(context))
-    context.broker()  # where it is must be known before anything is stored
+    context.broker()  # its address must be known before anything is stored
     waiting = list(machines)
     news: dict[MachineKey, CatalogState] = {}
     tried = 0
@@ -46,7 +46,7 @@ async def run(context: Context) -> Outcome:
     while waiting and not context.conditions.blocked(BROKER):
         size = min(context.memory.catalog.batch or most, most)
         batch, waiting = waiting[:size], waiting[size:]
-        # It is halved before the call: a run that meets its deadline tries fewer the next time.
+        # Halved before the call: after a run that hits its deadline, the next one tries fewer.
         context.memory.catalog.batch = max(1, size // 2)
         ready = await _intend(context, {key: machines[key] for key in batch})
         tried += len(ready)
@@ -68,14 +68,14 @@ async def _intend(
     """Stores that a batch is about to be sent; returns those that still may be."""
     now = context.clock.stamp()
     await context.fleet.change([Change(key, _sent(now)) for key in machines])
-    # What changed meanwhile is left out: it was reclaimed, drained, deleted or paused.
+    # Machines that were reclaimed, drained, deleted or paused in the meantime are left out.
     return {key: machine for key, machine in machines.items() if _may_add(context, key)}
 
 
 async def _add_and_tell(
     context: Context, ready: dict[MachineKey, CatalogMachine], problems: list[str]
 ) -> dict[MachineKey, CatalogState]:
-    """Adds a batch, and stores and tells what came of it before the next one begins."""
+    """Adds a batch, and stores and reports the outcome before the next one begins."""
     if not ready:
         return {}
     context.memory.catalog.adding.update(ready)
@@ -103,7 +103,7 @@ def _concerns(context: Context, key: Key) -> bool:
 
 
 def _topics(context: Context, _topic: str) -> bool:
-    """The Machine Provider is of interest as long as there is a machine to add."""
+    """The Machine Provider concerns this job while there is a machine to add."""
     return any(_concerns(context, key) for key, _ in context.fleet.active_managers())
 
 
@@ -112,8 +112,8 @@ async def _add(
 ) -> dict[MachineKey, CatalogState]:
     """Adds machines; stores and returns what is then known of their entries.
 
-    Of a batch that is refused as a whole each half is sent alone, until what is refused stands
-    alone; at most `MAX_DIVISIONS` calls of a batch are refused.
+    If a whole batch is refused, each half is sent separately, down to single machines; at most
+    `MAX_DIVISIONS` calls of a batch are refused.
     """
     batches, news, refused = [machines], dict[MachineKey, CatalogState](), 0
     while batches:
@@ -140,7 +140,7 @@ async def _store(
     additions: Sequence[Addition],
     problems: list[str],
 ) -> dict[MachineKey, CatalogState]:
-    """Stores what the Machine Provider has answered to one batch."""
+    """Stores the Machine Provider's answer to one batch."""
     if not any(addition.failure for addition in additions):
         context.conditions.clear(BROKER)
     answers = dict(zip(machines, additions, strict=True))
@@ -162,7 +162,7 @@ async def _store(
 
 
 def _note_refused(context: Context, key: MachineKey, error: str, problems: list[str]) -> None:
-    """Notes that the Machine Provider does not take a machine as its template describes it."""
+    """Notes that the Machine Provider refuses a machine as its template describes it."""
     message = f"The Machine Provider refuses machines of template {key.base_name}: {error}"
     context.conditions.back_off(key, "Refused", message)
     problems.append(f"{key}: {message}")
@@ -227,10 +227,10 @@ def _note_failure(
 async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachine) -> CatalogState:
     """HOSTNAME_REUSE is success only when the entry carries our key and the VM's numeric id.
 
-    The entry of an earlier VM of the name is taken out, unless somebody holds it.
+    The entry of an earlier VM of the same name is removed, unless somebody holds it.
 
     Raises:
-        RemoteError: whose the entry is could not be found out.
+        RemoteError: the owner of the entry could not be determined.
         HostnameReuseError: it is not ours, or the catalog does not say whose it is.
     """
     entry = await context.broker().get(machine.hostname)
@@ -257,7 +257,7 @@ async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachin
 
 
 def _next_try(context: Context) -> float | None:
-    """Seconds until the first of what backs off may be tried again; what may be now, has been."""
+    """Seconds until the first machine that backs off may be tried again."""
     conditions = context.conditions
     waits = [conditions.wait(condition.subject) for condition in conditions.mine()]
     return min((wait for wait in waits if wait), default=None)

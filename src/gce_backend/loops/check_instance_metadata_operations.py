@@ -1,4 +1,4 @@
-"""check-instance-metadata-operations: what came of the operations that apply metadata updates."""
+"""check-instance-metadata-operations: reads the operations that apply metadata updates."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gce_backend.model.keys import Key, MachineKey
 from gce_backend.rules.metadata_updates import finish, put_back
 
 FRESH = 30.0
-"""Seconds in which an operation is read every second; after them, ever less often."""
+"""Seconds in which an operation is read every second; later, less and less often."""
 PENDING = "OperationPending"
 PATIENCE = 600.0
-"""Seconds after which an operation that does not end is given up, and the VM itself looked at."""
+"""Seconds after which an operation that has not ended is given up, and the VM itself read."""
 
 
 async def run(context: Context) -> Outcome:
-    """Clears what succeeded; puts back what failed, in front of what is pending."""
+    """Clears updates that succeeded; puts failed ones back in front of the pending ones."""
     keys = [
         key
         for key, instance in context.fleet.instances.items()
@@ -41,7 +41,7 @@ async def _check(context: Context, key: MachineKey) -> Result:
     try:
         operation = await context.compute.get_operation(ResourceLink.parse(update.operation))
     except NotFoundError:
-        # Forgotten by Compute: whether it was applied, the VM itself tells the next try.
+        # Compute no longer has it: the next try reads from the VM whether it was applied.
         return await _return(context, key, update.operation, "the operation is no longer known")
     if operation.done:
         context.memory.operations.pop(update.operation, None)

@@ -20,11 +20,11 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.rules.permits import revived
 
 KEEP_SET_ASIDE = 1000
-"""Messages that could not be understood are kept up to this number, the newest ones."""
+"""Most set-aside messages that are kept; the newest ones stay."""
 
 
 async def run(context: Context) -> Outcome:
-    """Removes tombstones after their time, then what is empty, then what is old."""
+    """Removes expired tombstones, then empty entities, then old ones."""
     tombstones = await _remove_tombstones(context)
     managers = await _remove_managers(context)
     revisions = await _remove_revisions(context)
@@ -46,7 +46,7 @@ async def run(context: Context) -> Outcome:
 
 
 async def _remove_tombstones(context: Context) -> int:
-    """By this process's own time: a wall clock that jumps makes none older."""
+    """By this process's own clock: a jump of the wall clock does not age a tombstone."""
     now, keep = context.clock.monotonic(), context.settings.deletion.tombstone_seconds
     ages = context.memory.deletions.tombstones
     present = [key for key, instance in context.fleet.instances.items() if instance.is_tombstone]

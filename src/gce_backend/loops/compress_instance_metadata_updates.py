@@ -10,7 +10,7 @@ from gce_backend.rules.metadata_updates import compress
 
 
 async def run(context: Context) -> Outcome:
-    """Compresses, where no update is active already."""
+    """Compresses the updates of instances without an active update."""
     keys = [
         key
         for key, instance in context.fleet.instances.items()

@@ -18,7 +18,7 @@ from gce_backend.rules.group_sizes import wanted_size
 
 
 async def run(context: Context) -> Outcome:
-    """Creates what is missing, once its instance template exists and the room for it is known."""
+    """Creates missing groups, once the instance template exists and the room is known."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     await _forget_gone(context)
@@ -49,7 +49,7 @@ async def run(context: Context) -> Outcome:
 
 
 def _may_be_made(context: Context, key: GroupKey) -> bool:
-    """Whether a group is to be made now: one that vanishes again and again waits."""
+    """Whether to create a group now: one that vanishes repeatedly waits."""
     return context.fleet.managers[key].in_flight is not None or pace(context, key).most != 0
 
 
@@ -59,7 +59,7 @@ def _has_template(context: Context, key: GroupKey) -> bool:
 
 
 async def _forget_gone(context: Context) -> None:
-    """A group that somebody else deleted is made again."""
+    """Creates a group again that somebody else deleted."""
     gone = {
         key: manager.generation
         for key, manager in context.fleet.active_managers()
@@ -112,7 +112,7 @@ async def _create(context: Context, key: GroupKey) -> Result:
 async def _judge_again(
     context: Context, key: GroupKey, manager: InstanceGroupManager
 ) -> tuple[InstanceGroupManager, InFlight] | None:
-    """The entity with its insert, made smaller when fewer machines are wanted by now."""
+    """The entity with its insert, made smaller if fewer machines are wanted now."""
     before, others = manager.in_flight, beside(context, key, manager)
     if before is None or others is None:
         return None

@@ -19,7 +19,7 @@ from gce_backend.rules.activation import is_active
 
 
 async def run(context: Context) -> Outcome:
-    """Creates what is missing: intent stored first, then inserted, then read back."""
+    """Creates missing templates: stores the intent, inserts, then reads back."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     problems: list[str] = []
@@ -43,7 +43,7 @@ async def run(context: Context) -> Outcome:
 async def _find_lost(context: Context, problems: list[str]) -> dict[RevisionKey, int]:
     """The active revisions whose template somebody else deleted, with its generation.
 
-    It looks now and then, in every project that was ever named: what carries our mark is reported.
+    It checks from time to time in every project ever named, and reports what carries our mark.
     """
     untracked.forget_templates(context)
     now = context.clock.monotonic()

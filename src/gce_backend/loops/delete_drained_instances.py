@@ -1,6 +1,6 @@
-"""delete-drained-instances: machines that drained, stopped or got lost go.
+"""delete-drained-instances: deletes machines that drained, stopped or got lost.
 
-So do members that a group cannot make and that are no longer wanted: the minimum was lowered.
+It also deletes members that a group cannot create and no longer needs after its minimum fell.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gce_backend.rules.permits import is_leaving
 
 
 async def run(context: Context) -> Outcome:
-    """Deletes them, one call for many of a group, until they are truly gone."""
+    """Deletes them, one call for many of a group, until they no longer exist."""
     unmade = _given_up(context)
 
     def leaves(key: MachineKey, instance: Instance) -> bool:
@@ -30,7 +30,7 @@ async def run(context: Context) -> Outcome:
 
 
 def _given_up(context: Context) -> set[MachineKey]:
-    """Members of active groups that cannot be made, beyond the sizes that are wanted."""
+    """Members of active groups that cannot be created, beyond the wanted sizes."""
     found: set[MachineKey] = set()
     for key, manager in context.fleet.active_managers():
         group, others = context.memory.seen.groups.get(key), beside(context, key, manager)

@@ -1,8 +1,8 @@
 """delete-instance-group-managers: drained groups that are proven empty are deleted.
 
-One empty list proves nothing: a group goes only after two complete looks, some seconds apart, each
-of which found no instance and a target size of 0, and when no entity of an instance is left but
-tombstones.
+One empty list proves nothing. A group is deleted only after two complete checks, some seconds
+apart, that each find no instance and a target size of 0, and when only tombstones of its instances
+are left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INSERT_PATIENCE = 600.0
 
 
 async def run(context: Context) -> Outcome:
-    """Looks at the drained groups without living instances, and deletes those proven empty."""
+    """Checks the drained groups without living instances, and deletes those proven empty."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     keys = [
@@ -49,7 +49,7 @@ async def run(context: Context) -> Outcome:
 
 
 async def _resolve_insert(context: Context, key: GroupKey) -> Result:
-    """A group that drained while it was being created: it is there, or it never was."""
+    """A group that drained during its creation: it exists, or it never did."""
     manager = context.fleet.managers[key]
     project = context.fleet.revision_of(key).template.project
     try:
@@ -70,7 +70,7 @@ async def _resolve_insert(context: Context, key: GroupKey) -> Result:
 
 
 async def _look(context: Context, key: GroupKey) -> Result:
-    """One look; the second one, some seconds later, lets the group go."""
+    """Checks a group; the second check, some seconds later, deletes it."""
     manager, empty_since = context.fleet.managers[key], context.memory.seen.empty_since
     if manager.is_deleting:
         return await _delete(context, key)
@@ -85,7 +85,7 @@ async def _look(context: Context, key: GroupKey) -> Result:
     now = context.clock.monotonic()
     if now - empty_since.setdefault(key, now) < context.settings.rollout.empty_seconds:
         return Result.WAITING
-    # Whether it still drains is written above it: looked at last, just before it is decided.
+    # The entities above it tell whether it still drains: read last, just before the decision.
     await context.fleet.refresh(key.lineage)
     if context.fleet.is_active(key):
         empty_since.pop(key, None)

@@ -49,7 +49,7 @@ async def run(context: Context) -> Outcome:
 
 
 async def _resolve_insert(context: Context, key: RevisionKey) -> Result:
-    """A template that drained while it was being created: it is there, or it never was."""
+    """A template that drained during its creation: it exists, or it never did."""
     revision = context.fleet.revisions[key]
     project, name = revision.template.project, context.fleet.template_name(key)
     try:

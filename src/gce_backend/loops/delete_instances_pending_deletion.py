@@ -1,4 +1,4 @@
-"""delete-instances-pending-deletion: machines that were reclaimed are deleted."""
+"""delete-instances-pending-deletion: deletes machines that were reclaimed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gce_backend.model.keys import MachineKey
 
 
 async def run(context: Context) -> Outcome:
-    """Deletes them, one call for many of a group, until they are truly gone."""
+    """Deletes them, one call for many of a group, until they no longer exist."""
     return await delete(context, _is_reclaimed)
 
 

@@ -1,8 +1,8 @@
-"""fetch-instances: every VM of every group has its Instance entity, and the daemon knows how it is.
+"""fetch-instances: every VM of every group has an Instance entity, and its state is known.
 
 A quiet minute costs one list of groups per project. The members of a group are listed only when the
-group changed, is in transition, or is due for its slow resync. An incomplete list adds what it
-shows and says nothing about what it does not show.
+group changed, is in transition, or is due for its slow resync. An incomplete list adds the VMs
+in it and proves nothing about VMs that are not in it.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ from gce_backend.rules.sightings import (
 )
 
 SECOND_LOOK = 5.0
-"""Seconds between the two looks that prove a group gone."""
+"""Seconds between the two checks that prove a group gone."""
 ABANDONED_LOOK = 5.0
 LONGEST_ABANDONED_LOOK = 600.0
-"""Seconds between two looks at a VM that its group does not list: the first pause, the longest."""
+"""Seconds between two checks of a VM that its group does not list: first and longest pause."""
 STOPPED_LOOK = 60.0
-"""Seconds between two looks for VMs that stopped."""
+"""Seconds between two lists of stopped VMs."""
 LONGEST_POLL = 60.0
-"""Seconds: a group in which something does not come to an end costs one listing a minute."""
+"""Seconds: a group in which something never ends costs one list a minute."""
 
 
 async def run(context: Context) -> Outcome:
-    """Looks at all groups, then at the members of those that need it."""
+    """Lists all groups, then the members of the groups that need it."""
     problems: list[str] = []
     projects = _by_project(context, problems)
     untracked.forget_members(context)
@@ -99,7 +99,7 @@ async def run(context: Context) -> Outcome:
 
 
 def _by_project(context: Context, problems: list[str]) -> dict[str, list[GroupKey]]:
-    """The groups by project; one whose revision is missing spoils only itself."""
+    """The groups by project; a missing revision affects only its own groups."""
     projects: dict[str, list[GroupKey]] = {}
     for key, manager in context.fleet.managers.items():
         if manager.url is None:
@@ -117,7 +117,7 @@ def _by_project(context: Context, problems: list[str]) -> dict[str, list[GroupKe
 async def _look_at_groups(
     context: Context, project: str, keys: list[GroupKey], problems: list[str]
 ) -> list[GroupKey]:
-    """Notes how the groups are; returns those whose members are to be listed."""
+    """Stores the state of the groups; returns those whose members must be listed."""
     conditions = context.conditions
     if conditions.blocked(f"project {project}"):
         problems.append(f"project {project}: backing off")
@@ -160,7 +160,7 @@ async def _look_for_stopped(
 ) -> list[GroupKey]:
     """The groups with a VM that has stopped since it was listed: a stop changes no group.
 
-    One list a minute, of those of our VMs that do not run: in a quiet minute it is empty.
+    It lists our stopped VMs once a minute: in a quiet minute the list is empty.
     """
     now = context.clock.monotonic()
     subject = f"stopped instances of project {project}"
@@ -191,7 +191,7 @@ async def _look_for_stopped(
 
 
 def _doubted(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
-    """The groups of which some job did not find a VM."""
+    """The groups with a VM that some job did not find."""
     doubted = context.memory.seen.doubted & context.memory.seen.groups.keys()
     context.memory.seen.doubted -= doubted
     return [key for key in doubted if key not in due]
@@ -205,9 +205,9 @@ def _slow_turns(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
 
 
 async def _note_unlisted(context: Context, key: GroupKey) -> None:
-    """A group that is not listed is gone when a second look, some seconds later, says so too.
+    """An unlisted group is gone when a second check, some seconds later, confirms it.
 
-    So it is when another one has its name: whatever that one holds is not ours.
+    It is also gone when another group has its name: the VMs in that one are not ours.
     """
     now, seen = context.clock.monotonic(), context.memory.seen
     first = seen.unlisted.setdefault(key, now)
@@ -241,7 +241,7 @@ async def _note_unlisted(context: Context, key: GroupKey) -> None:
 
 
 def _note_group(context: Context, key: GroupKey, group: ComputeGroup) -> bool:
-    """Remembers how a group is; returns whether its members are to be listed."""
+    """Remembers the state of a group; returns whether its members must be listed."""
     now = context.clock.monotonic()
     signature = f"{group.id} {group.target_size} {group.current_actions}"
     before = context.memory.seen.groups.get(key)
@@ -264,7 +264,7 @@ def _note_group(context: Context, key: GroupKey, group: ComputeGroup) -> bool:
 
 
 def _poll_seconds(context: Context, group: Group) -> float:
-    """How soon to look at a group in transition again: the longer it stands still, the later."""
+    """When to check a group in transition again: later, the longer nothing changes."""
     still = context.clock.monotonic() - group.changed
     return min(max(context.settings.fetch.poll_seconds, still / 8), LONGEST_POLL)
 
@@ -284,10 +284,10 @@ async def _note_orphans(context: Context) -> int:
 
 
 async def _look_for_abandoned(context: Context) -> int:
-    """Tells abandoned VMs from those that somebody deleted.
+    """Distinguishes abandoned VMs from those that somebody deleted.
 
-    A list that lies shows fewer members than the group is to have; one from which a VM was
-    abandoned does not. Each VM is looked at ever more seldom.
+    A wrong list shows fewer members than the target size; a list without an abandoned VM does not.
+    Each VM is checked less and less often.
     """
     looks, vanished = context.memory.seen.next_abandoned_look, context.memory.seen.vanished
     now, moment = context.clock.now(), context.clock.monotonic()
@@ -331,9 +331,9 @@ async def _look_for_abandoned(context: Context) -> int:
 
 
 def _has_left_its_group(context: Context, key: MachineKey) -> bool:
-    """Whether a complete list, with as many members as there are to be, does not show a VM.
+    """Whether a complete list with the expected number of members does not show a VM.
 
-    Nor does anything show it when its group is gone.
+    No list shows it when its group is gone.
     """
     if key.group in context.memory.seen.gone:
         return True
@@ -371,7 +371,7 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
         if isinstance(listing, PartialListing):
             problems.append(f"{key}: incomplete list of members: {'; '.join(listing.reasons)}")
         try:
-            # Stored before it is remembered: a run that is cut short has looked for nothing.
+            # Stored before it is remembered, so that a run that is cut short is repeated.
             changes = list(_changes(context, key, listing.items, complete=complete))
             changed += await context.fleet.change(changes)
         except BackendError as error:  # the store's trouble, not the group's
@@ -400,7 +400,7 @@ def _has_news(context: Context, key: GroupKey, items: Iterable[ManagedInstance])
 def _note_members(
     context: Context, key: GroupKey, items: Iterable[ManagedInstance], *, complete: bool
 ) -> int:
-    """Remembers the members; returns how many have begun or ceased to run."""
+    """Remembers the members; returns how many have started or stopped."""
     group = context.memory.seen.groups.get(key)
     if group is None:  # deleted while it was listed
         return 0
@@ -423,7 +423,7 @@ def _note_members(
 
 
 def _note_trouble(context: Context, key: GroupKey) -> None:
-    """Says why a group cannot make its VMs, or that it loses them again and again."""
+    """Reports why a group cannot create its VMs, or that it loses them repeatedly."""
     group = context.memory.seen.groups.get(key)
     if group is None or key not in context.fleet.managers:
         return

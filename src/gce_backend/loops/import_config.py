@@ -1,6 +1,6 @@
 """import-config: the stored configuration is the config service's, if that is valid.
 
-Here a daemon also hears what operators have stored from outside.
+It also reads the orders that operators have stored.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ from gce_backend.rules.activation import wanted_templates
 SUBJECT = "configuration"
 AGAIN_SECONDS = 1.0
 MAX_REASON = 1000
-"""Characters that are kept of why a configuration is not in force."""
+"""Characters of the stored reason why a configuration is not in force."""
 MAX_LOGGED = 10
-"""Problems, or warnings, that one log line and one condition name."""
+"""Most problems or warnings in one log line and one condition."""
 MAX_UNSEEN = 100
-"""Messages set aside, and not acknowledged, that are read again in one run."""
+"""Most unacknowledged set-aside messages that one run reads again."""
 OPERATOR_KEYS = (CONTROL_KEY, CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY)
 
 
 async def run(context: Context) -> Outcome:
-    """Fetches what is new, and keeps the last good configuration when it is not valid."""
+    """Fetches a new configuration; if it is invalid, the last valid one stays in force."""
     orders = await _hear_operators(context)
     outcome = await _import(context)
     return replace(outcome, changed=outcome.changed + orders)
 
 
 async def _hear_operators(context: Context) -> int:
-    """Reads what operators write; returns how many orders about machines are news."""
+    """Reads operators' orders; returns how many orders about machines are new."""
     kept = context.fleet.set_aside.items()
     unseen = [key for key, message in kept if message.seen is None]
     await context.fleet.refresh([*OPERATOR_KEYS, *unseen[:MAX_UNSEEN]])
@@ -165,7 +165,7 @@ def _short(reason: str) -> str:
 
 
 async def _note(context: Context, candidate: Candidate | None) -> None:
-    """Stores what is served and not in force, when that is news."""
+    """Stores a new revision that is served but not in force."""
 
     def apply(stored: StoredConfiguration | None) -> StoredConfiguration | None:
         known = stored.candidate if stored is not None else None
@@ -209,12 +209,12 @@ def _with_approval(
     *,
     needed: bool,
 ) -> Decision:
-    """The import, and the end of the operator's approval: it is for one import of that revision.
+    """Imports a revision, and ends the operator's approval, which is for one import.
 
     Args:
         imported: the import, from the configuration in force.
-        revision: what is imported.
-        needed: whether it comes into force only with an approval.
+        revision: the imported revision.
+        needed: whether it needs an approval.
     """
 
     def decide(found: Mapping[Key, Entity]) -> Mapping[Key, Entity | None]:

@@ -1,4 +1,4 @@
-"""process-config: the entities' structure is the configuration's: activate, drain, reactivate."""
+"""process-config: makes the entities match the configuration: activate, drain, reactivate."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ READ_ATTEMPTS = 4
 
 
 async def run(context: Context) -> Outcome:
-    """Brings every template's entities into line, each template in a transaction of its own."""
+    """Makes every template's entities match, each template in its own transaction."""
     stored = context.fleet.configuration
     if not stored.revision:
         return Outcome(facts={"waiting_for_config": 1})
@@ -52,7 +52,7 @@ async def run(context: Context) -> Outcome:
     for name in names:
         key = _subject(name)
         try:
-            if name in spoiled:  # what it wants is not known: it stays as it is
+            if name in spoiled:  # its wanted state is unknown: it stays as it is
                 raise InvalidConfigurationError([spoiled[name]])
             written = await _process(context, name, wanted.get(name), stored.revision)
         except (
@@ -79,7 +79,7 @@ async def run(context: Context) -> Outcome:
 
 
 async def _remember_projects(context: Context, named: set[str]) -> None:
-    """Stores which projects are named: they are looked through for what is ours ever after."""
+    """Stores the named projects: from then on they are searched for our resources."""
 
     def apply(identity: StoreIdentity) -> StoreIdentity:
         known = {*identity.projects, *named}
@@ -118,7 +118,7 @@ async def _process(
 async def _wanted(
     context: Context, stored: StoredConfiguration
 ) -> tuple[dict[str, WantedTemplate], Mapping[str, Problem]]:
-    """What the configuration asks for, and what is wrong with the other templates, by name."""
+    """The valid templates of the configuration, and the problems of the others, by name."""
     files = tuple(sorted(stored.files.items()))
     extra = context.settings.machine_provider.extra_dimensions
     texts = stored.template_config, stored.manager_config

@@ -1,8 +1,8 @@
-"""process-pubsub-messages: what the Machine Provider said of a machine is in its entity.
+"""process-pubsub-messages: stores the Machine Provider's messages in the machines' entities.
 
 A message is acknowledged only after its effect is stored. One that cannot be understood is stored
-with its reason and acknowledged too, so that it blocks no other. Lost messages are made good by a
-slow sweep that asks the catalog itself.
+with its reason and acknowledged too, so that it blocks no other. A slow sweep that
+asks the catalog makes up for lost messages.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from gce_backend.rules.messages import (
 BATCH = 1000
 MAX_KEPT_TEXT = 500
 RETRY_SECONDS = 5.0
-"""After which messages are worked on again whose effect could not be stored."""
+"""Seconds after which messages are retried whose effect could not be stored."""
 
 
 class Dealt(NamedTuple):
-    """What becomes of one message, once the changes are durable.
+    """The outcome of one message, once the changes are stored.
 
     Attributes:
         received: the message.
-        kind: what it says; None when nobody knows.
+        kind: its kind; None when it is unknown.
         outcome: `processed`, `stale` or `set-aside`.
-        detail: which instance it is about, or why it was set aside.
+        detail: the instance that it is about, or why it was set aside.
     """
 
     received: Received
@@ -54,7 +54,7 @@ class Dealt(NamedTuple):
 
 
 async def run(context: Context) -> Outcome:
-    """Works on what is in the queue, batch by batch, then sweeps."""
+    """Processes the queue batch by batch, then sweeps."""
     changed = 0
     facts: Counter[str] = Counter()
     endless: dict[MachineKey, None] = {}
@@ -147,7 +147,7 @@ def _is_endless(context: Context, key: MachineKey, said: Sequence[Message]) -> b
 
 
 async def _look_again(context: Context, messages: Iterable[Message]) -> None:
-    """Reads what the picture may lack: another process may just have written it."""
+    """Reads entities that the picture may lack: another process may have just written them."""
     doubtful: dict[Key, None] = {}
     for message in messages:
         known = context.fleet.instances.get(message.instance)

@@ -1,8 +1,8 @@
-"""remove-cataloged-instances: machines that drain, or got lost, leave the catalog.
+"""remove-cataloged-instances: removes machines that drain or got lost from the catalog.
 
-Per template and zone, old machines leave only as new ones have entered; what an operator drains by
-hand leaves at once. Whoever holds a machine keeps it: LEASED means wait, and so does
-ENTRY_NOT_FOUND while a lease known here is running.
+Per template and zone, old machines leave only as new ones enter; machines that an operator drains
+leave at once. Lessees keep their machines: LEASED means wait, and so does ENTRY_NOT_FOUND while a
+known lease runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ UNSETTLED = "Unsettled"
 
 
 async def run(context: Context) -> Outcome:
-    """Takes out what may go now; asks nothing of a Machine Provider that does not answer."""
+    """Removes machines that may leave now; stops asking when the Machine Provider is silent."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     if context.conditions.blocked(BROKER):
@@ -65,7 +65,7 @@ async def run(context: Context) -> Outcome:
 
 
 async def _look_again(context: Context, leaving: list[MachineKey]) -> list[MachineKey]:
-    """Those that may leave still: another process may have named their groups again."""
+    """The machines that may still leave: another process may have reactivated their groups."""
     if not leaving:
         return []
     await context.fleet.refresh({above for key in leaving for above in key.lineage[1:]})
@@ -156,7 +156,7 @@ def _target(context: Context, manager: GroupKey) -> int:
 
 
 def _is_held(context: Context, key: MachineKey) -> bool:
-    """Whether somebody holds a machine, as far as we or the catalog's last word know."""
+    """Whether a machine is leased, as far as its entity or the catalog's last answer shows."""
     instance = context.fleet.instances[key]
     return lease_runs(instance, context.clock.now()) or _trouble(context, key) == LEASED
 
@@ -178,7 +178,7 @@ def _can_be_leased(context: Context, key: MachineKey) -> bool:
 
 
 def _trouble(context: Context, key: MachineKey) -> str | None:
-    """Why the last try to remove a machine from the catalog came to nothing."""
+    """Why the last try to remove a machine from the catalog failed."""
     return context.conditions.reason(key)
 
 
@@ -215,7 +215,7 @@ def _missing_wait(context: Context) -> float | None:
 
 
 async def _is_truly_lost(context: Context, key: MachineKey) -> bool:
-    """A machine that its group no longer lists is looked up once more at Compute."""
+    """Checks a machine at Compute again that its group no longer lists."""
     instance = context.fleet.instances[key]
     if instance.missing_since is None or instance.abandoned_since is not None:
         return True
@@ -302,7 +302,7 @@ def _concerns(context: Context, key: Key) -> bool:
 
 
 def _topics(context: Context, _topic: str) -> bool:
-    """The Machine Provider is of interest as long as there is a machine to take out."""
+    """The Machine Provider concerns this job while there is a machine to remove."""
     return any(_concerns(context, key) for key in context.fleet.instances)
 
 

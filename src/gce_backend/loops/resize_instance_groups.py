@@ -1,8 +1,8 @@
-"""resize-instance-groups: no active group stays smaller than its minimum. It never lowers one.
+"""resize-instance-groups: grows active groups to their minimum. It never shrinks one.
 
-A group grows by members whose names are chosen and stored before they are asked for. Such a call
-only adds: one that Compute executes late, or a second time, meets its own names. (A resize sets an
-absolute size; executed late, it lowers a group and deletes arbitrary members.)
+A group grows by members whose names are chosen and stored before the call. Such a call only adds:
+if Compute executes it late, or a second time, the names exist already. (A resize sets an absolute
+size; executed late, it shrinks a group and deletes arbitrary members.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TAKEN = "RESOURCE_ALREADY_EXISTS"
 
 
 async def run(context: Context) -> Outcome:
-    """Raises what is too small, as far as the maximum leaves room beside other revisions."""
+    """Grows groups that are too small, as far as the maximum leaves room."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     there = {key: it for key, it in context.fleet.active_managers() if it.url is not None}
@@ -57,7 +57,7 @@ def _is_short(context: Context, key: GroupKey) -> bool:
 
 
 def _pause(context: Context, key: GroupKey) -> float | None:
-    """Seconds until a group that loses its VMs again and again may grow; None when it may now."""
+    """Seconds until a group that loses its VMs repeatedly may grow; None when it may now."""
     group = context.memory.seen.groups.get(key)
     if group is None or not _lacking(context, key, group.target_size):
         return None
@@ -103,7 +103,7 @@ async def _raise(context: Context, key: GroupKey) -> Result:
 async def _judged(
     context: Context, key: GroupKey, growth: InFlight, missing: int
 ) -> InFlight | None:
-    """What of a growth under way is still to be asked for: neither there already nor taken back."""
+    """The members of a growth still to request: neither present nor taken back."""
     members = await _members(context, key)
     open_names = tuple(name for name in growth.names if name not in members)[:missing]
     if open_names == growth.names and open_names:
@@ -126,7 +126,7 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
     except OperationFailedError as error:
         if TAKEN in error.codes:
             return await _collided(context, key, growth)
-        # The group is to grow all the same; the next try has an id of its own.
+        # The group must still grow; the next try has its own id.
         await _intend(context, key, growth, growth.names)
         raise
     if not operation.done:

@@ -1,8 +1,8 @@
-"""update-instance-metadata: active updates are being applied by a zone operation.
+"""update-instance-metadata: applies active updates by a zone operation.
 
-The id under which an update is sent is stored first, its operation after. A crash in between sends
-it again: under the same id it is the same request, and once it was applied there is nothing left to
-change.
+It stores the request id before it sends an update, and the operation after. After a crash in
+between it sends the update again. The same id makes it the same request, and an applied update has
+nothing left to change.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from gce_backend.rules.metadata_updates import (
 )
 
 ATTEMPTS = 2
-"""Tries in a row, each on a fresh look; after a run in which none fitted, one."""
+"""Tries in a row, each after a fresh read; one after a run in which none fitted."""
 TOO_LARGE = "MetadataTooLarge"
 """The condition of a machine whose last update was dropped."""
 CONTESTED = "MetadataContested"
 CONTESTED_DELAY = 20.0
-"""Seconds at least until metadata that somebody keeps changing is tried again."""
+"""Seconds at least before a retry while somebody keeps changing the metadata."""
 
 
 async def run(context: Context) -> Outcome:
-    """Starts an operation for each active update that has none and whose time has come."""
+    """Starts an operation for each active update that has none and is due."""
     if context.paused:
         return Outcome(facts={"paused": 1})
     keys, waits = [], []
@@ -82,7 +82,7 @@ async def _apply(context: Context, key: MachineKey) -> Result:
         )
     tries = 1 if context.conditions.reason(key) == CONTESTED else ATTEMPTS
     for _ in range(tries):
-        # One that is not there backs off: fetch-instances finds out what became of it.
+        # A missing VM backs off: fetch-instances finds out what happened to it.
         found = await context.compute.get_instance(project, key.zone, key.name)
         if instance.gce_id is not None and found.id != instance.gce_id:
             doubt(context, key)
@@ -131,7 +131,7 @@ async def _drop(context: Context, key: MachineKey, items: Mapping[str, str | Non
 async def _send(
     context: Context, key: MachineKey, project: str, found: ComputeInstance, items: dict[str, str]
 ) -> bool:
-    """Sends the update; False when the metadata has changed meanwhile and is to be read again."""
+    """Sends the update; False when the metadata has changed and must be read again."""
     instance = context.fleet.instances.get(key)
     update = instance.active_metadata_update if instance is not None else None
     if update is None or update.request_id is None:
@@ -156,7 +156,7 @@ async def _send(
 
 
 def _intend(context: Context, instead_of: str | None = None) -> Apply[Instance]:
-    """Gives an update the id under which it is sent, in place of one that served before."""
+    """Gives an update a new request id in place of the one used before."""
     request_id = context.new_id()
 
     def apply(instance: Instance) -> Instance:
@@ -179,7 +179,7 @@ def _started(request_id: str, operation: str) -> Apply[Instance]:
 
 
 def _ended(items: Mapping[str, str | None]) -> Apply[Instance]:
-    """Nothing is left to send of an update; one that took its place meanwhile stays."""
+    """Ends an update that has nothing left to send; a newer one stays."""
 
     def apply(instance: Instance) -> Instance:
         update = instance.active_metadata_update

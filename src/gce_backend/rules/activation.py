@@ -1,4 +1,4 @@
-"""What process-config makes of the configuration: activate, drain, reactivate. Pure."""
+"""The decisions of process-config: activate, drain, reactivate. Pure."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from gce_backend.model.keys import (
 
 
 class WantedManager(msgspec.Struct, frozen=True):
-    """A manager of the configuration.
+    """A manager in the configuration.
 
     Attributes:
-        zone: where.
-        minimum_size: machines to keep at least.
-        maximum_size: machines to keep at most; 0 is no limit.
+        zone: its zone.
+        minimum_size: the fewest machines to keep.
+        maximum_size: the most machines to keep; 0 is no limit.
     """
 
     zone: str
@@ -41,11 +41,11 @@ class WantedManager(msgspec.Struct, frozen=True):
 
 
 class WantedTemplate(msgspec.Struct, frozen=True):
-    """A template of the configuration, with its managers.
+    """A template in the configuration, with its managers.
 
     Attributes:
-        checksum: which revision its fields make.
-        template: the fields.
+        checksum: the revision that its fields make.
+        template: its fields.
         managers: at most one for each zone.
     """
 
@@ -110,7 +110,7 @@ def entities_of(
 def known_entities(
     base_name: str, wanted: WantedTemplate | None, get: Callable[[Key], Entity | None]
 ) -> dict[Key, Entity]:
-    """A template's entities in the picture: what it lists, then what that lists.
+    """A template's entities in the picture: its revisions and their managers.
 
     Args:
         base_name: the template.
@@ -134,11 +134,11 @@ def plan_template(
     found: Mapping[Key, Entity],
     read: Collection[Key],
 ) -> dict[Key, Entity]:
-    """What process-config makes of one template: activate, drain, reactivate.
+    """The changes to one template's entities: activate, drain, reactivate.
 
     Args:
         base_name: the template.
-        wanted: what the configuration says of it; None when nothing: all of it drains.
+        wanted: the template in the configuration; None drains all of it.
         found: the entities that exist among `read`.
         read: the keys that were read.
 

@@ -1,4 +1,4 @@
-"""What we tell the Machine Provider about a machine: its dimensions and policies. Pure."""
+"""A machine's catalog entry: its dimensions and policies. Pure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def custom_shape(machine_type: str) -> Shape | None:
 
 
 def shared_dimensions(template: TemplateConfig) -> dict[str, Dimension]:
-    """The dimensions that all machines of a template have in common: its fields say them."""
+    """The dimensions that all machines of a template share, from the template's fields."""
     found: dict[str, Dimension] = {
         key: value for key, value in template.dimensions if key not in MEASURED_DIMENSIONS
     }
@@ -76,14 +76,14 @@ def dimensions(
 
 
 def policies(account: str, token: str, gce_id: int, project: str, topic: str) -> dict[str, object]:
-    """What the Machine Provider is to do with a machine.
+    """A machine's policies in the catalog.
 
     Args:
         account: the address of the machine's service account; "" when it has none.
-        token: the instance's token, which comes back with every message about it.
-        gce_id: the VM's numeric id, which does the same.
+        token: the instance's token, which every message about the machine carries.
+        gce_id: the VM's numeric id, which these messages also carry.
         project: the project of the topic.
-        topic: where the Machine Provider publishes to us.
+        topic: the topic to which the Machine Provider publishes our messages.
     """
     found: dict[str, object] = {
         "backend_project": project,

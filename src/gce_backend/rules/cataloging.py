@@ -1,4 +1,4 @@
-"""A machine's way into the catalog and out of it. Pure and idempotent."""
+"""How a machine enters and leaves the catalog. Pure and idempotent."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gce_backend.rules.permits import lease_runs
 CATALOGABLE = frozenset(
     {CatalogState.NEVER, CatalogState.ADDING, CatalogState.REMOVED, CatalogState.REFUSED}
 )
-"""REMOVED: it drained and was reactivated before it was deleted. Nobody has used it since. REFUSED:
-it is tried again, seldom: the host name may have become free."""
+"""REMOVED: it drained and was reactivated before its deletion; nobody has used it since.
+REFUSED: the job retries rarely, because the host name may have become free."""
 
 
 def is_catalogable(instance: Instance, member: Member | None) -> bool:
@@ -54,7 +54,7 @@ def may_be_cataloged(instance: Instance) -> bool:
 
 
 def adding(instance: Instance, now: UnixSeconds) -> Instance:
-    """It is about to be added to the catalog; stored before the Machine Provider is asked."""
+    """The change before an addition to the catalog; stored before the call."""
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
     ended = ended or instance.stopped_since is not None
     if instance.catalog not in CATALOGABLE or ended or instance.drain is not None:
@@ -67,7 +67,7 @@ def adding(instance: Instance, now: UnixSeconds) -> Instance:
 
 
 SETTLING_SECONDS = 300.0
-"""How long after an addition was sent its entry may still appear, whatever became of the call."""
+"""Seconds after an addition was sent in which its entry may still appear, whatever the outcome."""
 
 
 PHANTOM_LOOK_SECONDS = (60.0, SETTLING_SECONDS)
@@ -84,7 +84,7 @@ def phantom_looks(age: float) -> int:
 
 
 def settles_in(instance: Instance, elapsed: Elapsed) -> float:
-    """Seconds until the absence of a machine's entry means that it will no longer appear."""
+    """Seconds until a missing entry of a machine can no longer appear."""
     unsettled = instance.catalog is CatalogState.ADDING or instance.resent
     if not unsettled or instance.adding_since is None:
         return 0.0
@@ -92,7 +92,7 @@ def settles_in(instance: Instance, elapsed: Elapsed) -> float:
 
 
 def added(instance: Instance, state: CatalogState) -> Instance:
-    """The Machine Provider has answered to the addition.
+    """The change after the Machine Provider's answer to an addition.
 
     Args:
         state: CATALOGED or REFUSED.
@@ -107,11 +107,11 @@ def added(instance: Instance, state: CatalogState) -> Instance:
 def uncataloged(
     instance: Instance, asked: CatalogState, state: CatalogState, now: UnixSeconds, elapsed: Elapsed
 ) -> Instance:
-    """The Machine Provider has answered to delete_machine.
+    """The change after the Machine Provider's answer to delete_machine.
 
     Args:
-        asked: the state in which it was when the question was sent: an answer may be older than
-            what is known now.
+        asked: the state when the call was sent: the answer may be older than the present
+            state.
         state: REMOVED, or ABSENT when there was no entry.
     """
     if not may_be_cataloged(instance) or instance.catalog is not asked:
@@ -119,7 +119,7 @@ def uncataloged(
     unsure = lease_runs(instance, now) or settles_in(instance, elapsed) > 0
     if state is CatalogState.ABSENT and unsure:
         return instance
-    # Its subscription goes with its entry: should it be added again, it is announced again.
+    # Its subscription is deleted with its entry; if it is added again, it is announced again.
     lost_since = instance.lost_since if state is CatalogState.ABSENT else None
     return replace(instance, catalog=state, subscribed=None, lost_since=lost_since)
 
@@ -140,10 +140,10 @@ def removal_refused(
 
 
 def found_again(instance: Instance, state: CatalogState) -> Instance:
-    """The Machine Provider, asked just before a deletion, does know the machine.
+    """The change when the Machine Provider, asked just before a deletion, knows the machine.
 
     Args:
-        state: CATALOGED, or REMOVED when it has just let the machine go.
+        state: CATALOGED, or REMOVED when it has just removed the machine.
     """
     if instance.is_tombstone or instance.catalog is state:
         return instance
@@ -155,11 +155,11 @@ def found_again(instance: Instance, state: CatalogState) -> Instance:
 
 
 class Contradiction(NamedTuple):
-    """The catalog calls a machine available of which a lease is known here.
+    """The catalog calls a machine available, but a lease of it is known here.
 
     Attributes:
-        since: when it was first seen, monotonic seconds.
-        looks: how often in a row.
+        since: when this was first seen, in monotonic seconds.
+        looks: how often in a row it was seen.
     """
 
     since: float
@@ -168,21 +168,21 @@ class Contradiction(NamedTuple):
 
 CONTRADICTED_LOOKS = 3
 CONTRADICTED_SECONDS = 600.0
-"""So often and so long must the catalog contradict a lease whose end is not known, to end it."""
+"""How often and how long the catalog must contradict a lease without known end to end it."""
 
 
 def lease_is_over(
     lease: Lease, now: UnixSeconds, contradiction: Contradiction, moment: float
 ) -> bool:
-    """Whether the catalog's word that a machine is available ends the lease that is known here.
+    """Whether the lease known here ends because the catalog calls the machine available.
 
-    One answer may be that of a Machine Provider that was restored from a backup: a lease with a
-    known end lasts to its end.
+    The answer may come from a Machine Provider restored from a backup, so a lease with a known end
+    lasts until that end.
 
     Args:
         lease: the lease.
         contradiction: how often and since when the catalog has contradicted it.
-        moment: monotonic seconds.
+        moment: the present time in monotonic seconds.
     """
     if lease.expiration is not None:
         return lease.expiration <= now

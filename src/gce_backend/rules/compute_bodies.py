@@ -1,7 +1,7 @@
-"""What we send to Compute to create instance templates and groups. Pure.
+"""The requests to Compute that create instance templates and groups. Pure.
 
-Everything that we create carries our mark (`rules.ownership`): VMs and their templates in labels,
-templates and groups in a description with owner, template, full checksum and the store's id.
+Everything that the daemon creates carries its mark (`rules.ownership`): VMs and their templates in
+labels, templates and groups in a description with owner, template, full checksum and store id.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def template_body(
     """The body of `instanceTemplates.insert`.
 
     Args:
-        mark: says whose it is.
+        mark: names the owner.
         revision: the InstanceTemplateRevision's key.
         template: its fields.
-        found_snapshot: the snapshot that has its labels, when the second disk's is not named.
-        generation: of the revision: it is in the name.
+        found_snapshot: the snapshot that has its labels, if the template names none.
+        generation: the revision's generation, which is part of the name.
     """
     base_name, checksum = revision.base_name, revision.checksum
     properties: dict[str, Any] = {
@@ -96,16 +96,16 @@ def group_body(
 ) -> dict[str, Any]:
     """The body of `instanceGroupManagers.insert`.
 
-    The group does not repair: what it would recreate may be leased. Its listing is paged, which
-    also doubles the number of VMs that it may hold.
+    The group does not repair VMs, because a VM that it recreates may be leased. Its list is paged,
+    which also doubles the number of VMs that it may hold.
 
     Args:
-        mark: says whose it is.
+        mark: names the owner.
         manager: the InstanceGroupManager's key.
         project: the template's project.
-        target_size: VMs to begin with.
+        target_size: the first target size.
         instance_template: the instance template's name.
-        generation: of the manager: it is in the name.
+        generation: the manager's generation, which is part of the name.
     """
     base_name, checksum = manager.base_name, manager.revision.checksum
     return {
@@ -120,7 +120,7 @@ def group_body(
 
 
 def _disks(template: TemplateConfig, second_snapshot: str | None) -> list[dict[str, Any]]:
-    """The boot disk, and the one that is made from a snapshot beside it."""
+    """The boot disk, and the second disk if it comes from a snapshot."""
     owner = f"projects/{template.source_project}/global"
     boot = {"sourceImage": f"{owner}/images/{template.image_name}"}
     if template.boot_snapshot:
@@ -143,7 +143,7 @@ def _disk(parameters: dict[str, Any], *, boot: bool) -> dict[str, Any]:
 
 
 def _put(properties: dict[str, Any], place: Sequence[str], value: Any) -> None:
-    """Sets a property; Compute Engine's JSON has its 64-bit numbers as strings."""
+    """Sets a property; 64-bit numbers are strings in Compute Engine's JSON."""
     inner: Any = properties
     for step in place[:-1]:
         inner = inner[int(step)] if isinstance(inner, list) else inner.setdefault(step, {})

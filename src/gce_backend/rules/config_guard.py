@@ -1,7 +1,7 @@
-"""Which configurations come into force at once: none that takes too much away.
+"""Decides whether a configuration takes effect at once, or removes too much.
 
-Pure: import-config acts on these answers, and `plan` tells them beforehand. Both count what the
-plan says: machines that would really be deleted, not numbers that the configuration names.
+Pure: import-config acts on these answers, and `plan` shows them beforehand. Both count the machines
+that the plan would really delete, not the numbers in the configuration.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ def loss(
     """Why a configuration waits for an operator's confirmation; None when it does not.
 
     Args:
-        plans: what it would change.
-        machines: those that there are.
-        max_share: share of the machines, 0 to 1, that may be taken away unconfirmed.
+        plans: the changes that it would make.
+        machines: the number of existing machines.
+        max_share: share of the machines, 0 to 1, that it may remove without confirmation.
         empty: whether it names no group, while the one in force names some.
     """
     lost = totals(plans).lost_machines

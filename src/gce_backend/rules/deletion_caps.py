@@ -1,4 +1,4 @@
-"""The caps on deletions: what any fault, ours or another's, can destroy in a while. Pure (S5)."""
+"""The caps on deletions: limit what any fault can destroy within a window. Pure (S5)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gce_backend.model.entities import Begun, Permit
 from gce_backend.settings.settings import DeletionSettings
 
 SLOTS = 60
-"""Parts of the window in which deletions are counted together."""
+"""Number of slots in a window; deletions within a slot are counted together."""
 
 
 class Cap(StrEnum):
-    """What is counted together."""
+    """The kinds of caps."""
 
     RECLAIMED = "reclaimed"
-    """Machines whose leases ended: they go at the pace of leases, whatever the fleet's size."""
+    """Machines whose leases ended: their deletions follow the pace of leases, at any fleet size."""
     PERMITTED = "permitted"
-    """All others: whoever asks for them, most of a fleet stays."""
+    """All other machines: this cap keeps most of a fleet, whatever requests the deletions."""
     UNCONFIRMED = "unconfirmed"
-    """Those of the others that the Machine Provider did not know."""
+    """The other machines that the Machine Provider did not know."""
 
 
 COUNTED: Mapping[Cap, frozenset[Permit]] = {
@@ -53,12 +53,12 @@ def limits(settings: DeletionSettings, fleet_size: int) -> dict[Cap, int]:
 def admitted(
     asked: Iterable[Permit], begun: Iterable[Begun], capped: Mapping[Cap, int]
 ) -> list[bool]:
-    """Which deletions may begin, in the order in which they are asked for.
+    """Which deletions may begin, in the order of the requests.
 
     Args:
-        asked: their permits.
+        asked: the permits of the requested deletions.
         begun: the deletions that count.
-        capped: how many may begin, by cap; a cap that is not there does not hold.
+        capped: how many may begin, by cap; a missing cap does not apply.
     """
     by_permit = used(begun)
     left = {
@@ -88,7 +88,7 @@ def used(begun: Iterable[Begun]) -> Counter[Permit]:
 
 
 def slot_seconds(settings: DeletionSettings) -> float:
-    """For how long deletions are counted together: so much later than the window they are free.
+    """Seconds of a slot; deletions stop counting up to one slot later than the window ends.
 
     Args:
         settings: the window.
@@ -102,9 +102,9 @@ def begin(
     """The deletions that count when these begin too.
 
     Args:
-        begun: those that count already, oldest first.
-        permits: what allows those that begin now.
-        slot: seconds in which deletions are counted together.
+        begun: the deletions that already count, oldest first.
+        permits: the permits of the deletions that begin now.
+        slot: the length of a slot in seconds.
     """
     new = Counter(permits)
     if not new:

@@ -1,4 +1,4 @@
-"""How large a group is to be: its minimum, within the room that other revisions leave. Pure."""
+"""The size of a group: its minimum, within the room that other revisions leave. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gce_backend.model.observed import Member
 
 SUFFIX_LETTERS = string.ascii_lowercase + string.digits
 SUFFIX_LENGTH = 4
-"""Characters that a member's name has beyond its group's base instance name and a dash."""
+"""Characters in a member's name after its group's base instance name and a dash."""
 
 
 def beside(
@@ -23,10 +23,10 @@ def beside(
 
     Args:
         manager: the group that wants to grow.
-        siblings: those groups, each with its target size; None where it was not seen.
+        siblings: these groups, each with its target size; None for a group not seen yet.
 
     Returns:
-        None when it matters and is not known: one of those groups has not been seen yet.
+        None when the number matters and one of these groups has not been seen yet.
     """
     if not manager.maximum_size:
         return 0
@@ -43,7 +43,7 @@ def room(maximum_size: int, others: int) -> int | None:
     """Machines that a group may have beside the other revisions' groups in its zone.
 
     Args:
-        maximum_size: of the manager; 0 is no limit.
+        maximum_size: the manager's maximum; 0 is no limit.
         others: VMs that the other revisions' groups have or are creating there.
 
     Returns:
@@ -53,15 +53,15 @@ def room(maximum_size: int, others: int) -> int | None:
 
 
 def wanted_size(manager: InstanceGroupManager, others: int) -> int:
-    """The size that a group is to have at least now: its minimum, as far as there is room."""
+    """The smallest size that a group should have now: its minimum, as far as there is room."""
     limit = room(manager.maximum_size, others)
     return manager.minimum_size if limit is None else min(manager.minimum_size, limit)
 
 
 def raised_size(manager: InstanceGroupManager, target_size: int, others: int) -> int | None:
-    """The size to which a group is to be raised; None when it is large enough.
+    """The size to which a group must grow; None when it is large enough.
 
-    It never lowers: Compute would pick arbitrary victims.
+    It never shrinks a group, because Compute would delete arbitrary members.
 
     Args:
         manager: an active manager.
@@ -73,12 +73,12 @@ def raised_size(manager: InstanceGroupManager, target_size: int, others: int) ->
 
 
 def replaced(manager: InstanceGroupManager, target_size: int, leaving: int, others: int) -> int:
-    """Of the members that leave a group, how many others take their place.
+    """How many new members replace those that leave a group.
 
     Args:
         manager: an active manager.
         target_size: the group's present target size.
-        leaving: members that are deleted.
+        leaving: the number of members that are deleted.
         others: VMs of the other revisions' groups in that zone.
     """
     lacking = wanted_size(manager, others) - (target_size - leaving)
@@ -88,15 +88,15 @@ def replaced(manager: InstanceGroupManager, target_size: int, leaving: int, othe
 def given_up(
     members: Iterable[Member], target_size: int, wanted: int, deleting: Collection[str]
 ) -> frozenset[str]:
-    """The members that a group cannot make, and that are no longer wanted.
+    """The members that a group cannot create and no longer needs.
 
-    They would be made as soon as there is quota, or room in the zone. None of them has ever been a
-    VM. Those that exist are never chosen: a group is not made smaller.
+    Compute would create them as soon as there is quota, or capacity in the zone. None of them has
+    ever been a VM. Existing VMs are never chosen: no group shrinks.
 
     Args:
-        members: of a complete list.
-        target_size: the group's.
-        wanted: the size that it is to have at least.
+        members: the members in a complete list.
+        target_size: the group's target size.
+        wanted: the smallest size that it should have.
         deleting: names of members whose deletion has begun: they are chosen first.
     """
     excess = target_size - wanted
@@ -114,12 +114,12 @@ def given_up(
 def new_member_names(
     base_instance_name: str, count: int, taken: Collection[str], rng: random.Random
 ) -> tuple[str, ...]:
-    """Names for new members of a group, made as Compute makes them.
+    """Names for new members of a group, in Compute's form.
 
     Args:
-        base_instance_name: what they begin with.
-        taken: names that are not to be used: of members, and of machines that are gone.
-        rng: chooses.
+        base_instance_name: their prefix.
+        taken: names to avoid: of members, and of machines that no longer exist.
+        rng: chooses the names.
     """
     names: dict[str, None] = {}
     while len(names) < count:

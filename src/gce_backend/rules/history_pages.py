@@ -1,7 +1,7 @@
-"""Events as pages of history: how they are packed, named, and read back. Pure but for the names.
+"""Packs events into pages of history, names the pages, and reads them. Pure except for the names.
 
-A page holds what one commit did, so that it is written in that commit. Its name begins with its
-time: names in order are pages in order, and what is new has a greater name than what is known.
+A page holds the events of one commit and is written in that commit. Its name begins with its time,
+so names sort by time, and newer pages have greater names.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from gce_backend.model.keys import Key
 from gce_backend.rules.narration import Get, tell
 
 PAGE_EVENTS = 500
-"""Events in a page at most: with reasons and causes cut, a page always fits into an entity."""
+"""Most events in a page: with reasons and causes cut, a page always fits into an entity."""
 MAX_REASON = 300
 MAX_CAUSE = 200
-"""Bytes of a reason and a cause that are kept."""
+"""Bytes of a reason or a cause that are stored."""
 
 _NAME = re.compile(r"(\d{16})-(\d{3})-[0-9a-f]{8}")
 
 
 class Transition(NamedTuple):
-    """A change of one entity, with who or what made it.
+    """A change of one entity, with its cause.
 
     Attributes:
         key: the entity's.
@@ -46,7 +46,7 @@ class Transition(NamedTuple):
 
 
 class PageName(NamedTuple):
-    """What a page's name tells of it.
+    """The facts in a page's name.
 
     Attributes:
         at: when it was written, microseconds since the Unix epoch.
@@ -58,18 +58,18 @@ class PageName(NamedTuple):
 
     @staticmethod
     def of(name: str) -> PageName | None:
-        """What a name tells; None when it is not one of ours."""
+        """The facts in a name; None when it is not a page's name."""
         match = _NAME.fullmatch(name)
         return PageName(int(match[1]), int(match[2])) if match else None
 
     @staticmethod
     def first(at: float) -> str:
-        """What comes before the names of all pages since then, in Unix seconds."""
+        """The text that sorts before the names of all pages since that time, in Unix seconds."""
         return f"{max(0, int(at * 1e6)):016d}"
 
 
 def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Happening]:
-    """What happened, one after the other; the same to neighbours is one happening."""
+    """The changes as happenings, in order; equal changes of neighbors are one happening."""
     told = (
         ((told, step.key.parent, step.cause), step.key.name)
         for step in steps
@@ -89,13 +89,13 @@ def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Hap
 
 
 def _cut(text: str, most: int) -> str:
-    """What is kept of a text: this many bytes, and nothing that JSON writes with many more."""
+    """A text cut to this many bytes, without characters that JSON must escape."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     return plain.encode()[:most].decode(errors="ignore")
 
 
 def _packed(happenings: Iterable[Happening]) -> Iterator[tuple[Happening, ...]]:
-    """Happenings in pages that are not too large."""
+    """Splits happenings into pages that are not too large."""
     page: list[Happening] = []
     room = PAGE_EVENTS
     for whole in happenings:
@@ -112,7 +112,7 @@ def _packed(happenings: Iterable[Happening]) -> Iterator[tuple[Happening, ...]]:
 
 
 def event_of(happening: Happening, name: str, at: UnixSeconds) -> Event:
-    """The event that a happening was for one of its subjects.
+    """The event of a happening for one of its subjects.
 
     Args:
         happening: what happened.

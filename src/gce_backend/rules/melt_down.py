@@ -1,9 +1,9 @@
-"""How fast a group is refilled whose VMs vanish or stop again and again. Pure.
+"""How fast to refill a group whose VMs vanish or stop repeatedly. Pure.
 
-A machine that is lost now and then is replaced at once, and so is a whole group that is lost once.
-Where more are lost within an hour than the group has, something takes them as they come: then a few
-are made to see whether they live, after a pause that doubles with each turn-over of the group. Once
-nothing has been lost for a while after that pause, the group is refilled as a whole.
+A machine that is lost occasionally is replaced at once, and so is a whole group. If a group
+loses more machines within an hour than its size, something destroys them as they come. Then only a
+few are created to test whether they live, after a pause that doubles with each turnover of the
+group. Once nothing has been lost for a while after that pause, the whole group is refilled.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from gce_backend.base.ages import Elapsed
 from gce_backend.model.entities import Instance
 
 MELT_DOWN = "MeltDown"
-"""The condition of a group that loses its VMs again and again."""
+"""The condition of a group that loses its VMs repeatedly."""
 WINDOW_SECONDS = 3600.0
-"""Losses count for this long."""
+"""Seconds for which a loss counts."""
 FEW = 3
-"""Losses within the window that slow no group, however small."""
+"""Losses within the window that do not slow any group, however small."""
 FIRST_PAUSE = 30.0
 LONGEST_PAUSE = 600.0
-"""Seconds between the last loss and the next try: at the first turn-over, and at most."""
+"""Seconds between the last loss and the next try: after the first turnover, and at most."""
 PROBATION_SECONDS = 120.0
-"""For how long nothing may be lost after a pause until the group is refilled as a whole."""
+"""Seconds without a loss after a pause until the whole group is refilled."""
 
 
 class Pace(msgspec.Struct, frozen=True):
     """How fast a group may grow now.
 
     Attributes:
-        lost: VMs that it lost within the window and nobody here asked for.
-        turnovers: how many times as many as it is to have, but for the first time.
-        most: machines that may be made now; None: as many as it lacks.
-        wait: seconds until more may be made; 0 when `most` is None.
+        lost: VMs that it lost within the window without a deletion by the daemon.
+        turnovers: how many times its size it lost, not counting the first time.
+        most: most machines that may be created now; None: as many as it lacks.
+        wait: seconds until more may be created; 0 when `most` is None.
     """
 
     lost: int = 0
@@ -49,7 +49,7 @@ class Pace(msgspec.Struct, frozen=True):
         return self.turnovers > 0
 
     def limited(self, missing: int) -> int:
-        """How many of the machines that a group lacks may be made now."""
+        """How many of the missing machines may be created now."""
         return missing if self.most is None else min(missing, self.most)
 
 
@@ -60,7 +60,7 @@ FULL = Pace()
 def lost_for(instance: Instance, elapsed: Elapsed) -> float | None:
     """Seconds since a VM vanished, stopped or left its group; None when it did not.
 
-    What was to be deleted when that happened was not lost.
+    A VM that was about to be deleted does not count as lost.
     """
     troubles = (instance.missing_since, instance.stopped_since)
     ages = [elapsed(since) for since in troubles if since is not None]
@@ -80,7 +80,7 @@ def pace(size: int, losses: Collection[float], grown: float | None) -> Pace:
     """How fast a group may grow.
 
     Args:
-        size: machines that it is to have.
+        size: the number of machines that it should have.
         losses: how long ago each was lost, in seconds.
         grown: how long ago it last grew, in seconds; None when that is not known.
     """
@@ -101,7 +101,7 @@ def pace(size: int, losses: Collection[float], grown: float | None) -> Pace:
 
 
 def melt_down_message(lost: int) -> str:
-    """What to tell of a group that loses its VMs again and again."""
+    """The message about a group that loses its VMs repeatedly."""
     return (
         f"{lost} of its VMs vanished or stopped within an hour, and nobody here asked for it. The "
         "group is refilled a few at a time until they live. Find out who deletes them, or why they "

@@ -1,4 +1,4 @@
-"""The Machine Provider's messages: understood, or not, and what each makes of an instance. Pure."""
+"""Parses the Machine Provider's messages, and applies them to instances. Pure."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, parse_i
 MAX_ATTRIBUTE = 1024
 MAX_ID_DIGITS = 20
 LATEST = 1e11
-"""Unix seconds beyond which no lease ends: somebody took milliseconds for seconds."""
+"""The latest end of a lease in Unix seconds: a greater number is in milliseconds."""
 
 
 class MessageKind(StrEnum):
-    """What a message says of a machine."""
+    """The kind of a message about a machine."""
 
     SUBSCRIBED = "SUBSCRIBED"
     LEASED = "LEASED"
@@ -31,12 +31,12 @@ class MessageKind(StrEnum):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A message that was understood.
+    """A valid message.
 
     Attributes:
-        kind: what it says.
-        instance: which entity it is about.
-        gce_id: which VM, where it says so: a name may be used again.
+        kind: its kind.
+        instance: the entity that it is about.
+        gce_id: the VM's numeric id, if the message has one: a name may be used again.
         attributes: all of its attributes.
     """
 
@@ -47,11 +47,11 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class PoisonError(BackendError):
-    """A message that cannot be understood, now or later; the message says why."""
+    """A message that can never be understood; the error's text gives the reason."""
 
 
 def understand(project: str, data: str | bytes | None, attributes: Mapping[str, str]) -> Message:
-    """What a message says.
+    """Parses a message.
 
     Args:
         project: the project whose entities it may name.
@@ -109,13 +109,13 @@ def is_about(message: Message, instance: Instance) -> bool:
 def apply_all(
     messages: Sequence[Message], instance: Instance, service_account: str, now: UnixSeconds
 ) -> Instance:
-    """What messages that came together make of the instance that they name.
+    """Applies the messages of one batch to the instance that they name.
 
-    Idempotent as a whole: of several SUBSCRIBED, which one by one would not be, the last counts.
+    The batch as a whole is idempotent. Several SUBSCRIBED one by one are not, so the last counts.
 
     Args:
-        messages: in the order in which they came; those about another VM of its name do nothing.
-        service_account: the account that a SUBSCRIBED machine is to use.
+        messages: in order of arrival; those about another VM of its name do nothing.
+        service_account: the account for a SUBSCRIBED machine.
     """
     relevant = [message for message in messages if is_about(message, instance)]
     last = max((n for n, m in enumerate(relevant) if m.kind is MessageKind.SUBSCRIBED), default=-1)
@@ -126,11 +126,11 @@ def apply_all(
 
 
 def apply(message: Message, instance: Instance, service_account: str, now: UnixSeconds) -> Instance:
-    """What a message makes of its instance. Idempotent, and indifferent to order.
+    """Applies a message to its instance. Idempotent and independent of order.
 
     Args:
-        message: about this very instance.
-        service_account: the account that a SUBSCRIBED machine is to use.
+        message: a message about this instance.
+        service_account: the account for a SUBSCRIBED machine.
     """
     if instance.is_tombstone:
         return instance
@@ -139,7 +139,7 @@ def apply(message: Message, instance: Instance, service_account: str, now: UnixS
             return instance
         reason = "The Machine Provider has reclaimed it."
         return replace(instance, pending_deletion=PendingDeletion(reason, now), lease=None)
-    if instance.pending_deletion is not None:  # late: its lease is over
+    if instance.pending_deletion is not None:  # late: its lease has ended
         return instance
     if message.kind is MessageKind.LEASED:
         return leased(instance, _timestamp(message.attributes.get("lease_expiration_ts")), now)
@@ -176,7 +176,7 @@ def _subscribed(
 
 
 def _timestamp(text: str | None) -> float | None:
-    """Unix seconds in an attribute; None when there are none, or they make no sense."""
+    """Unix seconds in an attribute; None when it is missing or invalid."""
     try:
         value = float(text) if text else None
     except ValueError:
@@ -185,5 +185,5 @@ def _timestamp(text: str | None) -> float | None:
 
 
 def lease_end(told: float | None) -> float | None:
-    """The end of a lease in Unix seconds; None when it is not given, or makes no sense."""
+    """The end of a lease in Unix seconds; None when it is missing or invalid."""
     return float(told) if told is not None and 0 < told < LATEST else None

@@ -1,4 +1,4 @@
-"""Changes to a VM's metadata: compressed, merged, refused, put back. Pure."""
+"""Changes to a VM's metadata: compresses, merges, refuses and restores them. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DENIED = ("startup-script", "shutdown-script", "ssh-keys", "sshkeys", "windows-
 
 
 def is_denied(key: str) -> bool:
-    """Whether a message must not set this key: it would run code on the VM, or let people in."""
+    """Whether a message must not set this key, which would run code on the VM or give access."""
     return key.lower().startswith(_DENIED)
 
 
@@ -57,12 +57,12 @@ def merge(present: Mapping[str, str], items: Mapping[str, str | None]) -> dict[s
 
 
 def is_too_large(metadata: Mapping[str, str]) -> bool:
-    """Whether a VM cannot have this metadata: Compute would refuse it however often it is sent."""
+    """Whether Compute would always refuse this metadata."""
     return sum(len(f"{key}{value}".encode()) for key, value in metadata.items()) > MAX_TOTAL
 
 
 def put_back(instance: Instance, now: UnixSeconds) -> Instance:
-    """The active update goes to the front of the pending ones; only its operation is forgotten."""
+    """Puts the active update back in front of the pending ones, without its operation."""
     active = instance.active_metadata_update
     if active is None:
         return instance
@@ -76,5 +76,5 @@ def put_back(instance: Instance, now: UnixSeconds) -> Instance:
 
 
 def finish(instance: Instance) -> Instance:
-    """The active update is applied."""
+    """The change after the active update was applied."""
     return replace(instance, active_metadata_update=None)

@@ -1,8 +1,8 @@
-"""How a change of an entity is described: its state before and after, and why. Pure.
+"""Describes a change of an entity: its state before and after, and why. Pure.
 
-States come from entities alone. What only Compute's lists say (how a VM boots, whether a group has
-its size) is no change of an entity, and no event. Nor does time alone make one: a machine counts as
-leased until something is stored about the end of its lease.
+States come from entities alone. Facts that only Compute's lists show (a VM boots, a group has its
+size) change no entity and make no event. Time alone makes no event either: a machine counts as
+leased until the end of its lease is stored.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from gce_backend.rules.activation import is_active
 from gce_backend.rules.states import MachineFacts, State, explain, stored_state
 
 Get: TypeAlias = Callable[[Key], Entity | None]
-"""Gives the entities of one moment."""
+"""Returns the entities as they were at one time."""
 
 
 class Told(NamedTuple):
     """The description of a change.
 
     Attributes:
-        kind: what it is about.
+        kind: the kind of the subject.
         before: the state before; "" when it did not exist.
         after: the new state; "" when the subject no longer exists.
         reason: why, for people.
@@ -64,15 +64,15 @@ class _NamedState(NamedTuple):
 
 
 def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: Get) -> Told | None:
-    """The description of a change; None when nothing that people see has changed.
+    """The description of a change; None when no visible state has changed.
 
     Args:
         key: the entity's key.
         before: the entity before; None when there was none.
-        after: the new entity; None when it was removed. The same as before when only what is
+        after: the new entity; None when it was removed. Equal to `before` when only an entity
             above it has changed.
-        was: gives what was above it before.
-        now: gives the new entities above it.
+        was: returns the entities above it as they were before.
+        now: returns the new entities above it.
     """
     at = key.group if isinstance(key, MachineKey) else key
     named = _NamedState(False, False)
@@ -111,7 +111,7 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
 
 
 _CREATING = Member("", None, "", "CREATING")
-"""Stands in for what its group would list."""
+"""A member in place of the one that its group would list."""
 
 _CATALOG = {
     CatalogState.ADDING: "It runs, and is being added to the catalog.",
@@ -134,7 +134,7 @@ def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> 
     before = _machine_state(old, active=named.before)
     after = _machine_state(new, active=named.after)
     if new is None:
-        if before == State.DELETED:  # a tombstone's end is no transition of the machine's
+        if before == State.DELETED:  # removing a tombstone does not change the machine's state
             after = before
         reasons: Iterable[str] = () if after else ("Its entity was removed.",)
     else:
@@ -152,7 +152,7 @@ def _machine_state(instance: Instance | None, *, active: bool) -> str:
     member = _CREATING
     if instance.gce_id is not None and instance.catalog is CatalogState.NEVER:
         member = Member("", instance.gce_id, "", "CREATING")
-    elif instance.gce_id is not None:  # only what runs is ever added to the catalog
+    elif instance.gce_id is not None:  # only running machines are added to the catalog
         member = Member("", instance.gce_id, "RUNNING", "NONE")
     facts = MachineFacts(instance, member, active, now=float("-inf"))
     return explain(facts)[0].value
@@ -213,7 +213,7 @@ def _metadata(old: Instance, new: Instance) -> Iterator[str]:
     if active is not None and new.active_metadata_update is None and not new.is_tombstone:
         if not pending or pending[0].attempts <= active.attempts:
             yield f"Its metadata was updated: {_keys(active)}."
-        elif active.attempts == 0:  # what fails again and again is a condition
+        elif active.attempts == 0:  # a repeated failure is a condition
             yield f"Its metadata could not be updated; the daemon tries again: {_keys(active)}."
     elif len(pending) > len(old.pending_metadata_updates):
         yield f"An update of its metadata is pending: {_keys(pending[-1])}."
@@ -277,7 +277,7 @@ def _resource(
 ) -> Told:
     before = _resource_state(old, active=named.before)
     after = _resource_state(new, active=named.after)
-    if new is None and before == "deleted":  # all that remained was its entity
+    if new is None and before == "deleted":  # only its entity remained
         after = before
     return Told(kind, before, after, " ".join(reasons))
 

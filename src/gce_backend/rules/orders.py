@@ -1,8 +1,8 @@
-"""What an operator tells the daemon: changes to the Control entity and to single machines. Pure.
+"""Operators' orders to the daemon: changes to the Control entity and to machines. Pure.
 
 The web API and the commands write the same entities with the same functions, each guarded by the
-entity's version. All of them are idempotent, as `fleet.Change` wants it; one that cannot be carried
-out as things are raises.
+entity's version. All of them are idempotent, as `fleet.Change` requires. An order that cannot be
+carried out raises an error.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ MAX_REVISION = 200
 MAX_NAME = 500
 """Longest name of a template, zone or machine, or key of a machine, in an order."""
 MAX_PAUSES = 100
-"""Most pauses of parts of the fleet at a time."""
+"""Most paused parts of the fleet at a time."""
 MAX_MACHINE_ORDERS = 50
-"""Orders about machines that are remembered: more than are given within a minute."""
+"""Orders about machines that are stored: more than operators give within a minute."""
 MAX_LIFT_SECONDS = 24 * 3600.0
-"""Longest time for which the caps on deletions may be lifted at once."""
+"""Longest time for which one order lifts the caps on deletions."""
 LIFT_SECONDS = 600.0
-"""How long they are lifted when nothing is said."""
+"""How long an order lifts them by default."""
 MAX_KNOWN = 20
-"""Names that a message lists."""
+"""Most names in a message."""
 
 REVISION_PATTERN = r"^[!-~]+\Z"
-"""Revisions are hashes; anything without blanks is taken."""
+"""Revisions are hashes; any text without spaces is accepted."""
 
 Apply: TypeAlias = Callable[[Control | None], Control]
 ApplyToMachine: TypeAlias = Callable[[Instance | None], Instance]
@@ -94,7 +94,7 @@ def resume_all(control: Control | None) -> Control:
 
 
 def _apart(control: Control, template: str, zone: str) -> tuple[Pause | None, tuple[Pause, ...]]:
-    """The pause of this part of the fleet, and the others."""
+    """The pause of this part of the fleet, and the other pauses."""
     others = tuple(found for found in control.pauses if _scope(found) != (template, zone))
     same = (found for found in control.pauses if _scope(found) == (template, zone))
     return next(same, None), others
@@ -107,13 +107,13 @@ def _scope(found: Pause) -> tuple[str, str]:
 def check_scope(
     template: str, zone: str, templates: Iterable[TemplateKey], managers: Iterable[GroupKey]
 ) -> None:
-    """Sees that an order's template and zone are there.
+    """Checks that an order's template and zone exist.
 
     Args:
         template: a base_name; "" is any.
         zone: a zone; "" is any.
-        templates: keys of all templates that are stored.
-        managers: keys of all managers that are stored.
+        templates: keys of all stored templates.
+        managers: keys of all stored managers.
 
     Raises:
         UnknownNameError: there is no such template, or nothing in that zone.
@@ -138,14 +138,14 @@ SHORTEST_REVISION = 4
 
 
 def the_held(revision: str, held: str) -> str:
-    """The whole name of the revision that an operator means: the one that waits for approval.
+    """The full name of the revision that an operator means: the one that waits for approval.
 
     Args:
         revision: its name, or the beginning of it.
-        held: the one that waits; "" when none does.
+        held: the revision that waits; "" when none does.
 
     Raises:
-        UnknownNameError: none waits, or another one does.
+        UnknownNameError: no revision waits, or another one does.
     """
     if not held:
         raise UnknownNameError(f"revision {revision} does not wait for approval: none does")
@@ -155,19 +155,19 @@ def the_held(revision: str, held: str) -> str:
 
 
 def approve(revision: str) -> Apply:
-    """Lets this revision of the configuration be imported once although it takes much away."""
+    """Allows one import of this revision of the configuration, although it removes much."""
     return lambda control: replace(control or Control(), approved_revision=revision)
 
 
 def messages_meant(given: Collection[str], kept: Iterable[Key]) -> list[Key]:
-    """The messages that were set aside and that an operator has looked at.
+    """The set-aside messages that an operator acknowledges.
 
     Args:
         given: their ids; none means all of them.
-        kept: keys of all that are kept.
+        kept: keys of all stored messages.
 
     Raises:
-        UnknownNameError: one of them is not kept.
+        UnknownNameError: one of them is not stored.
     """
     keys = {key.name: key for key in kept}
     unknown = [name for name in given if name not in keys]
@@ -179,7 +179,7 @@ def messages_meant(given: Collection[str], kept: Iterable[Key]) -> list[Key]:
 def acknowledge(
     now: UnixSeconds,
 ) -> Callable[[SetAsideMessage | None], SetAsideMessage | None]:
-    """Notes that somebody has looked at a message: it is no problem any more."""
+    """Notes that an operator acknowledged a message, which then is no longer a problem."""
 
     def apply(message: SetAsideMessage | None) -> SetAsideMessage | None:
         known = message is None or message.seen is not None
@@ -189,7 +189,7 @@ def acknowledge(
 
 
 def lift_cap(until: float) -> Apply:
-    """Lifts the caps on deletions until then, in Unix seconds; a moment in the past ends it."""
+    """Lifts the caps on deletions until this time, in Unix seconds; a past time ends it."""
     return lambda control: replace(control or Control(), cap_lifted_until=until)
 
 
@@ -198,7 +198,7 @@ def find_machine(name: str, machines: Iterable[MachineKey]) -> MachineKey:
 
     Args:
         name: the VM's name, or the whole key: template/revision/zone/name.
-        machines: keys of all machines that are stored.
+        machines: keys of all stored machines.
 
     Raises:
         UnknownNameError: there is none.
@@ -218,13 +218,13 @@ def find_machine(name: str, machines: Iterable[MachineKey]) -> MachineKey:
 
 
 def drain(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
-    """Lets a machine leave the catalog and be deleted, as soon as nobody holds it.
+    """Drains a machine: it leaves the catalog and is deleted as soon as nobody holds it.
 
     Args:
-        key: which machine.
+        key: the machine's key.
 
     Raises:
-        UnknownNameError: (by the change) it is gone.
+        UnknownNameError: (by the change) it no longer exists.
     """
 
     def apply(instance: Instance | None) -> Instance:
@@ -238,13 +238,13 @@ def drain(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
 
 
 def undrain(key: MachineKey) -> ApplyToMachine:
-    """Lets a drained machine stay, as long as its deletion has not begun.
+    """Cancels the drain of a machine, unless its deletion has begun.
 
     Args:
-        key: which machine.
+        key: the machine's key.
 
     Raises:
-        UnknownNameError: (by the change) it is gone.
+        UnknownNameError: (by the change) it no longer exists.
         OrderError: (by the change) its deletion has begun.
     """
 
@@ -264,10 +264,10 @@ def _present(key: MachineKey, instance: Instance | None) -> Instance:
 
 
 def mention(key: MachineKey, now: UnixSeconds) -> Apply:
-    """Tells every daemon that something was written into the entity of a machine.
+    """Tells every daemon that an order changed the entity of a machine.
 
     Args:
-        key: which machine.
+        key: the machine's key.
     """
     order = MachineOrder(key, now)
 

@@ -1,8 +1,8 @@
-"""Whose a resource at Compute is: the mark that it carries, and what follows from it. Pure.
+"""The owner of a resource at Compute: the mark that it carries, and what follows from it. Pure.
 
-Everything that the daemon makes says whose it is: templates and groups by their description, VMs by
-their labels. A mark names the owner of the settings and the id of the store. Two daemons with the
-same owner and a store each are told apart by the second.
+Everything that the daemon creates carries a mark: templates and groups in their description, VMs in
+their labels. A mark holds the owner name in the settings and the id of the store. The id
+distinguishes two daemons that have the same owner name but separate stores.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _DESCRIPTION = re.compile(
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Who made a resource.
+    """The creator of a resource.
 
     Attributes:
-        owner: the owner name in its maker's settings.
-        store: the id of its maker's store; "" for what an earlier release made, and while the id
-            of this store is not known.
+        owner: the owner name in its creator's settings.
+        store: the id of its creator's store; "" for resources of earlier releases, and while the
+            id of this store is not known.
     """
 
     owner: str
@@ -42,12 +42,12 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Whose(StrEnum):
-    """Whose a resource is that has one of our names."""
+    """The owner of a resource that has one of our names."""
 
     OURS = "ours"
-    """Made from this store, for this very revision."""
+    """Made from this store, for this revision."""
     UNMARKED = "unmarked"
-    """Made for this owner and revision by a release that did not say from which store."""
+    """Made for this owner and revision by a release that did not mark the store."""
     ANOTHERS = "another's"
     """Made by another daemon: another owner's, or from another store."""
     FOREIGN = "foreign"
@@ -79,12 +79,12 @@ def mark_of_labels(labels: Mapping[str, str]) -> Mark | None:
 
 
 def whose(description: str, ours: Mark, revision: RevisionKey) -> Whose:
-    """Whose a template or group is that has the name of one of ours.
+    """The owner of a template or group that has the name of one of ours.
 
     Args:
-        description: of the resource.
-        ours: what we mark with.
-        revision: what it would be made for.
+        description: the resource's description.
+        ours: our mark.
+        revision: the revision that it should belong to.
     """
     mark = mark_of(description)
     if mark is None:
@@ -99,15 +99,15 @@ def whose(description: str, ours: Mark, revision: RevisionKey) -> Whose:
 def is_meant(
     found: int, description: str, known: int | None, ours: Mark, revision: RevisionKey
 ) -> bool:
-    """Whether a resource is the one that a stored link means, not another one of its name.
+    """Whether a resource is the one of a stored link, not another one of the same name.
 
     Args:
         found: its numeric id.
-        description: that of the resource.
+        description: the resource's description.
         known: the id that is stored with the link; None when an earlier release stored the link.
-            Then the description says it; the owner may have had another name at that time.
-        ours: what we mark with.
-        revision: what the resource was made for.
+            Then the description decides; the owner may have had another name at that time.
+        ours: our mark.
+        revision: the revision that the resource was made for.
     """
     if known is not None:
         return found == known
@@ -117,17 +117,17 @@ def is_meant(
 
 
 def may_be_ours(mark: Mark | None, ours: Mark) -> bool:
-    """Whether a resource without an entity is for us to report: not another's, nor anybody's.
+    """Whether to report a resource without an entity: it has our mark, not another's or none.
 
     Args:
-        mark: what it carries.
-        ours: what we mark with.
+        mark: its mark.
+        ours: our mark.
     """
     return mark is not None and mark.owner == ours.owner and mark.store in {"", ours.store}
 
 
 def replaced(what: str, found: int, known: int | None) -> str:
-    """What to tell of a resource that has the name of one of ours, which is gone.
+    """The message about a resource that took the name of one of ours that no longer exists.
 
     Args:
         what: its kind, name and place.
@@ -143,12 +143,12 @@ def replaced(what: str, found: int, known: int | None) -> str:
 
 
 def name_taken(what: str, description: str, said: Whose) -> str:
-    """What to tell of a resource that has a name which we need, and is not ours.
+    """The message about a resource that has a name that we need, and is not ours.
 
     Args:
         what: its kind, name and place.
         description: its description.
-        said: whose it says that it is.
+        said: the mark in its description.
     """
     if said is Whose.UNMARKED:
         return (

@@ -1,7 +1,7 @@
-"""What an instance becomes in its catalog entry's life and in its deletion. Pure and idempotent.
+"""Permits to delete a VM, and the changes of an instance during its deletion. Pure and idempotent.
 
-Each function is a change to the stored entity: it looks again at what it is given, and returns that
-very object when its reason no longer holds.
+Each function is a change to the stored entity. It checks its reason again, and returns the same
+object when the reason no longer applies.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from gce_backend.rules.sightings import has_gone_missing, is_stopped_for_good
 def is_unknown(instance: Instance) -> bool:
     """Whether nothing is known of a machine's own entry: one under its host name may be another's.
 
-    That it was never cataloged is no proof: the store may be older than the world.
+    A stored NEVER proves nothing: the store may have been restored from an older backup.
     """
     unknown = {CatalogState.NEVER, CatalogState.ABSENT, CatalogState.REFUSED}
     return instance.catalog in unknown and instance.pending_deletion is None
 
 
 def held(instance: Instance, lease: Lease) -> Instance:
-    """The Machine Provider says that somebody holds it: what allowed its deletion was wrong.
+    """The change when the Machine Provider says that the machine is leased: its permit was wrong.
 
     Args:
-        lease: the lease, with its end as far as the catalog says it.
+        lease: the lease, with its end if the catalog has it.
     """
     if instance.is_tombstone:
         return instance
@@ -49,14 +49,14 @@ def held(instance: Instance, lease: Lease) -> Instance:
 
 
 def deleting(instance: Instance, request_id: str, now: UnixSeconds) -> Instance:
-    """Its deletion is about to be asked for, or to be asked for again, if it has a permit now.
+    """The change before a deletion is requested or repeated, if the machine has a permit now.
 
     Args:
-        instance: the entity, read just before.
+        instance: the entity, just read.
         request_id: the UUID of the call.
     """
     earlier = instance.deletion
-    granted = permit(instance, now)  # also to repeat: a lease may have become known since
+    granted = permit(instance, now)  # also for a repeat: a lease may have become known since
     if granted is None or (earlier is not None and earlier.request_id == request_id):
         return instance
     if earlier is not None:
@@ -65,7 +65,7 @@ def deleting(instance: Instance, request_id: str, now: UnixSeconds) -> Instance:
 
 
 def deleted(instance: Instance, now: UnixSeconds) -> Instance:
-    """Its VM is proven gone: what remains is a tombstone."""
+    """The change when its VM is proven gone: the entity becomes a tombstone."""
     deletion = instance.deletion
     if deletion is None or deletion.confirmed is not None:
         return instance
@@ -78,7 +78,7 @@ def deleted(instance: Instance, now: UnixSeconds) -> Instance:
 
 
 def revived(instance: Instance) -> Instance:
-    """Its VM was not gone after all: the deletion is under way again."""
+    """The change when its VM still exists after all: the deletion is under way again."""
     if not instance.is_tombstone or instance.deletion is None:
         return instance
     deletion = replace(instance.deletion, confirmed=None)
@@ -86,10 +86,10 @@ def revived(instance: Instance) -> Instance:
 
 
 def is_leaving(instance: Instance, elapsed: Elapsed, patience: float, *, active: bool) -> bool:
-    """Whether delete-drained-instances is to see to this machine's end.
+    """Whether delete-drained-instances should delete this machine.
 
     Args:
-        patience: seconds in which a VM that stopped may come back.
+        patience: seconds in which a stopped VM may come back.
         active: whether the configuration names its manager and revision.
     """
     if instance.pending_deletion is not None:
@@ -104,10 +104,10 @@ def is_leaving(instance: Instance, elapsed: Elapsed, patience: float, *, active:
 
 
 def permit(instance: Instance, now: UnixSeconds) -> Permit | None:
-    """What allows this VM's destruction (S1); None when nothing does.
+    """The permit to destroy this VM (S1); None when there is none.
 
     Args:
-        instance: the entity, read just before.
+        instance: the entity, just read.
     """
     if instance.is_tombstone:
         return None
@@ -115,7 +115,7 @@ def permit(instance: Instance, now: UnixSeconds) -> Permit | None:
         return Permit.RECLAIMED
     if instance.catalog is CatalogState.REMOVED:
         return Permit.REMOVED
-    # REFUSED is an absence too: the catalog holds another's entry under its host name.
+    # REFUSED also counts as absent: the catalog holds another's entry under its host name.
     absent = instance.catalog in {CatalogState.ABSENT, CatalogState.REFUSED}
     if absent and not lease_runs(instance, now):
         return Permit.ABSENT
@@ -125,7 +125,7 @@ def permit(instance: Instance, now: UnixSeconds) -> Permit | None:
 
 
 def lease_runs(instance: Instance, now: UnixSeconds) -> bool:
-    """Whether a lease known here has not run out; one without a known end never has."""
+    """Whether a known lease has not expired; a lease without a known end never expires."""
     lease = instance.lease
     if lease is None:
         return False
