@@ -6,22 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from gce_backend.actions.permit_check import REUSED, found
-from gce_backend.model.entities import CatalogState
+from gce_backend.fleet.picture import Change
+from gce_backend.model.entities import CatalogState, Instance, Lease
+from gce_backend.model.machine_token import instance_token
+from gce_backend.model.orders import Drain
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.broker_messages import about, publish
 from support.deletions import (
     DELETE_MACHINE,
     GET_MACHINE,
+    NOT_CATALOGED,
     TWO_TEMPLATES,
     denied,
     entity,
     settings,
     two_templates,
 )
-from support.fleet_harness import World, world
+from support.fleet_harness import PROJECT, World, world
 from support.machines import ABSENT, CATALOGED
 
 HASTY = MachineProviderSettings(sweep_per_minute=600, lost_seconds=10.0)
@@ -170,3 +175,75 @@ def test_what_is_found_in_the_catalog_is_a_change_of_what_is_there() -> None:
     """An entity that is gone meanwhile stays gone."""
     assert found(CatalogState.CATALOGED)(ABSENT) == CATALOGED
     assert found(CatalogState.CATALOGED)(None) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "message"),
+    [
+        ("LEASED", "Leased", "The Machine Provider refused its removal a moment ago."),
+        (
+            "UNSPECIFIED_REASON",
+            "Unconfirmed",
+            "The Machine Provider did not confirm its deletion: UNSPECIFIED_REASON",
+        ),
+    ],
+)
+async def test_an_answer_that_neither_allows_nor_denies_is_told_and_asked_for_again(
+    tmp_path: Path, error: str, reason: str, message: str
+) -> None:
+    """The machine was given back, and the Machine Provider is not of one mind about it."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        assert w.daemon.context is not None
+        key = next(key for key in w.daemon.context.fleet.instances if key.name == name)
+        attribute = {"key": "key", "value": instance_token(PROJECT, key)}
+        entry = {
+            "dimensions": {"hostname": name, "backend": "GCE"},
+            "policies": {"backend_attributes": [attribute]},
+            "state": "AVAILABLE",
+        }
+        await w.inject(GET_MACHINE, kind="answer", body=entry, times=None)
+        await w.inject(DELETE_MACHINE, kind="answer", body={"error": error}, times=None)
+        await w.release()
+        await w.until(lambda: w.is_in(name, "pending-deletion"))
+        await w.reset_calls()
+        await w.pass_time(120)
+        assert (await w.calls())[DELETE_MACHINE] > 1
+        assert name in await w.vms()
+        waiting = entity(w, name)
+        assert waiting is not None
+        assert waiting.pending_deletion is not None
+        assert (waiting.lease, waiting.deletion) == (None, None)
+        shown = next(m for m in await w.machines() if m["name"] == name)
+        assert [(c["reason"], c["message"]) for c in shown["conditions"]] == [(reason, message)]
+        await w.clear_faults()
+        await w.until(lambda: w.lacks(name))
+
+
+async def test_a_machine_without_an_entry_is_kept_to_the_end_of_its_known_lease(
+    tmp_path: Path,
+) -> None:
+    """The catalog has lost the entry, as after a restore; who leased the machine still uses it."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        assert w.daemon.context is not None
+        key = next(iter(w.daemon.context.fleet.instances))
+        now = w.clock.now()
+
+        def leased(instance: Instance | None) -> Instance | None:
+            assert instance is not None
+            removed = replace(instance, catalog=CatalogState.REMOVED, drain=Drain("", now))
+            return replace(removed, lease=Lease(now, now + 600))
+
+        await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
+        await w.inject(GET_MACHINE, times=None, **NOT_CATALOGED)
+        await w.daemon.context.fleet.change([Change(key, leased)])
+        await w.until(w.has_fired)
+        await w.pass_time(300)
+        assert key.name in await w.vms()
+        message = "The catalog does not hold it, but its last known lease has not ended."
+        shown = next(m for m in await w.machines() if m["name"] == key.name)
+        assert ("Leased", message) in [(c["reason"], c["message"]) for c in shown["conditions"]]
+        await w.until(lambda: w.lacks(key.name), within=900)
+        assert w.clock.now() >= now + 600
