@@ -1,8 +1,8 @@
-"""Which daemons run on a store, by the signs of life that each gives. Pure.
+"""Which daemons run on a store, by the heartbeats that each writes. Pure.
 
-A daemon gives a sign when it starts, and then only while signs of another one are there: alone, it
-writes nothing. Whether another one lives is told from its signs having changed between two looks:
-neither a clock that is wrong nor the last sign of a process that was killed looks like a daemon.
+A daemon writes a heartbeat when it starts, and then only while there are heartbeats of another one:
+alone, it writes nothing. Another daemon is alive if its heartbeats changed between two reads. So a
+wrong clock, or the last heartbeat of a killed process, does not look like a daemon.
 """
 
 from __future__ import annotations

@@ -35,9 +35,9 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
 def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float) -> int:
     """How many old machines that nobody holds may leave the catalog now.
 
-    The number to lease from is not to drop below what a fleet of the minimum size would have, less
-    what the settings allow. Only where the maximum leaves the new revision no room, and nothing of
-    it is on its way, a few leave first so that as many may come.
+    The number of available machines must not drop below that of a fleet of the minimum size, minus
+    what the settings allow. Only if the maximum leaves the new revision no room, and none of its
+    machines is coming, a few old ones leave first to make room.
 
     Args:
         zone: the machines.
