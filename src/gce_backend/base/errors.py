@@ -19,7 +19,8 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── LeadershipLostError           another process of the Machine Provider works now
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
     ├── OrderError                    an operator's order cannot be carried out as things are
-    │   └── UnknownNameError          it names what is not there; the message says what is
+    │   ├── UnknownNameError          it names what is not there; the message says what is
+    │   └── LeaseLostError            a lease ended before the work on its machines did
     ├── UnusableFileError             a configuration file is missing, too large, or not text
     ├── UnreadEntityError             a decision needs entities that were not read; read them
     ├── TextSyntaxError               a text is not of its message's language

@@ -258,9 +258,9 @@ async def apply(w: World, document: Document) -> None:
     """Lets the configuration come into force, and waits until nothing is left to do."""
 
     async def done() -> bool:
-        if document.held:
-            body = {"revision": document.revision}
-            assert await w.act("/api/approve", body) == 200
+        waits = (await w.get("/api/control")).get("held_revision")
+        if document.held and waits == document.revision:
+            assert await w.act("/api/approve", {"revision": waits}) == 200
         now = await compare(w.settings, None)
         return now.in_force == document.revision and not now.changes
 
