@@ -1,8 +1,8 @@
-"""Making and deleting an entity's resource at Compute: an instance template, or a group.
+"""Creates and deletes an entity's resource at Compute: an instance template or a group.
 
 The intent is stored before it is sent, with the id under which it is sent, so that a crash resumes
-it. What came of it is stored after; a try that Compute refused is given up, and the next one has an
-id of its own.
+it. The outcome is stored after. A try that Compute refused is given up; the next one has its own
+id.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
 
 PENDING = "OperationPending"
 FRESH_SECONDS = 60.0
-"""How long an operation may take before it is told of."""
+"""Seconds that an operation may take before it is reported."""
 PATIENCE_SECONDS = 600.0
-"""How long until it is given up, and the resource itself looked at."""
+"""Seconds until it is given up, and the resource itself read."""
 
 K = TypeVar("K", bound=Key)
 R = TypeVar("R", InstanceTemplateRevision, InstanceGroupManager)
@@ -193,7 +193,7 @@ async def _begin_anew(context: Context, key: Key, under: R) -> None:
 
 
 async def _ended(context: Context, key: Key, operation: Operation, under: R) -> Operation | None:
-    """What an operation came to, ended or not; None when Compute no longer knows it."""
+    """An operation's state, ended or not; None when Compute no longer has it."""
     try:
         return await context.compute.await_operation(
             operation, timeout=context.settings.compute.operation_wait_seconds

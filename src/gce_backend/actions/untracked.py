@@ -1,11 +1,11 @@
-"""The full look: what carries our mark at Compute and has no entity here is reported (S2).
+"""The full look: reports resources at Compute with our mark and without an entity (S2).
 
-What carries the mark of another store is another daemon's, and is passed over. It costs one list of
+A resource with the mark of another store is another daemon's, and is skipped. It costs one list of
 VMs per project and slow resync; groups and templates are taken from the lists that are made anyway.
 Every project that the configuration has ever named is looked through, also when no group of ours is
 left there.
-What was created a moment ago may not have its entity yet, so two looks must agree. Nothing is done
-to what is found: an operator adopts it, deletes it, or takes the mark away.
+What was created a moment ago may not have its entity yet, so two looks must agree. The
+daemon does not change what it finds: an operator adopts it, deletes it, or removes the mark.
 """
 
 from __future__ import annotations

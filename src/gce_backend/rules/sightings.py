@@ -23,13 +23,13 @@ def seen_instance(
     *,
     stopped: bool = False,
 ) -> Instance:
-    """What fetch-instances makes of an entity whose VM is listed.
+    """The change to an entity whose VM is listed.
 
     Args:
         instance: the entity; None when there is none.
         gce_id: the listed VM's id; None before the VM exists.
         url: its resource link.
-        stopped: whether the listed VM does not run.
+        stopped: whether the listed VM is stopped.
 
     Returns:
         The entity to store; the same object when nothing changes.
@@ -50,7 +50,7 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixS
         if instance.missing_since is not None and same and not instance.is_tombstone:
             return replace(instance, missing_since=None, abandoned_since=None)
         return instance
-    if instance.is_tombstone:  # the name is used again, by another VM
+    if instance.is_tombstone:  # another VM uses the name again
         return Instance(gce_id=gce_id, url=url, rising_since=now)
     if instance.gce_id is None and instance.deletion is None:
         return replace(instance, gce_id=gce_id, url=url, missing_since=None)
@@ -62,7 +62,7 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixS
 
 
 def unseen_instance(instance: Instance, now: UnixSeconds) -> Instance:
-    """What fetch-instances makes of an entity that a complete listing does not show."""
+    """The change to an entity whose VM is missing from a complete list."""
     if instance.is_tombstone or instance.missing_since is not None:
         return instance
     return replace(instance, missing_since=now)
@@ -117,14 +117,14 @@ def is_lost(instance: Instance, elapsed: Elapsed, patience: float) -> bool:
 
 
 NOT_RUNNING = "NotRunning"
-"""The condition of a group whose VMs do not come to run."""
+"""The condition of a group whose VMs do not start."""
 START_MINUTES = 15
 START_SECONDS = START_MINUTES * 60.0
-"""How long a VM may take to run before it is told of."""
+"""Seconds that a VM may take to run before it is reported."""
 
 
 def not_running_message(slow: Sequence[Member]) -> str:
-    """What to tell of VMs that were asked for and do not come to run."""
+    """The message about requested VMs that do not start."""
     statuses = ", ".join(sorted({member.status or member.action for member in slow}))
     count = f"{len(slow)} VM{'' if len(slow) == 1 else 's'}"
     return (

@@ -1,7 +1,7 @@
 """What an operator calls the state of a machine, a group, a revision and a template, and why. Pure.
 
-Every page, document, command and metric takes states from here, and history does as far as entities
-tell them: what is said of a thing follows from all that is known of it, and from nothing less.
+Every page, document, command and metric takes its states from here. History does too, as far as
+entities alone determine the state. A state follows from all known facts about its subject.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ class GroupState(StrEnum):
     MISSING = "missing"
     """Compute does not list it, and nobody here deleted it."""
     FAILING = "failing"
-    """It cannot be made, or cannot do what it is to do with its machines."""
+    """It cannot be created, or cannot change its machines as requested."""
     PAUSED = "paused"
-    """It would be made or grow, were it not for a pause."""
+    """It would be created or grow, but is paused."""
     GROWING = "growing"
     """It has fewer machines than it is to have."""
     CHANGING = "changing"
     """Machines in it are being created or deleted, or come up."""
     DEGRADED = "degraded"
-    """Fewer of its machines are of use than the configuration asks for."""
+    """Fewer of its machines are usable than the configuration asks for."""
     ACTIVE = "active"
     """It has what the configuration asks for."""
     DRAINING = "draining"
@@ -80,7 +80,7 @@ class GroupState(StrEnum):
     DELETING = "deleting"
     """Its deletion was requested."""
     DELETED = "deleted"
-    """Compute has no such group, and nothing is to be made."""
+    """Compute has no such group, and none is needed."""
 
 
 class Shown(NamedTuple):
