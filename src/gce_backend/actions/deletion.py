@@ -52,6 +52,13 @@ TOGETHER = BATCH - 1
 Decided: TypeAlias = dict[Key, Entity | None]
 
 
+OUTSIDE_SECONDS = 120.0
+"""How long a VM must be outside its group before it is deleted directly: lists may be out of date.
+
+A group that still has the VM as a member would keep the place of what was deleted past it.
+"""
+
+
 class DeletionBatch(NamedTuple):
     """Instances of one group whose deletion is stored and that one call deletes."""
 
@@ -162,7 +169,7 @@ def _is_unlisted(context: Context, key: MachineKey) -> bool:
         manager = context.fleet.managers.get(key.group)
         return manager is None or manager.url is None or key.group in context.memory.seen.gone
     member = group.members.get(key.name)
-    listed = member is not None and member.gce_id == instance.gce_id
+    listed = member is not None and member.gce_id in {None, instance.gce_id}
     return group.listed is not None and not listed
 
 
@@ -377,6 +384,9 @@ async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> R
     The VM must have the stored numeric id and carry our mark. The role of least privilege lacks the
     permission; then fetch-instances reports the VM to an operator.
     """
+    abandoned_since = context.fleet.instances[key].abandoned_since
+    if abandoned_since is None or context.clock.elapsed(abandoned_since) < OUTSIDE_SECONDS:
+        return Result.NOTHING
     found = await find_instance(context, key)
     if found is None or context.fleet.instances[key].gce_id != found.id:
         return Result.NOTHING
