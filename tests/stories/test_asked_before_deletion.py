@@ -23,13 +23,15 @@ from support.deletions import (
     GET_MACHINE,
     NOT_CATALOGED,
     TWO_TEMPLATES,
+    add_late,
     entity,
+    has_no_entry,
     lease_all,
     release_all,
     settings,
     two_templates,
 )
-from support.fleet_harness import PROJECT, World, manager, world
+from support.fleet_harness import World, manager, world
 
 
 def _keys(w: World, names: list[str]) -> list[MachineKey]:
@@ -162,8 +164,8 @@ async def test_an_addition_that_takes_effect_after_the_removal_keeps_what_is_lea
         name = machine["name"]
         await w.inject(DELETE_MACHINE, kind="latency", when="after", seconds=10, times=1)
         w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
-        await w.until(lambda: _has_no_entry(w, name), every=0.1)
-        await _add_late(w, name, key=key_of(machine), gce_id=machine["id"])
+        await w.until(lambda: has_no_entry(w, name), every=0.1)
+        await add_late(w, name, key=key_of(machine), gce_id=machine["id"])
         wanted = {"hostname": name}
         request = {"request_id": "late", "duration": 3600, "dimensions": wanted}
 
@@ -224,62 +226,6 @@ async def test_without_an_answer_nothing_is_deleted_and_few_are_asked_about(
         assert not set(names) & set(await w.vms())
 
 
-async def test_hole_16_the_entry_that_a_late_addition_makes_of_a_deleted_vm_is_taken_out(
-    tmp_path: Path,
-) -> None:
-    """A replica that was stopped adds what is deleted by now, once early and once late."""
-    async with world(tmp_path, templates=TWO_TEMPLATES, managers=two_templates(1)) as w:
-        await w.until_states(cataloged=2)
-        (machine,) = await w.machines("other")
-        name = machine["name"]
-        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
-        await w.until(lambda: _is_tombstone(w, name))
-        for seconds in (0, 200):
-            await w.pass_time(seconds)
-            await _add_late(w, name, key=key_of(machine), gce_id=machine["id"])
-            await w.until(lambda: _has_no_entry(w, name), within=200)
-        assert set(await w.catalog()) == set(await w.vms())
-        await w.reset_calls()
-        await w.pass_time(600)
-        assert (await w.calls())[DELETE_MACHINE] == 0
-
-
-async def test_hole_16_an_entry_under_the_name_of_a_deleted_vm_that_is_another_s_stays(
-    tmp_path: Path,
-) -> None:
-    """It carries the id of another VM: it is not ours to take out."""
-    async with world(tmp_path, templates=TWO_TEMPLATES, managers=two_templates(1)) as w:
-        await w.until_states(cataloged=2)
-        (machine,) = await w.machines("other")
-        name = machine["name"]
-        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
-        await w.until(lambda: _is_tombstone(w, name))
-        await _add_late(w, name, key=key_of(machine), gce_id="1")
-        await w.reset_calls()
-        await w.pass_time(600)
-        assert name in await w.catalog()
-        assert (await w.calls())[DELETE_MACHINE] == 0
-
-
-async def _add_late(w: World, name: str, **attributes: str) -> None:
-    """A call that was sent long ago takes effect: the catalog has an entry of that machine."""
-    late = {
-        "dimensions": {"backend": "GCE", "hostname": name, "os_family": "LINUX"},
-        "policies": {
-            "backend_project": PROJECT,
-            "backend_topic": "machine-provider",
-            "backend_attributes": [{"key": k, "value": v} for k, v in attributes.items()],
-        },
-    }
-    answer = await w.broker("catalog.add_machines", {"requests": [late]})
-    assert "error" not in answer["responses"][0]
-
-
-async def _is_tombstone(w: World, name: str) -> bool:
-    found = entity(w, name)
-    return found is not None and found.is_tombstone
-
-
 async def _drains(w: World, name: str) -> bool:
     assert w.daemon.context is not None
     (key,) = _keys(w, [name])
@@ -288,7 +234,3 @@ async def _drains(w: World, name: str) -> bool:
 
 async def _asked(w: World) -> bool:
     return bool((await w.calls())[DELETE_MACHINE])
-
-
-async def _has_no_entry(w: World, name: str) -> bool:
-    return name not in await w.catalog()

@@ -16,7 +16,7 @@ from gce_backend.settings.settings import (
     MachineProviderSettings,
     Settings,
 )
-from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template
+from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template
 
 DELETE_INSTANCES = "compute.instanceGroupManagers.deleteInstances"
 LIST_MEMBERS = "compute.instanceGroupManagers.listManagedInstances"
@@ -136,3 +136,28 @@ async def groups_are(w: World, number: int) -> bool:
 async def only_vms(w: World, names: set[str]) -> bool:
     """Whether these are all VMs."""
     return set(await w.vms()) == names
+
+
+async def add_late(w: World, name: str, **attributes: str) -> None:
+    """A call that was sent long ago takes effect: the catalog has an entry of that machine."""
+    late = {
+        "dimensions": {"backend": "GCE", "hostname": name, "os_family": "LINUX"},
+        "policies": {
+            "backend_project": PROJECT,
+            "backend_topic": "machine-provider",
+            "backend_attributes": [{"key": k, "value": v} for k, v in attributes.items()],
+        },
+    }
+    answer = await w.broker("catalog.add_machines", {"requests": [late]})
+    assert "error" not in answer["responses"][0]
+
+
+async def is_tombstone(w: World, name: str) -> bool:
+    """Whether a machine's VM is proven gone."""
+    found = entity(w, name)
+    return found is not None and found.is_tombstone
+
+
+async def has_no_entry(w: World, name: str) -> bool:
+    """Whether the catalog does not hold a machine."""
+    return name not in await w.catalog()
