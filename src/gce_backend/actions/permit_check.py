@@ -157,7 +157,7 @@ async def _put_back(
     granted = permit(instance, context.clock.now())
     if entry is None or entry.state == "LEASED":
         lease = Lease(context.clock.now(), end_of(entry) if entry is not None else None)
-        await context.fleet.change([Change(key, _held(instance, lease))])
+        await context.fleet.change([Change(key, kept(instance, lease))])
         message = "Somebody holds it: the Machine Provider refused its removal. It is not deleted."
         context.conditions.back_off(key, LEASED, message)
     elif instance.deletion is None and is_unknown(instance):
@@ -186,7 +186,14 @@ def found(state: CatalogState) -> Apply[Instance]:
     return when_present(lambda instance: found_again(instance, state))
 
 
-def _held(asked: Instance, lease: Lease) -> Apply[Instance]:
+def kept(asked: Instance, lease: Lease) -> Apply[Instance]:
+    """The change when somebody holds the machine; another VM of its name is left alone.
+
+    Args:
+        asked: the entity as it was when the question was sent.
+        lease: who holds it, and until when.
+    """
+
     def apply(instance: Instance) -> Instance:
         return held(instance, lease) if instance.gce_id == asked.gce_id else instance
 

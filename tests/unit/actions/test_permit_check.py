@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from gce_backend.actions.permit_check import REUSED, found
+from gce_backend.actions.permit_check import REUSED, found, kept
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.machine_token import instance_token
@@ -175,6 +175,16 @@ def test_what_is_found_in_the_catalog_is_a_change_of_what_is_there() -> None:
     """An entity that is gone meanwhile stays gone."""
     assert found(CatalogState.CATALOGED)(ABSENT) == CATALOGED
     assert found(CatalogState.CATALOGED)(None) is None
+
+
+def test_a_lease_is_of_the_vm_that_was_asked_about() -> None:
+    """While the answer was on its way, another VM may have got the name: it is not leased."""
+    lease = Lease(1000.0, 2000.0)
+    held = kept(CATALOGED, lease)(CATALOGED)
+    assert held is not None
+    assert held.lease == lease
+    another = replace(CATALOGED, gce_id=(CATALOGED.gce_id or 0) + 1)
+    assert kept(CATALOGED, lease)(another) is another
 
 
 @pytest.mark.parametrize(
