@@ -355,13 +355,20 @@ async def test_what_was_asked_for_before_the_pause_is_followed_to_its_end(tmp_pa
         await w.until(lambda: w.is_in(going, "deleting"))
         told = next(machine for machine in await w.machines() if machine["state"] == "cataloged")
         await publish(w, subscribed(told, "another"))
-        await w.until(lambda: _updates(w, 1))
+        await w.until(lambda: _is_updated(w, told["name"], sent=True))
         await pause(w, template="linux")
         await w.reset_calls()
         await w.until(lambda: w.is_in(going, "deleted"), within=120)
-        await w.until(lambda: _updates(w, 0), within=120)
+        await w.until(lambda: _is_updated(w, told["name"], sent=False), within=120)
         assert (await metadata(w, told))["pubsub_subscription"] == "another"
         assert await mutations(w) == {}
+
+
+async def _is_updated(w: World, name: str, *, sent: bool) -> bool:
+    """Whether a machine's metadata update is under way, or there is none."""
+    machine = entity(w, name)
+    update = machine.active_metadata_update if machine is not None else None
+    return update is not None and update.operation is not None if sent else update is None
 
 
 async def _updates(w: World, number: int) -> bool:
