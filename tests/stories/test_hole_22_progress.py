@@ -238,14 +238,16 @@ async def test_hole_22_every_run_that_meets_its_deadline_has_got_further(
         if slow.prepare is None:
             await w.start_daemon()
         await slow.trigger(w)
-        cut, before = await _cut_short(w, slow.job), None
+        cut, before, idle = await _cut_short(w, slow.job), None, 0
         seen = cut
         start = w.clock.monotonic()
         while (achieved := await slow.achieved(w)) != slow.goal:
             assert w.clock.monotonic() - start < 900, f"{achieved} of {slow.goal}"
             now = await _cut_short(w, slow.job)
             if now > seen:
-                assert achieved != before, "a run was cut short, and had achieved nothing"
+                # What a run did may be seen only after the next one was cut short.
+                idle = idle + 1 if achieved == before else 0
+                assert idle < 3, "runs were cut short, and had achieved nothing"
                 seen, before = now, achieved
             await w.pass_time(0.5)
         assert await w.fired() >= NUMBER
