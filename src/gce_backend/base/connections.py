@@ -13,7 +13,7 @@ import resource
 from collections.abc import Callable
 from typing import cast
 
-from aiohttp import http_exceptions
+from aiohttp import HttpVersion11, http_exceptions, web
 from structlog.typing import FilteringBoundLogger
 
 MAX_CONNECTIONS = 500
@@ -33,6 +33,8 @@ MAX_ERROR = 200
 
 Refused = Callable[[str], None]
 """Counts what was refused: `crowded`, `malformed` or `token`."""
+FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
+"""Headers, beside all that begin with `x-forwarded-`, by which a proxy shows itself."""
 
 
 class Listener:
@@ -194,3 +196,11 @@ def _affordable() -> int:
     """Connections that leave two thirds of the descriptors to all else."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 3)
+
+
+def is_forwarded(request: web.Request) -> bool:
+    """Whether a proxy sent this. HTTP/1.0 is what nginx speaks when nobody tells it otherwise."""
+    return request.version < HttpVersion11 or any(
+        name in FORWARDED or name.startswith("x-forwarded-")
+        for name in (header.lower() for header in request.headers)
+    )

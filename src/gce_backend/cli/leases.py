@@ -53,6 +53,15 @@ class DimensionType(click.ParamType[tuple[str, Dimension]]):
             self.fail(f"{value!r}: {key} is a number", param, ctx)
 
 
+dimension_option = click.option(
+    "--dimension",
+    "dimensions",
+    type=DimensionType(),
+    multiple=True,
+    help="What the machine must be, e.g. os_family:LINUX; may be given several times.",
+)
+
+
 @click.command(
     epilog=examples(
         "gce-backend lease --dimension os_family:LINUX --duration 15m",
@@ -60,13 +69,7 @@ class DimensionType(click.ParamType[tuple[str, Dimension]]):
     )
 )
 @settings_option
-@click.option(
-    "--dimension",
-    "dimensions",
-    type=DimensionType(),
-    multiple=True,
-    help="What the machine must be, e.g. os_family:LINUX; may be given several times.",
-)
+@dimension_option
 @click.option(
     "--template",
     help="A machine with the dimensions that this template gives its machines.",

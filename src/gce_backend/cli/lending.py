@@ -17,7 +17,7 @@ from gce_backend.cli.common import (
     settings_option,
 )
 from gce_backend.cli.duration import Duration
-from gce_backend.cli.leases import DimensionType, together
+from gce_backend.cli.leases import dimension_option, together
 from gce_backend.model.machine_token import Dimension
 
 lease_argument = click.argument("lease")
@@ -96,13 +96,7 @@ def hold(settings_file: Path | None, lease: str, duration: float | None, *, as_j
     ),
 )
 @settings_option
-@click.option(
-    "--dimension",
-    "dimensions",
-    type=DimensionType(),
-    multiple=True,
-    help="What the machine must be, e.g. os_family:LINUX; may be given several times.",
-)
+@dimension_option
 @click.option("--count", type=click.IntRange(1, 100), default=1, help="How many machines.")
 @click.option(
     "--duration",

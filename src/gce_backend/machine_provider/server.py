@@ -16,6 +16,7 @@ from gce_backend.base.connections import (
     Listener,
     Refused,
     aiohttp_logger,
+    is_forwarded,
 )
 from gce_backend.base.errors import SettingsError
 from gce_backend.machine_provider import api, lease_api
@@ -161,9 +162,7 @@ def error_body(refusal: api.Refusal) -> Any:
 
 def is_here(request: web.Request) -> bool:
     """Whether a request comes from this machine and was not forwarded by a proxy."""
-    forwarded = ("forwarded", "via", "x-real-ip", "x-forwarded-for", "x-forwarded-host")
-    is_direct = not any(name in request.headers for name in forwarded)
-    return is_direct and request.remote in {"127.0.0.1", "::1"}
+    return not is_forwarded(request) and request.remote in {"127.0.0.1", "::1"}
 
 
 async def _body(request: web.Request) -> dict[str, Any]:

@@ -19,18 +19,16 @@ import hashlib
 import hmac
 from urllib.parse import urlsplit
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.connections import Refused
+from gce_backend.base.connections import Refused, is_forwarded
 from gce_backend.base.guesses import Guesses
 from gce_backend.settings.settings import HttpSettings, is_loopback
 
 COOKIE = "gce_backend_session"
 SESSION_SECONDS = 12 * 3600.0
-FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
-"""Headers, beside all that begin with `x-forwarded-`, by which a proxy shows itself."""
 
 
 class Gate:
@@ -126,7 +124,7 @@ class Gate:
         return hmac.new(key.encode(), f"session {ends}".encode(), hashlib.sha256).hexdigest()
 
     def _is_local(self, request: web.Request) -> bool:
-        if not self._is_open or _is_forwarded(request):
+        if not self._is_open or is_forwarded(request):
             return False
         try:
             return is_loopback(urlsplit(f"//{request.host}").hostname or "")
@@ -138,14 +136,6 @@ def is_of_this_site(request: web.Request) -> bool:
     """Whether a browser says that a page of this very address sent the request."""
     origin = request.headers.get("Origin", "")
     return bool(request.host) and origin.partition("://")[2] == request.host
-
-
-def _is_forwarded(request: web.Request) -> bool:
-    """Whether a proxy sent this. HTTP/1.0 is what nginx speaks when nobody tells it otherwise."""
-    return request.version < HttpVersion11 or any(
-        name in FORWARDED or name.startswith("x-forwarded-")
-        for name in (header.lower() for header in request.headers)
-    )
 
 
 def _bearer(request: web.Request) -> str | None:
