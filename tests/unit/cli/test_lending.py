@@ -45,14 +45,14 @@ def cloud() -> Iterator[ServedCloud]:
 def add(served: ServedCloud, name: str) -> None:
     """Adds a machine."""
 
-    async def ask(clients: Any) -> None:
+    async def ask(clients: Any) -> int:
         headers = {"Authorization": f"Bearer {await clients.tokens.get()}"}
         body = {"dimensions": {"hostname": name, "os_family": "LINUX"}, "policies": {}}
         url = f"{served.url}/_ah/api/catalog/v1/add_machine"
         async with clients.session.post(url, json=body, headers=headers) as response:
-            assert response.status == 200
+            return int(response.status)
 
-    served.ask(ask)
+    until(lambda: served.ask(ask) == 200)  # 503 while the Machine Provider starts
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -158,11 +158,13 @@ def test_the_machine_of_a_command_that_fails_is_held_if_wanted(cloud: ServedClou
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_no_lease(cloud: ServedCloud, number: int) -> None:
+def test_a_signal_leaves_no_lease(cloud: ServedCloud, number: int, tmp_path: Path) -> None:
     """While the command runs: it is ended, too."""
-    running = start(cloud, "with-machine", *LINUX, "--", "sleep", "600")
-    until(lambda: "LEASED" in catalog(cloud.cloud).values())
-    time.sleep(0.5)
+    begun = tmp_path / "begun"
+    command = ("sh", "-c", 'touch "$0"; exec sleep 600', str(begun))
+    running = start(cloud, "with-machine", *LINUX, "--", *command)
+    until(begun.exists)
+    assert "LEASED" in catalog(cloud.cloud).values()
     running.send_signal(number)
     running.communicate(timeout=PATIENCE)
     assert running.returncode == 130
