@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gce_backend.settings.settings import SETTINGS_VARIABLE
 from support.discovery.exchanges import Tally
 from support.records import Records
 from support.referee import Referee, watching
@@ -45,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[TALLY] = Tally()
+    os.environ[SETTINGS_VARIABLE] = os.devnull  # not those of a cloud that runs beside the tests
 
 
 def pytest_collection_finish() -> None:

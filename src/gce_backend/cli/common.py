@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -12,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 import msgspec
 
-from gce_backend.base.errors import BackendError
+from gce_backend.base.errors import (
+    BackendError,
+    NoDaemonError,
+    RemoteError,
+    SettingsError,
+)
+from gce_backend.cli.settings_file import LOCAL_FILE, USUAL_FILE, find_settings, search_of
+from gce_backend.settings.settings import SETTINGS_VARIABLE
 
 if TYPE_CHECKING:  # heavy: a command imports them when it needs them
     from gce_backend.clients.daemon import DaemonApi
@@ -22,15 +30,26 @@ if TYPE_CHECKING:  # heavy: a command imports them when it needs them
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C has ended before its work was done."""
-DEFAULT_STATE = Path("var/localcloud.sqlite")
+DEFAULT_STATE = LOCAL_FILE.with_suffix(".sqlite")
 DEFAULT_CONFIG = Path("config")
 
-settings_option = click.option(
+_settings = functools.partial(
+    click.option,
     "--settings",
     "settings_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A TOML file with the process settings; GCE_BACKEND_* variables override it.",
+    envvar=SETTINGS_VARIABLE,
 )
+settings_option = _settings(
+    callback=find_settings,
+    help="The settings file (TOML); GCE_BACKEND_* variables override it. By default the first of "
+    f"${SETTINGS_VARIABLE}, {LOCAL_FILE} and {USUAL_FILE}.",
+)
+service_settings_option = _settings(
+    help="The settings file (TOML); GCE_BACKEND_* variables override it. By default "
+    f"${SETTINGS_VARIABLE}.",
+)
+"""For what runs as a service, which must not take the settings of whatever runs beside it."""
 state_option = click.option(
     "--state",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -83,11 +102,18 @@ def rng() -> random.Random:
 
 @contextlib.contextmanager
 def errors_as_messages() -> Iterator[None]:
-    """Turns the project's own errors into a message and exit code 1."""
+    """Turns the project's own errors into a message and exit code 1.
+
+    When other settings could help, the message says where a settings file was looked for.
+    """
     try:
         yield
     except BackendError as error:
-        raise click.ClickException(str(error)) from None
+        looked = search_of(click.get_current_context(silent=True))
+        other = looked is not None and isinstance(
+            error, NoDaemonError | RemoteError | SettingsError
+        )
+        raise click.ClickException(f"{error}\n{looked}" if other else str(error)) from None
 
 
 def say_problems(problems: Sequence[Problem], total: int, where: str) -> None:

@@ -13,14 +13,14 @@ from gce_backend.cli.common import (
     config_option,
     errors_as_messages,
     run_until_interrupted,
-    settings_option,
+    service_settings_option,
     state_option,
 )
 from gce_backend.settings.settings import load
 
 
 @click.command()
-@settings_option
+@service_settings_option
 @click.option("--local", is_flag=True, help="With an embedded cloud in the same process.")
 @config_option
 @state_option

@@ -16,7 +16,7 @@ from gce_backend.cli.common import (
     rng,
     run_until_interrupted,
     serve,
-    settings_option,
+    service_settings_option,
 )
 from gce_backend.settings.settings import load
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         "GCE_BACKEND_PROVIDER__ACCESS=access.cfg gce-backend machine-provider",
     )
 )
-@settings_option
+@service_settings_option
 @click.option("--check", is_flag=True, help="Only checks access.cfg, with all of its problems.")
 def machine_provider(settings_file: Path | None, *, check: bool) -> None:
     """Runs a Machine Provider, until Ctrl-C or SIGTERM.

@@ -21,6 +21,7 @@ from gce_backend.cli.common import (
     rng,
     serve,
 )
+from gce_backend.cli.settings_file import LOCAL_FILE
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings, prepare, settings_file
 from gce_backend.daemon.progress import measure, until, watch
@@ -106,9 +107,10 @@ async def _announce(daemon: Daemon, _: Console, settings_path: Path) -> None:
 
 async def _show(daemon: Daemon, console: Console, settings_path: Path) -> None:
     """Shows the fleet's way in a terminal, and says when it is ready; again when it changes."""
+    named = "" if settings_path == LOCAL_FILE else f" --settings {settings_path}"
     hint = (
         f" Status: {daemon.url}   Ctrl-C stops it.\n"
-        f"Every command works on it, such as: gce-backend plan --settings {settings_path}"
+        f"Every command works on it, such as: gce-backend plan{named}"
     )
     while True:
         progress = await watch(lambda: measure(daemon.context), console)

@@ -44,6 +44,8 @@ JOB_NAMES = (
 """The 17 jobs, in the order of the spec."""
 
 ENVIRONMENT_PREFIX = "GCE_BACKEND_"
+SETTINGS_VARIABLE = "GCE_BACKEND_SETTINGS"
+"""Names the settings file of the commands; no setting itself."""
 MIN_TOKEN_LENGTH = 16
 MIN_TOKEN_VARIETY = 6
 """Different characters in a token at least; 16 random hexadecimal digits have about 10."""
@@ -420,7 +422,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
     Args:
         path: a TOML file; None when there is none.
-        environ: the environment; only names that begin with `GCE_BACKEND_` matter.
+        environ: the environment; only names that begin with `GCE_BACKEND_` matter, but for
+            `SETTINGS_VARIABLE`.
 
     Raises:
         SettingsError: with a line for every problem found.
@@ -428,7 +431,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return read(
         Settings,
         path=path,
-        environ=environ,
+        environ={name: text for name, text in environ.items() if name != SETTINGS_VARIABLE},
         prefix=ENVIRONMENT_PREFIX,
         names={"jobs": JOB_NAMES},
         checks=_CHECKS,

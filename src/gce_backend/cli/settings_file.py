@@ -1,0 +1,107 @@
+"""Which settings file a command reads when nobody names one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+
+from gce_backend.settings.settings import SETTINGS_VARIABLE, is_loopback
+
+LOCAL_FILE = Path("var/localcloud.toml")
+"""Where `gce-backend run --local` keeps its settings while it runs."""
+USUAL_FILE = Path("/etc/gce-backend/settings.toml")
+"""Where the systemd units expect the settings."""
+CONNECT_SECONDS = 0.2
+"""How long the embedded cloud's daemon may take to accept a connection."""
+_FOUND = "gce_backend.settings_search"
+
+
+class Search(NamedTuple):
+    """What a search for a settings file came to.
+
+    Attributes:
+        file: what was found; None when nothing was.
+        passed: the places that had none, each with the reason.
+    """
+
+    file: Path | None
+    passed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.file is not None:
+            return f"The settings are those of {self.file}."
+        return f"No settings file was found. Looked at: {'; '.join(self.passed)}."
+
+
+def search(local: Path, usual: Path) -> Search:
+    """Looks for a settings file that nobody named.
+
+    Args:
+        local: what a running embedded cloud writes.
+        usual: what an installation has.
+    """
+    passed = [f"--settings and {SETTINGS_VARIABLE} (not given)"]
+    for file, why_not in ((local, _not_running(local)), (usual, _not_readable(usual))):
+        if why_not is None:
+            return Search(file, tuple(passed))
+        passed.append(f"{file} ({why_not})")
+    return Search(None, tuple(passed))
+
+
+def _not_running(file: Path) -> str | None:
+    """Why a file is not that of an embedded cloud that runs; None when it is.
+
+    It counts only when all that it names is on this machine: a file that somebody else left in a
+    directory could have tokens sent to a host of theirs.
+    """
+    try:
+        document = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return "no embedded cloud runs in this directory"
+    import socket  # not for every help text
+
+    endpoints = document.get("endpoints")
+    urls = [document.get("url"), *(endpoints.values() if isinstance(endpoints, dict) else [None])]
+    places = [place for url in urls if (place := _host_and_port(url)) is not None]
+    if len(places) < len(urls):
+        return "it names services that are not on this machine"
+    with contextlib.suppress(OSError), socket.create_connection(places[0], CONNECT_SECONDS):
+        return None
+    return "its daemon does not answer"
+
+
+def _host_and_port(url: Any) -> tuple[str, int] | None:
+    """What a URL on this machine leads to; None for any other."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return (host, port) if host and port and is_loopback(host) else None
+
+
+def _not_readable(file: Path) -> str | None:
+    if os.access(file, os.R_OK):
+        return None
+    return "it cannot be read" if file.exists() else "it does not exist"
+
+
+def find_settings(context: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
+    """The callback of `--settings`: the given file, or the one that a search finds."""
+    if given is not None:
+        return given
+    found = search(LOCAL_FILE, USUAL_FILE)
+    context.meta[_FOUND] = found
+    return found.file
+
+
+def search_of(context: click.Context | None) -> Search | None:
+    """The search that a command's settings come from; None when its file was given."""
+    found = context.meta.get(_FOUND) if context is not None else None
+    return found if isinstance(found, Search) else None
