@@ -15,6 +15,7 @@ from gce_backend.cli.common import (
     errors_as_messages,
     run_until_interrupted,
     state_option,
+    vm_command_option,
 )
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also serve requests without a token, as clients send them to emulators.",
 )
+@vm_command_option
 @config_option
 @state_option
 def localcloud(
     host: str,
     port: int,
     project: str,
+    vm_command: tuple[str, ...],
     config_dir: Path,
     state: Path,
     *,
@@ -58,7 +61,13 @@ def localcloud(
     from gce_backend.localcloud.assembly import embedded_cloud
     from gce_backend.localcloud.cloud import CloudOptions
 
-    options = CloudOptions(project=project, config_dir=config_dir, authenticate=not no_auth)
+    options = CloudOptions(
+        project=project,
+        config_dir=config_dir,
+        authenticate=not no_auth,
+        vm_command=vm_command,
+        vm_directory=state.parent / "vms",
+    )
     with errors_as_messages():
         logs.configure("auto", "info", sys.stderr)
         cloud = embedded_cloud(state, SystemClock(), options.instant() if no_latency else options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
+import shlex
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -64,6 +65,20 @@ config_option = click.option(
     default=DEFAULT_CONFIG,
     show_default=True,
     help="The directory of templates.cfg and managers.cfg.",
+)
+
+
+def _command(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text or ""))
+    except ValueError as error:
+        raise click.BadParameter(f"{error}".lower()) from None
+
+
+vm_command_option = click.option(
+    "--vm-command",
+    callback=_command,
+    help="Run this command for each VM of the embedded cloud, from its boot until it stops.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 

@@ -15,6 +15,7 @@ from gce_backend.cli.common import (
     run_until_interrupted,
     service_settings_option,
     state_option,
+    vm_command_option,
 )
 from gce_backend.settings.settings import load
 
@@ -22,9 +23,16 @@ from gce_backend.settings.settings import load
 @click.command()
 @service_settings_option
 @click.option("--local", is_flag=True, help="With an embedded cloud in the same process.")
+@vm_command_option
 @config_option
 @state_option
-def run(settings_file: Path | None, local: bool, config_dir: Path, state: Path) -> None:
+def run(
+    settings_file: Path | None,
+    local: bool,
+    vm_command: tuple[str, ...],
+    config_dir: Path,
+    state: Path,
+) -> None:
     """Runs the daemon, until Ctrl-C or SIGTERM."""
     from gce_backend.base import logs
     from gce_backend.cli import serving
@@ -38,6 +46,6 @@ def run(settings_file: Path | None, local: bool, config_dir: Path, state: Path) 
                 "and managers.cfg with --config"
             )
         if local:
-            run_until_interrupted(serving.run_local(settings, config_dir, state))
+            run_until_interrupted(serving.run_local(settings, config_dir, state, vm_command))
         else:
             run_until_interrupted(serving.run_daemon(settings))

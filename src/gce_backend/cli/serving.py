@@ -39,12 +39,15 @@ async def run_daemon(settings: Settings) -> None:
     await serve(daemon, signals)
 
 
-async def run_local(settings: Settings, config_dir: Path, state: Path) -> None:
+async def run_local(
+    settings: Settings, config_dir: Path, state: Path, vm_command: tuple[str, ...] = ()
+) -> None:
     """Runs the daemon on an embedded cloud in the same process.
 
     Args:
         config_dir: the directory of templates.cfg and managers.cfg.
         state: the embedded cloud's state file; the settings for the commands lie beside it.
+        vm_command: the command that runs for each VM of the embedded cloud; () for none.
     """
     signals = Signals()
     console = output.console()
@@ -53,7 +56,10 @@ async def run_local(settings: Settings, config_dir: Path, state: Path) -> None:
     if live:
         logs.configure(settings.log.format, "error", cast("TextIO", _StandardError()))
     clock = SystemClock()
-    cloud = embedded_cloud(state, clock, CloudOptions(config_dir=config_dir))
+    options = CloudOptions(
+        config_dir=config_dir, vm_command=vm_command, vm_directory=state.parent / "vms"
+    )
+    cloud = embedded_cloud(state, clock, options)
     settings_path = state.with_suffix(".toml")
     url = await cloud.start()
     try:

@@ -17,6 +17,7 @@ from gce_backend.localcloud.metadata import MetadataService
 from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.resource_manager import ResourceManagerService
 from gce_backend.localcloud.tables import Tables
+from gce_backend.localcloud.vm_commands import VmCommands
 
 
 def embedded_cloud(
@@ -38,13 +39,16 @@ def embedded_cloud(
         StateFileError: the file cannot be used; the message says what to do.
     """
     cloud = Cloud(Tables(state), clock, options)
+    metadata, compute = MetadataService(cloud), ComputeService(cloud)
     cloud.add(
-        MetadataService(cloud),
-        ComputeService(cloud),
+        metadata,
+        compute,
         DatastoreService(cloud),
         PubSubService(cloud),
         ResourceManagerService(cloud),
         LuciConfigService(cloud),
         MachineProviderService(cloud, connector=connector),
     )
+    if options.vm_command:
+        cloud.add(VmCommands(cloud, compute, metadata))
     return cloud

@@ -48,6 +48,8 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
             Compute Engine refuse it.
         authenticate: whether requests need a token. Without, those that bring none are the cloud's
             own account's.
+        vm_command: the command that runs for each VM as long as the VM does; () for none.
+        vm_directory: where each VM has the directory in which its command runs.
     """
 
     project: str = "local-project"
@@ -61,6 +63,8 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
     dispatch_seconds: float = 0.5
     denied_permissions: tuple[str, ...] = ()
     authenticate: bool = True
+    vm_command: tuple[str, ...] = ()
+    vm_directory: Path = Path("var/vms")
 
     def instant(self) -> CloudOptions:
         """The same cloud with no latencies at all."""

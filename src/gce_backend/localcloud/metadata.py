@@ -136,10 +136,22 @@ class MetadataService:
     async def _post_token(self, request: web.Request) -> web.Response:
         """A token as it would be given to a VM of this account."""
         account, scopes = request.match_info["account"], " ".join(DEFAULT_SCOPES)
-        token, expires = self._issue(scopes, "" if account == self._email() else account)
+        return web.json_response(self.access_token(scopes, account, new=True))
+
+    def access_token(self, scopes: str, account: str, *, new: bool = False) -> dict[str, Any]:
+        """An access token of an account, as the metadata server answers with it.
+
+        Args:
+            scopes: what it is good for, space-separated.
+            account: whose it is.
+            new: whether it must be another one than before.
+        """
+        account = "" if account == self._email() else account
+        found = None if new else self._current(scopes, account)
+        token, expires = found or self._issue(scopes, account)
         self._cloud.tables.commit()
         seconds = int(expires - self._cloud.clock.now())
-        return web.json_response({"access_token": token, "expires_in": seconds})
+        return {"access_token": token, "expires_in": seconds, "token_type": "Bearer"}
 
     def _route(self, name: str, path: str, text: str) -> Route:
         async def answer(call: Call) -> web.Response:
@@ -166,13 +178,7 @@ class MetadataService:
         self._check_account(call)
         asked = call.query.get("scopes", "").replace(",", " ").split()
         scopes = " ".join(asked or DEFAULT_SCOPES)
-        token, expires = self._current(scopes) or self._issue(scopes)
-        answer = {
-            "access_token": token,
-            "expires_in": int(expires - self._cloud.clock.now()),
-            "token_type": "Bearer",
-        }
-        body = msgspec.json.encode(answer)
+        body = msgspec.json.encode(self.access_token(scopes, self._email()))
         return web.Response(body=body, headers=FLAVOR, content_type="application/json")
 
     @cached_property
@@ -180,7 +186,8 @@ class MetadataService:
         """Name and key of identity tokens: another after a restart, as keys are rotated."""
         return secrets.token_hex(8), rsa.generate_private_key(65537, 2048)
 
-    def _signed(self, claims: dict[str, Any]) -> str:
+    def identity_token(self, claims: dict[str, Any]) -> str:
+        """An identity token with these claims, signed with the key that the cloud publishes."""
         name, key = self._key
         now = int(self._cloud.clock.now())
         times = {"iss": self._cloud.base_url, "iat": now, "exp": now + IDENTITY_SECONDS}
@@ -195,7 +202,7 @@ class MetadataService:
         claims: dict[str, Any] = {"aud": audience, "azp": _ACCOUNT_ID, "sub": _ACCOUNT_ID}
         if call.query.get("format") == "full":
             claims |= {"email": self._email(), "email_verified": True}
-        token = self._signed(claims)
+        token = self.identity_token(claims)
         return web.Response(text=token, headers=FLAVOR, content_type="application/text")
 
     async def _post_identity_token(self, request: web.Request) -> web.Response:
@@ -204,7 +211,7 @@ class MetadataService:
             claims = msgspec.json.decode(await request.read(), type=dict[str, Any])
         except msgspec.DecodeError as error:
             return web.json_response({"error": f"not an object of claims: {error}"}, status=400)
-        return web.json_response({"id_token": self._signed(claims)})
+        return web.json_response({"id_token": self.identity_token(claims)})
 
     async def _tokeninfo(self, call: Call) -> web.Response:
         """Whose an access token is; unlike Google, it says so whatever the token's scopes."""
@@ -245,14 +252,14 @@ class MetadataService:
         public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
         return {"keys": [{**public, "kid": name, "alg": "RS256", "use": "sig"}]}
 
-    def _current(self, scopes: str) -> tuple[str, float] | None:
+    def _current(self, scopes: str, account: str) -> tuple[str, float] | None:
         fresh = self._cloud.clock.now() + self._cloud.options.token_seconds * REUSE_SHARE
         for token, issued in self._tokens.items():
-            if (issued.scopes, issued.account) == (scopes, "") and issued.expires > fresh:
+            if (issued.scopes, issued.account) == (scopes, account) and issued.expires > fresh:
                 return token, issued.expires
         return None
 
-    def _issue(self, scopes: str, account: str = "") -> tuple[str, float]:
+    def _issue(self, scopes: str, account: str) -> tuple[str, float]:
         now = self._cloud.clock.now()
         for token in [token for token, old in self._tokens.items() if old.expires <= now]:
             del self._tokens[token]

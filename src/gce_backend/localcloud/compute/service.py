@@ -31,6 +31,7 @@ from gce_backend.localcloud.compute.timetable import Timetable
 from gce_backend.localcloud.compute.usage import QuotaUsage
 from gce_backend.localcloud.compute.vm_events import VmEvents
 from gce_backend.localcloud.compute.vm_properties import Blueprints
+from gce_backend.localcloud.compute.vm_views import VmFacts, facts_of
 
 _ROOT = "/compute/v1/"
 
@@ -53,7 +54,7 @@ class ComputeService:
         self._timetable = Timetable()
         self._quota = Quota()
         usage = QuotaUsage()
-        blueprints = Blueprints(self._store)
+        self._blueprints = blueprints = Blueprints(self._store)
         self._machines = Machines(cloud, self._store, self._timetable, blueprints, usage)
         self._operations = Operations(cloud, self._store, self._timetable)
         self._templates = Templates(cloud, self._store, self._operations)
@@ -226,6 +227,11 @@ class ComputeService:
         for disk in self._store.disks():
             of(disk.project)["disks"].append(disk.name)
         return {"projects": projects}
+
+    def vms(self) -> list[VmFacts]:
+        """The VMs that exist, as they see themselves."""
+        self._timetable.advance(self._cloud.clock.now())
+        return [facts_of(vm, self._blueprints) for vm in self._store.vms() if vm.status]
 
     async def run(self) -> None:
         """Lets operations end and VMs boot when their time comes; runs until cancelled."""

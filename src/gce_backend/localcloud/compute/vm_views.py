@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from gce_backend.localcloud.compute import links
 from gce_backend.localcloud.compute.error_replies import constant_id, fingerprint, rfc3339
@@ -16,6 +17,42 @@ _ECHOED = (
     *("serviceAccounts", "shieldedInstanceConfig"),
 )
 _SCHEDULING = {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemptible": False}
+
+
+class VmFacts(NamedTuple):
+    """A VM as it sees itself through its metadata server.
+
+    Attributes:
+        account: the address of its service account; "" when it has none.
+        scopes: what its tokens are good for.
+        metadata: its items.
+        is_running: whether it runs now.
+    """
+
+    project: str
+    zone: str
+    name: str
+    id: str
+    account: str
+    scopes: tuple[str, ...]
+    metadata: Mapping[str, str]
+    is_running: bool
+
+
+def facts_of(vm: VmRow, blueprints: Blueprints) -> VmFacts:
+    """What a VM is told about itself."""
+    accounts = blueprints.properties(vm).get("serviceAccounts") or [{"email": "", "scopes": []}]
+    account = _account(vm.project, accounts[0]) if accounts[0].get("email", "default") else {}
+    return VmFacts(
+        vm.project,
+        vm.zone,
+        vm.name,
+        vm.id,
+        account.get("email", ""),
+        tuple(account.get("scopes", ())),
+        {item["key"]: item.get("value", "") for item in blueprints.metadata(vm)},
+        vm.status == "RUNNING",
+    )
 
 
 def vm_body(vm: VmRow, blueprints: Blueprints) -> dict[str, Any]:
