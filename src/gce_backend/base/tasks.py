@@ -12,15 +12,50 @@ OFF_LOOP_BYTES = 100_000
 """Input above which a computation goes to a thread."""
 
 
+class Tasks:
+    """The tasks of one process, which end only by a defect or when the process stops."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()  # one of them has
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a task."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(lambda _: self._ended.set())
+        self._tasks.append(task)
+        return task
+
+    async def wait(self) -> None:
+        """Waits until one of the tasks ends.
+
+        Raises:
+            BaseException: what that task raised.
+        """
+        await self._ended.wait()
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    async def end(self) -> None:
+        """Cancels all tasks, and waits until they have ended."""
+        await end(*self._tasks)
+
+
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels tasks, and waits until they have ended; what they raise stays with them."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def first_of(*works: Coroutine[Any, Any, Any]) -> None:
     """Waits for the first of these to end, cancels the others, and raises what it raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
     for task in done:
         task.result()
 

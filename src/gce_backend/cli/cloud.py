@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gce_backend.base.errors import SettingsError
 from gce_backend.cli.common import (
     Signals,
     config_option,
@@ -77,6 +76,7 @@ def localcloud(
 async def _run(cloud: Cloud, host: str, port: int) -> None:
     import structlog
 
+    from gce_backend.base.http_server import cannot_listen
     from gce_backend.base.tasks import first_of
     from gce_backend.settings.settings import is_loopback
 
@@ -85,10 +85,7 @@ async def _run(cloud: Cloud, host: str, port: int) -> None:
         url = await cloud.start(host, port)
     except OSError as error:
         await cloud.close()
-        raise SettingsError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}. Choose another port with "
-            "--port (0: any free one)"
-        ) from error
+        raise cannot_listen(host, port, error, "--port") from error
     click.echo(url)
     if not is_loopback(host):
         click.echo(

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from gce_backend.base import logs
 from gce_backend.base.clock import SystemClock
+from gce_backend.base.tasks import end
 from gce_backend.cli.common import Signals, rng
 from gce_backend.demo.show import Lines, Screen, Show
 from gce_backend.demo.theatre import PACE, QUICK, perform
@@ -50,6 +51,5 @@ async def _until_signal(show: Show, directory: Path, options: CloudOptions) -> b
         stop.cancel()
         story.result()
         return True
-    story.cancel()
-    await asyncio.wait({story})
+    await end(story)
     return False

@@ -20,6 +20,7 @@ from gcloud.aio.auth.token import Type
 from yarl import URL
 
 from gce_backend.base.errors import RemoteError, SettingsError, TransientError, UnauthenticatedError
+from gce_backend.base.tasks import end
 from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest
 from gce_backend.clients.gcloud import LibrarySession
 
@@ -119,8 +120,7 @@ class _SharedToken(Token):
     async def stop(self) -> None:
         """Ends a refresh in flight."""
         if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait({self._refreshing})
+            await end(self._refreshing)
 
     def _repeated(self, delay: float) -> RemoteError:
         """The last failure, as a new exception for one more caller."""

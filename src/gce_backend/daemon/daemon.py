@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -14,6 +13,7 @@ import structlog
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
+from gce_backend.base.tasks import Tasks
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.daemon.clients import Clients, Connector, Remotes, tcp_connector
 from gce_backend.engine.context import OPERATOR, SELF_CHECK, Context
@@ -95,8 +95,7 @@ class Daemon:
         self._pulling: asyncio.Task[None] | None = None
         self._store_error = ""
         self._lag = self._lag_at = 0.0
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ended = asyncio.Event()  # one of them has
+        self._tasks = Tasks()
         gate = Gate(
             settings.http, clock=clock, log=self._log, refused=self._metrics.refused_request
         )
@@ -133,7 +132,8 @@ class Daemon:
         Raises:
             SettingsError: it cannot listen, or the credentials cannot be used.
         """
-        await self._server.start(self._settings.http.host, self._settings.http.port)
+        http = self._settings.http
+        await self._server.start(http.host, http.port, port_setting="GCE_BACKEND_HTTP__PORT")
         self.url = self._server.url
         self._clients = Clients(
             self._settings, self._clock, self._rng, self._metrics, connector=self._connector
@@ -144,8 +144,8 @@ class Daemon:
             credentials=self._clients.tokens.describe(),
             endpoints=msgspec.structs.asdict(self._settings.endpoints),
         )
-        self._spawn("daemon.work", self._work(self._clients))
-        self._spawn("daemon.lag", self._watch_lag())
+        self._tasks.spawn("daemon.work", self._work(self._clients))
+        self._tasks.spawn("daemon.lag", self._watch_lag())
 
     async def wait(self) -> None:
         """Waits until a task of the daemon ends, which only a defect makes it do.
@@ -153,10 +153,7 @@ class Daemon:
         Raises:
             BaseException: what that task raised.
         """
-        await self._ended.wait()
-        for task in self._tasks:
-            if task.done():
-                task.result()
+        await self._tasks.wait()
 
     async def stop(self) -> None:
         """Stops in order: ticks, running jobs (until the deadline), clients, the HTTP endpoint."""
@@ -182,21 +179,11 @@ class Daemon:
         await self._close()
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        await self._tasks.end()
         if self._clients is not None:
             await self._clients.close()
         await self._server.close()
         self._log.info("daemon.stopped")
-
-    def _spawn(self, name: str, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
-        task.add_done_callback(lambda _: self._ended.set())
-        self._tasks.append(task)
-        return task
 
     async def _work(self, clients: Clients) -> None:
         project = await self._insist("project.unknown", clients.project)
@@ -284,7 +271,7 @@ class Daemon:
             context, self.view.census, consumer=consumer, scheduler=scheduler, budget=budget
         )
         scheduler.start()
-        self._pulling = self._spawn("daemon.pull", consumer.run())
+        self._pulling = self._tasks.spawn("daemon.pull", consumer.run())
         self._self_check = SelfCheck(
             context,
             store=store,
@@ -293,9 +280,9 @@ class Daemon:
             process=self._new_id(),
             url=self.url,
         )
-        self._spawn("daemon.self_check", self._self_check.run())
-        self._spawn("daemon.resync", self._resync(fleet))
-        self._spawn("daemon.samples", self.view.samples.keep(self.view.census))
+        self._tasks.spawn("daemon.self_check", self._self_check.run())
+        self._tasks.spawn("daemon.resync", self._resync(fleet))
+        self._tasks.spawn("daemon.samples", self.view.samples.keep(self.view.census))
         await scheduler.wait()
 
     def _wake(self, jobs: Iterable[str] | None) -> None:

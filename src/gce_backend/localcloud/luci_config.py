@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
+from gce_backend.localcloud.statuses import reason_body
 
 _V1 = "/_ah/api/config/v1"
 _NOT_FOUND = "The requested config is not found"
@@ -87,8 +88,7 @@ class LuciConfigService:
 
     def error_body(self, error: ServiceError) -> dict[str, Any]:
         """The error envelope of Google's APIs."""
-        detail = {"domain": "global", "reason": error.reason, "message": error.message}
-        return {"error": {"code": error.status, "message": error.message, "errors": [detail]}}
+        return reason_body(error)
 
     def state(self) -> dict[str, Any]:
         """The present revision and its files."""

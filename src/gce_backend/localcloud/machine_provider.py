@@ -25,6 +25,7 @@ from gce_backend.localcloud.cloud import (
     ServiceError,
 )
 from gce_backend.localcloud.metadata import OAUTH_CLIENT
+from gce_backend.localcloud.statuses import reason_body
 from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.machine_provider.broker import MachineProvider
@@ -103,8 +104,7 @@ class MachineProviderService:
 
     def error_body(self, error: ServiceError) -> dict[str, Any]:
         """The error envelope of Google's APIs."""
-        detail = {"domain": "global", "reason": error.reason, "message": error.message}
-        return {"error": {"code": error.status, "message": error.message, "errors": [detail]}}
+        return reason_body(error)
 
     def state(self) -> dict[str, Any]:
         """How many machines are in which state, which ones, and how many requests wait."""

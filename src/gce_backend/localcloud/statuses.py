@@ -1,4 +1,4 @@
-"""The style in which Datastore and Pub/Sub answer errors: google.rpc.Status as JSON."""
+"""The two styles in which Google's services answer errors: with a reason, and with a status."""
 
 from __future__ import annotations
 
@@ -11,10 +11,32 @@ _FRAME_WORDS = {
     "parseError": "INVALID_ARGUMENT",
 }
 _BACKEND_WORDS = {500: "INTERNAL", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
+_USAGE_REASONS = {"rateLimitExceeded", "quotaExceeded"}
+_LOCATIONS = {
+    "authError": ("header", "Authorization"),
+    "invalidParameter": ("parameter", "fields"),
+}
+"""Where in a request the cause of these reasons stands: `locationType` and `location`."""
+
+
+def reason_body(error: ServiceError) -> dict[str, Any]:
+    """An error's JSON in the style of Compute Engine and of Cloud Endpoints: with its reason."""
+    domain = "usageLimits" if error.reason in _USAGE_REASONS else "global"
+    entry = {"message": error.message, "domain": domain, "reason": error.reason}
+    if error.reason in _LOCATIONS:
+        kind, entry["location"] = _LOCATIONS[error.reason]
+        entry["locationType"] = kind
+    body: dict[str, Any] = {"code": error.status, "message": error.message, "errors": [entry]}
+    if error.details:
+        body["details"] = error.details
+    return {"error": body}
 
 
 def status_body(error: ServiceError) -> dict[str, Any]:
-    """An error's JSON; the reasons that the frame uses become status words."""
+    """An error's JSON in the style of Datastore and Pub/Sub: google.rpc.Status.
+
+    The reasons that the frame uses become status words.
+    """
     status = _FRAME_WORDS.get(error.reason, error.reason)
     if status == "backendError":
         status = _BACKEND_WORDS.get(error.status, "UNKNOWN")

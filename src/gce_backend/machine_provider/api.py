@@ -60,6 +60,10 @@ class Refusal(BackendError):  # noqa: N818 (an answer, not a failure)
         self.message = message
 
 
+_Act = Callable[[MachineProvider, Caller, Any], Awaitable[Any]]
+"""Carries something out for a caller; the last argument is checked already."""
+
+
 class Method(NamedTuple):
     """One method.
 
@@ -69,7 +73,7 @@ class Method(NamedTuple):
     """
 
     request: type[wire.WireMessage]
-    act: Callable[[MachineProvider, Caller, Any], Awaitable[wire.WireMessage | None]]
+    act: _Act
 
 
 def request_of(name: str, body: Any) -> wire.WireMessage:  # unchecked JSON
@@ -146,30 +150,16 @@ def _backend_of(caller: Caller) -> str:
     return caller.backend
 
 
-async def _add_machine(
-    broker: MachineProvider, caller: Caller, request: wire.AddRequest
-) -> wire.AddResponse:
-    return (await broker.catalog.add(_backend_of(caller), [request]))[0]
+async def _add(
+    broker: MachineProvider, caller: Caller, requests: Sequence[wire.AddRequest]
+) -> list[wire.AddResponse]:
+    return await broker.catalog.add(_backend_of(caller), requests)
 
 
-async def _add_machines(
-    broker: MachineProvider, caller: Caller, batch: wire.AddBatch
-) -> wire.AddBatchResponse:
-    answers = await broker.catalog.add(_backend_of(caller), batch.requests)
-    return wire.AddBatchResponse(responses=tuple(answers))
-
-
-async def _delete_machine(
-    broker: MachineProvider, caller: Caller, request: wire.DeleteRequest
-) -> wire.DeleteResponse:
-    return (await broker.catalog.delete(_backend_of(caller), [request]))[0]
-
-
-async def _delete_machines(
-    broker: MachineProvider, caller: Caller, batch: wire.DeleteBatch
-) -> wire.DeleteBatchResponse:
-    answers = await broker.catalog.delete(_backend_of(caller), batch.requests)
-    return wire.DeleteBatchResponse(responses=tuple(answers))
+async def _delete(
+    broker: MachineProvider, caller: Caller, requests: Sequence[wire.DeleteRequest]
+) -> list[wire.DeleteResponse]:
+    return await broker.catalog.delete(_backend_of(caller), requests)
 
 
 async def _get(
@@ -191,19 +181,6 @@ async def _modify_capacity(
 
 
 async def _lease(
-    broker: MachineProvider, caller: Caller, request: wire.LeaseRequestMessage
-) -> wire.LeaseResponse:
-    return (await _leases(broker, caller, [request]))[0]
-
-
-async def _batched_lease(
-    broker: MachineProvider, caller: Caller, batch: wire.LeaseBatch
-) -> wire.LeaseBatchResponse:
-    answers = await _leases(broker, caller, batch.requests)
-    return wire.LeaseBatchResponse(responses=tuple(answers))
-
-
-async def _leases(
     broker: MachineProvider, caller: Caller, requests: Sequence[wire.LeaseRequestMessage]
 ) -> list[wire.LeaseResponse]:
     """Takes requests after checking the limits of the caller's group.
@@ -226,16 +203,9 @@ async def _leases(
 
 
 async def _release(
-    broker: MachineProvider, caller: Caller, request: wire.ReleaseRequest
-) -> wire.ReleaseResponse:
-    return (await broker.leases.release(caller.user, [request]))[0]
-
-
-async def _batched_release(
-    broker: MachineProvider, caller: Caller, batch: wire.ReleaseBatch
-) -> wire.ReleaseBatchResponse:
-    answers = await broker.leases.release(caller.user, batch.requests)
-    return wire.ReleaseBatchResponse(responses=tuple(answers))
+    broker: MachineProvider, caller: Caller, requests: Sequence[wire.ReleaseRequest]
+) -> list[wire.ReleaseResponse]:
+    return await broker.leases.release(caller.user, requests)
 
 
 async def _instruct(
@@ -275,17 +245,39 @@ def _not_cataloged() -> Refusal:
     return Refusal(404, "CatalogMachineEntry not found")
 
 
+def _single(act: _Act) -> _Act:
+    """What a method does that takes one request."""
+
+    async def single(broker: MachineProvider, caller: Caller, request: Any) -> Any:
+        return (await act(broker, caller, [request]))[0]
+
+    return single
+
+
+def _batch(act: _Act, response: Callable[..., wire.WireMessage]) -> _Act:
+    """What a method does that takes a batch of requests."""
+
+    async def batched(broker: MachineProvider, caller: Caller, batch: Any) -> Any:
+        return response(responses=tuple(await act(broker, caller, batch.requests)))
+
+    return batched
+
+
 METHODS: Mapping[str, Method] = {
-    "catalog.add_machine": Method(wire.AddRequest, _add_machine),
-    "catalog.add_machines": Method(wire.AddBatch, _add_machines),
-    "catalog.delete_machine": Method(wire.DeleteRequest, _delete_machine),
-    "catalog.delete_machines": Method(wire.DeleteBatch, _delete_machines),
+    "catalog.add_machine": Method(wire.AddRequest, _single(_add)),
+    "catalog.add_machines": Method(wire.AddBatch, _batch(_add, wire.AddBatchResponse)),
+    "catalog.delete_machine": Method(wire.DeleteRequest, _single(_delete)),
+    "catalog.delete_machines": Method(wire.DeleteBatch, _batch(_delete, wire.DeleteBatchResponse)),
     "catalog.get": Method(wire.MachineName, _get),
     "catalog.modify_capacity": Method(wire.CapacityRequest, _modify_capacity),
-    "machine_provider.lease": Method(wire.LeaseRequestMessage, _lease),
-    "machine_provider.batched_lease": Method(wire.LeaseBatch, _batched_lease),
-    "machine_provider.release": Method(wire.ReleaseRequest, _release),
-    "machine_provider.batched_release": Method(wire.ReleaseBatch, _batched_release),
+    "machine_provider.lease": Method(wire.LeaseRequestMessage, _single(_lease)),
+    "machine_provider.batched_lease": Method(
+        wire.LeaseBatch, _batch(_lease, wire.LeaseBatchResponse)
+    ),
+    "machine_provider.release": Method(wire.ReleaseRequest, _single(_release)),
+    "machine_provider.batched_release": Method(
+        wire.ReleaseBatch, _batch(_release, wire.ReleaseBatchResponse)
+    ),
     "machine_provider.instruct": Method(wire.InstructRequest, _instruct),
     "machine.poll": Method(wire.MachineName, _poll),
     "machine.ack": Method(wire.MachineName, _ack),

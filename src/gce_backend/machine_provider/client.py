@@ -40,6 +40,7 @@ from gce_backend.base.errors import (
     TransientError,
     UnauthenticatedError,
 )
+from gce_backend.base.tasks import end
 from gce_backend.clients.addresses import trusted_origin
 from gce_backend.clients.error_table import said_in
 from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, Tokens, decode
@@ -319,8 +320,7 @@ async def _kept_alive(client: LeaseClient, lease: Leased, seconds: int) -> Async
             raise LeaseLostError(f"the lease is lost: {lease.lost}") from None
         raise
     finally:
-        keeping.cancel()
-        await asyncio.wait({keeping})
+        await end(keeping)
 
 
 async def _give_back(client: LeaseClient, wanted: NewLease) -> None:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.connections import (
-    LINGERING_SECONDS,
-    REQUEST_SECONDS,
-    Listener,
-    Refused,
-    aiohttp_logger,
-    is_forwarded,
-)
-from gce_backend.base.errors import SettingsError
+from gce_backend.base.connections import Refused, is_forwarded
+from gce_backend.base.http_server import HttpServer
 from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.metrics import CONTENT_TYPE
 
@@ -26,11 +19,9 @@ MAX_BYTES = 8 * 2**20
 """Bytes of the largest request that the server reads."""
 RETRY_SECONDS = 2
 """Seconds after which a caller that got a 503 may try again."""
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+DRAIN_SECONDS = 5.0
+"""How long the process waits for calls in progress when it stops."""
+HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
 REASONS = {401: "authError", 403: "forbidden", 404: "notFound", 503: "backendError"}
 """Google's error words by status; every other status is `badRequest`."""
 
@@ -39,7 +30,7 @@ Health = Callable[[], Mapping[str, str]]
 """The checks that fail, by name, with a sentence each; empty when all pass."""
 
 
-class ProviderServer:
+class ProviderServer(HttpServer):
     """Serves calls, probes and metrics over HTTP.
 
     Args:
@@ -52,9 +43,6 @@ class ProviderServer:
         clock: the time.
         log: for requests that are refused before a handler sees them.
         refused: counts these requests.
-
-    Attributes:
-        url: where it listens, once started.
     """
 
     def __init__(
@@ -73,59 +61,30 @@ class ProviderServer:
         self._metrics = metrics
         self._answered = answered
         self._clock = clock
-        self._log = log
-        self._refused = refused
-        self._listener: Listener | None = None
-        app = web.Application(client_max_size=MAX_BYTES)
-        app.on_response_prepare.append(_add_headers)
-        for name in api.METHODS:
-            app.router.add_post(path_of(name), self._handler(name))
-        for route in lease_api.ROUTES:
-            app.router.add_route(route.verb, route.path, self._handler(route.name))
-        app.router.add_get("/healthz", _checked(alive))
-        app.router.add_get("/readyz", _checked(ready))
-        app.router.add_get("/metrics", self._get_metrics)
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=5.0,
-            keepalive_timeout=REQUEST_SECONDS,
-            lingering_time=LINGERING_SECONDS,
-            logger=aiohttp_logger(log, refused),
+        super().__init__(
+            [
+                *(web.post(path_of(name), self._handler(name)) for name in api.METHODS),
+                *(
+                    web.route(route.verb, route.path, self._handler(route.name))
+                    for route in lease_api.ROUTES
+                ),
+                web.get("/metrics", self._get_metrics),
+            ],
+            alive=lambda: _body(alive()),
+            ready=lambda: _body(ready()),
+            headers=HEADERS,
+            log=log,
+            refused=refused,
+            drain_seconds=DRAIN_SECONDS,
+            most_bytes=MAX_BYTES,
         )
-        self.url = ""
-
-    async def start(self, host: str, port: int) -> None:
-        """Starts listening.
-
-        Raises:
-            SettingsError: it cannot listen on the address.
-        """
-        await self._runner.setup()
-        server = cast("web.Server", self._runner.server)  # set by setup()
-        self._listener = Listener(server, log=self._log, refused=self._refused)
-        try:
-            address, bound = await self._listener.start(host, port)
-        except OSError as error:
-            await self._runner.cleanup()
-            raise SettingsError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}. Choose another port "
-                "with GCE_BACKEND_PROVIDER__PORT (0: any free one)"
-            ) from error
-        self.url = f"http://{f'[{address}]' if ':' in address else address}:{bound}"
-
-    async def close(self) -> None:
-        """Stops listening, and closes open connections."""
-        if self._listener is not None:
-            self._listener.close()
-        await self._runner.cleanup()
 
     def _handler(self, name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handler(request: web.Request) -> web.Response:
             begun = self._clock.monotonic()
             try:
                 query = request.query if request.method == "GET" else {}
-                body = {**await _body(request), **query, **request.match_info}
+                body = {**await _request_body(request), **query, **request.match_info}
                 authorization = request.headers.get("Authorization")
                 found = await self._call(name, authorization, request.remote or "", body)
                 response = web.Response(status=204) if found is None else _json(found)
@@ -165,7 +124,7 @@ def is_here(request: web.Request) -> bool:
     return not is_forwarded(request) and request.remote in {"127.0.0.1", "::1"}
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
+async def _request_body(request: web.Request) -> dict[str, Any]:
     """The JSON object that was sent; {} when nothing was."""
     try:
         raw = await request.read()
@@ -194,14 +153,5 @@ def _json(body: Any, status: int = 200) -> web.Response:
     return response
 
 
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-
-
-def _checked(judge: Health) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handler(_: web.Request) -> web.Response:
-        problems = judge()
-        return _json({"ok": not problems, "problems": dict(problems)}, 503 if problems else 200)
-
-    return handler
+def _body(problems: Mapping[str, str]) -> dict[str, Any]:
+    return {"ok": not problems, "problems": dict(problems)}

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import socket
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -16,6 +15,7 @@ import structlog
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError, SettingsError
+from gce_backend.base.tasks import Tasks
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.exchange import Exchange
@@ -79,8 +79,7 @@ class ProviderService:
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._session: aiohttp.ClientSession | None = None
         self._tokens: TokenSource | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._ended = asyncio.Event()
+        self._tasks = Tasks()
         self._problem = "it is starting"
         self.provider: Provider | None = None
         self.url = ""
@@ -107,7 +106,9 @@ class ProviderService:
             SettingsError: it cannot listen, or the credentials cannot be used.
         """
         provider = self._settings.provider
-        await self._server.start(provider.host, provider.port)
+        await self._server.start(
+            provider.host, provider.port, port_setting="GCE_BACKEND_PROVIDER__PORT"
+        )
         self.url = self._server.url
         endpoints = self._settings.endpoints
         self._session = aiohttp.ClientSession(connector=self._connector())
@@ -123,8 +124,8 @@ class ProviderService:
             credentials=self._tokens.describe(),
             process=self._name,
         )
-        self._spawn("machine_provider.work", self._work(self._session, self._tokens))
-        self._spawn("machine_provider.access", self._access.watch())
+        self._tasks.spawn("machine_provider.work", self._work(self._session, self._tokens))
+        self._tasks.spawn("machine_provider.access", self._access.watch())
 
     async def wait(self) -> None:
         """Waits until one of its tasks ends, which only a defect causes.
@@ -132,10 +133,7 @@ class ProviderService:
         Raises:
             BaseException: what that task raised.
         """
-        await self._ended.wait()
-        for task in self._tasks:
-            if task.done():
-                task.result()
+        await self._tasks.wait()
 
     async def stop(self) -> None:
         """Stops in order: listening, calls in progress, its own work, leadership, clients."""
@@ -147,11 +145,7 @@ class ProviderService:
     async def abort(self) -> None:
         """Stops without waiting for calls in progress."""
         await self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        await self._tasks.end()
         if self.provider is not None:
             await self.provider.close()
             self.provider = None
@@ -159,11 +153,6 @@ class ProviderService:
             await self._tokens.close()
         if self._session is not None:
             await self._session.close()
-
-    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(lambda _: self._ended.set())
-        self._tasks.append(task)
 
     async def _work(self, session: aiohttp.ClientSession, tokens: TokenSource) -> None:
         project = await self._project(tokens)

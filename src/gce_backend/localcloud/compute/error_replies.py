@@ -11,26 +11,6 @@ import msgspec
 
 from gce_backend.localcloud.cloud import ServiceError
 
-_USAGE_REASONS = {"rateLimitExceeded", "quotaExceeded"}
-_LOCATIONS = {
-    "authError": ("header", "Authorization"),
-    "invalidParameter": ("parameter", "fields"),
-}
-"""Where in a request what these reasons complain of stands: `locationType` and `location`."""
-
-
-def error_body(error: ServiceError) -> dict[str, Any]:
-    """The JSON body of an error answer."""
-    domain = "usageLimits" if error.reason in _USAGE_REASONS else "global"
-    entry = {"message": error.message, "domain": domain, "reason": error.reason}
-    if error.reason in _LOCATIONS:
-        kind, entry["location"] = _LOCATIONS[error.reason]
-        entry["locationType"] = kind
-    body: dict[str, Any] = {"code": error.status, "message": error.message, "errors": [entry]}
-    if error.details:
-        body["details"] = error.details
-    return {"error": body}
-
 
 def invalid(message: str) -> ServiceError:
     """400 invalid: the request itself is wrong."""

@@ -10,7 +10,7 @@ from typing import Any
 from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
 from gce_backend.localcloud.compute import description, inventory
 from gce_backend.localcloud.compute.disks import Disks
-from gce_backend.localcloud.compute.error_replies import error_body, forbidden
+from gce_backend.localcloud.compute.error_replies import forbidden
 from gce_backend.localcloud.compute.group_members import Members
 from gce_backend.localcloud.compute.groups import Groups
 from gce_backend.localcloud.compute.images import Images
@@ -32,6 +32,7 @@ from gce_backend.localcloud.compute.usage import QuotaUsage
 from gce_backend.localcloud.compute.vm_events import VmEvents
 from gce_backend.localcloud.compute.vm_properties import Blueprints
 from gce_backend.localcloud.compute.vm_views import VmFacts, facts_of
+from gce_backend.localcloud.statuses import reason_body
 
 _ROOT = "/compute/v1/"
 
@@ -192,7 +193,7 @@ class ComputeService:
 
     def error_body(self, error: ServiceError) -> Any:
         """An error in the style of Google's older APIs."""
-        return error_body(error)
+        return reason_body(error)
 
     def state(self) -> Any:
         """Everything that exists, by project."""

@@ -17,6 +17,7 @@ from yarl import URL
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import InvalidTokenError, TransientError
+from gce_backend.base.tasks import end
 from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
 from gce_backend.machine_provider.access.identity import Identity, email_of
 from gce_backend.machine_provider.access.policy import GOOGLE
@@ -154,7 +155,4 @@ class AccessTokens:
 
     async def close(self) -> None:
         """Cancels calls in flight."""
-        asking = list(self._asking.values())
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await end(*self._asking.values())

@@ -18,6 +18,7 @@ from yarl import URL
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import InvalidTokenError, RemoteError, TransientError
+from gce_backend.base.tasks import end
 from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
 from gce_backend.settings.settings import is_loopback
 
@@ -133,10 +134,7 @@ class IssuerKeys:
 
     async def close(self) -> None:
         """Cancels reads in flight."""
-        reading = [known.reading for known in self._known.values() if known.reading is not None]
-        for task in reading:
-            task.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
+        await end(*(known.reading for known in self._known.values() if known.reading is not None))
 
 
 def _choose(keys: Keys, key_id: str | None) -> jwt.PyJWK | None:
