@@ -42,6 +42,7 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.rules.cataloging import found_again
 from gce_backend.rules.ownership import mark_of_labels, may_be_ours
 from gce_backend.rules.permits import deleted, deleting, lease_runs
+from gce_backend.rules.sightings import OUTDATED_SECONDS
 
 ABANDONED = "Abandoned"
 MAX_NAMES = 1000
@@ -50,13 +51,6 @@ TOGETHER = BATCH - 1
 """Deletions that one transaction stores, with the window that counts them."""
 
 Decided: TypeAlias = dict[Key, Entity | None]
-
-
-OUTSIDE_SECONDS = 120.0
-"""How long a VM must be outside its group before it is deleted directly: lists may be out of date.
-
-A group that still has the VM as a member would keep the place of what was deleted past it.
-"""
 
 
 class DeletionBatch(NamedTuple):
@@ -385,8 +379,8 @@ async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> R
     permission; then fetch-instances reports the VM to an operator.
     """
     abandoned_since = context.fleet.instances[key].abandoned_since
-    if abandoned_since is None or context.clock.elapsed(abandoned_since) < OUTSIDE_SECONDS:
-        return Result.NOTHING
+    if abandoned_since is None or context.clock.elapsed(abandoned_since) < OUTDATED_SECONDS:
+        return Result.NOTHING  # a group that still counts the VM deletes it itself
     found = await find_instance(context, key)
     if found is None or context.fleet.instances[key].gce_id != found.id:
         return Result.NOTHING

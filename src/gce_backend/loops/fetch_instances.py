@@ -40,15 +40,22 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules.melt_down import MELT_DOWN, melt_down_message
 from gce_backend.rules.ownership import OWNER_LABEL
+from gce_backend.rules.permits import revived
 from gce_backend.rules.sightings import (
+    DROP_SECONDS,
     NOT_RUNNING,
+    OUTDATED_SECONDS,
     START_SECONDS,
+    WITHOUT_VM,
     abandoned_instance,
+    emptied_instance,
     has_gone_missing,
+    is_empty,
     not_running_message,
     seen_instance,
     trouble_of,
     unseen_instance,
+    without_vm_message,
 )
 
 SECOND_LOOK = 5.0
@@ -431,6 +438,8 @@ def _note_trouble(context: Context, key: GroupKey) -> None:
     melting = resources.pace(context, key)
     if failing:
         reason, message = error_code_reason(failing[0].error_code), trouble_of(failing)
+    elif kept := _kept_without_vm(context, key, group):
+        reason, message = WITHOUT_VM, without_vm_message(kept)
     elif slow := _slow_starters(context, key, group):
         reason, message = NOT_RUNNING, not_running_message(slow)
     elif melting.is_melting:
@@ -448,6 +457,19 @@ def _note_trouble(context: Context, key: GroupKey) -> None:
             reason=reason,
             error=message,
         )
+
+
+def _kept_without_vm(context: Context, key: GroupKey, group: Group) -> list[str]:
+    """The members without a VM that the group has been asked to delete for long, by name."""
+    return sorted(
+        machine.name
+        for machine, instance in context.fleet.instances_of(key)
+        if (member := group.members.get(machine.name)) is not None
+        and is_empty(member, instance)
+        and (deletion := instance.deletion) is not None
+        and deletion.confirmed is None
+        and context.clock.elapsed(deletion.requested) >= DROP_SECONDS
+    )
 
 
 def _slow_starters(context: Context, key: GroupKey, group: Group) -> list[Member]:
@@ -470,11 +492,12 @@ def _changes(
     for item in items:
         link = ResourceLink.parse(item.instance)
         instance = key.child(link.name)
-        if _has_vanished(item):
-            continue
+        known, member = context.fleet.instances.get(instance), _member(item)
         listed.add(instance)
-        known = context.fleet.instances.get(instance)
-        seen = _seen(item.id, link.url, now, stopped=_member(item).is_stopped)
+        if is_empty(member, known):
+            seen = _emptied(context, link.url)
+        else:
+            seen = _seen(item.id, link.url, now, stopped=member.is_stopped)
         if known is None or seen(known) is not known:
             yield Change(instance, seen)
     if complete:
@@ -483,10 +506,21 @@ def _changes(
                 yield Change(instance, _unseen(now))
 
 
-def _has_vanished(item: ManagedInstance) -> bool:
-    """Whether the group still counts a member whose VM has been deleted."""
-    gone = item.id is not None and not item.instance_status
-    return gone and item.current_action in {"NONE", "DELETING"}
+def _emptied(context: Context, url: str) -> Apply[Instance]:
+    """The change when a group counts a member without a VM.
+
+    One that is taken to be deleted is deleted again, unless the list may be an old one.
+    """
+    now, elapsed = context.clock.now(), context.clock.elapsed
+
+    def apply(instance: Instance | None) -> Instance:
+        deletion = instance.deletion if instance is not None else None
+        if instance is not None and deletion is not None and deletion.confirmed is not None:
+            again = elapsed(deletion.confirmed) >= OUTDATED_SECONDS
+            return revived(instance) if again else instance
+        return emptied_instance(instance, url, now)
+
+    return apply
 
 
 def _seen(gce_id: int | None, url: str, now: UnixSeconds, *, stopped: bool) -> Apply[Instance]:

@@ -160,8 +160,9 @@ def _machine_state(instance: Instance | None, *, active: bool) -> str:
 
 def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
     if old is None:
-        yield "Its group lists it."
-        old = Instance(gce_id=new.gce_id)
+        empty = new.missing_since is not None
+        yield "Its group counts it without a VM." if empty else "Its group lists it."
+        old = Instance(gce_id=new.gce_id, missing_since=new.missing_since)
     elif old.gce_id is None and new.gce_id is not None:
         yield "Compute has made the VM."
     elif old.gce_id != new.gce_id:

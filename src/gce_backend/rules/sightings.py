@@ -68,6 +68,45 @@ def unseen_instance(instance: Instance, now: UnixSeconds) -> Instance:
     return replace(instance, missing_since=now)
 
 
+_MAKING = frozenset({"CREATING", "CREATING_WITHOUT_RETRIES"})
+_LEAVING = frozenset({"DELETING", "ABANDONING"})
+
+
+def is_empty(member: Member, instance: Instance | None) -> bool:
+    """Whether a group counts a member whose VM no longer exists, and will not make it again.
+
+    Compute lists such a member without id and status.
+
+    Args:
+        instance: the entity of the member's name; None when there is none.
+    """
+    if member.status or member.action in _MAKING:
+        return False
+    if instance is None or instance.gce_id is None:  # it may be waiting for its first VM
+        return member.action not in _LEAVING | {"RECREATING"}
+    if member.action == "RECREATING" and instance.catalog is CatalogState.NEVER:
+        return False
+    return member.gce_id in {None, instance.gce_id}
+
+
+def emptied_instance(instance: Instance | None, url: str, now: UnixSeconds) -> Instance:
+    """The change to an entity whose group counts it without a VM.
+
+    A member without an entity gets one: only its deletion frees its place in the group.
+
+    Args:
+        url: the resource link of the VM that there was.
+    """
+    if instance is None:
+        return Instance(url=url, missing_since=now)
+    seen = unseen_instance(instance, now)
+    if seen.is_tombstone or seen.abandoned_since is None:
+        return seen
+    return replace(seen, abandoned_since=None)  # its group deletes it
+
+
+OUTDATED_SECONDS = 120.0
+"""How old a list may be that Compute answers."""
 MISSING_SECONDS = 10.0
 """How long a group must omit a VM from its list before anything is done about it."""
 
@@ -131,6 +170,21 @@ def not_running_message(slow: Sequence[Member]) -> str:
         f"{count} of the group did not come to run within {START_MINUTES} minutes, for "
         f"example {slow[0].name} ({statuses}). Look at its serial console and its operations. "
         "`gce-backend drain NAME` has one replaced."
+    )
+
+
+WITHOUT_VM = "MemberWithoutVM"
+"""The condition of a group that keeps members whose VMs are gone."""
+DROP_SECONDS = 300.0
+"""Seconds that a group may take to delete such a member before it is reported."""
+
+
+def without_vm_message(names: Sequence[str]) -> str:
+    """The message about members without a VM whose deletion a group does not carry out."""
+    count = f"{len(names)} member{'' if len(names) == 1 else 's'}"
+    return (
+        f"The group keeps {count} without a VM, for example {names[0]}. Compute has been asked to "
+        "delete them again and again. Until it does, the group has fewer machines."
     )
 
 

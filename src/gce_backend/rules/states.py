@@ -21,6 +21,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.observed import Group, Member
 from gce_backend.rules.group_sizes import wanted_size
 from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.sightings import is_empty
 
 
 class State(StrEnum):
@@ -152,7 +153,7 @@ def _unlisted(facts: MachineFacts) -> tuple[State, str] | None:
         return told if facts.listed else None
     if member.gce_id not in {None, instance.gce_id}:
         return State.MISSING, "Another VM has its name."
-    if not member.status and member.action == "NONE" and member.gce_id is not None:
+    if is_empty(member, instance):
         return State.MISSING, "Its group still counts this VM: somebody else deleted it."
     return None
 

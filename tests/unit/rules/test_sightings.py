@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from gce_backend.base.ages import Ages
 from gce_backend.model.entities import (
+    CatalogState,
     Instance,
     Lease,
 )
@@ -18,6 +19,8 @@ from gce_backend.rules.permits import (
 )
 from gce_backend.rules.sightings import (
     abandoned_instance,
+    emptied_instance,
+    is_empty,
     is_lost,
     is_stopped_for_good,
     not_running_message,
@@ -136,6 +139,53 @@ def test_hole_10_only_a_missing_vm_can_have_been_abandoned() -> None:
     assert seen_instance(left, 7, "u", NOW + 30) == CATALOGED
     assert abandoned_instance(CATALOGED, NOW, exists=True) is CATALOGED
     assert abandoned_instance(TOMBSTONE, NOW, exists=True) is TOMBSTONE
+
+
+@pytest.mark.parametrize(
+    ("instance", "member", "empty"),
+    [
+        (CATALOGED, Member("a", None, "", "NONE"), True),
+        (CATALOGED, Member("a", 7, "", "NONE"), True),
+        (CATALOGED, Member("a", 8, "", "NONE"), False),
+        (CATALOGED, Member("a", None, "", "DELETING"), True),
+        (CATALOGED, Member("a", None, "", "ABANDONING"), True),
+        (CATALOGED, Member("a", None, "", "RECREATING"), True),
+        (CATALOGED, Member("a", None, "", "CREATING"), False),
+        (CATALOGED, Member("a", None, "", "CREATING_WITHOUT_RETRIES"), False),
+        (CATALOGED, Member("a", 7, "STOPPING", "DELETING"), False),
+        (replace(CATALOGED, catalog=CatalogState.NEVER), Member("a", None, "", "NONE"), True),
+        (
+            replace(CATALOGED, catalog=CatalogState.NEVER),
+            Member("a", None, "", "RECREATING"),
+            False,
+        ),
+        (Instance(url="u"), Member("a", None, "", "NONE"), True),
+        (Instance(url="u"), Member("a", None, "", "DELETING"), False),
+        (Instance(url="u"), Member("a", None, "", "RECREATING"), False),
+        (None, Member("a", None, "", "VERIFYING"), True),
+        (None, Member("a", None, "", "CREATING"), False),
+        (None, Member("a", None, "", "ABANDONING"), False),
+        (None, Member("a", None, "", "RECREATING"), False),
+        (None, Member("a", 7, "RUNNING", "NONE"), False),
+    ],
+)
+def test_hole_10_a_member_is_empty_when_its_vm_is_gone_and_is_not_made(
+    instance: Instance | None, member: Member, empty: bool
+) -> None:
+    """Compute lists it without id and status; one that waits for its first VM is not empty."""
+    assert is_empty(member, instance) is empty
+
+
+def test_hole_10_an_empty_member_is_missing_and_not_abandoned() -> None:
+    """It gets an entity, by which it can be deleted; what is deleted already stays as it is."""
+    assert emptied_instance(None, "u", NOW) == Instance(url="u", missing_since=NOW)
+    missing = replace(CATALOGED, missing_since=NOW)
+    assert emptied_instance(CATALOGED, "u", NOW) == missing
+    assert emptied_instance(missing, "u", NOW + 10) is missing
+    assert emptied_instance(replace(missing, abandoned_since=NOW), "u", NOW + 10) == missing
+    assert emptied_instance(TOMBSTONE, "u", NOW) is TOMBSTONE
+    left = replace(TOMBSTONE, abandoned_since=NOW)
+    assert emptied_instance(left, "u", NOW) is left
 
 
 def test_group_that_cannot_delete_is_not_said_to_be_unable_to_create() -> None:

@@ -195,10 +195,8 @@ def _managed_instance(vm: VmRow, template: str) -> dict[str, Any]:
         "targetStatus": _TARGETS.get(vm.action, "RUNNING"),
         "version": {"instanceTemplate": template},
     }
-    if vm.id:
-        body["id"] = vm.id
-    if vm.status:
-        body["instanceStatus"] = vm.status
+    if vm.status:  # both fields are empty while there is no VM
+        body |= {"id": vm.id, "instanceStatus": vm.status}
     if vm.preserved is not None:
         body["preservedStateFromConfig"] = {"metadata": vm.preserved} if vm.preserved else {}
     if vm.attempts and vm.failure is not None:
