@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gce_backend.localcloud.compute.inventory import machine_size
+from gce_backend.localcloud.compute.inventory import REGIONS, ZONES, machine_size
+from localcloud.compute_world import world
 
 GB = 1024
 
@@ -36,6 +37,27 @@ GB = 1024
         ("t2a-standard-48", 48, 192),
         ("t2d-standard-60", 60, 240),
         ("z3-highmem-88", 88, 704),
+        ("a3-ultragpu-8g", 224, 2952),
+        ("a4-highgpu-8g", 224, 3968),
+        ("a4x-highgpu-4g", 140, 884),
+        ("c3-standard-88-lssd", 88, 352),
+        ("c3d-highcpu-360", 360, 708),
+        ("c4-highmem-2", 2, 15),
+        ("c4-standard-288-metal", 288, 1080),
+        ("c4d-highcpu-384", 384, 720),
+        ("c4d-standard-384", 384, 1488),
+        ("c4n-standard-192-lssd", 192, 720),
+        ("g4-standard-6", 6, 22),
+        ("h4d-standard-192", 192, 720),
+        ("m2-hypermem-416", 416, 8832),
+        ("m4-ultramem-224", 224, 5952),
+        ("m4n-hypermem-16", 16, 248),
+        ("n2-highmem-128", 128, 864),
+        ("n4a-standard-64", 64, 256),
+        ("n4a-custom-8-32768", 8, 32),
+        ("x4-1920-32t-metal", 1920, 32768),
+        ("z3-highmem-8-highlssd", 8, 64),
+        ("z4d-highmem-384-standardlssd", 384, 3024),
     ],
 )
 def test_a_machine_type_has_the_size_that_google_names(
@@ -47,7 +69,30 @@ def test_a_machine_type_has_the_size_that_google_names(
     assert (size.cpus, size.memory_mb) == (cpus, memory_gb * GB)
 
 
-@pytest.mark.parametrize("name", ["a2-highgpu-3g", "m1-ultramem-41", "t2a-highmem-4", "z9-large-1"])
+@pytest.mark.parametrize(
+    "name",
+    ["a2-highgpu-3g", "m1-ultramem-41", "t2a-highmem-4", "z9-large-1", "e2-highmem-32", "c4d-*"],
+)
 def test_other_names_are_no_machine_types(name: str) -> None:
     """Close to a type, but none."""
     assert machine_size(name) is None
+
+
+def test_zones_are_those_of_todays_regions() -> None:
+    """43 regions with three zones each, and one with a fourth; AI zones are left out."""
+    assert len(REGIONS) == 43
+    assert len(ZONES) == 43 * 3 + 1
+    assert ZONES["asia-southeast3-c"] == "asia-southeast3"
+    assert ZONES["northamerica-south1-a"] == "northamerica-south1"
+    assert [zone[-1] for zone, region in ZONES.items() if region == "us-central1"] == list("abcf")
+    assert "us-east1-a" not in ZONES
+    assert list(ZONES) == sorted(ZONES)
+
+
+async def test_googles_projects_list_their_image_families() -> None:
+    """With architecture and size, also before any template names one."""
+    async with world() as at:
+        answer = await at.call("GET", "global/images", project="debian-cloud")
+        families = {image["family"]: image for image in answer.body["items"]}
+        assert families.keys() == {"debian-12", "debian-12-arm64", "debian-13", "debian-13-arm64"}
+        assert families["debian-13-arm64"]["architecture"] == "ARM64"

@@ -351,8 +351,9 @@ class Cloud:
             raise too_large from error
         except web.RequestPayloadError as error:
             raise ServiceError(400, "parseError", f"The body cannot be read: {error}") from error
-        if not raw or request.content_type == "application/x-www-form-urlencoded":
-            return {}  # a handler that takes a form reads it itself
+        other = ("application/x-www-form-urlencoded", "multipart/")
+        if not raw or request.content_type.startswith(other):
+            return {}  # a handler that takes a form or a batch reads it itself
         try:
             body = msgspec.json.decode(raw)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The list of images: those that instance templates name, since any other exists on demand."""
+"""The list of images: those that Google offers or templates name. Any other exists on demand."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Images:
         )
 
     def _references(self, project: str) -> Iterator[str]:
-        """Names and families of the project's images in the templates of all projects."""
+        """What Google offers in the project, and its images in the templates of all projects."""
+        yield from (f"family/{family}" for family in inventory.image_families(project))
         for template in self._store.templates():
             for disk in template.properties["disks"]:
                 link = disk["initializeParams"].get("sourceImage")

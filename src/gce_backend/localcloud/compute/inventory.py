@@ -1,12 +1,17 @@
-"""What always exists: zones, machine types by rule, and any image or snapshot that is named.
+"""What always exists: zones, machine types, image families, and what else is named of images.
 
-An image, image family or snapshot exists in every project unless its name begins with `missing`.
+`inventory.json` lists what Google offered in November 2026 and where that is documented. An image,
+image family or snapshot exists in every project unless its name begins with `missing`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from importlib import resources
 from typing import Any, NamedTuple
+
+import msgspec
 
 from gce_backend.localcloud.cloud import Call
 from gce_backend.localcloud.compute import links, listing
@@ -21,109 +26,45 @@ from gce_backend.localcloud.compute.listing import Names
 CREATED = rfc3339(1_500_000_000.0)
 """When everything that always exists was made."""
 _ABSENT = "missing"
+_IMAGE_VERSION = "v20261110"
+_IMAGE_GB = "10"
+_WINDOWS_IMAGE_GB = "50"
 
-_ZONES_OF_REGIONS = {
-    "asia-east1": "abc",
-    "asia-northeast1": "abc",
-    "europe-north1": "abc",
-    "europe-west1": "bcd",
-    "europe-west4": "abc",
-    "us-central1": "abcf",
-    "us-east1": "bcd",
-    "us-east4": "abc",
-    "us-south1": "abc",
-    "us-west1": "abc",
-    "us-west2": "abc",
-}
+
+class _Inventory(msgspec.Struct, frozen=True):
+    """What `inventory.json` holds.
+
+    Attributes:
+        sources: where Google, or who asked its API, says so.
+        zones: the last letters of the zones, by region.
+        memory_gb_by_cpus: GB of memory by virtual CPUs, by machine types' names with `*` for these.
+        others: virtual CPUs and GB of memory of machine types whose names do not tell their CPUs.
+        shared_core: virtual CPUs and MiB of memory of machine types with a shared core.
+        image_families: by project.
+    """
+
+    sources: list[str]
+    zones: dict[str, str]
+    memory_gb_by_cpus: dict[str, dict[int, float]]
+    others: dict[str, tuple[int, float]]
+    shared_core: dict[str, tuple[int, int]]
+    image_families: dict[str, list[str]]
+
+
+_DATA = msgspec.json.decode(
+    resources.files(__package__).joinpath("inventory.json").read_bytes(), type=_Inventory
+)
+
 ZONES = {
-    f"{region}-{letter}": region
-    for region, letters in _ZONES_OF_REGIONS.items()
-    for letter in letters
+    f"{region}-{letter}": region for region, letters in _DATA.zones.items() for letter in letters
 }
 """Every zone, in order of name, with its region."""
 
-REGIONS = tuple(_ZONES_OF_REGIONS)
+REGIONS = tuple(_DATA.zones)
 """Every region, in order of name."""
 
 _MB = 1024
-_TO_32 = (2, 4, 8, 16, 32)
-_TO_128 = (*_TO_32, 48, 64, 80, 96, 128)
-_C3 = (4, 8, 22, 44, 88, 176)
-_MB_PER_CPU: dict[str, dict[str, float]] = {
-    "n1": {"standard": 3.75 * _MB, "highmem": 6.5 * _MB, "highcpu": 0.9 * _MB},
-    "c3": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
-    "c4": {"standard": 3.75 * _MB, "highmem": 7.75 * _MB, "highcpu": 2 * _MB},
-    "n4": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
-    "c2": {"standard": 4 * _MB},
-    "c2d": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
-    "t2d": {"standard": 4 * _MB},
-    "t2a": {"standard": 4 * _MB},
-    "c3d": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
-    "c4a": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
-    "n4a": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
-    "n4d": {"standard": 4 * _MB, "highmem": 8 * _MB, "highcpu": 2 * _MB},
-    "g2": {"standard": 4 * _MB},
-    "g4": {"standard": 3.75 * _MB},
-    "h3": {"standard": 4 * _MB},
-    "z3": {"highmem": 8 * _MB},
-}
-_USUAL_MB_PER_CPU: dict[str, float] = {
-    "standard": 4 * _MB,
-    "highmem": 8 * _MB,
-    "highcpu": 1 * _MB,
-}
-_CPUS = {
-    "n1": (1, 2, 4, 8, 16, 32, 64, 96),
-    "n2": _TO_128,
-    "n2d": (*_TO_128, 224),
-    "e2": _TO_32,
-    "c2": (4, 8, 16, 30, 60),
-    "c2d": (2, 4, 8, 16, 32, 56, 112),
-    "c3": _C3,
-    "c4": (2, 4, 8, 16, 24, 32, 48, 96, 144, 192, 288),
-    "n4": (*_TO_32, 48, 64, 80),
-    "t2d": (1, 2, 4, 8, 16, 32, 48, 60),
-    "t2a": (1, 2, 4, 8, 16, 32, 48),
-    "c3d": (4, 8, 16, 30, 60, 90, 180, 360),
-    "c4a": (1, 2, 4, 8, 16, 32, 48, 64, 72),
-    "n4a": (1, 2, 4, 8, 16, 32, 48, 64),
-    "n4d": (*_TO_32, 48, 64, 80, 96),
-    "g2": (4, 8, 12, 16, 24, 32, 48, 96),
-    "g4": (48, 96, 192, 384),
-    "h3": (88,),
-    "z3": (88, 176),
-}
-_GB_OF_OTHERS: dict[str, dict[int, int]] = {
-    "m1-ultramem": {40: 961, 80: 1922, 160: 3844},
-    "m2-ultramem": {208: 5888, 416: 11776},
-    "m2-megamem": {416: 5888},
-    "m3-ultramem": {32: 976, 64: 1952, 128: 3904},
-    "m3-megamem": {64: 976, 128: 1952},
-}
-"""GB by virtual CPUs, where memory does not follow from them."""
-_ACCELERATED = {
-    **{f"a2-highgpu-{n}g": (12 * n, 85 * n * _MB) for n in (1, 2, 4, 8)},
-    **{f"a2-ultragpu-{n}g": (12 * n, 170 * n * _MB) for n in (1, 2, 4, 8)},
-    **{f"a3-highgpu-{n}g": (26 * n, 234 * n * _MB) for n in (1, 2, 4, 8)},
-    "a2-megagpu-16g": (96, 1360 * _MB),
-    "a3-megagpu-8g": (208, 1872 * _MB),
-    "a3-ultragpu-8g": (224, 2952 * _MB),
-    "a4-highgpu-8g": (224, 3968 * _MB),
-}
-_FIXED = _ACCELERATED | {
-    f"{name}-{cpus}": (cpus, gb * _MB)
-    for name, sizes in _GB_OF_OTHERS.items()
-    for cpus, gb in sizes.items()
-}
-_SHARED_CORE = {
-    "e2-micro": (2, 1024),
-    "e2-small": (2, 2048),
-    "e2-medium": (2, 4096),
-    "f1-micro": (1, 614),
-    "g1-small": (1, 1740),
-}
-_PREDEFINED = re.compile(r"([a-z]\d[a-z]?)-(standard|highmem|highcpu)-(\d+)")
-_CUSTOM = re.compile(r"(?:(?:n1|n2|n2d|n4|e2)-)?custom-(\d+)-(\d+)(?:-ext)?")
+_CUSTOM = re.compile(r"(?:(?:n1|n2|n2d|n4|n4a|n4d|e2|g2)-)?custom-(\d+)-(\d+)(?:-ext)?")
 _MEMORY_STEP_MB = 256
 
 
@@ -135,40 +76,36 @@ class Size(NamedTuple):
     is_shared: bool = False
 
 
+_SIZES = {
+    **{name: Size(cpus, int(gb * _MB)) for name, (cpus, gb) in _DATA.others.items()},
+    **{
+        series.replace("*", str(cpus)): Size(cpus, int(gb * _MB))
+        for series, memory in _DATA.memory_gb_by_cpus.items()
+        for cpus, gb in memory.items()
+    },
+    **{name: Size(*size, is_shared=True) for name, size in _DATA.shared_core.items()},
+}
+"""The predefined machine types, by name."""
+
+
 def machine_size(name: str) -> Size | None:
     """The size of a machine type; None when there is no such type."""
-    if name in _SHARED_CORE:
-        return Size(*_SHARED_CORE[name], is_shared=True)
-    if name in _FIXED:
-        return Size(*_FIXED[name])
     custom = _CUSTOM.fullmatch(name)
-    if custom is not None:
-        cpus, memory = int(custom[1]), int(custom[2])
-        possible = cpus == 1 or (cpus > 0 and cpus % 2 == 0)
-        return Size(cpus, memory) if possible and memory and memory % _MEMORY_STEP_MB == 0 else None
-    found = _PREDEFINED.fullmatch(name)
-    if found is None or int(found[3]) not in _CPUS.get(found[1], ()):
-        return None
-    per_cpu = _MB_PER_CPU.get(found[1], _USUAL_MB_PER_CPU).get(found[2])
-    cpus = int(found[3])
-    return Size(cpus, int(cpus * per_cpu)) if per_cpu else None
+    if custom is None:
+        return _SIZES.get(name)
+    cpus, memory = int(custom[1]), int(custom[2])
+    possible = cpus == 1 or (cpus > 0 and cpus % 2 == 0)
+    return Size(cpus, memory) if possible and memory and memory % _MEMORY_STEP_MB == 0 else None
 
 
-def _predefined_names() -> Names:
-    """The names of all machine types but the custom ones."""
-    names = Names()
-    for name in _SHARED_CORE:
-        names.add(name)
-    for name in _FIXED:
-        names.add(name)
-    for family, sizes in _CPUS.items():
-        for kind in _MB_PER_CPU.get(family, _USUAL_MB_PER_CPU):
-            for cpus in sizes:
-                names.add(f"{family}-{kind}-{cpus}")
-    return names
+def _names_of(names: Iterable[str]) -> Names:
+    found = Names()
+    for name in names:
+        found.add(name)
+    return found
 
 
-_PREDEFINED_NAMES = _predefined_names()
+_PREDEFINED_NAMES = _names_of(_SIZES)
 
 
 def check_zone(project: str, zone: str) -> None:
@@ -211,10 +148,7 @@ def get_zone(call: Call) -> dict[str, Any]:
 def list_zones(call: Call) -> dict[str, Any]:
     """zones.list."""
     project = call.path["project"]
-    names = Names()
-    for zone in ZONES:
-        names.add(zone)
-    found = listing.page(call, names.after, lambda zone: _zone(project, zone))
+    found = listing.page(call, _names_of(ZONES).after, lambda zone: _zone(project, zone))
     return listing.resource_list("compute#zoneList", f"projects/{project}/zones", found)
 
 
@@ -315,7 +249,7 @@ def image(project: str, reference: str) -> dict[str, Any]:
         ServiceError: 404 notFound.
     """
     family = reference.removeprefix("family/") if reference.startswith("family/") else None
-    name = reference if family is None else f"{family[:53]}-v20240101"
+    name = reference if family is None else f"{family[:53]}-{_IMAGE_VERSION}"
     path = links.global_path(project, "images", name)
     if name.startswith(_ABSENT):
         raise not_found(
@@ -328,12 +262,17 @@ def image(project: str, reference: str) -> dict[str, Any]:
         "name": name,
         "status": "READY",
         "sourceType": "RAW",
-        "architecture": "X86_64",
-        "diskSizeGb": "10",
+        "architecture": "ARM64" if "arm64" in name else "X86_64",
+        "diskSizeGb": _WINDOWS_IMAGE_GB if project == "windows-cloud" else _IMAGE_GB,
         "archiveSizeBytes": "1073741824",
         "selfLink": links.ROOT + path,
     }
     return body if family is None else body | {"family": family}
+
+
+def image_families(project: str) -> list[str]:
+    """The image families that Google offers in one of its own projects."""
+    return _DATA.image_families.get(project, [])
 
 
 def get_snapshot(call: Call) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
 from gce_backend.localcloud.compute import description, inventory
+from gce_backend.localcloud.compute.batch import Batches
 from gce_backend.localcloud.compute.disks import Disks
 from gce_backend.localcloud.compute.error_replies import forbidden
 from gce_backend.localcloud.compute.group_members import Members
@@ -78,6 +79,7 @@ class ComputeService:
         for name, handler in handlers.items():
             described = description.method(name)
             yield Route(name, described.verb, _ROOT + described.path, handler)
+        yield Batches(self._cloud).route()
 
     def reads(self) -> dict[str, _Answer]:
         """The methods that change nothing."""
