@@ -139,11 +139,11 @@ class ComputeClient:
         path = _group_path(project, zone, name)
         return await self._get("instanceGroupManagers.get", path, ComputeGroup)
 
-    async def list_groups(self, project: str, filter: str | None = None) -> Listing[ComputeGroup]:
+    async def list_groups(self, project: str) -> Listing[ComputeGroup]:
         """The project's groups, of all zones and regions."""
         path = _path(project, AGGREGATED, "instanceGroupManagers")
         method = "instanceGroupManagers.aggregatedList"
-        return await self._list(method, path, GroupPage, condition=filter)
+        return await self._list(method, path, GroupPage)
 
     async def list_managed_instances(
         self, project: str, zone: str, group: str

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from gce_backend.model.keys import manager_key
 from gce_backend.web.documents.orders import _ACTIONS
 
 SRC = Path(__file__).parents[2] / "src" / "gce_backend"
 OF_A_JOB = "context.log"
 """The logger that names its job in each line: `engine.context` binds it."""
+UNPACKED: Mapping[str, Collection[str]] = {
+    "key.log_fields": manager_key("template", "revision", "zone").child("vm").log_fields.keys(),
+    "msgspec.structs.asdict(order)": frozenset(),  # the orders' own fields are added below
+}
+"""The fields that a call unpacks, by what it unpacks."""
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
@@ -86,8 +92,9 @@ def _calls(function: ast.AST, path: Path) -> Iterator[_Call]:
         at = f"{path.name}:{node.lineno}"
         assert node.args, f"{at}: an event comes first"
         unpacked = [ast.unparse(word.value) for word in node.keywords if word.arg is None]
-        assert unpacked in ([], ["msgspec.structs.asdict(order)"]), f"{at}: which fields are these?"
+        assert set(unpacked) <= UNPACKED.keys(), f"{at}: which fields are these?"
         names = {word.arg for word in node.keywords if word.arg is not None}
+        names = names.union(*(UNPACKED[mapping] for mapping in unpacked))
         if "exc_info" in names or node.func.attr == "exception":
             names = names - {"exc_info"} | {"stack_trace"}
         severity = "ERROR" if node.func.attr == "exception" else node.func.attr.upper()

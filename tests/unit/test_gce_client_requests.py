@@ -113,9 +113,9 @@ CALLS = {
         lambda c: c.get_group("p", "z", "g"), f"GET {MEMBERS}/g", mask(ComputeGroup), answer=GROUP
     ),
     "instanceGroupManagers.aggregatedList": Call(
-        lambda c: c.list_groups("p", CONDITION),
+        lambda c: c.list_groups("p"),
         f"GET {P}/aggregated/instanceGroupManagers",
-        listing(GroupPage, filter=CONDITION),
+        listing(GroupPage),
         answer={},
     ),
     "instanceGroupManagers.listManagedInstances": Call(

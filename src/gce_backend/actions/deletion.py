@@ -410,9 +410,7 @@ def _log(context: Context, event: str, key: MachineKey) -> None:
     instance = context.fleet.instances.get(key)
     context.log.info(
         event,
-        instance=key.name,
+        **key.log_fields,
         gce_id=str(instance.gce_id) if instance else "",
-        zone=key.zone,
-        template=key.base_name,
         permit=instance.deletion.permit.value if instance and instance.deletion else "",
     )

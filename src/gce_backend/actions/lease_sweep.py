@@ -175,9 +175,7 @@ def _note_contradiction(
     if conditions.note(key, CONTRADICTED, message):
         context.log.warning(
             "lease.contradicted",
-            instance=key.name,
-            template=key.base_name,
-            zone=key.zone,
+            **key.log_fields,
         )
 
 

@@ -168,10 +168,8 @@ async def _put_back(
         return Result.HELD
     context.log.warning(
         "instance.kept",
-        instance=key.name,
+        **key.log_fields,
         gce_id=str(instance.gce_id),
-        template=key.base_name,
-        zone=key.zone,
         permit=granted.value if granted is not None else "",
     )
     return Result.HELD

@@ -52,9 +52,7 @@ async def take_out(context: Context, key: MachineKey, entry: CatalogEntry | NotC
         if answer.error is None:
             context.log.warning(
                 "instance.phantom_removed",
-                instance=key.name,
-                template=key.base_name,
-                zone=key.zone,
+                **key.log_fields,
             )
     context.memory.catalog.phantom_looks[key] = _looks(context, instance)
 

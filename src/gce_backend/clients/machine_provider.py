@@ -20,7 +20,7 @@ from gce_backend.clients.exchange import Answer, Tokens, decode
 from gce_backend.clients.json_api import ERRORS, JsonApi, Limits
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
-from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
+from gce_backend.model.machine_token import BACKEND, ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -342,14 +342,14 @@ class MachineProviderClient:
             for machine, response in zip(batch, responses, strict=True)
         ]
 
-    async def delete_machine(self, hostname: str, *, backend: str = "GCE") -> CatalogDeletion:
+    async def delete_machine(self, hostname: str) -> CatalogDeletion:
         """Removes a machine from the catalog.
 
         A result without error is a permit to destroy the machine, so an answer that does not name
         the machine counts as malformed.
         """
         method = "machine_provider.catalog.delete_machine"
-        body = {"dimensions": {"backend": backend, "hostname": hostname}}
+        body = {"dimensions": {"backend": BACKEND, "hostname": hostname}}
         response = decode(method, await self._call(method, body, repeat=False), _DELETED)
         echo = response.machine_deletion_request
         named = echo.dimensions.hostname if echo else None
@@ -358,9 +358,7 @@ class MachineProviderClient:
             raise MalformedResponseError(method, message, status=200)
         return CatalogDeletion(hostname, _word(CatalogError, response.error))
 
-    async def get(
-        self, hostname: str, *, backend: str = "GCE"
-    ) -> CatalogEntry | NotCataloged | MethodNotOffered:
+    async def get(self, hostname: str) -> CatalogEntry | NotCataloged | MethodNotOffered:
         """Looks a machine up.
 
         Returns:
@@ -368,7 +366,7 @@ class MachineProviderClient:
             404 that explains nothing, `MethodNotOffered`.
         """
         method = "machine_provider.catalog.get"
-        answer = await self._answer(method, {"backend": backend, "hostname": hostname}, repeat=True)
+        answer = await self._answer(method, {"backend": BACKEND, "hostname": hostname}, repeat=True)
         if answer.status == 404:
             said = said_in(answer.body)
             explained = said is not None and said.message.rstrip(".").lower() not in _UNEXPLAINED

@@ -22,9 +22,6 @@ import base64
 import hashlib
 import re
 
-MAX_NAME_LENGTH = 63
-"""Characters in the name of a resource (RFC 1035, Compute)."""
-
 MAX_BASE_INSTANCE_NAME_LENGTH = 58
 """Characters in a group's baseInstanceName: Compute appends five more."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -18,7 +18,6 @@ from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.daemon.clients import Clients, Connector, Remotes, tcp_connector
 from gce_backend.engine.context import OPERATOR, SELF_CHECK, Context
 from gce_backend.engine.inbox import Consumer
-from gce_backend.engine.job import Job
 from gce_backend.engine.machine_sizes import ComputeSizes
 from gce_backend.engine.metrics import UNKNOWN_KIND, Metrics
 from gce_backend.engine.rotation import Turns
@@ -60,7 +59,6 @@ class Daemon:
     Args:
         rng: randomness; seeded, a whole run can be replayed.
         log: where events go.
-        jobs: what to run.
         connector: makes what its clients open their connections with.
 
     Attributes:
@@ -76,17 +74,15 @@ class Daemon:
         clock: Clock,
         rng: random.Random,
         log: Any = None,
-        jobs: Sequence[Job[Context]] = JOBS,
         connector: Connector = tcp_connector,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._rng = rng
         self._log = log or structlog.get_logger()
-        self._jobs = jobs
         self._connector = connector
         self._metrics = Metrics()
-        self._metrics.expect(jobs=[job.name for job in jobs], kinds=[*MessageKind, UNKNOWN_KIND])
+        self._metrics.expect(jobs=[job.name for job in JOBS], kinds=[*MessageKind, UNKNOWN_KIND])
         self._readings: Readings | None = None
         self._clients: Clients | None = None
         self._scheduler: Scheduler[Context] | None = None
@@ -248,7 +244,7 @@ class Daemon:
             log=self._log,
         )
         scheduler = Scheduler(
-            self._jobs,
+            JOBS,
             context.of_job,
             clock=self._clock,
             observer=self._metrics,
@@ -289,7 +285,7 @@ class Daemon:
         """Runs these jobs soon; None means all of them."""
         if self._scheduler is None:
             return
-        present = [job.name for job in self._jobs]
+        present = [job.name for job in JOBS]
         for name in present if jobs is None else set(jobs).intersection(present):
             self._scheduler.wake(name)
 

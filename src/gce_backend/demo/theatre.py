@@ -39,9 +39,7 @@ QUICK = CloudOptions(
 )
 
 
-def demo_settings(
-    cloud_url: str, project: str, config_dir: Path, *, token: str, port: int = 0
-) -> Settings:
+def demo_settings(cloud_url: str, project: str, config_dir: Path, *, token: str) -> Settings:
     """The settings of the story's daemon: as always, but with shorter waits.
 
     Args:
@@ -49,10 +47,9 @@ def demo_settings(
         project: its project.
         config_dir: the directory of templates.cfg and managers.cfg.
         token: what orders must carry.
-        port: the daemon's port; 0 lets the kernel choose.
     """
     settings = Settings(
-        http=HttpSettings(port=port, token=Secret(token)),
+        http=HttpSettings(port=0, token=Secret(token)),
         jobs={name: JobSettings(cron=EVERY_SECOND) for name in JOB_NAMES},
         deletion=DeletionSettings(tombstone_seconds=2.0, window_seconds=2.0, repeat_seconds=20.0),
         rollout=RolloutSettings(empty_seconds=1.0),

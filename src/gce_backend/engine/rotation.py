@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.keys import Key
 
 K = TypeVar("K", bound=Key)
 
+BURST_SECONDS = 90.0
+"""After a pause, the subjects of this many seconds may be taken at once."""
+
 
 class Turns:
-    """Takes subjects in turn, no faster than a pace.
+    """Takes subjects in turn, no faster than a pace."""
 
-    Args:
-        burst_seconds: after a pause, subjects of this many seconds may be taken at once.
-    """
-
-    def __init__(self, burst_seconds: float = 90.0) -> None:
-        self._burst_seconds = burst_seconds
+    def __init__(self) -> None:
         self._credit = 0.0
         self._at: float | None = None
         self._last: dict[Key, float] = {}
         self._before: dict[Key, float] = {}
 
-    def take(self, subjects: Sequence[K], *, pace: float, now: UnixSeconds) -> list[K]:
+    def take(self, subjects: Sequence[K], *, pace: float, now: float) -> list[K]:
         """The subjects whose turn it is.
 
         Args:
@@ -36,7 +33,7 @@ class Turns:
         elapsed = now - self._at if self._at is not None else 0.0
         self._at = now
         # Never below two: a remainder that is cut off would make the pace slower than asked for.
-        self._credit = min(self._credit + elapsed * pace, max(2.0, pace * self._burst_seconds))
+        self._credit = min(self._credit + elapsed * pace, max(2.0, pace * BURST_SECONDS))
         count = min(int(self._credit), len(subjects))
         if count == 0:
             return []

@@ -56,6 +56,10 @@ class Found(NamedTuple):
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which events are wanted; "" and None leave out a condition.
 
+    To follow, ask for what is `after` the newest id seen, and with `before` for the rest where
+    `Found.next` says that there is one. An event of a process whose clock is behind, or of a slow
+    commit, may appear up to a minute below an id already seen.
+
     Attributes:
         name: of the VM, the group or the template.
         kind: one of `EventKind`.
@@ -63,18 +67,26 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
         zone: the zone that it happened in.
         cause: what the cause begins with, e.g. `operator`.
         since: how old at most, as Unix seconds.
+        after: only those with a greater id.
+        before: only those with a smaller id.
+        limit: at most this many.
     """
 
     name: str = ""
-    kind: str = ""
+    kind: str | None = None
     template: str = ""
     zone: str = ""
     cause: str = ""
     since: UnixSeconds | None = None
+    after: str | None = None
+    before: str | None = None
+    limit: int = 100
 
     def may_hold(self, happening: Happening) -> bool:
         """Whether it may have been wanted of one of its subjects: quickly, before `holds`."""
-        if self.kind not in {"", happening.kind} or not happening.cause.startswith(self.cause):
+        if self.kind not in {None, "", happening.kind} or not happening.cause.startswith(
+            self.cause
+        ):
             return False
         if happening.parent and not happening.parent.startswith(self.template):
             return False
@@ -117,53 +129,22 @@ class History:
         self._reading = asyncio.Lock()
         self._fresh_until = self._next_trim = float("-inf")
 
-    async def events(
-        self,
-        *,
-        name: str = "",
-        kind: str = "",
-        template: str = "",
-        zone: str = "",
-        cause: str = "",
-        since: UnixSeconds | None = None,
-        after: str | None = None,
-        before: str | None = None,
-        limit: int = 100,
-    ) -> Found:
+    async def events(self, wanted: EventFilter) -> Found:
         """The newest events that fulfil all conditions, newest first.
-
-        To follow, ask for what is `after` the newest id seen, and with `before` for the rest where
-        `next` says that there is one. An event of a process whose clock is behind, or of a
-        slow commit, may appear up to a minute below an id already seen.
-
-        Args:
-            name: of the VM, the group or the template.
-            kind: one of `EventKind`.
-            template: the base_name of the template that it belongs to.
-            zone: the zone that it happened in.
-            cause: what the cause begins with, e.g. `operator`.
-            since: how old at most, as Unix seconds.
-            after: only those with a greater id.
-            before: only those with a smaller id.
-            limit: at most this many.
 
         Raises:
             RemoteError: Datastore could not be read.
         """
         await self._refresh()
-        wanted = EventFilter(
-            name=name, kind=kind, template=template, zone=zone, cause=cause, since=since
-        )
         found: list[HistoryEntry] = []
-        async for entry in self._newest_first(wanted, after or "", before):
-            if len(found) == limit:
+        async for entry in self._newest_first(wanted):
+            if len(found) == wanted.limit:
                 return Found(tuple(found), found[-1].id if found else None)
             found.append(entry)
         return Found(tuple(found), None)
 
-    async def _newest_first(
-        self, wanted: EventFilter, after: str, before: str | None
-    ) -> AsyncIterator[HistoryEntry]:
+    async def _newest_first(self, wanted: EventFilter) -> AsyncIterator[HistoryEntry]:
+        after, before = wanted.after or "", wanted.before
         end = len(self._pages) if before is None else bisect_left(self._pages, before, key=_name)
         for number, (name, _, page) in enumerate(reversed(self._pages[:end]), start=1):
             if f"{name}." < after[: len(name) + 1]:

@@ -42,7 +42,7 @@ groups {{
   name: "own"
   members: "{account}"
   roles: [VIEWER, USER, BACKEND, ADMINISTRATOR]
-  backend: "{backend}"
+  backend: "GCE"
   without_end: true
   max_held: 10
 }}
@@ -69,7 +69,6 @@ class MachineProviderService:
 
     Args:
         cloud: the cloud that it stands in.
-        backend: whose machines the cloud's own account manages; other accounts manage none.
         connector: makes what it opens its connections to the cloud with.
     """
 
@@ -79,13 +78,9 @@ class MachineProviderService:
         self,
         cloud: Cloud,
         *,
-        backend: str = "GCE",
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
         connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
     ) -> None:
         self._cloud = cloud
-        self._backend = backend
-        self._new_id = new_id
         self._connector = connector
         self._provider: Provider | None = None
         self._made = asyncio.Event()
@@ -140,9 +135,7 @@ class MachineProviderService:
             )
             pubsub = PubSub(session=session, tokens=tokens, api_root=f"{root}/v1", project=project)
             account = self._cloud.own_account
-            access = ACCESS.format(
-                url=root, account=account, backend=self._backend, client=OAUTH_CLIENT
-            )
+            access = ACCESS.format(url=root, account=account, client=OAUTH_CLIENT)
             policy = parse_access(access)
             self._provider = Provider(
                 datastore=datastore,
@@ -151,7 +144,7 @@ class MachineProviderService:
                 tokeninfo=f"{root}/tokeninfo",
                 policy=lambda: policy,
                 clock=self._cloud.clock,
-                new_id=self._new_id,
+                new_id=lambda: uuid.uuid4().hex,
                 name=self.name,
                 pause_seconds=self._cloud.options.dispatch_seconds,
                 takeover_seconds=0.0,  # nobody else has this cloud's state

@@ -248,9 +248,7 @@ async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachin
     await context.fleet.change([Change(key, _became(CatalogState.REFUSED))])
     context.log.error(
         "instance.refused",
-        instance=key.name,
-        template=key.base_name,
-        zone=key.zone,
+        **key.log_fields,
         reason="HOSTNAME_REUSE",
     )
     raise HostnameReuseError("the catalog has this host name under another key")
@@ -282,9 +280,7 @@ def _became(state: CatalogState) -> Apply[Instance]:
 def _tell(context: Context, key: MachineKey, rising_since: float | None) -> None:
     context.log.info(
         "instance.cataloged",
-        instance=key.name,
-        template=key.base_name,
-        zone=key.zone,
+        **key.log_fields,
     )
     if rising_since is not None:  # not one that comes back
         context.metrics.cataloged(key.base_name, context.clock.elapsed(rising_since))

@@ -51,9 +51,7 @@ async def _check(context: Context, key: MachineKey) -> Result:
         await context.fleet.change([Change(key, _finished(update.operation))])
         context.log.info(
             "metadata.updated",
-            instance=key.name,
-            template=key.base_name,
-            zone=key.zone,
+            **key.log_fields,
         )
         return Result.CHANGED
     now = context.clock.monotonic()
@@ -86,9 +84,7 @@ async def _return(context: Context, key: MachineKey, operation: str, reason: str
     await context.fleet.change([Change(key, when_present(apply))])
     context.log.warning(
         "metadata.failed",
-        instance=key.name,
-        template=key.base_name,
-        zone=key.zone,
+        **key.log_fields,
         reason=reason,
     )
     return Result.CHANGED

@@ -57,9 +57,7 @@ async def _remove_tombstones(context: Context) -> int:
     for key in listed:
         context.log.error(
             "instance.deleted_and_listed",
-            instance=key.name,
-            template=key.base_name,
-            zone=key.zone,
+            **key.log_fields,
         )
     revive = when_present(revived)
     return await context.fleet.change(

@@ -265,9 +265,7 @@ async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState)
     if written:
         context.log.info(
             "instance.uncataloged",
-            instance=key.name,
-            template=key.base_name,
-            zone=key.zone,
+            **key.log_fields,
             state=state.value,
         )
     return Result.CHANGED if written else Result.NOTHING

@@ -75,9 +75,7 @@ async def _apply(context: Context, key: MachineKey) -> Result:
     if denied:
         context.log.error(
             "metadata.denied",
-            instance=key.name,
-            template=key.base_name,
-            zone=key.zone,
+            **key.log_fields,
             keys=denied,
         )
     tries = 1 if context.conditions.reason(key) == CONTESTED else ATTEMPTS
@@ -96,9 +94,7 @@ async def _apply(context: Context, key: MachineKey) -> Result:
         if await _send(context, key, project, found, items):
             context.log.info(
                 "metadata.sent",
-                instance=key.name,
-                template=key.base_name,
-                zone=key.zone,
+                **key.log_fields,
                 keys=sorted(update.items),
             )
             return Result.CHANGED
@@ -120,9 +116,7 @@ async def _drop(context: Context, key: MachineKey, items: Mapping[str, str | Non
     await context.fleet.change([Change(key, _ended(items))])
     context.log.error(
         "metadata.dropped",
-        instance=key.name,
-        template=key.base_name,
-        zone=key.zone,
+        **key.log_fields,
         keys=sorted(items),
     )
     return Result.HELD

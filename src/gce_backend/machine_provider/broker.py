@@ -49,10 +49,10 @@ class MachineProvider:
         clock: Clock,
         *,
         new_id: Callable[[], str],
-        pause_seconds: float = 0.5,
-        term: Term | None = None,
-        waited: Callable[[float], None] = lambda _: None,
-        limits_of: Callable[[str], LeaseLimits] = lambda _: LeaseLimits(),
+        pause_seconds: float,
+        term: Term | None,
+        waited: Callable[[float], None],
+        limits_of: Callable[[str], LeaseLimits],
     ) -> None:
         self.records = Records(datastore, term)
         self.catalog = Catalog(self.records, new_id=new_id)

@@ -15,6 +15,8 @@ from gce_backend.machine_provider.entities import StoredMachine
 
 MAX_MESSAGES = 500
 """Messages in one publish call: half of the number that Pub/Sub accepts."""
+AT_ONCE = 16
+"""Calls in flight."""
 SUBSCRIPTION = {"ackDeadlineSeconds": 60, "expirationPolicy": {}}
 
 T = TypeVar("T")
@@ -93,14 +95,14 @@ def _name(machine: StoredMachine) -> str:
 
 
 async def each(
-    work: Callable[[T], Awaitable[None]], items: Sequence[T], *, at_once: int
+    work: Callable[[T], Awaitable[None]], items: Sequence[T]
 ) -> list[RemoteError | None]:
-    """Does the same for every item, several at a time; one failure does not affect the others.
+    """Does the same for every item, `AT_ONCE` at a time; one failure does not affect the others.
 
     Returns:
         The failure of each item, in the order of the items.
     """
-    gate = asyncio.Semaphore(at_once)
+    gate = asyncio.Semaphore(AT_ONCE)
     failures: list[RemoteError | None] = [None] * len(items)
 
     async def one(place: int) -> None:

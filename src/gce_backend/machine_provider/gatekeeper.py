@@ -112,28 +112,19 @@ class Gatekeeper:
         """
         decision = decide(self._policy(), identity, method)
         self._decided(method, "allowed" if decision.allowed else "denied")
-        group = decision.group.name if decision.group else ""
+        caller_log = log.bind(
+            method=method,
+            user=identity.name,
+            issuer=identity.issuer,
+            remote=remote,
+            group=decision.group.name if decision.group else "",
+            reason=decision.why,
+        )
         if not decision.allowed:
-            log.warning(
-                "machine_provider.denied",
-                method=method,
-                user=identity.name,
-                issuer=identity.issuer,
-                remote=remote,
-                group=group,
-                reason=decision.why,
-            )
+            caller_log.warning("machine_provider.denied")
             raise Refusal(403, f"Access is denied: {decision.why}.")
         if method not in READS:
-            log.info(
-                "machine_provider.allowed",
-                method=method,
-                user=identity.name,
-                issuer=identity.issuer,
-                remote=remote,
-                group=group,
-                reason=decision.why,
-            )
+            caller_log.info("machine_provider.allowed")
         return Caller(
             user=identity.name,
             account=identity.email or identity.name,

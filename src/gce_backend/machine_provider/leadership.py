@@ -23,10 +23,8 @@ from gce_backend.clients.datastore.client import Datastore, Path, Row, Transacti
 KIND = "Leadership"
 EPOCH: Path = ((KIND, "epoch"),)
 HEARTBEAT: Path = ((KIND, "heartbeat"),)
-TAKEOVER_SECONDS = 10.0
-"""Seconds without a heartbeat before another process takes over."""
 BEATS = 4
-"""Heartbeats in that time."""
+"""Heartbeats in the time after whose silence another process takes over."""
 
 log = structlog.stdlib.get_logger()
 
@@ -75,7 +73,7 @@ class Leadership:
         clock: Clock,
         *,
         me: str,
-        takeover_seconds: float = TAKEOVER_SECONDS,
+        takeover_seconds: float,
     ) -> None:
         self.term: Term | None = None
         self.holder = ""

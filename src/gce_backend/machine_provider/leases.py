@@ -76,8 +76,8 @@ class Leases:
         clock: Clock,
         *,
         project: str,
-        waited: Callable[[float], None] = lambda _: None,
-        limits_of: Callable[[str], LeaseLimits] = lambda _: LeaseLimits(),
+        waited: Callable[[float], None],
+        limits_of: Callable[[str], LeaseLimits],
     ) -> None:
         self._records = records
         self._clock = clock

@@ -23,7 +23,7 @@ from gce_backend.machine_provider.access.verifier import TokenVerifier
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.gatekeeper import Gatekeeper
-from gce_backend.machine_provider.leadership import TAKEOVER_SECONDS, Leadership, Term
+from gce_backend.machine_provider.leadership import Leadership, Term
 
 READY_SECONDS = 10.0
 """Seconds that a call waits for a new leader to start."""
@@ -87,7 +87,7 @@ class Provider:
         new_id: Callable[[], str],
         name: str,
         pause_seconds: float,
-        takeover_seconds: float = TAKEOVER_SECONDS,
+        takeover_seconds: float,
         observer: ProviderObserver | None = None,
     ) -> None:
         observer = observer or Unobserved()

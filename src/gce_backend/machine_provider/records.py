@@ -61,7 +61,7 @@ class Records:
         work: set when there may be work to do.
     """
 
-    def __init__(self, datastore: Datastore, term: Term | None = None) -> None:
+    def __init__(self, datastore: Datastore, term: Term | None) -> None:
         self.machines: dict[MachineState, dict[Path, StoredMachine]] = {s: {} for s in MachineState}
         self.untriaged: dict[Path, StoredLease] = {}
         self.released: set[Path] = set()

@@ -34,8 +34,6 @@ from gce_backend.machine_provider.entities import (
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 
-AT_ONCE = 16
-"""Pub/Sub calls in flight."""
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 LONGEST_SLEEP_SECONDS = 60.0
@@ -233,7 +231,7 @@ class Lifecycle:
         async def publish(letters: list[tuple[StoredMachine, Notice]]) -> None:
             await self._channels.publish(letters[0][1].topic, [notice for _, notice in letters])
 
-        failures = await each(publish, batches, at_once=AT_ONCE)
+        failures = await each(publish, batches)
         for letters, failure in zip(batches, failures, strict=True):
             for machine, _ in letters:
                 if failure is None:
@@ -286,7 +284,7 @@ class Lifecycle:
         self, work: Callable[[StoredMachine], Awaitable[None]], machines: Sequence[StoredMachine]
     ) -> list[StoredMachine]:
         """Does the same for every machine; returns those for which it succeeded."""
-        failures = await each(work, machines, at_once=AT_ONCE)
+        failures = await each(work, machines)
         done = []
         for machine, failure in zip(machines, failures, strict=True):
             if failure is None:

@@ -152,6 +152,11 @@ class MachineKey(Key, frozen=True, gc=False):
         """Where the VM is."""
         return self.parent.name
 
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """The fields by which every log line about the VM names it."""
+        return {"instance": self.name, "template": self.base_name, "zone": self.zone}
+
 
 _CLASSES: dict[tuple[str, type[Key | None]], type[Key]] = {
     ("InstanceTemplate", type(None)): TemplateKey,

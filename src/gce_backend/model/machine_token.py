@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from gce_backend.model.keys import MachineKey, manager_key
 
+BACKEND = "GCE"
+"""The backend whose machines the catalog counts ours among."""
 _NAME = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,126}[A-Za-z0-9])?")
 """What the names of templates, revisions, zones and VMs are made of, and more."""
 

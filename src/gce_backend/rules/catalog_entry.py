@@ -8,9 +8,8 @@ import msgspec
 
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.configuration.values import MEASURED_DIMENSIONS, disk_kind
-from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
+from gce_backend.model.machine_token import BACKEND, ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
 
-BACKEND = "GCE"
 LABELS = "snapshot_labels"
 _CUSTOM = re.compile(
     r"(?:(?P<family>[a-z][a-z0-9]*)-)?custom-(?P<cpus>[0-9]+)-(?P<memory_mb>[0-9]+)(?P<extended>-ext)?"

@@ -12,7 +12,7 @@ from gce_backend.base.clock import SystemClock
 from gce_backend.cli import main
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.daemon.clients import Clients
-from gce_backend.fleet.history import History, HistoryEntry
+from gce_backend.fleet.history import EventFilter, History, HistoryEntry
 from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.model.entities import (
@@ -62,7 +62,7 @@ def _told(served: ServedCloud, *arguments: str) -> list[tuple[str, str, str, str
     async def read(clients: Clients) -> tuple[HistoryEntry, ...]:
         store = Store(clients.datastore(PROJECT))
         history = History(store, SystemClock(), max_age=86400.0, max_events=1000)
-        return (await history.events()).events
+        return (await history.events(EventFilter())).events
 
     known = {entry.id for entry in served.ask(read)}
     done = CliRunner().invoke(main, list(arguments), env=served.environment)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from gce_backend.configuration.naming import (
     MAX_BASE_INSTANCE_NAME_LENGTH,
     MAX_BASE_NAME_LENGTH,
-    MAX_NAME_LENGTH,
     MAX_SHORT_ZONE_LENGTH,
     base_instance_name,
     group_name,
@@ -72,5 +71,5 @@ def test_longest_base_name_fits_in_every_zone(zone: str) -> None:
     instance = base_instance_name(base, CHECKSUM, zone)
     assert len(instance) <= MAX_BASE_INSTANCE_NAME_LENGTH
     for name in (template_name(base, CHECKSUM), group_name(base, CHECKSUM, zone), instance):
-        assert len(name) <= MAX_NAME_LENGTH
+        assert len(name) <= 63  # RFC 1035
         assert NAME.fullmatch(name)

@@ -53,21 +53,12 @@ class AccessTokens:
         exchange: sends the requests, without a token of ours.
         url: the URL of tokeninfo.
         clock: the time.
-        remembered_seconds: how long an answer is valid.
     """
 
-    def __init__(
-        self,
-        exchange: Exchange,
-        url: str,
-        clock: Clock,
-        *,
-        remembered_seconds: float = REMEMBERED_SECONDS,
-    ) -> None:
+    def __init__(self, exchange: Exchange, url: str, clock: Clock) -> None:
         self._exchange = exchange
         self._url = URL(url)
         self._clock = clock
-        self._remembered_seconds = remembered_seconds
         self._known: dict[str, _Remembered] = {}
         self._asking: dict[str, asyncio.Task[_Remembered]] = {}
 
@@ -100,7 +91,7 @@ class AccessTokens:
         return identity
 
     def _is_good(self, known: _Remembered) -> bool:
-        seconds = REFUSED_SECONDS if known.identity is None else self._remembered_seconds
+        seconds = REFUSED_SECONDS if known.identity is None else REMEMBERED_SECONDS
         return self._clock.monotonic() - known.at < seconds
 
     async def _ask_once(self, name: str, token: str, known: _Remembered | None) -> _Remembered:

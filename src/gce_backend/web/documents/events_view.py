@@ -7,22 +7,17 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gce_backend.fleet.history import ID_PATTERN, History
+from gce_backend.fleet.history import ID_PATTERN, EventFilter, History
 from gce_backend.model.events import Event
 
 Kind = Literal["machine", "group", "template", "configuration", "control"]
 Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 
 
-class EventsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of `/api/events`: those of `History.events`."""
+class EventsQuery(EventFilter, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `/api/events`."""
 
-    name: str = ""
     kind: Kind | None = None
-    template: str = ""
-    zone: str = ""
-    cause: str = ""
-    since: float | None = None
     after: Id | None = None
     before: Id | None = None
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
@@ -34,7 +29,7 @@ async def events(history: History, query: EventsQuery) -> dict[str, Any]:
     Raises:
         RemoteError: the store could not be read.
     """
-    found = await history.events(**{**msgspec.structs.asdict(query), "kind": query.kind or ""})
+    found = await history.events(query)
     return {
         "events": [{"id": entry.id, **told(entry.event)} for entry in found.events],
         "next": found.next,

@@ -7,6 +7,7 @@ from typing import Any
 from gce_backend.base.errors import BackendError
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.context import Context
+from gce_backend.fleet.history import EventFilter
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
 from gce_backend.rules.states import GroupState, State
@@ -47,7 +48,9 @@ async def explain(view: View, name: str) -> list[dict[str, Any]]:
 async def _events(view: View, name: str, kind: str = "") -> tuple[list[dict[str, Any]], str]:
     """The last events of what has this name, and why they are not known; "" when they are."""
     try:
-        entries = (await view.history.events(name=name, kind=kind, limit=EVENTS)).events
+        entries = (
+            await view.history.events(EventFilter(name=name, kind=kind, limit=EVENTS))
+        ).events
     except BackendError as error:
         return [], str(error)
     return [{"id": entry.id, **events_view.told(entry.event)} for entry in entries], ""
