@@ -63,13 +63,19 @@ def template(base_name: str = "linux", **fields: str | int) -> str:
 
 
 def manager(
-    base_name: str = "linux", zone: str = ZONE, minimum: int = 3, maximum: int | None = None
+    base_name: str = "linux",
+    zone: str = ZONE,
+    minimum: int = 3,
+    maximum: int | None = None,
+    **fields: int,
 ) -> str:
-    """A manager of managers.cfg."""
-    limit = f" maximum_size: {maximum}" if maximum is not None else ""
+    """A manager of managers.cfg; `fields` adds scalar fields."""
+    if maximum is not None:
+        fields = {"maximum_size": maximum, **fields}
+    more = "".join(f" {name}: {value}" for name, value in fields.items())
     return (
         f'managers {{ template_base_name: "{base_name}" zone: "{zone}" '
-        f"minimum_size: {minimum}{limit} }}\n"
+        f"minimum_size: {minimum}{more} }}\n"
     )
 
 

@@ -66,6 +66,28 @@ async def under_caps(
     return [key for key, fits in answers.items() if fits], held
 
 
+def free_deletions(context: Context, granted: Permit) -> int:
+    """How many more deletions the caps leave room for, beyond those that are due already.
+
+    Args:
+        granted: the permit that these deletions will have.
+    """
+    if _is_lifted(context):
+        return len(context.fleet.instances)
+    begun = used(_counting(context, context.fleet.deletion_window))
+    due = sum(
+        instance.deletion is None
+        and (instance.drain is not None or not context.fleet.is_active(key.group))
+        for key, instance in context.fleet.instances.items()
+    )
+    caps = [(limit, COUNTED[cap]) for cap, limit in _limits(context).items()]
+    return min(
+        limit - due - sum(begun[permit] for permit in counted)
+        for limit, counted in caps
+        if granted in counted
+    )
+
+
 def begin_under_caps(
     context: Context, window: DeletionWindow, asked: Mapping[MachineKey, Permit]
 ) -> tuple[set[MachineKey], DeletionWindow]:

@@ -28,8 +28,10 @@ from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
 from gce_backend.model.keys import GroupKey, Key, RevisionKey
 from gce_backend.rules import group_sizes, melt_down
+from gce_backend.rules.group_sizes import Use
 from gce_backend.rules.melt_down import Pace, lost_for
 from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
+from gce_backend.rules.permits import lease_runs
 
 PENDING = "OperationPending"
 FRESH_SECONDS = 60.0
@@ -285,14 +287,27 @@ def _forgotten(generation: int) -> Apply[Any]:
     return when_present(apply)
 
 
+def use_of(context: Context, key: GroupKey) -> Use:
+    """What is asked of a group now."""
+    now = context.clock.now()
+    leased = sum(
+        instance.lease is not None and not instance.is_tombstone and lease_runs(instance, now)
+        for _, instance in context.fleet.instances_of(key)
+    )
+    return Use(leased)
+
+
 def pace(context: Context, key: GroupKey) -> Pace:
     """How fast a group may grow, by what happened to the VMs that it had."""
     elapsed = context.clock.elapsed
     lost = (lost_for(instance, elapsed) for _, instance in context.fleet.instances_of(key))
+    ages = [age for age in lost if age is not None]
+    if not ages:
+        return melt_down.FULL
     grown = context.memory.seen.grown.get(key)
     return melt_down.pace(
-        context.fleet.managers[key].minimum_size,
-        [age for age in lost if age is not None],
+        group_sizes.needed_size(context.fleet.managers[key], use_of(context, key)),
+        ages,
         None if grown is None else context.clock.monotonic() - grown,
     )
 

@@ -23,6 +23,7 @@ _MARKS = {
     Action.CREATE: ("+", "green"),
     Action.CHANGE: ("~", "yellow"),
     Action.RESIZE: ("~", "yellow"),
+    Action.SHRINK: ("-", "red"),
     Action.KEEP: ("~", "yellow"),
     Action.DRAIN: ("-", "red"),
     Action.DELETE: ("-", "red"),
@@ -138,10 +139,15 @@ def _group(group: GroupStep) -> str:
         return f"stops draining; it keeps its {plural(size, 'machine')}"
     if group.action is Action.DELETE:
         return "is empty and is deleted"
+    if group.action is Action.SHRINK:
+        idle = plural(size - group.goal, "idle machine")
+        return f"{size} -> {plural(group.goal, 'machine')}: {idle} removed"
     if group.action is Action.CHANGE:
-        limits = zip(("minimum_size", "maximum_size"), (group.minimum, group.maximum), strict=True)
+        pairs = (group.minimum, group.maximum, group.spare)
+        limits = zip(("minimum_size", "maximum_size", "spare_size"), pairs, strict=True)
         told = [f"{name} {old} -> {new}" for name, (old, new) in limits if old != new]
-        return f"{', '.join(told)}; it keeps its {plural(size, 'machine')}"
+        changes = ", ".join(told) or "surplus_seconds changes"
+        return f"{changes}; it keeps its {plural(size, 'machine')}"
     waits = f", waits for {len(group.held)} leased" if group.held else ""
     return f"drains {plural(len(group.machines), 'machine')}{waits}"
 
@@ -163,6 +169,7 @@ def _summary(totals: Totals) -> str:
     parts = [
         (totals.create, f"to create ({plural(totals.create_machines, 'machine')})"),
         (totals.resize, f"to grow (by {plural(totals.resize_machines, 'machine')})"),
+        (totals.shrink, f"to shrink (by {plural(totals.shrink_machines, 'idle machine')})"),
         (totals.change, "to change"),
         (totals.drain, f"to drain ({drained})"),
         (totals.delete, "empty to delete"),

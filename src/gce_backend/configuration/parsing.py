@@ -34,6 +34,7 @@ from gce_backend.configuration.types import (
 )
 from gce_backend.configuration.values import (
     MAX_FILES,
+    SURPLUS_SECONDS,
     check_file_path,
     full_scope,
     one_line,
@@ -259,4 +260,8 @@ def _manager(message: pb.InstanceGroupManager) -> ManagerConfig:
         minimum_size=message.minimum_size,
         maximum_size=message.maximum_size,
         zone=message.zone,
+        spare_size=message.spare_size if message.HasField("spare_size") else None,
+        surplus_seconds=(
+            message.surplus_seconds if message.HasField("surplus_seconds") else SURPLUS_SECONDS
+        ),
     )

@@ -16,11 +16,13 @@ from gce_backend.configuration.report import Report
 from gce_backend.configuration.text import LineIndex, Path
 from gce_backend.configuration.types import Rule, TemplateConfig, template_rules
 from gce_backend.configuration.values import (
+    KEEP_SURPLUS,
     MAX_FILES,
     MAX_GROUP_SIZE,
     MAX_METADATA_TOTAL,
     MAX_METADATA_VALUE,
     MAX_SCOPES,
+    MAX_SURPLUS_SECONDS,
     MEASURED_DIMENSIONS,
     check_account,
     check_dimension,
@@ -360,4 +362,22 @@ def _check_sizes(manager: pb.InstanceGroupManager, path: Path, report: Report) -
         report.problem(
             (*path, "maximum_size"),
             f"{maximum} is below minimum_size ({minimum}): raise it, or leave it out for no limit",
+        )
+    _check_spare(manager, path, report)
+
+
+def _check_spare(manager: pb.InstanceGroupManager, path: Path, report: Report) -> None:
+    spare, seconds = manager.spare_size, manager.surplus_seconds
+    if not 0 <= spare <= MAX_GROUP_SIZE:
+        report.problem((*path, "spare_size"), f"{spare} is out of range: use 0 to {MAX_GROUP_SIZE}")
+    elif manager.HasField("spare_size") and not manager.maximum_size:
+        report.problem(
+            (*path, "spare_size"),
+            "needs a maximum_size: set it, so that the group cannot grow without limit",
+        )
+    if not KEEP_SURPLUS <= seconds <= MAX_SURPLUS_SECONDS:
+        report.problem(
+            (*path, "surplus_seconds"),
+            f"{seconds} is out of range: use 0 to {MAX_SURPLUS_SECONDS}, or {KEEP_SURPLUS} to keep "
+            "all VMs",
         )

@@ -20,6 +20,7 @@ from gce_backend.configuration.values import (
     MAX_DIMENSIONS,
     MAX_LABELS,
     MAX_TAGS,
+    SURPLUS_SECONDS,
     Check,
     check_base_name,
     check_cpu_platform,
@@ -137,14 +138,19 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How many VMs of a template to keep in one zone.
 
     Attributes:
-        minimum_size: 0 for a group that only holds what somebody else adds.
+        minimum_size: 0 for a group that is empty while nobody asks for a machine.
         maximum_size: old and new revision together; 0 for no limit.
+        spare_size: machines to keep free; None for a tenth of the leased ones.
+        surplus_seconds: how long a group must have too many machines until idle ones are removed;
+            KEEP_SURPLUS for ever.
     """
 
     template_base_name: str
     minimum_size: int = 0
     maximum_size: int = 0
     zone: str
+    spare_size: int | None = None
+    surplus_seconds: int = SURPLUS_SECONDS
 
 
 class Configuration(msgspec.Struct, frozen=True):

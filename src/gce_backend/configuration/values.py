@@ -17,6 +17,11 @@ Check = Callable[[Any], str | None]
 
 MAX_GROUP_SIZE: Final = 2_000
 """VMs in a zonal group whose members are listed in pages, as ours are."""
+SURPLUS_SECONDS: Final = 900
+"""Seconds for which a group has too many VMs until idle ones are removed, by default."""
+MAX_SURPLUS_SECONDS: Final = 365 * 24 * 3600
+KEEP_SURPLUS: Final = -1
+"""In place of seconds: no VM is removed because there are too many."""
 
 MAX_PROJECT: Final = 100
 """Characters in a project's id with its domain."""

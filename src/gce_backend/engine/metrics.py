@@ -66,6 +66,8 @@ READINGS = (
     ),
     Reading("machines_lost", "Machines that the catalog no longer holds.", ("template", "zone")),
     Reading("group_minimum_size", "Machines to keep at least.", ("template", "zone")),
+    Reading("group_wanted_size", "Machines that are needed now.", ("template", "zone")),
+    Reading("group_surplus", "Machines beyond those that are needed.", ("template", "zone")),
     Reading(
         "group_maximum_size", "Machines to keep at most; none without limit.", ("template", "zone")
     ),

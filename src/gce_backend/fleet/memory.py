@@ -14,6 +14,7 @@ from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import Group, Member
 from gce_backend.model.orders import MachineOrder
 from gce_backend.rules.cataloging import Contradiction
+from gce_backend.rules.surplus import SizeHistory
 
 
 @dataclass(slots=True)
@@ -27,6 +28,7 @@ class SeenAtCompute:
         vanished: VMs that neither their group nor Compute itself lists.
         doubted: groups with a VM that was not found: their members are listed at once.
         grown: when a group last grew.
+        sizes: what size a group had and needed, for as long as its surplus must last.
         empty_since: drained groups that were found empty.
         suspects: resources with our mark and without an entity, by kind and project: by name, when
             each was first found.
@@ -43,6 +45,7 @@ class SeenAtCompute:
     vanished: set[MachineKey] = field(default_factory=set)
     doubted: set[GroupKey] = field(default_factory=set)
     grown: dict[GroupKey, float] = field(default_factory=dict)
+    sizes: dict[GroupKey, SizeHistory] = field(default_factory=dict)
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
@@ -52,7 +55,7 @@ class SeenAtCompute:
 
     def forget(self, managers: Collection[GroupKey]) -> None:
         """Forgets the groups whose managers are not among these."""
-        for seen in (self.groups, self.unlisted, self.grown):
+        for seen in (self.groups, self.unlisted, self.grown, self.sizes):
             for key in [key for key in seen if key not in managers]:
                 seen.pop(key, None)
         self.gone &= set(managers)

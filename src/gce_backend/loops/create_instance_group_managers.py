@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from gce_backend.actions import identity, resources
 from gce_backend.actions.fan_out import Result, act_on_each
-from gce_backend.actions.resources import beside, pace
+from gce_backend.actions.resources import beside, pace, use_of
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
@@ -116,7 +116,7 @@ async def _judge_again(
     before, others = manager.in_flight, beside(context, key, manager)
     if before is None or others is None:
         return None
-    size = wanted_size(manager, others)
+    size = wanted_size(manager, others, use_of(context, key))
     if size < (before.size or 0):
         smaller = replace(before, request_id=context.new_id(), size=size)
 
@@ -133,7 +133,8 @@ def _intend(context: Context, key: GroupKey) -> Change[InstanceGroupManager] | N
     others = beside(context, key, manager)
     if others is None:
         return None
-    size = pace(context, key).limited(wanted_size(manager, others))
+    size = wanted_size(manager, others, use_of(context, key))
+    size = pace(context, key).limited(size)
     return Change(key, when_present(resources.beginning(context, "insert", size)))
 
 

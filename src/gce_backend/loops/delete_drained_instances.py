@@ -1,12 +1,12 @@
 """delete-drained-instances: deletes machines that drained, stopped or got lost.
 
-It also deletes members that a group cannot create and no longer needs after its minimum fell.
+It also deletes members that a group cannot create and no longer needs.
 """
 
 from __future__ import annotations
 
 from gce_backend.actions.deletion import delete
-from gce_backend.actions.resources import beside
+from gce_backend.actions.resources import beside, use_of
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.model.entities import Instance
@@ -36,7 +36,7 @@ def _given_up(context: Context) -> set[MachineKey]:
         group, others = context.memory.seen.groups.get(key), beside(context, key, manager)
         if group is None or others is None or not group.complete:
             continue
-        wanted = wanted_size(manager, others)
+        wanted = wanted_size(manager, others, use_of(context, key))
         if group.target_size <= wanted:
             continue
         machines = context.fleet.instances_of(key)

@@ -1,8 +1,11 @@
-"""resize-instance-groups: grows active groups to their minimum. It never shrinks one.
+"""resize-instance-groups: brings active groups to the size that they need.
 
 A group grows by members whose names are chosen and stored before the call. Such a call only adds:
 if Compute executes it late, or a second time, the names exist already. (A resize sets an absolute
 size; executed late, it shrinks a group and deletes arbitrary members.)
+
+A group that has had too many machines for long enough shrinks by idle ones, which are marked here
+and then drain. No call makes a group smaller.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from msgspec.structs import replace
 from gce_backend.actions import resources
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
-from gce_backend.actions.resources import beside, pace
+from gce_backend.actions.resources import beside, pace, use_of
+from gce_backend.actions.surplus import balance
 from gce_backend.base.errors import AlreadyExistsError, OperationFailedError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -22,7 +26,7 @@ from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.keys import GroupKey, Key
 from gce_backend.rules.compute_bodies import base_instance_name_of
-from gce_backend.rules.group_sizes import new_member_names, wanted_size
+from gce_backend.rules.group_sizes import growth, new_member_names
 
 MAX_NAMES = 500
 """Members of one createInstances call."""
@@ -44,10 +48,14 @@ async def run(context: Context) -> Outcome:
     async def raise_one(key: GroupKey) -> Result:
         return await _raise(context, key)
 
+    balanced = await balance(context)
     outcome = await act_on_each(context, keys, raise_one)
     waits = (outcome.again_after, *(_pause(context, key) for key in there))
     return replace(
-        outcome, again_after=min((wait for wait in waits if wait is not None), default=None)
+        outcome,
+        changed=outcome.changed + balanced,
+        facts={**outcome.facts, **({"balanced": balanced} if balanced else {})},
+        again_after=min((wait for wait in waits if wait is not None), default=None),
     )
 
 
@@ -73,7 +81,9 @@ def _missing(context: Context, key: GroupKey, target_size: int) -> int | None:
 def _lacking(context: Context, key: GroupKey, target_size: int) -> int | None:
     manager = context.fleet.managers[key]
     others = beside(context, key, manager)
-    return None if others is None else max(0, wanted_size(manager, others) - target_size)
+    if others is None:
+        return None
+    return growth(manager, target_size, others, use_of(context, key))
 
 
 async def _raise(context: Context, key: GroupKey) -> Result:
@@ -208,6 +218,6 @@ JOB = Job(
     name="resize-instance-groups",
     run=run,
     timeout=120.0,
-    wakes=("fetch-instances",),
+    wakes=("fetch-instances", "remove-cataloged-instances", "delete-drained-instances"),
     concerns=_concerns,
 )

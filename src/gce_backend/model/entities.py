@@ -13,12 +13,20 @@ import msgspec
 
 from gce_backend.base.dates import StoredSeconds
 from gce_backend.configuration.types import TemplateConfig
+from gce_backend.configuration.values import (
+    KEEP_SURPLUS,
+    MAX_SURPLUS_SECONDS,
+    SURPLUS_SECONDS,
+)
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key
 from gce_backend.model.orders import Control, Drain
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 """How many: of machines, or of times. More is nothing that this daemon has written."""
+
+SurplusSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=KEEP_SURPLUS, le=MAX_SURPLUS_SECONDS)]
+"""How long a group must have too many machines until idle ones leave."""
 
 Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 """Compute's number of a resource, 64 bits without a sign."""
@@ -251,6 +259,10 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
         resize: a growth under way (resize-instance-groups).
         generation: how many groups of it have been deleted; the next one has another name
             (delete-/create-instance-group-managers).
+        spare_size: machines to keep free beside the leased ones; None for a tenth of these
+            (process-config).
+        surplus_seconds: how long a group must have too many machines until idle ones leave;
+            KEEP_SURPLUS for ever (process-config).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -262,6 +274,8 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     in_flight: InFlight | None = None
     resize: InFlight | None = None
     generation: Count = 0
+    spare_size: Count | None = None
+    surplus_seconds: SurplusSeconds = SURPLUS_SECONDS
 
     @property
     def is_deleting(self) -> bool:
@@ -410,7 +424,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
         pending_deletion: it is to be deleted (process-pubsub-messages).
         drain: it is to leave the catalog and to be deleted, though the configuration names its
-            group (operator; fetch-instances clears, when another VM takes its name).
+            group (operator; resize-instance-groups, for surplus; fetch-instances clears, when
+            another VM takes its name).
         subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing
             (process-pubsub-messages; remove-cataloged-instances clears).
         pending_metadata_updates: oldest first (process-pubsub-messages appends,

@@ -94,15 +94,20 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """An operator wants the machine to go, as soon as nobody holds it.
+    """The machine is to be deleted, as soon as nobody holds it.
 
     Attributes:
         reason: why, for people.
         since: since when, Unix seconds.
+        surplus: whether the daemon wants that, because its group has too many machines; otherwise
+            an operator does.
     """
 
     reason: str = ""
     since: StoredSeconds = 0.0
+    surplus: bool = False
 
     def __str__(self) -> str:
+        if self.surplus:
+            return f"Surplus: {self.reason}"
         return f"Drained by hand: {self.reason}" if self.reason else "Drained by hand."

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from gce_backend.base.errors import BackendError
 from gce_backend.configuration import types
 from gce_backend.configuration.types import TemplateConfig
+from gce_backend.configuration.values import SURPLUS_SECONDS
 from gce_backend.model.entities import (
     Entity,
     InstanceGroupManager,
@@ -33,11 +34,16 @@ class WantedManager(msgspec.Struct, frozen=True):
         zone: its zone.
         minimum_size: the fewest machines to keep.
         maximum_size: the most machines to keep; 0 is no limit.
+        spare_size: machines to keep free; None for a tenth of the leased ones.
+        surplus_seconds: how long there must be too many until idle ones leave; KEEP_SURPLUS for
+            ever.
     """
 
     zone: str
     minimum_size: int
     maximum_size: int
+    spare_size: int | None = None
+    surplus_seconds: int = SURPLUS_SECONDS
 
 
 class WantedTemplate(msgspec.Struct, frozen=True):
@@ -61,7 +67,13 @@ def wanted_templates(parsed: types.Configuration) -> dict[str, WantedTemplate]:
             checksum=types.checksum(template),
             template=template,
             managers=tuple(
-                WantedManager(manager.zone, manager.minimum_size, manager.maximum_size)
+                WantedManager(
+                    manager.zone,
+                    manager.minimum_size,
+                    manager.maximum_size,
+                    manager.spare_size,
+                    manager.surplus_seconds,
+                )
                 for manager in parsed.managers
                 if manager.template_base_name == template.base_name
             ),
@@ -193,7 +205,11 @@ def _activate(
         if not isinstance(there, InstanceGroupManager):
             there = InstanceGroupManager(minimum_size=manager.minimum_size)
         news[at] = replace(
-            there, minimum_size=manager.minimum_size, maximum_size=manager.maximum_size
+            there,
+            minimum_size=manager.minimum_size,
+            maximum_size=manager.maximum_size,
+            spare_size=manager.spare_size,
+            surplus_seconds=manager.surplus_seconds,
         )
     return news
 

@@ -1,10 +1,15 @@
-"""The size of a group: its minimum, within the room that other revisions leave. Pure."""
+"""The size of a group: from its limits, its leases and its waiting requests. Pure.
+
+A manager without a maximum keeps its minimum: its group cannot grow without limit. With a maximum,
+the group follows demand, within the room that other revisions leave.
+"""
 
 from __future__ import annotations
 
 import random
 import string
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from gce_backend.model.entities import (
     InstanceGroupManager,
@@ -14,6 +19,23 @@ from gce_backend.model.observed import Member
 SUFFIX_LETTERS = string.ascii_lowercase + string.digits
 SUFFIX_LENGTH = 4
 """Characters in a member's name after its group's base instance name and a dash."""
+GROWTH_STEP = 100
+"""Machines above its minimum by which a group grows at a time."""
+
+
+class Use(NamedTuple):
+    """What is asked of a group.
+
+    Attributes:
+        leased: machines of it that somebody holds.
+        waiting: requests that its machines are to serve and no lease serves yet.
+    """
+
+    leased: int = 0
+    waiting: int = 0
+
+
+UNUSED = Use()
 
 
 def beside(
@@ -52,13 +74,42 @@ def room(maximum_size: int, others: int) -> int | None:
     return max(0, maximum_size - others) if maximum_size else None
 
 
-def wanted_size(manager: InstanceGroupManager, others: int) -> int:
-    """The smallest size that a group should have now: its minimum, as far as there is room."""
-    limit = room(manager.maximum_size, others)
-    return manager.minimum_size if limit is None else min(manager.minimum_size, limit)
+def needed_size(manager: InstanceGroupManager, use: Use) -> int:
+    """The size that a group should have if no other revision takes room: from minimum to maximum.
+
+    Without a spare_size, a tenth of the leased machines is kept free, rounded up.
+    """
+    if not manager.maximum_size:
+        return manager.minimum_size
+    if manager.spare_size is None:
+        demand = max(use.leased + use.waiting, -(-use.leased * 11 // 10))
+    else:
+        demand = use.leased + use.waiting + manager.spare_size
+    return min(max(manager.minimum_size, demand), manager.maximum_size)
 
 
-def raised_size(manager: InstanceGroupManager, target_size: int, others: int) -> int | None:
+def wanted_size(manager: InstanceGroupManager, others: int, use: Use) -> int:
+    """The size that a group should have now: what it needs, as far as there is room."""
+    needed, limit = needed_size(manager, use), room(manager.maximum_size, others)
+    return needed if limit is None else min(needed, limit)
+
+
+def growth(manager: InstanceGroupManager, target_size: int, others: int, use: Use) -> int:
+    """By how many machines a group grows now: to its minimum, and above it step by step.
+
+    Args:
+        manager: an active manager.
+        target_size: the group's present target size.
+        others: VMs of the other revisions' groups in that zone.
+        use: what is asked of the group.
+    """
+    wanted = wanted_size(manager, others, use)
+    return max(0, min(wanted, max(manager.minimum_size, target_size + GROWTH_STEP)) - target_size)
+
+
+def raised_size(
+    manager: InstanceGroupManager, target_size: int, others: int, use: Use
+) -> int | None:
     """The size to which a group must grow; None when it is large enough.
 
     It never shrinks a group, because Compute would delete arbitrary members.
@@ -67,12 +118,15 @@ def raised_size(manager: InstanceGroupManager, target_size: int, others: int) ->
         manager: an active manager.
         target_size: the group's present target size.
         others: VMs of the other revisions' groups in that zone.
+        use: what is asked of the group.
     """
-    size = wanted_size(manager, others)
+    size = wanted_size(manager, others, use)
     return size if size > target_size else None
 
 
-def replaced(manager: InstanceGroupManager, target_size: int, leaving: int, others: int) -> int:
+def replaced(
+    manager: InstanceGroupManager, target_size: int, leaving: int, others: int, use: Use
+) -> int:
     """How many new members replace those that leave a group.
 
     Args:
@@ -80,8 +134,9 @@ def replaced(manager: InstanceGroupManager, target_size: int, leaving: int, othe
         target_size: the group's present target size.
         leaving: the number of members that are deleted.
         others: VMs of the other revisions' groups in that zone.
+        use: what is asked of the group.
     """
-    lacking = wanted_size(manager, others) - (target_size - leaving)
+    lacking = wanted_size(manager, others, use) - (target_size - leaving)
     return min(leaving, max(0, lacking))
 
 
@@ -91,7 +146,7 @@ def given_up(
     """The members that a group cannot create and no longer needs.
 
     Compute would create them as soon as there is quota, or capacity in the zone. None of them has
-    ever been a VM. Existing VMs are never chosen: no group shrinks.
+    ever been a VM. Existing VMs are not chosen here: `surplus` says which of them leave.
 
     Args:
         members: the members in a complete list.

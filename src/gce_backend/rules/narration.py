@@ -182,7 +182,7 @@ def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
     if old.pending_deletion is None and new.pending_deletion is not None:
         yield new.pending_deletion.reason
     if old.drain is not None and new.drain is None:
-        yield "An operator undrained it."
+        yield "Its group needs it again." if old.drain.surplus else "An operator undrained it."
     elif new.drain is not None and old.drain != new.drain:
         yield str(new.drain)
     yield from _metadata(old, new)

@@ -13,6 +13,7 @@ import msgspec
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.configuration.types import Pairs, TemplateConfig
+from gce_backend.configuration.values import KEEP_SURPLUS, SURPLUS_SECONDS
 from gce_backend.model.entities import (
     Entity,
     Instance,
@@ -36,7 +37,7 @@ from gce_backend.rules.activation import (
     known_entities,
     plan_template,
 )
-from gce_backend.rules.group_sizes import beside, raised_size, wanted_size
+from gce_backend.rules.group_sizes import Use, beside, needed_size, raised_size, wanted_size
 from gce_backend.rules.permits import lease_runs
 
 Get = Callable[[Key], Entity | None]
@@ -50,7 +51,9 @@ class Action(StrEnum):
     CHANGE = "change"
     """A template gets another revision; a group other limits, and stays as large as it is."""
     RESIZE = "resize"
-    """A group grows. None is ever made smaller."""
+    """A group grows."""
+    SHRINK = "shrink"
+    """A group has more machines than it needs: idle ones are removed."""
     KEEP = "keep"
     """It was draining, and stays."""
     DRAIN = "drain"
@@ -133,6 +136,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
             that is less than the goal.
         minimum: before and after; 0 where the configuration does not name it.
         maximum: the same; 0 is no limit.
+        spare: machines to keep free, before and after; None for a tenth of the leased ones.
         machines: the machines that drain.
         held: those of them that somebody holds: they are waited for.
         in_force: the configuration in force says so already.
@@ -148,6 +152,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
     at_first: int | None = None
     minimum: tuple[int, int]
     maximum: tuple[int, int]
+    spare: tuple[int | None, int | None] = (None, None)
     machines: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
     in_force: bool
@@ -187,6 +192,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         create: groups to create, with `create_machines` machines.
         resize: groups to grow, by `resize_machines` machines.
+        shrink: groups from which `shrink_machines` idle machines are removed.
         change: groups whose limits change, or that stop draining.
         drain: groups to drain, with `drain_machines` machines, of which `leased` are waited for.
         lost_machines: machines that this configuration drains, beyond those that it makes in the
@@ -201,6 +207,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     create_machines: int
     resize: int
     resize_machines: int
+    shrink: int
+    shrink_machines: int
     change: int
     drain: int
     drain_machines: int
@@ -246,6 +254,8 @@ def totals(plans: Iterable[TemplatePlan]) -> Totals:
         create_machines=sum(group.goal for group in groups[Action.CREATE]),
         resize=len(groups[Action.RESIZE]),
         resize_machines=sum(group.goal - (group.size or 0) for group in groups[Action.RESIZE]),
+        shrink=len(groups[Action.SHRINK]),
+        shrink_machines=sum((group.size or 0) - group.goal for group in groups[Action.SHRINK]),
         change=len(groups[Action.CHANGE]) + len(groups[Action.KEEP]),
         drain=len(groups[Action.DRAIN]),
         drain_machines=sum(len(group.machines) for group in groups[Action.DRAIN]),
@@ -265,6 +275,8 @@ def _lost(plan: TemplatePlan) -> int:
         size = group.size or 0
         if group.action is Action.DRAIN and not group.in_force:
             change = max(len(group.machines), size)
+        elif group.action is Action.SHRINK:
+            change = 0 if group.in_force else size - group.goal
         else:
             change = -max(0, group.goal - size)
         zones[group.zone] = zones.get(group.zone, 0) + change
@@ -347,15 +359,23 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
     named = is_active(key, present.entities.get)
     size = present.sizes.get(key)
     others = beside(manager, _siblings(key, keys, then, present))
-    grown = raised_size(manager, size or 0, 0)
-    goal = grown if grown is not None else size or 0
-    now = wanted_size(manager, others) if others is not None else goal
-    limits = (manager.minimum_size, manager.maximum_size)
-    known = (old.minimum_size, old.maximum_size) if old is not None and named else (0, 0)
+    machines = present.living(key)
+    held = sum(lease_runs(instance, present.now) for _, instance in machines)
+    use = Use(held)
+    grown = raised_size(manager, size or 0, 0, use)
+    idle = 0
+    if size is not None and manager.surplus_seconds != KEEP_SURPLUS:
+        idle = max(0, min(size - needed_size(manager, use), size - held))
+    goal = grown if grown is not None else (size or 0) - idle
+    now = wanted_size(manager, others, use) if others is not None else goal
+    limits = _limits(manager)
+    known = _limits(old) if old is not None and named else (0, 0, None, SURPLUS_SECONDS)
     if size is None:
         action = Action.CREATE
     elif grown is not None:
         action = Action.RESIZE
+    elif idle and named:
+        action = Action.SHRINK
     elif not named:
         action = Action.KEEP
     elif limits != known:
@@ -372,8 +392,19 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
         at_first=max(now, size or 0) if grown is not None and now < goal else None,
         minimum=(known[0], limits[0]),
         maximum=(known[1], limits[1]),
+        spare=(known[2], limits[2]),
         in_force=limits == known,
         under_way=limits == known and bool(manager.in_flight or manager.resize),
+    )
+
+
+def _limits(manager: InstanceGroupManager) -> tuple[int, int, int | None, int]:
+    """All that the configuration says of a group's size."""
+    return (
+        manager.minimum_size,
+        manager.maximum_size,
+        manager.spare_size,
+        manager.surplus_seconds,
     )
 
 

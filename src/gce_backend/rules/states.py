@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
+from gce_backend.configuration.values import KEEP_SURPLUS
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
@@ -19,7 +20,7 @@ from gce_backend.model.entities import (
     InstanceTemplateRevision,
 )
 from gce_backend.model.observed import Group, Member
-from gce_backend.rules.group_sizes import wanted_size
+from gce_backend.rules.group_sizes import UNUSED, Use, wanted_size
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.sightings import is_empty
 
@@ -76,6 +77,8 @@ class GroupState(StrEnum):
     """Fewer of its machines are usable than the configuration asks for."""
     ACTIVE = "active"
     """It has what the configuration asks for."""
+    SURPLUS = "surplus"
+    """It has more machines than it needs."""
     DRAINING = "draining"
     """The configuration no longer names it."""
     DELETING = "deleting"
@@ -276,6 +279,7 @@ class GroupFacts(NamedTuple):
         unlisted: whether the last complete list of groups did not show it.
         paused: whether nothing may be done with it now.
         troubled: whether something that was tried with it, or with its template, has failed.
+        use: what is asked of it.
     """
 
     manager: InstanceGroupManager
@@ -286,6 +290,7 @@ class GroupFacts(NamedTuple):
     unlisted: bool = False
     paused: bool = False
     troubled: bool = False
+    use: Use = UNUSED
 
 
 _COMING = (State.CREATING, State.STARTING, State.RUNNING)
@@ -329,7 +334,7 @@ def _coming(facts: GroupFacts) -> tuple[GroupState, str]:
 
 def _sized(facts: GroupFacts, group: Group) -> tuple[GroupState, str]:
     manager = facts.manager
-    wanted = wanted_size(manager, facts.others or 0)
+    wanted = wanted_size(manager, facts.others or 0, facts.use)
     size = f"It has {group.target_size} of {_machines(wanted)}"
     failing = [member for member in group.members.values() if member.error_code]
     if failing:
@@ -359,11 +364,6 @@ def _used(facts: GroupFacts, group: Group, wanted: int) -> tuple[GroupState, str
         reason = f"{useful} of {_machines(wanted)} can be leased or are leased"
         state = GroupState.CHANGING if coming else GroupState.DEGRADED
         return state, f"{reason}{f'; {told}' if told else ''}."
-    if manager.maximum_size and group.target_size > manager.maximum_size:
-        return GroupState.ACTIVE, (
-            f"It has {_machines(group.target_size)}, though at most {manager.maximum_size} are "
-            "asked for: a group is never made smaller."
-        )
     if wanted < manager.minimum_size:
         return GroupState.ACTIVE, (
             f"It has {group.target_size} of {_machines(manager.minimum_size)}: other revisions "
@@ -374,10 +374,23 @@ def _used(facts: GroupFacts, group: Group, wanted: int) -> tuple[GroupState, str
         number = f"{useless} of its {_machines(group.target_size)}"
         return GroupState.DEGRADED, f"{number} cannot be leased; the rest are enough."
     if group.target_size > wanted:
-        return GroupState.ACTIVE, (
-            f"It has {_machines(group.target_size)}; the configuration asks for at least {wanted}."
-        )
+        return GroupState.SURPLUS, _too_many(facts, group, wanted)
     return GroupState.ACTIVE, "It has what the configuration asks for."
+
+
+def _too_many(facts: GroupFacts, group: Group, wanted: int) -> str:
+    """Why a group has surplus, and what becomes of it."""
+    seconds, leaving = facts.manager.surplus_seconds, facts.machines.get(State.DRAINING, 0)
+    told = f"It has {_machines(group.target_size)} and needs {wanted}"
+    if facts.paused:
+        return f"{told}. Nothing is removed until a pause ends."
+    if leaving:
+        return f"{told}: {leaving} drain."
+    if not facts.machines.get(State.CATALOGED, 0):
+        return f"{told}. Somebody holds them: they are kept until their leases end."
+    if seconds == KEEP_SURPLUS:
+        return f"{told}. Its manager keeps them (surplus_seconds: {KEEP_SURPLUS})."
+    return f"{told}: idle ones leave when that has lasted for {seconds} s."
 
 
 def explain_revision(

@@ -148,26 +148,29 @@ async def test_hazard_02_resize_that_is_repeated_does_not_lower_what_others_rais
 
 
 async def test_hazard_02_a_group_is_never_made_smaller_by_resize(tmp_path: Path) -> None:
-    """Compute would pick the victims: a smaller minimum leaves all machines where they are."""
+    """Compute would pick the victims: idle machines are deleted by their names instead."""
     async with world(tmp_path, managers=manager(minimum=4)) as w:
         await w.until_states(cataloged=4)
         before = set(await w.vms())
-        await w.lease()
+        held = await w.lease()
         await w.reset_calls()
         w.write_config(template(), manager(minimum=2, maximum=3))
-        await w.pass_time(300)
-        assert set(await w.vms()) == before
-        assert await mutations(w) == {}
+        await w.until_states(leased=1, cataloged=1)
+        left = set(await w.vms())
+        assert held in left < before
+        calls = {name for name in await mutations(w) if name.startswith("compute.")}
+        assert calls == {"compute.instanceGroupManagers.deleteInstances"}
 
 
-async def test_a_group_is_never_lowered_when_its_minimum_falls(tmp_path: Path) -> None:
-    """Compute would pick arbitrary victims: what is there stays, and no resize is sent."""
+async def test_a_manager_may_keep_its_machines_when_its_minimum_falls(tmp_path: Path) -> None:
+    """With `surplus_seconds: -1`, what is there stays, and no resize is sent."""
     two_zones = manager(minimum=5) + manager(zone=OTHER_ZONE, minimum=5)
     async with world(tmp_path, managers=two_zones) as w:
         await w.until_states(cataloged=10)
         before = await w.vms()
         await w.reset_calls()
-        w.write_config(template(), manager(minimum=2) + manager(zone=OTHER_ZONE, minimum=5))
+        kept = manager(minimum=2, surplus_seconds=-1)
+        w.write_config(template(), kept + manager(zone=OTHER_ZONE, minimum=5))
 
         async def is_known() -> bool:
             [shown] = (await w.get("/api/fleet"))["templates"]

@@ -67,7 +67,8 @@ def plans(
         ((10, 10), (10, 0), False),
         ((10, 10), (0, 30), False),
         ((10, 11), (10, 0), True),
-        ((10, 10), (5, 4), False),
+        ((10, 10), (5, 5), False),
+        ((10, 10), (5, 4), True),
         ((10, 10), (20, 0), False),
         ((10, 10), (0, 0), True),
     ],
@@ -75,7 +76,7 @@ def plans(
 def test_more_than_the_share_waits(
     before: tuple[int, int], after: tuple[int, int], waits: bool
 ) -> None:
-    """Half may go; what grows elsewhere makes up for nothing; a lower minimum deletes nothing."""
+    """Half may go; what grows elsewhere makes up for nothing; a lower minimum takes idle ones."""
     found = plans(there(*before), *after)
     assert (loss(found, sum(before), 0.5, empty=False) is not None) is waits
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.observed import Member
 from gce_backend.rules.group_sizes import (
+    UNUSED,
     beside,
     given_up,
     raised_size,
@@ -56,13 +57,13 @@ def test_a_group_is_never_lowered_and_never_raised_above_its_minimum_or_room(
 ) -> None:
     """Compute picks the victims of a lower size: there is none."""
     manager = InstanceGroupManager(minimum, maximum)
-    size = raised_size(manager, target, others)
+    size = raised_size(manager, target, others, UNUSED)
     if size is None:
-        assert target >= wanted_size(manager, others)
+        assert target >= wanted_size(manager, others, UNUSED)
         return
     assert target < size <= minimum
     assert not maximum or size + others <= maximum
-    assert raised_size(manager, size, others) is None
+    assert raised_size(manager, size, others, UNUSED) is None
 
 
 def _member(

@@ -22,6 +22,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.model.orders import Drain
+from gce_backend.rules.group_sizes import Use
 from gce_backend.rules.states import (
     GroupFacts,
     GroupState,
@@ -216,8 +217,37 @@ CAN = State.CATALOGED
     [
         ({"machines": {CAN: 3}}, GroupState.ACTIVE, "It has what the configuration asks for."),
         ({"machines": {CAN: 2, State.LEASED: 1}}, GroupState.ACTIVE, "what the configuration"),
-        ({"group": seen(4), "machines": {CAN: 4}}, GroupState.ACTIVE, "4 machines; the config"),
-        ({"group": seen(7), "machines": {CAN: 7}}, GroupState.ACTIVE, "though at most 5"),
+        ({"group": seen(4), "machines": {CAN: 4}}, GroupState.SURPLUS, "lasted for 900 s"),
+        ({"group": seen(7), "machines": {CAN: 7}}, GroupState.SURPLUS, "7 machines and needs 3"),
+        (
+            {"group": seen(7), "machines": {CAN: 3, State.DRAINING: 4}},
+            GroupState.SURPLUS,
+            "needs 3: 4 drain.",
+        ),
+        (
+            {"group": seen(4), "machines": {State.LEASED: 4}},
+            GroupState.SURPLUS,
+            "until their leases end",
+        ),
+        (
+            {"group": seen(4), "machines": {CAN: 4}, "paused": True},
+            GroupState.SURPLUS,
+            "until a pause ends",
+        ),
+        (
+            {
+                "manager": InstanceGroupManager(3, 5, url="u", surplus_seconds=-1),
+                "group": seen(4),
+                "machines": {CAN: 4},
+            },
+            GroupState.SURPLUS,
+            "surplus_seconds: -1",
+        ),
+        (
+            {"group": seen(4), "machines": {CAN: 2, State.LEASED: 2}, "use": Use(2, 2)},
+            GroupState.ACTIVE,
+            "what the configuration",
+        ),
         (
             {"group": seen(4), "machines": {CAN: 3, State.LOST: 1}},
             GroupState.DEGRADED,

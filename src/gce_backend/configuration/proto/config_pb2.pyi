@@ -61,16 +61,20 @@ class InstanceTemplateConfig(_message.Message):
     def __init__(self, templates: _Optional[_Iterable[_Union[InstanceTemplate, _Mapping]]] = ...) -> None: ...
 
 class InstanceGroupManager(_message.Message):
-    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone")
+    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds")
     TEMPLATE_BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     ZONE_FIELD_NUMBER: _ClassVar[int]
+    SPARE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SURPLUS_SECONDS_FIELD_NUMBER: _ClassVar[int]
     template_base_name: str
     minimum_size: int
     maximum_size: int
     zone: str
-    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ...) -> None: ...
+    spare_size: int
+    surplus_seconds: int
+    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ...) -> None: ...
 
 class InstanceGroupManagerConfig(_message.Message):
     __slots__ = ("managers",)

@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from gce_backend.actions.resources import beside
 from gce_backend.clients.compute.call_budget import CallBudget
 from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import Consumer, QueueStatus
 from gce_backend.engine.metrics import Sample
 from gce_backend.engine.scheduler import Scheduler
+from gce_backend.model.entities import InstanceGroupManager
+from gce_backend.model.keys import GroupKey
+from gce_backend.rules.group_sizes import Use, wanted_size
+from gce_backend.rules.states import State
 from gce_backend.web.health import Check
 from gce_backend.web.survey.census import Census, Survey
 
@@ -63,7 +68,7 @@ class Readings:
             ],
             "machines_useful": survey.useful.items(),
             "machines_lost": _lost(context, survey),
-            **_groups(context),
+            **_groups(context, survey),
             "conditions": _conditions(context),
             "corrupt_entities": _one(len(context.fleet.corrupt)),
             "deletions_held": [
@@ -96,10 +101,12 @@ def _conditions(context: Context) -> Iterable[Sample]:
     return Counter((found.job, found.reason) for found in context.conditions).items()
 
 
-def _groups(context: Context) -> Values:
+def _groups(context: Context, survey: Survey) -> Values:
     minimum: Counter[tuple[str, ...]] = Counter()
     maximum: Counter[tuple[str, ...]] = Counter()
     target: Counter[tuple[str, ...]] = Counter()
+    wanted: Counter[tuple[str, ...]] = Counter()
+    surplus: Counter[tuple[str, ...]] = Counter()
     for key, manager in context.fleet.managers.items():
         place = (key.base_name, key.zone)
         active = context.fleet.is_active(key)
@@ -107,13 +114,26 @@ def _groups(context: Context) -> Values:
             minimum[place] += manager.minimum_size
         if active and manager.maximum_size:
             maximum[place] += manager.maximum_size
-        if group := context.memory.seen.groups.get(key):
+        group = context.memory.seen.groups.get(key)
+        if active:
+            size = _wanted(context, key, manager, survey)
+            wanted[place] += size
+            surplus[place] += max(0, group.target_size - size) if group is not None else 0
+        if group is not None:
             target[*place, "active" if active else "drained"] += group.target_size
     return {
         "group_minimum_size": minimum.items(),
         "group_maximum_size": maximum.items(),
         "group_target_size": target.items(),
+        "group_wanted_size": wanted.items(),
+        "group_surplus": surplus.items(),
     }
+
+
+def _wanted(context: Context, key: GroupKey, manager: InstanceGroupManager, survey: Survey) -> int:
+    """The size that a group should have now."""
+    leased = survey.by_group.get(key, Counter())[State.LEASED]
+    return wanted_size(manager, beside(context, key, manager) or 0, Use(leased))
 
 
 def _configuration(context: Context) -> Values:

@@ -33,6 +33,7 @@ _OTHER_TONES = {
     "failing": "bad",
     "ok": "available",
     "degraded": "going",
+    "surplus": "going",
     "error": "bad",
     "timeout": "bad",
     "cancelled": "gone",

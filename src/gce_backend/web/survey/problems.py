@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gce_backend.actions.resources import beside
+from gce_backend.actions.resources import beside, use_of
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import SELF_CHECK, Context
 from gce_backend.engine.inbox import QueueStatus
@@ -224,7 +224,8 @@ def _replaced(context: Context, machines: Sequence[MachineKey]) -> int | None:
         others = beside(context, group, manager)
         if seen is None or others is None:
             return None
-        number += replaced(manager, seen.target_size, leaving, others)
+        use = use_of(context, group)
+        number += replaced(manager, seen.target_size, leaving, others, use)
     return number
 
 

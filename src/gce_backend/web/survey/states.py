@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from gce_backend.actions.resources import beside
+from gce_backend.actions.resources import beside, use_of
 from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import PASSING
 from gce_backend.model.entities import Instance
@@ -67,6 +67,7 @@ def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Sho
             unlisted=key in seen.unlisted or key in seen.gone,
             paused=context.is_paused(key),
             troubled=_is_troubled(context, key) or _is_troubled(context, key.revision),
+            use=use_of(context, key),
         )
     )
     return Shown(state, reason)

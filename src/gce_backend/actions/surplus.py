@@ -1,0 +1,86 @@
+"""Marks the machines that a group has too many, so that they drain; unmarks those it needs again.
+
+Nothing is removed or deleted here: a marked machine leaves the catalog by
+remove-cataloged-instances and is deleted by delete-drained-instances, with all their checks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gce_backend.actions.deletion_budget import free_deletions
+from gce_backend.actions.resources import beside, use_of
+from gce_backend.engine.context import Context
+from gce_backend.fleet.picture import Apply, Change, when_present
+from gce_backend.model.entities import Instance, InstanceGroupManager, Permit
+from gce_backend.model.keys import GroupKey
+from gce_backend.rules.group_sizes import wanted_size
+from gce_backend.rules.surplus import (
+    first_to_leave,
+    is_idle,
+    is_on_its_way_out,
+    marked,
+    noted,
+    surplus,
+    to_keep,
+    unmarked,
+)
+
+LEASED = "Leased"
+"""The condition of a machine whose removal the Machine Provider refused."""
+
+
+async def balance(context: Context) -> int:
+    """Marks surplus machines, and unmarks those that are needed or leased.
+
+    It marks no more than the caps on deletions leave: the others stay in the catalog.
+
+    Returns:
+        How many machines it marked or unmarked.
+
+    Raises:
+        RemoteError: the store could not be reached.
+    """
+    changes: list[Change[Any]] = []
+    left, now = free_deletions(context, Permit.REMOVED), context.clock.now()
+    stay: Apply[Instance] = when_present(unmarked)
+    leave: Apply[Instance] = when_present(lambda instance: marked(instance, now))
+    for key, manager in context.fleet.active_managers():
+        if manager.url is None or key not in context.memory.seen.groups:
+            continue
+        marks, unmarks = _of_group(context, key, manager)
+        if context.is_paused(key):
+            continue
+        changes += [Change(key.child(name), stay) for name in unmarks]
+        changes += [Change(key.child(name), leave) for name in marks[: max(0, left)]]
+        left -= len(marks)
+    return await context.fleet.change(changes)
+
+
+def _of_group(
+    context: Context, key: GroupKey, manager: InstanceGroupManager
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of machines to mark and of machines to unmark."""
+    seen, now, moment = context.memory.seen, context.clock.now(), context.clock.monotonic()
+    group = seen.groups[key]
+    idle: list[tuple[str, Instance]] = []
+    drained: list[tuple[str, Instance]] = []
+    leaving = 0
+    for machine, instance in context.fleet.instances_of(key):
+        if instance.is_tombstone:
+            continue
+        leaving += is_on_its_way_out(instance)
+        if instance.drain is not None and instance.drain.surplus and instance.deletion is None:
+            drained.append((machine.name, instance))
+        elif is_idle(instance, now) and context.conditions.reason(machine) != LEASED:
+            idle.append((machine.name, instance))
+    use, size = use_of(context, key), group.target_size - leaving
+    history = seen.sizes[key] = noted(seen.sizes.get(key), manager, size, use, moment)
+    others = beside(context, key, manager)
+    lacking = wanted_size(manager, others, use) - size if others is not None else 0
+    unmarks = to_keep(drained, lacking, now)
+    if not group.complete or manager.resize is not None or manager.in_flight is not None:
+        return (), unmarks
+    count = surplus(history, manager, size, use, moment)
+    there = [named for named in idle if named[0] in group.members]
+    return first_to_leave(there, count), unmarks
