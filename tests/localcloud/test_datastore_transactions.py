@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gce_backend.localcloud.cloud import CloudOptions
 from localcloud.datastore_world import (
     ROOT,
     batch,
@@ -22,7 +23,7 @@ from localcloud.datastore_world import (
     where,
     writing,
 )
-from support.cloud_harness import running
+from support.cloud_harness import Running, running
 
 
 async def test_a_transaction_aborts_when_an_entity_it_read_was_changed() -> None:
@@ -242,6 +243,8 @@ async def test_commits_say_how_they_are_transactional(body: dict[str, Any]) -> N
     [
         {"transaction": "unknown"},
         {"readTime": "2026-01-01T00:00:00Z"},
+        {"readTime": "2999-01-01T00:00:00Z"},
+        {"readTime": "yesterday"},
         {"newTransaction": {"readOnly": {"readTime": "2026-01-01T00:00:00Z"}}},
         {"newTransaction": {"readOnly": {}, "readWrite": {}}},
         {"newTransaction": {}, "readConsistency": "EVENTUAL"},
@@ -249,8 +252,58 @@ async def test_commits_say_how_they_are_transactional(body: dict[str, Any]) -> N
     ],
 )
 async def test_reads_say_what_they_see(options: dict[str, Any]) -> None:
-    """One transaction, a new one or now; the past is not kept."""
+    """One transaction, a new one, now or a time within the last hour."""
     async with running() as run:
+        body = {"keys": [key("K", "a")], "readOptions": options}
+        assert await run.refused("POST", ROOT + ":lookup", body) == (400, "INVALID_ARGUMENT")
+
+
+async def put_later(run: Running, *mutations: dict[str, Any]) -> str:
+    """Commits a minute later, and tells the time of that."""
+    await asyncio.sleep(60)
+    await commit(run, *mutations)
+    return str((await lookup(run, key("K", "none")))["readTime"])
+
+
+async def test_the_past_is_read_by_key_and_by_query() -> None:
+    """What was made since is missing, what was changed or deleted is as it was."""
+    async with running() as run:
+        first = await put_later(run, *({"upsert": entity("K", x, n=number(1))} for x in "ab"))
+        second = await put_later(run, {"upsert": entity("K", "a", n=number(2))})
+        third = await put_later(run, {"delete": key("K", "b")}, {"upsert": entity("K", "c")})
+        seen = []
+        for time in (first, second, third):
+            options = {"readTime": time}
+            found = await lookup(run, key("K", "a"), readOptions=options)
+            body = {"query": {"kind": [{"name": "K"}]}, "readOptions": options}
+            answer = await run.ok("POST", ROOT + ":runQuery", body)
+            value = found["found"][0]["entity"]["properties"]["n"]["integerValue"]
+            seen.append((value, names(answer["batch"])))
+            assert found["readTime"] == answer["batch"]["readTime"] == time
+        assert seen == [("1", ["a", "b"]), ("2", ["a", "b"]), ("2", ["a", "c"])]
+
+
+async def test_a_read_only_transaction_may_read_the_past() -> None:
+    """For as long as it is open, whatever is committed."""
+    async with running() as run:
+        first = await put_later(run, {"upsert": entity("K", "a", n=number(1))})
+        await put_later(run, {"upsert": entity("K", "a", n=number(2))})
+        transaction = await begin(run, readOnly={"readTime": first})
+        await put_later(run, {"upsert": entity("K", "a", n=number(3))})
+        assert await read(run, transaction, key("K", "a")) == [{"n": number(1)}]
+        assert await queried(run, transaction) == ["a"]
+
+
+async def test_only_the_last_hour_is_remembered() -> None:
+    """An earlier time is refused and not answered wrongly."""
+    async with running(options=CloudOptions(token_seconds=86_400.0)) as run:
+        first = await put_later(run, {"upsert": entity("K", "a", n=number(1))})
+        for _ in range(59):
+            await put_later(run, {"upsert": entity("K", "b", n=number(1))})
+        options = {"readTime": first}
+        assert "missing" not in await lookup(run, key("K", "a"), readOptions=options)
+        await put_later(run, {"delete": key("K", "a")})
+        await asyncio.sleep(1)
         body = {"keys": [key("K", "a")], "readOptions": options}
         assert await run.refused("POST", ROOT + ":lookup", body) == (400, "INVALID_ARGUMENT")
 

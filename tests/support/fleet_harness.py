@@ -421,11 +421,19 @@ async def world(
         if start:
             await made.start_daemon()
         yield made
+        assert composite_indexes(cloud) == []  # nobody declares any at Google's
     finally:
         if hasattr(made, "daemon"):
             await made.daemon.abort()
         await session.close()
         await cloud.close()
+
+
+def composite_indexes(cloud: Cloud) -> list[str]:
+    """The composite indexes that queries have needed."""
+    (datastore,) = (service for service in cloud._services if service.name == "datastore")
+    needed: list[str] = datastore.state()["composite_indexes"]
+    return needed
 
 
 async def prepare(made: World, settings: Settings) -> None:

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import base64
-from functools import total_ordering
 from typing import Any
 
 import msgspec
 
 from gce_backend.localcloud.datastore.keys import KeyPath
-from gce_backend.localcloud.datastore.plans import Plan
+from gce_backend.localcloud.datastore.plans import Descending, Plan
 from gce_backend.localcloud.datastore.storage import StorageEntry
 from gce_backend.localcloud.datastore.values import SortKey, comparable_type
 from gce_backend.localcloud.statuses import invalid
 
 
-@total_ordering
-class Descending:
-    """A value that sorts the other way round."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: SortKey) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Descending) and self.value == other.value
-
-    def __lt__(self, other: Descending) -> bool:
-        return other.value < self.value
-
-    def __hash__(self) -> int:
-        return hash(self.value)
+def position(plan: Plan, row: tuple[SortKey, ...], path: KeyPath) -> Any:  # comparable in one plan
+    """Where a plan that is sorted finds an entity."""
+    return plan.order_of(row), Descending(path) if plan.backwards else path
 
 
-def position(plan: Plan, value: SortKey, path: KeyPath) -> Any:  # comparable within one plan
-    """Where a plan that has a column finds an entity."""
-    descending = plan.column is not None and plan.column.descending
-    return (Descending(value) if descending else value, path)
+def row_at(entry: StorageEntry) -> tuple[SortKey, ...]:
+    """The values of the columns by which a plan found an entity."""
+    return tuple(map(_plain, entry.position[0]))
 
 
-def value_at(entry: StorageEntry) -> SortKey:
-    """The value of the column by which a plan found an entity."""
-    found: Descending | SortKey = entry.position[0]
-    return found.value if isinstance(found, Descending) else found
+def _plain(value: Any) -> Any:  # a part of a position
+    return value.value if isinstance(value, Descending) else value
 
 
 def cursor_after(plan: Plan, entry: StorageEntry) -> str:
     """The cursor right after an entry."""
     where = [entry.position]
-    if plan.column is not None:
-        where = [value_at(entry), entry.position[1]]
+    if plan.is_sorted:
+        where = [row_at(entry), _plain(entry.position[1])]
     return base64.urlsafe_b64encode(msgspec.json.encode(where)).decode()
 
 
@@ -62,10 +44,10 @@ def parse_cursor(plan: Plan, text: str) -> Any:  # what the plan's entries are s
     """
     try:
         raw = base64.urlsafe_b64decode(text)
-        if plan.column is None:
+        if not plan.is_sorted:
             return msgspec.json.decode(raw, type=tuple[KeyPath])[0]
-        (rank, unknown), path = msgspec.json.decode(raw, type=tuple[tuple[int, Any], KeyPath])
-        value = rank, msgspec.convert(unknown, comparable_type(rank))
+        found, path = msgspec.json.decode(raw, type=tuple[tuple[tuple[int, Any], ...], KeyPath])
+        row = tuple((rank, msgspec.convert(it, comparable_type(rank))) for rank, it in found)
+        return position(plan, row, path)
     except (ValueError, KeyError):
         raise invalid("the cursor is not one of this query") from None
-    return position(plan, value, path)

@@ -1,9 +1,12 @@
-"""The entities as they were at an earlier commit."""
+"""The entities as they were at an earlier commit, and what the commits since have changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from gce_backend.base.clock import Clock
 from gce_backend.localcloud.datastore.keys import Index, KeyPath
 from gce_backend.localcloud.datastore.storage import (
     Entities,
@@ -13,6 +16,14 @@ from gce_backend.localcloud.datastore.storage import (
     StorageRow,
     under,
 )
+from gce_backend.localcloud.statuses import invalid
+
+READ_SECONDS = 3600.0
+"""How far back reads may look."""
+KEPT_SECONDS = READ_SECONDS + 300.0
+"""For how long changes are kept: a transaction that reads the past goes on for a while."""
+MAX_AHEAD_MICROSECONDS = 1_000_000
+"""What a clock may be ahead of this one."""
 
 
 class Past:
@@ -50,3 +61,70 @@ class Past:
             return span  # entries of what was made since are harmless: `get` does not find it
         known = [entry for entry in span.entries if entry.name not in self._undone]
         return under(sorted(known + again), ancestor)
+
+
+class _Commit(NamedTuple):
+    """One commit.
+
+    Attributes:
+        version: its version.
+        instant: when it was, in microseconds since 1970.
+        monotonic: when it was, by a clock that nobody sets.
+        changes: what it did.
+    """
+
+    version: int
+    instant: int
+    monotonic: float
+    changes: Sequence[StorageChange]
+
+
+class ChangeLog:
+    """What the commits of the last hour have changed; it begins with the process.
+
+    Args:
+        clock: when changes are forgotten.
+        version: that of the last commit before.
+        instant: now, in microseconds since 1970.
+    """
+
+    def __init__(self, clock: Clock, version: int, instant: int) -> None:
+        self._clock = clock
+        self._commits: deque[_Commit] = deque()
+        self._before = _Commit(version, instant, 0.0, ())  # there need be no event loop yet
+
+    def note(self, version: int, instant: int, changes: Sequence[StorageChange]) -> None:
+        """Remembers what a commit changed, and forgets what is too old."""
+        now = self._clock.monotonic()
+        self._commits.append(_Commit(version, instant, now, changes))
+        while now - self._commits[0].monotonic > KEPT_SECONDS:
+            self._before = self._commits.popleft()
+
+    def since(self, version: int) -> Iterator[StorageChange]:
+        """What was changed after a version, the latest first."""
+        for commit in reversed(self._commits):
+            if commit.version <= version:
+                return
+            yield from reversed(commit.changes)
+
+    def version_at(self, instant: int, now: int) -> int:
+        """The version of the last commit until an instant; both in microseconds since 1970.
+
+        Raises:
+            ServiceError: it lies in the future, or too far in the past.
+        """
+        if instant > now + MAX_AHEAD_MICROSECONDS:
+            raise invalid("readTime lies in the future")
+        if now - instant > READ_SECONDS * 1e6:
+            raise invalid("readTime lies more than an hour in the past")
+        for commit in reversed(self._commits):
+            if commit.instant <= instant:
+                return commit.version
+        if instant < self._before.instant:
+            raise invalid("readTime lies before the start of the embedded cloud")
+        return self._before.version
+
+    def view(self, version: int, now: Entities) -> Entities:
+        """The entities as they were at a version."""
+        undone = {change.name: change for change in self.since(version)}
+        return Past(now, version, undone) if undone else now

@@ -1,18 +1,20 @@
-"""Plans: queries that obey the rules and that the built-in indexes can answer.
+"""Plans: queries that obey the rules, and the indexes that they need.
 
-Every property has a built-in index; there are no composite ones. So a plan walks along the keys, or
-along the values of one property (its column). A query that would need more is refused as Google
-refuses it where the composite index is missing.
+A plan walks along the keys, or along the values of one property or several (its columns). Every
+property has a built-in index. What needs a composite index is served as if somebody had declared
+it; the plan says which one that is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import total_ordering
+from itertools import product
+from math import prod
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from gce_backend.localcloud.cloud import ServiceError
 from gce_backend.localcloud.datastore.conditions import (
     KEY,
     Alternative,
@@ -26,8 +28,29 @@ from gce_backend.localcloud.datastore.values import SortKey
 from gce_backend.localcloud.statuses import invalid
 
 _METADATA_KINDS = {"__kind__", "__namespace__", "__property__"}
+MAX_ENTRIES = 20_000
+"""The most entries that one entity may have in an index: Google's limit."""
 
 ResultType: TypeAlias = Literal["FULL", "PROJECTION", "KEY_ONLY"]
+
+
+@total_ordering
+class Descending:
+    """A value, or a key, that sorts the other way round."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:  # a SortKey or a KeyPath
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Descending) and bool(self.value == other.value)
+
+    def __lt__(self, other: Descending) -> bool:
+        return bool(other.value < self.value)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
 
 
 class Column(NamedTuple):
@@ -44,9 +67,11 @@ class Plan(msgspec.Struct):
         index: what it looks through.
         memo: names the sorted list that it walks along.
         alternatives: an entity passes when it passes one of them.
-        column: what it walks along; None for the keys.
+        columns: what it walks along; nothing for the keys.
+        backwards: whether equal entries come in the descending order of their keys.
+        composite: the definition of the composite index that it needs, "" for none.
         projection: the properties wanted; None for all, empty for keys only.
-        distinct: whether only the first result of each value of the column is wanted.
+        distinct: of how many of the first columns only the first result of each value is wanted.
         limit: the most results; None for no limit.
         offset: how many matches to skip first.
         start: a cursor to begin after, "" for none.
@@ -56,9 +81,11 @@ class Plan(msgspec.Struct):
     index: Index
     memo: bytes
     alternatives: list[Alternative]
-    column: Column | None
+    columns: tuple[Column, ...]
+    backwards: bool
+    composite: str
     projection: list[str] | None
-    distinct: bool
+    distinct: int
     limit: int | None
     offset: int
     start: str
@@ -71,28 +98,51 @@ class Plan(msgspec.Struct):
             return "FULL"
         return "PROJECTION" if self.projection else "KEY_ONLY"
 
+    @property
+    def is_sorted(self) -> bool:
+        """Whether it walks along a sorted list of its own, and not along the keys."""
+        return self.backwards or bool(self.columns)
+
     def matches(self, properties: dict[str, Any], path: KeyPath) -> bool:
-        """Whether an entity passes the filter, with whatever in the column."""
+        """Whether an entity passes the filter, with whatever in the columns."""
         project = self.index.project
         return any(part.holds(properties, path, project) for part in self.alternatives)
 
-    def values(self, properties: dict[str, Any], path: KeyPath) -> list[SortKey]:
-        """The values of the column by which an entity is among the results.
+    def values(self, properties: dict[str, Any], path: KeyPath) -> list[tuple[SortKey, ...]]:
+        """The values of the columns by which an entity is among the results.
 
-        One, or none; for a projection, each different one in an array.
+        One row, or none; for a projection, each different row that arrays make.
+
+        Raises:
+            ServiceError: an entity has more entries than an index may have.
         """
-        if self.column is None:
-            return []
-        name, project = self.column.name, self.index.project
-        passed = [part for part in self.alternatives if part.holds(properties, path, project)]
-        found = {
-            value
-            for value in values_of(name, properties, path, project)
-            if any(part.selects(name, value) for part in passed)
-        }
-        if not found or self.result_type == "PROJECTION":
-            return list(found)
-        return [max(found) if self.column.descending else min(found)]
+        project = self.index.project
+        rows: set[tuple[SortKey, ...]] = set()
+        for part in self.alternatives:
+            if not part.holds(properties, path, project):
+                continue
+            found = [
+                {v for v in values_of(name, properties, path, project) if part.selects(name, v)}
+                for name, _ in self.columns
+            ]
+            if self.result_type != "PROJECTION":
+                found = [
+                    {max(values) if column.descending else min(values)} if values else values
+                    for values, column in zip(found, self.columns, strict=True)
+                ]
+            if prod(map(len, found)) > MAX_ENTRIES:
+                raise invalid(f"an entity has more than {MAX_ENTRIES} entries in this index")
+            rows.update(product(*found))
+        if self.result_type == "PROJECTION":
+            return list(rows)
+        return sorted(rows, key=self.order_of)[:1]
+
+    def order_of(self, row: tuple[SortKey, ...]) -> tuple[SortKey | Descending, ...]:
+        """What rows of values are sorted by."""
+        return tuple(
+            Descending(value) if column.descending else value
+            for value, column in zip(row, self.columns, strict=True)
+        )
 
     def touched_by(self, change: StorageChange) -> bool:
         """Whether a change is of something that the query finds, before it or after."""
@@ -104,7 +154,7 @@ class Plan(msgspec.Struct):
         )
 
     def _finds(self, row: StorageRow, path: KeyPath) -> bool:
-        if self.column is None:
+        if not self.columns:
             return self.matches(row.properties, path)
         return bool(self.values(row.properties, path))
 
@@ -120,8 +170,7 @@ def parse_query(
         aggregated: the properties whose sums and averages are wanted of what it finds.
 
     Raises:
-        ServiceError: it breaks a rule, needs a composite index, or asks for what the embedded cloud
-            does not have.
+        ServiceError: it breaks a rule, or asks for what the embedded cloud does not have.
     """
     if query.find_nearest is not None:
         raise invalid("the embedded cloud does not support findNearest")
@@ -135,15 +184,18 @@ def parse_query(
     found = alternatives(query.filter, index)
     columns = _columns(orders, found, [*distinct, *(projection or ()), *aggregated])
     _check_rules(index, orders, found, columns, projection or [])
-    _check_indexes(index, orders, found, columns)
+    _check_distinct(distinct, columns)
+    backwards = (KEY, True) in orders
     shape = [index, query.filter, query.order, query.projection, query.distinct_on, aggregated]
     return Plan(
         index=index,
         memo=msgspec.json.encode(shape),
         alternatives=found,
-        column=columns[0] if columns else None,
+        columns=tuple(columns),
+        backwards=backwards,
+        composite=_composite(index, found, columns, backwards=backwards),
         projection=projection,
-        distinct=bool(distinct),
+        distinct=len(set(distinct)),
         limit=query.limit,
         offset=query.offset or 0,
         start=query.start_cursor or "",
@@ -194,13 +246,21 @@ def _check_rules(
         raise invalid(f"kind is required for all filters and orders except {KEY}.")
 
 
-def _check_indexes(
-    index: Index, orders: list[tuple[str, bool]], found: list[Alternative], columns: list[Column]
-) -> None:
-    """Refuses what the built-in indexes, merged or alone, cannot answer."""
-    backwards = (KEY, True) in orders
+def _check_distinct(distinct: list[str], columns: list[Column]) -> None:
+    first = {column.name for column in columns[: len(set(distinct))]}
+    if first != set(distinct):
+        raise invalid(
+            "The properties of distinctOn must come before all others in the order: "
+            f"{', '.join(sorted(set(distinct) - first))}."
+        )
+
+
+def _composite(
+    index: Index, found: list[Alternative], columns: list[Column], *, backwards: bool
+) -> str:
+    """What the built-in indexes, merged or alone, cannot answer: the index that it takes."""
     if not columns and not backwards:
-        return
+        return ""
     column = columns[0].name if columns else KEY
     others = _equal(found) - {column}
     under = any(alternative.ancestor is not None for alternative in found)
@@ -209,7 +269,7 @@ def _check_indexes(
         for alternative in found
     )
     if len(columns) == 1 and not (backwards or others or under or by_key):
-        return
+        return ""
     lines = [f"- kind: {index.kind}"]
     if under:
         lines.append("  ancestor: yes")
@@ -219,5 +279,4 @@ def _check_indexes(
         lines.append(f"  - name: {name}")
         if descending:
             lines.append("    direction: desc")
-    message = "no matching index found. recommended index is:\n" + "\n".join(lines) + "\n"
-    raise ServiceError(400, "FAILED_PRECONDITION", message)
+    return "\n".join(lines) + "\n"

@@ -12,9 +12,9 @@ from gce_backend.localcloud.datastore.cursors import (
     cursor_after,
     parse_cursor,
     position,
-    value_at,
+    row_at,
 )
-from gce_backend.localcloud.datastore.plans import Column, Plan
+from gce_backend.localcloud.datastore.plans import Plan
 from gce_backend.localcloud.datastore.storage import Entities, Span, StorageEntry, StorageRow
 from gce_backend.localcloud.datastore.values import value_of_entry
 
@@ -34,9 +34,8 @@ class Queries:
         Raises:
             ServiceError: a cursor is not of this query.
         """
-        column = plan.column
         entries, start, stop = (
-            _between_keys(plan, entities) if column is None else self._walk(plan, column, entities)
+            self._walk(plan, entities) if plan.is_sorted else _between_keys(plan, entities)
         )
         if plan.start:
             start = bisect_right(entries, parse_cursor(plan, plan.start), start, stop, key=_place)
@@ -45,19 +44,18 @@ class Queries:
         for at in range(start, stop):
             entry = entries[at]
             row = entities.get(entry.name)
-            if row is not None and (
-                column is not None or plan.matches(row.properties, entry.position)
-            ):
+            if row is not None and (plan.is_sorted or plan.matches(row.properties, entry.position)):
                 yield entry, row
 
-    def _walk(self, plan: Plan, column: Column, entities: Entities) -> Span:
-        """The entries of a plan's column, sorted once for each state of its index."""
+    def _walk(self, plan: Plan, entities: Entities) -> Span:
+        """The entries of a plan's columns, sorted once for each state of its index."""
         state = entities.state_of(plan.index)
         known, entries = self._sorted.pop(plan.memo, (None, []))
         if known != state:
             entries = sorted(_along(plan, entities), key=_place)
             if plan.distinct:
-                entries = [next(same) for _, same in groupby(entries, key=value_at)]
+                by_value = groupby(entries, key=lambda entry: row_at(entry)[: plan.distinct])
+                entries = [next(same) for _, same in by_value]
         self._sorted[plan.memo] = (state, entries)
         if len(self._sorted) > self.MEMOS:
             del self._sorted[next(iter(self._sorted))]
@@ -84,8 +82,8 @@ def _along(plan: Plan, entities: Entities) -> Iterator[StorageEntry]:
         path, name = span.entries[at]
         row = entities.get(name)
         if row is not None:
-            for value in plan.values(row.properties, path):
-                yield StorageEntry(position(plan, value, path), name)
+            for values in plan.values(row.properties, path):
+                yield StorageEntry(position(plan, values, path), name)
 
 
 def _place(entry: StorageEntry) -> Any:  # a position
@@ -98,9 +96,11 @@ def result(plan: Plan, entry: StorageEntry, row: StorageRow) -> dict[str, Any]:
     if plan.projection is None:
         found.update(row.to_json())
     elif plan.projection:
-        project, wanted = plan.index.project, value_at(entry)
+        names = [column.name for column in plan.columns]
+        wanted = dict(zip(names, row_at(entry), strict=True))
         properties = {
-            name: value_of_entry(row.properties[name], wanted, project) for name in plan.projection
+            name: value_of_entry(row.properties[name], wanted[name], plan.index.project)
+            for name in plan.projection
         }
         found["entity"] = {"key": row.key, "properties": properties}
     else:

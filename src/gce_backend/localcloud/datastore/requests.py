@@ -10,6 +10,8 @@ from gce_backend.localcloud.wire import RequestMessage
 
 MAX_KEYS = 1000
 MAX_AGGREGATIONS = 5
+MAX_GQL = 100_000
+"""Characters of a GQL query."""
 
 Json: TypeAlias = dict[str, Any]
 Bytes: TypeAlias = Annotated[
@@ -117,6 +119,22 @@ class AggregationQuery(RequestMessage):
     ]
 
 
+class GqlParameter(RequestMessage):
+    """GqlQueryParameter."""
+
+    value: Json | None = None
+    cursor: Bytes | None = None
+
+
+class GqlQuery(RequestMessage):
+    """GqlQuery."""
+
+    query_string: Annotated[str, msgspec.Meta(max_length=MAX_GQL)]
+    allow_literals: bool | None = None
+    named_bindings: dict[str, GqlParameter] | None = None
+    positional_bindings: list[GqlParameter] | None = None
+
+
 class PropertyMask(RequestMessage):
     """PropertyMask."""
 
@@ -185,7 +203,7 @@ class Lookup(DatastoreRequest):
 class _Querying(DatastoreRequest, kw_only=True):
     partition_id: Json | None = None
     read_options: ReadOptions | None = None
-    gql_query: Json | None = None
+    gql_query: GqlQuery | None = None
     explain_options: Json | None = None
 
 

@@ -11,17 +11,22 @@ from gce_backend.localcloud.datastore import queries, requests
 from gce_backend.localcloud.datastore.aggregations import aggregate, named, properties_of
 from gce_backend.localcloud.datastore.commits import Commit, allocate_id, timestamp
 from gce_backend.localcloud.datastore.cursors import cursor_after
+from gce_backend.localcloud.datastore.gql import GqlParser
 from gce_backend.localcloud.datastore.keys import check_database, parse_key, parse_partition
 from gce_backend.localcloud.datastore.masks import masked, parse_mask
+from gce_backend.localcloud.datastore.past import ChangeLog
 from gce_backend.localcloud.datastore.plans import Plan, parse_query
 from gce_backend.localcloud.datastore.queries import Queries
 from gce_backend.localcloud.datastore.storage import Entities, Storage
 from gce_backend.localcloud.datastore.transactions import OpenTransaction, Transactions
+from gce_backend.localcloud.datastore.values import parse_instant
 from gce_backend.localcloud.statuses import invalid, status_body
 from gce_backend.localcloud.wire import decode
 
 MAX_REQUEST_BYTES = 10 * 2**20
 BATCH_SIZE = 300
+MAX_COMPOSITES = 200
+"""How many composite indexes are remembered; Google allows as many by default."""
 
 Answer = dict[str, Any]
 R = TypeVar("R", bound=requests.DatastoreRequest)
@@ -65,7 +70,9 @@ class DatastoreService:
         self._cloud = cloud
         self._storage = Storage(cloud.tables)
         self._queries = Queries()
-        self._transactions = Transactions(cloud.clock)
+        self._composites: set[str] = set()
+        self._log = ChangeLog(cloud.clock, self._storage.version, self._instant())
+        self._transactions = Transactions(cloud.clock, self._log)
 
     def routes(self) -> Iterable[Route]:
         """The methods of datastore.projects."""
@@ -83,11 +90,12 @@ class DatastoreService:
         return status_body(error)
 
     def state(self) -> Answer:
-        """How many entities there are of each kind, and what is open."""
+        """How many entities there are of each kind, what is open, and what indexes were needed."""
         return {
             "entities": self._storage.counts(),
             "version": self._storage.version,
             "open_transactions": len(self._transactions),
+            "composite_indexes": sorted(self._composites),
         }
 
     async def run(self) -> None:
@@ -115,14 +123,21 @@ class DatastoreService:
         return {**read.answer, **rest, "readTime": read.time}
 
     def _run_query(self, project: str, request: requests.RunQuery) -> Answer:
-        _refuse_gql(request.gql_query, request.explain_options)
-        if request.query is None:
+        _refuse_explanations(request.explain_options)
+        query, parsed = request.query, Answer()
+        if request.gql_query is not None:
+            parsed, aggregations = GqlParser(request.gql_query).parse()
+            if query is not None or aggregations:
+                raise invalid("either a query or a GQL query that aggregates nothing is required")
+            query = decode(parsed, requests.QueryMessage)
+        if query is None:
             raise invalid("a query is required")
-        plan = parse_query(request.query, parse_partition(request.partition_id, project))
+        plan = parse_query(query, parse_partition(request.partition_id, project))
         mask = parse_mask(request.property_mask)
         if mask is not None and plan.projection is not None:
             raise invalid("propertyMask cannot be set for a projection query")
         read = self._read(request.read_options, plan)
+        self._note_index(plan)
         matches = self._queries.matches(plan, read.entities)
         skipped = list(islice(matches, plan.offset))
         size = self.batch_size if plan.limit is None else min(plan.limit, self.batch_size)
@@ -140,7 +155,12 @@ class DatastoreService:
             batch["skippedCursor"] = batch["endCursor"] = cursor_after(plan, skipped[-1][0])
         if results:
             batch["endCursor"] = results[-1]["cursor"]
-        return {**read.answer, "batch": batch}
+        return {**read.answer, "batch": batch, **({"query": parsed} if parsed else {})}
+
+    def _note_index(self, plan: Plan) -> None:
+        """Remembers which composite indexes whoever calls has to declare at Google's."""
+        if plan.composite and len(self._composites) < MAX_COMPOSITES:
+            self._composites.add(plan.composite)
 
     def _more(self, plan: Plan, results: int) -> str:
         if results == plan.limit:
@@ -150,14 +170,24 @@ class DatastoreService:
         return "MORE_RESULTS_AFTER_CURSOR" if plan.end else "NO_MORE_RESULTS"
 
     def _run_aggregations(self, project: str, request: requests.RunAggregationQuery) -> Answer:
-        _refuse_gql(request.gql_query, request.explain_options)
-        if request.aggregation_query is None:
+        _refuse_explanations(request.explain_options)
+        query, parsed = request.aggregation_query, Answer()
+        if request.gql_query is not None:
+            nested, aggregations = GqlParser(request.gql_query).parse()
+            if query is not None or not aggregations:
+                raise invalid(
+                    "either an aggregationQuery or a GQL query that aggregates is required"
+                )
+            parsed = {"nestedQuery": nested, "aggregations": aggregations}
+            query = decode(parsed, requests.AggregationQuery)
+        if query is None:
             raise invalid("an aggregationQuery is required")
-        wanted = named(request.aggregation_query.aggregations)
+        wanted = named(query.aggregations)
         properties = properties_of(wanted.values())
         partition = parse_partition(request.partition_id, project)
-        plan = parse_query(request.aggregation_query.nested_query, partition, properties)
+        plan = parse_query(query.nested_query, partition, properties)
         read = self._read(request.read_options, plan)
+        self._note_index(plan)
         stop = None if plan.limit is None else plan.offset + plan.limit
         matches = islice(self._queries.matches(plan, read.entities), plan.offset, stop)
         rows = [row for _, row in matches]
@@ -167,11 +197,12 @@ class DatastoreService:
             "moreResults": "NO_MORE_RESULTS",
             "readTime": read.time,
         }
-        return {**read.answer, "batch": batch}
+        return {**read.answer, "batch": batch, **({"query": parsed} if parsed else {})}
 
     def _read(self, options: requests.ReadOptions | None, plan: Plan | None = None) -> _Read:
         options = options or requests.ReadOptions()
-        name, answer = options.transaction or "", {}
+        name = options.transaction or ""
+        answer: Answer = {}
         ways = [options.transaction, options.new_transaction, options.read_time]
         eventual = options.read_consistency == "EVENTUAL"
         if len([way for way in ways if way is not None]) + eventual > 1:
@@ -180,7 +211,10 @@ class DatastoreService:
                 "consistency"
             )
         if options.read_time is not None:
-            raise invalid("the embedded cloud does not read the past: leave readTime out")
+            instant = parse_instant(options.read_time)
+            version = self._log.version_at(instant, self._instant())
+            past = self._log.view(version, self._storage)
+            return _Read(past, None, answer, timestamp(instant / 1e6))
         if options.new_transaction is not None:
             name = self._begin(options.new_transaction)
             answer = {"transaction": name}
@@ -195,10 +229,16 @@ class DatastoreService:
     def _begin(self, options: requests.TransactionOptions) -> str:
         if options.read_only is not None and options.read_write is not None:
             raise invalid("a transaction is either readOnly or readWrite")
+        version, moment = self._storage.version, self._cloud.clock.now()
         if options.read_only is not None and options.read_only.read_time is not None:
-            raise invalid("the embedded cloud does not read the past: leave readTime out")
+            instant = parse_instant(options.read_only.read_time)
+            version, moment = self._log.version_at(instant, self._instant()), instant / 1e6
         read_only = options.read_only is not None
-        return self._transactions.begin(self._storage.version, read_only=read_only)
+        return self._transactions.begin(version, moment, read_only=read_only)
+
+    def _instant(self) -> int:
+        """Now, in microseconds since 1970, as answers write it."""
+        return parse_instant(timestamp(self._cloud.clock.now()))
 
     def _begin_transaction(self, _: str, request: requests.BeginTransaction) -> Answer:
         return {
@@ -219,7 +259,7 @@ class DatastoreService:
             if name:
                 self._transactions.finish(name, commit.written)
         changes = commit.apply()
-        self._transactions.note(changes)
+        self._log.note(self._storage.version, parse_instant(timestamp(now)), changes)
         answer: Answer = {"mutationResults": results}
         if changes:
             answer["indexUpdates"] = len(changes)
@@ -270,8 +310,6 @@ def _transaction_of(request: requests.CommitRequest, *, transactional: bool) -> 
     return request.transaction or ""
 
 
-def _refuse_gql(gql: Any, explain: Any) -> None:  # unchecked JSON
-    if gql is not None:
-        raise invalid("the embedded cloud does not speak GQL: send a query")
+def _refuse_explanations(explain: Any) -> None:  # unchecked JSON
     if explain is not None:
         raise invalid("the embedded cloud does not explain queries: leave explainOptions out")

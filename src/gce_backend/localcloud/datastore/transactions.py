@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import base64
 import secrets
-from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.localcloud.datastore.past import Past
+from gce_backend.localcloud.datastore.past import ChangeLog
 from gce_backend.localcloud.datastore.plans import Plan
 from gce_backend.localcloud.datastore.storage import Entities, StorageChange
 from gce_backend.localcloud.statuses import aborted, invalid
@@ -31,8 +30,8 @@ class OpenTransaction(msgspec.Struct):
     Attributes:
         began: monotonic time.
         used: monotonic time of its last call.
-        moment: Unix time at which it began.
-        version: the last commit's when it began.
+        moment: Unix time of what it reads: its beginning, or its readTime.
+        version: the last commit's until then.
         read_only: whether it may not write.
         names: the keys that it has read, present or not.
         plans: the queries that it has run.
@@ -56,22 +55,23 @@ class Transactions:
 
     Args:
         clock: when they expire.
+        log: what commits change.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, log: ChangeLog) -> None:
         self._clock = clock
+        self._log = log
         self._open: dict[str, OpenTransaction] = {}
-        self._changes: list[StorageChange] = []
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def begin(self, version: int, *, read_only: bool) -> str:
-        """Opens a transaction that reads the state at a version, and names it."""
+    def begin(self, version: int, moment: UnixSeconds, *, read_only: bool) -> str:
+        """Opens a transaction that reads the state at a version, that of a moment, and names it."""
         self._expire()
         name = base64.b64encode(secrets.token_bytes(18)).decode()
         now = self._clock.monotonic()
-        self._open[name] = OpenTransaction(now, now, self._clock.now(), version, read_only)
+        self._open[name] = OpenTransaction(now, now, moment, version, read_only)
         return name
 
     def get(self, name: str) -> OpenTransaction:
@@ -89,8 +89,7 @@ class Transactions:
 
     def seen_by(self, transaction: OpenTransaction, now: Entities) -> Entities:
         """The entities as a transaction sees them."""
-        undone = {change.name: change for change in self._since(transaction)}
-        return Past(now, transaction.version, undone) if undone else now
+        return self._log.view(transaction.version, now)
 
     def finish(self, name: str, written: set[str]) -> None:
         """Ends a transaction that is to be committed.
@@ -105,31 +104,15 @@ class Transactions:
         transaction = self.get(name)
         contended = any(
             change.name in written or transaction.has_read(change)
-            for change in self._since(transaction)
+            for change in self._log.since(transaction.version)
         )
         self.end(name)
         if contended and not transaction.read_only:
             raise aborted("Aborted due to cross-transaction contention. Please retry.")
 
-    def _since(self, transaction: OpenTransaction) -> Iterator[StorageChange]:
-        """What was changed since a transaction began, the latest first."""
-        for change in reversed(self._changes):
-            if change.version <= transaction.version:
-                return
-            yield change
-
     def end(self, name: str) -> None:
-        """Forgets a transaction, and the changes that no open one can be in conflict with."""
+        """Forgets a transaction."""
         self._open.pop(name, None)
-        if not self._open:
-            self._changes.clear()
-
-    def note(self, changes: Iterable[StorageChange]) -> None:
-        """Remembers what a commit changed, while that can matter."""
-        if self._open:
-            self._expire()
-        if self._open:
-            self._changes.extend(changes)
 
     def _expire(self) -> None:
         now = self._clock.monotonic()
