@@ -109,6 +109,8 @@ async def _rough_day(tmp_path: Path) -> None:
             ("resume", {"all": True}),
             ("drain", {"name": name}),
             ("undrain", {"name": name}),
+            ("cordon", {"name": name}),
+            ("uncordon", {"name": name}),
             ("lift-cap", {"seconds": 0}),
             ("ack-messages", {}),
         ):

@@ -26,7 +26,7 @@ from gce_backend.rules.cataloging import (
     uncataloged,
 )
 from gce_backend.rules.messages import Message, MessageKind, apply, is_about
-from gce_backend.rules.orders import drain, undrain
+from gce_backend.rules.orders import cordon, drain, uncordon, undrain
 from gce_backend.rules.permits import (
     deleted,
     deleting,
@@ -100,6 +100,9 @@ class Life:
             moves.append((2, self.an_operator_drains_it))
             if self.entity.deletion is None:
                 moves.append((1, self.an_operator_keeps_it))
+                moves.append((1, self.an_operator_cordons_it))
+            if self.entity.cordon is not None:
+                moves.append((4, self.an_operator_uncordons_it))
         if self._is_free() and not self.wrong_broker:
             moves.append((6, self.a_machine_is_made_and_cataloged))
         if self.vm is None:
@@ -243,6 +246,14 @@ class Life:
         """On second thoughts."""
         self.entity = undrain(KEY)(self.entity)
 
+    def an_operator_cordons_it(self) -> None:
+        """By hand: its VM is kept."""
+        self.entity = cordon(KEY, "", self.now)(self.entity)
+
+    def an_operator_uncordons_it(self) -> None:
+        """Having looked at it."""
+        self.entity = uncordon(KEY)(self.entity)
+
     def the_daemon_crashes(self) -> None:
         """Answers that have not been stored are lost."""
         self.adding, self.add_in_flight, self.removing = None, False, None
@@ -296,7 +307,8 @@ class Life:
     def _is_removable(self) -> bool:
         if self.entity is None or self.add_in_flight or self.removing:
             return False
-        unwanted = not self.active or self.entity.drain is not None
+        ordered = self.entity.drain or self.entity.cordon
+        unwanted = not self.active or ordered is not None
         leaves = unwanted or is_lost(self.entity, at(self.now), PATIENCE)
         free = may_be_cataloged(self.entity) and not lease_runs(self.entity, self.now)
         return leaves and free
@@ -380,6 +392,7 @@ class Life:
         if vm is None:
             return
         assert self.entity is not None
+        assert self.entity.cordon is None
         if (granted := permit(self.entity, self.now)) is not None:
             self.destroyed[granted] += 1
         held = self.entry is not None and self.entry.lease_end is not None

@@ -41,6 +41,8 @@ COMMANDS = {
     "resume": Entry("orders", "resume", "Ends a pause."),
     "drain": Entry("orders", "drain", "Removes a machine from the fleet after its lease ends."),
     "undrain": Entry("orders", "undrain", "Keeps a drained machine."),
+    "cordon": Entry("orders", "cordon", "Keeps a machine's VM, and does not offer it."),
+    "uncordon": Entry("orders", "uncordon", "Ends the cordon of a machine."),
     "approve": Entry("orders", "approve", "Approves a held configuration."),
     "lift-cap": Entry("orders", "lift_cap", "Lifts the caps on deletions for a while."),
     "messages": Entry("orders", "messages", "Acknowledges messages that were set aside."),

@@ -22,6 +22,7 @@ from gce_backend.cli.common import (
     settings_option,
 )
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
+from gce_backend.model.entities import CatalogState
 from gce_backend.rules import orders
 from gce_backend.rules.permits import lease_runs
 from gce_backend.settings.settings import load
@@ -134,6 +135,47 @@ def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
 
 @click.command()
 @settings_option
+@click.argument("name", shell_complete=complete_machines)
+@reason_option
+@json_option
+def cordon(settings_file: Path | None, name: str, reason: str, *, as_json: bool) -> None:
+    """Keeps a machine's VM, and does not offer it.
+
+    NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
+    catalog, a leased one after its lease ends. Nothing deletes its VM until `uncordon`, and its
+    group makes no other in its place.
+    """
+    from gce_backend.cli import ordering
+
+    with errors_as_messages():
+        _check_reason(reason)
+        done = ordering.order_about_machine(
+            settings_file, name, lambda key, now: orders.cordon(key, reason, now)
+        )
+    _say_of_machine(done, _kept(done, _now()), as_json=as_json)
+
+
+@click.command()
+@settings_option
+@click.argument("name", shell_complete=complete_machines)
+@json_option
+def uncordon(settings_file: Path | None, name: str, *, as_json: bool) -> None:
+    """Ends the cordon of a machine.
+
+    NAME is offered again. It is deleted if the configuration no longer names its group, or if it
+    was drained, reclaimed or lost by the catalog in the meantime.
+    """
+    from gce_backend.cli import ordering
+
+    with errors_as_messages():
+        done = ordering.order_about_machine(
+            settings_file, name, lambda key, _: orders.uncordon(key)
+        )
+    _say_of_machine(done, _freed(done), as_json=as_json)
+
+
+@click.command()
+@settings_option
 @click.argument("revision")
 @json_option
 def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None:
@@ -224,9 +266,11 @@ def _outlook(done: OrderedMachine, now: UnixSeconds) -> str:
     machine = done.instance
     if machine.deletion is not None:
         return "Its deletion has begun already."
+    if machine.cordon is not None:
+        return f"It is cordoned: it is deleted after `gce-backend uncordon {done.key.name}`."
     if machine.pending_deletion is not None:
         return "The Machine Provider has reclaimed it: it is deleted anyway."
-    soon = f"Nothing is done about it until {done.pause} ends the pause." if done.pause else SOON
+    soon = _soon(done)
     if lease_runs(machine, now):
         end = machine.lease.expiration if machine.lease is not None else None
         until = f" until {date(end):%Y-%m-%d %H:%M} UTC" if end else ""
@@ -238,15 +282,41 @@ def _outlook(done: OrderedMachine, now: UnixSeconds) -> str:
     return f"It leaves the catalog and is deleted. {group} {soon}"
 
 
+def _kept(done: OrderedMachine, now: UnixSeconds) -> str:
+    """What becomes of a machine that was cordoned."""
+    if lease_runs(done.instance, now):
+        return f"Somebody holds it: it leaves the catalog after its lease ends. {_soon(done)}"
+    return f"It leaves the catalog, and its VM is kept. {_soon(done)}"
+
+
+def _freed(done: OrderedMachine) -> str:
+    """What becomes of a machine that was uncordoned."""
+    machine = done.instance
+    reasons = {
+        "The Machine Provider has reclaimed it": machine.pending_deletion is not None,
+        "It is drained": machine.drain is not None,
+        "The catalog lost it": machine.catalog is CatalogState.ABSENT,
+        "The configuration no longer names its group": not done.active,
+    }
+    why = next((reason for reason, holds in reasons.items() if holds), None)
+    told = f"{why}: it is deleted." if why else "It is offered again."
+    return f"{told} {_soon(done)}"
+
+
+def _soon(done: OrderedMachine) -> str:
+    return f"Nothing is done about it until {done.pause} ends the pause." if done.pause else SOON
+
+
 def _say_of_machine(done: OrderedMachine, text: str, *, as_json: bool) -> None:
     key, machine = done.key, done.instance
-    drain_ = machine.drain
+    ordered = machine.cordon or machine.drain
     document = {
         "name": key.name,
         "key": str(key),
-        "drained": drain_ is not None,
-        "reason": drain_.reason if drain_ is not None else None,
-        "since": drain_.since if drain_ is not None else None,
+        "drained": machine.drain is not None,
+        "cordoned": machine.cordon is not None,
+        "reason": ordered.reason if ordered is not None else None,
+        "since": ordered.since if ordered is not None else None,
         "outlook": text,
     }
     say(f"{key.name}: {text}", document, as_json=as_json)

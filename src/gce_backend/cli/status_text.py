@@ -18,6 +18,7 @@ _STAGES = {
     "leased": ("leased",),
     "coming": ("creating", "starting", "running"),
     "leaving": ("draining", "pending-deletion", "deleting"),
+    "cordoned": ("cordoned",),
     "astray": ("missing", "stopped", "lost", "set-aside"),
 }
 """Columns of machines, each with the states that it counts."""

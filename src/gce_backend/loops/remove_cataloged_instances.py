@@ -1,8 +1,8 @@
 """remove-cataloged-instances: removes machines that drain or got lost from the catalog.
 
 Per template and zone, old machines leave only as new ones enter; machines that an operator drains
-leave at once. Lessees keep their machines: LEASED means wait, and so does ENTRY_NOT_FOUND while a
-known lease runs.
+or cordons leave at once. Lessees keep their machines: LEASED means wait, and so does
+ENTRY_NOT_FOUND while a known lease runs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def run(context: Context) -> Outcome:
     await announcements.ask(context)
     lost = set(_lost(context))
     drained = await _look_again(context, list(_leaving(context)))
-    leaving = list(dict.fromkeys((*drained, *_drained_by_hand(context), *lost)))
+    leaving = list(dict.fromkeys((*drained, *_ordered_out(context), *lost)))
     turns = BrokerTurns(context)
 
     async def remove_in_turn(key: MachineKey) -> Result:
@@ -86,7 +86,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
             if may_be_cataloged(instance)
             and instance.missing_since is None
             and instance.stopped_since is None
-            and instance.drain is None
+            and not _is_ordered_out(instance)
         }
         if not old:
             continue
@@ -127,7 +127,8 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
                 staying += not active and instance.catalog is CatalogState.REFUSED
                 continue
             held = _is_held(context, key)
-            leasable = not held and instance.drain is None and _can_be_leased(context, key)
+            offered = not held and not _is_ordered_out(instance)
+            leasable = offered and _can_be_leased(context, key)
             leased += held
             available += leasable
             arrived += active and (held or leasable)
@@ -182,12 +183,17 @@ def _trouble(context: Context, key: MachineKey) -> str | None:
     return context.conditions.reason(key)
 
 
-def _drained_by_hand(context: Context) -> list[MachineKey]:
-    """They wait for nobody: their groups grow again only once they are gone."""
+def _is_ordered_out(instance: Instance) -> bool:
+    """Whether an operator wants a machine out of the catalog."""
+    return instance.drain is not None or instance.cordon is not None
+
+
+def _ordered_out(context: Context) -> list[MachineKey]:
+    """They wait for nobody: their groups grow again only once they are gone, if at all."""
     return [
         key
         for key, instance in context.fleet.instances.items()
-        if instance.drain is not None
+        if _is_ordered_out(instance)
         and may_be_cataloged(instance)
         and instance.missing_since is None
     ]
@@ -295,8 +301,9 @@ def _concerns(context: Context, key: Key) -> bool:
     instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
     if instance is None or not isinstance(key, MachineKey) or not may_be_cataloged(instance):
         return False
-    troubles = instance.lost_since, instance.missing_since, instance.stopped_since, instance.drain
-    return any(it is not None for it in troubles) or not context.fleet.is_active(key.group)
+    troubles = instance.lost_since, instance.missing_since, instance.stopped_since
+    troubled = any(it is not None for it in troubles) or _is_ordered_out(instance)
+    return troubled or not context.fleet.is_active(key.group)
 
 
 def _topics(context: Context, _topic: str) -> bool:

@@ -20,7 +20,7 @@ from gce_backend.configuration.values import (
 )
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key
-from gce_backend.model.orders import Control, Drain
+from gce_backend.model.orders import Control, Cordon, Drain
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 """How many: of machines, or of times. More is nothing that this daemon has written."""
@@ -426,6 +426,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         drain: it is to leave the catalog and to be deleted, though the configuration names its
             group (operator; resize-instance-groups, for surplus; fetch-instances clears, when
             another VM takes its name).
+        cordon: it is to leave the catalog, and is not deleted (operator; fetch-instances clears,
+            when another VM takes its name).
         subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing
             (process-pubsub-messages; remove-cataloged-instances clears).
         pending_metadata_updates: oldest first (process-pubsub-messages appends,
@@ -452,6 +454,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     subscribed: str | None = None
     pending_deletion: PendingDeletion | None = None
     drain: Drain | None = None
+    cordon: Cordon | None = None
     pending_metadata_updates: tuple[MetadataUpdate, ...] = ()
     active_metadata_update: MetadataUpdate | None = None
     deletion: Deletion | None = None

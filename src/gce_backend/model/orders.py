@@ -111,3 +111,18 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         if self.surplus:
             return f"Surplus: {self.reason}"
         return f"Drained by hand: {self.reason}" if self.reason else "Drained by hand."
+
+
+class Cordon(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An operator wants the VM kept and not offered, whatever else is said of the machine.
+
+    Attributes:
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    reason: str = ""
+    since: StoredSeconds = 0.0
+
+    def __str__(self) -> str:
+        return f"Cordoned by hand: {self.reason}" if self.reason else "Cordoned by hand."

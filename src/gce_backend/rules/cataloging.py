@@ -38,6 +38,7 @@ def is_catalogable(instance: Instance, member: Member | None) -> bool:
         and instance.catalog in CATALOGABLE
         and instance.pending_deletion is None
         and instance.drain is None
+        and instance.cordon is None
         and instance.deletion is None
         and instance.missing_since is None
         and instance.stopped_since is None
@@ -57,7 +58,8 @@ def adding(instance: Instance, now: UnixSeconds) -> Instance:
     """The change before an addition to the catalog; stored before the call."""
     ended = instance.pending_deletion or instance.deletion or instance.missing_since is not None
     ended = ended or instance.stopped_since is not None
-    if instance.catalog not in CATALOGABLE or ended or instance.drain is not None:
+    ordered = instance.drain or instance.cordon
+    if instance.catalog not in CATALOGABLE or ended or ordered is not None:
         return instance
     unanswered = instance.catalog is CatalogState.ADDING
     if unanswered and instance.adding_since == now:

@@ -60,16 +60,17 @@ FULL = Pace()
 def lost_for(instance: Instance, elapsed: Elapsed) -> float | None:
     """Seconds since a VM vanished, stopped or left its group; None when it did not.
 
-    A VM that was about to be deleted does not count as lost.
+    A VM that was about to be deleted does not count as lost, nor one that an operator looks at.
     """
     troubles = (instance.missing_since, instance.stopped_since)
     ages = [elapsed(since) for since in troubles if since is not None]
     if not ages:
         return None
-    pending, drain, deletion = instance.pending_deletion, instance.drain, instance.deletion
+    pending, deletion = instance.pending_deletion, instance.deletion
+    ordered = instance.cordon or instance.drain
     wishes = (
         pending.since if pending is not None else None,
-        drain.since if drain is not None else None,
+        ordered.since if ordered is not None else None,
         deletion.requested if deletion is not None else None,
     )
     wished = any(elapsed(since) >= max(ages) for since in wishes if since is not None)

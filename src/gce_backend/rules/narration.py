@@ -181,12 +181,20 @@ def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
     yield from _lease(old, new)
     if old.pending_deletion is None and new.pending_deletion is not None:
         yield new.pending_deletion.reason
+    yield from _orders(old, new)
+    yield from _metadata(old, new)
+    yield from _deletion(old, new)
+
+
+def _orders(old: Instance, new: Instance) -> Iterator[str]:
     if old.drain is not None and new.drain is None:
         yield "Its group needs it again." if old.drain.surplus else "An operator undrained it."
     elif new.drain is not None and old.drain != new.drain:
         yield str(new.drain)
-    yield from _metadata(old, new)
-    yield from _deletion(old, new)
+    if old.cordon is not None and new.cordon is None:
+        yield "An operator uncordoned it."
+    elif new.cordon is not None and old.cordon != new.cordon:
+        yield str(new.cordon)
 
 
 def _lease(old: Instance, new: Instance) -> Iterator[str]:

@@ -18,10 +18,10 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import OrderError, UnknownNameError
 from gce_backend.model.entities import Instance, SetAsideMessage
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
-from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
+from gce_backend.model.orders import Control, Cordon, Drain, MachineOrder, Pause
 
 MAX_REASON = 500
-"""Longest reason of a pause or a drain, in characters."""
+"""Longest reason of a pause, a drain or a cordon, in characters."""
 MAX_REVISION = 200
 """Longest name of a revision."""
 MAX_NAME = 500
@@ -255,6 +255,39 @@ def undrain(key: MachineKey) -> ApplyToMachine:
         return replace(instance, drain=None)
 
     return apply
+
+
+def cordon(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
+    """Cordons a machine: it leaves the catalog, and its VM is kept until it is uncordoned.
+
+    Args:
+        key: the machine's key.
+
+    Raises:
+        UnknownNameError: (by the change) it no longer exists.
+        OrderError: (by the change) its deletion has begun.
+    """
+
+    def apply(instance: Instance | None) -> Instance:
+        instance = _present(key, instance)
+        if instance.deletion is not None:
+            raise OrderError(f"the deletion of {key.name} has begun: it cannot be kept")
+        since = instance.cordon.since if instance.cordon is not None else now
+        return replace(instance, cordon=Cordon(reason, since))
+
+    return apply
+
+
+def uncordon(key: MachineKey) -> ApplyToMachine:
+    """Ends the cordon of a machine.
+
+    Args:
+        key: the machine's key.
+
+    Raises:
+        UnknownNameError: (by the change) it no longer exists.
+    """
+    return lambda instance: replace(_present(key, instance), cordon=None)
 
 
 def _present(key: MachineKey, instance: Instance | None) -> Instance:

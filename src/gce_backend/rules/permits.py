@@ -106,10 +106,12 @@ def is_leaving(instance: Instance, elapsed: Elapsed, patience: float, *, active:
 def permit(instance: Instance, now: UnixSeconds) -> Permit | None:
     """The permit to destroy this VM (S1); None when there is none.
 
+    A cordoned VM has none, whatever the Machine Provider says: an operator keeps it.
+
     Args:
         instance: the entity, just read.
     """
-    if instance.is_tombstone:
+    if instance.is_tombstone or instance.cordon is not None:
         return None
     if instance.pending_deletion is not None:
         return Permit.RECLAIMED

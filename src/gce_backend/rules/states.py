@@ -40,6 +40,8 @@ class State(StrEnum):
     """Somebody holds it."""
     DRAINING = "draining"
     """The configuration no longer names its revision or manager, or an operator drained it."""
+    CORDONED = "cordoned"
+    """An operator keeps it out of the catalog and its VM in existence."""
     PENDING_DELETION = "pending-deletion"
     """It was reclaimed and is to be deleted."""
     DELETING = "deleting"
@@ -121,6 +123,7 @@ def explain(facts: MachineFacts) -> tuple[State, str]:
     return (
         _ending(facts)
         or _stopped(facts)
+        or _cordoned(facts)
         or _draining(facts)
         or _lost(facts.instance)
         or _rising(facts)
@@ -141,7 +144,7 @@ def _ending(facts: MachineFacts) -> tuple[State, str] | None:
         )
     if instance.missing_since is not None:
         return State.MISSING, "Its group no longer lists this VM: somebody else deleted it."
-    if instance.pending_deletion is not None:
+    if instance.pending_deletion is not None and instance.cordon is None:
         return State.PENDING_DELETION, instance.pending_deletion.reason
     return _unlisted(facts)
 
@@ -171,7 +174,21 @@ def _stopped(facts: MachineFacts) -> tuple[State, str] | None:
         if lease_runs(facts.instance, facts.now)
         else ""
     )
-    return State.STOPPED, f"The VM does not run{status}.{held}"
+    kept = f" {facts.instance.cordon}" if facts.instance.cordon is not None else ""
+    return State.STOPPED, f"The VM does not run{status}.{held}{kept}"
+
+
+def _cordoned(facts: MachineFacts) -> tuple[State, str] | None:
+    instance = facts.instance
+    if instance.cordon is None:
+        return None
+    if instance.pending_deletion is not None:
+        told = f"{instance.pending_deletion.reason} It is kept all the same."
+        return State.CORDONED, f"{told} {instance.cordon}"
+    if lease_runs(instance, facts.now):
+        told = "Somebody holds it. It leaves the catalog after its lease ends, and is kept."
+        return State.LEASED, f"{told} {instance.cordon}"
+    return State.CORDONED, str(instance.cordon)
 
 
 def _draining(facts: MachineFacts) -> tuple[State, str] | None:
@@ -294,7 +311,7 @@ class GroupFacts(NamedTuple):
 
 
 _COMING = (State.CREATING, State.STARTING, State.RUNNING)
-_USELESS = (State.MISSING, State.STOPPED, State.LOST, State.SET_ASIDE)
+_USELESS = (State.MISSING, State.STOPPED, State.LOST, State.SET_ASIDE, State.CORDONED)
 
 
 def explain_group(facts: GroupFacts) -> tuple[GroupState, str]:

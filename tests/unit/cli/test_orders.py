@@ -27,6 +27,7 @@ from gce_backend.model.entities import (
     CONTROL_KEY,
     Candidate,
     CandidateState,
+    CatalogState,
     Deletion,
     Entity,
     Instance,
@@ -40,7 +41,7 @@ from gce_backend.model.entities import (
     StoredConfiguration,
 )
 from gce_backend.model.keys import Key, MachineKey, manager_key
-from gce_backend.model.orders import Control
+from gce_backend.model.orders import Control, Drain
 from support.patience import PATIENCE
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
@@ -264,6 +265,42 @@ def test_drain_says_what_becomes_of_the_machine(
     assert outlook in done.output
 
 
+@pytest.mark.parametrize(
+    ("state", "kept", "freed"),
+    [
+        (Instance(), "It leaves the catalog, and its VM is kept.", "It is offered again."),
+        (Instance(lease=Lease(1.0)), "Somebody holds it: it leaves the catalog after", "offered"),
+        (
+            Instance(pending_deletion=PendingDeletion("", 1.0)),
+            "kept",
+            "reclaimed it: it is deleted",
+        ),
+        (Instance(drain=Drain()), "is kept", "It is drained: it is deleted."),
+        (Instance(catalog=CatalogState.ABSENT), "is kept", "The catalog lost it: it is deleted."),
+    ],
+)
+def test_cordon_and_uncordon_say_what_becomes_of_the_machine(
+    served: ServedCloud,
+    command: Command,
+    machine: MachineKey,
+    state: Instance,
+    kept: str,
+    freed: str,
+) -> None:
+    """Both are stored; while it is cordoned, a drain says what it waits for."""
+    store_machine(served, machine, state)
+    assert kept in command("cordon", machine.name, "--reason", "a look").output
+    found = stored_machine(served, machine).cordon
+    assert found is not None
+    assert found.reason == "a look"
+    said = command("drain", machine.name).output if state.drain is None else ""
+    assert not said or "after `gce-backend uncordon vm-1`" in said
+    if said:
+        assert command("undrain", machine.name).exit_code == 0
+    assert freed in command("uncordon", machine.name).output
+    assert stored_machine(served, machine) == state
+
+
 def test_a_machine_that_is_not_there_is_refused_with_names_that_look_like_it(
     command: Command,
     machine: MachineKey,
@@ -288,7 +325,7 @@ def test_undrain_comes_too_late_for_a_deletion_that_has_begun(
     assert stored_machine(served, machine) == dying
 
 
-@pytest.mark.parametrize("order", ["drain", "undrain"])
+@pytest.mark.parametrize("order", ["drain", "undrain", "cordon", "uncordon"])
 def test_a_machine_that_is_not_there_is_no_machine(
     served: ServedCloud, command: Command, machine: MachineKey, order: str
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gce_backend.model.entities import Deletion, Instance, PendingDeletion, Permit
-from gce_backend.model.orders import Drain
+from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.melt_down import (
     FEW,
     FIRST_PAUSE,
@@ -102,8 +102,9 @@ def test_hole_20_only_what_nobody_here_asked_for_is_a_loss() -> None:
         return [
             replace(instance, deletion=deletion(NOW - ago)),
             replace(instance, drain=Drain("", NOW - ago)),
+            replace(instance, cordon=Cordon("", NOW - ago)),
             replace(instance, pending_deletion=PendingDeletion("", NOW - ago)),
         ]
 
-    assert [lost_for(it, at(NOW)) for it in asked(missing, 11)] == [None] * 3
-    assert [lost_for(it, at(NOW)) for it in asked(missing, 9)] == [10] * 3
+    assert [lost_for(it, at(NOW)) for it in asked(missing, 11)] == [None] * 4
+    assert [lost_for(it, at(NOW)) for it in asked(missing, 9)] == [10] * 4

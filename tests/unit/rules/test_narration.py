@@ -34,7 +34,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.events import EventKind
 from gce_backend.model.keys import Key, manager_key, revision_key, template_key
-from gce_backend.model.orders import Control, Drain, MachineOrder, Pause
+from gce_backend.model.orders import Control, Cordon, Drain, MachineOrder, Pause
 from gce_backend.rules.narration import Told, tell
 
 CHECKSUM = "0123456789abcdef0123456789abcdef01234567"
@@ -117,6 +117,8 @@ def _tell(
             "Drained by hand: it is noisy",
         ),
         (replace(CATALOGED, drain=Drain()), CATALOGED, "draining cataloged", "undrained it"),
+        (CATALOGED, replace(CATALOGED, cordon=Cordon("x")), "cataloged cordoned", "by hand: x"),
+        (replace(CATALOGED, cordon=Cordon()), CATALOGED, "cordoned cataloged", "uncordoned it"),
         (
             CATALOGED,
             replace(CATALOGED, pending_metadata_updates=(UPDATE,)),
@@ -163,6 +165,7 @@ _INSTANCES = st.builds(
     lost_since=_TIMES,
     pending_deletion=st.none() | st.builds(PendingDeletion, st.text(), st.floats()),
     drain=st.none() | st.builds(Drain, st.text(), st.floats()),
+    cordon=st.none() | st.builds(Cordon, st.text(), st.floats()),
     pending_metadata_updates=st.lists(_UPDATES, max_size=2).map(tuple),
     active_metadata_update=st.none() | _UPDATES,
     deletion=st.none() | _DELETIONS,

@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from gce_backend.base.errors import OrderError, UnknownNameError
-from gce_backend.model.entities import Deletion, Instance, Permit
+from gce_backend.model.entities import Deletion, Instance, PendingDeletion, Permit
 from gce_backend.model.keys import manager_key
-from gce_backend.model.orders import Control, Drain
+from gce_backend.model.orders import Control, Cordon, Drain
 from gce_backend.rules.orders import (
     MAX_MACHINE_ORDERS,
     MAX_PAUSES,
     approve,
+    cordon,
     drain,
     find_machine,
     lift_cap,
@@ -20,6 +21,7 @@ from gce_backend.rules.orders import (
     pause,
     resume,
     resume_all,
+    uncordon,
     undrain,
 )
 
@@ -75,6 +77,22 @@ def test_orders_about_machines_are_idempotent_and_know_when_it_is_too_late() -> 
     with pytest.raises(OrderError):
         undrain(key)(dying)
     for change in (drain(key, "", 9.0), undrain(key)):
+        with pytest.raises(UnknownNameError):
+            change(None)
+
+
+def test_a_cordon_keeps_what_is_not_deleted_yet() -> None:
+    """Its first time stays; a deletion that has begun is not undone; nothing of it is left."""
+    key = manager_key("a", "0" * 40, "z").child("m")
+    machine = Instance(gce_id=7, url="u", pending_deletion=PendingDeletion("reclaimed", 1.0))
+    cordoned = cordon(key, "why", 5.0)(machine)
+    assert cordoned.cordon == Cordon("why", 5.0)
+    assert cordon(key, "why", 9.0)(cordoned) == cordoned
+    assert uncordon(key)(cordoned) == uncordon(key)(machine) == machine
+    dying = msgspec.structs.replace(machine, deletion=Deletion(Permit.RECLAIMED, 5, 5, "x"))
+    with pytest.raises(OrderError):
+        cordon(key, "why", 9.0)(dying)
+    for change in (cordon(key, "", 9.0), uncordon(key)):
         with pytest.raises(UnknownNameError):
             change(None)
 

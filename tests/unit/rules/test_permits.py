@@ -14,7 +14,7 @@ from gce_backend.model.entities import (
     PendingDeletion,
     Permit,
 )
-from gce_backend.model.orders import Drain
+from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.cataloging import (
     SETTLING_SECONDS,
     adding,
@@ -96,6 +96,18 @@ def test_fault_33_messages_about_an_earlier_vm_are_not_about_this_one() -> None:
     message = Message(MessageKind.RECLAIMED, KEY, 6, {})
     assert not is_about(message, CATALOGED)
     assert is_about(message, replace(CATALOGED, gce_id=6))
+
+
+@pytest.mark.parametrize("catalog", CatalogState)
+def test_a_cordoned_machine_has_no_permit_and_is_not_offered(catalog: CatalogState) -> None:
+    """Whoever has reclaimed it, and whoever drained it."""
+    going = replace(VM, catalog=catalog, pending_deletion=PendingDeletion("reclaimed", NOW))
+    for instance in (replace(VM, catalog=catalog), going):
+        kept = replace(instance, cordon=Cordon("a look", NOW), drain=Drain("", NOW))
+        assert permit(kept, NOW) is None
+        assert deleting(kept, "x", NOW) is kept
+        assert not is_catalogable(kept, RUNNING)
+        assert adding(kept, NOW) is kept
 
 
 @pytest.mark.parametrize("catalog", CatalogState)

@@ -21,7 +21,7 @@ from gce_backend.model.entities import (
     PendingDeletion,
 )
 from gce_backend.model.observed import STOPPED, Group, Member
-from gce_backend.model.orders import Drain
+from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.group_sizes import Use
 from gce_backend.rules.states import (
     GroupFacts,
@@ -47,6 +47,7 @@ from support.machines import (
 
 HELD = replace(CATALOGED, lease=LEASED)
 OFF = replace(RUNNING, status="TERMINATED")
+CORDONED = replace(CATALOGED, cordon=Cordon("a look", NOW))
 DRAINED = replace(VM, drain=Drain("a disk is full", NOW))
 BEING_MADE = Member("linux-1", None, "", "CREATING", "No room in the zone.")
 ADDING = replace(VM, catalog=CatalogState.ADDING)
@@ -82,6 +83,17 @@ REFUSED = replace(VM, catalog=CatalogState.REFUSED)
         (DRAINED, RUNNING, True, State.DRAINING, "a disk is full"),
         (replace(DRAINED, lease=LEASED), RUNNING, True, State.LEASED, "a disk is full"),
         (RECLAIMED, RUNNING, True, State.PENDING_DELETION, ""),
+        (CORDONED, RUNNING, False, State.CORDONED, "by hand: a look"),
+        (replace(CORDONED, drain=Drain()), RUNNING, True, State.CORDONED, "by hand: a look"),
+        (replace(CORDONED, lease=LEASED), RUNNING, True, State.LEASED, "and is kept"),
+        (replace(CORDONED, stopped_since=NOW), OFF, True, State.STOPPED, "by hand: a look"),
+        (
+            replace(RECLAIMED, cordon=CORDONED.cordon),
+            RUNNING,
+            True,
+            State.CORDONED,
+            "kept all the same",
+        ),
         (replace(CATALOGED, missing_since=NOW), None, True, State.MISSING, "no longer lists"),
         (replace(CATALOGED, stopped_since=NOW), OFF, True, State.STOPPED, "(TERMINATED)."),
         (replace(HELD, stopped_since=NOW), OFF, True, State.STOPPED, "Somebody holds it"),
@@ -151,6 +163,7 @@ INSTANCES = st.builds(
     | st.builds(Lease, since=st.just(NOW - 9), expiration=st.floats(NOW - 9, NOW + 9)),
     lost_since=TIMES,
     drain=st.none() | st.just(Drain("a disk is full", NOW)),
+    cordon=st.none() | st.just(Cordon("a look", NOW)),
     pending_deletion=st.none() | st.just(PendingDeletion("reclaimed", NOW)),
     deletion=st.none() | st.just(UNDER_WAY),
 )

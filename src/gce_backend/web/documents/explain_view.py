@@ -160,6 +160,7 @@ def _facts(context: Context, key: MachineKey, instance: Instance) -> Facts:
         "unknown_to_catalog_at": instance.lost_since,
         "pending_deletion_at": pending.since if pending is not None else None,
         "drained_at": instance.drain.since if instance.drain is not None else None,
+        "cordoned_at": instance.cordon.since if instance.cordon is not None else None,
         "deletion_permit": deletion.permit.value if deletion is not None else None,
         "deletion_decided_at": deletion.requested if deletion is not None else None,
         "deletion_asked_at": deletion.asked if deletion is not None else None,
@@ -188,6 +189,8 @@ def _since(instance: Instance, state: State) -> float | None:
         return lease.since if lease is not None else None
     if state is State.DRAINING:
         return instance.drain.since if instance.drain is not None else None
+    if state is State.CORDONED:
+        return instance.cordon.since if instance.cordon is not None else None
     return None
 
 

@@ -1,4 +1,4 @@
-"""`/api/control` and the orders behind it: pause, resume, approve, lift the cap, drain, undrain.
+"""`/api/control` and the orders behind it: pause, resume, approve, lift the cap, drain, cordon.
 
 Reading is open. An order needs the token of the settings, is written to the store under its
 version before it is answered, wakes the jobs that it concerns, and leaves a line in the log.
@@ -15,10 +15,12 @@ from msgspec import Meta
 from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.cause import caused_by
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError, OrderError, UnknownNameError
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CONTROL_KEY
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules import orders
 from gce_backend.web.access import Gate
 from gce_backend.web.documents import bodies
@@ -27,6 +29,7 @@ from gce_backend.web.survey import states
 
 DELETING = ("delete-instances-pending-deletion", "delete-drained-instances")
 LEAVING = ("remove-cataloged-instances", "delete-drained-instances")
+CATALOGING = ("catalog-instances",)
 NO_ORDERS = (
     "this daemon takes no orders: it has no token. Set http.token in its settings "
     "(GCE_BACKEND_HTTP__TOKEN) and send it as `Authorization: Bearer TOKEN`"
@@ -84,8 +87,15 @@ class DrainOrder(_Order, frozen=True):
     reason: Reason = ""
 
 
-class Undrain(_Order, frozen=True):
-    """`POST /api/undrain`: a machine, by its VM's name or its whole key."""
+class CordonOrder(_Order, frozen=True):
+    """`POST /api/cordon`: a machine, by its VM's name or its whole key."""
+
+    name: Name
+    reason: Reason = ""
+
+
+class MachineNamed(_Order, frozen=True):
+    """`POST /api/undrain`, `POST /api/uncordon`: a machine, by its VM's name or its whole key."""
 
     name: Name
 
@@ -119,14 +129,26 @@ def _ack_messages(context: Context, order: AckMessages) -> Changes:
 
 
 def _drain(context: Context, order: DrainOrder) -> Changes:
-    key, now = orders.find_machine(order.name, context.fleet.instances), context.clock.now()
-    drain = orders.drain(key, order.reason, now)
-    return [Change(key, drain), Change(CONTROL_KEY, orders.mention(key, now))]
+    return _about(context, order.name, lambda key, now: orders.drain(key, order.reason, now))
 
 
-def _undrain(context: Context, order: Undrain) -> Changes:
-    key, now = orders.find_machine(order.name, context.fleet.instances), context.clock.now()
-    return [Change(key, orders.undrain(key)), Change(CONTROL_KEY, orders.mention(key, now))]
+def _undrain(context: Context, order: MachineNamed) -> Changes:
+    return _about(context, order.name, lambda key, _: orders.undrain(key))
+
+
+def _cordon(context: Context, order: CordonOrder) -> Changes:
+    return _about(context, order.name, lambda key, now: orders.cordon(key, order.reason, now))
+
+
+def _uncordon(context: Context, order: MachineNamed) -> Changes:
+    return _about(context, order.name, lambda key, _: orders.uncordon(key))
+
+
+def _about(
+    context: Context, name: str, apply: Callable[[MachineKey, UnixSeconds], orders.ApplyToMachine]
+) -> Changes:
+    key, now = orders.find_machine(name, context.fleet.instances), context.clock.now()
+    return [Change(key, apply(key, now)), Change(CONTROL_KEY, orders.mention(key, now))]
 
 
 def _state(context: Context) -> dict[str, Any]:
@@ -148,7 +170,7 @@ def _answer(context: Context, _: msgspec.Struct) -> dict[str, Any]:
     return _state(context)
 
 
-def _machine(context: Context, order: DrainOrder | Undrain) -> dict[str, Any]:
+def _machine(context: Context, order: DrainOrder | CordonOrder | MachineNamed) -> dict[str, Any]:
     key = orders.find_machine(order.name, context.fleet.instances)
     instance = context.fleet.instances[key]
     active = context.fleet.is_active(key.group)
@@ -159,6 +181,7 @@ def _machine(context: Context, order: DrainOrder | Undrain) -> dict[str, Any]:
         "state": state.value,
         "reason": states.with_trouble(context, key, reason),
         "drained": instance.drain is not None,
+        "cordoned": instance.cordon is not None,
     }
 
 
@@ -179,8 +202,10 @@ _ACTIONS: dict[str, _Action[Any]] = {
     "/api/ack-messages": _Action(AckMessages, "control.messages_acknowledged", _ack_messages, ()),
     "/api/lift-cap": _Action(LiftCap, "control.cap_lifted", _lift_cap, DELETING),
     "/api/drain": _Action(DrainOrder, "control.drained", _drain, LEAVING, _machine),
-    "/api/undrain": _Action(
-        Undrain, "control.undrained", _undrain, ("catalog-instances",), _machine
+    "/api/undrain": _Action(MachineNamed, "control.undrained", _undrain, CATALOGING, _machine),
+    "/api/cordon": _Action(CordonOrder, "control.cordoned", _cordon, LEAVING[:1], _machine),
+    "/api/uncordon": _Action(
+        MachineNamed, "control.uncordoned", _uncordon, (*CATALOGING, *DELETING), _machine
     ),
 }
 

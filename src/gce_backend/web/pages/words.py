@@ -14,6 +14,7 @@ TONES = {
     State.CATALOGED: "available",
     State.LEASED: "leased",
     State.DRAINING: "going",
+    State.CORDONED: "going",
     State.PENDING_DELETION: "going",
     State.DELETING: "going",
     State.MISSING: "bad",

@@ -49,8 +49,9 @@ class Survey(NamedTuple):
         by_group: the same, by group.
         useful: those that are leased or can be, by template and zone, whatever their revision.
         missing: those that their group no longer lists, and since when (Unix seconds).
-        stopped: those whose VM does not run, and since when.
+        stopped: those whose VM does not run, and since when, but for cordoned ones.
         unknown: those that the catalog should know and does not, and since when.
+        cordoned: those that an operator cordoned, and since when.
     """
 
     machines: tuple[SurveyedMachine, ...]
@@ -60,6 +61,7 @@ class Survey(NamedTuple):
     missing: tuple[tuple[MachineKey, float], ...]
     stopped: tuple[tuple[MachineKey, float], ...]
     unknown: tuple[tuple[MachineKey, float], ...]
+    cordoned: tuple[tuple[MachineKey, float], ...]
 
 
 class Census:
@@ -92,6 +94,7 @@ class Census:
         missing: list[tuple[MachineKey, float]] = []
         stopped: list[tuple[MachineKey, float]] = []
         unknown: list[tuple[MachineKey, float]] = []
+        cordoned: list[tuple[MachineKey, float]] = []
         counts: dict[tuple[str, str], Counter[State]] = {}
         by_group: dict[GroupKey, Counter[State]] = {}
         useful: Counter[tuple[str, str]] = Counter()
@@ -113,10 +116,12 @@ class Census:
                 if instance.deletion is None:
                     if instance.missing_since is not None and instance.abandoned_since is None:
                         missing.append((key, instance.missing_since))
-                    elif instance.stopped_since is not None:
+                    elif instance.stopped_since is not None and instance.cordon is None:
                         stopped.append((key, instance.stopped_since))
                     if instance.lost_since is not None:
                         unknown.append((key, instance.lost_since))
+                    if instance.cordon is not None:
+                        cordoned.append((key, instance.cordon.since))
                 looked += 1
                 if looked % SLICE == 0:
                     took += monotonic() - since
@@ -131,6 +136,7 @@ class Census:
             missing=tuple(missing),
             stopped=tuple(stopped),
             unknown=tuple(unknown),
+            cordoned=tuple(cordoned),
         )
         return survey, took + monotonic() - since
 

@@ -77,6 +77,7 @@ def problems(
         *_messages(context, queue),
         *_corrupt(context),
         *_lost(context, survey),
+        *_cordoned(survey),
         *_conditions(context, survey),
     ]
     order = list(Severity)
@@ -185,14 +186,29 @@ def _lost(context: Context, survey: Survey) -> Iterator[FleetProblem]:
             survey.unknown,
         ),
     ):
-        places: dict[str, list[tuple[MachineKey, float]]] = {}
-        for key, since in machines:
-            places.setdefault(_place(key), []).append((key, since))
-        for place, found in places.items():
+        for place, found in _by_place(machines).items():
             told = message
             if machines is not survey.missing:
                 told += f" {after(context, [key for key, _ in found])}"
             yield _of_many(place, reason, told, [(since, key.name) for key, since in found])
+
+
+def _cordoned(survey: Survey) -> Iterator[FleetProblem]:
+    """Machines that an operator keeps, so that nobody forgets them."""
+    message = "It is not offered, and its VM is kept until `gce-backend uncordon NAME`."
+    for place, found in _by_place(survey.cordoned).items():
+        machines = [(since, key.name) for key, since in found]
+        yield _of_many(place, "Cordoned", message, machines, Severity.NOTICE)
+
+
+def _by_place(
+    machines: Iterable[tuple[MachineKey, float]],
+) -> dict[str, list[tuple[MachineKey, float]]]:
+    """Machines and since when, by template and zone."""
+    places: dict[str, list[tuple[MachineKey, float]]] = {}
+    for key, since in machines:
+        places.setdefault(_place(key), []).append((key, since))
+    return places
 
 
 def after(context: Context, machines: Sequence[MachineKey]) -> str:
@@ -280,11 +296,15 @@ def _zones_without(context: Context, survey: Survey, key: Key | None) -> list[st
 
 
 def _of_many(
-    place: str, reason: str, message: str, machines: Sequence[tuple[float, str]]
+    place: str,
+    reason: str,
+    message: str,
+    machines: Sequence[tuple[float, str]],
+    severity: Severity = Severity.WARNING,
 ) -> FleetProblem:
     oldest = sorted(machines)
     return FleetProblem(
-        severity=Severity.WARNING,
+        severity=severity,
         kind="machine",
         subject=oldest[0][1] if len(oldest) == 1 else place,
         reason=reason,

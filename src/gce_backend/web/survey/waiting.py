@@ -14,6 +14,7 @@ _NEXT = {
     State.STARTING: "The VM has to run, and its group has to finish its action on it.",
     State.RUNNING: "catalog-instances has to add it to the Machine Provider's catalog.",
     State.LEASED: "The lease has to end: the Machine Provider then reclaims the machine.",
+    State.CORDONED: "An operator has to uncordon it: `gce-backend uncordon NAME`.",
     State.PENDING_DELETION: (
         "delete-instances-pending-deletion has to request its deletion, within the caps."
     ),

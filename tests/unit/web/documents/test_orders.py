@@ -36,6 +36,8 @@ ORDERS = (
     "/api/ack-messages",
     "/api/drain",
     "/api/undrain",
+    "/api/cordon",
+    "/api/uncordon",
 )
 
 
@@ -180,6 +182,8 @@ async def test_a_wrong_token_is_refused(tmp_path: Path, authorization: str | Non
         ("/api/drain", b'{"name": "x", "reason": "%s"}' % (b"x" * 501), 400),
         ("/api/undrain", b'{"name": "linux"}', 404),
         ("/api/undrain", b'{"name": "x", "reason": "why"}', 400),
+        ("/api/cordon", b'{"name": "linux"}', 404),
+        ("/api/uncordon", b'{"name": "x", "reason": "why"}', 400),
         ("/api/approve", b"", 400),
         ("/api/approve", b'{"revision": ""}', 400),
         ("/api/approve", b'{"revision": "two words"}', 400),
