@@ -141,6 +141,7 @@ def is_idle(instance: Instance, now: UnixSeconds) -> bool:
     """Whether a machine may be removed as surplus: nobody holds it, and nothing befalls it."""
     troubled = (
         instance.drain,
+        instance.cordon,
         instance.pending_deletion,
         instance.deletion,
         instance.missing_since,
@@ -152,7 +153,10 @@ def is_idle(instance: Instance, now: UnixSeconds) -> bool:
 
 
 def is_on_its_way_out(instance: Instance) -> bool:
-    """Whether a machine that its group may still count is about to be deleted."""
+    """Whether a machine that its group may still count is about to be deleted.
+
+    A cordoned machine is not: it is kept, and counts.
+    """
     ending = (
         instance.drain,
         instance.pending_deletion,
@@ -160,7 +164,8 @@ def is_on_its_way_out(instance: Instance) -> bool:
         instance.missing_since,
         instance.stopped_since,
     )
-    return instance.catalog is CatalogState.ABSENT or any(it is not None for it in ending)
+    ends = instance.catalog is CatalogState.ABSENT or any(it is not None for it in ending)
+    return ends and instance.cordon is None
 
 
 def first_to_leave(idle: Iterable[tuple[str, Instance]], count: int) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gce_backend.configuration.values import KEEP_SURPLUS
 from gce_backend.model.entities import (
@@ -16,12 +17,13 @@ from gce_backend.model.entities import (
     Lease,
     PendingDeletion,
 )
-from gce_backend.model.orders import Drain
+from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.group_sizes import UNUSED, Use, growth, needed_size
 from gce_backend.rules.surplus import (
     SizeHistory,
     first_to_leave,
     is_idle,
+    is_on_its_way_out,
     marked,
     noted,
     surplus,
@@ -161,6 +163,14 @@ def test_a_machine_that_is_held_or_in_trouble_is_not_marked(instance: Instance) 
     """A lease that came between the decision and the commit keeps the machine."""
     assert not is_idle(instance, NOW)
     assert marked(instance, NOW) is instance
+
+
+def test_a_cordoned_machine_is_not_marked_and_counts() -> None:
+    """An operator keeps it: its group has it, also while it is stopped for a repair."""
+    kept = replace(FREE, cordon=Cordon("a look", NOW), stopped_since=NOW)
+    assert not is_idle(kept, NOW)
+    assert not is_on_its_way_out(kept)
+    assert is_on_its_way_out(replace(kept, cordon=None))
 
 
 def test_a_mark_is_taken_back_unless_an_operator_made_it_or_the_deletion_began() -> None:
