@@ -57,7 +57,7 @@ def test_one_works_and_the_other_takes_over_when_it_is_killed(place: Site) -> No
     until(lambda: "stands by" in str(readiness(second)[1]))
     first.kill()
     until(lambda: readiness(second)[0] == 200)
-    assert second.event("machine_provider.took_over")["epoch"] == 2
+    assert second.event("leadership.took_over")["epoch"] == 2
     assert second.stop() == 0
     assert second.events("machine_provider.stopped")
 

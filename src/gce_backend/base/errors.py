@@ -16,7 +16,7 @@ a value that the error carries. An error that one folder alone raises is defined
     │   └── ReplacedResourceError     one of ours was deleted, and another made under its name
     ├── HostnameReuseError            the catalog holds a machine's host name for another
     ├── InvalidTokenError             a caller's token is nobody's, or not good here; says why
-    ├── LeadershipLostError           another process of the Machine Provider works now
+    ├── LeadershipLostError           another process leads now
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
     ├── OrderError                    an operator's order cannot be carried out as things are
     │   ├── UnknownNameError          it names what is not there; the message says what is
@@ -107,7 +107,7 @@ class InvalidTokenError(BackendError):
 
 
 class LeadershipLostError(BackendError):
-    """Another process of the Machine Provider works now; this one must no longer write."""
+    """Another process leads now; this one must neither write nor send."""
 
 
 class NoDaemonError(BackendError):

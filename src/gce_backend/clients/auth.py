@@ -8,9 +8,10 @@ other's cancellation (awaiting its refresh task directly, one cancelled caller c
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -196,6 +197,7 @@ class TokenSource:
     ) -> None:
         self._session = session
         self._metadata_root = metadata_root.rstrip("/")
+        self._check: Callable[[], None] = lambda: None
         problem = ""
         try:
             self._token = _SharedToken(session, scopes, metadata_only=metadata_only)
@@ -227,7 +229,18 @@ class TokenSource:
             TransientError: the token server gives no valid answer within 15 s.
         """
         await self._token.ensure_token()
+        self._check()
         return str(self._token.access_token)
+
+    def only_while(self, check: Callable[[], None]) -> TokenSource:
+        """The same tokens, given out only while nothing speaks against a request.
+
+        Args:
+            check: called just before each request; what it raises, `get` raises.
+        """
+        guarded = copy.copy(self)
+        guarded._check = check  # noqa: SLF001 -- its own class
+        return guarded
 
     def invalidate(self, token: str) -> None:
         """Says that a service refused `token` with 401.

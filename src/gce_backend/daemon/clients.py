@@ -167,6 +167,18 @@ class Clients:
         self.tokens = self._token_source(GOOGLE_SCOPES)
         self.identity = self._token_source(IDENTITY_SCOPES)
         self._inspection = self._token_source(INSPECTION_SCOPES)
+        self._acting = self.tokens
+
+    def only_while(self, check: Callable[[], None]) -> None:
+        """Lets clients that are made from now on send nothing unless `check` lets them.
+
+        Datastore's are not meant: they are fenced by each transaction.
+
+        Args:
+            check: called just before each request; what it raises, the client raises.
+        """
+        self._acting = self.tokens.only_while(check)
+        self.identity = self.identity.only_while(check)
 
     def _token_source(self, scopes: Sequence[str]) -> TokenSource:
         metadata = self._settings.endpoints.metadata
@@ -206,7 +218,7 @@ class Clients:
 
         return PubSub(
             session=self.session,
-            tokens=self.tokens,
+            tokens=self._acting,
             api_root=self._settings.endpoints.pubsub,
             project=project,
             observer=self._metrics,
@@ -219,7 +231,7 @@ class Clients:
         settings = self._settings.compute
         return ComputeClient(
             session=self.session,
-            tokens=self.tokens,
+            tokens=self._acting,
             root=self._settings.endpoints.compute,
             budget=budget,
             clock=self._clock,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -13,8 +15,10 @@ import structlog
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
-from gce_backend.base.tasks import Tasks
+from gce_backend.base.tasks import Tasks, first_of
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.datastore.client import Datastore
+from gce_backend.clients.datastore.leadership import Leadership
 from gce_backend.daemon.clients import Clients, Connector, Remotes, tcp_connector
 from gce_backend.engine.context import OPERATOR, SELF_CHECK, Context
 from gce_backend.engine.inbox import Consumer
@@ -63,8 +67,9 @@ class Daemon:
 
     Attributes:
         url: where its HTTP endpoint listens, once started.
-        context: what jobs are given; None until the entities are loaded.
-        view: what documents and pages show; None until then, too.
+        leadership: decides which daemon on the store works; None when there is only one.
+        context: what jobs are given; None until the entities are loaded, and while it stands by.
+        view: what documents and pages show; None at the same times.
     """
 
     def __init__(
@@ -88,7 +93,6 @@ class Daemon:
         self._scheduler: Scheduler[Context] | None = None
         self._consumer: Consumer | None = None
         self._self_check: SelfCheck | None = None
-        self._pulling: asyncio.Task[None] | None = None
         self._store_error = ""
         self._lag = self._lag_at = 0.0
         self._tasks = Tasks()
@@ -119,6 +123,7 @@ class Daemon:
             refused=self._metrics.refused_request,
         )
         self.url = ""
+        self.leadership: Leadership | None = None
         self.context: Context | None = None
         self.view: View | None = None
 
@@ -152,10 +157,10 @@ class Daemon:
         await self._tasks.wait()
 
     async def stop(self) -> None:
-        """Stops in order: ticks, running jobs (until the deadline), clients, the HTTP endpoint."""
+        """Stops in order: ticks, running jobs (until the deadline), leadership, clients, HTTP."""
         self._log.info("daemon.stopping", deadline=self._settings.shutdown_seconds)
-        if self._pulling is not None:
-            self._pulling.cancel()
+        if self._consumer is not None:
+            self._consumer.stop_pulling()
         if self._scheduler is not None:
             self._scheduler.stop_ticks()
             late = await self._scheduler.drain(self._settings.shutdown_seconds)
@@ -166,6 +171,9 @@ class Daemon:
             await self._consumer.return_all()
         if self._self_check is not None:
             await self._self_check.end()
+        await self._tasks.end()
+        if self.leadership is not None:
+            await self.leadership.release()
         await self._close()
 
     async def abort(self) -> None:
@@ -183,7 +191,22 @@ class Daemon:
 
     async def _work(self, clients: Clients) -> None:
         project = await self._insist("project.unknown", clients.project)
-        store = Store(clients.datastore(project), self._log)
+        datastore = clients.datastore(project)
+        if not self._settings.store.leader_election:
+            await self._lead(clients, project, datastore)
+            return
+        self.leadership = leadership = Leadership(
+            datastore,
+            self._clock,
+            me=f"{socket.gethostname()}, process {os.getpid()}, {self.url}",
+            takeover_seconds=self._settings.store.takeover_seconds,
+        )
+        clients.only_while(leadership.assure)
+        await leadership.run(lambda term: self._lead(clients, project, datastore.within(term)))
+
+    async def _lead(self, clients: Clients, project: str, datastore: Datastore) -> None:
+        """Does the daemon's work until it is cancelled."""
+        store = Store(datastore, self._log)
         fleet = Fleet(store, self._rng, self._clock)
         await self._insist("store.unreachable", fleet.load)
         if STORE_IDENTITY_KEY not in fleet.corrupt:
@@ -266,8 +289,6 @@ class Daemon:
         self._readings = Readings(
             context, self.view.census, consumer=consumer, scheduler=scheduler, budget=budget
         )
-        scheduler.start()
-        self._pulling = self._tasks.spawn("daemon.pull", consumer.run())
         self._self_check = SelfCheck(
             context,
             store=store,
@@ -276,10 +297,19 @@ class Daemon:
             process=self._new_id(),
             url=self.url,
         )
-        self._tasks.spawn("daemon.self_check", self._self_check.run())
-        self._tasks.spawn("daemon.resync", self._resync(fleet))
-        self._tasks.spawn("daemon.samples", self.view.samples.keep(self.view.census))
-        await scheduler.wait()
+        scheduler.start()
+        try:
+            await first_of(
+                consumer.run(),
+                self._self_check.run(),
+                self._resync(fleet),
+                self.view.samples.keep(self.view.census),
+                _failure_of(scheduler),
+            )
+        finally:
+            self.context = self.view = self._readings = None
+            self._scheduler = self._consumer = self._self_check = None
+            await scheduler.cancel()
 
     def _wake(self, jobs: Iterable[str] | None) -> None:
         """Runs these jobs soon; None means all of them."""
@@ -333,6 +363,8 @@ class Daemon:
         return health.liveness(stuck, self._lag)
 
     def _readiness(self) -> list[health.Check]:
+        if self.leadership is not None and self.leadership.term is None:
+            return health.standby(self.leadership.holder, self.leadership.error)
         return health.readiness(
             store_loaded=self.context is not None,
             store_error=self._store_error,
@@ -350,4 +382,11 @@ class Daemon:
 
     async def _render_metrics(self) -> bytes:
         found = await self._readings.read() if self._readings is not None else {}
-        return self._metrics.render(found | checks(self._readiness()))
+        leads = self.leadership is None or self.leadership.term is not None
+        return self._metrics.render(found | checks(self._readiness(), leads=leads))
+
+
+async def _failure_of(scheduler: Scheduler[Context]) -> None:
+    """Raises what a defect of the scheduler raised; does not end when the scheduler is stopped."""
+    await scheduler.wait()
+    await asyncio.Event().wait()

@@ -84,6 +84,7 @@ class Consumer:
         self._room = asyncio.Event()
         self._came = asyncio.Event()
         self._log = structlog.get_logger()
+        self._pulling: asyncio.Task[None] | None = None
         self.problem = ""
 
     def status(self) -> QueueStatus:
@@ -100,8 +101,13 @@ class Consumer:
     async def run(self) -> None:
         """Pulls and extends, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._pull(), name="pubsub.pull")
+            self._pulling = group.create_task(self._pull(), name="pubsub.pull")
             group.create_task(self._extend(), name="pubsub.extend")
+
+    def stop_pulling(self) -> None:
+        """Pulls no more; what is in hand stays there until `return_all`."""
+        if self._pulling is not None:
+            self._pulling.cancel()
 
     def take(self, limit: int) -> list[Received]:
         """Takes messages to work on; each must come back through `acknowledge` or `give_back`."""

@@ -93,6 +93,7 @@ READINGS = (
         ("template", "zone"),
     ),
     Reading("ready", "Each check of /readyz: 1 while it passes.", ("check",)),
+    Reading("leader", "1 while this daemon works, 0 while it stands by."),
     Reading("queue_depth", "Pulled messages that wait for the job."),
     Reading("queue_working", "Pulled messages that the job is processing."),
     Reading("queue_oldest_message_age_seconds", "How long ago the oldest pulled message arrived."),

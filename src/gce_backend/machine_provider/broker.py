@@ -13,7 +13,6 @@ from gce_backend.clients.datastore.client import Datastore
 from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.channels import Channels
-from gce_backend.machine_provider.leadership import Term
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.upkeep import Lifecycle
@@ -30,7 +29,6 @@ class MachineProvider:
         datastore: its own namespace of a project's Datastore.
         channels: its Pub/Sub.
         pause_seconds: the pause between two checks for work, in seconds.
-        term: the term in which it works; None when it only reads, or alone uses the namespace.
         waited: called with the seconds that a request waited for its machine.
         limits_of: returns the limits of a group.
 
@@ -50,11 +48,10 @@ class MachineProvider:
         *,
         new_id: Callable[[], str],
         pause_seconds: float,
-        term: Term | None,
         waited: Callable[[float], None],
         limits_of: Callable[[str], LeaseLimits],
     ) -> None:
-        self.records = Records(datastore, term)
+        self.records = Records(datastore)
         self.catalog = Catalog(self.records, new_id=new_id)
         self.leases = Leases(
             self.records, clock, project=channels.project, waited=waited, limits_of=limits_of

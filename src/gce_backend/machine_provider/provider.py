@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.datastore.client import Datastore
+from gce_backend.clients.datastore.leadership import Leadership
+from gce_backend.clients.datastore.terms import Term
 from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.machine_provider import api, lease_api
@@ -23,7 +25,6 @@ from gce_backend.machine_provider.access.verifier import TokenVerifier
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.gatekeeper import Gatekeeper
-from gce_backend.machine_provider.leadership import Leadership, Term
 
 READY_SECONDS = 10.0
 """Seconds that a call waits for a new leader to start."""
@@ -106,20 +107,20 @@ class Provider:
             group = policy().group(name)
             return group.limits if group is not None else LeaseLimits()
 
-        def broker(term: Term | None) -> MachineProvider:
+        def broker(store: Datastore) -> MachineProvider:
             return MachineProvider(
-                datastore,
+                store,
                 Channels(pubsub),
                 clock,
                 new_id=new_id,
                 pause_seconds=pause_seconds,
-                term=term,
                 waited=observer.waited,
                 limits_of=limits_of,
             )
 
         self._broker = broker
-        self._reader = broker(None)
+        self._datastore = datastore
+        self._reader = broker(datastore)
         self._begun = asyncio.Event()
 
     async def run(self) -> None:
@@ -132,7 +133,7 @@ class Provider:
         await self._verifier.close()
 
     async def _work(self, term: Term) -> None:
-        self.working = self._broker(term)
+        self.working = self._broker(self._datastore.within(term))
         self._begun.set()
         try:
             await self.working.run()

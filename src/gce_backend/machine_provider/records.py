@@ -29,7 +29,6 @@ from gce_backend.machine_provider.entities import (
     from_row,
     to_properties,
 )
-from gce_backend.machine_provider.leadership import EPOCH, Term
 from gce_backend.machine_provider.queue import Held, kind_of
 from gce_backend.machine_provider.wire import Dimensions
 
@@ -50,7 +49,6 @@ class Records:
 
     Args:
         datastore: where the state is stored.
-        term: the term that must still run at each write; None when no other process writes.
 
     Attributes:
         machines: all machines, by state and key.
@@ -61,13 +59,12 @@ class Records:
         work: set when there may be work to do.
     """
 
-    def __init__(self, datastore: Datastore, term: Term | None) -> None:
+    def __init__(self, datastore: Datastore) -> None:
         self.machines: dict[MachineState, dict[Path, StoredMachine]] = {s: {} for s in MachineState}
         self.untriaged: dict[Path, StoredLease] = {}
         self.released: set[Path] = set()
         self.work = asyncio.Event()
         self._datastore = datastore
-        self._term = term
         self._states: dict[Path, MachineState] = {}
         self.held = Held()
         self.free: dict[Dimensions, dict[str, None]] = {}
@@ -115,8 +112,6 @@ class Records:
                 part = paths[start : start + MAX_CHANGE]
 
                 async def work(transaction: Transaction, part: Sequence[Path] = part) -> None:
-                    if self._term is not None:
-                        await self._read_in(transaction, [])
                     for path in part:
                         record = wanted.get(path)
                         if record is None:
@@ -169,7 +164,7 @@ class Records:
         self, paths: Sequence[Path], decide: Decision
     ) -> tuple[Found, Mapping[Path, Record | None]]:
         async def work(transaction: Transaction) -> tuple[Found, Mapping[Path, Record | None]]:
-            rows = await self._read_in(transaction, paths)
+            rows = await transaction.lookup(paths)
             found = {path: from_row(row) for path, row in rows.items()}
             decided = decide(found)
             changes = {p: record for p, record in decided.items() if record != found.get(p)}
@@ -186,15 +181,6 @@ class Records:
             except TransientError:  # the outcome is unknown: decide again on the present records
                 await asyncio.sleep(PAUSE_SECONDS)
         return await self._datastore.transaction(work)
-
-    async def _read_in(self, transaction: Transaction, paths: Sequence[Path]) -> dict[Path, Row]:
-        """Begins a transaction: reads the rows, and checks that this process still leads."""
-        if self._term is None:
-            return await transaction.lookup(paths)
-        rows = await transaction.lookup([*paths, EPOCH])
-        self._term.check(rows)
-        rows.pop(EPOCH, None)
-        return rows
 
     def _picture(self, path: Path, record: Record | None) -> None:
         if path[0][0] == LEASE_KIND:

@@ -215,10 +215,15 @@ class StoreSettings(_Section, frozen=True):
     Attributes:
         namespace: Datastore namespace; "" is the default one.
         resync_seconds: how often the whole picture is read again.
+        leader_election: whether several daemons may share the store: one of them leads, and the
+            others stand by. Set it for all of them.
+        takeover_seconds: how long the leader may be silent before a standby daemon takes over.
     """
 
     namespace: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{0,100}\Z")] = ""
     resync_seconds: Seconds = 3600.0
+    leader_election: bool = False
+    takeover_seconds: Annotated[float, Meta(ge=2, le=300)] = 10.0
 
 
 class PubSubSettings(_Section, frozen=True):

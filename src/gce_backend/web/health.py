@@ -19,6 +19,9 @@ NEEDED = {"import-config": "configuration", "fetch-instances": "compute"}
 """The jobs whose success shows that what they read from can be reached."""
 
 
+STANDBY = "leader"
+"""The check that only a standby daemon shows."""
+
 LOOKED_AT = {
     "permissions": "none is known to be missing",
     "addresses": "the daemon may use them",
@@ -85,6 +88,18 @@ def readiness(
         wrong = looked_at.get(name, "")
         checks.append(Check(name, not wrong, wrong or well))
     return checks
+
+
+def standby(leader: str, error: str) -> list[Check]:
+    """Whether a daemon works that does not lead: it does not.
+
+    Args:
+        leader: the daemon that leads; "" when none does.
+        error: why that is unknown; "" when it is known.
+    """
+    if error:
+        return [Check("store", ok=False, message=error)]
+    return [Check(STANDBY, ok=False, message=f"stands by: {leader or 'no daemon'} leads")]
 
 
 def _reached(what: str, job: JobStatus, now: UnixSeconds) -> Check:

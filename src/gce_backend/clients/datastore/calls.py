@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from gcloud.aio.datastore import Consistency, Mode
 
@@ -31,6 +31,8 @@ RETRY_SECONDS = 60.0
 """A read is not tried again later than this after its start, whatever a Retry-After asks for."""
 
 T = TypeVar("T")
+Encoded: TypeAlias = list[dict[str, Any]]
+"""Mutations as JSON."""
 
 
 class QueryBatch(NamedTuple):
@@ -134,19 +136,16 @@ class Calls:
             rows = [row_of(result) for result in batch.entity_results]
             return QueryBatch(rows, batch.end_cursor, batch.more_results != "NOT_FINISHED")
 
-    async def commit(
-        self, mutations: Sequence[Mutation], transaction: str | None = None
-    ) -> list[int]:
-        """Writes; never retried, and in a transaction always with one call."""
-        encoded = [self.codec.mutation(mutation) for mutation in mutations]
-        if transaction is not None:
-            return await self._write(encoded, transaction)
-        versions: list[int] = []
-        for chunk in _chunks(encoded):
-            versions += await self._write(chunk, None)
-        return versions
+    def encode(self, mutations: Sequence[Mutation]) -> Encoded:
+        """Mutations as they are sent."""
+        return [self.codec.mutation(mutation) for mutation in mutations]
 
-    async def _write(self, mutations: list[dict[str, Any]], transaction: str | None) -> list[int]:
+    def chunks(self, mutations: Sequence[Mutation]) -> Iterator[Encoded]:
+        """Mutations as they are sent, in as few chunks as the limits of a commit allow."""
+        return _chunks(self.encode(mutations))
+
+    async def commit(self, mutations: Encoded, transaction: str | None = None) -> list[int]:
+        """Writes with one call, never retried; gives the new versions."""
         mode = Mode.NON_TRANSACTIONAL if transaction is None else Mode.TRANSACTIONAL
         with _malformed("datastore.projects.commit"):
             answer: Any = await self._client.commit(mutations, transaction, mode)
@@ -191,8 +190,8 @@ def _malformed(method: str) -> Iterator[None]:
         raise MalformedResponseError(method, problem[:MESSAGE_CHARACTERS], status=200) from None
 
 
-def _chunks(mutations: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
+def _chunks(mutations: Encoded) -> Iterator[Encoded]:
+    chunk: Encoded = []
     size = 0
     for mutation in mutations:
         length = len(json.dumps(mutation))  # as the library will write it

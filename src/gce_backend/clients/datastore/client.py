@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -17,8 +18,9 @@ import aiohttp
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import AbortedError, RemoteError
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.datastore.calls import Calls
+from gce_backend.clients.datastore.calls import Calls, Encoded
 from gce_backend.clients.datastore.library import Client
+from gce_backend.clients.datastore.terms import EPOCH, Term
 from gce_backend.clients.datastore.values import (
     Codec,
     Delete,
@@ -99,6 +101,17 @@ class Datastore:
         # Random numbers only spread retries here: none of them is a secret.
         chance = rng or random.Random()  # noqa: S311
         self._calls = Calls(client, Codec(project, namespace), clock, chance, observer)
+        self._term: Term | None = None
+
+    def within(self, term: Term) -> Datastore:
+        """The same Datastore, which accepts no write after the end of a term.
+
+        Each of its writes is a transaction that reads the number of the present term, and raises
+        `LeadershipLostError` when that is another one.
+        """
+        fenced = copy.copy(self)
+        fenced._term = term  # noqa: SLF001 -- its own class
+        return fenced
 
     async def lookup(self, paths: Sequence[Path]) -> dict[Path, Row]:
         """Reads entities by key, strongly consistent; missing ones are absent from the result."""
@@ -138,7 +151,7 @@ class Datastore:
             yield rows
 
     async def commit(self, mutations: Sequence[Mutation]) -> list[int]:
-        """Writes without a transaction, in as few commits as the limits allow.
+        """Writes what was computed before, in as few commits as the limits allow.
 
         A commit is applied as a whole or not at all; when one fails, those before it stay applied
         and those after it are not tried. No two mutations may be about the same entity.
@@ -152,7 +165,21 @@ class Datastore:
             NotFoundError: an updated entity does not exist.
             TransientError: the outcome is unknown.
         """
-        return await self._calls.commit(mutations)
+        versions: list[int] = []
+        for chunk in self._calls.chunks(mutations):
+            versions += await self._commit(chunk)
+        return versions
+
+    async def _commit(self, chunk: Encoded) -> list[int]:
+        if self._term is None:
+            return await self._calls.commit(chunk)
+        name = await self._calls.begin(None)
+        try:
+            self._term.check(await self._calls.lookup([EPOCH], name))
+        except BaseException:
+            await _roll_back(self._calls, name)
+            raise
+        return await self._calls.commit(chunk, name)
 
     async def transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Runs `work` in a transaction and commits what it wrote.
@@ -181,7 +208,7 @@ class Datastore:
         return await self._attempt(work, await self._calls.begin(previous))
 
     async def _attempt(self, work: Callable[[Transaction], Awaitable[T]], name: str) -> T:
-        transaction = Transaction(self._calls, name)
+        transaction = Transaction(self._calls, name, self._term)
         try:
             result = await work(transaction)
         except BaseException:
@@ -201,15 +228,25 @@ class Transaction:
         versions: the new version of each entity written, by path; filled by the commit.
     """
 
-    def __init__(self, calls: Calls, name: str) -> None:
+    def __init__(self, calls: Calls, name: str, term: Term | None) -> None:
         self.versions: dict[Path, int] = {}
         self._calls = calls
         self._name = name
+        self._unchecked = term
         self._mutations: list[Mutation] = []
 
     async def lookup(self, paths: Sequence[Path]) -> dict[Path, Row]:
-        """Reads entities by key; missing ones are absent from the result."""
-        return await self._calls.lookup(paths, self._name)
+        """Reads entities by key; missing ones are absent from the result.
+
+        Raises:
+            LeadershipLostError: the term of the Datastore that gave the transaction has ended.
+        """
+        term, self._unchecked = self._unchecked, None
+        if term is None:
+            return await self._calls.lookup(paths, self._name)
+        rows = await self._calls.lookup([*paths, EPOCH], self._name)
+        term.check(rows)
+        return rows if EPOCH in paths else {path: rows[path] for path in rows if path != EPOCH}
 
     def upsert(self, path: Path, properties: Properties) -> None:
         """Makes or replaces an entity when the transaction commits."""
@@ -224,7 +261,9 @@ class Transaction:
         if not self._mutations:
             await _roll_back(self._calls, self._name)
             return
-        versions = await self._calls.commit(self._mutations, self._name)
+        if self._unchecked is not None:
+            await self.lookup([])
+        versions = await self._calls.commit(self._calls.encode(self._mutations), self._name)
         paths = [mutation.path for mutation in self._mutations]
         self.versions.update(zip(paths, versions, strict=True))
 

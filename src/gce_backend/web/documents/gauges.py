@@ -19,15 +19,21 @@ from gce_backend.model.entities import InstanceGroupManager
 from gce_backend.model.keys import GroupKey
 from gce_backend.rules.group_sizes import Use, wanted_size
 from gce_backend.rules.states import State
-from gce_backend.web.health import Check
+from gce_backend.web.health import STANDBY, Check
 from gce_backend.web.survey.census import Census, Survey
 
 Values = dict[str, Iterable[Sample]]
 
 
-def checks(ready: Iterable[Check]) -> Values:
-    """What can be read before the entities are loaded, too: the checks of `/readyz`."""
-    return {"ready": [((check.name,), check.ok) for check in ready]}
+def checks(ready: Iterable[Check], *, leads: bool) -> Values:
+    """What can be read before the entities are loaded, too: the checks of `/readyz`.
+
+    Args:
+        ready: the checks.
+        leads: whether this daemon works; that another one stands by is no trouble.
+    """
+    told = {"ready": [((check.name,), check.ok) for check in ready if check.name != STANDBY]}
+    return {**told, "leader": [((), leads)]}
 
 
 class Readings:

@@ -10,45 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError, LeadershipLostError
 from gce_backend.base.tasks import first_of
-from gce_backend.clients.datastore.client import Datastore, Path, Row, Transaction
+from gce_backend.clients.datastore.client import Datastore, Transaction
+from gce_backend.clients.datastore.terms import EPOCH, KIND, Term, number
+from gce_backend.clients.datastore.values import Path, Row
 
-KIND = "Leadership"
-EPOCH: Path = ((KIND, "epoch"),)
 HEARTBEAT: Path = ((KIND, "heartbeat"),)
 BEATS = 4
 """Heartbeats in the time after whose silence another process takes over."""
+LOOKS = 10
+"""Looks of a standby process in that time."""
 
 log = structlog.stdlib.get_logger()
-
-
-class Term(NamedTuple):
-    """The time in which one process works.
-
-    Attributes:
-        epoch: the number of the term.
-    """
-
-    epoch: int
-
-    def check(self, rows: Mapping[Path, Row]) -> None:
-        """Checks, within a transaction, that this process still leads.
-
-        Args:
-            rows: the rows that the transaction read, including `EPOCH`.
-
-        Raises:
-            LeadershipLostError: another process took over.
-        """
-        if _number(rows.get(EPOCH), "epoch") != self.epoch:
-            raise LeadershipLostError("another process of this Machine Provider has taken over")
 
 
 class Leadership:
@@ -82,8 +61,8 @@ class Leadership:
         self._clock = clock
         self._me = me
         self._takeover = takeover_seconds
-        self._pause = takeover_seconds / BEATS if takeover_seconds else 0.5
         self._beats = 0
+        self._shown_at = float("-inf")  # when this process last told the others that it leads
 
     async def run(self, work: Callable[[Term], Awaitable[None]]) -> None:
         """Works whenever this process leads, until it is cancelled.
@@ -94,7 +73,7 @@ class Leadership:
         while True:
             term = await self._stand_by()
             if self._takeover:
-                log.info("machine_provider.took_over", epoch=term.epoch, process=self._me)
+                log.info("leadership.took_over", epoch=term.epoch, process=self._me)
             self.term, self.holder = term, self._me
 
             async def working(term: Term = term) -> None:
@@ -103,7 +82,16 @@ class Leadership:
             with contextlib.suppress(LeadershipLostError):
                 await first_of(self._keep(term), working())
             self.term = None
-            log.warning("machine_provider.stands_by", epoch=term.epoch, process=self._me)
+            log.warning("leadership.stands_by", epoch=term.epoch, process=self._me)
+
+    def assure(self) -> None:
+        """Checks that this process leads; call it before a request that has an effect.
+
+        Raises:
+            LeadershipLostError: it does not lead, or another process may have taken over.
+        """
+        if self.term is None or not self._is_current():
+            raise LeadershipLostError("this process does not lead now")
 
     async def release(self) -> None:
         """Lets another process take over at once; call it when the work has ended."""
@@ -118,7 +106,7 @@ class Leadership:
         try:
             await self._datastore.transaction(work)
         except BackendError as error:
-            log.warning("machine_provider.not_released", error=str(error), process=self._me)
+            log.warning("leadership.not_released", error=str(error), process=self._me)
 
     async def _stand_by(self) -> Term:
         """Waits until there is no leader, and takes over."""
@@ -140,8 +128,8 @@ class Leadership:
             except BackendError as error:
                 self.error = str(error)
                 seen = None  # nothing was seen in the meantime
-                log.warning("machine_provider.not_loaded", error=self.error)
-            await asyncio.sleep(self._pause)
+                log.warning("leadership.unknown", error=self.error)
+            await asyncio.sleep(self._takeover / LOOKS or 0.5)
 
     async def _take_over(self, seen: tuple[str, int]) -> Term | None:
         """Begins a term; None when another process was faster or the former leader is back."""
@@ -150,21 +138,21 @@ class Leadership:
             rows = await transaction.lookup([EPOCH, HEARTBEAT])
             if _beat_of(rows.get(HEARTBEAT)) != seen:
                 return None
-            epoch = _number(rows.get(EPOCH), "epoch") + 1
+            epoch = number(rows.get(EPOCH), "epoch") + 1
             transaction.upsert(EPOCH, {"epoch": epoch})
             transaction.upsert(HEARTBEAT, {"holder": self._me, "count": 1})
             return Term(epoch)
 
         self._beats = 1
+        self._shown_at = self._clock.monotonic()
         return await self._datastore.transaction(work)
 
     async def _keep(self, term: Term) -> None:
         """Sends heartbeats; returns when this process must stop working."""
         if not self._takeover:
             await asyncio.Event().wait()
-        shown_at = self._clock.monotonic()
-        while self._clock.monotonic() - shown_at < self._takeover:
-            await asyncio.sleep(self._pause)
+        while self._is_current():
+            await asyncio.sleep(self._takeover / BEATS)
             self._beats += 1
 
             async def work(transaction: Transaction, count: int = self._beats) -> None:
@@ -178,16 +166,15 @@ class Leadership:
             except LeadershipLostError:
                 return
             except (BackendError, TimeoutError) as error:
-                log.warning("machine_provider.no_heartbeat", error=str(error), process=self._me)
+                log.warning("leadership.no_heartbeat", error=str(error), process=self._me)
             else:
-                shown_at = begun
+                self._shown_at = begun
+
+    def _is_current(self) -> bool:
+        """Whether no other process can have taken over yet."""
+        return not self._takeover or self._clock.monotonic() - self._shown_at < self._takeover
 
 
 def _beat_of(row: Row | None) -> tuple[str, int]:
     holder = row.properties.get("holder") if row is not None else ""
-    return holder if isinstance(holder, str) else "", _number(row, "count")
-
-
-def _number(row: Row | None, name: str) -> int:
-    value = row.properties.get(name) if row is not None else 0
-    return value if isinstance(value, int) else 0
+    return holder if isinstance(holder, str) else "", number(row, "count")

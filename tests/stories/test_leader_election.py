@@ -1,0 +1,153 @@
+"""Several daemons on one store: one leads, the others stand by and take over."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gce_backend.base.errors import LeadershipLostError
+from gce_backend.clients.datastore.client import Delete
+from gce_backend.clients.datastore.terms import EPOCH
+from gce_backend.daemon.daemon import Daemon
+from gce_backend.settings.settings import Settings, StoreSettings
+from support.fleet_harness import World, manager, template, world
+from support.simulation import ProcessClock
+
+SHARED = Settings(store=StoreSettings(leader_election=True))
+DELETE = "compute.instanceGroupManagers.deleteInstances"
+
+
+@asynccontextmanager
+async def standby(w: World) -> AsyncIterator[Daemon]:
+    """One more daemon on the store of the first."""
+    daemon = Daemon(w.settings, clock=ProcessClock(w.clock), rng=random.Random(77))
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await daemon.abort()
+
+
+async def asked(w: World, daemon: Daemon, path: str) -> tuple[int, Any]:
+    """What a daemon answers."""
+    async with w.session.get(daemon.url + path) as response:
+        return response.status, await response.text()
+
+
+def leads(w: World, daemon: Daemon) -> Callable[[], Awaitable[bool]]:
+    """Whether it has read the entities, and says that it leads."""
+
+    async def found() -> bool:
+        is_leader = "gce_backend_leader 1.0" in (await asked(w, daemon, "/metrics"))[1]
+        return is_leader and (await asked(w, daemon, "/api/fleet"))[0] == 200
+
+    return found
+
+
+async def test_one_leads_and_the_other_says_that_it_stands_by_and_who_leads(tmp_path: Path) -> None:
+    """No machine twice, no call of the other; its pages say who leads, and it is alive."""
+    async with world(tmp_path, settings=SHARED) as w:
+        await w.until_states(cataloged=3)
+        async with standby(w) as second:
+            await w.pass_time(60.0)
+            status, text = await asked(w, second, "/readyz")
+            assert status == 503
+            assert w.daemon.url in text
+            assert (await asked(w, second, "/healthz"))[0] == 200
+            assert (await asked(w, second, "/api/fleet"))[0] == 503
+            page = await asked(w, second, "/")
+            assert page[0] == 503
+            assert "stands by" in page[1]
+            metrics = (await asked(w, second, "/metrics"))[1]
+            assert "gce_backend_leader 0.0" in metrics
+            assert "gce_backend_ready{" not in metrics  # that it stands by is no trouble
+            w.write_config(template(), manager(minimum=5))
+            await w.until_states(cataloged=5)
+            assert len(await w.vms()) == 5
+            assert w.daemon.context is not None
+            assert second.context is None
+
+
+@pytest.mark.parametrize("kind", ["killed", "stopped"])
+async def test_the_other_takes_over_within_seconds(tmp_path: Path, kind: str) -> None:
+    """15 s after kill -9, 2 s after SIGTERM; the fleet goes on where it was."""
+    async with world(tmp_path, settings=SHARED) as w:
+        await w.until_states(cataloged=3)
+        before = await w.vms()
+        async with standby(w) as second:
+            await w.pass_time(30.0)
+            await (w.daemon.abort() if kind == "killed" else w.daemon.stop())
+            took = await w.until(leads(w, second), every=0.1)
+            assert took <= (15 if kind == "killed" else 2)
+            w.write_config(template(), manager(minimum=4))
+            w.daemon = second
+            await w.until_states(cataloged=4)
+            assert set(before) < set(await w.vms())
+            assert (await w.calls())[DELETE] == 0
+
+
+async def test_a_leader_that_cannot_show_that_it_leads_stops_working_before_another_does(
+    tmp_path: Path,
+) -> None:
+    """Its heartbeats fail: it stops sending in time, and stands by when it can be heard again."""
+    async with world(tmp_path, settings=SHARED) as w:
+        await w.until_states(cataloged=3)
+        first = w.daemon
+        await w.inject("datastore.projects.beginTransaction", status=503, times=None)
+        await w.pass_time(25.0)
+        assert first.context is None
+        assert first.leadership is not None
+        with pytest.raises(LeadershipLostError):
+            first.leadership.assure()
+        await w.clear_faults()
+        async with standby(w) as second:
+            both = [leads(w, first), leads(w, second)]
+
+            async def one_of_them() -> bool:
+                return [await leading() for leading in both].count(True) == 1
+
+            await w.until(one_of_them)
+            w.write_config(template(), manager(minimum=4))
+            await w.pass_time(60.0)
+            assert len(await w.vms()) == 4
+
+
+async def test_a_leader_of_an_earlier_term_writes_nothing_and_sends_nothing(tmp_path: Path) -> None:
+    """It slept, and was thought dead: what it does with its old picture has no effect."""
+    async with world(tmp_path, settings=SHARED) as w:
+        await w.until_states(cataloged=3)
+        async with w.datastore() as store:
+            epoch = (await store.lookup([EPOCH]))[EPOCH].properties["epoch"]
+            assert epoch == 1
+            async with standby(w) as second:
+                sleeper = w.daemon
+                context, leadership = sleeper.context, sleeper.leadership
+                assert context is not None
+                assert leadership is not None
+                term = leadership.term
+                await sleeper.abort()
+                await w.until(leads(w, second))
+                leadership.term = term  # as if it had only slept
+                [machine, *_] = context.fleet.instances
+                with pytest.raises(LeadershipLostError):
+                    leadership.assure()
+                assert term is not None
+                late = store.within(term)
+                before = await store.lookup([machine.path])
+                with pytest.raises(LeadershipLostError):
+                    await late.commit([Delete(machine.path, None)])
+                assert await store.lookup([machine.path]) == before
+
+
+async def test_without_leader_election_nothing_is_stored_of_it(tmp_path: Path) -> None:
+    """One daemon: no heartbeat, no transaction for a commit."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        async with w.datastore() as store:
+            assert not await store.lookup([EPOCH])
+        assert "gce_backend_leader 1.0" in (await asked(w, w.daemon, "/metrics"))[1]
