@@ -23,8 +23,8 @@ from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.cataloging import (
     CONTRADICTED_LOOKS,
-    CONTRADICTED_SECONDS,
     Contradiction,
+    contradicted_seconds,
     lease_is_over,
 )
 
@@ -83,10 +83,17 @@ def _candidates(context: Context) -> list[MachineKey]:
     return [
         key
         for key, instance in context.fleet.instances.items()
-        if instance.catalog is CatalogState.CATALOGED
+        if (instance.catalog is CatalogState.CATALOGED or _is_held_for_ever(instance))
         and instance.pending_deletion is None
         and instance.deletion is None
     ]
+
+
+def _is_held_for_ever(instance: Instance) -> bool:
+    """Whether a machine that the catalog is not known to hold has a lease without a known end."""
+    lease = instance.lease
+    elsewhere = instance.catalog not in {CatalogState.CATALOGED, CatalogState.REMOVED}
+    return elsewhere and lease is not None and lease.expiration is None
 
 
 def _judge(
@@ -96,8 +103,14 @@ def _judge(
     token = instance_token(context.project, key)
 
     def apply(instance: Instance) -> Instance:
-        if instance.catalog is not CatalogState.CATALOGED or instance.pending_deletion is not None:
+        if instance.pending_deletion is not None or instance.deletion is not None:
             return instance
+        if instance.catalog is not CatalogState.CATALOGED:
+            if not _is_held_for_ever(instance):
+                return instance
+            if _own_entry(context, key, instance, entry) is None:
+                return _without_denied_lease(context, key, instance, entry, asked)
+            instance = replace(instance, catalog=CatalogState.CATALOGED, rising_since=None)
         if isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) != token:
             # Another's entry under our host name: the daemon must not remove it from the catalog.
             return replace(instance, catalog=CatalogState.REFUSED, lost_since=None)
@@ -130,15 +143,37 @@ def _without_denied_lease(
 ) -> Instance:
     """The machine without its lease, where the catalog has denied it for long enough."""
     contradiction, lease = context.memory.catalog.contradicted.get(key), instance.lease
-    if contradiction is None or lease is None or not _contradicts(context, instance, entry, asked):
+    contradicts = _contradicts(context, key, instance, entry, asked)
+    if contradiction is None or lease is None or not contradicts:
+        return instance
+    if lease.expiration is None and _waits(context) and instance.drain is None:
         return instance
     now, moment = context.clock.now(), context.clock.monotonic()
-    over = lease_is_over(lease, now, contradiction, moment)
+    patience = contradicted_seconds(context.settings.machine_provider.lost_seconds)
+    over = lease_is_over(lease, now, contradiction, moment, patience)
     return replace(instance, lease=None) if over else instance
 
 
+def _own_entry(
+    context: Context, key: MachineKey, instance: Instance, entry: CatalogEntry | NotCataloged
+) -> CatalogEntry | None:
+    """The entry, if it is of this very machine."""
+    if isinstance(entry, NotCataloged):
+        return None
+    return entry if entry.is_of(instance_token(context.project, key), instance.gce_id) else None
+
+
+def _waits(context: Context) -> bool:
+    """Whether an operator decides about what the catalog denies."""
+    return context.settings.machine_provider.lost_machines == "wait"
+
+
 def _contradicts(
-    context: Context, instance: Instance, entry: CatalogEntry | NotCataloged, asked: float
+    context: Context,
+    key: MachineKey,
+    instance: Instance,
+    entry: CatalogEntry | NotCataloged,
+    asked: float,
 ) -> bool:
     """Whether the catalog denies a known lease: the machine is available, or unknown.
 
@@ -148,10 +183,8 @@ def _contradicts(
     lease, took = instance.lease, context.clock.monotonic() - asked
     if lease is None:
         return False
-    if isinstance(entry, CatalogEntry):
-        denied = entry.state == "AVAILABLE"
-    else:
-        denied = lease.expiration is None
+    own = _own_entry(context, key, instance, entry)
+    denied = lease.expiration is None if own is None else own.state == "AVAILABLE"
     return denied and context.clock.elapsed(lease.since) > took
 
 
@@ -161,16 +194,18 @@ def _note_contradiction(
     """Counts answers that contradict a known lease, and reports them; another answer resets it."""
     contradicted, conditions = context.memory.catalog.contradicted, context.conditions.of_job(TOPIC)
     instance = context.fleet.instances.get(key)
-    if instance is None or not _contradicts(context, instance, entry, asked):
+    if instance is None or not _contradicts(context, key, instance, entry, asked):
         if contradicted.pop(key, None) is not None:
             conditions.clear(key)
         return
     before = contradicted.get(key, Contradiction(context.clock.monotonic(), 0))
     contradicted[key] = before._replace(looks=before.looks + 1)
-    denial = "calls it available" if isinstance(entry, CatalogEntry) else "does not hold it"
+    own = _own_entry(context, key, instance, entry)
+    denial = "does not hold it" if own is None else "calls it available"
     message = (
-        f"The catalog {denial}, but a lease that is known here has not ended: {_kept(instance)}. "
-        "Find out whether the Machine Provider was restored from a backup."
+        f"The catalog {denial}, but a lease that is known here has not ended: "
+        f"{_kept(context, key, instance)}. Find out whether the Machine Provider was restored from "
+        "a backup."
     )
     if conditions.note(key, CONTRADICTED, message):
         context.log.warning(
@@ -179,12 +214,19 @@ def _note_contradiction(
         )
 
 
-def _kept(instance: Instance) -> str:
+def _kept(context: Context, key: MachineKey, instance: Instance) -> str:
     """For how long a machine is kept whose lease the catalog denies, in words."""
     if instance.lease is not None and instance.lease.expiration is not None:
         return "it is kept until it ends"
+    minutes = contradicted_seconds(context.settings.machine_provider.lost_seconds) / 60
+    if _waits(context) and instance.drain is None:
+        return (
+            'it is kept (machine_provider.lost_machines = "wait"). When nobody uses it, '
+            f"`gce-backend drain {key.name}` has it deleted once the catalog has said so for "
+            f"{minutes:.0f} minutes and {CONTRADICTED_LOOKS} looks"
+        )
     return (
-        f"it is kept, unless the catalog says so for {CONTRADICTED_SECONDS / 60:.0f} minutes and "
+        f"it is kept, unless the catalog says so for {minutes:.0f} minutes and "
         f"{CONTRADICTED_LOOKS} looks. Then it counts as not leased; if the catalog does not hold "
         "it, it is deleted within the cap on unconfirmed deletions"
     )

@@ -25,6 +25,7 @@ from gce_backend.model.keys import GroupKey
 from gce_backend.rules import config_guard
 from gce_backend.rules import plan as plans
 from gce_backend.rules.activation import wanted_templates
+from gce_backend.rules.permits import awaits_drain
 from gce_backend.rules.plan import TemplatePlan
 from gce_backend.settings.settings import Settings
 
@@ -166,5 +167,17 @@ def _notes(settings: Settings, fleet: Fleet, spoiled: set[str]) -> Iterator[str]
         yield "these settings have actuate = false: with them, the daemon does none of this"
     for pause in fleet.control.pauses_in_force:
         yield f"{pause}: what it covers waits until `{pause.ended_by}`"
+    unknown = sum(
+        awaits_drain(one, lambda _: 0.0, 0.0, active=fleet.is_active(key.group))
+        for key, one in fleet.instances.items()
+    )
+    if unknown:
+        deleted = settings.machine_provider.lost_machines == "delete"
+        end = (
+            "deleted within the cap on unconfirmed deletions, unless the catalog holds them again"
+            if deleted
+            else "kept until each is drained (`gce-backend drain NAME`)"
+        )
+        yield f"machines that the catalog does not hold, {unknown} in all, are {end}"
     for name in sorted(spoiled):
         yield f"{name} is left out: one of its entities cannot be read (`gce-backend status`)"

@@ -98,7 +98,7 @@ class CatalogMemory:
         unannounced: cataloged machines without a SUBSCRIBED: when each was first seen, or long
             ago if the catalog has said that the machine can be leased.
         next_question: when to ask the catalog about each of them again.
-        contradicted: leased machines that the catalog calls available.
+        contradicted: leased machines whose lease the catalog denies.
         phantom_looks: deleted machines whose entries were looked for, and how often.
     """
 

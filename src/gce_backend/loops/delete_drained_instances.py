@@ -5,6 +5,7 @@ It also deletes members that a group cannot create and no longer needs.
 
 from __future__ import annotations
 
+from gce_backend.actions import unknown_machines
 from gce_backend.actions.deletion import delete
 from gce_backend.actions.resources import beside, use_of
 from gce_backend.engine.context import Context
@@ -18,10 +19,13 @@ from gce_backend.rules.permits import is_leaving
 async def run(context: Context) -> Outcome:
     """Deletes them, one call for many of a group, until they no longer exist."""
     unmade = _given_up(context)
+    unknown_machines.note(context)
 
     def leaves(key: MachineKey, instance: Instance) -> bool:
         if key in unmade and instance.gce_id is None:
             return True
+        if unknown_machines.awaits(context, key, instance):
+            return False
         active = context.fleet.is_active(key.group)
         patience = context.settings.deletion.stopped_seconds
         return is_leaving(instance, context.clock.elapsed, patience, active=active)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gce_backend.actions import announcements
+from gce_backend.actions import announcements, unknown_machines
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
@@ -206,6 +206,7 @@ def _lost(context: Context) -> list[MachineKey]:
         for key, instance in context.fleet.instances.items()
         if may_be_cataloged(instance)
         and is_lost(instance, context.clock.elapsed, patience)
+        and (instance.stopped_since or not unknown_machines.awaits(context, key, instance))
         and not context.conditions.blocked(key)
     ]
 

@@ -157,7 +157,7 @@ def found_again(instance: Instance, state: CatalogState) -> Instance:
 
 
 class Contradiction(NamedTuple):
-    """The catalog calls a machine available, but a lease of it is known here.
+    """The catalog denies a lease known here: it has the machine as available, or not at all.
 
     Attributes:
         since: when this was first seen, in monotonic seconds.
@@ -170,13 +170,22 @@ class Contradiction(NamedTuple):
 
 CONTRADICTED_LOOKS = 3
 CONTRADICTED_SECONDS = 600.0
-"""How often and how long the catalog must contradict a lease without known end to end it."""
+"""How often and how long at least the catalog must deny a lease without known end to end it."""
+
+
+def contradicted_seconds(lost_seconds: float) -> float:
+    """How long the catalog must deny a lease without a known end to end it."""
+    return max(CONTRADICTED_SECONDS, lost_seconds)
 
 
 def lease_is_over(
-    lease: Lease, now: UnixSeconds, contradiction: Contradiction, moment: float
+    lease: Lease,
+    now: UnixSeconds,
+    contradiction: Contradiction,
+    moment: float,
+    patience: float = CONTRADICTED_SECONDS,
 ) -> bool:
-    """Whether the lease known here ends because the catalog calls the machine available.
+    """Whether the lease known here ends because the catalog denies it.
 
     The answer may come from a Machine Provider restored from a backup, so a lease with a known end
     lasts until that end.
@@ -185,8 +194,9 @@ def lease_is_over(
         lease: the lease.
         contradiction: how often and since when the catalog has contradicted it.
         moment: the present time in monotonic seconds.
+        patience: seconds for which the catalog must deny a lease without a known end.
     """
     if lease.expiration is not None:
         return lease.expiration <= now
-    lasting = moment - contradiction.since >= CONTRADICTED_SECONDS
+    lasting = moment - contradiction.since >= patience
     return lasting and contradiction.looks >= CONTRADICTED_LOOKS

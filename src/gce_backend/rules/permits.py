@@ -103,6 +103,28 @@ def is_leaving(instance: Instance, elapsed: Elapsed, patience: float, *, active:
     return instance.catalog is CatalogState.ABSENT
 
 
+def awaits_drain(instance: Instance, elapsed: Elapsed, patience: float, *, active: bool) -> bool:
+    """Whether the catalog does not know a machine, and no operator has drained it.
+
+    A machine whose VM is gone is not counted: nobody can hold it.
+
+    Args:
+        patience: seconds for which the catalog must lack it.
+        active: whether the configuration names its manager and revision.
+    """
+    ending = instance.drain or instance.deletion or instance.pending_deletion
+    is_gone = instance.missing_since is not None and instance.abandoned_since is None
+    if ending is not None or is_gone:
+        return False
+    if instance.catalog is CatalogState.REFUSED:  # an active group's machine is tried again
+        return not active
+    if instance.catalog is CatalogState.ABSENT:
+        return True
+    lost_since = instance.lost_since
+    cataloged = instance.catalog in {CatalogState.CATALOGED, CatalogState.ADDING}
+    return cataloged and lost_since is not None and elapsed(lost_since) >= patience
+
+
 def permit(instance: Instance, now: UnixSeconds) -> Permit | None:
     """The permit to destroy this VM (S1); None when there is none.
 

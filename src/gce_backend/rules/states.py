@@ -213,7 +213,7 @@ def _draining(facts: MachineFacts) -> tuple[State, str] | None:
 
 def _lost(instance: Instance) -> tuple[State, str] | None:
     if instance.catalog is CatalogState.ABSENT:
-        return State.LOST, "The catalog does not hold it: it is deleted."
+        return State.LOST, "The catalog does not hold it, though it was added."
     if instance.lost_since is not None and instance.catalog is CatalogState.CATALOGED:
         return State.LOST, "It was added to the catalog, and the catalog no longer holds it."
     return None

@@ -166,6 +166,10 @@ class MachineProviderSettings(_Section, frozen=True):
             for lost messages.
         lost_seconds: how long the catalog must lack a machine before the daemon does anything
             about it.
+        lost_machines: what becomes of machines that the catalog does not know, and of leases
+            without a known end that it denies again and again for lost_seconds, ten minutes at
+            least: `delete` deletes the machines within the cap on unconfirmed deletions, `wait`
+            keeps machines and leases until an operator drains the machine.
         extra_dimensions: dimensions that templates may name besides those of the original Machine
             Provider, as `key` (any value) or `key:value`, e.g. `linux_flavor:FEDORA`.
     """
@@ -175,6 +179,7 @@ class MachineProviderSettings(_Section, frozen=True):
     timeout: Seconds = 30.0
     sweep_per_minute: PositiveCount = 20
     lost_seconds: Seconds = 300.0
+    lost_machines: Literal["delete", "wait"] = "delete"
     extra_dimensions: tuple[str, ...] = ()
 
 

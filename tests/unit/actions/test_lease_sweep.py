@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from gce_backend.model.entities import CatalogState
 from gce_backend.model.machine_token import instance_token
 from gce_backend.settings.settings import MachineProviderSettings, Settings
 from support.broker_messages import SUBSCRIPTION, about, key_of, one_machine, publish, settled
-from support.deletions import NOT_CATALOGED
+from support.deletions import NOT_CATALOGED, entity
 from support.fleet_harness import PROJECT, World, manager, template, world
 
 GET = "machine_provider.catalog.get"
@@ -195,8 +196,8 @@ async def test_a_lease_with_an_end_that_makes_no_sense_is_held_and_shown(
         assert name in await w.vms()
 
 
-async def _available(w: World, name: str) -> None:
-    """From now on the catalog calls a machine available."""
+async def _available(w: World, name: str) -> dict[str, Any]:
+    """From now on the catalog calls a machine available; returns its entry."""
     machine = await _shown(w, name)
     attributes = {"key": key_of(machine), "gce_id": machine["id"]}
     body = {
@@ -205,6 +206,7 @@ async def _available(w: World, name: str) -> None:
         "state": "AVAILABLE",
     }
     await w.inject(GET, kind="answer", body=body, times=None)
+    return body
 
 
 async def _contradictions(w: World) -> list[str]:
@@ -258,6 +260,68 @@ async def test_hole_11_a_lease_without_an_end_that_the_catalog_denies_for_minute
         await w.until(lambda: w.lacks(name), within=300)
         await w.until_states(cataloged=1)
         assert await _contradictions(w) == []
+
+
+WAIT = Settings(machine_provider=MachineProviderSettings(sweep_per_minute=60, lost_machines="wait"))
+
+
+async def test_hole_11_a_denied_lease_without_an_end_waits_for_an_operator_by_a_setting(
+    tmp_path: Path,
+) -> None:
+    """The condition says which command; it gives the machine up once the catalog has denied it."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=WAIT) as w:
+        name = await _leased_without_end(w)
+        await w.broker("catalog.delete_machine", {"dimensions": {"hostname": name}})
+        await w.until(lambda: _is_contradicted(w))
+        await w.pass_time(3600)
+        assert await w.is_in(name, "leased")
+        [told] = await _contradictions(w)
+        assert f"`gce-backend drain {name}`" in told
+        assert await w.act("/api/drain", {"name": name}) == 200
+        await w.until(lambda: w.lacks(name), within=300)
+        await w.until_states(cataloged=1)
+
+
+@pytest.mark.parametrize("entry", ["another's", "its own", "none"])
+async def test_hole_11_a_machine_set_aside_with_a_lease_without_an_end_is_asked_about(
+    tmp_path: Path, entry: str
+) -> None:
+    """What the catalog says of its lease holds; another's entry is as good as none."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=HASTY) as w:
+        name = await _leased_without_end(w)
+        body = await _available(w, name)
+        foreign = {"policies": {"backend_attributes": [{"key": "key", "value": "x"}]}}
+        await w.clear_faults()
+        await w.inject(GET, kind="answer", body={**body, **foreign, "state": "LEASED"}, times=None)
+
+        async def set_aside() -> bool:
+            found = entity(w, name)
+            return found is not None and found.catalog is CatalogState.REFUSED
+
+        await w.until(set_aside)
+        if entry != "another's":
+            await w.clear_faults()
+        if entry == "its own":
+            end = int(w.clock.now()) + 3000
+            leased = {**body, "state": "LEASED", "lease_expiration_ts": end}
+            await w.inject(GET, kind="answer", body=leased, times=None)
+            await w.pass_time(1200)
+            found = entity(w, name)
+            assert found is not None
+            assert found.catalog is CatalogState.CATALOGED
+            assert found.lease is not None
+            assert found.lease.expiration is not None
+            return
+        if entry == "none":
+            await w.inject(GET, times=None, **NOT_CATALOGED)
+        await w.until(lambda: _is_contradicted(w))
+        await w.pass_time(580)
+        assert await w.is_in(name, "leased")
+
+        async def free() -> bool:
+            return not await w.is_in(name, "leased")
+
+        await w.until(free, within=300)
 
 
 async def _is_contradicted(w: World) -> bool:

@@ -14,6 +14,7 @@ from gce_backend.rules.cataloging import (
     Contradiction,
     added,
     adding,
+    contradicted_seconds,
     found_again,
     is_catalogable,
     lease_is_over,
@@ -162,6 +163,18 @@ def test_hole_05_a_contradicted_lease_lasts_to_its_end_or_for_three_looks_over_t
     contradiction = Contradiction(50.0, looks)
     lease = Lease(1.0, expiration)
     assert lease_is_over(lease, 1000.0, contradiction, 50.0 + seconds) is over
+
+
+@pytest.mark.parametrize(("lost_seconds", "seconds"), [(10.0, 600.0), (1800.0, 1800.0)])
+def test_hole_11_a_lease_without_an_end_is_denied_for_ten_minutes_at_least(
+    lost_seconds: float, seconds: float
+) -> None:
+    """Or for as long as the settings say a machine must be lacking."""
+    patience = contradicted_seconds(lost_seconds)
+    assert patience == seconds
+    contradiction, lease = Contradiction(50.0, 3), Lease(1.0, None)
+    assert lease_is_over(lease, 1000.0, contradiction, 50.0 + seconds, patience)
+    assert not lease_is_over(lease, 1000.0, contradiction, 49.0 + seconds, patience)
 
 
 def test_a_refused_removal_tells_of_the_entry_and_of_the_lease() -> None:

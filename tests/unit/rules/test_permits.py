@@ -23,6 +23,7 @@ from gce_backend.rules.cataloging import (
 )
 from gce_backend.rules.messages import Message, MessageKind, apply, is_about
 from gce_backend.rules.permits import (
+    awaits_drain,
     deleted,
     deleting,
     held,
@@ -70,6 +71,36 @@ from support.machines import (
 def test_what_permits_a_deletion(instance: Instance, granted: Permit | None) -> None:
     """S1: a message, a granted delete_machine, a proof; never an absence with a lease."""
     assert permit(instance, NOW) is granted
+
+
+UNKNOWN = replace(CATALOGED, lost_since=NOW - 10)
+
+
+@pytest.mark.parametrize(
+    ("instance", "active", "awaits"),
+    [
+        (CATALOGED, True, False),
+        (UNKNOWN, True, True),
+        (UNKNOWN, False, True),
+        (replace(UNKNOWN, catalog=CatalogState.ADDING), True, True),
+        (replace(UNKNOWN, lost_since=NOW - 9), True, False),
+        (replace(UNKNOWN, drain=Drain("", NOW)), True, False),
+        (replace(UNKNOWN, missing_since=NOW), True, False),
+        (replace(UNKNOWN, missing_since=NOW, abandoned_since=NOW), True, True),
+        (replace(UNKNOWN, pending_deletion=PendingDeletion("", NOW)), True, False),
+        (replace(UNKNOWN, catalog=CatalogState.REMOVED), False, False),
+        (ABSENT, True, True),
+        (replace(ABSENT, deletion=TOMBSTONE.deletion), True, False),
+        (replace(CATALOGED, catalog=CatalogState.REFUSED), True, False),
+        (replace(CATALOGED, catalog=CatalogState.REFUSED), False, True),
+        (VM, False, False),
+    ],
+)
+def test_hole_11_what_waits_for_an_operator_s_drain(
+    instance: Instance, active: bool, awaits: bool
+) -> None:
+    """What the catalog does not know and might be held; nobody holds a VM that is gone."""
+    assert awaits_drain(instance, at(NOW), 10, active=active) is awaits
 
 
 def test_a_lease_that_became_known_stops_the_repetition_of_a_deletion() -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
+from gce_backend.actions import unknown_machines
 from gce_backend.actions.resources import beside, use_of
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import SELF_CHECK, Context
@@ -219,6 +220,8 @@ def after(context: Context, machines: Sequence[MachineKey]) -> str:
         return "As far as the daemon knows, somebody holds it: it is kept until the lease ends."
     if any(context.is_paused(key) for key in free):
         return "Nothing is done about it until a pause ends."
+    if all(unknown_machines.awaits(context, key, instances[key], patience=0.0) for key in free):
+        return unknown_machines.kept_message(free[0].name if len(free) == 1 else "NAME")
     end = "It is deleted once it has left the catalog"
     number = _replaced(context, free)
     if number is None:

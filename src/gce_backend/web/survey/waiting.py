@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gce_backend.actions import unknown_machines
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import MachineKey
@@ -63,6 +64,8 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
         step = "delete-drained-instances has to request its deletion, within the caps."
     if step is None:
         return None
+    if state in _ENDS and unknown_machines.awaits(context, key, instance):
+        return unknown_machines.kept_message(key.name)
     settles = settles_in(instance, context.clock.elapsed)
     if state in _ENDS and settles > 0 and not lease_runs(instance, context.clock.now()):
         return (
