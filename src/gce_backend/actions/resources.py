@@ -294,7 +294,7 @@ def use_of(context: Context, key: GroupKey) -> Use:
         instance.lease is not None and not instance.is_tombstone and lease_runs(instance, now)
         for _, instance in context.fleet.instances_of(key)
     )
-    return Use(leased)
+    return Use(leased, context.memory.demand.shares.get(key, 0))
 
 
 def pace(context: Context, key: GroupKey) -> Pace:

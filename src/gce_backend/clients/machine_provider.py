@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -21,6 +22,10 @@ from gce_backend.clients.json_api import ERRORS, JsonApi, Limits
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 from gce_backend.model.machine_token import BACKEND, ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
+from gce_backend.model.observed import RequestedMachines
+
+PATIENT_SECONDS = 70.0
+"""Deadline in seconds of a call that waits for news."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.StrEnum)
@@ -161,6 +166,18 @@ class MethodNotOffered(msgspec.Struct, frozen=True):
     """The server is too old for the method, or is not a Machine Provider: nothing is known."""
 
 
+class WaitingRequests(msgspec.Struct, frozen=True):
+    """What requests wait for.
+
+    Attributes:
+        version: changes with the content.
+        waiting: the kinds of machines.
+    """
+
+    version: str
+    waiting: tuple[RequestedMachines, ...]
+
+
 class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request for a machine; set exactly one of the three lengths.
 
@@ -261,6 +278,7 @@ _ADDED = _decoder(_AddResponses)
 _DELETED = _decoder(_DeleteResponse)
 _ENTRY = _decoder(_Entry)
 _LEASE = _decoder(LeaseAnswer)
+_DEMAND = _decoder(WaitingRequests)
 _RELEASE = _decoder(Release)
 
 
@@ -298,11 +316,22 @@ class MachineProviderClient:
         observer: CallObserver | None = None,
     ) -> None:
         self._batch_size = batch_size
+        given = limits or Limits()
         self._api = JsonApi(
             session=session,
             tokens=tokens,
             root=instance_url,
-            limits=limits or Limits(),
+            limits=given,
+            retrier=retrier,
+            observer=observer,
+        )
+        self._patient_api = JsonApi(
+            session=session,
+            tokens=tokens,
+            root=instance_url,
+            limits=msgspec.structs.replace(
+                given, read_seconds=PATIENT_SECONDS, total_seconds=PATIENT_SECONDS
+            ),
             retrier=retrier,
             observer=observer,
         )
@@ -384,6 +413,23 @@ class MachineProviderClient:
             lease_expiration_ts=entry.lease_expiration_ts,
             leased_indefinitely=entry.leased_indefinitely,
         )
+
+    async def demand(self, after: str, *, wait: int) -> WaitingRequests | MethodNotOffered:
+        """What requests wait for.
+
+        Args:
+            after: the version that is known; "" when none is.
+            wait: seconds, at most 55, for which the server waits for another version.
+
+        Returns:
+            What it says; `MethodNotOffered` when it is too old to say it.
+        """
+        method = "machine_provider.demand.get"
+        path = f"/api/v1/demand?after={quote(after)}&wait={wait}"
+        answer = await self._patient_api.call(method, "GET", path, repeat=False)
+        if answer.status == 404:
+            return MethodNotOffered()
+        return decode(method, _success(method, answer), _DEMAND)
 
     async def lease(self, request: LeaseRequest) -> LeaseAnswer:
         """Asks for a machine, or for the state of the same request made before."""

@@ -21,6 +21,7 @@ from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.datastore.leadership import Leadership
 from gce_backend.daemon.clients import Clients, Connector, Remotes, tcp_connector
 from gce_backend.engine.context import OPERATOR, SELF_CHECK, Context
+from gce_backend.engine.demand_watch import DemandWatch
 from gce_backend.engine.inbox import Consumer
 from gce_backend.engine.machine_sizes import ComputeSizes
 from gce_backend.engine.metrics import UNKNOWN_KIND, Metrics
@@ -54,6 +55,7 @@ LOAD_RETRY_SECONDS = 5.0
 LAG_INTERVAL_SECONDS = 1.0
 LAG_MEMORY_SECONDS = 30.0
 """How long the health endpoint remembers that the event loop stood still: probes look seldom."""
+SIZES_JOB = "resize-instance-groups"
 MESSAGES_JOB = "process-pubsub-messages"
 
 
@@ -302,6 +304,7 @@ class Daemon:
             await first_of(
                 consumer.run(),
                 self._self_check.run(),
+                DemandWatch(context, lambda: scheduler.wake(SIZES_JOB)).run(),
                 self._resync(fleet),
                 self.view.samples.keep(self.view.census),
                 _failure_of(scheduler),

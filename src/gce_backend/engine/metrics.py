@@ -76,6 +76,10 @@ READINGS = (
         "Machines that Compute tries to have, as last seen; revision is active or drained.",
         ("template", "zone", "revision"),
     ),
+    Reading(
+        "requests_waiting", "Machines that requests wait for, by who serves.", ("template", "zone")
+    ),
+    Reading("requests_unserved", "Machines that requests wait for and no group can serve."),
     Reading("conditions", "Conditions, by job and reason.", ("job_name", "reason")),
     Reading("corrupt_entities", "Stored entities that cannot be read."),
     Reading("deletions_held", "Deletions that the caps hold back.", ("permit",)),

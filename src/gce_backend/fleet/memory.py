@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Permit
 from gce_backend.model.keys import GroupKey, MachineKey
-from gce_backend.model.observed import Group, Member
+from gce_backend.model.observed import Group, Member, RequestedMachines
 from gce_backend.model.orders import MachineOrder
 from gce_backend.rules.cataloging import Contradiction
 from gce_backend.rules.surplus import SizeHistory
@@ -112,6 +113,25 @@ class CatalogMemory:
 
 
 @dataclass(slots=True)
+class DemandMemory:
+    """What requests at the Machine Provider wait for, and who serves them.
+
+    Attributes:
+        version: of the last answer; "" when there is none.
+        requests: what is waited for.
+        since: when that was read, Unix seconds.
+        shares: the waiting machines that each group is to serve.
+        unserved: waiting machines that no group can serve.
+    """
+
+    version: str = ""
+    requests: tuple[RequestedMachines, ...] = ()
+    since: UnixSeconds = 0.0
+    shares: Mapping[GroupKey, int] = field(default_factory=dict)
+    unserved: int = 0
+
+
+@dataclass(slots=True)
 class Memory:
     """All of it.
 
@@ -119,6 +139,7 @@ class Memory:
         seen: what was last seen at Compute.
         deletions: what the caps on deletions count.
         catalog: what is under way at the Machine Provider.
+        demand: what requests at the Machine Provider wait for.
         operations: operations that have not ended, by link: when each was first looked at.
         heard: operators' orders about machines that the daemon has read.
         store_id: the id of the store, once it was read or created.
@@ -128,6 +149,7 @@ class Memory:
     seen: SeenAtCompute = field(default_factory=SeenAtCompute)
     deletions: DeletionMemory = field(default_factory=DeletionMemory)
     catalog: CatalogMemory = field(default_factory=CatalogMemory)
+    demand: DemandMemory = field(default_factory=DemandMemory)
     operations: dict[str, float] = field(default_factory=dict)
     heard: frozenset[MachineOrder] = frozenset()
     store_id: str = ""

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from gce_backend.actions import resources
+from gce_backend.actions.demand import share_demand
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
 from gce_backend.actions.resources import beside, pace, use_of
@@ -38,6 +39,7 @@ async def run(context: Context) -> Outcome:
     """Grows groups that are too small, as far as the maximum leaves room."""
     if context.paused:
         return Outcome(facts={"paused": 1})
+    settling = await share_demand(context)
     there = {key: it for key, it in context.fleet.active_managers() if it.url is not None}
     keys = [
         key
@@ -50,7 +52,7 @@ async def run(context: Context) -> Outcome:
 
     balanced = await balance(context)
     outcome = await act_on_each(context, keys, raise_one)
-    waits = (outcome.again_after, *(_pause(context, key) for key in there))
+    waits = (outcome.again_after, settling, *(_pause(context, key) for key in there))
     return replace(
         outcome,
         changed=outcome.changed + balanced,

@@ -38,6 +38,7 @@ class MachineProvider:
         records: the stored state.
         clock: the time.
         ready: set when the stored state has been read.
+        ending: whether calls that wait are to be answered now.
     """
 
     def __init__(
@@ -58,9 +59,15 @@ class MachineProvider:
         )
         self.clock = clock
         self.ready = asyncio.Event()
+        self.ending = False
         self._lifecycle = Lifecycle(
             self.records, self.leases, channels, clock, pause_seconds=pause_seconds
         )
+
+    def end_waits(self) -> None:
+        """Answers the calls that wait for news, and lets none wait from now on."""
+        self.ending = True
+        self.records.tell()
 
     async def run(self) -> None:
         """Reads the stored state, then works until it is cancelled."""

@@ -25,6 +25,7 @@ READS = frozenset(
         "leases.list",
         "leases.keepalive",
         "machines.list",
+        "demand.get",
         "users.whoami",
     }
 )

@@ -15,6 +15,7 @@ from gce_backend.machine_provider.access.decision import lease_refusal
 from gce_backend.machine_provider.access.policy import LeaseLimits, Role
 from gce_backend.machine_provider.api import Caller, Method, Refusal
 from gce_backend.machine_provider.broker import MachineProvider
+from gce_backend.machine_provider.demand import DemandDocument, DemandQuery, read_demand
 from gce_backend.machine_provider.entities import (
     LeaseState,
     MachineState,
@@ -158,6 +159,10 @@ async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> Mach
     return MachineList(machines=tuple(machines))
 
 
+async def _demand(broker: MachineProvider, caller: Caller, query: DemandQuery) -> DemandDocument:
+    return await read_demand(broker, caller.backend, query)
+
+
 async def _who_am_i(_: MachineProvider, caller: Caller, __: Nothing) -> WhoAmI:
     limits = caller.group.limits if caller.group is not None else LeaseLimits()
     return WhoAmI(
@@ -177,6 +182,7 @@ METHODS: Mapping[str, Method] = {
     "leases.release": Method(LeaseName, _release),
     "leases.hold": Method(Hold, _hold),
     "machines.list": Method(Nothing, _machines),
+    "demand.get": Method(DemandQuery, _demand),
     "users.whoami": Method(Nothing, _who_am_i),
 }
 """Every method of this API, by name."""
@@ -206,6 +212,7 @@ ROUTES = (
     ApiRoute("POST", _LEASE + ":release", "leases.release"),
     ApiRoute("POST", _LEASE + ":hold", "leases.hold"),
     ApiRoute("GET", "/api/v1/machines", "machines.list"),
+    ApiRoute("GET", "/api/v1/demand", "demand.get"),
     ApiRoute("GET", "/api/v1/whoami", "users.whoami"),
 )
 

@@ -132,12 +132,18 @@ class Provider:
         await self.leadership.release()
         await self._verifier.close()
 
+    def end_waits(self) -> None:
+        """Answers the calls that wait for news, so that the process can stop."""
+        if self.working is not None:
+            self.working.end_waits()
+
     async def _work(self, term: Term) -> None:
         self.working = self._broker(self._datastore.within(term))
         self._begun.set()
         try:
             await self.working.run()
         finally:
+            self.end_waits()
             self.working = None
             self._begun.clear()
 

@@ -57,6 +57,7 @@ class Records:
         held: how many machines and leases each group and user holds.
         free: the names of the available machines, by kind.
         work: set when there may be work to do.
+        news: set, and replaced, when a lease request changes.
     """
 
     def __init__(self, datastore: Datastore) -> None:
@@ -64,6 +65,7 @@ class Records:
         self.untriaged: dict[Path, StoredLease] = {}
         self.released: set[Path] = set()
         self.work = asyncio.Event()
+        self.news = asyncio.Event()
         self._datastore = datastore
         self._states: dict[Path, MachineState] = {}
         self.held = Held()
@@ -184,6 +186,7 @@ class Records:
 
     def _picture(self, path: Path, record: Record | None) -> None:
         if path[0][0] == LEASE_KIND:
+            self.tell()
             if isinstance(record, StoredLease) and record.state is LeaseState.UNTRIAGED:
                 self.untriaged[path] = record
             else:
@@ -205,6 +208,11 @@ class Records:
                 self._count(record, 1)
                 if record.state is MachineState.LEASED and record.ends is not None:
                     heapq.heappush(self._expirations, (record.ends, path))
+
+    def tell(self) -> None:
+        """Lets those who wait for news look again."""
+        self.news.set()
+        self.news = asyncio.Event()
 
     def _count(self, machine: StoredMachine, by: int) -> None:
         """Adds a machine to, or removes it from, the free and the held machines."""

@@ -138,12 +138,16 @@ class ProviderService:
     async def stop(self) -> None:
         """Stops in order: listening, calls in progress, its own work, leadership, clients."""
         log.info("machine_provider.stopping", process=self._name)
+        if self.provider is not None:
+            self.provider.end_waits()
         await self._server.close()
         await self.abort()
         log.info("machine_provider.stopped", process=self._name)
 
     async def abort(self) -> None:
         """Stops without waiting for calls in progress."""
+        if self.provider is not None:
+            self.provider.end_waits()
         await self._server.close()
         await self._tasks.end()
         if self.provider is not None:

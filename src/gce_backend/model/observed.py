@@ -1,10 +1,12 @@
-"""What was last seen of groups and their members at Compute. Frozen values."""
+"""What was last seen at Compute and at the Machine Provider. Frozen values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import msgspec
+
+from gce_backend.model.machine_token import Dimension
 
 STOPPED = frozenset(
     {"PENDING_STOP", "STOPPING", "STOPPED", "TERMINATED", "SUSPENDING", "SUSPENDED"}
@@ -47,6 +49,18 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     def is_running(self) -> bool:
         """Whether the VM runs and its group leaves it alone."""
         return self.status == "RUNNING" and self.action in {"NONE", "VERIFYING"}
+
+
+class RequestedMachines(msgspec.Struct, frozen=True):
+    """Machines of one kind that requests at the Machine Provider wait for.
+
+    Attributes:
+        dimensions: the dimensions that they must have.
+        count: how many.
+    """
+
+    dimensions: Mapping[str, Dimension]
+    count: int
 
 
 class Group(msgspec.Struct, frozen=True):

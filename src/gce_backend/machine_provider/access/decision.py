@@ -39,6 +39,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "leases.release": ACTORS,
     "leases.hold": ACTORS,
     "machines.list": READERS,
+    "demand.get": frozenset({Role.BACKEND, Role.VIEWER, Role.ADMINISTRATOR}),
     "users.whoami": ANYBODY,
 }
 """Every method with the roles that may call it."""

@@ -81,6 +81,7 @@ class Readings:
                 ((permit.value,), number)
                 for permit, number in context.memory.deletions.held_by_permit().items()
             ],
+            **_demand(context),
             **_configuration(context),
             **_pauses(context),
             **_messages(context, self._consumer.status()),
@@ -139,7 +140,17 @@ def _groups(context: Context, survey: Survey) -> Values:
 def _wanted(context: Context, key: GroupKey, manager: InstanceGroupManager, survey: Survey) -> int:
     """The size that a group should have now."""
     leased = survey.by_group.get(key, Counter())[State.LEASED]
-    return wanted_size(manager, beside(context, key, manager) or 0, Use(leased))
+    use = Use(leased, context.memory.demand.shares.get(key, 0))
+    return wanted_size(manager, beside(context, key, manager) or 0, use)
+
+
+def _demand(context: Context) -> Values:
+    demand = context.memory.demand
+    places: Counter[tuple[str, ...]] = Counter()
+    for key, manager in context.fleet.active_managers():
+        if manager.maximum_size:
+            places[key.base_name, key.zone] += demand.shares.get(key, 0)
+    return {"requests_waiting": places.items(), "requests_unserved": _one(demand.unserved)}
 
 
 def _configuration(context: Context) -> Values:

@@ -1,0 +1,77 @@
+"""Shares the waiting requests out over the groups, by what is known of them now."""
+
+from __future__ import annotations
+
+from gce_backend.base.errors import RemoteError
+from gce_backend.engine.context import Context
+from gce_backend.model.entities import InstanceGroupManager
+from gce_backend.model.keys import GroupKey
+from gce_backend.model.machine_token import Dimension
+from gce_backend.rules.catalog_entry import dimensions
+from gce_backend.rules.demand import HOSTNAME, Supply, share
+from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.surplus import is_on_its_way_out
+
+SETTLE_SECONDS = 1.0
+"""Seconds after a lease in which the demand may still count the request that it serves."""
+
+
+async def share_demand(context: Context) -> float | None:
+    """Stores which group is to serve how many waiting requests.
+
+    Returns:
+        Seconds until the answer may be another because leases settle; None when it is settled.
+    """
+    demand = context.memory.demand
+    if not demand.requests:
+        demand.shares, demand.unserved = {}, 0
+        return None
+    keys: dict[str, GroupKey] = {}
+    groups: dict[str, Supply] = {}
+    recent: dict[str, int] = {}
+    for key, manager in context.fleet.active_managers():
+        if not manager.maximum_size or context.is_paused(key):
+            continue
+        try:
+            kind = await _dimensions(context, key)
+        except RemoteError:
+            continue  # the catalog job reports it
+        keys[str(key)] = key
+        groups[str(key)], recent[str(key)] = _supply(context, key, manager, kind)
+    found = share(demand.requests, groups)
+    demand.unserved = found.unserved
+    demand.shares = {
+        keys[name]: number - min(number, recent[name]) for name, number in found.by_group.items()
+    }
+    return SETTLE_SECONDS if any(recent.values()) else None
+
+
+async def _dimensions(context: Context, key: GroupKey) -> dict[str, Dimension]:
+    """The dimensions of a group's machines, without a host name."""
+    template = context.fleet.revision_of(key).template
+    shape = await context.sizes.shape(template, key.zone)
+    found = dimensions(template, "", shape, await context.sizes.disk_gb(template))
+    del found[HOSTNAME]
+    return found
+
+
+def _supply(
+    context: Context, key: GroupKey, manager: InstanceGroupManager, kind: dict[str, Dimension]
+) -> tuple[Supply, int]:
+    """What a group can serve, and how many of its leases the demand may not know yet."""
+    now, seen_at = context.clock.now(), context.memory.demand.since
+    leased = recent = leaving = 0
+    for _, instance in context.fleet.instances_of(key):
+        if instance.is_tombstone:
+            continue
+        leaving += is_on_its_way_out(instance)
+        if instance.lease is not None and lease_runs(instance, now):
+            leased += 1
+            since = instance.lease.since
+            recent += since >= seen_at and context.clock.elapsed(since) < SETTLE_SECONDS
+    group = context.memory.seen.groups.get(key)
+    size = group.target_size - leaving if group is not None else manager.minimum_size
+    failing = sum(bool(member.error_code) for member in group.members.values()) if group else 0
+    most = manager.maximum_size - leased
+    ready = min(max(0, size - failing - leased), most)
+    return Supply(kind, ready + recent, 0 if failing else max(0, most - ready)), recent
