@@ -129,10 +129,13 @@ class ComputeClient:
     async def insert_group(
         self, project: str, zone: str, body: Mapping[str, Any], *, request_id: str
     ) -> Operation:
-        """Starts to create a group."""
+        """Starts to create a group.
+
+        Sent once: a repeat must be decided on the size that is wanted then.
+        """
         path = _group_path(project, zone)
         method = "instanceGroupManagers.insert"
-        return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
+        return await self._mutate(method, HTTPMethod.POST, path, request_id, body, once=True)
 
     async def get_group(self, project: str, zone: str, name: str) -> ComputeGroup:
         """One group."""
@@ -182,6 +185,7 @@ class ComputeClient:
         """Starts to delete at most 1,000 members. DONE means scheduled, not gone.
 
         With `skip_invalid`, names that are not members are ignored; else they fail the whole call.
+        Sent once: a repeat needs the Machine Provider's word of then.
         """
         method = "instanceGroupManagers.deleteInstances"
         if not 0 < len(names) <= MAX_NAMES_PER_CALL:
@@ -189,7 +193,7 @@ class ComputeClient:
         links = [_path(project, f"zones/{zone}", "instances", name) for name in names]
         body = {"instances": links, "skipInstancesOnValidationError": skip_invalid}
         path = _group_path(project, zone, group) + "/deleteInstances"
-        return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
+        return await self._mutate(method, HTTPMethod.POST, path, request_id, body, once=True)
 
     async def delete_group(
         self, project: str, zone: str, name: str, *, request_id: str

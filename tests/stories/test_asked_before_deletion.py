@@ -234,3 +234,23 @@ async def _drains(w: World, name: str) -> bool:
 
 async def _asked(w: World) -> bool:
     return bool((await w.calls())[DELETE_MACHINE])
+
+
+async def test_hole_02_a_deletion_that_failed_is_not_repeated_on_an_old_word(
+    tmp_path: Path,
+) -> None:
+    """An addition takes effect while Compute asks for patience, and is leased: its VM stays."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=settings()) as w:
+        await w.until_states(cataloged=1)
+        [machine] = await w.machines()
+        name = machine["name"]
+        await w.inject(DELETE_INSTANCES, status=503, retry_after=8, times=1)
+        assert await w.act("/api/drain", {"name": name}) == 200
+        await w.until(w.has_fired)
+        await add_late(w, name, key=key_of(machine), gce_id=machine["id"])
+        assert await w.lease() == name
+        await w.pass_time(600)
+        assert name in await w.vms()
+        assert (await w.catalog())[name] == "LEASED"
+        await w.release()
+        await w.until(lambda: w.lacks(name))

@@ -153,7 +153,6 @@ async def test_hole_12_a_minimum_that_was_corrected_is_not_made_from_what_is_in_
         await w.until(w.has_fired)
         w.write_config(template(), manager(minimum=4))
         await w.until(lambda: w.shows_minimum(4))
-        await w.pass_time(180)  # a call that is being repeated comes to its end
         await w.clear_faults()
         await w.until(lambda: _is_cataloged(w, 4))
         await w.pass_time(60.0)

@@ -366,10 +366,11 @@ async def test_a_mutation_keeps_its_request_id_and_body_over_all_repetitions() -
 
     answers = script(drop, error_answer(503, "backendError"), web.json_response(OPERATION))
     async with world(answers) as it:
-        operation = await it.client.insert_group("p", "z", GROUP, request_id=REQUEST_ID)
+        body = {"name": "t"}
+        operation = await it.client.insert_instance_template("p", body, request_id=REQUEST_ID)
         assert operation.link == LINK
         assert [r.query["requestId"] for r in it.requests] == [REQUEST_ID] * 3
-        assert it.server.bodies[-3:] == [b'{"name":"g","targetSize":1}'] * 3
+        assert it.server.bodies[-3:] == [b'{"name":"t"}'] * 3
         assert [status for _, _, status, _ in it.seen] == [None, 503, 200]
         assert it.retried == [method for method, _, status, _ in it.seen if status != 200]
 

@@ -245,9 +245,9 @@ async def test_a_domain_scoped_project_is_its_own_in_path_and_budget() -> None:
         assert it.budget.remaining("example.com:p", QuotaGroup.READ) == 999
 
 
-@pytest.mark.parametrize("verb", ["createInstances", "delete"])
+@pytest.mark.parametrize("verb", ["insert", "createInstances", "deleteInstances", "delete"])
 async def test_what_would_have_to_be_decided_again_is_sent_once(verb: str) -> None:
-    """A group's growth or deletion is not repeated: what it was decided on may have changed."""
+    """A size, a permit or an empty group is not taken for granted at a repetition."""
     async with world(script(error_answer(503, "backendError"))) as it:
         with pytest.raises(errors.TransientError):
             await CALLS[f"instanceGroupManagers.{verb}"].ask(it.client)
