@@ -116,6 +116,8 @@ def live_here(
         asyncio.set_event_loop(None)
         if collecting:
             gc.enable()
+    for defect in loop.network.defects:
+        raise defect
     made = found[0]
     made.disturbances.met(50, times=made.oracle.seen["budget used"])
     return Result(

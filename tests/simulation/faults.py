@@ -113,22 +113,37 @@ class Disturbances:
 
     # What the network asks
 
+    def is_quiet(self, request: Request) -> bool:
+        """Whether no rule strikes a request."""
+        if self._rules and request.client.startswith("d") and self._rule(request) is not None:
+            return False
+        self._count(request)
+        return True
+
     def verdict(self, request: Request) -> Verdict | None:
         """What happens to a request."""
+        self._count(request)
+        rule = self._rule(request) if request.client.startswith("d") else None
+        if rule is None:
+            return None
+        rule.left -= 1
+        seconds = rule.chance.uniform(*rule.seconds)
+        return Verdict(rule.fate, seconds, functools.partial(self._strike, rule, request, seconds))
+
+    def _count(self, request: Request) -> None:
         subject = _SUBJECT.search(request.path)
         if subject is not None and request.client.startswith("d"):
             self.asked(subject[1])
-        if not self._rules or not request.client.startswith("d"):
-            return None
+
+    def _rule(self, request: Request) -> Rule | None:
+        """The first rule that strikes a request."""
+        self._rules[:] = [rule for rule in self._rules if rule.left > 0]
         text = f"{request.verb} {request.path}"
         for rule in self._rules:
-            if rule.left > 0 and rule.where.search(text):
-                if rule.fate == "stale" and not self._answers.get(self._key(request)):
-                    continue
-                rule.left -= 1
-                seconds = rule.chance.uniform(*rule.seconds)
-                told = functools.partial(self._strike, rule, request, seconds)
-                return Verdict(rule.fate, seconds, told)
+            if rule.where.search(text) and (
+                rule.fate != "stale" or self._answers.get(self._key(request))
+            ):
+                return rule
         return None
 
     def _strike(self, rule: Rule, request: Request, seconds: float) -> None:
@@ -146,13 +161,14 @@ class Disturbances:
         body = request.raw.partition(b"\r\n\r\n")[2]
         return f"{request.verb} {request.path} {body!r}"
 
-    def answered(self, request: Request, answer: bytes) -> None:
+    def answered(self, request: Request, answer: Callable[[], bytes]) -> None:
         """Remembers answers that may be given again."""
-        if "delete_machine" in request.path and b'"LEASED"' in answer:
+        if "delete_machine" in request.path and b'"LEASED"' in answer():
             self.met(32)
-        remembered = "/instanceGroupManagers" in request.path or "catalog/v1/get" in request.path
-        if remembered and answer.startswith(b"HTTP/1.1 200"):
-            self._answers[self._key(request)].append(answer)
+        if "/instanceGroupManagers" in request.path or "catalog/v1/get" in request.path:
+            raw = answer()
+            if raw.startswith(b"HTTP/1.1 200"):
+                self._answers[self._key(request)].append(raw)
 
     def earlier(self, request: Request) -> bytes | None:
         """The oldest answer to the same request that is remembered."""

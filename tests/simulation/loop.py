@@ -26,7 +26,7 @@ class Process:
         name: for people.
         paused: it is stopped; what it would do waits.
         dead: it was killed: nothing of it ever runs again, not even its `finally` blocks.
-        tasks: the tasks that it started and that have not ended.
+        tasks: the tasks that it started; some of them have ended.
         steps: how many steps it has run.
         on_step: told of each step before it runs.
     """
@@ -39,6 +39,14 @@ class Process:
         self.steps = 0
         self.on_step: Callable[[Process, asyncio.Handle], None] | None = None
         self._parked: deque[asyncio.Handle] = deque()
+        self._most_tasks = 64
+
+    def keep(self, number: int, task: asyncio.Task[Any]) -> None:
+        """Keeps a task that it started, and now and then lets go of those that have ended."""
+        self.tasks[number] = task
+        if len(self.tasks) > self._most_tasks:
+            self.tasks = {n: task for n, task in self.tasks.items() if not task.done()}
+            self._most_tasks = 64 + 2 * len(self.tasks)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -77,6 +85,66 @@ class Process:
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
 
 
+def _nothing() -> None:
+    """What a cancelled step does: it holds on to nothing."""
+
+
+class _Step(asyncio.Handle):
+    """A handle without what asyncio keeps for its debug mode."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: SimulatedLoop,
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+
+    def cancel(self) -> None:
+        """It will not run."""
+        self._cancelled = True
+        self._callback, self._args = _nothing, ()
+
+
+class _Timer(asyncio.TimerHandle):
+    """The same for what runs later."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: SimulatedLoop,
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop: SimulatedLoop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._when = when
+        self._scheduled = True
+
+    def cancel(self) -> None:
+        """It will not run."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback, self._args = _nothing, ()
+            if self._scheduled:
+                self._loop.timer_cancelled()
+
+
 class SimulatedTask(asyncio.Task[Any]):
     """A task whose place in a set does not depend on its address."""
 
@@ -113,8 +181,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._still = 0
         self._ready: deque[asyncio.Handle]
         self._stopping: bool
-        self._timer_cancelled_count = 0
-        self._scheduled: list[asyncio.TimerHandle]
+        self._timers: list[tuple[float, int, _Timer]] = []
+        self._cancelled_timers = 0
         self.network = Network(self)
         self.set_task_factory(self._make_task)
 
@@ -147,8 +215,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         number = task.number = self.number()
         process = PROCESS.get() if context is None else context.get(PROCESS)
         if process is not None:
-            process.tasks[number] = task
-            task.add_done_callback(lambda _: process.tasks.pop(number, None) and None)
+            process.keep(number, task)
         return task
 
     def call_soon(
@@ -158,9 +225,31 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.Handle:
         """Runs something in the next round."""
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Step(callback, args, self, context)
         self._ready.append(handle)
         return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Runs something in so many seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Runs something at a time; of what has one time, the first called runs first."""
+        timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, self.number(), timer))
+        return timer
 
     def call_soon_threadsafe(
         self,
@@ -191,38 +280,45 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """One round: time moves if nothing is ready; then all that is ready runs."""
-        scheduled, ready = self._scheduled, self._ready
-        while scheduled and scheduled[0].cancelled():
-            heapq.heappop(scheduled)
+        timers, ready = self._timers, self._ready
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         if not ready and not self._stopping:
-            if not scheduled:
+            if not timers:
                 raise StuckError("nothing is left to do, and nothing will come up")
-            when = scheduled[0].when()
+            when = timers[0][0]
             if when > self._now:
                 self._now, self._still = when, 0
-        while scheduled and scheduled[0].when() <= self._now:
-            ready.append(heapq.heappop(scheduled))
+        while timers and timers[0][0] <= self._now:
+            timer = heapq.heappop(timers)[2]
+            timer._scheduled = False
+            ready.append(timer)
         count = len(ready)
         self._still += count
         if self._still > STEPS_WITHOUT_TIME:
             raise StuckError(f"{self._still} steps at {self._now:.3f} s, and time stands still")
         for _ in range(count):
-            handle = ready.popleft()
+            handle: Any = ready.popleft()
             if handle._cancelled:
                 continue
-            process = handle._context.get(PROCESS)  # type: ignore[attr-defined]  # it has one
+            context: Context = handle._context
+            process = context.get(PROCESS)
             if process is None or process.admits(handle):
-                handle._run()
+                try:
+                    context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001  # as asyncio does
+                    message = f"Exception in callback {handle}"
+                    self.call_exception_handler({"message": message, "exception": error})
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+    def timer_cancelled(self) -> None:
         """Cancelled timers leave when their time comes, or with the next clearing."""
-        self._timer_cancelled_count += 1
-        if self._timer_cancelled_count > 500 and self._timer_cancelled_count * 2 > len(
-            self._scheduled
-        ):
-            self._scheduled[:] = [h for h in self._scheduled if not h.cancelled()]
-            heapq.heapify(self._scheduled)
-            self._timer_cancelled_count = 0
+        self._cancelled_timers += 1
+        if self._cancelled_timers > 500 and self._cancelled_timers * 2 > len(self._timers):
+            self._timers[:] = [entry for entry in self._timers if not entry[2]._cancelled]
+            heapq.heapify(self._timers)
+            self._cancelled_timers = 0
 
     def _process_events(self, event_list: Any) -> None:
         """There are none."""

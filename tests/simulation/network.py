@@ -59,7 +59,11 @@ class Harm(Protocol):
         """What happens to a request; None lets it pass."""
         ...
 
-    def answered(self, request: Request, answer: bytes) -> None:
+    def is_quiet(self, request: Request) -> bool:
+        """Whether nothing can happen to a request; then no verdict is asked for."""
+        ...
+
+    def answered(self, request: Request, answer: Callable[[], bytes]) -> None:
         """An answer has left the server."""
         ...
 
@@ -76,7 +80,12 @@ class Harmless:
         del request
         return None
 
-    def answered(self, request: Request, answer: bytes) -> None:
+    def is_quiet(self, request: Request) -> bool:
+        """Nothing happens to it."""
+        del request
+        return True
+
+    def answered(self, request: Request, answer: Callable[[], bytes]) -> None:
         """Does not look."""
 
     def earlier(self, request: Request) -> bytes | None:
@@ -249,6 +258,7 @@ class Network:
         harm: what decides what happens to requests.
         listeners: what listens, by address.
         requests: how many were sent.
+        defects: what handlers raised that is no answer.
     """
 
     def __init__(
@@ -264,6 +274,7 @@ class Network:
         self.harm: Harm = Harmless()
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.requests = 0
+        self.defects: list[Exception] = []
         self._port = 20000
         self._ends: dict[str, list[_Client]] = {}
 
@@ -366,7 +377,7 @@ class Network:
             self.loop.call_soon(server.end, None, context=server.context)
             return
         if request is not None:
-            self.harm.answered(request, raw)
+            self.harm.answered(request, lambda: raw)
         fate = verdict.fate if verdict else None
         if fate == "lose":
             broken = ConnectionResetError("the connection was reset")
@@ -405,12 +416,15 @@ class MemoryConnector(aiohttp.BaseConnector):
     Args:
         network: the network.
         name: the process that connects.
+
+    Attributes:
+        name: the same.
     """
 
     def __init__(self, network: Network, name: str) -> None:
         super().__init__(limit=100)
         self._network = network
-        self._name = name
+        self.name = name
         self._made = functools.partial(_Protocol, loop=network.loop)
 
     async def _create_connection(
@@ -424,7 +438,7 @@ class MemoryConnector(aiohttp.BaseConnector):
         protocol.number = self._network.loop.number()  # type: ignore[attr-defined]
         host, port = req.url.raw_host or "", req.url.port or 80
         try:
-            self._network.connect(self._name, host, port, protocol)
+            self._network.connect(self.name, host, port, protocol)
         except OSError as error:
             raise aiohttp.ClientConnectorError(req.connection_key, error) from error
         return protocol

@@ -42,6 +42,7 @@ from gce_backend.settings.settings import (
     StoreSettings,
 )
 from simulation.chance import EPOCH
+from simulation.direct import ShortWay, short
 from simulation.faults import Disturbances
 from simulation.loop import PROCESS, Process, SimulatedLoop
 from simulation.network import MemoryConnector
@@ -116,6 +117,8 @@ class DaemonLog:
 
     def bind(self, **fields: Any) -> DaemonLog:
         """The same log with more fields."""
+        if not self._path:
+            return self
         return DaemonLog(self._node, self._now, **self._bound, **fields)
 
     def __getattr__(self, level: str) -> Callable[..., None]:
@@ -219,6 +222,7 @@ class World:
         self.backups: dict[str, tuple[float, list[tuple[str, Any]]]] = {}
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.graveyard: list[Any] = []
+        self.patches = contextlib.ExitStack()
         self.wanted: list[str] = []
         self.approved: list[str] = []
         self.set_apart: set[str] = set()
@@ -257,6 +261,8 @@ class World:
         """Starts cloud and daemons."""
         with self._cloud_process.entered():
             url = await self.cloud.start()
+        way = ShortWay(self.loop.network, self.cloud, self._cloud_process.context())
+        self.patches.enter_context(short(way))
         connector = MemoryConnector(self.loop.network, "hand")
         self.session = aiohttp.ClientSession(connector=connector)
         self.settings = self._settings(url)
@@ -608,6 +614,7 @@ class World:
             for row in rows
             if row.status not in {"RUNNING", "PROVISIONING", "STAGING"}
             and row.name in entries
+            and row.name not in self.strangers
             and entries[row.name].state in OFFERED
         )
         if dead:
@@ -675,8 +682,9 @@ async def world(
         made = World(loop, seed, shape, folder)
         made.on_step = on_step
         loop.network.harm = made.disturbances
-        await made.start()
-        yield made
-        await made.session.close()
+        with made.patches:
+            await made.start()
+            yield made
+            await made.session.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

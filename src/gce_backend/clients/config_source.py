@@ -98,8 +98,10 @@ class DirectorySource:
         Raises:
             UnusableFileError: a file is missing, unreadable, too large, not UTF-8, or changing.
         """
-        # Read until two reads agree: an editor or a checkout may be writing.
         bundle = await self._read()
+        if bundle.revision == known_revision:
+            return None
+        # Read until two reads agree: an editor or a checkout may be writing.
         for _ in range(MAX_TRIES):
             again = await self._read()
             if again == bundle:

@@ -8,6 +8,7 @@ joined by two underscores: `http.port` is `GCE_BACKEND_HTTP__PORT`, and the cron
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -534,6 +535,7 @@ def _url(text: str, *, plain_hosts: frozenset[str] = frozenset()) -> str:
     return text.rstrip("/")
 
 
+@functools.lru_cache(maxsize=256)  # each request to a server asks, of a few names
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this computer only.
 

@@ -371,3 +371,20 @@ async def test_host_name_alone_means_https_and_nonsense_is_refused(kind: type[So
         source_of(kind, session, "luci-config.example.com")
         with pytest.raises(SettingsError):
             source_of(kind, session, "https://user:pw@luci-config.example.com")
+
+
+async def test_an_unchanged_directory_is_read_once(tmp_path: Path) -> None:
+    """Twice only when something is new: it may still be being written."""
+    write(tmp_path, templates_cfg="a", managers_cfg="b")
+    reads = []
+
+    def counted(text: str) -> Iterable[str]:
+        reads.append(text)
+        return names(text)
+
+    source = DirectorySource(tmp_path, counted)
+    bundle = await source.fetch(None)
+    assert bundle is not None
+    assert len(reads) == 2
+    assert await source.fetch(bundle.revision) is None
+    assert len(reads) == 3

@@ -1,0 +1,231 @@
+"""A short way for calls that nothing disturbs: from a client's exchange to the cloud's handler.
+
+Most of what an idle hour costs is HTTP: heads written and parsed, streams, connections. A request
+that no rule strikes takes the same time as on a connection, its handler runs in the cloud's
+process, and its answer has the same status and body; only the bytes in between are never made. All
+other requests go through aiohttp's client and server, on the connections of `network`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextvars import Context, copy_context
+from typing import Any, NamedTuple, Self
+from unittest import mock
+
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from gce_backend.clients.exchange import Exchange, HttpRequest
+from gce_backend.localcloud.cloud import Cloud
+from simulation.network import MemoryConnector, Network, Request
+
+Endpoint = Callable[[Any], Awaitable[web.StreamResponse]]
+JSON = "application/json"
+
+
+class Target(NamedTuple):
+    """What a verb and an address lead to."""
+
+    path: str
+    endpoint: Endpoint
+    variables: Mapping[str, str]
+    query: Mapping[str, str]
+
+
+class Unbroken:
+    """A connection whose server learns nothing of a client that goes, as a network's may not."""
+
+    @staticmethod
+    def is_closing() -> bool:
+        """Never."""
+        return False
+
+
+class Incoming:
+    """What the cloud's handlers use of aiohttp's request.
+
+    Attributes:
+        method: the HTTP verb.
+        path: the path.
+        match_info: the path's variables.
+        query: the query's parameters.
+        headers: the headers.
+    """
+
+    remote = "127.0.0.1"
+    transport = Unbroken
+
+    def __init__(self, verb: str, target: Target, headers: CIMultiDict[str], body: bytes) -> None:
+        self.method = verb
+        self.path = target.path.partition("?")[0]
+        self.match_info = target.variables
+        self.query = target.query
+        self.headers = headers
+        self.content_length = len(body)
+        self.content_type = "application/json"
+        self._body = body
+
+    async def read(self) -> bytes:
+        """The body."""
+        return self._body
+
+
+class Asked(NamedTuple):
+    """What aiohttp's router looks at."""
+
+    method: str
+    rel_url: URL
+
+
+class ShortCall:
+    """One call, and its answer as the exchange reads it.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the answer's headers.
+    """
+
+    def __init__(
+        self, network: Network, told: Request, incoming: Incoming, endpoint: Endpoint
+    ) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self._body = b""
+        self._network = network
+        self._told = told
+        self._incoming = incoming
+        self._endpoint = endpoint
+        self._answer: asyncio.Future[None]
+        self._back: Context
+        self.seconds: float | None = None
+        self.context: Context
+
+    async def __aenter__(self) -> Self:
+        network = self._network
+        loop = network.loop
+        network.requests += 1
+        self._answer, self._back = loop.create_future(), copy_context()
+        loop.call_later(network.latency, self._begin, context=self.context)
+        if self.seconds is None:
+            await self._answer
+            return self
+        deadline = loop.call_later(self.seconds, self._give_up)
+        try:
+            await self._answer
+        finally:
+            deadline.cancel()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    def _begin(self) -> None:
+        self._network.loop.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            response: Any = await self._endpoint(self._incoming)
+        except web.HTTPException as error:
+            response = error
+        except Exception as error:  # noqa: BLE001  # a client sees what aiohttp's server makes of it
+            self._network.defects.append(error)
+            response = web.Response(status=500)
+        self.status, self.headers = response.status, response.headers
+        self._body = response.body if isinstance(response.body, bytes) else b""
+        network = self._network
+        network.harm.answered(self._told, self._raw)
+        network.loop.call_later(network.latency, self._arrive, context=self._back)
+
+    def _raw(self) -> bytes:
+        """The answer as it would stand on a connection."""
+        kind, length = self.headers.get("Content-Type", "text/plain"), len(self._body)
+        head = f"HTTP/1.1 {self.status} _\r\nContent-Type: {kind}\r\nContent-Length: {length}"
+        return head.encode() + b"\r\n\r\n" + self._body
+
+    def _arrive(self) -> None:
+        if not self._answer.done():
+            self._answer.set_result(None)
+
+    def _give_up(self) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(TimeoutError())
+
+    @property
+    def content(self) -> ShortCall:
+        """Where the body is read from."""
+        return self
+
+    async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
+        """The body."""
+        yield self._body
+
+
+class ShortWay:
+    """Takes requests straight to a cloud.
+
+    Args:
+        network: whose latency and harm they meet.
+        cloud: a cloud that listens.
+        context: a context of the cloud's process.
+    """
+
+    def __init__(self, network: Network, cloud: Cloud, context: Context) -> None:
+        assert cloud._runner is not None
+        self._network = network
+        self._context = context
+        self._root = cloud.base_url
+        self._router = cloud._runner.app.router
+        self._known: dict[tuple[str, str], Target] = {}
+
+    def taken(
+        self, session: Any, request: HttpRequest, headers: Mapping[str, str]
+    ) -> ShortCall | None:
+        """The call, if this request may go the short way; else None."""
+        connector, url = session.connector, str(request.url)
+        if not isinstance(connector, MemoryConnector) or not url.startswith(self._root):
+            return None
+        body = request.body.encode() if isinstance(request.body, str) else request.body or b""
+        whole = CIMultiDict(session.headers)
+        whole.update(headers)
+        if not whole.get("Content-Type", JSON).startswith(JSON):
+            return None
+        whole.popall("Accept-Encoding", None)
+        target = self._known.get((request.verb, url)) or self._find(request.verb, url)
+        told = Request(connector.name, request.verb, target.path, b"\r\n\r\n" + body)
+        if not self._network.harm.is_quiet(told):
+            return None
+        incoming = Incoming(request.verb, target, whole, body)
+        call = ShortCall(self._network, told, incoming, target.endpoint)
+        limits = [s for s in (request.timeout.total, request.timeout.sock_read) if s is not None]
+        call.seconds, call.context = min(limits, default=None), self._context
+        return call
+
+    def _find(self, verb: str, url: str) -> Target:
+        where = URL(url).relative()
+        finding: Any = self._router.resolve(Asked(verb, where))  # type: ignore[arg-type]
+        try:
+            finding.send(None)
+        except StopIteration as found:
+            match: Any = found.value
+        else:
+            raise AssertionError("the router waits for nothing")
+        target = Target(where.raw_path_qs, match.handler, dict(match), where.query)
+        self._known[verb, url] = target
+        return target
+
+
+@contextlib.contextmanager
+def short(way: ShortWay) -> Iterator[None]:
+    """All exchanges take it inside."""
+    opened = Exchange._open
+
+    def open_(exchange: Exchange, request: HttpRequest, headers: Mapping[str, str]) -> Any:
+        call = way.taken(exchange._session, request, headers)
+        return opened(exchange, request, headers) if call is None else call
+
+    with mock.patch.object(Exchange, "_open", open_):
+        yield
