@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
+
+import msgspec
 
 from gce_backend.actions import permit_check
 from gce_backend.clients.compute import call_budget
@@ -22,6 +25,7 @@ from gce_backend.rules import deletion_caps, permits
 from simulation import chance
 from simulation.apart import apart
 from simulation.episode import Recipe, Result, live_here, recipe
+from simulation.events import Event
 
 SECONDS = 60.0
 USERS = ("lease", "lease", "lease_all", "release", "release_all", "forget")
@@ -40,6 +44,8 @@ class Hole(NamedTuple):
         machines: how many machines it needs.
         budget: calls a minute.
         rate: events in an hour.
+        script: what happens, by seconds and kinds, in place of chance.
+        hours: how long things happen.
     """
 
     name: str
@@ -50,6 +56,8 @@ class Hole(NamedTuple):
     machines: int = 8
     budget: int = 1400
     rate: float = 24.0
+    script: tuple[tuple[float, str], ...] = ()
+    hours: float = 1.5
 
 
 @contextlib.contextmanager
@@ -106,6 +114,14 @@ HOLES: tuple[Hole, ...] = (
         "S1",
         (*USERS, *CHANGES, "restore_machine_provider", "long_trouble", "stale_answers"),
         lambda: everywhere(permits.lease_runs, _nobody_holds),
+        script=(
+            (1, "restore_machine_provider"),  # a backup first, and minutes later the restore
+            (5, "change_type"),
+            (150, "lease_all"),
+            (250, "lease_all"),
+            (295, "lease_all"),
+        ),
+        hours=2.0,
     ),
     Hole(
         "the caps hold nothing back",
@@ -226,20 +242,27 @@ HOLES: tuple[Hole, ...] = (
 )
 
 
+def scripted(made: Recipe, script: Sequence[tuple[float, str]]) -> Recipe:
+    """The same recipe with these events."""
+    rng = random.Random(f"script {made.seed}")
+    events = tuple(Event(at, kind, rng.getrandbits(32)) for at, kind in script)
+    return msgspec.structs.replace(made, events=events)
+
+
 def recipes(hole: Hole) -> Iterator[Recipe]:
     """Episodes that lead to a hole, one after the other."""
     number = 0
     while True:
         made = recipe(
             f"{hole.name} {number}",
-            1.5,
+            hole.hours,
             machines=hole.machines,
             daemons=hole.daemons,
             rate=hole.rate,
             only=hole.kinds,
             budget=hole.budget,
         )
-        yield made
+        yield scripted(made, hole.script) if hole.script else made
         number += 1
 
 

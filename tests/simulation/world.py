@@ -380,7 +380,7 @@ class World:
         """
         metadata = self.services["metadata"]
         if not metadata.is_valid(self._token):
-            self._token = metadata._issue("hand")[0]
+            self._token = metadata._issue("hand", self.cloud.own_account)[0]
         headers = {"Authorization": f"Bearer {self._token}", **BY_HAND, **INNER_HEADERS}
         url = f"{self.cloud.base_url}/compute/v1/projects/{PROJECT}/{path}"
         async with self.session.request(verb, url, json=body, headers=headers) as response:
