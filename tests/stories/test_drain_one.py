@@ -58,7 +58,9 @@ async def by_command(
     """An order as the commands store it."""
     async with somebody_else(w) as fleet:
         key, now = find_machine(name, fleet.instances), w.clock.now()
-        await fleet.change([Change(key, change(key, now)), Change(CONTROL_KEY, mention(key, now))])
+        await fleet.change(
+            [Change(key, change(key, now)), Change(CONTROL_KEY, mention([key], now))]
+        )
 
 
 async def test_an_idle_machine_leaves_the_catalog_goes_and_is_replaced(tmp_path: Path) -> None:

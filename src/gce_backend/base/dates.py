@@ -1,7 +1,8 @@
-"""Dates of moments, whatever number somebody sent for one. Pure."""
+"""Dates of moments, whatever number somebody sent for one, and lengths of time in words. Pure."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, TypeAlias
 
@@ -12,6 +13,9 @@ UnixSeconds: TypeAlias = float
 
 StoredSeconds: TypeAlias = Annotated[UnixSeconds, msgspec.Meta(ge=-1e12, le=1e12)]
 """A moment in a stored entity: no clock gives more, and NaN is none."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LENGTH = re.compile(r"(?:\d+[smhd])+|\d+(?:\.\d+)?")
 
 # A day within what a calendar holds, so that every time zone can tell them.
 _FIRST = datetime(1, 1, 2, tzinfo=UTC).timestamp()
@@ -24,6 +28,14 @@ def date(seconds: UnixSeconds) -> datetime:
     NaN gives the earliest date.
     """
     return datetime.fromtimestamp(max(_FIRST, min(seconds, _LAST)), UTC)
+
+
+def length_of_time(text: str) -> float | None:
+    """The seconds that `90`, `45s`, `15m`, `1h30m` or `2d` means; None when it is no such text."""
+    if not _LENGTH.fullmatch(text):
+        return None
+    parts = re.findall(r"(\d+)([smhd])", text)
+    return float(sum(int(n) * _UNITS[unit] for n, unit in parts)) if parts else float(text)
 
 
 def timestamp(text: str) -> float:

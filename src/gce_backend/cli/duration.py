@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\d+[smhd])+|\d+(?:\.\d+)?")
+from gce_backend.base.dates import length_of_time
 
 
 class Duration(click.ParamType[float]):
@@ -30,10 +28,9 @@ class Duration(click.ParamType[float]):
         if isinstance(value, float):
             return value
         text = str(value)
-        if not _DURATION.fullmatch(text):
+        seconds = length_of_time(text)
+        if seconds is None:
             self.fail(f"{text!r} is not a duration; write e.g. 90s, 15m, 1h30m, 2d", param, ctx)
-        parts = re.findall(r"(\d+)([smhd])", text)
-        seconds = float(sum(int(n) * _UNITS[unit] for n, unit in parts)) if parts else float(text)
         if seconds < self._least:
             self.fail(f"{text!r} is too short: {self._least:g}s at least", param, ctx)
         return seconds

@@ -40,6 +40,7 @@ FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 @click.command(
     epilog=examples(
         "gce-backend events --since 1h --kind machine",
+        "gce-backend events --machine linux-small-1f2e-usc1a-x7k2",
         "gce-backend events --cause operator",
         "gce-backend events --template linux-small --follow",
     )
@@ -47,7 +48,11 @@ FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 @settings_option
 @url_option
 @click.option(
-    "--name", default="", help="Of this VM, group or template.", shell_complete=complete_names
+    "--name",
+    "--machine",
+    default="",
+    help="Of this VM, group or template.",
+    shell_complete=complete_names,
 )
 @click.option(
     "--kind",

@@ -1,4 +1,4 @@
-"""`leases`, `machines`, `extend`, `hold`, `with-machine`: commands for leases."""
+"""`leases`, `catalog`, `extend`, `hold`, `with-machine`: commands for leases."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def leases(settings_file: Path | None, *, everybody: bool, as_json: bool) -> Non
         asyncio.run(lending_work.show_leases(settings_file, everybody=everybody, as_json=as_json))
 
 
-@click.command(epilog=examples("gce-backend machines"))
+@click.command(epilog=examples("gce-backend catalog"))
 @settings_option
 @json_option
-def machines(settings_file: Path | None, *, as_json: bool) -> None:
-    """Lists the machines in the catalog.
+def catalog(settings_file: Path | None, *, as_json: bool) -> None:
+    """Lists the machines in the Machine Provider's catalog.
 
     Which are free, and until when the others are leased.
     """
     from gce_backend.cli import lending_work
 
     with errors_as_messages():
-        asyncio.run(lending_work.show_machines(settings_file, as_json=as_json))
+        asyncio.run(lending_work.show_catalog(settings_file, as_json=as_json))
 
 
 @click.command(epilog=examples("gce-backend extend build-4711 2h"))

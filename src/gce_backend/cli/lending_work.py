@@ -103,7 +103,7 @@ async def show_leases(settings_file: Path | None, *, everybody: bool, as_json: b
     show(rows)
 
 
-async def show_machines(settings_file: Path | None, *, as_json: bool) -> None:
+async def show_catalog(settings_file: Path | None, *, as_json: bool) -> None:
     """Prints the catalog."""
     async with client_of(settings_file) as client:
         found = await client.machines()

@@ -6,12 +6,13 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 
 from gce_backend.base.cause import caused_by
 from gce_backend.base.clock import SystemClock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.cli.common import clients_of
 from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
@@ -27,6 +28,9 @@ from gce_backend.model.keys import MachineKey
 from gce_backend.model.orders import Control
 from gce_backend.rules import orders
 from gce_backend.rules.orders import Apply, ApplyToMachine
+from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.selector import Candidate, Selector
+from gce_backend.rules.states import stored_machine_state
 from gce_backend.settings.settings import load
 
 T = TypeVar("T")
@@ -98,33 +102,88 @@ class OrderedMachine(NamedTuple):
     pause: str
 
 
-def order_about_machine(
-    settings_file: Path | None, name: str, apply: Callable[[MachineKey, float], ApplyToMachine]
-) -> OrderedMachine:
-    """Writes an order into a machine's entity."""
+class Meant(NamedTuple):
+    """The machines that an order is about.
+
+    Attributes:
+        names: VMs' names or whole keys.
+        selector: which others; None for none.
+    """
+
+    names: Sequence[str]
+    selector: Selector | None
+
+
+def order_about_machines(
+    settings_file: Path | None,
+    meant: Meant,
+    apply: Callable[[MachineKey, float], ApplyToMachine],
+    *,
+    dry_run: bool = False,
+) -> list[OrderedMachine]:
+    """Writes an order into the entities of machines.
+
+    Args:
+        dry_run: write nothing.
+
+    Raises:
+        UnknownNameError: there is no such machine.
+        OrderError: it cannot be carried out for one of them.
+        BackendError: the store could not be read or written.
+    """
     actuate = load(settings_file, os.environ).actuate
 
-    async def write(store: Store) -> OrderedMachine:
-        pages = [page async for page in store.read_versions(Instance.KIND)]
-        machines = (key for page in pages for key in page if isinstance(key, MachineKey))
-        key, now = orders.find_machine(name, machines), SystemClock().now()
-        fleet = Fleet(store)
-        await fleet.refresh([*key.lineage, CONTROL_KEY])
-        await fleet.order(
-            [Change(key, apply(key, now)), Change(CONTROL_KEY, orders.mention(key, now))]
-        )
-        pauses = [f"`{it.ended_by}`" for it in fleet.control.pauses_in_force if it.covers(key)]
-        pauses += [] if actuate else ["actuate = true in the settings"]
-        manager = fleet.managers.get(key.group)
-        return OrderedMachine(
-            key=key,
-            instance=fleet.instances[key],
-            active=fleet.is_active(key.group),
-            minimum=manager.minimum_size if manager is not None else 0,
-            pause=" and ".join(pauses),
-        )
+    async def write(store: Store) -> list[OrderedMachine]:
+        fleet, now = Fleet(store), SystemClock().now()
+        keys = await _meant(store, fleet, meant, now)
+        if not dry_run:
+            changes: list[Change[Any]] = [Change(key, apply(key, now)) for key in keys]
+            await fleet.order([*changes, Change(CONTROL_KEY, orders.mention(keys, now))])
+        return [_ordered(fleet, key, actuate=actuate) for key in keys]
 
     return _with_store(settings_file, write)
+
+
+async def _meant(store: Store, fleet: Fleet, meant: Meant, now: UnixSeconds) -> list[MachineKey]:
+    """The machines that are meant; they and what is above them are read."""
+    if meant.selector is None:
+        pages = [page async for page in store.read_versions(Instance.KIND)]
+        machines = [key for page in pages for key in page if isinstance(key, MachineKey)]
+        keys = orders.machines_meant(meant.names, (), machines)
+        await fleet.refresh([CONTROL_KEY, *dict.fromkeys(up for key in keys for up in key.lineage)])
+        return keys
+    await fleet.load()
+    chosen = [
+        key
+        for key, instance in fleet.instances.items()
+        if instance.deletion is None and meant.selector.matches(_candidate(fleet, key, now))
+    ]
+    return orders.machines_meant(meant.names, chosen, list(fleet.instances))
+
+
+def _candidate(fleet: Fleet, key: MachineKey, now: UnixSeconds) -> Candidate:
+    instance, active = fleet.instances[key], fleet.is_active(key.group)
+    since = instance.listed_since
+    return Candidate(
+        template=key.base_name,
+        zone=key.zone,
+        state=stored_machine_state(instance, now, active=active),
+        age=None if since is None else now - since,
+        leased=lease_runs(instance, now),
+    )
+
+
+def _ordered(fleet: Fleet, key: MachineKey, *, actuate: bool) -> OrderedMachine:
+    pauses = [f"`{it.ended_by}`" for it in fleet.control.pauses_in_force if it.covers(key)]
+    pauses += [] if actuate else ["actuate = true in the settings"]
+    manager = fleet.managers.get(key.group)
+    return OrderedMachine(
+        key=key,
+        instance=fleet.instances[key],
+        active=fleet.is_active(key.group),
+        minimum=manager.minimum_size if manager is not None else 0,
+        pause=" and ".join(pauses),
+    )
 
 
 def acknowledge(settings_file: Path | None, message_ids: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ down when it starts.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,18 @@ from gce_backend.base.dates import UnixSeconds, date
 from gce_backend.base.errors import SettingsError
 from gce_backend.cli.common import (
     errors_as_messages,
+    examples,
     json_option,
     say,
     settings_option,
 )
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
 from gce_backend.model.entities import CatalogState
+from gce_backend.model.keys import MachineKey
 from gce_backend.rules import orders
+from gce_backend.rules.orders import ApplyToMachine
 from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.selector import Selector, parse_selector
 from gce_backend.settings.settings import load
 
 if TYPE_CHECKING:
@@ -95,83 +100,155 @@ def resume(
     say("\n".join(lines), _shown(done), as_json=as_json)
 
 
-@click.command()
+class SelectorType(click.ParamType[Selector]):
+    """Which machines: `template=linux-small,state=stopped`."""
+
+    name = "selector"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Selector:
+        """The selector, checked."""
+        if isinstance(value, Selector):
+            return value
+        try:
+            return parse_selector(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def machines_option(order: Callable[..., None]) -> Callable[..., None]:
+    """Which machines an order is about: by name, by a selector, or both."""
+    for add in (
+        click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_machines),
+        click.option(
+            "--selector",
+            "-l",
+            type=SelectorType(),
+            help="All machines that match, e.g. template=linux-small,state=stopped,age>2h.",
+        ),
+        click.option("--dry-run", is_flag=True, help="Only list the machines that are meant."),
+    )[::-1]:
+        order = add(order)
+    return order
+
+
+@click.command(
+    epilog=examples(
+        'gce-backend drain VM --reason "a bad disk"',
+        "gce-backend drain --selector 'template=linux-small,age>30d' --max-unavailable 2",
+    )
+)
 @settings_option
-@click.argument("name", shell_complete=complete_machines)
+@machines_option
+@click.option(
+    "--max-unavailable",
+    type=click.IntRange(min=1),
+    help="Let machines leave the catalog only while at most so many of their template and zone are "
+    "lacking; by default all leave at once.",
+)
 @reason_option
 @json_option
-def drain(settings_file: Path | None, name: str, reason: str, *, as_json: bool) -> None:
-    """Removes a machine from the fleet after its lease ends.
+def drain(
+    settings_file: Path | None,
+    names: tuple[str, ...],
+    selector: Selector | None,
+    max_unavailable: int | None,
+    reason: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Removes machines from the fleet after their leases end.
 
     NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
     catalog and is deleted. Its group grows again when it has fewer than its minimum then, if the
     configuration names it. `undrain` keeps the machine, until its deletion has begun.
     """
-    from gce_backend.cli import ordering
+    done = _order_machines(
+        settings_file,
+        (names, selector),
+        lambda key, now: orders.drain(key, reason, now, max_unavailable),
+        reason,
+        dry_run=dry_run,
+    )
+    _say_of_machines(done, _outlook, dry_run=dry_run, as_json=as_json)
 
-    with errors_as_messages():
-        _check_reason(reason)
-        done = ordering.order_about_machine(
-            settings_file, name, lambda key, now: orders.drain(key, reason, now)
-        )
-    _say_of_machine(done, _outlook(done, _now()), as_json=as_json)
 
-
-@click.command()
+@click.command(epilog=examples("gce-backend undrain VM", "gce-backend undrain -l zone=us-east1-b"))
 @settings_option
-@click.argument("name", shell_complete=complete_machines)
+@machines_option
 @json_option
-def undrain(settings_file: Path | None, name: str, *, as_json: bool) -> None:
-    """Keeps a drained machine.
+def undrain(
+    settings_file: Path | None,
+    names: tuple[str, ...],
+    selector: Selector | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Keeps drained machines.
 
     NAME stays, unless its deletion has begun.
     """
-    from gce_backend.cli import ordering
+    done = _order_machines(
+        settings_file, (names, selector), lambda key, _: orders.undrain(key), dry_run=dry_run
+    )
+    text = f"It is no longer drained. {SOON}"
+    _say_of_machines(done, lambda _, __: text, dry_run=dry_run, as_json=as_json)
 
-    with errors_as_messages():
-        done = ordering.order_about_machine(settings_file, name, lambda key, _: orders.undrain(key))
-    _say_of_machine(done, f"It is no longer drained. {SOON}", as_json=as_json)
 
-
-@click.command()
+@click.command(epilog=examples('gce-backend cordon VM --reason "a look at its disk"'))
 @settings_option
-@click.argument("name", shell_complete=complete_machines)
+@machines_option
 @reason_option
 @json_option
-def cordon(settings_file: Path | None, name: str, reason: str, *, as_json: bool) -> None:
-    """Keeps a machine's VM, and does not offer it.
+def cordon(
+    settings_file: Path | None,
+    names: tuple[str, ...],
+    selector: Selector | None,
+    reason: str,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Keeps machines' VMs, and does not offer them.
 
     NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
     catalog, a leased one after its lease ends. Nothing deletes its VM until `uncordon`, and its
     group makes no other in its place.
     """
-    from gce_backend.cli import ordering
+    done = _order_machines(
+        settings_file,
+        (names, selector),
+        lambda key, now: orders.cordon(key, reason, now),
+        reason,
+        dry_run=dry_run,
+    )
+    _say_of_machines(done, _kept, dry_run=dry_run, as_json=as_json)
 
-    with errors_as_messages():
-        _check_reason(reason)
-        done = ordering.order_about_machine(
-            settings_file, name, lambda key, now: orders.cordon(key, reason, now)
-        )
-    _say_of_machine(done, _kept(done, _now()), as_json=as_json)
 
-
-@click.command()
+@click.command(epilog=examples("gce-backend uncordon VM", "gce-backend uncordon -l state=cordoned"))
 @settings_option
-@click.argument("name", shell_complete=complete_machines)
+@machines_option
 @json_option
-def uncordon(settings_file: Path | None, name: str, *, as_json: bool) -> None:
-    """Ends the cordon of a machine.
+def uncordon(
+    settings_file: Path | None,
+    names: tuple[str, ...],
+    selector: Selector | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Ends the cordon of machines.
 
     NAME is offered again. It is deleted if the configuration no longer names its group, or if it
     was drained, reclaimed or lost by the catalog in the meantime.
     """
-    from gce_backend.cli import ordering
-
-    with errors_as_messages():
-        done = ordering.order_about_machine(
-            settings_file, name, lambda key, _: orders.uncordon(key)
-        )
-    _say_of_machine(done, _freed(done), as_json=as_json)
+    done = _order_machines(
+        settings_file, (names, selector), lambda key, _: orders.uncordon(key), dry_run=dry_run
+    )
+    _say_of_machines(done, lambda one, _: _freed(one), dry_run=dry_run, as_json=as_json)
 
 
 @click.command()
@@ -238,6 +315,26 @@ def messages(
     say(f"{done} messages are acknowledged", {"acknowledged": done}, as_json=as_json)
 
 
+def _order_machines(
+    settings_file: Path | None,
+    meant: tuple[Sequence[str], Selector | None],
+    apply: Callable[[MachineKey, float], ApplyToMachine],
+    reason: str = "",
+    *,
+    dry_run: bool,
+) -> list[OrderedMachine]:
+    """Gives an order about machines; exits with a message when it cannot be carried out."""
+    from gce_backend.cli import ordering
+
+    if not any(meant):
+        raise click.UsageError("name machines, or choose them with --selector")
+    with errors_as_messages():
+        _check_reason(reason)
+        return ordering.order_about_machines(
+            settings_file, ordering.Meant(*meant), apply, dry_run=dry_run
+        )
+
+
 def _now() -> float:
     return SystemClock().now()
 
@@ -279,7 +376,9 @@ def _outlook(done: OrderedMachine, now: UnixSeconds) -> str:
         group = "Its group does not grow back: the configuration no longer names it."
     else:
         group = f"Its group grows back if it has fewer than {done.minimum} then."
-    return f"It leaves the catalog and is deleted. {group} {soon}"
+    patience = machine.drain.max_unavailable if machine.drain is not None else None
+    when = f" once at most {patience} of its template and zone are lacking" if patience else ""
+    return f"It leaves the catalog{when} and is deleted. {group} {soon}"
 
 
 def _kept(done: OrderedMachine, now: UnixSeconds) -> str:
@@ -307,10 +406,28 @@ def _soon(done: OrderedMachine) -> str:
     return f"Nothing is done about it until {done.pause} ends the pause." if done.pause else SOON
 
 
-def _say_of_machine(done: OrderedMachine, text: str, *, as_json: bool) -> None:
+def _say_of_machines(
+    done: Sequence[OrderedMachine],
+    outlook: Callable[[OrderedMachine, UnixSeconds], str],
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Says what becomes of each machine.
+
+    Args:
+        outlook: says it in words.
+    """
+    now = _now()
+    told = [(one, "Nothing is changed." if dry_run else outlook(one, now)) for one in done]
+    document = {"dry_run": dry_run, "machines": [_document(one, text) for one, text in told]}
+    say("\n".join(f"{one.key.name}: {text}" for one, text in told), document, as_json=as_json)
+
+
+def _document(done: OrderedMachine, text: str) -> dict[str, Any]:
     key, machine = done.key, done.instance
     ordered = machine.cordon or machine.drain
-    document = {
+    return {
         "name": key.name,
         "key": str(key),
         "drained": machine.drain is not None,
@@ -319,4 +436,3 @@ def _say_of_machine(done: OrderedMachine, text: str, *, as_json: bool) -> None:
         "since": ordered.since if ordered is not None else None,
         "outlook": text,
     }
-    say(f"{key.name}: {text}", document, as_json=as_json)

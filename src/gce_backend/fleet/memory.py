@@ -142,6 +142,7 @@ class Memory:
         demand: what requests at the Machine Provider wait for.
         operations: operations that have not ended, by link: when each was first looked at.
         heard: operators' orders about machines that the daemon has read.
+        heard_of_many: the time of the last order about many machines that it has read.
         store_id: the id of the store, once it was read or created.
         default_accounts: the address of each project's default service account.
     """
@@ -152,5 +153,6 @@ class Memory:
     demand: DemandMemory = field(default_factory=DemandMemory)
     operations: dict[str, float] = field(default_factory=dict)
     heard: frozenset[MachineOrder] = frozenset()
+    heard_of_many: float = 0.0
     store_id: str = ""
     default_accounts: dict[str, str] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from gce_backend.model.entities import (
     Candidate,
     CandidateState,
     Entity,
+    Instance,
     StoredConfiguration,
 )
 from gce_backend.model.keys import Key
@@ -65,6 +66,10 @@ async def _hear_operators(context: Context) -> int:
     news = orders - context.memory.heard
     if news:
         await context.fleet.refresh({order.machine for order in news})
+    ordered = context.fleet.control.machines_ordered
+    if ordered != context.memory.heard_of_many:
+        await context.fleet.load((Instance,))
+    context.memory.heard_of_many = ordered
     context.memory.heard = orders
     return len(news)
 

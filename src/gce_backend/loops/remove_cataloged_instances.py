@@ -31,7 +31,7 @@ from gce_backend.rules.cataloging import (
     uncataloged,
 )
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.rollout import ZoneRollout, removable, share_out
+from gce_backend.rules.rollout import ZoneRollout, drainable, removable, share_out
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 
 LEASED = "Leased"
@@ -189,14 +189,57 @@ def _is_ordered_out(instance: Instance) -> bool:
 
 
 def _ordered_out(context: Context) -> list[MachineKey]:
-    """They wait for nobody: their groups grow again only once they are gone, if at all."""
-    return [
-        key
-        for key, instance in context.fleet.instances.items()
-        if _is_ordered_out(instance)
-        and may_be_cataloged(instance)
-        and instance.missing_since is None
-    ]
+    """Those that leave now: their groups grow again only once they are gone, if at all."""
+    at_once: list[MachineKey] = []
+    patient: defaultdict[tuple[TemplateKey, str], dict[MachineKey, int]] = defaultdict(dict)
+    for key, instance in context.fleet.instances.items():
+        if not _is_ordered_out(instance) or not may_be_cataloged(instance):
+            continue
+        if instance.missing_since is not None:
+            continue
+        limit = _patience(instance)
+        if limit is None or not _is_usable(context, key) or _is_held(context, key):
+            at_once.append(key)
+        else:
+            patient[key.group.template, key.zone][key] = limit
+    for place, keys in patient.items():
+        count = drainable(*_supply(context, *place), min(keys.values()))
+        names = {str(key): key for key in keys}
+        # One whose removal had no answer may be out already: no other goes in its place.
+        troubles = {name: _trouble(context, key) for name, key in names.items()}
+        begun = [name for name, trouble in troubles.items() if trouble not in {None, REFUSED}]
+        able = [name for name, trouble in troubles.items() if trouble is None]
+        refused = [name for name, trouble in troubles.items() if trouble == REFUSED]
+        at_once += [names[name] for name in share_out(count, begun, able, refused)]
+    return at_once
+
+
+def _patience(instance: Instance) -> int | None:
+    """How many machines may be lacking when a drained one leaves; None: it does not wait."""
+    if instance.cordon is not None or instance.drain is None:
+        return None
+    return instance.drain.max_unavailable
+
+
+def _supply(context: Context, template: TemplateKey, zone: str) -> tuple[int, int]:
+    """How many machines of a template in a zone are leased or can be; and the minimum there."""
+    usable = minimum = 0
+    for manager, entity in context.fleet.managers.items():
+        if manager.template != template or manager.zone != zone:
+            continue
+        if context.fleet.is_named(manager):
+            minimum = entity.minimum_size
+        usable += sum(_is_usable(context, key) for key, _ in context.fleet.instances_of(manager))
+    return usable, minimum
+
+
+def _is_usable(context: Context, key: MachineKey) -> bool:
+    """Whether a machine is leased or can be, also while it waits to leave."""
+    instance = context.fleet.instances[key]
+    if not may_be_cataloged(instance):
+        return False
+    leaves = _is_ordered_out(instance) and _patience(instance) is None
+    return _is_held(context, key) or (not leaves and _can_be_leased(context, key))
 
 
 def _lost(context: Context) -> list[MachineKey]:

@@ -414,6 +414,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             seconds (fetch-instances).
         rising_since: when its group first listed the VM, until the catalog has it, Unix seconds
             (fetch-instances; catalog-instances clears).
+        listed_since: when its group first listed the VM, Unix seconds; None for those of releases
+            that did not store it (fetch-instances).
         catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances; the sweep
             of process-pubsub-messages, which may find it taken by another).
         adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
@@ -446,6 +448,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     abandoned_since: StoredSeconds | None = None
     stopped_since: StoredSeconds | None = None
     rising_since: StoredSeconds | None = None
+    listed_since: StoredSeconds | None = None
     catalog: CatalogState = CatalogState.NEVER
     adding_since: StoredSeconds | None = None
     resent: bool = False

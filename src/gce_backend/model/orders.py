@@ -70,6 +70,8 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         pauses: those of a part of the fleet, one for each scope, in the order of their scopes.
         machine_orders: the last of them, the newest at the end: each daemon reads those entities
             again, and need not read all to find what another process wrote.
+        machines_ordered: when an order was last about more machines than these can name, Unix
+            seconds: each daemon reads all machines again.
         approved_revision: the configuration that may be imported once although it takes much away
             (import-config clears it with that import).
         cap_lifted_until: until when the caps on deletions do not hold, Unix seconds.
@@ -82,6 +84,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     paused_since: StoredSeconds | None = None
     pauses: tuple[Pause, ...] = ()
     machine_orders: tuple[MachineOrder, ...] = ()
+    machines_ordered: StoredSeconds = 0.0
     approved_revision: str = ""
     cap_lifted_until: StoredSeconds = 0.0
 
@@ -101,11 +104,14 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         since: since when, Unix seconds.
         surplus: whether the daemon wants that, because its group has too many machines; otherwise
             an operator does.
+        max_unavailable: it leaves the catalog once at most so many machines of its template and
+            zone are lacking then; None: at once.
     """
 
     reason: str = ""
     since: StoredSeconds = 0.0
     surplus: bool = False
+    max_unavailable: int | None = None
 
     def __str__(self) -> str:
         if self.surplus:

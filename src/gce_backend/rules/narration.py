@@ -27,10 +27,9 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.events import EventKind
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
-from gce_backend.model.observed import Member
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
-from gce_backend.rules.states import MachineFacts, State, explain, stored_state
+from gce_backend.rules.states import State, stored_machine_state, stored_state
 
 Get: TypeAlias = Callable[[Key], Entity | None]
 """Returns the entities as they were at one time."""
@@ -110,7 +109,6 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
 # A machine
 
 
-_CREATING = Member("", None, "", "CREATING")
 """A member in place of the one that its group would list."""
 
 _CATALOG = {
@@ -149,13 +147,7 @@ def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> 
 def _machine_state(instance: Instance | None, *, active: bool) -> str:
     if instance is None:
         return ""
-    member = _CREATING
-    if instance.gce_id is not None and instance.catalog is CatalogState.NEVER:
-        member = Member("", instance.gce_id, "", "CREATING")
-    elif instance.gce_id is not None:  # only running machines are added to the catalog
-        member = Member("", instance.gce_id, "RUNNING", "NONE")
-    facts = MachineFacts(instance, member, active, now=float("-inf"))
-    return explain(facts)[0].value
+    return stored_machine_state(instance, float("-inf"), active=active).value
 
 
 def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:

@@ -217,11 +217,36 @@ def find_machine(name: str, machines: Iterable[MachineKey]) -> MachineKey:
     return found[0]
 
 
-def drain(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
+def machines_meant(
+    names: Collection[str], selected: Collection[MachineKey], machines: Collection[MachineKey]
+) -> list[MachineKey]:
+    """The machines that an order is about, each once.
+
+    Args:
+        names: VMs' names or whole keys.
+        selected: those that a selector chose.
+        machines: keys of all stored machines.
+
+    Raises:
+        UnknownNameError: one of them does not exist, or there is none.
+        OrderError: several machines have one of the names.
+    """
+    named = [find_machine(name, machines) for name in names]
+    meant = list(dict.fromkeys((*named, *sorted(selected, key=str))))
+    if not meant:
+        raise UnknownNameError("the selector matches no machine: `gce-backend machines` lists them")
+    return meant
+
+
+def drain(
+    key: MachineKey, reason: str, now: UnixSeconds, max_unavailable: int | None = None
+) -> ApplyToMachine:
     """Drains a machine: it leaves the catalog and is deleted as soon as nobody holds it.
 
     Args:
         key: the machine's key.
+        max_unavailable: wait until at most so many machines of its template and zone are lacking
+            then; None: do not wait.
 
     Raises:
         UnknownNameError: (by the change) it no longer exists.
@@ -232,7 +257,7 @@ def drain(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
         if instance.deletion is not None:
             return instance
         since = instance.drain.since if instance.drain is not None else now
-        return replace(instance, drain=Drain(reason, since))
+        return replace(instance, drain=Drain(reason, since, max_unavailable=max_unavailable))
 
     return apply
 
@@ -296,18 +321,20 @@ def _present(key: MachineKey, instance: Instance | None) -> Instance:
     return instance
 
 
-def mention(key: MachineKey, now: UnixSeconds) -> Apply:
-    """Tells every daemon that an order changed the entity of a machine.
+def mention(keys: Collection[MachineKey], now: UnixSeconds) -> Apply:
+    """Tells every daemon that an order changed the entities of machines.
 
     Args:
-        key: the machine's key.
+        keys: the machines' keys.
     """
-    order = MachineOrder(key, now)
+    new = tuple(MachineOrder(key, now) for key in keys)
 
     def apply(control: Control | None) -> Control:
         control = control or Control()
-        others = (found for found in control.machine_orders if found.machine != key)
-        return replace(control, machine_orders=(*others, order)[-MAX_MACHINE_ORDERS:])
+        if len(new) > MAX_MACHINE_ORDERS:
+            return replace(control, machines_ordered=now)
+        others = (found for found in control.machine_orders if found.machine not in keys)
+        return replace(control, machine_orders=(*others, *new)[-MAX_MACHINE_ORDERS:])
 
     return apply
 

@@ -54,6 +54,17 @@ def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float)
     return min(zone.old, max(0, spare))
 
 
+def drainable(usable: int, minimum_size: int, max_unavailable: int) -> int:
+    """How many machines that an operator drains may leave the catalog now.
+
+    Args:
+        usable: machines that are leased or can be, with those that wait to leave.
+        minimum_size: of the manager that the configuration names; 0 when it names none.
+        max_unavailable: machines that may be lacking.
+    """
+    return max(0, usable - max(0, minimum_size - max_unavailable))
+
+
 def share_out(count: int, *candidates: Sequence[str]) -> tuple[str, ...]:
     """The `count` machines that leave first: always the same ones, so that repeats collide.
 

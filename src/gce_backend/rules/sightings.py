@@ -44,19 +44,19 @@ def seen_instance(
 
 def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixSeconds) -> Instance:
     if instance is None:
-        return Instance(gce_id=gce_id, url=url, rising_since=now)
+        return Instance(gce_id=gce_id, url=url, rising_since=now, listed_since=now)
     if gce_id is None or gce_id == instance.gce_id:
         same = gce_id == instance.gce_id  # where it has lost its id, the one we know is gone
         if instance.missing_since is not None and same and not instance.is_tombstone:
             return replace(instance, missing_since=None, abandoned_since=None)
         return instance
     if instance.is_tombstone:  # another VM uses the name again
-        return Instance(gce_id=gce_id, url=url, rising_since=now)
+        return Instance(gce_id=gce_id, url=url, rising_since=now, listed_since=now)
     if instance.gce_id is None and instance.deletion is None:
         return replace(instance, gce_id=gce_id, url=url, missing_since=None)
     if instance.catalog is CatalogState.NEVER and instance.deletion is None:
         news = replace(instance, gce_id=gce_id, url=url, missing_since=None, rising_since=now)
-        return replace(news, drain=None, cordon=None)
+        return replace(news, listed_since=now, drain=None, cordon=None)
     # Another VM under the name of one that the catalog knows: the one we know is missing.
     return instance if instance.missing_since is not None else replace(instance, missing_since=now)
 

@@ -247,6 +247,23 @@ def _rising(facts: MachineFacts) -> tuple[State, str]:
     return State.RUNNING, "It runs and waits to be added to the catalog."
 
 
+_CREATING = Member("", None, "", "CREATING")
+
+
+def stored_machine_state(instance: Instance, now: UnixSeconds, *, active: bool) -> State:
+    """A machine's state, as far as its entity tells.
+
+    Args:
+        active: whether the configuration names its group.
+    """
+    member = _CREATING
+    if instance.gce_id is not None and instance.catalog is CatalogState.NEVER:
+        member = Member("", instance.gce_id, "", "CREATING")
+    elif instance.gce_id is not None:  # only running machines are added to the catalog
+        member = Member("", instance.gce_id, "RUNNING", "NONE")
+    return explain(MachineFacts(instance, member, active, now))[0]
+
+
 def is_useful(facts: MachineFacts, state: State) -> bool:
     """Whether a machine is leased or can be: also one that stays until another replaces it.
 
@@ -258,7 +275,8 @@ def is_useful(facts: MachineFacts, state: State) -> bool:
         return state in {State.LEASED, State.CATALOGED}
     instance, member = facts.instance, facts.member
     offered = instance.catalog is CatalogState.CATALOGED and instance.lost_since is None
-    return offered and instance.drain is None and (member is None or member.is_running)
+    stays = instance.drain is None or instance.drain.max_unavailable is not None
+    return offered and stays and (member is None or member.is_running)
 
 
 # A group, a revision, a template

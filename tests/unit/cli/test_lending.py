@@ -113,9 +113,9 @@ def test_leases_and_machines_are_listed(cloud: ServedCloud, tmp_path: Path) -> N
     assert "place 1: no machine fits: the nearest differs in os_family" in listed
     document = msgspec.json.decode(run(cloud, "leases", "--json").stdout)
     assert {one["request_id"] for one in document["leases"]} == {"mine", "odd"}
-    rows = {line.split()[0]: line.split()[1] for line in run(cloud, "machines").output.splitlines()}
+    rows = {line.split()[0]: line.split()[1] for line in run(cloud, "catalog").output.splitlines()}
     assert rows == {"MACHINE": "STATE", "vm-1": "LEASED", "vm-2": "AVAILABLE"}
-    document = msgspec.json.decode(run(cloud, "machines", "--json").stdout)
+    document = msgspec.json.decode(run(cloud, "catalog", "--json").stdout)
     assert [one["name"] for one in document["machines"]] == ["vm-1", "vm-2"]
 
 

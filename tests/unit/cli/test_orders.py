@@ -353,9 +353,64 @@ def test_orders_speak_json(command: Command, machine: MachineKey, held: str) -> 
     approved = json.loads(command("approve", HELD, "--json").output)
     assert approved["approved_revision"] == HELD
     assert json.loads(command("lift-cap", "--json").output)["cap_lifted_until"] > time.time()
-    drained = json.loads(command("drain", machine.name, "--reason", "r", "--json").output)
+    (drained,) = told_of(command("drain", machine.name, "--reason", "r", "--json"))
     assert (drained["key"], drained["drained"], drained["reason"]) == (str(machine), True, "r")
-    assert json.loads(command("undrain", machine.name, "--json").output)["drained"] is False
+    (undrained,) = told_of(command("undrain", machine.name, "--json"))
+    assert undrained["drained"] is False
+
+
+def told_of(done: Result) -> list[dict[str, Any]]:
+    """The machines that an order tells of in JSON."""
+    document = json.loads(done.output)
+    assert document["dry_run"] is False
+    machines: list[dict[str, Any]] = document["machines"]
+    return machines
+
+
+def test_a_selector_chooses_the_machines_of_an_order(
+    served: ServedCloud, command: Command, machine: MachineKey
+) -> None:
+    """Each once, with those that are named; a dry run changes nothing; a dying one is left out."""
+    other, dying = (machine.group.child(name) for name in ("vm-2", "vm-3"))
+    old = Instance(listed_since=1.0)
+    for key in (machine, other):
+        store_machine(served, key, old)
+    store_machine(served, dying, Instance(deletion=Deletion(Permit.REMOVED, 1.0, 1.0, "x")))
+    chosen = ("vm-1", "--selector", "template=linux,age>1d", "--max-unavailable", "1")
+    said = command("drain", *chosen, "--dry-run").output
+    assert said == "vm-1: Nothing is changed.\nvm-2: Nothing is changed.\n"
+    assert [stored_machine(served, key).drain for key in (machine, other)] == [None, None]
+    said = command("drain", *chosen, "--reason", "old").output
+    assert said.count("once at most 1 of its template and zone are lacking and is deleted") == 2
+    for key in (machine, other):
+        drain = stored_machine(served, key).drain
+        assert drain is not None
+        assert (drain.reason, drain.max_unavailable) == ("old", 1)
+    assert {order.machine for order in stored(served).machine_orders} == {machine, other}
+    assert "vm-2: It is no longer drained" in command("undrain", "-l", "state=draining").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "name machines, or choose them with --selector"),
+        (("-l", "zone"), 2, "'zone' is no term of a selector"),
+        (("-l", "zone=mars"), 1, "the selector matches no machine"),
+        (("vm-1", "vm-9"), 1, "there is no machine 'vm-9'"),
+    ],
+)
+def test_an_order_about_no_machine_is_refused(
+    served: ServedCloud,
+    command: Command,
+    machine: MachineKey,
+    arguments: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    """And nothing is stored, also of those that exist."""
+    done = command("drain", *arguments)
+    assert (done.exit_code, says in done.output) == (code, True)
+    assert stored_machine(served, machine).drain is None
 
 
 def hold(served: ServedCloud, revision: str) -> None:

@@ -57,11 +57,20 @@ def test_so_many_orders_about_machines_are_remembered_and_the_newest_of_each() -
     keys = [manager_key("a", "0" * 40, "z").child(f"m{number}") for number in range(60)]
     told: Control | None = None
     for moment, key in enumerate(keys):
-        told = mention(key, float(moment))(told)
-    told = mention(keys[-2], 99.0)(told)
+        told = mention([key], float(moment))(told)
+    told = mention([keys[-2]], 99.0)(told)
     assert len(told.machine_orders) == MAX_MACHINE_ORDERS
     assert [order.machine for order in told.machine_orders[-2:]] == [keys[-1], keys[-2]]
     assert told.machine_orders[-1].at == 99.0
+    assert told.machines_ordered == 0.0
+
+
+def test_an_order_about_more_machines_than_are_remembered_has_all_read_again() -> None:
+    """The entity stays small, and what it named before stays named."""
+    keys = [manager_key("a", "0" * 40, "z").child(f"m{number}") for number in range(60)]
+    before = mention(keys[:2], 1.0)(None)
+    after = mention(keys, 7.0)(before)
+    assert after == msgspec.structs.replace(before, machines_ordered=7.0)
 
 
 def test_orders_about_machines_are_idempotent_and_know_when_it_is_too_late() -> None:

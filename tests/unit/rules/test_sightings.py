@@ -39,7 +39,8 @@ from support.machines import (
 
 def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
     """Nothing that was permitted for the earlier VM is permitted for it."""
-    assert seen_instance(TOMBSTONE, 8, "v", NOW) == Instance(gce_id=8, url="v", rising_since=NOW)
+    new = Instance(gce_id=8, url="v", rising_since=NOW, listed_since=NOW)
+    assert seen_instance(TOMBSTONE, 8, "v", NOW) == new
     assert seen_instance(TOMBSTONE, 7, "v", NOW) is TOMBSTONE
     assert seen_instance(TOMBSTONE, None, "v", NOW) is TOMBSTONE
 
@@ -47,12 +48,12 @@ def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
 def test_a_vm_that_is_listed_for_the_first_time_begins_to_rise() -> None:
     """Whether it has its id yet or not; listed again, nothing changes."""
     for gce_id in (None, 8):
-        new = Instance(gce_id=gce_id, url="v", rising_since=NOW)
+        new = Instance(gce_id=gce_id, url="v", rising_since=NOW, listed_since=NOW)
         assert seen_instance(None, gce_id, "v", NOW) == new
         assert seen_instance(new, gce_id, "v", NOW + 9) is new
-    creating = Instance(url="u", rising_since=NOW)
+    creating = Instance(url="u", rising_since=NOW, listed_since=NOW)
     made = seen_instance(creating, 8, "v", NOW + 9)
-    assert made == Instance(gce_id=8, url="v", rising_since=NOW)
+    assert made == Instance(gce_id=8, url="v", rising_since=NOW, listed_since=NOW)
 
 
 def test_fault_33_a_drain_by_hand_is_for_that_very_vm() -> None:
@@ -67,7 +68,7 @@ def test_fault_33_another_vm_under_a_cataloged_name_makes_ours_missing() -> None
     seen = seen_instance(CATALOGED, 8, "v", NOW)
     assert (seen.gce_id, seen.missing_since) == (7, NOW)
     assert seen_instance(seen, 8, "v", NOW + 9) is seen
-    another = Instance(gce_id=8, url="v", rising_since=NOW)
+    another = Instance(gce_id=8, url="v", rising_since=NOW, listed_since=NOW)
     assert seen_instance(VM, 8, "v", NOW) == another
     assert seen_instance(unseen_instance(VM, NOW - 9), 8, "v", NOW) == another
 

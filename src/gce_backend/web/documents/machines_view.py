@@ -9,7 +9,10 @@ import msgspec
 from msgspec import Meta
 
 from gce_backend.engine.context import Context
+from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.selector import MACHINE_KEYS, Candidate
 from gce_backend.rules.states import State
+from gce_backend.web.documents.answers import chosen_by
 from gce_backend.web.survey import states
 from gce_backend.web.survey.census import Survey, SurveyedMachine
 from gce_backend.web.survey.names import numeric_id
@@ -38,10 +41,12 @@ class MachinesQuery(MachineFilter, frozen=True, forbid_unknown_fields=True):
     """The parameters of `/api/machines`.
 
     Attributes:
+        selector: that match it (`rules.selector`), too.
         limit: machines on the page.
         cursor: `next` of the page before.
     """
 
+    selector: str = ""
     limit: Annotated[int, Meta(ge=1, le=MOST)] = 100
     cursor: str = ""
 
@@ -65,8 +70,17 @@ def matching(context: Context, survey: Survey, wanted: MachineFilter) -> list[Su
 
 
 def machines(context: Context, survey: Survey, query: MachinesQuery) -> dict[str, Any]:
-    """A page of machines as plain data; `next` leads to the page after it."""
-    found = matching(context, survey, query)
+    """A page of machines as plain data; `next` leads to the page after it.
+
+    Raises:
+        RefusedError: the selector cannot be understood.
+    """
+    chosen = chosen_by(query.selector, MACHINE_KEYS)
+    found = [
+        machine
+        for machine in matching(context, survey, query)
+        if machine.key in context.fleet.instances and chosen.matches(_candidate(context, machine))
+    ]
     if query.cursor:
         after = tuple(query.cursor.split("/"))
         rest = [machine for machine in found if machine.place > after]
@@ -79,6 +93,18 @@ def machines(context: Context, survey: Survey, query: MachinesQuery) -> dict[str
         "total": len(found),
         "next": str(page[-1].key) if more else None,
     }
+
+
+def _candidate(context: Context, machine: SurveyedMachine) -> Candidate:
+    instance, key = context.fleet.instances[machine.key], machine.key
+    since = instance.listed_since
+    return Candidate(
+        template=key.base_name,
+        zone=key.zone,
+        state=machine.state,
+        age=None if since is None else context.clock.elapsed(since),
+        leased=lease_runs(instance, context.clock.now()),
+    )
 
 
 def rows(context: Context, page: Sequence[SurveyedMachine]) -> list[Mapping[str, Any]]:
@@ -100,6 +126,8 @@ def _row(context: Context, machine: SurveyedMachine) -> Mapping[str, Any]:
         "reason": states.with_trouble(context, key, reason),
         "id": str(instance.gce_id) if instance.gce_id is not None else None,
         "catalog": instance.catalog.value,
+        "since": instance.listed_since,
+        "leased": lease_runs(instance, context.clock.now()),
         "lease_expiration": instance.lease.expiration if instance.lease else None,
     }
 

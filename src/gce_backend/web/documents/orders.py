@@ -85,6 +85,7 @@ class DrainOrder(_Order, frozen=True):
 
     name: Name
     reason: Reason = ""
+    max_unavailable: Annotated[int, Meta(ge=1)] | None = None
 
 
 class CordonOrder(_Order, frozen=True):
@@ -129,7 +130,8 @@ def _ack_messages(context: Context, order: AckMessages) -> Changes:
 
 
 def _drain(context: Context, order: DrainOrder) -> Changes:
-    return _about(context, order.name, lambda key, now: orders.drain(key, order.reason, now))
+    limit = order.max_unavailable
+    return _about(context, order.name, lambda key, now: orders.drain(key, order.reason, now, limit))
 
 
 def _undrain(context: Context, order: MachineNamed) -> Changes:
@@ -148,7 +150,7 @@ def _about(
     context: Context, name: str, apply: Callable[[MachineKey, UnixSeconds], orders.ApplyToMachine]
 ) -> Changes:
     key, now = orders.find_machine(name, context.fleet.instances), context.clock.now()
-    return [Change(key, apply(key, now)), Change(CONTROL_KEY, orders.mention(key, now))]
+    return [Change(key, apply(key, now)), Change(CONTROL_KEY, orders.mention([key], now))]
 
 
 def _state(context: Context) -> dict[str, Any]:

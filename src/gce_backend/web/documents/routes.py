@@ -13,6 +13,7 @@ from gce_backend.web.documents import (
     events_view,
     explain_view,
     fleet_view,
+    groups_view,
     machines_view,
     messages_view,
     status_view,
@@ -94,6 +95,16 @@ async def _machines(view: View, request: web.Request) -> Any:
     return machines_view.machines(view.context, await view.census.survey(), query)
 
 
+async def _groups(view: View, request: web.Request) -> Any:
+    query = parameters(request, groups_view.GroupsQuery)
+    return groups_view.groups(view.context, await view.census.survey(), query)
+
+
+async def _templates(view: View, request: web.Request) -> Any:
+    query = parameters(request, groups_view.GroupsQuery)
+    return groups_view.templates(view.context, await view.census.survey(), query)
+
+
 async def _events(view: View, request: web.Request) -> Any:
     query = parameters(request, events_view.EventsQuery)
     try:
@@ -119,6 +130,8 @@ _DOCUMENTS: dict[str, Callable[[View, web.Request], Awaitable[Any]]] = {
     "/api/status": _status,
     "/api/fleet": _fleet,
     "/api/machines": _machines,
+    "/api/groups": _groups,
+    "/api/templates": _templates,
     "/api/explain": _explain,
     "/api/events": _events,
     "/api/jobs": _jobs,

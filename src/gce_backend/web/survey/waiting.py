@@ -86,6 +86,11 @@ def _draining(context: Context, instance: Instance) -> str:
         return "The lease has to end."
     if instance.catalog in {CatalogState.NEVER, CatalogState.REMOVED, CatalogState.ABSENT}:
         return "delete-drained-instances has to request its deletion, within the caps."
+    if instance.drain is not None and instance.drain.max_unavailable is not None:
+        return (
+            f"It leaves the catalog once at most {instance.drain.max_unavailable} of its template "
+            "and zone are lacking then."
+        )
     if instance.drain is not None:
         return "remove-cataloged-instances has to remove it from the catalog."
     return "It leaves the catalog when its replacement can be leased."
