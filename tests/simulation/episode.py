@@ -16,6 +16,7 @@ from simulation.apart import apart
 from simulation.events import KINDS, Event, plan
 from simulation.loop import Process, SimulatedLoop, StuckError
 from simulation.oracle import Violation
+from simulation.troubles import TROUBLES
 from simulation.world import Node, Shape, World, world
 
 QUIET_SECONDS = 3 * 3600.0
@@ -158,7 +159,8 @@ async def _episode(
 
 async def _happen(made: World, planned: Event, rng: random.Random) -> None:
     made.note(f"event {planned.kind}")
-    await KINDS[planned.kind].act(made, rng)
+    act = KINDS[planned.kind].act if planned.kind in KINDS else TROUBLES[planned.kind]
+    await act(made, rng)
 
 
 async def _until_up(made: World) -> None:

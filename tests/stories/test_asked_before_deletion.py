@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from gce_backend.fleet.picture import Change
-from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.keys import MachineKey
 from gce_backend.settings.settings import MachineProviderSettings
 from support.broker_messages import about, key_of, publish
@@ -54,9 +54,11 @@ async def _hold(w: World, number: int) -> list[str]:
     return [name for name in held if name.startswith("other")]
 
 
-def _says(state: CatalogState) -> Callable[[Instance | None], Instance | None]:
+def _says(
+    state: CatalogState, lease: Lease | None = None
+) -> Callable[[Instance | None], Instance | None]:
     def says(instance: Instance | None) -> Instance | None:
-        return replace(instance, catalog=state, lease=None) if instance is not None else None
+        return replace(instance, catalog=state, lease=lease) if instance is not None else None
 
     return says
 
@@ -69,6 +71,7 @@ def _says(state: CatalogState) -> Callable[[Instance | None], Instance | None]:
         pytest.param(_says(CatalogState.REMOVED), id="removed"),
         pytest.param(_says(CatalogState.ABSENT), id="absent"),
         pytest.param(_says(CatalogState.REFUSED), id="refused"),
+        pytest.param(_says(CatalogState.ABSENT, Lease(1.0, 2.0)), id="absent, another lease known"),
     ],
 )
 async def test_a_store_older_than_the_world_destroys_no_machine_that_is_held(

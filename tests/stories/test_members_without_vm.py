@@ -100,6 +100,21 @@ async def test_hole_10_a_group_that_keeps_a_member_without_vm_is_told_of(tmp_pat
         assert not (await w.get("/api/status"))["problems"]
 
 
+async def test_hole_10_the_entry_of_a_member_without_vm_and_entity_leaves_the_catalog(
+    tmp_path: Path,
+) -> None:
+    """It carries the id of a VM that nobody knows any more: it is the member's own all the same."""
+    async with world(tmp_path, settings=SOON, crons=SELDOM, options=CloudOptions()) as w:
+        name = min(await cataloged(w, 3))
+        await w.daemon.stop()
+        await delete_vm(w, name)
+        await _store(w, name, "removed")
+        await w.start_daemon()
+        await w.until(whole(w, 3, without={name}), within=900)
+        await w.pass_time(120)
+        assert not (await w.get("/api/status"))["problems"]
+
+
 async def test_hole_10_the_lease_of_an_entry_without_vm_and_entity_is_waited_for(
     tmp_path: Path,
 ) -> None:

@@ -29,7 +29,6 @@ from gce_backend.base.errors import NotFoundError, PermissionDeniedError, Transi
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
-from gce_backend.fleet.conditions import Condition
 from gce_backend.fleet.picture import BATCH, Apply, Change, when_present
 from gce_backend.model.entities import (
     DELETION_WINDOW_KEY,
@@ -206,29 +205,23 @@ def _is_abandoned(context: Context, key: MachineKey) -> bool:
 
 
 def _back_off(context: Context, wanted: IsWanted) -> float | None:
-    """Ends conditions of deleted VMs; returns seconds until the first of the rest may be tried."""
+    """Ends conditions of deleted VMs; returns seconds until the first of the rest may be tried.
+
+    What tells why a machine was kept stays until the machine's lease ends.
+    """
     failed = [c for c in context.conditions.mine() if c.failures]
     if not failed:
         return None
-    ending = [
-        key
-        for key, instance in context.fleet.instances.items()
-        if not instance.is_tombstone and wanted(key, instance)
-    ]
-    subjects = {BROKER, *(subject for key in ending for subject in (key, key.group))}
+    now, instances = context.clock.now(), context.fleet.instances.items()
+    ending = [key for key, one in instances if not one.is_tombstone and wanted(key, one)]
+    leased = {key for key, one in instances if lease_runs(one, now)}
+    kept = {condition.subject for condition in failed if condition.reason == LEASED} & leased
+    subjects = {BROKER, *kept, *(subject for key in ending for subject in (key, key.group))}
     for condition in failed:
-        if condition.subject not in subjects and not _tells_of_a_lease(context, condition):
+        if condition.subject not in subjects:
             context.conditions.clear(condition.subject)
     waits = [context.conditions.wait(condition.subject) for condition in failed]
     return min((wait for wait in waits if wait), default=None)
-
-
-def _tells_of_a_lease(context: Context, condition: Condition) -> bool:
-    """Whether it says why a machine was kept, and its lease has not ended."""
-    if condition.reason != LEASED or not isinstance(condition.subject, MachineKey):
-        return False
-    instance = context.fleet.instances.get(condition.subject)
-    return instance is not None and lease_runs(instance, context.clock.now())
 
 
 def _is_due_again(context: Context, key: MachineKey) -> bool:

@@ -26,7 +26,7 @@ from gce_backend.engine.job import Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.keys import MachineKey
-from gce_backend.model.machine_token import instance_token
+from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.cataloging import found_again, settles_in
 from gce_backend.rules.permits import held, is_unknown, lease_runs, permit
 
@@ -110,10 +110,15 @@ async def _ask(
     if is_unknown(instance):  # the entry may be another's: that one is not ours to take out
         entry = await broker.get(key.name)
         if isinstance(entry, CatalogEntry):
-            if not entry.is_of(instance_token(context.project, key), instance.gce_id):
+            token = instance_token(context.project, key)
+            if instance.gce_id is None:  # a member without VM: its last VM's entry
+                is_ours = entry.attributes.get(KEY_ATTRIBUTE) == token
+            else:
+                is_ours = entry.is_of(token, instance.gce_id)
+            if not is_ours:
                 raise HostnameReuseError(REUSED)
-            if instance.deletion is None:  # it leaves the catalog as the others do
-                return await _put_back(context, key, instance, entry)
+            if instance.deletion is None and instance.gce_id is not None:
+                return await _put_back(context, key, instance, entry)  # it leaves as the others do
         elif isinstance(entry, MethodNotOffered) and instance.catalog is CatalogState.REFUSED:
             raise HostnameReuseError(REUSED)
     answer = await broker.delete_machine(key.name)
@@ -135,7 +140,14 @@ async def _ask(
 
 
 async def _keep(context: Context, key: MachineKey, instance: Instance) -> Result:
-    """The machine is leased: its permit was wrong, and is revoked."""
+    """The machine is leased: its permit was wrong, and is revoked.
+
+    Nothing is stored of the lease of a member without VM: the end of the lease names the VM.
+    """
+    if instance.gce_id is None:
+        message = "Somebody holds it, but its VM is gone. It is deleted after the lease ends."
+        context.conditions.back_off(key, LEASED, message)
+        return Result.HELD
     entry = await context.broker().get(key.name)
     if isinstance(entry, CatalogEntry):
         if not entry.is_of(instance_token(context.project, key), instance.gce_id):

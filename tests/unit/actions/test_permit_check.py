@@ -144,6 +144,33 @@ async def test_what_somebody_holds_is_kept_with_the_end_of_the_lease_where_the_c
         assert [(c["reason"], c["message"]) for c in shown["conditions"]] == [("Leased", message)]
 
 
+async def test_why_a_machine_was_kept_is_told_until_its_lease_ends(tmp_path: Path) -> None:
+    """Also when the message that the lease has ended is lost; no job fails meanwhile."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease(duration=900)
+        ends = w.clock.now() + 900
+        machine = next(m for m in await w.machines() if m["name"] == name)
+        await publish(w, about(machine, "RECLAIMED"))
+        await w.until(lambda: _tells(w, name, "Leased"))
+        await w.pass_time(300)
+        assert await _tells(w, name, "Leased")
+        await w.inject("pubsub.*", status=503, times=None)
+        await w.inject(GET_MACHINE, status=503, times=None)
+        await w.pass_time(ends + 120 - w.clock.now())
+        assert not await _tells(w, name, "Leased")
+        assert name in await w.vms()
+        jobs = {job["name"]: job for job in (await w.get("/api/jobs"))["jobs"]}
+        assert jobs["delete-instances-pending-deletion"]["consecutive_failures"] == 0
+        await w.clear_faults()
+        await w.until(lambda: w.lacks(name))
+
+
+async def _tells(w: World, name: str, reason: str) -> bool:
+    shown = next((m for m in await w.machines() if m["name"] == name), {"conditions": ()})
+    return reason in [condition["reason"] for condition in shown["conditions"]]
+
+
 async def test_what_another_holds_under_a_machine_s_host_name_is_told_and_is_no_permit(
     tmp_path: Path,
 ) -> None:
