@@ -16,7 +16,7 @@ Elapsed: TypeAlias = Callable[[UnixSeconds], float]
 """How long ago a stored time is, in seconds; never negative."""
 
 REMEMBERED_SECONDS = 3600.0
-"""For how long at least a time is remembered that nobody asks about."""
+"""Seconds for which a time is remembered at least, after somebody last asked about it."""
 
 
 class Ages:

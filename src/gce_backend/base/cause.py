@@ -14,7 +14,7 @@ _CAUSE: ContextVar[str] = ContextVar("cause", default="")
 
 @contextlib.contextmanager
 def caused_by(cause: str) -> Iterator[None]:
-    """What is changed inside the block is changed by this.
+    """Names the cause of all changes inside the block.
 
     Args:
         cause: e.g. `job fetch-instances` or `operator pause`.
@@ -27,5 +27,5 @@ def caused_by(cause: str) -> Iterator[None]:
 
 
 def current_cause() -> str:
-    """Who or what makes changes now; "" when nobody has said."""
+    """The cause of changes that are made now; "" when none is set."""
     return _CAUSE.get()

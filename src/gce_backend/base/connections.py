@@ -1,4 +1,4 @@
-"""A listening socket: how many connections it takes, and what ends one that hangs.
+"""A listening socket: how many connections it accepts, and when it closes one that hangs.
 
 A peer that opens connections and does not finish a request cannot keep others out: the number of
 connections is bounded below the process's descriptors, and when they are all in use, the peer with
@@ -17,13 +17,13 @@ from aiohttp import HttpVersion11, http_exceptions, web
 from structlog.typing import FilteringBoundLogger
 
 MAX_CONNECTIONS = 500
-"""Connections at most, where the process may open descriptors enough."""
+"""Most connections, if the process may open enough descriptors."""
 BACKLOG = 128
 """Connections that the kernel holds, and that are accepted at once."""
 REQUEST_SECONDS = 10.0
 """How long a connection may take for the head of a request, or be idle between two."""
 LINGERING_SECONDS = 2.0
-"""How long a body is read on that nobody wants, so that its sender sees the answer."""
+"""Seconds for which an unwanted body is read, so that its sender sees the answer."""
 STALLED_SECONDS = 20.0
 """How long a peer may leave an answer unread."""
 CROWDED_LOG_SECONDS = 60.0
@@ -34,7 +34,7 @@ MAX_ERROR = 200
 Refused = Callable[[str], None]
 """Counts what was refused: `crowded`, `malformed` or `token`."""
 FORWARDED = ("forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip")
-"""Headers, beside all that begin with `x-forwarded-`, by which a proxy shows itself."""
+"""Headers that show a proxy, besides those that begin with `x-forwarded-`."""
 
 
 class Listener:
@@ -115,7 +115,7 @@ class Listener:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: hands all on to aiohttp's end of it, and ends it when it stalls."""
+    """One connection: passes everything to aiohttp's end of it, and closes it when it stalls."""
 
     def __init__(self, inner: asyncio.Protocol, listener: Listener) -> None:
         self._inner = inner
@@ -174,7 +174,7 @@ def aiohttp_logger(log: FilteringBoundLogger, refused: Refused) -> logging.Logge
 
 
 class _Complaints(logging.Handler):
-    """Turns what aiohttp's server complains of into events of ours."""
+    """Turns the complaints of aiohttp's server into log events."""
 
     def __init__(self, log: FilteringBoundLogger, refused: Refused) -> None:
         super().__init__()
@@ -193,13 +193,13 @@ class _Complaints(logging.Handler):
 
 
 def _affordable() -> int:
-    """Connections that leave two thirds of the descriptors to all else."""
+    """The connections that leave two thirds of the descriptors for everything else."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 3)
 
 
 def is_forwarded(request: web.Request) -> bool:
-    """Whether a proxy sent this. HTTP/1.0 is what nginx speaks when nobody tells it otherwise."""
+    """Whether a proxy sent this request. By default, nginx speaks HTTP/1.0."""
     return request.version < HttpVersion11 or any(
         name in FORWARDED or name.startswith("x-forwarded-")
         for name in (header.lower() for header in request.headers)

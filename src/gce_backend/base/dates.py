@@ -12,18 +12,18 @@ UnixSeconds: TypeAlias = float
 """A moment of the wall clock: seconds since the Unix epoch, in UTC."""
 
 StoredSeconds: TypeAlias = Annotated[UnixSeconds, msgspec.Meta(ge=-1e12, le=1e12)]
-"""A moment in a stored entity: no clock gives more, and NaN is none."""
+"""A time in a stored entity. NaN and times that no clock gives are invalid."""
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LENGTH = re.compile(r"(?:\d+[smhd])+|\d+(?:\.\d+)?")
 
-# A day within what a calendar holds, so that every time zone can tell them.
+# A day inside the calendar's limits, so that the dates exist in every time zone.
 _FIRST = datetime(1, 1, 2, tzinfo=UTC).timestamp()
 _LAST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 
 
 def date(seconds: UnixSeconds) -> datetime:
-    """The date of a moment in UTC; of one that no calendar holds, the nearest that it does.
+    """The date of a time, in UTC; for a time outside the calendar, the nearest date in it.
 
     NaN gives the earliest date.
     """
@@ -39,7 +39,7 @@ def length_of_time(text: str) -> float | None:
 
 
 def timestamp(text: str) -> float:
-    """The moment that an RFC 3339 text names, in Unix seconds; 0 when it names none."""
+    """The time in an RFC 3339 text, in Unix seconds; 0 when the text is malformed."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):

@@ -15,11 +15,11 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── ForeignResourceError          a resource of a name that we need is somebody else's
     │   └── ReplacedResourceError     one of ours was deleted, and another made under its name
     ├── HostnameReuseError            the catalog holds a machine's host name for another
-    ├── InvalidTokenError             a caller's token is nobody's, or not good here; says why
+    ├── InvalidTokenError             a caller's token is invalid or not accepted; says why
     ├── LeadershipLostError           another process leads now
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
-    ├── OrderError                    an operator's order cannot be carried out as things are
-    │   ├── UnknownNameError          it names what is not there; the message says what is
+    ├── OrderError                    an operator's order cannot be carried out now
+    │   ├── UnknownNameError          it names something that does not exist; says what does
     │   └── LeaseLostError            a lease ended before the work on its machines did
     ├── UnusableFileError             a configuration file is missing, too large, or not text
     ├── UnreadEntityError             a decision needs entities that were not read; read them
@@ -103,7 +103,7 @@ class HostnameReuseError(BackendError):
 
 
 class InvalidTokenError(BackendError):
-    """A caller's token is nobody's, or not good here; the message says why, never the token."""
+    """A caller's token is invalid or not accepted; the message says why, and never the token."""
 
 
 class LeadershipLostError(BackendError):
@@ -115,11 +115,11 @@ class NoDaemonError(BackendError):
 
 
 class OrderError(BackendError):
-    """An operator's order cannot be carried out as things are; the message says why."""
+    """An operator's order cannot be carried out now; the message says why."""
 
 
 class UnknownNameError(OrderError):
-    """An operator's order names what is not there; the message says what is."""
+    """An operator's order names something that does not exist; the message says what does."""
 
 
 class UnusableFileError(BackendError):

@@ -60,7 +60,7 @@ def configure(
     level: Literal["debug", "info", "warning", "error"],
     stream: TextIO,
 ) -> None:
-    """Sends all that structlog and `logging` say to a stream. May be called again.
+    """Sends all events of structlog and `logging` to a stream. May be called again.
 
     Args:
         log_format: "auto" is console when the stream is a terminal, JSON otherwise.
@@ -153,7 +153,7 @@ def _to_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
 
 
 def _plain(value: object) -> object:
-    """What JSON knows; all else as its text. Bytes as base64 would hide a token from `redact`."""
+    """A JSON value, or the text of any other: base64 would hide a token from `redact`."""
     if value is None or type(value) in _ATOMS:
         return value
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""`gce-backend adopt`: what an earlier release or a lost store made becomes this store's."""
+"""`gce-backend adopt`: adopts what an earlier release or a lost store created."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ WARNING = (
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What was found, and what was done.
+    """The outcome of `adopt`.
 
     Attributes:
-        store: the id that this store has in the end; "" when it has none yet.
+        store: the id of this store after the command; "" when it has none yet.
         found: what can be adopted.
         adopted: whether it was.
-        notes: why the look was not complete.
+        notes: why the list may be incomplete.
     """
 
     store: str

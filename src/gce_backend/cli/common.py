@@ -23,14 +23,14 @@ from gce_backend.base.errors import (
 from gce_backend.cli.settings_file import LOCAL_FILE, USUAL_FILE, find_settings, search_of
 from gce_backend.settings.settings import SETTINGS_VARIABLE
 
-if TYPE_CHECKING:  # heavy: a command imports them when it needs them
+if TYPE_CHECKING:  # slow to import: a command imports them when it needs them
     from gce_backend.clients.daemon import DaemonApi
     from gce_backend.configuration.problems import Problem
     from gce_backend.daemon.clients import Clients
     from gce_backend.settings.settings import Settings
 
 INTERRUPTED = 130
-"""The exit code of a command that Ctrl-C has ended before its work was done."""
+"""The exit code of a command that Ctrl-C ended."""
 DEFAULT_STATE = LOCAL_FILE.with_suffix(".sqlite")
 DEFAULT_CONFIG = Path("config")
 
@@ -50,7 +50,7 @@ service_settings_option = _settings(
     help="The settings file (TOML); GCE_BACKEND_* variables override it. By default "
     f"${SETTINGS_VARIABLE}.",
 )
-"""For what runs as a service, which must not take the settings of whatever runs beside it."""
+"""The option `--settings` of a service, which must not find a local cloud's settings by itself."""
 state_option = click.option(
     "--state",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -100,12 +100,12 @@ url_option = click.option(
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: what one may type, line by line."""
+    """The examples at the end of a command's help, one on each line."""
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 def say(text: str, document: Any, *, as_json: bool) -> None:
-    """Prints the text, or the document as JSON in its place."""
+    """Prints the text, or instead the document as JSON."""
     encoded = msgspec.json.format(msgspec.json.encode(document), indent=2)
     click.echo(encoded if as_json else text)
 
@@ -119,7 +119,7 @@ def rng() -> random.Random:
 def errors_as_messages() -> Iterator[None]:
     """Turns the project's own errors into a message and exit code 1.
 
-    When other settings could help, the message says where a settings file was looked for.
+    When other settings could help, the message names the places of settings files.
     """
     try:
         yield
@@ -132,7 +132,7 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def say_problems(problems: Sequence[Problem], total: int, where: str) -> None:
-    """Prints what is wrong with a configuration, and how much."""
+    """Prints the problems of a configuration, and their number."""
     from gce_backend.configuration.problems import listed
 
     for line in listed(problems, total):
@@ -145,11 +145,11 @@ def say_problems(problems: Sequence[Problem], total: int, where: str) -> None:
 async def daemon_of(
     settings: Settings, url: str | None, seconds: float = 30.0
 ) -> AsyncIterator[DaemonApi]:
-    """The daemon's documents.
+    """A client of the daemon's API.
 
     Args:
         url: where the daemon listens; None for where the settings say.
-        seconds: that one document may take.
+        seconds: the time limit of one document.
     """
     from gce_backend.clients.daemon import DaemonApi, address
     from gce_backend.clients.plain_http import PlainSession
@@ -186,7 +186,7 @@ def run_until_interrupted(work: Coroutine[Any, Any, None]) -> None:
 
 
 class Signals:
-    """SIGINT and SIGTERM, as events: the first one, and the next ones."""
+    """SIGINT and SIGTERM as events: `first`, and `second` for any later one."""
 
     def __init__(self) -> None:
         import asyncio
@@ -202,10 +202,10 @@ class Signals:
 
 
 class Process(Protocol):
-    """What runs in the foreground until a signal."""
+    """A process that runs in the foreground until a signal."""
 
     async def wait(self) -> None:
-        """Waits until it ends, which only a defect makes it do."""
+        """Waits until it ends, which only a defect causes."""
         ...
 
     async def stop(self) -> None:
@@ -213,12 +213,12 @@ class Process(Protocol):
         ...
 
     async def abort(self) -> None:
-        """Stops without waiting for what runs."""
+        """Stops without waiting for work in progress."""
         ...
 
 
 async def serve(process: Process, signals: Signals) -> None:
-    """Waits for a signal or for the end of what was started; a second signal hurries its stop."""
+    """Waits for a signal or for the end of a process, and stops it; a second signal aborts it."""
     import asyncio
 
     from gce_backend.base.tasks import first_of

@@ -31,10 +31,10 @@ from gce_backend.settings.settings import Settings
 
 
 async def compare(settings: Settings, directory: Path | None) -> Document:
-    """Reads a configuration and the present, and compares them.
+    """Compares a configuration with the store and Compute Engine's groups.
 
     Args:
-        directory: where the configuration lies; None for the one that the daemon would fetch.
+        directory: the directory of the configuration; None for the one that the daemon would fetch.
 
     Raises:
         InvalidConfigurationError: the configuration breaks rules.
@@ -58,7 +58,7 @@ async def compare(settings: Settings, directory: Path | None) -> Document:
 
 
 async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, int], list[str]]:
-    """The target size of each group that exists; and what could not be looked at."""
+    """The target size of each group, and a note for each project that could not be read."""
     projects: dict[str, list[GroupKey]] = {}
     for key, manager in fleet.managers.items():
         if manager.url is not None and key.parent in fleet.revisions:
@@ -98,14 +98,14 @@ def look(
     directory: Path | None = None,
     notes: Sequence[str] = (),
 ) -> Document:
-    """Compares a configuration with the present.
+    """Compares a configuration with the entities and the groups' sizes.
 
     Args:
         fleet: the entities.
         bundle: the configuration.
         sizes: target sizes of the managers' groups at Compute.
-        directory: where it lies; None when it is what the daemon would fetch.
-        notes: what is known to be missing from the picture.
+        directory: its directory; None when it is the one that the daemon would fetch.
+        notes: what the comparison does not cover.
 
     Raises:
         InvalidConfigurationError: the configuration breaks rules.

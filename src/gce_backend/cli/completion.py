@@ -1,4 +1,4 @@
-"""`gce-backend completion`: the shell's script; and the names that it offers, from the daemon."""
+"""`gce-backend completion`: the shell's script, and the daemon's names that it offers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gce_backend.cli.common import daemon_of, examples
 from gce_backend.settings.settings import load
 
 SECONDS = 1.0
-"""How long somebody who pressed Tab waits for a daemon."""
+"""Seconds that a completion waits for the daemon."""
 MACHINES = 200
-"""Machines that are offered at most."""
+"""Most machines that are offered."""
 VARIABLE = "_GCE_BACKEND_COMPLETE"
 
 _SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
@@ -82,7 +82,7 @@ def _of_fleet(context: click.Context, what: str, incomplete: str) -> list[Comple
 
 
 def _ask(context: click.Context, path: str, parameters: dict[str, str | int]) -> dict[str, Any]:
-    """A document of the daemon; nothing when it cannot be had at once."""
+    """A document of the daemon; {} when it does not answer at once."""
 
     async def ask() -> dict[str, Any]:
         settings = load(context.params.get("settings_file"), os.environ)

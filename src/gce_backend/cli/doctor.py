@@ -1,4 +1,4 @@
-"""`gce-backend doctor`: what a daemon with these settings would meet."""
+"""`gce-backend doctor`: checks what a daemon with these settings needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gce_backend.cli.common import errors_as_messages, json_option, say, setting
 from gce_backend.settings.settings import load
 
 CHECK_SECONDS = 20.0
-"""How long one check may take, unless --timeout says otherwise."""
+"""Seconds that one check may take, unless --timeout changes it."""
 
 
 @click.command()
@@ -41,7 +41,7 @@ def doctor(settings_file: Path | None, seconds: float, *, as_json: bool) -> None
         settings = load(settings_file, os.environ)
     try:
         findings = asyncio.run(examination.look(settings, seconds))
-    except BackendError as error:  # checks do not raise: without a project there are none
+    except BackendError as error:  # checks do not raise; without a project there are no checks
         remedy = "run it on Google Cloud, or name the project: `project` in the settings"
         findings = [Finding("project", CheckVerdict.FAILED, str(error), remedy)]
     ok = all(finding.verdict is not CheckVerdict.FAILED for finding in findings)

@@ -1,4 +1,4 @@
-"""Lengths of time as an option's value."""
+"""Durations as values of options."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gce_backend.base.dates import length_of_time
 
 
 class Duration(click.ParamType[float]):
-    """A length of time in seconds: `90`, `45s`, `15m`, `1h30m`, `2d`.
+    """A duration in seconds: `90`, `45s`, `15m`, `1h30m`, `2d`.
 
     Args:
-        least: seconds below which none is accepted.
+        least: the shortest duration that is accepted, in seconds.
     """
 
     name = "duration"

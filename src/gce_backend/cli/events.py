@@ -1,4 +1,4 @@
-"""`gce-backend events`: what happened, oldest first, and what happens."""
+"""`gce-backend events`: what happened, oldest first, and with --follow what happens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gce_backend.clients.daemon import DaemonApi
 
 PAGE = 1000
-"""Events that the daemon gives at once."""
+"""Events in one answer of the daemon."""
 POLL_SECONDS = 2.0
 FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 
@@ -142,7 +142,7 @@ async def _follow(
         try:
             after = {**wanted, "after": newest}
             found = [event async for event in _newest(daemon, after, None)][::-1]
-        except NoDaemonError as error:  # it may be back soon, with all that happened meanwhile
+        except NoDaemonError as error:  # it may be back soon; its history has the events in between
             click.echo(str(error), err=True)
             found = []
         newest = found[-1]["id"] if found else newest
@@ -164,7 +164,7 @@ def _print(found: list[Any]) -> None:
 
 
 def _line(event: Any) -> str:
-    """An event alone, whose width is not known to those before it."""
+    """One event of `--follow`, on a line of its own."""
     from gce_backend.cli.output import moment, one_line
 
     change = " -> ".join(filter(None, (event["before"], event["after"])))

@@ -1,4 +1,4 @@
-"""What `gce-backend doctor` does: the checks with the clients that they need, and their table."""
+"""Runs the checks of `gce-backend doctor` with the clients that they need, and prints a table."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _STYLES = {
 
 
 async def look(settings: Settings, seconds: float) -> list[Finding]:
-    """Makes every check; a line on standard error says which.
+    """Makes every check, and prints its name on standard error.
 
     Args:
         settings: of the daemon.
-        seconds: that one check may take.
+        seconds: the time limit of one check.
 
     Raises:
         BackendError: the project is not known.
@@ -70,11 +70,11 @@ async def look(settings: Settings, seconds: float) -> list[Finding]:
 
 
 def show(findings: list[Finding]) -> None:
-    """Prints a table on a terminal, lines elsewhere, and how many checks came to what."""
+    """Prints a table on a terminal, lines elsewhere, and the number of checks by outcome."""
     console = output.console()
     if console.is_terminal:
         console.print(_table(findings))
-    else:  # to be searched by line
+    else:  # one line for each, for grep
         for finding in findings:
             click.echo(f"{finding.verdict.value:<9}{finding.check}: {finding.seen}")
             if finding.remedy:

@@ -1,4 +1,4 @@
-"""What `gce-backend explain` shows of one thing."""
+"""The text of `gce-backend explain` for one subject."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def view_of(found: Mapping[str, Any], now: UnixSeconds) -> list[RenderableType]:
     """Facts first, then groups, conditions and history.
 
     Args:
-        found: one thing of the daemon's document.
+        found: one subject of the daemon's document.
     """
     head = {
         "name": found["name"],
@@ -64,7 +64,7 @@ def _indented(what: RenderableType) -> Padding:
 
 
 def _fact(name: str, value: Any, now: UnixSeconds) -> tuple[str, Any]:
-    """A fact and its value; times are named so, and shown as times."""
+    """A fact's name and value; a name that ends in `_at` has a time."""
     if name.endswith("_at") and isinstance(value, int | float):
         return name.removesuffix("_at"), when(value, now)
     return name, value
@@ -100,7 +100,7 @@ def _conditions(conditions: list[Any], now: UnixSeconds) -> Padding:
 
 
 def _events(events: list[Any], now: UnixSeconds) -> Padding:
-    """Newest first, as one looks for the last thing that happened."""
+    """A table of events, newest first."""
     rows = table("when", "from", "to", "cause", "reason")
     for one in events:
         rows.add_row(

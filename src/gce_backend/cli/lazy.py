@@ -1,4 +1,4 @@
-"""A group that imports a command when it is called, and lists all of them without an import."""
+"""A group that imports a command when it is called, and lists all commands without an import."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from click.shell_completion import CompletionItem
 
 
 class Entry(NamedTuple):
-    """Where a command is, and what a list of commands says of it.
+    """A command's module, and its line in a list of commands.
 
     Attributes:
         module: its module in `gce_backend.cli`.
-        attribute: its name there.
+        attribute: its name in that module.
         help: the first sentence of its help.
     """
 
@@ -29,8 +29,8 @@ class Commands(UserDict[str, click.Command]):
     """Commands by name; each is imported when it is asked for.
 
     Args:
-        table: what there is.
-        finish: adds to a command what all of them have.
+        table: all commands.
+        finish: adds what all commands share.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, table[name].help) for name in sorted(table)])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The commands and options that begin so."""
+        """The commands and options that begin with `incomplete`."""
         return [
             *(
                 CompletionItem(name, help=entry.help)

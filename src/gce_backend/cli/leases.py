@@ -1,4 +1,4 @@
-"""`lease` and `release`: a machine from the Machine Provider, and back to it."""
+"""`lease` and `release`: leases a machine from the Machine Provider, and returns it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DimensionType(click.ParamType[tuple[str, Dimension]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Dimension]:
-        """Key and value, the value in its type."""
+        """The key and the value, converted to its type."""
         if isinstance(value, tuple):
             return value
         separator = min((s for s in ":=" if s in value), key=value.index, default=":")
@@ -159,7 +159,7 @@ def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> No
 
 
 def together(given: Sequence[tuple[str, Dimension]]) -> dict[str, Dimension]:
-    """The dimensions that were given; of labels there may be several."""
+    """The given dimensions in one mapping; only labels may be repeated."""
     labels = [str(value) for key, value in given if key == LABELS]
     return {**dict(given), **({LABELS: labels} if labels else {})}
 

@@ -1,4 +1,4 @@
-"""What `lease` and `release` do: ask the Machine Provider, again and again if need be."""
+"""The work of `lease` and `release`: calls the Machine Provider until it answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gce_backend.rules.catalog_entry import shared_dimensions
 from gce_backend.settings.settings import load
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-"""Seconds between two looks at a request that waits for a machine."""
+"""Seconds between two checks of a request that waits, at first and at most."""
 
 _RELEASE_ERRORS = {
     ReleaseError.NOT_FOUND: "the Machine Provider knows no lease of this name and this account",
@@ -39,7 +39,7 @@ _RELEASE_ERRORS = {
 async def broker_of(
     settings_file: Path | None,
 ) -> AsyncIterator[tuple[MachineProviderClient, Fleet]]:
-    """Gives the Machine Provider whose address is in the store, and what else was read there."""
+    """A client of the Machine Provider whose address is in the store, and the entities."""
     settings = load(settings_file, os.environ)
     async with clients_of(settings) as (clients, project):
         fleet = Fleet(Store(clients.datastore(project)))
@@ -58,14 +58,14 @@ async def lease(
     wait: float,
     request_id: str,
 ) -> LeaseAnswer:
-    """Asks until there is a machine, a refusal, or no time left; always for the same lease.
+    """Asks for one lease until there is a machine, a refusal, or no time left.
 
     Args:
         settings_file: names the store and the services.
-        dimensions: what the machine must be.
-        template: adds the dimensions that this template gives its machines; None for none.
+        dimensions: the dimensions that the machine must have.
+        template: a template whose machines' dimensions are added; None for none.
         duration: of the lease, in seconds.
-        wait: seconds until a request that waits is left alone.
+        wait: seconds to wait for a machine.
         request_id: the lease's name.
 
     Raises:
@@ -98,7 +98,7 @@ async def lease(
 
 
 def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
-    """What all machines of a template of the configuration in force have in common."""
+    """The dimensions that all machines of a template share, in the configuration in force."""
     stored = fleet.configuration
     found = examine(stored.template_config, stored.manager_config, stored.files)
     known = {one.base_name: one for one in found.configuration.templates}
@@ -132,7 +132,7 @@ async def release(settings_file: Path | None, request_id: str) -> bool:
 
 
 def open_request(request_id: str) -> str:
-    """How to continue with a request that nobody waits for now."""
+    """A sentence that says how to continue with an open request."""
     return (
         f"the request stays open: the same command with --request-id {request_id} continues it; "
         f"once it has a machine, `gce-backend release {request_id}` gives it back"

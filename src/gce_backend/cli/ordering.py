@@ -1,4 +1,4 @@
-"""What the orders' commands do with the store: they need no running daemon."""
+"""The work of the commands for orders, on the store alone: they need no running daemon."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Ordered(NamedTuple):
-    """The orders in force, before and after one more."""
+    """The orders in force, before and after an order."""
 
     before: Control
     after: Control
@@ -49,7 +49,7 @@ def order(settings_file: Path | None, apply: Apply) -> Ordered:
 
 
 def pause(settings_file: Path | None, template: str, zone: str, reason: str) -> Ordered:
-    """Pauses a scope that exists.
+    """Stores a pause of an existing scope.
 
     Raises:
         UnknownNameError: there is no such template or zone.
@@ -68,10 +68,10 @@ def pause(settings_file: Path | None, template: str, zone: str, reason: str) -> 
 
 
 def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
-    """Approves the revision that is held, by its name or the beginning of it; returns it, too.
+    """Approves the held revision, given its name or the first characters; also returns its name.
 
     Raises:
-        UnknownNameError: none is held, or another one is.
+        UnknownNameError: no revision is held, or another one is.
         BackendError: the store could not be read or written.
     """
 
@@ -88,11 +88,11 @@ class OrderedMachine(NamedTuple):
     """A machine after an order about it.
 
     Attributes:
-        key: which.
+        key: its key.
         instance: its entity.
         active: whether the configuration names its group.
         minimum: machines that its group keeps at least.
-        pause: what stops anything from being done with it; "" when nothing does.
+        pause: the pauses that hold it, in words; "" when none does.
     """
 
     key: MachineKey
@@ -187,7 +187,7 @@ def _ordered(fleet: Fleet, key: MachineKey, *, actuate: bool) -> OrderedMachine:
 
 
 def acknowledge(settings_file: Path | None, message_ids: Sequence[str]) -> int:
-    """Notes that messages that were set aside have been looked at; returns how many are news.
+    """Marks messages that were set aside as seen; returns how many were unseen.
 
     Raises:
         UnknownNameError: one of them is not kept.

@@ -1,7 +1,7 @@
 """Orders, from `pause` to `messages ack`: they need no running daemon.
 
-They are written to Datastore, where a running daemon reads them within a minute, and one that is
-down when it starts.
+Orders are written to Datastore. A running daemon reads them within a minute, and a stopped one when
+it starts.
 """
 
 from __future__ import annotations
@@ -345,7 +345,7 @@ def _check_reason(reason: str) -> None:
 
 
 def _where(template: str, zone: str) -> str:
-    """What a pause is about, as the end of a sentence."""
+    """The scope of a pause, as the end of a sentence."""
     parts = (f" for template {template}" if template else "", f" in zone {zone}" if zone else "")
     return "".join(parts)
 
@@ -355,7 +355,7 @@ def _shown(done: Ordered) -> dict[str, Any]:
 
 
 def _outlook(done: OrderedMachine, now: UnixSeconds) -> str:
-    """What becomes of a machine that was drained.
+    """A sentence that says what happens to a drained machine.
 
     Args:
         done: the machine.

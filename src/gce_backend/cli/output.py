@@ -1,4 +1,4 @@
-"""How results are shown: tables, times, ages; coloured on a terminal, plain lines elsewhere."""
+"""Prints results: tables, times, ages; coloured on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich.text import Text
 from gce_backend.base.dates import UnixSeconds, date
 
 _WIDE = 1_000_000
-"""Characters in a line that nobody looks at in a terminal: nothing is wrapped."""
+"""Characters of a line outside a terminal: nothing is wrapped."""
 _NARROWEST = 24
-"""Characters of a line of words at least."""
+"""Characters of the narrowest column of words."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where results are shown, or progress (on standard error)."""
+    """The console for results, or for progress (on standard error)."""
     context = click.get_current_context(silent=True)
     plain = context is not None and context.color is False
     return Console(
@@ -34,7 +34,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def show(*parts: RenderableType) -> None:
-    """Prints a result: fitted to the terminal; elsewhere, or what is too wide, whole."""
+    """Prints a result, fitted to a terminal; elsewhere, and when it is too wide, whole lines."""
     for part in parts:
         target = console()
         wide = target.options.update(width=_WIDE)
@@ -50,8 +50,8 @@ def table(*heads: str, numbers: Collection[str] = ()) -> Table:
     """An empty table, as `kubectl` and its like print them: only the last column may be wrapped.
 
     Args:
-        heads: its columns.
-        numbers: those of them that hold numbers.
+        heads: the heads of its columns.
+        numbers: the heads of columns that hold numbers.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head in heads:
@@ -73,7 +73,7 @@ def cell(value: Any, style: str = "") -> Text:
 
 
 def one_line(text: str) -> str:
-    """A text that can do nothing to a terminal: others wrote it."""
+    """A text of another's on one line, without control characters for the terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -83,7 +83,7 @@ def moment(at: UnixSeconds) -> str:
 
 
 def age(seconds: float) -> str:
-    """A length of time in its greatest unit: `45s`, `5m`, `3h`, `12d`."""
+    """A duration in its largest unit: `45s`, `5m`, `3h`, `12d`."""
     seconds = max(0.0, seconds)
     for unit, limit in (("s", 120), ("m", 7200), ("h", 172_800)):
         if seconds < limit:
@@ -92,7 +92,7 @@ def age(seconds: float) -> str:
 
 
 def when(at: UnixSeconds, now: UnixSeconds) -> str:
-    """A time, and how long ago it was, or how soon it is."""
+    """A time, and how far it is from now."""
     return f"{moment(at)} ({f'in {age(at - now)}' if at > now else f'{age(now - at)} ago'})"
 
 

@@ -1,4 +1,4 @@
-"""`gce-backend plan`: what a configuration would change. Nothing is written anywhere."""
+"""`gce-backend plan`: what a configuration would change. Writes nothing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CHANGES = 2
 
 
 class _WrongUsage(click.UsageError):
-    """An error like others here: 2 means that there are changes."""
+    """A usage error with exit code 1: 2 means that there are changes."""
 
     exit_code = 1
 
 
 class _PlanCommand(click.Command):
-    """A command whose exit code 2 is taken."""
+    """A command whose usage errors exit with 1, because 2 means that there are changes."""
 
     def make_context(self, *arguments: Any, **more: Any) -> click.Context:
         try:

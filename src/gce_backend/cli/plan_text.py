@@ -1,4 +1,4 @@
-"""A plan in words, as `terraform plan` and its like show theirs."""
+"""A plan as text, in the style of `terraform plan`."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         source: where the configuration comes from.
         revision: its revision.
         in_force: the revision in force; "" when there is none yet.
-        held: why it would wait for an operator's confirmation; "" when it would not.
-        notes: what else one should know.
+        held: why it would wait for an operator's approval; "" when it would not.
+        notes: what the plan does not cover.
         changes: whether anything would change.
-        totals: in numbers.
-        templates: what happens to each.
+        totals: the numbers of changes.
+        templates: the changes of each template.
     """
 
     source: str
@@ -116,7 +116,7 @@ def _field(field: Field) -> str:
     if field.after is None:
         return f"    {field.name}: {_short(field.before)} -> removed"
     before, after = _short(field.before), _short(field.after)
-    if before == after:  # they differ behind what is shown
+    if before == after:  # they differ beyond the shown part
         after = "another text"
     return f"    {field.name}: {before} -> {after}"
 

@@ -1,4 +1,4 @@
-"""What `gce-backend demo` does: the story, until its end or a signal."""
+"""Runs the story of `gce-backend demo`, until its end or a signal."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def play(console: Console, directory: Path, *, fast: bool) -> bool:
     Args:
         console: where it is shown.
         directory: where the log, the configuration and the cloud's state are written.
-        fast: with hardly any latencies.
+        fast: whether the cloud has hardly any latencies.
 
     Returns:
         Whether the story came to its end before a signal.
 
     Raises:
-        BackendError: something is not as the story has it.
+        BackendError: the fleet does not do what the story says.
     """
     options = QUICK if fast else PACE
     with (directory / "daemon.log").open("w") as log:

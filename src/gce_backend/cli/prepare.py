@@ -1,4 +1,4 @@
-"""`validate`, `configure`, `setup`: what is done before the daemon runs."""
+"""`validate`, `configure`, `setup`: commands to run before the daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon in the foreground, alone or with an embedded cloud: signals, and what is shown."""
+"""Runs the daemon in the foreground, alone or with an embedded cloud, and shows its progress."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def run_local(
     """
     signals = Signals()
     console = output.console()
-    # In a terminal the display takes the log's place, unless all of the log is wanted.
+    # In a terminal, the progress display replaces the log, except at level debug.
     live = console.is_terminal and settings.log.level != "debug"
     if live:
         logs.configure(settings.log.format, "error", cast("TextIO", _StandardError()))
@@ -88,7 +88,7 @@ async def run_local(
 
 
 class _StandardError(io.TextIOBase):
-    """Standard error as it is at the moment: the display takes its place while it is shown."""
+    """The present standard error, which the progress display replaces while it is shown."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -101,7 +101,7 @@ class _StandardError(io.TextIOBase):
 
 
 async def _announce(daemon: Daemon, _: Console, settings_path: Path) -> None:
-    """Says in the log when the fleet is ready."""
+    """Logs when the fleet is ready."""
     progress = await until(lambda: measure(daemon.context), ready=True)
     structlog.get_logger().info(
         "fleet.ready",
@@ -112,7 +112,7 @@ async def _announce(daemon: Daemon, _: Console, settings_path: Path) -> None:
 
 
 async def _show(daemon: Daemon, console: Console, settings_path: Path) -> None:
-    """Shows the fleet's way in a terminal, and says when it is ready; again when it changes."""
+    """Shows the fleet's progress in a terminal, and when it is ready; again after each change."""
     named = "" if settings_path == LOCAL_FILE else f" --settings {settings_path}"
     hint = (
         f" Status: {daemon.url}   Ctrl-C stops it.\n"

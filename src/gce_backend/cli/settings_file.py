@@ -1,4 +1,4 @@
-"""Which settings file a command reads when nobody names one."""
+"""Finds the settings file that a command reads by default."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _FOUND = "gce_backend.settings_search"
 
 
 class Search(NamedTuple):
-    """What a search for a settings file came to.
+    """The outcome of a search for a settings file.
 
     Attributes:
-        file: what was found; None when nothing was.
+        file: the file that was found; None when there is none.
         passed: the places that had none, each with the reason.
     """
 
@@ -40,11 +40,11 @@ class Search(NamedTuple):
 
 
 def search(local: Path, usual: Path) -> Search:
-    """Looks for a settings file that nobody named.
+    """Searches for a settings file.
 
     Args:
-        local: what a running embedded cloud writes.
-        usual: what an installation has.
+        local: the file that a running embedded cloud writes.
+        usual: the file of an installation.
     """
     passed = [f"--settings and {SETTINGS_VARIABLE} (not given)"]
     for file, why_not in ((local, _not_running(local)), (usual, _not_readable(usual))):
@@ -55,16 +55,16 @@ def search(local: Path, usual: Path) -> Search:
 
 
 def _not_running(file: Path) -> str | None:
-    """Why a file is not that of an embedded cloud that runs; None when it is.
+    """Why a file does not belong to a running embedded cloud; None when it does.
 
-    It counts only when all that it names is on this machine: a file that somebody else left in a
-    directory could have tokens sent to a host of theirs.
+    Every address in it must be on this machine. Otherwise, a file that somebody left in a directory
+    could send tokens to another host.
     """
     try:
         document = tomllib.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return "no embedded cloud runs in this directory"
-    import socket  # not for every help text
+    import socket  # not needed for help texts
 
     endpoints = document.get("endpoints")
     urls = [document.get("url"), *(endpoints.values() if isinstance(endpoints, dict) else [None])]
@@ -77,7 +77,7 @@ def _not_running(file: Path) -> str | None:
 
 
 def _host_and_port(url: Any) -> tuple[str, int] | None:
-    """What a URL on this machine leads to; None for any other."""
+    """The host and port of a URL on this machine; None for any other URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""What `gce-backend status` shows of the daemon's document."""
+"""The text of `gce-backend status`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _STAGES = {
     "cordoned": ("cordoned",),
     "astray": ("missing", "stopped", "lost", "set-aside"),
 }
-"""Columns of machines, each with the states that it counts."""
+"""The columns of numbers of machines, each with the states that it counts."""
 _ALWAYS = ("template", "zone", "state", "min", "target", "cataloged", "leased")
 _NUMBERS = ("min", "max", "target", *_STAGES)
 
 
 def view_of(document: Any) -> list[RenderableType]:
-    """What is known of the fleet, problems first."""
+    """The state of the fleet, problems first."""
     now = document["now"]
     return [
         *_head(document, now),
@@ -71,7 +71,7 @@ def _fleet(fleet: list[Any]) -> list[RenderableType]:
     if not fleet:
         return [Text("no groups")]
     lines = [_row(one) for one in fleet]
-    # A column that says nothing of any group is left out.
+    # A column without any number is left out.
     heads = [head for head in lines[0] if head in _ALWAYS or any(line[head] for line in lines)]
     rows = table(*heads, numbers=_NUMBERS)
     for line in lines:

@@ -1,4 +1,4 @@
-"""What `gce-backend status --watch` does."""
+"""The work of `gce-backend status --watch`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from gce_backend.settings.settings import Settings
 async def watch_status(
     settings: Settings, url: str | None, interval: float, *, as_json: bool
 ) -> None:
-    """Shows the status in place on a terminal, one after the other elsewhere; never ends.
+    """Shows the status again and again, in place on a terminal; never ends.
 
     Args:
         url: where the daemon listens; None for where the settings say.
-        interval: seconds between two looks.
-        as_json: a document on each line.
+        interval: seconds between two readings.
+        as_json: whether to print a JSON document on each line.
 
     Raises:
-        NoDaemonError: the first look failed, or one that is not shown in place.
+        NoDaemonError: the first reading failed, or any reading outside a terminal.
     """
     async with daemon_of(settings, url) as daemon:
         document = await daemon.get("/api/status")
@@ -54,7 +54,7 @@ async def watch_status(
 
 
 async def _repeat(daemon: DaemonApi, document: Any, interval: float, *, as_json: bool) -> None:
-    """One after the other: a JSON document on each line, or texts with a line between them."""
+    """Prints a JSON document on each line, or texts with a line between them."""
     while True:
         if as_json:
             click.echo(msgspec.json.encode(document).decode())

@@ -83,7 +83,7 @@ class Remotes:
         """Where configuration comes from.
 
         Raises:
-            SettingsError: it is not said where, or not allowed.
+            SettingsError: its address is not stored, or not allowed.
         """
         from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
         from gce_backend.configuration.parsing import referenced_files
@@ -123,11 +123,11 @@ GOOGLE_SCOPES = (
 
 
 IDENTITY_SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
-"""What the Machine Provider and the config service may learn from a token: only who we are."""
+"""Tokens for the Machine Provider and the config service: they only identify the daemon."""
 
 
 INSPECTION_SCOPES = ("https://www.googleapis.com/auth/cloudplatformprojects.readonly",)
-"""What Cloud Resource Manager needs to say what we may do; `setup` alone asks."""
+"""Tokens for Cloud Resource Manager, which lists the caller's permissions."""
 
 
 MAX_CONNECTIONS = 100
@@ -137,7 +137,7 @@ Connector = Callable[[], aiohttp.BaseConnector]
 
 
 def tcp_connector() -> aiohttp.BaseConnector:
-    """Connections over TCP, `MAX_CONNECTIONS` at most."""
+    """A connector for TCP, with `MAX_CONNECTIONS` connections at most."""
     return aiohttp.TCPConnector(limit=MAX_CONNECTIONS)
 
 
@@ -146,7 +146,7 @@ class Clients:
 
     Args:
         rng: jitter.
-        metrics: told of every call; None tells nobody.
+        metrics: counts every call; None counts nothing.
         connector: makes what the session opens its connections with.
     """
 
@@ -193,7 +193,7 @@ class Clients:
         """The project of store and messages: the settings', else the credentials' own.
 
         Raises:
-            RemoteError: it was to be asked for, and could not be.
+            RemoteError: the metadata server could not be reached.
         """
         return self._settings.project or await self.tokens.project()
 

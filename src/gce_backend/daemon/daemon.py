@@ -54,7 +54,7 @@ from gce_backend.web.survey.view import View
 LOAD_RETRY_SECONDS = 5.0
 LAG_INTERVAL_SECONDS = 1.0
 LAG_MEMORY_SECONDS = 30.0
-"""How long the health endpoint remembers that the event loop stood still: probes look seldom."""
+"""Seconds for which `/healthz` remembers that the event loop stood still."""
 SIZES_JOB = "resize-instance-groups"
 MESSAGES_JOB = "process-pubsub-messages"
 
@@ -130,7 +130,7 @@ class Daemon:
         self.view: View | None = None
 
     async def start(self) -> None:
-        """Listens, then goes to work in tasks of its own.
+        """Starts listening, then works in its own tasks.
 
         Raises:
             SettingsError: it cannot listen, or the credentials cannot be used.
@@ -151,7 +151,7 @@ class Daemon:
         self._tasks.spawn("daemon.lag", self._watch_lag())
 
     async def wait(self) -> None:
-        """Waits until a task of the daemon ends, which only a defect makes it do.
+        """Waits until one of its tasks ends, which only a defect causes.
 
         Raises:
             BaseException: what that task raised.
@@ -326,7 +326,7 @@ class Daemon:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     async def _insist(self, event: str, act: Callable[[], Awaitable[Any]]) -> Any:
-        """Tries again until it succeeds: what is needed to start may come up later than we do."""
+        """Repeats until it succeeds: a service that the start needs may come up later."""
         while True:
             try:
                 found = await act()
@@ -339,7 +339,7 @@ class Daemon:
                 return found
 
     async def _resync(self, fleet: Fleet) -> None:
-        """Reads all entities again, a page now and then: what others wrote is seen in the end."""
+        """Reads all entities again, page by page, to find what other processes wrote."""
         review = fleet.review()
         while True:
             await asyncio.sleep(self._settings.store.resync_seconds / fleet.pages)

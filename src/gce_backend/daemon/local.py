@@ -1,4 +1,4 @@
-"""The daemon on an embedded cloud: its settings, and what must be there before it starts."""
+"""The daemon on an embedded cloud: its settings, and what must exist before it starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gce_backend.setup.messaging import Done, provision_messages
 
 CONFIG_SET = "services/gce-backend"
 CONFIG_CRON = "*/2 * * * * *"
-"""Every two seconds: whoever edits the example wants to see at once what it does."""
+"""Every two seconds, so that an edit of the example takes effect at once."""
 
 
 def local_settings(settings: Settings, base_url: str, project: str, config_dir: Path) -> Settings:
@@ -93,7 +93,7 @@ async def prepare(store: Store, pubsub: PubSub, settings: Settings, base_url: st
         base_url: where the embedded cloud listens.
 
     Returns:
-        What could not be made.
+        What could not be created.
 
     Raises:
         RemoteError: Datastore could not be reached.

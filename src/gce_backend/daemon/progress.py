@@ -1,4 +1,4 @@
-"""How far the fleet is from what the configuration asks for, for people who watch it come up."""
+"""The progress of a fleet that comes up, for people who watch it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_TROUBLES = 5
 
 
 class ProgressStage(msgspec.Struct, frozen=True):
-    """One step of the way: how many things of it are done, and how many are asked for."""
+    """One stage of the progress: how many are done, and how many the configuration asks for."""
 
     name: str
     done: int
@@ -29,7 +29,7 @@ class ProgressStage(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the fleet is.
+    """The progress of the fleet.
 
     Attributes:
         stages: templates, groups, instances created, machines cataloged.
@@ -41,12 +41,12 @@ class Progress(msgspec.Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Whether everything that the configuration asks for is there."""
+        """Whether everything that the configuration asks for exists."""
         return self.stages[0].wanted > 0 and all(s.done >= s.wanted for s in self.stages)
 
 
 def measure(context: Context | None) -> Progress:
-    """How far the fleet is now; all zeros before the entities are loaded."""
+    """The present progress; all zeros before the entities are loaded."""
     names = ("templates", "groups", "instances created", "machines cataloged")
     if context is None:
         return Progress(tuple(ProgressStage(name, 0, 0) for name in names), ())
@@ -77,7 +77,7 @@ async def watch(look: Callable[[], Progress], console: Console) -> Progress:
     """Shows the progress live, until the fleet is ready.
 
     Args:
-        look: says how far the fleet is.
+        look: returns the progress.
         console: a terminal.
     """
     both = sys.stderr.isatty()  # what is written meanwhile appears above the display, if in sight

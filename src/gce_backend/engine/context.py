@@ -1,4 +1,4 @@
-"""What a job is given: the picture, the clients, the clock; nothing that it could make itself."""
+"""What a job gets: the picture, the clients, the clock; nothing that it could create itself."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from gce_backend.model.keys import Key
 from gce_backend.settings.settings import Settings
 
 OPERATOR = "operator"
-"""Stands where a job is named, for what pages show and operators order."""
+"""The job's name in the context of pages and of orders."""
 SELF_CHECK = "self-check"
-"""Stands where a job is named, for what the daemon finds wrong when it looks at itself."""
+"""The job's name in the context of the daemon's self-check."""
 PAUSED = "Paused"
 
 
@@ -44,17 +44,17 @@ class Context:
         new_id: makes a request id, a UUID.
         fleet: the picture of all entities.
         memory: what was last seen and is not stored.
-        conditions: what jobs cannot continue with, and why; the job sets and ends its own.
+        conditions: the conditions of all jobs; a job sets and ends its own.
         compute: the Compute Engine client.
         sizes: machines' and disks' sizes.
         broker: the Machine Provider, at the address that its entity names.
         source: where configuration comes from, at the address that its entity names.
         inbox: the Machine Provider's messages.
         archive: what happened, to be kept within bounds.
-        turns: whose turn it is in the lease sweep.
-        listing_turns: whose turn it is to have its members listed although nothing changed.
+        turns: the order of machines in the lease sweep.
+        listing_turns: the order in which unchanged groups have their members listed.
         metrics: counts.
-        log: for what an operator wants to find later; each line names the job.
+        log: the log; each line names the job.
     """
 
     job: str = OPERATOR
@@ -78,15 +78,15 @@ class Context:
     log: structlog.stdlib.BoundLogger
 
     def of_job(self, job: str) -> Context:
-        """The same for a job, by its name."""
+        """The same context, bound to the job of that name."""
         conditions, log = self.conditions.of_job(job), self.log.bind(job=job)
         return replace(self, job=job, conditions=conditions, log=log)
 
     @property
     def paused(self) -> bool:
-        """Whether nothing that changes the world may be done: the one switch.
+        """Whether the daemon must change nothing: the one switch.
 
-        So it is, too, while what operators have ordered cannot be understood: it may be a pause.
+        It is also True while the stored orders cannot be read, because they may hold a pause.
         """
         unheard = CONTROL_KEY in self.fleet.corrupt
         return unheard or not self.settings.actuate or self.fleet.control.paused
@@ -97,7 +97,7 @@ class Context:
         return self.paused or any(pause.covers(key) for pause in control.pauses)
 
     def conditions_of(self, key: Key) -> tuple[Condition, ...]:
-        """What keeps an entity from going on: what jobs have met, and pauses."""
+        """The conditions of an entity, and the pauses that hold it."""
         moment = self.clock.monotonic()
         pauses = tuple(
             Condition(

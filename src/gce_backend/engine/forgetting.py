@@ -1,4 +1,4 @@
-"""After each run of a job, the conditions end that are about nothing the job would still act on."""
+"""Ends, after each run of a job, its conditions about subjects that the job no longer acts on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gce_backend.model.keys import Key
 
 
 def forgetting(job: Job[Context]) -> Job[Context]:
-    """The same job, with conditions that live only as long as their subject is its business."""
+    """The same job; after each run, its conditions about other subjects end."""
 
     async def run(context: Context) -> Outcome:
         try:
@@ -24,7 +24,7 @@ def forgetting(job: Job[Context]) -> Job[Context]:
 
 
 def forget(job: Job[Context], context: Context) -> None:
-    """Ends the conditions of a job that are about what is gone, or no longer its business."""
+    """Ends a job's conditions about subjects that are gone, or that it no longer acts on."""
 
     def is_business(subject: Subject) -> bool:
         try:

@@ -1,7 +1,7 @@
-"""The consumer: pulls the Machine Provider's messages into a bounded queue and keeps them ours.
+"""The consumer: pulls the Machine Provider's messages into a queue, and extends their leases.
 
-A message stays leased from Pub/Sub until a job says that its effect is durable; then it is
-acknowledged, with others, in one call. What is still in hand at shutdown is returned at once.
+A message stays leased from Pub/Sub until a job reports that its effect is durable. It is then
+acknowledged, with others, in one call. At shutdown, the messages in the queue are returned at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 FIRST_EXTENSION = 3.0
-"""Seconds: whatever the settings say, a subscription's own deadline may be as short as ten."""
+"""Seconds before the first extension: a subscription's own deadline may be as short as ten."""
 LOOK_SECONDS = 1.0
 
 
@@ -30,9 +30,9 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The internal queue as the API shows it.
 
     Attributes:
-        subscription: what is pulled from.
+        subscription: the name of the subscription.
         waiting: messages that wait for the job.
-        working: messages that the job has in work.
+        working: messages that the job is processing.
         oldest_seconds: how long ago the oldest of them came; 0 when there are none.
         problem: why nothing can be pulled, and the remedy; "" while pulling works.
     """
@@ -118,7 +118,7 @@ class Consumer:
         return taken
 
     async def acknowledge(self, messages: Sequence[Received]) -> None:
-        """Says that the effect of these messages is durable.
+        """Acknowledges messages whose effect is durable.
 
         An acknowledgement that is lost costs a redelivery, which changes nothing.
         """
@@ -130,14 +130,14 @@ class Consumer:
                 self._log.warning("message.ack_failed", messages=len(batch), error=str(error))
 
     def give_back(self, messages: Iterable[Received]) -> None:
-        """Puts messages back: they are worked on again, without another delivery."""
+        """Puts messages back into the queue: they are processed again, without another delivery."""
         returned = {message.ack_id: message for message in messages}
         for ack_id in returned:
             self._working.pop(ack_id, None)
         self._waiting = {**returned, **self._waiting}
 
     async def return_all(self) -> None:
-        """Returns what is in hand to Pub/Sub, for the next process to have at once."""
+        """Returns all messages to Pub/Sub, so that the next process gets them at once."""
         messages = [*self._waiting.values(), *self._working.values()]
         for held in (self._waiting, self._working, self._arrived_at, self._extend_at):
             held.clear()
@@ -211,7 +211,7 @@ class Consumer:
                     await self._client.modify_ack_deadline(
                         self._name, list(batch), self._ack_deadline
                     )
-                except RemoteError as error:  # then they come again, which changes nothing
+                except RemoteError as error:  # they are delivered again, which changes nothing
                     self._log.warning(
                         "message.extend_failed", messages=len(batch), error=str(error)
                     )

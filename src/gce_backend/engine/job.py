@@ -1,4 +1,4 @@
-"""The words that jobs and the scheduler share: what a job is, and what a run of it came to.
+"""The types that jobs and the scheduler share: a job, and the outcome of a run.
 
 A job is data: a name, when it runs at the latest, how long it may take, the coroutine function to
 run, and the names of the jobs to wake when it changed something. Nothing here does I/O.
@@ -23,15 +23,15 @@ EVERY_MINUTE = "* * * * *"
 class Verdict(enum.StrEnum):
     """How a run ended; the label `outcome` of the metrics and the word that the API shows."""
 
-    OK = "ok"  # it returned, and nothing failed
-    DEGRADED = "degraded"  # it returned; some subjects failed, the rest continued
+    OK = "ok"  # the run returned, and nothing failed
+    DEGRADED = "degraded"  # the run returned; some subjects failed, the rest continued
     ERROR = "error"  # it raised
     TIMEOUT = "timeout"  # it was stopped at its deadline
     CANCELLED = "cancelled"  # the process stopped before it was done
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run of a job that came to its end has to say.
+    """The outcome of a run that returned.
 
     Attributes:
         changed: how many things it changed; more than 0 wakes the jobs downstream.
@@ -60,13 +60,13 @@ class Job(Generic[ContextT]):
 
     Attributes:
         name: its name in the spec, e.g. `fetch-instances`.
-        run: one run of it. It gets all it needs through the context, and may be cancelled at any
+        run: runs it once. It gets everything through the context, and may be cancelled at any
             await (deadline, end of the process).
         cron: when it runs at the latest, in UTC: five fields, or six with seconds first.
         timeout: the deadline of one run, in seconds.
         wakes: the names of the jobs to run at once when a run changed something.
         concerns: whether the job still acts on an entity. Its conditions on others end with a run.
-        topics: the same of a subject that is no entity, e.g. a project.
+        topics: the same for a subject that is not an entity, e.g. a project.
     """
 
     name: str

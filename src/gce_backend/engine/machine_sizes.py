@@ -1,4 +1,4 @@
-"""The sizes of machines and disks: computed from the name where it says them, else asked once."""
+"""The sizes of machines and disks: from the type's name, else from Compute, once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ComputeSizes:
         """The boot disk's size in GB.
 
         Args:
-            template: says it, or names the image or snapshot whose size it is.
+            template: states the size, or names the image or snapshot that determines it.
 
         Raises:
             NotFoundError: there is no such image or snapshot.

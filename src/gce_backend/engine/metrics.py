@@ -1,8 +1,9 @@
-"""What the process counts, as Prometheus text. Each `Metrics` has a registry of its own.
+"""The metrics of the process as Prometheus text. Each `Metrics` has its own registry.
 
-Counters and histograms are notified of events. The gauges of `READINGS` are read when somebody
-looks, and handed to `Metrics.render`. No label has more values than the configuration has names, or
-the code has words. `job` and `instance` are no labels here: Prometheus has its own of these names.
+Counters and histograms are notified of events. The gauges of `READINGS` are read at each scrape,
+and passed to `Metrics.render`. The number of values of a label is bounded by the configuration or
+by the code. `job` and `instance` are not used as labels, because Prometheus sets labels of these
+names.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The content type of `Metrics.render`."""
 
 UNKNOWN_KIND = "unknown"
-"""The kind of a message that nobody understands."""
+"""The kind of a message that cannot be understood."""
 MESSAGE_OUTCOMES = ("processed", "stale", "set-aside")
 """What becomes of a message."""
 REFUSALS = ("crowded", "malformed", "token")
-"""Why the HTTP endpoint refuses a connection or a request before it looks at what is asked."""
+"""Why the HTTP endpoint refuses a connection or a request before a handler sees it."""
 
 _PREFIX = "gce_backend_"
 _RUN_SECONDS = (0.005, 0.02, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -42,7 +43,7 @@ _LAG_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0)
 _CALL_SECONDS = (0.002, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 130.0)
 _LIFE_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
 
-# For the whole process: a second series of each counter and histogram, which nobody asks for.
+# For the whole process: no `_created` series beside each counter and histogram.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
 
 Sample = tuple[tuple[str, ...], float]
@@ -50,7 +51,7 @@ Sample = tuple[tuple[str, ...], float]
 
 
 class Reading(NamedTuple):
-    """A gauge that is read when somebody looks."""
+    """A gauge that is read at each scrape."""
 
     name: str
     text: str
@@ -113,7 +114,7 @@ READINGS = (
 
 
 class _Readings(Collector):
-    """The gauges of `READINGS`, with the values of one look."""
+    """The gauges of `READINGS`, with the values of one scrape."""
 
     def __init__(self) -> None:
         self.values: Mapping[str, Iterable[Sample]] = {}
@@ -217,7 +218,7 @@ class Metrics:
         return Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=self._registry)
 
     def expect(self, *, jobs: Iterable[str], kinds: Iterable[str]) -> None:
-        """Begins what is counted of these at 0: the first failure is then seen as a rise.
+        """Starts these counters at 0, so that the first failure shows as a rise.
 
         Args:
             jobs: the jobs' names.
@@ -238,7 +239,7 @@ class Metrics:
         Args:
             job: the job's name.
             verdict: how it ended.
-            late: how long after it was due it began, in seconds.
+            late: seconds from when it was due to when it began.
         """
         self._runs.labels(job, verdict.value).inc()
         self._run_seconds.labels(job).observe(seconds)
@@ -264,7 +265,7 @@ class Metrics:
         self._retries.labels(method.partition(".")[0], method).inc()
 
     def message(self, kind: str, outcome: str) -> None:
-        """Counts a message that was dealt with.
+        """Counts a processed message.
 
         Args:
             kind: SUBSCRIBED, LEASED, RECLAIMED, or `UNKNOWN_KIND`.
@@ -273,11 +274,11 @@ class Metrics:
         self._messages.labels(kind, outcome).inc()
 
     def cataloged(self, template: str, seconds: float) -> None:
-        """Notes how long a machine took from its first listing to the catalog."""
+        """Records the seconds from a machine's first listing to its catalog entry."""
         self._cataloged.labels(template).observe(max(0.0, seconds))
 
     def deleted(self, template: str, seconds: float) -> None:
-        """Notes how long a reclaimed machine took until its VM was gone."""
+        """Records the seconds from a machine's reclamation until its VM was gone."""
         self._deleted.labels(template).observe(max(0.0, seconds))
 
     def config(self, *, problems: int, held: bool) -> None:
@@ -286,7 +287,7 @@ class Metrics:
         self._config_held.set(held)
 
     def loop_lag(self, seconds: float) -> None:
-        """Notes how late the event loop was."""
+        """Records by how many seconds the event loop was late."""
         self._loop_lag.observe(seconds)
 
     def refused_request(self, reason: str) -> None:
@@ -294,7 +295,7 @@ class Metrics:
         self._refused.labels(reason).inc()
 
     def untracked(self, kind: str, number: int) -> None:
-        """Sets how many resources of ours have no entity: of kind instance, group or template."""
+        """Sets how many of our resources have no entity. `kind` is instance, group or template."""
         self._untracked.labels(kind).set(number)
 
     def render(self, readings: Mapping[str, Iterable[Sample]] | None = None) -> bytes:

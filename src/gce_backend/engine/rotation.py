@@ -1,4 +1,4 @@
-"""Whose turn it is: each subject once before any twice, at a pace."""
+"""Takes turns: each subject once before any twice, at a pace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Turns:
         """
         elapsed = now - self._at if self._at is not None else 0.0
         self._at = now
-        # Never below two: a remainder that is cut off would make the pace slower than asked for.
+        # Never below two: cutting off a remainder would slow the pace.
         self._credit = min(self._credit + elapsed * pace, max(2.0, pace * BURST_SECONDS))
         count = min(int(self._credit), len(subjects))
         if count == 0:
@@ -47,6 +47,6 @@ class Turns:
         return chosen
 
     def give_back(self, subjects: Sequence[K]) -> None:
-        """Lets subjects that were taken last, and not come to, keep their place before others."""
+        """Gives subjects that were just taken, and not processed, their earlier place again."""
         for subject in subjects:
             self._last[subject] = self._before[subject]

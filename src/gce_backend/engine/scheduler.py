@@ -1,9 +1,9 @@
 """Runs jobs: ticks, wake-ups, single flight, deadlines. The only importer of aiocron.
 
 Each job has two tasks. Its ticker waits for cron's next moment and only sets the wake-up; its
-worker runs the job whenever it is due. So a job never overlaps itself, and whatever wakes it during
-a run means exactly one more run after it. A run that fails is an outcome: logged, counted and
-shown. What a task of the scheduler itself raises comes out of `Scheduler.wait`.
+worker runs the job whenever it is due. So a job never overlaps itself, and any number of wake-ups
+during a run cause exactly one more run. A run that fails is an outcome: logged, counted and shown.
+What a task of the scheduler itself raises is raised by `Scheduler.wait`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from gce_backend.engine.job import ContextT, Job, Outcome, Verdict
 from gce_backend.settings.settings import JobSettings
 
 PAUSE_SECONDS = 0.05
-"""The least time from the end of a run to the next run of the same job."""
+"""The least number of seconds from the end of a run to the next run of the same job."""
 
 STUCK_MARGIN_SECONDS = 15.0
-"""How far past its deadline a run must be to count as stuck."""
+"""Seconds past its deadline after which a run counts as stuck."""
 
 _CANCEL_SECONDS = 5.0  # for tasks to end after they were cancelled
 
 
 class RunObserver(Protocol):
-    """Told of every run that ended."""
+    """Receives every run that has ended."""
 
     def job_run(
         self, job: str, verdict: Verdict, seconds: float, now: UnixSeconds, *, late: float
@@ -48,8 +48,8 @@ class RunObserver(Protocol):
         Args:
             job: the job's name.
             verdict: how it ended.
-            late: how long after it was due it began, seconds: it waited for an earlier run of the
-                job to end, or for the event loop.
+            late: seconds from when it was due to when it began: it waited for an earlier run of the
+                job, or for the event loop.
         """
         ...
 
@@ -84,7 +84,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         cron: when it runs at the latest, in UTC.
         timeout: deadline of a run in seconds.
         runs: runs that ended.
-        consecutive_failures: runs that raised or met their deadline since the last that did not.
+        consecutive_failures: runs that raised or reached their deadline since the last that did
+            not.
         failing_since: when the first of them began, Unix seconds; None when there are none.
         stuck: whether the present run is far past its deadline.
         running_since: Unix seconds; None when it is not running.
@@ -107,8 +108,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
 class _Ticks(aiocron.Cron):  # type: ignore[misc]  # aiocron has no types
     """aiocron on our clock, started anew for each tick.
 
-    aiocron reads the machine's clock once and counts on from there: after a stall it would give
-    every tick that was missed, and after a jump of the clock continue at the wrong times.
+    aiocron reads the machine's clock once and counts on from there: after a stall it would fire
+    every missed tick, and after a jump of the clock it would fire at the wrong times.
     """
 
     def __init__(self, spec: str, clock: Clock) -> None:
@@ -120,7 +121,7 @@ class _Ticks(aiocron.Cron):  # type: ignore[misc]  # aiocron has no types
         self.time = self._clock.now()
         self.loop_time = self.loop.time()
         start = self.time
-        # Timers may fire a moment early by the wall clock: that must not give one tick twice.
+        # By the wall clock, timers may fire a moment early: that must not fire one tick twice.
         if self.due is not None and 0 < self.due - start < 1:
             start = self.due
         self.cronsim = CronSim(self.spec, datetime.fromtimestamp(start, UTC))
@@ -153,7 +154,7 @@ class _Worker(Generic[ContextT]):
         self._ticks: _Ticks | None = None
         self._deadline: float | None = None  # monotonic; of the current run
         self._due: float | None = None  # monotonic; when to run next
-        self._changed = asyncio.Event()  # _due or _stopped is not what it was
+        self._changed = asyncio.Event()  # set when _due or _stopped changes
         self._stopped = False
         self._runs = 0
         self._failures = 0
@@ -252,7 +253,7 @@ class _Worker(Generic[ContextT]):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            return Verdict.ERROR, Outcome(), error  # something in the job was cancelled, not we
+            return Verdict.ERROR, Outcome(), error  # something in the job was cancelled, not this
         except Exception as error:  # noqa: BLE001  # a job's failure must not end its loop
             verdict = Verdict.TIMEOUT if limit.expired() else Verdict.ERROR
             return verdict, Outcome(), error
@@ -263,7 +264,7 @@ class _Worker(Generic[ContextT]):
         if run.verdict is Verdict.TIMEOUT:
             log.error("job.timeout", timeout=self.job.timeout, failures=self._failures)
         elif run.verdict is Verdict.ERROR:
-            # What our own errors say is enough; where anything else comes from must be seen.
+            # The message of a BackendError is enough; any other error needs its traceback.
             trace = None if isinstance(error, BackendError) else error
             log.error("job.failed", error=run.error, failures=self._failures, exc_info=trace)
         elif run.verdict is Verdict.CANCELLED:
@@ -315,7 +316,7 @@ class Scheduler(Generic[ContextT]):
         Args:
             jobs: in the order in which they first run.
             context_of: makes what is given to the runs of a job, from its name.
-            clock: what ticks and durations go by.
+            clock: the time of ticks and durations.
             observer: notified of every run.
             log: for `job.finished`, `job.failed`, `job.timeout`, `job.cancelled`.
             overrides: job name to the cron expression and deadline that replace its own.
@@ -355,7 +356,7 @@ class Scheduler(Generic[ContextT]):
             self._tickers.append(asyncio.create_task(worker.tick(), name=f"ticks of {name}"))
 
     def wake(self, name: str, after: float = 0) -> None:
-        """Has a job run, once more if it is running now. The earliest of several wake-ups counts.
+        """Runs a job, once more if it is running now. The earliest of several wake-ups counts.
 
         Args:
             name: the job's name.
@@ -375,7 +376,7 @@ class Scheduler(Generic[ContextT]):
             worker.stop()
 
     async def drain(self, deadline_seconds: float) -> tuple[str, ...]:
-        """Lets runs that have begun finish; no new ones begin.
+        """Waits for runs that have begun; no new ones begin.
 
         Returns:
             the names of the jobs that still run at the deadline.
@@ -389,7 +390,7 @@ class Scheduler(Generic[ContextT]):
         """Cancels the runs that have not finished, and waits a few seconds for them to end.
 
         Returns:
-            the names of the jobs that resist.
+            the names of the jobs that are still running.
         """
         self.stop_ticks()
         tasks = (*self._tasks.values(), *self._tickers)

@@ -1,4 +1,4 @@
-"""Puts an embedded cloud together."""
+"""Puts an embedded cloud together from its services."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def embedded_cloud(
         state: the SQLite file; None keeps everything in memory.
         clock: its time.
         options: how it behaves.
-        connector: makes what its services open their connections to each other with.
+        connector: makes the connector of its services' HTTP clients.
 
     Raises:
         StateFileError: the file cannot be used; the message says what to do.

@@ -1,4 +1,4 @@
-"""The frame that the embedded services stand in: routes, tokens, counts, faults, durability."""
+"""The frame of the embedded services: routes, tokens, counts, faults, durability."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from gce_backend.localcloud.trust import trusting
 
 MAX_REQUEST_BYTES = 32 * 2**20
 MAX_UNSERVED = 100
-"""Different requests that nothing serves and that are counted by name."""
+"""Most different unserved requests that are counted by name."""
 MAX_UNSERVED_NAME = 200
 SHORTEST_COMPRESSED = 1024
-"""Bytes below which no answer is compressed."""
+"""Bytes of the smallest answer that is compressed."""
 
 INNER_HEADERS = {"X-Localcloud-Inner": "1"}
 """What the cloud's own services send with calls to each other: these are not counted, and only
@@ -37,19 +37,19 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
     Attributes:
         project: the project that the metadata server names.
         config_dir: the directory whose files the LUCI Config services serve.
-        config_set: as which config set they serve it; no other one exists.
+        config_set: the name of the only config set that they serve.
         token_seconds: life of an access token.
         operation_seconds: from a mutation's answer to its operation being DONE.
         boot_seconds: from a VM's creation to RUNNING.
         delete_seconds: from a VM's deletion to its absence.
         calls_per_minute: quota of each Compute method group, per project.
         dispatch_seconds: how long the Machine Provider waits between looks at its work.
-        denied_permissions: what callers may not do; testIamPermissions says so, and the methods of
-            Compute Engine refuse it.
-        authenticate: whether requests need a token. Without, those that bring none are the cloud's
-            own account's.
+        denied_permissions: permissions that no caller has, for testIamPermissions and for the
+            methods of Compute Engine.
+        authenticate: whether requests need a token. If not, requests without a token count as the
+            cloud's own account's.
         vm_command: the command that runs for each VM as long as the VM does; () for none.
-        vm_directory: where each VM has the directory in which its command runs.
+        vm_directory: the directory that holds a directory for each VM, in which its command runs.
     """
 
     project: str = "local-project"
@@ -85,7 +85,7 @@ class Call(NamedTuple):
         path: the path's variables, percent-decoded.
         query: the query's parameters (the last one of each name).
         body: the JSON body; {} when there is none.
-        request: the aiohttp request, for what the rest does not hold.
+        request: the aiohttp request, for everything else.
     """
 
     method: str
@@ -117,7 +117,7 @@ class Route(NamedTuple):
 
 
 class CloudControl(NamedTuple):
-    """A request below `/_localcloud/`: it needs no token, is not counted and meets no faults."""
+    """A request below `/_localcloud/`: it needs no token, is not counted, and has no faults."""
 
     verb: str
     path: str
@@ -143,10 +143,10 @@ class ServiceError(BackendError):
 
 
 class Service(Protocol):
-    """What the frame needs of a service."""
+    """A service, as the frame needs it."""
 
     name: str
-    """The first part of its methods' names."""
+    """The first part of the names of its methods."""
 
     def routes(self) -> Iterable[Route]:
         """Its methods."""
@@ -161,7 +161,7 @@ class Service(Protocol):
         ...
 
     async def run(self) -> None:
-        """What it does by itself; runs until cancelled."""
+        """Does the service's own work until it is cancelled."""
         ...
 
 
@@ -199,12 +199,12 @@ class Cloud:
         self._services.extend(services)
 
     def add_controls(self, *controls: CloudControl) -> None:
-        """Adds requests by which people and tests change how a service behaves; before `start`."""
+        """Adds requests that change how a service behaves, for people and tests; before `start`."""
         self._controls.extend(controls)
 
     @property
     def own_account(self) -> str:
-        """The e-mail address of the account that the metadata server gives tokens of."""
+        """The e-mail address of the account whose tokens the metadata server issues."""
         return f"gce-backend@{self.options.project}.iam.gserviceaccount.com"
 
     def authenticate_with(
@@ -212,7 +212,7 @@ class Cloud:
         is_valid_token: Callable[[str], bool],
         account_of_token: Callable[[str], str] | None = None,
     ) -> None:
-        """Sets what checks bearer tokens and names their accounts: the metadata server."""
+        """Sets the functions that check bearer tokens and name their accounts."""
         self._is_valid_token = is_valid_token
         if account_of_token is not None:
             self._account_of_token = account_of_token
@@ -231,7 +231,7 @@ class Cloud:
         return self._account_of_token(token)
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
-        """Listens, starts what services do by themselves, and returns the base URL.
+        """Starts listening and the services' own work, and returns the base URL.
 
         Raises:
             OSError: the port is taken.
@@ -306,7 +306,7 @@ class Cloud:
     ) -> web.Response:
         """Cuts the connection, and lets the call take effect later."""
         with contextlib.suppress(web.RequestPayloadError, web.HTTPRequestEntityTooLarge):
-            await request.read()  # while the connection is there
+            await request.read()  # while the connection exists
         execution = self._execute_later(service, route, request, fault)
         task = asyncio.create_task(execution, name=f"localcloud.late.{route.method}")
         self._late.add(task)
@@ -397,7 +397,7 @@ class Cloud:
         return spoiled
 
     async def _unserved(self, request: web.Request) -> web.Response:
-        """What is asked for in vain, counted by name as long as the names are few."""
+        """Answers a request that no service serves, and counts it by name if the names are few."""
         if request.path.startswith("/_localcloud/"):  # no service's
             raise web.HTTPNotFound
         name = f"{request.method} {request.path}"[:MAX_UNSERVED_NAME]
@@ -440,7 +440,7 @@ class Cloud:
 
 
 def _compressed(request: web.Request, response: web.Response) -> web.Response:
-    """The answer, with gzip for those who ask for it as Google wants to be asked."""
+    """The answer; compressed if both headers ask for gzip, as Google requires."""
     asked = all(
         "gzip" in request.headers.get(name, "") for name in ("Accept-Encoding", "User-Agent")
     )

@@ -24,10 +24,10 @@ Kind = Literal[
     "outage",
 ]
 SPOILING = frozenset({"truncate", "empty", "unreachable", "lost-page"})
-"""Kinds that spoil an answer that was made."""
+"""Kinds of faults that spoil a finished answer."""
 _UNREACHABLE = {"code": "UNREACHABLE", "message": "injected fault"}
 _LOST = "!"
-"""No page token of this cloud's."""
+"""A page token that this cloud never issues."""
 
 
 class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -35,16 +35,16 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
 
     Attributes:
         method: `service.resource.method`, or a prefix ending in `*`: `compute.*`, `*`.
-        kind: `status` answers with `status` and `reason`; `latency` holds the answer for `seconds`;
-            `drop` cuts the connection; `late` cuts it after `held` seconds, and lets the call take
-            effect `seconds` after it came, when nobody waits for it; `truncate` sends
-            half of the body; `html` sends a page with 200; `answer` sends `body` with 200; `empty`
-            answers a list with nothing; `unreachable` with a warning in place of what it has (a
-            list of managed instances has no warnings); `lost-page` with its first half and a page
-            token that is then unknown; `operation` lets the operation that the call starts
-            end in error `reason`; `endless` lets it run forever, and what happens at its end never
-            happens; `stockout` makes VM creation in `zone` (and of `machine_type`) fail while it
-            lasts, with the code `reason` unless that is left out; `outage` makes `zone`
+        kind: `status` answers with `status` and `reason`; `latency` delays the answer by `seconds`;
+            `drop` cuts the connection; `late` cuts it after `held` seconds, and the call takes
+            effect `seconds` after it came; `truncate` sends half of the body; `html` sends a page
+            with 200; `answer` sends `body` with 200; `empty` answers a list with nothing;
+            `unreachable` with a warning in place of what it has (a list of managed instances has no
+            warnings); `lost-page` with its first half and a page token that is then unknown;
+            `operation` lets the operation that the call starts end in error `reason`; `endless`
+            lets it run forever, so that it never takes effect; `stockout` makes VM creation in
+            `zone` (and of `machine_type`) fail while it lasts, with the code `reason` unless that
+            is left out; `outage` makes `zone`
             unreachable: Compute calls to it are answered with 503, and lists over all zones lack
             it.
         when: whether `status`, `drop`, `latency` and `answer` strike before the call takes effect,
@@ -53,17 +53,17 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
         reason: the error's reason (Compute), status word (Datastore, Pub/Sub) or operation code.
         message: the error's text.
         retry_after: seconds for a Retry-After header.
-        seconds: how long `latency` lasts, and how late `late` is.
-        held: seconds for which `late` lets the caller wait; a caller may give up sooner.
+        seconds: the delay of `latency` and of `late`.
+        held: seconds that `late` keeps the connection open.
         body: the JSON value of an `answer`.
         zone: restricts the fault to calls whose path names this zone.
         machine_type: restricts a `stockout` to one machine type.
-        inner: it strikes the calls of the cloud's own services, e.g. of the Machine Provider to
-            Datastore, instead of those from outside.
+        inner: whether it strikes the calls of the cloud's own services, e.g. of the Machine
+            Provider to Datastore, instead of those from outside.
         skip: matching calls that pass unharmed before the first one is struck.
         times: how often it strikes; None until it is cleared.
         fired: how often it has struck.
-        executed: how many of the calls that `late` struck have taken effect, or were refused.
+        executed: how many calls that `late` struck have taken effect or were refused.
     """
 
     method: str = "*"
@@ -96,7 +96,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
 
 
 def spoiled_list(kind: str, answer: dict[str, Any]) -> dict[str, Any]:
-    """What a fault of kind `empty`, `unreachable` or `lost-page` makes of a list's answer."""
+    """The answer of a list after a fault of kind `empty`, `unreachable` or `lost-page`."""
     members = next((name for name in ("items", "managedInstances") if name in answer), None)
     rest = {name: value for name, value in answer.items() if name != members}
     if members is None or kind == "empty":
@@ -143,22 +143,22 @@ class Faults:
         return struck
 
     def operation_error(self, method: str, zone: str | None) -> Fault | None:
-        """The fault in which the operation started by this call must end, if any."""
+        """The fault that makes the operation of this call fail; None when there is none."""
         struck = self.strike(method, zone, "operation")
         return struck[0] if struck else None
 
     def is_endless(self, method: str, zone: str | None) -> bool:
-        """Whether the operation started by this call must never end."""
+        """Whether the operation of this call must never end."""
         return bool(self.strike(method, zone, "endless"))
 
     def outages(self, zones: Iterable[str]) -> list[str]:
-        """Those of the zones that a call cannot reach now; each outage is counted as fired."""
+        """The zones that a call cannot reach now; each outage counts as fired."""
         if not any(fault.kind == "outage" for fault in self.injected):
             return []
         return [zone for zone in zones if self.strike("*", zone, "outage")]
 
     def stockout(self, zone: str, machine_type: str) -> Fault | None:
-        """The stockout that a VM creation in this zone meets now, if any."""
+        """The stockout that a VM creation in this zone meets now; None when there is none."""
         for fault in self.injected:
             wanted = fault.machine_type in {None, machine_type}
             if fault.kind == "stockout" and wanted and fault.matches(fault.method, zone):

@@ -1,8 +1,7 @@
 """LUCI Config, v1 and v2, over a directory.
 
-Any config set's name is accepted: all of them are the one directory. A revision is a hash over all
-of its files; contents are kept by revision, so an earlier one can still be read at v1 while the
-directory changes.
+A revision is a hash over all files of the directory. Contents are kept by revision, so that v1 can
+still read an earlier revision after the directory has changed.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class _Revision(msgspec.Struct, frozen=True):
 
 
 class _Signature(NamedTuple):
-    """What tells that a file has not changed, without reading it."""
+    """Metadata of a file that show whether it has changed, without reading it."""
 
     path: str
     size: int
@@ -50,7 +49,7 @@ class LuciConfigService:
     """LUCI Config.
 
     Args:
-        cloud: the cloud that it stands in; `options.config_dir` is what it serves.
+        cloud: the cloud that it is part of; it serves `options.config_dir`.
     """
 
     name = "luci_config"
@@ -96,7 +95,7 @@ class LuciConfigService:
         return {"revision": revision, "files": sorted(self._revisions[revision].files)}
 
     async def run(self) -> None:
-        """Does nothing by itself: the directory is looked at when somebody asks."""
+        """Does nothing by itself: each request reads the directory."""
 
     async def _get_config(self, call: Call) -> dict[str, str]:
         revision = call.query.get("revision") or self._look()
@@ -152,7 +151,7 @@ class LuciConfigService:
         return base64.b64encode(self._contents[content_hash].data).decode()
 
     def _look(self) -> str:
-        """The present revision, kept for later, of what the directory holds now."""
+        """The revision of the directory's present content, which is kept."""
         root = self._root
         if root is None:
             return self._remember({})

@@ -68,8 +68,8 @@ class MachineProviderService:
     """The Machine Provider.
 
     Args:
-        cloud: the cloud that it stands in.
-        connector: makes what it opens its connections to the cloud with.
+        cloud: the cloud that it is part of.
+        connector: makes the connector of its HTTP client.
     """
 
     name = "machine_provider"
@@ -92,7 +92,7 @@ class MachineProviderService:
     def routes(self) -> Iterable[Route]:
         """`POST /_ah/api/{api}/v1/{method}` for each method."""
         for name in api.METHODS:
-            # As the original, it answers 403 to who sends no token at all.
+            # Like the original, it answers 403 to a request without a token.
             yield Route(f"{self.name}.{name}", "POST", path_of(name), self._handler(name), False)
         for verb, path, name in lease_api.ROUTES:
             yield Route(f"{self.name}.{name}", verb, path, self._handler(name), False)
@@ -123,7 +123,7 @@ class MachineProviderService:
         root, project = self._cloud.base_url, self._cloud.options.project
         connector = self._connector()
         async with aiohttp.ClientSession(headers=INNER_HEADERS, connector=connector) as session:
-            # Whatever credentials the environment names are not for this cloud.
+            # The credentials in the environment are not for this cloud.
             tokens = TokenSource(session, metadata_root=root, scopes=SCOPES, metadata_only=True)
             datastore = Datastore(
                 session=session,
@@ -147,7 +147,7 @@ class MachineProviderService:
                 new_id=lambda: uuid.uuid4().hex,
                 name=self.name,
                 pause_seconds=self._cloud.options.dispatch_seconds,
-                takeover_seconds=0.0,  # nobody else has this cloud's state
+                takeover_seconds=0.0,  # no other process has this cloud's state
             )
             self._made.set()
             try:

@@ -1,6 +1,6 @@
 """The metadata server: the project, the VM and its default service account's tokens.
 
-It also stands for Google's sign-in: it says whose an access token is (tokeninfo), and publishes the
+It also plays Google's sign-in: it names the owner of an access token (tokeninfo), and publishes the
 keys of the identity tokens that it signs.
 """
 
@@ -22,9 +22,9 @@ from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Route, Servi
 FLAVOR = {"Metadata-Flavor": "Google"}
 DEFAULT_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 OAUTH_CLIENT = "localcloud.apps.googleusercontent.com"
-"""The OAuth client that access tokens are said to be given to."""
+"""The OAuth client that tokeninfo names for access tokens."""
 REUSE_SHARE = 0.5
-"""A token is given again while more than this share of its life is left."""
+"""A token is issued again while more than this share of its life is left."""
 
 _ROOT = "/computeMetadata/v1"
 _ACCOUNT = _ROOT + "/instance/service-accounts/{account:default|[^/]+@[^/]+}"
@@ -41,7 +41,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
     """An access token.
 
     Attributes:
-        scopes: what it is good for, space-separated.
+        scopes: its scopes, separated by spaces.
         expires: Unix time in seconds.
         account: whose it is; "" is the cloud's own account.
     """
@@ -52,10 +52,10 @@ class IssuedToken(msgspec.Struct, frozen=True):
 
 
 class MetadataService:
-    """The metadata server of the VM that the daemon seems to run on.
+    """The metadata server of the VM that the daemon appears to run on.
 
     Args:
-        cloud: the cloud that it is part of, whose bearer tokens it then judges.
+        cloud: the cloud that it is part of; it checks the bearer tokens of this cloud.
     """
 
     name = "metadata"
@@ -70,7 +70,7 @@ class MetadataService:
         )
 
     def routes(self) -> Iterable[Route]:
-        """The root, by which clients find the server, and what they read below it."""
+        """The root, by which clients find the server, and the paths below it."""
         yield self._route("root", "/", "computeMetadata/\n")
         texts = {
             "project.project-id": ("/project/project-id", self._cloud.options.project),
@@ -111,7 +111,7 @@ class MetadataService:
         return {"error": error.reason, "error_description": error.message}
 
     def state(self) -> dict[str, int]:
-        """How many tokens are good; never the tokens."""
+        """The number of valid tokens; never the tokens."""
         return {"valid_tokens": sum(1 for token in self._tokens if self.is_valid(token))}
 
     async def run(self) -> None:
@@ -123,7 +123,7 @@ class MetadataService:
         return issued is not None and issued.expires > self._cloud.clock.now()
 
     def revoke_all(self) -> None:
-        """Ends every token that was given."""
+        """Revokes every token."""
         self._tokens.clear()
         self._cloud.tables.commit()
 
@@ -134,17 +134,17 @@ class MetadataService:
         return self._tokens[token].account or self._cloud.own_account
 
     async def _post_token(self, request: web.Request) -> web.Response:
-        """A token as it would be given to a VM of this account."""
+        """A token, as for a VM of this account."""
         account, scopes = request.match_info["account"], " ".join(DEFAULT_SCOPES)
         return web.json_response(self.access_token(scopes, account, new=True))
 
     def access_token(self, scopes: str, account: str, *, new: bool = False) -> dict[str, Any]:
-        """An access token of an account, as the metadata server answers with it.
+        """An access token of an account, in the form of the metadata server's answer.
 
         Args:
             scopes: what it is good for, space-separated.
             account: whose it is.
-            new: whether it must be another one than before.
+            new: whether it must be a new one.
         """
         account = "" if account == self._email() else account
         found = None if new else self._current(scopes, account)
@@ -161,7 +161,7 @@ class MetadataService:
         return Route(f"metadata.{name}", "GET", path, answer, authenticated=False)
 
     async def _whole_account(self, call: Call) -> web.Response:
-        """The account's members: their names, or with `recursive` their values but the tokens."""
+        """The account's members: their names, or with `recursive` their values without tokens."""
         self._check_account(call)
         if call.query.get("recursive", "").lower() != "true":
             return web.Response(text=_MEMBERS, headers=FLAVOR, content_type="application/text")
@@ -183,7 +183,7 @@ class MetadataService:
 
     @cached_property
     def _key(self) -> tuple[str, rsa.RSAPrivateKey]:
-        """Name and key of identity tokens: another after a restart, as keys are rotated."""
+        """The name and the key that sign identity tokens; a restart rotates them."""
         return secrets.token_hex(8), rsa.generate_private_key(65537, 2048)
 
     def identity_token(self, claims: dict[str, Any]) -> str:
@@ -206,7 +206,7 @@ class MetadataService:
         return web.Response(text=token, headers=FLAVOR, content_type="application/text")
 
     async def _post_identity_token(self, request: web.Request) -> web.Response:
-        """An identity token with the claims in the body, as another issuer would sign it."""
+        """An identity token with the claims in the body."""
         try:
             claims = msgspec.json.decode(await request.read(), type=dict[str, Any])
         except msgspec.DecodeError as error:
@@ -214,7 +214,7 @@ class MetadataService:
         return web.json_response({"id_token": self.identity_token(claims)})
 
     async def _tokeninfo(self, call: Call) -> web.Response:
-        """Whose an access token is; unlike Google, it says so whatever the token's scopes."""
+        """The owner of an access token; unlike Google, whatever the token's scopes."""
         form = await call.request.post()
         token = str(form.get("access_token", call.query.get("access_token", "")))
         if not self.is_valid(token):
@@ -236,7 +236,7 @@ class MetadataService:
         )
 
     async def _discovery(self, _: Call) -> dict[str, Any]:
-        """Where the keys are."""
+        """The discovery document, with the address of the keys."""
         url = self._cloud.base_url
         return {
             "issuer": url,

@@ -15,7 +15,7 @@ class ResourceManagerService:
     """Grants everything but the cloud's `denied_permissions`.
 
     Args:
-        cloud: the cloud that it stands in.
+        cloud: the cloud that it is part of.
     """
 
     name = "cloudresourcemanager"
@@ -37,7 +37,7 @@ class ResourceManagerService:
         return status_body(error)
 
     def state(self) -> dict[str, Any]:
-        """What is denied."""
+        """The denied permissions."""
         return {"denied_permissions": list(self._cloud.options.denied_permissions)}
 
     async def run(self) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from gce_backend.base.errors import BackendError
 
 STATE_VERSION = 1
-"""Raised whenever a row's meaning changes; a file of another version is refused, not guessed at."""
+"""Raised whenever the meaning of a row changes; a file of another version is refused."""
 
 T = TypeVar("T")
 

@@ -1,8 +1,8 @@
-"""Who the embedded cloud listens to: programs of this machine, and no page of a browser.
+"""The embedded cloud's access control: programs on this machine, and no pages of a browser.
 
-It gives tokens to whoever asks. On a loopback address it is asked by loopback's own names alone, so
-that no name of a foreign site leads to it; and what a browser sends for another site's page is
-refused wherever it listens, because a plain form needs nobody's leave to send it.
+It issues tokens to every caller. On a loopback address it accepts only loopback's own names, so
+that no name of a foreign site leads to it. Wherever it listens, it refuses what a browser sends for
+another site's page, because any page can send a plain form.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from aiohttp import web
 from gce_backend.settings.settings import is_loopback
 
 FOREIGN_SITES = frozenset({"cross-site", "same-site"})
-"""What browsers say in Sec-Fetch-Site of a request that another site's page sends."""
+"""Values of Sec-Fetch-Site in requests from another site's page."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @web.middleware
 async def trusting(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuses what is not for this cloud, and what a page of another site sends."""
+    """Refuses requests for other hosts, and requests from another site's page."""
     refusal = why_not(request)
     if refusal:
         error = {"code": 403, "message": refusal, "status": "PERMISSION_DENIED"}
@@ -32,8 +32,8 @@ async def trusting(request: web.Request, handler: Handler) -> web.StreamResponse
 def why_not(request: web.Request) -> str:
     """Why a request is refused; "" when it is not.
 
-    A client whose HTTP proxy the cloud is names the address that it means; no name of a foreign
-    site leads a browser to that.
+    A client that uses the cloud as its HTTP proxy sends the address that it means, so any host is
+    accepted from it: a foreign site cannot make a browser do this.
     """
     to_a_proxy = not request.raw_path.startswith(("/", "*"))
     if not to_a_proxy and _listens_on_loopback(request) and not _names_loopback(request.host):
@@ -46,7 +46,7 @@ def why_not(request: web.Request) -> str:
 
 
 def _listens_on_loopback(request: web.Request) -> bool:
-    """Whether the request came in at a loopback address, which is reached from here alone."""
+    """Whether the request came in at a loopback address, which only this machine can reach."""
     address = request.transport.get_extra_info("sockname") if request.transport else None
     return not isinstance(address, tuple) or is_loopback(str(address[0]))
 

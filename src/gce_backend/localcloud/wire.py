@@ -1,4 +1,4 @@
-"""Requests' bodies: from unchecked JSON to typed values."""
+"""Request bodies: converts unchecked JSON to typed values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def from_base64(text: str) -> bytes:
 class RequestMessage(
     msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True
 ):
-    """What a request's JSON must look like; a member that is null is one that is not set."""
+    """The JSON of a request; a member that is null is not set."""
 
 
 def decode(body: Any, kind: type[T]) -> T:  # unchecked JSON
@@ -44,7 +44,7 @@ def decode(body: Any, kind: type[T]) -> T:  # unchecked JSON
     try:
         return msgspec.convert(body, kind, strict=False)
     except msgspec.ValidationError:
-        pass  # once more with the other names that protobuf's JSON has; few clients send them
+        pass  # again with the other names in protobuf's JSON, which few clients send
     try:
         return msgspec.convert(_renamed(body, kind), kind, strict=False)
     except msgspec.ValidationError as error:
@@ -72,7 +72,7 @@ _NUMBERS = {
     "STRONG": 1,
     "EVENTUAL": 2,
 }
-"""The numbers of the enums' words, as Datastore's protobuf files have them."""
+"""The numbers of the enums' words, from Datastore's protobuf files."""
 
 
 def _renamed(body: Any, annotation: Any) -> Any:

@@ -2,11 +2,12 @@
 
 What may live here: a product of its own on `base` and `clients` alone, so that what the embedded
 cloud runs can run against Google's Datastore and Pub/Sub as well. What may not: anything that
-knows of the daemon, its entities, or the embedded cloud. `wire` has the protocol's values,
-`access` who calls and what they may do, `gatekeeper` lets them in, `entities` what is stored,
-`rules` and `queue` the pure decisions, `records` the stored state and the picture of it in memory,
-`channels` Pub/Sub, `catalog`, `leases`, `lease_changes` and `upkeep` the work, and `broker` puts
-these together. `api` (the original's) and `lease_api` (for people and jobs) are all methods as
-data, `leadership` decides whose turn it is, `provider` carries methods out for whoever calls.
-`server` and `service` are the command's process, `client` is what programs lease with.
+knows of the daemon, its entities, or the embedded cloud. `wire` has the protocol's values, `access`
+identifies callers and decides what they may do, and `gatekeeper` lets them in. `entities` has what
+is stored, `records` the stored state with its picture in memory, `rules`, `queue` and `waiting` the
+pure decisions, `channels` Pub/Sub. `catalog`, `leases`, `lease_changes` and `upkeep` do the work,
+and `broker` puts these together. `api` (the original's) and `lease_api` (for people and jobs, with
+`lease_documents`) hold all methods as data, `leadership` elects the process that works, and
+`provider` carries methods out. `server`, `service`, `metrics` and `access_file` are the command's
+process; `client` is for programs that lease.
 """

@@ -61,7 +61,7 @@ class Refusal(BackendError):  # noqa: N818 (an answer, not a failure)
 
 
 _Act = Callable[[MachineProvider, Caller, Any], Awaitable[Any]]
-"""Carries something out for a caller; the last argument is checked already."""
+"""Carries a method out for a caller; the last argument is a checked request."""
 
 
 class Method(NamedTuple):
@@ -246,7 +246,7 @@ def _not_cataloged() -> Refusal:
 
 
 def _single(act: _Act) -> _Act:
-    """What a method does that takes one request."""
+    """The act of a method that takes one request."""
 
     async def single(broker: MachineProvider, caller: Caller, request: Any) -> Any:
         return (await act(broker, caller, [request]))[0]
@@ -255,7 +255,7 @@ def _single(act: _Act) -> _Act:
 
 
 def _batch(act: _Act, response: Callable[..., wire.WireMessage]) -> _Act:
-    """What a method does that takes a batch of requests."""
+    """The act of a method that takes a batch of requests."""
 
     async def batched(broker: MachineProvider, caller: Caller, batch: Any) -> Any:
         return response(responses=tuple(await act(broker, caller, batch.requests)))

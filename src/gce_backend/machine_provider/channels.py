@@ -42,7 +42,7 @@ class Channels:
     Args:
         pubsub: Pub/Sub of the project that holds the machines' topics and subscriptions.
 
-    All methods raise `gce_backend.errors.RemoteError`.
+    All methods raise `gce_backend.base.errors.RemoteError`.
     """
 
     def __init__(self, pubsub: PubSub) -> None:

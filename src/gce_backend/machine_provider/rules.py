@@ -24,7 +24,7 @@ MAX_LEASE_SECONDS = 21 * 24 * 3600
 MAX_WAIT_SECONDS = 4 * 3600
 """How long a request waits for a machine before it is denied."""
 FOR_EVER_SECONDS = 10_000 * 24 * 3600
-"""How far ahead answers put the end of a lease without end."""
+"""Seconds from now to the end that answers name for a lease without end."""
 
 _TOPIC = re.compile(r"(?!goog)[A-Za-z][-A-Za-z0-9_.~+%]{2,254}")
 

@@ -1,7 +1,8 @@
 """The entities that the daemon keeps in Datastore, and their keys. Frozen values, no I/O.
 
 Every field names the one job that writes it; no other line of code may change it. What can be
-derived from the fields (why a machine waits, is kept or goes) is not stored: `lifecycle` says it.
+derived from the fields (why a machine waits, is kept or goes) is not stored: `rules.states`
+computes it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from gce_backend.model.keys import Key
 from gce_backend.model.orders import Control, Cordon, Drain
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-"""How many: of machines, or of times. More is nothing that this daemon has written."""
+"""A number of machines or of times. The daemon never writes a larger one."""
 
 SurplusSeconds: TypeAlias = Annotated[int, msgspec.Meta(ge=KEEP_SURPLUS, le=MAX_SURPLUS_SECONDS)]
 """How long a group must have too many machines until idle ones leave."""
 
 Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-"""Compute's number of a resource, 64 bits without a sign."""
+"""Compute's numeric id of a resource: an unsigned 64-bit integer."""
 
 
 class InFlight(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -56,7 +57,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     Attributes:
         reason: why not, for people.
         received: when, Unix seconds.
-        data: what it said, as text, cut to a bearable length.
+        data: its data as text, cut to a bearable length.
         attributes: its attributes, cut in the same way.
         seen: when an operator has looked at it (operator).
     """
@@ -74,17 +75,17 @@ class CandidateState(StrEnum):
     """Why a configuration that is served is not in force."""
 
     HELD = "held"
-    """It takes too much away, and waits for an operator's word."""
+    """It removes too much, and waits for an operator's approval."""
     INVALID = "invalid"
     """It breaks rules."""
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A configuration that is served and not in force.
+    """A configuration that the config service serves and that is not in force.
 
     Attributes:
-        revision: which one.
-        state: why not.
+        revision: its revision.
+        state: why it is not in force.
         reason: the same, for people, cut to a bearable length.
         since: since when, Unix seconds.
     """
@@ -108,7 +109,7 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
         previous_revision: the revision that was in force before (import-config).
         diff: how the texts differ from that one's, cut to a bearable length (import-config).
         warnings: the first of what may be a slip in it, for people (import-config).
-        candidate: what is served instead and not in force; None when all is as it is served
+        candidate: what is served instead and not in force; None when what is served is in force
             (import-config).
     """
 
@@ -127,7 +128,7 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def held_revision(self) -> str:
-        """The revision that waits for an operator's word; "" when none does."""
+        """The revision that waits for an operator's approval; "" when none does."""
         waits = self.candidate is not None and self.candidate.state is CandidateState.HELD
         return self.candidate.revision if self.candidate is not None and waits else ""
 
@@ -157,7 +158,7 @@ class MachineProviderAddress(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StoreIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which store this is: what is made from it carries its id at Compute.
+    """The identity of this store: whatever the daemon creates at Compute carries its id.
 
     Attributes:
         id: 12 hexadecimal digits (setup, or the first daemon; once).
@@ -175,7 +176,7 @@ class Beat(msgspec.Struct, frozen=True):
     """A sign of life of a daemon.
 
     Attributes:
-        where: on which machine, as which process, with which address, for people.
+        where: its machine, process and address, for people.
         seen: when it was last given.
     """
 
@@ -187,7 +188,7 @@ class Daemons(msgspec.Struct, frozen=True, omit_defaults=True):
     """The daemons that run on this store.
 
     Attributes:
-        running: the last sign of life of each, by its process's id (each daemon its own).
+        running: the last sign of life of each, by process id (each daemon writes its own).
     """
 
     KIND: ClassVar[str] = "Daemons"
@@ -284,7 +285,7 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
 
 
 class CatalogState(StrEnum):
-    """What is known of a machine's entry in the Machine Provider's catalog."""
+    """What the daemon knows about a machine's entry in the Machine Provider's catalog."""
 
     NEVER = "never"
     """No add_machine was ever sent for it: proof that it never entered the catalog."""
@@ -304,7 +305,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Somebody holds the machine.
 
     Attributes:
-        since: when we learnt of it, Unix seconds.
+        since: when the daemon learned of it, Unix seconds.
         expiration: when it ends, Unix seconds; None when not known.
     """
 
@@ -387,7 +388,7 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class DeletionWindow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the caps on deletions count: of all processes on this store, and over restarts.
+    """What the caps on deletions count, over all processes on this store and over restarts.
 
     Attributes:
         begun: the deletions that began within the caps' window, oldest first (the two delete jobs,
@@ -410,7 +411,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             (fetch-instances).
         abandoned_since: since when the VM has been seen to exist outside of its group, Unix seconds
             (fetch-instances).
-        stopped_since: since when the VM has been seen not to run, as nobody here asked, Unix
+        stopped_since: since when the VM has not been running although nobody here stopped it, Unix
             seconds (fetch-instances).
         rising_since: when its group first listed the VM, until the catalog has it, Unix seconds
             (fetch-instances; catalog-instances clears).
@@ -420,9 +421,9 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             of process-pubsub-messages, which may find it taken by another).
         adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
         resent: whether it was sent again before the outcome of an earlier addition was known, so
-            that what is said of an entry may be about the earlier one (catalog-instances).
+            that an answer about its entry may be about the earlier one (catalog-instances).
         lease: the lease on it, as far as known (process-pubsub-messages).
-        lost_since: since when the catalog has not known a machine that we know to be in it, Unix
+        lost_since: since when the catalog denies a machine that was added to it, Unix
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
         pending_deletion: it is to be deleted (process-pubsub-messages).
         drain: it is to leave the catalog and to be deleted, though the configuration names its

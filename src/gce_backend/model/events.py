@@ -1,4 +1,4 @@
-"""What happened, as it is shown and as it is stored."""
+"""Events: what happened, as pages show it and as Datastore holds it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class EventKind(StrEnum):
     TEMPLATE = "template"
     """A template, or one of its revisions: the subject says which."""
     CONFIGURATION = "configuration"
-    """The configuration in force, or where it and the Machine Provider are."""
+    """The configuration in force, or the addresses of its source and of the Machine Provider."""
     CONTROL = "control"
     """What an operator ordered."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A transition, as history tells it.
+    """A change of state, as history shows it.
 
     Attributes:
         at: when it was stored, Unix seconds.
@@ -33,8 +33,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             `configuration` or `control`.
         subject: its key as text, e.g. `base_name/checksum/zone/vm`.
         before: the state before; "" when it did not exist.
-        after: the new state; "" when the subject is gone. The same as before when something else is
-            worth telling, which the reason says.
+        after: the new state; "" when the subject is gone. The same as before when the event is
+            something else, which the reason says.
         reason: why, for people.
         cause: who or what did it: `job NAME`, `message KIND ID`, `operator ORDER`.
     """
@@ -84,7 +84,7 @@ class Happening(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class HistoryPage(msgspec.Struct, frozen=True, gc=False):
-    """What one commit did, in that same commit. Not part of the picture: `history` reads it.
+    """What one commit did, stored in that commit; `fleet.history` reads it, the picture does not.
 
     Attributes:
         at: when, Unix seconds.

@@ -4,8 +4,8 @@ What a template describes lies in a tree of four kinds, and each kind has a clas
 
     TemplateKey > RevisionKey > GroupKey > MachineKey
 
-A path has one class: a key that is not of the class of its path cannot be made, so that keys of
-the same path are always equal.
+Each path has one class, and a key of another class cannot be created. So keys with the same path
+are always equal.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Key(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def lineage(self) -> tuple[Key, ...]:
-        """This key and those above it: what says whether a manager or revision is active."""
+        """This key and its parents: they decide whether a manager or revision is active."""
         return (self, *(self.parent.lineage if self.parent is not None else ()))
 
     @property
     def base_name(self) -> str:
-        """The name of the root above: of all that is a template's, its base_name."""
+        """The name of the root key: the template's base_name."""
         return self.lineage[-1].name
 
     @property
     def zone(self) -> str:
-        """Where a group or a VM is; "" of all that has no zone."""
+        """The zone of a group or a VM; "" for other entities."""
         return ""
 
     @staticmethod
@@ -94,7 +94,7 @@ class RevisionKey(Key, frozen=True, gc=False):
 
     @property
     def checksum(self) -> str:
-        """Of what the configuration says of the revision."""
+        """The checksum of the revision's fields."""
         return self.name
 
     def child(self, zone: str) -> GroupKey:
@@ -164,7 +164,7 @@ _CLASSES: dict[tuple[str, type[Key | None]], type[Key]] = {
     ("InstanceGroupManager", RevisionKey): GroupKey,
     ("Instance", GroupKey): MachineKey,
 }
-"""The class of a key, by its kind and the class of its parent; of all others it is Key."""
+"""The class of a key, by its kind and the class of its parent; every other key is a Key."""
 
 
 def _class_of(kind: str, parent: Key | None) -> type[Key]:
@@ -172,7 +172,7 @@ def _class_of(kind: str, parent: Key | None) -> type[Key]:
 
 
 def is_misplaced(key: Key) -> bool:
-    """Whether a key is of a kind of the templates' tree, but lies elsewhere."""
+    """Whether a key's kind belongs to the tree of templates, but the key is not in that tree."""
     return type(key) is Key and any(kind == key.kind for kind, _ in _CLASSES)
 
 

@@ -1,4 +1,4 @@
-"""How the Machine Provider names a machine to us: the attributes that its messages carry."""
+"""The attributes of the Machine Provider's messages, which name a machine of the daemon."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from gce_backend.model.keys import MachineKey, manager_key
 
 BACKEND = "GCE"
-"""The backend whose machines the catalog counts ours among."""
+"""The backend that the daemon's machines belong to in the catalog."""
 _NAME = re.compile(r"[A-Za-z0-9]([-._A-Za-z0-9]{0,126}[A-Za-z0-9])?")
-"""What the names of templates, revisions, zones and VMs are made of, and more."""
+"""Matches all names of templates, revisions, zones and VMs, and more."""
 
 
 def instance_token(project: str, key: MachineKey) -> str:
-    """The text by which the Machine Provider names an instance to us: its `key` attribute.
+    """The `key` attribute by which the Machine Provider's messages name an instance.
 
     Args:
         project: the project whose Datastore holds the entity.
@@ -27,7 +27,7 @@ def parse_instance_token(project: str, token: str) -> MachineKey:
     """The instance's key in a `key` attribute.
 
     Raises:
-        ValueError: it is not of our form, or of another project; the message says which.
+        ValueError: it is malformed, or belongs to another project; the message says which.
     """
     owner, *names = token.split("/")
     if len(names) != 4 or not all(names):
@@ -49,4 +49,4 @@ KEY_ATTRIBUTE = "key"
 
 
 ID_ATTRIBUTE = "gce_id"
-"""The attribute that names the VM itself: a late message may be about an earlier one."""
+"""The attribute that names the VM itself: a late message may be about an earlier VM."""

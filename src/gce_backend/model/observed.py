@@ -11,7 +11,7 @@ from gce_backend.model.machine_token import Dimension
 STOPPED = frozenset(
     {"PENDING_STOP", "STOPPING", "STOPPED", "TERMINATED", "SUSPENDING", "SUSPENDED"}
 )
-"""Statuses of a VM that does not run, or is about to cease."""
+"""Statuses of a VM that does not run, or is about to stop."""
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
@@ -35,12 +35,12 @@ class Member(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the VM was stopped, by whatever means, and not by its group."""
+        """Whether something other than its group stopped the VM."""
         return self.status in STOPPED and self.action in {"NONE", "VERIFYING"}
 
     @property
     def is_starting(self) -> bool:
-        """Whether the VM is to run and does not yet, though nothing is said to fail."""
+        """Whether the VM is starting, without a reported failure."""
         made = self.action in {"CREATING", "RECREATING"}
         asleep = self.status in STOPPED or self.status == "RUNNING"
         return (made or bool(self.status)) and not asleep and not self.error_code
@@ -68,8 +68,8 @@ class Group(msgspec.Struct, frozen=True):
 
     Attributes:
         target_size: VMs that Compute tries to have, those being created and deleted included.
-        stable: nothing is going on in it.
-        signature: what changes whenever its membership may have changed.
+        stable: whether the group has nothing left to do.
+        signature: a value that changes whenever its membership may have changed.
         changed: when it or its members were last seen to change, monotonic seconds.
         members: its VMs by name, from the last complete listing.
         listed: when that was, monotonic seconds; None before the first one.

@@ -1,4 +1,4 @@
-"""What an operator tells the daemon, as it is stored."""
+"""An operator's orders, as they are stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gce_backend.model.keys import Key, MachineKey
 
 
 class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """Nothing that changes the world is done for a part of the fleet; observing continues.
+    """A pause of a part of the fleet: the daemon changes nothing there, and continues to observe.
 
     Attributes:
         template: of this template only, by its base_name; "" is any.
@@ -26,12 +26,12 @@ class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     since: StoredSeconds = 0.0
 
     def covers(self, key: Key) -> bool:
-        """Whether it holds what this entity stands for: a template, a revision, a group, a VM."""
+        """Whether it pauses the resource of this entity: a template, a revision, a group, a VM."""
         return self.template in {"", key.base_name} and self.zone in {"", key.zone}
 
     @property
     def scope(self) -> str:
-        """What it holds, in words."""
+        """The paused part, in words."""
         template = f"template {self.template}" if self.template else ""
         zone = f"zone {self.zone}" if self.zone else ""
         return " in ".join(filter(None, (template, zone))) or "everything"
@@ -49,7 +49,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class MachineOrder(msgspec.Struct, frozen=True, gc=False):
-    """That an operator has written something into the entity of a machine.
+    """Notes that an operator has written into the entity of a machine.
 
     Attributes:
         machine: the entity's key.
@@ -61,18 +61,18 @@ class MachineOrder(msgspec.Struct, frozen=True, gc=False):
 
 
 class Control(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an operator ordered while it runs (operator; the web API and the commands).
+    """The orders in force (written by operators, through the web API and the commands).
 
     Attributes:
-        paused: nothing that changes the world is done; observing continues.
+        paused: whether the whole fleet is paused; observing continues.
         pause_reason: why, for people.
         paused_since: since when, Unix seconds.
-        pauses: those of a part of the fleet, one for each scope, in the order of their scopes.
+        pauses: pauses of parts of the fleet, one for each scope, in the order of their scopes.
         machine_orders: the last of them, the newest at the end: each daemon reads those entities
             again, and need not read all to find what another process wrote.
         machines_ordered: when an order was last about more machines than these can name, Unix
             seconds: each daemon reads all machines again.
-        approved_revision: the configuration that may be imported once although it takes much away
+        approved_revision: the configuration that may be imported once although it removes much
             (import-config clears it with that import).
         cap_lifted_until: until when the caps on deletions do not hold, Unix seconds.
     """
@@ -90,7 +90,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def pauses_in_force(self) -> tuple[Pause, ...]:
-        """All of them; that of everything first."""
+        """All pauses; the one of the whole fleet first."""
         if not self.paused:
             return self.pauses
         return (Pause(reason=self.pause_reason, since=self.paused_since or 0.0), *self.pauses)

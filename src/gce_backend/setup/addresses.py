@@ -1,4 +1,4 @@
-"""`gce-backend configure`: writes the three entities that say where the daemon's services are."""
+"""`gce-backend configure`: stores the addresses of the daemon's services."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def configure(
     config_service: str | None = None,
     machine_provider: str | None = None,
 ) -> int:
-    """Stores the addresses; what is None stays as it is. Safe to run again.
+    """Stores the addresses; an address that is None stays as it is. Safe to run again.
 
     Args:
         store: the entities' store.

@@ -1,4 +1,4 @@
-"""`gce-backend adopt`: what an earlier release made, or a store that is lost, becomes this store's.
+"""`gce-backend adopt`: adopts what an earlier release or a lost store created.
 
 Nothing at Compute Engine is changed. Only what the store's own entities ask for is adopted: the
 template of a revision, the group of a manager, by name and description.
@@ -52,11 +52,11 @@ class Adoptable(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """What a look has found.
+    """What can be adopted.
 
     Attributes:
         adoptable: by the key of the entity that would represent it.
-        unsure: why the look was not complete.
+        unsure: why the list may be incomplete.
     """
 
     adoptable: dict[Key, Adoptable]
@@ -64,7 +64,7 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 async def find_unmarked(fleet: Fleet, compute: ComputeClient, mark: Mark) -> Findings:
-    """What an earlier release made for this store's entities, and no entity has a link to.
+    """What an earlier release created for this store's entities, and no entity has a link to.
 
     Args:
         fleet: the entities, loaded.
@@ -106,7 +106,7 @@ async def find_of_store(fleet: Fleet, compute: ComputeClient, mark: Mark) -> lis
 
 
 async def adopt(fleet: Fleet, findings: Findings) -> int:
-    """Stores the links; an entity that has got one meanwhile keeps it.
+    """Stores the links; an entity that meanwhile has a link keeps it.
 
     Args:
         fleet: the entities.
@@ -125,7 +125,7 @@ async def adopt(fleet: Fleet, findings: Findings) -> int:
 
 
 async def take_over(fleet: Fleet, store_id: str) -> int:
-    """Gives this store the id of another one, which is lost. Returns whether it had another.
+    """Gives this store the id of a lost one; returns whether it had another id.
 
     Raises:
         RemoteError: Datastore could not be reached.

@@ -1,7 +1,7 @@
-"""`gce-backend doctor`: what a daemon with these settings would meet. Looks, and changes nothing.
+"""`gce-backend doctor`: checks what a daemon with these settings needs. Changes nothing.
 
-Each check stands alone and has its own time: one that fails or hangs hides no other. What needs the
-credentials, the store or the configuration is skipped when there are none.
+Each check stands alone and has its own time limit: one that fails or hangs hides no other. Checks
+that need the credentials, the store or the configuration are skipped without them.
 """
 
 from __future__ import annotations
@@ -52,32 +52,32 @@ from gce_backend.setup.permissions import COMPUTE, DATASTORE
 from gce_backend.setup.project import ACT_AS, Addresses, check_permissions, judge
 
 NOBODY = "gce-backend-doctor.invalid"
-"""A host name that no machine has: asking for it changes nothing and shows that one may ask."""
+"""A host name that no machine has: a call about it changes nothing and tests the permission."""
 
 _DISABLED = ("accessNotConfigured", "SERVICE_DISABLED", "has not been used in project")
-"""How Google says that an API is not enabled."""
+"""Phrases in Google's answers when an API is not enabled."""
 _ENDPOINTS = {"cloudresourcemanager": "resource_manager", "auth": "metadata"}
-"""The first part of a method's name, to the setting that says where it is if that differs."""
+"""The setting of a service's address, by the first part of its methods' names, if they differ."""
 
 
 class CheckVerdict(StrEnum):
-    """What came of a check."""
+    """The outcome of a check."""
 
     OK = "ok"
     WARNING = "warning"
-    """The daemon runs with it; somebody should look."""
+    """The daemon works, but somebody should look at this."""
     FAILED = "failed"
     SKIPPED = "skipped"
-    """What it needs has failed, or is not there to be looked at."""
+    """A check that it needs has failed, or there is nothing to check."""
 
 
 class Finding(msgspec.Struct, frozen=True):
     """One row of the table.
 
     Attributes:
-        check: what was looked at.
-        verdict: what came of it.
-        seen: what was seen, for people.
+        check: the name of the check.
+        verdict: its outcome.
+        seen: what it found, for people.
         remedy: what to do about it; "" when there is nothing to do.
     """
 
@@ -96,7 +96,7 @@ class Source(Protocol):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What is looked at.
+    """What the checks look at.
 
     Attributes:
         settings: the process settings.
@@ -132,12 +132,12 @@ async def examine(
     """Runs all checks, those that do not need each other at the same time.
 
     Args:
-        patient: what to look at.
+        patient: the subject of the checks.
         seconds: how long each may take.
-        begun: gets what is being checked, for people who wait.
+        begun: called with the name of each check that begins.
 
     Yields:
-        What was found, in an order that does not change.
+        The findings, in a fixed order.
     """
     ward = _Checks(patient, seconds)
     for words, checks in (
@@ -157,7 +157,7 @@ async def examine(
 
 
 class _Checks:
-    """The checks, and what one must know of another."""
+    """The checks, and what they pass to each other."""
 
     def __init__(self, patient: Subject, seconds: float) -> None:
         self._patient = patient
@@ -218,7 +218,7 @@ class _Checks:
         return await self._within("permissions in Datastore", look, needs=self._has_token)
 
     async def messages(self) -> list[Finding]:
-        """Topic and subscription are as `setup` makes them."""
+        """Topic and subscription are as `setup` creates them."""
 
         async def look() -> list[Finding]:
             steps = provision_messages(self._patient.pubsub, self._patient.settings, dry_run=True)
@@ -356,7 +356,7 @@ class _Checks:
         return None
 
     async def daemon(self) -> list[Finding]:
-        """A daemon that runs with these settings is well."""
+        """A daemon that runs with these settings is live and ready."""
         http = self._patient.settings.http
         url = f"http://{http.host}:{http.port}/readyz"
 
@@ -391,7 +391,7 @@ class _Checks:
     async def _within(
         self, what: str, look: Callable[[], Rows], *, needs: bool = True
     ) -> list[Finding]:
-        """A check within its time; whatever goes wrong in it is a row."""
+        """Runs a check within its time limit; its failure is a finding."""
         if not needs:
             return [
                 Finding(what, CheckVerdict.SKIPPED, "a check that it needs has failed: see above")
@@ -421,7 +421,7 @@ class _Checks:
         return ""
 
     def _of(self, step: Done) -> Finding:
-        """A step of `setup` that was only looked at."""
+        """The finding of a dry-run step of `setup`."""
         verdict = _OUTCOMES.get(step.outcome, CheckVerdict.FAILED)
         if step.outcome.startswith("would"):
             return Finding(step.what, verdict, "missing or different", "run `gce-backend setup`")

@@ -1,4 +1,4 @@
-"""The Machine Provider's topic and subscription: made if they are missing, corrected, checked."""
+"""The Machine Provider's topic and subscription: creates, corrects and checks them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Done(msgspec.Struct, frozen=True):
     """One step.
 
     Attributes:
-        what: what was looked at.
+        what: the resource, in words.
         outcome: `made`, `present`, `would make`, `changed`, `would change`, `unknown` (it would be
             made first), `by hand` (only a person can see to it), `unset`, `missing`, `wrong` (a
             person has to correct it) or `failed` (it could not be looked at, or made).
@@ -48,12 +48,12 @@ async def provision_messages(
 ) -> AsyncIterator[Done]:
     """Makes the topic, its dead-letter topic and the pull subscription.
 
-    The subscription never expires and gives up on no message before it was delivered many times.
+    The subscription never expires. It drops no message before many deliveries.
 
     Args:
         pubsub: Pub/Sub of the daemon's project.
-        publisher: the Machine Provider's service account, which may publish then.
-        dry_run: say what would be made, and make nothing.
+        publisher: the Machine Provider's service account, which gets the right to publish.
+        dry_run: only report what would be created.
     """
     topic = pubsub.topic(settings.pubsub.topic)
     dead = pubsub.topic(settings.pubsub.topic + DEAD_LETTER_SUFFIX)
@@ -173,7 +173,7 @@ async def _look_for_publisher(pubsub: PubSub, topic: str) -> Done:
 
 
 async def _look_for_agent(pubsub: PubSub, dead: str, subscription: str) -> Done:
-    """Nothing here can grant it for sure: the agent's name holds the project's number."""
+    """Checks the agent's role; a person grants it, as its name holds the project's number."""
     what = f"Pub/Sub's own service agent may publish to {dead}"
     remedy = (
         f"without it no message is ever set aside there. Grant {PUBLISHER} on {dead} and "
@@ -214,7 +214,7 @@ async def _check(pubsub: PubSub, name: str, permissions: tuple[str, ...]) -> Don
 
 
 async def _is_absent(pubsub: PubSub, name: str) -> bool:
-    """Whether something does not exist: on that, Google grants nothing, without an error."""
+    """Whether a resource does not exist: Google then grants nothing on it, without an error."""
     try:
         await pubsub.get(name)
     except NotFoundError:

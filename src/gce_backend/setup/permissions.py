@@ -1,4 +1,4 @@
-"""What the daemon must be allowed to do, and how to find out whether it is.
+"""The permissions that the daemon needs, and how to check them.
 
 The lists are those of a custom role of least privilege. `compute.instances.delete` is not among
 them: machines are deleted through their group, by `instanceGroupManagers.deleteInstances`, which

@@ -1,6 +1,6 @@
-"""`gce-backend setup`: what the daemon needs in a real cloud, made and checked step by step.
+"""`gce-backend setup`: creates and checks what the daemon needs in a real cloud, step by step.
 
-Every step is independent: one that fails says so, and the others continue.
+The steps are independent: when one fails, the others continue.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ ACT_AS = (
     "templates.cfg names, and on no others"
 )
 NOT_IMPLEMENTED = 501
-"""What the embedded cloud answers where it serves nothing; Google answers 404."""
+"""The status of the embedded cloud for what it does not serve; Google answers 404."""
 NO_SUCH_PROJECT = (
     "Either there is no such project, or endpoints.resource_manager is wrong: it must end in `/v1`"
 )
 
 
 class Addresses(NamedTuple):
-    """What the operator says; None leaves what is stored.
+    """The addresses from the command; None keeps what is stored.
 
     Attributes:
         config_set: the config set to fetch, e.g. `services/gce-backend`.
@@ -66,7 +66,7 @@ async def set_up(
     rng: random.Random,
     dry_run: bool = False,
 ) -> AsyncIterator[Done]:
-    """Makes what is missing, and checks the rest. Safe to run again.
+    """Creates what is missing, and checks the rest. Safe to run again.
 
     Args:
         project: the project of store and messages.
@@ -110,7 +110,7 @@ async def _store_addresses(
 
 
 async def _identify(fleet: Fleet, fresh: str, *, dry_run: bool) -> Done:
-    """The id of the store, which all that is made from it carries."""
+    """The step that gives the store an id, which everything created from it carries."""
     what = "the id of the store"
     try:
         await fleet.refresh([STORE_IDENTITY_KEY])
@@ -125,7 +125,7 @@ async def _identify(fleet: Fleet, fresh: str, *, dry_run: bool) -> Done:
 def judge(
     settings: Settings, stored: Addresses, given: Addresses, *, dry_run: bool
 ) -> Iterator[Done]:
-    """What becomes of each address; one that the daemon would refuse is not stored."""
+    """The step of each address; an address that the daemon would refuse is not stored."""
     named = {
         "config_set": ("Configuration.config_set", "--config-set"),
         "config_service": ("ConfigSettings.service_hostname", "--config-service"),
@@ -172,7 +172,7 @@ def refuse_wrong(settings: Settings, given: Addresses) -> None:
 async def check_permissions(
     resource_manager: ResourceManager, project: str, service: str, permissions: tuple[str, ...]
 ) -> Done:
-    """Whether the caller has these permissions in a project, and which ones it lacks."""
+    """Checks the caller's permissions in a project; the outcome names the missing ones."""
     what = f"{service} permissions of this account in project {project}"
     try:
         granted = await resource_manager.granted(project, permissions)

@@ -1,8 +1,8 @@
-"""What the running daemon looks at itself, seldom: what `doctor` would find while all seems well.
+"""The running daemon's self-check: it finds, now and then, what `doctor` would find.
 
-The same checks as `setup` and `doctor` make, on topic and subscription, permissions and addresses,
-and whether a second daemon works on the store. What is wrong is a condition, and so shows wherever
-conditions do; `/readyz` fails for it. What cannot be looked at proves nothing.
+It makes the checks of `setup` and `doctor` on topic, subscription, permissions and addresses, and
+looks for a second daemon on the store. A problem is a condition, which documents and pages show,
+and makes `/readyz` fail. A check that cannot be made proves nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOOK_SECONDS = 600.0
 SOON_SECONDS = 60.0
 """The same while something is wrong, and until the first look."""
 PATIENCE_SECONDS = 30.0
-"""How long each part of a look may take."""
+"""Seconds that each part of a look may take."""
 
 WRONG = frozenset({"missing", "wrong", "would make"})
 """Outcomes with which the daemon cannot do all of its work."""
@@ -46,8 +46,8 @@ class _Part(NamedTuple):
 
     Attributes:
         subject: what `/readyz` calls it.
-        reason: the condition's reason when it is not well.
-        look: finds what is wrong, one text for each thing.
+        reason: the reason of its condition.
+        look: returns the problems, one text for each.
     """
 
     subject: str
@@ -56,13 +56,13 @@ class _Part(NamedTuple):
 
 
 class SelfCheck:
-    """Looks at what the daemon depends on.
+    """Checks what the daemon depends on.
 
     Args:
         context: the daemon's context.
-        store: where it gives signs of life.
+        store: where it stores its sign of life.
         pubsub: of the daemon's project.
-        resource_manager: tells what the daemon may do.
+        resource_manager: lists the daemon's permissions.
         process: an id of this process.
         url: where the daemon listens.
     """
@@ -114,7 +114,7 @@ class SelfCheck:
             self._tell(part, wrong)
 
     async def end(self) -> None:
-        """Takes the signs of life back: the daemon stops."""
+        """Removes the sign of life, because the daemon stops."""
         if self._before is None:
             return
         with contextlib.suppress(BackendError, TimeoutError):
@@ -173,7 +173,7 @@ class SelfCheck:
             yield f"another daemon works on this store: {where}. Stop one of the two"
 
     async def _change(self, apply: Callable[[Daemons], Daemons]) -> Daemons:
-        """Changes the signs of life; whoever comes in between is read again."""
+        """Changes the signs of life; retries when another daemon writes at the same time."""
         while True:
             stored = (await self._store.read([DAEMONS_KEY])).get(DAEMONS_KEY)
             known = stored.entity if stored is not None else None

@@ -1,4 +1,4 @@
-"""Checks a configuration that lies in a directory, as `gce-backend validate` does."""
+"""Checks the configuration in a directory, as `gce-backend validate` does."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gce_backend.configuration.types import MANAGERS_FILE, TEMPLATES_FILE
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the daemon would say to a configuration.
+    """The result of checking a configuration.
 
     Attributes:
-        problems: the first of what keeps it from being used, in the order of the files.
-        warnings: the first of what may be a mistake; it is used all the same.
+        problems: the first problems, which keep it from being used, in the order of the files.
+        warnings: the first possible mistakes; the configuration is used all the same.
         total: how many problems there are.
     """
 

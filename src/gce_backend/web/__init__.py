@@ -1,4 +1,5 @@
 """What the daemon shows over HTTP: health, metrics, documents, pages, orders.
 
-What may live here: turning what is known into answers. What may not: decisions, and I/O of its own.
+What may live here: answers made from what the daemon knows. What may not: decisions, and I/O of its
+own.
 """

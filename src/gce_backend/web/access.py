@@ -1,15 +1,15 @@
 """Who may read and who may act: the token, and the browser's session that replaces it.
 
-Reading is open where nobody from elsewhere can come: the daemon listens on loopback, the request
+Reading is open where only this machine can come from: the daemon listens on loopback, the request
 names loopback as its host (a page elsewhere could point a name of its own at this machine), and
-nothing in it says that a proxy forwards it. In all other cases whatever says something about the
-fleet needs the token.
+nothing in it says that a proxy forwards it. In all other cases, everything about the fleet needs
+the token.
 
-A wrong token is logged, counted and answered ever later, for each peer by itself. The right one is
-never slowed: who shares an address with somebody who guesses can still act.
+A wrong token is logged and counted, and each one from the same peer is answered later. The right
+token is never slowed down, so an operator who shares an address with a guesser can still act.
 
-A session is a cookie with the time of its end and a signature made with the token: it needs no
-memory here, a restart does not end it, another token does.
+A session is a cookie with the time of its end and a signature made with the token. It needs no
+memory here. A restart does not end it; a new token does.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SESSION_SECONDS = 12 * 3600.0
 
 
 class Gate:
-    """Judges requests.
+    """Decides what a request may do.
 
     Args:
-        http: the address that the daemon listens on, what lets a reader in and an operator act
-            (no token lets nobody), and whether loopback is open.
+        http: the address that the daemon listens on, the token that lets readers in and operators
+            act (no token lets nobody), and whether loopback is open.
         clock: ends sessions.
         log: for wrong tokens.
-        refused: counts them.
+        refused: counts wrong tokens.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Gate:
 
     @property
     def has_token(self) -> bool:
-        """Whether anybody can be let in by a token."""
+        """Whether this daemon has a token."""
         return self._token is not None
 
     def may_read(self, request: web.Request) -> bool:
@@ -71,12 +71,12 @@ class Gate:
         return given is not None and self.knows(given)
 
     def bears_wrong_token(self, request: web.Request) -> bool:
-        """Whether this request carries a token, and not the right one."""
+        """Whether this request carries a wrong token."""
         given = _bearer(request)
         return given is not None and not self.knows(given)
 
     async def slow_down(self, request: web.Request) -> None:
-        """Notes a wrong token, and waits before it may be answered."""
+        """Records a wrong token, and waits before the answer."""
         if self._token is None:
             return
         peer = request.remote or ""
@@ -94,7 +94,7 @@ class Gate:
 
         Args:
             response: the answer that carries it.
-            secure: whether the browser came over https, all the way to it.
+            secure: whether the browser uses https.
         """
         ends = str(int(self._clock.now() + SESSION_SECONDS))
         response.set_cookie(
@@ -133,7 +133,7 @@ class Gate:
 
 
 def is_of_this_site(request: web.Request) -> bool:
-    """Whether a browser says that a page of this very address sent the request."""
+    """Whether the browser says that a page of this daemon sent the request."""
     origin = request.headers.get("Origin", "")
     return bool(request.host) and origin.partition("://")[2] == request.host
 

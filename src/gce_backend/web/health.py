@@ -1,4 +1,4 @@
-"""Whether the process lives (`/healthz`) and whether it works (`/readyz`). Pure judgements."""
+"""Whether the process lives (`/healthz`) and whether it works (`/readyz`). Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gce_backend.engine.job import Verdict
 from gce_backend.engine.scheduler import JobStatus
 
 READY_SECONDS = 300.0
-"""How old the last success may be of a job on which readiness depends."""
+"""Seconds since its last success after which a needed job makes the process not ready."""
 LAG_SECONDS = 5.0
-"""How late the event loop may be before the process counts as unwell."""
+"""Seconds by which the event loop may be late before liveness fails."""
 
 NEEDED = {"import-config": "configuration", "fetch-instances": "compute"}
-"""The jobs whose success shows that what they read from can be reached."""
+"""Jobs whose success shows that a service can be reached, and the name of its check."""
 
 
 STANDBY = "leader"
@@ -27,16 +27,16 @@ LOOKED_AT = {
     "addresses": "the daemon may use them",
     "alone": "no other daemon is known to work on the store",
 }
-"""What the daemon looks at itself, seldom, and what is said of it while nothing is wrong."""
+"""The checks of the daemon's self-check, and their message while nothing is wrong."""
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
-        ok: whether it is well.
-        message: how it is, in words.
+        name: its name.
+        ok: whether it passes.
+        message: the result as a sentence.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def liveness(stuck: Sequence[str], lag: float) -> list[Check]:
-    """Whether the process lives: a restart would fix what fails here.
+    """The checks of liveness: a restart fixes what fails here.
 
     Args:
         stuck: jobs far past their deadline.
-        lag: how late the event loop was in the last while, seconds.
+        lag: by how many seconds the event loop was late recently.
     """
     jobs = f"stuck past their deadline: {', '.join(stuck)}" if stuck else "none is stuck"
     return [
@@ -67,14 +67,14 @@ def readiness(
     looked_at: Mapping[str, str],
     now: UnixSeconds,
 ) -> list[Check]:
-    """Whether the process works: store, configuration and Compute were reached lately.
+    """The checks of readiness: store, configuration and Compute were reached recently.
 
     Args:
         store_loaded: whether the entities have been read.
         store_error: why not; "" when nothing failed.
         jobs: all jobs' status.
         messages: why no messages can be pulled; "" while they can.
-        looked_at: what the daemon has found wrong with itself, by check.
+        looked_at: the problems that the self-check has found, by check.
     """
     store = "the entities are loaded" if store_loaded else store_error or "not read yet"
     checks = [Check("store", store_loaded, store)]

@@ -1,4 +1,4 @@
-"""The daemon's HTTP endpoint: the address, who is let in, and what every answer carries."""
+"""The daemon's HTTP server: its address, who is let in, and the headers of every answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gce_backend.web.documents.answers import answer
 from gce_backend.web.health import Check
 
 OPEN = ("/healthz", "/readyz", "/session", "/static/")
-"""What anybody may ask for: the probes, and what it takes to sign in."""
+"""What anybody may read: the probes, and what signing in needs."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "

@@ -73,9 +73,9 @@ class Datastore:
         rng: spreads retries.
         observer: notified of every request sent, and of every repetition.
 
-    Every method raises `gce_backend.errors`: `TransientError` after the retries of a read, and at
-    once for a commit (its outcome is then unknown: read back), `CorruptEntityError` for a row that
-    this project cannot have written, `PermissionDeniedError`, `InvalidRequestError`.
+    Every method raises errors of `gce_backend.base.errors`: `TransientError` after the retries of a
+    read, and at once for a commit (its outcome is then unknown: read back), `CorruptEntityError`
+    for a row that this project cannot have written, `PermissionDeniedError`, `InvalidRequestError`.
     """
 
     def __init__(

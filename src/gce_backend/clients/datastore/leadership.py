@@ -1,4 +1,4 @@
-"""Leader election: one of several processes works, and never can two of them write.
+"""Leader election: one of several processes works, and two of them can never write.
 
 It uses two entities. `heartbeat` names the leader and changes every few seconds; a standby process
 that sees it stop takes over. `epoch` is a number that rises with each takeover, and every commit of

@@ -1,7 +1,7 @@
 """Batches: many calls in one request, and their answers in one answer.
 
-Each call is sent to the cloud as if it had come alone: it is counted, charged and struck by faults
-by itself, and its failure is its own.
+Each call is sent to the cloud as if it had come alone: it is counted, charged, affected by faults
+and refused by itself.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ MAX_CALLS = 1000
 PATH = "/batch/compute/v1"
 _BELOW = "/compute/v1/"
 _PASSED_ON = {"authorization", "content-type"}
-"""What of a call's own headers has a say."""
+"""The headers of a single call that count."""
 
 
 class _Part(NamedTuple):
     """One call of a batch.
 
     Attributes:
-        content_id: what its answer is found by; "" for none.
+        content_id: the id of its answer; "" for none.
         verb: the HTTP verb.
         target: path and query.
-        headers: those of its own headers that have a say.
+        headers: those of its own headers that count.
         body: its body.
     """
 
@@ -56,7 +56,7 @@ class Batches:
         self._cloud = cloud
 
     def route(self) -> Route:
-        """Its only method. The calls bring their tokens, or the batch brings one for all."""
+        """Its only method. Each call has a token, or the batch has one for all."""
         return Route("compute.batch", "POST", PATH, self._handle, authenticated=False)
 
     async def _handle(self, call: Call) -> web.Response:
@@ -110,7 +110,7 @@ def _parts(content_type: str, raw: bytes) -> Iterator[_Part]:
 
 
 def _target(text: str) -> URL:
-    """Path and query of what a call asks for, whatever host it names."""
+    """The path and query of a call, whatever host it names."""
     try:
         url = URL(text, encoded=True).relative() if "://" in text else URL(text, encoded=True)
     except ValueError:
@@ -139,7 +139,7 @@ async def _answer(session: aiohttp.ClientSession, part: _Part, common: dict[str,
         async with request as response:
             status, reason = response.status, response.reason or ""
             kind, body = response.content_type, await response.read()
-    except aiohttp.ClientError:  # the call's connection was cut, the batch's was not
+    except aiohttp.ClientError:  # the call's connection was cut, not that of the batch
         status, reason = HTTPStatus.BAD_GATEWAY, HTTPStatus.BAD_GATEWAY.phrase
         kind, body = "text/plain", b""
     lines = ["Content-Type: application/http"]

@@ -1,4 +1,4 @@
-"""What VMs take of quotas and zones, and what stands in the way of one more."""
+"""What VMs use of quotas and zones, and why another one cannot be created."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOCKOUT = "ZONE_RESOURCE_POOL_EXHAUSTED"
 
 
 class Capacity:
-    """Counts what every VM uses, and says why one cannot be made or start."""
+    """Counts what all VMs use, and says why a VM cannot be created or started."""
 
     def __init__(
         self, cloud: Cloud, store: ComputeStore, blueprints: Blueprints, usage: QuotaUsage
@@ -35,17 +35,17 @@ class Capacity:
         self._demands: dict[str, Demand] = {}
 
     def take(self, vm: VmRow) -> None:
-        """A VM uses what its status needs; nothing while there is none."""
+        """Counts what a VM uses in its status; without a status, nothing."""
         if vm.status:
             self._usage.add(vm.project, vm.zone, self._used(vm))
 
     def give_back(self, vm: VmRow) -> None:
-        """What `take` took for the same row is free again."""
+        """Takes back what `take` counted for the same row."""
         if vm.status:
             self._usage.remove(vm.project, vm.zone, self._used(vm))
 
     def obstacle(self, vm: VmRow) -> Failure | None:
-        """Why the VM cannot be made, or start, now; None when nothing prevents it."""
+        """Why the VM cannot be created or started now; None when nothing prevents it."""
         now = self._cloud.clock.now()
         shortage = self._usage.shortage(vm.project, vm.zone, self._missing(vm))
         if shortage is not None:
@@ -70,7 +70,7 @@ class Capacity:
         return resting_demand(demand) if vm.status in HALTED else demand
 
     def _missing(self, vm: VmRow) -> Demand:
-        """What a VM needs beyond what it uses already."""
+        """What a VM needs in addition to what it uses already."""
         demand = self._demand(vm)
         used: Mapping[str, int] = self._used(vm) if vm.status else {}
         more = {metric: amount - used.get(metric, 0) for metric, amount in demand.items()}

@@ -1,6 +1,6 @@
 """Google's own description of the served methods: paths, parameters, bodies and answers.
 
-`description.json` is boiled down from Google's discovery document; a test compares the two. A shape
+`description.json` is a short form of Google's discovery document; a test compares the two. A shape
 is the name of a type, `#Name` of a schema, a list with the shape of its elements, or an object of
 members, in which the member `*` means any name.
 """
@@ -51,17 +51,17 @@ def method(name: str) -> Method:
 
 
 def resolved(shape: Shape) -> Shape:
-    """The shape itself, where it is a schema's name."""
+    """The shape that a schema's name stands for; any other shape as it is."""
     if isinstance(shape, str) and shape.startswith("#"):
         return _description().schemas[shape[1:]]
     return shape
 
 
 def members(shape: Shape, name: str) -> list[Shape]:
-    """The shapes of the members that a name means; lists are looked through.
+    """The shapes of the members that a name means; for a list, those of its elements.
 
     Args:
-        shape: of what has the members.
+        shape: the shape that has the members.
         name: a member's name, or `*` for all of them.
     """
     shape = resolved(shape)
@@ -78,7 +78,7 @@ def members(shape: Shape, name: str) -> list[Shape]:
 
 @cache
 def listed(name: str) -> Shape:
-    """The shape of what a list method lists; of an aggregated one, what its scopes list."""
+    """The shape of a list method's items; of an aggregated one, of the items in its scopes."""
     answer = method(name).response
     [found] = members(answer, "items") or members(answer, "managedInstances")
     if isinstance(found, list):

@@ -1,4 +1,4 @@
-"""Disks: those of VMs, and those that outlived them."""
+"""Disks: those of VMs, and those that outlived their VMs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gce_backend.localcloud.compute.vm_properties import Blueprints
 
 
 class Disks:
-    """The disks resource; a fleet's disks are made and, as a rule, deleted with its VMs."""
+    """The disks resource. A fleet's disks are created and usually deleted with its VMs."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ def _names_by_scope(places: dict[str, dict[str, Any]]) -> defaultdict[str, Names
 
 
 def _sources(made_from: dict[str, Any]) -> dict[str, str]:
-    """What a disk was copied from: of an image family, the image that was its newest."""
+    """The source of a disk; for an image family, its newest image."""
     if "sourceImage" in made_from:
         named = links.parse(made_from["sourceImage"], "images", "sourceImage")
         image = inventory.image(str(named.project), named.name)

@@ -1,4 +1,4 @@
-"""Compute's error answers, and the small values that recur in its resources."""
+"""Compute's errors, and small values that recur in its resources."""
 
 from __future__ import annotations
 
@@ -75,6 +75,6 @@ def fingerprint(content: Any) -> str:
 
 
 def constant_id(path: str) -> str:
-    """The numeric id of something that always existed, such as an image, or of a project."""
+    """The numeric id of a project, or of a resource that always existed, such as an image."""
     digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
     return str(int.from_bytes(digest, "big") >> 1 | 1)

@@ -38,11 +38,11 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def parse(text: str | None, shape: Shape) -> Predicate:
-    """The predicate that a filter means; without a filter, everything passes.
+    """The predicate of a filter; without a filter, everything passes.
 
     Args:
         text: the filter.
-        shape: of the resources that it is for, which says what fields there are.
+        shape: the shape of the resources, which defines the fields.
 
     Raises:
         ServiceError: 400 invalid when the filter cannot be understood.
@@ -192,7 +192,7 @@ def _sortable(text: str) -> float | datetime | str:
 
 
 def _values(item: Any, path: list[str]) -> Iterator[str]:
-    """Everything that a dotted path leads to, as text; lists are looked into."""
+    """All values at a dotted path, as text; a list counts as its elements."""
     if isinstance(item, list):
         for element in item:
             yield from _values(element, path)

@@ -1,4 +1,4 @@
-"""The members of managed instance groups: what groups do with them, and how they look."""
+"""The members of managed instance groups: their methods and their JSON."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Members:
         return operation
 
     def _start_for_members(self, call: Call, row: GroupRow) -> tuple[OperationRow, list[VmRow]]:
-        """The operation, and the named members that it may change: none when it is to fail."""
+        """The operation, and the named members that it changes; none if the operation fails."""
         vms = self._named_members(row, call.body)
         operation = self._operations.start(call, call.method, row.path, row.id)
         return operation, vms if operation.failure is None else []
@@ -162,7 +162,7 @@ class Members:
         return answer
 
     def list_errors(self, call: Call) -> dict[str, Any]:
-        """The listErrors method: what went wrong lately, oldest first."""
+        """The listErrors method: recent errors, oldest first."""
         listing.refuse(call, "filter", "orderBy")
         row = self._groups.row(call)
         now = self._cloud.clock.now()

@@ -1,4 +1,4 @@
-"""Managed instance groups: their methods and how they look."""
+"""Managed instance groups: their methods and their JSON."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Groups:
     # Mutations
 
     def insert(self, call: Call) -> OperationRow:
-        """The insert method: the group can be seen, and makes VMs, when the operation is done."""
+        """The insert method: the group is visible, and creates VMs, when the operation is done."""
         project, zone = call.path["project"], call.path["zone"]
         inventory.check_zone(project, zone)
         row = self._checked(call.body, project, zone)
@@ -136,7 +136,7 @@ class Groups:
         return None
 
     def resize(self, call: Call) -> OperationRow:
-        """The resize method: up makes VMs, down deletes whichever."""
+        """The resize method: a larger size creates VMs, a smaller one deletes arbitrary ones."""
         row = self.usable_row(call)
         if "size" not in call.query:
             raise required("size")
@@ -151,7 +151,7 @@ class Groups:
         return operation
 
     def patch(self, call: Call) -> OperationRow:
-        """The patch method: what is named replaces what there is, when the operation begins."""
+        """The patch method: the given fields replace the present ones when the operation begins."""
         row = self.usable_row(call)
         body = call.body
         if body.get("fingerprint", _fingerprint(row)) != _fingerprint(row):
@@ -185,7 +185,7 @@ class Groups:
         return operation
 
     def _replace(self, row: GroupRow, new: GroupRow) -> None:
-        """The group is another from now on."""
+        """Stores a changed group."""
         if new.template != row.template:
             self._machines.outdate(self._store.members_of(row))
         self._store.put_group(new)
@@ -199,7 +199,7 @@ class Groups:
             self._machines.shrink(row, before - row.target_size, now)
 
     def delete(self, call: Call) -> OperationRow:
-        """The delete method: the VMs go, then the group."""
+        """The delete method: deletes the VMs, then the group."""
         row = self.usable_row(call)
         operation = self._operations.start(
             call,
@@ -234,7 +234,7 @@ class Groups:
         return row
 
     def usable_row(self, call: Call) -> GroupRow:
-        """The group that a call wants to change: 400 resourceNotReady while it is deleted."""
+        """The group that a call changes: 400 resourceNotReady while it is being deleted."""
         row = self.row(call)
         if row.phase == "DELETING":
             raise not_ready(row.path)
@@ -304,7 +304,7 @@ def template_link(key: str) -> str:
 
 
 def checked_size(value: Any, field: str, paginated: bool) -> int:
-    """A group's size, if it may have it.
+    """A valid size of a group.
 
     Raises:
         ServiceError: 400 invalid.

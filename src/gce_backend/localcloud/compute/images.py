@@ -1,4 +1,4 @@
-"""The list of images: those that Google offers or templates name. Any other exists on demand."""
+"""The list of images: Google's, and those that templates name. Any other exists on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gce_backend.localcloud.compute.store import ComputeStore
 
 
 class Images:
-    """The images of all projects, as far as they are in use."""
+    """The images resource."""
 
     def __init__(self, store: ComputeStore) -> None:
         self._store = store

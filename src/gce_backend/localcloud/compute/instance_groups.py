@@ -1,4 +1,4 @@
-"""Instance groups: what a managed instance group shows to load balancers and to listers of VMs."""
+"""Instance groups: the view of managed instance groups for load balancers and lists of VMs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 
 class InstanceGroups:
-    """The instanceGroups resource: one for each managed group, read only.
+    """The instanceGroups resource: a read-only one for each managed group.
 
     Attributes:
         lists: its lists.

@@ -1,4 +1,4 @@
-"""VMs: their methods and how they look."""
+"""VMs: their methods."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 _AWAKE = frozenset({"PROVISIONING", "STAGING", "RUNNING", "REPAIRING"})
 _OWN = frozenset({"name", "id", "kind", "zone", "selfLink", "status", "creationTimestamp"})
-"""Members of a VM that are no properties of what it is made from."""
+"""Members of a VM that do not come from its template's properties."""
 
 changed = msgspec.structs.replace
 
@@ -66,7 +66,7 @@ class Instances:
     # Mutations
 
     def insert(self, call: Call) -> OperationRow:
-        """The insert method: a VM of no group, which the operation's end sees running."""
+        """The insert method: a VM of no group, which is running when the operation is done."""
         project, zone = call.path["project"], call.path["zone"]
         inventory.check_zone(project, zone)
         name = links.check_name(call.body.get("name"), "resource.name")
@@ -97,7 +97,7 @@ class Instances:
         return operation
 
     def _template_properties(self, call: Call) -> dict[str, Any]:
-        """What the template gives that `sourceInstanceTemplate` names."""
+        """The properties of the template that `sourceInstanceTemplate` names."""
         link = call.query.get("sourceInstanceTemplate")
         if link is None:
             return {}
@@ -109,11 +109,11 @@ class Instances:
         return template.properties
 
     def start(self, call: Call) -> OperationRow:
-        """The start method: of a stopped VM; nothing happens to one that is running."""
+        """The start method: starts a stopped VM; does nothing to a running one."""
         return self._wake(call, "start", "TERMINATED")
 
     def resume(self, call: Call) -> OperationRow:
-        """The resume method: of a suspended VM; nothing happens to one that is running."""
+        """The resume method: starts a suspended VM; does nothing to a running one."""
         return self._wake(call, "resume", "SUSPENDED")
 
     def _wake(self, call: Call, kind: str, rests: str) -> OperationRow:
@@ -134,7 +134,7 @@ class Instances:
         return operation
 
     def stop(self, call: Call) -> OperationRow:
-        """The stop method: the VM rests with its disks; nothing happens to one that does."""
+        """The stop method: the VM keeps its disks; does nothing to a stopped one."""
         vm = self._row(call)
         if vm.status not in {"TERMINATED", *_AWAKE} or vm.is_leaving:
             raise not_ready(vm.path)
@@ -151,7 +151,7 @@ class Instances:
         return operation
 
     def suspend(self, call: Call) -> OperationRow:
-        """The suspend method: of a running VM; nothing happens to one that is suspended."""
+        """The suspend method: suspends a running VM; does nothing to a suspended one."""
         vm = self._row(call)
         if vm.status not in {"RUNNING", "SUSPENDED"} or vm.is_leaving:
             raise not_ready(vm.path)
@@ -235,7 +235,7 @@ class Instances:
         return None
 
     def delete(self, call: Call) -> OperationRow:
-        """The delete method: somebody deletes a VM behind its group's back."""
+        """The delete method: deletes a VM without its group."""
         vm = self._row(call)
         operation = self._operations.start(
             call, "delete", vm.path, vm.id, seconds=self._cloud.options.delete_seconds

@@ -1,4 +1,4 @@
-"""What always exists: zones, machine types, image families, and what else is named of images.
+"""What always exists: zones, machine types, image families, and every image that is named.
 
 `inventory.json` lists what Google offered in November 2026 and where that is documented. An image,
 image family or snapshot exists in every project unless its name begins with `missing`.
@@ -35,10 +35,10 @@ class _Inventory(msgspec.Struct, frozen=True):
     """What `inventory.json` holds.
 
     Attributes:
-        sources: where Google, or who asked its API, says so.
+        sources: where this is documented, by Google or by users of its API.
         zones: the last letters of the zones, by region.
         memory_gb_by_cpus: GB of memory by virtual CPUs, by machine types' names with `*` for these.
-        others: virtual CPUs and GB of memory of machine types whose names do not tell their CPUs.
+        others: virtual CPUs and GB of memory of machine types whose names do not state their CPUs.
         shared_core: virtual CPUs and MiB of memory of machine types with a shared core.
         image_families: by project.
     """
@@ -69,7 +69,7 @@ _MEMORY_STEP_MB = 256
 
 
 class Size(NamedTuple):
-    """What a machine type has: virtual CPUs, memory in MiB, and whether its core is shared."""
+    """The size of a machine type: virtual CPUs, memory in MiB, and whether its core is shared."""
 
     cpus: int
     memory_mb: int
@@ -124,8 +124,8 @@ def check_source(link: str, collection: str, field: str, project: str) -> str:
     Args:
         link: as in the request.
         collection: `images` or `snapshots`.
-        field: where it stood.
-        project: whose it is when the link does not say.
+        field: the field of the request that has the link.
+        project: the project of a link that names none.
 
     Raises:
         ServiceError: 400 invalid, 404 notFound.
@@ -242,7 +242,7 @@ def image(project: str, reference: str) -> dict[str, Any]:
     """An image.
 
     Args:
-        project: whose it is.
+        project: its project.
         reference: its name, or `family/F` for the newest one of a family.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Resource links: the canonical ones that Compute answers with, and the many that it accepts."""
+"""Resource links: the canonical form of Compute's answers, and the forms that it accepts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class Reference(NamedTuple):
-    """What a link means.
+    """The resource that a link names.
 
     Attributes:
         project: None in a partial link.
@@ -38,9 +38,9 @@ def parse(link: str, collection: str, field: str) -> Reference:
     """Reads a full link on any host, a partial one, or a bare name.
 
     Args:
-        link: the text of the request.
-        collection: what kind of resource it must name, e.g. `instanceTemplates`.
-        field: where it stood, for the error.
+        link: the text in the request.
+        collection: the collection of the resource, e.g. `instanceTemplates`.
+        field: the field of the request that has it, for the error.
 
     Raises:
         ServiceError: 400 invalid.
@@ -52,7 +52,7 @@ def parse(link: str, collection: str, field: str) -> Reference:
 
 
 def check_name(name: object, field: str, longest: int = 63) -> str:
-    """The name, if it is one.
+    """A valid resource name.
 
     Raises:
         ServiceError: 400 invalid.

@@ -22,7 +22,7 @@ _NEWEST_FIRST = "creationTimestamp desc"
 
 
 class Names:
-    """A set of names that can be walked in order from any place; sorted only when walked."""
+    """A set of names that can be read in order from any name; sorted only when it is read."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
@@ -35,19 +35,19 @@ class Names:
         return iter(self.after(""))
 
     def add(self, name: str) -> None:
-        """Puts a name in, unless it is in."""
+        """Adds a name."""
         if name not in self._names:
             self._names.add(name)
             self._sorted = None
 
     def discard(self, name: str) -> None:
-        """Takes a name out, if it is in."""
+        """Removes a name, if it is there."""
         if name in self._names:
             self._names.discard(name)
             self._sorted = None
 
     def after(self, name: str) -> list[str]:
-        """The names that come after this one, in order."""
+        """The names after this one, in order."""
         if self._sorted is None:
             self._sorted = sorted(self._names)
         return self._sorted[bisect_right(self._sorted, name) :]
@@ -66,19 +66,19 @@ class ListPage(NamedTuple):
 
 
 After = Callable[[str], Iterable[str]]
-"""The places of a list that come after one of them, in order; after "" come all."""
+"""Returns the places after a place of a list, in order; after "", all of them."""
 
 Render = Callable[[str], dict[str, Any] | None]
-"""The resource at a place; None when nobody may see it."""
+"""Returns the resource at a place; None when it is not visible."""
 
 
 def page(call: Call, after: After, render: Render) -> ListPage:
-    """One page of a list, in the order that was asked for.
+    """One page of a list, in the requested order.
 
     Args:
-        call: `maxResults`, `pageToken`, `filter` and `orderBy` of its query are heeded.
-        after: the list's places.
-        render: what is there.
+        call: its query's `maxResults`, `pageToken`, `filter` and `orderBy` count.
+        after: returns the list's places.
+        render: returns the resource at a place.
 
     Raises:
         ServiceError: 400 invalid when a parameter is wrong.
@@ -100,7 +100,7 @@ def page(call: Call, after: After, render: Render) -> ListPage:
 
 
 def everything(call: Call, after: After, render: Render) -> ListPage:
-    """All of a list that ignores paging; `filter` is heeded.
+    """All items of a list that ignores paging; `filter` counts.
 
     Raises:
         ServiceError: 400 invalid when the filter is wrong.
@@ -121,7 +121,7 @@ def refuse(call: Call, *parameters: str) -> None:
 
 
 class _Place(NamedTuple):
-    """Where an item stands: when it was made (only where that orders the list), and its name."""
+    """The place of an item: its creation time (if the list is ordered by it), and its name."""
 
     created: str
     place: str
@@ -151,7 +151,7 @@ def _newest_first(after: After, start: _Place, render: Render) -> Iterator[_Entr
 
 
 def _created(item: dict[str, Any]) -> str:
-    """When it was made; as every time here is in UTC, the text is in order of time."""
+    """The creation time as text, which sorts by time because all times here are in UTC."""
     moment: str = item.get("creationTimestamp") or item["insertTime"]
     return moment
 
@@ -161,7 +161,7 @@ def _token(order: str, place: _Place) -> str:
 
 
 def _start(token: str, order: str) -> _Place:
-    """The place after which the page begins."""
+    """The place after which a page begins."""
     if not token:
         return _Place("", "")
     try:
@@ -187,7 +187,7 @@ def resource_list(kind: str, path: str, found: ListPage, **extra: Any) -> dict[s
     Args:
         kind: e.g. `compute#instanceList`.
         path: the collection's partial link.
-        found: what is on the page.
+        found: the page.
         extra: further members.
     """
     answer: dict[str, Any] = {"kind": kind, "id": path, "selfLink": ROOT + path, **extra}
@@ -206,7 +206,7 @@ def zonal_list(
     Args:
         kind: e.g. `compute#instanceList`.
         collection: the resources' name in links, e.g. `instances`.
-        call: whose project, zone and parameters count.
+        call: the call, with project, zone and parameters.
         names: the names in the zone.
         render: the resource of a name.
 
@@ -225,15 +225,15 @@ def aggregated_list(
     render: Render,
     unreachable: Collection[str] = (),
 ) -> dict[str, Any]:
-    """An aggregatedList answer: with a warning for each scope that the page has nothing of.
+    """An aggregatedList answer, with a warning for each scope without items on the page.
 
     Args:
         kind: e.g. `compute#instanceAggregatedList`.
         collection: the resources' name in links and scopes, e.g. `instances`.
-        call: whose project and parameters count.
-        scopes: the names in every scope (`zones/Z`, `global`), scopes in order.
+        call: the call, with project and parameters.
+        scopes: the names in each scope (`zones/Z`, `global`), in order of scopes.
         render: the resource at `scope/name`.
-        unreachable: scopes that cannot be asked now.
+        unreachable: scopes that cannot be reached now.
 
     Raises:
         ServiceError: 400 invalid when a parameter is wrong; 503 backendError when a scope is

@@ -1,4 +1,4 @@
-"""What happens to VMs by itself: creation, boot, stockouts, stops, repair, deletion."""
+"""The life of VMs: creation, boot, stockouts, stops, repair, deletion."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gce_backend.localcloud.compute.vm_properties import Blueprints
 RETRY_SECONDS = 10.0
 LONGEST_RETRY_SECONDS = 60.0
 PREEMPTION_SECONDS = 30.0
-"""What a preempted VM has to shut down."""
+"""Seconds that a preempted VM has to shut down."""
 
 _SUFFIX = string.ascii_lowercase + string.digits
 _SUFFIX_LENGTH = 4
@@ -54,7 +54,7 @@ class Machines:
         self._capacity = Capacity(cloud, store, blueprints, usage)
 
     def resume(self) -> None:
-        """Counts what there is, and puts what is going on into the timetable; after a start."""
+        """Counts what exists, and schedules the next steps, after a start of the cloud."""
         for vm in self._store.vms():
             self._capacity.take(vm)
             if vm.due is not None:
@@ -65,7 +65,7 @@ class Machines:
     # Managed instances
 
     def create(self, group: GroupRow, count: int, at: float) -> None:
-        """Adds managed instances to a group; their VMs are made one by one."""
+        """Adds managed instances to a group; their VMs are created one by one."""
         for _ in range(count):
             self.create_named(group, self._new_name(group), None, at)
 
@@ -83,13 +83,13 @@ class Machines:
         self._put(vm, at + self._cloud.options.boot_seconds / 2)
 
     def delete(self, vm: VmRow, at: float) -> None:
-        """Lets the group delete a member; it is gone after the cloud's `delete_seconds`."""
+        """Deletes a member of a group; it is gone after the cloud's `delete_seconds`."""
         status = "STOPPING" if vm.status else ""
         deleting = changed(vm, action="DELETING", status=status)
         self._put(deleting, at + self._cloud.options.delete_seconds)
 
     def recreate(self, vm: VmRow, at: float) -> None:
-        """Lets the group delete a member's VM and make it again under its name."""
+        """Deletes a member's VM, and creates it again under its name."""
         if vm.status:
             stopping = changed(vm, action="RECREATING", status="STOPPING")
             self._put(stopping, at + self._cloud.options.delete_seconds)
@@ -97,13 +97,13 @@ class Machines:
             self._make_again(vm, at)
 
     def abandon(self, vm: VmRow, at: float) -> None:
-        """Lets a member leave its group, after the cloud's `operation_seconds`; its VM stays."""
+        """Removes a member from its group after the cloud's `operation_seconds`; its VM stays."""
         self._put(changed(vm, action="ABANDONING"), at + self._cloud.options.operation_seconds)
 
     def shrink(self, group: GroupRow, count: int, at: float) -> None:
-        """Deletes that many members of a group, whichever."""
+        """Deletes that many arbitrary members of a group."""
         kept = [vm for vm in self._store.members_of(group) if not vm.is_leaving]
-        # Arbitrary, as at Google, but the same again when a run is repeated.
+        # Arbitrary, as at Google, but the same in every run.
         choice = random.Random(f"{group.key}/{self._store.serial()}")  # noqa: S311 (no secret)
         for vm in choice.sample(kept, count):
             self.delete(vm, at)
@@ -122,41 +122,41 @@ class Machines:
         return self._capacity.obstacle(vm)
 
     def insert(self, vm: VmRow, at: float) -> None:
-        """Makes a VM that belongs to no group, without delay or fault."""
+        """Creates a VM that belongs to no group, without delay or fault."""
         self._come_to_be(changed(vm, action="NONE"), at)
 
     def start(self, vm: VmRow, at: float) -> None:
-        """A stopped or suspended VM starts; nothing is in its way."""
+        """Starts a stopped or suspended VM, for which there is room."""
         booting = changed(vm, status="PROVISIONING", started=at)
         self._put(booting, at + self._cloud.options.boot_seconds / 4)
 
     def stop(self, vm: VmRow, at: float, *, rests: bool = True) -> None:
-        """The VM stops, and rests or is gone after the cloud's `delete_seconds`."""
+        """Stops a VM; after the cloud's `delete_seconds` it rests or is gone."""
         stopping = changed(vm, status="STOPPING", ends="TERMINATED" if rests else "GONE")
         self._put(stopping, at + self._cloud.options.delete_seconds)
 
     def preempt(self, vm: VmRow, at: float, *, rests: bool) -> None:
-        """Compute takes the VM back: it has 30 s to shut down, and then rests or is gone."""
+        """Preempts a VM: it has 30 s to shut down, and then rests or is gone."""
         self.stop(vm, at + PREEMPTION_SECONDS - self._cloud.options.delete_seconds, rests=rests)
 
     def suspend(self, vm: VmRow, at: float) -> None:
-        """The VM is suspended after the cloud's `delete_seconds`."""
+        """Suspends a VM, after the cloud's `delete_seconds`."""
         self._put(changed(vm, status="SUSPENDING"), at + self._cloud.options.delete_seconds)
 
     def crash(self, vm: VmRow, at: float) -> None:
-        """The VM's host fails: it boots again elsewhere, if it restarts by itself, or stops."""
+        """Lets a VM's host fail: the VM boots again if it restarts automatically, or stops."""
         self._put(changed(vm, status="REPAIRING"), at + self._cloud.options.boot_seconds / 2)
 
     def change(self, vm: VmRow) -> None:
-        """Keeps a row in which nothing but what it is made of has changed."""
+        """Stores a VM whose properties, and nothing else, have changed."""
         self._keep(vm)
 
     def doom(self, vm: VmRow) -> None:
-        """Somebody outside the group has begun to delete the VM, and ends it with `lose`."""
+        """Marks a VM that somebody outside its group deletes; `lose` ends the deletion."""
         self._keep(changed(vm, status="STOPPING", ends="", due=None))
 
     def lose(self, vm: VmRow, at: float) -> None:
-        """The VM was deleted by somebody outside the group, which repairs it or does nothing."""
+        """Removes a VM that was deleted without its group, which repairs it or does nothing."""
         self._leave_disks(vm)
         if not vm.group or vm.is_leaving:
             self._drop(vm)
@@ -166,13 +166,13 @@ class Machines:
             self._keep(changed(vm, action="NONE", status="", ends="", due=None))
 
     def remove(self, vm: VmRow) -> None:
-        """The member is gone for good, and its VM with it."""
+        """Removes a member and its VM for good."""
         if vm.status:
             self._leave_disks(vm)
         self._drop(vm)
 
     def drop_disk(self, disk: DiskRow) -> None:
-        """A disk that outlived its VM is deleted."""
+        """Deletes a disk that outlived its VM."""
         self._usage.remove(disk.project, disk.zone, disk_demand(disk))
         self._store.drop_disk(disk)
 
@@ -200,7 +200,7 @@ class Machines:
     def _step(self, key: str, due: float) -> None:
         vm = self._store.vm(key)
         if vm is None or vm.due != due:
-            return  # something else has happened to it since this was put into the timetable
+            return  # something else has happened to it since this was scheduled
         if vm.action == "DELETING":
             self.remove(vm)
         elif vm.action == "ABANDONING":
@@ -235,7 +235,7 @@ class Machines:
             self._keep(changed(rests, status="TERMINATED", stopped=at))
 
     def _restarts(self, vm: VmRow) -> bool:
-        """Whether the VM starts again by itself after its host has failed."""
+        """Whether the VM restarts automatically after a failure of its host."""
         scheduling = self._blueprints.properties(vm).get("scheduling", {})
         is_spot = scheduling.get("preemptible") or scheduling.get("provisioningModel") == "SPOT"
         return bool(scheduling.get("automaticRestart", not is_spot))
@@ -270,7 +270,7 @@ class Machines:
             preserved=None,
         )
         if vm.status in {"PROVISIONING", "STAGING"}:
-            self._keep(changed(free, status="RUNNING"))  # it has booted by now
+            self._keep(changed(free, status="RUNNING"))  # it has booted
         elif vm.status in {"SUSPENDING", "REPAIRING"} or vm.ends:
             self._put(free, at + self._cloud.options.delete_seconds)
         else:
@@ -300,7 +300,7 @@ class Machines:
         self._put(created, at + self._cloud.options.boot_seconds / 4)
 
     def _replace_left_disks(self, vm: VmRow) -> None:
-        """A VM that is made again under its name has new disks, where others were left."""
+        """Gives a VM that is created again new disks in place of those that were left."""
         if len(self._store.disk_names[f"{vm.project}/{vm.zone}"]):
             for disk, _ in disks_of(vm, self._blueprints.properties(vm)):
                 left = self._store.disk(disk.key)
@@ -319,7 +319,7 @@ class Machines:
         self._store.put_error(error)
 
     def _leave_disks(self, vm: VmRow) -> None:
-        """The VM is gone; its disks stay unless they go with it."""
+        """Keeps the disks of a VM that is gone, unless they are deleted with it."""
         for disk, properties in disks_of(vm, self._blueprints.properties(vm)):
             if not properties.get("autoDelete", False):
                 self._store.put_disk(disk)

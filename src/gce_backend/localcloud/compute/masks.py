@@ -14,7 +14,7 @@ Mask = dict[str, "Mask"]
 """What to keep below each name."""
 
 _ALL = ""
-"""The name, below which nothing is, of everything."""
+"""The name that stands for everything; nothing is below it."""
 
 _TOKEN = re.compile(r"[\w*-]+|[,/()]")
 
@@ -60,7 +60,7 @@ def _mask(method: str, fields: str) -> Mask:
 
 
 def _parse_list(tokens: list[str], at: int, mask: Mask) -> int:
-    """Reads `a,b/c,d(e)` into `mask`; returns the place behind it, -1 when it is malformed."""
+    """Reads `a,b/c,d(e)` into `mask`; returns the place after it, or -1 when it is malformed."""
     while True:
         inner = mask
         while True:
@@ -84,7 +84,7 @@ def _parse_list(tokens: list[str], at: int, mask: Mask) -> int:
 
 
 def _check(mask: Mask, shapes: list[Shape]) -> None:
-    """What stands behind a wildcard must be a field of something that it stands for."""
+    """Checks that each name is a field; after a wildcard, of anything that it stands for."""
     for name, inner in mask.items():
         if name != _ALL:
             below = [found for shape in shapes for found in description.members(shape, name)]

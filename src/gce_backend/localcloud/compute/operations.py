@@ -1,4 +1,4 @@
-"""Operations: what a mutation answers with, when it takes effect, and how it is replayed."""
+"""Operations: the answers of mutations, their effects, and replayed requests."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gce_backend.localcloud.compute.timetable import Timetable
 
 WAIT_SECONDS = 120.0
 FOR_EVER = 10 * 365 * 86400.0
-"""Seconds that an operation takes which a fault keeps from ending."""
+"""Seconds that an operation takes when a fault keeps it from ending."""
 LONGEST_PENDING = 60.0
 """Seconds after which every operation is RUNNING."""
 
 Effect = Callable[[OperationRow], Failure | None]
-"""What happens when an operation ends, or why it ends in an error instead."""
+"""Applies the effect of an operation at its end; returns a failure when it fails instead."""
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NO_UUID = "00000000-0000-0000-0000-000000000000"
@@ -36,7 +36,7 @@ class Operations:
     """The operations of all projects.
 
     Attributes:
-        effects: what happens at the end of an operation, by the method that started it.
+        effects: the effect at the end of an operation, by the method that started it.
     """
 
     def __init__(self, cloud: Cloud, store: ComputeStore, timetable: Timetable) -> None:
@@ -47,7 +47,7 @@ class Operations:
         self._ended: dict[str, asyncio.Event] = {}
 
     def resume(self) -> None:
-        """Puts the operations that have not ended into the timetable; after a start."""
+        """Schedules the operations that have not ended, after a start of the cloud."""
         for row in self._store.operations():
             if not row.done:
                 self._timetable.put(row.due, self._end, row.key)
@@ -63,20 +63,20 @@ class Operations:
         payload: dict[str, Any] | None = None,
         failure: Failure | None = None,
     ) -> OperationRow:
-        """Starts the operation of a mutation that has been found valid.
+        """Starts the operation of a valid mutation.
 
         Args:
             call: the mutation.
             kind: the `operationType`.
             target: the partial link of what it acts on.
             target_id: its numeric id; "" when there is none yet.
-            seconds: how long it takes at least; never less than the cloud's `operation_seconds`.
+            seconds: the least time that it takes, if longer than the cloud's `operation_seconds`.
             payload: what its effect needs.
-            failure: the error that it is known to end in.
+            failure: the error that it will end in.
 
         Returns:
-            The operation. When it has a `failure` already, that or an injected fault ends it: then
-            nothing that the mutation asks for may happen.
+            The operation. If it has a `failure` already, it will fail, and the mutation must have
+            no effect.
         """
         now = self._cloud.clock.now()
         zone = call.path.get("zone")
@@ -120,10 +120,11 @@ class Operations:
     # requestId
 
     def replayed(self, call: Call) -> OperationRow | None:
-        """The operation that this very request started before; None when it is new.
+        """The operation that the same request started before; None for a new request.
 
         Raises:
-            ServiceError: 400 invalid when the requestId is none, or was another request's.
+            ServiceError: 400 invalid when the requestId is malformed, or belongs to another
+                request.
         """
         request_id = call.query.get("requestId")
         if request_id is None:
@@ -140,7 +141,7 @@ class Operations:
         return self._store.operation(known.operation)
 
     def remember(self, call: Call, row: OperationRow) -> None:
-        """Notes which operation a request with a requestId started."""
+        """Stores the operation of a request with a requestId."""
         if "requestId" in call.query:
             request = RequestRow(_digest(call), row.key, self._cloud.clock.now())
             self._store.put_request(self._request_key(call), request)

@@ -1,4 +1,4 @@
-"""Which IAM permission each method asks for, as Google's reference of that method says."""
+"""The IAM permission that each method needs, according to Google's reference of the method."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _VERBS = {
     "patch": "update",
     "setInstanceTemplate": "update",
 }
-"""A method's last word to its permission's, where the two differ."""
+"""The last word of a permission, by the last word of the method, if they differ."""
 
 
 def permission_of(method: str) -> str:
-    """The permission that a method asks for on what it reads or changes.
+    """The permission that a method needs on what it reads or changes.
 
     Args:
         method: e.g. `compute.instances.aggregatedList`.

@@ -23,11 +23,11 @@ _LIMITS = {
 
 
 class Metric(NamedTuple):
-    """What a call is counted as.
+    """The metric that a call counts towards.
 
     Attributes:
         name: the metric, without `compute.googleapis.com/`.
-        region: where it is counted; None for all of the project.
+        region: its region; None for the whole project.
     """
 
     name: str
@@ -39,7 +39,7 @@ def metric_of(method: str, region: str | None) -> Metric:
 
     Args:
         method: `compute.resource.method`.
-        region: the one that its path leads to; None when it is global.
+        region: the region in its path; None when it is global.
     """
     _, resource, verb = method.split(".")
     if verb in {"aggregatedList", "wait"}:
@@ -64,8 +64,8 @@ class Quota:
         """Counts a call.
 
         Args:
-            project: who calls.
-            metric: what the call is counted as.
+            project: the caller's project.
+            metric: the metric of the call.
             limit: calls allowed in a minute.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Requests must be as Google describes them: unknown members and wrong types are refused."""
+"""Checks requests against Google's description: refuses unknown members and wrong types."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EVERYWHERE = frozenset(
         *("quotaUser", "uploadType", "upload_protocol", "userIp", ".xgafv"),
     }
 )
-"""Parameters of every method, also with a dollar in front."""
+"""Parameters of every method, with and without a leading dollar."""
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -52,7 +52,7 @@ def check_query(method: str, query: Mapping[str, str]) -> None:
 
 
 def checked_body(method: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A body that is as described, without the members that are null: these mean absent ones.
+    """A valid body without the members that are null, which count as absent.
 
     Args:
         method: the called method.

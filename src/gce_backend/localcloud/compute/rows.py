@@ -1,4 +1,4 @@
-"""What the embedded Compute Engine keeps: one frozen struct per kind of row."""
+"""The stored rows of the embedded Compute Engine: a frozen struct for each kind of row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Status = Literal[
 """A VM's `status`; "" while no VM exists."""
 
 HALTED = frozenset({"TERMINATED", "SUSPENDED"})
-"""Statuses of VMs that exist and rest: they use disks, but neither CPUs nor addresses."""
+"""Statuses of VMs that rest: they use disks, but neither CPUs nor addresses."""
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         group: the key of the group.
-        serial: its place among everything that ever happened here.
+        serial: its serial number among all events of the cloud.
         instance: the partial link of the managed instance.
         action: what the group was doing to it.
         template: the key of the template that it was to be made from.
@@ -79,7 +79,7 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TemplateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An instance template; `properties` is what it was made with, `created` in Unix seconds."""
+    """An instance template; `properties` are those of its request, `created` is in Unix seconds."""
 
     project: str
     name: str
@@ -107,9 +107,9 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
         template: the key of its template.
         base_name: what its VMs' names begin with.
         target_size: how many VMs it should have.
-        paginated: whether listManagedInstances heeds paging.
-        repairs: whether a VM that vanishes or stops is made again.
-        settings: the rest of what it was made with, echoed in answers.
+        paginated: whether listManagedInstances answers in pages.
+        repairs: whether a VM that vanishes or stops is created again.
+        settings: the other fields of its request, echoed in answers.
         created: Unix seconds.
     """
 
@@ -138,22 +138,22 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VmRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A managed instance and, while it has a status, its VM; or a VM that belongs to no group.
+    """A managed instance with its VM, which exists while there is a status; or a VM of no group.
 
     Attributes:
-        group: the key of its group; "" of a VM that was abandoned or made by itself.
-        serial: its VM's place among everything ever made here; its addresses derive from it.
+        group: the key of its group; "" for a VM of no group.
+        serial: the serial number of its VM; its addresses derive from it.
         id: the VM's numeric id; "" before the first VM, kept when the VM vanished.
         created: when the VM was made.
-        due: when its next step happens; None when nothing is going on.
+        due: when its next step happens; None when there is none.
         attempts: creations that failed in a row.
-        failure: the last one's reason, kept after it was overcome.
-        metadata: its items, once they differ from what template and group gave it.
-        properties: what it is made from, once that is not what the group's template says.
+        failure: the last failure, kept after a success.
+        metadata: its items, if they differ from those of template and group.
+        properties: its properties, if they differ from those of the group's template.
         template: the key of the template it was made from; "" means the group's.
-        labels: its labels, once they differ from what template and group gave it.
+        labels: its labels, if they differ from those of template and group.
         preserved: the metadata of its per-instance configuration; None when it has none.
-        ends: what becomes of a STOPPING VM that nobody else watches: it rests, or it is gone.
+        ends: the state after STOPPING of a VM without a group: at rest, or gone.
         started: when it was last started, in Unix seconds; 0 means when it was made.
         stopped: when it last stopped, in Unix seconds; 0 means never.
         suspended: when it was last suspended, in Unix seconds; 0 means never.
@@ -226,7 +226,7 @@ class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A disk snapshot that somebody made; others exist on demand.
+    """A disk snapshot that was created; others exist on demand.
 
     Attributes:
         properties: what it was made with.
@@ -258,7 +258,7 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         zone: None of a global operation.
-        method: the method that started it; says what happens when it is done.
+        method: the method that started it, which determines its effect.
         kind: its `operationType`.
         target: the partial link of what it acts on.
         target_id: the target's numeric id; "" when it has none yet.
@@ -266,7 +266,7 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
         due: when it ends, in Unix seconds.
         done: whether it has ended.
         failure: the error in which it ends or has ended.
-        payload: what it needs to take effect; None when nothing.
+        payload: the data of its effect; None when there is none.
         request_id: the requestId of the call that started it; None when it had none.
     """
 
@@ -309,7 +309,7 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestRow(msgspec.Struct, frozen=True):
-    """A requestId that was used: for which request, with which operation, when (Unix seconds)."""
+    """A used requestId: its request, its operation, and when it was used (Unix seconds)."""
 
     digest: str
     operation: str

@@ -1,4 +1,4 @@
-"""The embedded Compute Engine put together: its methods, quotas, and what it does by itself."""
+"""The embedded Compute Engine: its methods, quotas and own work."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ComputeService:
     """Compute Engine's v1 API under `/compute/v1/projects/`.
 
     Args:
-        cloud: the frame that it stands in.
+        cloud: the cloud that it is part of.
     """
 
     name = "compute"
@@ -73,7 +73,7 @@ class ComputeService:
         self._operations.resume()
 
     def routes(self) -> Iterable[Route]:
-        """Its methods, where Google's description of the API has them."""
+        """Its methods, at the paths of Google's description of the API."""
         handlers = {name: self._reading(answer) for name, answer in self.reads().items()}
         handlers |= {name: self._mutating(start) for name, start in self.mutations().items()}
         for name, handler in handlers.items():
@@ -161,7 +161,7 @@ class ComputeService:
             self._enter(call)
             answer = answer_of(call)
             if not isinstance(answer, dict):
-                self._cloud.tables.commit()  # before waiting: what fell due must not be lost
+                self._cloud.tables.commit()  # before waiting: due steps must not be lost
                 answer = await answer
             return masked(call.method, answer, call.query.get("fields"))
 
@@ -179,7 +179,7 @@ class ComputeService:
         return handle
 
     def _enter(self, call: Call) -> None:
-        """What comes before every call: the world is brought up to now, and the call is counted."""
+        """Runs before every call: does the steps that are due, and counts the call."""
         now = self._cloud.clock.now()
         self._timetable.advance(now)
         self._store.forget_old(now)
@@ -198,7 +198,7 @@ class ComputeService:
         return reason_body(error)
 
     def state(self) -> Any:
-        """Everything that exists, by project."""
+        """All resources, by project."""
         self._timetable.advance(self._cloud.clock.now())
         projects: dict[str, dict[str, Any]] = {}
 
@@ -232,7 +232,7 @@ class ComputeService:
         return {"projects": projects}
 
     def vms(self) -> list[VmFacts]:
-        """The VMs that exist, as they see themselves."""
+        """The existing VMs, as their metadata servers show them."""
         self._timetable.advance(self._cloud.clock.now())
         return [facts_of(vm, self._blueprints) for vm in self._store.vms() if vm.status]
 

@@ -1,4 +1,4 @@
-"""Disk snapshots: those that were made, and any other that is named."""
+"""Disk snapshots: those that were created, and any other on demand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Snapshots:
         operations.effects["compute.snapshots.insert"] = self._inserted
 
     def insert(self, call: Call) -> OperationRow:
-        """The insert method; what the disk holds is nobody's business here."""
+        """The insert method; a snapshot has no content."""
         body = dict(call.body)
         name = links.check_name(body.pop("name", None), "resource.name")
         check_labels(body.get("labels", {}), "resource.labels")
@@ -57,7 +57,7 @@ class Snapshots:
         return inventory.get_snapshot(call) if row is None else _body(row)
 
     def list_page(self, call: Call) -> dict[str, Any]:
-        """The list method: those that were made."""
+        """The list method: the snapshots that were created."""
         project = call.path["project"]
         rows = {row.name: row for row in self._store.snapshots.values() if row.project == project}
         names = Names()

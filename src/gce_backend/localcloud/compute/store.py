@@ -22,13 +22,13 @@ from gce_backend.localcloud.compute.rows import (
 from gce_backend.localcloud.tables import Tables
 
 OPERATION_LIFE = 14 * 24 * 3600.0
-"""Seconds for which an operation can be looked at."""
+"""Seconds for which an operation can be read."""
 
 ERROR_LIFE = 3600.0
-"""Seconds for which a group's history tells of an error."""
+"""Seconds for which a group's history keeps an error."""
 
 ERRORS_KEPT = 500
-"""Errors that a group's history holds at most; the oldest go first."""
+"""Most errors in a group's history; the oldest are dropped first."""
 
 REQUEST_LIFE = 3600.0
 """Seconds for which a requestId is remembered."""
@@ -42,10 +42,10 @@ class _Serial(msgspec.Struct, frozen=True):
 
 
 class ComputeStore:
-    """All rows of all projects. Rows are frozen: a changed one is put in again.
+    """All rows of all projects. Rows are frozen: a changed one is stored again.
 
     Attributes:
-        snapshots: those that were made, by key.
+        snapshots: the snapshots that were created, by key.
         group_names: by project and zone (`p/z`).
         template_names: by project.
         vm_names: names of VMs that exist, by project and zone.
@@ -103,14 +103,14 @@ class ComputeStore:
             self._old_requests.append((request.at, key))
 
     def serial(self) -> int:
-        """A number that was never given before, counting from 1."""
+        """The next serial number, counting from 1."""
         serial = self._serials["all"].last + 1 if "all" in self._serials else 1
         self._serials["all"] = _Serial(serial)
         return serial
 
     @staticmethod
     def numeric_id(serial: int) -> str:
-        """The numeric id that belongs to a serial number: unique, and without visible order."""
+        """The numeric id for a serial number: unique, and without visible order."""
         return str(_FIRST_ID + serial * _ODD % 2**62)
 
     # Templates
@@ -179,7 +179,7 @@ class ComputeStore:
             del self._errors[f"{row.group}/{self.errors[row.group].popleft()}"]
 
     def errors_after(self, group: str, place: str, now: UnixSeconds) -> list[str]:
-        """The places behind this one in a group's history, as far as it is still kept."""
+        """The places after this one in a group's history, without errors that are too old."""
         places = self.errors[group]
         while places and self.error(group, places[0]).failure.at + ERROR_LIFE < now:
             del self._errors[f"{group}/{places.popleft()}"]

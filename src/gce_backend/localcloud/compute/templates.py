@@ -1,4 +1,4 @@
-"""Instance templates: what they must hold, and their methods."""
+"""Instance templates: their checks and their methods."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Templates:
         operations.effects["compute.instanceTemplates.delete"] = self._deleted
 
     def insert(self, call: Call) -> OperationRow:
-        """The insert method: the template can be seen and used when the operation is done."""
+        """The insert method: the template is visible when the operation is done."""
         project = call.path["project"]
         row = TemplateRow(
             project=project,
@@ -122,12 +122,12 @@ def _body(row: TemplateRow) -> dict[str, Any]:
 def checked_properties(
     asked: dict[str, Any] | None, project: str, place: str = "resource.properties"
 ) -> dict[str, Any]:
-    """What a VM is made from, as Compute keeps it: with full links and what it adds itself.
+    """The properties of a VM as Compute stores them: with full links and its own additions.
 
     Args:
-        asked: the properties of a template, or the like of a VM.
+        asked: the properties in a request for a template or a VM.
         project: whose it is.
-        place: where in the request they stand.
+        place: their place in the request.
 
     Raises:
         ServiceError: 400 invalid, 404 notFound.
@@ -198,7 +198,7 @@ def _checked_interfaces(
 
 
 def check_labels(labels: dict[str, str], field: str) -> None:
-    """Refuses labels that Compute refuses.
+    """Refuses invalid labels.
 
     Raises:
         ServiceError: 400 invalid.
@@ -209,7 +209,7 @@ def check_labels(labels: dict[str, str], field: str) -> None:
 
 
 def check_metadata(items: list[dict[str, str]], field: str) -> None:
-    """Refuses metadata items that Compute refuses.
+    """Refuses invalid metadata items.
 
     Raises:
         ServiceError: 400 invalid.
@@ -229,6 +229,6 @@ def check_metadata(items: list[dict[str, str]], field: str) -> None:
 
 
 def metadata_body(items: list[dict[str, str]]) -> dict[str, Any]:
-    """Metadata as Compute shows them; as there, `items` is absent when there are none."""
+    """Metadata as in Compute's answers; `items` is absent when there are none."""
     body: dict[str, Any] = {"kind": "compute#metadata", "fingerprint": fingerprint(items)}
     return body | {"items": items} if items else body

@@ -10,14 +10,14 @@ from itertools import count
 from gce_backend.base.dates import UnixSeconds
 
 Step = Callable[[str, float], None]
-"""Takes the key of what is due and the time it was due at."""
+"""Does a step, given the key of its subject and the time at which it was due."""
 
 
 class Timetable:
-    """What happens when. Nothing here is durable: rows say when they are due, and are put in again.
+    """The planned steps. They are not durable: rows say when they are due, and are scheduled again.
 
     Attributes:
-        sooner: set when something was put before everything else.
+        sooner: set when a step was scheduled before all others.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Timetable:
         self._order = count()
 
     def put(self, due: float, step: Step, key: str) -> None:
-        """Lets `step(key, due)` happen at `due`, in Unix seconds; equal times keep their order."""
+        """Schedules `step(key, due)` at `due`, in Unix seconds; equal times keep their order."""
         if not self._heap or due < self._heap[0][0]:
             self.sooner.set()
         heapq.heappush(self._heap, (due, next(self._order), step, key))
@@ -36,7 +36,7 @@ class Timetable:
         return self._heap[0][0] if self._heap else None
 
     def advance(self, now: UnixSeconds) -> None:
-        """Takes every step that is due, also those that steps put in."""
+        """Does every step that is due, also those that steps schedule."""
         while self._heap and self._heap[0][0] <= now:
             due, _, step, key = heapq.heappop(self._heap)
             step(key, due)

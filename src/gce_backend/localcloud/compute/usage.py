@@ -1,4 +1,4 @@
-"""What VMs and disks use of their region's quotas, and what is left of these."""
+"""What VMs and disks use of their region's quotas."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from gce_backend.localcloud.compute import inventory, links, vm_disks
 from gce_backend.localcloud.compute.rows import DiskRow
 
 Demand = Mapping[str, int]
-"""How much of each metric something needs."""
+"""The needed amount of each metric."""
 
 _CPU_METRICS = {
     **dict.fromkeys(("n1", "e2", "f1", "g1", "custom"), "CPUS"),
     **{family: f"{family.upper()}_CPUS" for family in ("n2", "n2d", "c2", "c2d", "c3")},
 }
-"""By machine family. Google counts newer families otherwise, not among a region's quotas."""
+"""Metrics by machine family. Google does not count newer families among a region's quotas."""
 
 METRICS = (
     *sorted(set(_CPU_METRICS.values())),
     *("DISKS_TOTAL_GB", "INSTANCES", "IN_USE_ADDRESSES", "SSD_TOTAL_GB"),
 )
-"""The metrics that are counted here."""
+"""The metrics that are counted."""
 
 _WHILE_RESTING = ("INSTANCES", "DISKS_TOTAL_GB", "SSD_TOTAL_GB")
 
 UNLIMITED = 1_000_000.0
-"""The limit of a metric that nobody has limited."""
+"""The limit of a metric without a limit of its own."""
 
 
 class Shortage(NamedTuple):
-    """A quota that does not suffice."""
+    """A quota that is too small."""
 
     metric: str
     limit: float
@@ -39,10 +39,10 @@ class Shortage(NamedTuple):
 
 
 class QuotaUsage:
-    """What is used, by project and region.
+    """The use of quotas, by project and region.
 
     Attributes:
-        limits: by metric, or by `region/metric`, which counts before the other.
+        limits: by metric, or by `region/metric`, which takes precedence.
     """
 
     def __init__(self) -> None:
@@ -50,15 +50,15 @@ class QuotaUsage:
         self._used: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
 
     def add(self, project: str, zone: str, demand: Demand) -> None:
-        """Something has been made."""
+        """Adds a demand to the use."""
         self._used[project, inventory.ZONES[zone]].update(demand)
 
     def remove(self, project: str, zone: str, demand: Demand) -> None:
-        """Something no longer exists."""
+        """Removes a demand from the use."""
         self._used[project, inventory.ZONES[zone]].subtract(demand)
 
     def shortage(self, project: str, zone: str, demand: Demand) -> Shortage | None:
-        """The first quota that does not suffice for something more; None when there is room."""
+        """The first quota that is too small for a further demand; None when there is room."""
         if not self.limits:
             return None
         region = inventory.ZONES[zone]
@@ -82,7 +82,7 @@ class QuotaUsage:
 
 
 def problems_of(limits: Mapping[str, float]) -> list[str]:
-    """What is wrong with limits that somebody asks for; empty when nothing is."""
+    """The problems of requested limits; empty when there are none."""
     regions = {f"{region}/" for region in inventory.ZONES.values()} | {""}
     known = {f"{region}{metric}" for region in regions for metric in METRICS}
     form = f"not METRIC or REGION/METRIC; the metrics are {', '.join(METRICS)}"

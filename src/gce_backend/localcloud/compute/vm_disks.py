@@ -14,14 +14,14 @@ _DEFAULT_SIZE_GB = "10"
 
 
 class VmDisk(NamedTuple):
-    """A disk of a VM: as a resource of its own, and as the properties say it."""
+    """A disk of a VM: the resource, and its part of the VM's properties."""
 
     row: DiskRow
     properties: dict[str, Any]
 
 
 def disks_of(vm: VmRow, properties: Mapping[str, Any]) -> Iterator[VmDisk]:
-    """The disks of a VM; the boot disk is called like the VM."""
+    """The disks of a VM; the boot disk has the VM's name."""
     for index, disk in enumerate(properties["disks"]):
         name = vm.name if index == 0 else f"{vm.name}-{index}"
         row = DiskRow(

@@ -1,4 +1,4 @@
-"""What happens to VMs without any call: a person or a test lets it happen."""
+"""Events of VMs without a call to Compute: a person or a test causes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a VM is made of: its template's properties, with what its group lays over them."""
+"""The properties of a VM: its template's, with the additions of its group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gce_backend.localcloud.compute.store import ComputeStore
 
 
 class Blueprints:
-    """Of managed instances, and of VMs that belong to no group."""
+    """The properties of managed instances, and of VMs of no group."""
 
     def __init__(self, store: ComputeStore) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class Blueprints:
         return template.properties
 
     def template(self, vm: VmRow) -> str:
-        """The key of the template that a managed instance was, or is to be, made from."""
+        """The key of the template of a managed instance's VM, present or next."""
         return vm.template or self.group(vm).template
 
     def labels(self, vm: VmRow) -> dict[str, str]:
@@ -41,7 +41,7 @@ class Blueprints:
         return labels | self._overlay(vm, "labels")
 
     def metadata(self, vm: VmRow) -> list[dict[str, str]]:
-        """The VM's metadata items, as they were set or as they come from template and group."""
+        """The VM's metadata items: those that were set, or those of template and group."""
         if vm.metadata is not None:
             return vm.metadata
         items = self.properties(vm)["metadata"].get("items", [])
@@ -51,7 +51,7 @@ class Blueprints:
         return [{"key": key, "value": value} for key, value in values.items()]
 
     def own(self, vm: VmRow) -> dict[str, Any]:
-        """The properties of a VM that it keeps whatever its group does, labels included."""
+        """The properties that a VM keeps whatever its group does, labels included."""
         return self.properties(vm) | {"labels": self.labels(vm)}
 
     def _overlay(self, vm: VmRow, part: str) -> dict[str, str]:
@@ -62,7 +62,7 @@ class Blueprints:
 
 
 def _made_by(group: GroupRow, template_key: str) -> dict[str, str]:
-    """The items by which a managed instance knows its group and template."""
+    """The metadata items that name a managed instance's group and template."""
     number = constant_id(f"projects/{group.project}")[:12]
     owner, _, template = template_key.partition("/")
     template_number = constant_id(f"projects/{owner}")[:12]

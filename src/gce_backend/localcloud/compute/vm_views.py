@@ -1,4 +1,4 @@
-"""How VMs look."""
+"""VMs as JSON, and as their metadata servers show them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _SCHEDULING = {"onHostMaintenance": "MIGRATE", "automaticRestart": True, "preemp
 
 
 class VmFacts(NamedTuple):
-    """A VM as it sees itself through its metadata server.
+    """A VM as its metadata server shows it.
 
     Attributes:
         account: the address of its service account; "" when it has none.
-        scopes: what its tokens are good for.
+        scopes: the scopes of its tokens.
         metadata: its items.
         is_running: whether it runs now.
     """
@@ -40,7 +40,7 @@ class VmFacts(NamedTuple):
 
 
 def facts_of(vm: VmRow, blueprints: Blueprints) -> VmFacts:
-    """What a VM is told about itself."""
+    """The facts about a VM for its metadata server."""
     accounts = blueprints.properties(vm).get("serviceAccounts") or [{"email": "", "scopes": []}]
     account = _account(vm.project, accounts[0]) if accounts[0].get("email", "default") else {}
     return VmFacts(

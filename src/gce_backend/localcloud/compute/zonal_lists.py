@@ -1,4 +1,4 @@
-"""The two lists that every resource of a zone has: of one zone, and of all."""
+"""The two lists of every zonal resource: of one zone, and of all zones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ZonalLists:
     """The list and aggregatedList methods of a resource.
 
     Args:
-        cloud: knows which zones cannot be asked now.
-        resource: as in `kind`, e.g. `instanceGroup`; the collection is called like many of them.
-        names: the names by project and zone (`p/z`), made when they are asked for.
-        visible: the resource at `project/zone/name`; None when it is not shown.
+        cloud: knows which zones cannot be reached now.
+        resource: its name in `kind`, e.g. `instanceGroup`; the collection's name is its plural.
+        names: returns the names by project and zone (`p/z`).
+        visible: returns the resource at `project/zone/name`; None when it is not visible.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Aggregations: counts, sums and averages of what a query finds."""
+"""Aggregations: counts, sums and averages of a query's results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def named(aggregations: Sequence[Aggregation]) -> dict[str, Aggregation]:
     """The aggregations by the names of their results.
 
     Raises:
-        ServiceError: one is not exactly one of count, sum and avg, or two have one name.
+        ServiceError: one is not exactly one of count, sum and avg, or two have the same name.
     """
     found: dict[str, Aggregation] = {}
     unnamed = 0
@@ -31,7 +31,7 @@ def named(aggregations: Sequence[Aggregation]) -> dict[str, Aggregation]:
 
 
 def properties_of(aggregations: Iterable[Aggregation]) -> tuple[str, ...]:
-    """The properties that are summed and averaged: what lacks one of them is left out of all."""
+    """The properties that are summed or averaged; an entity without one of them does not count."""
     wanted = (item.sum or item.avg for item in aggregations)
     return tuple(dict.fromkeys(item.property.name for item in wanted if item))
 

@@ -22,7 +22,7 @@ _FORBIDDEN = {
     ("upsert", "insert"),
     ("delete", "update"),
 }
-"""What one commit may not do to one entity after another."""
+"""Pairs of mutations that one commit may not make to the same entity."""
 
 
 def timestamp(now: UnixSeconds) -> str:
@@ -33,7 +33,7 @@ def timestamp(now: UnixSeconds) -> str:
 
 
 def allocate_id(storage: Storage, key: EntityKey) -> EntityKey:
-    """Completes a key with an id that no entity has and nobody has reserved."""
+    """Completes a key with an id that no entity has and that is not reserved."""
     while True:
         complete = key.with_id(secrets.randbelow(2**52 - 1) + 1)
         if storage.is_free(complete.name):
@@ -41,13 +41,13 @@ def allocate_id(storage: Storage, key: EntityKey) -> EntityKey:
 
 
 class Commit:
-    """One commit in the making.
+    """A commit that is being prepared.
 
     Args:
-        storage: what it is to change.
-        project: the project that it is for.
+        storage: the entities that it changes.
+        project: its project.
         now: Unix time in seconds.
-        transactional: whether several mutations may be about one entity.
+        transactional: whether several mutations may be about the same entity.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Commit:
 
     @property
     def written(self) -> set[str]:
-        """The names of the keys that its mutations are about."""
+        """The names of the keys of its mutations."""
         return set(self._done)
 
     def stage(self, mutation: Mutation) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class Commit:
             Its JSON MutationResult.
 
         Raises:
-            ServiceError: it breaks a rule, or does not fit what is stored: the commit fails.
+            ServiceError: it breaks a rule, or conflicts with what is stored: the commit fails.
         """
         verb, body = _verb(mutation)
         data = body if verb == "delete" else body.get("key")
@@ -144,7 +144,7 @@ class Commit:
         }
 
     def apply(self) -> list[StorageChange]:
-        """Makes all that was staged current."""
+        """Applies all staged mutations."""
         writes = {
             name: (key, row)
             for name, (key, row) in self._writes.items()

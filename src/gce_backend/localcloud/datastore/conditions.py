@@ -1,4 +1,4 @@
-"""Filters: from their tree to alternatives, each of conditions that all hold."""
+"""Filters: converts their tree to alternatives, each a list of conditions that must all hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RANGES: dict[str, Callable[[Any, Any], bool]] = {
     "GREATER_THAN_OR_EQUAL": operator.ge,
 }
 _LONERS = {"OR", "IN", "NOT_IN", "NOT_EQUAL"}
-"""What NOT_IN cannot be in a query with."""
+"""The operators that a query cannot have together with NOT_IN."""
 
 Test: TypeAlias = Callable[[SortKey], bool]
 
@@ -34,8 +34,8 @@ class FilterCondition(NamedTuple):
 
     Attributes:
         name: the property, or `__key__`.
-        op: how it is compared; never IN, which means alternatives.
-        wanted: what with: one value, or those that NOT_IN excludes.
+        op: the comparison; never IN, which becomes alternatives.
+        wanted: the value to compare with, or the values that NOT_IN excludes.
     """
 
     name: str
@@ -47,7 +47,7 @@ class FilterCondition(NamedTuple):
         if self.op == "EQUAL":
             return found == self.wanted[0]
         if self.op in _RANGES:
-            # Only values of the same type are on one scale.
+            # Only values of the same type can be compared.
             (rank, value) = self.wanted[0]
             return found[0] == rank and _RANGES[self.op](found[1], value)
         return found not in self.wanted
@@ -57,7 +57,7 @@ class Alternative(msgspec.Struct):
     """Conditions that all hold.
 
     Attributes:
-        ancestor: what it selects is at or under this key.
+        ancestor: the key at or under which it selects.
         equalities: some value of the property passes each.
         ranges: by property: one value of the property passes all.
     """
@@ -88,17 +88,17 @@ class Alternative(msgspec.Struct):
         )
 
     def admits(self, name: str, value: SortKey) -> bool:
-        """Whether one value of a property passes what is asked of one value."""
+        """Whether one value of a property passes the conditions on single values."""
         return all(condition.test(value) for condition in self.ranges.get(name, ()))
 
     def selects(self, name: str, value: SortKey) -> bool:
-        """Whether an index entry of this value is among those that are walked along."""
+        """Whether a query reads the index entry of this value."""
         equal = [condition for condition in self.equalities if condition.name == name]
         return self.admits(name, value) and (not equal or any(c.test(value) for c in equal))
 
 
 def values_of(name: str, properties: dict[str, Any], path: KeyPath, project: str) -> list[SortKey]:
-    """What the indexes hold for one property of an entity, or for its key."""
+    """The values in the indexes for one property of an entity, or for its key."""
     if name == KEY:
         return [key_value(path)]
     return indexed(properties.get(name), project)

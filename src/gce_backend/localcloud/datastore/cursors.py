@@ -1,4 +1,4 @@
-"""Cursors: positions in a query's order, so that they stay good whatever changes."""
+"""Cursors: positions in a query's order, which stay valid whatever changes."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def cursor_after(plan: Plan, entry: StorageEntry) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(where)).decode()
 
 
-def parse_cursor(plan: Plan, text: str) -> Any:  # what the plan's entries are sorted by
+def parse_cursor(plan: Plan, text: str) -> Any:  # the sort key of the plan's entries
     """The position that a cursor encodes.
 
     Raises:
-        ServiceError: it is not a cursor, or one of another query.
+        ServiceError: it is not a cursor, or a cursor of another query.
     """
     try:
         raw = base64.urlsafe_b64decode(text)

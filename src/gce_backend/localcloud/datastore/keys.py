@@ -1,4 +1,4 @@
-"""Keys: from JSON, with Google's rules, to tuples that sort as Datastore sorts keys."""
+"""Keys: converts JSON, by Google's rules, to tuples that sort as in Datastore."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ Element: TypeAlias = tuple[str, int, int, str]
 KeyPath: TypeAlias = tuple[Element, ...]
 
 INCOMPLETE = 0
-"""The id of a key that is still to be allocated; no key has it."""
+"""The id that stands for a missing one; no key has it."""
 
 
 class Index(NamedTuple):
-    """What a query looks through: one kind ("" for all) of one namespace."""
+    """The entities that a query reads: of one kind ("" for all) in one namespace."""
 
     project: str
     namespace: str
     kind: str
 
     def holds(self, key: EntityKey) -> bool:
-        """Whether entities of this key are in it."""
+        """Whether an entity with this key is in it."""
         return self in {key.home, key.home._replace(kind="")}
 
 
 class EntityKey(NamedTuple):
-    """A key that obeys the rules."""
+    """A valid key."""
 
     project: str
     namespace: str
@@ -54,7 +54,7 @@ class EntityKey(NamedTuple):
 
     @property
     def home(self) -> Index:
-        """Where queries find it."""
+        """The index in which queries find it."""
         return Index(self.project, self.namespace, self.path[-1][0])
 
     @property
@@ -79,10 +79,10 @@ class EntityKey(NamedTuple):
 
 
 def check_database(name: Any) -> None:  # unchecked JSON
-    """Refuses to look into any database but the default one.
+    """Refuses every database but the default one.
 
     Raises:
-        ServiceError: it is named, or is another.
+        ServiceError: it is another one, or the default one by name.
     """
     if name == DEFAULT_DATABASE:
         raise invalid(f"the ID {name} is not allowed: leave it empty for the default database")
@@ -94,7 +94,7 @@ def parse_partition(data: Any, project: str) -> tuple[str, str]:  # unchecked JS
     """The project and namespace of a JSON PartitionId.
 
     Raises:
-        ServiceError: it is another project's, or of a database that does not exist.
+        ServiceError: it is of another project, or of a database that does not exist.
     """
     if data is None:
         return project, ""
@@ -116,7 +116,7 @@ def parse_key(data: Any, project: str, *, incomplete: bool = False) -> EntityKey
 
     Args:
         data: unchecked JSON.
-        project: the project that the request is to.
+        project: the project of the request.
         incomplete: whether its last element may lack an id.
 
     Raises:
@@ -132,7 +132,7 @@ def parse_key(data: Any, project: str, *, incomplete: bool = False) -> EntityKey
     holes = [number for number, element in enumerate(path) if element[1:3] == (0, INCOMPLETE)]
     if holes and not (incomplete and holes == [len(path) - 1]):
         raise invalid("the key path is incomplete")
-    # Short paths of short names need not be measured.
+    # Short paths of short names need no measuring.
     if len(path) * 2 * MAX_NAME_BYTES > MAX_KEY_BYTES and path_bytes(path) > MAX_KEY_BYTES:
         raise invalid(f"the key is larger than {MAX_KEY_BYTES} bytes")
     return EntityKey(*partition, path)

@@ -1,4 +1,4 @@
-"""Property masks: which properties an answer has, or a mutation writes."""
+"""Property masks: the properties that an answer has, or that a mutation writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAME = re.compile(r"(?:[^.\\]|\\.)+", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 Path: TypeAlias = tuple[str, ...]
-"""The names on the way from an entity to a property of an entity value in it."""
+"""The names from an entity down to a property of an entity value in it."""
 
 
 def parse_mask(mask: PropertyMask | None) -> list[Path] | None:
@@ -43,7 +43,7 @@ def masked(result: dict[str, Any], paths: list[Path] | None) -> dict[str, Any]:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any], paths: list[Path] | None) -> dict[str, Any]:
-    """What a mutation makes of properties: those that the mask names are as in the new ones."""
+    """The properties after a mutation: new ones where the mask names them, else the old ones."""
     if paths is None:
         return new
     for path in paths:
@@ -58,7 +58,7 @@ def _merge(old: dict[str, Any], new: dict[str, Any], path: Path) -> dict[str, An
         return {**kept, name: new[name]} if name in new else kept
     value = next((p[name] for p in (old, new) if "entityValue" in p.get(name, {})), None)
     if value is None:
-        return old  # there is no entity on the way, so there is nothing to set or delete
+        return old  # there is no entity value at this name, so there is nothing to set or delete
     inner = _merge(_inner(old.get(name)), _inner(new.get(name)), tuple(rest))
     return {**old, name: {**value, "entityValue": {**value["entityValue"], "properties": inner}}}
 

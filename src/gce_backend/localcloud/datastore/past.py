@@ -27,12 +27,12 @@ MAX_AHEAD_MICROSECONDS = 1_000_000
 
 
 class Past:
-    """What is now, with the changes since a version undone.
+    """The present entities, with the changes since a version undone.
 
     Args:
-        now: the entities as they are.
-        version: that of the last commit that counts.
-        undone: by `Key.name`, the first change after it.
+        now: the present entities.
+        version: the version of the last commit that counts.
+        undone: the first change of each entity after that version, by `Key.name`.
     """
 
     def __init__(self, now: Entities, version: int, undone: Mapping[str, StorageChange]) -> None:
@@ -46,7 +46,7 @@ class Past:
         return change.before if change else self._now.get(name)
 
     def state_of(self, index: Index) -> object:
-        """Equal when what was within the index, and what is now, are the same."""
+        """A value that is equal when the index had, and has, the same entities."""
         return self.version, self._now.state_of(index)
 
     def span(self, index: Index, ancestor: KeyPath | None) -> Span:
@@ -58,7 +58,7 @@ class Past:
             if change.before is not None and index.holds(change.key)
         ]
         if not again:
-            return span  # entries of what was made since are harmless: `get` does not find it
+            return span  # entries of newer entities are harmless: `get` does not find them
         known = [entry for entry in span.entries if entry.name not in self._undone]
         return under(sorted(known + again), ancestor)
 

@@ -54,7 +54,7 @@ class Descending:
 
 
 class Column(NamedTuple):
-    """The property whose values a plan walks along."""
+    """The property whose values a plan reads in order."""
 
     name: str
     descending: bool
@@ -64,8 +64,8 @@ class Plan(msgspec.Struct):
     """A query that can be run.
 
     Attributes:
-        index: what it looks through.
-        memo: names the sorted list that it walks along.
+        index: the entities that it reads.
+        memo: the name of the sorted list that it reads.
         alternatives: an entity passes when it passes one of them.
         columns: what it walks along; nothing for the keys.
         backwards: whether equal entries come in the descending order of their keys.
@@ -93,7 +93,7 @@ class Plan(msgspec.Struct):
 
     @property
     def result_type(self) -> ResultType:
-        """What the results hold."""
+        """The type of its results."""
         if self.projection is None:
             return "FULL"
         return "PROJECTION" if self.projection else "KEY_ONLY"
@@ -145,7 +145,7 @@ class Plan(msgspec.Struct):
         )
 
     def touched_by(self, change: StorageChange) -> bool:
-        """Whether a change is of something that the query finds, before it or after."""
+        """Whether the query finds a changed entity, before or after the change."""
         if not self.index.holds(change.key):
             return False
         return any(
@@ -167,7 +167,7 @@ def parse_query(
     Args:
         query: the query.
         partition: its project and namespace.
-        aggregated: the properties whose sums and averages are wanted of what it finds.
+        aggregated: the properties whose sums and averages are wanted.
 
     Raises:
         ServiceError: it breaks a rule, or asks for what the embedded cloud does not have.
@@ -206,11 +206,11 @@ def parse_query(
 def _columns(
     orders: list[tuple[str, bool]], found: list[Alternative], wanted: list[str]
 ) -> list[Column]:
-    """What an index must have after the properties of equality filters, in its order."""
+    """The columns that an index needs after the properties of equality filters, in order."""
     columns: dict[str, bool] = {}
     for name, descending in orders:
         if name == KEY:
-            break  # nothing is equal in its key: what follows has no say
+            break  # no two keys are equal: later orders have no effect
         columns.setdefault(name, descending)
     for name in [*_ranged(found), *wanted]:
         columns.setdefault(name, False)

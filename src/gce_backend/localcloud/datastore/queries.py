@@ -23,16 +23,16 @@ class Queries:
     """Runs plans."""
 
     MEMOS = 32
-    """How many sorted lists are kept, so that a query's later batches need not sort again."""
+    """Most sorted lists that are kept, so that a query's later batches need no sorting."""
 
     def __init__(self) -> None:
         self._sorted: dict[bytes, tuple[object, list[StorageEntry]]] = {}
 
     def matches(self, plan: Plan, entities: Entities) -> Iterator[tuple[StorageEntry, StorageRow]]:
-        """What is between a plan's cursors, in its order, before offset and limit.
+        """The matches between a plan's cursors, in its order, before offset and limit.
 
         Raises:
-            ServiceError: a cursor is not of this query.
+            ServiceError: a cursor belongs to another query.
         """
         entries, start, stop = (
             self._walk(plan, entities) if plan.is_sorted else _between_keys(plan, entities)
@@ -63,7 +63,7 @@ class Queries:
 
 
 def _between_keys(plan: Plan, entities: Entities) -> Span:
-    """The entries of the index, without those that the plan's conditions on keys rule out."""
+    """The entries of the index that the plan's conditions on keys permit."""
     ancestor = plan.alternatives[0].ancestor  # that of all
     entries, start, stop = entities.span(plan.index, ancestor)
     if len(plan.alternatives) == 1:

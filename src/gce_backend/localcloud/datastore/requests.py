@@ -1,4 +1,4 @@
-"""What the requests of the Datastore API look like; from its discovery document."""
+"""The requests of the Datastore API, from its discovery document."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class Mutation(RequestMessage):
 
 
 class DatastoreRequest(RequestMessage, kw_only=True):
-    """What all requests have."""
+    """The members of all requests."""
 
     database_id: str | None = None
     request_options: Json | None = None

@@ -33,13 +33,13 @@ R = TypeVar("R", bound=requests.DatastoreRequest)
 
 
 class _Read:
-    """What one read looks at.
+    """The entities and the moment of one read.
 
     Attributes:
-        entities: the entities, of its transaction's moment or of now.
+        entities: the entities at its transaction's time, or now.
         transaction: the transaction that it is part of.
-        answer: the first members of its answer.
-        time: RFC 3339 time of what it sees.
+        answer: members of its answer about a new transaction.
+        time: the RFC 3339 time of the entities.
     """
 
     def __init__(
@@ -290,14 +290,14 @@ def _route(verb: str, kind: type[R], method: Callable[[str, R], Answer]) -> Rout
             raise invalid(f"the request is larger than {MAX_REQUEST_BYTES} bytes")
         request = decode(call.body, kind)
         check_database(request.database_id)
-        # The whole of a method runs without awaiting anything: that makes it atomic.
+        # A method awaits nothing: that makes it atomic.
         return method(call.path["project"], request)
 
     return Route(f"datastore.projects.{verb}", "POST", f"/v1/projects/{{project}}:{verb}", handle)
 
 
 def _transaction_of(request: requests.CommitRequest, *, transactional: bool) -> str:
-    """The transaction that a commit ends; "" for one that has read nothing."""
+    """The transaction that a commit ends; "" for a commit without one."""
     single = request.single_use_transaction
     if not transactional:
         if request.transaction or single is not None:

@@ -1,4 +1,4 @@
-"""The stored entities, their versions, and the sorted keys that queries walk along."""
+"""The stored entities, their versions, and the sorted keys that queries read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StorageRow(msgspec.Struct, frozen=True):
     Attributes:
         key: its JSON Key.
         properties: its JSON properties.
-        version: that of the commit that last changed it.
+        version: the version of the last commit that changed it.
         created: RFC 3339 time.
         updated: RFC 3339 time.
     """
@@ -45,7 +45,7 @@ class StorageRow(msgspec.Struct, frozen=True):
 
 
 class StorageEntry(NamedTuple):
-    """One place in an order: what it is sorted by, and the entity's `Key.name`."""
+    """One place in an order: its sort key, and the entity's `Key.name`."""
 
     position: Any
     name: str
@@ -60,14 +60,14 @@ class Span(NamedTuple):
 
 
 class StorageChange(NamedTuple):
-    """What a commit did to one entity.
+    """The change of one entity by a commit.
 
     Attributes:
-        version: the commit's.
-        key: the entity's.
+        version: the version of the commit.
+        key: the key of the entity.
         name: its `Key.name`.
-        before: None when there was none.
-        after: None when there is none.
+        before: the entity before; None when there was none.
+        after: the entity after; None when there is none.
     """
 
     version: int
@@ -78,11 +78,11 @@ class StorageChange(NamedTuple):
 
 
 class Entities(Protocol):
-    """All entities as they are at one moment."""
+    """All entities at one time."""
 
     @property
     def version(self) -> int:
-        """That of the last commit until then."""
+        """The version of the last commit before that time."""
         ...
 
     def get(self, name: str) -> StorageRow | None:
@@ -90,7 +90,7 @@ class Entities(Protocol):
         ...
 
     def state_of(self, index: Index) -> object:
-        """Equal at two moments when nothing within an index differs."""
+        """A value that is equal at two times when an index has the same entities."""
         ...
 
     def span(self, index: Index, ancestor: KeyPath | None) -> Span:
@@ -99,7 +99,7 @@ class Entities(Protocol):
 
 
 def under(entries: list[StorageEntry], ancestor: KeyPath | None) -> Span:
-    """The part of entries in the order of keys that is at or under an ancestor."""
+    """The entries at or under an ancestor, out of entries in the order of keys."""
     if ancestor is None:
         return Span(entries, 0, len(entries))
     start = bisect_left(entries, (ancestor,))
@@ -107,13 +107,13 @@ def under(entries: list[StorageEntry], ancestor: KeyPath | None) -> Span:
 
 
 class Storage:
-    """All entities of the cloud, as they are now.
+    """All entities of the cloud, now.
 
     Args:
         tables: where they live.
 
     Attributes:
-        version: that of the last commit.
+        version: the version of the last commit.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -134,7 +134,7 @@ class Storage:
         return self._rows.get(name)
 
     def reserve(self, name: str) -> None:
-        """Keeps a key's name from being allocated."""
+        """Reserves the name of a key, so that it is not allocated."""
         self._reserved[name] = True
 
     def is_free(self, name: str) -> bool:
@@ -148,7 +148,7 @@ class Storage:
     def apply(
         self, version: int, writes: Mapping[str, tuple[EntityKey, StorageRow | None]]
     ) -> list[StorageChange]:
-        """Makes a commit's writes current; None removes."""
+        """Applies the writes of a commit; None removes an entity."""
         self.version = self._meta["version"] = version
         changes = []
         for name, (key, row) in writes.items():

@@ -1,9 +1,9 @@
-"""Open transactions: the moment that each reads, what it has read, and whether that is still so.
+"""Open transactions: the state that each reads, what it has read, and whether that has changed.
 
 Concurrency is optimistic. A transaction reads the state at which it began, whatever others commit;
-it does not see its own writes, which are part of its commit. A commit fails when somebody has since
-changed what the transaction has read or writes. A query has read all that its filter selects, so an
-entity that appears in it, changes in it or leaves it is in the way; its limit does not matter.
+it does not see its own writes, which are part of its commit. A commit fails when others have
+changed what the transaction has read or writes. A query reads all entities that its filter selects,
+whatever its limit. So an entity that enters, changes in, or leaves its results is a conflict.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class OpenTransaction(msgspec.Struct):
     plans: list[Plan] = msgspec.field(default_factory=list)
 
     def has_read(self, change: StorageChange) -> bool:
-        """Whether a change is of something that it has read."""
+        """Whether it has read a changed entity."""
         return change.name in self.names or any(plan.touched_by(change) for plan in self.plans)
 
 
@@ -54,7 +54,7 @@ class Transactions:
     """The open transactions; a restart ends them.
 
     Args:
-        clock: when they expire.
+        clock: the time.
         log: what commits change.
     """
 

@@ -21,7 +21,7 @@ MAX_ENTITY_BYTES = 1_048_572
 MAX_NAME_BYTES = 1500
 MAX_DEPTH = 20
 MAX_OVERHEAD = 8192
-"""More than what an entity's key adds to its size."""
+"""Bytes: more than an entity's key adds to its size."""
 
 _RESERVED = re.compile(r"__.*__", re.DOTALL)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +38,7 @@ def check_properties(properties: Any, project: str) -> dict[str, Any]:  # unchec
         ServiceError: a name, a value or the whole breaks a rule.
     """
     checked = _check_properties(properties, project, MAX_DEPTH + 1, indexed=True)
-    # The JSON of a value is longer than the value, so most entities need not be measured.
+    # The JSON of a value is longer than the value, so most entities need no measuring.
     written = len(msgspec.json.encode(checked)) if checked else 0
     if (
         written + MAX_OVERHEAD > MAX_ENTITY_BYTES
@@ -118,7 +118,7 @@ def _check_members(name: str, kind: str, value: dict[str, Any]) -> None:
 
 def _check_length(name: str, text: str, rank: int, *, indexed: bool) -> None:
     most = MAX_INDEXED_BYTES if indexed else MAX_UNINDEXED_BYTES
-    # A character takes at most 4 bytes, so most texts need not be encoded to be measured.
+    # A character takes at most 4 bytes, so most texts need no encoding to be measured.
     if len(text) * 4 <= most:
         return
     size = len(from_base64(text)) if rank == _BLOB_RANK else len(text.encode())
@@ -148,7 +148,7 @@ def elements(value: Any) -> list[Any]:  # unchecked JSON
     """The elements of an array value.
 
     Raises:
-        ServiceError: they are not a list.
+        ServiceError: it is not a list of values.
     """
     array = value.get("arrayValue") if isinstance(value, dict) else None
     found = array.get("values") if isinstance(array, dict) else ()
@@ -158,7 +158,7 @@ def elements(value: Any) -> list[Any]:  # unchecked JSON
 
 
 def indexed(value: dict[str, Any] | None, project: str) -> list[SortKey]:
-    """What the indexes hold for a stored value: one entry for each element of an array."""
+    """The index entries of a stored value: one for each element of an array."""
     if value is None:
         return []
     if "arrayValue" in value:
@@ -169,10 +169,10 @@ def indexed(value: dict[str, Any] | None, project: str) -> list[SortKey]:
 
 
 def sort_key(value: Any, project: str) -> SortKey:  # unchecked JSON
-    """Where a value stands among all values; equal values have equal keys.
+    """The sort key of a value among all values; equal values have equal keys.
 
     Raises:
-        ServiceError: it is not a value, or not one that has an order.
+        ServiceError: it is not a value, or a value without an order.
     """
     kind = _type_of(value)
     if kind in _NOT_SCALAR:
@@ -289,7 +289,7 @@ def key_value(path: Any) -> SortKey:  # a KeyPath
 
 
 def comparable_type(rank: int) -> Any:  # a type
-    """What sort keys of a rank hold beside the rank.
+    """The type of the second part of a sort key of this rank.
 
     Raises:
         KeyError: there is no such rank.
@@ -298,7 +298,7 @@ def comparable_type(rank: int) -> Any:  # a type
 
 
 def value_of_entry(value: dict[str, Any], entry: SortKey, project: str) -> dict[str, Any]:
-    """The part of a stored value that an index entry is of: itself, or an array's element."""
+    """The part of a stored value that an index entry is about: the value or an array's element."""
     if "arrayValue" not in value:
         return value
     found: dict[str, Any] = next(e for e in elements(value) if entry in indexed(e, project))

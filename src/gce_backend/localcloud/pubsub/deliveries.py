@@ -1,4 +1,4 @@
-"""What each subscription keeps: what it has to deliver, the leases on what it has delivered."""
+"""The messages of each subscription, and the leases on those that it has delivered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gce_backend.localcloud.statuses import invalid
 from gce_backend.localcloud.tables import Tables
 
 CLEAR_SECONDS = 60.0
-"""Messages that nobody asks for are looked through so often for those that are too old."""
+"""Seconds between two removals of messages that are too old."""
 
 _ACK_ID = re.compile(r"(\d+)-(\d+)", re.ASCII)
 
@@ -29,9 +29,9 @@ class Pending(msgspec.Struct):
         message: its JSON PubsubMessage.
         published: Unix time.
         attempts: how often it was delivered.
-        leased_until: Unix time until which nobody else gets it; 0 when it waits for delivery.
-        resting: whether nobody has it until then: it waits because a delivery of it failed.
-        acknowledged: whether it is kept only to be sought again.
+        leased_until: Unix time at which its lease ends; 0 when it waits for delivery.
+        resting: whether it waits until then because a delivery failed, and nobody has it.
+        acknowledged: whether it is kept only for a seek.
     """
 
     message: dict[str, Any]
@@ -43,7 +43,7 @@ class Pending(msgspec.Struct):
 
 
 class Delivery(NamedTuple):
-    """A message given out."""
+    """A delivered message."""
 
     ack_id: str
     pending: Pending
@@ -60,11 +60,11 @@ class Backlog:
     """One subscription's messages.
 
     Attributes:
-        ready: the ids of those to deliver, first come first; some may have gone since.
-        ids: the ids of all that are kept, in the order of their publication.
-        unacknowledged: how many of them are not acknowledged.
-        cleared: Unix time at which those that had become too old were last dropped.
-        stirred: set when there is something for waiting pulls to look at.
+        ready: the ids of messages to deliver, oldest first; some may be gone.
+        ids: the ids of all messages, in the order of their publication.
+        unacknowledged: how many of these are not acknowledged.
+        cleared: Unix time of the last removal of messages that were too old.
+        stirred: set when waiting pulls must look again.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class Deliveries:
         self._backlogs[subscription] = Backlog()
 
     def drop(self, subscription: str) -> None:
-        """Ends a backlog and what is in it; pulls that wait for it find out."""
+        """Removes a backlog with its messages; pulls that wait for it look again."""
         backlog = self._backlogs.pop(subscription)
         for message_id in backlog.ids:
             del self._rows[f"{subscription}/{message_id}"]
@@ -132,7 +132,7 @@ class Deliveries:
         """Leases messages to a subscriber.
 
         Args:
-            subscription: whose.
+            subscription: its name.
             most: how many at most.
             seconds: for how long.
             oldest: messages published earlier are dropped instead.
@@ -146,7 +146,7 @@ class Deliveries:
             message_id = backlog.ready.popleft()
             pending = self._rows.get(f"{subscription}/{message_id}")
             if pending is None:
-                continue  # it has become too old while it waited
+                continue  # it became too old while it waited
             if pending.published < oldest:
                 self._remove(subscription, message_id)
                 continue
@@ -160,7 +160,7 @@ class Deliveries:
     def acknowledge(
         self, subscription: str, ack_ids: Iterable[str], now: UnixSeconds, *, keep: bool
     ) -> None:
-        """Ends messages whose lease lasts; other ack ids are ignored.
+        """Acknowledges messages whose lease lasts; other ack ids are ignored.
 
         Args:
             subscription: whose.
@@ -181,7 +181,7 @@ class Deliveries:
             self._backlogs[subscription].unacknowledged -= 1
 
     def seek(self, subscription: str, time: UnixSeconds, *, keep: bool) -> None:
-        """Makes messages acknowledged that were published before a time, and not those after it.
+        """Acknowledges the messages that were published before a time, and no later ones.
 
         Args:
             subscription: whose.
@@ -213,7 +213,7 @@ class Deliveries:
             self._remove(subscription, message_id)
 
     def clear(self, subscription: str) -> None:
-        """Empties a backlog; pulls that wait for it look again."""
+        """Empties a backlog; waiting pulls look again."""
         self.drop(subscription)
         self.open(subscription)
 
@@ -239,11 +239,11 @@ class Deliveries:
         """Puts messages whose lease has ended back into their backlogs.
 
         Args:
-            bury: takes a message away instead when it answers True (a dead letter).
-            rest: for how many seconds a message is not to be delivered.
+            bury: returns whether it took the message as a dead letter.
+            rest: returns for how many seconds a message is not delivered.
 
         Returns:
-            Whether there were any.
+            Whether a lease has ended.
         """
         any_ended = False
         while self._leases and self._leases[0].until <= now:

@@ -25,7 +25,7 @@ Test: TypeAlias = Callable[[Mapping[str, str]], bool]
 
 @lru_cache(maxsize=256)
 def parse_filter(text: str) -> Test:
-    """A filter as a test; an empty one lets everything pass.
+    """The test of a filter; an empty filter passes every message.
 
     Raises:
         ServiceError: it is too long or cannot be understood; the message says where.
@@ -71,7 +71,7 @@ class _Parser:
         self._next()
 
     def _whole(self) -> Test:
-        """Terms joined by AND only, or by OR only: mixing them takes parentheses."""
+        """Terms joined only by AND, or only by OR: mixing them needs parentheses."""
         terms = [self._term()]
         joint = self._current
         while joint in {"AND", "OR"} and self._current == joint:

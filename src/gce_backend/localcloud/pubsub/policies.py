@@ -35,8 +35,8 @@ class IamPolicies:
         """Replaces a resource's policy.
 
         Raises:
-            ServiceError: it has conditions in a version that has none, or was made from a policy
-                that is no longer current.
+            ServiceError: it has conditions in a version without conditions, or its etag is not
+                current.
         """
         version = policy.version or 1
         bindings = policy.bindings or []
@@ -48,5 +48,5 @@ class IamPolicies:
         return self.get(resource)
 
     def drop(self, resource: str) -> None:
-        """Forgets the policy of a resource that goes."""
+        """Forgets the policy of a deleted resource."""
         self._rows.pop(resource, None)

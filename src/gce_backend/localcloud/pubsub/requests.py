@@ -1,4 +1,4 @@
-"""What the requests of the Pub/Sub API look like; from its discovery document."""
+"""The requests of the Pub/Sub API, from its discovery document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics, subscriptions and messages: Google's rules for them, from requests to JSON."""
+"""Topics, subscriptions and messages: converts requests to JSON, by Google's rules."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def new_topic(name: str, request: Topic) -> dict[str, Any]:
 
 
 def patched_topic(topic: dict[str, Any], changes: Topic, mask: str) -> dict[str, Any]:
-    """A topic with the members that a mask names taken from others.
+    """A topic with the changes that a mask names.
 
     Raises:
         ServiceError: the mask names what cannot be changed, or the result breaks a rule.
@@ -113,7 +113,7 @@ def new_subscription(name: str, request: SubscriptionBody) -> dict[str, Any]:
 def patched_subscription(
     subscription: dict[str, Any], changes: SubscriptionBody, mask: str
 ) -> dict[str, Any]:
-    """A subscription with the members that a mask names taken from others.
+    """A subscription with the changes that a mask names.
 
     Raises:
         ServiceError: the mask names what cannot be changed, or the result breaks a rule.
@@ -122,7 +122,7 @@ def patched_subscription(
 
 
 def _possible(request: Topic | SubscriptionBody) -> dict[str, Any]:
-    """What is given, without what is given empty and cannot be had."""
+    """The given members, without empty ones that the embedded cloud does not have."""
     given = _given(request)
     for member, what in _ABSENT.items():
         if given.pop(member, None):
@@ -191,7 +191,7 @@ def retention_seconds(subscription: dict[str, Any]) -> float:
 
 
 def expires_after(subscription: dict[str, Any]) -> float | None:
-    """After how many idle seconds the subscription goes; None for never."""
+    """The idle seconds after which the subscription is deleted; None for never."""
     ttl = subscription["expirationPolicy"].get("ttl")
     return _seconds(ttl) if ttl else None
 

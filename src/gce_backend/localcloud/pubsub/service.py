@@ -22,12 +22,12 @@ from gce_backend.localcloud.tables import Table
 from gce_backend.localcloud.wire import decode
 
 HOLD_SECONDS = 20.0
-"""How long a pull waits for a first message."""
+"""Seconds that a pull waits for a first message."""
 
 MAX_PULL = 1000
 MAX_ACK_BYTES = 512 * 2**10
 ACTIVE_SECONDS = 60.0
-"""How exactly it is kept when a subscription was last used."""
+"""The precision in seconds of a subscription's last use."""
 
 Answer = dict[str, Any]
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class PubSubService:
         return status_body(error)
 
     def state(self) -> Answer:
-        """The topics, and the subscriptions with how much they still have to deliver."""
+        """The topics, and the subscriptions with the numbers of their messages."""
         return {
             "topics": sorted(self._topics),
             "subscriptions": {
@@ -177,7 +177,7 @@ class PubSubService:
         }
 
     async def run(self) -> None:
-        """Ends leases in time; when it is stopped, waiting pulls end too."""
+        """Ends leases when they are due; at its end, waiting pulls end too."""
         try:
             while True:
                 self._leased.clear()
@@ -315,7 +315,7 @@ class PubSubService:
     ) -> list[Answer]:
         transport = call.request.transport
         if transport is None or transport.is_closing():
-            return []  # nobody would get what was taken: it stays for others
+            return []  # nobody would get the messages: they stay for others
         resource, now = subscription.resource, self._cloud.clock.now()
         taken = self._deliveries.take(
             name,
@@ -377,7 +377,7 @@ class PubSubService:
         return resources.backoff_seconds(self._subscriptions[name].resource, pending.attempts)
 
     def _bury(self, name: str, pending: Pending) -> bool:
-        """Sends a message that was delivered too often to the dead-letter topic, if any."""
+        """Sends a message to the dead-letter topic after too many deliveries, if there is one."""
         resource = self._subscriptions[name].resource
         policy = resource.get("deadLetterPolicy")
         if not policy or pending.attempts < policy["maxDeliveryAttempts"]:
@@ -418,7 +418,7 @@ class PubSubService:
         return {**subscription.resource, "topicMessageRetentionDuration": kept}
 
     def _live(self, name: str) -> Subscription | None:
-        """A subscription, unless it is missing or nobody has pulled from it for too long."""
+        """A subscription; None if it does not exist or has expired."""
         subscription = self._subscriptions.get(name)
         if subscription is None:
             return None
@@ -479,7 +479,7 @@ def _received(delivery: Delivery, *, counted: bool) -> Answer:
 def _page(
     call: Call, collection: str, names: Iterable[str], get: Callable[[str], Answer | str | None]
 ) -> Answer:
-    """One page of what is listed by name; the token is the last name of the page before."""
+    """One page of a list by name; the token is the last name of the page before."""
     size, after = call.query.get("pageSize", "0"), call.query.get("pageToken", "")
     if not (size.isascii() and size.isdecimal()):
         raise invalid("pageSize must be a number")

@@ -1,4 +1,4 @@
-"""What is answered in JSON: documents, and why one is not given or an order not carried out."""
+"""JSON answers: documents and refusals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RefusedError(BackendError):
 
     Args:
         message: why, and what helps.
-        more: what else the answer says.
+        more: further members of the answer.
     """
 
     def __init__(self, status: int, message: str, **more: Any) -> None:
@@ -42,6 +42,6 @@ def chosen_by(text: str, keys: Collection[str]) -> Selector:
 
 
 def answer(body: Any, status: int = 200) -> web.Response:
-    """A JSON document."""
+    """A JSON document as an answer."""
     encoded = msgspec.json.format(msgspec.json.encode(body), indent=2)
     return web.Response(status=status, body=encoded, content_type="application/json")

@@ -1,4 +1,4 @@
-"""What requests carry: read within bounds, and refused with a reason when it makes no sense."""
+"""Request bodies: read within bounds, and refused with a reason when they are malformed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def read(request: web.Request) -> bytes:
     """The body of a request.
 
     Raises:
-        RefusedError: it is too long, comes too slowly, or is packed wrongly.
+        RefusedError: it is too long, arrives too slowly, or is compressed wrongly.
     """
     body = bytearray()
     try:
@@ -37,10 +37,10 @@ async def read(request: web.Request) -> bytes:
 
 
 async def read_form(request: web.Request) -> Mapping[str, str]:
-    """The fields of a form as browsers send the forms of our pages; of equal names the last.
+    """The fields of a form that a page sends; of fields with the same name, the last.
 
     Raises:
-        RefusedError: it is none, or too long.
+        RefusedError: it is not a form, or is too long.
     """
     if request.content_type != FORM:
         raise RefusedError(415, f"a form has to come as {FORM}")

@@ -1,4 +1,4 @@
-"""`GET /api/explain`: everything about one machine, group or template: how it is, and why."""
+"""`GET /api/explain`: everything about one machine, group or template: its state, and why."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from gce_backend.web.survey.view import View
 from gce_backend.web.survey.waiting import PAUSE_ENDS, waits_for
 
 EVENTS = 100
-"""Events that are shown of one thing."""
+"""Most events that are shown of one subject."""
 
 _CHANGES = frozenset(GroupState) - {GroupState.ACTIVE, GroupState.UNKNOWN, GroupState.DELETED}
-"""States of a group that end by something that the daemon, or Compute, does."""
+"""States of a group that the daemon or Compute ends."""
 
 Facts = dict[str, str | int | float | None]
-"""What is known; values of names that end in `_at` are times in Unix seconds."""
+"""Facts by name; a name that ends in `_at` holds a time in Unix seconds."""
 
 
 async def explain(view: View, name: str) -> list[dict[str, Any]]:
-    """What a name means, each with its state; empty when nothing has or had that name.
+    """All that a name means, each with its state; empty when nothing has or had that name.
 
     Args:
         view: the daemon as its readers see it.
-        name: as `names.meant` takes it; also of what is gone, while history tells of it.
+        name: as `names.meant` takes it; also a name that only history still has.
     """
     found = []
     for key in meant(view.context, name):
@@ -46,7 +46,7 @@ async def explain(view: View, name: str) -> list[dict[str, Any]]:
 
 
 async def _events(view: View, name: str, kind: str = "") -> tuple[list[dict[str, Any]], str]:
-    """The last events of what has this name, and why they are not known; "" when they are."""
+    """The last events of this name, and why they cannot be read; "" when they can."""
     try:
         entries = (
             await view.history.events(EventFilter(name=name, kind=kind, limit=EVENTS))
@@ -57,7 +57,7 @@ async def _events(view: View, name: str, kind: str = "") -> tuple[list[dict[str,
 
 
 def _since_event(told: dict[str, Any]) -> float | None:
-    """Since when something is in its state, as its events tell; None when they do not."""
+    """When something entered its state, according to its events; None when they do not say."""
     since = None
     for event in told["events"]:
         if event["after"] != told["state"]:
@@ -69,7 +69,7 @@ def _since_event(told: dict[str, Any]) -> float | None:
 
 
 async def _gone(view: View, name: str) -> list[dict[str, Any]]:
-    """What history tells of something that no longer exists."""
+    """The history of something that no longer exists."""
     events, _ = await _events(view, name)
     if not events:
         return []
@@ -171,7 +171,7 @@ def _facts(context: Context, key: MachineKey, instance: Instance) -> Facts:
 
 
 def _since(instance: Instance, state: State) -> float | None:
-    """Since when a machine has been in a state, as far as its entity tells."""
+    """When a machine entered its state, according to its entity; None when it does not say."""
     lease, deletion, pending = instance.lease, instance.deletion, instance.pending_deletion
     if state is State.DELETED:
         return deletion.confirmed if deletion is not None else None

@@ -12,7 +12,7 @@ from gce_backend.web.survey import states
 
 
 def fleet(context: Context) -> dict[str, Any]:
-    """Everything that the daemon keeps, as JSON."""
+    """All stored entities, as JSON."""
     configuration = context.fleet.configuration
     return {
         "project": context.project,
@@ -107,7 +107,7 @@ def _instance(
 
 
 def conditions(context: Context, subject: Key | str) -> list[dict[str, Any]]:
-    """What keeps a subject from going on, as JSON."""
+    """The conditions of a subject, as JSON."""
     if isinstance(subject, Key):
         found = context.conditions_of(subject)
     else:

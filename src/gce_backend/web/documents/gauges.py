@@ -1,7 +1,7 @@
-"""What `/metrics` reads when somebody looks: the gauges of `metrics.READINGS`. No call, no wait.
+"""The gauges of `engine.metrics.READINGS`, read at each scrape of `/metrics`. No call, no wait.
 
-The machines' states come from the census, which every page and document shares; all else is one
-look at what is in memory.
+The machines' states come from the census, which every page and document shares. Everything else is
+read from memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Values = dict[str, Iterable[Sample]]
 
 
 def checks(ready: Iterable[Check], *, leads: bool) -> Values:
-    """What can be read before the entities are loaded, too: the checks of `/readyz`.
+    """The checks of `/readyz`, which exist before the entities are loaded.
 
     Args:
         ready: the checks.
@@ -37,13 +37,13 @@ def checks(ready: Iterable[Check], *, leads: bool) -> Values:
 
 
 class Readings:
-    """Reads a daemon at work.
+    """Reads the gauges of a running daemon.
 
     Args:
         context: the jobs' context.
         census: counts the machines.
         consumer: the messages in hand.
-        scheduler: how the jobs are.
+        scheduler: the jobs.
         budget: the calls that may be sent.
     """
 
@@ -97,7 +97,7 @@ def _one(number: float) -> list[Sample]:
 
 
 def _lost(context: Context, survey: Survey) -> Iterable[Sample]:
-    """Also where there is none: an alert on a series that vanishes would never end in words."""
+    """Also zeros: an alert on a series that vanishes would not be reported as resolved."""
     lost = {(manager.base_name, manager.zone): 0 for manager in context.fleet.managers}
     for key, _ in survey.unknown:
         lost[key.base_name, key.zone] += 1

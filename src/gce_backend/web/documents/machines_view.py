@@ -18,17 +18,17 @@ from gce_backend.web.survey.census import Survey, SurveyedMachine
 from gce_backend.web.survey.names import numeric_id
 
 MOST = 1000
-"""Machines on a page at most."""
+"""Most machines on a page."""
 
 
 class MachineFilter(msgspec.Struct, frozen=True):
-    """Which machines are wanted; an empty field wants all.
+    """Which machines are wanted; an empty field matches all.
 
     Attributes:
         state: in this state.
         template: of this template.
         zone: in this zone.
-        q: with this in the name, or as numeric id.
+        q: with this text in the name, or with this numeric id.
     """
 
     state: State | None = None
@@ -70,7 +70,7 @@ def matching(context: Context, survey: Survey, wanted: MachineFilter) -> list[Su
 
 
 def machines(context: Context, survey: Survey, query: MachinesQuery) -> dict[str, Any]:
-    """A page of machines as plain data; `next` leads to the page after it.
+    """A page of machines as plain data; `next` is the cursor of the next page.
 
     Raises:
         RefusedError: the selector cannot be understood.
@@ -108,7 +108,7 @@ def _candidate(context: Context, machine: SurveyedMachine) -> Candidate:
 
 
 def rows(context: Context, page: Sequence[SurveyedMachine]) -> list[Mapping[str, Any]]:
-    """Machines as plain data; what has gone since the survey is left out."""
+    """Machines as plain data; machines that are gone since the survey are left out."""
     return [_row(context, machine) for machine in page if machine.key in context.fleet.instances]
 
 

@@ -1,7 +1,7 @@
 """`/api/control` and the orders behind it: pause, resume, approve, lift the cap, drain, cordon.
 
-Reading is open. An order needs the token of the settings, is written to the store under its
-version before it is answered, wakes the jobs that it concerns, and leaves a line in the log.
+Reading is open. An order needs the token of the settings. It is stored before it is answered, wakes
+the jobs that it concerns, and leaves a line in the log.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PauseOrder(_Order, frozen=True):
 
 
 class Resume(_Order, frozen=True):
-    """`POST /api/resume`: ends that very pause; with `all`, all of them."""
+    """`POST /api/resume`: ends exactly that pause; with `all`, all pauses."""
 
     template: Name = ""
     zone: Name = ""
@@ -213,12 +213,12 @@ _ACTIONS: dict[str, _Action[Any]] = {
 
 
 class ControlApi:
-    """Takes orders.
+    """The API of orders.
 
     Args:
-        gate: knows the token that they must carry.
+        gate: checks the token of an order.
         context: the daemon's context; None while there is none yet.
-        wake: runs jobs soon, by name; all of them when it gets none.
+        wake: runs the named jobs soon; None means all jobs.
         log: for the audit lines.
     """
 
@@ -236,11 +236,11 @@ class ControlApi:
         self._log = log
 
     def routes(self) -> list[web.RouteDef]:
-        """What the server is to serve."""
+        """The routes for the server."""
         return [web.post(path, self._handle) for path in _ACTIONS]
 
     def state(self) -> dict[str, Any] | None:
-        """`GET /api/control`; None while the entities are not loaded."""
+        """The document of `GET /api/control`; None until the entities are loaded."""
         context = self._context()
         return None if context is None else _state(context)
 
@@ -260,12 +260,12 @@ class ControlApi:
             return response
 
     async def carry_out(self, path: str, fields: Mapping[str, str], *, remote: str | None) -> None:
-        """Carries out an order of somebody who has shown the token before.
+        """Carries out an order of a signed-in operator.
 
         Args:
-            path: the order's, e.g. `/api/pause`.
-            fields: what the order says.
-            remote: where it comes from, for the audit line.
+            path: the path of the order, e.g. `/api/pause`.
+            fields: the fields of the order.
+            remote: the address that it comes from, for the audit line.
 
         Raises:
             RefusedError: there is no such order, or it cannot be carried out.

@@ -37,8 +37,8 @@ def routes(view: Callable[[], View | None], control: Callable[[], Any]) -> list[
     """The documents' routes.
 
     Args:
-        view: what they show; None while the entities are not loaded.
-        control: what operators ordered: `/api/control`.
+        view: returns what they show; None until the entities are loaded.
+        control: returns the document of `/api/control`.
     """
 
     async def told(_: View, __: web.Request) -> Any:
@@ -60,7 +60,7 @@ def routes(view: Callable[[], View | None], control: Callable[[], Any]) -> list[
 
 
 def parameters(request: web.Request, kind: type[T]) -> T:
-    """The query of a request; what is empty counts as not given.
+    """The query parameters of a request; an empty one counts as absent.
 
     Raises:
         RefusedError: a parameter is unknown, missing or not of its type; the message names it.

@@ -22,7 +22,7 @@ from gce_backend.web.survey.view import View
 
 
 async def status(view: View) -> dict[str, Any]:
-    """What an operator looks at first, as plain data."""
+    """The summary for an operator, as plain data."""
     context = view.context
     survey = await view.census.survey()
     jobs, queue = view.scheduler.status(), view.queue()
@@ -47,12 +47,12 @@ async def status(view: View) -> dict[str, Any]:
 
 
 def needs_attention(job: JobStatus) -> bool:
-    """Whether a job did not do all of its work when it ran last."""
+    """Whether the last run of a job did not do all of its work."""
     return job.stuck or (job.last is not None and job.last.verdict is not Verdict.OK)
 
 
 def fleet_rows(context: Context, survey: Survey) -> list[dict[str, Any]]:
-    """Each template in each of its zones, all revisions together; what is gone is left out."""
+    """Each template in each of its zones, all revisions together; without what is gone."""
     places: dict[tuple[str, str], list[GroupKey]] = {}
     for key in context.fleet.managers:
         places.setdefault((key.base_name, key.zone), []).append(key)

@@ -1,4 +1,4 @@
-"""The style sheet, the script and the icon, from the package; each changes its address with it."""
+"""The style sheet, the script and the icon. The address of a file changes with its content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Assets:
                 self._found[file.name] = _Asset(kind, tag, body, gzip.compress(body, mtime=0))
 
     def address(self, name: str) -> str:
-        """Where a file is served, and stays as it is."""
+        """The address of this version of a file."""
         return f"/static/{name}?v={self._found[name].tag}"
 
     async def get(self, request: web.Request) -> web.Response:
@@ -42,7 +42,7 @@ class Assets:
         if asset is None:
             raise web.HTTPNotFound
         headers = {"ETag": f'"{asset.tag}"', "Vary": "Accept-Encoding"}
-        # Only the address that names this very version always leads to it.
+        # Only the address of this version always leads to it, so only that may be cached.
         current = request.query.get("v") == asset.tag
         headers["Cache-Control"] = FOR_EVER if current else "no-cache"
         if any(given.value == asset.tag for given in request.if_none_match or ()):
@@ -59,5 +59,5 @@ class Assets:
 
 
 def accepts_gzip(request: web.Request) -> bool:
-    """Whether the client understands packed answers."""
+    """Whether the client accepts gzip."""
     return "gzip" in request.headers.get("Accept-Encoding", "")

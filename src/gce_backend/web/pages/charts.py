@@ -9,7 +9,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.web.survey.samples import Level
 
 POINTS = 72
-"""Points that a chart has at most: more would not be seen."""
+"""Most points of a chart: more would not be visible."""
 
 
 class Chart(NamedTuple):
@@ -18,8 +18,8 @@ class Chart(NamedTuple):
     Attributes:
         width: of the box.
         height: of the box.
-        areas: (tone, path) of each layer, the lowest first.
-        peak: the highest number of machines in it.
+        areas: (tone, path) of each layer, the lowest layer first.
+        peak: the largest number of machines in it.
         last: the newest level.
         first_at: when it begins, Unix seconds; None when nothing has been counted yet.
     """
@@ -60,7 +60,7 @@ def chart(times: Sequence[float], levels: Sequence[Level], *, width: int, height
 
 
 def _thinned(times: Sequence[float], levels: Sequence[Level]) -> Iterator[tuple[float, Level]]:
-    """So many samples at most: the highest of each stretch, and the newest."""
+    """At most `POINTS` samples: the highest of each stretch, and the newest."""
     every = -(-len(times) // POINTS) or 1
     for last in range((len(times) - 1) % every, len(times), every):
         newest = last == len(times) - 1

@@ -1,4 +1,4 @@
-"""Forms that act: the same orders as the API's, from a browser that has signed in."""
+"""Forms for orders: the same orders as the API's, from a signed-in browser."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SIGN_IN = "Sign in first: orders need the token of this daemon."
 
 
 class Orders:
-    """Carries out what a form says.
+    """Carries out the orders of forms.
 
     Args:
         gate: who may act.
         control: carries out orders.
-        site: draws refusals.
+        site: renders refusals.
     """
 
     def __init__(self, gate: Gate, control: ControlApi, site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Templates to HTML: one Jinja environment, strict about what is missing, escaping everything."""
+"""Renders templates to HTML: a Jinja environment that refuses missing values and escapes all."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gce_backend.web.pages import words
 from gce_backend.web.pages.assets import Assets, accepts_gzip
 
 WORTH_PACKING = 2000
-"""Bytes from which on a page is packed."""
+"""Bytes of the smallest page that is compressed."""
 
 
 class Renderer:
-    """Draws pages.
+    """Renders pages.
 
     Args:
         assets: where style sheet and script are.
@@ -49,10 +49,10 @@ class Renderer:
     def page(
         self, request: web.Request, name: str, values: dict[str, Any], status: int = 200
     ) -> web.Response:
-        """A page, packed where that is worth it.
+        """A page, compressed when that pays.
 
         Args:
-            request: who asks.
+            request: the request.
             name: the template's file.
             values: what the template shows.
         """

@@ -1,4 +1,4 @@
-"""Signing in and out: the token, once, for a session of this browser."""
+"""Signing in and out: a browser sends the token once, and gets a session."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ FOREIGN = "The form did not come from a page of this daemon: nothing was done."
 
 
 class Sessions:
-    """The form, and what becomes of it.
+    """The form for signing in, and its answers.
 
     Args:
-        gate: knows the token.
-        site: draws the form.
+        gate: checks the token.
+        site: renders the form.
     """
 
     def __init__(self, gate: Gate, site: Site) -> None:
@@ -67,6 +67,6 @@ class Sessions:
 
 
 def _to(path: str) -> web.Response:
-    """Sends the browser to a page of this daemon, and to no other place."""
+    """Redirects the browser to a page of this daemon, and nowhere else."""
     ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return web.Response(status=303, headers={"Location": path if ours else "/"})

@@ -45,7 +45,7 @@ NAVIGATION = (
 ROWS = 100
 """Rows of a table on a page."""
 SHOWN_CHARACTERS = 50_000
-"""Characters of one file of the configuration on a page."""
+"""Most characters of a configuration file that a page shows."""
 
 PageNumber = Annotated[int, Meta(ge=1, le=100_000)]
 Draw = Callable[[View, web.Request], Awaitable[dict[str, Any]]]
@@ -76,7 +76,7 @@ class Site:
     """The pages.
 
     Args:
-        view: what they show; None while the entities are not loaded.
+        view: returns what they show; None until the entities are loaded.
         readiness: what is shown until then.
         gate: who may act.
     """
@@ -111,7 +111,7 @@ class Site:
         ]
 
     def nowhere(self) -> web.RouteDef:
-        """What is served where nothing else is: it has to come last."""
+        """The answer to unknown addresses; this route must be the last one."""
 
         async def handle(request: web.Request) -> web.Response:
             if request.path.startswith("/api/"):
@@ -122,7 +122,7 @@ class Site:
         return web.get("/{path:.*}", handle)
 
     def frame(self, request: web.Request) -> dict[str, Any]:
-        """What every page shows around its own."""
+        """The values that the frame of every page shows."""
         view = self._view()
 
         def link(**changes: Any) -> str:
@@ -262,7 +262,7 @@ async def _configuration(view: View, _: web.Request) -> dict[str, Any]:
 
 
 def shown(text: str) -> str:
-    """A text of the configuration, as far as a page shows it."""
+    """The part of a configuration file that a page shows."""
     if len(text) <= SHOWN_CHARACTERS:
         return text
     return f"{text[:SHOWN_CHARACTERS]}\n... and {len(text) - SHOWN_CHARACTERS} more characters"
@@ -281,12 +281,12 @@ def _paging(page: int, total: int) -> dict[str, int]:
 
 
 def address(name: str) -> str:
-    """The page about a machine, a group or a template."""
+    """The address of the page about a machine, a group or a template."""
     return f"/explain?{urlencode({'name': name})}"
 
 
 def _address(problem: FleetProblem) -> str | None:
-    """Where to read more about a problem."""
+    """The address of the page about a problem; None when there is none."""
     if problem.kind == "machine" and problem.count > 1:
         template, _, zone = problem.subject.partition("/")
         return f"/machines?{urlencode({'template': template, 'zone': zone})}"

@@ -1,4 +1,4 @@
-"""How values read on a page: times, durations, numbers, names of facts. Pure."""
+"""Formats values for pages: times, durations, numbers, names of facts. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tone(state: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time, as exactly as people want it: `240 ms`, `42 s`, `18 min`, `3 h 20 min`."""
+    """A duration, rounded for people: `240 ms`, `42 s`, `18 min`, `3 h 20 min`."""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "0 ms"
     if seconds < 10:
@@ -66,17 +66,17 @@ def duration(seconds: float) -> str:
 
 
 def instant(moment: float) -> str:
-    """A time as people write it, in UTC."""
+    """A time in UTC, for people."""
     return date(moment).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def machine_time(moment: float) -> str:
-    """A time as `<time datetime>` has it."""
+    """A time in the form of `<time datetime>`."""
     return date(moment).isoformat(timespec="seconds")
 
 
 def when(moment: float | None, now: UnixSeconds) -> Markup:
-    """A time as seen from now, with the exact one to be pointed at; a dash for none."""
+    """A time relative to now, with the exact time as a tooltip; a dash for None."""
     if moment is None:
         return Markup('<span class="none">–</span>')
     away = now - moment
@@ -90,7 +90,7 @@ def when(moment: float | None, now: UnixSeconds) -> Markup:
 
 
 def since(moment: float, now: UnixSeconds) -> Markup:
-    """How long something has lasted, with the time of its beginning to be pointed at."""
+    """How long something has lasted, with the time of its start as a tooltip."""
     return Markup("for {}").format(_time(moment, duration(max(0.0, round(now - moment)))))
 
 
@@ -101,16 +101,16 @@ def _time(moment: float, text: str) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """A message for people: what stands between backticks is code."""
+    """A message for people, with the text between backticks as code."""
     parts = [escape(part) for part in text.split("`")]
-    if len(parts) % 2 == 0:  # one without its partner
+    if len(parts) % 2 == 0:  # an unpaired backtick
         return escape(text)
     parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup("").join(parts)
 
 
 def number(value: float) -> str:
-    """A number with its thousands set apart by a narrow blank."""
+    """A number with narrow spaces between its thousands."""
     return f"{value:,}".replace(",", "\u202f")
 
 

@@ -1,8 +1,8 @@
 """All machines with their states, counted and in order, without holding up the event loop.
 
-Looking at every machine takes a moment that grows with the fleet. One look is shared by all who ask
-at the same time, lets others run in between, and is good for a while that is a multiple of what it
-took: however often somebody asks, no more than a small part of the process's time goes into it.
+A look at every machine takes a time that grows with the fleet. All who ask at the same time share
+one look, which lets other tasks run in between. It stays valid for a multiple of the time that it
+took, so it never uses more than a small part of the process's time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from gce_backend.rules.states import MachineFacts, State, explain, is_useful
 from gce_backend.web.survey import states
 
 SLICE = 500
-"""Machines that are looked at in one slice."""
+"""Machines in one slice of a look."""
 GOOD_FOR = 20.0
-"""For how many times the seconds that it took a survey is used again."""
+"""A survey stays valid for this many times the seconds that it took."""
 
 
 class SurveyedMachine(NamedTuple):
@@ -31,12 +31,12 @@ class SurveyedMachine(NamedTuple):
 
     @property
     def zone(self) -> str:
-        """Where it is."""
+        """The machine's zone."""
         return self.key.zone
 
     @property
     def place(self) -> tuple[str, ...]:
-        """What machines are ordered by: template, revision, zone, name."""
+        """The order of machines: by template, revision, zone, name."""
         return tuple(name for _, name in self.key.path)
 
 
@@ -47,10 +47,10 @@ class Survey(NamedTuple):
         machines: ordered by template, revision, zone, and name.
         counts: how many, by template, zone and state; tombstones are not counted.
         by_group: the same, by group.
-        useful: those that are leased or can be, by template and zone, whatever their revision.
-        missing: those that their group no longer lists, and since when (Unix seconds).
+        useful: how many are leased or can be leased, by template and zone, over all revisions.
+        missing: machines that their group no longer lists, and since when (Unix seconds).
         stopped: those whose VM does not run, and since when, but for cordoned ones.
-        unknown: those that the catalog should know and does not, and since when.
+        unknown: machines that the catalog should hold and does not, and since when.
         cordoned: those that an operator cordoned, and since when.
     """
 
@@ -65,10 +65,10 @@ class Survey(NamedTuple):
 
 
 class Census:
-    """Surveys the fleet when asked to.
+    """Surveys the fleet on request.
 
     Args:
-        context: what is looked at.
+        context: the picture of the fleet.
     """
 
     def __init__(self, context: Context) -> None:
@@ -78,7 +78,7 @@ class Census:
         self._good_until = float("-inf")
 
     async def survey(self) -> Survey:
-        """The machines as they are, or were a moment ago."""
+        """The machines as they are now, or were a moment ago."""
         clock = self._context.clock
         async with self._turn:
             if self._last is None or clock.monotonic() >= self._good_until:

@@ -1,4 +1,4 @@
-"""From a name that somebody typed to the entities that it may mean."""
+"""Finds the entities that a typed name may mean."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceT
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey, manager_key
 
 SIMILAR = 8
-"""Similar names that are suggested at most."""
+"""Most similar names that are suggested."""
 ALIKE = 4
-"""Characters at the beginning that similar names share."""
+"""Characters that similar names share at their beginning."""
 Named: TypeAlias = TemplateKey | GroupKey | MachineKey
-"""What has a name that people know."""
+"""The keys of entities whose names people know."""
 
 MAX_ID_DIGITS = 20
-"""Digits of a numeric id at most: it has 64 bits."""
+"""Most digits of a numeric id, which has 64 bits."""
 
 
 def numeric_id(text: str) -> int | None:
@@ -102,7 +102,7 @@ def name_of(fleet: Fleet, key: Key) -> str:
 
 
 def kind_of(key: Key) -> str:
-    """What people call it: `template`, `group` or `machine`."""
+    """The kind in words: `template`, `group` or `machine`."""
     kinds = {
         InstanceTemplate.KIND: "template",
         InstanceGroupManager.KIND: "group",

@@ -1,7 +1,7 @@
-"""What is wrong, the most severe first: what an operator wants to read before anything else. Pure.
+"""The problems of the fleet, the most severe first. Pure.
 
-Machines with the same trouble are shown together, so that the list stays short whatever the
-size of the fleet. What only waits for what is bound to come is no problem.
+Machines with the same problem are shown together, so that the list stays short in a fleet of any
+size. A machine that waits as planned is not a problem.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gce_backend.rules.permits import lease_runs
 from gce_backend.web.survey.census import Survey
 
 MAX_EXAMPLES = 5
-"""Subjects that a problem of many names."""
+"""Most examples in a problem that many subjects have."""
 GRAVE = frozenset({"HeldForApproval", "InvalidConfiguration", "DeletionCap"})
-"""Reasons that wait for an operator's word."""
+"""Reasons that wait for an operator."""
 PATIENT = frozenset({"Leased", "Unsettled"})
 """Reasons for which a machine waits as it should."""
 
@@ -36,21 +36,21 @@ class Severity(StrEnum):
     """How severe a problem is."""
 
     CRITICAL = "critical"
-    """The daemon cannot do its work, or waits for an operator's word."""
+    """The daemon cannot do its work, or waits for an operator."""
     WARNING = "warning"
-    """Something makes no progress; it is tried again."""
+    """Something makes no progress; the daemon tries again."""
     NOTICE = "notice"
-    """Somebody wanted it so, or it is over: worth knowing."""
+    """Somebody ordered it, or it is over."""
 
 
 class FleetProblem(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is wrong.
 
     Attributes:
-        severity: how grave it is.
+        severity: how severe it is.
         kind: what it is about: `pause`, `configuration`, `deletions`, `machine`, `group`,
             `template`, `messages`, `job`, `entity`, or another word for what is neither.
-        subject: which one, as `/api/explain` takes it where it knows the kind.
+        subject: its name, as `/api/explain` takes it for the kinds that it knows.
         reason: one CamelCase word, constant.
         message: the explanation and, where there is one, the remedy.
         since: since when, Unix seconds; None when that is not known.
@@ -213,7 +213,7 @@ def _by_place(
 
 
 def after(context: Context, machines: Sequence[MachineKey]) -> str:
-    """What becomes of machines that are of no use, in words."""
+    """What happens to machines of no use, as a sentence."""
     instances, now = context.fleet.instances, context.clock.now()
     free = [key for key in machines if key in instances and not lease_runs(instances[key], now)]
     if not free:
@@ -234,7 +234,7 @@ def after(context: Context, machines: Sequence[MachineKey]) -> str:
 
 
 def _replaced(context: Context, machines: Sequence[MachineKey]) -> int | None:
-    """How many of these machines are replaced; None when that is not known."""
+    """How many of these machines the daemon replaces; None when that is not known."""
     number = 0
     for group, leaving in Counter(key.group for key in machines).items():
         if not context.fleet.is_active(group):

@@ -1,4 +1,4 @@
-"""How many machines there were in the last hours, in memory: what the small charts show."""
+"""The numbers of machines in the last hours, in memory, for the small charts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gce_backend.web.survey.census import Census
 
 EVERY_SECONDS = 60.0
 KEPT = 360
-"""Samples: six hours."""
+"""Samples that are kept: six hours."""
 
 Row = tuple[str, str]
 """Template and zone."""
 
 
 class Level(NamedTuple):
-    """Machines at one time: somebody holds them, they can be leased, and all others."""
+    """The numbers of machines at one time: leased, available, and all others."""
 
     leased: int
     available: int
@@ -49,7 +49,7 @@ class Samples:
             await asyncio.sleep(EVERY_SECONDS)
 
     def take(self, counts: Mapping[Row, Mapping[State, int]]) -> None:
-        """Takes a sample; what has had no machine in all samples is forgotten.
+        """Takes a sample; rows without a machine in any sample are dropped.
 
         Args:
             counts: machines now, by template and zone, and state.

@@ -1,4 +1,4 @@
-"""The facts from which `rules.states` says how a thing is: the same for every document and page."""
+"""Collects the facts from which `rules.states` derives a state, for all documents and pages."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from gce_backend.rules.states import (
 )
 
 PERSISTENT = 3
-"""Failures in a row after which what passes by itself counts as one that does not."""
+"""Failures in a row after which a passing trouble counts as a lasting one."""
 
 
 def template(context: Context, key: TemplateKey) -> Shown:
-    """How a template is."""
+    """The state of a template."""
     machines = sum(
         not instance.is_tombstone
         for revision, _ in context.fleet.revisions_of(key)
@@ -37,7 +37,7 @@ def template(context: Context, key: TemplateKey) -> Shown:
 
 
 def revision(context: Context, key: RevisionKey) -> Shown:
-    """How a revision of a template is."""
+    """The state of a revision."""
     active = context.fleet.templates[key.template].active == key.checksum
     state, reason = explain_revision(
         context.fleet.revisions[key],
@@ -49,7 +49,7 @@ def revision(context: Context, key: RevisionKey) -> Shown:
 
 
 def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Shown:
-    """How a revision's group in a zone is.
+    """The state of a group.
 
     Args:
         context: all that is known.
@@ -76,7 +76,7 @@ def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Sho
 def machine_facts(
     context: Context, key: MachineKey, instance: Instance, *, active: bool
 ) -> MachineFacts:
-    """What is known of a machine; `active` says whether the configuration names its group."""
+    """The facts about a machine; `active` says whether the configuration names its group."""
     return MachineFacts(
         instance=instance,
         member=context.memory.seen.member(key),
@@ -90,7 +90,7 @@ def machine_facts(
 def machine(
     context: Context, key: MachineKey, instance: Instance, *, active: bool
 ) -> tuple[State, str]:
-    """How a machine is; `active` says whether the configuration names its group."""
+    """The state of a machine, and why; `active` says whether the configuration names its group."""
     return explain(machine_facts(context, key, instance, active=active))
 
 
@@ -112,13 +112,13 @@ def is_listed(context: Context, key: GroupKey) -> bool:
 
 
 def with_trouble(context: Context, key: Key, reason: str) -> str:
-    """A reason, and what keeps the entity from going on."""
+    """A reason, followed by the entity's conditions."""
     troubles = [condition.message for condition in context.conditions_of(key)]
     return " ".join([reason, *troubles])
 
 
 def _is_troubled(context: Context, key: Key) -> bool:
-    """Whether something that was tried has failed, and does not seem to pass by itself."""
+    """Whether a condition of the entity seems to last."""
     return any(
         condition.failures >= (PERSISTENT if condition.reason in PASSING else 1)
         for condition in context.conditions.of(key)

@@ -1,4 +1,4 @@
-"""What documents and pages look at: everything that the daemon has once its entities are loaded."""
+"""What documents and pages read: everything that the daemon has once its entities are loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gce_backend.web.survey.samples import Samples
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The daemon as its readers see it.
+    """What documents and pages read.
 
     Attributes:
         context: the picture, what was seen at Compute, and the conditions.

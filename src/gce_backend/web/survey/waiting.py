@@ -1,4 +1,4 @@
-"""What a machine waits for, in words: the next thing that has to happen to it. Pure."""
+"""What a machine waits for, as a sentence: the next thing that has to happen to it. Pure."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _CHANGES = frozenset(
         State.PENDING_DELETION,
     }
 )
-"""States that end by something that the daemon does."""
+"""States that the daemon ends."""
 
 
 def waits_for(context: Context, key: MachineKey, instance: Instance, state: State) -> str | None:
-    """What has to happen next; None when the machine is where it is to be.
+    """What has to happen next; None when the machine waits for nothing.
 
     Args:
         context: the picture, and the conditions.
