@@ -6,8 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 import click
-from rich.console import Console, JustifyMethod, RenderableType
-from rich.measure import Measurement
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,8 @@ from gce_backend.base.dates import UnixSeconds, date
 
 _WIDE = 1_000_000
 """Characters of a line outside a terminal: nothing is wrapped."""
+GAP = 2
+"""Characters between two columns."""
 _NARROWEST = 24
 """Characters of the narrowest column of words."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -33,12 +36,34 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
+class Listing(Table):
+    """A table that becomes a record for each row where it is too wide: nothing is cut off."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, or the records."""
+        if self._needs() <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        heads = [str(column.header).lower() for column in self.columns]
+        for first, *rest in zip(*(column.cells for column in self.columns), strict=True):
+            yield Text(str(first), "bold", overflow="fold")
+            told = [f"{head} {value}" for head, value in zip(heads[1:], rest, strict=True)]
+            yield Padding(Text("  ".join(told), overflow="fold"), (0, 0, 0, 2))
+
+    def _needs(self) -> int:
+        """Characters of the narrowest line that holds all of a row's words and numbers."""
+        widths = (
+            column.min_width or max(cell_len(str(it)) for it in (column.header, *column.cells))
+            for column in self.columns
+        )
+        return sum(width + GAP for width in widths) - GAP
+
+
 def show(*parts: RenderableType) -> None:
-    """Prints a result, fitted to a terminal; elsewhere, and when it is too wide, whole lines."""
+    """Prints a result, fitted to a terminal; elsewhere, whole lines."""
     for part in parts:
         target = console()
-        wide = target.options.update(width=_WIDE)
-        if not target.is_terminal or Measurement.get(target, wide, part).minimum > target.width:
+        if not target.is_terminal:
             target.width = _WIDE
         with target.capture() as capture:
             target.print(part)
@@ -46,14 +71,14 @@ def show(*parts: RenderableType) -> None:
             click.echo(line.rstrip())
 
 
-def table(*heads: str, numbers: Collection[str] = ()) -> Table:
+def table(*heads: str, numbers: Collection[str] = ()) -> Listing:
     """An empty table, as `kubectl` and its like print them: only the last column may be wrapped.
 
     Args:
         heads: the heads of its columns.
         numbers: the heads of columns that hold numbers.
     """
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made = Listing(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for head in heads:
         side: JustifyMethod = "right" if head in numbers else "left"
         words = head == heads[-1] and head not in numbers
