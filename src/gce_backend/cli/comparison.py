@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gce_backend.base.clock import SystemClock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import RemoteError
 from gce_backend.cli.common import clients_of
 from gce_backend.cli.output import console
@@ -30,11 +31,14 @@ from gce_backend.rules.plan import TemplatePlan
 from gce_backend.settings.settings import Settings
 
 
-async def compare(settings: Settings, directory: Path | None) -> Document:
+async def compare(
+    settings: Settings, directory: Path | None, at: UnixSeconds | None = None
+) -> Document:
     """Compares a configuration with the store and Compute Engine's groups.
 
     Args:
         directory: the directory of the configuration; None for the one that the daemon would fetch.
+        at: the time at which its schedules are applied; None is now.
 
     Raises:
         InvalidConfigurationError: the configuration breaks rules.
@@ -54,7 +58,7 @@ async def compare(settings: Settings, directory: Path | None) -> Document:
             calls = dict.fromkeys(QuotaGroup, settings.compute.calls_per_minute)
             compute = clients.compute(CallBudget(SystemClock(), calls))
             sizes, unseen = await _sizes(compute, fleet)
-    return look(settings, fleet, bundle, sizes, directory=directory, notes=unseen)
+    return look(settings, fleet, bundle, sizes, directory=directory, at=at, notes=unseen)
 
 
 async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, int], list[str]]:
@@ -96,6 +100,7 @@ def look(
     sizes: Mapping[GroupKey, int],
     *,
     directory: Path | None = None,
+    at: UnixSeconds | None = None,
     notes: Sequence[str] = (),
 ) -> Document:
     """Compares a configuration with the entities and the groups' sizes.
@@ -105,6 +110,7 @@ def look(
         bundle: the configuration.
         sizes: target sizes of the managers' groups at Compute.
         directory: its directory; None when it is the one that the daemon would fetch.
+        at: the time at which its schedules are applied; None is now.
         notes: what the comparison does not cover.
 
     Raises:
@@ -113,11 +119,12 @@ def look(
     texts = bundle.templates_text, bundle.managers_text, bundle.files
     parsed = parse(*texts, settings.machine_provider.extra_dimensions)
     spoiled = {key.base_name for key in fleet.corrupt}
+    now = SystemClock().now()
     found = plan_of(
         fleet,
-        wanted_templates(parsed),
+        wanted_templates(parsed, now if at is None else at),
         sizes,
-        SystemClock().now(),
+        now,
         lambda key: (
             not settings.actuate or any(it.covers(key) for it in fleet.control.pauses_in_force)
         ),

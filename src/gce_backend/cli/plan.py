@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,20 @@ class _PlanCommand(click.Command):
             raise _WrongUsage(error.format_message(), error.ctx) from None
 
 
+def _moment(text: str) -> float:
+    """Unix seconds of an ISO 8601 time; without a time zone, it is one of this machine's."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise click.BadParameter("write a time like 2026-12-01T18:00+01:00") from None
+
+
 @click.command(
     cls=_PlanCommand,
     epilog=examples(
         "gce-backend plan",
         "gce-backend plan --config ../configuration",
+        "gce-backend plan --at 2026-12-01T18:00+01:00",
         "gce-backend plan --json | jq .totals",
     ),
 )
@@ -55,8 +65,16 @@ class _PlanCommand(click.Command):
     type=click.Path(path_type=Path),
     help="The directory of templates.cfg and managers.cfg; by default what the daemon would fetch.",
 )
+@click.option(
+    "--at",
+    metavar="TIME",
+    callback=lambda _context, _parameter, text: None if text is None else _moment(text),
+    help="Show the sizes that schedules make at this time, e.g. 2026-12-01T18:00+01:00.",
+)
 @json_option
-def plan(settings_file: Path | None, directory: Path | None, *, as_json: bool) -> None:
+def plan(
+    settings_file: Path | None, directory: Path | None, at: float | None, *, as_json: bool
+) -> None:
     """Shows what a configuration would change.
 
     Shows what would be created, resized, drained and deleted, and for which leased machines the
@@ -76,7 +94,7 @@ def plan(settings_file: Path | None, directory: Path | None, *, as_json: bool) -
                 say_problems(verdict.problems, verdict.total, str(directory))
                 sys.exit(1)
         try:
-            document = asyncio.run(compare(settings, directory))
+            document = asyncio.run(compare(settings, directory, at))
         except InvalidConfigurationError as error:
             say_problems(error.problems, error.total, "the configuration")
             sys.exit(1)

@@ -28,6 +28,7 @@ from gce_backend.configuration.types import (
     Configuration,
     ManagerConfig,
     Pairs,
+    Schedule,
     ServiceAccount,
     TemplateConfig,
     template_rules,
@@ -37,6 +38,7 @@ from gce_backend.configuration.values import (
     SURPLUS_SECONDS,
     check_file_path,
     full_scope,
+    minutes_of,
     one_line,
     shorten,
     split_pair,
@@ -264,4 +266,20 @@ def _manager(message: pb.InstanceGroupManager) -> ManagerConfig:
         surplus_seconds=(
             message.surplus_seconds if message.HasField("surplus_seconds") else SURPLUS_SECONDS
         ),
+        schedules=tuple(map(_schedule, message.schedules)),
+    )
+
+
+def _schedule(message: pb.Schedule) -> Schedule:
+    def size(name: str) -> int | None:
+        return getattr(message, name) if message.HasField(name) else None
+
+    return Schedule(
+        days=tuple(sorted({day - 1 for day in message.days})) or tuple(range(7)),
+        start=minutes_of(message.start) or 0,
+        end=minutes_of(message.end) or 0,
+        time_zone=message.time_zone,
+        minimum_size=size("minimum_size"),
+        maximum_size=size("maximum_size"),
+        spare_size=size("spare_size"),
     )

@@ -21,6 +21,7 @@ from gce_backend.configuration.values import (
     MAX_GROUP_SIZE,
     MAX_METADATA_TOTAL,
     MAX_METADATA_VALUE,
+    MAX_SCHEDULES,
     MAX_SCOPES,
     MAX_SURPLUS_SECONDS,
     MEASURED_DIMENSIONS,
@@ -34,9 +35,11 @@ from gce_backend.configuration.values import (
     disk_kind,
     full_network,
     full_scope,
+    minutes_of,
     network_region,
     quote,
     split_pair,
+    time_zone,
     zone_region,
 )
 
@@ -364,6 +367,46 @@ def _check_sizes(manager: pb.InstanceGroupManager, path: Path, report: Report) -
             f"{maximum} is below minimum_size ({minimum}): raise it, or leave it out for no limit",
         )
     _check_spare(manager, path, report)
+    if len(manager.schedules) > MAX_SCHEDULES:
+        report.problem(
+            (*path, "schedules"),
+            f"{len(manager.schedules)} are too many: use at most {MAX_SCHEDULES}",
+        )
+    for index, schedule in enumerate(manager.schedules[:MAX_SCHEDULES]):
+        _check_schedule(manager, schedule, (*path, "schedules", index), report)
+
+
+def _check_schedule(
+    manager: pb.InstanceGroupManager, schedule: pb.Schedule, path: Path, report: Report
+) -> None:
+    for field in ("start", "end"):
+        text = getattr(schedule, field)
+        if not text:
+            report.problem((*path, field), 'is required: set it, e.g. "08:00"')
+        elif minutes_of(text) is None:
+            report.problem((*path, field), f'{quote(text)} is not a time: write "HH:MM"')
+    if schedule.start == "24:00":
+        report.problem((*path, "start"), 'begins no day: use "00:00" of the next one')
+    if not schedule.time_zone:
+        report.problem((*path, "time_zone"), 'is required: set it, e.g. "Europe/Zurich"')
+    elif time_zone(schedule.time_zone) is None:
+        report.problem(
+            (*path, "time_zone"),
+            f"{quote(schedule.time_zone)} is not in the IANA database: use a name like "
+            '"Europe/Zurich" or "UTC"',
+        )
+    sizes = ("minimum_size", "maximum_size", "spare_size")
+    if not any(schedule.HasField(name) for name in sizes):
+        report.problem(path, f"changes nothing: set {', '.join(sizes[:-1])} or {sizes[-1]}")
+    then = pb.InstanceGroupManager()
+    then.CopyFrom(manager)
+    then.ClearField("schedules")
+    if not then.HasField("minimum_size"):
+        then.minimum_size = 0  # its absence is told of once
+    for name in sizes:
+        if schedule.HasField(name):
+            setattr(then, name, getattr(schedule, name))
+    _check_sizes(then, path, report)
 
 
 def _check_spare(manager: pb.InstanceGroupManager, path: Path, report: Report) -> None:

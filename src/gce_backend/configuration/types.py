@@ -134,6 +134,25 @@ def template_rules() -> Mapping[str, Rule]:
     }
 
 
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """Other sizes at certain times. A size of None is the manager's own.
+
+    Attributes:
+        days: on which it begins, from 0 (Monday) to 6.
+        start: when it begins, in minutes after midnight.
+        end: when it ends, in the same; not after `start` on the next day.
+        time_zone: its name in the IANA database.
+    """
+
+    days: tuple[int, ...]
+    start: int
+    end: int
+    time_zone: str
+    minimum_size: int | None = None
+    maximum_size: int | None = None
+    spare_size: int | None = None
+
+
 class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How many VMs of a template to keep in one zone.
 
@@ -143,6 +162,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
         spare_size: machines to keep free; None for a tenth of the leased ones.
         surplus_seconds: how long a group must have too many machines until idle ones are removed;
             KEEP_SURPLUS for ever.
+        schedules: other sizes at certain times; the last one in force decides.
     """
 
     template_base_name: str
@@ -151,6 +171,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     zone: str
     spare_size: int | None = None
     surplus_seconds: int = SURPLUS_SECONDS
+    schedules: tuple[Schedule, ...] = ()
 
 
 class Configuration(msgspec.Struct, frozen=True):

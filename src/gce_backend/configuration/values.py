@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
 
@@ -20,6 +22,7 @@ MAX_GROUP_SIZE: Final = 2_000
 SURPLUS_SECONDS: Final = 900
 """Seconds for which a group has too many VMs until idle ones are removed, by default."""
 MAX_SURPLUS_SECONDS: Final = 365 * 24 * 3600
+MAX_SCHEDULES: Final = 50
 KEEP_SURPLUS: Final = -1
 """In place of seconds: no VM is removed because there are too many."""
 
@@ -160,6 +163,25 @@ def check_project(value: str) -> str | None:
     if len(value) <= MAX_PROJECT and _PROJECT.fullmatch(value):
         return None
     return f"{quote(value)} is not a project id: use the id, not the project's number or title"
+
+
+def minutes_of(text: str) -> int | None:
+    """Minutes after midnight of a time as `HH:MM`, to 24:00; None when it is none."""
+    match = re.fullmatch(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00", text, re.ASCII)
+    if match is None:
+        return None
+    return 24 * 60 if match[1] is None else 60 * int(match[1]) + int(match[2])
+
+
+@lru_cache(maxsize=512)
+def time_zone(name: str) -> ZoneInfo | None:
+    """A time zone of the IANA database; None when it has none of that name."""
+    if not re.fullmatch(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*", name, re.ASCII):
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, OSError, ValueError):
+        return None
 
 
 def check_zone(value: str) -> str | None:

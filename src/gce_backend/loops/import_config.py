@@ -124,9 +124,10 @@ def _loss(context: Context, new: Configuration) -> str | None:
     fleet = context.fleet
     if not fleet.configuration.revision:
         return None
+    now = context.clock.now()
     sizes = {key: group.target_size for key, group in context.memory.seen.groups.items()}
     return config_guard.loss(
-        plan_of(fleet, wanted_templates(new), sizes, context.clock.now()),
+        plan_of(fleet, wanted_templates(new, now), sizes, now),
         machines(fleet),
         context.settings.guard.max_config_loss_share,
         empty=not new.managers and any(True for _ in fleet.active_managers()),

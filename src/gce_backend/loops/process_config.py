@@ -7,10 +7,12 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError, TransientError
 from gce_backend.base.tasks import off_loop
 from gce_backend.configuration.parsing import examine
 from gce_backend.configuration.problems import InvalidConfigurationError, Problem
+from gce_backend.configuration.types import Configuration
 from gce_backend.configuration.values import SHOWN_CHARACTERS, shorten
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -30,6 +32,7 @@ from gce_backend.rules.activation import (
     entities_of,
     known_entities,
     plan_template,
+    rescheduled,
     wanted_templates,
 )
 
@@ -73,9 +76,22 @@ async def run(context: Context) -> Outcome:
         raise trouble
     return Outcome(
         changed=changed,
+        again_after=_until_next_sizes(wanted, context.clock.now()),
         facts={"templates": len(names)} if changed else {},
         problems=tuple(problems),
     )
+
+
+def _until_next_sizes(wanted: Mapping[str, WantedTemplate], now: UnixSeconds) -> float | None:
+    """Seconds until a schedule changes sizes; None when none does."""
+    moments = (
+        manager.next_sizes.at
+        for template in wanted.values()
+        for manager in template.managers
+        if manager.next_sizes is not None
+    )
+    first = min(moments, default=None)
+    return None if first is None else max(0.0, first - now)
 
 
 async def _remember_projects(context: Context, named: set[str]) -> None:
@@ -123,13 +139,16 @@ async def _wanted(
     extra = context.settings.machine_provider.extra_dimensions
     texts = stored.template_config, stored.manager_config
     size = sum(map(len, texts)) + sum(len(text) for _, text in files)
-    return await off_loop(lambda: _parsed(*texts, files, extra), size)
+    parsed, wanted, spoiled = await off_loop(lambda: _parsed(*texts, files, extra), size)
+    if any(manager.schedules for manager in parsed.managers):
+        wanted = rescheduled(wanted, parsed, context.clock.now())
+    return wanted, spoiled
 
 
 @lru_cache(maxsize=2)
 def _parsed(
     templates: str, managers: str, files: tuple[tuple[str, str], ...], extra: tuple[str, ...]
-) -> tuple[dict[str, WantedTemplate], Mapping[str, Problem]]:
+) -> tuple[Configuration, dict[str, WantedTemplate], Mapping[str, Problem]]:
     """Examined once for each revision; a release may have other rules than the one that stored it.
 
     Raises:
@@ -138,7 +157,8 @@ def _parsed(
     found = examine(templates, managers, dict(files), extra)
     if not found.readable:
         raise InvalidConfigurationError(found.problems, found.total)
-    return wanted_templates(found.configuration), found.spoiled
+    parsed = found.configuration
+    return parsed, wanted_templates(parsed, 0.0), found.spoiled
 
 
 JOB = Job(

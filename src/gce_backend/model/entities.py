@@ -246,6 +246,22 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
         return self.in_flight is not None and self.in_flight.action == "delete"
 
 
+class NextSizes(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What a manager's sizes become next.
+
+    Attributes:
+        at: when, Unix seconds.
+        minimum_size: then.
+        maximum_size: then; 0 is no limit.
+        spare_size: then; None for a tenth of the leased machines.
+    """
+
+    at: StoredSeconds
+    minimum_size: Count
+    maximum_size: Count = 0
+    spare_size: Count | None = None
+
+
 class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A revision's group in one zone.
 
@@ -264,6 +280,8 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
             (process-config).
         surplus_seconds: how long a group must have too many machines until idle ones leave;
             KEEP_SURPLUS for ever (process-config).
+        next_sizes: what its schedules make of its sizes next; None when they stay
+            (process-config).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -277,6 +295,7 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     generation: Count = 0
     spare_size: Count | None = None
     surplus_seconds: SurplusSeconds = SURPLUS_SECONDS
+    next_sizes: NextSizes | None = None
 
     @property
     def is_deleting(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 from msgspec.structs import replace
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
 from gce_backend.configuration import types
 from gce_backend.configuration.types import TemplateConfig
@@ -16,6 +17,7 @@ from gce_backend.model.entities import (
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
+    NextSizes,
 )
 from gce_backend.model.keys import (
     GroupKey,
@@ -25,6 +27,7 @@ from gce_backend.model.keys import (
     revision_key,
     template_key,
 )
+from gce_backend.rules import schedules
 
 
 class WantedManager(msgspec.Struct, frozen=True):
@@ -37,6 +40,7 @@ class WantedManager(msgspec.Struct, frozen=True):
         spare_size: machines to keep free; None for a tenth of the leased ones.
         surplus_seconds: how long there must be too many until idle ones leave; KEEP_SURPLUS for
             ever.
+        next_sizes: what its schedules make of these sizes next; None when they stay.
     """
 
     zone: str
@@ -44,6 +48,7 @@ class WantedManager(msgspec.Struct, frozen=True):
     maximum_size: int
     spare_size: int | None = None
     surplus_seconds: int = SURPLUS_SECONDS
+    next_sizes: NextSizes | None = None
 
 
 class WantedTemplate(msgspec.Struct, frozen=True):
@@ -60,25 +65,42 @@ class WantedTemplate(msgspec.Struct, frozen=True):
     managers: tuple[WantedManager, ...]
 
 
-def wanted_templates(parsed: types.Configuration) -> dict[str, WantedTemplate]:
-    """What a configuration asks for, by template."""
+def wanted_templates(parsed: types.Configuration, now: UnixSeconds) -> dict[str, WantedTemplate]:
+    """What a configuration asks for at a time, by template."""
+    managers: dict[str, list[WantedManager]] = {}
+    for manager in parsed.managers:
+        wanted = _wanted_manager(manager, now)
+        managers.setdefault(manager.template_base_name, []).append(wanted)
     return {
         template.base_name: WantedTemplate(
             checksum=types.checksum(template),
             template=template,
-            managers=tuple(
-                WantedManager(
-                    manager.zone,
-                    manager.minimum_size,
-                    manager.maximum_size,
-                    manager.spare_size,
-                    manager.surplus_seconds,
-                )
-                for manager in parsed.managers
-                if manager.template_base_name == template.base_name
-            ),
+            managers=tuple(managers.get(template.base_name, ())),
         )
         for template in parsed.templates
+    }
+
+
+def _wanted_manager(manager: types.ManagerConfig, now: UnixSeconds) -> WantedManager:
+    sizes = schedules.sizes_at(manager, now)
+    return WantedManager(
+        manager.zone,
+        *sizes,
+        surplus_seconds=manager.surplus_seconds,
+        next_sizes=schedules.next_change(manager, now),
+    )
+
+
+def rescheduled(
+    wanted: Mapping[str, WantedTemplate], parsed: types.Configuration, now: UnixSeconds
+) -> dict[str, WantedTemplate]:
+    """The same as `wanted_templates`, from what the same configuration asked for before."""
+    managers: dict[str, list[WantedManager]] = {name: [] for name in wanted}
+    for manager in parsed.managers:
+        managers[manager.template_base_name].append(_wanted_manager(manager, now))
+    return {
+        name: msgspec.structs.replace(one, managers=tuple(managers[name]))
+        for name, one in wanted.items()
     }
 
 
@@ -210,6 +232,7 @@ def _activate(
             maximum_size=manager.maximum_size,
             spare_size=manager.spare_size,
             surplus_seconds=manager.surplus_seconds,
+            next_sizes=manager.next_sizes,
         )
     return news
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.dates import UnixSeconds, date
 from gce_backend.configuration.values import KEEP_SURPLUS
 from gce_backend.model.entities import (
     CatalogState,
@@ -344,7 +344,26 @@ def explain_group(facts: GroupFacts) -> tuple[GroupState, str]:
         return _coming(facts)
     if facts.group is None:
         return GroupState.UNKNOWN, "It has not been seen since the daemon started."
-    return _sized(facts, facts.group)
+    state, reason = _sized(facts, facts.group)
+    return state, f"{reason}{_later(manager)}"
+
+
+def _later(manager: InstanceGroupManager) -> str:
+    """What a schedule makes of a group's sizes next; "" when none does."""
+    then = manager.next_sizes
+    if then is None:
+        return ""
+    sizes = (
+        ("minimum_size", manager.minimum_size, then.minimum_size),
+        ("maximum_size", manager.maximum_size or None, then.maximum_size or None),
+        ("spare_size", manager.spare_size, then.spare_size),
+    )
+    told = [
+        f"{name} {'ends' if after is None else f'becomes {after}'}"
+        for name, before, after in sizes
+        if before != after
+    ]
+    return f" At {date(then.at):%Y-%m-%d %H:%M} UTC, {' and '.join(told)}."
 
 
 def _going(facts: GroupFacts, stored: GroupState) -> str:

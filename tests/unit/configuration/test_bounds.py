@@ -65,7 +65,7 @@ places = st.fixed_dictionaries(
 
 def carry(config: Configuration) -> int:
     """Names, bodies, catalog entries and entities of a configuration; returns how many."""
-    wanted = wanted_templates(config)
+    wanted = wanted_templates(config, 0.0)
     for name, asked in wanted.items():
         read = entities_of(name, asked, {})
         news = plan_template(name, asked, {}, read)

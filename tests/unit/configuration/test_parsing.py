@@ -230,6 +230,15 @@ def test_field_numbers_are_the_ones_that_files_and_services_know() -> None:
     assert {name: ours.pop(name) for name in first} == first
     assert all(number >= 100 for number in ours.values())
     order = "template_base_name minimum_size maximum_size zone"
+    assert numbers(pb.Schedule) == {
+        "days": 1,
+        "start": 2,
+        "end": 3,
+        "time_zone": 4,
+        "minimum_size": 5,
+        "maximum_size": 6,
+        "spare_size": 7,
+    }
     ours = numbers(pb.InstanceGroupManager)
     first = {n: i for i, n in enumerate(order.split(), 1)}
     assert {name: ours.pop(name) for name in first} == first

@@ -260,6 +260,10 @@ WRONG_MANAGERS: list[tuple[dict[str, Any], str, str]] = [
     ({"minimum_size": 5}, "maximum_size", "below minimum_size (5)"),
     ({"maximum_size": -4}, "maximum_size", "is negative"),
     ({"maximum_size": 2001}, "maximum_size", "at most 2000"),
+    ({"spare_size": -1}, "spare_size", "use 0 to 2000"),
+    ({"spare_size": 1, "maximum_size": None}, "spare_size", "needs a maximum_size"),
+    ({"surplus_seconds": -2}, "surplus_seconds", "or -1 to keep all VMs"),
+    ({"surplus_seconds": 31536001}, "surplus_seconds", "use 0 to 31536000"),
     ({"zone": None}, "zone", "is required"),
     ({"zone": "us-central1"}, "zone", "is not a zone"),
     ({"zone": f"us-central{'1' * 1590}-a"}, "zone", "is not a zone"),
@@ -374,6 +378,42 @@ def test_unusual_template_is_accepted(changes: dict[str, Any]) -> None:
     """What Compute Engine takes, we take."""
     assert not problems_of(template(**changes))
     assert not warnings_of(template(**changes))
+
+
+WHEN = 'start: "08:00" end: "18:00" time_zone: "Europe/Zurich"'
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        (WHEN, "", "changes nothing: set minimum_size, maximum_size or spare_size"),
+        (f"{WHEN} minimum_size: -1", "minimum_size", "-1 is too small"),
+        (f"{WHEN} minimum_size: 6", "maximum_size", "5 is below minimum_size (6)"),
+        (f"{WHEN} maximum_size: 1", "maximum_size", "1 is below minimum_size (2)"),
+        (WHEN.replace("08", "24") + " spare_size: 1", "start", 'use "00:00"'),
+        (WHEN.replace("08", "8") + " spare_size: 1", "start", '"8:00" is not a time'),
+        (WHEN.replace("18:00", "") + " spare_size: 1", "end", "is required"),
+        (WHEN.replace("Zurich", "Atlantis") + " spare_size: 1", "time_zone", "IANA database"),
+        (WHEN.replace("Europe", "..") + " spare_size: 1", "time_zone", "IANA database"),
+        (WHEN.replace("Europe/Zurich", "") + " spare_size: 1", "time_zone", "is required"),
+    ],
+)
+def test_wrong_schedule_is_refused_with_its_place(fields: str, field: str, says: str) -> None:
+    """With file, manager, field and remedy."""
+    text = manager(maximum_size=5).replace("}", f"  schedules {{ {fields} }}\n}}")
+    [problem] = problems_of(template(), text)
+    place = f"schedules[0].{field}".rstrip(".")
+    assert (problem.file, problem.subject, problem.field) == ("managers.cfg", "managers[0]", place)
+    assert problem.line
+    assert says in problem.message
+
+
+def test_too_many_schedules_are_refused() -> None:
+    """They are looked at whenever sizes are."""
+    one = f"  schedules {{ {WHEN} spare_size: 1 }}\n"
+    text = manager(maximum_size=5).replace("}", f"{one * 51}}}")
+    [problem] = problems_of(template(), text)
+    assert "51 are too many: use at most 50" in problem.message
 
 
 @pytest.mark.parametrize("maximum", [None, 0, 2, 2000])

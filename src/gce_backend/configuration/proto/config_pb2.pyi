@@ -1,10 +1,28 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Day(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MON: _ClassVar[Day]
+    TUE: _ClassVar[Day]
+    WED: _ClassVar[Day]
+    THU: _ClassVar[Day]
+    FRI: _ClassVar[Day]
+    SAT: _ClassVar[Day]
+    SUN: _ClassVar[Day]
+MON: Day
+TUE: Day
+WED: Day
+THU: Day
+FRI: Day
+SAT: Day
+SUN: Day
 
 class ServiceAccount(_message.Message):
     __slots__ = ("name", "scopes")
@@ -60,21 +78,41 @@ class InstanceTemplateConfig(_message.Message):
     templates: _containers.RepeatedCompositeFieldContainer[InstanceTemplate]
     def __init__(self, templates: _Optional[_Iterable[_Union[InstanceTemplate, _Mapping]]] = ...) -> None: ...
 
+class Schedule(_message.Message):
+    __slots__ = ("days", "start", "end", "time_zone", "minimum_size", "maximum_size", "spare_size")
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SPARE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    days: _containers.RepeatedScalarFieldContainer[Day]
+    start: str
+    end: str
+    time_zone: str
+    minimum_size: int
+    maximum_size: int
+    spare_size: int
+    def __init__(self, days: _Optional[_Iterable[_Union[Day, str]]] = ..., start: _Optional[str] = ..., end: _Optional[str] = ..., time_zone: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., spare_size: _Optional[int] = ...) -> None: ...
+
 class InstanceGroupManager(_message.Message):
-    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds")
+    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds", "schedules")
     TEMPLATE_BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     ZONE_FIELD_NUMBER: _ClassVar[int]
     SPARE_SIZE_FIELD_NUMBER: _ClassVar[int]
     SURPLUS_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULES_FIELD_NUMBER: _ClassVar[int]
     template_base_name: str
     minimum_size: int
     maximum_size: int
     zone: str
     spare_size: int
     surplus_seconds: int
-    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ...) -> None: ...
+    schedules: _containers.RepeatedCompositeFieldContainer[Schedule]
+    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ..., schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ...) -> None: ...
 
 class InstanceGroupManagerConfig(_message.Message):
     __slots__ = ("managers",)
