@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run simulate browser screenshots test check bench lock proto clean contract contract-clean docs mutate
+.PHONY: run simulate browser screenshots test check bench lock proto clean contract contract-clean docs mutate foreign-clients
 
 ## run: the daemon on config/, with the embedded cloud in the same process
 run: $(VENV)/.runtime
@@ -39,6 +39,10 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 $(VENV)/.mutation: $(VENV)/.dev requirements-mutation.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutation.lock
 	@touch $@
+
+## foreign-clients: clients for Node, Ansible and Airflow against the embedded cloud (ONLY=node; OPTIONS=--record)
+foreign-clients: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m foreign_clients $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 ## contract: what our clients expect of a server, asked of those that GCE_BACKEND_CONTRACT_* name
 contract: $(VENV)/.dev

@@ -191,6 +191,9 @@ async def test_literals_of_every_type() -> None:
         {"queryString": "SELECT * FROM K WHERE n = " + "ARRAY(" * 5000},
         {"queryString": "SELECT * FROM K WHERE n = BLOB(7)"},
         {"queryString": "SELECT * FROM K" + " " * 100_000},
+        {"queryString": "SELECT * FROM K LIMIT " + "9" * 5000},
+        {"queryString": "SELECT * FROM K WHERE n = " + "9" * 5000},
+        {"queryString": "SELECT * FROM K WHERE n = @" + "9" * 5000},
         {"queryString": 7},
     ],
 )

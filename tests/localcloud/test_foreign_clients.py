@@ -72,6 +72,20 @@ async def test_fields_of_today_that_are_empty_are_taken_and_others_are_refused_b
         assert (status, "messageTransforms" in answer["error"]["message"]) == (400, True)
 
 
+async def test_an_updates_mask_may_stand_in_the_query(referee: Referee) -> None:
+    """Where Terraform and Ansible put it, with names of what is empty here."""
+    referee.expect("updateMask: no such parameter")
+    async with running() as run:
+        await run.ok("PUT", TOPIC, {})
+        await run.ok("PUT", SUBSCRIPTION, {"topic": TOPIC[4:]})
+        query = "?updateMask=cloudStorageConfig,ackDeadlineSeconds"
+        change = {"subscription": {"topic": TOPIC[4:], "ackDeadlineSeconds": 90}}
+        assert (await run.ok("PATCH", SUBSCRIPTION + query, change))["ackDeadlineSeconds"] == 90
+        change = {"subscription": {"cloudStorageConfig": {"bucket": "b"}}}
+        status, answer = await run.call("PATCH", SUBSCRIPTION + query, change)
+        assert (status, "cloudStorageConfig" in answer["error"]["message"]) == (400, True)
+
+
 async def test_original_field_names_and_the_numbers_of_enums_are_valid(
     referee: Referee,
 ) -> None:
@@ -114,6 +128,8 @@ async def test_original_field_names_and_the_numbers_of_enums_are_valid(
         await run.ok("PUT", TOPIC, {"message_retention_duration": "600s"})
         body = {"topic": TOPIC[4:], "ack_deadline_seconds": 60, "retry_policy": {}}
         assert (await run.ok("PUT", SUBSCRIPTION, body))["ackDeadlineSeconds"] == 60
+        change = {"subscription": {"ackDeadlineSeconds": 30}, "updateMask": "ack_deadline_seconds"}
+        assert (await run.ok("PATCH", SUBSCRIPTION, change))["ackDeadlineSeconds"] == 30
 
 
 async def test_distinct_results_need_no_projection() -> None:

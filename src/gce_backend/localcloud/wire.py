@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -12,6 +13,7 @@ from gce_backend.localcloud.statuses import invalid
 
 T = TypeVar("T")
 
+_UNDERSCORED = re.compile(r"_([a-z0-9])")
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
@@ -23,6 +25,11 @@ def from_base64(text: str) -> bytes:
     """
     plain = text.translate(_URL_SAFE).rstrip("=")
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+
+
+def json_name(name: str) -> str:
+    """JSON's name of a field, which may be given by its original one: `retryPolicy`."""
+    return _UNDERSCORED.sub(lambda found: found[1].upper(), name)
 
 
 class RequestMessage(

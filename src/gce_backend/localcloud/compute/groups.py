@@ -30,6 +30,7 @@ from gce_backend.localcloud.compute.rows import (
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
+MAX_DIGITS = 20
 MAX_SIZE = 1000
 MAX_PAGINATED_SIZE = 2000
 _LONGEST_BASE_NAME = 58
@@ -311,7 +312,7 @@ def checked_size(value: Any, field: str, paginated: bool) -> int:
     """
     limit = MAX_PAGINATED_SIZE if paginated else MAX_SIZE
     text = str(value)
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
         raise invalid_field(field, value, "Must be a number, and not negative.")
     if int(text) > limit:
         raise _too_large(field, text, limit)

@@ -239,7 +239,7 @@ def aggregated_list(
         ServiceError: 400 invalid when a parameter is wrong; 503 backendError when a scope is
             unreachable and the caller has not agreed to partial success.
     """
-    if unreachable and call.query.get("returnPartialSuccess") != "true":
+    if unreachable and call.query.get("returnPartialSuccess", "").lower() != "true":
         raise ServiceError(503, "backendError", f"Unreachable: {', '.join(unreachable)}.")
     project = call.path["project"]
 

@@ -8,6 +8,7 @@ from typing import Any
 from gce_backend.localcloud.compute import description
 from gce_backend.localcloud.compute.description import Shape
 from gce_backend.localcloud.compute.error_replies import invalid, required
+from gce_backend.localcloud.wire import json_name
 
 _EVERYWHERE = frozenset(
     {
@@ -45,7 +46,7 @@ def check_query(method: str, query: Mapping[str, str]) -> None:
                 f'Invalid JSON payload received. Unknown name "{name}": Cannot bind query '
                 f"parameter. Field '{name}' could not be found in request message."
             )
-        if kind == "boolean" and value not in {"true", "false"}:
+        if kind == "boolean" and value.lower() not in {"true", "false"}:
             raise _wrong_type(value, name)
         if kind == "integer" and not (value == "" or _is_number(value, kind)):
             raise _wrong_type(value, name)
@@ -97,11 +98,12 @@ def _checked_members(value: Any, shape: dict[str, Shape], place: str) -> dict[st
     if not isinstance(value, dict):
         raise _wrong_type(value, place)
     checked = {}
-    for name, inner in value.items():
+    for given, inner in value.items():
+        name = given if given in shape or "*" in shape else json_name(given)
         below = shape.get(name, shape.get("*"))
         if below is None:
             raise invalid(
-                f"Invalid JSON payload received. Unknown name \"{name}\" at '{place}': "
+                f"Invalid JSON payload received. Unknown name \"{given}\" at '{place}': "
                 "Cannot find field."
             )
         if inner is not None:

@@ -20,8 +20,10 @@ _TOKEN = re.compile(
     r"|(?P<name>[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*)"
     r"|(?P<bound>@(?:\d+|[A-Za-z_$][\w$]*))"
     r"|(?P<sign><=|>=|!=|[=<>(),*+])|(?P<end>$))",
-    re.DOTALL,
+    re.ASCII | re.DOTALL,
 )
+_MAX_DIGITS = 10
+_COUNT = re.compile(rf"[0-9]{{1,{_MAX_DIGITS}}}")
 _ESCAPED = {"0": "\0", "b": "\b", "n": "\n", "r": "\r", "t": "\t", "Z": "\x1a"}
 _OPERATORS = {
     "=": "EQUAL",
@@ -226,14 +228,14 @@ class GqlParser:
         bound = self._binding(self._next())
         if bound.cursor is None:
             number = str((bound.value or {}).get("integerValue"))
-            if not number.isdecimal():
+            if not _COUNT.fullmatch(number):
                 raise invalid(f"GQL: a {count} is a cursor or a whole number from 0 on")
             return {count: int(number)}
         return {cursor: bound.cursor} | ({count: self._count()} if self._took("+") else {})
 
     def _count(self) -> int:
         token = self._next()
-        if token.kind != "number" or not token.text.isdigit():
+        if token.kind != "number" or not _COUNT.fullmatch(token.text):
             raise self._unexpected(token)
         return int(token.text)
 
@@ -251,7 +253,7 @@ class GqlParser:
 
     def _binding(self, token: _Token) -> GqlParameter:
         name = token.text[1:]
-        if name.isdigit():
+        if _COUNT.fullmatch(name):
             self._used.add(int(name))
             found = dict(enumerate(self._gql.positional_bindings or (), 1)).get(int(name))
         else:

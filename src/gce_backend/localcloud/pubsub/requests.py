@@ -45,6 +45,10 @@ class Topic(RequestMessage):
     message_retention_duration: Duration | None = None
     message_transforms: list[Json] | None = None
     tags: dict[str, str] | None = None
+    ingestion_data_source_settings: Json | None = None
+    kms_key_name: str | None = None
+    message_storage_policy: Json | None = None
+    schema_settings: Json | None = None
     state: str | None = None
 
 
@@ -64,6 +68,9 @@ class SubscriptionBody(RequestMessage):
     enable_message_ordering: bool | None = None
     enable_exactly_once_delivery: bool | None = None
     push_config: Json | None = None
+    bigquery_config: Json | None = None
+    bigtable_config: Json | None = None
+    cloud_storage_config: Json | None = None
     message_transforms: list[Json] | None = None
     tags: dict[str, str] | None = None
     detached: bool | None = None

@@ -12,7 +12,7 @@ import msgspec
 from gce_backend.localcloud.pubsub.filters import parse_filter
 from gce_backend.localcloud.pubsub.requests import PubsubMessage, SubscriptionBody, Topic
 from gce_backend.localcloud.statuses import invalid
-from gce_backend.localcloud.wire import from_base64
+from gce_backend.localcloud.wire import from_base64, json_name
 
 DELETED_TOPIC = "_deleted-topic_"
 MAX_MESSAGES = 1000
@@ -42,7 +42,15 @@ _ABSENT = {
     "pushConfig": "push delivery",
     "messageTransforms": "message transforms",
     "tags": "tags",
+    "bigqueryConfig": "export to BigQuery",
+    "bigtableConfig": "export to Bigtable",
+    "cloudStorageConfig": "export to Cloud Storage",
+    "ingestionDataSourceSettings": "ingestion",
+    "kmsKeyName": "encryption keys",
+    "messageStoragePolicy": "storage policies",
+    "schemaSettings": "schemas",
 }
+"""What Google has and the embedded cloud has not: taken where it is empty."""
 
 
 def check_name(name: str | None) -> str:
@@ -91,7 +99,7 @@ def patched_topic(topic: dict[str, Any], changes: Topic, mask: str) -> dict[str,
     Raises:
         ServiceError: the mask names what cannot be changed, or the result breaks a rule.
     """
-    return _topic(_patch(topic, _given(changes), mask, _TOPIC_MASK))
+    return _topic(_patch(topic, _possible(changes), mask, _TOPIC_MASK))
 
 
 def _topic(topic: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def patched_subscription(
     Raises:
         ServiceError: the mask names what cannot be changed, or the result breaks a rule.
     """
-    return _subscription(_patch(subscription, _given(changes), mask, _SUBSCRIPTION_MASK))
+    return _subscription(_patch(subscription, _possible(changes), mask, _SUBSCRIPTION_MASK))
 
 
 def _possible(request: Topic | SubscriptionBody) -> dict[str, Any]:
@@ -138,8 +146,8 @@ def _given(request: Topic | SubscriptionBody) -> dict[str, Any]:
 def _patch(
     resource: dict[str, Any], changes: dict[str, Any], mask: str, changeable: set[str]
 ) -> dict[str, Any]:
-    names = [name for name in mask.split(",") if name]
-    if not names or not changeable.issuperset(names):
+    names = [json_name(name) for name in mask.split(",") if name]
+    if not names or not changeable.union(_ABSENT).issuperset(names):
         raise invalid(
             f"Invalid update_mask provided: {mask!r}; it can name {', '.join(sorted(changeable))}"
         )

@@ -202,7 +202,7 @@ class PubSubService:
 
     async def _patch_topic(self, call: Call) -> Answer:
         name = self._find_topic(call)
-        request = decode(call.body, requests.UpdateTopic)
+        request = decode(_with_mask(call), requests.UpdateTopic)
         topic = resources.patched_topic(self._topics[name], request.topic, request.update_mask)
         self._topics[name] = topic
         return topic
@@ -271,7 +271,7 @@ class PubSubService:
 
     async def _patch_subscription(self, call: Call) -> Answer:
         name, subscription = self._find(call)
-        request = decode(call.body, requests.UpdateSubscription)
+        request = decode(_with_mask(call), requests.UpdateSubscription)
         changed = resources.patched_subscription(
             subscription.resource, request.subscription, request.update_mask
         )
@@ -476,12 +476,18 @@ def _received(delivery: Delivery, *, counted: bool) -> Answer:
     return received
 
 
+def _with_mask(call: Call) -> Answer:
+    """The body of an update, whose mask may also stand in the query."""
+    mask = call.query.get("updateMask")
+    return call.body if mask is None else {"updateMask": mask, **call.body}
+
+
 def _page(
     call: Call, collection: str, names: Iterable[str], get: Callable[[str], Answer | str | None]
 ) -> Answer:
     """One page of a list by name; the token is the last name of the page before."""
     size, after = call.query.get("pageSize", "0"), call.query.get("pageToken", "")
-    if not (size.isascii() and size.isdecimal()):
+    if not (size.isascii() and size.isdecimal() and len(size) < 10):
         raise invalid("pageSize must be a number")
     most = min(int(size) or 100, 1000)
     later = sorted(name for name in names if name > after)

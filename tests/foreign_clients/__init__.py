@@ -1,0 +1,1 @@
+"""Clients in other languages and tools, tried for real and outside the suite."""
