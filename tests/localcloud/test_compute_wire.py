@@ -27,6 +27,9 @@ from localcloud.compute_world import (
 )
 from support.discovery.documents import method
 
+BATCH = "compute.batch"
+"""No method of the discovery document, which names its path apart."""
+
 # Operations
 
 
@@ -350,7 +353,7 @@ async def test_every_answer_fits_googles_description() -> None:
         await call(at, "snapshots.list", "global/snapshots", filter='labels.contents = "checkout"')
         await call(at, "snapshots.get", "global/snapshots/base")
         routes = {route.method for service in at.cloud._services for route in service.routes()}
-        assert {f"compute.{name}" for name in seen} == routes
+        assert {f"compute.{name}" for name in seen} == routes - {BATCH}
 
 
 async def test_every_route_has_the_path_of_googles_description() -> None:
@@ -358,6 +361,8 @@ async def test_every_route_has_the_path_of_googles_description() -> None:
     async with world() as at:
         for service in at.cloud._services:
             for route in service.routes():
+                if route.method == BATCH:
+                    continue
                 described = method(route.method)
                 assert (route.verb, route.path) == (described.verb, described.path)
 

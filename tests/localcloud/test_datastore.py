@@ -279,8 +279,6 @@ async def test_limits_are_kept() -> None:
         assert await refused_commit(run, *big) == invalid
         twice = {"upsert": entity("K", "a")}
         assert await refused_commit(run, twice, twice) == invalid
-        gql = {"gqlQuery": {"queryString": "SELECT * FROM K"}}
-        assert await run.refused("POST", ROOT + ":runQuery", gql) == invalid
         query = {"query": {"kind": [{"name": "K"}], "startCursor": "bm9uc2Vuc2U="}}
         assert await run.refused("POST", ROOT + ":runQuery", query) == invalid
 
