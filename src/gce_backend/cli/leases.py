@@ -82,6 +82,7 @@ dimension_option = click.option(
     show_default=True,
     help="For how long: 15m, 2h, 1d.",
 )
+@click.option("--indefinite", is_flag=True, help="Without end, until it is released.")
 @click.option(
     "--wait",
     type=Duration(),
@@ -102,6 +103,7 @@ def lease(
     wait: float,
     request_id: str | None,
     *,
+    indefinite: bool,
     as_json: bool,
 ) -> None:
     """Leases a machine from the Machine Provider.
@@ -113,11 +115,11 @@ def lease(
 
     if not dimensions and template is None:
         raise click.UsageError("say what the machine must be, with --dimension or --template")
-    name = request_id or str(uuid.uuid4())
+    name, length = request_id or str(uuid.uuid4()), None if indefinite else duration
     with errors_as_messages():
         try:
             found = asyncio.run(
-                leasing.lease(settings_file, together(dimensions), template, duration, wait, name)
+                leasing.lease(settings_file, together(dimensions), template, length, wait, name)
             )
         except KeyboardInterrupt:
             click.echo(f"interrupted; {leasing.open_request(name)}", err=True)
@@ -144,18 +146,23 @@ def lease(
 @click.argument("request_id")
 @json_option
 def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> None:
-    """Releases a leased machine.
+    """Releases a leased machine, or cancels a request.
 
     REQUEST_ID is what `lease` called the lease. The Machine Provider reclaims the machine: it is
-    deleted. Releasing it again is not an error.
+    deleted. A request that waits for a machine is cancelled, where the Machine Provider has the
+    API for that. Releasing it again is not an error.
     """
     from gce_backend.cli import leasing
 
     with errors_as_messages():
-        ended = asyncio.run(leasing.release(settings_file, request_id))
-    text = "had ended before" if ended else "is released"
-    document = {"request_id": request_id, "released": True, "ended_before": ended}
-    say(f"{request_id} {text}", document, as_json=as_json)
+        done = asyncio.run(leasing.release(settings_file, request_id))
+    document = {
+        "request_id": request_id,
+        "released": True,
+        "ended_before": done is leasing.Released.ENDED_BEFORE,
+        "cancelled": done is leasing.Released.CANCELLED,
+    }
+    say(f"{request_id} {done}", document, as_json=as_json)
 
 
 def together(given: Sequence[tuple[str, Dimension]]) -> dict[str, Dimension]:
@@ -168,5 +175,5 @@ def _told(request_id: str, found: LeaseAnswer) -> str:
     from gce_backend.cli.output import moment
 
     ends = found.lease_expiration_ts
-    until = f" until {moment(ends)}" if ends is not None else ""
+    until = f" until {moment(ends)}" if ends is not None else " without end"
     return f"{found.hostname} is leased{until}\ngive it back: gce-backend release {request_id}"

@@ -6,9 +6,10 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from enum import StrEnum
 from pathlib import Path
 
-from gce_backend.base.errors import OrderError, TransientError, UnknownNameError
+from gce_backend.base.errors import OrderError, RemoteError, TransientError, UnknownNameError
 from gce_backend.cli.common import clients_of
 from gce_backend.cli.output import console
 from gce_backend.clients.machine_provider import (
@@ -21,6 +22,7 @@ from gce_backend.configuration.parsing import examine
 from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
+from gce_backend.machine_provider.client import LeaseClient
 from gce_backend.model.entities import CONFIGURATION_KEY, MACHINE_PROVIDER_KEY
 from gce_backend.model.machine_token import Dimension
 from gce_backend.rules.catalog_entry import shared_dimensions
@@ -38,8 +40,8 @@ _RELEASE_ERRORS = {
 @asynccontextmanager
 async def broker_of(
     settings_file: Path | None,
-) -> AsyncIterator[tuple[MachineProviderClient, Fleet]]:
-    """A client of the Machine Provider whose address is in the store, and the entities."""
+) -> AsyncIterator[tuple[MachineProviderClient, Fleet, LeaseClient]]:
+    """Clients of the Machine Provider whose address is in the store, and the entities."""
     settings = load(settings_file, os.environ)
     async with clients_of(settings) as (clients, project):
         fleet = Fleet(Store(clients.datastore(project)))
@@ -47,14 +49,15 @@ async def broker_of(
         remotes = Remotes(
             session=clients.session, tokens=clients.identity, settings=settings, fleet=fleet
         )
-        yield remotes.broker(), fleet
+        broker, address = remotes.broker(), fleet.machine_provider.instance_url
+        yield broker, fleet, LeaseClient(clients.session, address, clients.identity)
 
 
 async def lease(
     settings_file: Path | None,
     dimensions: Mapping[str, Dimension],
     template: str | None,
-    duration: float,
+    duration: float | None,
     wait: float,
     request_id: str,
 ) -> LeaseAnswer:
@@ -64,7 +67,7 @@ async def lease(
         settings_file: names the store and the services.
         dimensions: the dimensions that the machine must have.
         template: a template whose machines' dimensions are added; None for none.
-        duration: of the lease, in seconds.
+        duration: of the lease, in seconds; None for a lease without end.
         wait: seconds to wait for a machine.
         request_id: the lease's name.
 
@@ -73,9 +76,14 @@ async def lease(
         OrderError: no answer came in time.
         BackendError: something could not be read.
     """
-    async with broker_of(settings_file) as (broker, fleet):
+    async with broker_of(settings_file) as (broker, fleet, _):
         wanted = {**(_dimensions(fleet, template) if template else {}), **dimensions}
-        request = LeaseRequest(request_id=request_id, dimensions=wanted, duration=int(duration))
+        request = LeaseRequest(
+            request_id=request_id,
+            dimensions=wanted,
+            duration=None if duration is None else int(duration),
+            indefinite=duration is None,
+        )
         end = asyncio.get_running_loop().time() + wait
         pause = FIRST_PAUSE
         with console(stderr=True).status(f"waiting for a machine (request {request_id}) ..."):
@@ -108,32 +116,53 @@ def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
     return shared_dimensions(known[template])
 
 
-async def release(settings_file: Path | None, request_id: str) -> bool:
-    """Releases a leased machine.
+class Released(StrEnum):
+    """What a release came to."""
+
+    RELEASED = "is released"
+    ENDED_BEFORE = "had ended before"
+    CANCELLED = "is cancelled: it had no machine yet"
+
+
+async def release(settings_file: Path | None, request_id: str) -> Released:
+    """Releases a leased machine, or cancels a request that waits for one.
 
     Args:
         settings_file: names the store and the services.
         request_id: the lease's name.
 
-    Returns:
-        Whether the lease had ended before.
-
     Raises:
         OrderError: the Machine Provider refused.
         BackendError: something could not be read.
     """
-    async with broker_of(settings_file) as (broker, _):
+    async with broker_of(settings_file) as (broker, _, api):
         error = (await broker.release(request_id)).error
-    ended = error == ReleaseError.ALREADY_RECLAIMED
-    if error is not None and not ended:
+        if error == ReleaseError.NOT_FULFILLED and await _cancel(api, request_id):
+            return Released.CANCELLED
+    if error == ReleaseError.ALREADY_RECLAIMED:
+        return Released.ENDED_BEFORE
+    if error is not None:
         known = {word.value: text for word, text in _RELEASE_ERRORS.items()}
         raise OrderError(f"{request_id}: {known.get(error, f'it was refused: {error}')}")
-    return ended
+    return Released.RELEASED
+
+
+async def _cancel(api: LeaseClient, request_id: str) -> bool:
+    """Cancels a request that waits; False when the Machine Provider has no such request or API."""
+    try:
+        waiting = (await api.leases()).leases
+        for lease in waiting:
+            if lease.request_id == request_id:
+                await api.release(lease.id)
+                return True
+    except (OrderError, RemoteError):  # the original has no way to cancel
+        return False
+    return False
 
 
 def open_request(request_id: str) -> str:
     """A sentence that says how to continue with an open request."""
     return (
         f"the request stays open: the same command with --request-id {request_id} continues it; "
-        f"once it has a machine, `gce-backend release {request_id}` gives it back"
+        f"`gce-backend release {request_id}` cancels it, or gives its machine back"
     )

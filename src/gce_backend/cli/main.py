@@ -32,7 +32,7 @@ COMMANDS = {
     "templates": Entry("listing", "templates", "Lists the templates of the fleet."),
     "events": Entry("events", "events", "Lists events, the newest last."),
     "lease": Entry("leases", "lease", "Leases a machine from the Machine Provider."),
-    "release": Entry("leases", "release", "Releases a leased machine."),
+    "release": Entry("leases", "release", "Releases a leased machine, or cancels a request."),
     "leases": Entry("lending", "leases", "Lists leases that wait or run."),
     "catalog": Entry("lending", "catalog", "Lists the machines in the Machine Provider's catalog."),
     "extend": Entry("lending", "extend", "Extends a lease to DURATION from now."),

@@ -72,6 +72,7 @@ def test_the_same_request_is_the_same_lease(fleet: ServedFleet) -> None:
         "request_id": "again",
         "released": True,
         "ended_before": False,
+        "cancelled": False,
     }
     fleet.until(lambda: leased(fleet) == set())
     done = fleet.run("release", "again")
@@ -138,6 +139,27 @@ def test_a_machine_that_does_not_come_is_not_waited_for_for_ever(fleet: ServedFl
     }
     assert "the same command with --request-id none continues it" in done.stderr
     early = fleet.run("release", "none")
+    assert (early.exit_code, early.output) == (0, "none is cancelled: it had no machine yet\n")
+    again = fleet.run(*ask)
+    assert (again.exit_code, "there is no machine yet" in again.stderr) == (1, False)
+
+
+def test_a_lease_without_end_runs_until_it_is_released(fleet: ServedFleet) -> None:
+    """It says so; its release ends it."""
+    done = fleet.run("lease", *LINUX, "--indefinite", "--request-id", "endless")
+    assert done.exit_code == 0
+    (name,) = leased(fleet)
+    assert done.stdout.splitlines()[0] == f"{name} is leased without end"
+    assert fleet.run("release", "endless").output == "endless is released\n"
+    fleet.until(lambda: leased(fleet) == set())
+
+
+def test_a_request_that_cannot_be_cancelled_is_said_to_wait(fleet: ServedFleet) -> None:
+    """A Machine Provider such as the original has no API for it."""
+    ask = ("lease", "--dimension", "os_family:WINDOWS", "--request-id", "old", "--wait", "0")
+    fleet.run(*ask)
+    fleet.cloud.faults.add(Fault(method="machine_provider.leases.*", status=404, times=None))
+    early = fleet.run("release", "old")
     assert (early.exit_code, "nothing to release" in early.stderr) == (1, True)
 
 
