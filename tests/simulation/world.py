@@ -288,7 +288,7 @@ class World:
                 permitted_count=CAP_COUNT // 2,
                 permitted_share=CAP_SHARE / 2,
                 unconfirmed_count=2,
-                tombstone_seconds=600.0,
+                tombstone_seconds=900.0,
             ),
             jobs={"import-config": JobSettings(cron="*/20 * * * * *")},
         )

@@ -82,7 +82,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
         _is_unlisted(context, key)
         and not _is_abandoned(context, key)
         and not context.conditions.blocked(key)
-        for key in waiting
+        for key in [*waiting, *chosen]
     )
     waits = [
         asked.again_after,
@@ -329,8 +329,9 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
     groups: defaultdict[GroupKey, list[DeletionBatch]] = defaultdict(list)
     outside: dict[MachineKey, str] = {}
     for batch in batches:
-        members = [key for key in batch.keys if not _is_abandoned(context, key)]
-        outside |= dict.fromkeys(set(batch.keys).difference(members), batch.request_id)
+        outside |= {k: batch.request_id for k in batch.keys if _is_abandoned(context, k)}
+        # The call names VMs: one that is gone already may have its name taken by another by then.
+        members = [k for k in batch.keys if k not in outside and not _is_unlisted(context, k)]
         if members:
             groups[batch.manager].append(batch._replace(keys=members))
 

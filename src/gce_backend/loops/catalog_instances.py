@@ -24,6 +24,7 @@ from gce_backend.rules.catalog_entry import dimensions, policies
 from gce_backend.rules.cataloging import added, adding, is_catalogable
 
 BROKER = "machine-provider"
+REUSED = "the catalog has this host name under another key"
 MAX_DIVISIONS = 64
 """Refused calls of one batch: enough for four bad machines among 250, and a bound for the rest."""
 
@@ -36,6 +37,7 @@ async def run(context: Context) -> Outcome:
         return Outcome(again_after=context.conditions.wait(BROKER))
     problems: list[str] = []
     machines = await _machines(context, problems)
+    await _leave_out_refused(context, machines, problems)
     if not machines:
         return Outcome(problems=tuple(problems), again_after=_next_try(context))
     context.broker()  # its address must be known before anything is stored
@@ -192,6 +194,33 @@ async def _machines(context: Context, problems: list[str]) -> dict[MachineKey, C
     return found
 
 
+async def _leave_out_refused(
+    context: Context, machines: dict[MachineKey, CatalogMachine], problems: list[str]
+) -> None:
+    """Leaves out machines whose host name the catalog still holds for another: nothing is stored.
+
+    A machine that was refused before is looked up first.
+    """
+    refused = [
+        key for key in machines if context.fleet.instances[key].catalog is CatalogState.REFUSED
+    ]
+    free: set[MachineKey] = set()
+
+    async def look(key: MachineKey) -> Result:
+        entry = await context.broker().get(key.name)
+        token = instance_token(context.project, key)
+        if isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) != token:
+            raise HostnameReuseError(REUSED)
+        free.add(key)
+        return Result.NOTHING
+
+    looked = await act_on_each(context, refused, look)
+    problems += looked.problems
+    for key in refused:
+        if key not in free:
+            del machines[key]
+
+
 async def _describe(
     context: Context, manager: GroupKey, keys: Iterable[MachineKey]
 ) -> dict[MachineKey, CatalogMachine]:
@@ -251,7 +280,7 @@ async def _judge_reuse(context: Context, key: MachineKey, machine: CatalogMachin
         **key.log_fields,
         reason="HOSTNAME_REUSE",
     )
-    raise HostnameReuseError("the catalog has this host name under another key")
+    raise HostnameReuseError(REUSED)
 
 
 def _next_try(context: Context) -> float | None:

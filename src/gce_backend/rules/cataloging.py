@@ -72,7 +72,7 @@ SETTLING_SECONDS = 300.0
 """Seconds after an addition was sent in which its entry may still appear, whatever the outcome."""
 
 
-PHANTOM_LOOK_SECONDS = (60.0, SETTLING_SECONDS)
+PHANTOM_LOOK_SECONDS = (60.0, SETTLING_SECONDS, 660.0)
 """How long after a VM's deletion its entry is looked for: a late addition may have made it anew."""
 
 

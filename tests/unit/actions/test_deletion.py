@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gce_backend.model.entities import CatalogState, Permit
@@ -17,7 +18,7 @@ from support.deletions import (
     settings,
     without,
 )
-from support.fleet_harness import world
+from support.fleet_harness import ZONE, world
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,29 @@ async def test_a_machine_marked_deleted_that_still_runs_is_deleted_again(tmp_pat
         await w.clear_faults()
         await w.until(lambda: w.lacks(name), within=1500)
         await w.until_states(cataloged=3)
+
+
+async def test_a_late_deletion_does_not_hit_the_vm_that_took_the_name(tmp_path: Path) -> None:
+    """Somebody recreates a VM: the one that is gone needs no deletion, and the new one stays."""
+    short = msgspec.structs.replace(
+        settings(resync_seconds=5), deletion=DeletionSettings(tombstone_seconds=60.0)
+    )
+    async with world(tmp_path, settings=short) as w:
+        await w.until_states(cataloged=3)
+        name = min(await w.vms())
+        group = f"zones/{ZONE}/instanceGroupManagers/{name.rpartition('-')[0]}"
+        before = (await w.compute("GET", f"zones/{ZONE}/instances/{name}"))["id"]
+        await w.inject(DELETE_INSTANCES, kind="late", held=1, seconds=300, times=None)
+        links = [f"zones/{ZONE}/instances/{name}"]
+        await w.compute("POST", f"{group}/recreateInstances", {"instances": links})
+
+        async def is_new() -> bool:
+            known = entity(w, name)
+            return known is not None and str(known.gce_id) != before
+
+        await w.until(is_new)
+        await w.until_states(cataloged=3)
+        after = (await w.compute("GET", f"zones/{ZONE}/instances/{name}"))["id"]
+        await w.pass_time(600)
+        assert (await w.compute("GET", f"zones/{ZONE}/instances/{name}")).get("id") == after
+        assert (await w.states())["cataloged"] == 3

@@ -152,9 +152,13 @@ async def test_a_host_name_held_by_somebody_else_is_set_aside(tmp_path: Path) ->
         [aside] = [m for m in await w.machines() if m["state"] == "set-aside"]
         assert aside["name"] == taken
         assert "another key" in aside["reason"]
+        calls = await w.calls()
         await w.pass_time(600)
         assert (await w.states()) == {"cataloged": 2, "set-aside": 1}
         assert taken in await w.vms()
+        later = await w.calls()
+        assert later["machine_provider.catalog.get"] > calls["machine_provider.catalog.get"]
+        assert later[ADD] == calls[ADD], "what is another's is only looked at"
 
 
 async def test_hole_16_the_entry_of_an_earlier_vm_is_not_taken_for_this_one_s(

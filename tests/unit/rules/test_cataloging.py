@@ -73,9 +73,10 @@ def test_only_an_addition_without_an_answer_settles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "looks"), [(0.0, 0), (59.9, 0), (60.0, 1), (299.9, 1), (300.0, 2), (9000.0, 2)]
+    ("age", "looks"),
+    [(0.0, 0), (59.9, 0), (60.0, 1), (299.9, 1), (300.0, 2), (659.9, 2), (660.0, 3), (9000.0, 3)],
 )
-def test_an_entry_of_a_deleted_vm_is_looked_for_after_one_minute_and_five(
+def test_an_entry_of_a_deleted_vm_is_looked_for_after_one_minute_five_and_eleven(
     age: float, looks: int
 ) -> None:
     """A late addition may have made it anew."""
