@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run simulate browser screenshots test check bench lock proto clean contract contract-clean docs mutate foreign-clients
+.PHONY: run simulate browser screenshots test check bench lock proto clean sshd contract contract-clean docs mutate foreign-clients
 
-## run: the daemon on config/, with the embedded cloud in the same process
+## run: the daemon on config/, with the embedded cloud in the same process; its VMs run an SSH server, if there is sshd
 run: $(VENV)/.runtime
-	@$(BIN)/gce-backend run --local
+	@$(BIN)/gce-backend run --local --vm-command "'$(CURDIR)/$(BIN)/python' -m gce_backend.localcloud.guest"
 
 ## test: lint, types, import rules and all tests
-test: $(VENV)/.dev browser check
+test: $(VENV)/.dev browser sshd check
 
 check:
 	$(BIN)/ruff check .
@@ -54,7 +54,11 @@ contract-clean: $(VENV)/.dev
 
 ## browser: the Chromium in which the status page is tested, where there is none yet
 browser:
-	@command -v chromium >/dev/null || sh scripts/install-chromium.sh
+	@command -v chromium >/dev/null || sh scripts/install-package.sh chromium chromium fonts-dejavu-core
+
+## sshd: OpenSSH's server, by which the tests and `make run` reach leased machines, where there is none yet
+sshd:
+	@PATH=$$PATH:/usr/sbin command -v sshd >/dev/null || sh scripts/install-package.sh sshd openssh-server
 
 ## mutate: which changes to the Compute client, the store and the rules of deletion no test notices (minutes)
 mutate: $(VENV)/.mutation

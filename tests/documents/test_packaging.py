@@ -16,7 +16,10 @@ from gce_backend import __version__
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NOT_CODE = {"py.typed", "config.proto", "config_pb2.pyi", "access.proto", "access_pb2.pyi"}
+NOT_CODE = {
+    *("py.typed", "config.proto", "config_pb2.pyi", "access.proto", "access_pb2.pyi"),
+    "install.sh",
+}
 """What a wheel must hold beside Python files."""
 
 

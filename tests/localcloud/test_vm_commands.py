@@ -139,8 +139,9 @@ async def test_a_process_runs_while_its_vm_does_and_ends_with_all_it_started(
         second = await vms.seen()
         assert (vms.disk / "boots").read_text() == "++"
         url = f"zones/{ZONE}/instances/{vms.name}"
-        await vms.at.post(f"{GROUPS}/workers/deleteInstances", {"instances": [url]})
+        await vms.at.done(await vms.at.post(f"{vm}/stop"))
         await until(lambda: not alive(second["pids"]))
+        await vms.at.post(f"{GROUPS}/workers/deleteInstances", {"instances": [url]})
         await until(lambda: not vms.disk.exists())
 
 
@@ -148,8 +149,10 @@ async def test_a_process_ends_with_the_cloud(tmp_path: Path) -> None:
     """And its directory stays for the next time."""
     async with running(tmp_path) as vms:
         seen = await vms.create()
-    assert not alive(seen["pids"])
+    await until(lambda: not alive(seen["pids"]))
     assert (vms.disk / "boots").exists()
+    async with running(tmp_path):  # in which there is no such VM
+        await until(lambda: not vms.disk.exists())
 
 
 async def test_a_vm_finds_itself_in_its_metadata(tmp_path: Path) -> None:

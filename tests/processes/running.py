@@ -148,9 +148,10 @@ class Site:
         """Starts the daemon; it need not have come far."""
         return self.start("daemon", "run", **{**self.environment, **environment})
 
-    def start_local(self) -> Command:
+    def start_local(self, *arguments: str) -> Command:
         """Starts a daemon with the embedded cloud in its process."""
-        return self.start("local", "run", "--local", *self.files, GCE_BACKEND_HTTP__PORT="0")
+        run = ("run", "--local", *self.files, *arguments)
+        return self.start("local", *run, GCE_BACKEND_HTTP__PORT="0")
 
     def get(self, path: str, url: str | None = None) -> Any:
         """A JSON document of the cloud, or of the daemon at `url`."""
@@ -166,6 +167,10 @@ class Site:
     def inject(self, **fault: Any) -> None:
         """Injects a fault."""
         _request("POST", f"{self.url}/_localcloud/faults", msgspec.json.encode(fault))
+
+    def happen(self, vm: str, event: str) -> None:
+        """Lets something happen to a VM."""
+        _request("POST", f"{self.url}/_localcloud/vms/{vm}/{event}")
 
     def existing(self) -> dict[str, set[str]]:
         """Names of what exists: templates, groups, VMs, machines in the catalog."""

@@ -105,6 +105,19 @@ async def lease(
                 pause = min(2 * pause, LONGEST_PAUSE)
 
 
+async def template_dimensions(settings_file: Path | None, template: str) -> dict[str, Dimension]:
+    """What all machines of a template of the configuration in force have in common.
+
+    Raises:
+        UnknownNameError: there is no such template.
+        BackendError: the store could not be read.
+    """
+    async with clients_of(load(settings_file, os.environ)) as (clients, project):
+        fleet = Fleet(Store(clients.datastore(project)))
+        await fleet.refresh([CONFIGURATION_KEY])
+        return _dimensions(fleet, template)
+
+
 def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
     """The dimensions that all machines of a template share, in the configuration in force."""
     stored = fleet.configuration

@@ -1,11 +1,12 @@
-"""`leases`, `catalog`, `extend`, `hold`, `with-machine`: commands for leases."""
+"""`leases`, `catalog`, `extend`, `hold`, `with-machine`, `shell`, `exec`: commands for leases."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,9 +17,15 @@ from gce_backend.cli.common import (
     json_option,
     settings_option,
 )
+from gce_backend.cli.completion import complete_templates
 from gce_backend.cli.duration import Duration
 from gce_backend.cli.leases import dimension_option, together
 from gce_backend.model.machine_token import Dimension
+
+if TYPE_CHECKING:
+    from gce_backend.cli.lending_work import Wanted
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 lease_argument = click.argument("lease")
 
@@ -88,6 +95,67 @@ def hold(settings_file: Path | None, lease: str, duration: float | None, *, as_j
         lending_work.say_end(found, as_json=as_json)
 
 
+def _lease_options(command: F) -> F:
+    """What the commands that lease for as long as they run have in common."""
+    options = (
+        settings_option,
+        dimension_option,
+        click.option(
+            "--template",
+            help="A machine with the dimensions that this template gives its machines.",
+            shell_complete=complete_templates,
+        ),
+        click.option(
+            "--duration",
+            type=Duration(least=1.0),
+            default="1h",
+            show_default=True,
+            help="For how long at most: 15m, 2h, 1d.",
+        ),
+        click.option(
+            "--wait",
+            type=Duration(least=1.0),
+            default="15m",
+            show_default=True,
+            help="How long to wait for the machines.",
+        ),
+        click.option("--label", default="", help="What the lease is called in lists."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_hold_failed_option = click.option(
+    "--hold-failed",
+    type=Duration(least=1.0),
+    help="Keep the machines for so long when COMMAND fails.",
+)
+
+
+def _wanted(
+    dimensions: Sequence[tuple[str, Dimension]],
+    template: str | None,
+    duration: float,
+    wait: float,
+    label: str,
+    count: int = 1,
+) -> Wanted:
+    from gce_backend.cli.lending_work import Wanted
+
+    return Wanted(together(dimensions), template, duration, wait, label, count)
+
+
+def _exit_with(work: Coroutine[Any, Any, int]) -> None:
+    """Ends this process with the exit code of a command that a lease was for."""
+    with errors_as_messages():
+        try:
+            code = asyncio.run(work)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            sys.exit(INTERRUPTED)
+    sys.exit(code)
+
+
 @click.command(
     name="with-machine",
     context_settings={"allow_interspersed_args": False},
@@ -95,39 +163,15 @@ def hold(settings_file: Path | None, lease: str, duration: float | None, *, as_j
         "gce-backend with-machine --dimension os_family:LINUX -- sh -c 'ssh $MACHINE make test'",
     ),
 )
-@settings_option
-@dimension_option
+@_lease_options
 @click.option("--count", type=click.IntRange(1, 100), default=1, help="How many machines.")
-@click.option(
-    "--duration",
-    type=Duration(least=1.0),
-    default="1h",
-    show_default=True,
-    help="For how long at most: 15m, 2h, 1d.",
-)
-@click.option(
-    "--wait",
-    type=Duration(least=1.0),
-    default="15m",
-    show_default=True,
-    help="How long to wait for the machines.",
-)
-@click.option("--label", default="", help="What the lease is called in lists.")
-@click.option(
-    "--hold-failed",
-    type=Duration(least=1.0),
-    help="Keep the machines for so long when COMMAND fails.",
-)
+@_hold_failed_option
 @click.argument("command", nargs=-1, required=True)
 def with_machine(
     settings_file: Path | None,
-    dimensions: Sequence[tuple[str, Dimension]],
-    count: int,
-    duration: float,
-    wait: float,
-    label: str,
     hold_failed: float | None,
     command: tuple[str, ...],
+    **wanted: Any,
 ) -> None:
     """Leases machines, runs COMMAND here, and releases them.
 
@@ -138,12 +182,46 @@ def with_machine(
     """
     from gce_backend.cli import lending_work
 
-    asked = lending_work.request(
-        together(dimensions), count=count, duration=duration, wait=wait, label=label
+    _exit_with(lending_work.run_here(settings_file, _wanted(**wanted), command, hold_failed))
+
+
+@click.command(
+    epilog=examples(
+        "gce-backend shell --template linux-small",
+        "gce-backend shell --dimension os_family:LINUX --duration 4h",
     )
-    with errors_as_messages():
-        try:
-            code = asyncio.run(lending_work.run_with(settings_file, asked, command, hold_failed))
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            sys.exit(INTERRUPTED)
-    sys.exit(code)
+)
+@_lease_options
+def shell(settings_file: Path | None, **wanted: Any) -> None:
+    """Leases a machine, opens a shell there, and releases it.
+
+    The machine lets you in by SSH with a key that is made for this lease, and is known by the host
+    key that its agent has reported. Whatever ends this leaves no lease behind, as with-machine.
+    """
+    from gce_backend.cli import lending_work
+
+    _exit_with(lending_work.run_there(settings_file, _wanted(**wanted), (), None))
+
+
+@click.command(
+    name="exec",
+    context_settings={"allow_interspersed_args": False},
+    epilog=examples("gce-backend exec --template linux-small -- make test"),
+)
+@_lease_options
+@_hold_failed_option
+@click.argument("command", nargs=-1, required=True)
+def execute(
+    settings_file: Path | None,
+    hold_failed: float | None,
+    command: tuple[str, ...],
+    **wanted: Any,
+) -> None:
+    """Leases a machine, runs COMMAND there, and releases it.
+
+    It connects by SSH. Standard input and output are COMMAND's, and its exit code is handed on;
+    255 says that the connection failed. Whatever ends this leaves no lease behind, as with-machine.
+    """
+    from gce_backend.cli import lending_work
+
+    _exit_with(lending_work.run_there(settings_file, _wanted(**wanted), command, hold_failed))

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import signal
+import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +23,7 @@ from gce_backend.machine_provider.client import (
     FixedToken,
     GitHubTokens,
     LeaseClient,
+    Leased,
     leased,
     new_id,
 )
@@ -156,30 +158,33 @@ def say_end(lease: LeaseDocument, *, as_json: bool) -> None:
     click.echo(f"{one_line(', '.join(lease.machines))}: {lease.state} {end}")
 
 
-def request(
-    dimensions: Mapping[str, Dimension], *, count: int, duration: float, wait: float, label: str
-) -> NewLease:
-    """A request for a lease, from a command's options.
+class Wanted(msgspec.Struct, frozen=True):
+    """What a command's options ask for.
 
-    Raises:
-        click.UsageError: there are no such dimensions.
+    Attributes:
+        dimensions: what the machines must be.
+        template: adds the dimensions that this template gives its machines; None for none.
+        duration: of the lease, in seconds.
+        wait: for the machines, in seconds.
+        label: the lease's label for people.
+        count: how many machines.
     """
-    try:
-        return NewLease(
-            request_id=new_id(),
-            dimensions=msgspec.convert(dimensions, Dimensions),
-            duration=int(duration),
-            count=count,
-            label=label,
-            wait=min(int(wait), 4 * 3600),
-        )
-    except msgspec.ValidationError as error:
-        raise click.UsageError(f"--dimension: {error}") from None
+
+    dimensions: Mapping[str, Dimension]
+    template: str | None
+    duration: float
+    wait: float
+    label: str
+    count: int = 1
 
 
-async def run_with(
+Act = Callable[[LeaseClient, Leased], Awaitable[int]]
+"""What is done with leased machines; returns an exit code."""
+
+
+async def run_here(
     settings_file: Path | None,
-    wanted: NewLease,
+    wanted: Wanted,
     command: Sequence[str],
     hold_failed: float | None,
 ) -> int:
@@ -190,12 +195,64 @@ async def run_with(
 
     Raises:
         BackendError: there is no machine, or the lease was lost.
-        asyncio.CancelledError: SIGINT or SIGTERM came.
+        asyncio.CancelledError: SIGINT, SIGTERM or SIGHUP came.
     """
+
+    async def act(_: LeaseClient, lease: Leased) -> int:
+        names = lease.document.machines
+        return await _run(command, {"MACHINE": names[0], "MACHINES": " ".join(names)})
+
+    return await _run_with(settings_file, wanted, act, hold_failed=hold_failed)
+
+
+async def run_there(
+    settings_file: Path | None,
+    wanted: Wanted,
+    command: Sequence[str],
+    hold_failed: float | None,
+) -> int:
+    """Leases a machine, runs a command or a shell there, and releases the machine.
+
+    Args:
+        settings_file: names the Machine Provider.
+        wanted: what the options ask for.
+        command: to run there; empty for a shell.
+        hold_failed: seconds for which the machine is kept when the command fails; None for none.
+
+    Returns:
+        The command's exit code; 255 when the connection failed.
+
+    Raises:
+        BackendError: there is no machine, it lets nobody in, or the lease was lost.
+        asyncio.CancelledError: SIGINT, SIGTERM or SIGHUP came.
+    """
+    from gce_backend.cli.ssh import let_in, new_key, ssh_command
+
+    with tempfile.TemporaryDirectory(prefix="gce-backend-") as name:
+        directory = Path(name)
+
+        async def act(client: LeaseClient, lease: Leased) -> int:
+            access = await let_in(client, lease)
+            return await _run(ssh_command(access, directory, command), {})
+
+        keys = (new_key(directory),)
+        return await _run_with(settings_file, wanted, act, hold_failed=hold_failed, ssh_keys=keys)
+
+
+async def _run_with(
+    settings_file: Path | None,
+    wanted: Wanted,
+    act: Act,
+    *,
+    hold_failed: float | None,
+    ssh_keys: tuple[str, ...] = (),
+) -> int:
+    """Leases machines, does something with them, and releases them unless they are held."""
     loop, block = asyncio.get_running_loop(), asyncio.current_task()
     assert block is not None  # noqa: S101 -- a coroutine always runs in a task
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, block.cancel)
+    request = await _request(settings_file, wanted, ssh_keys)
     held = False
     async with client_of(settings_file) as client:
         with console(stderr=True).status("waiting for a machine ...") as status:
@@ -203,14 +260,41 @@ async def run_with(
             def told(waiting: WaitDocument) -> None:
                 status.update(f"place {waiting.place}: {one_line(waiting.message)}")
 
-            async with leased(client, wanted, told=told, kept=lambda: held) as lease:
+            async with leased(client, request, told=told, kept=lambda: held) as lease:
                 status.stop()
-                names = lease.document.machines
-                click.echo(f"leased {one_line(', '.join(names))}", err=True)
-                code = await _run(command, {"MACHINE": names[0], "MACHINES": " ".join(names)})
+                click.echo(f"leased {one_line(', '.join(lease.document.machines))}", err=True)
+                code = await act(client, lease)
                 if code and hold_failed is not None:
                     held = await _hold(client, lease.document, int(hold_failed))
                 return code
+
+
+async def _request(
+    settings_file: Path | None, wanted: Wanted, ssh_keys: tuple[str, ...]
+) -> NewLease:
+    """A request for a lease, from a command's options.
+
+    Raises:
+        click.UsageError: there are no such dimensions.
+        UnknownNameError: there is no such template.
+    """
+    dimensions = dict(wanted.dimensions)
+    if wanted.template is not None:
+        from gce_backend.cli.leasing import template_dimensions
+
+        dimensions = {**await template_dimensions(settings_file, wanted.template), **dimensions}
+    try:
+        return NewLease(
+            request_id=new_id(),
+            dimensions=msgspec.convert(dimensions, Dimensions),
+            duration=int(wanted.duration),
+            count=wanted.count,
+            label=wanted.label,
+            wait=min(int(wanted.wait), 4 * 3600),
+            ssh_keys=ssh_keys,
+        )
+    except msgspec.ValidationError as error:
+        raise click.UsageError(f"--dimension: {error}") from None
 
 
 async def _hold(client: LeaseClient, lease: LeaseDocument, seconds: int) -> bool:

@@ -13,6 +13,7 @@ COMMANDS = {
     "machine-provider": Entry(
         "provider", "machine_provider", "Runs a Machine Provider, until Ctrl-C or SIGTERM."
     ),
+    "agent": Entry("agent", "agent", "Writes the agent of leased machines to DIRECTORY."),
     "localcloud": Entry("cloud", "localcloud", "Runs the embedded cloud alone."),
     "demo": Entry("demo", "demo", "Shows the life of a fleet in a minute, and verifies each step."),
     "validate": Entry("prepare", "validate", "Checks templates.cfg and managers.cfg."),
@@ -40,6 +41,8 @@ COMMANDS = {
     "with-machine": Entry(
         "lending", "with_machine", "Leases machines, runs COMMAND here, and releases them."
     ),
+    "shell": Entry("lending", "shell", "Leases a machine, opens a shell there, and releases it."),
+    "exec": Entry("lending", "execute", "Leases a machine, runs COMMAND there, and releases it."),
     "pause": Entry("orders", "pause", "Stops all changes to the fleet; observing continues."),
     "resume": Entry("orders", "resume", "Ends a pause."),
     "drain": Entry("orders", "drain", "Removes machines from the fleet after their leases end."),

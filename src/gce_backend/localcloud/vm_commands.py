@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterable
@@ -26,6 +27,8 @@ from gce_backend.localcloud.vm_metadata import VmMetadata
 
 LOOK_SECONDS = 0.1
 """Seconds between two looks at which VMs run."""
+MAX_COMMANDS = 50
+"""Commands at a time; further VMs run nothing."""
 STOP_SECONDS = 5.0
 """Seconds that a command has to stop after SIGTERM."""
 
@@ -48,6 +51,8 @@ class VmCommands:
         self._compute = compute
         self._metadata = metadata
         self._vms: dict[str, _Vm] = {}
+        self._disks = _disks_in(cloud.options.vm_directory.absolute())
+        self._spared = 0
         self._stopping: dict[str, asyncio.Task[None]] = {}
 
     def routes(self) -> Iterable[Route]:
@@ -70,7 +75,7 @@ class VmCommands:
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
             for vm in self._vms.values():
-                self._stop(vm, gone=False)
+                self._stop(vm)
             while self._stopping:
                 await asyncio.wait(set(self._stopping.values()))
 
@@ -81,18 +86,29 @@ class VmCommands:
             vm.facts = found or vm.facts
             if found is None or not found.is_running:
                 del self._vms[key]
-                self._stop(vm, gone=found is None)
-        for key, facts in existing.items():
-            if facts.is_running and not (key in self._vms or key in self._stopping):
-                directory = self._cloud.options.vm_directory / f"{facts.name}-{facts.id}"
-                vm = self._vms[key] = _Vm(facts, directory.absolute())
-                try:
-                    await vm.start(self._cloud, self._metadata)
-                except OSError as error:
-                    log.error("localcloud.vm_command_failed", instance=facts.name, error=str(error))
+                self._stop(vm)
+        for key in self._disks.keys() - existing.keys() - self._stopping.keys():
+            await asyncio.to_thread(shutil.rmtree, self._disks.pop(key), ignore_errors=True)
+        waiting = [
+            (key, facts)
+            for key, facts in existing.items()
+            if facts.is_running and not (key in self._vms or key in self._stopping)
+        ]
+        room = MAX_COMMANDS - len(self._vms) - len(self._stopping)
+        if len(waiting) > max(room, self._spared):
+            log.warning("localcloud.vms_without_command", count=len(waiting) - room)
+        self._spared = max(len(waiting) - room, 0)
+        for key, facts in waiting[: max(room, 0)]:
+            directory = self._cloud.options.vm_directory.absolute() / f"{facts.name}-{facts.id}"
+            self._disks[key] = directory
+            vm = self._vms[key] = _Vm(facts, directory)
+            try:
+                await vm.start(self._cloud, self._metadata)
+            except OSError as error:
+                log.error("localcloud.vm_command_failed", instance=facts.name, error=str(error))
 
-    def _stop(self, vm: _Vm, *, gone: bool) -> None:
-        task = asyncio.create_task(vm.stop(gone=gone), name=f"localcloud.vm.{vm.facts.name}")
+    def _stop(self, vm: _Vm) -> None:
+        task = asyncio.create_task(vm.stop(), name=f"localcloud.vm.{vm.facts.name}")
         self._stopping[vm.facts.id] = task
         task.add_done_callback(lambda _: self._stopping.pop(vm.facts.id))
 
@@ -102,10 +118,12 @@ class _Vm:
 
     Attributes:
         facts: the VM as it is now.
+        address: host and port of its metadata server; "" before it listens.
     """
 
     def __init__(self, facts: VmFacts, directory: Path) -> None:
         self.facts = facts
+        self.address = ""
         self._directory = directory
         self._server: VmMetadata | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -128,11 +146,11 @@ class _Vm:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         self._server = VmMetadata(metadata, cloud.clock, lambda: self.facts)
-        address = await self._server.start()
+        self.address = await self._server.start()
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._directory),
-            "GCE_METADATA_HOST": address,
+            "GCE_METADATA_HOST": self.address,
             "GCE_BACKEND_ENDPOINTS__PUBSUB": f"{cloud.base_url}/v1",
             "GCE_BACKEND_PROVIDER__URL": cloud.base_url,
         }
@@ -147,12 +165,8 @@ class _Vm:
                 start_new_session=True,
             )
 
-    async def stop(self, *, gone: bool) -> None:
-        """Ends the command and what it has started.
-
-        Args:
-            gone: whether the VM no longer exists, and its directory goes with it.
-        """
+    async def stop(self) -> None:
+        """Ends the command and what it has started."""
         if self._process is not None:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
@@ -162,10 +176,14 @@ class _Vm:
             await self._process.wait()
         if self._server is not None:
             await self._server.close()
-        if gone:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None  # noqa: S101 (called for a started process alone)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+def _disks_in(directory: Path) -> dict[str, Path]:
+    """The VMs' directories that an earlier run has left, by the id of the VM."""
+    found = (re.fullmatch(r"[a-z][-a-z0-9]*-(\d+)", path.name) for path in directory.glob("*"))
+    return {match[1]: directory / match[0] for match in found if match}

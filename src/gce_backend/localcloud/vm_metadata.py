@@ -22,7 +22,9 @@ from gce_backend.localcloud.trust import trusting
 LONGEST_WAIT_SECONDS = 3600.0
 STEP_SECONDS = 0.1
 """Seconds between two looks of a request that waits for a change."""
+ATTRIBUTES = "instance/attributes/"
 
+_ALL_ATTRIBUTES = ATTRIBUTES + "?recursive=true"
 _ROOT = "/computeMetadata/v1"
 _NUMBER = "1000000000000000001"
 
@@ -67,6 +69,8 @@ class VmMetadata:
         if path.startswith(account):
             owner, _, member = path.removeprefix(account).partition("/")
             return self._account(owner, member, request.query)
+        if path == ATTRIBUTES and request.query.get("recursive", "").lower() == "true":
+            path = _ALL_ATTRIBUTES
         text = await self._awaited(path, request.query)
         if text is None:
             return web.Response(status=404, text="not found")
@@ -87,7 +91,7 @@ class VmMetadata:
 
     def _text(self, path: str) -> str | None:
         vm = self._facts()
-        attributes = "instance/attributes/"
+        network = "instance/network-interfaces/0/"
         texts = {
             "project/project-id": vm.project,
             "universe/universe-domain": "googleapis.com",
@@ -95,11 +99,15 @@ class VmMetadata:
             "instance/name": vm.name,
             "instance/hostname": f"{vm.name}.{vm.zone}.c.{vm.project}.internal",
             "instance/zone": f"projects/{_NUMBER}/zones/{vm.zone}",
-            attributes: "".join(f"{key}\n" for key in sorted(vm.metadata)),
+            ATTRIBUTES: "".join(f"{key}\n" for key in sorted(vm.metadata)),
+            _ALL_ATTRIBUTES: msgspec.json.encode(vm.metadata, order="sorted").decode(),
         }
+        texts |= zip(
+            (f"{network}ip", f"{network}access-configs/0/external-ip"), vm.addresses, strict=False
+        )
         if path in texts:
             return texts[path]
-        key = path.removeprefix(attributes)
+        key = path.removeprefix(ATTRIBUTES)
         return vm.metadata.get(key) if key != path else None
 
     def _account(self, owner: str, member: str, query: Mapping[str, str]) -> web.Response:

@@ -39,6 +39,7 @@ class Caller(NamedTuple):
     Attributes:
         user: the user whose lease requests the caller makes and sees.
         account: the e-mail address in the caller's token.
+        vm: the VM that the caller's token names, `PROJECT/NAME`; "" when it names none.
         backend: the backend whose machines the caller manages; None when it manages none.
         roles: what the caller may do.
         group: the group that its leases count against; None when it may not lease.
@@ -49,6 +50,7 @@ class Caller(NamedTuple):
     backend: str | None
     roles: frozenset[Role] = frozenset()
     group: AccessGroup | None = None
+    vm: str = ""
 
 
 class Refusal(BackendError):  # noqa: N818 (an answer, not a failure)

@@ -62,6 +62,36 @@ class InstructionState(enum.StrEnum):
     EXECUTED = "EXECUTED"
 
 
+class SshServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a machine lets its lessee in.
+
+    Attributes:
+        address: a host name or an IP address.
+        port: the TCP port.
+        login: the login name.
+        host_keys: the server's public keys, `TYPE BASE64` each.
+    """
+
+    address: str
+    port: int
+    login: str
+    host_keys: tuple[str, ...]
+
+
+class MachineAgent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a machine's agent said last.
+
+    Attributes:
+        version: the agent's version.
+        ssh: where it lets lessees in; None when the machine has no SSH server.
+        serves: the lease whose lessee it has let in; "" when none.
+    """
+
+    version: str
+    ssh: SshServer | None = None
+    serves: str = ""
+
+
 class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A machine in the catalog.
 
@@ -86,6 +116,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             message is due.
         lessee_topic: the topic for messages to the lessee, `projects/P/topics/T`, if any.
         lessee: the name of the lease request that the next message to the lessee is about.
+        agent: what its agent said last; None while it has said nothing.
     """
 
     backend: str
@@ -106,6 +137,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     connect: str = ""
     lessee_topic: str = ""
     lessee: str = ""
+    agent: MachineAgent | None = None
 
     @property
     def path(self) -> Path:
@@ -179,6 +211,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         wait_until: when it stops waiting; None for the longest wait.
         keepalive: the longest time between two keepalives, in seconds; None without limit.
         alive_until: when that time ends.
+        ssh_keys: the lessee's public keys, in OpenSSH's form.
         held: whether its machines are kept so that a failure can be investigated.
         ended: why it ended; None while it has not.
     """
@@ -201,6 +234,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     wait_until: UnixSeconds | None = None
     keepalive: int | None = None
     alive_until: int | None = None
+    ssh_keys: tuple[str, ...] = ()
     held: bool = False
     ended: EndReason | None = None
 

@@ -24,12 +24,13 @@ READS = frozenset(
         "leases.get",
         "leases.list",
         "leases.keepalive",
+        "machines.report",
         "machines.list",
         "demand.get",
         "users.whoami",
     }
 )
-"""Methods that change nothing: allowed calls are counted, not logged."""
+"""Methods that only read, or are called all the time: allowed calls are counted, not logged."""
 
 log = structlog.stdlib.get_logger()
 
@@ -132,4 +133,5 @@ class Gatekeeper:
             backend=decision.backend,
             roles=decision.roles,
             group=decision.group,
+            vm=identity.vm,
         )

@@ -5,7 +5,7 @@ Like `api`, it holds methods as data, but it does not follow the original's prot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ from gce_backend.machine_provider.entities import (
     LeaseState,
     MachineState,
     StoredLease,
+    StoredMachine,
     lease_path,
     named_lease_path,
 )
@@ -34,11 +35,16 @@ from gce_backend.machine_provider.lease_documents import (
     LeaseStage,
     MachineDocument,
     MachineList,
+    MachineOrders,
+    MachineReport,
     NewLease,
     Nothing,
+    SshAccess,
     WhoAmI,
 )
 from gce_backend.machine_provider.leases import LeaseTerms
+from gce_backend.machine_provider.records import Records
+from gce_backend.machine_provider.reports import report
 from gce_backend.machine_provider.waiting import waits_of
 from gce_backend.machine_provider.wire import LeaseRequestMessage
 
@@ -74,6 +80,7 @@ async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> Lea
         label=new.label,
         wait_seconds=new.wait,
         keepalive=new.keepalive,
+        ssh_keys=new.ssh_keys,
     )
     longest = limits.longest_lease
     answers = await broker.leases.lease(caller.user, [request], longest=longest, terms=terms)
@@ -106,7 +113,9 @@ async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> L
     ]
     leases.sort(key=lambda lease: (-lease.created, lease.name))
     waits = waits_of(broker.records, broker.leases, broker.clock.now())
-    return LeaseList(leases=tuple(_shown(lease, waits.get(lease.name)) for lease in leases))
+    return LeaseList(
+        leases=tuple(_shown(records, lease, waits.get(lease.name)) for lease in leases)
+    )
 
 
 async def _extend(broker: MachineProvider, caller: Caller, wanted: Extension) -> LeaseDocument:
@@ -163,6 +172,13 @@ async def _demand(broker: MachineProvider, caller: Caller, query: DemandQuery) -
     return await read_demand(broker, caller.backend, query)
 
 
+async def _report(broker: MachineProvider, caller: Caller, said: MachineReport) -> MachineOrders:
+    orders = await report(broker.records, caller.account, caller.vm, said)
+    if orders is None:
+        raise Refusal(404, "The catalog has no such machine, or the token is not of its VM.")
+    return orders
+
+
 async def _who_am_i(_: MachineProvider, caller: Caller, __: Nothing) -> WhoAmI:
     limits = caller.group.limits if caller.group is not None else LeaseLimits()
     return WhoAmI(
@@ -183,6 +199,7 @@ METHODS: Mapping[str, Method] = {
     "leases.hold": Method(Hold, _hold),
     "machines.list": Method(Nothing, _machines),
     "demand.get": Method(DemandQuery, _demand),
+    "machines.report": Method(MachineReport, _report),
     "users.whoami": Method(Nothing, _who_am_i),
 }
 """Every method of this API, by name."""
@@ -213,6 +230,7 @@ ROUTES = (
     ApiRoute("POST", _LEASE + ":hold", "leases.hold"),
     ApiRoute("GET", "/api/v1/machines", "machines.list"),
     ApiRoute("GET", "/api/v1/demand", "demand.get"),
+    ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:report", "machines.report"),
     ApiRoute("GET", "/api/v1/whoami", "users.whoami"),
 )
 
@@ -273,12 +291,12 @@ async def _own(broker: MachineProvider, caller: Caller, name: str) -> StoredLeas
 
 def _document(broker: MachineProvider, lease: StoredLease) -> LeaseDocument:
     if lease.state is not LeaseState.UNTRIAGED:
-        return _shown(lease, None)
+        return _shown(broker.records, lease, None)
     waits = waits_of(broker.records, broker.leases, broker.clock.now())
-    return _shown(lease, waits.get(lease.name))
+    return _shown(broker.records, lease, waits.get(lease.name))
 
 
-def _shown(lease: StoredLease, waiting: Any) -> LeaseDocument:
+def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
     state: LeaseStage
     if lease.state is LeaseState.UNTRIAGED:
         state = "pending"
@@ -286,6 +304,7 @@ def _shown(lease: StoredLease, waiting: Any) -> LeaseDocument:
         state = "held" if lease.held else "active"
     else:
         state = "ended"
+    reported = _reported(records, lease)
     return LeaseDocument(
         id=lease.name,
         request_id=lease.request.request_id,
@@ -304,4 +323,26 @@ def _shown(lease: StoredLease, waiting: Any) -> LeaseDocument:
         ends_at=lease.lease_expiration_ts,
         alive_until=lease.alive_until if state in {"pending", "active"} else None,
         waiting=waiting,
+        agents=tuple(machine.hostname for machine in reported),
+        ssh=_ssh(reported, lease),
+    )
+
+
+def _reported(records: Records, lease: StoredLease) -> list[StoredMachine]:
+    """The machines of a lease that runs whose agents have reported."""
+    leased = records.machines[MachineState.LEASED]
+    machines = [leased[path] for path in lease.machines if path in leased] if lease.runs else []
+    return [machine for machine in machines if machine.lease == lease.name and machine.agent]
+
+
+def _ssh(machines: Sequence[StoredMachine], lease: StoredLease) -> tuple[SshAccess, ...]:
+    """How the lessee reaches the machines of a lease."""
+    return tuple(
+        SshAccess(
+            machine=machine.hostname,
+            **msgspec.structs.asdict(machine.agent.ssh),
+            ready=machine.agent.serves == lease.name,
+        )
+        for machine in machines
+        if machine.agent is not None and machine.agent.ssh is not None
     )

@@ -8,14 +8,23 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gce_backend.machine_provider.wire import Dimensions, WireMessage
+from gce_backend.machine_provider.wire import Backend, Dimensions, WireMessage
 
+MAX_SSH_KEYS = 10
 MAX_COUNT = 100
 """Machines of one lease: one commit grants them all, and one ends the lease."""
 
 LeaseStage = Literal["pending", "active", "held", "ended"]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Duration = Annotated[int, Meta(ge=1, le=21 * 24 * 3600)]
+
+_KINDS = (
+    "ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)"
+    "|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh[.]com"
+)
+HostKey = Annotated[str, Meta(pattern=rf"^({_KINDS}) [A-Za-z0-9+/]+=*\Z", max_length=2000)]
+SshKey = Annotated[str, Meta(pattern=rf"^({_KINDS}) [A-Za-z0-9+/]+=*( [ -~]*)?\Z", max_length=2200)]
+"""A public key with a comment, as in a `.pub` file. Options such as `command=` are refused."""
 
 
 class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,6 +40,7 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         label: the requester's label for it.
         wait: the longest wait in seconds; absent: four hours.
         keepalive: seconds without `leases.keepalive` after which it ends; absent: never.
+        ssh_keys: public keys with which the machines' agents let the lessee in by SSH.
     """
 
     request_id: Id
@@ -42,6 +52,7 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     label: Annotated[str, Meta(max_length=200)] = ""
     wait: Annotated[int, Meta(ge=0, le=4 * 3600)] | None = None
     keepalive: Annotated[int, Meta(ge=10, le=3600)] | None = None
+    ssh_keys: Annotated[tuple[SshKey, ...], Meta(max_length=MAX_SSH_KEYS)] = ()
 
 
 class LeaseName(WireMessage, frozen=True, kw_only=True):
@@ -115,6 +126,26 @@ class WaitDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     nearest: NearestDocument | None = None
 
 
+class SshAccess(WireMessage, frozen=True, kw_only=True):
+    """How the lessee reaches a machine by SSH.
+
+    Attributes:
+        machine: the machine's name.
+        address: a host name or an IP address.
+        port: the TCP port.
+        login: the login name.
+        host_keys: the server's public keys, `TYPE BASE64` each.
+        ready: whether the machine has let the lessee in.
+    """
+
+    machine: str
+    address: str
+    port: int
+    login: str
+    host_keys: tuple[str, ...]
+    ready: bool
+
+
 class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """A lease.
 
@@ -134,6 +165,8 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         ends_at: its end; absent without end.
         alive_until: when it ends unless it is kept alive.
         waiting: why it is pending.
+        agents: those of its machines whose agents have reported.
+        ssh: how its machines are reached by SSH, as far as their agents have reported it.
     """
 
     id: str
@@ -151,6 +184,8 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     ends_at: int | None = None
     alive_until: int | None = None
     waiting: WaitDocument | None = None
+    agents: tuple[str, ...] = ()
+    ssh: tuple[SshAccess, ...] = ()
 
 
 class LeaseList(WireMessage, frozen=True, kw_only=True):
@@ -174,6 +209,63 @@ class MachineList(WireMessage, frozen=True, kw_only=True):
     """The catalog."""
 
     machines: tuple[MachineDocument, ...]
+
+
+class SshReport(WireMessage, frozen=True, kw_only=True):
+    """Where a machine lets its lessee in; see `SshAccess`."""
+
+    address: Annotated[str, Meta(pattern=r"^[A-Za-z0-9:][A-Za-z0-9.:-]{0,252}\Z")]
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    login: Annotated[str, Meta(pattern=r"^[a-z_][a-z0-9_-]{0,31}\Z")]
+    host_keys: Annotated[tuple[HostKey, ...], Meta(min_length=1, max_length=MAX_SSH_KEYS)]
+
+
+class MachineReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """machines.report: what a machine's agent says.
+
+    Attributes:
+        name: the machine's name.
+        backend: the backend that manages the machine.
+        version: the agent's version.
+        ssh: where it lets lessees in; absent when the machine has no SSH server.
+        serves: the id of the lease whose lessee it has let in; "" when none.
+    """
+
+    name: Id
+    backend: Backend = "GCE"
+    version: Annotated[str, Meta(max_length=50)]
+    ssh: SshReport | None = None
+    serves: Annotated[str, Meta(max_length=200)] = ""
+
+
+class MachineLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """A lease as its machines are told of it.
+
+    Attributes:
+        id: its id.
+        user: the lessee.
+        label: the requester's label for it.
+        ends_at: its end; absent without end.
+        ssh_keys: the lessee's public keys.
+    """
+
+    id: str
+    user: str
+    label: str = ""
+    ends_at: int | None = None
+    ssh_keys: tuple[str, ...] = ()
+
+
+class MachineOrders(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to `machines.report`.
+
+    Attributes:
+        state: the machine's state in the catalog; `GONE` when it has left the catalog.
+        lease: its lease; absent when it is not leased.
+    """
+
+    state: str
+    lease: MachineLease | None = None
 
 
 class WhoAmI(WireMessage, frozen=True, kw_only=True, omit_defaults=True):

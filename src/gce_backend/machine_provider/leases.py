@@ -46,6 +46,7 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
         label: the requester's label for it.
         wait_seconds: the longest wait in seconds; None for the longest that is allowed.
         keepalive: the longest time between two keepalives, in seconds; None without limit.
+        ssh_keys: the lessee's public keys, in OpenSSH's form.
     """
 
     group: str = ""
@@ -53,6 +54,7 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""
     wait_seconds: int | None = None
     keepalive: int | None = None
+    ssh_keys: tuple[str, ...] = ()
 
 
 class Leases:
@@ -337,5 +339,6 @@ def _new(
         label=terms.label,
         wait_until=None if terms.wait_seconds is None else now + terms.wait_seconds,
         keepalive=terms.keepalive,
+        ssh_keys=terms.ssh_keys,
         alive_until=None if terms.keepalive is None else int(now) + terms.keepalive,
     )

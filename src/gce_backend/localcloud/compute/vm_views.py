@@ -26,6 +26,7 @@ class VmFacts(NamedTuple):
         account: the address of its service account; "" when it has none.
         scopes: the scopes of its tokens.
         metadata: its items.
+        addresses: its internal address, and its external one if it has one.
         is_running: whether it runs now.
     """
 
@@ -36,12 +37,16 @@ class VmFacts(NamedTuple):
     account: str
     scopes: tuple[str, ...]
     metadata: Mapping[str, str]
+    addresses: tuple[str, ...]
     is_running: bool
 
 
 def facts_of(vm: VmRow, blueprints: Blueprints) -> VmFacts:
     """The facts about a VM for its metadata server."""
-    accounts = blueprints.properties(vm).get("serviceAccounts") or [{"email": "", "scopes": []}]
+    properties = blueprints.properties(vm)
+    accounts = properties.get("serviceAccounts") or [{"email": "", "scopes": []}]
+    network = _interfaces(vm, properties["networkInterfaces"])[0]
+    external = [one["natIP"] for one in network.get("accessConfigs", ()) if "natIP" in one]
     account = _account(vm.project, accounts[0]) if accounts[0].get("email", "default") else {}
     return VmFacts(
         vm.project,
@@ -51,6 +56,7 @@ def facts_of(vm: VmRow, blueprints: Blueprints) -> VmFacts:
         account.get("email", ""),
         tuple(account.get("scopes", ())),
         {item["key"]: item.get("value", "") for item in blueprints.metadata(vm)},
+        (network["networkIP"], *external[:1]),
         vm.status == "RUNNING",
     )
 

@@ -40,6 +40,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "leases.hold": ACTORS,
     "machines.list": READERS,
     "demand.get": frozenset({Role.BACKEND, Role.VIEWER, Role.ADMINISTRATOR}),
+    "machines.report": ANYBODY,
     "users.whoami": ANYBODY,
 }
 """Every method with the roles that may call it."""

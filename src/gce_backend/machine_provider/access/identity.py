@@ -27,6 +27,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         subject: unique within the issuer, and never reused.
         email: a verified address in lower case; "" when there is none.
         claims: the token's other claims, as texts.
+        vm: the VM that the token names, `PROJECT/NAME`; "" when it names none.
         expires: when the token expires.
     """
 
@@ -34,6 +35,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     email: str = ""
     claims: Mapping[str, str] = {}
+    vm: str = ""
     expires: UnixSeconds
 
     @property
@@ -45,6 +47,14 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def email_of(value: object) -> str:
     """An e-mail address in lower case; "" when the text is not one."""
     return value.lower() if isinstance(value, str) and _EMAIL.fullmatch(value) else ""
+
+
+def vm_of(claims: Mapping[str, Any]) -> str:
+    """The VM that Compute Engine's metadata server names in a token, `PROJECT/NAME`; else ""."""
+    google = claims.get("google")
+    vm = google.get("compute_engine") if isinstance(google, dict) else None
+    names = [vm.get(key) for key in ("project_id", "instance_name")] if isinstance(vm, dict) else []
+    return "/".join(map(str, names)) if names and all(names) else ""
 
 
 def texts_of(claims: Mapping[str, Any]) -> dict[str, str]:

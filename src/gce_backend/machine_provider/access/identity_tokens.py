@@ -11,7 +11,7 @@ import jwt
 from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import InvalidTokenError
-from gce_backend.machine_provider.access.identity import Identity, email_of, texts_of
+from gce_backend.machine_provider.access.identity import Identity, email_of, texts_of, vm_of
 from gce_backend.machine_provider.access.issuer_keys import ALGORITHMS, IssuerKeys
 from gce_backend.machine_provider.access.policy import AccessPolicy, Issuer
 
@@ -81,11 +81,13 @@ class IdentityTokens:
         subject = claims["sub"]
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT:
             raise InvalidTokenError("its subject is not a name")
+        email = vouched_email(issuer, claims)
         return Identity(
             issuer=issuer.url,
             subject=subject,
-            email=vouched_email(issuer, claims),
+            email=email,
             claims=texts_of(claims),
+            vm=vm_of(claims) if email else "",
             expires=expires,
         )
 

@@ -32,7 +32,7 @@ groups {{
 """)
 CATALOG = {name for name in api.METHODS if name.startswith("catalog.")}
 LEASING = {name for name in api.METHODS if name.startswith("machine_provider.")}
-OWN = {"machine.poll", "machine.ack", "users.whoami"}
+OWN = {"machine.poll", "machine.ack", "machines.report", "users.whoami"}
 SEEING = {"leases.get", "leases.list", "machines.list", "service.metrics"}
 ACTING = {"leases.extend", "leases.keepalive", "leases.release", "leases.hold"}
 MAY = {

@@ -1,0 +1,107 @@
+"""What machines' agents say, and what they are told: each speaks for its own machine alone."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gce_backend.clients.datastore.client import Path
+from gce_backend.machine_provider.entities import (
+    MachineAgent,
+    MachineState,
+    Record,
+    SshServer,
+    StoredLease,
+    StoredMachine,
+    machine_path,
+    named_lease_path,
+)
+from gce_backend.machine_provider.lease_documents import (
+    MachineLease,
+    MachineOrders,
+    MachineReport,
+)
+from gce_backend.machine_provider.records import Found, Records
+
+GONE = "GONE"
+
+
+async def report(
+    records: Records, account: str, vm: str, said: MachineReport
+) -> MachineOrders | None:
+    """Stores what an agent says, if it is new, and returns what its machine is to do.
+
+    Machines of a template share a service account, so the token must also name the VM.
+
+    Args:
+        records: the stored state.
+        account: the address of the account that calls.
+        vm: the VM that calls, `PROJECT/NAME`; "" when its token does not name it.
+        said: the report.
+
+    Returns:
+        None when the catalog has no such machine, or it is another VM's.
+
+    Raises:
+        RemoteError: Datastore fails.
+    """
+    project, _, name = vm.partition("/")
+    if name != said.name:
+        return None
+    path = machine_path(said.backend, said.name)
+    state = next((state for state, found in records.machines.items() if path in found), None)
+    machine = None if state is None else records.machines[state][path]
+    if (
+        machine is None
+        or machine.state is MachineState.DELETED
+        or machine.policies.machine_service_account != account
+        or machine.dimensions.project not in {None, project}
+    ):
+        return await _gone(records, path, said.serves)
+    agent = _agent(said)
+    if machine.agent != agent:
+        machine = await _stored(records, machine, agent)
+    lease = None
+    if machine.state is MachineState.LEASED:
+        lease_key = named_lease_path(machine.lease)
+        found = (await records.read([lease_key])).get(lease_key)
+        lease = _told(found, machine) if isinstance(found, StoredLease) else None
+    return MachineOrders(state=machine.state, lease=lease)
+
+
+def _agent(said: MachineReport) -> MachineAgent:
+    ssh = None if said.ssh is None else SshServer(**msgspec.structs.asdict(said.ssh))
+    return MachineAgent(version=said.version, ssh=ssh, serves=said.serves)
+
+
+def _told(lease: StoredLease, machine: StoredMachine) -> MachineLease:
+    return MachineLease(
+        id=lease.name,
+        user=lease.user,
+        label=lease.label,
+        ends_at=machine.lease_expiration_ts,
+        ssh_keys=lease.ssh_keys,
+    )
+
+
+async def _stored(records: Records, machine: StoredMachine, agent: MachineAgent) -> StoredMachine:
+    """The machine with what its agent said, if it is still the same machine."""
+
+    def decide(found: Found) -> dict[Path, Record | None]:
+        current = found.get(machine.path)
+        if not isinstance(current, StoredMachine) or current.addition_id != machine.addition_id:
+            return {}
+        return {machine.path: msgspec.structs.replace(current, agent=agent)}
+
+    changed = (await records.change([machine.path], decide)).get(machine.path)
+    return changed if isinstance(changed, StoredMachine) else machine
+
+
+async def _gone(records: Records, path: Path, serves: str) -> MachineOrders | None:
+    """Tells the VM whose machine has left the catalog that its lease has ended, once it has."""
+    if not serves:
+        return None
+    key = named_lease_path(serves)
+    lease = (await records.read([key])).get(key)
+    if not isinstance(lease, StoredLease) or lease.reclaimed_ts is None:
+        return None
+    return MachineOrders(state=GONE) if path in lease.machines else None

@@ -1,0 +1,169 @@
+"""What machines' agents say and are told, and what lessees see of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from machine_provider.test_leases_api import LIMITED, Api
+from machine_provider.test_service import until_ready
+from support.provider_harness import DAEMON, place
+
+ACCOUNT = "worker@fleet.iam.gserviceaccount.com"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPd/4 ann@laptop"
+SSH = {"address": "10.0.0.7", "port": 22, "login": "lessee", "host_keys": ["ssh-ed25519 AAAA"]}
+
+
+class Fleet(Api):
+    """The API, with machines that speak for themselves."""
+
+    async def add_vm(self, *names: str) -> None:
+        """Adds machines of one project and one account."""
+        for name in names:
+            body = {
+                "dimensions": {"hostname": name, "os_family": "LINUX", "project": "fleet"},
+                "policies": {"machine_service_account": ACCOUNT},
+            }
+            await self.place.ok(self.service, "catalog.add_machine", body, DAEMON)
+        await asyncio.sleep(1)
+
+    async def report(self, name: str, *, vm: str = "", **said: Any) -> tuple[int, Any]:
+        """What a machine's agent says, with the token of that VM or of `vm`."""
+        project, _, instance = (vm or f"fleet/{name}").partition("/")
+        claims = {
+            "aud": "mp",
+            "sub": "1",
+            "email": ACCOUNT,
+            "email_verified": True,
+            "google": {"compute_engine": {"project_id": project, "instance_name": instance}},
+        }
+        url = f"{self.place.cloud.base_url}/_localcloud/identity-tokens"
+        async with self.place._session.post(url, json=claims) as response:
+            token = (await response.json())["id_token"]
+        url = f"{self.service.url}/api/v1/machines/{name}:report"
+        headers = {"Authorization": f"Bearer {token}"}
+        body = {"version": "1", **said}
+        async with self.place._session.post(url, json=body, headers=headers) as response:
+            return response.status, await response.json()
+
+
+@contextlib.asynccontextmanager
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """One process that believes the cloud's identity tokens."""
+    async with place(tmp_path) as p:
+        issuer = f'issuers {{ url: "{p.cloud.base_url}" audiences: "mp" email_domains: "*" }}\n'
+        p.access.write_text(issuer + LIMITED, encoding="utf-8")
+        service = await p.start()
+        await until_ready(p, service)
+        yield Fleet(p, service)
+
+
+async def test_a_machine_is_told_whom_to_let_in_and_its_lessee_where(tmp_path: Path) -> None:
+    """From the lease to its end."""
+    async with fleet(tmp_path) as mp:
+        await mp.add_vm("vm-1")
+        assert await mp.report("vm-1", ssh=SSH) == (200, {"state": "AVAILABLE"})
+        lease = await mp.lease("r1", ssh_keys=[KEY], label="night")
+        assert lease["ssh"] == [{"machine": "vm-1", **SSH, "ready": False}]
+        told = {
+            "id": lease["id"],
+            "user": "ann@example.com",
+            "label": "night",
+            "ends_at": lease["ends_at"],
+            "ssh_keys": [KEY],
+        }
+        assert await mp.report("vm-1", ssh=SSH) == (200, {"state": "LEASED", "lease": told})
+        await mp.report("vm-1", ssh=SSH, serves=lease["id"])
+        assert (await mp.get(lease))["ssh"][0]["ready"] is True
+        await mp.ok("POST", f"leases/{lease['id']}:release")
+        await asyncio.sleep(1)
+        assert await mp.report("vm-1", ssh=SSH, serves=lease["id"]) == (200, {"state": "GONE"})
+        assert "ssh" not in await mp.get(lease)
+        assert (await mp.report("vm-1", ssh=SSH))[0] == 404
+
+
+async def test_who_served_an_earlier_lease_is_not_ready_for_the_next_one(tmp_path: Path) -> None:
+    """A machine that was added again under its name has said nothing yet."""
+    async with fleet(tmp_path) as mp:
+        await mp.add_vm("vm-1")
+        lease = await mp.lease("r1", ssh_keys=[KEY])
+        await mp.report("vm-1", ssh=SSH, serves=lease["id"])
+        await mp.ok("POST", f"leases/{lease['id']}:release")
+        await asyncio.sleep(1)
+        await mp.add_vm("vm-1")
+        again = await mp.lease("r2", ssh_keys=[KEY])
+        assert "ssh" not in again
+        await mp.report("vm-1", ssh=SSH, serves=lease["id"])
+        assert (await mp.get(again))["ssh"][0]["ready"] is False
+
+
+async def test_a_report_that_says_nothing_new_is_not_stored(tmp_path: Path) -> None:
+    """Many thousand machines repeat themselves."""
+    async with fleet(tmp_path) as mp:
+        await mp.add_vm("vm-1")
+        await mp.report("vm-1", ssh=SSH)
+        calls = mp.place.cloud.calls
+        before = calls["datastore.projects.commit"]
+        assert (await mp.report("vm-1", ssh=SSH))[0] == 200
+        assert calls["datastore.projects.commit"] == before
+        await mp.report("vm-1", ssh={**SSH, "port": 2222})
+        assert calls["datastore.projects.commit"] == before + 1
+
+
+async def test_a_machine_speaks_for_itself_alone(tmp_path: Path) -> None:
+    """All have the same account: another VM's token is refused, and one that names no VM."""
+    async with fleet(tmp_path) as mp:
+        await mp.add_vm("vm-1", "vm-2")
+        lease = await mp.lease("r1", ssh_keys=[KEY])
+        for vm in ("fleet/vm-2", "elsewhere/vm-1"):
+            assert (await mp.report("vm-1", vm=vm, ssh=SSH))[0] == 404
+            assert (await mp.report("vm-1", vm=vm, serves=lease["id"]))[0] == 404
+        status, _ = await mp("POST", "machines/vm-1:report", {"version": "1"}, ACCOUNT)
+        assert status == 404
+        status, _ = await mp("POST", "machines/vm-1:report", {"version": "1"})
+        assert status == 404
+        assert "ssh" not in await mp.get(lease)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        'command="rm -rf /" ssh-ed25519 AAAA',
+        "ssh-ed25519 AAAA\nssh-ed25519 BBBB",
+        "ssh-ed25519 AAAA\n",
+        "ssh-dss AAAA",
+        "ssh-ed25519",
+        "ssh-ed25519 " + "A" * 3000,
+    ],
+)
+async def test_only_plain_public_keys_are_taken(tmp_path: Path, key: str) -> None:
+    """A key becomes a line of a file: no options, and no second line."""
+    async with fleet(tmp_path) as mp:
+        body = {"request_id": "r", "duration": 60, "ssh_keys": [key]}
+        assert (await mp.refused("POST", "leases", body)).startswith("400")
+
+
+@pytest.mark.parametrize(
+    "ssh",
+    [
+        {"address": "-oProxyCommand=x y"},
+        {"address": "-F10.0.0.7"},
+        {"login": "-l"},
+        {"login": "root;"},
+        {"port": 0},
+        {"host_keys": []},
+        {"host_keys": ["ssh-ed25519 AAAA\n* ssh-ed25519 BBBB"]},
+    ],
+)
+async def test_what_a_machine_says_of_its_ssh_server_is_plain(
+    tmp_path: Path, ssh: dict[str, Any]
+) -> None:
+    """A lessee's computer uses it in a command."""
+    async with fleet(tmp_path) as mp:
+        await mp.add_vm("vm-1")
+        assert (await mp.report("vm-1", ssh=SSH | ssh))[0] == 400
