@@ -88,9 +88,8 @@ async def test_revoked_tokens_are_replaced_by_one_refresh_for_all(tmp_path: Path
         w.write_config(template(), manager(minimum=6))
         took = await w.until_states(cataloged=6)
         assert took < 30.0
-        # At most two each: for Google's services, the Machine Provider's clients, and itself.
-        asked = (await w.calls())["metadata.instance.service-accounts.token"]
-        assert 1 <= asked <= 6
+        # One for Google's services; the Machine Provider verifies its own once a minute.
+        assert (await w.calls())["metadata.instance.service-accounts.token"] in {1, 2}
 
 
 async def test_tokens_that_expire_soon_are_renewed_before_they_do(tmp_path: Path) -> None:
