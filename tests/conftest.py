@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gce_backend.settings.settings import SETTINGS_VARIABLE
 from support.discovery.exchanges import Tally
@@ -23,6 +24,9 @@ from support.referee import Referee, watching
 from support.simulation import VirtualTimeLoop
 
 TALLY = pytest.StashKey[Tally]()
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # no example fails for time alone
 
 
 @pytest.hookimpl(tryfirst=True)

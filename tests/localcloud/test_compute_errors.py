@@ -219,7 +219,6 @@ async def test_no_body_makes_the_service_fail(method: str) -> None:
         max_examples=60,
         database=None,
         derandomize=True,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(bodies(description.method(method).request))

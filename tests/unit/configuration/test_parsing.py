@@ -143,7 +143,7 @@ def test_referenced_files_are_named_once_and_only_inside_the_config_set() -> Non
     one_line=st.booleans(),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_printed_configuration_is_parsed_to_the_same(
     templates: list[TemplateConfig], one_line: bool, data: st.DataObject
 ) -> None:
@@ -185,7 +185,7 @@ garbage = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=3), max_size=40
 
 
 @given(templates=garbage | st.text(), managers=garbage)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_any_text_is_a_configuration_or_a_list_of_problems(templates: str, managers: str) -> None:
     """No text, however broken, raises anything but the one error."""
     referenced_files(templates)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
@@ -431,7 +431,6 @@ def test_maximum_size_may_be_absent_zero_or_at_least_the_minimum(maximum: int | 
         st.text(max_size=70) | st.from_regex(r"[a-z-]*:[a-z:/.]*", fullmatch=True),
     )
 )
-@settings(deadline=None)
 def test_any_values_are_valid_or_problems_with_lines(values: dict[str, str]) -> None:
     """A problem with a well-formed file has line, subject and field, and prints as one line."""
     for problem in problems_of(template(**values), manager()):

@@ -325,7 +325,7 @@ ODD = st.one_of(
 
 
 @given(st.integers(0, len(ENTITIES) - 1), st.randoms(use_true_random=False), ODD)
-@settings(max_examples=int(os.environ.get("GCE_BACKEND_EXAMPLES", "500")), deadline=None)
+@settings(max_examples=int(os.environ.get("GCE_BACKEND_EXAMPLES", "500")))
 def test_an_odd_entity_spoils_only_itself_whatever_is_odd_about_it(
     index: int, chance: random.Random, odd: Any
 ) -> None:

@@ -232,7 +232,7 @@ HELD = st.dictionaries(
 ).map(lambda found: Held(Counter(found), Counter(group for group, _ in found)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(REQUESTS, MACHINES, HELD, LIMITS)
 def test_no_machine_twice_none_that_does_not_fit_and_no_limit_passed(
     asked: list[Asked], offered: list[Offered], held: Held, limits: dict[str, LeaseLimits]
@@ -264,7 +264,7 @@ def test_no_machine_twice_none_that_does_not_fit_and_no_limit_passed(
         assert limit.max_machines is None or total <= limit.max_machines
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(REQUESTS, MACHINES, HELD, LIMITS, st.randoms(use_true_random=False))
 def test_the_same_state_gives_the_same_answer(
     asked: list[Asked],
@@ -284,7 +284,7 @@ def test_the_same_state_gives_the_same_answer(
     assert (held.machines, held.leases) == before
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(REQUESTS, MACHINES, LIMITS)
 def test_no_inversion(
     asked: list[Asked], offered: list[Offered], limits: dict[str, LeaseLimits]
@@ -302,7 +302,7 @@ def test_no_inversion(
     assert not granted or not waiting or min(granted) >= max(waiting)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from(GROUPS), st.integers(1, 3)), min_size=1, max_size=6),
     st.integers(3, 6),

@@ -40,7 +40,6 @@ TestPermits = Permits.TestCase
 TestPermits.settings = settings(
     max_examples=60,
     stateful_step_count=MOVES,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 

@@ -22,7 +22,7 @@ def budget_of(limit: int, max_wait: float = 1e6) -> CallBudget:
     return CallBudget(VirtualClock(), dict.fromkeys(QuotaGroup, limit), max_wait=max_wait)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(limit=1, gaps=[0.9, 59.5], pauses=[])
 @given(
     limit=st.integers(1, 7),
