@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gce_backend.model.entities import Permit
+from gce_backend.settings.settings import MachineProviderSettings, Settings
 from support.deletions import DELETE_MACHINE, entity
 from support.fleet_harness import World, manager, template, world
 
@@ -17,7 +18,8 @@ async def group(w: World) -> tuple[str, str]:
 
 async def test_a_lowered_minimum_removes_idle_machines_and_no_leased_one(tmp_path: Path) -> None:
     """At once, each with the Machine Provider's permit; status and events tell of it."""
-    async with world(tmp_path, managers=manager(minimum=6)) as w:
+    settings = Settings(machine_provider=MachineProviderSettings(batch_size=1))
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings) as w:
         await w.until_states(cataloged=6)
         held = [await w.lease("a", duration=100_000), await w.lease("b", duration=100_000)]
         before = set(await w.vms())

@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from gce_backend.base.errors import MalformedResponseError, RemoteError
+from gce_backend.clients.batches import Batches
 from gce_backend.clients.error_table import said_in
 from gce_backend.clients.exchange import Answer, Tokens, decode
 from gce_backend.clients.json_api import ERRORS, JsonApi, Limits
@@ -255,6 +256,10 @@ class _DeleteResponse(msgspec.Struct):
     error: str | None = None
 
 
+class _DeleteResponses(msgspec.Struct):
+    responses: list[_DeleteResponse]
+
+
 class _EntryPolicies(msgspec.Struct):
     backend_attributes: list[Attribute] | Attribute = []
 
@@ -276,6 +281,7 @@ _UNEXPLAINED = {"", "not found"}
 
 _ADDED = _decoder(_AddResponses)
 _DELETED = _decoder(_DeleteResponse)
+_ALL_DELETED = _decoder(_DeleteResponses)
 _ENTRY = _decoder(_Entry)
 _LEASE = _decoder(LeaseAnswer)
 _DEMAND = _decoder(WaitingRequests)
@@ -316,6 +322,12 @@ class MachineProviderClient:
         observer: CallObserver | None = None,
     ) -> None:
         self._batch_size = batch_size
+        self._removals = Batches(
+            self._delete_alone,
+            self._delete_together,
+            most=batch_size,
+            method="machine_provider.catalog.delete_machines",
+        )
         given = limits or Limits()
         self._api = JsonApi(
             session=session,
@@ -374,18 +386,37 @@ class MachineProviderClient:
     async def delete_machine(self, hostname: str) -> CatalogDeletion:
         """Removes a machine from the catalog.
 
+        Removals that are asked for at the same moment go in one `catalog.delete_machines` where the
+        Machine Provider offers it; the original does not. Each has its own answer.
+
         A result without error is a permit to destroy the machine, so an answer that does not name
         the machine counts as malformed.
         """
+        return await self._removals.ask(hostname)
+
+    async def _delete_together(
+        self, hostnames: Sequence[str]
+    ) -> list[CatalogDeletion | RemoteError]:
+        method = "machine_provider.catalog.delete_machines"
+        names = [{"dimensions": {"backend": BACKEND, "hostname": name}} for name in hostnames]
+        raw = await self._call(method, {"requests": names}, repeat=False)
+        responses = decode(method, raw, _ALL_DELETED).responses
+        if len(responses) != len(hostnames):
+            message = f"{len(responses)} answers to {len(hostnames)} requests"
+            raise MalformedResponseError(method, message, status=200)
+        return [
+            _deletion(method, name, response, always_named=True)
+            for name, response in zip(hostnames, responses, strict=True)
+        ]
+
+    async def _delete_alone(self, hostname: str) -> CatalogDeletion:
         method = "machine_provider.catalog.delete_machine"
         body = {"dimensions": {"backend": BACKEND, "hostname": hostname}}
         response = decode(method, await self._call(method, body, repeat=False), _DELETED)
-        echo = response.machine_deletion_request
-        named = echo.dimensions.hostname if echo else None
-        if response.error is None and named != hostname:
-            message = "the answer does not name the machine"
-            raise MalformedResponseError(method, message, status=200)
-        return CatalogDeletion(hostname, _word(CatalogError, response.error))
+        found = _deletion(method, hostname, response, always_named=False)
+        if isinstance(found, RemoteError):
+            raise found
+        return found
 
     async def get(self, hostname: str) -> CatalogEntry | NotCataloged | MethodNotOffered:
         """Looks a machine up.
@@ -455,6 +486,22 @@ class MachineProviderClient:
         _, api, name = method.split(".")
         path = f"/_ah/api/{api}/v1/{name}"
         return await self._api.call(method, "POST", path, body=body, repeat=repeat)
+
+
+def _deletion(
+    method: str, hostname: str, response: _DeleteResponse, *, always_named: bool
+) -> CatalogDeletion | RemoteError:
+    """What an answer says of a machine's removal.
+
+    Args:
+        always_named: whether a refusal, too, must name the machine.
+    """
+    echo = response.machine_deletion_request
+    named = echo.dimensions.hostname if echo else None
+    if named != hostname and (always_named or response.error is None):
+        message = "the answer does not name the machine"
+        return MalformedResponseError(method, message, status=200)
+    return CatalogDeletion(hostname, _word(CatalogError, response.error))
 
 
 def _success(method: str, answer: Answer) -> bytes:

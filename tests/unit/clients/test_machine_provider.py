@@ -163,6 +163,55 @@ async def test_delete_tells_success_from_every_refusal() -> None:
         assert (await client.delete_machine("a")).error is CatalogError.LEASED
 
 
+async def _removals(request: web.Request) -> web.Response:
+    """A catalog in which `held` is leased, and that answers about `odd` with another name."""
+    body = await request.json()
+
+    def answer(one: dict[str, Any]) -> dict[str, Any]:
+        name = one["dimensions"]["hostname"]
+        if name == "odd":
+            one = {"dimensions": {"hostname": "other"}}
+        error = {"error": "LEASED"} if name == "held" else {}
+        return {"machine_deletion_request": one, **error}
+
+    if request.path.endswith("delete_machines"):
+        return web.json_response({"responses": [answer(one) for one in body["requests"]]})
+    return web.json_response(answer(body))
+
+
+async def test_removals_of_one_moment_are_one_call_with_an_answer_for_each() -> None:
+    """LEASED is that machine's; an answer about another machine spoils itself alone."""
+    async with client_of(_removals) as (client, server):
+        for _ in range(3):
+            await asyncio.gather(*(client.delete_machine(name) for name in "abcd"))
+        before = len(server.requests)
+        found = await asyncio.gather(
+            *(client.delete_machine(name) for name in ("a", "held", "odd", "b")),
+            return_exceptions=True,
+        )
+        [path] = [request.path for request in server.requests[before:]]
+        assert path == "/_ah/api/catalog/v1/delete_machines"
+        errors = [getattr(one, "error", "raised") for one in found]
+        assert errors == [None, CatalogError.LEASED, "raised", None]
+        assert isinstance(found[2], MalformedResponseError)
+
+
+async def test_fewer_answers_than_removals_are_no_answer_to_any() -> None:
+    """Which one is missing is not known: each is asked about alone."""
+
+    async def short(request: web.Request) -> web.Response:
+        if request.path.endswith("delete_machines"):
+            one = (await request.json())["requests"][0]
+            return web.json_response({"responses": [{"machine_deletion_request": one}]})
+        return await _removals(request)
+
+    async with client_of(short) as (client, server):
+        await client.delete_machine("a")
+        found = await asyncio.gather(*(client.delete_machine(name) for name in ("b", "held")))
+        assert [one.error for one in found] == [None, CatalogError.LEASED]
+        assert len(server.requests) == 4
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"machine_deletion_request": {"dimensions": {"hostname": "b"}}}, []]
 )
