@@ -208,3 +208,34 @@ async def test_a_bad_image_makes_no_old_machine_count_as_lost(tmp_path: Path) ->
         assert not await problems(w, "Missing")
         assert (await row(w))["state"] == "failing"
         assert "No machine is" not in str((await w.get("/api/status"))["problems"])
+
+
+GONE_FROM = (
+    "/",
+    "/machines",
+    "/events?kind=template",
+    "/api/status",
+    "/api/groups",
+    "/api/templates",
+    "/api/explain?name=linux",
+)
+
+
+async def test_a_group_that_is_gone_is_on_no_page(tmp_path: Path) -> None:
+    """Line 11. Its entity stays as long as the tombstones of its machines; nobody is shown it."""
+    both = manager() + manager(zone=OTHER_ZONE, minimum=2)
+    async with world(tmp_path, crons=SELDOM, managers=both) as w:
+        await w.until(lambda: cataloged_in_all(w, 5))
+        w.write_config(template(), manager())
+
+        async def gone() -> bool:
+            return len(await w.groups()) == 1 and "deleted" in str(await w.get("/api/fleet"))
+
+        await w.until(gone)
+        shown = set()
+        for path in GONE_FROM:
+            async with w.session.get(w.daemon.url + path) as response:
+                assert response.status == 200, path
+                if OTHER_ZONE in await response.text():
+                    shown.add(path)
+        assert not shown

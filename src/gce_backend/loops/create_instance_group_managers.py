@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gce_backend.actions import identity, resources
+from gce_backend.actions import identity, resources, troubles
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside, pace, use_of
 from gce_backend.engine.context import Context
@@ -42,6 +42,7 @@ async def run(context: Context) -> Outcome:
         return await _create(context, key)
 
     outcome = await act_on_each(context, keys, create)
+    await troubles.note_failures(context, keys)
     waits = (outcome.again_after, *pauses.values())
     return replace(
         outcome, again_after=min((wait for wait in waits if wait is not None), default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gce_backend.actions import identity, resources, untracked
+from gce_backend.actions import identity, resources, troubles, untracked
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import is_meant, our_template
 from gce_backend.actions.second_disk import find_snapshot
@@ -37,6 +37,7 @@ async def run(context: Context) -> Outcome:
         return await _create(context, key)
 
     outcome = await act_on_each(context, keys, create)
+    await troubles.note_failures(context, keys)
     return replace(outcome, problems=(*problems, *outcome.problems))
 
 

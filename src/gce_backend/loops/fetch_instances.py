@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from gce_backend.actions import resources, untracked
+from gce_backend.actions import resources, troubles, untracked
 from gce_backend.actions.deletion import ABANDONED, abandoned_message, find_instance
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import is_meant, our_group
@@ -386,6 +386,8 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
             return
         changed += _note_members(context, key, listing.items, complete=complete)
         _note_trouble(context, key)
+        if complete:
+            changed += await _store_trouble(context, key)
 
     async with asyncio.TaskGroup() as group:
         for key in keys:
@@ -457,6 +459,17 @@ def _note_trouble(context: Context, key: GroupKey) -> None:
             reason=reason,
             error=message,
         )
+
+
+async def _store_trouble(context: Context, key: GroupKey) -> int:
+    """Stores why a group cannot create its VMs; returns how many entities were written."""
+    group = context.memory.seen.groups.get(key)
+    failing = [member for member in group.members.values() if member.error_code] if group else []
+    by_reason: dict[str, list[Member]] = {}
+    for member in failing:
+        by_reason.setdefault(error_code_reason(member.error_code), []).append(member)
+    found = {reason: trouble_of(members) for reason, members in by_reason.items()}
+    return await troubles.store(context, key, found)
 
 
 def _kept_without_vm(context: Context, key: GroupKey, group: Group) -> list[str]:

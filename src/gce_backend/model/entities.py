@@ -227,6 +227,8 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
             (create-instance-templates).
         generation: how many templates of it have been deleted at Compute; the next one has
             another name (delete-/create-instance-templates).
+        trouble: why Compute does not make it, since the first failure; "" when it does
+            (create-instance-templates).
     """
 
     KIND: ClassVar[str] = "InstanceTemplateRevision"
@@ -239,6 +241,7 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     in_flight: InFlight | None = None
     snapshot: str | None = None
     generation: Count = 0
+    trouble: str = ""
 
     @property
     def is_deleting(self) -> bool:
@@ -282,6 +285,8 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
             KEEP_SURPLUS for ever (process-config).
         next_sizes: what its schedules make of its sizes next; None when they stay
             (process-config).
+        trouble: why Compute does not make it or its VMs, since the first failure; "" when it does
+            (create-instance-group-managers, fetch-instances).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -296,6 +301,7 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     spare_size: Count | None = None
     surplus_seconds: SurplusSeconds = SURPLUS_SECONDS
     next_sizes: NextSizes | None = None
+    trouble: str = ""
 
     @property
     def is_deleting(self) -> bool:

@@ -318,10 +318,20 @@ def _making(
         yield f"{what} is there."
     elif old.url is not None and new.url is None:
         yield f"{what} is gone; the daemon makes it again." if named.after else f"{what} is gone."
+    if old.trouble != new.trouble:
+        yield from _trouble(old, new)
     if not old.is_deleting and new.is_deleting:
         yield "Its deletion was requested."
     elif old.is_deleting and not new.is_deleting and new.url is not None:
         yield "Its deletion has failed; the daemon tries again."
+
+
+def _trouble(old: _Resource, new: _Resource) -> Iterator[str]:
+    if old.trouble:
+        yield f"{old.trouble.partition(':')[0]} has ended."
+    if new.trouble:
+        machines = isinstance(new, InstanceGroupManager) and new.url is not None
+        yield f"Compute does not make {'its machines' if machines else 'it'}: {new.trouble}"
 
 
 def _template(old: InstanceTemplate | None, new: InstanceTemplate | None) -> Told:

@@ -239,11 +239,7 @@ def _group(context: Context, key: GroupKey) -> dict[str, Any]:
 def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
     entity = context.fleet.templates[key]
     state, reason = states.template(context, key)
-    groups = [
-        manager
-        for revision, _ in context.fleet.revisions_of(key)
-        for manager, _ in context.fleet.managers_of(revision)
-    ]
+    groups = states.existing_groups(context, key)
     facts: Facts = {"revision": entity.active, "drained_revisions": len(entity.drained) or None}
     for revision, found in context.fleet.revisions_of(key):
         if revision.checksum == entity.active:

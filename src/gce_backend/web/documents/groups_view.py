@@ -33,7 +33,9 @@ def groups(context: Context, survey: Survey, query: GroupsQuery) -> dict[str, An
         RefusedError: the selector cannot be understood.
     """
     chosen = chosen_by(query.selector, GROUP_KEYS)
-    keys = sorted(context.fleet.managers, key=lambda key: (key.base_name, key.zone, str(key)))
+    keys = sorted(
+        states.existing_groups(context), key=lambda key: (key.base_name, key.zone, str(key))
+    )
     rows = [_group(context, survey, key) for key in keys]
     return {"groups": [row for row in rows if chosen.matches(_candidate(row))]}
 
@@ -76,10 +78,9 @@ def _template(context: Context, survey: Survey, key: TemplateKey) -> dict[str, A
     template, shown = context.fleet.templates[key], states.template(context, key)
     counts: Counter[State] = Counter()
     zones: set[str] = set()
-    for revision, _ in context.fleet.revisions_of(key):
-        for group, _ in context.fleet.managers_of(revision):
-            counts.update(survey.by_group.get(group, Counter()))
-            zones.add(group.zone)
+    for group in states.existing_groups(context, key):
+        counts.update(survey.by_group.get(group, Counter()))
+        zones.add(group.zone)
     active = context.fleet.revisions.get(key.child(template.active)) if template.active else None
     return {
         "name": key.base_name,

@@ -30,6 +30,7 @@ from gce_backend.web.health import Check
 from gce_backend.web.pages.assets import Assets
 from gce_backend.web.pages.charts import chart
 from gce_backend.web.pages.rendering import Renderer
+from gce_backend.web.survey import states
 from gce_backend.web.survey.names import similar
 from gce_backend.web.survey.problems import FleetProblem
 from gce_backend.web.survey.view import View
@@ -196,7 +197,7 @@ async def _machines(view: View, request: web.Request) -> dict[str, Any]:
         "paging": _paging(asked.page, len(found)),
         "states": list(State),
         "templates": sorted({template for template, _ in survey.counts}),
-        "zones": sorted({zone for _, zone in survey.counts}),
+        "zones": _zones(view),
     }
 
 
@@ -223,6 +224,11 @@ async def _jobs(view: View, _: web.Request) -> dict[str, Any]:
     return {"jobs": view.scheduler.status()}
 
 
+def _zones(view: View) -> list[str]:
+    """The zones of groups that exist."""
+    return sorted({key.zone for key in states.existing_groups(view.context)})
+
+
 async def _messages(view: View, _: web.Request) -> dict[str, Any]:
     return {"messages": messages_view.messages(view.context, view.queue())}
 
@@ -238,7 +244,7 @@ async def _events(view: View, request: web.Request) -> dict[str, Any]:
         "asked": asked,
         "kinds": list(EventKind),
         "templates": sorted(key.base_name for key in view.context.fleet.templates),
-        "zones": sorted({key.zone for key in view.context.fleet.managers}),
+        "zones": _zones(view),
         **found,
     }
 

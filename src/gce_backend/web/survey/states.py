@@ -12,6 +12,7 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
 from gce_backend.rules.states import (
     GroupFacts,
+    GroupState,
     MachineFacts,
     Shown,
     State,
@@ -19,6 +20,7 @@ from gce_backend.rules.states import (
     explain_group,
     explain_revision,
     explain_template,
+    stored_state,
 )
 
 PERSISTENT = 3
@@ -71,6 +73,27 @@ def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Sho
         )
     )
     return Shown(state, reason)
+
+
+def existing_groups(context: Context, template: TemplateKey | None = None) -> list[GroupKey]:
+    """The groups that exist, or are to.
+
+    Entities of other groups remain until their last tombstone is removed.
+
+    Args:
+        context: all that is known.
+        template: only those of this template.
+    """
+    fleet = context.fleet
+    return [
+        key
+        for key, manager in fleet.managers.items()
+        if template in {None, key.template}
+        and (
+            stored_state(manager, active=fleet.is_named(key)) != GroupState.DELETED
+            or any(not instance.is_tombstone for _, instance in fleet.instances_of(key))
+        )
+    ]
 
 
 def machine_facts(
