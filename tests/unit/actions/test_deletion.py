@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from gce_backend.model.entities import CatalogState, Permit
 from gce_backend.settings.settings import DeletionSettings
@@ -15,6 +16,7 @@ from support.deletions import (
     LIST_MEMBERS,
     entity,
     listed,
+    metric,
     settings,
     without,
 )
@@ -41,8 +43,10 @@ async def test_a_deletion_is_repeated_until_the_vm_is_gone(
         name = await w.lease()
         await w.inject(DELETE_INSTANCES, **fault)
         before = w.clock.now()
-        await w.release()
-        await w.until_states(cataloged=3)
+        machine = next(m for m in await w.machines() if m["name"] == name)
+        with capture_logs() as logs:
+            await w.release()
+            await w.until_states(cataloged=3)
         assert await w.fired() == fault["times"] or fault.get("when") == "after"
         assert await w.fired() >= 1
         assert name not in await w.vms()
@@ -53,6 +57,20 @@ async def test_a_deletion_is_repeated_until_the_vm_is_gone(
         assert gone.deletion.confirmed is not None
         assert before <= gone.deletion.requested <= gone.deletion.asked <= gone.deletion.confirmed
         assert len(await w.vms()) == 3
+        told = {
+            "instance": name,
+            "gce_id": machine["id"],
+            "template": "linux",
+            "zone": machine["zone"],
+            "permit": "reclaimed",
+        }
+        for event in ("instance.deletion_requested", "instance.deleted"):
+            lines = [line for line in logs if line["event"] == event]
+            assert lines, event
+            assert all(told.items() <= line.items() for line in lines), lines
+        measured = "gce_backend_machine_reclaimed_to_deleted_seconds"
+        assert await metric(w, f"{measured}_count") == 1
+        assert 0 < await metric(w, f"{measured}_sum") <= gone.deletion.confirmed - before + 1
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from structlog.testing import capture_logs
+
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.deletions import (
     TWO_TEMPLATES,
@@ -44,10 +46,21 @@ async def _alive(w: World, names: set[str], number: int) -> bool:
 async def test_a_burst_above_the_cap_is_held_back_and_released_by_time(tmp_path: Path) -> None:
     """Two at once, with an alarm and a metric for the others; two more when the window is over."""
     async with world(tmp_path, managers=manager(minimum=6), settings=settings(WIDE)) as w:
-        names = await _burst(w)
-        start = w.clock.monotonic()
-        await w.pass_time(60)
-        assert len(await held(w)) == 1
+        with capture_logs() as logs:
+            names = await _burst(w)
+            start = w.clock.monotonic()
+            await w.pass_time(60)
+        (message,) = await held(w)
+        assert message == (
+            "4 deletions are held back (4 reclaimed). Begun within 300 s: 2 of 2 reclaimed; 0 of 2 "
+            "removed or absent or never-cataloged; 0 of 2 absent. Find out why so many are due, "
+            "and whether the Machine Provider works; then wait, or lift the caps with "
+            "`gce-backend lift-cap`."
+        )
+        told = [line for line in logs if line["event"] == "deletion.held"]
+        assert {(line["log_level"], line["held"], line["permits"]) for line in told} == {
+            ("error", 4, "4 reclaimed")
+        }
         assert await metric(w, "gce_backend_deletions_held") == 4
         while w.clock.monotonic() - start < 270:
             assert await _alive(w, names, 4)
