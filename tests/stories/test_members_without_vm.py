@@ -128,6 +128,9 @@ async def test_hole_10_the_lease_of_an_entry_without_vm_and_entity_is_waited_for
         await w.start_daemon()
         await w.pass_time(600)
         assert (await w.catalog())[name] == "LEASED"
+        shown = [one for m in await w.machines() if m["name"] == name for one in m["conditions"]]
+        message = "Somebody holds it, but its VM is gone. It is deleted after the lease ends."
+        assert ("Leased", message) in [(one["reason"], one["message"]) for one in shown]
         assert (await ids(w)).items() == {n: i for n, i in before.items() if n != name}.items()
         await w.release()
         await w.until(whole(w, 3, without={name}), within=900)

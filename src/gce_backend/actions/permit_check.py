@@ -182,7 +182,7 @@ async def _put_back(
         "instance.kept",
         **key.log_fields,
         gce_id=str(instance.gce_id),
-        permit=granted.value if granted is not None else "",
+        permit=granted,
     )
     return Result.HELD
 
