@@ -17,22 +17,18 @@ import msgspec
 
 from gce_backend.base.errors import BackendError, SettingsError, UnknownNameError
 from gce_backend.cli.output import cell, console, one_line, show, table, when
-from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.exchange import Tokens
 from gce_backend.machine_provider.client import (
-    FixedToken,
-    GitHubTokens,
     LeaseClient,
     Leased,
     leased,
     new_id,
 )
+from gce_backend.machine_provider.credentials import own_tokens
 from gce_backend.machine_provider.lease_documents import LeaseDocument, NewLease, WaitDocument
 from gce_backend.machine_provider.wire import Dimensions
 from gce_backend.model.machine_token import Dimension
-from gce_backend.settings.settings import EndpointSettings, Settings, load
+from gce_backend.settings.settings import load
 
-SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
 STOP_SECONDS = 10.0
 """Seconds that a command has to stop after SIGTERM."""
 
@@ -50,38 +46,17 @@ async def client_of(settings_file: Path | None) -> AsyncIterator[LeaseClient]:
         raise SettingsError(
             "provider.url is not set: name the Machine Provider, GCE_BACKEND_PROVIDER__URL=https://..."
         )
-    async with aiohttp.ClientSession() as session, _tokens(settings, session, url) as tokens:
-        yield LeaseClient(session, url, tokens)
-
-
-@contextlib.asynccontextmanager
-async def _tokens(
-    settings: Settings, session: aiohttp.ClientSession, url: str
-) -> AsyncIterator[Tokens]:
-    """The caller's tokens: the given one, a GitHub job's, or those of Google's credentials."""
-    provider = settings.provider
-    github = os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL")
+    # The settings' file may name token and audience, too.
+    provider, named = settings.provider, dict(os.environ)
     if provider.token is not None:
-        yield FixedToken(provider.token.reveal())
-    elif github:
-        yield GitHubTokens(
-            session,
-            url=github,
-            token=os.environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN", ""),
-            audience=provider.audience or url,
-        )
-    else:
-        metadata = settings.endpoints.metadata
-        source = TokenSource(
-            session,
-            metadata_root=metadata,
-            scopes=SCOPES,
-            metadata_only=metadata != EndpointSettings().metadata,
-        )
-        try:
-            yield source
-        finally:
-            await source.close()
+        named["GCE_BACKEND_PROVIDER__TOKEN"] = provider.token.reveal()
+    if provider.audience:
+        named["GCE_BACKEND_PROVIDER__AUDIENCE"] = provider.audience
+    async with (
+        aiohttp.ClientSession() as session,
+        own_tokens(session, url, metadata=settings.endpoints.metadata, environ=named) as tokens,
+    ):
+        yield LeaseClient(session, url, tokens)
 
 
 async def show_leases(settings_file: Path | None, *, everybody: bool, as_json: bool) -> None:

@@ -26,25 +26,24 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, TypeVar
-from urllib.parse import urlencode, urlsplit
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-from yarl import URL
 
 from gce_backend.base.errors import (
     BackendError,
     OrderError,
     RemoteError,
     TransientError,
-    UnauthenticatedError,
 )
 from gce_backend.base.tasks import end
 from gce_backend.clients.addresses import trusted_origin
 from gce_backend.clients.error_table import said_in
-from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, Tokens, decode
+from gce_backend.clients.exchange import Tokens, decode
 from gce_backend.clients.json_api import JsonApi, Limits
+from gce_backend.machine_provider.credentials import FixedToken, GitHubTokens, own_tokens
 from gce_backend.machine_provider.lease_documents import (
     LeaseDocument,
     LeaseList,
@@ -74,8 +73,6 @@ KEEPALIVE_SECONDS = 60
 POLL_SECONDS = 1.0
 RELEASE_SECONDS = 10.0
 """Seconds in which the release is tried at the end of a block."""
-TIMEOUT = Deadlines(total=10.0)
-_MAX_TOKEN_BYTES = 2**16
 
 A = TypeVar("A", bound=WireMessage)
 
@@ -87,67 +84,6 @@ class LeaseLostError(OrderError):
 def new_id() -> str:
     """A unique id for a request."""
     return str(uuid.uuid4())
-
-
-class FixedToken:
-    """A token obtained elsewhere, e.g. by GitLab CI or `gcloud auth print-identity-token`.
-
-    Args:
-        token: the token.
-    """
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    async def get(self) -> str:
-        """The token."""
-        return self._token
-
-    def invalidate(self, token: str) -> None:
-        """Does nothing: there is no other token."""
-
-
-class GitHubTokens:
-    """Identity tokens of a GitHub Actions job, which needs the permission `id-token: write`.
-
-    Args:
-        session: the HTTP session.
-        url: ACTIONS_ID_TOKEN_REQUEST_URL.
-        token: ACTIONS_ID_TOKEN_REQUEST_TOKEN.
-        audience: one of the audiences that access.cfg names.
-    """
-
-    def __init__(
-        self, session: aiohttp.ClientSession, *, url: str, token: str, audience: str
-    ) -> None:
-        self._exchange = Exchange(session, None, None)
-        separator = "&" if "?" in url else "?"
-        self._url = URL(f"{url}{separator}{urlencode({'audience': audience})}", encoded=True)
-        self._request_token = token
-        self._found = ""
-
-    async def get(self) -> str:
-        """A token, the same one until it is refused.
-
-        Raises:
-            UnauthenticatedError: GitHub does not issue one.
-        """
-        if not self._found:
-            method = "github.id_token"
-            request = HttpRequest(method, "GET", self._url, TIMEOUT, _MAX_TOKEN_BYTES)
-            answer = await self._exchange.send(request, self._request_token)
-            decoder: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
-            found = decode(method, answer.body, decoder) if answer.status == 200 else {}
-            if not isinstance(found.get("value"), str):
-                remedy = "give the job the permission `id-token: write`"
-                raise UnauthenticatedError(method, remedy, status=answer.status)
-            self._found = str(found["value"])
-        return self._found
-
-    def invalidate(self, token: str) -> None:
-        """Drops the token, so that the next call asks for another."""
-        if token == self._found:
-            self._found = ""
 
 
 class LeaseClient:
@@ -221,14 +157,17 @@ class LeaseClient:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, tokens: Tokens) -> AsyncIterator[LeaseClient]:
+async def connected(url: str, tokens: Tokens | None = None) -> AsyncIterator[LeaseClient]:
     """A client with its own HTTP session.
 
     Args:
         url: the Machine Provider's URL.
-        tokens: gives the caller's tokens.
+        tokens: gives the caller's tokens; None for those of the environment (`own_tokens`).
     """
-    async with aiohttp.ClientSession() as session:
+    async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        if tokens is None:
+            tokens = await stack.enter_async_context(own_tokens(session, url))
         yield LeaseClient(session, url, tokens)
 
 
@@ -345,13 +284,13 @@ async def _give_back(client: LeaseClient, wanted: NewLease) -> None:
 
 @contextlib.contextmanager
 def leased_sync(
-    url: str, tokens: Tokens, wanted: NewLease, *, wait: float = 4 * 3600.0
+    url: str, tokens: Tokens | None, wanted: NewLease, *, wait: float = 4 * 3600.0
 ) -> Iterator[LeaseDocument]:
     """The same as `leased` for programs without asyncio: a thread does its work.
 
     Args:
         url: the Machine Provider's URL.
-        tokens: gives the caller's tokens.
+        tokens: gives the caller's tokens; None for those of the environment (`own_tokens`).
         wanted: the request.
         wait: seconds to wait for the machines.
 
