@@ -28,7 +28,7 @@ async def share_demand(context: Context) -> float | None:
         return None
     keys: dict[str, GroupKey] = {}
     groups: dict[str, Supply] = {}
-    recent: dict[str, int] = {}
+    leases: dict[str, tuple[int, int]] = {}
     for key, manager in context.fleet.active_managers():
         if not manager.maximum_size or context.is_paused(key):
             continue
@@ -37,13 +37,14 @@ async def share_demand(context: Context) -> float | None:
         except RemoteError:
             continue  # the catalog job reports it
         keys[str(key)] = key
-        groups[str(key)], recent[str(key)] = _supply(context, key, manager, kind)
+        groups[str(key)], leases[str(key)] = _supply(context, key, manager, kind)
     found = share(demand.requests, groups)
     demand.unserved = found.unserved
     demand.shares = {
-        keys[name]: number - min(number, recent[name]) for name, number in found.by_group.items()
+        keys[name]: (number, leases[name][0] - leases[name][1])
+        for name, number in found.by_group.items()
     }
-    return SETTLE_SECONDS if any(recent.values()) else None
+    return SETTLE_SECONDS if any(recent for _, recent in leases.values()) else None
 
 
 async def _dimensions(context: Context, key: GroupKey) -> dict[str, Dimension]:
@@ -57,8 +58,8 @@ async def _dimensions(context: Context, key: GroupKey) -> dict[str, Dimension]:
 
 def _supply(
     context: Context, key: GroupKey, manager: InstanceGroupManager, kind: dict[str, Dimension]
-) -> tuple[Supply, int]:
-    """What a group can serve, and how many of its leases the demand may not know yet."""
+) -> tuple[Supply, tuple[int, int]]:
+    """What a group can serve, its leases, and how many of them the demand may not know yet."""
     now, seen_at = context.clock.now(), context.memory.demand.since
     leased = recent = leaving = 0
     for _, instance in context.fleet.instances_of(key):
@@ -74,4 +75,4 @@ def _supply(
     failing = sum(bool(member.error_code) for member in group.members.values()) if group else 0
     most = manager.maximum_size - leased
     ready = min(max(0, size - failing - leased), most)
-    return Supply(kind, ready + recent, 0 if failing else max(0, most - ready)), recent
+    return Supply(kind, ready + recent, 0 if failing else max(0, most - ready)), (leased, recent)

@@ -294,7 +294,8 @@ def use_of(context: Context, key: GroupKey) -> Use:
         instance.lease is not None and not instance.is_tombstone and lease_runs(instance, now)
         for _, instance in context.fleet.instances_of(key)
     )
-    return Use(leased, context.memory.demand.shares.get(key, 0))
+    share = context.memory.seen.pool_sizes.get(key)
+    return Use(leased, context.memory.demand.waiting(key, leased), share)
 
 
 def pace(context: Context, key: GroupKey) -> Pace:
@@ -323,10 +324,10 @@ def beside(context: Context, manager: GroupKey, entity: InstanceGroupManager) ->
         None when it matters and is not known: one of those groups has not been seen yet.
     """
     siblings = context.fleet.siblings(manager)
-    return group_sizes.beside(entity, ((one, _size(context, key)) for key, one in siblings))
+    return group_sizes.beside(entity, ((one, size_of(context, key)) for key, one in siblings))
 
 
-def _size(context: Context, key: GroupKey) -> int | None:
+def size_of(context: Context, key: GroupKey) -> int | None:
     """VMs of a group, those under way included; None while it has not been seen."""
     seen = context.memory.seen
     if key in seen.groups:

@@ -6,7 +6,7 @@ Pure: texts go in, frozen values or a list of problems come out. Where the texts
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -148,7 +148,9 @@ def examine(
         for index, problem in report.spoiled.items():
             spoiled.setdefault(asked.managers[index].template_base_name, problem)
         sound = {template.base_name for template in templates} - spoiled.keys()
-        managers = [_manager(m) for m in asked.managers if m.template_base_name in sound]
+        managers = [
+            one for m in asked.managers if m.template_base_name in sound for one in _managers(m)
+        ]
     return Examination(
         Configuration(
             tuple(template for template in templates if template.base_name not in spoiled),
@@ -256,12 +258,19 @@ def _template(message: pb.InstanceTemplate, files: Mapping[str, str]) -> Templat
     return TemplateConfig(**made)
 
 
-def _manager(message: pb.InstanceGroupManager) -> ManagerConfig:
+def _managers(message: pb.InstanceGroupManager) -> Iterator[ManagerConfig]:
+    """A manager of each zone that the message names."""
+    for zone in message.zones or [message.zone]:
+        yield _manager(message, zone)
+
+
+def _manager(message: pb.InstanceGroupManager, zone: str) -> ManagerConfig:
     return ManagerConfig(
         template_base_name=message.template_base_name,
         minimum_size=message.minimum_size,
         maximum_size=message.maximum_size,
-        zone=message.zone,
+        zone=zone,
+        zones=tuple(message.zones),
         spare_size=message.spare_size if message.HasField("spare_size") else None,
         surplus_seconds=(
             message.surplus_seconds if message.HasField("surplus_seconds") else SURPLUS_SECONDS

@@ -24,6 +24,7 @@ from gce_backend.configuration.values import (
     MAX_SCHEDULES,
     MAX_SCOPES,
     MAX_SURPLUS_SECONDS,
+    MAX_ZONES,
     MEASURED_DIMENSIONS,
     check_account,
     check_dimension,
@@ -309,7 +310,7 @@ def check_managers(
     networks = None
     if templates is not None:
         networks = {t.base_name: full_network(t.network_url) for t in templates.templates}
-    zones: dict[tuple[str, str], tuple[int, str]] = {}
+    zones: dict[tuple[str, str], tuple[Path, str]] = {}
     for index, manager in enumerate(config.managers):
         path: Path = ("managers", index)
         name = manager.template_base_name
@@ -319,33 +320,59 @@ def check_managers(
                 f"{quote(name)} is not the base_name of any template: this manager is skipped",
             )
         _check_sizes(manager, path, report)
-        if not manager.zone:
+        if manager.zones and manager.zone:
+            report.problem((*path, "zones"), "is set beside zone: remove one of them")
+        elif manager.zones and not 2 <= len(manager.zones) <= MAX_ZONES:
+            report.problem(
+                (*path, "zones"), f"has {len(manager.zones)}: use zone for one, or 2 to {MAX_ZONES}"
+            )
+        elif manager.zones:
+            for place, zone in enumerate(manager.zones):
+                _check_zone(zone, (*path, "zones", place), (name, networks, zones), report)
+        elif not manager.zone:
             report.problem((*path, "zone"), 'is required: set it, e.g. "us-central1-a"')
-            continue
-        if complaint := check_zone(manager.zone):
-            report.problem((*path, "zone"), complaint)
-            continue
-        region = network_region((networks or {}).get(name, ""))
-        if region and zone_region(manager.zone) != region:
-            report.problem(
-                (*path, "zone"),
-                f"{quote(manager.zone)} is not in {region}, the region of the template's "
-                "subnetwork: use a zone there, or another network_url",
-            )
-        key = (name, naming.short_zone(manager.zone))
-        other, zone = zones.setdefault(key, (index, manager.zone))
-        if other != index and zone == manager.zone:
-            report.problem(
-                (*path, "zone"),
-                f"managers[{other}] already uses template {quote(name)} in {zone}: at most one "
-                "manager in each zone; merge the two",
-            )
-        elif other != index:
-            report.problem(
-                (*path, "zone"),
-                f"{manager.zone} and {zone} (managers[{other}]) have one short form, {key[1]}: VMs "
-                "would share names; use another zone or another template",
-            )
+        else:
+            _check_zone(manager.zone, (*path, "zone"), (name, networks, zones), report)
+
+
+def _check_zone(
+    zone: str,
+    path: Path,
+    known: tuple[str, Mapping[str, str] | None, dict[tuple[str, str], tuple[Path, str]]],
+    report: Report,
+) -> None:
+    """Checks a manager's zone.
+
+    Args:
+        path: where it is.
+        known: the manager's template, the templates' networks if they could be read, and where
+            each template's zones were named before.
+    """
+    name, networks, zones = known
+    if complaint := check_zone(zone):
+        report.problem(path, complaint)
+        return
+    region = network_region((networks or {}).get(name, ""))
+    if region and zone_region(zone) != region:
+        report.problem(
+            path,
+            f"{quote(zone)} is not in {region}, the region of the template's subnetwork: use a "
+            "zone there, or another network_url",
+        )
+    key = (name, naming.short_zone(zone))
+    other, before = zones.setdefault(key, (path, zone))
+    if other != path and before == zone:
+        report.problem(
+            path,
+            f"managers[{other[1]}] already uses template {quote(name)} in {zone}: at most one "
+            "manager in each zone; merge the two",
+        )
+    elif other != path:
+        report.problem(
+            path,
+            f"{zone} and {before} (managers[{other[1]}]) have one short form, {key[1]}: VMs would "
+            "share names; use another zone or another template",
+        )
 
 
 def _check_sizes(manager: pb.InstanceGroupManager, path: Path, report: Report) -> None:

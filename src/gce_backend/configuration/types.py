@@ -154,7 +154,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How many VMs of a template to keep in one zone.
+    """How many VMs of a template to keep in one zone, or in that and others together.
 
     Attributes:
         minimum_size: 0 for a group that is empty while nobody asks for a machine.
@@ -163,6 +163,8 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
         surplus_seconds: how long a group must have too many machines until idle ones are removed;
             KEEP_SURPLUS for ever.
         schedules: other sizes at certain times; the last one in force decides.
+        zones: those that share the sizes; () when this zone has them alone. There is one of
+            these for each of them.
     """
 
     template_base_name: str
@@ -172,6 +174,7 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     spare_size: int | None = None
     surplus_seconds: int = SURPLUS_SECONDS
     schedules: tuple[Schedule, ...] = ()
+    zones: tuple[str, ...] = ()
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -190,7 +193,11 @@ class Configuration(msgspec.Struct, frozen=True):
     @property
     def minimum_total(self) -> int:
         """VMs to keep at all times, over all managers."""
-        return sum(manager.minimum_size for manager in self.managers)
+        return sum(
+            manager.minimum_size
+            for manager in self.managers
+            if not manager.zones or manager.zones[0] == manager.zone
+        )
 
 
 def checksum(template: TemplateConfig) -> str:

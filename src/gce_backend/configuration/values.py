@@ -23,6 +23,8 @@ SURPLUS_SECONDS: Final = 900
 """Seconds for which a group has too many VMs until idle ones are removed, by default."""
 MAX_SURPLUS_SECONDS: Final = 365 * 24 * 3600
 MAX_SCHEDULES: Final = 50
+MAX_ZONES: Final = 20
+"""Zones that share sizes."""
 KEEP_SURPLUS: Final = -1
 """In place of seconds: no VM is removed because there are too many."""
 

@@ -16,6 +16,7 @@ from gce_backend.model.observed import Group, Member, RequestedMachines
 from gce_backend.model.orders import MachineOrder
 from gce_backend.rules.cataloging import Contradiction
 from gce_backend.rules.surplus import SizeHistory
+from gce_backend.rules.zones import ZoneTrouble
 
 
 @dataclass(slots=True)
@@ -30,6 +31,8 @@ class SeenAtCompute:
         doubted: groups with a VM that was not found: their members are listed at once.
         grown: when a group last grew.
         sizes: what size a group had and needed, for as long as its surplus must last.
+        pool_sizes: the size that each group of a pool should have now.
+        zone_troubles: groups of pools whose zone cannot make machines.
         empty_since: drained groups that were found empty.
         suspects: resources with our mark and without an entity, by kind and project: by name, when
             each was first found.
@@ -47,6 +50,8 @@ class SeenAtCompute:
     doubted: set[GroupKey] = field(default_factory=set)
     grown: dict[GroupKey, float] = field(default_factory=dict)
     sizes: dict[GroupKey, SizeHistory] = field(default_factory=dict)
+    pool_sizes: dict[GroupKey, int] = field(default_factory=dict)
+    zone_troubles: dict[GroupKey, ZoneTrouble] = field(default_factory=dict)
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
@@ -56,7 +61,7 @@ class SeenAtCompute:
 
     def forget(self, managers: Collection[GroupKey]) -> None:
         """Forgets the groups whose managers are not among these."""
-        for seen in (self.groups, self.unlisted, self.grown, self.sizes):
+        for seen in (self.groups, self.unlisted, self.grown, self.sizes, self.zone_troubles):
             for key in [key for key in seen if key not in managers]:
                 seen.pop(key, None)
         self.gone &= set(managers)
@@ -120,15 +125,25 @@ class DemandMemory:
         version: of the last answer; "" when there is none.
         requests: what is waited for.
         since: when that was read, Unix seconds.
-        shares: the waiting machines that each group is to serve.
+        shares: the waiting machines that each group is to serve, and how many of its machines were
+            leased then: later leases serve them.
         unserved: waiting machines that no group can serve.
     """
 
     version: str = ""
     requests: tuple[RequestedMachines, ...] = ()
     since: UnixSeconds = 0.0
-    shares: Mapping[GroupKey, int] = field(default_factory=dict)
+    shares: Mapping[GroupKey, tuple[int, int]] = field(default_factory=dict)
     unserved: int = 0
+
+    def waiting(self, group: GroupKey, leased: int) -> int:
+        """Waiting machines that a group is still to serve.
+
+        Args:
+            leased: its leased machines now.
+        """
+        share, before = self.shares.get(group, (0, 0))
+        return max(0, share - max(0, leased - before))
 
 
 @dataclass(slots=True)

@@ -212,5 +212,6 @@ JOB = Job(
         "compress-instance-metadata-updates",
         "delete-instances-pending-deletion",
         "remove-cataloged-instances",
+        "resize-instance-groups",
     ),
 )

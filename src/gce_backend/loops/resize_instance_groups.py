@@ -18,6 +18,7 @@ from gce_backend.actions import resources
 from gce_backend.actions.demand import share_demand
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
+from gce_backend.actions.pools import spread_pools
 from gce_backend.actions.resources import beside, pace, use_of
 from gce_backend.actions.surplus import balance
 from gce_backend.base.errors import AlreadyExistsError, OperationFailedError
@@ -40,6 +41,7 @@ async def run(context: Context) -> Outcome:
     if context.paused:
         return Outcome(facts={"paused": 1})
     settling = await share_demand(context)
+    spreading = spread_pools(context)
     there = {key: it for key, it in context.fleet.active_managers() if it.url is not None}
     keys = [
         key
@@ -52,7 +54,7 @@ async def run(context: Context) -> Outcome:
 
     balanced = await balance(context)
     outcome = await act_on_each(context, keys, raise_one)
-    waits = (outcome.again_after, settling, *(_pause(context, key) for key in there))
+    waits = (outcome.again_after, settling, spreading, *(_pause(context, key) for key in there))
     return replace(
         outcome,
         changed=outcome.changed + balanced,
@@ -145,7 +147,7 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
         if resources.is_overdue(context, key, growth.started):
             await _intend(context, key, growth, growth.names)  # anew, under another id
         return Result.WAITING
-    context.memory.seen.grown[key] = context.clock.monotonic()
+    _note_growth(context, key, len(growth.names))
     await _intend(context, key, growth, ())
     context.log.info(
         "group.raised",
@@ -155,6 +157,15 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
         machines=len(growth.names),
     )
     return Result.CHANGED
+
+
+def _note_growth(context: Context, key: GroupKey, count: int) -> None:
+    """Counts members that Compute makes, before the next look at the group shows them."""
+    seen = context.memory.seen
+    seen.grown[key] = context.clock.monotonic()
+    group = seen.groups.get(key)
+    if group is not None:
+        seen.groups[key] = replace(group, target_size=group.target_size + count)
 
 
 async def _collided(context: Context, key: GroupKey, growth: InFlight) -> Result:

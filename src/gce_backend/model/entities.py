@@ -265,6 +265,20 @@ class NextSizes(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_on
     spare_size: Count | None = None
 
 
+class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Sizes that groups in several zones share.
+
+    Attributes:
+        zones: the zones.
+        minimum_size: of all together, and so on.
+    """
+
+    zones: tuple[str, ...]
+    minimum_size: Count
+    maximum_size: Count = 0
+    spare_size: Count | None = None
+
+
 class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A revision's group in one zone.
 
@@ -287,6 +301,9 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
             (process-config).
         trouble: why Compute does not make it or its VMs, since the first failure; "" when it does
             (create-instance-group-managers, fetch-instances).
+        pool: the sizes that it shares with groups in other zones; its own minimum_size and
+            spare_size are even parts of them, its maximum_size is all of it; None when it shares
+            none (process-config).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -302,6 +319,7 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     surplus_seconds: SurplusSeconds = SURPLUS_SECONDS
     next_sizes: NextSizes | None = None
     trouble: str = ""
+    pool: Pool | None = None
 
     @property
     def is_deleting(self) -> bool:

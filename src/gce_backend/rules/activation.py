@@ -18,6 +18,7 @@ from gce_backend.model.entities import (
     InstanceTemplate,
     InstanceTemplateRevision,
     NextSizes,
+    Pool,
 )
 from gce_backend.model.keys import (
     GroupKey,
@@ -28,6 +29,7 @@ from gce_backend.model.keys import (
     template_key,
 )
 from gce_backend.rules import schedules
+from gce_backend.rules.zones import split
 
 
 class WantedManager(msgspec.Struct, frozen=True):
@@ -41,6 +43,7 @@ class WantedManager(msgspec.Struct, frozen=True):
         surplus_seconds: how long there must be too many until idle ones leave; KEEP_SURPLUS for
             ever.
         next_sizes: what its schedules make of these sizes next; None when they stay.
+        pool: the sizes that it shares with other zones; None when it shares none.
     """
 
     zone: str
@@ -49,6 +52,7 @@ class WantedManager(msgspec.Struct, frozen=True):
     spare_size: int | None = None
     surplus_seconds: int = SURPLUS_SECONDS
     next_sizes: NextSizes | None = None
+    pool: Pool | None = None
 
 
 class WantedTemplate(msgspec.Struct, frozen=True):
@@ -83,11 +87,19 @@ def wanted_templates(parsed: types.Configuration, now: UnixSeconds) -> dict[str,
 
 def _wanted_manager(manager: types.ManagerConfig, now: UnixSeconds) -> WantedManager:
     sizes = schedules.sizes_at(manager, now)
+    pool = Pool(manager.zones, *sizes) if manager.zones else None
+    if pool is not None:
+        spare = None if sizes.spare_size is None else split(sizes.spare_size, pool.zones)
+        sizes = sizes._replace(
+            minimum_size=split(sizes.minimum_size, pool.zones)[manager.zone],
+            spare_size=None if spare is None else spare[manager.zone],
+        )
     return WantedManager(
         manager.zone,
         *sizes,
         surplus_seconds=manager.surplus_seconds,
         next_sizes=schedules.next_change(manager, now),
+        pool=pool,
     )
 
 
@@ -233,6 +245,7 @@ def _activate(
             spare_size=manager.spare_size,
             surplus_seconds=manager.surplus_seconds,
             next_sizes=manager.next_sizes,
+            pool=manager.pool,
         )
     return news
 

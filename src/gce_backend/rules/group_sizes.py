@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from gce_backend.model.entities import (
     InstanceGroupManager,
+    Pool,
 )
 from gce_backend.model.observed import Member
 
@@ -29,10 +30,12 @@ class Use(NamedTuple):
     Attributes:
         leased: machines of it that somebody holds.
         waiting: requests that its machines are to serve and no lease serves yet.
+        share: the size that it should have as a part of a pool; None when it is in none.
     """
 
     leased: int = 0
     waiting: int = 0
+    share: int | None = None
 
 
 UNUSED = Use()
@@ -79,13 +82,30 @@ def needed_size(manager: InstanceGroupManager, use: Use) -> int:
 
     Without a spare_size, a tenth of the leased machines is kept free, rounded up.
     """
-    if not manager.maximum_size:
-        return manager.minimum_size
-    if manager.spare_size is None:
+    return _needed(manager, use) if use.share is None else use.share
+
+
+def pool_size(pool: Pool, use: Use, others: int) -> int:
+    """The size that a pool should have now, over all its zones.
+
+    Args:
+        pool: its limits.
+        use: what is asked of all its groups.
+        others: VMs in its zones that count for its maximum and are not to stay: of other
+            revisions, or on their way out.
+    """
+    needed, limit = _needed(pool, use), room(pool.maximum_size, others)
+    return needed if limit is None else min(needed, limit)
+
+
+def _needed(limits: InstanceGroupManager | Pool, use: Use) -> int:
+    if not limits.maximum_size:
+        return limits.minimum_size
+    if limits.spare_size is None:
         demand = max(use.leased + use.waiting, -(-use.leased * 11 // 10))
     else:
-        demand = use.leased + use.waiting + manager.spare_size
-    return min(max(manager.minimum_size, demand), manager.maximum_size)
+        demand = use.leased + use.waiting + limits.spare_size
+    return min(max(limits.minimum_size, demand), limits.maximum_size)
 
 
 def wanted_size(manager: InstanceGroupManager, others: int, use: Use) -> int:

@@ -94,6 +94,8 @@ def noted(
         now < before for now, before in zip(limits, history.limits, strict=True)
     ):
         samples, lowered = tuple(sample._replace(size=None) for sample in samples), True
+        if use.share is not None:  # earlier shares were parts of the higher limits
+            samples = ()
     window = max(0, manager.surplus_seconds)
     samples = _with(samples, SizeSample(moment, size, use), window / SLOTS)
     while len(samples) > 1 and samples[1].at <= moment - window:
@@ -108,7 +110,9 @@ def _with(samples: tuple[SizeSample, ...], new: SizeSample, slot: float) -> tupl
         same = last is not None and (last.size, last.use) == (new.size, new.use)
         return samples if same else (*samples, new)
     size = new.size if last.size is None or new.size is None else min(last.size, new.size)
-    use = Use(*map(max, last.use, new.use))
+    shares = [one.share for one in (last.use, new.use) if one.share is not None]
+    leased, waiting = max(last.use.leased, new.use.leased), max(last.use.waiting, new.use.waiting)
+    use = Use(leased, waiting, max(shares, default=None))
     return (*samples[:-1], SizeSample(last.at, size, use))
 
 

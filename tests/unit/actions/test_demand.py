@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from gce_backend.actions.demand import share_demand
+from gce_backend.actions.resources import use_of
 from gce_backend.model.observed import RequestedMachines
+from gce_backend.rules.group_sizes import Use
 from support.fleet_harness import manager, world
 
 
@@ -21,10 +23,12 @@ async def test_a_request_that_has_just_become_a_lease_counts_once(tmp_path: Path
         demand.requests = (RequestedMachines({"os_family": "LINUX"}, 1),)
         demand.since = context.clock.now()
         assert await share_demand(context) is None
-        assert list(demand.shares.values()) == [1]
+        [key] = context.fleet.managers
+        assert use_of(context, key) == Use(0, 1)
         await w.lease()
+        assert use_of(context, key) == Use(1, 0), "also before the requests are shared out again"
         assert await share_demand(context) == 1.0
-        assert list(demand.shares.values()) == [0]
+        assert use_of(context, key) == Use(1, 0)
         await w.pass_time(1.5)
         assert await share_demand(context) is None
-        assert list(demand.shares.values()) == [1]
+        assert use_of(context, key) == Use(1, 1)

@@ -132,6 +132,19 @@ def test_every_field_reaches_the_parsed_value() -> None:
     assert config.minimum_total == 1
 
 
+def test_a_manager_of_several_zones_is_one_for_each() -> None:
+    """They share its sizes, which count once."""
+    zones = ("us-central1-a", "us-central1-b")
+    text = manager(zone=None, zones=list(zones), minimum_size=5, maximum_size=9)
+    config = parse(template(), text, {})
+    assert [(one.zone, one.zones) for one in config.managers] == [(zone, zones) for zone in zones]
+    assert config.minimum_total == 5
+    twice = manager(zone=None, zones=["us-central1-a", "us-central1-a"])
+    [problem] = problems_of(template(), twice)
+    assert problem.field == "zones[1]"
+    assert "already uses template" in problem.message
+
+
 def test_referenced_files_are_named_once_and_only_inside_the_config_set() -> None:
     """A path that leaves the config set is never fetched."""
     text = template(metadata_from_file=["a:x.sh", "b:d/y:z", "bad", "c:../up", "d:/abs"])

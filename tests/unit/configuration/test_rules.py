@@ -264,6 +264,8 @@ WRONG_MANAGERS: list[tuple[dict[str, Any], str, str]] = [
     ({"spare_size": 1, "maximum_size": None}, "spare_size", "needs a maximum_size"),
     ({"surplus_seconds": -2}, "surplus_seconds", "or -1 to keep all VMs"),
     ({"surplus_seconds": 31536001}, "surplus_seconds", "use 0 to 31536000"),
+    ({"zones": ["us-central1-a", "us-central1-b"]}, "zones", "remove one of them"),
+    ({"zone": None, "zones": ["us-central1-a"]}, "zones", "use zone for one, or 2 to 20"),
     ({"zone": None}, "zone", "is required"),
     ({"zone": "us-central1"}, "zone", "is not a zone"),
     ({"zone": f"us-central{'1' * 1590}-a"}, "zone", "is not a zone"),

@@ -97,7 +97,7 @@ class Schedule(_message.Message):
     def __init__(self, days: _Optional[_Iterable[_Union[Day, str]]] = ..., start: _Optional[str] = ..., end: _Optional[str] = ..., time_zone: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., spare_size: _Optional[int] = ...) -> None: ...
 
 class InstanceGroupManager(_message.Message):
-    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds", "schedules")
+    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds", "schedules", "zones")
     TEMPLATE_BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,7 @@ class InstanceGroupManager(_message.Message):
     SPARE_SIZE_FIELD_NUMBER: _ClassVar[int]
     SURPLUS_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULES_FIELD_NUMBER: _ClassVar[int]
+    ZONES_FIELD_NUMBER: _ClassVar[int]
     template_base_name: str
     minimum_size: int
     maximum_size: int
@@ -112,7 +113,8 @@ class InstanceGroupManager(_message.Message):
     spare_size: int
     surplus_seconds: int
     schedules: _containers.RepeatedCompositeFieldContainer[Schedule]
-    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ..., schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ...) -> None: ...
+    zones: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ..., schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ..., zones: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class InstanceGroupManagerConfig(_message.Message):
     __slots__ = ("managers",)

@@ -140,7 +140,8 @@ def _groups(context: Context, survey: Survey) -> Values:
 def _wanted(context: Context, key: GroupKey, manager: InstanceGroupManager, survey: Survey) -> int:
     """The size that a group should have now."""
     leased = survey.by_group.get(key, Counter())[State.LEASED]
-    use = Use(leased, context.memory.demand.shares.get(key, 0))
+    share = context.memory.seen.pool_sizes.get(key)
+    use = Use(leased, context.memory.demand.waiting(key, leased), share)
     return wanted_size(manager, beside(context, key, manager) or 0, use)
 
 
@@ -149,7 +150,7 @@ def _demand(context: Context) -> Values:
     places: Counter[tuple[str, ...]] = Counter()
     for key, manager in context.fleet.active_managers():
         if manager.maximum_size:
-            places[key.base_name, key.zone] += demand.shares.get(key, 0)
+            places[key.base_name, key.zone] += demand.shares.get(key, (0, 0))[0]
     return {"requests_waiting": places.items(), "requests_unserved": _one(demand.unserved)}
 
 

@@ -1,0 +1,77 @@
+"""Decides the size of each group of a pool, from what all of its zones have and can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gce_backend.actions.resources import size_of, use_of
+from gce_backend.engine.context import Context
+from gce_backend.model.entities import InstanceGroupManager, Pool
+from gce_backend.model.keys import GroupKey, RevisionKey
+from gce_backend.rules.group_sizes import Use, pool_size
+from gce_backend.rules.surplus import is_on_its_way_out
+from gce_backend.rules.zones import ZoneState, growth_of, spread, troubled
+
+LOOK_SECONDS = 2.0
+"""Seconds until a pool is looked at again while a zone of it does not come to rest."""
+
+
+def spread_pools(context: Context) -> float | None:
+    """Stores the size that each group of a pool should have now.
+
+    Returns:
+        Seconds until the next look at them; None when they are at rest.
+    """
+    pools: dict[tuple[RevisionKey, Pool], list[GroupKey]] = {}
+    for key, manager in context.fleet.active_managers():
+        if manager.pool is not None:
+            pools.setdefault((key.revision, manager.pool), []).append(key)
+    seen = context.memory.seen
+    seen.pool_sizes = {}
+    restless = False
+    for (_, pool), keys in pools.items():
+        states = {str(key): _state(context, key, context.fleet.managers[key]) for key in keys}
+        uses = [use_of(context, key) for key in keys]
+        use = Use(sum(one.leased for one in uses), sum(one.waiting for one in uses))
+        sizes = spread(pool_size(pool, use, _others(context, keys, states)), states)
+        seen.pool_sizes |= {key: sizes[str(key)] for key in keys}
+        restless |= any(
+            (group := seen.groups.get(key)) is not None
+            and (not group.stable or key in seen.zone_troubles)
+            for key in keys
+        )
+    return LOOK_SECONDS if restless else None
+
+
+def _others(context: Context, keys: Sequence[GroupKey], states: Mapping[str, ZoneState]) -> int:
+    """VMs that count for a pool's maximum beside those that it keeps."""
+    total = 0
+    for key in keys:
+        total += sum(size_of(context, one) or 0 for one, _ in context.fleet.siblings(key))
+        total += max(0, (size_of(context, key) or 0) - states[str(key)].size)
+    return total
+
+
+def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> ZoneState:
+    seen, moment = context.memory.seen, context.clock.monotonic()
+    group, leased = seen.groups.get(key), use_of(context, key).leased
+    if group is None:
+        return ZoneState(manager.minimum_size, leased)
+    members = group.members.values()
+    failing = sum(bool(member.error_code) and member.gce_id is None for member in members)
+    made = sum(member.gce_id is not None for member in members)
+    known = seen.zone_troubles.pop(key, None)
+    trouble = troubled(known, moment, failing=failing > 0, made=made)
+    if trouble is not None:
+        seen.zone_troubles[key] = trouble
+    if (trouble is None) != (known is None):
+        event = "zone.recovered" if trouble is None else "zone.unable"
+        context.log.info(event, template=key.base_name, zone=key.zone)
+    leaving = sum(
+        not one.is_tombstone and is_on_its_way_out(one)
+        for _, one in context.fleet.instances_of(key)
+    )
+    growing = manager.resize.names if manager.resize is not None else ()
+    coming = sum(name not in group.members for name in growing)
+    size = max(leased, group.target_size + coming - leaving - failing)
+    return ZoneState(size, leased, growth_of(trouble, moment))
