@@ -18,6 +18,7 @@ from gce_backend.base.guesses import FORGIVEN_SECONDS, MAX_PEERS
 from gce_backend.settings.settings import HttpSettings, Secret
 from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
 from gce_backend.web.documents.bodies import FORM, MAX_BYTES
+from support.broker_messages import one_machine, publish, settled, wire
 from support.fleet_harness import CONTROL_TOKEN, World, world
 from support.html_reader import Page
 
@@ -348,6 +349,38 @@ async def test_a_held_configuration_is_approved_by_form(tmp_path: Path) -> None:
         assert f"Approve {revision[:12]}" in page.text
         await browser.go("/orders/approve", {"revision": revision})
         await w.until(w.has_no_vms)
+
+
+async def test_set_aside_messages_are_acknowledged_by_button(tmp_path: Path) -> None:
+    """Line 14. One by one, or all; only who has signed in finds the buttons."""
+    async with world(tmp_path) as w:
+        await one_machine(w)
+        ids = await publish(w, *(wire(word, {}) for word in ("ONE", "TWO", "THREE")))
+        await settled(w)
+
+        async def unseen() -> list[str]:
+            shown = (await w.get("/api/messages"))["set_aside"]
+            return sorted(one["message_id"] for one in shown if one["seen"] is None)
+
+        browser = Browser(w)
+        page = await browser.go("/messages")
+        assert "Sign in to acknowledge them" in page.text
+        assert "message_ids" not in page.inputs
+        form = {"message_ids": ids[0]}
+        assert (await browser.go("/orders/ack-messages", form)).status == 401
+        page = await browser.sign_in(to="/messages")
+        assert "Acknowledge all 3 that nobody has looked at" in page.text
+        assert page.inputs["message_ids"] in ids
+        assert (await browser.go("/orders/ack-messages", form, origin="null")).status == 403
+        assert len(await unseen()) == 3
+        assert (await browser.go("/orders/ack-messages", {"message_ids": "x"})).status == 404
+        page = await browser.go("/orders/ack-messages", form)
+        assert "Acknowledge all 2" in page.text
+        assert await unseen() == sorted(ids[1:])
+        page = await browser.go("/orders/ack-messages", {})
+        assert "Acknowledge" not in page.text
+        assert await unseen() == []
+        assert "SetAside" not in (await browser.go("/")).text
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import random
 
-from gce_backend.fleet.conditions import LONGEST_DELAY, Conditions
+import pytest
+
+from gce_backend.base.errors import OperationFailedError
+from gce_backend.fleet.conditions import (
+    LONGEST_DELAY,
+    Conditions,
+    error_code_reason,
+    reason_of,
+)
 from support.simulation import VirtualClock
 
 JOB = "update-instance-metadata"
@@ -39,3 +47,21 @@ async def test_other_failures_back_off_apart_and_longer_each_time() -> None:
     assert 0.75 * LONGEST_DELAY <= min(waits[-1]) <= max(waits[-1]) <= LONGEST_DELAY
     conditions.back_off("a", "Unavailable", "down", retry_after=700.0)
     assert conditions.wait("a") == 700.0
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("INTERNAL_ERROR", "InternalError"),
+        ("ZONE_RESOURCE_POOL_EXHAUSTED", "StockOut"),
+        ("ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", "StockOut"),
+        ("QUOTA_EXCEEDED", "QuotaExceeded"),
+        ("RESOURCE_NOT_FOUND", "NotFound"),
+        ("SOMETHING_NEW", "OperationFailed"),
+    ],
+)
+def test_each_code_of_compute_has_a_reason(code: str, reason: str) -> None:
+    """Line 9: INTERNAL_ERROR is named, of an operation as of a group's VM."""
+    assert error_code_reason(code) == reason
+    error = OperationFailedError("compute.instances.insert", "no", codes=(code,))
+    assert reason_of(error) == reason

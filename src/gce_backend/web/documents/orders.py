@@ -272,8 +272,11 @@ class ControlApi:
         """
         if path not in _ACTIONS:
             raise RefusedError(404, "there is no such order")
+        kind = _ACTIONS[path].kind
+        several = {it.name for it in msgspec.structs.fields(kind) if isinstance(it.default, tuple)}
+        given = {name: (text,) if name in several else text for name, text in fields.items()}
         try:
-            order = msgspec.convert(fields, _ACTIONS[path].kind, strict=False)
+            order = msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
             raise RefusedError(400, f"the order cannot be understood: {error}") from None
         await self._obey(path, order, remote)

@@ -12,6 +12,8 @@ from gce_backend.web.pages.session import FOREIGN
 from gce_backend.web.pages.site import Site
 
 SIGN_IN = "Sign in first: orders need the token of this daemon."
+_SHOWN_AT = {"ack-messages": "/messages"}
+"""The pages that show what became of an order; of all others, the first one does."""
 
 
 class Orders:
@@ -39,10 +41,10 @@ class Orders:
             if not self._gate.is_operator(request):
                 raise RefusedError(401, SIGN_IN)  # noqa: TRY301
             fields = await read_form(request)
-            path = f"/api/{request.match_info['name']}"
-            await self._control.carry_out(path, fields, remote=request.remote)
+            name = request.match_info["name"]
+            await self._control.carry_out(f"/api/{name}", fields, remote=request.remote)
         except RefusedError as refused:
             values = {"status": refused.status, "message": str(refused), "similar": ()}
             frame = self._site.frame(request)
             return self._site.renderer.page(request, "refused.html", frame | values, refused.status)
-        return web.Response(status=303, headers={"Location": "/"})
+        return web.Response(status=303, headers={"Location": _SHOWN_AT.get(name, "/")})
