@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from gce_backend.machine_provider import entities, upkeep
+from gce_backend.machine_provider.entities import (
+    FORGET_AT,
+    KEPT_SECONDS,
+    LeaseState,
+    StoredLease,
+    to_properties,
+)
+from gce_backend.machine_provider.queue import Allotment
 from gce_backend.machine_provider.service import ProviderService
+from gce_backend.machine_provider.wire import Dimensions, LeaseRequestMessage
 from machine_provider.test_service import until_ready
 from support.provider_harness import ACCESS, DAEMON, Place, place
 
@@ -313,3 +324,56 @@ async def test_leases_and_their_order_survive_a_change_of_process(tmp_path: Path
         mp.service = second
         assert (await mp.get(waiting, BOB))["waiting"]["reason"] == "limit"
         assert (await mp.get(lease, BOB))["machines"] == ["vm-1"]
+
+
+async def test_a_lease_that_ended_is_kept_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So long its request id means that lease; then it leaves the store."""
+    monkeypatch.setattr(entities, "KEPT_SECONDS", 300)
+    monkeypatch.setattr(upkeep, "FORGET_SECONDS", 60.0)
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2")
+        ended, runs = await mp.lease("ended"), await mp.lease("runs")
+        await mp.ok("POST", f"leases/{ended['id']}:release")
+        await asyncio.sleep(240)
+        assert (await mp.get(ended))["state"] == "ended"
+        assert (await mp.lease("ended"))["id"] == ended["id"]
+        await asyncio.sleep(180)
+        assert (await mp("GET", f"leases/{ended['id']}"))[0] == 404
+        assert (await mp.get(runs))["state"] == "active"
+        await mp.add("vm-3")
+        assert (await mp.lease("ended"))["state"] == "active"
+
+
+def test_what_waits_or_runs_is_not_forgotten() -> None:
+    """However old it is: only what has ended has a time from which it may go."""
+    wanted = LeaseRequestMessage(request_id="r", dimensions=Dimensions(), indefinite=True)
+    waits = StoredLease(user=ANN, request=wanted, checksum="", created=5.0)
+    runs = replace(waits, state=LeaseState.FULFILLED, fulfilled_ts=5)
+    assert waits.forget_at is runs.forget_at is None
+    assert FORGET_AT not in to_properties(runs)
+    ended = replace(runs, reclaimed_ts=100)
+    assert to_properties(ended)[FORGET_AT] == ended.forget_at == 100 + KEPT_SECONDS
+
+
+async def test_many_who_wait_cost_no_more_than_one(tmp_path: Path) -> None:
+    """The queue is worked out once a second, however many ask for their places."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1")
+        for number in range(3):
+            await mp.lease(f"r{number}")
+        working = mp.service.provider.working if mp.service.provider is not None else None
+        assert working is not None
+        looks, allotment = 0, working.leases.allotment
+
+        def counted(now: float) -> Allotment:
+            nonlocal looks
+            looks += 1
+            return allotment(now)
+
+        working.leases.allotment = counted  # type: ignore[method-assign]
+        for _ in range(20):
+            found = (await mp.ok("GET", "leases"))["leases"]
+            assert sorted(one["waiting"]["place"] for one in found if "waiting" in one) == [1, 2]
+        assert looks <= 3

@@ -16,6 +16,7 @@ from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.upkeep import Lifecycle
+from gce_backend.machine_provider.waiting import Waits
 
 LOAD_PAUSE_SECONDS = 0.5
 
@@ -36,6 +37,7 @@ class MachineProvider:
         catalog: the machines.
         leases: the lease requests.
         records: the stored state.
+        waits: why requests wait.
         clock: the time.
         ready: set when the stored state has been read.
         ending: whether calls that wait are to be answered now.
@@ -57,6 +59,7 @@ class MachineProvider:
         self.leases = Leases(
             self.records, clock, project=channels.project, waited=waited, limits_of=limits_of
         )
+        self.waits = Waits(self.records, self.leases, clock)
         self.clock = clock
         self.ready = asyncio.Event()
         self.ending = False

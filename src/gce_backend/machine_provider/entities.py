@@ -23,6 +23,12 @@ from gce_backend.machine_provider.wire import (
 MACHINE_KIND = "CatalogMachineEntry"
 LEASE_KIND = "LeaseRequest"
 CAPACITY_KIND = "CatalogCapacityEntry"
+KEPT_SECONDS = 7 * 24 * 3600
+"""How long a lease that has ended is kept: as long, its request id means that lease."""
+MAX_WAIT_SECONDS = 4 * 3600
+"""How long a request waits for a machine before it is denied."""
+FORGET_AT = "forget_at"
+"""The stored property by which ended leases are found: when they may be deleted, Unix seconds."""
 
 
 class MachineState(enum.StrEnum):
@@ -264,6 +270,13 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return self.state is LeaseState.FULFILLED and self.reclaimed_ts is None
 
     @property
+    def forget_at(self) -> int | None:
+        """When it may be deleted, in Unix seconds; None while it waits or runs."""
+        if self.state is LeaseState.UNTRIAGED or self.runs:
+            return None
+        return int(self.reclaimed_ts or self.created + MAX_WAIT_SECONDS) + KEPT_SECONDS
+
+    @property
     def response(self) -> LeaseResponse:
         """The answer to the client. After reclamation: no host name, and the actual end."""
         if self.state is not LeaseState.FULFILLED:
@@ -333,14 +346,11 @@ def digest(value: object) -> str:
 def to_properties(record: Record) -> Properties:
     """The stored form of a record: the fields that queries use, and the whole record as text."""
     whole = Unindexed(msgspec.json.encode(record).decode())
-    return (
-        {"record": whole}
-        if isinstance(record, Capacity)
-        else {
-            "state": str(record.state),
-            "record": whole,
-        }
-    )
+    if isinstance(record, Capacity):
+        return {"record": whole}
+    forget_at = record.forget_at if isinstance(record, StoredLease) else None
+    ended: Properties = {} if forget_at is None else {FORGET_AT: forget_at}
+    return {"state": str(record.state), "record": whole, **ended}
 
 
 def from_row(row: Row) -> Record:

@@ -45,7 +45,6 @@ from gce_backend.machine_provider.lease_documents import (
 from gce_backend.machine_provider.leases import LeaseTerms
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.reports import report
-from gce_backend.machine_provider.waiting import waits_of
 from gce_backend.machine_provider.wire import LeaseRequestMessage
 
 _ERRORS: Mapping[str, tuple[int, str]] = {
@@ -112,10 +111,7 @@ async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> L
         if isinstance(lease, StoredLease) and (sees_all or lease.user == caller.user)
     ]
     leases.sort(key=lambda lease: (-lease.created, lease.name))
-    waits = waits_of(broker.records, broker.leases, broker.clock.now())
-    return LeaseList(
-        leases=tuple(_shown(records, lease, waits.get(lease.name)) for lease in leases)
-    )
+    return LeaseList(leases=tuple(_document(broker, lease) for lease in leases))
 
 
 async def _extend(broker: MachineProvider, caller: Caller, wanted: Extension) -> LeaseDocument:
@@ -292,8 +288,7 @@ async def _own(broker: MachineProvider, caller: Caller, name: str) -> StoredLeas
 def _document(broker: MachineProvider, lease: StoredLease) -> LeaseDocument:
     if lease.state is not LeaseState.UNTRIAGED:
         return _shown(broker.records, lease, None)
-    waits = waits_of(broker.records, broker.leases, broker.clock.now())
-    return _shown(broker.records, lease, waits.get(lease.name))
+    return _shown(broker.records, lease, broker.waits.of(lease.name))
 
 
 def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:

@@ -18,6 +18,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import CorruptEntityError, RemoteError, TransientError
 from gce_backend.clients.datastore.client import Datastore, Filter, Path, Row, Transaction
 from gce_backend.machine_provider.entities import (
+    FORGET_AT,
     KINDS,
     LEASE_KIND,
     MACHINE_KIND,
@@ -250,6 +251,28 @@ class Records:
             for path in paths:
                 self._picture(path, found.get(path))
             self._uncertain.difference_update(paths)
+
+    async def forget(self, now: UnixSeconds) -> int:
+        """Deletes the leases that ended long ago; returns how many.
+
+        Raises:
+            RemoteError: Datastore cannot be read or written.
+        """
+        due = Filter(FORGET_AT, "LESS_THAN_OR_EQUAL", int(now))
+        rows = await self._datastore.query(LEASE_KIND, filters=[due], keys_only=True)
+        paths = [row.path for row in rows]
+
+        def decide(found: Found) -> dict[Path, Record | None]:
+            ends = {
+                path: lease.forget_at
+                for path, lease in found.items()
+                if isinstance(lease, StoredLease)
+            }
+            return {path: None for path, end in ends.items() if end is not None and end <= now}
+
+        for start in range(0, len(paths), MAX_CHANGE):
+            await self.change(paths[start : start + MAX_CHANGE], decide)
+        return len(paths)
 
     def expired(self, now: UnixSeconds) -> list[Path]:
         """The machines whose lease has run out."""

@@ -9,6 +9,7 @@ import msgspec
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.machine_provider.entities import (
+    MAX_WAIT_SECONDS,
     EndReason,
     LeaseState,
     MachineState,
@@ -21,8 +22,6 @@ from gce_backend.machine_provider.wire import (
 )
 
 MAX_LEASE_SECONDS = 21 * 24 * 3600
-MAX_WAIT_SECONDS = 4 * 3600
-"""How long a request waits for a machine before it is denied."""
 FOR_EVER_SECONDS = 10_000 * 24 * 3600
 """Seconds from now to the end that answers name for a lease without end."""
 

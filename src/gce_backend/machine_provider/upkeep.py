@@ -38,6 +38,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 LONGEST_SLEEP_SECONDS = 60.0
 """Seconds between two checks while leases run: the wall clock that ends them may jump."""
+FORGET_SECONDS = 3600.0
+"""Seconds between two looks for leases that ended long ago."""
 
 log = structlog.stdlib.get_logger()
 
@@ -67,6 +69,7 @@ class Lifecycle:
         self._clock = clock
         self._pause = pause_seconds
         self._held_back: dict[Path, tuple[float, int]] = {}
+        self._forgotten = float("-inf")
 
     async def run(self) -> None:
         """Works until it is cancelled; `records` must have been loaded.
@@ -93,9 +96,9 @@ class Lifecycle:
                 self._records.work.set()
                 log.warning("machine_provider.failed", error=str(error), failures=failures)
 
-    def _idle_seconds(self) -> float | None:
-        """Seconds until time alone makes work; None when it never does."""
-        waits = []
+    def _idle_seconds(self) -> float:
+        """Seconds until time alone makes work."""
+        waits = [max(self._forgotten + FORGET_SECONDS - self._clock.monotonic(), 0.0)]
         if self._records.next_expiration() is not None or self._records.untriaged:
             waits.append(LONGEST_SLEEP_SECONDS)
         ends = [self._records.next_expiration()]
@@ -104,7 +107,7 @@ class Lifecycle:
         waits += [max(end - now, 0.0) for end in ends if end is not None]
         moment = self._clock.monotonic()
         waits += [max(due - moment, 0.0) for due, _ in self._held_back.values()]
-        return min(waits, default=None)
+        return min(waits)
 
     async def _look(self) -> None:
         """Does all work that is due now."""
@@ -115,8 +118,18 @@ class Lifecycle:
         for stage in (self._set_up, self._announce, self._reclaim, self._clear):
             await stage()
         await self._leases.triage()
+        await self._forget()
         # A machine that was due and did not fail again no longer backs off.
         self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
+
+    async def _forget(self) -> None:
+        """Deletes leases that ended long ago, now and then."""
+        if self._clock.monotonic() < self._forgotten + FORGET_SECONDS:
+            return
+        number = await self._records.forget(self._clock.now())
+        self._forgotten = self._clock.monotonic()
+        if number:
+            log.info("machine_provider.leases_forgotten", count=number)
 
     async def _end_leases(self, paths: Sequence[Path]) -> None:
         """LEASED -> RECLAIMED, when the lease has expired or was released."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
+from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.machine_provider.entities import MachineState, StoredLease
 from gce_backend.machine_provider.lease_documents import NearestDocument, WaitDocument
@@ -11,6 +13,38 @@ from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.queue import Hindrance, kind_of, matches, nearest
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.wire import Dimensions
+
+GOOD_SECONDS = 1.0
+"""How long an answer about the queue may be older than the queue."""
+
+
+class Waits:
+    """What requests wait for, worked out once for all who ask within a second.
+
+    Args:
+        records: the picture.
+        leases: decides the order.
+        clock: the time.
+    """
+
+    def __init__(self, records: Records, leases: Leases, clock: Clock) -> None:
+        self._records = records
+        self._leases = leases
+        self._clock = clock
+        self._found: Mapping[str, WaitDocument] = {}
+        self._until = float("-inf")
+
+    def of(self, name: str) -> WaitDocument | None:
+        """What one request waits for; None when it does not wait.
+
+        Args:
+            name: the request's.
+        """
+        moment = self._clock.monotonic()
+        if moment >= self._until or name not in self._found:
+            self._found = waits_of(self._records, self._leases, self._clock.now())
+            self._until = moment + GOOD_SECONDS
+        return self._found.get(name)
 
 
 def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str, WaitDocument]:
@@ -21,7 +55,7 @@ def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str,
         leases: decides the order.
         now: the present time in Unix seconds.
     """
-    allotment = leases.allotment(now)
+    allotment, supply = leases.allotment(now), _Supply(records, leases)
     requests = {lease.name: lease for lease in records.untriaged.values()}
     found: dict[str, WaitDocument] = {}
     ahead: dict[Dimensions, int] = {}
@@ -30,7 +64,7 @@ def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str,
         dimensions = lease.request.dimensions
         before = ahead.get(dimensions, 0)
         ahead[dimensions] = before + lease.count
-        found[name] = _wait(records, leases, lease, hindrance, place, before)
+        found[name] = _wait(supply, lease, hindrance, place, before)
     for name in allotment.grants:  # the next round grants its machines
         found[name] = WaitDocument(
             place=1, reason="starting", message="a machine is free: it is being leased"
@@ -38,33 +72,53 @@ def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str,
     return found
 
 
+class _Fitting(NamedTuple):
+    """The machines that fit some dimensions: all in the catalog, those set up, ends of leases."""
+
+    total: int
+    new: int
+    ends: tuple[int, ...]
+
+
+class _Supply:
+    """The machines that fit what is asked for, looked for once for all who ask for the same."""
+
+    def __init__(self, records: Records, leases: Leases) -> None:
+        self.records = records
+        self._leases = leases
+        self._fitting: dict[Dimensions, _Fitting] = {}
+
+    def fitting(self, dimensions: Dimensions) -> _Fitting:
+        """The machines that fit."""
+        found = self._fitting.get(dimensions)
+        if found is None:
+            new = _ends(self.records, MachineState.NEW, dimensions)
+            leased = _ends(self.records, MachineState.LEASED, dimensions)
+            ends = tuple(sorted(end for end in leased if end))
+            found = _Fitting(self._leases.total(dimensions), len(new), ends)
+            self._fitting[dimensions] = found
+        return found
+
+
 def _wait(
-    records: Records,
-    leases: Leases,
-    lease: StoredLease,
-    hindrance: Hindrance,
-    place: int,
-    before: int,
+    supply: _Supply, lease: StoredLease, hindrance: Hindrance, place: int, before: int
 ) -> WaitDocument:
     """One request's wait; the requests ahead of it want `before` machines of its kind."""
     if hindrance.limit:
         message = f"{hindrance.limit}; it waits until one is given back"
         return WaitDocument(place=place, reason="limit", message=message)
-    dimensions = lease.request.dimensions
-    total = leases.total(dimensions)
-    if total < lease.count:
-        return _unsatisfiable(records, lease, place, total)
+    fitting = supply.fitting(lease.request.dimensions)
+    if fitting.total < lease.count:
+        return _unsatisfiable(supply.records, lease, place, fitting.total)
     if hindrance.kept:
         message = f"{hindrance.kept} free machines are kept for larger requests ahead of it"
         return WaitDocument(place=place, reason="reserved", message=message)
-    new = _fitting(records, MachineState.NEW, dimensions)
-    if new:
-        message = f"{len(new)} machines that fit are being set up"
+    if fitting.new:
+        message = f"{fitting.new} machines that fit are being set up"
         return WaitDocument(place=place, reason="starting", message=message)
-    ends = sorted(end for end in _fitting(records, MachineState.LEASED, dimensions) if end)
     needed = before + lease.count - hindrance.free
-    earliest = ends[needed - 1] if 0 < needed <= len(ends) else None
-    message = f"all but {hindrance.free} of the {total} machines that fit are leased"
+    earliest = fitting.ends[needed - 1] if 0 < needed <= len(fitting.ends) else None
+    message = f"all but {hindrance.free} of the {fitting.total} machines that fit are leased"
     return WaitDocument(place=place, reason="leased", message=message, earliest=earliest)
 
 
@@ -94,7 +148,7 @@ def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int)
     )
 
 
-def _fitting(records: Records, state: MachineState, dimensions: Dimensions) -> list[int | None]:
+def _ends(records: Records, state: MachineState, dimensions: Dimensions) -> list[int | None]:
     """When the machines in a state that fit become free, as far as that is known."""
     return [
         machine.ends
