@@ -254,6 +254,24 @@ async def test_what_would_have_to_be_decided_again_is_sent_once(verb: str) -> No
         assert len(it.requests) == 1
 
 
+async def test_fault_50_metadata_leaves_room_for_deletions_and_growth() -> None:
+    """Nine updates use up what they may of ten calls a minute; what is for many goes at once."""
+    async with world(script(web.json_response(OPERATION)), limit=10) as it:
+        update = CALLS["instances.setMetadata"].ask
+        for _ in range(9):
+            await update(it.client)
+        waiting = asyncio.ensure_future(update(it.client))
+        await CALLS["instanceGroupManagers.deleteInstances"].ask(it.client)
+        assert [request.path.rpartition("/")[2] for request in it.requests] == [
+            *["setMetadata"] * 9,
+            "deleteInstances",
+        ]
+        with pytest.raises(errors.RateLimitedError):
+            await waiting
+        with pytest.raises(errors.RateLimitedError):
+            await CALLS["instanceGroupManagers.createInstances"].ask(it.client)
+
+
 async def test_a_thousand_members_are_deleted_in_one_call() -> None:
     """Compute's limit is among what is allowed."""
     many = [f"vm-{n}" for n in range(1000)]

@@ -16,7 +16,6 @@ from gce_backend.base.errors import (
     MalformedResponseError,
     NotFoundError,
     RemoteError,
-    TransientError,
 )
 
 A = TypeVar("A")
@@ -43,7 +42,6 @@ class Batches(Generic[A]):
         ask_one: asks about one subject.
         ask_many: asks about several, and returns an answer or an error for each, in their order.
         most: subjects of one call.
-        method: for errors.
     """
 
     def __init__(
@@ -52,12 +50,10 @@ class Batches(Generic[A]):
         ask_many: Callable[[Sequence[str]], Awaitable[Sequence[A | RemoteError]]],
         *,
         most: int,
-        method: str,
     ) -> None:
         self._ask_one = ask_one
         self._ask_many = ask_many
         self._most = most
-        self._method = method
         self._size = 1
         self._offered = True
         self._open: _Batch[A] = {}
@@ -89,7 +85,10 @@ class Batches(Generic[A]):
         return answer
 
     async def _lead(self, batch: _Batch[A]) -> None:
-        """Collects who asks now, and answers all of them, also when this caller is cancelled."""
+        """Collects who asks now, and answers all of them.
+
+        If this caller is cancelled in the middle, the others ask alone.
+        """
         answers: Sequence[_Answer[A] | RemoteError | None] = ()
         try:
             joined = 0
@@ -103,10 +102,9 @@ class Batches(Generic[A]):
             self._close(batch)
             if not answers:  # given up in the middle: the next one is to be quicker
                 self._size = 1
-            lost = TransientError(self._method, "the call was given up")
             for index, future in enumerate(batch.values()):
                 if not future.done():
-                    future.set_result(answers[index] if answers else lost)
+                    future.set_result(answers[index] if answers else None)
 
     def _close(self, batch: _Batch[A]) -> None:
         if self._open is batch:

@@ -326,7 +326,6 @@ class MachineProviderClient:
             self._delete_alone,
             self._delete_together,
             most=batch_size,
-            method="machine_provider.catalog.delete_machines",
         )
         given = limits or Limits()
         self._api = JsonApi(
