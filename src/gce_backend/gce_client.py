@@ -20,6 +20,7 @@ from yarl import URL
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import InvalidRequestError, TransientError
+from gce_backend.base.plurals import plural
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.compute.links import AGGREGATED, GLOBAL, ResourceLink, resource_path
@@ -166,8 +167,7 @@ class ComputeClient:
         the size that the group has then.
         """
         method = "instanceGroupManagers.createInstances"
-        if not 0 < len(names) <= MAX_NAMES_PER_CALL:
-            raise InvalidRequestError(f"compute.{method}", f"{len(names)} instances, not 1 to 1000")
+        _check_number(method, names)
         body = {"instances": [{"name": name} for name in names]}
         path = _group_path(project, zone, group) + "/createInstances"
         return await self._mutate(method, HTTPMethod.POST, path, request_id, body, once=True)
@@ -188,8 +188,7 @@ class ComputeClient:
         Sent once: a repeat needs the Machine Provider's word of then.
         """
         method = "instanceGroupManagers.deleteInstances"
-        if not 0 < len(names) <= MAX_NAMES_PER_CALL:
-            raise InvalidRequestError(f"compute.{method}", f"{len(names)} instances, not 1 to 1000")
+        _check_number(method, names)
         links = [_path(project, f"zones/{zone}", "instances", name) for name in names]
         body = {"instances": links, "skipInstancesOnValidationError": skip_invalid}
         path = _group_path(project, zone, group) + "/deleteInstances"
@@ -400,6 +399,13 @@ def _path(project: str, scope: str, collection: str | None = None, name: str | N
         return resource_path(project, scope, collection, name)
     except ValueError as error:
         raise InvalidRequestError("compute", str(error)) from error
+
+
+def _check_number(method: str, names: Sequence[str]) -> None:
+    """Refuses a call about no instance, or about more than one call may name."""
+    if not 0 < len(names) <= MAX_NAMES_PER_CALL:
+        number = plural(len(names), "instance")
+        raise InvalidRequestError(f"compute.{method}", f"{number}, not 1 to {MAX_NAMES_PER_CALL}")
 
 
 def _group_path(project: str, zone: str, name: str | None = None) -> str:

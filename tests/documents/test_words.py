@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import tokenize
 from collections import Counter
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,17 @@ _INSTEAD = {
 }
 """Words that stop a reader, to what says the same."""
 
+_MESSAGES = [
+    path
+    for path in sorted(_SRC.rglob("*.py"))
+    if path.parts[len(_SRC.parts)] not in {"localcloud", "demo"}  # Google's words; a fixed fleet
+]
+_NOUNS = re.compile(
+    r" (?:VM|machine|group|lease|message|deletion|entitie|template|manager|instance|request|key"
+    r"|problem|check|warning|row|page|character|attribute|thing)s\b"
+)
+_NEVER_ONE = re.compile(r"^(?:\w+\.)?[A-Z][A-Z_]+$|^len\(found\)$|^len\(value\)$")
+"""Constants, and numbers of which a message is only made when they are above one."""
 _TERM = re.compile(r"^(?:The )?\*\*([A-Z][\w ]*?)\.\*\* ", re.MULTILINE)
 
 
@@ -59,6 +72,24 @@ def test_no_word_stops_a_reader(path: Path) -> None:
         for match in re.finditer(rf"\b{pattern}\b", words, re.IGNORECASE)
     }
     assert not found
+
+
+def _counts(tree: ast.AST) -> Iterator[str]:
+    """Numbers that stand before a noun that is always in the plural."""
+    for text in ast.walk(tree):
+        if isinstance(text, ast.JoinedStr):
+            for value, after in pairwise(text.values):
+                if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+                    continue
+                number = ast.unparse(value.value)
+                if _NOUNS.match(str(after.value)) and not _NEVER_ONE.search(number):
+                    yield number + str(after.value)
+
+
+def test_a_number_agrees_with_its_noun() -> None:
+    """Never "1 machines": `base.plurals` has the noun in both numbers."""
+    found = {name_of(path): list(_counts(ast.parse(text_of(path)))) for path in _MESSAGES}
+    assert not {name: counts for name, counts in found.items() if counts}
 
 
 def test_the_glossary_defines_each_term_once_and_is_the_only_one() -> None:

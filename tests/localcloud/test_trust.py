@@ -106,7 +106,7 @@ def test_listening_for_others_is_warned_of(tmp_path: Path) -> None:
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if "whoever reaches 0.0.0.0 gets tokens" in line:
+            if "everybody who reaches 0.0.0.0 gets tokens" in line:
                 break
         else:
             pytest.fail("it did not warn")

@@ -181,7 +181,7 @@ async def test_a_group_at_its_limit_waits_and_says_why(tmp_path: Path) -> None:
         first = await mp.lease("r1", BOB)
         second = await mp.lease("r2", BOB)
         assert second["waiting"]["reason"] == "limit"
-        assert "1 of at most 1 machines" in second["waiting"]["message"]
+        assert "1 of at most 1 machine" in second["waiting"]["message"]
         body = {"request_id": "r3", "duration": 60, "dimensions": {"os_family": "WINDOWS"}}
         assert "os_family must be LINUX" in await mp.refused("POST", "leases", body, BOB)
         body = {"request_id": "r3", "duration": 7200, "dimensions": {"os_family": "LINUX"}}
@@ -190,7 +190,7 @@ async def test_a_group_at_its_limit_waits_and_says_why(tmp_path: Path) -> None:
         assert "must have an end" in await mp.refused("POST", "leases", body, BOB)
         body = {"request_id": "r3", "duration": 60, "count": 2}
         body["dimensions"] = {"os_family": "LINUX"}
-        assert "1 machines at most" in await mp.refused("POST", "leases", body, BOB)
+        assert "at most 1 machine" in await mp.refused("POST", "leases", body, BOB)
         await mp.ok("POST", f"leases/{first['id']}:release", who=BOB)
         await asyncio.sleep(1)
         assert (await mp.get(second, BOB))["machines"] == ["vm-2"]
@@ -255,11 +255,11 @@ async def test_a_machine_is_held_for_a_look_within_the_groups_limits(tmp_path: P
         held = await mp.ok("POST", f"leases/{lease['id']}:hold", {"duration": 1800})
         assert held["state"] == "held"
         told = await mp.refused("POST", f"leases/{other['id']}:hold", {})
-        assert "1 of at most 1 machines" in told
+        assert "1 of at most 1 machine" in told
         told = await mp.refused("POST", f"leases/{lease['id']}:hold", {"duration": 7200})
         assert "3600 s at most" in told
         told = await mp.refused("POST", f"leases/{lease['id']}:extend", {"duration": 60})
-        assert "held for a look" in told
+        assert "held for an investigation" in told
         await asyncio.sleep(1700)
         assert (await mp.get(lease))["machines"] == ["vm-1"]
         await asyncio.sleep(110)

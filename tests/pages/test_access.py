@@ -261,7 +261,7 @@ async def test_a_wrong_token_opens_nothing(tmp_path: Path) -> None:
         await w.until_states(cataloged=3)
         browser = Browser(w, "daemon.example.net")
         page = await browser.sign_in("guess", to="/machines")
-        assert (page.status, "This is not the token" in page.text) == (401, True)
+        assert (page.status, "The token is wrong" in page.text) == (401, True)
         assert browser.cookie is None
         assert page.inputs["to"] == "/machines"
 

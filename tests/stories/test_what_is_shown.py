@@ -138,7 +138,9 @@ async def test_a_group_without_any_machine_is_critical_and_one_with_some_is_not(
         await w.until(lambda: w.has_vms(3))
         [problem] = await problems(w, "StockOut")
         assert problem["severity"] == "critical"
-        assert problem["message"].endswith(f"No machine is leased or can be in {OTHER_ZONE}.")
+        assert problem["message"].endswith(
+            f"No machine is leased or can be leased in {OTHER_ZONE}."
+        )
         assert (await row(w, OTHER_ZONE))["state"] == "failing"
         await w.clear_faults()
         await w.until(lambda: cataloged_in_all(w, 5))

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from gce_backend.base.plurals import plural
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import (
     DELETION_WINDOW_KEY,
@@ -141,7 +142,8 @@ def note_held(context: Context, held: Counter[Permit]) -> None:
         context.conditions.clear(CAP)
         return
     message = (
-        f"{held.total()} deletions are held back ({_by_permit(held)}). {_state_of_caps(context)} "
+        f"{plural(held.total(), 'deletion')} held back ({_by_permit(held)}). "
+        f"{_state_of_caps(context)} "
         "Find out why so many are due, and whether the Machine Provider works; then wait, or lift "
         "the caps with `gce-backend lift-cap`."
     )

@@ -158,7 +158,7 @@ def is_overdue(context: Context, key: Key, started: UnixSeconds) -> bool:
         return False
     message = (
         f"Compute has not ended an operation on it within {FRESH_SECONDS:.0f} s. "
-        f"After {PATIENCE_SECONDS:.0f} s the resource itself is looked at."
+        f"After {PATIENCE_SECONDS:.0f} s the daemon reads the resource itself."
     )
     wait = max(0.0, min(age, PATIENCE_SECONDS + 1 - age))
     context.conditions.back_off(key, PENDING, message, retry_after=wait)

@@ -27,8 +27,8 @@ from gce_backend.rules.ownership import OWNER_LABEL, mark_of, mark_of_labels, ma
 
 REASON = "Untracked"
 FORMER = (
-    "No group of ours is known there. If nothing of ours can be left in that project, take it out "
-    "of `projects` of the entity StoreIdentity, and restart the daemon"
+    "The daemon knows no group of its own there. If nothing of its own is left in that project, "
+    "remove the project from `projects` of the entity StoreIdentity, and restart the daemon"
 )
 SECOND_LOOK = 60.0
 """Seconds between the two looks that must agree."""

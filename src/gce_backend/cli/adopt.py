@@ -46,7 +46,7 @@ class Document(msgspec.Struct, frozen=True):
     metavar="ID",
     default="",
     callback=lambda _, __, value: _store_id(value),
-    help="Take over the id of a lost store; all that carries it then belongs to this store.",
+    help="Take over the id of a lost store, and with it everything that carries the id.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

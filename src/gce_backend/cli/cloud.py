@@ -89,8 +89,8 @@ async def _run(cloud: Cloud, host: str, port: int) -> None:
     click.echo(url)
     if not is_loopback(host):
         click.echo(
-            f"whoever reaches {host} gets tokens and may do everything here: the embedded cloud "
-            "asks nobody who they are",
+            f"everybody who reaches {host} gets tokens and may do everything here: the embedded "
+            "cloud does not check its callers",
             err=True,
         )
     structlog.get_logger().info("localcloud.started", url=url, project=cloud.options.project)

@@ -20,6 +20,7 @@ from gce_backend.base.errors import (
     RemoteError,
     SettingsError,
 )
+from gce_backend.base.plurals import plural
 from gce_backend.cli.settings_file import LOCAL_FILE, USUAL_FILE, find_settings, search_of
 from gce_backend.settings.settings import SETTINGS_VARIABLE
 
@@ -137,8 +138,7 @@ def say_problems(problems: Sequence[Problem], total: int, where: str) -> None:
 
     for line in listed(problems, total):
         click.echo(line)
-    count = "1 problem" if total == 1 else f"{total} problems"
-    click.echo(f"{count} in {where}", err=True)
+    click.echo(f"{plural(total, 'problem')} in {where}", err=True)
 
 
 @contextlib.asynccontextmanager

@@ -57,7 +57,7 @@ FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in EventKind]),
-    help="About this kind of thing.",
+    help="About this kind of subject.",
 )
 @click.option("--template", default="", help="Of this template.", shell_complete=complete_templates)
 @click.option("--zone", default="", help="In this zone.", shell_complete=complete_zones)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gce_backend.base.clock import SystemClock
+from gce_backend.base.plurals import plural
 from gce_backend.cli import output
 from gce_backend.cli.common import clients_of
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
@@ -81,7 +82,7 @@ def show(findings: list[Finding]) -> None:
                 click.echo(f"{'':<9}{finding.remedy}")
     counts = Counter(finding.verdict for finding in findings)
     said = [f"{counts[verdict]} {verdict.value}" for verdict in CheckVerdict if counts[verdict]]
-    click.echo(f"{len(findings)} checks: {', '.join(said)}")
+    click.echo(f"{plural(len(findings), 'check')}: {', '.join(said)}")
 
 
 def _table(findings: list[Finding]) -> Table:

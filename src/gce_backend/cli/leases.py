@@ -58,7 +58,7 @@ dimension_option = click.option(
     "dimensions",
     type=DimensionType(),
     multiple=True,
-    help="What the machine must be, e.g. os_family:LINUX; may be given several times.",
+    help="A dimension that the machine must have, e.g. os_family:LINUX; may be repeated.",
 )
 
 
@@ -92,7 +92,7 @@ dimension_option = click.option(
 )
 @click.option(
     "--request-id",
-    help="The lease's name; the same name is the same lease. By default, a new one.",
+    help="The lease's name; a repeated name means the same lease. By default, a new name.",
 )
 @json_option
 def lease(
@@ -114,7 +114,7 @@ def lease(
     from gce_backend.cli import leasing
 
     if not dimensions and template is None:
-        raise click.UsageError("say what the machine must be, with --dimension or --template")
+        raise click.UsageError("name what the machine must have, with --dimension or --template")
     name, length = request_id or str(uuid.uuid4()), None if indefinite else duration
     with errors_as_messages():
         try:

@@ -16,6 +16,7 @@ import click
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.dates import UnixSeconds, date
 from gce_backend.base.errors import SettingsError
+from gce_backend.base.plurals import plural
 from gce_backend.cli.common import (
     errors_as_messages,
     examples,
@@ -312,7 +313,7 @@ def messages(
     del action  # there is one
     with errors_as_messages():
         done = ordering.acknowledge(settings_file, message_ids)
-    say(f"{done} messages are acknowledged", {"acknowledged": done}, as_json=as_json)
+    say(f"{plural(done, 'message')} acknowledged", {"acknowledged": done}, as_json=as_json)
 
 
 def _order_machines(

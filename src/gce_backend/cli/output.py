@@ -119,8 +119,3 @@ def age(seconds: float) -> str:
 def when(at: UnixSeconds, now: UnixSeconds) -> str:
     """A time, and how far it is from now."""
     return f"{moment(at)} ({f'in {age(at - now)}' if at > now else f'{age(now - at)} ago'})"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 machine`, `2 machines`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

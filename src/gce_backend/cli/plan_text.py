@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from gce_backend.cli.output import moment, one_line, plural
+from gce_backend.base.plurals import plural
+from gce_backend.cli.output import moment, one_line
 from gce_backend.rules.plan import Action, Field, GroupStep, TemplatePlan, TemplateStep, Totals
 
 REVISION = 12

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gce_backend.base.plurals import plural
 from gce_backend.cli.common import (
     clients_of,
     errors_as_messages,
@@ -103,7 +104,7 @@ def configure(
 
     with errors_as_messages():
         changed = asyncio.run(act())
-    text = f"{changed} entities changed" if changed else "nothing to change"
+    text = f"{plural(changed, 'entity', 'entities')} changed" if changed else "nothing to change"
     say(text, {"changed": changed}, as_json=as_json)
 
 
@@ -168,7 +169,7 @@ def setup(
         text = "nothing was made: this was a dry run" if dry_run else "nothing is missing"
         say(text, {"ok": not lacking, **document}, as_json=as_json)
     else:
-        click.echo(f"{len(lacking)} of {len(steps)} things are missing: see above", err=True)
+        click.echo(f"missing: {len(lacking)} of {len(steps)}, see above", err=True)
     sys.exit(1 if lacking else 0)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from gce_backend.base import logs
 from gce_backend.base.clock import SystemClock
+from gce_backend.base.plurals import plural
 from gce_backend.cli import output
 from gce_backend.cli.common import (
     Signals,
@@ -120,9 +121,9 @@ async def _show(daemon: Daemon, console: Console, settings_path: Path) -> None:
     )
     while True:
         progress = await watch(lambda: measure(daemon.context), console)
-        machines = progress.stages[-1].done
+        machines = plural(progress.stages[-1].done, "machine")
         console.print(
-            f"[bold green]The fleet is ready:[/] {machines} machines are in the catalog.{hint}",
+            f"[bold green]The fleet is ready:[/] {machines} in the catalog.{hint}",
             markup=True,
             highlight=False,
             soft_wrap=True,

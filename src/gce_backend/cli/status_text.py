@@ -8,7 +8,8 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.cli.output import age, cell, one_line, plural, table, when
+from gce_backend.base.plurals import plural
+from gce_backend.cli.output import age, cell, one_line, table, when
 
 REVISION = 12
 """Characters of a revision that are shown."""

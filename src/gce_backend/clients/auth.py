@@ -286,7 +286,7 @@ class TokenSource:
             genuine = answer.headers.get("Metadata-Flavor") == "Google"
             if status == 200 and genuine:
                 return answer.body.decode("utf-8", "replace").strip()
-            failure = "what answers there is not a working metadata server"
+            failure = "the server there is not a working metadata server"
         remedy = "Away from Google Cloud, name the project: `project` in the settings"
         raise TransientError(method, f"{failure}. {remedy}", status=status)
 

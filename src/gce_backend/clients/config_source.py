@@ -211,7 +211,7 @@ class LuciConfigV1(_LuciConfig):
         found = decode(method, answer.body, _FOUND)
         _check_revision(method, path, found.revision)
         if revision not in {None, found.revision}:
-            raise MalformedResponseError(method, f"{path}: another revision than asked for")
+            raise MalformedResponseError(method, f"{path}: the answer is of another revision")
         return found
 
     async def _content(self, path: str, content_hash: str) -> str:
@@ -219,7 +219,7 @@ class LuciConfigV1(_LuciConfig):
         url = f"/_ah/api/config/v1/config/{quote(content_hash, safe='')}"
         answer = await self._api.call(method, "GET", url, repeat=True)
         if answer.status == 404:  # the service has just named it: a replica lags, the file exists
-            raise TransientError(method, f"{path}: its content is not there yet", status=404)
+            raise TransientError(method, f"{path}: its content is not available yet", status=404)
         if answer.status != 200:
             raise ERRORS.error(method, answer)
         content = _unbase64(method, path, decode(method, answer.body, _CONTENT).content)

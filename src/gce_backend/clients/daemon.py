@@ -83,7 +83,7 @@ class DaemonApi:
             said = "" if status == 200 else str(document["error"])[:MESSAGE_CHARACTERS]
         except (MalformedResponseError, KeyError, TypeError):
             raise NoDaemonError(
-                f"what answers at {self.url} is no gce-backend daemon of this version (HTTP "
+                f"the server at {self.url} is not a gce-backend daemon of this version (HTTP "
                 f"{status}, {path}). Say where the daemon is with --url or GCE_BACKEND_URL"
             ) from None
         if status == 200:

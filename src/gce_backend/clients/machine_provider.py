@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from gce_backend.base.errors import MalformedResponseError, RemoteError
+from gce_backend.base.plurals import plural
 from gce_backend.clients.batches import Batches
 from gce_backend.clients.error_table import said_in
 from gce_backend.clients.exchange import Answer, Tokens, decode
@@ -371,7 +372,7 @@ class MachineProviderClient:
         raw = await self._call(method, body, repeat=False)
         responses = decode(method, raw, _ADDED).responses
         if len(responses) != len(batch):
-            message = f"{len(responses)} answers to {len(batch)} requests"
+            message = f"{plural(len(responses), 'answer')} to {plural(len(batch), 'request')}"
             raise MalformedResponseError(method, message, status=200)
         for machine, response in zip(batch, responses, strict=True):
             echo = response.machine_addition_request
@@ -401,7 +402,7 @@ class MachineProviderClient:
         raw = await self._call(method, {"requests": names}, repeat=False)
         responses = decode(method, raw, _ALL_DELETED).responses
         if len(responses) != len(hostnames):
-            message = f"{len(responses)} answers to {len(hostnames)} requests"
+            message = f"{plural(len(responses), 'answer')} to {plural(len(hostnames), 'request')}"
             raise MalformedResponseError(method, message, status=200)
         return [
             _deletion(method, name, response, always_named=True)

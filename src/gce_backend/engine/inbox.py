@@ -192,7 +192,7 @@ class Consumer:
     def _fail(self, error: RemoteError) -> None:
         problem = str(error)
         if isinstance(error, NotFoundError):
-            problem = f"there is no subscription {self._name}: make it with `gce-backend setup`"
+            problem = f"there is no subscription {self._name}: create it with `gce-backend setup`"
         if problem != self.problem:
             self._log.error("subscription.failing", subscription=self._name, error=problem)
         self.problem = problem

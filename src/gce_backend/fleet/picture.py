@@ -123,7 +123,7 @@ class _Picture(dict[Any, Any]):
 
     def __missing__(self, key: Key) -> Any:
         raise MissingEntityError(
-            f"the entity {key} is missing: it was removed while it was worked on, or by hand"
+            f"the entity {key} is missing: it was removed during the work on it, or by hand"
         )
 
 

@@ -37,7 +37,7 @@ def why_not(request: web.Request) -> str:
     """
     to_a_proxy = not request.raw_path.startswith(("/", "*"))
     if not to_a_proxy and _listens_on_loopback(request) and not _names_loopback(request.host):
-        return f"{request.host!r} is no name of this machine: use 127.0.0.1 or localhost"
+        return f"{request.host!r} is not a name of this machine: use 127.0.0.1 or localhost"
     origin = request.headers.get("Origin", "")
     foreign = bool(origin) and origin.partition("://")[2] != request.host
     if foreign or request.headers.get("Sec-Fetch-Site", "") in FOREIGN_SITES:

@@ -56,7 +56,7 @@ def decode(body: Any, kind: type[T]) -> T:  # unchecked JSON
         return msgspec.convert(_renamed(body, kind), kind, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(
-            f"Invalid JSON payload received: {error}. docs/localcloud.md says what there is."
+            f"Invalid JSON payload received: {error}. docs/localcloud.md lists what is served."
         ) from None
 
 

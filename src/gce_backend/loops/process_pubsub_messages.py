@@ -15,6 +15,7 @@ from gce_backend.actions import lease_ends
 from gce_backend.actions.accounts import DEFAULT, machine_account
 from gce_backend.actions.lease_sweep import sweep
 from gce_backend.base.errors import BackendError, MissingEntityError
+from gce_backend.base.plurals import plural
 from gce_backend.clients.pubsub import Received
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
@@ -67,7 +68,7 @@ async def run(context: Context) -> Outcome:
                 changed=changed,
                 facts=facts,
                 again_after=RETRY_SECONDS,
-                problems=(f"{len(batch)} messages wait: {error}",),
+                problems=(f"{plural(len(batch), 'message')} not processed yet: {error}",),
             )
         except BaseException:
             context.inbox.give_back(batch)

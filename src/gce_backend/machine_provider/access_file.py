@@ -83,7 +83,7 @@ class AccessFile:
         return parse_access(text)
 
     def _unreadable(self, error: OSError) -> SettingsError:
-        reason = (error.strerror or "it is not there").lower()
+        reason = (error.strerror or "it does not exist").lower()
         return SettingsError(
             f"{self._path}: cannot be read ({reason}): provider.access names access.cfg, which "
             "says who may do what"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gce_backend.base.errors import OrderError
+from gce_backend.base.plurals import plural
 from gce_backend.machine_provider.access.decision import lease_refusal
 from gce_backend.machine_provider.access.policy import LeaseLimits, Role
 from gce_backend.machine_provider.api import Caller, Method, Refusal
@@ -58,12 +59,12 @@ _ERRORS: Mapping[str, tuple[int, str]] = {
 
 async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> LeaseDocument:
     if caller.group is None:
-        raise Refusal(403, "Only who has the role USER leases machines.")
+        raise Refusal(403, "Leasing machines needs the role USER.")
     limits = caller.group.limits
     dimensions = msgspec.to_builtins(new.dimensions)
     why = lease_refusal(limits, dimensions, without_end=new.without_end)
     if limits.max_machines is not None and new.count > limits.max_machines:
-        why = f"its group holds {limits.max_machines} machines at most"
+        why = f"its group holds at most {plural(limits.max_machines, 'machine')}"
     if why is not None:
         raise Refusal(403, f"This lease is refused: {why}.")
     request = LeaseRequestMessage(

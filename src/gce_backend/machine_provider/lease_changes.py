@@ -11,6 +11,7 @@ import msgspec
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import OrderError
+from gce_backend.base.plurals import plural
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.entities import (
@@ -49,7 +50,7 @@ class LeaseChanges:
 
         def change(current: StoredLease) -> StoredLease:
             if current.held:
-                raise OrderError("the machines are held for a look: the lease itself has ended")
+                raise OrderError("the machines are held for an investigation: the lease has ended")
             latest = (current.fulfilled_ts or 0) + limits.longest_lease
             if end > latest:
                 raise OrderError(
@@ -87,7 +88,9 @@ class LeaseChanges:
         if wanted > limits.longest_hold:
             raise OrderError(f"this group holds machines for {limits.longest_hold} s at most")
         if not lease.held and held + lease.count > limits.max_held:
-            raise OrderError(f"this group holds {held} of at most {limits.max_held} machines")
+            raise OrderError(
+                f"this group holds {held} of at most {plural(limits.max_held, 'machine')}"
+            )
 
         def change(current: StoredLease) -> StoredLease:
             return msgspec.structs.replace(

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import msgspec
 
 from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.plurals import plural
 from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.wire import Dimensions
 
@@ -142,9 +143,9 @@ def allot(
 def _limit(limits: LeaseLimits, machines: int, leases: int, count: int) -> str:
     """Which limit a group would pass; "" when it would pass none."""
     if limits.max_leases is not None and leases + 1 > limits.max_leases:
-        return f"its group holds {leases} of at most {limits.max_leases} leases"
+        return f"its group holds {leases} of at most {plural(limits.max_leases, 'lease')}"
     if limits.max_machines is not None and machines + count > limits.max_machines:
-        return f"its group holds {machines} of at most {limits.max_machines} machines"
+        return f"its group holds {machines} of at most {plural(limits.max_machines, 'machine')}"
     return ""
 
 

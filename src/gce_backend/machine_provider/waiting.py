@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.plurals import plural
 from gce_backend.machine_provider.entities import MachineState, StoredLease
 from gce_backend.machine_provider.lease_documents import NearestDocument, WaitDocument
 from gce_backend.machine_provider.leases import Leases
@@ -111,21 +112,21 @@ def _wait(
     if fitting.total < lease.count:
         return _unsatisfiable(supply.records, lease, place, fitting.total)
     if hindrance.kept:
-        message = f"{hindrance.kept} free machines are kept for larger requests ahead of it"
+        message = f"{plural(hindrance.kept, 'free machine')} kept for larger requests ahead of it"
         return WaitDocument(place=place, reason="reserved", message=message)
     if fitting.new:
-        message = f"{fitting.new} machines that fit are being set up"
+        message = f"machines that fit are being set up: {fitting.new}"
         return WaitDocument(place=place, reason="starting", message=message)
     needed = before + lease.count - hindrance.free
     earliest = fitting.ends[needed - 1] if 0 < needed <= len(fitting.ends) else None
-    message = f"all but {hindrance.free} of the {fitting.total} machines that fit are leased"
+    message = f"of {plural(fitting.total, 'machine')} that fit, {hindrance.free} can be leased"
     return WaitDocument(place=place, reason="leased", message=message, earliest=earliest)
 
 
 def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int) -> WaitDocument:
     dimensions = lease.request.dimensions
     if total:
-        message = f"it asks for {lease.count} machines, and {total} in the catalog fit"
+        message = f"it asks for {plural(lease.count, 'machine')}, and {total} in the catalog fit"
         return WaitDocument(place=place, reason="unsatisfiable", message=message)
     kinds = {
         kind_of(machine.dimensions): None

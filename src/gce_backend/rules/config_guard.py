@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gce_backend.base.plurals import plural
 from gce_backend.rules.plan import TemplatePlan, totals
 
 
@@ -25,4 +26,5 @@ def loss(
     lost = totals(plans).lost_machines
     if not empty and lost <= max_share * machines:
         return None
-    return f"it removes {lost} of {machines} machines (up to {max_share:.0%} need no approval)"
+    whole = plural(machines, "machine")
+    return f"it removes {lost} of {whole} (up to {max_share:.0%} need no approval)"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
 from gce_backend.base.dates import date
+from gce_backend.base.plurals import plural
 from gce_backend.configuration.naming import short_checksum
 from gce_backend.model.entities import (
     CatalogState,
@@ -292,19 +293,15 @@ def _sizing(old: InstanceGroupManager | None, new: InstanceGroupManager | None) 
     if _sizes(old) != _sizes(new):
         yield f"The configuration asks for {_sizes(new)} instead of {_sizes(old)}."
     if new.resize is not None and (old.resize is None or old.resize.size != new.resize.size):
-        yield f"The daemon lets the group grow by {_machines(new.resize.size or 0)}."
+        yield f"The daemon lets the group grow by {plural(new.resize.size or 0, 'machine')}."
     elif old.resize is not None and new.resize is None and new.url is not None:
-        yield f"The growth by {_machines(old.resize.size or 0)} has ended."
+        yield f"The growth by {plural(old.resize.size or 0, 'machine')} has ended."
 
 
 def _sizes(manager: InstanceGroupManager) -> str:
     if not manager.maximum_size:
-        return f"at least {_machines(manager.minimum_size)}"
-    return f"{manager.minimum_size} to {_machines(manager.maximum_size)}"
-
-
-def _machines(count: int) -> str:
-    return f"{count} machine{'' if count == 1 else 's'}"
+        return f"at least {plural(manager.minimum_size, 'machine')}"
+    return f"{manager.minimum_size} to {plural(manager.maximum_size, 'machine')}"
 
 
 def _making(

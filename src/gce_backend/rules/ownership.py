@@ -137,8 +137,8 @@ def replaced(what: str, found: int, known: int | None) -> str:
     ours = f", ours was {known}" if known is not None else ""
     return (
         f"{what} is not the one that was made from this store (its id is {found}{ours}): somebody "
-        "deleted ours and made another under its name. It and what it holds are left alone; what "
-        "takes the place of ours has another name. Delete it if nobody needs it"
+        "deleted ours and created another one under its name. The daemon leaves that and its "
+        "contents alone, and creates its own under a new name. Delete it if nobody needs it"
     )
 
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from gce_backend.base.ages import Elapsed
 from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.plurals import plural
 from gce_backend.model.entities import (
     CatalogState,
     Instance,
@@ -165,9 +166,9 @@ START_SECONDS = START_MINUTES * 60.0
 def not_running_message(slow: Sequence[Member]) -> str:
     """The message about requested VMs that do not start."""
     statuses = ", ".join(sorted({member.status or member.action for member in slow}))
-    count = f"{len(slow)} VM{'' if len(slow) == 1 else 's'}"
+    count = plural(len(slow), "VM")
     return (
-        f"{count} of the group did not come to run within {START_MINUTES} minutes, for "
+        f"{count} of the group did not start within {START_MINUTES} minutes, for "
         f"example {slow[0].name} ({statuses}). Look at its serial console and its operations. "
         "`gce-backend drain NAME` has one replaced."
     )
@@ -181,7 +182,7 @@ DROP_SECONDS = 300.0
 
 def without_vm_message(names: Sequence[str]) -> str:
     """The message about members without a VM whose deletion a group does not carry out."""
-    count = f"{len(names)} member{'' if len(names) == 1 else 's'}"
+    count = plural(len(names), "member")
     return (
         f"The group keeps {count} without a VM, for example {names[0]}. Compute has been asked to "
         "delete them again and again. Until it does, the group has fewer machines."
@@ -210,4 +211,4 @@ def trouble_of(failing: Sequence[Member]) -> str:
     what = _CANNOT.get(action, f"fail in {action}")
     error, code = failing[0].error, failing[0].error_code
     why = error if code in error else f"{code}: {error}" if error else code
-    return f"{count} VM{'' if count == 1 else 's'} {what}: {why}"
+    return f"{plural(count, 'VM')} {what}: {why}"

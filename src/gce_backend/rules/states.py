@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds, date
+from gce_backend.base.plurals import plural
 from gce_backend.configuration.values import KEEP_SURPLUS
 from gce_backend.model.entities import (
     CatalogState,
@@ -389,10 +390,10 @@ def _coming(facts: GroupFacts) -> tuple[GroupState, str]:
 def _sized(facts: GroupFacts, group: Group) -> tuple[GroupState, str]:
     manager = facts.manager
     wanted = wanted_size(manager, facts.others or 0, facts.use)
-    size = f"It has {group.target_size} of {_machines(wanted)}"
+    size = f"It has {group.target_size} of {plural(wanted, 'machine')}"
     failing = [member for member in group.members.values() if member.error_code]
     if failing:
-        count = f"{len(failing)} of its {_machines(len(group.members))}"
+        count = f"{len(failing)} of its {plural(len(group.members), 'machine')}"
         return GroupState.FAILING, f"Compute cannot do what it asks for with {count}."
     if group.target_size < wanted:
         if facts.paused:
@@ -415,17 +416,17 @@ def _used(facts: GroupFacts, group: Group, wanted: int) -> tuple[GroupState, str
         }
         told = ", ".join(f"{number} {state.value}" for state, number in rest.items())
         coming = useful + sum(machines.get(state, 0) for state in _COMING) >= wanted
-        reason = f"{useful} of {_machines(wanted)} can be leased or are leased"
+        reason = f"{useful} of {plural(wanted, 'machine')} can be leased or are leased"
         state = GroupState.CHANGING if coming else GroupState.DEGRADED
         return state, f"{reason}{f'; {told}' if told else ''}."
     if wanted < manager.minimum_size:
         return GroupState.ACTIVE, (
-            f"It has {group.target_size} of {_machines(manager.minimum_size)}: other revisions "
-            f"leave no room for more below the maximum of {manager.maximum_size}."
+            f"It has {group.target_size} of {plural(manager.minimum_size, 'machine')}: other "
+            f"revisions leave no room for more below the maximum of {manager.maximum_size}."
         )
     useless = sum(machines.get(state, 0) for state in _USELESS)
     if useless:
-        number = f"{useless} of its {_machines(group.target_size)}"
+        number = f"{useless} of its {plural(group.target_size, 'machine')}"
         return GroupState.DEGRADED, f"{number} cannot be leased; the rest are enough."
     if group.target_size > wanted:
         return GroupState.SURPLUS, _too_many(facts, group, wanted)
@@ -435,7 +436,7 @@ def _used(facts: GroupFacts, group: Group, wanted: int) -> tuple[GroupState, str
 def _too_many(facts: GroupFacts, group: Group, wanted: int) -> str:
     """Why a group has surplus, and what becomes of it."""
     seconds, leaving = facts.manager.surplus_seconds, facts.machines.get(State.DRAINING, 0)
-    told = f"It has {_machines(group.target_size)} and needs {wanted}"
+    told = f"It has {plural(group.target_size, 'machine')} and needs {wanted}"
     if facts.paused:
         return f"{told}. Nothing is removed until a pause ends."
     if leaving:
@@ -483,10 +484,6 @@ def explain_template(template: InstanceTemplate, machines: int) -> tuple[str, st
         return "active", "The configuration names it."
     if machines:
         return "draining", (
-            f"The configuration no longer names it: {_machines(machines)} of it left."
+            f"The configuration no longer names it: {plural(machines, 'machine')} of it left."
         )
     return "draining", "The configuration no longer names it, and no machine of it is left."
-
-
-def _machines(count: int) -> str:
-    return f"{count} machine{'' if count == 1 else 's'}"

@@ -23,6 +23,7 @@ from gce_backend.base.errors import (
     TransientError,
     UnauthenticatedError,
 )
+from gce_backend.base.plurals import plural
 from gce_backend.base.tasks import off_loop
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.config_source import ConfigBundle
@@ -263,8 +264,9 @@ class _Checks:
                 ]
             self._configuration = found
             seen = (
-                f"revision {bundle.revision}: {len(found.templates)} templates, "
-                f"{len(found.managers)} managers, {found.minimum_total} machines at least"
+                f"revision {bundle.revision}: {plural(len(found.templates), 'template')}, "
+                f"{plural(len(found.managers), 'manager')}, at least "
+                f"{plural(found.minimum_total, 'machine')}"
             )
             odd = found.warnings[:MAX_LISTED]
             return [

@@ -102,7 +102,10 @@ async def _ensure_subscription(
     except RemoteError as error:
         return Done(name, "failed", str(error))
     if found.get("topic") != topic:
-        remedy = f"it is of {found.get('topic')}, not of {topic}: delete it, and run setup again"
+        remedy = (
+            f"its topic is {found.get('topic')}, not {topic}: delete the subscription, and run "
+            "setup again"
+        )
         return Done(name, "wrong", remedy)
     changes = {field: options[field] for field in _differing(found, options)}
     if not changes:
@@ -176,7 +179,7 @@ async def _look_for_agent(pubsub: PubSub, dead: str, subscription: str) -> Done:
     """Checks the agent's role; a person grants it, as its name holds the project's number."""
     what = f"Pub/Sub's own service agent may publish to {dead}"
     remedy = (
-        f"without it no message is ever set aside there. Grant {PUBLISHER} on {dead} and "
+        f"without it no message reaches the dead-letter topic. Grant {PUBLISHER} on {dead} and "
         f"{SUBSCRIBER} on {subscription} to "
         "service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
     )

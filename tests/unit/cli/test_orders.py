@@ -492,9 +492,9 @@ def test_messages_are_acknowledged_in_the_store(served: ServedCloud, command: Co
     refused = command("messages", "ack", "m2")
     assert (refused.exit_code, "no message 'm2' is set aside" in refused.output) == (1, True)
     assert not served.ask(seen)
-    assert command("messages", "ack", "m1").output == "1 messages are acknowledged\n"
+    assert command("messages", "ack", "m1").output == "1 message acknowledged\n"
     assert served.ask(seen)
-    assert command("messages", "ack").output == "0 messages are acknowledged\n"
+    assert command("messages", "ack").output == "0 messages acknowledged\n"
 
 
 @pytest.mark.parametrize("revision", ["", "two words", "a\nb", "x" * 201, "rév"])

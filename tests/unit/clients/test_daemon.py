@@ -98,7 +98,9 @@ async def test_a_wrong_parameter_is_told_in_the_daemons_words(tmp_path: Path) ->
 async def test_what_is_no_daemon_is_said_to_be_none(body: str, status: int) -> None:
     """Another service on that port: no traceback, and where to say the right address."""
     async with answering(body, status) as url, aiohttp.ClientSession() as session:
-        with pytest.raises(NoDaemonError, match=rf"is no gce-backend daemon.*HTTP {status}.*--url"):
+        with pytest.raises(
+            NoDaemonError, match=rf"is not a gce-backend daemon.*HTTP {status}.*--url"
+        ):
             await DaemonApi(session, url, None).get("/api/status")
 
 

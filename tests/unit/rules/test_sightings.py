@@ -223,11 +223,10 @@ def test_vms_that_do_not_come_to_run_are_told_of_with_their_statuses() -> None:
         "Look at its serial console and its operations. `gce-backend drain NAME` has one replaced."
     )
     assert not_running_message([creating]) == (
-        "1 VM of the group did not come to run within 15 minutes, for example a (CREATING). "
-        + advice
+        "1 VM of the group did not start within 15 minutes, for example a (CREATING). " + advice
     )
     staging = [Member(name, 1, "STAGING", "CREATING") for name in "bc"]
     assert not_running_message([*staging, creating]) == (
-        "3 VMs of the group did not come to run within 15 minutes, for example b "
+        "3 VMs of the group did not start within 15 minutes, for example b "
         "(CREATING, STAGING). " + advice
     )

@@ -457,7 +457,7 @@ async def gather_pages(fetch: Callable[[str], Awaitable[Page[T]]]) -> Listing[T]
         if not token:
             break
         if token in seen or len(seen) >= _MAX_PAGES:
-            reasons.append(f"the pages do not end: {len(seen)} seen, or a token came again")
+            reasons.append(f"the list does not end: page {len(seen)}, or a repeated page token")
             break
         seen.add(token)
     if reasons:

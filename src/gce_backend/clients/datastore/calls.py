@@ -14,6 +14,7 @@ from gcloud.aio.datastore import Consistency, Mode
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import MalformedResponseError, TransientError, UnauthenticatedError
+from gce_backend.base.plurals import plural
 from gce_backend.clients.datastore.answers import QueryResults, row_of
 from gce_backend.clients.datastore.library import Client, Json
 from gce_backend.clients.datastore.values import Codec, Mutation, Path, Row
@@ -101,7 +102,7 @@ class Calls:
                 if not keys:
                     break
             else:
-                message = f"{len(keys)} keys are still deferred"
+                message = f"{plural(len(keys), 'key')} still deferred"
                 raise TransientError("datastore.projects.lookup", message)
         return rows
 
@@ -122,7 +123,7 @@ class Calls:
             if batch.finished:
                 return
             if batch.cursor == asked.get("startCursor", ""):
-                message = "an unfinished query that does not move on"
+                message = "an unfinished query that makes no progress"
                 raise MalformedResponseError("datastore.projects.runQuery", message, status=200)
             asked = {**query, "startCursor": batch.cursor}
 

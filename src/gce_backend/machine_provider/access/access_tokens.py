@@ -85,8 +85,8 @@ class AccessTokens:
             raise InvalidTokenError("it has expired")
         if not identity.email.endswith(SERVICE_ACCOUNTS) and known.client not in client_ids:
             raise InvalidTokenError(
-                f"it was given to another application ({known.client[:100]!r}), which could use it "
-                "here: client_ids in access.cfg says whose are accepted"
+                f"it was issued to another application ({known.client[:100]!r}): if that may use "
+                "it here, add its client id to client_ids in access.cfg"
             )
         return identity
 

@@ -76,7 +76,7 @@ class IdentityTokens:
                 f"it is for another service: ask for one for {wanted}"
             ) from None
         except (jwt.PyJWTError, ValueError, TypeError) as error:
-            raise InvalidTokenError(f"it is not sound ({type(error).__name__})") from None
+            raise InvalidTokenError(f"it is invalid ({type(error).__name__})") from None
         expires = check_times(claims, self._clock.now())
         subject = claims["sub"]
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT:
@@ -129,9 +129,9 @@ def check_times(claims: Mapping[str, Any], now: UnixSeconds) -> UnixSeconds:
         raise InvalidTokenError(f"it expired {now - moments['exp']:.0f} s ago")
     begins = max(moments["iat"], moments.get("nbf", moments["iat"]))
     if begins - SKEW_SECONDS > now:
-        raise InvalidTokenError(f"it is valid only in {begins - now:.0f} s: a clock is wrong")
+        raise InvalidTokenError(f"it becomes valid in {begins - now:.0f} s: a clock is wrong")
     if moments["exp"] - moments["iat"] > MAX_LIFE_SECONDS:
-        raise InvalidTokenError(f"it lives for more than {MAX_LIFE_SECONDS / 3600:.0f} h")
+        raise InvalidTokenError(f"it is valid for more than {MAX_LIFE_SECONDS / 3600:.0f} h")
     return moments["exp"]
 
 

@@ -148,7 +148,9 @@ class _Reader:
             if domain == "*":
                 if issuer.url != GOOGLE:
                     name = quote(issuer.url)
-                    message = f"lets {name} name anybody: list the domains that it may vouch for"
+                    message = (
+                        f"lets {name} assert every address: list the domains that it may assert"
+                    )
                     self._report.warning(here, message)
             elif not _DOMAIN.fullmatch(domain):
                 message = f'{quote(domain)} is not a domain: write e.g. "example.com"'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gce_backend.base.errors import BackendError
+from gce_backend.base.plurals import plural
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.context import Context
 from gce_backend.fleet.history import EventFilter
@@ -207,10 +208,10 @@ def _group(context: Context, key: GroupKey) -> dict[str, Any]:
         waits = (
             f"{_some(counts.total(), 'machine')} to go first."
             if counts.total()
-            else "Looks at Compute have to agree that it is empty."
+            else "Two looks at Compute have to show that it is empty."
         )
     elif state == GroupState.DELETED:
-        waits = "cleanup-entities forgets it with its last machine."
+        waits = "cleanup-entities removes it after its last machine."
     elif state in _CHANGES and missing and not context.conditions.of(key):
         waits = f"{_some(missing, 'machine')} to come up and into the catalog."
     flight = entity.in_flight or entity.resize
@@ -282,7 +283,7 @@ def _summary(context: Context, key: GroupKey) -> dict[str, Any]:
 
 
 def _some(number: int, what: str) -> str:
-    return f"1 {what} has" if number == 1 else f"{number} {what}s have"
+    return f"{plural(number, what)} {'has' if number == 1 else 'have'}"
 
 
 def _known(facts: Facts) -> Facts:

@@ -41,6 +41,7 @@ class Renderer:
             "instant": words.instant,
             "machine_time": words.machine_time,
             "number": words.number,
+            "counted": words.counted,
             "prose": words.prose,
             "label": words.label,
             "tone": words.tone,

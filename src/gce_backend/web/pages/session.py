@@ -45,7 +45,7 @@ class Sessions:
         to, token = given.get("to", "/"), given.get("token", "")
         if not self._gate.knows(token):
             await self._gate.slow_down(request)
-            return self._draw(request, to, "This is not the token.", 401)
+            return self._draw(request, to, "The token is wrong.", 401)
         response = _to(to)
         secure = request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
         self._gate.admit(response, secure=secure)

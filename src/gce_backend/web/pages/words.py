@@ -114,6 +114,11 @@ def number(value: float) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def counted(value: int, noun: str) -> str:
+    """A number with its noun: `1 machine`, `2 machines`."""
+    return f"{number(value)} {noun if value == 1 else noun + 's'}"
+
+
 def label(name: str) -> str:
     """A fact's name in words: `lease_ends_at` is `Lease ends`."""
     words = name.removesuffix("_at").replace("_", " ")

@@ -270,7 +270,7 @@ def _of_one(
     kind, subject = _named(context, condition.subject, key)
     held = condition.job == SELF_CHECK or condition.reason in GRAVE
     without = _zones_without(context, survey, key)
-    note = f" No machine is leased or can be in {', '.join(without)}." if without else ""
+    note = f" No machine is leased or can be leased in {', '.join(without)}." if without else ""
     return FleetProblem(
         severity=Severity.CRITICAL if held or without else Severity.WARNING,
         kind=kind,

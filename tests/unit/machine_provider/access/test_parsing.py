@@ -148,7 +148,7 @@ groups { name: "x" members: "a@example.com" roles: BACKEND backend: "AWS" }
         ),
         (
             'issuers { url: "https://ci.example.com" audiences: "mp" email_domains: "*" }',
-            "name anybody",
+            "assert every address",
         ),
     ],
 )
