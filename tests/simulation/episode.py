@@ -182,9 +182,6 @@ async def _calm(made: World, busy: list[asyncio.Task[Any]]) -> None:
     made.note("all faults end")
     made.mend_subscription()
     made.put_back()
-    if made.pools.pop("odd", None):
-        made.write()
-        made.note("config: odd is taken out")
     for node in made.nodes:
         node.clock.offset = 0.0
         if node.process is not None and node.process.paused:
@@ -210,6 +207,10 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             made.note(f"operator approves {held[:12]}")
         await asyncio.sleep(20.0)
     made.note("the fleet is at rest")
+    if made.pools.pop("odd", None):  # refused machines are tried again, which is written
+        made.write()
+        made.note("config: odd is taken out")
+        await asyncio.sleep(STILL_SECONDS)
     # What was deleted is remembered for a while, and caps let it go slowly.
     deadline = made.loop.time() + QUIET_SECONDS
     after = made.written()

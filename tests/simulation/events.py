@@ -21,7 +21,7 @@ from gce_backend.base.errors import BackendError
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.faults import Fault
 from gce_backend.machine_provider import wire
-from simulation.faults import Rule
+from simulation.faults import STRANGER, Rule
 from simulation.network import Fate, Request
 from simulation.world import MP_NAMESPACE, TYPES, ZONES, Node, Pool, World, WorldClock
 from support.fleet_harness import PROJECT
@@ -200,7 +200,7 @@ async def other_template(world: World, rng: random.Random) -> None:
         _changed(world, "other is named")
 
 
-@event(1.5, 28, 51, 54)
+@event(1.5, 28, 51)
 async def empty_config(world: World, rng: random.Random) -> None:
     """An empty configuration, by mistake, once or twice; perhaps somebody approves it once."""
     kept, world.pools = world.pools, {}
@@ -220,14 +220,54 @@ async def empty_config(world: World, rng: random.Random) -> None:
             world.note(f"operator approves {held[:12]}")
             world.approved.append(held)
             await asyncio.sleep(rng.uniform(60, 900))
-            if not [g for g in world.groups() if g.target_size]:
-                world.disturbances.met(54)
         world.pools = kept
         _changed(world, "what was there before is back")
         await asyncio.sleep(rng.uniform(60, 900))
         kept, world.pools = world.pools, {}
     world.pools = kept
     _changed(world, "what was there before is back")
+
+
+@event(0.7, 54)
+async def leave_project(world: World, rng: random.Random) -> None:
+    """Everything is taken out, and approved; a VM that no entity knows stays behind."""
+    rows = [row for row in world.vms() if row.id and row.group and row.status == "RUNNING"]
+    rows = [row for row in rows if world.oracle.holder(row.name) is None]
+    if not rows or not world.pools:
+        return
+    row = rng.choice(sorted(rows, key=lambda row: row.name))
+    await _abandon(world, row)
+    await asyncio.sleep(3.0)
+    _remove_entity(world, "Instance", row.name)
+    kept, world.pools = world.pools, {}
+    _changed(world, "everything is taken out, for good")
+    since = world.loop.time()
+    while world.groups() and world.loop.time() < since + 1200:
+        await world.release_everything()
+        await _approve_held(world)
+        await asyncio.sleep(20.0)
+    if not world.groups():
+        await _judge_left_behind(world, row)
+    world.pools = kept
+    _changed(world, "what was there before is back")
+    world.strangers.add(row.name)  # its entry, which only the Machine Provider remembers
+    if any(left.id == row.id for left in world.vms()):
+        await _delete_vm(world, row)
+
+
+async def _judge_left_behind(world: World, row: Any) -> None:
+    """S2: a VM is reported in a project without a group of ours."""
+    for _ in range(40):
+        if not any(left.id == row.id for left in world.vms()):
+            return
+        fleet = await world.act("/api/fleet") or {}
+        if row.name in str(fleet.get("conditions", "")):
+            world.note(f"vm {row.name} is reported, and its project has no group")
+            world.disturbances.met(54)
+            return
+        await asyncio.sleep(20.0)
+    if world.disturbances.is_quiet_now and await world.act("/api/fleet") is not None:
+        world.oracle.fail("S2", f"vm {row.name} is not reported: its project has no group")
 
 
 def _lost_unasked(world: World, since: float) -> bool:
@@ -252,6 +292,10 @@ async def _held(world: World) -> str:
 async def approve(world: World, rng: random.Random) -> None:
     """An operator approves what is held."""
     del rng
+    await _approve_held(world)
+
+
+async def _approve_held(world: World) -> None:
     held = await _held(world)
     if held and await world.act("/api/approve", {"revision": held}):
         world.note(f"operator approves {held[:12]}")
@@ -355,7 +399,7 @@ async def stranger(world: World, rng: random.Random) -> None:
         world.settings,
         store=msgspec.structs.replace(world.settings.store, namespace="elsewhere"),
     )
-    node = Node("d9", WorldClock(world.loop))
+    node = Node(STRANGER, WorldClock(world.loop))
     with contextlib.suppress(BackendError):  # what is wrong with the cloud is its own affair
         await world.prepare_store(settings)
     await world.start_daemon(node, settings)
@@ -413,19 +457,31 @@ async def lose_entity(world: World, rng: random.Random) -> None:
     """An entity of the store is removed by hand."""
     kinds = ("Instance", "Instance", "InstanceGroupManager", "InstanceTemplateRevision")
     kind = rng.choice(kinds)
+    names = sorted(
+        row.key["path"][-1]["name"]
+        for row in world.entities.values()
+        if row.key["path"][-1]["kind"] == kind
+    )
+    if names:
+        _remove_entity(world, kind, rng.choice(names))
+
+
+def _remove_entity(world: World, kind: str, name: str) -> None:
+    """Removes the first entity of that kind and name."""
+    storage = world.services["datastore"]._storage
     found = sorted(
-        name for name, row in world.entities.items() if row.key["path"][-1]["kind"] == kind
+        at
+        for at, row in world.entities.items()
+        if (row.key["path"][-1]["kind"], row.key["path"][-1]["name"]) == (kind, name)
     )
     if not found:
         return
-    name = rng.choice(found)
-    storage = world.services["datastore"]._storage
-    row = storage.get(name)
+    row = storage.get(found[0])
     key = parse_key(row.key, PROJECT)
-    storage.apply(storage.next_version(world.clock.now()), {name: (key, None)})
+    storage.apply(storage.next_version(world.clock.now()), {found[0]: (key, None)})
     if kind != "Instance":
-        world.lost[name] = row
-    world.note(f"entity {kind} {key.path[-1][3]} is removed by hand")
+        world.lost[found[0]] = row
+    world.note(f"entity {kind} {name} is removed by hand")
     world.disturbances.met(40, 41)
 
 
@@ -510,10 +566,12 @@ async def abandon_vm(world: World, rng: random.Random) -> None:
     rows = sorted((row for row in world.vms() if row.id and row.group), key=lambda row: row.name)
     if not rows:
         return
-    row = rng.choice(rows)
+    await _abandon(world, rng.choice(rows))
+
+
+async def _abandon(world: World, row: Any) -> None:
     group = row.group.rpartition("/")[2]
     world.note(f"somebody abandons vm {row.name}")
-    world.set_apart.add(row.name)
     link = f"zones/{row.zone}/instances/{row.name}"
     path = f"zones/{row.zone}/instanceGroupManagers/{group}/abandonInstances"
     await world.by_hand("POST", path, {"instances": [link]})
@@ -921,6 +979,61 @@ async def long_trouble(world: World, rng: random.Random) -> None:
         world.disturbances.end(fault)
     world.oracle.denials -= row == 30
     world.note("trouble ends")
+
+
+@event(0, 53)
+async def contested_metadata(world: World, rng: random.Random) -> None:
+    """Every write of metadata meets another one, for a while: chosen by scripts alone."""
+    method = "compute.instances.setMetadata"
+    fault = _fault(
+        world, 53, method=method, status=412, reason="conditionNotMet", kind="status", times=None
+    )
+    world.note("somebody else writes metadata all the time")
+    await asyncio.sleep(1500.0)
+    world.disturbances.end(fault)
+
+
+@event(0.4, 49)
+async def slow_catalog(world: World, rng: random.Random) -> None:
+    """The Machine Provider takes seconds for each machine that it adds, until the very end."""
+    world.slow_addition = rng.uniform(1.0, 3.0)
+    world.note(f"the catalog takes {world.slow_addition:.1f} s for each machine from now on")
+
+
+@event(0, 6)
+async def false_reclaimed(world: World, rng: random.Random) -> None:
+    """RECLAIMED is said of a machine that somebody holds: chosen by scripts alone."""
+    held = [
+        (t, m)
+        for t, m in world.messages
+        if world.oracle.holder(m.get("attributes", {}).get("hostname", "")) is not None
+    ]
+    if held:
+        topic, message = rng.choice(held)
+        word = base64.b64encode(b"RECLAIMED").decode()
+        world.services["pubsub"]._deliver(topic, {**_again(message), "data": word})
+        world.note(f"a false RECLAIMED comes: {message['attributes'].get('hostname')}")
+        world.disturbances.met(6)
+
+
+@event(0.4, 47)
+async def furnace(world: World, rng: random.Random) -> None:
+    """For 25 minutes somebody's cleaner deletes every VM soon after it runs."""
+    del rng
+    wanted = sum(sum(pool.zones.values()) for pool in world.pools.values())
+    before = len(world.oracle.vms)
+    world.note("somebody's cleaner deletes every VM from now on")
+    for _ in range(75):
+        for row in sorted(world.vms(), key=lambda row: row.name):
+            if row.id and row.status == "RUNNING" and row.id not in world.oracle.by_hand:
+                await _delete_vm(world, row)
+                world.disturbances.met(47)
+        await asyncio.sleep(20.0)
+    made = len(world.oracle.vms) - before
+    world.note(f"the cleaner stops; {made} VMs were made meanwhile")
+    most = 6 * max(wanted, 4) + 40
+    if made > most:
+        world.oracle.fail("L1", f"{made} VMs were made in 25 minutes, and {wanted} are wanted")
 
 
 @event(1.5, 36)

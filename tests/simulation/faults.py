@@ -15,6 +15,10 @@ from simulation.network import Fate, Request, Verdict
 KEPT_ANSWERS = 6
 """Answers to the same request that are remembered, so that an old one can be given again."""
 _SUBJECT = re.compile(r"/(?:instances|instanceGroupManagers)/([^/?]+)")
+_INSERT = re.compile(r"/zones/([^/]+)/instanceGroupManagers(?:\?|$)")
+_NAME = re.compile(rb'"name": ?"([^"]+)"')
+STRANGER = "d9"
+"""The daemon with a store of its own."""
 _NAMES = re.compile(rb'"hostname": ?"([^"]+)"')
 
 
@@ -62,6 +66,7 @@ class Disturbances:
     Attributes:
         fired: how often each row of safety.md was met.
         asked: told of each call of a daemon that is about one VM or group.
+        made_elsewhere: zone and name of the groups that a daemon with another store has made.
         late_additions: when a late add_machines reaches the Machine Provider, by host name.
     """
 
@@ -69,6 +74,7 @@ class Disturbances:
         self, cloud: Cloud, note: Callable[[str], None], time: Callable[[], float]
     ) -> None:
         self.fired: Counter[int] = Counter()
+        self.made_elsewhere: set[tuple[str, str]] = set()
         self.late_additions: dict[str, float] = {}
         self.asked: Callable[[str], None] = lambda _: None
         self._cloud = cloud
@@ -103,6 +109,12 @@ class Disturbances:
         """Ends everything."""
         self._rules.clear()
         self._cloud.faults.clear()
+
+    @property
+    def is_quiet_now(self) -> bool:
+        """Whether nothing is wrong with calls at this moment."""
+        rules = any(rule.left > 0 for rule in self._rules)
+        return not rules and not self._cloud.faults.injected
 
     def settle(self) -> Counter[int]:
         """All counts, with those of the embedded cloud's faults."""
@@ -165,10 +177,18 @@ class Disturbances:
         """Remembers answers that may be given again."""
         if "delete_machine" in request.path and b'"LEASED"' in answer():
             self.met(32)
+        if request.verb == "POST" and (insert := _INSERT.search(request.path)):
+            self._made(request, insert[1], answer())
         if "/instanceGroupManagers" in request.path or "catalog/v1/get" in request.path:
             raw = answer()
             if raw.startswith(b"HTTP/1.1 200"):
                 self._answers[self._key(request)].append(raw)
+
+    def _made(self, request: Request, zone: str, answer: bytes) -> None:
+        name = _NAME.search(request.raw)
+        if name is not None and answer.startswith(b"HTTP/1.1 200"):
+            change = self.made_elsewhere.add if request.client == STRANGER else None
+            (change or self.made_elsewhere.discard)((zone, name[1].decode()))
 
     def earlier(self, request: Request) -> bytes | None:
         """The oldest answer to the same request that is remembered."""

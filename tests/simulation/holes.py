@@ -1,8 +1,7 @@
 """Known mistakes, planted one at a time: the oracle must find each within a minute of CPU.
 
 Each is a hole of docs/safety.md's history: what is put back, which events lead there, which promise
-breaks. `python -m simulation.holes` lives each and prints the table of docs/testing.md. A hole
-without a `plant` needs none in a version that still has it.
+breaks. `python -m simulation.holes` lives each and prints the table of docs/testing.md.
 """
 
 from __future__ import annotations
@@ -11,17 +10,28 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
 import msgspec
 
-from gce_backend.actions import permit_check
+from gce_backend.actions import deletion_budget, permit_check, phantom_entries, untracked
+from gce_backend.base.clock import Clock
 from gce_backend.clients.compute import call_budget
 from gce_backend.engine.job import Outcome
-from gce_backend.model.entities import Permit
-from gce_backend.rules import deletion_caps, permits
+from gce_backend.fleet.memory import CatalogMemory
+from gce_backend.loops import catalog_instances, import_config, update_instance_metadata
+from gce_backend.model.entities import CONFIGURATION_KEY, Permit
+from gce_backend.rules import (
+    cataloging,
+    compute_bodies,
+    deletion_caps,
+    melt_down,
+    ownership,
+    permits,
+    sightings,
+)
 from simulation import chance
 from simulation.apart import apart
 from simulation.episode import Recipe, Result, live_here, recipe
@@ -39,7 +49,7 @@ class Hole(NamedTuple):
         name: for people.
         promise: which promise it breaks.
         kinds: the events that lead there.
-        plant: puts it back, while the context lasts; None when nothing needs to be put back.
+        plant: puts it back, while the context lasts.
         daemons: how many daemons it needs.
         machines: how many machines it needs.
         budget: calls a minute.
@@ -51,7 +61,7 @@ class Hole(NamedTuple):
     name: str
     promise: str
     kinds: tuple[str, ...]
-    plant: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
+    plant: Callable[[], contextlib.AbstractContextManager[Any]]
     daemons: int = 1
     machines: int = 8
     budget: int = 1400
@@ -88,13 +98,93 @@ def _nobody_holds(*_: Any, **__: Any) -> bool:
     return False
 
 
-_permit = permits.permit
+def _anybody_s(description: str, ours: ownership.Mark, _: Any) -> ownership.Whose:
+    """Whatever carries the owner's name is ours, whichever store it was made from."""
+    mark = ownership.mark_of(description)
+    same = mark is not None and mark.owner == ours.owner
+    return ownership.Whose.OURS if same else ownership.Whose.FOREIGN
 
 
-def _known_by_nobody(instance: Any, now: float) -> Any:
-    """What is in the catalog counts as never having been there."""
-    return _permit(instance, now) or Permit.NEVER_CATALOGED
+@contextlib.contextmanager
+def _adopts_and_asks_nobody() -> Iterator[None]:
+    with (
+        everywhere(ownership.whose, _anybody_s),
+        everywhere(permit_check.with_fresh_permits, _ask_nobody),
+    ):
+        yield
 
+
+def _always(*_: Any, **__: Any) -> bool:
+    return True
+
+
+_group_name_of = compute_bodies.group_name_of
+_seen_instance = sightings.seen_instance
+
+
+def _first_name(manager: Any, _: int) -> str:
+    """A group that is made again has the name of the one before."""
+    return _group_name_of(manager, 0)
+
+
+def _never_stopped(*given: Any, stopped: bool = False) -> Any:
+    """A VM that stops is not told apart."""
+    del stopped
+    return _seen_instance(*given, stopped=False)
+
+
+def _never_abandoned(instance: Any, *_: Any, **__: Any) -> Any:
+    return instance
+
+
+def _approval_stays(
+    imported: Callable[[Any], Any], *_: Any, **__: Any
+) -> Callable[[Mapping[Any, Any]], dict[Any, Any]]:
+    """An import does not end the approval that it was given."""
+
+    def decide(found: Mapping[Any, Any]) -> dict[Any, Any]:
+        before = found.get(CONFIGURATION_KEY)
+        after = imported(before)
+        return {} if after == before else {CONFIGURATION_KEY: after}
+
+    return decide
+
+
+def _of_this_process(context: Any, window: Any) -> tuple[Any, ...]:
+    """The caps count what this process has begun, and nothing of the time before."""
+    started = vars(context.memory).setdefault("planted_start", context.clock.now())
+    return tuple(one for one in window.begun if one.at >= started)
+
+
+def _as_stored(clock: Clock, since: float) -> float:
+    """An age is the difference of two readings of the wall clock."""
+    return clock.now() - since
+
+
+def _full_pace(*_: Any, **__: Any) -> melt_down.Pace:
+    return melt_down.FULL
+
+
+async def _nowhere_else(*_: Any, **__: Any) -> list[str]:
+    return []
+
+
+def _no_tombstones(_: Any) -> list[Any]:
+    return []
+
+
+class _NeverSmaller:
+    """The size of the next batch does not become smaller."""
+
+    def __get__(self, *_: object) -> None:
+        return None
+
+    def __set__(self, *_: object) -> None:
+        """Forgets it."""
+
+
+HELD_BY_ALL = ((150.0, "lease_all"), (250.0, "lease_all"), (295.0, "lease_all"))
+"""Whatever there is has a lease before the earliest restore."""
 
 HOLES: tuple[Hole, ...] = (
     Hole(
@@ -104,22 +194,14 @@ HOLES: tuple[Hole, ...] = (
         lambda: everywhere(permit_check.with_fresh_permits, _ask_nobody),
     ),
     Hole(
-        "a machine of the catalog counts as never cataloged",
-        "S1",
-        (*USERS, *CHANGES),
-        lambda: everywhere(permits.permit, _known_by_nobody),
-    ),
-    Hole(
         "a known lease does not keep what the catalog denies",
         "S1",
-        (*USERS, *CHANGES, "restore_machine_provider", "long_trouble", "stale_answers"),
+        (),
         lambda: everywhere(permits.lease_runs, _nobody_holds),
         script=(
             (1, "restore_machine_provider"),  # a backup first, and minutes later the restore
             (5, "change_type"),
-            (150, "lease_all"),
-            (250, "lease_all"),
-            (295, "lease_all"),
+            *HELD_BY_ALL,
         ),
         hours=2.0,
     ),
@@ -139,107 +221,198 @@ HOLES: tuple[Hole, ...] = (
         budget=60,
     ),
     Hole(
-        "1 restored store, entity removed by hand",
+        "1 restored store",
         "S1",
-        (*USERS, *CHANGES, "lose_entity", "back_up", "restore_store"),
+        (),
         lambda: everywhere(permit_check.with_fresh_permits, _ask_nobody),
+        script=(
+            (1, "restore_store"),  # a backup; the next one restores it at once
+            (5, "change_size"),
+            *HELD_BY_ALL,
+            (300, "restore_store"),
+            (300.5, "change_type"),  # while no daemon runs
+        ),
+        hours=0.3,
     ),
     Hole(
         "2 slow Machine Provider and one change",
         "S1",
-        ("lease_all", "lease_all", "late_addition", "late_addition", "flap", "change_type"),
+        (),
         lambda: everywhere(permit_check.with_fresh_permits, _ask_nobody),
+        script=(
+            (1, "late_addition"),
+            (2, "late_addition"),
+            (5, "change_type"),
+            (20, "change_type"),
+            *((40.0 + 30 * n, "lease_all") for n in range(25)),
+            (400, "change_type"),
+        ),
+        hours=0.5,
         machines=20,
-        rate=60.0,
     ),
     Hole(
-        "3 late group deletion and resize",
+        "3 a group is made again under a name that a late deletion knows",
         "S1",
-        ("lease_all", "lease_all", "flap_zone", "flap_zone", "late_group_deletion", "late_growth"),
-        rate=60.0,
+        (),
+        lambda: everywhere(compute_bodies.group_name_of, _first_name),
+        script=(
+            (1, "late_group_deletion"),
+            (2, "flap_zone"),
+            (400, "late_group_deletion"),
+            (402, "flap_zone"),
+            *((60.0 * n, "lease_all") for n in range(1, 30)),
+        ),
+        hours=0.6,
     ),
     Hole(
-        "5 restored Machine Provider",
+        "5 one word of a restored Machine Provider ends a lease",
         "S1",
-        (*USERS, *CHANGES, "restore_machine_provider"),
+        (),
+        lambda: everywhere(cataloging.lease_is_over, _always),
+        script=((1, "restore_machine_provider"), *HELD_BY_ALL, (3700, "change_type")),
+        hours=1.4,
     ),
     Hole(
-        "6 replayed RECLAIMED",
+        "6 RECLAIMED of a machine that is leased",
         "S1",
-        ("lease", "lease_all", "release", "old_reclaimed", "old_reclaimed"),
+        (),
+        lambda: everywhere(permit_check.with_fresh_permits, _ask_nobody),
+        script=((1, "lease_all"), (30, "false_reclaimed"), (40, "false_reclaimed")),
+        hours=0.2,
     ),
     Hole(
         "7 second daemon, own store",
         "S1",
-        (*USERS, *CHANGES, "stranger", "stranger"),
+        (),
+        _adopts_and_asks_nobody,
+        script=((1, "lease_all"), (30, "stranger"), (40, "change_type"), (200, "change_zone")),
+        hours=0.4,
     ),
     Hole(
         "8 group made again by hand",
         "S1",
-        ("delete_group", "lease", "change_size"),
+        (),
+        lambda: everywhere(ownership.is_meant, _always),
+        script=tuple((5.0 + 200 * n, "delete_group") for n in range(4)),
+        hours=0.4,
     ),
     Hole(
-        "9 VMs that stop",
+        "9 VMs that stop are still offered",
         "L1",
-        ("stop_vm", "lease", "release"),
+        (),
+        lambda: everywhere(sightings.seen_instance, _never_stopped),
+        script=((5, "stop_vm"), (10, "stop_vm")),
+        hours=0.2,
     ),
     Hole(
-        "10 abandoned VMs",
+        "10 an abandoned VM counts as one that Compute deletes",
         "L1",
-        ("abandon_vm", "lease", "release_all"),
+        (),
+        lambda: everywhere(sightings.abandoned_instance, _never_abandoned),
+        script=((1, "lease_all"), (20, "abandon_vm"), (25, "abandon_vm"), (60, "release_all")),
+        hours=0.2,
     ),
     Hole(
-        "11 endless lease, lost messages",
+        "11 an endless lease that the catalog denies never ends",
         "L1",
-        ("lease", "lease_all", "release_all", "lose_messages", "lose_messages"),
+        (),
+        lambda: everywhere(cataloging.lease_is_over, _nobody_holds),
+        script=((1, "restore_machine_provider"), *((60.0 * n, "lease_all") for n in range(1, 5))),
+        hours=1.2,
     ),
     Hole(
-        "14 caps of several daemons",
+        "13 a project without a group is not looked through",
+        "S2",
+        (),
+        lambda: everywhere(untracked.look_elsewhere, _nowhere_else),
+        script=((5, "leave_project"),),
+        hours=0.2,
+    ),
+    Hole(
+        "14 each process has caps of its own",
         "S5",
-        ("release_all", "lease_all", "change_type", "flap_zone", "kill"),
-        daemons=3,
+        (),
+        lambda: everywhere(deletion_budget._counting, _of_this_process),
+        script=(
+            (1, "change_type"),
+            *((20.0 + 25 * n, "kill") for n in range(12)),
+            (60, "change_type"),
+        ),
         machines=40,
+        hours=0.3,
     ),
     Hole(
-        "14 budgets of several daemons",
-        "S4",
-        ("change_type", "melt", "change_size"),
-        daemons=3,
-        machines=12,
-        budget=60,
-    ),
-    Hole(
-        "15 approval used again",
+        "15 an approval counts again",
         "S5",
-        ("empty_config", "approve"),
+        (),
+        lambda: everywhere(import_config._with_approval, _approval_stays),
+        script=((5, "empty_config"),),
+        hours=0.7,
     ),
     Hole(
-        "16 set aside, then drained; phantoms",
+        "16 phantoms stay",
         "L1",
-        ("steal_name", "late_addition", "delete_vm", "freeze", "change_type"),
-        daemons=2,
+        (),
+        lambda: everywhere(phantom_entries.tombstones_due, _no_tombstones),
+        script=(
+            (1, "late_addition"),
+            (2, "late_addition"),
+            (5, "change_size"),
+            (6, "change_type"),
+            (100, "change_type"),
+            (110, "late_addition"),
+        ),
+        hours=0.6,
     ),
     Hole(
         "17 412 for ever",
         "S4",
-        ("long_trouble", "change_type"),
+        (),
+        lambda: mock.patch.object(update_instance_metadata, "ATTEMPTS", 1000),
+        script=((1, "contested_metadata"), (5, "change_type"), (60, "change_size")),
+        hours=0.5,
     ),
     Hole(
-        "18 clock back a day",
+        "18 stored times are compared with a clock that jumps",
         "L1",
-        ("clock_jump", "delete_vm", "change_type", "lease", "release"),
+        (),
+        lambda: mock.patch.object(Clock, "elapsed", _as_stored),
+        script=(
+            (1, "clock_jump"),
+            (5, "delete_vm"),
+            (8, "delete_vm"),
+            (12, "stop_vm"),
+            (20, "change_type"),
+        ),
+        hours=0.6,
     ),
     Hole(
-        "19 missing revision entity",
+        "20 a melting fleet is refilled at full pace",
         "L1",
-        ("lose_entity", "change_type", "change_type"),
+        (),
+        lambda: everywhere(melt_down.pace, _full_pace),
+        script=((1, "furnace"),),
+        hours=0.5,
     ),
     Hole(
-        "21 one bad item in a batch",
+        "21 one refused machine keeps its batch out",
         "L1",
-        ("odd_template", "change_type", "delete_vm"),
+        (),
+        lambda: mock.patch.object(catalog_instances, "MAX_DIVISIONS", 0),
+        script=((1, "odd_template"), (2, "change_type")),
+        hours=0.2,
+    ),
+    Hole(
+        "22 a batch that is too slow stays as large",
+        "L1",
+        (),
+        lambda: mock.patch.object(CatalogMemory, "batch", _NeverSmaller()),
+        script=((1, "slow_catalog"), (5, "change_type")),
+        machines=80,
+        hours=0.3,
     ),
 )
+"""Not planted here: 4 (as the first), 12 and 19, which only the tests of their jobs show."""
 
 
 def scripted(made: Recipe, script: Sequence[tuple[float, str]]) -> Recipe:
@@ -274,7 +447,7 @@ def search(hole: Hole, seconds: float = SECONDS) -> tuple[float, Result | None]:
     """
 
     def lived(made: Recipe) -> tuple[Result, float]:
-        with hole.plant() if hole.plant is not None else contextlib.nullcontext():
+        with hole.plant():
             result = live_here(made)
         times = os.times()
         return result, times.user + times.system
@@ -300,9 +473,8 @@ def main() -> int:
             continue
         cpu, result = search(hole)
         found = result.violations[0] if result is not None else "not found"
-        failed += result is None and hole.plant is not None
-        kind = "planted" if hole.plant is not None else "as it is"
-        sys.stdout.write(f"| {hole.name} | {kind} | {cpu:.1f} | {str(found)[:140]} |\n")
+        failed += result is None
+        sys.stdout.write(f"| {hole.name} | {hole.promise} | {cpu:.1f} | {str(found)[:140]} |\n")
         sys.stdout.flush()
     return 1 if failed else 0
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from gce_backend.base.clock import SystemClock
+from gce_backend.localcloud.assembly import embedded_cloud
+from gce_backend.localcloud.cloud import CloudOptions
 from simulation.events import KINDS, Event
+from simulation.faults import Disturbances
 from simulation.holes import HOLES, search
+from simulation.network import Request
 from simulation.rows import ROWS
 from simulation.shrink import minimal
 from simulation.test_determinism import run
@@ -55,6 +61,18 @@ def test_the_rows_are_those_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "safety.md").read_text()
     numbers = {int(found) for found in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
     assert numbers & set(ROWS)
+
+
+def test_what_a_daemon_with_another_store_makes_is_not_ours_to_track() -> None:
+    """S2 is about our own; a group that we make under that name later is."""
+    cloud = embedded_cloud(None, SystemClock(), CloudOptions())
+    disturbances = Disturbances(cloud, lambda _: None, lambda: 0.0)
+    path = "/compute/v1/projects/p/zones/z/instanceGroupManagers?requestId=1"
+    body = b'{"name": "linux-1", "targetSize": 3}'
+    for client, status, made in (("d9", 409, False), ("d9", 200, True), ("d1", 200, False)):
+        request = Request(client, "POST", path, body)
+        disturbances.answered(request, functools.partial(bytes, b"HTTP/1.1 %d" % status))
+        assert (("z", "linux-1") in disturbances.made_elsewhere) is made
 
 
 def test_a_failing_list_of_events_becomes_short() -> None:

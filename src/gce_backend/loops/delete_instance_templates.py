@@ -13,6 +13,8 @@ from gce_backend.model.keys import Key, RevisionKey
 from gce_backend.rules.activation import is_active
 from gce_backend.rules.ownership import Whose, whose
 
+IN_USE = "ResourceInUse"
+"""The condition of a template that a group uses that is not ours."""
 INSERT_PATIENCE = 600.0
 """Seconds after which an insert that has left no template is taken to have never happened."""
 
@@ -36,6 +38,10 @@ async def run(context: Context) -> Outcome:
             for _, manager in context.fleet.managers_of(key)
         )
     ]
+
+    for key in keys:
+        if key in active and context.conditions.reason(key) == IN_USE:
+            context.conditions.clear(key)  # named again: it need not wait to be given back
 
     async def act(key: RevisionKey) -> Result:
         revision = context.fleet.revisions[key]
@@ -88,8 +94,10 @@ async def _delete(context: Context, key: RevisionKey) -> Result:
             revision,
         )
     except ResourceInUseError as error:
-        await resources.give_up(context, key, revision)
-        context.conditions.back_off(key, "ResourceInUse", error.message)
+        if is_active(key, context.fleet.get):
+            await resources.give_up(context, key, revision)
+        # Else the intent stays, however long others use it: each try would be written twice.
+        context.conditions.back_off(key, IN_USE, error.message)
         return Result.HELD
     if not gone:
         return Result.WAITING

@@ -22,6 +22,8 @@ from support.two_templates import (
     vms_are,
 )
 
+DELETE = "compute.instanceTemplates.delete"
+COMMIT = "datastore.projects.commit"
 SELDOM = {"import-config": "*/20 * * * * *"}
 CALM = msgspec.structs.replace(CloudOptions().instant(), dispatch_seconds=1.0)
 
@@ -68,6 +70,16 @@ async def test_template_that_somebody_else_uses_waits_for_them(tmp_path: Path) -
         assert (await of_template(w))["templates"] == [name]
         assert "ResourceInUse" in await reasons(w)
         assert (await w.calls())["compute.instanceTemplates.delete"] <= 15
+        before = await w.calls()
+        await w.pass_time(1800)
+        calls = await w.calls()
+        assert calls[DELETE] > before[DELETE]
+        assert calls[COMMIT] == before[COMMIT], "a try that is refused again writes nothing"
+        w.write_config(BOTH, MANAGERS)
+        await up(w)
+        assert (await of_template(w))["templates"] == [name], "named again, it is used again"
+        drop(w)
+        await w.until(vms_are(w, set()))
         await w.compute("DELETE", f"zones/{OTHER_ZONE}/instanceGroupManagers/theirs")
         await w.until(gone(w), within=1800)
 
