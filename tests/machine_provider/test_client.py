@@ -25,10 +25,11 @@ from gce_backend.machine_provider.client import (
     leased_sync,
     new_id,
 )
-from gce_backend.machine_provider.lease_documents import NewLease, WaitDocument
+from gce_backend.machine_provider.lease_documents import MachineTrouble, NewLease, WaitDocument
 from gce_backend.machine_provider.wire import Dimensions
 from machine_provider.test_leases_api import ANN, Api
 from machine_provider.test_leases_api import running as api_running
+from support.provider_harness import DAEMON
 from support.responses import scripted_server
 from support.served_cloud import served_cloud
 
@@ -134,6 +135,51 @@ async def test_a_lease_that_is_lost_ends_its_block(tmp_path: Path) -> None:
         with pytest.raises(LeaseLostError, match="over"):
             await work()
         assert loop.time() - begun < 30
+
+
+async def trouble(mp: Api, name: str, message: str, *, gone: bool = False) -> None:
+    """What the daemon says of a machine's VM."""
+    body = {"message": message, "gone": gone}
+    await mp.ok("POST", f"machines/{name}:trouble", body, who=DAEMON)
+
+
+async def test_a_stopped_vm_is_told_of_and_a_lost_one_ends_its_block(tmp_path: Path) -> None:
+    """With the reason; the machine is given back."""
+    async with running(tmp_path, "vm-1") as (mp, client):
+        told: list[MachineTrouble] = []
+
+        async def work() -> None:
+            async with leased(client, wanted(keepalive=30), troubled=told.append):
+                await trouble(mp, "vm-1", "it stopped")
+                await asyncio.sleep(60)
+                await trouble(mp, "vm-1", "it is gone", gone=True)
+                await asyncio.sleep(3600)
+
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(LeaseLostError, match="vm-1: it is gone"):
+            await work()
+        assert asyncio.get_running_loop().time() - begun < 90
+        assert [one.message for one in told] == ["it stopped"]
+        await asyncio.sleep(1)
+        assert await mp.states() == {}
+
+
+async def test_only_the_backend_tells_of_trouble_and_only_of_leased_machines(
+    tmp_path: Path,
+) -> None:
+    """The next lessee of a name hears nothing of it."""
+    async with running(tmp_path, "vm-1") as (mp, client):
+        await trouble(mp, "vm-1", "it stopped")
+        lease = await client.create(wanted())
+        assert lease.troubles == ()
+        refused = await mp.refused("POST", "machines/vm-1:trouble", {"message": "x"})
+        assert refused.startswith("403")
+        await trouble(mp, "vm-1", "it stopped")
+        assert len((await client.get(lease.id)).troubles) == 1
+        await trouble(mp, "vm-1", "")
+        assert (await client.get(lease.id)).troubles == ()
+        status, _ = await mp("POST", "machines/vm-9:trouble", {"message": "x"}, DAEMON)
+        assert status == 404
 
 
 async def test_a_short_loss_of_the_service_is_borne_and_a_long_one_ends_the_block(

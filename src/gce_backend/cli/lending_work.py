@@ -24,7 +24,12 @@ from gce_backend.machine_provider.client import (
     new_id,
 )
 from gce_backend.machine_provider.credentials import own_tokens
-from gce_backend.machine_provider.lease_documents import LeaseDocument, NewLease, WaitDocument
+from gce_backend.machine_provider.lease_documents import (
+    LeaseDocument,
+    MachineTrouble,
+    NewLease,
+    WaitDocument,
+)
 from gce_backend.machine_provider.wire import Dimensions
 from gce_backend.model.machine_token import Dimension
 from gce_backend.settings.settings import load
@@ -235,7 +240,12 @@ async def _run_with(
             def told(waiting: WaitDocument) -> None:
                 status.update(f"place {waiting.place}: {one_line(waiting.message)}")
 
-            async with leased(client, request, told=told, kept=lambda: held) as lease:
+            def troubled(trouble: MachineTrouble) -> None:
+                click.echo(f"{one_line(trouble.machine)}: {one_line(trouble.message)}", err=True)
+
+            async with leased(
+                client, request, told=told, kept=lambda: held, troubled=troubled
+            ) as lease:
                 status.stop()
                 click.echo(f"leased {one_line(', '.join(lease.document.machines))}", err=True)
                 code = await act(client, lease)

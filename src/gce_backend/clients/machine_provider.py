@@ -462,6 +462,28 @@ class MachineProviderClient:
             return MethodNotOffered()
         return decode(method, _success(method, answer), _DEMAND)
 
+    async def report_trouble(
+        self, hostname: str, message: str, *, gone: bool
+    ) -> MethodNotOffered | None:
+        """Reports what is wrong with a leased machine's VM, for its lessee.
+
+        Args:
+            hostname: the machine's name.
+            message: a sentence; "" when nothing is wrong any longer.
+            gone: whether the VM no longer exists.
+
+        Returns:
+            `MethodNotOffered` when the server is too old, or the catalog has no such machine.
+        """
+        method = "machine_provider.machines.trouble"
+        path = f"/api/v1/machines/{quote(hostname)}:trouble"
+        body = {"message": message, "gone": gone}
+        answer = await self._api.call(method, "POST", path, body=body, repeat=False)
+        if answer.status == 404:
+            return MethodNotOffered()
+        _success(method, answer)
+        return None
+
     async def lease(self, request: LeaseRequest) -> LeaseAnswer:
         """Asks for a machine, or for the state of the same request made before."""
         method = "machine_provider.machine_provider.lease"

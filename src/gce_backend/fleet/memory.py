@@ -15,6 +15,7 @@ from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
 from gce_backend.model.orders import MachineOrder
 from gce_backend.rules.cataloging import Contradiction
+from gce_backend.rules.sightings import LesseeNews
 from gce_backend.rules.surplus import SizeHistory
 from gce_backend.rules.zones import ZoneTrouble
 
@@ -106,6 +107,7 @@ class CatalogMemory:
         next_question: when to ask the catalog about each of them again.
         contradicted: leased machines whose lease the catalog denies.
         phantom_looks: deleted machines whose entries were looked for, and how often.
+        news: what lessees of machines were told about their VMs.
     """
 
     adding: set[MachineKey] = field(default_factory=set)
@@ -115,6 +117,7 @@ class CatalogMemory:
     next_question: dict[MachineKey, float] = field(default_factory=dict)
     contradicted: dict[MachineKey, Contradiction] = field(default_factory=dict)
     phantom_looks: dict[MachineKey, int] = field(default_factory=dict)
+    news: dict[MachineKey, LesseeNews] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gce_backend.actions import announcements, unknown_machines
+from gce_backend.actions import announcements, lessee_news, unknown_machines
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
@@ -46,6 +46,7 @@ async def run(context: Context) -> Outcome:
     if context.conditions.blocked(BROKER):
         return Outcome(again_after=context.conditions.wait(BROKER))
     await announcements.ask(context)
+    await lessee_news.tell(context)
     lost = set(_lost(context))
     drained = await _look_again(context, list(_leaving(context)))
     leaving = list(dict.fromkeys((*drained, *_ordered_out(context), *lost)))

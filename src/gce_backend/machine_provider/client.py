@@ -48,6 +48,7 @@ from gce_backend.machine_provider.lease_documents import (
     LeaseDocument,
     LeaseList,
     MachineList,
+    MachineTrouble,
     NewLease,
     WaitDocument,
     WhoAmI,
@@ -191,6 +192,7 @@ async def leased(
     *,
     told: Callable[[WaitDocument], None] = lambda _: None,
     kept: Callable[[], bool] = lambda: False,
+    troubled: Callable[[MachineTrouble], None] = lambda _: None,
 ) -> AsyncIterator[Leased]:
     """Machines for the length of a block.
 
@@ -199,10 +201,12 @@ async def leased(
         wanted: the request. Its keepalive is `KEEPALIVE_SECONDS` unless it says otherwise.
         told: called with the reason why the request waits, at each check.
         kept: whether to keep the machines at the end, e.g. because they are held.
+        troubled: called when something is wrong with a machine, e.g. its VM has stopped.
 
     Raises:
         OrderError: the request is refused, or its wait is over.
-        LeaseLostError: the lease ended before the block did; the block is cancelled.
+        LeaseLostError: the lease ended before the block did, or the VM of a machine no longer
+            exists; the block is cancelled.
         RemoteError: the Machine Provider cannot be reached.
     """
     wanted = msgspec.structs.replace(wanted, keepalive=wanted.keepalive or KEEPALIVE_SECONDS)
@@ -220,7 +224,8 @@ async def leased(
         if document.state == "ended":
             raise OrderError(f"there was no machine in time: {document.ended}")
         lease = Leased(document)
-        async with _kept_alive(client, lease, wanted.keepalive or KEEPALIVE_SECONDS):
+        seconds = wanted.keepalive or KEEPALIVE_SECONDS
+        async with _kept_alive(client, lease, seconds, troubled):
             yield lease
     finally:
         if not (lease is not None and kept()):
@@ -228,7 +233,9 @@ async def leased(
 
 
 @contextlib.asynccontextmanager
-async def _kept_alive(client: LeaseClient, lease: Leased, seconds: int) -> AsyncIterator[None]:
+async def _kept_alive(
+    client: LeaseClient, lease: Leased, seconds: int, troubled: Callable[[MachineTrouble], None]
+) -> AsyncIterator[None]:
     """Keeps a lease alive beside a block, and ends the block when that fails for good."""
     block = asyncio.current_task()
     assert block is not None  # noqa: S101 -- a coroutine always runs in a task
@@ -239,9 +246,15 @@ async def _kept_alive(client: LeaseClient, lease: Leased, seconds: int) -> Async
         while True:
             await asyncio.sleep(seconds / 4)
             try:
+                known = lease.document.troubles
                 lease.document = await client.keep_alive(lease.document.id)
                 shown_at = clock()
                 lost = "" if lease.document.state in {"active", "held"} else "it has ended"
+                for trouble in lease.document.troubles:
+                    if trouble.gone:
+                        lost = f"{trouble.machine}: {trouble.message}"
+                    elif trouble not in known:
+                        troubled(trouble)
             except TransientError as error:
                 lost = str(error) if clock() - shown_at > seconds else ""
             except BackendError as error:

@@ -123,6 +123,8 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         lessee_topic: the topic for messages to the lessee, `projects/P/topics/T`, if any.
         lessee: the name of the lease request that the next message to the lessee is about.
         agent: what its agent said last; None while it has said nothing.
+        trouble: what its backend says is wrong with its VM while it is leased; "" when nothing is.
+        gone: whether its VM no longer exists.
     """
 
     backend: str
@@ -144,6 +146,8 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     lessee_topic: str = ""
     lessee: str = ""
     agent: MachineAgent | None = None
+    trouble: str = ""
+    gone: bool = False
 
     @property
     def path(self) -> Path:
@@ -183,6 +187,8 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             instruction=None,
             instruction_state=None,
             connect="",
+            trouble="",
+            gone=False,
         )
 
     def told(self, instruction: Instruction) -> StoredMachine:

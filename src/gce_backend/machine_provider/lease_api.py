@@ -38,14 +38,16 @@ from gce_backend.machine_provider.lease_documents import (
     MachineList,
     MachineOrders,
     MachineReport,
+    MachineTrouble,
     NewLease,
     Nothing,
     SshAccess,
+    TroubleReport,
     WhoAmI,
 )
 from gce_backend.machine_provider.leases import LeaseTerms
 from gce_backend.machine_provider.records import Records
-from gce_backend.machine_provider.reports import report
+from gce_backend.machine_provider.reports import note_trouble, report
 from gce_backend.machine_provider.wire import LeaseRequestMessage
 
 _ERRORS: Mapping[str, tuple[int, str]] = {
@@ -169,6 +171,13 @@ async def _demand(broker: MachineProvider, caller: Caller, query: DemandQuery) -
     return await read_demand(broker, caller.backend, query)
 
 
+async def _trouble(broker: MachineProvider, caller: Caller, said: TroubleReport) -> MachineOrders:
+    orders = await note_trouble(broker.records, caller.backend or "", said)
+    if orders is None:
+        raise Refusal(404, "The catalog has no such machine.")
+    return orders
+
+
 async def _report(broker: MachineProvider, caller: Caller, said: MachineReport) -> MachineOrders:
     orders = await report(broker.records, caller.account, caller.vm, said)
     if orders is None:
@@ -197,6 +206,7 @@ METHODS: Mapping[str, Method] = {
     "machines.list": Method(Nothing, _machines),
     "demand.get": Method(DemandQuery, _demand),
     "machines.report": Method(MachineReport, _report),
+    "machines.trouble": Method(TroubleReport, _trouble),
     "users.whoami": Method(Nothing, _who_am_i),
 }
 """Every method of this API, by name."""
@@ -228,6 +238,7 @@ ROUTES = (
     ApiRoute("GET", "/api/v1/machines", "machines.list"),
     ApiRoute("GET", "/api/v1/demand", "demand.get"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:report", "machines.report"),
+    ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:trouble", "machines.trouble"),
     ApiRoute("GET", "/api/v1/whoami", "users.whoami"),
 )
 
@@ -300,7 +311,8 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         state = "held" if lease.held else "active"
     else:
         state = "ended"
-    reported = _reported(records, lease)
+    machines = _machines_of(records, lease)
+    reported = [machine for machine in machines if machine.agent is not None]
     return LeaseDocument(
         id=lease.name,
         request_id=lease.request.request_id,
@@ -321,14 +333,19 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         waiting=waiting,
         agents=tuple(machine.hostname for machine in reported),
         ssh=_ssh(reported, lease),
+        troubles=tuple(
+            MachineTrouble(machine=machine.hostname, message=machine.trouble, gone=machine.gone)
+            for machine in machines
+            if machine.trouble
+        ),
     )
 
 
-def _reported(records: Records, lease: StoredLease) -> list[StoredMachine]:
-    """The machines of a lease that runs whose agents have reported."""
+def _machines_of(records: Records, lease: StoredLease) -> list[StoredMachine]:
+    """The machines that a lease holds now."""
     leased = records.machines[MachineState.LEASED]
     machines = [leased[path] for path in lease.machines if path in leased] if lease.runs else []
-    return [machine for machine in machines if machine.lease == lease.name and machine.agent]
+    return [machine for machine in machines if machine.lease == lease.name]
 
 
 def _ssh(machines: Sequence[StoredMachine], lease: StoredLease) -> tuple[SshAccess, ...]:

@@ -146,6 +146,20 @@ class SshAccess(WireMessage, frozen=True, kw_only=True):
     ready: bool
 
 
+class MachineTrouble(WireMessage, frozen=True, kw_only=True):
+    """What is wrong with a leased machine's VM, as its backend says.
+
+    Attributes:
+        machine: the machine's name.
+        message: a sentence.
+        gone: whether the VM no longer exists.
+    """
+
+    machine: str
+    message: str
+    gone: bool
+
+
 class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """A lease.
 
@@ -167,6 +181,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         waiting: why it is pending.
         agents: those of its machines whose agents have reported.
         ssh: how its machines are reached by SSH, as far as their agents have reported it.
+        troubles: what is wrong with its machines.
     """
 
     id: str
@@ -186,6 +201,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     waiting: WaitDocument | None = None
     agents: tuple[str, ...] = ()
     ssh: tuple[SshAccess, ...] = ()
+    troubles: tuple[MachineTrouble, ...] = ()
 
 
 class LeaseList(WireMessage, frozen=True, kw_only=True):
@@ -238,6 +254,20 @@ class MachineReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     serves: Annotated[str, Meta(max_length=200)] = ""
 
 
+class TroubleReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """machines.trouble: what a backend says of a leased machine's VM.
+
+    Attributes:
+        name: the machine's name.
+        message: what is wrong, as a sentence; "" when nothing is wrong any longer.
+        gone: whether the VM no longer exists.
+    """
+
+    name: Id
+    message: Annotated[str, Meta(max_length=500)] = ""
+    gone: bool = False
+
+
 class MachineLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """A lease as its machines are told of it.
 
@@ -257,7 +287,7 @@ class MachineLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class MachineOrders(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to `machines.report`.
+    """The answer to `machines.report` and `machines.trouble`.
 
     Attributes:
         state: the machine's state in the catalog; `GONE` when it has left the catalog.

@@ -19,6 +19,7 @@ from gce_backend.machine_provider.lease_documents import (
     MachineLease,
     MachineOrders,
     MachineReport,
+    TroubleReport,
 )
 from gce_backend.machine_provider.records import Found, Records
 
@@ -66,6 +67,37 @@ async def report(
         found = (await records.read([lease_key])).get(lease_key)
         lease = _told(found, machine) if isinstance(found, StoredLease) else None
     return MachineOrders(state=machine.state, lease=lease)
+
+
+async def note_trouble(records: Records, backend: str, said: TroubleReport) -> MachineOrders | None:
+    """Stores what a backend says of a leased machine's VM, so that its lessee learns of it.
+
+    A machine that nobody holds has no lessee to tell: its backend takes it out of the catalog.
+
+    Args:
+        records: the stored state.
+        backend: the backend that calls.
+        said: the report.
+
+    Returns:
+        None when the backend has no such machine in the catalog.
+
+    Raises:
+        RemoteError: Datastore fails.
+    """
+    path = machine_path(backend, said.name)
+
+    def decide(found: Found) -> dict[Path, Record | None]:
+        machine = found.get(path)
+        if not isinstance(machine, StoredMachine) or machine.state is not MachineState.LEASED:
+            return {}
+        gone = said.gone and bool(said.message)
+        return {path: msgspec.structs.replace(machine, trouble=said.message, gone=gone)}
+
+    machine = (await records.change([path], decide)).get(path)
+    if not isinstance(machine, StoredMachine) or machine.state is MachineState.DELETED:
+        return None
+    return MachineOrders(state=machine.state)
 
 
 def _agent(said: MachineReport) -> MachineAgent:

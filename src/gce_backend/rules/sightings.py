@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -138,6 +139,23 @@ def is_stopped_for_good(instance: Instance, elapsed: Elapsed, patience: float) -
         patience: seconds in which it may come back.
     """
     return instance.stopped_since is not None and elapsed(instance.stopped_since) >= patience
+
+
+class LesseeNews(enum.Enum):
+    """What a lessee must know about the VM of a leased machine: a sentence for people."""
+
+    STOPPED = "The VM does not run: it was stopped, suspended or preempted, or its host failed."
+    GONE = "The VM no longer exists."
+
+
+def news_for_lessee(instance: Instance, elapsed: Elapsed) -> LesseeNews | None:
+    """What the lessee of a machine must know about its VM; None while all is well.
+
+    `GONE` still has to be confirmed at Compute.
+    """
+    if has_gone_missing(instance, elapsed):
+        return None if instance.abandoned_since is not None else LesseeNews.GONE
+    return LesseeNews.STOPPED if instance.stopped_since is not None else None
 
 
 def is_lost(instance: Instance, elapsed: Elapsed, patience: float) -> bool:

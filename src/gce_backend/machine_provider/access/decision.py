@@ -41,6 +41,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "machines.list": READERS,
     "demand.get": frozenset({Role.BACKEND, Role.VIEWER, Role.ADMINISTRATOR}),
     "machines.report": ANYBODY,
+    "machines.trouble": frozenset({Role.BACKEND}),
     "users.whoami": ANYBODY,
 }
 """Every method with the roles that may call it."""

@@ -1,0 +1,51 @@
+"""Tells lessees, by the Machine Provider, that the VM of their machine has stopped or is gone.
+
+Their leases go on: only a lessee, or the end of the lease, gives a machine back.
+"""
+
+from __future__ import annotations
+
+from gce_backend.actions.deletion import is_gone
+from gce_backend.base.errors import BackendError
+from gce_backend.engine.context import Context
+from gce_backend.model.entities import Instance
+from gce_backend.model.keys import MachineKey
+from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.sightings import LesseeNews, news_for_lessee
+
+MOST = 50
+"""Most machines that one run tells of."""
+
+
+async def tell(context: Context) -> None:
+    """Tells what has changed since it was last told; what gets no answer is told again later."""
+    told = context.memory.catalog.news
+    now = context.clock.now()
+    for key in tuple(told):
+        instance = context.fleet.instances.get(key)
+        if instance is None or not lease_runs(instance, now):
+            del told[key]
+    due = [
+        (key, instance)
+        for key, instance in context.fleet.instances.items()
+        if lease_runs(instance, now)
+        and news_for_lessee(instance, context.clock.elapsed) != told.get(key)
+    ]
+    for key, instance in due[:MOST]:
+        try:
+            await _tell(context, key, instance)
+        except BackendError:  # the jobs that need the service report it
+            return
+
+
+async def _tell(context: Context, key: MachineKey, instance: Instance) -> None:
+    news = news_for_lessee(instance, context.clock.elapsed)
+    if news is LesseeNews.GONE and not await is_gone(context, key):
+        return
+    message = "" if news is None else news.value
+    await context.broker().report_trouble(key.name, message, gone=news is LesseeNews.GONE)
+    told = context.memory.catalog.news
+    if news is None:
+        told.pop(key, None)
+    else:
+        told[key] = news
