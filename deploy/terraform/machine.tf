@@ -19,7 +19,9 @@ data "google_compute_image" "cos" {
 }
 
 locals {
-  environment = merge(var.settings, { PROJECT = var.project })
+  zones       = merge({ gce-backend = var.zone }, var.standby_zone == "" ? {} : { gce-backend-standby = var.standby_zone })
+  election    = var.standby_zone == "" ? {} : { STORE__LEADER_ELECTION = "true" }
+  environment = merge(local.election, var.settings, { PROJECT = var.project })
   cloud_init = templatefile("${path.module}/cloud-init.yaml", {
     image       = var.image
     registry    = "${var.region}-docker.pkg.dev"
@@ -35,10 +37,10 @@ resource "terraform_data" "cloud_init" {
 }
 
 resource "google_compute_instance" "daemon" {
-  count                     = var.image == "" ? 0 : 1
-  name                      = "gce-backend"
+  for_each                  = var.image == "" ? {} : local.zones
+  name                      = each.key
   machine_type              = var.machine_type
-  zone                      = var.zone
+  zone                      = each.value
   allow_stopping_for_update = true
   deletion_protection       = false # it holds nothing: everything is in Datastore
 
@@ -73,6 +75,11 @@ resource "google_compute_instance" "daemon" {
   lifecycle {
     ignore_changes       = [boot_disk[0].initialize_params[0].image] # COS updates itself
     replace_triggered_by = [terraform_data.cloud_init]
+
+    precondition {
+      condition     = var.standby_zone != var.zone
+      error_message = "standby_zone is zone: name another one, since the second VM is there for the case that a zone fails."
+    }
   }
 
   depends_on = [
@@ -80,4 +87,9 @@ resource "google_compute_instance" "daemon" {
     google_project_iam_member.datastore,
     google_pubsub_subscription_iam_member.daemon,
   ]
+}
+
+moved {
+  from = google_compute_instance.daemon[0]
+  to   = google_compute_instance.daemon["gce-backend"]
 }

@@ -15,6 +15,12 @@ variable "zone" {
   default     = "us-central1-b"
 }
 
+variable "standby_zone" {
+  description = "Zone of a second VM, whose daemon stands by and takes over (store.leader_election). Empty: there is none."
+  type        = string
+  default     = ""
+}
+
 variable "datastore_location" {
   description = "Location of the Firestore database in Datastore mode; it cannot be changed later."
   type        = string

@@ -82,6 +82,15 @@ def test_another_image_or_setting_makes_another_vm() -> None:
     assert machine["metadata"]["user-data"] == "${local.cloud_init}"
 
 
+def test_a_second_vm_stands_by_in_another_zone() -> None:
+    """Both daemons elect their leader as soon as there are two."""
+    zones, election = _locals()["zones"], _locals()["election"]
+    assert _resources()["google_compute_instance.daemon"]["for_each"].endswith("local.zones}")
+    assert "gce-backend-standby = var.standby_zone" in str(zones)
+    assert 'STORE__LEADER_ELECTION = "true"' in str(election)
+    assert "local.election" in str(_locals()["environment"])
+
+
 def test_the_vm_has_the_scopes_that_the_daemon_asks_tokens_for() -> None:
     """Google's APIs are all in cloud-platform; who the daemon is, for the others, is not."""
     (account,) = _resources()["google_compute_instance.daemon"]["service_account"]
