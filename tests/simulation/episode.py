@@ -68,6 +68,7 @@ def recipe(
     *,
     machines: int | None = None,
     daemons: int | None = None,
+    election: bool | None = None,
     rate: float = 14.0,
     only: tuple[str, ...] = (),
     budget: int | None = None,
@@ -79,6 +80,7 @@ def recipe(
         machines=machines or rng.choice((5, 6, 8, 10, 10, 12, 20, 40)),
         budget=rng.choice((1400, 1400, 1400, 60)) if budget is None else budget,
         resync=rng.choice((120.0, 600.0, 600.0)),
+        election=rng.choice((True, False)) if election is None else election,
     )
     return Recipe(seed, shape, hours, tuple(plan(seed, hours, rate, only)))
 

@@ -66,6 +66,7 @@ class Disturbances:
     Attributes:
         fired: how often each row of safety.md was met.
         asked: told of each call of a daemon that is about one VM or group.
+        sent: told of each request of a daemon.
         made_elsewhere: zone and name of the groups that a daemon with another store has made.
         late_additions: when a late add_machines reaches the Machine Provider, by host name.
     """
@@ -77,6 +78,7 @@ class Disturbances:
         self.made_elsewhere: set[tuple[str, str]] = set()
         self.late_additions: dict[str, float] = {}
         self.asked: Callable[[str], None] = lambda _: None
+        self.sent: Callable[[Request], None] = lambda _: None
         self._cloud = cloud
         self._note = note
         self._time = time
@@ -143,8 +145,11 @@ class Disturbances:
         return Verdict(rule.fate, seconds, functools.partial(self._strike, rule, request, seconds))
 
     def _count(self, request: Request) -> None:
+        if not request.client.startswith("d"):
+            return
+        self.sent(request)
         subject = _SUBJECT.search(request.path)
-        if subject is not None and request.client.startswith("d"):
+        if subject is not None:
             self.asked(subject[1])
 
     def _rule(self, request: Request) -> Rule | None:

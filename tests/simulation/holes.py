@@ -19,6 +19,7 @@ import msgspec
 from gce_backend.actions import deletion_budget, permit_check, phantom_entries, untracked
 from gce_backend.base.clock import Clock
 from gce_backend.clients.compute import call_budget
+from gce_backend.clients.datastore import leadership
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.memory import CatalogMemory
 from gce_backend.loops import catalog_instances, import_config, update_instance_metadata
@@ -51,6 +52,7 @@ class Hole(NamedTuple):
         kinds: the events that lead there.
         plant: puts it back, while the context lasts.
         daemons: how many daemons it needs.
+        election: whether one of them leads; None as the seed says.
         machines: how many machines it needs.
         budget: calls a minute.
         rate: events in an hour.
@@ -63,6 +65,7 @@ class Hole(NamedTuple):
     kinds: tuple[str, ...]
     plant: Callable[[], contextlib.AbstractContextManager[Any]]
     daemons: int = 1
+    election: bool | None = None
     machines: int = 8
     budget: int = 1400
     rate: float = 24.0
@@ -342,6 +345,14 @@ HOLES: tuple[Hole, ...] = (
         hours=0.3,
     ),
     Hole(
+        "14 a leader that was frozen goes on as if it led",
+        "S4",
+        ("freeze", "freeze", "change_type", "change_size"),
+        lambda: mock.patch.object(leadership.Leadership, "_is_current", return_value=True),
+        daemons=3,
+        election=True,
+    ),
+    Hole(
         "15 an approval counts again",
         "S5",
         (),
@@ -431,6 +442,7 @@ def recipes(hole: Hole) -> Iterator[Recipe]:
             hole.hours,
             machines=hole.machines,
             daemons=hole.daemons,
+            election=hole.election,
             rate=hole.rate,
             only=hole.kinds,
             budget=hole.budget,

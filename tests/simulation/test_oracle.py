@@ -21,6 +21,7 @@ from simulation.shrink import minimal
 from simulation.test_determinism import run
 
 QUICK = (
+    "14 a leader that was frozen goes on as if it led",
     "a known lease does not keep what the catalog denies",
     "the caps hold nothing back",
 )

@@ -20,6 +20,8 @@ import msgspec
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
+from gce_backend.clients.datastore.terms import EPOCH as TERM
+from gce_backend.clients.datastore.terms import KIND as LEADERSHIP
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings, prepare
@@ -47,7 +49,7 @@ from simulation.chance import EPOCH
 from simulation.direct import ShortWay, short
 from simulation.faults import Disturbances
 from simulation.loop import PROCESS, Process, SimulatedLoop
-from simulation.network import MemoryConnector
+from simulation.network import MemoryConnector, Request
 from simulation.oracle import Oracle
 from support.fleet_harness import PROJECT, manager, template
 from support.simulation import ProcessClock
@@ -69,13 +71,17 @@ class Shape(msgspec.Struct, frozen=True):
         machines: how many the configuration asks for at first.
         budget: calls a minute and quota group.
         resync: how often daemons read all entities and list all groups, in seconds.
+        election: whether one of the daemons leads, and the others stand by.
     """
 
     daemons: int = 1
     machines: int = 10
     budget: int = 1400
     resync: float = 600.0
+    election: bool = False
 
+
+TERM_KEY = {"kind": TERM[0][0], "name": TERM[0][1]}
 
 LOGS = "GCE_BACKEND_SIMULATION_LOGS"
 """Variable that names the file to which the daemons' logs are appended."""
@@ -208,9 +214,11 @@ class World:
             window=CAP_WINDOW,
             budget=shape.budget,
             denier=MP_NAMESPACE,
-            processes=lambda: (self.starts, sum(node.is_up for node in self.nodes)),
+            processes=self._at_work,
         )
         self.disturbances.asked = self.oracle.asked
+        if shape.election:
+            self.disturbances.sent = self._judge_sender
         self.strangers: set[str] = set()
         self.oracle.strangers = self.strangers
         self.oracle.late_additions = self.disturbances.late_additions
@@ -236,6 +244,27 @@ class World:
         self.session: aiohttp.ClientSession
         self._token = ""
         self._remember_messages()
+
+    def _at_work(self) -> tuple[int, int]:
+        """How many daemons have begun to work until now, and how many work."""
+        up = sum(node.is_up for node in self.nodes)
+        return (self._epoch(), min(up, 1)) if self.shape.election else (self.starts, up)
+
+    def _epoch(self) -> int:
+        """The number of the present term."""
+        keys = [row for row in self.entities.values() if row.key["path"][-1] == TERM_KEY]
+        return int(keys[0].properties["epoch"]["integerValue"]) if keys else 0
+
+    def _judge_sender(self, request: Request) -> None:
+        """S4: only the daemon of the present term sends what has an effect."""
+        if request.verb == "GET" or not request.path.startswith(("/compute/", "/_ah/")):
+            return
+        [node] = [node for node in self.nodes if node.name == request.client]
+        leadership = node.daemon.leadership if node.daemon is not None else None
+        term = leadership.term if leadership is not None else None
+        if term is None or term.epoch != self._epoch():
+            what = f"{request.verb} {request.path}"
+            self.oracle.fail("S4", f"{request.client} does not lead now, and sends {what}")
 
     def note(self, text: str) -> None:
         """Adds a line to the story."""
@@ -293,7 +322,7 @@ class World:
         base = Settings(
             http=HttpSettings(port=0, token=Secret(TOKEN)),
             compute=ComputeSettings(calls_per_minute=shape.budget),
-            store=StoreSettings(resync_seconds=shape.resync),
+            store=StoreSettings(resync_seconds=shape.resync, leader_election=shape.election),
             # The daemon takes what the Machine Provider refuses: the event `odd_template`.
             machine_provider=MachineProviderSettings(extra_dimensions=("linux_flavor:FEDORA",)),
             deletion=DeletionSettings(
@@ -650,7 +679,7 @@ class World:
         return {
             name: row.properties
             for name, row in self.entities.items()
-            if not (several and row.key["path"][-1]["kind"] == Daemons.KIND)
+            if row.key["path"][-1]["kind"] not in ((Daemons.KIND, LEADERSHIP) if several else ())
         }
 
     @staticmethod
