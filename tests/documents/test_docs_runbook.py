@@ -13,7 +13,8 @@ from support.documents import DOCS, ROOT, tables_of, text_of
 RUNBOOK = text_of(DOCS / "runbook.md")
 ALERTS: list[dict[str, Any]] = [
     rule
-    for group in yaml.safe_load(text_of(ROOT / "deploy" / "monitoring" / "alerts.yml"))["groups"]
+    for name in ("alerts.yml", "machine-provider-alerts.yml")
+    for group in yaml.safe_load(text_of(ROOT / "deploy" / "monitoring" / name))["groups"]
     for rule in group["rules"]
 ]
 SECTIONS = {

@@ -196,6 +196,9 @@ async def test_metrics_count_machines_calls_decisions_and_waits(tmp_path: Path) 
         assert status == 200
         lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
         assert lines['machine_provider_machines{state="LEASED"}'] == "1.0"
+        assert lines['machine_provider_leases{group="users"}'] == "1.0"
+        leased = 'machine_provider_machines_leased{group="users",os_family="LINUX"}'
+        assert lines[leased] == "1.0"
         assert lines["machine_provider_requests_waiting"] == "1.0"
         assert 30 <= float(lines["machine_provider_request_waiting_longest_seconds"]) < 32
         assert lines["machine_provider_leader"] == "1.0"
@@ -205,6 +208,14 @@ async def test_metrics_count_machines_calls_decisions_and_waits(tmp_path: Path) 
         calls = 'machine_provider_calls_total{method="machine_provider.lease",status="200"}'
         assert lines[calls] == "2.0"
         assert mp.provider is not None
+        await p.ok(mp, "catalog.add_machine", machine("vm-2"))
+        await p.ok(mp, "catalog.add_machine", machine("vm-3"))
+        await p.ok(mp, "machine_provider.release", {"request_id": "r1"}, USER)
+        await asyncio.sleep(5)
+        text = (await p.send(mp, "GET", "/metrics"))[1]
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+        assert lines['machine_provider_machines_idle{os_family="LINUX"}'] == "1.0"
+        assert lines['machine_provider_leases_ended_total{reason="RELEASED"}'] == "1.0"
 
 
 async def test_every_metric_is_described(tmp_path: Path) -> None:
@@ -214,7 +225,8 @@ async def test_every_metric_is_described(tmp_path: Path) -> None:
     async with place(tmp_path) as p:
         mp = await p.start()
         families = {
-            family.name.removeprefix("machine_provider_"): family
+            family.name.removeprefix("machine_provider_")
+            + ("_total" if family.type == "counter" else ""): family
             for family in mp._metrics.registry.collect()
             if not family.name.startswith("machine_provider_process_")
         }

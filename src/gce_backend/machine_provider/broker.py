@@ -31,6 +31,7 @@ class MachineProvider:
         channels: its Pub/Sub.
         pause_seconds: the pause between two checks for work, in seconds.
         waited: called with the seconds that a request waited for its machine.
+        ended: called with the reason when a lease ends, or when a request stops waiting.
         limits_of: returns the limits of a group.
 
     Attributes:
@@ -52,9 +53,10 @@ class MachineProvider:
         new_id: Callable[[], str],
         pause_seconds: float,
         waited: Callable[[float], None],
+        ended: Callable[[str], None],
         limits_of: Callable[[str], LeaseLimits],
     ) -> None:
-        self.records = Records(datastore)
+        self.records = Records(datastore, ended)
         self.catalog = Catalog(self.records, new_id=new_id)
         self.leases = Leases(
             self.records, clock, project=channels.project, waited=waited, limits_of=limits_of

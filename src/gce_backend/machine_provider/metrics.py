@@ -17,6 +17,9 @@ _CALL_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 
 GAUGES = {
     "machines": ("Machines in the catalog.", ("state",)),
+    "leases": ("Leases that run.", ("group",)),
+    "machines_leased": ("Leased machines.", ("group", "os_family")),
+    "machines_idle": ("Machines that can be leased and are not.", ("os_family",)),
     "requests_waiting": ("Lease requests without a machine.", ()),
     "request_waiting_longest_seconds": ("How long the oldest of them has waited.", ()),
     "leader": ("1 in the process that works, 0 in those that stand by.", ()),
@@ -73,6 +76,12 @@ class ProviderMetrics:
             buckets=_WAIT_SECONDS,
             registry=registry,
         )
+        self._ended = Counter(
+            f"{PREFIX}leases_ended",
+            "Leases that ended, and requests that stopped waiting: RELEASED, EXPIRED, ...",
+            ("reason",),
+            registry=registry,
+        )
         self._sent = Counter(
             f"{PREFIX}requests_sent",
             "Requests to Datastore, Pub/Sub, Google's sign-in and issuers.",
@@ -113,6 +122,10 @@ class ProviderMetrics:
     def waited(self, seconds: float) -> None:
         """A lease request got a machine."""
         self._waits.observe(seconds)
+
+    def ended(self, reason: str) -> None:
+        """A lease ended, or a request stopped waiting."""
+        self._ended.labels(reason).inc()
 
     def refused(self, reason: str) -> None:
         """A connection or a request was refused before a handler saw it."""

@@ -43,6 +43,10 @@ class ProviderObserver(Protocol):
         """A lease request got a machine after this many seconds."""
         ...
 
+    def ended(self, reason: str) -> None:
+        """A lease ended, or a request stopped waiting."""
+        ...
+
 
 class Unobserved:
     """An observer that ignores every event."""
@@ -51,6 +55,9 @@ class Unobserved:
         """Nothing."""
 
     def waited(self, seconds: float) -> None:
+        """Nothing."""
+
+    def ended(self, reason: str) -> None:
         """Nothing."""
 
 
@@ -115,6 +122,7 @@ class Provider:
                 new_id=new_id,
                 pause_seconds=pause_seconds,
                 waited=observer.waited,
+                ended=observer.ended,
                 limits_of=limits_of,
             )
 

@@ -22,6 +22,7 @@ from gce_backend.machine_provider.entities import (
     KINDS,
     LEASE_KIND,
     MACHINE_KIND,
+    EndReason,
     LeaseState,
     MachineState,
     Record,
@@ -50,6 +51,7 @@ class Records:
 
     Args:
         datastore: where the state is stored.
+        ended: called with the reason when a lease ends, or when a request stops waiting.
 
     Attributes:
         machines: all machines, by state and key.
@@ -61,13 +63,16 @@ class Records:
         news: set, and replaced, when a lease request changes.
     """
 
-    def __init__(self, datastore: Datastore) -> None:
+    def __init__(
+        self, datastore: Datastore, ended: Callable[[str], None] = lambda _reason: None
+    ) -> None:
         self.machines: dict[MachineState, dict[Path, StoredMachine]] = {s: {} for s in MachineState}
         self.untriaged: dict[Path, StoredLease] = {}
         self.released: set[Path] = set()
         self.work = asyncio.Event()
         self.news = asyncio.Event()
         self._datastore = datastore
+        self._ended = ended
         self._states: dict[Path, MachineState] = {}
         self.held = Held()
         self.free: dict[Dimensions, dict[str, None]] = {}
@@ -156,6 +161,10 @@ class Records:
                 self._uncertain.update(paths)
                 self.work.set()
                 raise
+            for path, record in changes.items():
+                before, reason = _end_of(found.get(path)), _end_of(record)
+                if reason is not None and before is None:
+                    self._ended(reason.value)
             merged = {**found, **changes}
             for path, record in merged.items():
                 self._picture(path, record)
@@ -287,6 +296,10 @@ class Records:
     def next_expiration(self) -> float | None:
         """When the next lease runs out, at the earliest, in Unix seconds."""
         return self._expirations[0][0] if self._expirations else None
+
+
+def _end_of(record: Record | None) -> EndReason | None:
+    return record.ended if isinstance(record, StoredLease) else None
 
 
 def _readable(row: Row) -> Record | None:

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.machine_provider.access_file import AccessFile
 from gce_backend.machine_provider.api import Refusal
+from gce_backend.machine_provider.entities import MachineState
 from gce_backend.machine_provider.metrics import ProviderMetrics, Readings
 from gce_backend.machine_provider.provider import Provider
 from gce_backend.machine_provider.server import ProviderServer
@@ -245,6 +247,15 @@ class ProviderService:
             readings["machines"] = {
                 (str(state),): float(len(found)) for state, found in records.machines.items()
             }
+            held, leased = records.held, Counter[tuple[str, str]]()
+            for machine in records.machines[MachineState.LEASED].values():
+                leased[machine.group, machine.dimensions.os_family or ""] += 1
+            idle = Counter[str]()
+            for kind, names in records.free.items():
+                idle[kind.os_family or ""] += len(names)
+            readings["leases"] = {(group,): float(n) for group, n in held.leases.items() if n}
+            readings["machines_leased"] = {of: float(n) for of, n in leased.items()}
+            readings["machines_idle"] = {(family,): float(n) for family, n in idle.items()}
             readings["requests_waiting"] = {(): float(len(records.untriaged))}
             readings["request_waiting_longest_seconds"] = {(): age}
         return readings
