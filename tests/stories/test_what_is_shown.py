@@ -80,11 +80,10 @@ async def test_what_is_not_replaced_is_not_said_to_be(tmp_path: Path) -> None:
     """There are enough without it, or a pause keeps everything as it is."""
     async with world(tmp_path, crons=SELDOM, settings=KNOWS_NOTHING) as w:
         name = min(await cataloged(w, 3))
-        w.write_config(template(), manager(minimum=2))
+        w.write_config(template(), manager(minimum=2, surplus_seconds=-1))
         await w.until(lambda: w.shows_minimum(2))
-        assert (await row(w))[
-            "reason"
-        ] == "It has 3 machines; the configuration asks for at least 2."
+        said = "It has 3 machines and needs 2. Its manager keeps them (surplus_seconds: -1)."
+        assert (await row(w))["reason"] == said
         await take_out(w, name)
         await w.until(has_problem(w, "NotInCatalog"))
         [problem] = await problems(w, "NotInCatalog")
