@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gce_backend.clients.config_source import ConfigBundle, DirectorySource
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.configuration.types import Configuration as ParsedConfiguration
 from gce_backend.daemon.clients import Remotes
+from gce_backend.engine.machine_sizes import ComputeSizes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.present import machines, plan_of
 from gce_backend.fleet.store import KINDS, Store
@@ -25,7 +27,14 @@ from gce_backend.model.entities import SetAsideMessage
 from gce_backend.model.keys import GroupKey
 from gce_backend.rules import config_guard
 from gce_backend.rules import plan as plans
-from gce_backend.rules.activation import wanted_templates
+from gce_backend.rules.activation import WantedTemplate, wanted_templates
+from gce_backend.rules.cost import (
+    change_in_words,
+    daily_minimum,
+    hourly_price,
+    is_listed,
+    present_minimum,
+)
 from gce_backend.rules.permits import awaits_drain
 from gce_backend.rules.plan import TemplatePlan
 from gce_backend.settings.settings import Settings
@@ -58,7 +67,10 @@ async def compare(
             calls = dict.fromkeys(QuotaGroup, settings.compute.calls_per_minute)
             compute = clients.compute(CallBudget(SystemClock(), calls))
             sizes, unseen = await _sizes(compute, fleet)
-    return look(settings, fleet, bundle, sizes, directory=directory, at=at, notes=unseen)
+            prices = await _prices(settings, compute, fleet, bundle)
+    return look(
+        settings, fleet, bundle, sizes, directory=directory, at=at, prices=prices, notes=unseen
+    )
 
 
 async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, int], list[str]]:
@@ -93,6 +105,38 @@ async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, i
     return sizes, notes
 
 
+async def _prices(
+    settings: Settings, compute: ComputeClient, fleet: Fleet, bundle: ConfigBundle
+) -> dict[str, float]:
+    """Prices of an hour, by machine type; a type whose size cannot be read has none."""
+    texts = bundle.templates_text, bundle.managers_text, bundle.files
+    parsed = parse(*texts, settings.machine_provider.extra_dimensions)
+    places = {
+        (one.project, manager.zone, one.machine_type): one
+        for one in parsed.templates
+        for manager in parsed.managers
+        if manager.template_base_name == one.base_name
+    }
+    places |= {
+        (revision.template.project, zone, revision.template.machine_type): revision.template
+        for _, revision in fleet.active_revisions()
+        for zone in revision.active
+    }
+    sizes, listed = ComputeSizes(compute), settings.cost.prices
+    found: dict[str, float] = {}
+    for (_, zone, machine_type), template in places.items():
+        if machine_type in found:
+            continue
+        shape = None
+        if not is_listed(machine_type, listed):
+            with contextlib.suppress(RemoteError):
+                shape = await sizes.shape(template, zone)
+        price = hourly_price(machine_type, shape, listed)
+        if price is not None:
+            found[machine_type] = price
+    return found
+
+
 def look(
     settings: Settings,
     fleet: Fleet,
@@ -101,6 +145,7 @@ def look(
     *,
     directory: Path | None = None,
     at: UnixSeconds | None = None,
+    prices: Mapping[str, float] | None = None,
     notes: Sequence[str] = (),
 ) -> Document:
     """Compares a configuration with the entities and the groups' sizes.
@@ -111,6 +156,7 @@ def look(
         sizes: target sizes of the managers' groups at Compute.
         directory: its directory; None when it is the one that the daemon would fetch.
         at: the time at which its schedules are applied; None is now.
+        prices: of an hour, by machine type; None when costs are of no interest.
         notes: what the comparison does not cover.
 
     Raises:
@@ -120,9 +166,10 @@ def look(
     parsed = parse(*texts, settings.machine_provider.extra_dimensions)
     spoiled = {key.base_name for key in fleet.corrupt}
     now = SystemClock().now()
+    wanted = wanted_templates(parsed, now if at is None else at)
     found = plan_of(
         fleet,
-        wanted_templates(parsed, now if at is None else at),
+        wanted,
         sizes,
         now,
         lambda key: (
@@ -134,11 +181,25 @@ def look(
         revision=bundle.revision,
         in_force=fleet.configuration.revision,
         held=_held(settings, fleet, bundle, parsed, found, configured=directory is None),
+        cost=_cost(settings, fleet, wanted, prices) if prices is not None else "",
         notes=(*notes, *map(str, parsed.warnings), *_notes(settings, fleet, spoiled)),
         changes=bool(found),
         totals=plans.totals(found),
         templates=found,
     )
+
+
+def _cost(
+    settings: Settings,
+    fleet: Fleet,
+    wanted: Mapping[str, WantedTemplate],
+    prices: Mapping[str, float],
+) -> str:
+    """What the configuration changes about the daily costs of the minimum sizes."""
+    active = ((fleet.revision_of(key), manager) for key, manager in fleet.active_managers())
+    after, unknown = daily_minimum(wanted.values(), prices)
+    before = present_minimum(active, prices)
+    return change_in_words(before, after, unknown, settings.cost.currency)
 
 
 def _held(

@@ -39,6 +39,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         revision: its revision.
         in_force: the revision in force; "" when there is none yet.
         held: why it would wait for an operator's approval; "" when it would not.
+        cost: what it changes about the daily costs of the minimum sizes; "" when nothing.
         notes: what the plan does not cover.
         changes: whether anything would change.
         totals: the numbers of changes.
@@ -49,6 +50,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     in_force: str
     held: str
+    cost: str = ""
     notes: tuple[str, ...]
     changes: bool
     totals: Totals
@@ -67,6 +69,8 @@ def told(document: Document) -> Iterator[str]:
         yield click.style(f"Plan: {_summary(document.totals)}.", bold=True)
     else:
         yield "No changes: the fleet is as this configuration wants it."
+    if document.cost:
+        yield document.cost
     for note in filter(None, (document.held, *document.notes)):
         yield click.style(f"! {one_line(note)}", fg="yellow")
 

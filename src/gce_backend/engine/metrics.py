@@ -77,6 +77,12 @@ READINGS = (
         "Machines that Compute tries to have, as last seen; revision is active or drained.",
         ("template", "zone", "revision"),
     ),
+    Reading("cost_per_hour", "About what the machines cost in an hour.", ("template", "zone")),
+    Reading(
+        "idle_cost_per_hour",
+        "About what the machines that can be leased cost in an hour.",
+        ("template", "zone"),
+    ),
     Reading(
         "requests_waiting", "Machines that requests wait for, by who serves.", ("template", "zone")
     ),

@@ -158,6 +158,7 @@ class Memory:
         deletions: what the caps on deletions count.
         catalog: what is under way at the Machine Provider.
         demand: what requests at the Machine Provider wait for.
+        hourly_prices: about what a machine of a type costs in an hour; None when that is not known.
         operations: operations that have not ended, by link: when each was first looked at.
         heard: operators' orders about machines that the daemon has read.
         heard_of_many: the time of the last order about many machines that it has read.
@@ -169,6 +170,7 @@ class Memory:
     deletions: DeletionMemory = field(default_factory=DeletionMemory)
     catalog: CatalogMemory = field(default_factory=CatalogMemory)
     demand: DemandMemory = field(default_factory=DemandMemory)
+    hourly_prices: dict[str, float | None] = field(default_factory=dict)
     operations: dict[str, float] = field(default_factory=dict)
     heard: frozenset[MachineOrder] = frozenset()
     heard_of_many: float = 0.0

@@ -69,6 +69,26 @@ LabelName = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")]
 PubSubName = Annotated[str, Meta(pattern=r"^(?!goog)[A-Za-z][-A-Za-z0-9._~+%]{2,254}\Z")]
 
 
+Price = Annotated[
+    str,
+    Meta(pattern=r"^[a-z][a-z0-9-]*(:[0-9]{1,6}(\.[0-9]{1,9})?){1,2}\Z", max_length=100),
+]
+LIST_PRICES = (
+    "e2-micro:0.008376",
+    "e2-small:0.016751",
+    "e2-medium:0.033503",
+    "e2:0.021811:0.002923",
+    "n1:0.031611:0.004237",
+    "n2:0.031611:0.004237",
+    "n2d:0.027502:0.003686",
+    "t2d:0.027502:0.003686",
+    "c2:0.03398:0.00455",
+    "c2d:0.029563:0.003959",
+    "c3:0.03398:0.00456",
+)
+"""Prices to begin with."""
+
+
 class Secret:
     """A text that no repr, log line or traceback shows. `reveal()` is the only way to it."""
 
@@ -355,6 +375,20 @@ class GuardSettings(_Section, frozen=True):
     max_config_loss_share: Share = 0.5
 
 
+class CostSettings(_Section, frozen=True):
+    """About what machines cost, for metrics, pages and `plan`.
+
+    Attributes:
+        currency: of the prices.
+        prices: `TYPE:HOUR` of a machine type, or `FAMILY:VCPU_HOUR:GB_HOUR` of a family's vCPUs and
+            memory; the list replaces the default, which has Google's prices on demand in
+            us-central1.
+    """
+
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] = "USD"
+    prices: tuple[Price, ...] = LIST_PRICES
+
+
 class HistorySettings(_Section, frozen=True):
     """What happened, kept in the store.
 
@@ -400,6 +434,7 @@ class Settings(_Section, frozen=True):
         deletion: caps on deletions.
         rollout: replacing old revisions.
         guard: what waits for an operator.
+        cost: about what machines cost.
         history: what happened.
         actuate: False stops all changes to the fleet; observing continues.
         log: the log.
@@ -422,6 +457,7 @@ class Settings(_Section, frozen=True):
     deletion: DeletionSettings = DeletionSettings()
     rollout: RolloutSettings = RolloutSettings()
     guard: GuardSettings = GuardSettings()
+    cost: CostSettings = CostSettings()
     history: HistorySettings = HistorySettings()
     actuate: bool = True
     log: LogSettings = LogSettings()

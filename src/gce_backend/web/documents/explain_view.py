@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gce_backend.base.errors import BackendError
@@ -229,12 +230,25 @@ def _group(context: Context, key: GroupKey) -> dict[str, Any]:
                 "minimum": entity.minimum_size,
                 "maximum": entity.maximum_size or None,
                 "target": seen.target_size if seen is not None else None,
+                "cost": _cost(context, key, counts),
                 "under_way": flight.action if flight is not None else None,
                 "under_way_at": flight.started if flight is not None else None,
             }
         ),
         "machines": {state.value: counts[state] for state in State if counts[state]},
     }
+
+
+def _cost(context: Context, key: GroupKey, counts: Mapping[State, int]) -> str | None:
+    """About what a group's machines cost; None when no price is known."""
+    revision = context.fleet.revisions.get(key.revision)
+    machine_type = revision.template.machine_type if revision is not None else ""
+    price = context.memory.hourly_prices.get(machine_type)
+    if price is None:
+        return None
+    total, idle = price * sum(counts.values()), price * counts.get(State.CATALOGED, 0)
+    currency = context.settings.cost.currency
+    return f"about {total:.2f} {currency} an hour, {idle:.2f} of it idle"
 
 
 def _template(context: Context, key: TemplateKey) -> dict[str, Any]:

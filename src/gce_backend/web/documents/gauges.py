@@ -6,7 +6,7 @@ read from memory.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from gce_backend.actions.resources import beside
@@ -81,6 +81,7 @@ class Readings:
                 ((permit.value,), number)
                 for permit, number in context.memory.deletions.held_by_permit().items()
             ],
+            **_costs(context, survey),
             **_demand(context),
             **_configuration(context),
             **_pauses(context),
@@ -143,6 +144,22 @@ def _wanted(context: Context, key: GroupKey, manager: InstanceGroupManager, surv
     share = context.memory.seen.pool_sizes.get(key)
     use = Use(leased, context.memory.demand.waiting(key, leased), share)
     return wanted_size(manager, beside(context, key, manager) or 0, use)
+
+
+def _costs(context: Context, survey: Survey) -> Values:
+    """Where prices are known."""
+    found: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    idle: defaultdict[tuple[str, ...], float] = defaultdict(float)
+    for key, states in survey.by_group.items():
+        revision = context.fleet.revisions.get(key.revision)
+        if revision is None:
+            continue
+        price = context.memory.hourly_prices.get(revision.template.machine_type)
+        if price is not None:
+            place = key.base_name, key.zone
+            found[place] += price * states.total()
+            idle[place] += price * states[State.CATALOGED]
+    return {"cost_per_hour": found.items(), "idle_cost_per_hour": idle.items()}
 
 
 def _demand(context: Context) -> Values:
