@@ -257,3 +257,32 @@ async def test_hole_02_a_deletion_that_failed_is_not_repeated_on_an_old_word(
         assert (await w.catalog())[name] == "LEASED"
         await w.release()
         await w.until(lambda: w.lacks(name))
+
+
+async def test_hole_01_a_message_about_a_machine_proves_that_it_was_cataloged(
+    tmp_path: Path,
+) -> None:
+    """The store is older than its lease, and RECLAIMED is lost: it is kept to the end, and goes."""
+    hasty = MachineProviderSettings(sweep_per_minute=600)
+    async with world(
+        tmp_path,
+        templates=TWO_TEMPLATES,
+        managers=two_templates(1),
+        settings=settings(None, hasty),
+    ) as w:
+        await w.until_states(cataloged=2)
+        (machine,) = await w.machines("other")
+        name = machine["name"]
+        assert await w.lease(duration=300, hostname=name) == name
+        assert await w.act("/api/pause", {"reason": "a restore"}) == 200
+        await _store_says(w, [name], _says(CatalogState.NEVER))
+        end = str(int(w.clock.now()) + 300)
+        await publish(w, about(machine, "LEASED", lease_expiration_ts=end))
+        await w.until(lambda: w.is_in(name, "leased"))
+        await w.inject("pubsub.projects.subscriptions.pull", times=None)
+        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
+        await w.pass_time(60)
+        assert await w.act("/api/resume", {}) == 200
+        await w.pass_time(120)
+        assert name in await w.vms()
+        await w.until(lambda: w.lacks(name), within=900)

@@ -26,6 +26,7 @@ from gce_backend.rules.cataloging import (
     Contradiction,
     contradicted_seconds,
     lease_is_over,
+    without_lease,
 )
 
 BROKER = "machine-provider"
@@ -151,7 +152,7 @@ def _without_denied_lease(
     now, moment = context.clock.now(), context.clock.monotonic()
     patience = contradicted_seconds(context.settings.machine_provider.lost_seconds)
     over = lease_is_over(lease, now, contradiction, moment, patience)
-    return replace(instance, lease=None) if over else instance
+    return without_lease(instance) if over else instance
 
 
 def _own_entry(

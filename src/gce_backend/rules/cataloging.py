@@ -156,6 +156,16 @@ def found_again(instance: Instance, state: CatalogState) -> Instance:
     return replace(instance, catalog=state, lost_since=None, subscribed=None)
 
 
+def without_lease(instance: Instance) -> Instance:
+    """The change when the catalog has denied a machine's lease for long enough.
+
+    One that was leased has been in the catalog: that it never was is no proof any longer.
+    """
+    never = instance.catalog is CatalogState.NEVER
+    catalog = CatalogState.ABSENT if never else instance.catalog
+    return replace(instance, lease=None, catalog=catalog)
+
+
 class Contradiction(NamedTuple):
     """The catalog denies a lease known here: it has the machine as available, or not at all.
 

@@ -12,7 +12,13 @@ from msgspec.structs import replace
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
-from gce_backend.model.entities import Instance, Lease, MetadataUpdate, PendingDeletion
+from gce_backend.model.entities import (
+    CatalogState,
+    Instance,
+    Lease,
+    MetadataUpdate,
+    PendingDeletion,
+)
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE, parse_instance_token
 
@@ -134,6 +140,8 @@ def apply(message: Message, instance: Instance, service_account: str, now: UnixS
     """
     if instance.is_tombstone:
         return instance
+    if instance.catalog is CatalogState.NEVER:  # the store is older than the message: a restore
+        instance = replace(instance, catalog=CatalogState.CATALOGED, rising_since=None)
     if message.kind is MessageKind.RECLAIMED:
         if instance.pending_deletion is not None:
             return instance

@@ -22,6 +22,7 @@ from gce_backend.rules.cataloging import (
     removal_refused,
     settles_in,
     uncataloged,
+    without_lease,
 )
 from support.machines import (
     ABSENT,
@@ -176,6 +177,17 @@ def test_hole_11_a_lease_without_an_end_is_denied_for_ten_minutes_at_least(
     contradiction, lease = Contradiction(50.0, 3), Lease(1.0, None)
     assert lease_is_over(lease, 1000.0, contradiction, 50.0 + seconds, patience)
     assert not lease_is_over(lease, 1000.0, contradiction, 49.0 + seconds, patience)
+
+
+@pytest.mark.parametrize("state", CatalogState)
+def test_hole_11_a_denied_lease_leaves_no_proof_that_the_machine_was_never_cataloged(
+    state: CatalogState,
+) -> None:
+    """Its deletion then rests on the catalog not knowing it, under the narrow cap."""
+    held = replace(CATALOGED, catalog=state, lease=Lease(NOW))
+    found = without_lease(held)
+    assert found.lease is None
+    assert found.catalog is (CatalogState.ABSENT if state is CatalogState.NEVER else state)
 
 
 def test_a_refused_removal_tells_of_the_entry_and_of_the_lease() -> None:

@@ -203,3 +203,14 @@ def test_subscribed_queues_one_update_of_three_keys_for_the_last_of_a_batch() ->
     assert len(again.pending_metadata_updates) == 2
     applied = msgspec.structs.replace(instance, pending_metadata_updates=())
     assert _apply(applied, _subscribed("b")) is applied
+
+
+@pytest.mark.parametrize("kind", [MessageKind.LEASED, MessageKind.RECLAIMED])
+def test_hole_01_a_message_proves_that_its_machine_was_cataloged(kind: MessageKind) -> None:
+    """A store that says never is older; nothing is proven of another VM of the name."""
+    never = Instance(gce_id=7, rising_since=1.0)
+    told = _apply(never, _message(kind))
+    assert (told.catalog, told.rising_since) == (CatalogState.CATALOGED, None)
+    assert _apply(never, _message(kind, gce_id=6)) is never
+    removed = Instance(gce_id=7, catalog=CatalogState.REMOVED)
+    assert _apply(removed, _message(kind)).catalog is CatalogState.REMOVED

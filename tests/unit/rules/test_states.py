@@ -74,7 +74,7 @@ REFUSED = replace(VM, catalog=CatalogState.REFUSED)
         (LOST, RUNNING, True, State.LOST, "no longer holds it"),
         (LOST, RUNNING, False, State.DRAINING, "no longer names"),
         (replace(LOST, lease=LEASED), RUNNING, True, State.LEASED, "no longer holds it"),
-        (ABSENT, RUNNING, True, State.LOST, "is deleted"),
+        (ABSENT, RUNNING, True, State.LOST, "does not hold it"),
         (REFUSED, RUNNING, True, State.SET_ASIDE, "another key"),
         (HELD, RUNNING, True, State.LEASED, "Somebody holds it."),
         (HELD, RUNNING, False, State.LEASED, "The configuration no longer names it"),
