@@ -224,6 +224,7 @@ async def test_without_an_answer_nothing_is_deleted_and_few_are_asked_about(
         assert set(names) <= set(await w.vms())
         assert 1 <= (await w.calls())[DELETE_MACHINE] <= 15
         assert (await w.calls())[DELETE_INSTANCES] == 0
+        assert {job["consecutive_failures"] for job in (await w.get("/api/jobs"))["jobs"]} == {0}
         await w.clear_faults()
         await w.until_states(cataloged=3)
         assert not set(names) & set(await w.vms())

@@ -67,13 +67,12 @@ async def with_fresh_permits(
         turns: the round of questions to which these belong.
     """
     conditions, clock = context.conditions, context.clock
-    if conditions.blocked(BROKER):
-        return Checked({}, Outcome(again_after=conditions.wait(BROKER)))
-    now = clock.now()
+    now, blocked = clock.now(), conditions.blocked(BROKER)
     asked = [
         key
         for key in keys
-        if (instance := context.fleet.instances.get(key)) is not None
+        if not blocked
+        and (instance := context.fleet.instances.get(key)) is not None
         and permit(instance, now) is not None
         and settles_in(instance, clock.elapsed) <= 0
     ]

@@ -14,6 +14,7 @@ from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.machine_token import instance_token
 from gce_backend.model.orders import Drain
+from gce_backend.rules.cataloging import SETTLING_SECONDS
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.broker_messages import about, publish
 from support.deletions import (
@@ -256,6 +257,32 @@ async def test_an_answer_that_neither_allows_nor_denies_is_told_and_asked_for_ag
         assert [(c["reason"], c["message"]) for c in shown["conditions"]] == [(reason, message)]
         await w.clear_faults()
         await w.until(lambda: w.lacks(name))
+
+
+async def test_a_machine_whose_addition_may_still_take_effect_is_not_asked_about(
+    tmp_path: Path,
+) -> None:
+    """Its entry was removed, but an addition is under way again: an answer would prove nothing."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        assert w.daemon.context is not None
+        key = next(iter(w.daemon.context.fleet.instances))
+        now = w.clock.now()
+
+        def unsettled(instance: Instance | None) -> Instance | None:
+            assert instance is not None
+            removed = replace(instance, catalog=CatalogState.REMOVED, drain=Drain("", now))
+            return replace(removed, resent=True, adding_since=now)
+
+        await w.broker(
+            "catalog.delete_machine", {"dimensions": {"hostname": key.name, "backend": "GCE"}}
+        )
+        await w.reset_calls()
+        await w.daemon.context.fleet.change([Change(key, unsettled)])
+        await w.pass_time(SETTLING_SECONDS - 30)
+        assert (await w.calls())[DELETE_MACHINE] == 0
+        assert key.name in await w.vms()
+        await w.until(lambda: w.lacks(key.name))
 
 
 async def test_a_machine_without_an_entry_is_kept_to_the_end_of_its_known_lease(
