@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from gce_backend.actions import identity, resources, troubles
+from gce_backend.actions.canaries import canaries
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside, pace, use_of
 from gce_backend.engine.context import Context
@@ -135,7 +136,8 @@ def _intend(context: Context, key: GroupKey) -> Change[InstanceGroupManager] | N
     if others is None:
         return None
     size = wanted_size(manager, others, use_of(context, key))
-    size = pace(context, key).limited(size)
+    limit = canaries(context, key)
+    size = pace(context, key).limited(size if limit is None else min(size, limit))
     return Change(key, when_present(resources.beginning(context, "insert", size)))
 
 

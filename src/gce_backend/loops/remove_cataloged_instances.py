@@ -14,6 +14,7 @@ import msgspec
 
 from gce_backend.actions import announcements, lessee_news, unknown_machines
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
+from gce_backend.actions.canaries import canaries
 from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.lease_ends import end_of, lease_entry
@@ -115,6 +116,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
 
 
 def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
+    canary: int | None = None
     minimum = maximum = active_target = arrived = staying = available = leased = 0
     for manager in managers:
         active = context.fleet.is_active(manager)
@@ -123,6 +125,7 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
             minimum, maximum = entity.minimum_size, entity.maximum_size
         if active:
             active_target = _target(context, manager)
+            canary = canaries(context, manager)
         for key, instance in context.fleet.instances_of(manager):
             if not may_be_cataloged(instance):
                 staying += not active and instance.catalog is CatalogState.REFUSED
@@ -143,6 +146,7 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
         available=available,
         leased=leased,
         old=old,
+        canaries=canary,
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from gce_backend.actions import resources
+from gce_backend.actions.canaries import canaries
 from gce_backend.actions.demand import share_demand
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
@@ -89,7 +90,9 @@ def _lacking(context: Context, key: GroupKey, target_size: int) -> int | None:
     others = beside(context, key, manager)
     if others is None:
         return None
-    return growth(manager, target_size, others, use_of(context, key))
+    more = growth(manager, target_size, others, use_of(context, key))
+    limit = canaries(context, key) if more else None
+    return more if limit is None else min(more, max(0, limit - target_size))
 
 
 async def _raise(context: Context, key: GroupKey) -> Result:

@@ -20,6 +20,8 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
         available: machines that can be leased, old and new.
         leased: machines that somebody holds, old and new.
         old: machines of the other revisions in the catalog that nobody is known to hold.
+        canaries: machines that the active group may have until its revision has proved itself; None
+            when it has.
     """
 
     minimum_size: int
@@ -30,6 +32,7 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
     available: int
     leased: int
     old: int
+    canaries: int | None = None
 
 
 def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float) -> int:
@@ -37,17 +40,21 @@ def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float)
 
     The number of available machines must not drop below that of a fleet of the minimum size, minus
     what the settings allow. Only if the maximum leaves the new revision no room, and none of its
-    machines is coming, a few old ones leave first to make room.
+    machines is coming, a few old ones leave first to make room. A new revision that has not proved
+    itself replaces none, and gets room for its canaries alone.
 
     Args:
         zone: the machines.
         max_unavailable: machines by which the number to lease from may drop.
         exchange_share: share of the minimum that is exchanged at a time, at least one machine.
     """
+    full = zone.active_target + zone.staying >= zone.maximum_size > 0
+    if zone.canaries is not None:
+        room = zone.canaries - zone.active_target if full and not zone.coming else 0
+        return min(zone.old, max(0, room))
     if zone.minimum_size == 0:
         return zone.old
     spare = zone.available - max(0, zone.minimum_size - zone.leased - max_unavailable)
-    full = zone.active_target + zone.staying >= zone.maximum_size > 0
     if spare <= 0 and full and zone.active_target < zone.minimum_size and not zone.coming:
         slack = max(1, math.floor(zone.minimum_size * exchange_share))
         spare = zone.available - max(0, zone.minimum_size - zone.leased - slack)

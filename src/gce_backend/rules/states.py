@@ -316,6 +316,7 @@ class GroupFacts(NamedTuple):
         paused: whether nothing may be done with it now.
         troubled: whether something that was tried with it, or with its template, has failed.
         use: what is asked of it.
+        canaries: machines that it may have until its revision has proved itself; None when it has.
     """
 
     manager: InstanceGroupManager
@@ -327,6 +328,7 @@ class GroupFacts(NamedTuple):
     paused: bool = False
     troubled: bool = False
     use: Use = UNUSED
+    canaries: int | None = None
 
 
 _COMING = (State.CREATING, State.STARTING, State.RUNNING)
@@ -398,7 +400,13 @@ def _sized(facts: GroupFacts, group: Group) -> tuple[GroupState, str]:
     if group.target_size < wanted:
         if facts.paused:
             return GroupState.PAUSED, f"{size}, and does not grow until a pause ends."
-        return (GroupState.FAILING if facts.troubled else GroupState.GROWING), f"{size}."
+        state = GroupState.FAILING if facts.troubled else GroupState.GROWING
+        if facts.canaries is not None and group.target_size >= facts.canaries:
+            return state, (
+                f"{size}. The first machines of the new revision must be leasable before it gets "
+                "more."
+            )
+        return state, f"{size}."
     if not group.stable:
         return GroupState.CHANGING, "Compute is creating or deleting machines in it."
     return _used(facts, group, wanted)

@@ -136,6 +136,17 @@ def test_number_to_lease_from_stays_as_high_as_the_settings_say(
     assert left >= state.minimum_size - state.leased - slack
 
 
+@given(state=ZONES, canaries=st.integers(0, 3))
+def test_an_unproved_revision_replaces_nothing_and_gets_room_for_its_canaries(
+    state: ZoneRollout, canaries: int
+) -> None:
+    """Whatever the minimum, also 0."""
+    unproved = msgspec.structs.replace(state, canaries=canaries)
+    count = removable(unproved, max_unavailable=5, exchange_share=1.0)
+    full = state.active_target + state.staying >= state.maximum_size > 0
+    assert 0 <= count <= (max(0, canaries - state.active_target) if full else 0)
+
+
 @given(
     minimum=st.integers(1, 12),
     room=st.none() | st.integers(0, 6),

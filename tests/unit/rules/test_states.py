@@ -274,6 +274,7 @@ CAN = State.CATALOGED
         ({"machines": {CAN: 1, State.STARTING: 2}}, GroupState.CHANGING, "1 of 3"),
         ({"group": seen(3, failing=2)}, GroupState.FAILING, "with 2 of its 3 machines."),
         ({"group": seen(2)}, GroupState.GROWING, "It has 2 of 3 machines."),
+        ({"group": seen(1), "canaries": 1}, GroupState.GROWING, "must be leasable before"),
         ({"group": seen(2), "paused": True}, GroupState.PAUSED, "until a pause ends"),
         ({"group": seen(2), "troubled": True}, GroupState.FAILING, "It has 2 of 3 machines."),
         (

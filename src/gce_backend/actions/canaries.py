@@ -1,0 +1,63 @@
+"""Holds a new revision at a few machines until these can be leased: a bad one costs no more.
+
+While it has not proved itself, no old machine leaves the catalog for it.
+"""
+
+from __future__ import annotations
+
+from gce_backend.actions.resources import beside, use_of
+from gce_backend.engine.context import Context
+from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.keys import GroupKey
+from gce_backend.rules.group_sizes import wanted_size
+
+
+def canaries(context: Context, key: GroupKey) -> int | None:
+    """The most machines that an active group may have until its revision has proved itself.
+
+    One group of the revision has all canaries.
+
+    Args:
+        key: the group's.
+
+    Returns:
+        None when the revision has proved itself, or when no older one has machines to lease.
+    """
+    canary = context.settings.rollout.canary
+    fleet = context.fleet
+    if not canary or not any(
+        _is_offered(instance)
+        for revision, _ in fleet.revisions_of(key.template)
+        if revision != key.revision
+        for group, _ in fleet.managers_of(revision)
+        for _, instance in fleet.instances_of(group)
+    ):
+        return None
+    groups = [one for one, _ in fleet.managers_of(key.revision) if fleet.is_active(one)]
+    proved = sum(
+        _is_offered(instance) for group in groups for _, instance in fleet.instances_of(group)
+    )
+    wanted = {group: _wanted(context, group) for group in groups}
+    needed = min(canary, sum(wanted.values()))
+    if proved >= needed:
+        return None
+    able = [group for group in groups if wanted[group] and not _fails(context, group)] or groups
+    return needed if key == min(able, key=str) else 0
+
+
+def _is_offered(instance: Instance) -> bool:
+    """Whether a machine is leased or can be."""
+    troubles = instance.lost_since, instance.missing_since, instance.stopped_since, instance.drain
+    offered = instance.catalog is CatalogState.CATALOGED and instance.deletion is None
+    return offered and all(it is None for it in troubles)
+
+
+def _wanted(context: Context, group: GroupKey) -> int:
+    manager = context.fleet.managers[group]
+    others = beside(context, group, manager)
+    return wanted_size(manager, others or 0, use_of(context, group)) or min(1, manager.minimum_size)
+
+
+def _fails(context: Context, group: GroupKey) -> bool:
+    seen = context.memory.seen.groups.get(group)
+    return seen is not None and any(member.error_code for member in seen.members.values())

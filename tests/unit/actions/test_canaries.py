@@ -1,0 +1,71 @@
+"""actions.canaries: a revision that does not work is tried once, and the old one stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from gce_backend.localcloud.faults import Fault
+from gce_backend.settings.settings import GuardSettings, RolloutSettings, Settings
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
+
+TWO_ZONES = manager(minimum=4) + manager(zone=OTHER_ZONE, minimum=3)
+NEW = template(machine_type="e2-medium")
+
+
+async def sizes(w: World, known: set[str]) -> dict[str, int]:
+    """Target sizes of the groups that are new."""
+    return {
+        name: group["targetSize"] for name, group in (await w.groups()).items() if name not in known
+    }
+
+
+async def test_a_revision_that_cannot_be_made_takes_nothing_from_those_who_lease(
+    tmp_path: Path,
+) -> None:
+    """The roll-out ends when Compute Engine can make the machines."""
+    async with world(tmp_path, managers=TWO_ZONES) as w:
+        await w.until_states(cataloged=7)
+        old, known = set(await w.vms()), set(await w.groups())
+        for zone in (ZONE, OTHER_ZONE):
+            w.cloud.faults.add(Fault(kind="stockout", zone=zone, times=None))
+        w.write_config(NEW, TWO_ZONES)
+        most = 0
+        for _ in range(60):
+            await w.pass_time(10)
+            most = max(most, sum((await sizes(w, known)).values()))
+        assert most == 2, "a try in each zone"
+        assert set(await w.vms()) == old
+        assert list((await w.catalog()).values()) == ["AVAILABLE"] * 7
+        assert await w.lease() in old
+        w.cloud.faults.clear()
+        await w.release()
+        await w.until_states(cataloged=7, within=1800)
+        assert not old & set(await w.vms())
+
+
+async def test_no_canary_is_asked_for_where_there_is_nothing_to_protect(tmp_path: Path) -> None:
+    """A first revision, and one whose manager keeps no machine, are made at once."""
+    empty = manager(minimum=0, maximum=5, spare_size=0)
+    settings = msgspec.structs.replace(Settings(), guard=GuardSettings(max_config_loss_share=1.0))
+    async with world(tmp_path, managers=manager(minimum=4), settings=settings) as w:
+        await w.until_states(cataloged=4)
+        w.write_config(NEW, empty)
+        await w.until(w.has_no_vms, within=1800)
+
+
+async def test_the_setting_says_how_many(tmp_path: Path) -> None:
+    """With 0, a new revision grows at once."""
+    settings = msgspec.structs.replace(Settings(), rollout=RolloutSettings(canary=0))
+    async with world(tmp_path, managers=manager(minimum=4), settings=settings) as w:
+        await w.until_states(cataloged=4)
+        known = set(await w.groups())
+        w.cloud.faults.add(Fault(kind="stockout", zone=ZONE, times=None))
+        w.write_config(NEW, manager(minimum=4))
+
+        async def grown() -> bool:
+            return list((await sizes(w, known)).values()) == [4]
+
+        await w.until(grown)
+        assert list((await w.catalog()).values()) == ["AVAILABLE"] * 4
