@@ -331,7 +331,7 @@ class CatalogState(StrEnum):
     """What the daemon knows about a machine's entry in the Machine Provider's catalog."""
 
     NEVER = "never"
-    """No add_machine was ever sent for it: proof that it never entered the catalog."""
+    """No add_machine was sent for it and no message came about it, as far as the store knows."""
     ADDING = "adding"
     """An add_machine may have been sent; its outcome is not known yet."""
     CATALOGED = "cataloged"
@@ -450,8 +450,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         gce_id: Compute's numeric id, the VM's identity; None until Compute has given one
             (fetch-instances).
         url: the VM's resource link (fetch-instances).
-        missing_since: since when complete listings have not shown the VM, Unix seconds
-            (fetch-instances).
+        missing_since: since when complete listings have not shown the VM, or its group has counted
+            it without a VM, Unix seconds (fetch-instances).
         abandoned_since: since when the VM has been seen to exist outside of its group, Unix seconds
             (fetch-instances).
         stopped_since: since when the VM has not been running although nobody here stopped it, Unix
@@ -460,8 +460,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             (fetch-instances; catalog-instances clears).
         listed_since: when its group first listed the VM, Unix seconds; None for those of releases
             that did not store it (fetch-instances).
-        catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances; the sweep
-            of process-pubsub-messages, which may find it taken by another).
+        catalog: its entry in the catalog (catalog-instances, remove-cataloged-instances;
+            process-pubsub-messages, by a message about it or by the sweep).
         adding_since: when it was last sent to be added, Unix seconds (catalog-instances).
         resent: whether it was sent again before the outcome of an earlier addition was known, so
             that an answer about its entry may be about the earlier one (catalog-instances).
