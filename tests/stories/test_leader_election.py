@@ -15,7 +15,7 @@ from gce_backend.clients.datastore.client import Delete
 from gce_backend.clients.datastore.terms import EPOCH
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.settings.settings import Settings, StoreSettings
-from support.fleet_harness import World, manager, template, world
+from support.fleet_harness import CONTROL_TOKEN, World, manager, template, world
 from support.simulation import ProcessClock
 
 SHARED = Settings(store=StoreSettings(leader_election=True))
@@ -39,6 +39,15 @@ async def asked(w: World, daemon: Daemon, path: str) -> tuple[int, Any]:
         return response.status, await response.text()
 
 
+async def refused_order(w: World, daemon: Daemon) -> str:
+    """What a daemon says to an order that it does not carry out."""
+    headers = {"Authorization": f"Bearer {CONTROL_TOKEN}"}
+    order = w.session.post(daemon.url + "/api/pause", json={"reason": "x"}, headers=headers)
+    async with order as response:
+        assert response.status == 503
+        return await response.text()
+
+
 def leads(w: World, daemon: Daemon) -> Callable[[], Awaitable[bool]]:
     """Whether it has read the entities, and says that it leads."""
 
@@ -59,7 +68,11 @@ async def test_one_leads_and_the_other_says_that_it_stands_by_and_who_leads(tmp_
             assert status == 503
             assert w.daemon.url in text
             assert (await asked(w, second, "/healthz"))[0] == 200
-            assert (await asked(w, second, "/api/fleet"))[0] == 503
+            for path in ("/api/fleet", "/api/status"):
+                status, text = await asked(w, second, path)
+                assert status == 503
+                assert w.daemon.url in text
+            assert "stands by" in await refused_order(w, second)
             page = await asked(w, second, "/")
             assert page[0] == 503
             assert "stands by" in page[1]

@@ -104,6 +104,7 @@ class Daemon:
         self._control = ControlApi(
             gate=gate,
             context=lambda: self.context,
+            absence=self._absence,
             wake=self._wake,
             log=self._log,
         )
@@ -114,7 +115,7 @@ class Daemon:
             readiness=self._readiness,
             metrics=self._render_metrics,
             routes=[
-                *routes.routes(lambda: self.view, self._control.state),
+                *routes.routes(lambda: self.view, self._control.state, self._absence),
                 *self._control.routes(),
                 *site.routes(),
                 *Sessions(gate, site).routes(),
@@ -376,6 +377,12 @@ class Daemon:
             looked_at=self._looked_at(),
             now=self._clock.now(),
         )
+
+    def _absence(self) -> str:
+        """Why there is no context."""
+        if self.leadership is not None and self.leadership.term is None:
+            return f"this daemon stands by: {self.leadership.holder or 'no daemon'} leads"
+        return "the daemon has not loaded its entities yet"
 
     def _looked_at(self) -> dict[str, str]:
         if self.context is None:

@@ -217,7 +217,8 @@ class ControlApi:
 
     Args:
         gate: checks the token of an order.
-        context: the daemon's context; None while there is none yet.
+        context: the daemon's context; None while there is none.
+        absence: says why there is no context.
         wake: runs the named jobs soon; None means all jobs.
         log: for the audit lines.
     """
@@ -227,11 +228,13 @@ class ControlApi:
         *,
         gate: Gate,
         context: Callable[[], Context | None],
+        absence: Callable[[], str],
         wake: Callable[[Iterable[str] | None], None],
         log: FilteringBoundLogger,
     ) -> None:
         self._gate = gate
         self._context = context
+        self._absence = absence
         self._wake = wake
         self._log = log
 
@@ -290,7 +293,7 @@ class ControlApi:
         action = _ACTIONS[path]
         context = self._context()
         if context is None:
-            raise RefusedError(503, "the daemon has not loaded its entities yet")
+            raise RefusedError(503, self._absence())
         try:
             with caused_by(f"operator {path.rpartition('/')[2]}"):
                 changed = await context.fleet.order(action.changes(context, order))

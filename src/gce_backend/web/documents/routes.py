@@ -22,8 +22,6 @@ from gce_backend.web.documents.answers import RefusedError, answer
 from gce_backend.web.survey.names import similar
 from gce_backend.web.survey.view import View
 
-NOT_LOADED = "the daemon has not loaded its entities yet"
-
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -33,12 +31,15 @@ class NameParameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-def routes(view: Callable[[], View | None], control: Callable[[], Any]) -> list[web.RouteDef]:
-    """The documents' routes.
+def routes(
+    view: Callable[[], View | None], control: Callable[[], Any], absence: Callable[[], str]
+) -> list[web.RouteDef]:
+    """Returns the documents' routes.
 
     Args:
-        view: returns what they show; None until the entities are loaded.
-        control: returns the document of `/api/control`.
+        view: what they show; None while the entities are not loaded, or another daemon leads.
+        control: what operators ordered: `/api/control`.
+        absence: returns why there is no view.
     """
 
     async def told(_: View, __: web.Request) -> Any:
@@ -48,7 +49,7 @@ def routes(view: Callable[[], View | None], control: Callable[[], Any]) -> list[
         async def handle(request: web.Request) -> web.Response:
             try:
                 if (seen := view()) is None:
-                    raise RefusedError(503, NOT_LOADED)  # noqa: TRY301 -- answered like the others
+                    raise RefusedError(503, absence())  # noqa: TRY301 -- answered like the others
                 return answer(await document(seen, request), 200)
             except RefusedError as refused:
                 return answer({"error": str(refused), **refused.more}, refused.status)
