@@ -33,6 +33,7 @@ from support.ssh_server import sshd_path
 AGENT = Path(next(iter(package.__path__))) / "agent.py"
 ACCOUNT = "worker@local-project.iam.gserviceaccount.com"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPd/4 ann@laptop"
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPd/5 ann@laptop"
 ZONE = "us-central1-a"
 REPORT = "machine_provider.machines.report"
 HOOK = """#!/bin/sh
@@ -200,6 +201,9 @@ async def test_a_lessee_is_let_in_for_as_long_as_the_lease_runs(tmp_path: Path) 
         [ssh] = (await machine.client.get(lease.id)).ssh
         assert (ssh.login, ssh.port, ssh.host_keys) == ("nobody-1", 22, ("ssh-ed25519 AAAA",))
         assert ssh.address.startswith("10.")
+        await machine.client.admit(lease.id, OTHER_KEY)
+        await machine.ready(lease)
+        assert machine.keys() == [OTHER_KEY]
         user = "ann@example.com"
         assert machine.hooked() == [f"leased.d {user} night "]
         url = f"{machine.cloud.base_url}/_ah/api/machine_provider/v1/instruct"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,13 @@ from support.provider_harness import DAEMON, place
 
 ACCOUNT = "worker@fleet.iam.gserviceaccount.com"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPd/4 ann@laptop"
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPd/5 ann@laptop"
 SSH = {"address": "10.0.0.7", "port": 22, "login": "lessee", "host_keys": ["ssh-ed25519 AAAA"]}
+
+
+def digest(key: str) -> str:
+    """How an agent tells that it lets a key in."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 class Fleet(Api):
@@ -78,7 +85,13 @@ async def test_a_machine_is_told_whom_to_let_in_and_its_lessee_where(tmp_path: P
             "ssh_keys": [KEY],
         }
         assert await mp.report("vm-1", ssh=SSH) == (200, {"state": "LEASED", "lease": told})
-        await mp.report("vm-1", ssh=SSH, serves=lease["id"])
+        await mp.report("vm-1", ssh=SSH, serves=lease["id"], admits=digest(KEY))
+        assert (await mp.get(lease))["ssh"][0]["ready"] is True
+        await mp.ok("POST", f"leases/{lease['id']}:admit", {"ssh_keys": [OTHER_KEY]})
+        assert (await mp.get(lease))["ssh"][0]["ready"] is False
+        _, orders = await mp.report("vm-1", ssh=SSH, serves=lease["id"], admits=digest(KEY))
+        assert orders["lease"]["ssh_keys"] == [OTHER_KEY]
+        await mp.report("vm-1", ssh=SSH, serves=lease["id"], admits=digest(OTHER_KEY))
         assert (await mp.get(lease))["ssh"][0]["ready"] is True
         await mp.ok("POST", f"leases/{lease['id']}:release")
         await asyncio.sleep(1)
@@ -98,7 +111,7 @@ async def test_who_served_an_earlier_lease_is_not_ready_for_the_next_one(tmp_pat
         await mp.add_vm("vm-1")
         again = await mp.lease("r2", ssh_keys=[KEY])
         assert "ssh" not in again
-        await mp.report("vm-1", ssh=SSH, serves=lease["id"])
+        await mp.report("vm-1", ssh=SSH, serves=lease["id"], admits=digest(KEY))
         assert (await mp.get(again))["ssh"][0]["ready"] is False
 
 

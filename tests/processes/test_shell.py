@@ -131,6 +131,25 @@ def test_a_shell_is_a_terminal_there(fleet: Fleet) -> None:
     fleet.until_released()
 
 
+def test_a_machine_that_was_held_after_a_failure_is_looked_at(fleet: Fleet) -> None:
+    """With a shell whose end leaves the lease as it is."""
+    failing = fleet.start(
+        *("exec", "--dimension", "os_family:LINUX", "--hold-failed", "10m", "--", "false")
+    )
+    _, err = failing.communicate(timeout=PATIENCE)
+    assert failing.returncode == 1
+    lease = err.split()[-1]
+    [machine] = fleet.leased()
+    shell = fleet.start("shell", "--lease", lease, stdin=subprocess.PIPE)
+    out, err = shell.communicate("echo in; exit 4\n", timeout=PATIENCE)
+    assert (shell.returncode, out.splitlines()[-1]) == (4, "in"), err
+    assert fleet.leased() == [machine]
+    released = fleet.start("release", lease)
+    released.communicate(timeout=PATIENCE)
+    assert released.returncode == 0
+    fleet.until_released()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_ctrl_c_and_a_closed_terminal_end_command_and_lease(
     fleet: Fleet, number: signal.Signals

@@ -189,17 +189,25 @@ def with_machine(
     epilog=examples(
         "gce-backend shell --template linux-small",
         "gce-backend shell --dimension os_family:LINUX --duration 4h",
+        "gce-backend shell --lease build-4711",
     )
 )
 @_lease_options
-def shell(settings_file: Path | None, **wanted: Any) -> None:
+@click.option("--lease", help="On a machine of this lease instead, which goes on.")
+def shell(settings_file: Path | None, lease: str | None, **wanted: Any) -> None:
     """Leases a machine, opens a shell there, and releases it.
 
     The machine lets you in by SSH with a key that is made for this lease, and is known by the host
     key that its agent has reported. Whatever ends this leaves no lease behind, as with-machine.
+    With --lease, the shell is on a machine that you hold already, also one that was held after a
+    failure, and its lease goes on.
     """
     from gce_backend.cli import lending_work
 
+    if lease is not None:
+        if wanted["dimensions"] or wanted["template"]:
+            raise click.UsageError("--lease names the machine: leave --dimension and --template")
+        _exit_with(lending_work.look(settings_file, lease))
     _exit_with(lending_work.run_there(settings_file, _wanted(**wanted), (), None))
 
 

@@ -212,11 +212,39 @@ async def run_there(
         directory = Path(name)
 
         async def act(client: LeaseClient, lease: Leased) -> int:
-            access = await let_in(client, lease)
+            access = await let_in(client, lease.document)
             return await _run(ssh_command(access, directory, command), {})
 
         keys = (new_key(directory),)
         return await _run_with(settings_file, wanted, act, hold_failed=hold_failed, ssh_keys=keys)
+
+
+async def look(settings_file: Path | None, name: str) -> int:
+    """Opens a shell on the first machine of a lease that runs, which goes on when the shell ends.
+
+    Returns:
+        The exit code of the last command; 255 when the connection failed.
+
+    Raises:
+        BackendError: there is no such lease, or its machine lets nobody in.
+        asyncio.CancelledError: SIGINT, SIGTERM or SIGHUP came.
+    """
+    from gce_backend.cli.ssh import let_in, new_key, ssh_command
+
+    _end_on_signals()
+    with tempfile.TemporaryDirectory(prefix="gce-backend-") as directory:
+        async with client_of(settings_file) as client:
+            lease = await client.admit(await _id_of(client, name), new_key(Path(directory)))
+            access = await let_in(client, lease)
+        return await _run(ssh_command(access, Path(directory), ()), {})
+
+
+def _end_on_signals() -> None:
+    """Lets a signal that ends a command cancel the task that calls this."""
+    loop, block = asyncio.get_running_loop(), asyncio.current_task()
+    assert block is not None  # noqa: S101 -- a coroutine always runs in a task
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, block.cancel)
 
 
 async def _run_with(
@@ -228,10 +256,7 @@ async def _run_with(
     ssh_keys: tuple[str, ...] = (),
 ) -> int:
     """Leases machines, does something with them, and releases them unless they are held."""
-    loop, block = asyncio.get_running_loop(), asyncio.current_task()
-    assert block is not None  # noqa: S101 -- a coroutine always runs in a task
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, block.cancel)
+    _end_on_signals()
     request = await _request(settings_file, wanted, ssh_keys)
     held = False
     async with client_of(settings_file) as client:

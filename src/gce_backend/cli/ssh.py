@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import PublicFormat as Public
 
 from gce_backend.base.errors import OrderError
 from gce_backend.cli.output import one_line
-from gce_backend.machine_provider.client import LeaseClient, Leased
-from gce_backend.machine_provider.lease_documents import SshAccess
+from gce_backend.machine_provider.client import LeaseClient
+from gce_backend.machine_provider.lease_documents import LeaseDocument, SshAccess
 
 READY_SECONDS = 60.0
 """Seconds that a machine has to let its lessee in."""
@@ -45,18 +45,18 @@ def new_key(directory: Path) -> str:
     return private.public_key().public_bytes(Encoding.OpenSSH, Public.OpenSSH).decode()
 
 
-async def let_in(client: LeaseClient, lease: Leased) -> SshAccess:
-    """Waits until the machine of a lease has let the lessee in.
+async def let_in(client: LeaseClient, lease: LeaseDocument) -> SshAccess:
+    """Waits until the first machine of a lease has let the lessee in.
 
     Raises:
         OrderError: it does not, within `READY_SECONDS`, or it has no SSH server.
         RemoteError: the Machine Provider cannot be reached.
     """
-    name = one_line(lease.document.machines[0])
+    name = one_line(lease.machines[0])
     clock = asyncio.get_running_loop().time
     begun = clock()
     while True:
-        found = await client.get(lease.document.id)
+        found = await client.get(lease.id)
         if found.ssh and found.ssh[0].ready:
             return found.ssh[0]
         waited = clock() - begun

@@ -137,6 +137,10 @@ class LeaseClient:
         """Keeps the machines so that a failure can be investigated."""
         return await self._post(lease, "hold", {} if seconds is None else {"duration": seconds})
 
+    async def admit(self, lease: str, *ssh_keys: str) -> LeaseDocument:
+        """Lets these public keys in on the machines of a lease, and no others."""
+        return await self._post(lease, "admit", {"ssh_keys": ssh_keys})
+
     async def machines(self) -> MachineList:
         """The catalog."""
         return await self._call(MachineList, "GET", "/machines")

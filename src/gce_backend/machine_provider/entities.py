@@ -91,11 +91,13 @@ class MachineAgent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         version: the agent's version.
         ssh: where it lets lessees in; None when the machine has no SSH server.
         serves: the lease whose lessee it has let in; "" when none.
+        admits: the digest of the keys that it lets in; "" when none.
     """
 
     version: str
     ssh: SshServer | None = None
     serves: str = ""
+    admits: str = ""
 
 
 class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

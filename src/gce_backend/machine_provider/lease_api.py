@@ -39,6 +39,7 @@ from gce_backend.machine_provider.lease_documents import (
     MachineOrders,
     MachineReport,
     MachineTrouble,
+    NewKeys,
     NewLease,
     Nothing,
     SshAccess,
@@ -47,7 +48,7 @@ from gce_backend.machine_provider.lease_documents import (
 )
 from gce_backend.machine_provider.leases import LeaseTerms
 from gce_backend.machine_provider.records import Records
-from gce_backend.machine_provider.reports import note_trouble, report
+from gce_backend.machine_provider.reports import has_let_in, note_trouble, report
 from gce_backend.machine_provider.wire import LeaseRequestMessage
 
 _ERRORS: Mapping[str, tuple[int, str]] = {
@@ -147,6 +148,12 @@ async def _hold(broker: MachineProvider, caller: Caller, wanted: Hold) -> LeaseD
     return _document(broker, await changes.hold(lease, wanted.duration, limits, held))
 
 
+async def _admit(broker: MachineProvider, caller: Caller, wanted: NewKeys) -> LeaseDocument:
+    lease = await _own(broker, caller, wanted.id)
+    changes = LeaseChanges(broker.records, broker.clock)
+    return _document(broker, await changes.admit(lease, wanted.ssh_keys))
+
+
 async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> MachineList:
     """Every machine, with its lessee if the caller may see it."""
     sees_all = bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
@@ -203,6 +210,7 @@ METHODS: Mapping[str, Method] = {
     "leases.keepalive": Method(LeaseName, _keep_alive),
     "leases.release": Method(LeaseName, _release),
     "leases.hold": Method(Hold, _hold),
+    "leases.admit": Method(NewKeys, _admit),
     "machines.list": Method(Nothing, _machines),
     "demand.get": Method(DemandQuery, _demand),
     "machines.report": Method(MachineReport, _report),
@@ -235,6 +243,7 @@ ROUTES = (
     ApiRoute("POST", _LEASE + ":keepalive", "leases.keepalive"),
     ApiRoute("POST", _LEASE + ":release", "leases.release"),
     ApiRoute("POST", _LEASE + ":hold", "leases.hold"),
+    ApiRoute("POST", _LEASE + ":admit", "leases.admit"),
     ApiRoute("GET", "/api/v1/machines", "machines.list"),
     ApiRoute("GET", "/api/v1/demand", "demand.get"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:report", "machines.report"),
@@ -354,7 +363,7 @@ def _ssh(machines: Sequence[StoredMachine], lease: StoredLease) -> tuple[SshAcce
         SshAccess(
             machine=machine.hostname,
             **msgspec.structs.asdict(machine.agent.ssh),
-            ready=machine.agent.serves == lease.name,
+            ready=has_let_in(machine, lease),
         )
         for machine in machines
         if machine.agent is not None and machine.agent.ssh is not None

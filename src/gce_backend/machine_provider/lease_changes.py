@@ -104,6 +104,14 @@ class LeaseChanges:
 
         return await self._change(lease, change)
 
+    async def admit(self, lease: StoredLease, ssh_keys: tuple[str, ...]) -> StoredLease:
+        """Changes the public keys of the lessee, and wakes the machines' agents."""
+
+        def change(current: StoredLease) -> StoredLease:
+            return msgspec.structs.replace(current, ssh_keys=ssh_keys)
+
+        return await self._change(lease, change, announce=True)
+
     async def release(self, lease: StoredLease) -> StoredLease:
         """Releases the machines, or cancels a waiting request; repeating it is not an error."""
 
@@ -124,8 +132,17 @@ class LeaseChanges:
         return await self._decided(lease, decide)
 
     async def _change(
-        self, lease: StoredLease, change: Change, *, pending: bool = False
+        self, lease: StoredLease, change: Change, *, pending: bool = False, announce: bool = False
     ) -> StoredLease:
+        """Changes a lease and its machines.
+
+        Args:
+            lease: the lease.
+            change: returns the changed lease.
+            pending: whether a lease that waits may be changed, too.
+            announce: whether its machines are sent LEASED again.
+        """
+
         def decide(found: Found) -> dict[Path, Record | None]:
             current = found.get(lease.path)
             if not isinstance(current, StoredLease):
@@ -152,6 +169,7 @@ class LeaseChanges:
                     machine,
                     lease_expiration_ts=new.lease_expiration_ts,
                     alive_until=new.alive_until,
+                    announced=machine.announced and not announce,
                 )
             return changes
 

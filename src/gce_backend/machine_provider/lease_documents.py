@@ -81,6 +81,16 @@ class Hold(LeaseName, frozen=True, kw_only=True):
     duration: Duration | None = None
 
 
+class NewKeys(LeaseName, frozen=True, kw_only=True):
+    """leases.admit.
+
+    Attributes:
+        ssh_keys: the public keys with which the machines' agents let the lessee in from now on.
+    """
+
+    ssh_keys: Annotated[tuple[SshKey, ...], Meta(max_length=MAX_SSH_KEYS)]
+
+
 class LeaseQuery(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """leases.list.
 
@@ -245,6 +255,7 @@ class MachineReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         version: the agent's version.
         ssh: where it lets lessees in; absent when the machine has no SSH server.
         serves: the id of the lease whose lessee it has let in; "" when none.
+        admits: the SHA-256 of the keys that it lets in, joined by line feeds; "" when none.
     """
 
     name: Id
@@ -252,6 +263,7 @@ class MachineReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     version: Annotated[str, Meta(max_length=50)]
     ssh: SshReport | None = None
     serves: Annotated[str, Meta(max_length=200)] = ""
+    admits: Annotated[str, Meta(max_length=64)] = ""
 
 
 class TroubleReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from gce_backend.clients.datastore.client import Path
@@ -24,6 +26,13 @@ from gce_backend.machine_provider.lease_documents import (
 from gce_backend.machine_provider.records import Found, Records
 
 GONE = "GONE"
+
+
+def has_let_in(machine: StoredMachine, lease: StoredLease) -> bool:
+    """Whether a machine has let the lessee in, with the keys that the lease has now."""
+    agent = machine.agent
+    keys = hashlib.sha256("\n".join(lease.ssh_keys).encode()).hexdigest()
+    return agent is not None and (agent.serves, agent.admits) == (lease.name, keys)
 
 
 async def report(
@@ -102,7 +111,7 @@ async def note_trouble(records: Records, backend: str, said: TroubleReport) -> M
 
 def _agent(said: MachineReport) -> MachineAgent:
     ssh = None if said.ssh is None else SshServer(**msgspec.structs.asdict(said.ssh))
-    return MachineAgent(version=said.version, ssh=ssh, serves=said.serves)
+    return MachineAgent(version=said.version, ssh=ssh, serves=said.serves, admits=said.admits)
 
 
 def _told(lease: StoredLease, machine: StoredMachine) -> MachineLease:

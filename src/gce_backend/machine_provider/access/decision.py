@@ -38,6 +38,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "leases.keepalive": ACTORS,
     "leases.release": ACTORS,
     "leases.hold": ACTORS,
+    "leases.admit": ACTORS,
     "machines.list": READERS,
     "demand.get": frozenset({Role.BACKEND, Role.VIEWER, Role.ADMINISTRATOR}),
     "machines.report": ANYBODY,

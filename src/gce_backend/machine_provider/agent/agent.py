@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import hashlib
 import json
 import os
 import pwd
@@ -476,9 +477,12 @@ class Agent:
         if self._lease is None:
             self._begin(lease)
             self._report()  # the lessee learns at once that the machine has let him in
-        elif lease.ends_at != self._lease.ends_at:
-            extended = self._is_far(lease)
-            self._remember(lease._replace(warned=self._lease.warned and not extended))
+        elif lease != self._lease._replace(warned=False):
+            admitted = self._lease.ssh_keys
+            self._door.open(lease.ssh_keys)
+            self._remember(lease._replace(warned=self._lease.warned and not self._is_far(lease)))
+            if lease.ssh_keys != admitted:
+                self._report()
         self._door.open(lease.ssh_keys)
         self._heed_instruction(lease)
         self._warn()
@@ -489,6 +493,7 @@ class Agent:
             "backend": self._options.backend,
             "version": VERSION,
             "serves": self._lease.id if self._lease else "",
+            "admits": _digest(self._lease.ssh_keys) if self._lease else "",
         }
         keys = _host_keys(self._options.host_keys)
         address = self._address()
@@ -601,6 +606,11 @@ class Agent:
         self._lease = lease
         self._state.parent.mkdir(parents=True, exist_ok=True)
         _write(self._state, json.dumps(lease._asdict() if lease else {}), 0o600)
+
+
+def _digest(keys: Sequence[str]) -> str:
+    """What tells these public keys from others."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
 def _host_keys(pattern: str) -> list[str]:

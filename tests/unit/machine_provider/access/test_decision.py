@@ -34,12 +34,12 @@ CATALOG = {"machines.trouble", *(n for n in api.METHODS if n.startswith("catalog
 LEASING = {name for name in api.METHODS if name.startswith("machine_provider.")}
 OWN = {"machine.poll", "machine.ack", "machines.report", "users.whoami"}
 SEEING = {"leases.get", "leases.list", "machines.list", "service.metrics"}
-ACTING = {"leases.extend", "leases.keepalive", "leases.release", "leases.hold"}
+ACTING = {"leases.admit", "leases.extend", "leases.keepalive", "leases.release", "leases.hold"}
 MAY = {
-    "viewer": OWN | SEEING,
+    "viewer": OWN | SEEING | {"demand.get"},
     "user": OWN | LEASING | SEEING | ACTING | {"leases.create"},
-    "backend": OWN | CATALOG,
-    "administrator": OWN | SEEING | ACTING,
+    "backend": OWN | CATALOG | {"demand.get"},
+    "administrator": OWN | SEEING | ACTING | {"demand.get"},
     "nobody": OWN,
 }
 """Every role, and the methods that it may call."""
