@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.configuration.parsing import parse
+from gce_backend.configuration.proto import config_pb2 as pb
 from gce_backend.configuration.types import ServiceAccount, TemplateConfig, checksum
 from support.config_texts import (
     FULL,
@@ -51,35 +52,19 @@ def test_checksum_depends_on_which_service_account_is_first() -> None:
     assert checksum(swapped) != checksum(FULL)
 
 
-DIFFERENT: dict[str, Any] = {
-    "project": "p2",
-    "dimensions": (("os_family", "OSX"),),
-    "image_name": "i",
-    "disk_size_gb": 51,
-    "service_accounts": (ServiceAccount("default"),),
-    "tags": ("one",),
-    "metadata": (("url", "http://y"),),
-    "machine_type": "e2-small",
-    "image_project": "",
-    "network_url": "",
-    "auto_assign_external_ip": False,
-    "min_cpu_platform": "",
-    "disk_type": "",
-    "snapshot_name": "snap2",
-    "snapshot_labels": (("a", "c"),),
-    "boot_snapshot_name": "other",
-}
+OTHERS: dict[str, Any] = {"project": "p2", "image_name": "i"}
+"""Other values of fields that are required, or unset in FULL; of the rest, the default is one."""
 
 
 def test_checksum_depends_on_every_other_field() -> None:
     """Each field that shapes a VM makes a new revision when it changes."""
-    expected = {f.name for f in msgspec.structs.fields(TemplateConfig)}
-    assert set(DIFFERENT) == expected - {"base_name", "metadata_from_file"}
-    sums = {
-        checksum(msgspec.structs.replace(FULL, **{name: value}))
-        for name, value in DIFFERENT.items()
-    }
-    assert len(sums | {checksum(FULL)}) == len(DIFFERENT) + 1
+    changes = [
+        (field.name, OTHERS.get(field.name, field.default))
+        for field in msgspec.structs.fields(TemplateConfig)
+        if field.name not in {"base_name", "metadata_from_file"}
+    ]
+    sums = {checksum(msgspec.structs.replace(FULL, **{name: value})) for name, value in changes}
+    assert len(sums | {checksum(FULL)}) == len(changes) + 1
 
 
 def test_checksum_treats_unset_and_default_alike() -> None:
@@ -105,8 +90,12 @@ def test_checksum_follows_a_files_text_and_not_its_path() -> None:
     assert sums[0] == sums[1] != sums[2]
 
 
-OLD = msgspec.structs.replace(FULL, boot_snapshot_name="")
-"""As a release that knew no boot_snapshot_name stored it."""
+ADDED = [field.name for field in pb.InstanceTemplate.DESCRIPTOR.fields if field.number >= 100]
+"""The fields that the first release did not have."""
+OLD = msgspec.structs.replace(
+    FULL, **{f.name: f.default for f in msgspec.structs.fields(TemplateConfig) if f.name in ADDED}
+)
+"""As the first release stored it."""
 
 
 def test_naming_the_boot_snapshot_anew_makes_no_revision() -> None:
