@@ -51,6 +51,12 @@ variable "machine_provider_service_account" {
   default     = ""
 }
 
+variable "run_machine_provider" {
+  description = "Whether to make a service account and a role for this project's own Machine Provider (gce-backend machine-provider)."
+  type        = bool
+  default     = false
+}
+
 variable "image" {
   description = "The daemon's image by digest, e.g. us-central1-docker.pkg.dev/my-project/gce-backend/gce-backend@sha256:... Empty: everything but the VM is made, so that there is a repository to push to."
   type        = string

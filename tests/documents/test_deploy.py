@@ -70,6 +70,7 @@ def test_terraform_grants_exactly_what_the_daemon_needs() -> None:
     assert named["compute_permissions"] == list(permissions.COMPUTE)
     assert named["datastore_permissions"] == list(permissions.DATASTORE)
     assert named["look_permissions"] == list(permissions.LOOKS)
+    assert named["provider_permissions"] == list(permissions.PROVIDER_PUBSUB)
 
 
 def test_another_image_or_setting_makes_another_vm() -> None:
@@ -222,7 +223,9 @@ def test_a_unit_parses_and_probes_the_daemons_own_port(path: Path) -> None:
         assert f":{Settings().http.port}/healthz" in unit["Service"]["ExecStart"]
 
 
-@pytest.mark.parametrize("name", ["gce-backend", "gce-backend-probe"])
+@pytest.mark.parametrize(
+    "name", ["gce-backend", "gce-backend-machine-provider", "gce-backend-probe"]
+)
 def test_a_unit_may_do_no_more_than_its_work_takes(name: str) -> None:
     """Each directive that keeps a service from the rest of its host is set."""
     text = (SYSTEMD / f"{name}.service").read_text()
@@ -269,9 +272,10 @@ def test_a_daemon_has_descriptors_for_more_connections_than_it_takes() -> None:
     assert f"--ulimit nofile={unit['LimitNOFILE']}:{unit['LimitNOFILE']}" in command
 
 
-def test_the_hosts_unit_runs_the_command_as_nobody_special() -> None:
+@pytest.mark.parametrize("name", ["gce-backend", "gce-backend-machine-provider"])
+def test_the_hosts_unit_runs_the_command_as_nobody_special(name: str) -> None:
     """ExecStart is a command line that exists; the unit leaves time for an orderly end."""
-    unit = _unit((SYSTEMD / "gce-backend.service").read_text())["Service"]
+    unit = _unit((SYSTEMD / f"{name}.service").read_text())["Service"]
     program, *arguments = unit["ExecStart"].split()
     assert program.endswith("/bin/gce-backend")
     assert CliRunner().invoke(main, [arguments[0], "--help"]).exit_code == 0

@@ -27,8 +27,14 @@ CHECK_SECONDS = 20.0
     show_default=True,
     help="Seconds that one check may take.",
 )
+@click.option(
+    "--machine-provider",
+    "provider",
+    is_flag=True,
+    help="Check what `gce-backend machine-provider` needs instead.",
+)
 @json_option
-def doctor(settings_file: Path | None, seconds: float, *, as_json: bool) -> None:
+def doctor(settings_file: Path | None, seconds: float, *, provider: bool, as_json: bool) -> None:
     """Checks everything that a daemon with these settings needs. Changes nothing.
 
     Credentials, APIs, permissions, topic and subscription, configuration, what it names at Compute
@@ -40,7 +46,8 @@ def doctor(settings_file: Path | None, seconds: float, *, as_json: bool) -> None
     with errors_as_messages():
         settings = load(settings_file, os.environ)
     try:
-        findings = asyncio.run(examination.look(settings, seconds))
+        look = examination.look_at_provider if provider else examination.look
+        findings = asyncio.run(look(settings, seconds))
     except BackendError as error:  # checks do not raise; without a project there are no checks
         remedy = "run it on Google Cloud, or name the project: `project` in the settings"
         findings = [Finding("project", CheckVerdict.FAILED, str(error), remedy)]

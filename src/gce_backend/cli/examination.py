@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import click
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gce_backend.base.clock import SystemClock
+from gce_backend.base.errors import SettingsError
 from gce_backend.base.plurals import plural
 from gce_backend.cli import output
 from gce_backend.cli.common import clients_of
@@ -19,6 +21,7 @@ from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.doctor import CheckVerdict, Finding, Subject, examine
+from gce_backend.setup.provider_checks import ProviderSubject, examine_provider
 
 _STYLES = {
     CheckVerdict.OK: "green",
@@ -68,6 +71,31 @@ async def look(settings: Settings, seconds: float) -> list[Finding]:
                     begun=lambda words: status.update(f"looking at {words} ..."),
                 )
             ]
+
+
+async def look_at_provider(settings: Settings, seconds: float) -> list[Finding]:
+    """Makes every check of a Machine Provider.
+
+    Args:
+        settings: of the Machine Provider.
+        seconds: the time limit of all checks together.
+
+    Raises:
+        BackendError: the project is not known, or the time is over.
+    """
+    async with clients_of(settings) as (clients, project):
+        subject = ProviderSubject(
+            settings=settings.provider,
+            project=project,
+            datastore=clients.datastore(project, settings.provider.namespace),
+            resource_manager=clients.resource_manager(),
+            session=clients.session,
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                return [finding async for finding in examine_provider(subject)]
+        except TimeoutError:
+            raise SettingsError(f"the checks took longer than {seconds:g} s") from None
 
 
 def show(findings: list[Finding]) -> None:

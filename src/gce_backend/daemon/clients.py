@@ -197,8 +197,12 @@ class Clients:
         """
         return self._settings.project or await self.tokens.project()
 
-    def datastore(self, project: str) -> Datastore:
-        """The Datastore client."""
+    def datastore(self, project: str, namespace: str | None = None) -> Datastore:
+        """The Datastore client.
+
+        Args:
+            namespace: None for the daemon's own.
+        """
         from gce_backend.clients.datastore.client import Datastore
 
         return Datastore(
@@ -207,7 +211,7 @@ class Clients:
             project=project,
             api_root=self._settings.endpoints.datastore,
             clock=self._clock,
-            namespace=self._settings.store.namespace,
+            namespace=self._settings.store.namespace if namespace is None else namespace,
             rng=self._rng,
             observer=self._metrics,
         )

@@ -53,6 +53,17 @@ DATASTORE = (
 )
 """In the daemon's own project."""
 
+PROVIDER_PUBSUB = (
+    "pubsub.subscriptions.create",
+    "pubsub.subscriptions.delete",
+    "pubsub.subscriptions.setIamPolicy",
+    "pubsub.topics.attachSubscription",
+    "pubsub.topics.create",
+    "pubsub.topics.delete",
+    "pubsub.topics.publish",
+)
+"""In the Machine Provider's project: each machine has a topic and a subscription."""
+
 SUBSCRIPTION = ("pubsub.subscriptions.consume",)
 """On the pull subscription."""
 
