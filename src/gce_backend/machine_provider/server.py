@@ -12,7 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from gce_backend.base.clock import Clock
 from gce_backend.base.connections import Refused, is_forwarded
 from gce_backend.base.http_server import HttpServer
-from gce_backend.machine_provider import api, lease_api
+from gce_backend.machine_provider import api, lease_api, openapi
 from gce_backend.machine_provider.metrics import CONTENT_TYPE
 
 MAX_BYTES = 8 * 2**20
@@ -69,6 +69,7 @@ class ProviderServer(HttpServer):
                     for route in lease_api.ROUTES
                 ),
                 web.get("/metrics", self._get_metrics),
+                web.get(openapi.PATH, _get_openapi),
             ],
             alive=lambda: _body(alive()),
             ready=lambda: _body(ready()),
@@ -102,6 +103,11 @@ class ProviderServer(HttpServer):
         except api.Refusal as refusal:
             return _json(error_body(refusal), refusal.status)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _get_openapi(_: web.Request) -> web.Response:
+    """The description of the API, which is nobody's secret."""
+    return _json(openapi.document())
 
 
 def path_of(name: str) -> str:
