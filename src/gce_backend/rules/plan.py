@@ -136,6 +136,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
             that is less than the goal.
         minimum: before and after; 0 where the configuration does not name it.
         maximum: the same; 0 is no limit.
+        removed: VMs of idle machines that are removed; members without a VM do not count.
         spare: machines to keep free, before and after; None for a tenth of the leased ones.
         machines: the machines that drain.
         held: those of them that somebody holds: they are waited for.
@@ -153,6 +154,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
     minimum: tuple[int, int]
     maximum: tuple[int, int]
     spare: tuple[int | None, int | None] = (None, None)
+    removed: int = 0
     machines: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
     in_force: bool
@@ -276,7 +278,7 @@ def _lost(plan: TemplatePlan) -> int:
         if group.action is Action.DRAIN and not group.in_force:
             change = max(len(group.machines), size)
         elif group.action is Action.SHRINK:
-            change = 0 if group.in_force else size - group.goal
+            change = 0 if group.in_force else group.removed
         else:
             change = -max(0, group.goal - size)
         zones[group.zone] = zones.get(group.zone, 0) + change
@@ -393,6 +395,7 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
         minimum=(known[0], limits[0]),
         maximum=(known[1], limits[1]),
         spare=(known[2], limits[2]),
+        removed=max(0, sum(one.gce_id is not None for _, one in machines) - goal) if idle else 0,
         in_force=limits == known,
         under_way=limits == known and bool(manager.in_flight or manager.resize),
     )
