@@ -97,7 +97,8 @@ async def delete_outside(w: World, name: str) -> None:
 
 
 async def denied(w: World) -> None:
-    """From now on the Machine Provider knows no machine."""
+    """From now on the Machine Provider knows no machine; it is asked about each alone."""
+    await w.inject(f"{DELETE_MACHINE}s", status=404, reason="notFound", times=None)
     await w.inject(GET_MACHINE, times=None, **NOT_CATALOGED)
     await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
 
