@@ -52,7 +52,7 @@ async def test_a_burst_above_the_cap_is_held_back_and_released_by_time(tmp_path:
             await w.pass_time(60)
         (message,) = await held(w)
         assert message == (
-            "4 deletions are held back (4 reclaimed). Begun within 300 s: 2 of 2 reclaimed; 0 of 2 "
+            "4 deletions held back (4 reclaimed). Begun within 300 s: 2 of 2 reclaimed; 0 of 2 "
             "removed or absent or never-cataloged; 0 of 2 absent. Find out why so many are due, "
             "and whether the Machine Provider works; then wait, or lift the caps with "
             "`gce-backend lift-cap`."
