@@ -203,14 +203,25 @@ async def other_template(world: World, rng: random.Random) -> None:
 @event(1.5, 28, 51)
 async def empty_config(world: World, rng: random.Random) -> None:
     """An empty configuration, by mistake, once or twice; perhaps somebody approves it once."""
+    await _empty_config(world, rng, approved=rng.random() < 0.4)
+
+
+@event(0, 28, 51)
+async def approved_empty_config(world: World, rng: random.Random) -> None:
+    """The same, and it is approved the first time: chosen by scripts alone."""
+    await _empty_config(world, rng, approved=True, alone=True)
+
+
+async def _empty_config(
+    world: World, rng: random.Random, *, approved: bool, alone: bool = False
+) -> None:
     kept, world.pools = world.pools, {}
-    approved = rng.random() < 0.4
     for turn in range(2):
         _changed(world, "everything is taken out")
         since = world.loop.time()
         await asyncio.sleep(rng.uniform(40, 300))
         held = await _held(world)
-        if turn and world.approved and not held and _lost_unasked(world, since):
+        if turn and world.approved and not held and _lost_unasked(world, since, most=not alone):
             world.oracle.fail("S5", "an empty configuration that was approved once came twice")
         if held:
             world.disturbances.met(28)
@@ -247,6 +258,9 @@ async def leave_project(world: World, rng: random.Random) -> None:
         await _approve_held(world)
         await asyncio.sleep(20.0)
     if not world.groups():
+        for node in world.nodes:  # what a process knew of it is forgotten
+            world.kill(node)
+            await world.start_daemon(node)
         await _judge_left_behind(world, row)
     world.pools = kept
     _changed(world, "what was there before is back")
@@ -270,14 +284,14 @@ async def _judge_left_behind(world: World, row: Any) -> None:
         world.oracle.fail("S2", f"vm {row.name} is not reported: its project has no group")
 
 
-def _lost_unasked(world: World, since: float) -> bool:
-    """Whether most machines were destroyed since then, not by hand."""
+def _lost_unasked(world: World, since: float, *, most: bool) -> bool:
+    """Whether machines, or most of them, were destroyed since then, not by hand."""
     lost = [
         vm
         for number, vm in world.oracle.vms.items()
         if vm.doomed is not None and vm.doomed > since and number not in world.oracle.by_hand
     ]
-    return bool(lost) and len(lost) > len(world.vms())
+    return bool(lost) and (not most or len(lost) > len(world.vms()))
 
 
 async def _held(world: World) -> str:
@@ -677,6 +691,30 @@ def _again(message: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in message.items() if k not in {"messageId", "publishTime"}}
 
 
+@event(1, 50)
+async def metadata_flood(world: World, rng: random.Random) -> None:
+    """For a minute SUBSCRIBED names another subscription for each machine every few seconds."""
+    del rng
+    subscribed = base64.b64encode(b"SUBSCRIBED").decode()
+    last = {
+        m["attributes"]["hostname"]: (t, m)
+        for t, m in world.messages
+        if m.get("data") == subscribed and m.get("attributes", {}).get("hostname")
+    }
+    alive = {row.name for row in world.vms()}
+    world.note("the metadata of all machines is to change all the time")
+    for turn in range(21):
+        for name, (topic, message) in last.items():
+            if name in alive:
+                again = _again(message)
+                if turn < 20:  # the last one says what is true
+                    other = {"subscription": f"other-{turn}"}
+                    again["attributes"] = {**message["attributes"], **other}
+                world.services["pubsub"]._deliver(topic, again)
+        await asyncio.sleep(3.0)
+    world.note("the metadata of all machines may stay")
+
+
 @event(1.5, 7)
 async def poison(world: World, rng: random.Random) -> None:
     """A message that makes no sense."""
@@ -1031,8 +1069,7 @@ async def furnace(world: World, rng: random.Random) -> None:
         await asyncio.sleep(20.0)
     made = len(world.oracle.vms) - before
     world.note(f"the cleaner stops; {made} VMs were made meanwhile")
-    most = 6 * max(wanted, 4) + 40
-    if made > most:
+    if made > 6 * max(wanted, 4) + 40:
         world.oracle.fail("L1", f"{made} VMs were made in 25 minutes, and {wanted} are wanted")
 
 

@@ -16,6 +16,7 @@ KEPT_ANSWERS = 6
 """Answers to the same request that are remembered, so that an old one can be given again."""
 _SUBJECT = re.compile(r"/(?:instances|instanceGroupManagers)/([^/?]+)")
 _INSERT = re.compile(r"/zones/([^/]+)/instanceGroupManagers(?:\?|$)")
+_GROUP = re.compile(r"/zones/([^/]+)/instanceGroupManagers/([^/?]+)")
 _NAME = re.compile(rb'"name": ?"([^"]+)"')
 STRANGER = "d9"
 """The daemon with a store of its own."""
@@ -68,6 +69,7 @@ class Disturbances:
         asked: told of each call of a daemon that is about one VM or group.
         sent: told of each request of a daemon.
         made_elsewhere: zone and name of the groups that a daemon with another store has made.
+        trespassed: told of a change by that daemon to a group that it has not made.
         late_additions: when a late add_machines reaches the Machine Provider, by host name.
     """
 
@@ -79,6 +81,7 @@ class Disturbances:
         self.late_additions: dict[str, float] = {}
         self.asked: Callable[[str], None] = lambda _: None
         self.sent: Callable[[Request], None] = lambda _: None
+        self.trespassed: Callable[[str], None] = lambda _: None
         self._cloud = cloud
         self._note = note
         self._time = time
@@ -184,14 +187,20 @@ class Disturbances:
             self.met(32)
         if request.verb == "POST" and (insert := _INSERT.search(request.path)):
             self._made(request, insert[1], answer())
+        if request.client == STRANGER and request.verb != "GET":
+            group = _GROUP.search(request.path)
+            theirs = group is None or (group[1], group[2]) in self.made_elsewhere
+            reads = "/listManagedInstances" in request.path
+            if group is not None and not theirs and not reads and _is_success(answer()):
+                self.trespassed(group[2])
         if "/instanceGroupManagers" in request.path or "catalog/v1/get" in request.path:
             raw = answer()
-            if raw.startswith(b"HTTP/1.1 200"):
+            if _is_success(raw):
                 self._answers[self._key(request)].append(raw)
 
     def _made(self, request: Request, zone: str, answer: bytes) -> None:
         name = _NAME.search(request.raw)
-        if name is not None and answer.startswith(b"HTTP/1.1 200"):
+        if name is not None and _is_success(answer):
             change = self.made_elsewhere.add if request.client == STRANGER else None
             (change or self.made_elsewhere.discard)((zone, name[1].decode()))
 
@@ -199,6 +208,10 @@ class Disturbances:
         """The oldest answer to the same request that is remembered."""
         found = self._answers.get(self._key(request))
         return found[0] if found else None
+
+
+def _is_success(answer: bytes) -> bool:
+    return answer.startswith(b"HTTP/1.1 200")
 
 
 def _short(request: Request) -> str:

@@ -396,8 +396,6 @@ class Oracle:
             self._calls.clear()
             self._started = self._processes()[0]
         self._calls[metric] += 1
-        if self._calls[metric] == self._budget:
-            self.seen["budget used"] += 1
         started, running = self._processes()
         most = self._budget * max(1, running + started - self._started)
         if self._calls[metric] == most + 1:

@@ -20,6 +20,7 @@ import msgspec
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.datastore.terms import EPOCH as TERM
 from gce_backend.clients.datastore.terms import KIND as LEADERSHIP
 from gce_backend.daemon.clients import Clients
@@ -219,6 +220,9 @@ class World:
         self.disturbances.asked = self.oracle.asked
         if shape.election:
             self.disturbances.sent = self._judge_sender
+        self.disturbances.trespassed = lambda group: self.oracle.fail(
+            "S1", f"a daemon with another store changes group {group}"
+        )
         self.strangers: set[str] = set()
         self.oracle.strangers = self.strangers
         self.oracle.late_additions = self.disturbances.late_additions
@@ -286,6 +290,19 @@ class World:
 
         self.patches.enter_context(mock.patch.object(Catalog, "add", add))
 
+    def _watch_budgets(self) -> None:
+        """Row 50 is met where metadata waits for the part of a budget that is not for it."""
+        acquire, met = CallBudget.acquire, self.disturbances.met
+
+        async def acquired(budget: CallBudget, project: str, group: QuotaGroup, **how: Any) -> None:
+            if not how.get("urgent", True):
+                used = next((u for u in budget.usage() if u.group == group.value), None)
+                if used is not None and not used.paused_seconds and used.left <= used.limit // 10:
+                    met(50)
+            await acquire(budget, project, group, **how)
+
+        self.patches.enter_context(mock.patch.object(CallBudget, "acquire", acquired))
+
     def _remember_messages(self) -> None:
         pubsub = self.services["pubsub"]
         deliver = pubsub._deliver
@@ -309,6 +326,7 @@ class World:
         connector = MemoryConnector(self.loop.network, "hand")
         self.session = aiohttp.ClientSession(connector=connector)
         self._slow_down()
+        self._watch_budgets()
         self.settings = self._settings(url)
         self.write()
         await self.prepare_store(self.settings)
@@ -630,7 +648,12 @@ class World:
             wanted = sum(pool.zones.get(zone, 0) for pool in pools)
             named = any(zone in pool.zones for pool in self.pools.values())
             have = [
-                row for row in rows if row.zone == zone and row.group and row.status == "RUNNING"
+                row
+                for row in rows
+                if row.zone == zone
+                and row.group
+                and row.status == "RUNNING"
+                and not self.oracle.vms[row.id].foreign
             ]
             ready = [
                 row
