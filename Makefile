@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run simulate browser screenshots test check bench lock proto clean sshd contract contract-clean docs mutate foreign-clients
+.PHONY: run simulate browser screenshots test check bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients
 
 ## run: the daemon on config/, with the embedded cloud in the same process; its VMs run an SSH server, if there is sshd
 run: $(VENV)/.runtime
 	@$(BIN)/gce-backend run --local --vm-command "'$(CURDIR)/$(BIN)/python' -m gce_backend.localcloud.guest"
 
 ## test: lint, types, import rules and all tests
-test: $(VENV)/.dev browser sshd check
+test: $(VENV)/.dev browser sshd promtool check
 
 check:
 	$(BIN)/ruff check .
@@ -59,6 +59,10 @@ browser:
 ## sshd: OpenSSH's server, by which the tests and `make run` reach leased machines, where there is none yet
 sshd:
 	@PATH=$$PATH:/usr/sbin command -v sshd >/dev/null || sh scripts/install-package.sh sshd openssh-server
+
+## promtool: Prometheus's own check of alert rules and metrics, where there is none yet
+promtool:
+	@command -v promtool >/dev/null || sh scripts/install-package.sh promtool prometheus
 
 ## mutate: which changes to the Compute client, the store and the rules of deletion no test notices (minutes)
 mutate: $(VENV)/.mutation

@@ -26,4 +26,7 @@ $as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
 if [ "$program" = sshd ] && [ -d /run/systemd/system ]; then
     $as_root systemctl disable --now ssh.service ssh.socket # the tests start one of their own
 fi
+if [ "$program" = promtool ] && [ -d /run/systemd/system ]; then
+    $as_root systemctl disable --now prometheus.service # only its tool is wanted
+fi
 PATH=$PATH:/usr/sbin command -v "$program" >/dev/null || fail "apt-get has installed no $program"

@@ -33,10 +33,11 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Scraped:
     """All that a process shows when machines were leased, given back and refused."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(_live(tmp_path_factory.mktemp("provider")))
+        return runner.run(live(tmp_path_factory.mktemp("provider")))
 
 
-async def _live(tmp_path: Path) -> Scraped:
+async def live(tmp_path: Path) -> Scraped:
+    """What a process shows when all that it counts has happened."""
     async with place(tmp_path) as p:
         mp = await p.start()
         await until_ready(p, mp)

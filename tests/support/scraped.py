@@ -18,11 +18,13 @@ class Scraped:
     """One scrape.
 
     Attributes:
+        text: what was scraped.
         types: of each family, by the name that its TYPE line has.
         samples: name, labels and value of each sample.
     """
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self.types: dict[str, str] = {}
         self.samples: list[tuple[str, dict[str, str], float]] = []
         for family in text_string_to_metric_families(text):
