@@ -42,7 +42,7 @@ JOB_NAMES = (
     "delete-instance-templates",
     "cleanup-entities",
 )
-"""The 17 jobs, in the order of the spec."""
+"""The jobs, in the order of the spec."""
 
 ENVIRONMENT_PREFIX = "GCE_BACKEND_"
 SETTINGS_VARIABLE = "GCE_BACKEND_SETTINGS"
