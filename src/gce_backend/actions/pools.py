@@ -64,9 +64,10 @@ def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Zo
     trouble = troubled(known, moment, failing=failing > 0, made=made)
     if trouble is not None:
         seen.zone_troubles[key] = trouble
-    if (trouble is None) != (known is None):
-        event = "zone.recovered" if trouble is None else "zone.unable"
-        context.log.info(event, template=key.base_name, zone=key.zone)
+    if trouble is None and known is not None:
+        context.log.info("zone.recovered", template=key.base_name, zone=key.zone)
+    elif trouble is not None and known is None:
+        context.log.info("zone.unable", template=key.base_name, zone=key.zone)
     leaving = sum(
         not one.is_tombstone and is_on_its_way_out(one)
         for _, one in context.fleet.instances_of(key)
