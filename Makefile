@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run simulate browser screenshots test check bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients
+.PHONY: run simulate browser screenshots test check bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients fuzz
 
 ## run: the daemon on config/, with the embedded cloud in the same process; its VMs run an SSH server, if there is sshd
 run: $(VENV)/.runtime
@@ -39,6 +39,11 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 $(VENV)/.mutation: $(VENV)/.dev requirements-mutation.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutation.lock
 	@touch $@
+
+## fuzz: mutated configurations, answers and requests (COUNT, SEED, ONLY)
+fuzz: $(VENV)/.dev
+	PYTHONPATH=tests nice $(BIN)/python -m fuzz $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(ONLY),--only $(ONLY))
 
 ## foreign-clients: clients for Node, Ansible and Airflow against the embedded cloud (ONLY=node; OPTIONS=--record)
 foreign-clients: $(VENV)/.dev

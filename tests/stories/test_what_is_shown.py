@@ -240,3 +240,14 @@ async def test_a_group_that_is_gone_is_on_no_page(tmp_path: Path) -> None:
                 if OTHER_ZONE in await response.text():
                     shown.add(path)
         assert not shown
+        [before] = (await w.get("/api/groups"))["groups"]
+        w.write_config(template(machine_type="n2-standard-8"), manager())
+
+        async def replaced() -> bool:
+            rows = (await w.get("/api/groups"))["groups"]
+            revisions = {row["revision"] for row in rows if row["state"] == "active"}
+            return len(rows) == len(revisions - {before["revision"]}) == 1
+
+        await w.until(replaced)
+        told = await explained(w, f"linux/{ZONE}")  # one group, and not the one before as well
+        assert told["state"] == "active"

@@ -12,6 +12,7 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Fleet
 from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplate
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey, manager_key
+from gce_backend.web.survey import states
 
 SIMILAR = 8
 """Most similar names that are suggested."""
@@ -35,8 +36,9 @@ def meant(context: Context, name: str) -> list[Named]:
 
     Args:
         context: the picture.
-        name: a VM's name or numeric id, a group's name, `template/zone`, a template's base_name,
-            or a machine's or group's whole key.
+        name: a VM's name or numeric id, a group's name, `template/zone` (of groups that are gone
+            only when no other is there), a template's base_name, or a machine's or group's whole
+            key.
     """
     fleet = context.fleet
     names = name.split("/")
@@ -45,7 +47,8 @@ def meant(context: Context, name: str) -> list[Named]:
             (key for key in fleet.managers if [key.base_name, key.zone] == names),
             key=lambda key: (not fleet.is_active(key), key.path),
         )
-        return [*groups]
+        existing = set(states.existing_groups(context))
+        return [key for key in groups if key in existing] or [*groups]
     if len(names) > 1:
         key = _of_path(names)
         return [key] if key is not None and fleet.get(key) is not None else []

@@ -1,0 +1,1 @@
+"""Mutated configurations, answers and requests by the hundred thousand: `make fuzz`."""
