@@ -129,17 +129,18 @@ def test_a_settings_file_can_be_read(example: Example, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_a_document_s_configuration_is_valid(path: Path) -> None:
-    """All of its templates and managers together, and each access.cfg, by their own rules."""
+    """All of its templates with each example of managers, and each access.cfg, by their rules."""
     blocks = [example.text for example in examples(path) if example.language == "textproto"]
     texts = [text for text in blocks if not text.startswith(("issuers", "groups"))]
     for text in blocks:
         if text not in texts:
             assert parse_access(text).warnings == ()
     templates = "".join(text for text in texts if text.startswith("templates"))
-    managers = "".join(text for text in texts if text.startswith("managers"))
-    assert len(templates + managers) == sum(map(len, texts))
+    managers = [text for text in texts if text.startswith("managers")]
+    assert len(templates + "".join(managers)) == sum(map(len, texts))
     assert managers or not templates
-    parse(templates, managers, dict.fromkeys(referenced_files(templates), "a file"))
+    for text in managers:
+        parse(templates, text, dict.fromkeys(referenced_files(templates), "a file"))
 
 
 @pytest.mark.parametrize("example", of("json") + of("yaml"), ids=where)
