@@ -22,6 +22,8 @@ A = TypeVar("A")
 
 QUICK_SECONDS = 2.0
 """A batch that takes no longer is doubled the next time; one that takes twice as long is halved."""
+MOMENT_SECONDS = 0.005
+"""Who asks within this time of another goes with it."""
 _NOT_OFFERED = {404, 405, 501}
 """Statuses with which a service answers that does not know the method for batches."""
 
@@ -94,8 +96,7 @@ class Batches(Generic[A]):
             joined = 0
             while joined < len(batch) < self._size:
                 joined = len(batch)
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                await asyncio.sleep(MOMENT_SECONDS)
             self._close(batch)
             answers = await self._answers(list(batch))
         finally:
