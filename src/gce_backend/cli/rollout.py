@@ -1,0 +1,167 @@
+"""`gce-backend rollout`: how far a template's new revision is, and a wait for its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from gce_backend.base.errors import UnknownNameError
+from gce_backend.base.plurals import plural
+from gce_backend.cli.common import (
+    daemon_of,
+    errors_as_messages,
+    examples,
+    json_option,
+    say,
+    settings_option,
+    url_option,
+)
+from gce_backend.cli.duration import Duration
+from gce_backend.settings.settings import Settings, load
+
+NOT_COMPLETE = 2
+"""The exit code while a roll-out is under way."""
+LOOK_SECONDS = 2.0
+_GONE = frozenset({"draining", "deleting", "deleted"})
+_SETTLED = frozenset({"active", "surplus"})
+
+
+class RolloutProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a roll-out is.
+
+    Attributes:
+        template: the template's base_name.
+        revision: its active revision; "" when it has none.
+        complete: whether its groups have what they need, and no old machine is left that nobody
+            holds.
+        new: machines of the active revision that are leased or can be.
+        old: machines of other revisions that nobody holds.
+        old_leased: those that somebody holds; a roll-out does not wait for them.
+        waits_for: reasons of groups that do not have what they need yet, each with its zone.
+    """
+
+    template: str
+    revision: str
+    complete: bool
+    new: int
+    old: int
+    old_leased: int
+    waits_for: tuple[str, ...]
+
+
+def progress_of(fleet: Any, name: str) -> RolloutProgress:
+    """How far the roll-out of a template is, from the document `/api/fleet`.
+
+    Raises:
+        UnknownNameError: there is no such template.
+    """
+    if "templates" not in fleet:
+        starting = ("The daemon has not read its entities yet.",)
+        return RolloutProgress(
+            template=name,
+            revision="",
+            complete=False,
+            new=0,
+            old=0,
+            old_leased=0,
+            waits_for=starting,
+        )
+    found = [one for one in fleet["templates"] if one["base_name"] == name]
+    if not found:
+        raise UnknownNameError(f"there is no template {name!r}")
+    new: Counter[str] = Counter()
+    old: Counter[str] = Counter()
+    revision, waits = "", []
+    for one in found[0]["revisions"]:
+        active = one["state"] not in _GONE
+        for group in one["managers"]:
+            states = Counter(machine["state"] for machine in group["instances"])
+            (new if active else old).update(states)
+            if active and group["state"] not in _SETTLED | _GONE:
+                waits.append(f"{group['zone']}: {group['reason']}")
+        if active:
+            revision = one["revision"]
+            if one["state"] != "active":
+                waits.append(one["reason"])
+    left = old.total() - old["leased"] - old["deleted"]
+    return RolloutProgress(
+        template=name,
+        revision=revision,
+        complete=not waits and not left,
+        new=new["leased"] + new["cataloged"],
+        old=left,
+        old_leased=old["leased"],
+        waits_for=tuple(waits),
+    )
+
+
+def told(progress: RolloutProgress) -> str:
+    """The progress in a line or a few."""
+    state = "complete" if progress.complete else "under way"
+    revision = progress.revision[:8] or "none"
+    usable = plural(progress.new, "machine")
+    first = (
+        f"{progress.template}: {state}. Revision {revision}: {usable} leased or to lease; earlier "
+        f"revisions: {progress.old} to go, {progress.old_leased} leased."
+    )
+    return "\n".join([first, *(f"  {reason}" for reason in progress.waits_for)])
+
+
+@click.command(
+    epilog=examples(
+        "gce-backend rollout linux-small",
+        "gce-backend rollout linux-small --wait --timeout 30m",
+    )
+)
+@click.argument("name")
+@settings_option
+@url_option
+@click.option("--wait", is_flag=True, help="Wait until it is complete.")
+@click.option(
+    "--timeout",
+    type=Duration(least=1.0),
+    default="1h",
+    show_default=True,
+    help="How long --wait waits.",
+)
+@json_option
+def rollout(
+    name: str,
+    settings_file: Path | None,
+    url: str | None,
+    *,
+    wait: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Shows how far the roll-out of template NAME is.
+
+    It is complete when the groups of the new revision have what they need, and no machine of an
+    earlier one is left that nobody holds. Exits with 0 when it is complete, 2 when it is not.
+    """
+    with errors_as_messages():
+        settings = load(settings_file, os.environ)
+        progress = asyncio.run(_look(settings, url, name, patience=timeout if wait else 0.0))
+    say(told(progress), progress, as_json=as_json)
+    sys.exit(0 if progress.complete else NOT_COMPLETE)
+
+
+async def _look(
+    settings: Settings, url: str | None, name: str, *, patience: float
+) -> RolloutProgress:
+    """The progress, once it is complete or so many seconds are over."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + patience
+    async with daemon_of(settings, url) as daemon:
+        while True:
+            progress = progress_of(await daemon.get("/api/fleet"), name)
+            if progress.complete or loop.time() >= end:
+                return progress
+            await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,59 @@
+"""`rollout`: how far a roll-out is, and a wait for its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gce_backend.base.errors import UnknownNameError
+from gce_backend.cli.rollout import RolloutProgress, progress_of, told
+from gce_backend.localcloud.faults import Fault
+from support.fleet_harness import ZONE, World, manager, template, world
+from support.served_fleet import served_fleet
+
+
+async def progress(w: World) -> RolloutProgress:
+    """How far the daemon says it is."""
+    return progress_of(await w.get("/api/fleet"), "linux")
+
+
+async def is_complete(w: World) -> bool:
+    """Whether it is complete."""
+    return (await progress(w)).complete
+
+
+async def test_it_is_complete_when_only_leased_machines_of_the_old_revision_are_left(
+    tmp_path: Path,
+) -> None:
+    """Until then it says what it waits for."""
+    async with world(tmp_path) as w:
+        assert not await is_complete(w)
+        await w.until_states(cataloged=3)
+        await w.until(lambda: is_complete(w))
+        before = await progress(w)
+        assert (before.new, before.old, before.old_leased, before.waits_for) == (3, 0, 0, ())
+        await w.lease(duration=100_000)
+        w.cloud.faults.add(Fault(kind="stockout", zone=ZONE, times=None))
+        w.write_config(template(machine_type="e2-medium"), manager())
+        await w.pass_time(60)
+        held_up = await progress(w)
+        assert (held_up.complete, held_up.new, held_up.old, held_up.old_leased) == (False, 0, 2, 1)
+        assert held_up.revision != before.revision
+        assert f"  {ZONE}: Compute cannot do what it asks for" in told(held_up)
+        w.cloud.faults.clear()
+        await w.until(lambda: is_complete(w), within=1800)
+        after = await progress(w)
+        assert (after.new, after.old, after.old_leased) == (3, 0, 1)
+        assert "complete" in told(after)
+        with pytest.raises(UnknownNameError, match="windows"):
+            progress_of(await w.get("/api/fleet"), "windows")
+
+
+def test_the_command_says_by_its_exit_code_whether_it_is_complete(tmp_path: Path) -> None:
+    """For CI: 0 when it is complete, 1 when there is no such template."""
+    with served_fleet(tmp_path) as fleet:
+        done = fleet.run("rollout", "linux", "--wait", "--timeout", "60s")
+        assert done.exit_code == 0, done.output
+        assert done.output.startswith("linux: complete. Revision ")
+        assert fleet.run("rollout", "windows").exit_code == 1
