@@ -466,6 +466,20 @@ async def restore_machine_provider(world: World, rng: random.Random) -> None:
     world.disturbances.met(42)
 
 
+@event(2, 29)
+async def restart_machine_provider(world: World, rng: random.Random) -> None:
+    """The Machine Provider's process dies where it stands, and another one reads what is stored."""
+    for _ in range(rng.choice((1, 1, 3))):
+        leased = world.oracle.leases()
+        await world.restart_machine_provider()
+        world.note("the Machine Provider dies, and starts")
+        world.disturbances.met(29)
+        lost = leased - world.oracle.leases()
+        if lost:
+            world.oracle.fail("S1", f"leases are lost with a process: {sorted(lost)[:3]}")
+        await asyncio.sleep(rng.uniform(0.0, 5.0))
+
+
 @event(2, 40, 41)
 async def lose_entity(world: World, rng: random.Random) -> None:
     """An entity of the store is removed by hand."""
@@ -1019,12 +1033,19 @@ async def long_trouble(world: World, rng: random.Random) -> None:
     world.note("trouble ends")
 
 
-@event(0, 53)
+@event(0.6, 20, 53)
 async def contested_metadata(world: World, rng: random.Random) -> None:
-    """Every write of metadata meets another one, for a while: chosen by scripts alone."""
+    """Every write of metadata meets another one, for a while."""
     method = "compute.instances.setMetadata"
     fault = _fault(
-        world, 53, method=method, status=412, reason="conditionNotMet", kind="status", times=None
+        world,
+        20,
+        53,
+        method=method,
+        status=412,
+        reason="conditionNotMet",
+        kind="status",
+        times=None,
     )
     world.note("somebody else writes metadata all the time")
     await asyncio.sleep(1500.0)

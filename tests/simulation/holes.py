@@ -352,7 +352,7 @@ HOLES: tuple[Hole, ...] = (
         hours=0.6,
     ),
     Hole(
-        "17 412 for ever",
+        "17 412 forever",
         "S4",
         (),
         lambda: mock.patch.object(update_instance_metadata, "ATTEMPTS", 1000),

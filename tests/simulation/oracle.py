@@ -313,6 +313,15 @@ class Oracle:
             return None  # without an end, the Machine Provider's word counts in the long run
         return held
 
+    def leases(self) -> set[str]:
+        """The leases that the Machine Provider has stored, those that have ended left out."""
+        now = self._now()
+        return {
+            f"{entry.lease} of {name}"
+            for name, entry in self.entries.items()
+            if entry.state == "LEASED" and (entry.until is None or entry.until > now)
+        }
+
     def _entry(self, change: StorageChange) -> None:
         name = change.key.path[-1][3].partition(":")[2]
         record = _record(change.after)
@@ -348,6 +357,8 @@ class Oracle:
             held = self.holder(name)
             if held is not None and held.request != self.requests.get(entry.lease):
                 self.seen["leased twice"] += 1
+                if not held.forgotten and held.vm and held.vm == self._alive.get(name):
+                    self.fail("S1", f"{name} is leased, and {held.request} holds it")
             request = self.requests.get(entry.lease, entry.lease)
             owner = "" if name in self.strangers else self._alive.get(name, "")
             self.held[name] = Held(request, owner, entry.until, self._time())

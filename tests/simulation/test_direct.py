@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from typing import Any
 
@@ -62,6 +63,7 @@ async def _asked(
                 found = answer.status, answer.body, answer.headers["Content-Type"]
             took = round(loop.time() - begun, 6)
         is_short = not connector._conns
+    await asyncio.sleep(60)  # what was given up is served to its end
     await cloud.close()
     return found, took, is_short
 

@@ -698,11 +698,13 @@ class World:
 
     def written(self) -> dict[str, Any]:
         """The daemons' entities: what changed between two looks is in `difference`."""
-        several = sum(node.is_up for node in self.nodes) > 1  # then they give signs of life
+        signs = [LEADERSHIP]  # of life: a leader gives them always, the others when they are many
+        if sum(node.is_up for node in self.nodes) > 1:
+            signs.append(Daemons.KIND)
         return {
             name: row.properties
             for name, row in self.entities.items()
-            if row.key["path"][-1]["kind"] not in ((Daemons.KIND, LEADERSHIP) if several else ())
+            if row.key["path"][-1]["kind"] not in signs
         }
 
     @staticmethod
