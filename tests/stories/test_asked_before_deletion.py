@@ -228,6 +228,7 @@ async def test_without_an_answer_nothing_is_deleted_and_few_are_asked_about(
         await w.clear_faults()
         await w.until_states(cataloged=3)
         assert not set(names) & set(await w.vms())
+        assert (await w.get("/api/fleet"))["conditions"] == []
 
 
 async def _drains(w: World, name: str) -> bool:

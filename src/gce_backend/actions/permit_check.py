@@ -74,7 +74,7 @@ async def with_fresh_permits(
         if not blocked
         and (instance := context.fleet.instances.get(key)) is not None
         and permit(instance, now) is not None
-        and settles_in(instance, clock.elapsed) <= 0
+        and not settles_in(instance, clock.elapsed)
     ]
     confirmed: dict[MachineKey, CatalogState | None] = {}
     left: list[MachineKey] = []

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from gce_backend.actions.permit_check import REUSED, found, kept
+from gce_backend.actions.permit_check import REUSED, TOGETHER_SECONDS, found, kept
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.machine_token import instance_token
@@ -24,6 +24,8 @@ from support.deletions import (
     TWO_TEMPLATES,
     denied,
     entity,
+    lease_all,
+    release_all,
     settings,
     two_templates,
 )
@@ -257,6 +259,26 @@ async def test_an_answer_that_neither_allows_nor_denies_is_told_and_asked_for_ag
         assert [(c["reason"], c["message"]) for c in shown["conditions"]] == [(reason, message)]
         await w.clear_faults()
         await w.until(lambda: w.lacks(name))
+
+
+async def test_what_a_slow_machine_provider_has_confirmed_does_not_wait_for_the_rest(
+    tmp_path: Path,
+) -> None:
+    """The first answer takes as long as answers are collected: its machine is deleted first."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        names = set(await lease_all(w, 3))
+        await w.inject(DELETE_MACHINE, kind="latency", seconds=TOGETHER_SECONDS, times=None)
+        await release_all(w, 3)
+
+        async def gone() -> bool:
+            return not names <= set(await w.vms())
+
+        with capture_logs() as logs:
+            assert await w.until(gone) < 2 * TOGETHER_SECONDS
+            await w.until_states(cataloged=3)
+        assert not names & set(await w.vms())
+        assert "job.failed" not in {line["event"] for line in logs}
 
 
 async def test_a_machine_whose_addition_may_still_take_effect_is_not_asked_about(
