@@ -84,7 +84,7 @@ def everywhere(function: Callable[..., Any], other: Callable[..., Any]) -> Itera
 
 
 async def _ask_nobody(_: Any, keys: Sequence[Any], *__: Any) -> permit_check.Checked:
-    return permit_check.Checked(dict.fromkeys(keys), Outcome())
+    return permit_check.Checked(dict.fromkeys(keys), Outcome(), ())
 
 
 def _generous(asked: Iterable[Permit], *_: Any) -> list[bool]:

@@ -118,6 +118,24 @@ async def test_a_machine_set_aside_and_one_404_of_get_are_no_permit_while_it_is_
         assert await w.is_in(held[0], "leased")
 
 
+async def test_the_entry_of_another_under_a_machine_s_host_name_stays(tmp_path: Path) -> None:
+    """The machine that was set aside for it is neither deleted nor taken out of the catalog."""
+    async with world(
+        tmp_path, templates=TWO_TEMPLATES, managers=two_templates(1), settings=settings()
+    ) as w:
+        await w.until_states(cataloged=2)
+        (machine,) = await w.machines("other")
+        name = machine["name"]
+        own = {"dimensions": {"hostname": name, "backend": "GCE"}}
+        await w.broker("catalog.delete_machine", own)
+        await add_late(w, name, key="another/instance")
+        await _store_says(w, [name], _says(CatalogState.REFUSED))
+        w.write_config(TWO_TEMPLATES, two_templates(1, other=False))
+        await w.pass_time(300)
+        assert name in await w.catalog()
+        assert name in await w.vms()
+
+
 async def test_a_machine_set_aside_that_the_catalog_holds_again_leaves_it_and_is_deleted(
     tmp_path: Path,
 ) -> None:

@@ -109,7 +109,7 @@ async def _delete(context: Context, keys: Sequence[MachineKey], wanted: IsWanted
     turns = BrokerTurns(context)
     outcomes = []
     asked: Counter[str] = Counter()
-    while keys:
+    while keys and not turns.silent:
         batches, checked = await _intend(context, keys, turns, wanted)
         outcome = await _ask(context, batches)
         asked.update(outcome.facts)

@@ -52,7 +52,7 @@ class Checked(msgspec.Struct, frozen=True):
 
     permits: Mapping[MachineKey, CatalogState | None]
     outcome: Outcome
-    left: tuple[MachineKey, ...] = ()
+    left: tuple[MachineKey, ...]
 
 
 async def with_fresh_permits(
@@ -92,7 +92,7 @@ async def with_fresh_permits(
     outcome = await act_on_each(context, asked, ask_in_turn)
     if turns.answered and not turns.silent:
         conditions.clear(BROKER)
-    return Checked(confirmed, outcome, () if turns.silent else tuple(left))
+    return Checked(confirmed, outcome, tuple(left))
 
 
 async def _ask(
