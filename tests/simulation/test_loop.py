@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.model.keys import TemplateKey
 from simulation import chance
 from simulation.loop import Process, SimulatedLoop, StuckError
 from simulation.network import Fate, Harmless, MemoryConnector, Request, Verdict
@@ -147,6 +148,18 @@ def test_a_call_meets_its_fate(
         return good, seen[:-1]
 
     assert run(work) == (succeeds, asked)
+
+
+def test_a_key_has_the_same_place_in_every_process() -> None:
+    """A set of keys is walked through in the same order, wherever their class lies in memory."""
+
+    async def work(_: SimulatedLoop) -> tuple[int, int]:
+        key = TemplateKey("InstanceTemplate", "linux")
+        return hash(key), hash(key.child("revision").child("zone"))
+
+    root = hash(("InstanceTemplate", "linux"))
+    revision = hash(("InstanceTemplateRevision", "revision", root))
+    assert run(work) == (root, hash(("InstanceGroupManager", "zone", revision)))
 
 
 def test_chance_follows_from_the_seed() -> None:

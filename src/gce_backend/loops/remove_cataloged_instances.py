@@ -48,7 +48,7 @@ async def run(context: Context) -> Outcome:
         return Outcome(again_after=context.conditions.wait(BROKER))
     await announcements.ask(context)
     await lessee_news.tell(context)
-    lost = set(_lost(context))
+    lost = dict.fromkeys(_lost(context))  # in their order
     drained = await _look_again(context, list(_leaving(context)))
     leaving = list(dict.fromkeys((*drained, *_ordered_out(context), *lost)))
     turns = BrokerTurns(context)
