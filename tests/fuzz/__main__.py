@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import random
 import re
 import sys
@@ -108,6 +109,19 @@ class Findings:
                 print(f"  {what}\n    {case}", flush=True)
         for token in self.tokens[:10]:
             print(f"  token: {token}", flush=True)
+
+
+class Crashes(logging.Handler):
+    """Counts what a server of this process did not handle."""
+
+    def __init__(self, findings: Findings) -> None:
+        super().__init__(logging.ERROR)
+        self._findings = findings
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remembers the exception."""
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            self._findings.foreign_error("server", record.exc_info[1], record.getMessage())
 
 
 def configurations(findings: Findings, count: int, chance: random.Random) -> None:
@@ -353,6 +367,7 @@ def main() -> int:
     findings = Findings()
     logged = io.StringIO()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(logged))
+    logging.getLogger("aiohttp.server").addHandler(Crashes(findings))
     shares = SHARES if given.only is None else {given.only: 1.0}
     for campaign, share in shares.items():
         chance, count = random.Random(f"{campaign} {given.seed}"), int(given.count * share)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -138,8 +139,10 @@ class AccessTokens:
             return _Remembered(None, "", f"it names no verified e-mail address: {remedy}", now)
         try:
             expires = float(found["exp"])
-        except (KeyError, TypeError, ValueError):
-            raise TransientError(METHOD, "the answer does not say when it expires") from None
+        except (KeyError, TypeError, ValueError, OverflowError):
+            expires = math.nan
+        if not math.isfinite(expires):
+            raise TransientError(METHOD, "the answer does not say when it expires")
         subject = str(found.get("sub") or found.get("azp") or email)
         identity = Identity(issuer=GOOGLE, subject=subject, email=email, expires=expires)
         return _Remembered(identity, str(found.get("azp") or found.get("aud") or ""), "", now)

@@ -46,6 +46,16 @@ async def test_a_revoked_token_is_refused_within_a_minute() -> None:
             await verifier.identify(short)
 
 
+@pytest.mark.parametrize("exp", [10**400, "1e999", "NaN", [], None, "soon"])
+async def test_an_odd_end_of_a_token_is_no_answer_and_nobodys_crash(exp: object) -> None:
+    """Neither is it a token for ever."""
+    clock = VirtualClock()
+    async with issuer_running(clock) as issuer, verifying(issuer, clock) as verifier:
+        token = issuer.access_token("ya29.odd", ROBOT, exp=exp)
+        with pytest.raises(TransientError, match="when it expires"):
+            await verifier.identify(token)
+
+
 async def test_forged_tokens_are_refused_and_google_is_asked_once_for_each() -> None:
     """A refusal is remembered for some seconds."""
     clock = VirtualClock()
