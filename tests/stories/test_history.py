@@ -295,9 +295,10 @@ async def test_quiet_minutes_write_and_read_nothing_of_it(tmp_path: Path) -> Non
         await w.pass_time(600.0)
         calls = await w.calls()
         assert await _kept(w) == before
-    assert calls[COMMIT] <= 2
-    reviews = 600.0 / settings.store.resync_seconds * w.daemon.context.fleet.pages  # type: ignore[union-attr]
-    assert calls[QUERY] <= reviews + 1
+        assert calls[COMMIT] <= 2
+        assert w.daemon.context is not None
+        reviews = 600.0 / settings.store.resync_seconds * w.daemon.context.fleet.pages
+        assert calls[QUERY] <= reviews + 1
 
 
 async def test_many_readers_share_one_read_in_two_seconds(tmp_path: Path) -> None:
