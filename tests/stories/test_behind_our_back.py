@@ -90,7 +90,10 @@ async def test_metadata_changed_outside_is_kept(tmp_path: Path) -> None:
 async def test_group_that_repairs_all_the_same_makes_its_machine_a_missing_one(
     tmp_path: Path, leased: bool
 ) -> None:
-    """Fault 34: the VM under the old name is another one, never taken for what was leased."""
+    """Fault 34: the VM under the old name is another one, never taken for what was leased.
+
+    It is a new machine once the earlier one is gone from the catalog.
+    """
     async with world(tmp_path, settings=SOON, start=False) as w:
         await make_marked_group(w, await w.mark(), size=3, policy="REPAIR")
         await w.start_daemon()
@@ -103,7 +106,11 @@ async def test_group_that_repairs_all_the_same_makes_its_machine_a_missing_one(
             assert (await w.catalog())[name] == "LEASED"
             assert (await ids(w))[name] != before[name]
             await w.release()
-        await w.until(whole(w, 3, without={name}))
+        await w.pass_time(60)
+        await w.until(whole(w, 3, without=set()))
+        async with w.fleet() as fleet:
+            [again] = [found for key, found in fleet.instances.items() if key.name == name]
+        assert str(again.gce_id) == (await ids(w))[name] != before[name]
 
 
 async def delete_vm_of_repairing_group(w: World, name: str, gce_id: str) -> None:
