@@ -121,9 +121,8 @@ async def lived(directory: Path) -> tuple[list[Shot], dict[str, tuple[str, bytes
     ) as w:
         await afternoon(w)
         machines = await w.machines("linux-large")
-        draining = next(
-            machine for machine in machines if "after its lease ends" in machine["reason"]
-        )
+        waiting = [it for it in machines if "after its lease ends" in it["reason"]]
+        draining = (waiting or machines)[0]
         shots = [
             Shot("overview", "/", height=1060),
             Shot("overview-dark", "/", height=1060, scheme="dark"),
