@@ -78,11 +78,7 @@ def _checked(value: Any, shape: Shape, place: str) -> Any:
     if isinstance(shape, list):
         if not isinstance(value, list):
             raise _wrong_type(value, place)
-        return [
-            _checked(inner, shape[0], f"{place}[{index}]")
-            for index, inner in enumerate(value)
-            if inner is not None
-        ]
+        return [_checked(inner, shape[0], f"{place}[{index}]") for index, inner in enumerate(value)]
     if shape == "any":
         return value
     is_text = isinstance(value, str)
