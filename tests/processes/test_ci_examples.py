@@ -224,6 +224,10 @@ def test_the_example_for_pytest(place: Place) -> None:
     (place.directory / "conftest.py").write_text(block(PYTEST, "python"), "utf-8")
     (place.directory / "test_boots.py").write_text(block(PYTEST, "python", 1), "utf-8")
     token = place.identity_token(aud=place.url, project_path="YOUR-GROUP/app")
-    environment = {"GCE_BACKEND_PROVIDER__TOKEN": token, "GCE_BACKEND_PROVIDER__URL": place.url}
+    environment = {
+        "GCE_BACKEND_PROVIDER__TOKEN": token,
+        "GCE_BACKEND_PROVIDER__URL": place.url,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # it may be installed with its entry point, or not
+    }
     place.run(f"'{sys.executable}' -m pytest -q -p {plugin} test_boots.py", environment)
     until(lambda: not place.state("vm-3"))

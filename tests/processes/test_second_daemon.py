@@ -72,5 +72,10 @@ def test_hole_07_two_daemons_as_processes_leave_each_other_alone(tmp_path: Path)
 def lease(place: Site) -> str:
     """Somebody leases a machine for an hour; returns its host name."""
     wanted = {"request_id": "held", "duration": 3600, "dimensions": {"os_family": "LINUX"}}
-    answer = place.authorized("POST", "/_ah/api/machine_provider/v1/lease", wanted)
-    return str(answer["hostname"])
+
+    def leased() -> str:
+        answer = place.authorized("POST", "/_ah/api/machine_provider/v1/lease", wanted)
+        return str(answer.get("hostname", ""))
+
+    until(leased)
+    return leased()

@@ -56,7 +56,7 @@ async def test_a_topic_that_was_deleted_and_made_anew_is_noticed(tmp_path: Path)
         await w.until(fails(w, "messages", "_deleted-topic_"), within=660.0)
         problem = await shown(w, "MessagesCutOff")
         assert problem["severity"] == "critical"
-        assert "delete it, and run setup again" in problem["message"]
+        assert "delete the subscription, and run setup again" in problem["message"]
         found = await scrape(w)
         assert found.of("ready", check="messages") == {(): 0}
         assert found.of("conditions", reason="MessagesCutOff") == {("self-check",): 1}

@@ -41,7 +41,7 @@ def canaries(context: Context, key: GroupKey) -> int | None:
     needed = min(canary, sum(wanted.values()))
     if proved >= needed:
         return None
-    able = [group for group in groups if wanted[group] and not _fails(context, group)] or groups
+    able = [group for group in groups if wanted[group] and _may_grow(context, group)] or groups
     return needed if key == min(able, key=str) else 0
 
 
@@ -58,6 +58,8 @@ def _wanted(context: Context, group: GroupKey) -> int:
     return wanted_size(manager, others or 0, use_of(context, group)) or min(1, manager.minimum_size)
 
 
-def _fails(context: Context, group: GroupKey) -> bool:
+def _may_grow(context: Context, group: GroupKey) -> bool:
     seen = context.memory.seen.groups.get(group)
-    return seen is not None and any(member.error_code for member in seen.members.values())
+    fails = seen is not None and any(member.error_code for member in seen.members.values())
+    failed = any(condition.failures for condition in context.conditions.of(group))
+    return not fails and not failed and not context.is_paused(group)

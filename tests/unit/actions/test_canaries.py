@@ -45,6 +45,19 @@ async def test_a_revision_that_cannot_be_made_takes_nothing_from_those_who_lease
         assert not old & set(await w.vms())
 
 
+async def test_a_zone_that_does_not_exist_does_not_hold_the_others_back(tmp_path: Path) -> None:
+    """The canary is made where a group can be made."""
+    async with world(tmp_path, managers=TWO_ZONES) as w:
+        await w.until_states(cataloged=7)
+        nowhere = TWO_ZONES.replace(OTHER_ZONE, "asia-east1-x").replace(
+            "minimum_size: 4", "minimum_size: 5"
+        )
+        w.write_config(NEW, nowhere)
+        await w.pass_time(900)
+        here = [vm for vm in (await w.vms()).values() if vm["zone"] == ZONE]
+        assert len(here) >= 5
+
+
 async def test_no_canary_is_asked_for_where_there_is_nothing_to_protect(tmp_path: Path) -> None:
     """A first revision, and one whose manager keeps no machine, are made at once."""
     empty = manager(minimum=0, maximum=5, spare_size=0)

@@ -10,7 +10,11 @@ from pathlib import Path
 from gce_backend.base import errors
 
 SOURCES = Path(__file__).parents[3] / "src/gce_backend"
-OUTSIDE = {"_WrongUsage": "click reports it: a command line that cannot be understood"}
+OUTSIDE = {
+    "_WrongUsage": "click reports it: a command line that cannot be understood",
+    "AgentError": "the agent is one file, which imports nothing of this project",
+    "CallRefusedError": "the agent's too",
+}
 """Exceptions that are not in the tree, and why not."""
 BUILT_IN = {
     name

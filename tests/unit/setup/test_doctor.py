@@ -108,9 +108,7 @@ def test_a_healthy_project_has_no_failure_and_no_call_changes_anything(ward: War
     assert (code, failed(rows)) == (0, set())
     called = {name for name in ward.served.cloud.calls if not name.startswith("config.")}
     assert called == READ_ONLY
-    assert row(rows, "configuration")["seen"].endswith(
-        "1 templates, 1 managers, 3 machines at least"
-    )
+    assert row(rows, "configuration")["seen"].endswith("1 template, 1 manager, at least 3 machines")
     assert row(rows, "images and machine types")["verdict"] == "ok"
     assert row(rows, "daemon")["verdict"] == "skipped"
 

@@ -54,7 +54,7 @@ class AgentError(Exception):
     """Something could not be had now; the agent tries again."""
 
 
-class RefusedError(AgentError):
+class CallRefusedError(AgentError):
     """A service answered with an error.
 
     Args:
@@ -107,7 +107,7 @@ def fetch(
         direct: whether to pass by proxies.
 
     Raises:
-        RefusedError: the answer is an error.
+        CallRefusedError: the answer is an error.
         AgentError: there is no answer.
     """
     data = None if body is None else json.dumps(body).encode()
@@ -122,7 +122,7 @@ def fetch(
     except urllib.error.HTTPError as error:
         with error:
             text = error.read(1000).decode(errors="replace")
-        raise RefusedError(url.partition("?")[0], error.code, " ".join(text.split())) from None
+        raise CallRefusedError(url.partition("?")[0], error.code, " ".join(text.split())) from None
     except (OSError, HTTPException, ValueError) as error:
         raise AgentError(f"{url.partition('?')[0]}: {error}") from None
     if len(found) > MAX_BYTES:
@@ -164,7 +164,7 @@ class Metadata:
         """What is at a path; "" when nothing is."""
         try:
             return self.get(path).text.strip()
-        except RefusedError as error:
+        except CallRefusedError as error:
             if error.status == 404:
                 return ""
             raise
@@ -242,7 +242,7 @@ class Provider:
             headers = {"Authorization": f"Bearer {token}"}
             try:
                 return _document(fetch(self._url + path, headers=headers, body=body), path)
-            except RefusedError as error:
+            except CallRefusedError as error:
                 if error.status != 401 or fresh:
                     raise
         raise AssertionError  # the second try returns or raises
@@ -272,7 +272,7 @@ class Subscription:
         try:
             found = self._post("pull", {"maxMessages": 100}, seconds)
         except AgentError as error:
-            if isinstance(error, RefusedError) or time.monotonic() - begun < seconds:
+            if isinstance(error, CallRefusedError) or time.monotonic() - begun < seconds:
                 raise
             return []  # nothing came in time
         messages = found.get("receivedMessages", [])
@@ -290,7 +290,7 @@ class Subscription:
             url = f"{self._url}:{verb}"
             try:
                 return _document(fetch(url, headers=headers, body=body, seconds=seconds), url)
-            except RefusedError as error:
+            except CallRefusedError as error:
                 if error.status != 401 or fresh:
                     raise
         raise AssertionError  # the second try returns or raises
@@ -506,7 +506,7 @@ class Agent:
             }
         try:
             return self._provider.report(self._name, said)
-        except RefusedError as error:
+        except CallRefusedError as error:
             if error.status == 404:  # not in the catalog yet, or any more: a lease may still run
                 return None
             raise
@@ -576,7 +576,7 @@ class Agent:
             begun = time.monotonic()
             try:
                 ack_ids = self._subscription.pull(min(max(left, 1.0), PULL_SECONDS))
-            except RefusedError as error:
+            except CallRefusedError as error:
                 if error.status == 404 and self._subscribe(seconds=0):
                     return []
                 raise
