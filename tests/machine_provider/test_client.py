@@ -303,8 +303,9 @@ def test_programs_without_asyncio_have_the_same() -> None:
         assert not [one for one in threading.enumerate() if one.name == "lease"]
 
 
-def test_a_program_without_a_machine_provider_is_told() -> None:
+def test_a_program_without_a_machine_provider_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread ends, and the error is the caller's."""
+    monkeypatch.setattr("gce_backend.machine_provider.client.RELEASE_SECONDS", 0.1)
     with (
         pytest.raises(TransientError),
         leased_sync("http://127.0.0.1:9", FixedToken("t"), wanted()),
