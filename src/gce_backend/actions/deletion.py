@@ -7,8 +7,9 @@ each time with a newly confirmed permit, until the VM no longer exists.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
@@ -25,7 +26,12 @@ from gce_backend.actions.fan_out import LOOK_AGAIN, OBSERVER, Result, act_on_eac
 from gce_backend.actions.identity import known_mark, our_group
 from gce_backend.actions.permit_check import LEASED, Checked, with_fresh_permits
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.base.errors import NotFoundError, PermissionDeniedError, TransientError
+from gce_backend.base.errors import (
+    NotFoundError,
+    PermissionDeniedError,
+    RemoteError,
+    TransientError,
+)
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
@@ -339,16 +345,15 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
         project = context.fleet.revision_of(manager).template.project
         await our_group(context, manager)  # another group may have VMs with the same names
         for batch in groups[manager]:
-            await context.compute.delete_instances(
-                project,
-                manager.zone,
-                context.fleet.group_name(manager),
-                [key.name for key in batch.keys],
-                request_id=batch.request_id,
-                skip_invalid=True,
-            )
-            for key in batch.keys:
-                _log(context, "instance.deletion_requested", key)
+            with _telling(context, batch.keys):
+                await context.compute.delete_instances(
+                    project,
+                    manager.zone,
+                    context.fleet.group_name(manager),
+                    [key.name for key in batch.keys],
+                    request_id=batch.request_id,
+                    skip_invalid=True,
+                )
         return Result.CHANGED
 
     async def ask_directly(key: MachineKey) -> Result:
@@ -382,11 +387,31 @@ async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> R
         return Result.NOTHING
     project = context.fleet.revision_of(key.group).template.project
     try:
-        await context.compute.delete_instance(project, key.zone, key.name, request_id=request_id)
+        with _telling(context, [key]):
+            await context.compute.delete_instance(
+                project, key.zone, key.name, request_id=request_id
+            )
     except (PermissionDeniedError, NotFoundError):
         return Result.NOTHING
-    _log(context, "instance.deletion_requested", key)
     return Result.CHANGED
+
+
+@contextlib.contextmanager
+def _telling(context: Context, keys: Iterable[MachineKey]) -> Iterator[None]:
+    """Logs that a deletion was requested, also when the answer is lost: it may be carried out."""
+    try:
+        yield
+    except RemoteError as error:
+        if error.status in {None, 200}:
+            _log_requested(context, keys)
+        raise
+    else:
+        _log_requested(context, keys)
+
+
+def _log_requested(context: Context, keys: Iterable[MachineKey]) -> None:
+    for key in keys:
+        _log(context, "instance.deletion_requested", key)
 
 
 def _gone(now: UnixSeconds) -> Apply[Instance]:
