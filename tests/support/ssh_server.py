@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 from gce_backend.localcloud.guest import SBIN
 
 
 def sshd_path() -> str:
-    """The program.
+    """The program, ready to run.
 
     Raises:
         FileNotFoundError: there is none.
@@ -20,4 +21,6 @@ def sshd_path() -> str:
     found = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:{SBIN}")
     if found is None:
         raise FileNotFoundError("there is no sshd: `make sshd` installs it")
+    if os.getuid() == 0:  # it wants this directory, which Debian makes when the service starts
+        Path("/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)
     return found
