@@ -82,7 +82,7 @@ class Shape(msgspec.Struct, frozen=True):
     election: bool = False
 
 
-TERM_KEY = {"kind": TERM[0][0], "name": TERM[0][1]}
+TERM_NAME = parse_key({"path": [{"kind": kind, "name": name} for kind, name in TERM]}, PROJECT).name
 
 LOGS = "GCE_BACKEND_SIMULATION_LOGS"
 """Variable that names the file to which the daemons' logs are appended."""
@@ -256,8 +256,8 @@ class World:
 
     def _epoch(self) -> int:
         """The number of the present term."""
-        keys = [row for row in self.entities.values() if row.key["path"][-1] == TERM_KEY]
-        return int(keys[0].properties["epoch"]["integerValue"]) if keys else 0
+        row = self.services["datastore"]._storage.get(TERM_NAME)
+        return 0 if row is None else int(row.properties["epoch"]["integerValue"])
 
     def _judge_sender(self, request: Request) -> None:
         """S4: only the daemon of the present term sends what has an effect."""

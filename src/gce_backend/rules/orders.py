@@ -274,10 +274,7 @@ def undrain(key: MachineKey) -> ApplyToMachine:
     """
 
     def apply(instance: Instance | None) -> Instance:
-        instance = _present(key, instance)
-        if instance.deletion is not None:
-            raise OrderError(f"the deletion of {key.name} has begun: it cannot stay")
-        return replace(instance, drain=None)
+        return replace(_staying(key, instance, "stay"), drain=None)
 
     return apply
 
@@ -294,9 +291,7 @@ def cordon(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
     """
 
     def apply(instance: Instance | None) -> Instance:
-        instance = _present(key, instance)
-        if instance.deletion is not None:
-            raise OrderError(f"the deletion of {key.name} has begun: it cannot be kept")
+        instance = _staying(key, instance, "be kept")
         since = instance.cordon.since if instance.cordon is not None else now
         return replace(instance, cordon=Cordon(reason, since))
 
@@ -318,6 +313,13 @@ def uncordon(key: MachineKey) -> ApplyToMachine:
 def _present(key: MachineKey, instance: Instance | None) -> Instance:
     if instance is None or instance.is_tombstone:
         raise UnknownNameError(f"the machine {key.name} is gone")
+    return instance
+
+
+def _staying(key: MachineKey, instance: Instance | None, wish: str) -> Instance:
+    instance = _present(key, instance)
+    if instance.deletion is not None:
+        raise OrderError(f"the deletion of {key.name} has begun: it cannot {wish}")
     return instance
 
 
