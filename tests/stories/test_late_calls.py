@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from gce_backend.settings.settings import ComputeSettings, RolloutSettings, Settings
+from gce_backend.settings.settings import (
+    ComputeSettings,
+    FetchSettings,
+    RolloutSettings,
+    Settings,
+)
+from support.deletions import DELETE_INSTANCES, entity, settings
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 
 GROUPS = "compute.instanceGroupManagers"
@@ -15,6 +22,10 @@ IMPATIENT = Settings(
     rollout=RolloutSettings(empty_seconds=5.0),
 )
 """Calls that hang are given up long before they are executed."""
+WATCHFUL = msgspec.structs.replace(
+    IMPATIENT, fetch=FetchSettings(resync_seconds=5), jobs=settings(resync_seconds=5).jobs
+)
+"""Groups are listed every few seconds."""
 BOTH = manager() + manager(zone=OTHER_ZONE)
 
 
@@ -135,6 +146,38 @@ async def test_machines_are_not_cataloged_in_a_group_whose_deletion_has_begun(
         assert before not in await w.groups()
         assert len(await w.vms()) == 6
         assert zone != ZONE
+
+
+async def test_a_late_deletion_hits_no_machine_that_was_offered_under_the_name(
+    tmp_path: Path,
+) -> None:
+    """Somebody recreates a VM while its deletion hangs: the new VM is replaced, never offered."""
+    async with world(tmp_path, settings=WATCHFUL) as w:
+        await w.until_states(cataloged=3)
+        name = await w.lease()
+        path = f"zones/{ZONE}/instances/{name}"
+        before = (await w.compute("GET", path))["id"]
+        await w.inject(DELETE_INSTANCES, kind="late", held=1, seconds=300, times=None)
+        await w.release()
+        await w.until(w.has_fired)
+        group = f"zones/{ZONE}/instanceGroupManagers/{name.rpartition('-')[0]}"
+        await w.compute("POST", f"{group}/recreateInstances", {"instances": [path]})
+
+        async def is_replaced() -> bool:
+            known = entity(w, name)
+            assert name not in await w.catalog() or str(known and known.gce_id) == before
+            return known is not None and known.drain is not None and known.drain.endangered
+
+        await w.until(is_replaced)
+        new = entity(w, name)
+        assert new is not None
+        assert str(new.gce_id) == (await w.compute("GET", path))["id"] != before
+        await w.until(lambda: w.is_in(name, "deleted"))
+        await w.until_states(cataloged=3)
+        held = [await w.lease(f"s{number}", duration=100_000) for number in range(3)]
+        await w.clear_faults()
+        await w.pass_time(600)
+        assert set(held) == set(await w.vms())
 
 
 @pytest.mark.parametrize("call", ["insert", "createInstances"])

@@ -287,6 +287,8 @@ async def _store_intents(
     now = context.clock.stamp()
     request_ids = {key: batch.request_id for batch in batches for key in batch.keys}
     keys = list(request_ids)
+    # A call names VMs: one that is gone already may have its name taken by another by then.
+    unsent = {k for k in keys if _is_unlisted(context, k) and not _is_abandoned(context, k)}
     for start in range(0, len(keys), TOGETHER):
         some = keys[start : start + TOGETHER]
 
@@ -294,7 +296,9 @@ async def _store_intents(
             before = {key: it for key in some if isinstance(it := found.get(key), Instance)}
             told = {key: _told(it, permits[key]) for key, it in before.items()}
             after = {
-                key: deleting(it, request_ids[key], now) if wanted(key, it) else it
+                key: deleting(it, request_ids[key], now, unsent=key in unsent)
+                if wanted(key, it)
+                else it
                 for key, it in told.items()
             }
             new = {
@@ -330,14 +334,20 @@ def _is_asked_with(context: Context, key: MachineKey, request_id: str) -> bool:
     )
 
 
+def _is_named(context: Context, key: MachineKey) -> bool:
+    """Whether its stored deletion says that a call names the VM."""
+    instance = context.fleet.instances.get(key)
+    return instance is not None and instance.deletion is not None and not instance.deletion.unsent
+
+
 async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
     """Requests the deletion of instances from Compute, one call for many of a group."""
     groups: defaultdict[GroupKey, list[DeletionBatch]] = defaultdict(list)
     outside: dict[MachineKey, str] = {}
     for batch in batches:
-        outside |= {k: batch.request_id for k in batch.keys if _is_abandoned(context, k)}
-        # The call names VMs: one that is gone already may have its name taken by another by then.
-        members = [k for k in batch.keys if k not in outside and not _is_unlisted(context, k)]
+        named = [k for k in batch.keys if _is_named(context, k)]
+        outside |= {k: batch.request_id for k in named if _is_abandoned(context, k)}
+        members = [k for k in named if k not in outside and not _is_unlisted(context, k)]
         if members:
             groups[batch.manager].append(batch._replace(keys=members))
 

@@ -177,10 +177,15 @@ class Daemon:
         await self._tasks.end()
         if self.leadership is not None:
             await self.leadership.release()
-        await self.abort()
+        await self._close()
 
     async def abort(self) -> None:
         """Stops without waiting for running jobs."""
+        if self._scheduler is not None:
+            await self._scheduler.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
         await self._tasks.end()
         if self._clients is not None:
             await self._clients.close()
@@ -268,7 +273,7 @@ class Daemon:
             JOBS,
             context.of_job,
             clock=self._clock,
-            ended=self._metrics.job_run,
+            observer=self._metrics,
             log=self._log,
             overrides=self._settings.jobs,
         )

@@ -407,6 +407,8 @@ class Deletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         requested: when it was first decided, Unix seconds.
         asked: when deleteInstances was last sent, or about to be, Unix seconds.
         request_id: the UUID with which that was.
+        unsent: whether no call has named the VM: it was gone already. Otherwise one may take effect
+            late, and destroy whatever has the name by then.
         confirmed: when the VM was seen to be gone, Unix seconds: from then on the entity is a
             tombstone.
     """
@@ -416,6 +418,7 @@ class Deletion(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     asked: StoredSeconds
     request_id: str
     confirmed: StoredSeconds | None = None
+    unsent: bool = False
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -470,8 +473,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
         pending_deletion: it is to be deleted (process-pubsub-messages).
         drain: it is to leave the catalog and to be deleted, though the configuration names its
-            group (operator; resize-instance-groups, for surplus; fetch-instances clears, when
-            another VM takes its name).
+            group (operator; resize-instance-groups, for surplus; fetch-instances, when it has the
+            name of a VM whose deletion was sent, and clears, when another VM takes its name).
         cordon: it is to leave the catalog, and is not deleted (operator; fetch-instances clears,
             when another VM takes its name).
         subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing

@@ -102,8 +102,9 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     Attributes:
         reason: why, for people.
         since: since when, Unix seconds.
-        surplus: whether the daemon wants that, because its group has too many machines; otherwise
-            an operator does.
+        surplus: whether the daemon wants that, because its group has too many machines.
+        endangered: whether the daemon wants that, because a deletion that was sent for an earlier
+            VM of its name may still take effect; otherwise an operator does.
         max_unavailable: it leaves the catalog once at most so many machines of its template and
             zone are lacking then; None: at once.
     """
@@ -112,8 +113,11 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     since: StoredSeconds = 0.0
     surplus: bool = False
     max_unavailable: int | None = None
+    endangered: bool = False
 
     def __str__(self) -> str:
+        if self.endangered:
+            return f"It is replaced: {self.reason}"
         if self.surplus:
             return f"Surplus: {self.reason}"
         return f"Drained by hand: {self.reason}" if self.reason else "Drained by hand."

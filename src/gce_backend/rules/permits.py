@@ -48,20 +48,25 @@ def held(instance: Instance, lease: Lease) -> Instance:
     )
 
 
-def deleting(instance: Instance, request_id: str, now: UnixSeconds) -> Instance:
+def deleting(
+    instance: Instance, request_id: str, now: UnixSeconds, *, unsent: bool = False
+) -> Instance:
     """The change before a deletion is requested or repeated, if the machine has a permit now.
 
     Args:
         instance: the entity, just read.
         request_id: the UUID of the call.
+        unsent: whether the VM is gone already, so that no call names it.
     """
     earlier = instance.deletion
     granted = permit(instance, now)  # also for a repeat: a lease may have become known since
     if granted is None or (earlier is not None and earlier.request_id == request_id):
         return instance
     if earlier is not None:
-        return replace(instance, deletion=replace(earlier, asked=now, request_id=request_id))
-    return replace(instance, deletion=Deletion(granted, now, now, request_id))
+        unsent = unsent and earlier.unsent
+        again = replace(earlier, asked=now, request_id=request_id, unsent=unsent)
+        return replace(instance, deletion=again)
+    return replace(instance, deletion=Deletion(granted, now, now, request_id, unsent=unsent))
 
 
 def deleted(instance: Instance, now: UnixSeconds) -> Instance:

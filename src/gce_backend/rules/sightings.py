@@ -12,9 +12,11 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.plurals import plural
 from gce_backend.model.entities import (
     CatalogState,
+    Deletion,
     Instance,
 )
 from gce_backend.model.observed import Member
+from gce_backend.model.orders import Drain
 
 
 def seen_instance(
@@ -53,7 +55,8 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixS
             return replace(instance, missing_since=None, abandoned_since=None)
         return instance
     if instance.is_tombstone:  # another VM uses the name again
-        return Instance(gce_id=gce_id, url=url, rising_since=now, listed_since=now)
+        drain = _replacement(instance.deletion, now)
+        return Instance(gce_id=gce_id, url=url, rising_since=now, listed_since=now, drain=drain)
     if instance.gce_id is None and instance.deletion is None:
         return replace(instance, gce_id=gce_id, url=url, missing_since=None)
     if instance.catalog is CatalogState.NEVER and instance.deletion is None:
@@ -61,6 +64,20 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixS
         return replace(news, listed_since=now, drain=None, cordon=None)
     # Another VM under the name of one that the catalog knows: the one we know is missing.
     return instance if instance.missing_since is not None else replace(instance, missing_since=now)
+
+
+def _replacement(deletion: Deletion | None, now: UnixSeconds) -> Drain | None:
+    """Why a VM is never offered that has the name of one that was deleted.
+
+    Compute deletes by name: a call that takes effect late hits the VM that has the name then.
+    """
+    if deletion is None or deletion.unsent:
+        return None
+    reason = (
+        "A deletion that was sent for the earlier VM of its name may still take effect. "
+        "Machines that are deleted here need not be recreated: their groups are refilled."
+    )
+    return Drain(reason, now, endangered=True)
 
 
 def unseen_instance(instance: Instance, now: UnixSeconds) -> Instance:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from gce_backend.model.entities import CatalogState, Permit
+from gce_backend.model.entities import Permit
 from gce_backend.settings.settings import DeletionSettings
 from support.deletions import (
     DELETE_INSTANCES,
@@ -122,7 +122,7 @@ async def test_fault_18_a_list_without_the_vm_needs_a_second_look(tmp_path: Path
 
 
 async def test_fault_33_a_name_used_again_is_another_machine(tmp_path: Path) -> None:
-    """A VM of the same name and another id gets an entity of its own, and is cataloged anew."""
+    """A VM of the same name and another id gets an entity of its own, and a permit of its own."""
     async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
         await w.until_states(cataloged=3)
         name = await w.lease()
@@ -132,11 +132,12 @@ async def test_fault_33_a_name_used_again_is_another_machine(tmp_path: Path) -> 
         again = next(m for m in page["managedInstances"] if m["name"] == name)
         again["id"] = "4711"
         await w.inject(LIST_MEMBERS, kind="answer", body=page, times=None)
-        await w.until(lambda: w.is_in(name, "running", "cataloged"))
+        await w.until(lambda: w.is_in(name, "deleting"))
         new = entity(w, name)
         assert new is not None
-        assert (new.gce_id, new.pending_deletion, new.deletion) == (4711, None, None)
-        assert new.catalog is not CatalogState.REMOVED
+        assert (new.gce_id, new.pending_deletion, new.lease) == (4711, None, None)
+        assert new.deletion is not None
+        assert new.deletion.permit in {Permit.NEVER_CATALOGED, Permit.REMOVED}
         assert await w.fired() >= 1
 
 

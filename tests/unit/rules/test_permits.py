@@ -122,6 +122,19 @@ def test_a_deletion_is_stored_with_its_permit_and_repeated_under_another_id() ->
     assert deleting(TOMBSTONE, "a", NOW) is TOMBSTONE
 
 
+def test_fault_43_a_deletion_that_was_sent_once_is_sent_for_ever() -> None:
+    """Whether a call has named the VM is stored before the call, and never forgotten."""
+    first = deleting(RECLAIMED, "a", NOW, unsent=True)
+    assert first.deletion == Deletion(Permit.RECLAIMED, NOW, NOW, "a", unsent=True)
+    assert deleting(first, "b", NOW + 1, unsent=True).deletion == Deletion(
+        Permit.RECLAIMED, NOW, NOW + 1, "b", unsent=True
+    )
+    sent = deleting(first, "b", NOW + 1)
+    assert sent.deletion == Deletion(Permit.RECLAIMED, NOW, NOW + 1, "b")
+    again = deleting(sent, "c", NOW + 2, unsent=True)
+    assert again.deletion == Deletion(Permit.RECLAIMED, NOW, NOW + 2, "c")
+
+
 def test_fault_33_messages_about_an_earlier_vm_are_not_about_this_one() -> None:
     """Identity is the numeric id."""
     message = Message(MessageKind.RECLAIMED, KEY, 6, {})

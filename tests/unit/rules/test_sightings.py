@@ -10,12 +10,14 @@ from gce_backend.model.entities import (
     CatalogState,
     Instance,
     Lease,
+    Permit,
 )
 from gce_backend.model.observed import Member
 from gce_backend.model.orders import Drain
 from gce_backend.rules.permits import (
     is_leaving,
     lease_runs,
+    permit,
 )
 from gce_backend.rules.sightings import (
     abandoned_instance,
@@ -39,10 +41,22 @@ from support.machines import (
 
 def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
     """Nothing that was permitted for the earlier VM is permitted for it."""
+    assert TOMBSTONE.deletion is not None
+    unsent = replace(TOMBSTONE, deletion=replace(TOMBSTONE.deletion, unsent=True))
     new = Instance(gce_id=8, url="v", rising_since=NOW, listed_since=NOW)
-    assert seen_instance(TOMBSTONE, 8, "v", NOW) == new
+    assert seen_instance(unsent, 8, "v", NOW) == new
     assert seen_instance(TOMBSTONE, 7, "v", NOW) is TOMBSTONE
     assert seen_instance(TOMBSTONE, None, "v", NOW) is TOMBSTONE
+
+
+def test_fault_43_a_vm_that_a_late_deletion_may_hit_is_replaced() -> None:
+    """A call that named the earlier VM may take effect yet: nobody must hold what has its name."""
+    new = seen_instance(TOMBSTONE, 8, "v", NOW)
+    assert new.drain is not None
+    assert (new.gce_id, new.drain.endangered, new.drain.since) == (8, True, NOW)
+    assert str(new.drain).startswith("It is replaced: A deletion that was sent for the earlier VM")
+    assert is_leaving(new, at(NOW), 60, active=True)
+    assert permit(new, NOW) is Permit.NEVER_CATALOGED
 
 
 def test_a_vm_that_is_listed_for_the_first_time_begins_to_rise() -> None:
