@@ -636,7 +636,7 @@ async def delete_group(world: World, rng: random.Random) -> None:
 @event(1)
 async def delete_template(world: World, rng: random.Random) -> None:
     """Somebody deletes an instance template, which only works when no group uses it."""
-    names = sorted(row.name for row in world.compute_store.templates())
+    names = sorted(row.name for row in world.compute_store.templates.values())
     if names:
         name = rng.choice(names)
         await world.by_hand("DELETE", f"global/instanceTemplates/{name}")

@@ -165,12 +165,12 @@ class Oracle:
         put_vm, drop_vm, drop_group = store.put_vm, store.drop_vm, store.drop_group
 
         def put(row: VmRow) -> None:
-            before = store.vm(row.key)
+            before = store.vms.get(row.key)
             put_vm(row)
             self._changed(before, row)
 
         def drop(row: VmRow) -> None:
-            before = store.vm(row.key)
+            before = store.vms.get(row.key)
             drop_vm(row)
             self._changed(before, None)
 

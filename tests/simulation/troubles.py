@@ -148,7 +148,7 @@ async def names_in_flight_are_taken(world: World, _: random.Random) -> None:
     if context is None:
         return
     fleet, templates = context.fleet, "global/instanceTemplates"
-    some = min(row.name for row in world.compute_store.templates())
+    some = min(row.name for row in world.compute_store.templates.values())
     body = await world.by_hand("GET", f"{templates}/{some}")
     for key, revision in list(fleet.revisions.items()):
         if revision.url is None:
@@ -186,7 +186,7 @@ async def replace_empty_group(world: World, _: random.Random) -> None:
 @trouble
 async def delete_templates(world: World, rng: random.Random) -> None:
     """Somebody deletes all templates that no group uses."""
-    for _ in world.compute_store.templates():
+    for _ in world.compute_store.templates.values():
         await events.delete_template(world, rng)
 
 

@@ -562,11 +562,11 @@ class World:
         """The VMs that exist, with their rows."""
         compute = self.services["compute"]
         compute._timetable.advance(self.clock.now())
-        return [row for row in compute._store.vms() if row.status]
+        return [row for row in compute._store.vms.values() if row.status]
 
     def groups(self) -> list[Any]:
         """The groups that exist."""
-        return list(self.services["compute"]._store.groups())
+        return list(self.services["compute"]._store.groups.values())
 
     @property
     def compute_store(self) -> Any:

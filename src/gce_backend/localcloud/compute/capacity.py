@@ -79,7 +79,7 @@ class Capacity:
     def _demand(self, vm: VmRow) -> Demand:
         if vm.properties is not None:
             return vm_demand(vm.properties)
-        template = self._store.template(self._blueprints.template(vm))
+        template = self._store.templates.get(self._blueprints.template(vm))
         assert template is not None, "a template outlives its groups"  # noqa: S101 (checked on delete)
         if template.id not in self._demands:
             self._demands[template.id] = vm_demand(template.properties)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud
-from gce_backend.localcloud.compute import inventory, links, listing
+from gce_backend.localcloud.compute import inventory, links
 from gce_backend.localcloud.compute.error_replies import fingerprint, in_use, not_found, rfc3339
-from gce_backend.localcloud.compute.listing import Names
+from gce_backend.localcloud.compute.listing import Names, Render
 from gce_backend.localcloud.compute.machines import Machines
 from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import DiskRow, Failure, OperationRow
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.vm_disks import disks_of
 from gce_backend.localcloud.compute.vm_properties import Blueprints
+from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 
 class Disks:
-    """The disks resource. A fleet's disks are created and usually deleted with its VMs."""
+    """The disks resource. A fleet's disks are created and usually deleted with its VMs.
+
+    Attributes:
+        lists: its lists.
+    """
 
     def __init__(
         self,
@@ -28,7 +34,7 @@ class Disks:
         machines: Machines,
         blueprints: Blueprints,
     ) -> None:
-        self._cloud = cloud
+        self.lists = ZonalLists(cloud, "disk", self._of)
         self._store = store
         self._operations = operations
         self._machines = machines
@@ -44,54 +50,34 @@ class Disks:
         return self._operations.start(call, "delete", path, disk["id"])
 
     def _deleted(self, operation: OperationRow) -> Failure | None:
-        disk = self._store.disk(operation.target_key)
+        disk = self._store.disks.get(operation.target_key)
         if disk is not None and disk.id == operation.target_id:
             self._machines.drop_disk(disk)
         return None
 
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
-        project, zone, name = (call.path[part] for part in ("project", "zone", "disk"))
-        inventory.check_zone(project, zone)
-        found = self._of(project).get(f"zones/{zone}/{name}")
+        (project, zone), name = inventory.zone_of(call), call.path["disk"]
+        found = self._found(project).get(f"{project}/{zone}/{name}")
         if found is None:
             raise not_found(links.zonal_path(project, zone, "disks", name))
         return found
 
-    def list_page(self, call: Call) -> dict[str, Any]:
-        """The list method."""
-        project, zone = call.path["project"], call.path["zone"]
-        inventory.check_zone(project, zone)
-        disks = self._of(project)
-        return listing.zonal_list(
-            "compute#diskList",
-            "disks",
-            call,
-            _names_by_scope(disks)[f"zones/{zone}"],
-            lambda name: disks[f"zones/{zone}/{name}"],
-        )
+    def _of(self, project: str) -> tuple[Mapping[str, Names], Render]:
+        """The names of a project's disks by zone, and the disks."""
+        disks = self._found(project)
+        names: defaultdict[str, Names] = defaultdict(Names)
+        for key in disks:
+            scope, _, name = key.rpartition("/")
+            names[scope].add(name)
+        return names, disks.get
 
-    def aggregated_list(self, call: Call) -> dict[str, Any]:
-        """The aggregatedList method."""
-        disks = self._of(call.path["project"])
-        names = _names_by_scope(disks)
-        return listing.aggregated_list(
-            "compute#diskAggregatedList",
-            "disks",
-            call,
-            {f"zones/{zone}": names[f"zones/{zone}"] for zone in inventory.ZONES},
-            disks.__getitem__,
-            [f"zones/{zone}" for zone in self._cloud.faults.outages(inventory.ZONES)],
-        )
-
-    def _of(self, project: str) -> dict[str, dict[str, Any]]:
-        """A project's disks, by `zones/zone/name`."""
+    def _found(self, project: str) -> dict[str, dict[str, Any]]:
+        """A project's disks, by their keys."""
         found = {
-            f"zones/{disk.zone}/{disk.name}": _body(disk)
-            for disk in self._store.disks()
-            if disk.project == project
+            disk.key: _body(disk) for disk in self._store.disks.values() if disk.project == project
         }
-        for vm in self._store.vms():
+        for vm in self._store.vms.values():
             if vm.project == project and vm.status:
                 for disk, properties in disks_of(vm, self._blueprints.properties(vm)):
                     use = {
@@ -99,16 +85,8 @@ class Disks:
                         "users": [links.ROOT + vm.path],
                         **_sources(properties.get("initializeParams", {})),
                     }
-                    found[f"zones/{disk.zone}/{disk.name}"] = _body(disk) | use
+                    found[disk.key] = _body(disk) | use
         return found
-
-
-def _names_by_scope(places: dict[str, dict[str, Any]]) -> defaultdict[str, Names]:
-    names: defaultdict[str, Names] = defaultdict(Names)
-    for place in places:
-        scope, _, name = place.rpartition("/")
-        names[scope].add(name)
-    return names
 
 
 def _sources(made_from: dict[str, Any]) -> dict[str, str]:

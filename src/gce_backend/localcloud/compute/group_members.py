@@ -76,7 +76,7 @@ class Members:
             metadata = state.get("metadata", {})
             items = [{"key": key, "value": value} for key, value in metadata.items()]
             check_metadata(items, f"{place}.preservedState.metadata")
-            vm = self._store.vm(f"{row.project}/{row.zone}/{name}")
+            vm = self._store.vms.get(f"{row.scope}/{name}")
             if vm is not None:
                 raise already_exists(vm.path)
             wanted[name] = metadata
@@ -127,7 +127,7 @@ class Members:
                 row.zone,
             ):
                 raise invalid_field("instances", link, "It is not in the group's zone.")
-            vm = self._store.vm(f"{row.project}/{row.zone}/{reference.name}")
+            vm = self._store.vms.get(f"{row.scope}/{reference.name}")
             if vm is not None and vm.group == row.key and not vm.is_leaving:
                 found[vm.key] = vm
             elif not body.get("skipInstancesOnValidationError", False):
@@ -142,11 +142,11 @@ class Members:
         """The listManagedInstances method: in pages only if the group was made PAGINATED."""
         listing.refuse(call, "orderBy")
         row = self._groups.row(call)
-        scope = f"{row.project}/{row.zone}"
+        scope = row.scope
         current = template_link(row.template)
 
         def render(name: str) -> dict[str, Any] | None:
-            vm = self._store.vm(f"{scope}/{name}")
+            vm = self._store.vms.get(f"{scope}/{name}")
             if vm is None:
                 return None
             return _managed_instance(vm, template_link(vm.template) if vm.template else current)

@@ -60,7 +60,9 @@ class Groups:
     ) -> None:
         self._cloud = cloud
         self._store = store
-        self.lists = ZonalLists(cloud, "instanceGroupManager", store.group_names, self._visible)
+        self.lists = ZonalLists(
+            cloud, "instanceGroupManager", lambda _: (store.group_names, self._visible)
+        )
         self._operations = operations
         self._machines = machines
         operations.effects["compute.instanceGroupManagers.insert"] = self._inserted
@@ -70,10 +72,9 @@ class Groups:
 
     def insert(self, call: Call) -> OperationRow:
         """The insert method: the group is visible, and creates VMs, when the operation is done."""
-        project, zone = call.path["project"], call.path["zone"]
-        inventory.check_zone(project, zone)
+        project, zone = inventory.zone_of(call)
         row = self._checked(call.body, project, zone)
-        if self._store.group(row.key) is not None:
+        if self._store.groups.get(row.key) is not None:
             raise already_exists(row.path)
         operation = self._operations.start(
             call, "compute.instanceGroupManagers.insert", row.path, row.id
@@ -122,7 +123,7 @@ class Groups:
             raise invalid_field(field, sorted(named), "Exactly one template must be named.")
         reference = links.parse(named.pop(), "instanceTemplates", field)
         owner = reference.project or project
-        template = self._store.template(f"{owner}/{reference.name}")
+        template = self._store.templates.get(f"{owner}/{reference.name}")
         if template is None or template.phase == "CREATING":
             raise not_found(links.global_path(owner, "instanceTemplates", reference.name))
         if template.phase == "DELETING":
@@ -130,7 +131,7 @@ class Groups:
         return template
 
     def _inserted(self, operation: OperationRow) -> Failure | None:
-        row = self._store.group(operation.target_key)
+        row = self._store.groups.get(operation.target_key)
         if row is not None:
             self._store.put_group(changed(row, phase="READY"))
             self._machines.create(row, row.target_size, operation.due)
@@ -217,7 +218,7 @@ class Groups:
         return operation
 
     def _deleted(self, operation: OperationRow) -> Failure | None:
-        row = self._store.group(operation.target_key)
+        row = self._store.groups.get(operation.target_key)
         if row is not None:
             for vm in list(self._store.members_of(row)):
                 self._machines.remove(vm)
@@ -226,10 +227,8 @@ class Groups:
 
     def row(self, call: Call) -> GroupRow:
         """The group that a call names, unless its insert is still in flight."""
-        project, zone = call.path["project"], call.path["zone"]
-        inventory.check_zone(project, zone)
-        name = call.path["instanceGroupManager"]
-        row = self._store.group(f"{project}/{zone}/{name}")
+        (project, zone), name = inventory.zone_of(call), call.path["instanceGroupManager"]
+        row = self._store.groups.get(f"{project}/{zone}/{name}")
         if row is None or row.phase == "CREATING":
             raise not_found(links.zonal_path(project, zone, "instanceGroupManagers", name))
         return row
@@ -248,7 +247,7 @@ class Groups:
         return self._body(self.row(call))
 
     def _visible(self, key: str) -> dict[str, Any] | None:
-        row = self._store.group(key)
+        row = self._store.groups.get(key)
         return None if row is None or row.phase == "CREATING" else self._body(row)
 
     def _body(self, row: GroupRow) -> dict[str, Any]:

@@ -22,10 +22,7 @@ class Images:
         project = call.path["project"]
         named = (inventory.image(project, reference) for reference in self._references(project))
         images = {image["name"]: image for image in named}
-        names = Names()
-        for name in images:
-            names.add(name)
-        found = listing.page(call, names.after, images.get)
+        found = listing.page(call, Names(images).after, images.get)
         return listing.resource_list(
             "compute#imageList", f"projects/{project}/global/images", found
         )
@@ -33,7 +30,7 @@ class Images:
     def _references(self, project: str) -> Iterator[str]:
         """What Google offers in the project, and its images in the templates of all projects."""
         yield from (f"family/{family}" for family in inventory.image_families(project))
-        for template in self._store.templates():
+        for template in self._store.templates.values():
             for disk in template.properties["disks"]:
                 link = disk["initializeParams"].get("sourceImage")
                 reference = links.parse(link, "images", "sourceImage") if link else None

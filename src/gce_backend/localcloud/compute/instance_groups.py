@@ -26,7 +26,9 @@ class InstanceGroups:
 
     def __init__(self, cloud: Cloud, store: ComputeStore) -> None:
         self._store = store
-        self.lists = ZonalLists(cloud, "instanceGroup", store.group_names, self._visible)
+        self.lists = ZonalLists(
+            cloud, "instanceGroup", lambda _: (store.group_names, self._visible)
+        )
 
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
@@ -38,10 +40,10 @@ class InstanceGroups:
         wanted = call.body.get("instanceState", "ALL")
         if wanted not in {"ALL", "RUNNING"}:
             raise invalid_field("instanceState", wanted, "Must be ALL or RUNNING.")
-        scope = f"{group.project}/{group.zone}"
+        scope = group.scope
 
         def render(name: str) -> dict[str, Any] | None:
-            vm = self._store.vm(f"{scope}/{name}")
+            vm = self._store.vms.get(f"{scope}/{name}")
             if vm is None or not vm.status or wanted not in {"ALL", vm.status}:
                 return None
             return {"instance": links.ROOT + vm.path, "status": vm.status}
@@ -51,15 +53,14 @@ class InstanceGroups:
         return listing.resource_list("compute#instanceGroupsListInstances", path, found)
 
     def _row(self, call: Call) -> GroupRow:
-        project, zone, name = (call.path[part] for part in ("project", "zone", "instanceGroup"))
-        inventory.check_zone(project, zone)
-        row = self._store.group(f"{project}/{zone}/{name}")
+        (project, zone), name = inventory.zone_of(call), call.path["instanceGroup"]
+        row = self._store.groups.get(f"{project}/{zone}/{name}")
         if row is None or row.phase == "CREATING":
             raise not_found(links.zonal_path(project, zone, "instanceGroups", name))
         return row
 
     def _visible(self, key: str) -> dict[str, Any] | None:
-        row = self._store.group(key)
+        row = self._store.groups.get(key)
         return None if row is None or row.phase == "CREATING" else self._body(row)
 
     def _body(self, row: GroupRow) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -34,6 +36,10 @@ _AWAKE = frozenset({"PROVISIONING", "STAGING", "RUNNING", "REPAIRING"})
 _OWN = frozenset({"name", "id", "kind", "zone", "selfLink", "status", "creationTimestamp"})
 """Members of a VM that do not come from its template's properties."""
 
+_STALE = Failure(
+    "CONDITION_NOT_MET", "Supplied fingerprint does not match current fingerprint.", 412
+)
+
 changed = msgspec.structs.replace
 
 
@@ -54,21 +60,23 @@ class Instances:
     ) -> None:
         self._cloud = cloud
         self._store = store
-        self.lists = ZonalLists(cloud, "instance", store.vm_names, self._visible)
+        self.lists = ZonalLists(cloud, "instance", lambda _: (store.vm_names, self._visible))
         self._operations = operations
         self._machines = machines
         self._blueprints = blueprints
-        operations.effects["compute.instances.setMetadata"] = self._metadata_set
-        operations.effects["compute.instances.setLabels"] = self._labels_set
-        operations.effects["compute.instances.setMachineType"] = self._machine_type_set
+        for method, new in (
+            ("setMetadata", self._metadata_set),
+            ("setLabels", self._labels_set),
+            ("setMachineType", self._machine_type_set),
+        ):
+            operations.effects[f"compute.instances.{method}"] = partial(self._change, new)
         operations.effects["compute.instances.delete"] = self._deleted
 
     # Mutations
 
     def insert(self, call: Call) -> OperationRow:
         """The insert method: a VM of no group, which is running when the operation is done."""
-        project, zone = call.path["project"], call.path["zone"]
-        inventory.check_zone(project, zone)
+        project, zone = inventory.zone_of(call)
         name = links.check_name(call.body.get("name"), "resource.name")
         asked = self._template_properties(call) | {
             key: value for key, value in call.body.items() if key not in _OWN
@@ -82,7 +90,7 @@ class Instances:
             properties=properties,
             metadata=properties["metadata"].get("items", []),
         )
-        if self._store.vm(vm.key) is not None:
+        if self._store.vms.get(vm.key) is not None:
             raise already_exists(vm.path)
         operation = self._operations.start(
             call,
@@ -103,7 +111,7 @@ class Instances:
             return {}
         reference = links.parse(link, "instanceTemplates", "sourceInstanceTemplate")
         owner = reference.project or call.path["project"]
-        template = self._store.template(f"{owner}/{reference.name}")
+        template = self._store.templates.get(f"{owner}/{reference.name}")
         if template is None or template.phase != "READY":
             raise not_found(links.global_path(owner, "instanceTemplates", reference.name))
         return template.properties
@@ -135,36 +143,27 @@ class Instances:
 
     def stop(self, call: Call) -> OperationRow:
         """The stop method: the VM keeps its disks; does nothing to a stopped one."""
-        vm = self._row(call)
-        if vm.status not in {"TERMINATED", *_AWAKE} or vm.is_leaving:
-            raise not_ready(vm.path)
-        awake = vm.status != "TERMINATED"
-        operation = self._operations.start(
-            call,
-            "stop",
-            vm.path,
-            vm.id,
-            seconds=self._cloud.options.delete_seconds if awake else 0.0,
-        )
-        if operation.failure is None and awake:
-            self._machines.stop(vm, self._cloud.clock.now())
-        return operation
+        return self._halt(call, "stop", _AWAKE, "TERMINATED", self._machines.stop)
 
     def suspend(self, call: Call) -> OperationRow:
         """The suspend method: suspends a running VM; does nothing to a suspended one."""
+        return self._halt(call, "suspend", {"RUNNING"}, "SUSPENDED", self._machines.suspend)
+
+    def _halt(
+        self,
+        call: Call,
+        kind: str,
+        awake: Collection[str],
+        rests: str,
+        halt: Callable[[VmRow, float], None],
+    ) -> OperationRow:
         vm = self._row(call)
-        if vm.status not in {"RUNNING", "SUSPENDED"} or vm.is_leaving:
+        if vm.status not in {rests, *awake} or vm.is_leaving:
             raise not_ready(vm.path)
-        awake = vm.status == "RUNNING"
-        operation = self._operations.start(
-            call,
-            "suspend",
-            vm.path,
-            vm.id,
-            seconds=self._cloud.options.delete_seconds if awake else 0.0,
-        )
-        if operation.failure is None and awake:
-            self._machines.suspend(vm, self._cloud.clock.now())
+        seconds = self._cloud.options.delete_seconds if vm.status in awake else 0.0
+        operation = self._operations.start(call, kind, vm.path, vm.id, seconds=seconds)
+        if operation.failure is None and vm.status in awake:
+            halt(vm, self._cloud.clock.now())
         return operation
 
     def set_machine_type(self, call: Call) -> OperationRow:
@@ -179,16 +178,11 @@ class Instances:
         payload = {"machineType": name}
         return self._operations.start(call, "setMachineType", vm.path, vm.id, payload=payload)
 
-    def _machine_type_set(self, operation: OperationRow) -> Failure | None:
-        vm = self._store.vm(operation.target_key)
-        if vm is None or vm.id != operation.target_id or not vm.status:
-            return _gone(operation)
+    def _machine_type_set(self, vm: VmRow, payload: dict[str, Any]) -> VmRow | Failure:
         if vm.status not in HALTED:
             message = f"The resource '{vm.path}' is not ready"
             return Failure("RESOURCE_NOT_READY", message, status=400)
-        properties = self._blueprints.properties(vm) | (operation.payload or {})
-        self._machines.change(changed(vm, properties=properties))
-        return None
+        return changed(vm, properties=self._blueprints.properties(vm) | payload)
 
     def set_labels(self, call: Call) -> OperationRow:
         """The setLabels method: replaces all labels when the operation is done."""
@@ -202,15 +196,10 @@ class Instances:
         payload = {"fingerprint": call.body["labelFingerprint"], "labels": labels}
         return self._operations.start(call, "setLabels", vm.path, vm.id, payload=payload)
 
-    def _labels_set(self, operation: OperationRow) -> Failure | None:
-        vm = self._store.vm(operation.target_key)
-        payload = operation.payload or {}
-        if vm is None or vm.id != operation.target_id or not vm.status:
-            return _gone(operation)
+    def _labels_set(self, vm: VmRow, payload: dict[str, Any]) -> VmRow | Failure:
         if payload["fingerprint"] != fingerprint(self._blueprints.labels(vm)):
-            return _stale()
-        self._machines.change(changed(vm, labels=payload["labels"]))
-        return None
+            return _STALE
+        return changed(vm, labels=payload["labels"])
 
     def set_metadata(self, call: Call) -> OperationRow:
         """The setMetadata method: replaces all items when the operation is done."""
@@ -224,14 +213,23 @@ class Instances:
         payload = {"fingerprint": call.body["fingerprint"], "items": items}
         return self._operations.start(call, "setMetadata", vm.path, vm.id, payload=payload)
 
-    def _metadata_set(self, operation: OperationRow) -> Failure | None:
-        vm = self._store.vm(operation.target_key)
-        payload = operation.payload or {}
-        if vm is None or vm.id != operation.target_id or not vm.status:
-            return _gone(operation)
+    def _metadata_set(self, vm: VmRow, payload: dict[str, Any]) -> VmRow | Failure:
         if payload["fingerprint"] != fingerprint(self._blueprints.metadata(vm)):
-            return _stale()
-        self._machines.change(changed(vm, metadata=payload["items"]))
+            return _STALE
+        return changed(vm, metadata=payload["items"])
+
+    def _change(
+        self, new: Callable[[VmRow, dict[str, Any]], VmRow | Failure], operation: OperationRow
+    ) -> Failure | None:
+        """Stores the VM as an operation changes it, unless it is gone or cannot be changed."""
+        vm = self._store.vms.get(operation.target_key)
+        if vm is None or vm.id != operation.target_id or not vm.status:
+            message = f"The resource '{operation.target}' was not found"
+            return Failure("RESOURCE_NOT_FOUND", message, 404)
+        found = new(vm, operation.payload or {})
+        if isinstance(found, Failure):
+            return found
+        self._machines.change(found)
         return None
 
     def delete(self, call: Call) -> OperationRow:
@@ -245,15 +243,14 @@ class Instances:
         return operation
 
     def _deleted(self, operation: OperationRow) -> Failure | None:
-        vm = self._store.vm(operation.target_key)
+        vm = self._store.vms.get(operation.target_key)
         if vm is not None and vm.id == operation.target_id and vm.status:
             self._machines.lose(vm, operation.due)
         return None
 
     def _row(self, call: Call) -> VmRow:
-        project, zone, name = (call.path[part] for part in ("project", "zone", "instance"))
-        inventory.check_zone(project, zone)
-        vm = self._store.vm(f"{project}/{zone}/{name}")
+        (project, zone), name = inventory.zone_of(call), call.path["instance"]
+        vm = self._store.vms.get(f"{project}/{zone}/{name}")
         if vm is None or not vm.status:
             raise not_found(links.zonal_path(project, zone, "instances", name))
         return vm
@@ -265,14 +262,5 @@ class Instances:
         return vm_body(self._row(call), self._blueprints)
 
     def _visible(self, key: str) -> dict[str, Any] | None:
-        vm = self._store.vm(key)
+        vm = self._store.vms.get(key)
         return None if vm is None else vm_body(vm, self._blueprints)
-
-
-def _gone(operation: OperationRow) -> Failure:
-    return Failure("RESOURCE_NOT_FOUND", f"The resource '{operation.target}' was not found", 404)
-
-
-def _stale() -> Failure:
-    message = "Supplied fingerprint does not match current fingerprint."
-    return Failure("CONDITION_NOT_MET", message, 412)

@@ -7,7 +7,6 @@ image family or snapshot exists in every project unless its name begins with `mi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -98,24 +97,19 @@ def machine_size(name: str) -> Size | None:
     return Size(cpus, memory) if possible and memory and memory % _MEMORY_STEP_MB == 0 else None
 
 
-def _names_of(names: Iterable[str]) -> Names:
-    found = Names()
-    for name in names:
-        found.add(name)
-    return found
+_PREDEFINED_NAMES = Names(_SIZES)
 
 
-_PREDEFINED_NAMES = _names_of(_SIZES)
-
-
-def check_zone(project: str, zone: str) -> None:
-    """Refuses an unknown zone.
+def zone_of(call: Call) -> tuple[str, str]:
+    """The project and the zone that a call names.
 
     Raises:
-        ServiceError: 400 invalid, as Google answers.
+        ServiceError: 400 invalid, as Google answers: the zone is unknown.
     """
+    project, zone = call.path["project"], call.path["zone"]
     if zone not in ZONES:
         raise invalid_field("zone", zone, f"Unknown zone in project '{project}'.")
+    return project, zone
 
 
 def check_source(link: str, collection: str, field: str, project: str) -> str:
@@ -148,7 +142,7 @@ def get_zone(call: Call) -> dict[str, Any]:
 def list_zones(call: Call) -> dict[str, Any]:
     """zones.list."""
     project = call.path["project"]
-    found = listing.page(call, _names_of(ZONES).after, lambda zone: _zone(project, zone))
+    found = listing.page(call, Names(ZONES).after, lambda zone: _zone(project, zone))
     return listing.resource_list("compute#zoneList", f"projects/{project}/zones", found)
 
 
@@ -168,8 +162,7 @@ def _zone(project: str, zone: str) -> dict[str, Any]:
 
 def get_machine_type(call: Call) -> dict[str, Any]:
     """machineTypes.get."""
-    project, zone, name = (call.path[part] for part in ("project", "zone", "machineType"))
-    check_zone(project, zone)
+    (project, zone), name = zone_of(call), call.path["machineType"]
     found = _machine_type(project, zone, name)
     if found is None:
         raise not_found(links.zonal_path(project, zone, "machineTypes", name))
@@ -178,8 +171,7 @@ def get_machine_type(call: Call) -> dict[str, Any]:
 
 def list_machine_types(call: Call) -> dict[str, Any]:
     """machineTypes.list: the predefined ones."""
-    project, zone = call.path["project"], call.path["zone"]
-    check_zone(project, zone)
+    project, zone = zone_of(call)
     return listing.zonal_list(
         "compute#machineTypeList",
         "machineTypes",

@@ -24,9 +24,9 @@ _NEWEST_FIRST = "creationTimestamp desc"
 class Names:
     """A set of names that can be read in order from any name; sorted only when it is read."""
 
-    def __init__(self) -> None:
-        self._names: set[str] = set()
-        self._sorted: list[str] | None = []
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = set(names)
+        self._sorted: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self._names)

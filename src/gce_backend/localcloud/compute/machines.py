@@ -55,11 +55,11 @@ class Machines:
 
     def resume(self) -> None:
         """Counts what exists, and schedules the next steps, after a start of the cloud."""
-        for vm in self._store.vms():
+        for vm in self._store.vms.values():
             self._capacity.take(vm)
             if vm.due is not None:
                 self._timetable.put(vm.due, self._step, vm.key)
-        for disk in self._store.disks():
+        for disk in self._store.disks.values():
             self._usage.add(disk.project, disk.zone, disk_demand(disk))
 
     # Managed instances
@@ -179,7 +179,7 @@ class Machines:
     # Steps
 
     def _keep(self, vm: VmRow) -> None:
-        before = self._store.vm(vm.key)
+        before = self._store.vms.get(vm.key)
         uses_the_same = before is not None and _level(before) == _level(vm)
         if before is not None and not uses_the_same:
             self._capacity.give_back(before)
@@ -188,7 +188,7 @@ class Machines:
             self._capacity.take(vm)
 
     def _drop(self, vm: VmRow) -> None:
-        before = self._store.vm(vm.key)
+        before = self._store.vms.get(vm.key)
         if before is not None:
             self._capacity.give_back(before)
         self._store.drop_vm(vm)
@@ -198,7 +198,7 @@ class Machines:
         self._timetable.put(due, self._step, vm.key)
 
     def _step(self, key: str, due: float) -> None:
-        vm = self._store.vm(key)
+        vm = self._store.vms.get(key)
         if vm is None or vm.due != due:
             return  # something else has happened to it since this was scheduled
         if vm.action == "DELETING":
@@ -301,9 +301,9 @@ class Machines:
 
     def _replace_left_disks(self, vm: VmRow) -> None:
         """Gives a VM that is created again new disks in place of those that were left."""
-        if len(self._store.disk_names[f"{vm.project}/{vm.zone}"]):
+        if len(self._store.disk_names[vm.scope]):
             for disk, _ in disks_of(vm, self._blueprints.properties(vm)):
-                left = self._store.disk(disk.key)
+                left = self._store.disks.get(disk.key)
                 if left is not None:
                     self.drop_disk(left)
 
@@ -326,11 +326,11 @@ class Machines:
                 self._usage.add(disk.project, disk.zone, disk_demand(disk))
 
     def _new_name(self, group: GroupRow) -> str:
-        scope = f"{group.project}/{group.zone}"
+        scope = group.scope
         while True:
             choice = random.Random(f"{group.id}/{self._store.serial()}")  # noqa: S311 (no secret)
             name = f"{group.base_name}-{''.join(choice.choices(_SUFFIX, k=_SUFFIX_LENGTH))}"
-            if self._store.vm(f"{scope}/{name}") is None:
+            if self._store.vms.get(f"{scope}/{name}") is None:
                 return name
 
 

@@ -48,7 +48,7 @@ class Operations:
 
     def resume(self) -> None:
         """Schedules the operations that have not ended, after a start of the cloud."""
-        for row in self._store.operations():
+        for row in self._store.operations.values():
             if not row.done:
                 self._timetable.put(row.due, self._end, row.key)
 
@@ -104,7 +104,7 @@ class Operations:
         return row
 
     def _end(self, key: str, _: float) -> None:
-        row = self._store.operation(key)
+        row = self._store.operations.get(key)
         if row is None or row.done:
             return
         failure = row.failure
@@ -131,14 +131,14 @@ class Operations:
             return None
         if _UUID.fullmatch(request_id) is None or request_id == _NO_UUID:
             raise invalid_field("requestId", request_id, "Must be a UUID, and not the zero UUID.")
-        known = self._store.request(self._request_key(call))
+        known = self._store.requests.get(self._request_key(call))
         if known is None:
             return None
         if known.digest != _digest(call):
             raise invalid_field(
                 "requestId", request_id, "It was used before for a different request."
             )
-        return self._store.operation(known.operation)
+        return self._store.operations.get(known.operation)
 
     def remember(self, call: Call, row: OperationRow) -> None:
         """Stores the operation of a request with a requestId."""
@@ -172,7 +172,7 @@ class Operations:
         names = self._store.operation_names[f"{project}/{zone or 'global'}"]
 
         def render(name: str) -> dict[str, Any] | None:
-            row = self._store.operation(f"{project}/{zone or 'global'}/{name}")
+            row = self._store.operations.get(f"{project}/{zone or 'global'}/{name}")
             return self.body(row) if row else None
 
         found = listing.page(call, names.after, render)
@@ -186,7 +186,7 @@ class Operations:
 
         def render(place: str) -> dict[str, Any] | None:
             scope, _, name = place.rpartition("/")
-            row = self._store.operation(f"{project}/{scopes[scope]}/{name}")
+            row = self._store.operations.get(f"{project}/{scopes[scope]}/{name}")
             return self.body(row) if row else None
 
         return listing.aggregated_list(
@@ -204,7 +204,7 @@ class Operations:
     def _row(self, call: Call) -> OperationRow:
         scope = f"{call.path['project']}/{call.path.get('zone', 'global')}"
         wanted = call.path["operation"]
-        row = self._store.operation(f"{scope}/{wanted}")
+        row = self._store.operations.get(f"{scope}/{wanted}")
         if row is None:
             zone = call.path.get("zone")
             where = f"zones/{zone}" if zone else "global"

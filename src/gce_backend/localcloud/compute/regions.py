@@ -26,25 +26,18 @@ class Regions:
 
     def get(self, call: Call) -> dict[str, Any]:
         """The get method."""
-        project, region = call.path["project"], call.path["region"]
-        if region not in inventory.REGIONS:
-            raise not_found(f"projects/{project}/regions/{region}")
-        return self._body(project, region)
+        return self._body(*_region_of(call))
 
     def list_page(self, call: Call) -> dict[str, Any]:
         """The list method."""
         project = call.path["project"]
-        names = Names()
-        for region in inventory.REGIONS:
-            names.add(region)
+        names = Names(inventory.REGIONS)
         found = listing.page(call, names.after, lambda region: self._body(project, region))
         return listing.resource_list("compute#regionList", f"projects/{project}/regions", found)
 
     def list_disks(self, call: Call) -> dict[str, Any]:
         """regionDisks.list: there are none."""
-        project, region = call.path["project"], call.path["region"]
-        if region not in inventory.REGIONS:
-            raise not_found(f"projects/{project}/regions/{region}")
+        project, region = _region_of(call)
         found = listing.page(call, Names().after, lambda _: None)
         path = f"projects/{project}/regions/{region}/disks"
         return listing.resource_list("compute#diskList", path, found)
@@ -79,3 +72,10 @@ class Regions:
             "quotas": self._usage.quotas(project, region),
             "selfLink": f"{links.ROOT}projects/{project}/regions/{region}",
         }
+
+
+def _region_of(call: Call) -> tuple[str, str]:
+    project, region = call.path["project"], call.path["region"]
+    if region not in inventory.REGIONS:
+        raise not_found(f"projects/{project}/regions/{region}")
+    return project, region

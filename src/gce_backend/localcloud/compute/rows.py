@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -49,6 +49,50 @@ class Failure(msgspec.Struct, frozen=True):
     details: list[dict[str, Any]] | None = None
 
 
+class GlobalRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource of no zone; `COLLECTION` is its kind in links."""
+
+    COLLECTION: ClassVar[str]
+
+    project: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.project}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        return f"projects/{self.project}/global/{self.COLLECTION}/{self.name}"
+
+
+class ZonalRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource in a zone; `COLLECTION` is its kind in links."""
+
+    COLLECTION: ClassVar[str]
+
+    project: str
+    zone: str
+    name: str
+
+    @property
+    def scope(self) -> str:
+        """Its project and zone (`p/z`)."""
+        return f"{self.project}/{self.zone}"
+
+    @property
+    def key(self) -> str:
+        """Its key in the store."""
+        return f"{self.scope}/{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its partial link."""
+        return f"projects/{self.project}/zones/{self.zone}/{self.COLLECTION}/{self.name}"
+
+
 class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
     """A failed action in a group's history.
 
@@ -78,29 +122,19 @@ class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.group}/{self.place}"
 
 
-class TemplateRow(msgspec.Struct, frozen=True, kw_only=True):
+class TemplateRow(GlobalRow, frozen=True, kw_only=True):
     """An instance template; `properties` are those of its request, `created` is in Unix seconds."""
 
-    project: str
-    name: str
+    COLLECTION: ClassVar = "instanceTemplates"
+
     id: str
     description: str | None
     properties: dict[str, Any]
     created: float
     phase: Phase
 
-    @property
-    def key(self) -> str:
-        """Its key in the store."""
-        return f"{self.project}/{self.name}"
 
-    @property
-    def path(self) -> str:
-        """Its partial link."""
-        return f"projects/{self.project}/global/instanceTemplates/{self.name}"
-
-
-class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
+class GroupRow(ZonalRow, frozen=True, kw_only=True):
     """A managed instance group.
 
     Attributes:
@@ -113,9 +147,8 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
         created: Unix seconds.
     """
 
-    project: str
-    zone: str
-    name: str
+    COLLECTION: ClassVar = "instanceGroupManagers"
+
     id: str
     template: str
     base_name: str
@@ -126,18 +159,8 @@ class GroupRow(msgspec.Struct, frozen=True, kw_only=True):
     created: UnixSeconds
     phase: Phase
 
-    @property
-    def key(self) -> str:
-        """Its key in the store."""
-        return f"{self.project}/{self.zone}/{self.name}"
 
-    @property
-    def path(self) -> str:
-        """Its partial link."""
-        return f"projects/{self.project}/zones/{self.zone}/instanceGroupManagers/{self.name}"
-
-
-class VmRow(msgspec.Struct, frozen=True, kw_only=True):
+class VmRow(ZonalRow, frozen=True, kw_only=True):
     """A managed instance with its VM, which exists while there is a status; or a VM of no group.
 
     Attributes:
@@ -159,9 +182,8 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
         suspended: when it was last suspended, in Unix seconds; 0 means never.
     """
 
-    project: str
-    zone: str
-    name: str
+    COLLECTION: ClassVar = "instances"
+
     group: str
     serial: int = 0
     action: Action = "CREATING"
@@ -182,22 +204,12 @@ class VmRow(msgspec.Struct, frozen=True, kw_only=True):
     suspended: UnixSeconds = 0.0
 
     @property
-    def key(self) -> str:
-        """Its key in the store."""
-        return f"{self.project}/{self.zone}/{self.name}"
-
-    @property
-    def path(self) -> str:
-        """Its partial link."""
-        return f"projects/{self.project}/zones/{self.zone}/instances/{self.name}"
-
-    @property
     def is_leaving(self) -> bool:
         """Whether its group no longer counts it in its target size."""
         return self.action in {"DELETING", "ABANDONING"}
 
 
-class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
+class DiskRow(ZonalRow, frozen=True, kw_only=True):
     """A boot disk that outlived its VM.
 
     Attributes:
@@ -206,26 +218,15 @@ class DiskRow(msgspec.Struct, frozen=True, kw_only=True):
         id: its numeric id.
     """
 
-    project: str
-    zone: str
-    name: str
+    COLLECTION: ClassVar = "disks"
+
     size_gb: str
     kind: str = "pd-standard"
     created: UnixSeconds = 0.0
     id: str = "1"
 
-    @property
-    def key(self) -> str:
-        """Its key in the store."""
-        return f"{self.project}/{self.zone}/{self.name}"
 
-    @property
-    def path(self) -> str:
-        """Its partial link."""
-        return f"projects/{self.project}/zones/{self.zone}/disks/{self.name}"
-
-
-class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotRow(GlobalRow, frozen=True, kw_only=True):
     """A disk snapshot that was created; others exist on demand.
 
     Attributes:
@@ -235,22 +236,12 @@ class SnapshotRow(msgspec.Struct, frozen=True, kw_only=True):
         status: CREATING or READY.
     """
 
-    project: str
-    name: str
+    COLLECTION: ClassVar = "snapshots"
+
     id: str
     created: UnixSeconds
     properties: dict[str, Any]
     status: str = "CREATING"
-
-    @property
-    def key(self) -> str:
-        """Its key in the store."""
-        return f"{self.project}/{self.name}"
-
-    @property
-    def path(self) -> str:
-        """Its partial link."""
-        return f"projects/{self.project}/global/snapshots/{self.name}"
 
 
 class OperationRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -103,8 +103,8 @@ class ComputeService:
             "compute.instances.list": instances.lists.of_zone,
             "compute.instances.aggregatedList": instances.lists.of_all,
             "compute.disks.get": disks.get,
-            "compute.disks.list": disks.list_page,
-            "compute.disks.aggregatedList": disks.aggregated_list,
+            "compute.disks.list": disks.lists.of_zone,
+            "compute.disks.aggregatedList": disks.lists.of_all,
             "compute.regionDisks.list": regions.list_disks,
             "compute.zoneOperations.get": operations.get,
             "compute.zoneOperations.list": operations.list_page,
@@ -216,25 +216,25 @@ class ComputeService:
         for project, names in self._store.template_names.items():
             if len(names):
                 of(project)["instanceTemplates"] = list(names)
-        for group in self._store.groups():
+        for group in self._store.groups.values():
             of(group.project)["groups"][f"{group.zone}/{group.name}"] = {
                 "targetSize": group.target_size,
                 "phase": group.phase,
                 "instances": list(self._store.members[group.key]),
             }
-        for vm in self._store.vms():
+        for vm in self._store.vms.values():
             if vm.status:
                 entry = {"zone": vm.zone, "status": vm.status, "id": vm.id}
                 of(vm.project)["instances"][vm.name] = entry
                 of(vm.project)["disks"].append(vm.name)
-        for disk in self._store.disks():
+        for disk in self._store.disks.values():
             of(disk.project)["disks"].append(disk.name)
         return {"projects": projects}
 
     def vms(self) -> list[VmFacts]:
         """The existing VMs, as their metadata servers show them."""
         self._timetable.advance(self._cloud.clock.now())
-        return [facts_of(vm, self._blueprints) for vm in self._store.vms() if vm.status]
+        return [facts_of(vm, self._blueprints) for vm in self._store.vms.values() if vm.status]
 
     async def run(self) -> None:
         """Lets operations end and VMs boot when their time comes; runs until cancelled."""

@@ -45,10 +45,9 @@ class Snapshots:
         return operation
 
     def _inserted(self, operation: OperationRow) -> Failure | None:
-        key = operation.target.removeprefix("projects/").replace("/global/snapshots/", "/")
-        row = self._store.snapshots.get(key)
+        row = self._store.snapshots.get(operation.target_key)
         if row is not None:
-            self._store.snapshots[key] = msgspec.structs.replace(row, status="READY")
+            self._store.snapshots[row.key] = msgspec.structs.replace(row, status="READY")
         return None
 
     def get(self, call: Call) -> dict[str, Any]:
@@ -60,10 +59,7 @@ class Snapshots:
         """The list method: the snapshots that were created."""
         project = call.path["project"]
         rows = {row.name: row for row in self._store.snapshots.values() if row.project == project}
-        names = Names()
-        for name in rows:
-            names.add(name)
-        found = listing.page(call, names.after, lambda name: _body(rows[name]))
+        found = listing.page(call, Names(rows).after, lambda name: _body(rows[name]))
         path = f"projects/{project}/global/snapshots"
         return listing.resource_list("compute#snapshotList", path, found)
 

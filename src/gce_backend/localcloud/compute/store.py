@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -45,6 +45,9 @@ class ComputeStore:
     """All rows of all projects. Rows are frozen: a changed one is stored again.
 
     Attributes:
+        templates: all templates, by key; likewise the next four.
+        disks: those that outlived their VMs.
+        requests: the uses of requestIds, by `project/id`.
         snapshots: the snapshots that were created, by key.
         group_names: by project and zone (`p/z`).
         template_names: by project.
@@ -63,13 +66,19 @@ class ComputeStore:
     def __init__(self, tables: Tables) -> None:
         self._serials = tables.table("compute.serial", _Serial)
         self._templates = tables.table("compute.templates", TemplateRow)
+        self.templates: Mapping[str, TemplateRow] = self._templates
         self._groups = tables.table("compute.groups", GroupRow)
+        self.groups: Mapping[str, GroupRow] = self._groups
         self._vms = tables.table("compute.vms", VmRow)
+        self.vms: Mapping[str, VmRow] = self._vms
         self._disks = tables.table("compute.disks", DiskRow)
+        self.disks: Mapping[str, DiskRow] = self._disks
         self.snapshots = tables.table("compute.snapshots", SnapshotRow)
         self._operations = tables.table("compute.operations", OperationRow)
+        self.operations: Mapping[str, OperationRow] = self._operations
         self._errors = tables.table("compute.errors", ErrorRow)
         self._requests = tables.table("compute.requests", RequestRow)
+        self.requests: Mapping[str, RequestRow] = self._requests
         self.group_names: defaultdict[str, Names] = defaultdict(Names)
         self.template_names: defaultdict[str, Names] = defaultdict(Names)
         self.vm_names: defaultdict[str, Names] = defaultdict(Names)
@@ -96,7 +105,7 @@ class ComputeStore:
         for operation in self._operations.values():
             self._index_operation(operation)
         for disk in self._disks.values():
-            self.disk_names[f"{disk.project}/{disk.zone}"].add(disk.name)
+            self.disk_names[disk.scope].add(disk.name)
         for error in self._errors.values():
             self.errors[error.group].append(error.place)
         for key, request in self._requests.items():
@@ -115,14 +124,6 @@ class ComputeStore:
 
     # Templates
 
-    def template(self, key: str) -> TemplateRow | None:
-        """The template with this key."""
-        return self._templates.get(key)
-
-    def templates(self) -> Iterator[TemplateRow]:
-        """All templates of all projects."""
-        return iter(self._templates.values())
-
     def put_template(self, row: TemplateRow) -> None:
         """Keeps a new or changed template."""
         self._templates[row.key] = row
@@ -135,14 +136,6 @@ class ComputeStore:
 
     # Groups
 
-    def group(self, key: str) -> GroupRow | None:
-        """The group with this key."""
-        return self._groups.get(key)
-
-    def groups(self) -> Iterator[GroupRow]:
-        """All groups of all projects."""
-        return iter(self._groups.values())
-
     def put_group(self, row: GroupRow) -> None:
         """Keeps a new or changed group."""
         before = self._groups.get(row.key)
@@ -152,13 +145,13 @@ class ComputeStore:
         self._index_group(row)
 
     def _index_group(self, row: GroupRow) -> None:
-        self.group_names[f"{row.project}/{row.zone}"].add(row.name)
+        self.group_names[row.scope].add(row.name)
         self.users[row.template].add(row.key)
 
     def drop_group(self, row: GroupRow) -> None:
         """Forgets a group, which must have no members."""
         del self._groups[row.key]
-        self.group_names[f"{row.project}/{row.zone}"].discard(row.name)
+        self.group_names[row.scope].discard(row.name)
         self.users[row.template].discard(row.key)
         for place in self.errors.pop(row.key, ()):
             del self._errors[f"{row.key}/{place}"]
@@ -187,17 +180,9 @@ class ComputeStore:
 
     # Managed instances and their VMs
 
-    def vm(self, key: str) -> VmRow | None:
-        """The managed instance with this key."""
-        return self._vms.get(key)
-
-    def vms(self) -> Iterator[VmRow]:
-        """All managed instances of all projects."""
-        return iter(self._vms.values())
-
     def members_of(self, group: GroupRow) -> Iterator[VmRow]:
         """The managed instances of a group, in order of name."""
-        scope = f"{group.project}/{group.zone}"
+        scope = group.scope
         for name in self.members[group.key]:
             yield self._vms[f"{scope}/{name}"]
 
@@ -215,7 +200,7 @@ class ComputeStore:
         if row.group:
             self.members[row.group].add(row.name)
             self._count(row, 1)
-        names = self.vm_names[f"{row.project}/{row.zone}"]
+        names = self.vm_names[row.scope]
         if row.status:
             names.add(row.name)
         else:
@@ -233,37 +218,21 @@ class ComputeStore:
         if before.group:
             self._count(before, -1)
             self.members[before.group].discard(row.name)
-        self.vm_names[f"{row.project}/{row.zone}"].discard(row.name)
+        self.vm_names[row.scope].discard(row.name)
 
     # Disks that outlived their VMs
-
-    def disks(self) -> Iterator[DiskRow]:
-        """All of them."""
-        return iter(self._disks.values())
-
-    def disk(self, key: str) -> DiskRow | None:
-        """The disk with this key."""
-        return self._disks.get(key)
 
     def put_disk(self, row: DiskRow) -> None:
         """Keeps a disk."""
         self._disks[row.key] = row
-        self.disk_names[f"{row.project}/{row.zone}"].add(row.name)
+        self.disk_names[row.scope].add(row.name)
 
     def drop_disk(self, row: DiskRow) -> None:
         """Forgets a disk."""
         del self._disks[row.key]
-        self.disk_names[f"{row.project}/{row.zone}"].discard(row.name)
+        self.disk_names[row.scope].discard(row.name)
 
     # Operations and requests
-
-    def operation(self, key: str) -> OperationRow | None:
-        """The operation with this key."""
-        return self._operations.get(key)
-
-    def operations(self) -> Iterator[OperationRow]:
-        """All operations of all projects."""
-        return iter(self._operations.values())
 
     def put_operation(self, row: OperationRow) -> None:
         """Keeps a new or changed operation."""
@@ -275,10 +244,6 @@ class ComputeStore:
     def _index_operation(self, row: OperationRow) -> None:
         self.operation_names[row.scope].add(row.name)
         self._old_operations.append((row.inserted, row.key))
-
-    def request(self, key: str) -> RequestRow | None:
-        """The use of a requestId (`project/id`)."""
-        return self._requests.get(key)
 
     def put_request(self, key: str, row: RequestRow) -> None:
         """Remembers the use of a requestId."""

@@ -51,7 +51,7 @@ class Templates:
             created=self._cloud.clock.now(),
             phase="CREATING",
         )
-        if self._store.template(row.key) is not None:
+        if self._store.templates.get(row.key) is not None:
             raise already_exists(row.path)
         operation = self._operations.start(call, "insert", row.path, row.id)
         if operation.failure is None:
@@ -59,7 +59,7 @@ class Templates:
         return operation
 
     def _inserted(self, operation: OperationRow) -> Failure | None:
-        row = self._store.template(operation.target_key)
+        row = self._store.templates.get(operation.target_key)
         if row is not None:
             self._store.put_template(msgspec.structs.replace(row, phase="READY"))
         return None
@@ -70,7 +70,7 @@ class Templates:
         if row.phase == "DELETING":
             raise not_ready(row.path)
         for user in self._store.users[row.key]:
-            group = self._store.group(user)
+            group = self._store.groups.get(user)
             raise in_use(row.path, group.path if group else user)
         operation = self._operations.start(call, "delete", row.path, row.id)
         if operation.failure is None:
@@ -78,7 +78,7 @@ class Templates:
         return operation
 
     def _deleted(self, operation: OperationRow) -> Failure | None:
-        row = self._store.template(operation.target_key)
+        row = self._store.templates.get(operation.target_key)
         if row is not None:
             self._store.drop_template(row)
         return None
@@ -92,7 +92,7 @@ class Templates:
         project = call.path["project"]
 
         def render(name: str) -> dict[str, Any] | None:
-            row = self._store.template(f"{project}/{name}")
+            row = self._store.templates.get(f"{project}/{name}")
             return None if row is None or row.phase == "CREATING" else _body(row)
 
         found = listing.page(call, self._store.template_names[project].after, render)
@@ -101,7 +101,7 @@ class Templates:
 
     def _row(self, call: Call) -> TemplateRow:
         project, name = call.path["project"], call.path["instanceTemplate"]
-        row = self._store.template(f"{project}/{name}")
+        row = self._store.templates.get(f"{project}/{name}")
         if row is None or row.phase == "CREATING":
             raise not_found(links.global_path(project, "instanceTemplates", name))
         return row

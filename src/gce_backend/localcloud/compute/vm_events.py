@@ -50,7 +50,7 @@ class VmEvents:
         self._timetable.advance(now)
         found = [
             vm
-            for vm in self._store.vms()
+            for vm in self._store.vms.values()
             if (vm.project, vm.name) == (project, name)
             and zone in {None, vm.zone}
             and (vm.status == "RUNNING" or (vm.status and event in _WHILE_ASLEEP))

@@ -17,7 +17,7 @@ class Blueprints:
 
     def group(self, vm: VmRow) -> GroupRow:
         """The group of a managed instance."""
-        group = self._store.group(vm.group)
+        group = self._store.groups.get(vm.group)
         assert group is not None, "a group outlives its members"  # noqa: S101 (kept by drop_group)
         return group
 
@@ -25,7 +25,7 @@ class Blueprints:
         """The properties of the template that the VM is made from."""
         if vm.properties is not None:
             return vm.properties
-        template = self._store.template(self.group(vm).template)
+        template = self._store.templates.get(self.group(vm).template)
         assert template is not None, "a template outlives its groups"  # noqa: S101 (checked on delete)
         return template.properties
 

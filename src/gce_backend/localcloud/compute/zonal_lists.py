@@ -7,7 +7,7 @@ from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud
 from gce_backend.localcloud.compute import inventory, listing
-from gce_backend.localcloud.compute.listing import Names
+from gce_backend.localcloud.compute.listing import Names, Render
 
 
 class ZonalLists:
@@ -16,43 +16,42 @@ class ZonalLists:
     Args:
         cloud: knows which zones cannot be reached now.
         resource: its name in `kind`, e.g. `instanceGroup`; the collection's name is its plural.
-        names: returns the names by project and zone (`p/z`).
-        visible: returns the resource at `project/zone/name`; None when it is not visible.
+        of: of a project, the names by project and zone (`p/z`), and a function that returns the
+            resource at `project/zone/name`; None when it is not visible.
     """
 
     def __init__(
         self,
         cloud: Cloud,
         resource: str,
-        names: Mapping[str, Names],
-        visible: Callable[[str], dict[str, Any] | None],
+        of: Callable[[str], tuple[Mapping[str, Names], Render]],
     ) -> None:
         self._cloud = cloud
         self._kind = f"compute#{resource}"
         self._collection = f"{resource}s"
-        self._names = names
-        self._visible = visible
+        self._of = of
 
     def of_zone(self, call: Call) -> dict[str, Any]:
         """The list method."""
-        project, zone = call.path["project"], call.path["zone"]
-        inventory.check_zone(project, zone)
+        project, zone = inventory.zone_of(call)
+        names, visible = self._of(project)
         return listing.zonal_list(
             f"{self._kind}List",
             self._collection,
             call,
-            self._names[f"{project}/{zone}"],
-            lambda name: self._visible(f"{project}/{zone}/{name}"),
+            names[f"{project}/{zone}"],
+            lambda name: visible(f"{project}/{zone}/{name}"),
         )
 
     def of_all(self, call: Call) -> dict[str, Any]:
         """The aggregatedList method."""
         project = call.path["project"]
+        names, visible = self._of(project)
         return listing.aggregated_list(
             f"{self._kind}AggregatedList",
             self._collection,
             call,
-            {f"zones/{zone}": self._names[f"{project}/{zone}"] for zone in inventory.ZONES},
-            lambda place: self._visible(f"{project}/{place.removeprefix('zones/')}"),
+            {f"zones/{zone}": names[f"{project}/{zone}"] for zone in inventory.ZONES},
+            lambda place: visible(f"{project}/{place.removeprefix('zones/')}"),
             [f"zones/{zone}" for zone in self._cloud.faults.outages(inventory.ZONES)],
         )
