@@ -6,8 +6,6 @@ remembers it, so that a store that has lost the entity gets the same id again.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from gce_backend.base.errors import ReplacedResourceError
 from gce_backend.clients.compute.types import ComputeGroup, ComputeTemplate
 from gce_backend.engine.context import Context
@@ -15,33 +13,8 @@ from gce_backend.model.keys import GroupKey, RevisionKey
 from gce_backend.rules import ownership
 from gce_backend.rules.ownership import Mark, new_store_id
 
-
-class Described(Protocol):
-    """A resource, as Compute gives it back."""
-
-    @property
-    def id(self) -> int:
-        """Its numeric id, which no other resource of its name has."""
-        ...
-
-    @property
-    def description(self) -> str:
-        """Holds its mark."""
-        ...
-
-    @property
-    def self_link(self) -> str:
-        """Where it is."""
-        ...
-
-
-class Linked(Protocol):
-    """An entity that has a resource at Compute."""
-
-    @property
-    def gce_id(self) -> int | None:
-        """The resource's numeric id, where it is known."""
-        ...
+Resource = ComputeGroup | ComputeTemplate
+"""A resource of ours, as Compute gives it back."""
 
 
 def known_mark(context: Context) -> Mark:
@@ -50,17 +23,16 @@ def known_mark(context: Context) -> Mark:
     return Mark(context.settings.owner, store_id)
 
 
-def is_meant(context: Context, found: Described, entity: Linked, revision: RevisionKey) -> bool:
+def is_meant(context: Context, found: Resource, known: int | None, revision: RevisionKey) -> bool:
     """Whether a resource is an entity's own, not another one of its name.
 
     Args:
         context: the job's context.
         found: the resource, as Compute has it.
-        entity: the entity with the link.
+        known: the numeric id in the entity; None where it is not known.
         revision: what the resource was made for.
     """
-    known, ours = entity.gce_id, known_mark(context)
-    return ownership.is_meant(found.id, found.description, known, ours, revision)
+    return ownership.is_meant(found.id, found.description, known, known_mark(context), revision)
 
 
 async def our_group(context: Context, key: GroupKey) -> ComputeGroup:
@@ -74,7 +46,7 @@ async def our_group(context: Context, key: GroupKey) -> ComputeGroup:
     manager, name = context.fleet.managers[key], context.fleet.group_name(key)
     project = context.fleet.revision_of(key).template.project
     found = await context.compute.get_group(project, key.zone, name)
-    if not is_meant(context, found, manager, key.revision):
+    if not is_meant(context, found, manager.gce_id, key.revision):
         what = f"group {name} in {project}, {key.zone}"
         raise ReplacedResourceError(ownership.replaced(what, found.id, manager.gce_id))
     return found
@@ -91,7 +63,7 @@ async def our_template(context: Context, key: RevisionKey) -> ComputeTemplate:
     revision, name = context.fleet.revisions[key], context.fleet.template_name(key)
     project = revision.template.project
     found = await context.compute.get_instance_template(project, name)
-    if not is_meant(context, found, revision, key):
+    if not is_meant(context, found, revision.gce_id, key):
         what = f"instance template {name} in {project}"
         raise ReplacedResourceError(ownership.replaced(what, found.id, revision.gce_id))
     return found

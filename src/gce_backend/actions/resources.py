@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from gce_backend.actions.identity import Described
+from gce_backend.actions.identity import Resource
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     AlreadyExistsError,
@@ -58,7 +58,7 @@ class Creation(NamedTuple):
     mark: Mark
     revision: RevisionKey
     send: Callable[[], Awaitable[Operation]]
-    read: Callable[[], Awaitable[Described]]
+    read: Callable[[], Awaitable[Resource]]
 
 
 async def create(context: Context, key: Key, creation: Creation, under: R) -> bool:
@@ -107,7 +107,7 @@ async def delete(
     context: Context,
     key: Key,
     send: Callable[[], Awaitable[Operation]],
-    read: Callable[[], Awaitable[Described]],
+    read: Callable[[], Awaitable[Resource]],
     under: R,
 ) -> bool:
     """Deletes a resource whose delete is in flight, and forgets its link.
@@ -165,7 +165,7 @@ def is_overdue(context: Context, key: Key, started: UnixSeconds) -> bool:
     return age >= PATIENCE_SECONDS
 
 
-async def _is_there(read: Callable[[], Awaitable[Described]]) -> bool:
+async def _is_there(read: Callable[[], Awaitable[Resource]]) -> bool:
     try:
         await read()
     except NotFoundError:
@@ -225,7 +225,7 @@ def beginning(context: Context, action: str, size: int | None = None) -> Callabl
     return apply
 
 
-async def adopt(context: Context, key: Key, found: Described, under: R) -> None:
+async def adopt(context: Context, key: Key, found: Resource, under: R) -> None:
     """Stores which resource is there, unless its generation is over."""
     url, gce_id, generation = link_of(found.self_link).url, found.id, under.generation
 

@@ -317,6 +317,10 @@ class LuciConfigV2(_LuciConfig):
         return answer.body
 
 
+ConfigSource = DirectorySource | LuciConfigV1 | LuciConfigV2
+"""Where configuration comes from."""
+
+
 class _Found(msgspec.Struct):
     revision: str
     content_hash: str

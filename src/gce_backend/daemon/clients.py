@@ -17,7 +17,7 @@ from gce_backend.settings.settings import EndpointSettings, Settings
 
 if TYPE_CHECKING:  # a command that needs only the store does not load the others
     from gce_backend.clients.compute.call_budget import CallBudget
-    from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
+    from gce_backend.clients.config_source import ConfigSource
     from gce_backend.clients.datastore.client import Datastore
     from gce_backend.clients.machine_provider import MachineProviderClient
     from gce_backend.clients.pubsub import PubSub
@@ -79,7 +79,7 @@ class Remotes:
             self._broker = (origin, client)
         return self._broker[1]
 
-    def source(self) -> DirectorySource | LuciConfigV1 | LuciConfigV2:
+    def source(self) -> ConfigSource:
         """Where configuration comes from.
 
         Raises:

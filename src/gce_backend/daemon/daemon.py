@@ -177,15 +177,10 @@ class Daemon:
         await self._tasks.end()
         if self.leadership is not None:
             await self.leadership.release()
-        await self._close()
+        await self.abort()
 
     async def abort(self) -> None:
         """Stops without waiting for running jobs."""
-        if self._scheduler is not None:
-            await self._scheduler.cancel()
-        await self._close()
-
-    async def _close(self) -> None:
         await self._tasks.end()
         if self._clients is not None:
             await self._clients.close()
@@ -273,7 +268,7 @@ class Daemon:
             JOBS,
             context.of_job,
             clock=self._clock,
-            observer=self._metrics,
+            ended=self._metrics.job_run,
             log=self._log,
             overrides=self._settings.jobs,
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from gce_backend.base.clock import Clock
-from gce_backend.clients.config_source import DirectorySource, LuciConfigV1, LuciConfigV2
+from gce_backend.clients.config_source import ConfigSource
 from gce_backend.clients.machine_provider import MachineProviderClient
 from gce_backend.engine.inbox import Consumer
 from gce_backend.engine.machine_sizes import ComputeSizes
@@ -69,7 +69,7 @@ class Context:
     compute: ComputeClient
     sizes: ComputeSizes
     broker: Callable[[], MachineProviderClient]
-    source: Callable[[], DirectorySource | LuciConfigV1 | LuciConfigV2]
+    source: Callable[[], ConfigSource]
     inbox: Consumer
     archive: History
     turns: Turns

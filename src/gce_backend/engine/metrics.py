@@ -238,7 +238,7 @@ class Metrics:
                 self._messages.labels(kind, outcome)
 
     def job_run(
-        self, job: str, verdict: Verdict, seconds: float, now: UnixSeconds, *, late: float
+        self, job: str, verdict: Verdict, seconds: float, now: UnixSeconds, late: float
     ) -> None:
         """Counts a run that ended.
 

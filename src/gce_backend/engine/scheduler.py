@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Generic, Protocol
+from typing import Generic
 
 import aiocron
 import msgspec
@@ -37,21 +37,12 @@ STUCK_MARGIN_SECONDS = 15.0
 _CANCEL_SECONDS = 5.0  # for tasks to end after they were cancelled
 
 
-class RunObserver(Protocol):
-    """Receives every run that has ended."""
+RunEnded = Callable[[str, Verdict, float, UnixSeconds, float], None]
+"""Notified of every run that has ended.
 
-    def job_run(
-        self, job: str, verdict: Verdict, seconds: float, now: UnixSeconds, *, late: float
-    ) -> None:
-        """Notes a run.
-
-        Args:
-            job: the job's name.
-            verdict: how it ended.
-            late: seconds from when it was due to when it began: it waited for an earlier run of the
-                job, or for the event loop.
-        """
-        ...
+It gets the job's name, the verdict, the run's seconds, the time, and the seconds from when the run
+was due to when it began: it waited for an earlier run of the job, or for the event loop.
+"""
 
 
 class LastRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +131,7 @@ class _Worker(Generic[ContextT]):
         context: ContextT,
         *,
         clock: Clock,
-        observer: RunObserver,
+        ended: RunEnded,
         log: FilteringBoundLogger,
         pause: float,
     ) -> None:
@@ -148,7 +139,7 @@ class _Worker(Generic[ContextT]):
         self.running_since: float | None = None
         self._context = context
         self._clock = clock
-        self._observer = observer
+        self._ended = ended
         self._log = log
         self._pause = pause
         self._ticks: _Ticks | None = None
@@ -240,7 +231,7 @@ class _Worker(Generic[ContextT]):
                 duration=seconds,
             )
             now = self._clock.now()
-            self._observer.job_run(self.job.name, verdict, seconds, now, late=late)
+            self._ended(self.job.name, verdict, seconds, now, late)
             self._report(self._last, error)
         return outcome
 
@@ -306,7 +297,7 @@ class Scheduler(Generic[ContextT]):
         context_of: Callable[[str], ContextT],
         *,
         clock: Clock,
-        observer: RunObserver,
+        ended: RunEnded,
         log: FilteringBoundLogger,
         overrides: Mapping[str, JobSettings] | None = None,
         pause: float = PAUSE_SECONDS,
@@ -317,7 +308,7 @@ class Scheduler(Generic[ContextT]):
             jobs: in the order in which they first run.
             context_of: makes what is given to the runs of a job, from its name.
             clock: the time of ticks and durations.
-            observer: notified of every run.
+            ended: notified of every run.
             log: for `job.finished`, `job.failed`, `job.timeout`, `job.cancelled`.
             overrides: job name to the cron expression and deadline that replace its own.
             pause: the least seconds from the end of a run to the next of the same job.
@@ -334,7 +325,7 @@ class Scheduler(Generic[ContextT]):
                 job,
                 context_of(job.name),
                 clock=clock,
-                observer=observer,
+                ended=ended,
                 log=log,
                 pause=pause,
             )

@@ -30,6 +30,7 @@ from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.entities import KINDS
+from gce_backend.machine_provider.metrics import ProviderMetrics
 from gce_backend.machine_provider.provider import READY_SECONDS, Provider
 from gce_backend.machine_provider.server import REASONS, path_of
 
@@ -148,6 +149,7 @@ class MachineProviderService:
                 name=self.name,
                 pause_seconds=self._cloud.options.dispatch_seconds,
                 takeover_seconds=0.0,  # no other process has this cloud's state
+                metrics=ProviderMetrics(),
             )
             self._made.set()
             try:

@@ -73,7 +73,7 @@ async def _find_lost(context: Context, problems: list[str]) -> dict[RevisionKey,
         for key in keys:
             revision = context.fleet.revisions[key]
             found = by_name.get(context.fleet.template_name(key))
-            if found is not None and is_meant(context, found, revision, key):
+            if found is not None and is_meant(context, found, revision.gce_id, key):
                 if revision.gce_id is None:
                     learnt.append(Change(key, resources.learning(revision, found.id)))
                 continue

@@ -147,7 +147,7 @@ async def _look_at_groups(
     for key in keys:
         manager = context.fleet.managers[key]
         group = by_name.get((key.name, context.fleet.group_name(key)))
-        if group is not None and is_meant(context, group, manager, key.revision):
+        if group is not None and is_meant(context, group, manager.gce_id, key.revision):
             context.memory.seen.unlisted.pop(key, None)
             context.memory.seen.gone.discard(key)
             if manager.gce_id is None:

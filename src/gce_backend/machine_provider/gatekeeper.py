@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -35,24 +34,12 @@ READS = frozenset(
 log = structlog.stdlib.get_logger()
 
 
-class Verifier(Protocol):
-    """Identifies the owners of tokens."""
-
-    async def identify(self, token: str) -> Identity:
-        """The owner of a token.
-
-        Raises:
-            InvalidTokenError: the token is invalid.
-            TransientError: the issuer cannot be reached.
-        """
-        ...
-
-
 class Gatekeeper:
     """Judges calls.
 
     Args:
-        verifier: identifies the owners of tokens.
+        identify: the owner of a token; raises InvalidTokenError if it is invalid, TransientError if
+            its issuer cannot be reached.
         policy: returns the policy in force.
         clock: the time.
         decided: notified of every decision: method, and `allowed`, `denied` or `no_token`.
@@ -60,13 +47,13 @@ class Gatekeeper:
 
     def __init__(
         self,
-        verifier: Verifier,
+        identify: Callable[[str], Awaitable[Identity]],
         policy: Callable[[], AccessPolicy],
         clock: Clock,
         *,
         decided: Callable[[str, str], None] = lambda _method, _outcome: None,
     ) -> None:
-        self._verifier = verifier
+        self._identify = identify
         self._policy = policy
         self._guesses = Guesses(clock)
         self._decided = decided
@@ -89,9 +76,7 @@ class Gatekeeper:
             raise Refusal(403, "Access is denied.")
         scheme, _, token = authorization.partition(" ")
         try:
-            identity = await self._verifier.identify(
-                token.strip() if scheme.lower() == "bearer" else ""
-            )
+            identity = await self._identify(token.strip() if scheme.lower() == "bearer" else "")
         except InvalidTokenError as error:
             tries, delay = self._guesses.note(remote)
             self._decided(method, "bad_token")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
@@ -25,40 +25,12 @@ from gce_backend.machine_provider.access.verifier import TokenVerifier
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.gatekeeper import Gatekeeper
+from gce_backend.machine_provider.metrics import ProviderMetrics
 
 READY_SECONDS = 10.0
 """Seconds that a call waits for a new leader to start."""
 ANYWHERE = frozenset({"catalog.get"})
 """Methods that standby processes also answer."""
-
-
-class ProviderObserver(Protocol):
-    """Receives events for metrics."""
-
-    def decided(self, method: str, outcome: str) -> None:
-        """A caller was allowed or refused: `allowed`, `denied`, `no_token`, `bad_token`."""
-        ...
-
-    def waited(self, seconds: float) -> None:
-        """A lease request got a machine after this many seconds."""
-        ...
-
-    def ended(self, reason: str) -> None:
-        """A lease ended, or a request stopped waiting."""
-        ...
-
-
-class Unobserved:
-    """An observer that ignores every event."""
-
-    def decided(self, method: str, outcome: str) -> None:
-        """Nothing."""
-
-    def waited(self, seconds: float) -> None:
-        """Nothing."""
-
-    def ended(self, reason: str) -> None:
-        """Nothing."""
 
 
 class Provider:
@@ -75,7 +47,7 @@ class Provider:
         name: the name of this process.
         pause_seconds: the pause between two checks for work, in seconds.
         takeover_seconds: see `Leadership`.
-        observer: receives events.
+        metrics: counts what happens.
 
     Attributes:
         gatekeeper: identifies and allows callers.
@@ -96,9 +68,8 @@ class Provider:
         name: str,
         pause_seconds: float,
         takeover_seconds: float,
-        observer: ProviderObserver | None = None,
+        metrics: ProviderMetrics,
     ) -> None:
-        observer = observer or Unobserved()
         keys = IssuerKeys(exchange, clock)
         self._verifier = TokenVerifier(
             policy,
@@ -106,7 +77,9 @@ class Provider:
             keys=keys,
             identity_tokens=IdentityTokens(keys, clock),
         )
-        self.gatekeeper = Gatekeeper(self._verifier, policy, clock, decided=observer.decided)
+        self.gatekeeper = Gatekeeper(
+            self._verifier.identify, policy, clock, decided=metrics.decided
+        )
         self.leadership = Leadership(datastore, clock, me=name, takeover_seconds=takeover_seconds)
         self.working: MachineProvider | None = None
 
@@ -121,8 +94,8 @@ class Provider:
                 clock,
                 new_id=new_id,
                 pause_seconds=pause_seconds,
-                waited=observer.waited,
-                ended=observer.ended,
+                waited=metrics.waited,
+                ended=metrics.ended,
                 limits_of=limits_of,
             )
 

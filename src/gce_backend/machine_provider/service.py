@@ -191,7 +191,7 @@ class ProviderService:
             name=self._name,
             pause_seconds=settings.pause_seconds,
             takeover_seconds=settings.takeover_seconds,
-            observer=self._metrics,
+            metrics=self._metrics,
         )
         self._problem = ""
         await self.provider.run()

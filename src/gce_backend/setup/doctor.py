@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Protocol
 
 import aiohttp
 import msgspec
@@ -26,7 +25,7 @@ from gce_backend.base.errors import (
 from gce_backend.base.plurals import plural
 from gce_backend.base.tasks import off_loop
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.config_source import ConfigBundle
+from gce_backend.clients.config_source import ConfigSource
 from gce_backend.clients.machine_provider import (
     CatalogEntry,
     MachineProviderClient,
@@ -88,14 +87,6 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
-class Source(Protocol):
-    """Where configuration comes from."""
-
-    async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
-        """The present configuration."""
-        ...
-
-
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks look at.
 
@@ -120,7 +111,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     compute: ComputeClient
     resource_manager: ResourceManager
     fleet: Fleet
-    source: Callable[[], Source]
+    source: Callable[[], ConfigSource]
     broker: Callable[[], MachineProviderClient]
 
 

@@ -34,8 +34,8 @@ def read(metrics: Metrics) -> Scraped:
 def test_runs_are_counted_by_outcome() -> None:
     """A run that failed does not move the time of the last success."""
     metrics = Metrics()
-    metrics.job_run("a", Verdict.DEGRADED, 0.2, 100.0, late=0.5)
-    metrics.job_run("a", Verdict.TIMEOUT, 30.0, 200.0, late=2.0)
+    metrics.job_run("a", Verdict.DEGRADED, 0.2, 100.0, 0.5)
+    metrics.job_run("a", Verdict.TIMEOUT, 30.0, 200.0, 2.0)
     found = read(metrics)
     assert found.of("job_runs_total", job_name="a") == {("degraded",): 1, ("timeout",): 1}
     assert found.sum("job_last_success_timestamp_seconds", job_name="a") == 100

@@ -34,9 +34,7 @@ class World:
         self.late: list[float] = []
         self.log = LogCapture()
 
-    def job_run(
-        self, job: str, verdict: Verdict, seconds: float, now: float, *, late: float
-    ) -> None:
+    def job_run(self, job: str, verdict: Verdict, seconds: float, now: float, late: float) -> None:
         """The scheduler's observer."""
         assert seconds >= 0
         assert now > 0
@@ -104,7 +102,7 @@ def scheduler_of(world: World, *jobs: Job[World], **arguments: Any) -> Scheduler
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
     )
     arguments.setdefault("clock", VirtualClock(EPOCH))
-    return Scheduler(jobs, lambda _: world, observer=world, log=log, **arguments)
+    return Scheduler(jobs, lambda _: world, ended=world.job_run, log=log, **arguments)
 
 
 @contextlib.asynccontextmanager

@@ -52,27 +52,21 @@ def somebody(
     return Identity(issuer=issuer, subject="1", email=email, claims=claims, expires=0.0)
 
 
-class Known:
+async def believe(token: str) -> Identity:
     """Believes every token: it is an e-mail address."""
-
-    async def identify(self, token: str) -> Identity:
-        """Whose it is."""
-        return somebody(token)
+    return somebody(token)
 
 
-class Refusing:
+async def refuse(token: str) -> Identity:
     """Believes none."""
-
-    async def identify(self, token: str) -> Identity:
-        """Nobody's."""
-        raise InvalidTokenError(f"{len(token)} characters are not a token")
+    raise InvalidTokenError(f"{len(token)} characters are not a token")
 
 
 @pytest.mark.parametrize("role", sorted(MAY))
 @pytest.mark.parametrize("method", sorted(NEEDED))
 async def test_every_method_against_every_role(method: str, role: str) -> None:
     """The gate answers as the table says, and logs who, what and why (but for reads)."""
-    gatekeeper = Gatekeeper(Known(), lambda: POLICY, VirtualClock())
+    gatekeeper = Gatekeeper(believe, lambda: POLICY, VirtualClock())
     with capture_logs() as logs:
         token = f"Bearer {role}@example.com"
         let_in = method in MAY[role]
@@ -102,7 +96,7 @@ def test_every_method_has_its_roles() -> None:
 
 async def test_nobody_is_nobody() -> None:
     """Without a token: 403, as the original says it; with a policy of nothing, nobody may lease."""
-    gatekeeper = Gatekeeper(Known(), AccessPolicy, VirtualClock())
+    gatekeeper = Gatekeeper(believe, AccessPolicy, VirtualClock())
     with capture_logs() as logs, pytest.raises(api.Refusal, match="Access is denied"):
         await gatekeeper.admit(None, "machine_provider.lease", "10.0.0.1")
     assert [event["event"] for event in logs] == ["machine_provider.no_token"]
@@ -112,7 +106,7 @@ async def test_nobody_is_nobody() -> None:
 
 async def test_guessing_becomes_slow_for_who_guesses() -> None:
     """Each wrong token of an address waits longer; another address does not."""
-    gatekeeper = Gatekeeper(Refusing(), lambda: POLICY, VirtualClock())
+    gatekeeper = Gatekeeper(refuse, lambda: POLICY, VirtualClock())
     loop = asyncio.get_running_loop()
 
     async def guess(remote: str) -> float:
