@@ -42,6 +42,7 @@ locals {
     "compute.subnetworks.use",
     "compute.subnetworks.useExternalIp",
     "compute.zoneOperations.get",
+    "compute.zoneOperations.list",
   ]
   # What `gce-backend doctor` looks at; the daemon itself does without.
   look_permissions = [

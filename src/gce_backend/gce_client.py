@@ -37,10 +37,12 @@ from gce_backend.clients.compute.types import (
     ManagedInstance,
     ManagedInstancePage,
     Operation,
+    OperationPage,
     Page,
     Snapshot,
     SnapshotPage,
     TemplatePage,
+    WholeInstancePage,
     gather_pages,
 )
 from gce_backend.clients.observer import CallObserver
@@ -220,11 +222,12 @@ class ComputeClient:
         )
 
     async def list_instances(
-        self, project: str, filter: str | None = None
+        self, project: str, filter: str | None = None, *, whole: bool = False
     ) -> Listing[ComputeInstance]:
-        """The project's VMs, of all zones."""
+        """The project's VMs, of all zones; only when `whole` with their metadata and accounts."""
         path = _path(project, AGGREGATED, "instances")
-        return await self._list("instances.aggregatedList", path, InstancePage, condition=filter)
+        kind = WholeInstancePage if whole else InstancePage
+        return await self._list("instances.aggregatedList", path, kind, condition=filter)
 
     async def set_instance_metadata(
         self,
@@ -248,6 +251,13 @@ class ComputeClient:
         method, group = _operation_method(link, "get"), QuotaGroup.OPERATION_GET
         request = self._request(method, HTTPMethod.GET, link.path, group)
         return await self._transport.call(request, Operation)
+
+    async def list_operations(
+        self, project: str, zone: str, filter: str | None = None
+    ) -> Listing[Operation]:
+        """A zone's operations."""
+        path = _path(project, f"zones/{zone}", "operations")
+        return await self._list("zoneOperations.list", path, OperationPage, condition=filter)
 
     async def wait_operation(self, link: ResourceLink) -> Operation:
         """An operation when it is DONE, or after at most two minutes, or sooner."""

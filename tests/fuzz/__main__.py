@@ -204,6 +204,8 @@ async def answers(findings: Findings, count: int, chance: random.Random, folder:
             "list_instance_templates": lambda: compute.list_instance_templates(PROJECT),
             "list_instances": lambda: compute.list_instances(PROJECT, 'status = "RUNNING"'),
             "list_snapshots": lambda: compute.list_snapshots(PROJECT, 'name = "a"'),
+            "list_whole_instances": lambda: compute.list_instances(PROJECT, whole=True),
+            "list_operations": lambda: compute.list_operations(PROJECT, ZONE),
             "get_instance": lambda: compute.get_instance(PROJECT, ZONE, name),
             "get_group": lambda: compute.get_group(PROJECT, ZONE, group),
             "get_operation": lambda: compute.get_operation(operation),

@@ -28,9 +28,11 @@ from gce_backend.clients.compute.types import (
     MachineType,
     ManagedInstancePage,
     Operation,
+    OperationPage,
     Snapshot,
     SnapshotPage,
     TemplatePage,
+    WholeInstancePage,
 )
 from gce_backend.gce_client import ComputeClient
 from support.gce_client_world import FINGERPRINT, GROUP, LINK, OPERATION, REQUEST_ID, script, world
@@ -160,6 +162,12 @@ CALLS = {
         listing(InstancePage, filter=CONDITION),
         answer={},
     ),
+    "instances.aggregatedList, whole": Call(
+        lambda c: c.list_instances("p", CONDITION, whole=True),
+        f"GET {P}/aggregated/instances",
+        listing(WholeInstancePage, filter=CONDITION),
+        answer={},
+    ),
     "instances.setMetadata": Call(
         lambda c: c.set_instance_metadata("p", "z", "vm", FINGERPRINT, {"k": "v"}, **ONCE),
         f"POST {P}/zones/z/instances/vm/setMetadata",
@@ -171,6 +179,12 @@ CALLS = {
         lambda c: c.get_operation(LINK),
         f"GET {P}/zones/z/operations/operation-1",
         group=QuotaGroup.OPERATION_GET,
+    ),
+    "zoneOperations.list": Call(
+        lambda c: c.list_operations("p", "z", CONDITION),
+        f"GET {P}/zones/z/operations",
+        listing(OperationPage, filter=CONDITION),
+        answer={},
     ),
     "zoneOperations.wait": Call(
         lambda c: c.wait_operation(LINK),
@@ -215,14 +229,14 @@ CALLS = {
 @pytest.mark.parametrize("method", CALLS)
 async def test_a_call_is_sent_as_compute_describes_it(method: str) -> None:
     """Nothing more and nothing less; and it is charged to the project and group that it costs."""
-    call = CALLS[method]
+    call, name = CALLS[method], method.partition(",")[0]
     async with world(script(web.json_response(call.answer))) as it:
         await call.ask(it.client)
         (request,) = it.requests
         assert f"{request.method} {request.rel_url.raw_path}" == call.line
         assert dict(request.query) == dict(call.query)
         assert it.server.bodies[-1] == (msgspec.json.encode(call.body) if call.body else b"")
-        assert [(name, group) for name, group, *_ in it.seen] == [(f"compute.{method}", call.group)]
+        assert [(sent, group) for sent, group, *_ in it.seen] == [(f"compute.{name}", call.group)]
         for group in QuotaGroup:
             assert it.budget.remaining("p", group) == 1000 - (group is call.group)
 

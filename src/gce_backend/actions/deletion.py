@@ -8,7 +8,7 @@ each time with a newly confirmed permit, until the VM no longer exists.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -22,9 +22,10 @@ from gce_backend.actions.deletion_budget import (
     note_held,
     under_caps,
 )
-from gce_backend.actions.fan_out import LOOK_AGAIN, OBSERVER, Result, act_on_each
+from gce_backend.actions.fan_out import LOOK_AGAIN, OBSERVER, Result, act_in_slices, act_on_each
 from gce_backend.actions.identity import known_mark, our_group
 from gce_backend.actions.permit_check import LEASED, Checked, with_fresh_permits
+from gce_backend.actions.vm_looks import ListedVms, find_vm, is_gone, list_vms
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     NotFoundError,
@@ -32,9 +33,8 @@ from gce_backend.base.errors import (
     RemoteError,
     TransientError,
 )
-from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
-from gce_backend.engine.job import Outcome
+from gce_backend.engine.job import Outcome, joined
 from gce_backend.fleet.picture import BATCH, Apply, Change, when_present
 from gce_backend.model.entities import (
     DELETION_WINDOW_KEY,
@@ -114,20 +114,12 @@ async def _delete(context: Context, keys: Sequence[MachineKey], wanted: IsWanted
     """
     turns = BrokerTurns(context)
     outcomes = []
-    asked: Counter[str] = Counter()
     while keys and not turns.silent:
         batches, checked = await _intend(context, keys, turns, wanted)
         outcome = await _ask(context, batches)
-        asked.update(outcome.facts)
-        outcomes += [checked.outcome, outcome]
+        outcomes += [replace(checked.outcome, facts={}, changed=0), outcome]
         keys = checked.left
-    waits = [outcome.again_after for outcome in outcomes]
-    return Outcome(
-        changed=asked[Result.CHANGED],
-        again_after=min((wait for wait in waits if wait is not None), default=None),
-        facts=asked,
-        problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
-    )
+    return joined(outcomes)
 
 
 async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[MachineKey]]:
@@ -142,8 +134,8 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Machin
     ]
     gone: set[MachineKey] = set()
 
-    async def look(key: MachineKey) -> Result:
-        if not await is_gone(context, key):
+    async def look(key: MachineKey, listed: ListedVms) -> Result:
+        if not await is_gone(context, key, listed) or not _is_unlisted(context, key):
             return Result.NOTHING
         await context.fleet.change([Change(key, _gone(context.clock.now()))])
         gone.add(key)
@@ -151,7 +143,7 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Machin
         _measure(context, key)
         return Result.CHANGED
 
-    await act_on_each(context, unlisted, look, observing=True)
+    await act_in_slices(context, unlisted, list_vms, look, observing=True)
     return len(gone), [key for key in pending if key not in gone]
 
 
@@ -170,29 +162,6 @@ def _is_unlisted(context: Context, key: MachineKey) -> bool:
     member = group.members.get(key.name)
     listed = member is not None and member.gce_id in {None, instance.gce_id}
     return group.listed is not None and not listed
-
-
-async def is_gone(context: Context, key: MachineKey) -> bool:
-    """Whether Compute says that it has no such VM, or another one of that name.
-
-    A complete list of its group did not show the VM; this is the second check.
-    """
-    return await find_instance(context, key) is None
-
-
-async def find_instance(context: Context, key: MachineKey) -> ComputeInstance | None:
-    """An entity's own VM, as Compute has it; None when it no longer exists.
-
-    Raises:
-        RemoteError: Compute could not be asked.
-    """
-    instance = context.fleet.instances[key]
-    project = context.fleet.revision_of(key.group).template.project
-    try:
-        found = await context.compute.get_instance(project, key.zone, key.name)
-    except NotFoundError:
-        return None
-    return found if instance.gce_id in {None, found.id} else None
 
 
 def abandoned_message(context: Context, key: MachineKey) -> str:
@@ -371,12 +340,9 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
 
     asked = await act_on_each(context, list(groups), ask)
     alone = await act_on_each(context, list(outside), ask_directly)
-    waits = [wait for wait in (asked.again_after, alone.again_after) if wait is not None]
     return replace(
-        asked,
-        changed=asked.changed + alone.changed,
-        again_after=min(waits, default=None),
-        problems=(*asked.problems, *alone.problems),
+        joined([asked, alone]),
+        facts=asked.facts,
         wakes=(OBSERVER,) if alone.changed else asked.wakes,
     )
 
@@ -390,7 +356,7 @@ async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> R
     abandoned_since = context.fleet.instances[key].abandoned_since
     if abandoned_since is None or context.clock.elapsed(abandoned_since) < OUTDATED_SECONDS:
         return Result.NOTHING  # a group that still counts the VM deletes it itself
-    found = await find_instance(context, key)
+    found = await find_vm(context, key)
     if found is None or context.fleet.instances[key].gce_id != found.id:
         return Result.NOTHING
     if not may_be_ours(mark_of_labels(found.labels), known_mark(context)):

@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from gce_backend.base.errors import BackendError, NotFoundError
 from gce_backend.engine.context import Context
-from gce_backend.engine.job import Outcome
+from gce_backend.engine.job import Outcome, joined
 from gce_backend.model.keys import Key, MachineKey
 
 K = TypeVar("K", bound=Key)
+Found = TypeVar("Found")
 
 
 class Result(StrEnum):
@@ -30,6 +31,8 @@ class Result(StrEnum):
     """There was nothing to do."""
 
 
+SLICE = 500
+"""Subjects that are looked at together."""
 MAX_NAMED = 5
 """Subjects that one log line names."""
 LOOK_AGAIN = 1.0
@@ -109,6 +112,32 @@ async def act_on_each(
         facts=facts,
         problems=tuple(problems),
     )
+
+
+async def act_in_slices(
+    context: Context,
+    subjects: Sequence[K],
+    look: Callable[[Context, Sequence[K]], Awaitable[Found]],
+    act: Callable[[K, Found], Awaitable[Result]],
+    *,
+    observing: bool = False,
+) -> Outcome:
+    """Acts on every subject as `act_on_each` does, after a look at many of them together.
+
+    Args:
+        look: finds out about a slice of those that do not back off.
+        act: acts on one subject; what was found out about its slice is not older than the slice.
+    """
+    outcomes = []
+    for start in range(0, len(subjects), SLICE):
+        some = subjects[start : start + SLICE]
+        found = await look(context, [one for one in some if not context.conditions.blocked(one)])
+
+        async def act_on(subject: K, found: Found = found) -> Result:
+            return await act(subject, found)
+
+        outcomes.append(await act_on_each(context, some, act_on, observing=observing))
+    return joined(outcomes)
 
 
 def doubt(context: Context, machine: MachineKey) -> None:

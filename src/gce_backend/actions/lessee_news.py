@@ -5,7 +5,7 @@ Their leases go on: only a lessee, or the end of the lease, gives a machine back
 
 from __future__ import annotations
 
-from gce_backend.actions.deletion import is_gone
+from gce_backend.actions.vm_looks import is_gone
 from gce_backend.base.errors import BackendError
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance

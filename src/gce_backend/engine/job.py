@@ -7,7 +7,8 @@ run, and the names of the jobs to wake when it changed something. Nothing here d
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -52,6 +53,21 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     def verdict(self) -> Verdict:
         """OK, or DEGRADED when something failed alone."""
         return Verdict.DEGRADED if self.problems else Verdict.OK
+
+
+def joined(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of a run that consists of several parts."""
+    facts: Counter[str] = Counter()
+    for outcome in outcomes:
+        facts.update(outcome.facts)
+    waits = [outcome.again_after for outcome in outcomes]
+    return Outcome(
+        changed=sum(outcome.changed for outcome in outcomes),
+        again_after=min((wait for wait in waits if wait is not None), default=None),
+        facts=dict(facts),
+        wakes=tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.wakes)),
+        problems=tuple(problem for outcome in outcomes for problem in outcome.problems),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from gce_backend.actions.fan_out import Result, act_on_each
+from collections.abc import Mapping, Sequence
+
+from gce_backend.actions.fan_out import Result, act_in_slices
+from gce_backend.actions.vm_looks import list_operations
 from gce_backend.base.errors import NotFoundError
 from gce_backend.clients.compute.links import ResourceLink
+from gce_backend.clients.compute.types import Operation
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
@@ -28,18 +32,28 @@ async def run(context: Context) -> Outcome:
         and instance.active_metadata_update.operation is not None
     ]
 
-    async def check(key: MachineKey) -> Result:
-        return await _check(context, key)
+    async def check(key: MachineKey, listed: Mapping[ResourceLink, Operation]) -> Result:
+        return await _check(context, key, listed)
 
-    return await act_on_each(context, keys, check, observing=True)
+    return await act_in_slices(context, keys, _list, check, observing=True)
 
 
-async def _check(context: Context, key: MachineKey) -> Result:
+async def _list(context: Context, keys: Sequence[MachineKey]) -> Mapping[ResourceLink, Operation]:
+    """The operations of those machines whose zone has many."""
+    updates = (context.fleet.instances[key].active_metadata_update for key in keys)
+    links = (update.operation for update in updates if update is not None)
+    return await list_operations(context, [ResourceLink.parse(link) for link in links if link])
+
+
+async def _check(
+    context: Context, key: MachineKey, listed: Mapping[ResourceLink, Operation]
+) -> Result:
     update = context.fleet.instances[key].active_metadata_update
     if update is None or update.operation is None:
         return Result.NOTHING
+    link = ResourceLink.parse(update.operation)
     try:
-        operation = await context.compute.get_operation(ResourceLink.parse(update.operation))
+        operation = listed.get(link) or await context.compute.get_operation(link)
     except NotFoundError:
         # Compute no longer has it: the next try reads from the VM whether it was applied.
         return await _return(context, key, update.operation, "the operation is no longer known")

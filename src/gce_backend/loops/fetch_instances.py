@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterable, Iterator
 import msgspec
 
 from gce_backend.actions import resources, troubles, untracked
-from gce_backend.actions.deletion import ABANDONED, abandoned_message, find_instance
-from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.deletion import ABANDONED, abandoned_message
+from gce_backend.actions.fan_out import Result, act_in_slices
 from gce_backend.actions.identity import is_meant, our_group
 from gce_backend.actions.resources import learning
+from gce_backend.actions.vm_looks import ListedVms, find_vm, list_vms
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     BackendError,
@@ -319,10 +320,10 @@ async def _look_for_abandoned(context: Context) -> int:
         nonlocal changed
         changed += await context.fleet.change([Change(key, _left(now, exists=exists))])
 
-    async def look(key: MachineKey) -> Result:
+    async def look(key: MachineKey, listed: ListedVms) -> Result:
         pause = min(2 * looks[key][1], LONGEST_ABANDONED_LOOK) if key in looks else ABANDONED_LOOK
         looks[key] = (moment + pause, pause)
-        found = await find_instance(context, key)
+        found = await find_vm(context, key, listed)
         if found is None or found.status == "STOPPING":
             await tell(key, exists=False)
             if found is None:
@@ -333,7 +334,7 @@ async def _look_for_abandoned(context: Context) -> int:
         context.conditions.note(key, ABANDONED, abandoned_message(context, key))
         return Result.HELD
 
-    await act_on_each(context, due, look, observing=True)
+    await act_in_slices(context, due, list_vms, look, observing=True)
     return changed
 
 

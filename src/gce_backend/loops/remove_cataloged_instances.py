@@ -15,9 +15,9 @@ import msgspec
 from gce_backend.actions import announcements, lessee_news, unknown_machines
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.canaries import canaries
-from gce_backend.actions.deletion import is_gone
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.lease_ends import end_of, lease_entry
+from gce_backend.actions.vm_looks import is_gone
 from gce_backend.base.errors import RemoteError
 from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context

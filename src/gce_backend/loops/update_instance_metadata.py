@@ -7,11 +7,12 @@ nothing left to change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from gce_backend.actions.fan_out import Result, act_on_each, doubt
+from gce_backend.actions.fan_out import Result, act_in_slices, doubt
+from gce_backend.actions.vm_looks import ListedVms, list_vms
 from gce_backend.base.errors import ConditionNotMetError, InvalidRequestError
 from gce_backend.clients.compute.types import ComputeInstance
 from gce_backend.engine.context import Context
@@ -54,18 +55,24 @@ async def run(context: Context) -> Outcome:
             waits.append(wait)
         else:
             keys.append(key)
-    await context.fleet.change([Change(key, _intend(context)) for key in keys])
 
-    async def apply(key: MachineKey) -> Result:
-        return await _apply(context, key)
+    async def apply(key: MachineKey, listed: ListedVms) -> Result:
+        return await _apply(context, key, listed.get(key))
 
-    outcome = await act_on_each(context, keys, apply)
+    outcome = await act_in_slices(context, keys, _prepare, apply)
     if outcome.again_after is not None:
         waits.append(outcome.again_after)
     return replace(outcome, again_after=min(waits, default=None))
 
 
-async def _apply(context: Context, key: MachineKey) -> Result:
+async def _prepare(context: Context, keys: Sequence[MachineKey]) -> ListedVms:
+    """Stores the intents to send updates, and reads the VMs together where they are many."""
+    await context.fleet.change([Change(key, _intend(context)) for key in keys])
+    return await list_vms(context, keys)
+
+
+async def _apply(context: Context, key: MachineKey, found: ComputeInstance | None) -> Result:
+    """Sends an update to the VM as it was just found; None when it must be read first."""
     instance = context.fleet.instances.get(key)
     update = instance.active_metadata_update if instance is not None else None
     if instance is None or update is None:
@@ -78,10 +85,13 @@ async def _apply(context: Context, key: MachineKey) -> Result:
             **key.log_fields,
             keys=denied,
         )
-    tries = 1 if context.conditions.reason(key) == CONTESTED else ATTEMPTS
+    tries = ATTEMPTS
+    if context.conditions.reason(key) == CONTESTED:
+        found, tries = None, 1
     for _ in range(tries):
-        # A missing VM backs off: fetch-instances finds out what happened to it.
-        found = await context.compute.get_instance(project, key.zone, key.name)
+        if found is None:
+            # A missing VM backs off: fetch-instances finds out what happened to it.
+            found = await context.compute.get_instance(project, key.zone, key.name)
         if instance.gce_id is not None and found.id != instance.gce_id:
             doubt(context, key)
             return Result.NOTHING  # another VM of that name
@@ -98,6 +108,7 @@ async def _apply(context: Context, key: MachineKey) -> Result:
                 keys=sorted(update.items),
             )
             return Result.CHANGED
+        found = None
     message = (
         "Its metadata changes between every read and write: find out who else writes it. The "
         "update waits."

@@ -40,6 +40,7 @@ COMPUTE = (
     "compute.subnetworks.use",
     "compute.subnetworks.useExternalIp",
     "compute.zoneOperations.get",
+    "compute.zoneOperations.list",
 )
 """In each project that templates.cfg names."""
 

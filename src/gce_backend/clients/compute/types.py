@@ -215,6 +215,11 @@ class Snapshot(_Answer, frozen=True, gc=False):
 class Operation(_Answer, frozen=True, gc=False):
     """What became, or becomes, of a mutation. `zone` and the links are URLs."""
 
+    FIELDS: ClassVar[str] = (
+        "name,status,selfLink,operationType,targetId,error(errors(code,message)),"
+        "httpErrorStatusCode,httpErrorMessage"
+    )
+
     name: str
     status: str
     self_link: str
@@ -425,6 +430,30 @@ class InstancePage(_AggregatedPage, frozen=True, gc=False):
     def reasons(self) -> Iterable[str]:
         """Why it is incomplete."""
         return self._reasons(self.items)
+
+
+class WholeInstancePage(InstancePage, frozen=True, gc=False):
+    """The same, with the VMs' metadata and accounts."""
+
+    FIELDS: ClassVar[str] = f"items/*/instances({ComputeInstance.FIELDS}),{_AggregatedPage.REST}"
+
+
+class OperationPage(_Answer, frozen=True, gc=False):
+    """Of zoneOperations.list."""
+
+    FIELDS: ClassVar[str] = f"items({Operation.FIELDS}),nextPageToken,warning(code,message)"
+
+    items: tuple[Operation, ...] = ()
+    next_page_token: str = ""
+    warning: Warning = Warning()
+
+    def entries(self) -> Iterable[Operation]:
+        """What is on it."""
+        return self.items
+
+    def reasons(self) -> Iterable[str]:
+        """Why it is incomplete."""
+        return self.warning.reasons("zone")
 
 
 _MAX_PAGES = 10_000
