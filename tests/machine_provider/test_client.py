@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gce_backend.base.errors import OrderError, SettingsError, TransientError, UnauthenticatedError
 from gce_backend.localcloud.faults import Fault
+from gce_backend.machine_provider import lease_api
 from gce_backend.machine_provider.client import (
     FixedToken,
     GitHubTokens,
@@ -132,7 +133,7 @@ async def test_a_lease_that_is_lost_ends_its_block(tmp_path: Path) -> None:
                 await mp.ok("POST", f"leases/{lease.document.id}:release", who="root@example.com")
                 await asyncio.sleep(3600)
 
-        with pytest.raises(LeaseLostError, match="over"):
+        with pytest.raises(LeaseLostError, match="ended: RELEASED"):
             await work()
         assert loop.time() - begun < 30
 
@@ -143,8 +144,10 @@ async def trouble(mp: Api, name: str, message: str, *, gone: bool = False) -> No
     await mp.ok("POST", f"machines/{name}:trouble", body, who=DAEMON)
 
 
-async def test_a_stopped_vm_is_told_of_and_a_lost_one_ends_its_block(tmp_path: Path) -> None:
-    """With the reason; the machine is given back."""
+async def test_a_stopped_vm_is_told_of_and_a_lost_one_ends_its_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the reason, which the list of leases shows for a while."""
     async with running(tmp_path, "vm-1") as (mp, client):
         told: list[MachineTrouble] = []
 
@@ -162,6 +165,32 @@ async def test_a_stopped_vm_is_told_of_and_a_lost_one_ends_its_block(tmp_path: P
         assert [one.message for one in told] == ["it stopped"]
         await asyncio.sleep(1)
         assert await mp.states() == {}
+        [lost] = (await client.leases()).leases
+        assert (lost.state, lost.ended, lost.message) == ("ended", "LOST", "vm-1: it is gone")
+        monkeypatch.setattr(lease_api, "LOST_SECONDS", 0)
+        await asyncio.sleep(2)
+        assert (await client.leases()).leases == ()
+
+
+async def test_a_lease_of_several_machines_ends_with_the_last_of_them(tmp_path: Path) -> None:
+    """Until then its lessee works on with the others; repeating the message changes nothing."""
+    async with running(tmp_path, "vm-1", "vm-2") as (mp, client):
+        lease = await client.create(wanted(count=2))
+        await trouble(mp, "vm-1", "it is gone", gone=True)
+        lease = await client.get(lease.id)
+        assert lease.state == "active"
+        assert [(one.machine, one.gone) for one in lease.troubles] == [("vm-1", True)]
+        await trouble(mp, "vm-2", "it is gone", gone=True)
+        lease = await client.get(lease.id)
+        assert (lease.state, lease.ended) == ("ended", "LOST")
+        assert lease.message == "vm-1: it is gone; vm-2: it is gone"
+        assert lease.machines == ()
+        await asyncio.sleep(1)
+        status, _ = await mp(
+            "POST", "machines/vm-2:trouble", {"message": "x", "gone": True}, DAEMON
+        )
+        assert status == 404
+        assert (await client.get(lease.id)).message == lease.message
 
 
 async def test_only_the_backend_tells_of_trouble_and_only_of_leased_machines(

@@ -1,6 +1,7 @@
 """Tells lessees, by the Machine Provider, that the VM of their machine has stopped or is gone.
 
-Their leases go on: only a lessee, or the end of the lease, gives a machine back.
+The lease of a machine that has stopped goes on. That of a machine whose VM Compute no longer has
+ends: our Machine Provider ends it, and says why.
 """
 
 from __future__ import annotations

@@ -65,24 +65,31 @@ async def client_of(settings_file: Path | None) -> AsyncIterator[LeaseClient]:
 
 
 async def show_leases(settings_file: Path | None, *, everybody: bool, as_json: bool) -> None:
-    """Prints the leases that wait or run."""
+    """Prints the leases that wait or run, and those lost within a day."""
     async with client_of(settings_file) as client:
         found = await client.leases(everybody=everybody)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return
-    rows = table("request", "user", "state", "machines", "ends", "waits for")
+    rows = table("request", "user", "state", "machines", "ends", "remarks")
     for lease in found.leases:
-        waiting = lease.waiting
         rows.add_row(
             cell(lease.request_id),
             cell(lease.user),
             cell(lease.state),
             cell(", ".join(lease.machines)),
             cell(None if lease.ends_at is None else when(lease.ends_at, time.time())),
-            cell(None if waiting is None else f"place {waiting.place}: {waiting.message}"),
+            cell(_remarks(lease)),
         )
     show(rows)
+
+
+def _remarks(lease: LeaseDocument) -> str | None:
+    """What its lessee should know of a lease: why it waits, what is wrong, or why it was lost."""
+    if lease.waiting is not None:
+        return f"place {lease.waiting.place}: {lease.waiting.message}"
+    troubles = [f"{trouble.machine}: {trouble.message}" for trouble in lease.troubles]
+    return lease.message or "; ".join(troubles) or None
 
 
 async def show_catalog(settings_file: Path | None, *, as_json: bool) -> None:

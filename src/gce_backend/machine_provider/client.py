@@ -262,7 +262,7 @@ async def _kept_alive(
             except TransientError as error:
                 lost = str(error) if clock() - shown_at > seconds else ""
             except BackendError as error:
-                lost = str(error)
+                lost = await _why_lost(client, lease.document.id, error)
             if lost:
                 lease.lost = lost
                 block.cancel()
@@ -277,6 +277,15 @@ async def _kept_alive(
         raise
     finally:
         await end(keeping)
+
+
+async def _why_lost(client: LeaseClient, name: str, error: BackendError) -> str:
+    """Why a lease that cannot be kept alive ended, as far as the Machine Provider says."""
+    with contextlib.suppress(BackendError):
+        document = await client.get(name)
+        if document.state == "ended":
+            return document.message or f"it has ended: {document.ended}"
+    return str(error)
 
 
 async def _give_back(client: LeaseClient, wanted: NewLease) -> None:

@@ -27,6 +27,8 @@ KEPT_SECONDS = 7 * 24 * 3600
 """How long a lease that has ended is kept: as long, its request id means that lease."""
 MAX_WAIT_SECONDS = 4 * 3600
 """How long a request waits for a machine before it is denied."""
+LOST_AT = "lost_at"
+"""The stored property by which lost leases are found: when they ended, Unix seconds."""
 FORGET_AT = "forget_at"
 """The stored property by which ended leases are found: when they may be deleted, Unix seconds."""
 
@@ -58,6 +60,7 @@ class EndReason(enum.StrEnum):
     NOT_KEPT_ALIVE = "NOT_KEPT_ALIVE"  # its lessee sent no keepalive in time
     CANCELLED = "CANCELLED"  # the requester withdrew it
     WAITED_TOO_LONG = "WAITED_TOO_LONG"  # there was no machine in time
+    LOST = "LOST"  # the VM of its machine, or of each of its machines, no longer exists
 
 
 class InstructionState(enum.StrEnum):
@@ -228,6 +231,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         ssh_keys: the lessee's public keys, in OpenSSH's form.
         held: whether its machines are kept so that a failure can be investigated.
         ended: why it ended; None while it has not.
+        message: what its backend said of its machine's VM, of a lease that is LOST; else "".
     """
 
     user: str
@@ -251,6 +255,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ssh_keys: tuple[str, ...] = ()
     held: bool = False
     ended: EndReason | None = None
+    message: str = ""
 
     @property
     def path(self) -> Path:
@@ -356,8 +361,11 @@ def to_properties(record: Record) -> Properties:
     whole = Unindexed(msgspec.json.encode(record).decode())
     if isinstance(record, Capacity):
         return {"record": whole}
-    forget_at = record.forget_at if isinstance(record, StoredLease) else None
-    ended: Properties = {} if forget_at is None else {FORGET_AT: forget_at}
+    ended: Properties = {}
+    if isinstance(record, StoredLease) and record.forget_at is not None:
+        ended = {FORGET_AT: record.forget_at}
+        if record.ended is EndReason.LOST and record.reclaimed_ts is not None:
+            ended = {**ended, LOST_AT: record.reclaimed_ts}
     return {"state": str(record.state), "record": whole, **ended}
 
 

@@ -60,6 +60,10 @@ _ERRORS: Mapping[str, tuple[int, str]] = {
 """HTTP status and message for each of the original's error words."""
 
 
+LOST_SECONDS = 24 * 3600
+"""How long a lease that was lost stays in its lessee's list."""
+
+
 async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> LeaseDocument:
     if caller.group is None:
         raise Refusal(403, "Leasing machines needs the role USER.")
@@ -102,12 +106,13 @@ async def _get(broker: MachineProvider, caller: Caller, name: LeaseName) -> Leas
 
 
 async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> LeaseList:
-    """The leases that wait or run; `leases.get` shows one that has ended."""
+    """The leases that wait or run, and those lost within a day; `leases.get` shows any other."""
     records = broker.records
     leased = records.machines[MachineState.LEASED].values()
     names = {machine.lease for machine in leased}
     paths = [*(named_lease_path(name) for name in sorted(names)), *records.untriaged]
     found = await records.read(paths) if paths else {}
+    found = {**await records.lost(int(broker.clock.now()) - LOST_SECONDS), **found}
     sees_all = query.everybody and bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
     leases = [
         lease
@@ -179,7 +184,7 @@ async def _demand(broker: MachineProvider, caller: Caller, query: DemandQuery) -
 
 
 async def _trouble(broker: MachineProvider, caller: Caller, said: TroubleReport) -> MachineOrders:
-    orders = await note_trouble(broker.records, caller.backend or "", said)
+    orders = await note_trouble(broker.records, caller.backend or "", said, broker.clock.now())
     if orders is None:
         raise Refusal(404, "The catalog has no such machine.")
     return orders
@@ -330,6 +335,7 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         label=lease.label,
         state=state,
         ended=lease.ended if state == "ended" else None,
+        message=lease.message,
         dimensions=lease.request.dimensions,
         count=lease.count,
         machines=tuple(path[0][1].partition(":")[2] for path in lease.machines)

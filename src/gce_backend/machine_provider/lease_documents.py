@@ -181,6 +181,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         label: the requester's label for it.
         state: `pending`, `active`, `held` or `ended`.
         ended: why it ended.
+        message: what the daemon said of its machines' VMs when they were lost.
         dimensions: the requested dimensions.
         count: how many machines.
         machines: their names, while it is active.
@@ -204,6 +205,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     created: float
     label: str = ""
     ended: str | None = None
+    message: str = ""
     machines: tuple[str, ...] = ()
     began: int | None = None
     ends_at: int | None = None

@@ -21,6 +21,7 @@ from gce_backend.machine_provider.entities import (
     FORGET_AT,
     KINDS,
     LEASE_KIND,
+    LOST_AT,
     MACHINE_KIND,
     EndReason,
     LeaseState,
@@ -282,6 +283,19 @@ class Records:
         for start in range(0, len(paths), MAX_CHANGE):
             await self.change(paths[start : start + MAX_CHANGE], decide)
         return len(paths)
+
+    async def lost(self, since: int) -> Found:
+        """The leases that have ended since then because their machines' VMs were gone.
+
+        Args:
+            since: Unix seconds.
+
+        Raises:
+            RemoteError: Datastore cannot be read.
+        """
+        recent = Filter(LOST_AT, "GREATER_THAN_OR_EQUAL", since)
+        rows = await self._datastore.query(LEASE_KIND, filters=[recent])
+        return {row.path: found for row in rows if (found := _readable(row)) is not None}
 
     def expired(self, now: UnixSeconds) -> list[Path]:
         """The machines whose lease has run out."""

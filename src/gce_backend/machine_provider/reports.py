@@ -6,8 +6,10 @@ import hashlib
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider.entities import (
+    EndReason,
     MachineAgent,
     MachineState,
     Record,
@@ -26,6 +28,8 @@ from gce_backend.machine_provider.lease_documents import (
 from gce_backend.machine_provider.records import Found, Records
 
 GONE = "GONE"
+MAX_MESSAGE = 1000
+"""Characters of the reason for the end of a lease."""
 
 
 def has_let_in(machine: StoredMachine, lease: StoredLease) -> bool:
@@ -78,15 +82,19 @@ async def report(
     return MachineOrders(state=machine.state, lease=lease)
 
 
-async def note_trouble(records: Records, backend: str, said: TroubleReport) -> MachineOrders | None:
+async def note_trouble(
+    records: Records, backend: str, said: TroubleReport, now: UnixSeconds
+) -> MachineOrders | None:
     """Stores what a backend says of a leased machine's VM, so that its lessee learns of it.
 
-    A machine that nobody holds has no lessee to tell: its backend takes it out of the catalog.
+    When the VMs of all machines of a lease are gone, the lease ends as LOST. A machine that nobody
+    holds has no lessee to tell: its backend takes it out of the catalog.
 
     Args:
         records: the stored state.
         backend: the backend that calls.
         said: the report.
+        now: the present time.
 
     Returns:
         None when the backend has no such machine in the catalog.
@@ -95,18 +103,44 @@ async def note_trouble(records: Records, backend: str, said: TroubleReport) -> M
         RemoteError: Datastore fails.
     """
     path = machine_path(backend, said.name)
+    known = (await records.read([path])).get(path)
+    held: list[Path] = []
+    if isinstance(known, StoredMachine) and known.lease:
+        lease_key = named_lease_path(known.lease)
+        lease = (await records.read([lease_key])).get(lease_key)
+        held = [lease_key, *lease.machines] if isinstance(lease, StoredLease) else []
 
     def decide(found: Found) -> dict[Path, Record | None]:
         machine = found.get(path)
         if not isinstance(machine, StoredMachine) or machine.state is not MachineState.LEASED:
             return {}
         gone = said.gone and bool(said.message)
-        return {path: msgspec.structs.replace(machine, trouble=said.message, gone=gone)}
+        machine = msgspec.structs.replace(machine, trouble=said.message, gone=gone)
+        return _without_lost({**found, path: machine}, machine.lease, now) or {path: machine}
 
-    machine = (await records.change([path], decide)).get(path)
+    machine = (await records.change(list(dict.fromkeys([path, *held])), decide)).get(path)
     if not isinstance(machine, StoredMachine) or machine.state is MachineState.DELETED:
         return None
     return MachineOrders(state=machine.state)
+
+
+def _without_lost(found: Found, name: str, now: UnixSeconds) -> dict[Path, Record | None]:
+    """A lease and its machines after its end, if the VMs of all of them are gone; else {}."""
+    lease = found.get(named_lease_path(name))
+    if not isinstance(lease, StoredLease) or not lease.runs:
+        return {}
+    machines = [found.get(path) for path in lease.machines]
+    lost = [m for m in machines if isinstance(m, StoredMachine) and m.lease == name and m.gone]
+    if len(lost) < len(machines):
+        return {}
+    message = "; ".join(f"{machine.hostname}: {machine.trouble}" for machine in lost)
+    ended = msgspec.structs.replace(
+        lease, reclaimed_ts=int(now), ended=EndReason.LOST, message=message[:MAX_MESSAGE]
+    )
+    return {
+        lease.path: ended,
+        **{machine.path: machine.in_state(MachineState.RECLAIMED) for machine in lost},
+    }
 
 
 def _agent(said: MachineReport) -> MachineAgent:

@@ -7,16 +7,22 @@ from typing import Any
 
 from gce_backend.localcloud.cloud import CloudOptions
 from support.fleet_harness import ZONE, World, world
-from support.outside import cataloged
+from support.outside import cataloged, whole
 
 SELDOM = {"import-config": "*/10 * * * * *"}
 TROUBLE = "machine_provider.machines.trouble"
 
 
+async def only_lease(w: World) -> dict[str, Any]:
+    """The only lease that is listed."""
+    [lease] = (await w.call("GET", "/api/v1/leases"))["leases"]
+    found: dict[str, Any] = lease
+    return found
+
+
 async def troubles(w: World) -> list[dict[str, Any]]:
     """What the only lease says of its machines."""
-    [lease] = (await w.call("GET", "/api/v1/leases"))["leases"]
-    found: list[dict[str, Any]] = lease.get("troubles", [])
+    found: list[dict[str, Any]] = (await only_lease(w)).get("troubles", [])
     return found
 
 
@@ -45,22 +51,23 @@ async def test_a_lessee_is_told_of_a_stopped_vm_and_that_it_runs_again(tmp_path:
         assert (await w.catalog())[name] == "LEASED"
 
 
-async def test_a_lessee_is_told_of_a_vm_that_is_gone_after_an_outage(tmp_path: Path) -> None:
-    """What got no answer is said again; the lease ends when the lessee ends it."""
+async def test_the_lease_of_a_vm_that_is_gone_ends_after_an_outage(tmp_path: Path) -> None:
+    """What got no answer is said again; the lease says why it ended, and the fleet is whole."""
     async with world(tmp_path, crons=SELDOM, options=CloudOptions()) as w:
         await cataloged(w, 3)
         name = await w.lease()
         await w.inject(TROUBLE, status=503, times=2)
         await w.call("POST", f"/_localcloud/vms/{name}/delete")
 
-        async def told() -> bool:
-            return bool(await troubles(w))
+        async def lost() -> bool:
+            return bool((await only_lease(w))["state"] == "ended")
 
-        await w.until(told, within=900)
-        [trouble] = await troubles(w)
-        assert (trouble["machine"], trouble["gone"]) == (name, True)
+        await w.until(lost, within=900)
+        lease = await only_lease(w)
+        assert lease["ended"] == "LOST"
+        assert lease["message"] == f"{name}: The VM no longer exists."
         assert (await w.calls())[TROUBLE] == 3
-        assert (await w.catalog())[name] == "LEASED"
+        await w.until(whole(w, 3, without={name}))
 
 
 async def test_a_machine_provider_without_the_method_is_asked_once(tmp_path: Path) -> None:
