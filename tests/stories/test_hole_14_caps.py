@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gce_backend.model.entities import DELETION_WINDOW_KEY, DeletionWindow, Permit
 from gce_backend.rules.deletion_caps import used
-from gce_backend.settings.settings import DeletionSettings
+from gce_backend.settings.settings import DeletionSettings, StoreSettings
 from support.crashing import OneBlow
 from support.deletions import denied, held, lease_all, release_all, settings
 from support.fleet_harness import World, manager, template, world
@@ -48,6 +49,34 @@ async def test_hole_14_two_daemons_and_their_restarts_share_one_cap(tmp_path: Pa
             assert await _gone(w, names) == 4
         await w.pass_time(5)
         assert "8 deletions held back (8 reclaimed)" in (await held(w))[0]
+
+
+async def test_hole_14_a_leader_that_hands_over_hands_over_what_it_has_begun(
+    tmp_path: Path,
+) -> None:
+    """Killed or stopped, several leaders within a window share the cap: four machines go in all."""
+    given = msgspec.structs.replace(settings(FOUR), store=StoreSettings(leader_election=True))
+    async with world(tmp_path, managers=manager(minimum=6), settings=given) as w:
+        await w.until_states(cataloged=6)
+        names = set(await lease_all(w, 6))
+        await release_all(w, 6)
+
+        async def has_begun() -> bool:
+            return await _gone(w, names) > 0
+
+        await w.until(has_begun)
+        for kind in ("killed", "stopped"):
+            async with replica(w) as second:
+                await w.pass_time(5)
+                await (w.daemon.abort() if kind == "killed" else w.daemon.stop())
+                w.daemon = second
+                await w.until(w.is_loaded)
+                await w.pass_time(70)
+                assert await _gone(w, names) == 4
+                (message,) = await held(w)
+                assert message.startswith("2 deletions held back (2 reclaimed).")
+            await w.start_daemon()
+            await w.until(w.is_loaded)
 
 
 async def test_hole_14_tombstones_that_are_forgotten_are_counted_all_the_same(

@@ -190,7 +190,8 @@ class MachineProviderSettings(_Section, frozen=True):
         lost_machines: what becomes of machines that the catalog does not know, and of leases
             without a known end that it denies again and again for lost_seconds, ten minutes at
             least: `delete` deletes the machines within the cap on unconfirmed deletions, `wait`
-            keeps machines and leases until an operator drains the machine.
+            keeps machines and leases until an operator drains the machine. A machine that was
+            never cataloged does not wait: the catalog need not know it.
         extra_dimensions: dimensions that templates may name besides those of the original Machine
             Provider, as `key` (any value) or `key:value`, e.g. `linux_flavor:FEDORA`.
     """
