@@ -36,7 +36,19 @@ _TEST = re.compile(r"`(test_[a-z0-9_]+)`")
 
 
 def _option_names(command: click.Command) -> set[str]:
-    return {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    """The options of a command, and of those that a group has."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    return own.union(*map(_option_names, below))
+
+
+def _command_names() -> set[str]:
+    """The names of all commands, those of groups with the group's."""
+    names = set()
+    for name, command in main.commands.items():
+        below = command.commands if isinstance(command, click.Group) else ()
+        names |= {f"{name} {one}" for one in below} or {name}
+    return names
 
 
 def _setting_keys() -> set[str]:
@@ -79,8 +91,10 @@ def test_every_command_and_option_named_exists(path: Path) -> None:
 def test_the_commands_table_is_complete() -> None:
     """Each command of the program has a row, which leads to its section."""
     rows = tables_of(text_of(DOCS / "reference" / "commands.md"), "command", "does")
-    found = [re.fullmatch(r"\[`gce-backend ([\w-]+)`\]\(#gce-backend-\1\)", row[0]) for row in rows]
-    assert {match[1] for match in found if match} == set(main.commands)
+    link = re.compile(r"\[`gce-backend ([\w -]+)`\]\(#gce-backend-(.+)\)")
+    found = [link.fullmatch(row[0]) for row in rows]
+    names = {match[1]: match[2] for match in found if match}
+    assert names == {name: name.replace(" ", "-") for name in _command_names()}
 
 
 def test_every_make_target_named_exists() -> None:

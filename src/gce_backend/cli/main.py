@@ -31,7 +31,7 @@ COMMANDS = {
     "machines": Entry("listing", "machines", "Lists the machines of the fleet."),
     "groups": Entry("listing", "groups", "Lists the groups of the fleet."),
     "templates": Entry("listing", "templates", "Lists the templates of the fleet."),
-    "rollout": Entry("rollout", "rollout", "Shows how far the roll-out of template NAME is."),
+    "rollout": Entry("rollout", "rollout", "Shows, pauses, resumes and undoes roll-outs."),
     "events": Entry("events", "events", "Lists events, the newest last."),
     "lease": Entry("leases", "lease", "Leases a machine from the Machine Provider."),
     "release": Entry("leases", "release", "Releases a leased machine, or cancels a request."),

@@ -67,6 +67,30 @@ def pause(settings_file: Path | None, template: str, zone: str, reason: str) -> 
     return _with_store(settings_file, write)
 
 
+def order_rollout(
+    settings_file: Path | None, name: str, make: Callable[[InstanceTemplate, float], Apply]
+) -> Ordered:
+    """Stores an order about a template's roll-out.
+
+    Args:
+        name: the template's base_name.
+        make: makes the order of its entity and the time.
+
+    Raises:
+        UnknownNameError: there is no such template.
+        OrderError: the order cannot be carried out.
+        BackendError: the store could not be read or written.
+    """
+
+    async def write(store: Store) -> Ordered:
+        fleet = Fleet(store)
+        await fleet.load((InstanceTemplate,))
+        template = orders.the_template(name, fleet.templates)
+        return await _change_control(store, make(template, SystemClock().now()))
+
+    return _with_store(settings_file, write)
+
+
 def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
     """Approves the held revision, given its name or the first characters; also returns its name.
 

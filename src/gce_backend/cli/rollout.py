@@ -1,4 +1,4 @@
-"""`gce-backend rollout`: how far a template's new revision is, and a wait for its end."""
+"""`gce-backend rollout`: how far a template's new revision is, and orders about it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import asyncio
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
+from gce_backend.base.clock import SystemClock
 from gce_backend.base.errors import UnknownNameError
 from gce_backend.base.plurals import plural
 from gce_backend.cli.common import (
@@ -23,7 +25,11 @@ from gce_backend.cli.common import (
     settings_option,
     url_option,
 )
+from gce_backend.cli.completion import complete_templates
 from gce_backend.cli.duration import Duration
+from gce_backend.cli.orders import SOON, reason_option
+from gce_backend.model.entities import InstanceTemplate
+from gce_backend.rules.orders import Apply, pause_rollout, resume_rollout, shown, undo_rollout
 from gce_backend.settings.settings import Settings, load
 
 NOT_COMPLETE = 2
@@ -114,13 +120,21 @@ def told(progress: RolloutProgress) -> str:
     return "\n".join([first, *(f"  {reason}" for reason in progress.waits_for)])
 
 
-@click.command(
+@click.group()
+def rollout() -> None:
+    """Shows, pauses, resumes and undoes roll-outs."""
+
+
+name_argument = click.argument("name", shell_complete=complete_templates)
+
+
+@rollout.command(
     epilog=examples(
-        "gce-backend rollout linux-small",
-        "gce-backend rollout linux-small --wait --timeout 30m",
+        "gce-backend rollout status linux-small",
+        "gce-backend rollout status linux-small --wait --timeout 30m",
     )
 )
-@click.argument("name")
+@name_argument
 @settings_option
 @url_option
 @click.option("--wait", is_flag=True, help="Wait until it is complete.")
@@ -132,7 +146,7 @@ def told(progress: RolloutProgress) -> str:
     help="How long --wait waits.",
 )
 @json_option
-def rollout(
+def status(
     name: str,
     settings_file: Path | None,
     url: str | None,
@@ -165,3 +179,60 @@ async def _look(
             if progress.complete or loop.time() >= end:
                 return progress
             await asyncio.sleep(LOOK_SECONDS)
+
+
+@rollout.command()
+@name_argument
+@settings_option
+@reason_option
+@json_option
+def pause(name: str, settings_file: Path | None, reason: str, *, as_json: bool) -> None:
+    """Pauses the roll-out of template NAME.
+
+    No old machine leaves for a new one, and no new one comes for an old one. Everything else goes
+    on: leases, deletions of reclaimed machines, growth where machines are lacking.
+    """
+    told = f"the roll-out of {name} is paused. {SOON}"
+    _order(settings_file, name, lambda _, now: pause_rollout(name, reason, now), told, as_json)
+
+
+@rollout.command()
+@name_argument
+@settings_option
+@json_option
+def resume(name: str, settings_file: Path | None, *, as_json: bool) -> None:
+    """Continues the roll-out of template NAME, which was paused or undone."""
+    told = f"the roll-out of {name} continues. {SOON}"
+    _order(settings_file, name, lambda _, __: resume_rollout(name), told, as_json)
+
+
+@rollout.command()
+@name_argument
+@settings_option
+@reason_option
+@json_option
+def undo(name: str, settings_file: Path | None, reason: str, *, as_json: bool) -> None:
+    """Makes the revision before the active one of template NAME active again.
+
+    Its machines come back as in every roll-out. It stays active until `rollout resume`, or until
+    templates.cfg describes another revision than the one that is undone.
+    """
+    told = f"the last revision of {name} is undone. {SOON}"
+    _order(
+        settings_file, name, lambda one, now: undo_rollout(name, one, reason, now), told, as_json
+    )
+
+
+def _order(
+    settings_file: Path | None,
+    name: str,
+    make: Callable[[InstanceTemplate, float], Apply],
+    told: str,
+    as_json: bool,
+) -> None:
+    """Stores an order about a roll-out, and says so."""
+    from gce_backend.cli import ordering
+
+    with errors_as_messages():
+        done = ordering.order_rollout(settings_file, name, make)
+    say(told, shown(done.after, SystemClock().now()), as_json=as_json)

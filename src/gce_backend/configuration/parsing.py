@@ -265,13 +265,18 @@ def _managers(message: pb.InstanceGroupManager) -> Iterator[ManagerConfig]:
 
 
 def _manager(message: pb.InstanceGroupManager, zone: str) -> ManagerConfig:
+    def number(name: str) -> int | None:
+        return getattr(message, name) if message.HasField(name) else None
+
     return ManagerConfig(
         template_base_name=message.template_base_name,
         minimum_size=message.minimum_size,
         maximum_size=message.maximum_size,
         zone=zone,
         zones=tuple(message.zones),
-        spare_size=message.spare_size if message.HasField("spare_size") else None,
+        spare_size=number("spare_size"),
+        max_surge=number("max_surge"),
+        max_unavailable=number("max_unavailable"),
         surplus_seconds=(
             message.surplus_seconds if message.HasField("surplus_seconds") else SURPLUS_SECONDS
         ),

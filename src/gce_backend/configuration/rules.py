@@ -320,6 +320,7 @@ def check_managers(
                 f"{quote(name)} is not the base_name of any template: this manager is skipped",
             )
         _check_sizes(manager, path, report)
+        _check_rollout(manager, path, report)
         if manager.zones and manager.zone:
             report.problem((*path, "zones"), "is set beside zone: remove one of them")
         elif manager.zones and not 2 <= len(manager.zones) <= MAX_ZONES:
@@ -434,6 +435,18 @@ def _check_schedule(
         if schedule.HasField(name):
             setattr(then, name, getattr(schedule, name))
     _check_sizes(then, path, report)
+
+
+def _check_rollout(manager: pb.InstanceGroupManager, path: Path, report: Report) -> None:
+    for name in ("max_surge", "max_unavailable"):
+        if not 0 <= (number := getattr(manager, name)) <= MAX_GROUP_SIZE:
+            report.problem((*path, name), f"{number} is out of range: use 0 to {MAX_GROUP_SIZE}")
+    if manager.HasField("max_surge") and not manager.max_surge and not manager.max_unavailable:
+        report.problem(
+            (*path, "max_surge"),
+            "is 0 and leaves no room for a new machine: set max_unavailable to 1 or more, so that "
+            "an old one can leave first",
+        )
 
 
 def _check_spare(manager: pb.InstanceGroupManager, path: Path, report: Report) -> None:

@@ -165,6 +165,9 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
         schedules: other sizes at certain times; the last one in force decides.
         zones: those that share the sizes; () when this zone has them alone. There is one of
             these for each of them.
+        max_surge: machines beyond what is needed during a roll-out; None is no limit.
+        max_unavailable: machines by which the number to lease from may drop during a roll-out; None
+            for the setting's.
     """
 
     template_base_name: str
@@ -175,6 +178,8 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     surplus_seconds: int = SURPLUS_SECONDS
     schedules: tuple[Schedule, ...] = ()
     zones: tuple[str, ...] = ()
+    max_surge: int | None = None
+    max_unavailable: int | None = None
 
 
 class Configuration(msgspec.Struct, frozen=True):

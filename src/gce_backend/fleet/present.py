@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.fleet.picture import Fleet
 from gce_backend.model.keys import GroupKey
-from gce_backend.rules.activation import WantedTemplate
+from gce_backend.rules.activation import WantedTemplate, with_undone
 from gce_backend.rules.plan import Present, TemplatePlan, make
 
 
@@ -41,7 +41,8 @@ def plan_of(
         now=now,
         is_paused=is_paused,
     )
-    return make({name: it for name, it in wanted.items() if name not in spoiled}, present)
+    in_force = with_undone(wanted, fleet.control.undone, fleet.get)
+    return make({name: it for name, it in in_force.items() if name not in spoiled}, present)
 
 
 def machines(fleet: Fleet) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from gce_backend.actions import identity, resources, troubles
-from gce_backend.actions.canaries import canaries
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside, pace, use_of
+from gce_backend.actions.rollouts import limit_of
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
@@ -136,8 +136,8 @@ def _intend(context: Context, key: GroupKey) -> Change[InstanceGroupManager] | N
     if others is None:
         return None
     size = wanted_size(manager, others, use_of(context, key))
-    limit = canaries(context, key)
-    size = pace(context, key).limited(size if limit is None else min(size, limit))
+    limit = limit_of(context, key)
+    size = pace(context, key).limited(size if limit is None else min(size, limit.size))
     return Change(key, when_present(resources.beginning(context, "insert", size)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from msgspec.structs import replace
@@ -20,20 +20,24 @@ from gce_backend.fleet.conditions import reason_of
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import (
     CONFIGURATION_KEY,
+    CONTROL_KEY,
     STORE_IDENTITY_KEY,
     Entity,
     StoredConfiguration,
     StoreIdentity,
 )
 from gce_backend.model.keys import Key, TemplateKey, template_key
+from gce_backend.model.orders import Control
 from gce_backend.rules.activation import (
     UnreadEntityError,
     WantedTemplate,
     entities_of,
     known_entities,
+    outdated,
     plan_template,
     rescheduled,
     wanted_templates,
+    with_undone,
 )
 
 UNNAMED = "(without base_name)"
@@ -46,7 +50,9 @@ async def run(context: Context) -> Outcome:
     stored = context.fleet.configuration
     if not stored.revision:
         return Outcome(facts={"waiting_for_config": 1})
-    wanted, spoiled = await _wanted(context, stored)
+    asked, spoiled = await _wanted(context, stored)
+    await _forget_undone(context, asked, spoiled)
+    wanted = with_undone(asked, context.fleet.control.undone, context.fleet.get)
     await _remember_projects(context, {one.template.project for one in wanted.values()})
     names = sorted({*wanted, *spoiled, *(key.base_name for key in context.fleet.templates)})
     changed = 0
@@ -92,6 +98,20 @@ def _until_next_sizes(wanted: Mapping[str, WantedTemplate], now: UnixSeconds) ->
     )
     first = min(moments, default=None)
     return None if first is None else max(0.0, first - now)
+
+
+async def _forget_undone(
+    context: Context, asked: Mapping[str, WantedTemplate], spoiled: Collection[str]
+) -> None:
+    """Ends what an operator has undone, once the configuration describes something else."""
+    ended = outdated(context.fleet.control.undone, asked, spoiled)
+    if not ended:
+        return
+
+    def apply(control: Control) -> Control:
+        return replace(control, undone=tuple(one for one in control.undone if one not in ended))
+
+    await context.fleet.change([Change(CONTROL_KEY, when_present(apply))])
 
 
 async def _remember_projects(context: Context, named: set[str]) -> None:

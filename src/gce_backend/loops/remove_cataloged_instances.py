@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from gce_backend.actions import announcements, lessee_news, unknown_machines
+from gce_backend.actions import announcements, lessee_news, rollouts, unknown_machines
 from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.canaries import canaries
 from gce_backend.actions.fan_out import Result, act_on_each
@@ -96,12 +96,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         unsettled = [name for name, key in old.items() if _is_unsettled(context, key)]
         yield from (old.pop(name) for name in unsettled)
         free = [name for name, key in old.items() if not _is_held(context, key)]
-        rollout = context.settings.rollout
-        count = removable(
-            _zone(context, managers, len(free)),
-            max_unavailable=rollout.max_unavailable,
-            exchange_share=rollout.exchange_share,
-        )
+        count = _removable(context, managers, len(free))
         # One whose removal had no answer may be out already: no other goes in its place.
         begun = [name for name in free if _trouble(context, old[name]) not in {None, REFUSED}]
         # And when the catalog no longer holds it, its removal costs nothing.
@@ -115,8 +110,26 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
             yield old[name]
 
 
+def _removable(context: Context, managers: list[GroupKey], old: int) -> int:
+    """How many old machines that nobody holds may leave the catalog of a zone now."""
+    settings = context.settings.rollout
+    own = [
+        entity.max_unavailable
+        for entity in (
+            context.fleet.managers[key] for key in managers if context.fleet.is_active(key)
+        )
+        if entity.max_unavailable is not None
+    ]
+    return removable(
+        _zone(context, managers, old),
+        max_unavailable=own[0] if own else settings.max_unavailable,
+        exchange_share=0.0 if own else settings.exchange_share,
+    )
+
+
 def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
     canary: int | None = None
+    paused = False
     minimum = maximum = active_target = arrived = staying = available = leased = 0
     for manager in managers:
         active = context.fleet.is_active(manager)
@@ -126,6 +139,11 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
         if active:
             active_target = _target(context, manager)
             canary = canaries(context, manager)
+            paused = rollouts.is_paused(context, manager)
+            surge = context.fleet.managers[manager].max_surge
+            if surge is not None:
+                most = max(1, rollouts.needed_by_all(context, manager) + surge)
+                maximum = min(maximum or most, most)
         for key, instance in context.fleet.instances_of(manager):
             if not may_be_cataloged(instance):
                 staying += not active and instance.catalog is CatalogState.REFUSED
@@ -147,6 +165,7 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
         leased=leased,
         old=old,
         canaries=canary,
+        paused=paused,
     )
 
 

@@ -15,13 +15,13 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from gce_backend.actions import resources
-from gce_backend.actions.canaries import canaries
 from gce_backend.actions.demand import share_demand
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
 from gce_backend.actions.pools import spread_pools
 from gce_backend.actions.prices import learn_prices
 from gce_backend.actions.resources import beside, pace, use_of
+from gce_backend.actions.rollouts import limit_of
 from gce_backend.actions.surplus import balance
 from gce_backend.base.errors import AlreadyExistsError, OperationFailedError
 from gce_backend.engine.context import Context
@@ -91,8 +91,8 @@ def _lacking(context: Context, key: GroupKey, target_size: int) -> int | None:
     if others is None:
         return None
     more = growth(manager, target_size, others, use_of(context, key))
-    limit = canaries(context, key) if more else None
-    return more if limit is None else min(more, max(0, limit - target_size))
+    limit = limit_of(context, key) if more else None
+    return more if limit is None else min(more, max(0, limit.size - target_size))
 
 
 async def _raise(context: Context, key: GroupKey) -> Result:

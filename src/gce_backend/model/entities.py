@@ -196,6 +196,18 @@ class Daemons(msgspec.Struct, frozen=True, omit_defaults=True):
     running: dict[str, Beat] = {}
 
 
+class EarlierRevision(msgspec.Struct, frozen=True, gc=False):
+    """A revision that was active before.
+
+    Attributes:
+        checksum: its name.
+        template: its fields.
+    """
+
+    checksum: str
+    template: TemplateConfig
+
+
 class InstanceTemplate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A template of templates.cfg through all its revisions.
 
@@ -203,12 +215,15 @@ class InstanceTemplate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True
         active: the revision that the configuration describes; None when it describes none
             (process-config).
         drained: earlier revisions that still exist (process-config; cleanup-entities removes).
+        previous: the revision that was active before this one, also when it no longer exists; None
+            when there was none (process-config).
     """
 
     KIND: ClassVar[str] = "InstanceTemplate"
 
     active: str | None = None
     drained: tuple[str, ...] = ()
+    previous: EarlierRevision | None = None
 
 
 class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -304,6 +319,10 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
         pool: the sizes that it shares with groups in other zones; its own minimum_size and
             spare_size are even parts of them, its maximum_size is all of it; None when it shares
             none (process-config).
+        max_surge: machines beyond what is needed that old and new revision may have together; None
+            is no limit (process-config).
+        max_unavailable: machines by which the number to lease from may drop in a roll-out; None for
+            the setting's (process-config).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -320,6 +339,8 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     next_sizes: NextSizes | None = None
     trouble: str = ""
     pool: Pool | None = None
+    max_surge: Count | None = None
+    max_unavailable: Count | None = None
 
     @property
     def is_deleting(self) -> bool:

@@ -48,6 +48,38 @@ class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return f"Paused by an operator ({self.scope}){why}"
 
 
+class RolloutPause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A pause of a template's roll-out: no old machine leaves for a new one meanwhile.
+
+    Attributes:
+        template: the template's base_name.
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    template: str
+    reason: str = ""
+    since: StoredSeconds = 0.0
+
+
+class Undone(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A template keeps an earlier revision while the configuration describes a certain one.
+
+    Attributes:
+        template: the template's base_name.
+        revision: the checksum of the revision that is undone.
+        instead: the checksum of the revision that is active in its place.
+        reason: why, for people.
+        since: since when, Unix seconds.
+    """
+
+    template: str
+    revision: str
+    instead: str
+    reason: str = ""
+    since: StoredSeconds = 0.0
+
+
 class MachineOrder(msgspec.Struct, frozen=True, gc=False):
     """Notes that an operator has written into the entity of a machine.
 
@@ -75,6 +107,9 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         approved_revision: the configuration that may be imported once although it removes much
             (import-config clears it with that import).
         cap_lifted_until: until when the caps on deletions do not hold, Unix seconds.
+        rollout_pauses: paused roll-outs, one for each template.
+        undone: revisions that are undone, one for each template (process-config removes those that
+            the configuration no longer describes).
     """
 
     KIND: ClassVar[str] = "Control"
@@ -87,6 +122,12 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     machines_ordered: StoredSeconds = 0.0
     approved_revision: str = ""
     cap_lifted_until: StoredSeconds = 0.0
+    rollout_pauses: tuple[RolloutPause, ...] = ()
+    undone: tuple[Undone, ...] = ()
+
+    def is_rollout_paused(self, template: str) -> bool:
+        """Whether the roll-out of a template, by its base_name, is paused."""
+        return any(pause.template == template for pause in self.rollout_pauses)
 
     @property
     def pauses_in_force(self) -> tuple[Pause, ...]:

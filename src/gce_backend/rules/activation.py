@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from gce_backend.configuration import types
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.configuration.values import SURPLUS_SECONDS
 from gce_backend.model.entities import (
+    EarlierRevision,
     Entity,
     InstanceGroupManager,
     InstanceTemplate,
@@ -28,6 +29,7 @@ from gce_backend.model.keys import (
     revision_key,
     template_key,
 )
+from gce_backend.model.orders import Undone
 from gce_backend.rules import schedules
 from gce_backend.rules.zones import split
 
@@ -44,6 +46,9 @@ class WantedManager(msgspec.Struct, frozen=True):
             ever.
         next_sizes: what its schedules make of these sizes next; None when they stay.
         pool: the sizes that it shares with other zones; None when it shares none.
+        max_surge: machines beyond what is needed during a roll-out; None is no limit.
+        max_unavailable: machines by which the number to lease from may drop during a roll-out; None
+            for the setting's.
     """
 
     zone: str
@@ -53,6 +58,8 @@ class WantedManager(msgspec.Struct, frozen=True):
     surplus_seconds: int = SURPLUS_SECONDS
     next_sizes: NextSizes | None = None
     pool: Pool | None = None
+    max_surge: int | None = None
+    max_unavailable: int | None = None
 
 
 class WantedTemplate(msgspec.Struct, frozen=True):
@@ -100,6 +107,8 @@ def _wanted_manager(manager: types.ManagerConfig, now: UnixSeconds) -> WantedMan
         surplus_seconds=manager.surplus_seconds,
         next_sizes=schedules.next_change(manager, now),
         pool=pool,
+        max_surge=manager.max_surge,
+        max_unavailable=manager.max_unavailable,
     )
 
 
@@ -114,6 +123,55 @@ def rescheduled(
         name: msgspec.structs.replace(one, managers=tuple(managers[name]))
         for name, one in wanted.items()
     }
+
+
+def with_undone(
+    wanted: Mapping[str, WantedTemplate],
+    undone: Iterable[Undone],
+    get: Callable[[Key], Entity | None],
+) -> dict[str, WantedTemplate]:
+    """What a configuration asks for, with earlier revisions in place of those that are undone.
+
+    Args:
+        wanted: what it asks for, by template.
+        undone: the revisions that operators have undone.
+        get: gives an entity of the picture.
+    """
+    found = dict(wanted)
+    for one in undone:
+        asked = wanted.get(one.template)
+        earlier = _fields_of(one, get)
+        if asked is not None and asked.checksum == one.revision and earlier is not None:
+            found[one.template] = replace(asked, checksum=one.instead, template=earlier)
+    return found
+
+
+def _fields_of(one: Undone, get: Callable[[Key], Entity | None]) -> TemplateConfig | None:
+    """The fields of the revision that is active in place of an undone one."""
+    revision = get(revision_key(one.template, one.instead))
+    if isinstance(revision, InstanceTemplateRevision):
+        return revision.template
+    template = get(template_key(one.template))
+    before = template.previous if isinstance(template, InstanceTemplate) else None
+    return before.template if before is not None and before.checksum == one.instead else None
+
+
+def outdated(
+    undone: Iterable[Undone], wanted: Mapping[str, WantedTemplate], spoiled: Collection[str]
+) -> frozenset[Undone]:
+    """The undone revisions that a configuration no longer describes.
+
+    Args:
+        undone: the revisions that operators have undone.
+        wanted: what the configuration asks for, by template.
+        spoiled: templates of which it is not known what is asked for.
+    """
+    return frozenset(
+        one
+        for one in undone
+        if one.template not in spoiled
+        and ((asked := wanted.get(one.template)) is None or asked.checksum != one.revision)
+    )
 
 
 class UnreadEntityError(BackendError):
@@ -206,7 +264,12 @@ def plan_template(
     active = wanted.checksum if wanted else None
     revisions = {*before.drained, *([before.active] if before.active else [])}
     drained = tuple(sorted(revisions - {active}))
-    news: dict[Key, Entity] = {root: InstanceTemplate(active=active, drained=drained)}
+    previous = before.previous
+    if active is not None and before.active not in {None, active}:
+        replaced = found.get(revision_key(base_name, before.active or ""))
+        if isinstance(replaced, InstanceTemplateRevision):
+            previous = EarlierRevision(before.active or "", replaced.template)
+    news: dict[Key, Entity] = {root: InstanceTemplate(active, drained, previous)}
     if wanted:
         news |= _activate(base_name, wanted, found)
     for name in drained:
@@ -246,6 +309,8 @@ def _activate(
             surplus_seconds=manager.surplus_seconds,
             next_sizes=manager.next_sizes,
             pool=manager.pool,
+            max_surge=manager.max_surge,
+            max_unavailable=manager.max_unavailable,
         )
     return news
 

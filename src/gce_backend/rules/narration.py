@@ -379,6 +379,7 @@ def _control(old: Control, new: Control) -> Told:
     scopes = {pause.scope for pause in new.pauses}
     ended = [pause.scope for pause in old.pauses if pause.scope not in scopes]
     notes += [f"Resumed by an operator ({scope})." for scope in ended]
+    notes += list(_rollout_orders(old, new))
     if new.approved_revision not in {"", old.approved_revision}:
         notes.append(f"Revision {new.approved_revision} of the configuration was approved.")
     if old.cap_lifted_until < new.cap_lifted_until:
@@ -387,6 +388,30 @@ def _control(old: Control, new: Control) -> Told:
         notes.append(f"The caps on deletions apply again from {_moment(new.cap_lifted_until)}.")
     before, after = ("paused" if control.paused else "running" for control in (old, new))
     return Told(EventKind.CONTROL, before, after, " ".join(notes))
+
+
+def _rollout_orders(old: Control, new: Control) -> Iterator[str]:
+    """What has changed in the orders about roll-outs."""
+    for pause in new.rollout_pauses:
+        if pause not in old.rollout_pauses:
+            why = f": {pause.reason}" if pause.reason else "."
+            yield f"The roll-out of template {pause.template} is paused{why}"
+    for pause in old.rollout_pauses:
+        if not new.is_rollout_paused(pause.template):
+            yield f"The roll-out of template {pause.template} continues."
+    for one in new.undone:
+        if one not in old.undone:
+            why = f": {one.reason}" if one.reason else "."
+            yield (
+                f"Revision {short_checksum(one.revision)} of template {one.template} is undone, "
+                f"and {short_checksum(one.instead)} is active in its place{why}"
+            )
+    for one in old.undone:
+        if one not in new.undone:
+            yield (
+                f"Revision {short_checksum(one.revision)} of template {one.template} is no longer "
+                "undone."
+            )
 
 
 def _moment(seconds: float) -> str:

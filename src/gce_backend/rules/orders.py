@@ -8,7 +8,7 @@ carried out raises an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
@@ -16,9 +16,17 @@ from msgspec.structs import replace
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import OrderError, UnknownNameError
-from gce_backend.model.entities import Instance, SetAsideMessage
-from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
-from gce_backend.model.orders import Control, Cordon, Drain, MachineOrder, Pause
+from gce_backend.model.entities import Instance, InstanceTemplate, SetAsideMessage
+from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey, template_key
+from gce_backend.model.orders import (
+    Control,
+    Cordon,
+    Drain,
+    MachineOrder,
+    Pause,
+    RolloutPause,
+    Undone,
+)
 
 MAX_REASON = 500
 """Longest reason of a pause, a drain or a cordon, in characters."""
@@ -131,6 +139,85 @@ def _known(names: Iterable[str]) -> str:
     listed = sorted(names)
     more = f" and {len(listed) - MAX_KNOWN} more" if len(listed) > MAX_KNOWN else ""
     return f"Known: {', '.join(listed[:MAX_KNOWN]) or 'none yet'}{more}."
+
+
+def the_template(name: str, templates: Mapping[TemplateKey, InstanceTemplate]) -> InstanceTemplate:
+    """The template of this base_name.
+
+    Args:
+        name: the base_name.
+        templates: all stored templates.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    check_scope(name, "", templates, ())
+    return templates[template_key(name)]
+
+
+def pause_rollout(template: str, reason: str, now: UnixSeconds) -> Apply:
+    """Stops a template's roll-out: no old machine leaves for a new one until it is resumed.
+
+    Raises:
+        OrderError: (by the change) too many roll-outs are paused already.
+    """
+
+    def apply(control: Control | None) -> Control:
+        control = control or Control()
+        others = tuple(one for one in control.rollout_pauses if one.template != template)
+        if len(others) >= MAX_PAUSES:
+            raise OrderError(f"{MAX_PAUSES} roll-outs are paused: resume one")
+        since = next((it.since for it in control.rollout_pauses if it.template == template), now)
+        return replace(control, rollout_pauses=(*others, RolloutPause(template, reason, since)))
+
+    return apply
+
+
+def resume_rollout(template: str) -> Apply:
+    """Continues a template's roll-out: ends its pause, and what was undone of it."""
+
+    def apply(control: Control | None) -> Control:
+        control = control or Control()
+        return replace(
+            control,
+            rollout_pauses=tuple(it for it in control.rollout_pauses if it.template != template),
+            undone=tuple(it for it in control.undone if it.template != template),
+        )
+
+    return apply
+
+
+def undo_rollout(name: str, template: InstanceTemplate, reason: str, now: UnixSeconds) -> Apply:
+    """Puts the revision before in place of the active one, while the configuration describes that.
+
+    Args:
+        name: the template's base_name.
+        template: its entity.
+
+    Raises:
+        OrderError: there is no revision before; or (by the change) the active revision stands in
+            for an undone one already.
+    """
+    active, before = template.active, template.previous
+    if active is None or before is None:
+        raise OrderError(f"template {name!r} has no earlier revision to go back to")
+
+    def apply(control: Control | None) -> Control:
+        control = control or Control()
+        known = next((it for it in control.undone if it.template == name), None)
+        if known is not None and known.revision == active:
+            return control
+        if known is not None:
+            raise OrderError(
+                f"a revision of template {name!r} is undone already: "
+                f"`gce-backend rollout resume {name}` ends that"
+            )
+        if len(control.undone) >= MAX_PAUSES:
+            raise OrderError(f"{MAX_PAUSES} roll-outs are undone: submit their earlier fields")
+        new = Undone(name, active, before.checksum, reason, now)
+        return replace(control, undone=(*control.undone, new))
+
+    return apply
 
 
 SHORTEST_REVISION = 4
@@ -362,6 +449,8 @@ def shown(control: Control, now: UnixSeconds) -> dict[str, Any]:
             }
             for found in control.pauses
         ],
+        "rollout_pauses": list(control.rollout_pauses),
+        "undone": list(control.undone),
         "approved_revision": control.approved_revision or None,
         "cap_lifted_until": until if until > now else None,
     }

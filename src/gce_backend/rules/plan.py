@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -138,6 +139,9 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
         maximum: the same; 0 is no limit.
         removed: VMs of idle machines that are removed; members without a VM do not count.
         spare: machines to keep free, before and after; None for a tenth of the leased ones.
+        surge: machines beyond what is needed in a roll-out, before and after; None is no limit.
+        unavailable: machines that may be lacking in a roll-out, before and after; None for the
+            setting's.
         machines: the machines that drain.
         held: those of them that somebody holds: they are waited for.
         in_force: the configuration in force says so already.
@@ -154,6 +158,8 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
     minimum: tuple[int, int]
     maximum: tuple[int, int]
     spare: tuple[int | None, int | None] = (None, None)
+    surge: tuple[int | None, int | None] = (None, None)
+    unavailable: tuple[int | None, int | None] = (None, None)
     removed: int = 0
     machines: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
@@ -371,7 +377,7 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
     goal = grown if grown is not None else (size or 0) - idle
     now = wanted_size(manager, others, use) if others is not None else goal
     limits = _limits(manager)
-    known = _limits(old) if old is not None and named else (0, 0, None, SURPLUS_SECONDS)
+    known = _limits(old) if old is not None and named else _Limits()
     if size is None:
         action = Action.CREATE
     elif grown is not None:
@@ -392,22 +398,36 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
         size=size,
         goal=goal,
         at_first=max(now, size or 0) if grown is not None and now < goal else None,
-        minimum=(known[0], limits[0]),
-        maximum=(known[1], limits[1]),
-        spare=(known[2], limits[2]),
+        minimum=(known.minimum, limits.minimum),
+        maximum=(known.maximum, limits.maximum),
+        spare=(known.spare, limits.spare),
+        surge=(known.surge, limits.surge),
+        unavailable=(known.unavailable, limits.unavailable),
         removed=max(0, sum(one.gce_id is not None for _, one in machines) - goal) if idle else 0,
         in_force=limits == known,
         under_way=limits == known and bool(manager.in_flight or manager.resize),
     )
 
 
-def _limits(manager: InstanceGroupManager) -> tuple[int, int, int | None, int]:
+class _Limits(NamedTuple):
     """All that the configuration says of a group's size."""
-    return (
+
+    minimum: int = 0
+    maximum: int = 0
+    spare: int | None = None
+    surplus_seconds: int = SURPLUS_SECONDS
+    surge: int | None = None
+    unavailable: int | None = None
+
+
+def _limits(manager: InstanceGroupManager) -> _Limits:
+    return _Limits(
         manager.minimum_size,
         manager.maximum_size,
         manager.spare_size,
         manager.surplus_seconds,
+        manager.max_surge,
+        manager.max_unavailable,
     )
 
 

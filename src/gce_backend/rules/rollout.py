@@ -4,8 +4,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
+
+
+class RolloutLimit(NamedTuple):
+    """The most machines that the group of a new revision may have now.
+
+    Attributes:
+        size: so many.
+        reason: why, for people.
+    """
+
+    size: int
+    reason: str
+
+
+PROVING = "The first machines of the new revision must be leasable before it gets more."
+SURGE = "An old machine must be gone first (max_surge)."
+PAUSED = "Its roll-out is paused: it replaces no old machine."
+
+
+def rollout_limit(
+    canaries: int | None,
+    needed: int,
+    staying: int,
+    *,
+    max_surge: int | None,
+    paused: bool,
+) -> RolloutLimit | None:
+    """The most machines that the group of a new revision may have now; None when that is open.
+
+    Args:
+        canaries: what is allowed until the revision has proved itself; None when it has.
+        needed: machines that old and new revision need together in the zone.
+        staying: VMs of the old revisions there.
+        max_surge: machines beyond what is needed; None is no limit.
+        paused: whether the roll-out is paused: the group only makes up for what is lacking.
+    """
+    limits = []
+    if canaries is not None:
+        limits.append(RolloutLimit(canaries, PROVING))
+    if staying and paused:
+        limits.append(RolloutLimit(max(0, needed - staying), PAUSED))
+    elif staying and max_surge is not None:
+        limits.append(RolloutLimit(max(0, needed + max_surge - staying), SURGE))
+    return min(limits, default=None)
 
 
 class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,7 +58,7 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         minimum_size: of the manager that the configuration names; 0 when it names none.
-        maximum_size: of the active manager; 0 is no limit.
+        maximum_size: machines that old and new revision may have together; 0 is no limit.
         active_target: VMs that the active revision's group has or is creating.
         coming: those of them that cannot be leased yet.
         staying: machines of the other revisions that have not begun to leave.
@@ -22,6 +67,7 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
         old: machines of the other revisions in the catalog that nobody is known to hold.
         canaries: machines that the active group may have until its revision has proved itself; None
             when it has.
+        paused: whether an operator has paused the roll-out.
     """
 
     minimum_size: int
@@ -33,6 +79,7 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
     leased: int
     old: int
     canaries: int | None = None
+    paused: bool = False
 
 
 def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float) -> int:
@@ -48,6 +95,8 @@ def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float)
         max_unavailable: machines by which the number to lease from may drop.
         exchange_share: share of the minimum that is exchanged at a time, at least one machine.
     """
+    if zone.paused:
+        return 0
     full = zone.active_target + zone.staying >= zone.maximum_size > 0
     if zone.canaries is not None:
         room = zone.canaries - zone.active_target if full and not zone.coming else 0
@@ -56,7 +105,7 @@ def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float)
         return zone.old
     spare = zone.available - max(0, zone.minimum_size - zone.leased - max_unavailable)
     if spare <= 0 and full and zone.active_target < zone.minimum_size and not zone.coming:
-        slack = max(1, math.floor(zone.minimum_size * exchange_share))
+        slack = max(1, max_unavailable, math.floor(zone.minimum_size * exchange_share))
         spare = zone.available - max(0, zone.minimum_size - zone.leased - slack)
     return min(zone.old, max(0, spare))
 

@@ -23,6 +23,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.observed import Group, Member
 from gce_backend.rules.group_sizes import UNUSED, Use, wanted_size
 from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.rollout import RolloutLimit
 from gce_backend.rules.sightings import is_empty
 
 
@@ -316,7 +317,7 @@ class GroupFacts(NamedTuple):
         paused: whether nothing may be done with it now.
         troubled: whether something that was tried with it, or with its template, has failed.
         use: what is asked of it.
-        canaries: machines that it may have until its revision has proved itself; None when it has.
+        limit: what holds back its growth in a roll-out; None when nothing does.
     """
 
     manager: InstanceGroupManager
@@ -328,7 +329,7 @@ class GroupFacts(NamedTuple):
     paused: bool = False
     troubled: bool = False
     use: Use = UNUSED
-    canaries: int | None = None
+    limit: RolloutLimit | None = None
 
 
 _COMING = (State.CREATING, State.STARTING, State.RUNNING)
@@ -401,11 +402,8 @@ def _sized(facts: GroupFacts, group: Group) -> tuple[GroupState, str]:
         if facts.paused:
             return GroupState.PAUSED, f"{size}, and does not grow until a pause ends."
         state = GroupState.FAILING if facts.troubled else GroupState.GROWING
-        if facts.canaries is not None and group.target_size >= facts.canaries:
-            return state, (
-                f"{size}. The first machines of the new revision must be leasable before it gets "
-                "more."
-            )
+        if facts.limit is not None and group.target_size >= facts.limit.size:
+            return state, f"{size}. {facts.limit.reason}"
         return state, f"{size}."
     if not group.stable:
         return GroupState.CHANGING, "Compute is creating or deleting machines in it."

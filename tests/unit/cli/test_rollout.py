@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,13 @@ async def test_it_is_complete_when_only_leased_machines_of_the_old_revision_are_
 def test_the_command_says_by_its_exit_code_whether_it_is_complete(tmp_path: Path) -> None:
     """For CI: 0 when it is complete, 1 when there is no such template."""
     with served_fleet(tmp_path) as fleet:
-        done = fleet.run("rollout", "linux", "--wait", "--timeout", "60s")
+        done = fleet.run("rollout", "status", "linux", "--wait", "--timeout", "60s")
         assert done.exit_code == 0, done.output
         assert done.output.startswith("linux: complete. Revision ")
-        assert fleet.run("rollout", "windows").exit_code == 1
+        assert fleet.run("rollout", "status", "windows").exit_code == 1
+        paused = fleet.run("rollout", "pause", "linux", "--reason", "a look", "--json")
+        assert [one["reason"] for one in json.loads(paused.output)["rollout_pauses"]] == ["a look"]
+        assert "linux continues" in fleet.run("rollout", "resume", "linux").output
+        refused = fleet.run("rollout", "undo", "linux")
+        assert refused.exit_code == 1
+        assert "no earlier revision" in refused.output

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gce_backend.configuration.parsing import parse
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.model.entities import (
+    EarlierRevision,
     Entity,
     InFlight,
     InstanceGroupManager,
@@ -17,12 +18,15 @@ from gce_backend.model.entities import (
     InstanceTemplateRevision,
 )
 from gce_backend.model.keys import Key, manager_key, revision_key, template_key
+from gce_backend.model.orders import Undone
 from gce_backend.rules.activation import (
     UnreadEntityError,
     WantedManager,
     WantedTemplate,
     entities_of,
+    outdated,
     plan_template,
+    with_undone,
 )
 
 BASE = "linux"
@@ -158,7 +162,8 @@ def test_what_other_jobs_wrote_is_kept(goals: list[WantedTemplate | None]) -> No
 def test_new_fields_drain_the_old_revision_with_all_its_zones() -> None:
     """The new revision is active beside it."""
     entities = after(wanted("r1", a=1, b=2), wanted("r2", a=1))
-    assert template(entities) == InstanceTemplate(active="r2", drained=("r1",))
+    before = EarlierRevision("r1", FIELDS)
+    assert template(entities) == InstanceTemplate("r2", ("r1",), before)
     assert revision(entities, "r1").active == ()
     assert revision(entities, "r1").drained == ("a", "b")
     assert revision(entities, "r2").active == ("a",)
@@ -167,7 +172,8 @@ def test_new_fields_drain_the_old_revision_with_all_its_zones() -> None:
 def test_going_back_reactivates_the_earlier_revision() -> None:
     """Nothing is made twice: the same entities change sides."""
     entities = after(wanted("r1", a=1), wanted("r2", a=1), wanted("r1", a=1))
-    assert template(entities) == InstanceTemplate(active="r1", drained=("r2",))
+    before = EarlierRevision("r2", FIELDS)
+    assert template(entities) == InstanceTemplate("r1", ("r2",), before)
     assert revision(entities, "r1").active == ("a",)
     assert revision(entities, "r2").drained == ("a",)
 
@@ -207,3 +213,47 @@ def test_decision_is_refused_on_half_of_the_picture() -> None:
     assert caught.value.keys == (revision_key(BASE, "r1"),)
     known = dict(entities)
     assert entities_of(BASE, None, known) == set(entities)
+
+
+UNDONE = (Undone(BASE, "r2", "r1"),)
+
+
+def test_an_undone_revision_gives_way_to_the_one_before_with_the_managers_of_now() -> None:
+    """Its fields are known also when its entity is gone."""
+    old, new = wanted("r1", a=1), wanted("r2", a=2, b=3)
+    old = msgspec.structs.replace(old, template=msgspec.structs.replace(FIELDS, tags=("old",)))
+    entities = after(old, new)
+    without = {key: one for key, one in entities.items() if key != revision_key(BASE, "r1")}
+    for known in (entities, without):
+        goal = with_undone({BASE: new}, UNDONE, known.get)[BASE]
+        assert (goal.checksum, goal.template) == ("r1", old.template)
+        assert goal.managers == new.managers
+        undone = processed(known, goal)
+        assert template(undone).active == "r1"
+        again = with_undone({BASE: new}, UNDONE, undone.get)[BASE]
+        assert processed(undone, again) == undone
+        assert template(processed(undone, new)).active == "r2"
+
+
+def test_a_revision_stays_undone_only_while_the_configuration_describes_it() -> None:
+    """Another one, or none, ends that; a configuration that cannot be read does not."""
+    entities = after(wanted("r1", a=1), wanted("r2", a=1))
+    newer = {BASE: wanted("r3", a=1)}
+    assert with_undone(newer, UNDONE, entities.get) == newer
+    assert outdated(UNDONE, newer, ()) == outdated(UNDONE, {}, ()) == frozenset(UNDONE)
+    assert not outdated(UNDONE, {BASE: wanted("r2", a=1)}, ())
+    assert not outdated(UNDONE, {}, {BASE})
+    assert with_undone({BASE: wanted("r2")}, UNDONE, lambda _: None) == {BASE: wanted("r2")}
+
+
+@given(goals=st.lists(WANTED, max_size=6))
+def test_the_revision_before_is_the_last_other_one(goals: list[WantedTemplate | None]) -> None:
+    """Through any sequence of configurations that describe the template."""
+    described = [goal for goal in goals if goal is not None]
+    names: list[str] = []
+    for goal in described:
+        if names[-1:] != [goal.checksum]:
+            names.append(goal.checksum)
+    entities = after(*described)
+    before = template(entities).previous if described else None
+    assert (before.checksum if before else None) == (names[-2] if len(names) > 1 else None)

@@ -6,9 +6,17 @@ import msgspec
 import pytest
 
 from gce_backend.base.errors import OrderError, UnknownNameError
-from gce_backend.model.entities import Deletion, Instance, PendingDeletion, Permit
+from gce_backend.configuration.types import TemplateConfig
+from gce_backend.model.entities import (
+    Deletion,
+    EarlierRevision,
+    Instance,
+    InstanceTemplate,
+    PendingDeletion,
+    Permit,
+)
 from gce_backend.model.keys import manager_key
-from gce_backend.model.orders import Control, Cordon, Drain
+from gce_backend.model.orders import Control, Cordon, Drain, RolloutPause, Undone
 from gce_backend.rules.orders import (
     MAX_MACHINE_ORDERS,
     MAX_PAUSES,
@@ -19,9 +27,12 @@ from gce_backend.rules.orders import (
     lift_cap,
     mention,
     pause,
+    pause_rollout,
     resume,
     resume_all,
+    resume_rollout,
     uncordon,
+    undo_rollout,
     undrain,
 )
 
@@ -120,3 +131,38 @@ def test_the_changes_are_idempotent_and_touch_nothing_else() -> None:
     assert resume(template="t")(part(before)) == resume()(part(before)) == part(before)
     assert resume(template="t", zone="z")(part(before)) == resume_all(part(before)) == before
     assert pause("other", 9.0)(paused).paused_since == 5.0
+
+
+TWICE = InstanceTemplate("r2", (), EarlierRevision("r1", TemplateConfig(base_name="linux")))
+
+
+def test_a_roll_out_is_paused_and_undone_until_it_is_resumed() -> None:
+    """Each may be ordered twice; a pause keeps its first time."""
+    control = pause_rollout("linux", "look", 1.0)(None)
+    control = pause_rollout("linux", "look again", 2.0)(control)
+    assert control.rollout_pauses == (RolloutPause("linux", "look again", 1.0),)
+    assert control.is_rollout_paused("linux")
+    assert not control.is_rollout_paused("windows")
+    undo = undo_rollout("linux", TWICE, "it is slow", 3.0)
+    control = undo(undo(control))
+    assert control.undone == (Undone("linux", "r2", "r1", "it is slow", 3.0),)
+    assert resume_rollout("windows")(control) == control
+    assert resume_rollout("linux")(control) == Control()
+
+
+def test_what_cannot_be_undone_says_why() -> None:
+    """There is nothing before it, it is undone already, or there are too many."""
+    with pytest.raises(OrderError, match="no earlier revision"):
+        undo_rollout("linux", InstanceTemplate("r2"), "", 1.0)
+    back = undo_rollout("linux", TWICE, "", 1.0)(None)
+    fields = TemplateConfig(base_name="linux")
+    there = InstanceTemplate("r1", ("r2",), EarlierRevision("r2", fields))
+    with pytest.raises(OrderError, match="rollout resume linux"):
+        undo_rollout("linux", there, "", 2.0)(back)
+    crowd = Control(
+        undone=tuple(Undone(f"t{n}", "r2", "r1") for n in range(MAX_PAUSES)),
+        rollout_pauses=tuple(RolloutPause(f"t{n}") for n in range(MAX_PAUSES)),
+    )
+    for order in (undo_rollout("linux", TWICE, "", 1.0), pause_rollout("linux", "", 1.0)):
+        with pytest.raises(OrderError, match=f"{MAX_PAUSES} roll-outs"):
+            order(crowd)

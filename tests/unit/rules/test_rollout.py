@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gce_backend.model.entities import InstanceGroupManager
 from gce_backend.rules.group_sizes import UNUSED, raised_size
-from gce_backend.rules.rollout import ZoneRollout, removable, share_out
+from gce_backend.rules.rollout import ZoneRollout, removable, rollout_limit, share_out
 
 COUNTS = st.integers(0, 30)
 ZONES = st.builds(
@@ -186,3 +186,38 @@ def test_every_roll_out_comes_to_its_end_within_its_bounds(
             break
     assert old == 0
     assert target == (minimum if not maximum else min(minimum, maximum - leased))
+
+
+@given(state=ZONES, allowed=COUNTS, share=SHARES)
+def test_no_old_machine_leaves_while_the_roll_out_is_paused(
+    state: ZoneRollout, allowed: int, share: float
+) -> None:
+    """Whatever there would be room for."""
+    paused = msgspec.structs.replace(state, paused=True)
+    assert removable(paused, max_unavailable=allowed, exchange_share=share) == 0
+
+
+@given(
+    canaries=st.none() | COUNTS,
+    needed=COUNTS,
+    staying=COUNTS,
+    max_surge=st.none() | COUNTS,
+    paused=st.booleans(),
+)
+def test_old_and_new_together_are_at_most_what_is_needed_and_the_surge(
+    *, canaries: int | None, needed: int, staying: int, max_surge: int | None, paused: bool
+) -> None:
+    """Beside old machines; what is lacking may always be made, once the revision is proved."""
+    limit = rollout_limit(canaries, needed, staying, max_surge=max_surge, paused=paused)
+    surge = 0 if paused else max_surge
+    if limit is None:
+        assert canaries is None
+        assert not staying or surge is None
+        return
+    assert limit.size >= 0
+    if canaries is not None:
+        assert limit.size <= canaries
+    else:
+        assert staying + limit.size >= needed
+    if staying and surge is not None:
+        assert staying + limit.size <= max(staying, needed + surge)

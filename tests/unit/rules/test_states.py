@@ -23,6 +23,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.group_sizes import Use
+from gce_backend.rules.rollout import PROVING, RolloutLimit
 from gce_backend.rules.states import (
     GroupFacts,
     GroupState,
@@ -274,7 +275,11 @@ CAN = State.CATALOGED
         ({"machines": {CAN: 1, State.STARTING: 2}}, GroupState.CHANGING, "1 of 3"),
         ({"group": seen(3, failing=2)}, GroupState.FAILING, "with 2 of its 3 machines."),
         ({"group": seen(2)}, GroupState.GROWING, "It has 2 of 3 machines."),
-        ({"group": seen(1), "canaries": 1}, GroupState.GROWING, "must be leasable before"),
+        (
+            {"group": seen(1), "limit": RolloutLimit(1, PROVING)},
+            GroupState.GROWING,
+            "must be leasable before",
+        ),
         ({"group": seen(2), "paused": True}, GroupState.PAUSED, "until a pause ends"),
         ({"group": seen(2), "troubled": True}, GroupState.FAILING, "It has 2 of 3 machines."),
         (

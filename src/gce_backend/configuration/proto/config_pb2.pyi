@@ -97,7 +97,7 @@ class Schedule(_message.Message):
     def __init__(self, days: _Optional[_Iterable[_Union[Day, str]]] = ..., start: _Optional[str] = ..., end: _Optional[str] = ..., time_zone: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., spare_size: _Optional[int] = ...) -> None: ...
 
 class InstanceGroupManager(_message.Message):
-    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds", "schedules", "zones")
+    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds", "schedules", "zones", "max_surge", "max_unavailable")
     TEMPLATE_BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,8 @@ class InstanceGroupManager(_message.Message):
     SURPLUS_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SCHEDULES_FIELD_NUMBER: _ClassVar[int]
     ZONES_FIELD_NUMBER: _ClassVar[int]
+    MAX_SURGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
     template_base_name: str
     minimum_size: int
     maximum_size: int
@@ -114,7 +116,9 @@ class InstanceGroupManager(_message.Message):
     surplus_seconds: int
     schedules: _containers.RepeatedCompositeFieldContainer[Schedule]
     zones: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ..., schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ..., zones: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_surge: int
+    max_unavailable: int
+    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ..., schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ..., zones: _Optional[_Iterable[str]] = ..., max_surge: _Optional[int] = ..., max_unavailable: _Optional[int] = ...) -> None: ...
 
 class InstanceGroupManagerConfig(_message.Message):
     __slots__ = ("managers",)

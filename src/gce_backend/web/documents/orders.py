@@ -1,4 +1,4 @@
-"""`/api/control` and the orders behind it: pause, resume, approve, lift the cap, drain, cordon.
+"""`/api/control` and the orders behind it: pause, resume, roll-outs, approve, drain and others.
 
 Reading is open. An order needs the token of the settings. It is stored before it is answered, wakes
 the jobs that it concerns, and leaves a line in the log.
@@ -29,6 +29,7 @@ from gce_backend.web.survey import states
 
 DELETING = ("delete-instances-pending-deletion", "delete-drained-instances")
 LEAVING = ("remove-cataloged-instances", "delete-drained-instances")
+ROLLING = ("process-config", "resize-instance-groups", "remove-cataloged-instances")
 CATALOGING = ("catalog-instances",)
 NO_ORDERS = (
     "this daemon takes no orders: it has no token. Set http.token in its settings "
@@ -60,6 +61,19 @@ class Resume(_Order, frozen=True):
     template: Name = ""
     zone: Name = ""
     all: bool = False
+
+
+class RolloutOrder(_Order, frozen=True):
+    """`POST /api/rollout-pause`, `POST /api/rollout-undo`: a template's roll-out."""
+
+    template: Name
+    reason: Reason = ""
+
+
+class RolloutNamed(_Order, frozen=True):
+    """`POST /api/rollout-resume`: a template's roll-out."""
+
+    template: Name
 
 
 class Approve(_Order, frozen=True):
@@ -113,6 +127,22 @@ def _pause(context: Context, order: PauseOrder) -> Changes:
 def _resume(_: Context, order: Resume) -> Changes:
     one = orders.resume(template=order.template, zone=order.zone)
     return [Change(CONTROL_KEY, orders.resume_all if order.all else one)]
+
+
+def _pause_rollout(context: Context, order: RolloutOrder) -> Changes:
+    orders.the_template(order.template, context.fleet.templates)
+    now = context.clock.now()
+    return [Change(CONTROL_KEY, orders.pause_rollout(order.template, order.reason, now))]
+
+
+def _resume_rollout(_: Context, order: RolloutNamed) -> Changes:
+    return [Change(CONTROL_KEY, orders.resume_rollout(order.template))]
+
+
+def _undo_rollout(context: Context, order: RolloutOrder) -> Changes:
+    template = orders.the_template(order.template, context.fleet.templates)
+    now = context.clock.now()
+    return [Change(CONTROL_KEY, orders.undo_rollout(order.template, template, order.reason, now))]
 
 
 def _approve(context: Context, order: Approve) -> Changes:
@@ -200,6 +230,13 @@ class _Action(NamedTuple, Generic[T]):
 _ACTIONS: dict[str, _Action[Any]] = {
     "/api/pause": _Action(PauseOrder, "control.paused", _pause, ()),
     "/api/resume": _Action(Resume, "control.resumed", _resume, None),
+    "/api/rollout-pause": _Action(
+        RolloutOrder, "control.rollout_paused", _pause_rollout, ROLLING[1:]
+    ),
+    "/api/rollout-resume": _Action(
+        RolloutNamed, "control.rollout_resumed", _resume_rollout, ROLLING
+    ),
+    "/api/rollout-undo": _Action(RolloutOrder, "control.rollout_undone", _undo_rollout, ROLLING),
     "/api/approve": _Action(Approve, "control.approved", _approve, ("import-config",)),
     "/api/ack-messages": _Action(AckMessages, "control.messages_acknowledged", _ack_messages, ()),
     "/api/lift-cap": _Action(LiftCap, "control.cap_lifted", _lift_cap, DELETING),

@@ -74,6 +74,7 @@ def problems(
     """All problems, the most severe first, then the oldest."""
     found = [
         *_pauses(context),
+        *_rollouts(context),
         *_jobs(jobs),
         *_messages(context, queue),
         *_corrupt(context),
@@ -108,6 +109,27 @@ def _pauses(context: Context) -> Iterator[FleetProblem]:
             message=f"The daemon changes nothing{part} until `{pause.ended_by}`.{why}",
             since=pause.since,
         )
+
+
+def _rollouts(context: Context) -> Iterator[FleetProblem]:
+    """Roll-outs that an operator has paused or undone, so that nobody forgets them."""
+    control = context.fleet.control
+    paused = "The roll-out replaces no old machine"
+    undone = "The revision that the configuration describes is undone, and an earlier one is active"
+    for reason, told, orders in (
+        ("RolloutPaused", paused, control.rollout_pauses),
+        ("Undone", undone, control.undone),
+    ):
+        for one in orders:
+            why = f" Reason: {one.reason}" if one.reason else ""
+            yield FleetProblem(
+                severity=Severity.NOTICE,
+                kind="template",
+                subject=one.template,
+                reason=reason,
+                message=f"{told} until `gce-backend rollout resume {one.template}`.{why}",
+                since=one.since,
+            )
 
 
 def _jobs(jobs: Iterable[JobStatus]) -> Iterator[FleetProblem]:

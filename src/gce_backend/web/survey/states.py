@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from gce_backend.actions.canaries import canaries
 from gce_backend.actions.resources import beside, use_of
+from gce_backend.actions.rollouts import limit_of
 from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import PASSING
 from gce_backend.model.entities import Instance
@@ -71,7 +71,7 @@ def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Sho
             paused=context.is_paused(key),
             troubled=_is_troubled(context, key) or _is_troubled(context, key.revision),
             use=use_of(context, key),
-            canaries=canaries(context, key) if context.fleet.is_active(key) else None,
+            limit=limit_of(context, key) if context.fleet.is_active(key) else None,
         )
     )
     return Shown(state, reason)

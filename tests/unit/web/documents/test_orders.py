@@ -31,6 +31,9 @@ from support.others import somebody_else
 ORDERS = (
     "/api/pause",
     "/api/resume",
+    "/api/rollout-pause",
+    "/api/rollout-resume",
+    "/api/rollout-undo",
     "/api/approve",
     "/api/lift-cap",
     "/api/ack-messages",
