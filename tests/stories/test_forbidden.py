@@ -1,4 +1,4 @@
-"""Fault 12: the service account may not do something. Only an operator can mend that."""
+"""Faults 12 and 53: Compute refuses something for ever. Only an operator can mend that."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.compute import description
 from gce_backend.localcloud.compute.permissions import permission_of
 from gce_backend.setup.permissions import COMPUTE
-from support.fleet_harness import ZONE, World, manager, template, world
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 
+KINDS = ("instanceGroupManagers", "instanceTemplates")
 INSERT = "compute.instanceGroupManagers.insert"
+NOT_FOUND = {
+    *(f"compute.instanceGroupManagers.{verb}" for verb in ("createInstances", "deleteInstances")),
+    *(f"compute.{what}.{verb}" for what in KINDS for verb in ("insert", "delete")),
+}
+SELDOM = {"import-config": "* * * * *"}
 FULL_LOOK = "compute.instances.aggregatedList"
 
 
@@ -63,3 +69,40 @@ async def test_the_documented_role_allows_all_that_a_fleet_asks_for(tmp_path: Pa
         assert await reasons(w) == set()
         denied = await w.compute("DELETE", f"zones/{ZONE}/instances/{next(iter(await w.vms()))}")
         assert denied["error"]["code"] == 403, "the cloud minds what is denied"
+
+
+async def test_fault_53_what_compute_does_not_find_for_ever_costs_few_calls_and_is_told(
+    tmp_path: Path,
+) -> None:
+    """Every change of a group or template is answered 404: each backs off alone, and recovers."""
+    before = template() + template("old") + template("older")
+    async with world(
+        tmp_path, templates=before, managers=manager() + manager("old", minimum=0), crons=SELDOM
+    ) as w:
+        await w.until_states(cataloged=3)
+        await w.lease()
+        for method in NOT_FOUND:
+            await w.inject(method, status=404, reason="notFound", times=None)
+        await w.release()
+        wanted = manager(minimum=4) + manager(zone=OTHER_ZONE, minimum=1) + manager("new")
+        w.write_config(template() + template("new"), wanted)
+        await w.pass_time(600)
+        await w.reset_calls()
+        await w.pass_time(900)
+        calls = await w.calls()
+        assert {method: 1 <= calls[method] <= 5 for method in NOT_FOUND} == dict.fromkeys(
+            NOT_FOUND, True
+        )
+        told = [c for c in (await w.get("/api/fleet"))["conditions"] if c["reason"] == "NotFound"]
+        assert {method for method in NOT_FOUND for c in told if method in c["message"]} == NOT_FOUND
+        assert await reasons(w) <= {"NotFound"}
+        await w.clear_faults()
+        await w.until_states(cataloged=8, within=1500)
+
+        async def is_clean() -> bool:
+            templates = (await w.compute("GET", "global/instanceTemplates"))["items"]
+            return (len(await w.groups()), len(templates)) == (3, 2)
+
+        await w.until(is_clean, within=900)
+        await w.pass_time(120)
+        assert await reasons(w) == set()

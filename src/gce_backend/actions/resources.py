@@ -127,7 +127,9 @@ async def delete(
     try:
         operation = await send()
     except NotFoundError:
-        pass  # gone, as wanted: by an earlier try whose answer was lost, or by somebody else
+        # Gone, as wanted, by an earlier try whose answer was lost or by somebody else; or it lies.
+        if await _is_there(read):
+            raise
     else:
         ended = await _ended(context, key, operation, under)
         if not _is_to_be_looked_at(context, key, ended, under):
