@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from gce_backend.cli.common import errors_as_messages, examples, json_option, say, settings_option
-from gce_backend.settings.settings import load
+from gce_backend.cli.common import examples, json_option, say, settings_option
+from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from gce_backend.settings.settings import Settings
     from gce_backend.setup.adoption import Adoptable
 
 WARNING = (
@@ -50,16 +47,13 @@ class Document(msgspec.Struct, frozen=True):
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
-def adopt(settings_file: Path | None, lost: str, *, yes: bool, as_json: bool) -> None:
+def adopt(settings: Settings, lost: str, *, yes: bool, as_json: bool) -> None:
     """Adopts templates and groups that do not name their store.
 
     An earlier release made them, or a store that is lost. Shows them first, then asks. With --json
     nothing is adopted without --yes. Nothing at Compute Engine is changed.
     """
-    with errors_as_messages():
-        document = asyncio.run(
-            _adopt(load(settings_file, os.environ), lost, yes=yes, ask=not as_json)
-        )
+    document = asyncio.run(_adopt(settings, lost, yes=yes, ask=not as_json))
     if as_json:
         say("", document, as_json=True)
         return

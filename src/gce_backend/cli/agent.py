@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gce_backend.base.errors import SettingsError
-from gce_backend.cli.common import errors_as_messages, examples
+from gce_backend.cli.common import examples
 
 FILES = ("agent.py", "install.sh")
 
@@ -22,11 +22,10 @@ def agent(directory: Path) -> None:
     gce-backend-agent is agent.py, and startup-script is install.sh.
     """
     package = resources.files("gce_backend.machine_provider.agent")
-    with errors_as_messages():
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            for name in FILES:
-                (directory / name).write_bytes((package / name).read_bytes())
-                click.echo(f"{directory / name}")
-        except OSError as error:
-            raise SettingsError(f"{directory}: {error.strerror or error}") from error
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (directory / name).write_bytes((package / name).read_bytes())
+            click.echo(f"{directory / name}")
+    except OSError as error:
+        raise SettingsError(f"{directory}: {error.strerror or error}") from error

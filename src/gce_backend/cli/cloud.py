@@ -11,7 +11,6 @@ import click
 from gce_backend.cli.common import (
     Signals,
     config_option,
-    errors_as_messages,
     run_until_interrupted,
     state_option,
     vm_command_option,
@@ -67,10 +66,9 @@ def localcloud(
         vm_command=vm_command,
         vm_directory=state.parent / "vms",
     )
-    with errors_as_messages():
-        logs.configure("auto", "info", sys.stderr)
-        cloud = embedded_cloud(state, SystemClock(), options.instant() if no_latency else options)
-        run_until_interrupted(_run(cloud, host, port))
+    logs.configure("auto", "info", sys.stderr)
+    cloud = embedded_cloud(state, SystemClock(), options.instant() if no_latency else options)
+    run_until_interrupted(_run(cloud, host, port))
 
 
 async def _run(cloud: Cloud, host: str, port: int) -> None:

@@ -1,34 +1,28 @@
-"""What the commands share: options, errors as messages, clients, signals."""
+"""What the commands share: options, clients, signals."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import random
 import shlex
 import signal
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 import msgspec
 
-from gce_backend.base.errors import (
-    BackendError,
-    NoDaemonError,
-    RemoteError,
-    SettingsError,
-)
 from gce_backend.base.plurals import plural
-from gce_backend.cli.settings_file import LOCAL_FILE, USUAL_FILE, find_settings, search_of
-from gce_backend.settings.settings import SETTINGS_VARIABLE
+from gce_backend.cli.settings_file import LOCAL_FILE, USUAL_FILE, find_settings
+from gce_backend.settings.settings import SETTINGS_VARIABLE, Settings, load
 
 if TYPE_CHECKING:  # slow to import: a command imports them when it needs them
     from gce_backend.clients.daemon import DaemonApi
     from gce_backend.configuration.problems import Problem
     from gce_backend.daemon.clients import Clients
-    from gce_backend.settings.settings import Settings
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
@@ -38,16 +32,16 @@ DEFAULT_CONFIG = Path("config")
 _settings = functools.partial(
     click.option,
     "--settings",
-    "settings_file",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar=SETTINGS_VARIABLE,
 )
 settings_option = _settings(
-    callback=find_settings,
+    callback=lambda context, _, given: load(find_settings(context, given), os.environ),
     help="The settings file (TOML); GCE_BACKEND_* variables override it. By default the first of "
     f"${SETTINGS_VARIABLE}, {LOCAL_FILE} and {USUAL_FILE}.",
 )
 service_settings_option = _settings(
+    callback=lambda _, __, given: load(given, os.environ),
     help="The settings file (TOML); GCE_BACKEND_* variables override it. By default "
     f"${SETTINGS_VARIABLE}.",
 )
@@ -116,22 +110,6 @@ def rng() -> random.Random:
     return random.Random()  # noqa: S311 -- no secrets
 
 
-@contextlib.contextmanager
-def errors_as_messages() -> Iterator[None]:
-    """Turns the project's own errors into a message and exit code 1.
-
-    When other settings could help, the message names the places of settings files.
-    """
-    try:
-        yield
-    except BackendError as error:
-        looked = search_of(click.get_current_context(silent=True))
-        other = looked is not None and isinstance(
-            error, NoDaemonError | RemoteError | SettingsError
-        )
-        raise click.ClickException(f"{error}\n{looked}" if other else str(error)) from None
-
-
 def say_problems(problems: Sequence[Problem], total: int, where: str) -> None:
     """Prints the problems of a configuration, and their number."""
     from gce_backend.configuration.problems import listed
@@ -162,6 +140,23 @@ async def daemon_of(
 
     async with aiohttp.ClientSession() as session:
         yield DaemonApi(session, where, token, seconds)
+
+
+def ask(
+    settings: Settings, url: str | None, path: str, query: dict[str, str | int] | None = None
+) -> Any:
+    """A document of the daemon's API.
+
+    Args:
+        url: where the daemon listens; None for where the settings say.
+    """
+    import asyncio
+
+    async def get() -> Any:
+        async with daemon_of(settings, url) as daemon:
+            return await daemon.get(path, query)
+
+    return asyncio.run(get())
 
 
 @contextlib.asynccontextmanager

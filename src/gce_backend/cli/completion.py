@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 import click
@@ -11,7 +10,6 @@ from click.shell_completion import BashComplete, CompletionItem, FishComplete, Z
 
 from gce_backend.base.errors import BackendError
 from gce_backend.cli.common import daemon_of, examples
-from gce_backend.settings.settings import load
 
 SECONDS = 1.0
 """Seconds that a completion waits for the daemon."""
@@ -83,9 +81,11 @@ def _of_fleet(context: click.Context, what: str, incomplete: str) -> list[Comple
 
 def _ask(context: click.Context, path: str, parameters: dict[str, str | int]) -> dict[str, Any]:
     """A document of the daemon; {} when it does not answer at once."""
+    settings = context.params.get("settings")
+    if settings is None:  # they are wrong
+        return {}
 
     async def ask() -> dict[str, Any]:
-        settings = load(context.params.get("settings_file"), os.environ)
         async with daemon_of(settings, context.params.get("url"), SECONDS) as daemon:
             found: dict[str, Any] = await daemon.get(path, parameters)
             return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import click
 from gce_backend.base.errors import SettingsError
 from gce_backend.cli.common import (
     config_option,
-    errors_as_messages,
     run_until_interrupted,
     service_settings_option,
     state_option,
     vm_command_option,
 )
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 
 @click.command()
@@ -27,7 +25,7 @@ from gce_backend.settings.settings import load
 @config_option
 @state_option
 def run(
-    settings_file: Path | None,
+    settings: Settings,
     local: bool,
     vm_command: tuple[str, ...],
     config_dir: Path,
@@ -37,15 +35,13 @@ def run(
     from gce_backend.base import logs
     from gce_backend.cli import serving
 
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
-        logs.configure(settings.log.format, settings.log.level, sys.stderr)
-        if local and not config_dir.is_dir():
-            raise SettingsError(
-                f"{config_dir}: there is no such directory. Name the one that holds templates.cfg "
-                "and managers.cfg with --config"
-            )
-        if local:
-            run_until_interrupted(serving.run_local(settings, config_dir, state, vm_command))
-        else:
-            run_until_interrupted(serving.run_daemon(settings))
+    logs.configure(settings.log.format, settings.log.level, sys.stderr)
+    if local and not config_dir.is_dir():
+        raise SettingsError(
+            f"{config_dir}: there is no such directory. Name the one that holds templates.cfg "
+            "and managers.cfg with --config"
+        )
+    if local:
+        run_until_interrupted(serving.run_local(settings, config_dir, state, vm_command))
+    else:
+        run_until_interrupted(serving.run_daemon(settings))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from pathlib import Path
 
 import click
 
 from gce_backend.base.errors import BackendError
-from gce_backend.cli.common import errors_as_messages, json_option, say, settings_option
-from gce_backend.settings.settings import load
+from gce_backend.cli.common import json_option, say, settings_option
+from gce_backend.settings.settings import Settings
 
 CHECK_SECONDS = 20.0
 """Seconds that one check may take, unless --timeout changes it."""
@@ -34,7 +32,7 @@ CHECK_SECONDS = 20.0
     help="Check what `gce-backend machine-provider` needs instead.",
 )
 @json_option
-def doctor(settings_file: Path | None, seconds: float, *, provider: bool, as_json: bool) -> None:
+def doctor(settings: Settings, seconds: float, *, provider: bool, as_json: bool) -> None:
     """Checks everything that a daemon with these settings needs. Changes nothing.
 
     Credentials, APIs, permissions, topic and subscription, configuration, what it names at Compute
@@ -43,8 +41,6 @@ def doctor(settings_file: Path | None, seconds: float, *, provider: bool, as_jso
     from gce_backend.cli import examination
     from gce_backend.setup.doctor import CheckVerdict, Finding
 
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
     try:
         look = examination.look_at_provider if provider else examination.look
         findings = asyncio.run(look(settings, seconds))

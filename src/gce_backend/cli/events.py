@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +13,6 @@ from gce_backend.base.clock import SystemClock
 from gce_backend.base.errors import NoDaemonError
 from gce_backend.cli.common import (
     daemon_of,
-    errors_as_messages,
     examples,
     json_option,
     run_until_interrupted,
@@ -26,7 +23,7 @@ from gce_backend.cli.common import (
 from gce_backend.cli.completion import complete_names, complete_templates, complete_zones
 from gce_backend.cli.duration import Duration
 from gce_backend.model.events import EventKind
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
     from gce_backend.clients.daemon import DaemonApi
@@ -73,7 +70,7 @@ FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new events, until Ctrl-C.")
 @json_option
 def events(
-    settings_file: Path | None,
+    settings: Settings,
     url: str | None,
     name: str,
     kind: str | None,
@@ -98,22 +95,20 @@ def events(
         "zone": zone,
         "cause": cause,
     }
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
 
-        async def list_them() -> None:
-            async with daemon_of(settings, url) as daemon:
-                begin = {"since": str(SystemClock().now() - since)} if since is not None else {}
-                found = [event async for event in _newest(daemon, {**wanted, **begin}, limit)]
-                found.reverse()
-                if not follow and as_json:
-                    say("", {"events": found}, as_json=True)
-                elif not follow:
-                    _print(found)
-                else:
-                    await _follow(daemon, wanted, found, as_json=as_json)
+    async def list_them() -> None:
+        async with daemon_of(settings, url) as daemon:
+            begin = {"since": str(SystemClock().now() - since)} if since is not None else {}
+            found = [event async for event in _newest(daemon, {**wanted, **begin}, limit)]
+            found.reverse()
+            if not follow and as_json:
+                say("", {"events": found}, as_json=True)
+            elif not follow:
+                _print(found)
+            else:
+                await _follow(daemon, wanted, found, as_json=as_json)
 
-        run_until_interrupted(list_them())
+    run_until_interrupted(list_them())
 
 
 async def _newest(

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from pathlib import Path
-from typing import Any
-
 import click
 
 from gce_backend.base.clock import SystemClock
 from gce_backend.cli.common import (
-    daemon_of,
-    errors_as_messages,
+    ask,
     examples,
     json_option,
     say,
@@ -20,7 +14,7 @@ from gce_backend.cli.common import (
     url_option,
 )
 from gce_backend.cli.completion import complete_names
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 
 @click.command(
@@ -34,7 +28,7 @@ from gce_backend.settings.settings import load
 @url_option
 @click.argument("name", shell_complete=complete_names)
 @json_option
-def explain(settings_file: Path | None, url: str | None, name: str, *, as_json: bool) -> None:
+def explain(settings: Settings, url: str | None, name: str, *, as_json: bool) -> None:
     """Shows everything about a machine, group or template.
 
     Its state, since when and why, what it waits for, its history.
@@ -43,14 +37,7 @@ def explain(settings_file: Path | None, url: str | None, name: str, *, as_json: 
     a template. A deleted one is found as long as history has events of it. Exits with 1 if
     nothing has this name.
     """
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
-
-        async def ask() -> Any:
-            async with daemon_of(settings, url) as daemon:
-                return await daemon.get("/api/explain", {"name": name})
-
-        document = asyncio.run(ask())
+    document = ask(settings, url, "/api/explain", {"name": name})
     if as_json:
         say("", document, as_json=True)
         return

@@ -6,7 +6,6 @@ import asyncio
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,6 @@ import click
 from gce_backend.base.errors import OrderError
 from gce_backend.cli.common import (
     INTERRUPTED,
-    errors_as_messages,
     examples,
     json_option,
     say,
@@ -23,6 +21,7 @@ from gce_backend.cli.common import (
 from gce_backend.cli.completion import complete_templates
 from gce_backend.cli.duration import Duration
 from gce_backend.model.machine_token import Dimension
+from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
     from gce_backend.clients.machine_provider import LeaseAnswer
@@ -96,7 +95,7 @@ dimension_option = click.option(
 )
 @json_option
 def lease(
-    settings_file: Path | None,
+    settings: Settings,
     dimensions: Sequence[tuple[str, Dimension]],
     template: str | None,
     duration: float,
@@ -116,18 +115,17 @@ def lease(
     if not dimensions and template is None:
         raise click.UsageError("name what the machine must have, with --dimension or --template")
     name, length = request_id or str(uuid.uuid4()), None if indefinite else duration
-    with errors_as_messages():
-        try:
-            found = asyncio.run(
-                leasing.lease(settings_file, together(dimensions), template, length, wait, name)
-            )
-        except KeyboardInterrupt:
-            click.echo(f"interrupted; {leasing.open_request(name)}", err=True)
-            sys.exit(INTERRUPTED)
-        if found.error is not None or found.state == "DENIED":
-            raise OrderError(f"the Machine Provider refused: {found.error or found.state}")
-        if found.state == "FULFILLED" and not found.hostname:
-            raise OrderError(f"the lease {name} is over. Choose another --request-id.")
+    try:
+        found = asyncio.run(
+            leasing.lease(settings, together(dimensions), template, length, wait, name)
+        )
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; {leasing.open_request(name)}", err=True)
+        sys.exit(INTERRUPTED)
+    if found.error is not None or found.state == "DENIED":
+        raise OrderError(f"the Machine Provider refused: {found.error or found.state}")
+    if found.state == "FULFILLED" and not found.hostname:
+        raise OrderError(f"the lease {name} is over. Choose another --request-id.")
     document = {
         "request_id": name,
         "state": found.state,
@@ -145,7 +143,7 @@ def lease(
 @settings_option
 @click.argument("request_id")
 @json_option
-def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> None:
+def release(settings: Settings, request_id: str, *, as_json: bool) -> None:
     """Releases a leased machine, or cancels a request.
 
     REQUEST_ID is what `lease` called the lease. The Machine Provider reclaims the machine: it is
@@ -154,8 +152,7 @@ def release(settings_file: Path | None, request_id: str, *, as_json: bool) -> No
     """
     from gce_backend.cli import leasing
 
-    with errors_as_messages():
-        done = asyncio.run(leasing.release(settings_file, request_id))
+    done = asyncio.run(leasing.release(settings, request_id))
     document = {
         "request_id": request_id,
         "released": True,

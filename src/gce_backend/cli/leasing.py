@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from pathlib import Path
 
 from gce_backend.base.errors import OrderError, RemoteError, TransientError, UnknownNameError
 from gce_backend.cli.common import clients_of
@@ -26,7 +24,7 @@ from gce_backend.machine_provider.client import LeaseClient
 from gce_backend.model.entities import CONFIGURATION_KEY, MACHINE_PROVIDER_KEY
 from gce_backend.model.machine_token import Dimension
 from gce_backend.rules.catalog_entry import shared_dimensions
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two checks of a request that waits, at first and at most."""
@@ -39,10 +37,9 @@ _RELEASE_ERRORS = {
 
 @asynccontextmanager
 async def broker_of(
-    settings_file: Path | None,
+    settings: Settings,
 ) -> AsyncIterator[tuple[MachineProviderClient, Fleet, LeaseClient]]:
     """Clients of the Machine Provider whose address is in the store, and the entities."""
-    settings = load(settings_file, os.environ)
     async with clients_of(settings) as (clients, project):
         fleet = Fleet(Store(clients.datastore(project)))
         await fleet.refresh([MACHINE_PROVIDER_KEY, CONFIGURATION_KEY])
@@ -54,7 +51,7 @@ async def broker_of(
 
 
 async def lease(
-    settings_file: Path | None,
+    settings: Settings,
     dimensions: Mapping[str, Dimension],
     template: str | None,
     duration: float | None,
@@ -64,7 +61,7 @@ async def lease(
     """Asks for one lease until there is a machine, a refusal, or no time left.
 
     Args:
-        settings_file: names the store and the services.
+        settings: names the store and the services.
         dimensions: the dimensions that the machine must have.
         template: a template whose machines' dimensions are added; None for none.
         duration: of the lease, in seconds; None for a lease without end.
@@ -76,7 +73,7 @@ async def lease(
         OrderError: no answer came in time.
         BackendError: something could not be read.
     """
-    async with broker_of(settings_file) as (broker, fleet, _):
+    async with broker_of(settings) as (broker, fleet, _):
         wanted = {**(_dimensions(fleet, template) if template else {}), **dimensions}
         request = LeaseRequest(
             request_id=request_id,
@@ -105,14 +102,14 @@ async def lease(
                 pause = min(2 * pause, LONGEST_PAUSE)
 
 
-async def template_dimensions(settings_file: Path | None, template: str) -> dict[str, Dimension]:
+async def template_dimensions(settings: Settings, template: str) -> dict[str, Dimension]:
     """What all machines of a template of the configuration in force have in common.
 
     Raises:
         UnknownNameError: there is no such template.
         BackendError: the store could not be read.
     """
-    async with clients_of(load(settings_file, os.environ)) as (clients, project):
+    async with clients_of(settings) as (clients, project):
         fleet = Fleet(Store(clients.datastore(project)))
         await fleet.refresh([CONFIGURATION_KEY])
         return _dimensions(fleet, template)
@@ -137,18 +134,18 @@ class Released(StrEnum):
     CANCELLED = "is cancelled: it had no machine yet"
 
 
-async def release(settings_file: Path | None, request_id: str) -> Released:
+async def release(settings: Settings, request_id: str) -> Released:
     """Releases a leased machine, or cancels a request that waits for one.
 
     Args:
-        settings_file: names the store and the services.
+        settings: names the store and the services.
         request_id: the lease's name.
 
     Raises:
         OrderError: the Machine Provider refused.
         BackendError: something could not be read.
     """
-    async with broker_of(settings_file) as (broker, _, api):
+    async with broker_of(settings) as (broker, _, api):
         error = (await broker.release(request_id)).error
         if error == ReleaseError.NOT_FULFILLED and await _cancel(api, request_id):
             return Released.CANCELLED

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from gce_backend.cli.common import (
     INTERRUPTED,
-    errors_as_messages,
     examples,
     json_option,
     settings_option,
@@ -21,6 +19,7 @@ from gce_backend.cli.completion import complete_templates
 from gce_backend.cli.duration import Duration
 from gce_backend.cli.leases import dimension_option, together
 from gce_backend.model.machine_token import Dimension
+from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
     from gce_backend.cli.lending_work import Wanted
@@ -34,29 +33,27 @@ lease_argument = click.argument("lease")
 @settings_option
 @click.option("--everybody", is_flag=True, help="Also those of others, if you may see them.")
 @json_option
-def leases(settings_file: Path | None, *, everybody: bool, as_json: bool) -> None:
+def leases(settings: Settings, *, everybody: bool, as_json: bool) -> None:
     """Lists leases that wait or run.
 
     For each one that waits: its place in the queue, and why it waits.
     """
     from gce_backend.cli import lending_work
 
-    with errors_as_messages():
-        asyncio.run(lending_work.show_leases(settings_file, everybody=everybody, as_json=as_json))
+    asyncio.run(lending_work.show_leases(settings, everybody=everybody, as_json=as_json))
 
 
 @click.command(epilog=examples("gce-backend catalog"))
 @settings_option
 @json_option
-def catalog(settings_file: Path | None, *, as_json: bool) -> None:
+def catalog(settings: Settings, *, as_json: bool) -> None:
     """Lists the machines in the Machine Provider's catalog.
 
     Which are free, and until when the others are leased.
     """
     from gce_backend.cli import lending_work
 
-    with errors_as_messages():
-        asyncio.run(lending_work.show_catalog(settings_file, as_json=as_json))
+    asyncio.run(lending_work.show_catalog(settings, as_json=as_json))
 
 
 @click.command(epilog=examples("gce-backend extend build-4711 2h"))
@@ -64,16 +61,15 @@ def catalog(settings_file: Path | None, *, as_json: bool) -> None:
 @lease_argument
 @click.argument("duration", type=Duration(least=1.0))
 @json_option
-def extend(settings_file: Path | None, lease: str, duration: float, *, as_json: bool) -> None:
+def extend(settings: Settings, lease: str, duration: float, *, as_json: bool) -> None:
     """Extends a lease to DURATION from now.
 
     LEASE is its request id or its id. access.cfg limits how long a lease may last in all.
     """
     from gce_backend.cli import lending_work
 
-    with errors_as_messages():
-        found = asyncio.run(lending_work.extend(settings_file, lease, int(duration)))
-        lending_work.say_end(found, as_json=as_json)
+    found = asyncio.run(lending_work.extend(settings, lease, int(duration)))
+    lending_work.say_end(found, as_json=as_json)
 
 
 @click.command(epilog=examples("gce-backend hold build-4711", "gce-backend hold build-4711 30m"))
@@ -81,7 +77,7 @@ def extend(settings_file: Path | None, lease: str, duration: float, *, as_json: 
 @lease_argument
 @click.argument("duration", type=Duration(least=1.0), required=False)
 @json_option
-def hold(settings_file: Path | None, lease: str, duration: float | None, *, as_json: bool) -> None:
+def hold(settings: Settings, lease: str, duration: float | None, *, as_json: bool) -> None:
     """Keeps a lease's machines to investigate a failure.
 
     LEASE is its request id or its id. Keeps them for DURATION from now, or as long as access.cfg
@@ -89,10 +85,9 @@ def hold(settings_file: Path | None, lease: str, duration: float | None, *, as_j
     """
     from gce_backend.cli import lending_work
 
-    with errors_as_messages():
-        seconds = None if duration is None else int(duration)
-        found = asyncio.run(lending_work.hold(settings_file, lease, seconds))
-        lending_work.say_end(found, as_json=as_json)
+    seconds = None if duration is None else int(duration)
+    found = asyncio.run(lending_work.hold(settings, lease, seconds))
+    lending_work.say_end(found, as_json=as_json)
 
 
 def _lease_options(command: F) -> F:
@@ -148,11 +143,10 @@ def _wanted(
 
 def _exit_with(work: Coroutine[Any, Any, int]) -> None:
     """Ends this process with the exit code of a command that a lease was for."""
-    with errors_as_messages():
-        try:
-            code = asyncio.run(work)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            sys.exit(INTERRUPTED)
+    try:
+        code = asyncio.run(work)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(INTERRUPTED)
     sys.exit(code)
 
 
@@ -168,7 +162,7 @@ def _exit_with(work: Coroutine[Any, Any, int]) -> None:
 @_hold_failed_option
 @click.argument("command", nargs=-1, required=True)
 def with_machine(
-    settings_file: Path | None,
+    settings: Settings,
     hold_failed: float | None,
     command: tuple[str, ...],
     **wanted: Any,
@@ -182,7 +176,7 @@ def with_machine(
     """
     from gce_backend.cli import lending_work
 
-    _exit_with(lending_work.run_here(settings_file, _wanted(**wanted), command, hold_failed))
+    _exit_with(lending_work.run_here(settings, _wanted(**wanted), command, hold_failed))
 
 
 @click.command(
@@ -194,7 +188,7 @@ def with_machine(
 )
 @_lease_options
 @click.option("--lease", help="On a machine of this lease instead, which goes on.")
-def shell(settings_file: Path | None, lease: str | None, **wanted: Any) -> None:
+def shell(settings: Settings, lease: str | None, **wanted: Any) -> None:
     """Leases a machine, opens a shell there, and releases it.
 
     The machine lets you in by SSH with a key that is made for this lease, and is known by the host
@@ -207,8 +201,8 @@ def shell(settings_file: Path | None, lease: str | None, **wanted: Any) -> None:
     if lease is not None:
         if wanted["dimensions"] or wanted["template"]:
             raise click.UsageError("--lease names the machine: leave --dimension and --template")
-        _exit_with(lending_work.look(settings_file, lease))
-    _exit_with(lending_work.run_there(settings_file, _wanted(**wanted), (), None))
+        _exit_with(lending_work.look(settings, lease))
+    _exit_with(lending_work.run_there(settings, _wanted(**wanted), (), None))
 
 
 @click.command(
@@ -220,7 +214,7 @@ def shell(settings_file: Path | None, lease: str | None, **wanted: Any) -> None:
 @_hold_failed_option
 @click.argument("command", nargs=-1, required=True)
 def execute(
-    settings_file: Path | None,
+    settings: Settings,
     hold_failed: float | None,
     command: tuple[str, ...],
     **wanted: Any,
@@ -232,4 +226,4 @@ def execute(
     """
     from gce_backend.cli import lending_work
 
-    _exit_with(lending_work.run_there(settings_file, _wanted(**wanted), command, hold_failed))
+    _exit_with(lending_work.run_there(settings, _wanted(**wanted), command, hold_failed))

@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from gce_backend.base.errors import BackendError, SettingsError, UnknownNameError
+from gce_backend.cli.common import say
 from gce_backend.cli.output import cell, console, one_line, show, table, when
 from gce_backend.machine_provider.client import (
     LeaseClient,
@@ -32,20 +33,19 @@ from gce_backend.machine_provider.lease_documents import (
 )
 from gce_backend.machine_provider.wire import Dimensions
 from gce_backend.model.machine_token import Dimension
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 STOP_SECONDS = 10.0
 """Seconds that a command has to stop after SIGTERM."""
 
 
 @contextlib.asynccontextmanager
-async def client_of(settings_file: Path | None) -> AsyncIterator[LeaseClient]:
+async def client_of(settings: Settings) -> AsyncIterator[LeaseClient]:
     """A client of the Machine Provider that the settings name, with the caller's tokens.
 
     Raises:
         SettingsError: they name none.
     """
-    settings = load(settings_file, os.environ)
     url = settings.provider.url
     if url is None:
         raise SettingsError(
@@ -64,12 +64,12 @@ async def client_of(settings_file: Path | None) -> AsyncIterator[LeaseClient]:
         yield LeaseClient(session, url, tokens)
 
 
-async def show_leases(settings_file: Path | None, *, everybody: bool, as_json: bool) -> None:
+async def show_leases(settings: Settings, *, everybody: bool, as_json: bool) -> None:
     """Prints the leases that wait or run, and those lost within a day."""
-    async with client_of(settings_file) as client:
+    async with client_of(settings) as client:
         found = await client.leases(everybody=everybody)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        say("", found, as_json=True)
         return
     rows = table("request", "user", "state", "machines", "ends", "remarks")
     for lease in found.leases:
@@ -92,12 +92,12 @@ def _remarks(lease: LeaseDocument) -> str | None:
     return lease.message or "; ".join(troubles) or None
 
 
-async def show_catalog(settings_file: Path | None, *, as_json: bool) -> None:
+async def show_catalog(settings: Settings, *, as_json: bool) -> None:
     """Prints the catalog."""
-    async with client_of(settings_file) as client:
+    async with client_of(settings) as client:
         found = await client.machines()
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        say("", found, as_json=True)
         return
     rows = table("machine", "state", "user", "ends", "dimensions")
     for machine in found.machines:
@@ -113,15 +113,15 @@ async def show_catalog(settings_file: Path | None, *, as_json: bool) -> None:
     show(rows)
 
 
-async def extend(settings_file: Path | None, name: str, seconds: int) -> LeaseDocument:
+async def extend(settings: Settings, name: str, seconds: int) -> LeaseDocument:
     """Changes the end of a lease to `seconds` from now."""
-    async with client_of(settings_file) as client:
+    async with client_of(settings) as client:
         return await client.extend(await _id_of(client, name), seconds)
 
 
-async def hold(settings_file: Path | None, name: str, seconds: int | None) -> LeaseDocument:
+async def hold(settings: Settings, name: str, seconds: int | None) -> LeaseDocument:
     """Keeps a lease's machines so that a failure can be investigated."""
-    async with client_of(settings_file) as client:
+    async with client_of(settings) as client:
         return await client.hold(await _id_of(client, name), seconds)
 
 
@@ -139,7 +139,7 @@ async def _id_of(client: LeaseClient, name: str) -> str:
 def say_end(lease: LeaseDocument, *, as_json: bool) -> None:
     """Prints until when a lease runs."""
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(lease), indent=2))
+        say("", lease, as_json=True)
         return
     end = "without end" if lease.ends_at is None else f"until {when(lease.ends_at, time.time())}"
     click.echo(f"{one_line(', '.join(lease.machines))}: {lease.state} {end}")
@@ -170,7 +170,7 @@ Act = Callable[[LeaseClient, Leased], Awaitable[int]]
 
 
 async def run_here(
-    settings_file: Path | None,
+    settings: Settings,
     wanted: Wanted,
     command: Sequence[str],
     hold_failed: float | None,
@@ -189,11 +189,11 @@ async def run_here(
         names = lease.document.machines
         return await _run(command, {"MACHINE": names[0], "MACHINES": " ".join(names)})
 
-    return await _run_with(settings_file, wanted, act, hold_failed=hold_failed)
+    return await _run_with(settings, wanted, act, hold_failed=hold_failed)
 
 
 async def run_there(
-    settings_file: Path | None,
+    settings: Settings,
     wanted: Wanted,
     command: Sequence[str],
     hold_failed: float | None,
@@ -201,7 +201,7 @@ async def run_there(
     """Leases a machine, runs a command or a shell there, and releases the machine.
 
     Args:
-        settings_file: names the Machine Provider.
+        settings: names the Machine Provider.
         wanted: what the options ask for.
         command: to run there; empty for a shell.
         hold_failed: seconds for which the machine is kept when the command fails; None for none.
@@ -223,10 +223,10 @@ async def run_there(
             return await _run(ssh_command(access, directory, command), {})
 
         keys = (new_key(directory),)
-        return await _run_with(settings_file, wanted, act, hold_failed=hold_failed, ssh_keys=keys)
+        return await _run_with(settings, wanted, act, hold_failed=hold_failed, ssh_keys=keys)
 
 
-async def look(settings_file: Path | None, name: str) -> int:
+async def look(settings: Settings, name: str) -> int:
     """Opens a shell on the first machine of a lease that runs, which goes on when the shell ends.
 
     Returns:
@@ -240,7 +240,7 @@ async def look(settings_file: Path | None, name: str) -> int:
 
     _end_on_signals()
     with tempfile.TemporaryDirectory(prefix="gce-backend-") as directory:
-        async with client_of(settings_file) as client:
+        async with client_of(settings) as client:
             lease = await client.admit(await _id_of(client, name), new_key(Path(directory)))
             access = await let_in(client, lease)
         return await _run(ssh_command(access, Path(directory), ()), {})
@@ -255,7 +255,7 @@ def _end_on_signals() -> None:
 
 
 async def _run_with(
-    settings_file: Path | None,
+    settings: Settings,
     wanted: Wanted,
     act: Act,
     *,
@@ -264,9 +264,9 @@ async def _run_with(
 ) -> int:
     """Leases machines, does something with them, and releases them unless they are held."""
     _end_on_signals()
-    request = await _request(settings_file, wanted, ssh_keys)
+    request = await _request(settings, wanted, ssh_keys)
     held = False
-    async with client_of(settings_file) as client:
+    async with client_of(settings) as client:
         with console(stderr=True).status("waiting for a machine ...") as status:
 
             def told(waiting: WaitDocument) -> None:
@@ -286,9 +286,7 @@ async def _run_with(
                 return code
 
 
-async def _request(
-    settings_file: Path | None, wanted: Wanted, ssh_keys: tuple[str, ...]
-) -> NewLease:
+async def _request(settings: Settings, wanted: Wanted, ssh_keys: tuple[str, ...]) -> NewLease:
     """A request for a lease, from a command's options.
 
     Raises:
@@ -299,7 +297,7 @@ async def _request(
     if wanted.template is not None:
         from gce_backend.cli.leasing import template_dimensions
 
-        dimensions = {**await template_dimensions(settings_file, wanted.template), **dimensions}
+        dimensions = {**await template_dimensions(settings, wanted.template), **dimensions}
     try:
         return NewLease(
             request_id=new_id(),

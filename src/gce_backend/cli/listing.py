@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from gce_backend.cli.common import (
+    ask,
     daemon_of,
-    errors_as_messages,
     examples,
+    say,
     settings_option,
     url_option,
 )
-from gce_backend.settings.settings import Settings, load
-
-if TYPE_CHECKING:
-    from gce_backend.clients.daemon import DaemonApi
+from gce_backend.settings.settings import Settings
 
 PAGE = 1000
 """Machines that the daemon gives at once."""
@@ -74,70 +70,46 @@ def _list_options(keys: str, sorts: tuple[str, ...]) -> Callable[[C], C]:
     "template=linux-small,zone!=us-east1-b,state=stopped,age>2h,lease=no",
     ("template", "name", "zone", "state", "age", "lease"),
 )
-def machines(
-    settings_file: Path | None, url: str | None, selector: str, sort: str, output: str
-) -> None:
+def machines(settings: Settings, url: str | None, selector: str, sort: str, output: str) -> None:
     """Lists the machines of the fleet.
 
     With their states, ages and leases. `catalog` lists what a Machine Provider has to lease out.
     """
-    with errors_as_messages():
-        found = _ask(settings_file, url, lambda daemon: _machines(daemon, selector))
-    rows = sorted(found, key=_ORDERS[sort])
-    _show("machines", rows, output)
+    found = asyncio.run(_machines(settings, url, selector))
+    _show("machines", found, sort, output)
 
 
 @click.command(epilog=examples("gce-backend groups -l state=growing", "gce-backend groups -o wide"))
 @_list_options(
     "template=linux-small,zone=us-east1-b,state=growing", ("template", "name", "zone", "state")
 )
-def groups(
-    settings_file: Path | None, url: str | None, selector: str, sort: str, output: str
-) -> None:
+def groups(settings: Settings, url: str | None, selector: str, sort: str, output: str) -> None:
     """Lists the groups of the fleet.
 
     Each revision of a template has a group in each of its zones.
     """
-    with errors_as_messages():
-        found = _ask(settings_file, url, lambda daemon: _rows(daemon, "groups", selector))
-    _show("groups", sorted(found, key=_ORDERS[sort]), output)
+    found = ask(settings, url, "/api/groups", {"selector": selector})
+    _show("groups", found["groups"], sort, output)
 
 
 @click.command(epilog=examples("gce-backend templates", "gce-backend templates -o json"))
 @_list_options("state=draining", ("name", "state"))
-def templates(
-    settings_file: Path | None, url: str | None, selector: str, sort: str, output: str
-) -> None:
+def templates(settings: Settings, url: str | None, selector: str, sort: str, output: str) -> None:
     """Lists the templates of the fleet."""
-    with errors_as_messages():
-        found = _ask(settings_file, url, lambda daemon: _rows(daemon, "templates", selector))
-    _show("templates", sorted(found, key=_ORDERS[sort]), output)
+    found = ask(settings, url, "/api/templates", {"selector": selector})
+    _show("templates", found["templates"], sort, output)
 
 
-def _ask(settings_file: Path | None, url: str | None, work: Callable[[DaemonApi], Any]) -> Any:
-    settings = load(settings_file, os.environ)
-    return asyncio.run(_asked(settings, url, work))
-
-
-async def _asked(settings: Settings, url: str | None, work: Callable[[DaemonApi], Any]) -> Any:
-    async with daemon_of(settings, url) as daemon:
-        return await work(daemon)
-
-
-async def _machines(daemon: DaemonApi, selector: str) -> list[Any]:
+async def _machines(settings: Settings, url: str | None, selector: str) -> list[Any]:
     """Machines, from as many pages as it takes."""
     found: list[Any] = []
     cursor: str | None = ""
-    while cursor is not None:
-        query: dict[str, str | int] = {"selector": selector, "limit": PAGE, "cursor": cursor}
-        page = await daemon.get("/api/machines", query)
-        found += page["machines"]
-        cursor = page["next"]
-    return found
-
-
-async def _rows(daemon: DaemonApi, what: str, selector: str) -> list[Any]:
-    found: list[Any] = (await daemon.get(f"/api/{what}", {"selector": selector}))[what]
+    async with daemon_of(settings, url) as daemon:
+        while cursor is not None:
+            query: dict[str, str | int] = {"selector": selector, "limit": PAGE, "cursor": cursor}
+            page = await daemon.get("/api/machines", query)
+            found += page["machines"]
+            cursor = page["next"]
     return found
 
 
@@ -151,9 +123,8 @@ _ORDERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _show(what: str, rows: list[Any], output: str) -> None:
-    from gce_backend.cli.common import say
-
+def _show(what: str, found: list[Any], sort: str, output: str) -> None:
+    rows = sorted(found, key=_ORDERS[sort])
     if output == "json":
         say("", {what: rows}, as_json=True)
     elif output == "name":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import click
 
@@ -74,8 +75,35 @@ no_color_option = click.option(
 )
 
 
+class Main(LazyGroup):
+    """The group of all commands."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; the project's own errors become a message and exit code 1.
+
+        When other settings could help, the message names the places of settings files.
+        """
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # what an error is imports more than a list of commands needs
+            from gce_backend.base.errors import (
+                BackendError,
+                NoDaemonError,
+                RemoteError,
+                SettingsError,
+            )
+            from gce_backend.cli.settings_file import search_of
+
+            if not isinstance(error, BackendError):
+                raise
+            looked = search_of(ctx)
+            other = isinstance(error, NoDaemonError | RemoteError | SettingsError)
+            text = f"{error}\n{looked}" if looked is not None and other else str(error)
+            raise click.ClickException(text) from None
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=Main,
     commands=Commands(COMMANDS, no_color_option),
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -31,7 +29,7 @@ from gce_backend.rules.orders import Apply, ApplyToMachine
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.selector import Candidate, Selector
 from gce_backend.rules.states import stored_machine_state
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 T = TypeVar("T")
 
@@ -43,12 +41,12 @@ class Ordered(NamedTuple):
     after: Control
 
 
-def order(settings_file: Path | None, apply: Apply) -> Ordered:
+def order(settings: Settings, apply: Apply) -> Ordered:
     """Writes an order into the Control entity."""
-    return _with_store(settings_file, lambda store: _change_control(store, apply))
+    return _with_store(settings, lambda store: _change_control(store, apply))
 
 
-def pause(settings_file: Path | None, template: str, zone: str, reason: str) -> Ordered:
+def pause(settings: Settings, template: str, zone: str, reason: str) -> Ordered:
     """Stores a pause of an existing scope.
 
     Raises:
@@ -64,11 +62,11 @@ def pause(settings_file: Path | None, template: str, zone: str, reason: str) -> 
         apply = orders.pause(reason, SystemClock().now(), template=template, zone=zone)
         return await _change_control(store, apply)
 
-    return _with_store(settings_file, write)
+    return _with_store(settings, write)
 
 
 def order_rollout(
-    settings_file: Path | None, name: str, make: Callable[[InstanceTemplate, float], Apply]
+    settings: Settings, name: str, make: Callable[[InstanceTemplate, float], Apply]
 ) -> Ordered:
     """Stores an order about a template's roll-out.
 
@@ -88,10 +86,10 @@ def order_rollout(
         template = orders.the_template(name, fleet.templates)
         return await _change_control(store, make(template, SystemClock().now()))
 
-    return _with_store(settings_file, write)
+    return _with_store(settings, write)
 
 
-def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
+def approve(settings: Settings, revision: str) -> tuple[Ordered, str]:
     """Approves the held revision, given its name or the first characters; also returns its name.
 
     Raises:
@@ -105,7 +103,7 @@ def approve(settings_file: Path | None, revision: str) -> tuple[Ordered, str]:
         held = orders.the_held(revision, fleet.configuration.held_revision)
         return await _change_control(store, orders.approve(held)), held
 
-    return _with_store(settings_file, write)
+    return _with_store(settings, write)
 
 
 class OrderedMachine(NamedTuple):
@@ -139,7 +137,7 @@ class Meant(NamedTuple):
 
 
 def order_about_machines(
-    settings_file: Path | None,
+    settings: Settings,
     meant: Meant,
     apply: Callable[[MachineKey, float], ApplyToMachine],
     *,
@@ -155,7 +153,7 @@ def order_about_machines(
         OrderError: it cannot be carried out for one of them.
         BackendError: the store could not be read or written.
     """
-    actuate = load(settings_file, os.environ).actuate
+    actuate = settings.actuate
 
     async def write(store: Store) -> list[OrderedMachine]:
         fleet, now = Fleet(store), SystemClock().now()
@@ -165,7 +163,7 @@ def order_about_machines(
             await fleet.order([*changes, Change(CONTROL_KEY, orders.mention(keys, now))])
         return [_ordered(fleet, key, actuate=actuate) for key in keys]
 
-    return _with_store(settings_file, write)
+    return _with_store(settings, write)
 
 
 async def _meant(store: Store, fleet: Fleet, meant: Meant, now: UnixSeconds) -> list[MachineKey]:
@@ -210,7 +208,7 @@ def _ordered(fleet: Fleet, key: MachineKey, *, actuate: bool) -> OrderedMachine:
     )
 
 
-def acknowledge(settings_file: Path | None, message_ids: Sequence[str]) -> int:
+def acknowledge(settings: Settings, message_ids: Sequence[str]) -> int:
     """Marks messages that were set aside as seen; returns how many were unseen.
 
     Raises:
@@ -225,7 +223,7 @@ def acknowledge(settings_file: Path | None, message_ids: Sequence[str]) -> int:
         apply = orders.acknowledge(SystemClock().now())
         return await fleet.order([Change(key, apply) for key in keys])
 
-    return _with_store(settings_file, write)
+    return _with_store(settings, write)
 
 
 async def _change_control(store: Store, apply: Apply) -> Ordered:
@@ -236,11 +234,11 @@ async def _change_control(store: Store, apply: Apply) -> Ordered:
     return Ordered(before, fleet.control)
 
 
-def _with_store(settings_file: Path | None, work: Callable[[Store], Awaitable[T]]) -> T:
+def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
     """Does something with the store that the settings name."""
 
     async def act() -> T:
-        async with clients_of(load(settings_file, os.environ)) as (clients, project):
+        async with clients_of(settings) as (clients, project):
             return await work(Store(clients.datastore(project)))
 
     with caused_by(f"operator {click.get_current_context().info_name}"):

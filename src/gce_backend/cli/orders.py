@@ -6,9 +6,7 @@ it starts.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +16,6 @@ from gce_backend.base.dates import UnixSeconds, date
 from gce_backend.base.errors import SettingsError
 from gce_backend.base.plurals import plural
 from gce_backend.cli.common import (
-    errors_as_messages,
     examples,
     json_option,
     say,
@@ -31,7 +28,7 @@ from gce_backend.rules import orders
 from gce_backend.rules.orders import ApplyToMachine
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.selector import Selector, parse_selector
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
     from gce_backend.cli.ordering import Ordered, OrderedMachine
@@ -53,18 +50,15 @@ zone_option = click.option(
 @zone_option
 @reason_option
 @json_option
-def pause(
-    settings_file: Path | None, template: str, zone: str, reason: str, *, as_json: bool
-) -> None:
+def pause(settings: Settings, template: str, zone: str, reason: str, *, as_json: bool) -> None:
     """Stops all changes to the fleet; observing continues.
 
     With --template or --zone, only for that part of the fleet.
     """
     from gce_backend.cli import ordering
 
-    with errors_as_messages():
-        _check_reason(reason)
-        done = ordering.pause(settings_file, template, zone, reason)
+    _check_reason(reason)
+    done = ordering.pause(settings, template, zone, reason)
     say(f"paused{_where(template, zone)}. {SOON}", _shown(done), as_json=as_json)
 
 
@@ -75,7 +69,7 @@ def pause(
 @click.option("--all", "everything", is_flag=True, help="End all pauses.")
 @json_option
 def resume(
-    settings_file: Path | None, template: str, zone: str, *, everything: bool, as_json: bool
+    settings: Settings, template: str, zone: str, *, everything: bool, as_json: bool
 ) -> None:
     """Ends a pause.
 
@@ -86,9 +80,8 @@ def resume(
     if everything and (template or zone):
         raise click.UsageError("--all ends every pause: give it without --template and --zone")
     one = orders.resume(template=template, zone=zone)
-    with errors_as_messages():
-        done = ordering.order(settings_file, orders.resume_all if everything else one)
-        stopped = not load(settings_file, os.environ).actuate
+    done = ordering.order(settings, orders.resume_all if everything else one)
+    stopped = not settings.actuate
     where = _where(template, zone)
     changed = done.before != done.after
     lines = [f"resumed{where}. {SOON}" if changed else f"nothing was paused{where}."]
@@ -151,7 +144,7 @@ def machines_option(order: Callable[..., None]) -> Callable[..., None]:
 @reason_option
 @json_option
 def drain(
-    settings_file: Path | None,
+    settings: Settings,
     names: tuple[str, ...],
     selector: Selector | None,
     max_unavailable: int | None,
@@ -167,7 +160,7 @@ def drain(
     configuration names it. `undrain` keeps the machine, until its deletion has begun.
     """
     done = _order_machines(
-        settings_file,
+        settings,
         (names, selector),
         lambda key, now: orders.drain(key, reason, now, max_unavailable),
         reason,
@@ -181,7 +174,7 @@ def drain(
 @machines_option
 @json_option
 def undrain(
-    settings_file: Path | None,
+    settings: Settings,
     names: tuple[str, ...],
     selector: Selector | None,
     *,
@@ -193,7 +186,7 @@ def undrain(
     NAME stays, unless its deletion has begun.
     """
     done = _order_machines(
-        settings_file, (names, selector), lambda key, _: orders.undrain(key), dry_run=dry_run
+        settings, (names, selector), lambda key, _: orders.undrain(key), dry_run=dry_run
     )
     text = f"It is no longer drained. {SOON}"
     _say_of_machines(done, lambda _, __: text, dry_run=dry_run, as_json=as_json)
@@ -205,7 +198,7 @@ def undrain(
 @reason_option
 @json_option
 def cordon(
-    settings_file: Path | None,
+    settings: Settings,
     names: tuple[str, ...],
     selector: Selector | None,
     reason: str,
@@ -220,7 +213,7 @@ def cordon(
     group makes no other in its place.
     """
     done = _order_machines(
-        settings_file,
+        settings,
         (names, selector),
         lambda key, now: orders.cordon(key, reason, now),
         reason,
@@ -234,7 +227,7 @@ def cordon(
 @machines_option
 @json_option
 def uncordon(
-    settings_file: Path | None,
+    settings: Settings,
     names: tuple[str, ...],
     selector: Selector | None,
     *,
@@ -247,7 +240,7 @@ def uncordon(
     was drained, reclaimed or lost by the catalog in the meantime.
     """
     done = _order_machines(
-        settings_file, (names, selector), lambda key, _: orders.uncordon(key), dry_run=dry_run
+        settings, (names, selector), lambda key, _: orders.uncordon(key), dry_run=dry_run
     )
     _say_of_machines(done, lambda one, _: _freed(one), dry_run=dry_run, as_json=as_json)
 
@@ -256,7 +249,7 @@ def uncordon(
 @settings_option
 @click.argument("revision")
 @json_option
-def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None:
+def approve(settings: Settings, revision: str, *, as_json: bool) -> None:
     """Approves a held configuration.
 
     REVISION, or its first characters, comes into force although it removes many machines. It has to
@@ -264,13 +257,12 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
     """
     from gce_backend.cli import ordering
 
-    with errors_as_messages():
-        if not orders.is_revision(revision):
-            raise SettingsError(
-                f"{revision!r} is not a revision: the daemon's log and GET /api/control name the "
-                "one that waits"
-            )
-        done, held = ordering.approve(settings_file, revision)
+    if not orders.is_revision(revision):
+        raise SettingsError(
+            f"{revision!r} is not a revision: the daemon's log and GET /api/control name the "
+            "one that waits"
+        )
+    done, held = ordering.approve(settings, revision)
     words = "was approved before" if done.before == done.after else "is approved"
     say(f"{held} {words}. {SOON}", _shown(done), as_json=as_json)
 
@@ -285,12 +277,11 @@ def approve(settings_file: Path | None, revision: str, *, as_json: bool) -> None
     help="For how long; 0 ends it.",
 )
 @json_option
-def lift_cap(settings_file: Path | None, minutes: int, *, as_json: bool) -> None:
+def lift_cap(settings: Settings, minutes: int, *, as_json: bool) -> None:
     """Lifts the caps on deletions for a while."""
     from gce_backend.cli import ordering
 
-    with errors_as_messages():
-        done = ordering.order(settings_file, orders.lift_cap(_now() + 60 * minutes))
+    done = ordering.order(settings, orders.lift_cap(_now() + 60 * minutes))
     lifted = f"are lifted for {minutes} min" if minutes else "apply"
     say(f"the caps on deletions {lifted}. {SOON}", _shown(done), as_json=as_json)
 
@@ -301,7 +292,7 @@ def lift_cap(settings_file: Path | None, minutes: int, *, as_json: bool) -> None
 @click.argument("message_ids", metavar="[ID]...", nargs=-1)
 @json_option
 def messages(
-    settings_file: Path | None, action: str, message_ids: tuple[str, ...], *, as_json: bool
+    settings: Settings, action: str, message_ids: tuple[str, ...], *, as_json: bool
 ) -> None:
     """Acknowledges messages that were set aside.
 
@@ -311,13 +302,12 @@ def messages(
     from gce_backend.cli import ordering
 
     del action  # there is one
-    with errors_as_messages():
-        done = ordering.acknowledge(settings_file, message_ids)
+    done = ordering.acknowledge(settings, message_ids)
     say(f"{plural(done, 'message')} acknowledged", {"acknowledged": done}, as_json=as_json)
 
 
 def _order_machines(
-    settings_file: Path | None,
+    settings: Settings,
     meant: tuple[Sequence[str], Selector | None],
     apply: Callable[[MachineKey, float], ApplyToMachine],
     reason: str = "",
@@ -329,11 +319,8 @@ def _order_machines(
 
     if not any(meant):
         raise click.UsageError("name machines, or choose them with --selector")
-    with errors_as_messages():
-        _check_reason(reason)
-        return ordering.order_about_machines(
-            settings_file, ordering.Meant(*meant), apply, dry_run=dry_run
-        )
+    _check_reason(reason)
+    return ordering.order_about_machines(settings, ordering.Meant(*meant), apply, dry_run=dry_run)
 
 
 def _now() -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 import click
 
 from gce_backend.cli.common import (
-    errors_as_messages,
     examples,
     json_option,
     say,
     say_problems,
     settings_option,
 )
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 CHANGES = 2
 """The exit code when something would change, as `terraform plan -detailed-exitcode` has it."""
@@ -72,9 +70,7 @@ def _moment(text: str) -> float:
     help="Show the sizes that schedules make at this time, e.g. 2026-12-01T18:00+01:00.",
 )
 @json_option
-def plan(
-    settings_file: Path | None, directory: Path | None, at: float | None, *, as_json: bool
-) -> None:
+def plan(settings: Settings, directory: Path | None, at: float | None, *, as_json: bool) -> None:
     """Shows what a configuration would change.
 
     Shows what would be created, resized, drained and deleted, and for which leased machines the
@@ -86,17 +82,15 @@ def plan(
     from gce_backend.configuration.problems import InvalidConfigurationError
     from gce_backend.setup.validate import check_directory
 
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
-        if directory is not None:
-            verdict = check_directory(directory, settings.machine_provider.extra_dimensions)
-            if verdict.total:
-                say_problems(verdict.problems, verdict.total, str(directory))
-                sys.exit(1)
-        try:
-            document = asyncio.run(compare(settings, directory, at))
-        except InvalidConfigurationError as error:
-            say_problems(error.problems, error.total, "the configuration")
+    if directory is not None:
+        verdict = check_directory(directory, settings.machine_provider.extra_dimensions)
+        if verdict.total:
+            say_problems(verdict.problems, verdict.total, str(directory))
             sys.exit(1)
+    try:
+        document = asyncio.run(compare(settings, directory, at))
+    except InvalidConfigurationError as error:
+        say_problems(error.problems, error.total, "the configuration")
+        sys.exit(1)
     say("\n".join(told(document)), document, as_json=as_json)
     sys.exit(CHANGES if document.changes else 0)

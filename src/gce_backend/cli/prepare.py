@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,13 @@ import click
 from gce_backend.base.plurals import plural
 from gce_backend.cli.common import (
     clients_of,
-    errors_as_messages,
     json_option,
     rng,
     say,
     say_problems,
     settings_option,
 )
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
     from gce_backend.setup.messaging import Done
@@ -40,7 +38,7 @@ _machine_provider_option = click.option("--machine-provider", help="The Machine 
 @click.argument("directory", type=click.Path(path_type=Path))
 @settings_option
 @json_option
-def validate(directory: Path, settings_file: Path | None, *, as_json: bool) -> None:
+def validate(directory: Path, settings: Settings, *, as_json: bool) -> None:
     """Checks templates.cfg and managers.cfg.
 
     Prints the problems in DIRECTORY, with file, line, template and field, and warnings of what may
@@ -50,8 +48,6 @@ def validate(directory: Path, settings_file: Path | None, *, as_json: bool) -> N
     """
     from gce_backend.setup.validate import check_directory
 
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
     verdict = check_directory(directory, settings.machine_provider.extra_dimensions)
     if not as_json:
         for warning in verdict.warnings:
@@ -76,7 +72,7 @@ def validate(directory: Path, settings_file: Path | None, *, as_json: bool) -> N
 @_machine_provider_option
 @json_option
 def configure(
-    settings_file: Path | None,
+    settings: Settings,
     config_set: str | None,
     config_service: str | None,
     machine_provider: str | None,
@@ -92,7 +88,6 @@ def configure(
     from gce_backend.setup.project import Addresses, refuse_wrong
 
     async def act() -> int:
-        settings = load(settings_file, os.environ)
         refuse_wrong(settings, Addresses(config_set, config_service, machine_provider))
         async with clients_of(settings) as (clients, project):
             return await write_entities(
@@ -102,8 +97,7 @@ def configure(
                 machine_provider=machine_provider,
             )
 
-    with errors_as_messages():
-        changed = asyncio.run(act())
+    changed = asyncio.run(act())
     text = f"{plural(changed, 'entity', 'entities')} changed" if changed else "nothing to change"
     say(text, {"changed": changed}, as_json=as_json)
 
@@ -119,7 +113,7 @@ def configure(
 @click.option("--dry-run", is_flag=True, help="Create nothing; print what would be created.")
 @json_option
 def setup(
-    settings_file: Path | None,
+    settings: Settings,
     machine_provider_account: str | None,
     config_set: str | None,
     config_service: str | None,
@@ -138,7 +132,6 @@ def setup(
     addresses = Addresses(config_set, config_service, machine_provider)
 
     async def act() -> dict[str, Any]:
-        settings = load(settings_file, os.environ)
         async with clients_of(settings) as (clients, project):
             account = clients.tokens.describe()
             if not as_json:
@@ -161,8 +154,7 @@ def setup(
                 done.append(step)
             return {"project": project, "account": account, "dry_run": dry_run, "steps": done}
 
-    with errors_as_messages():
-        document = asyncio.run(act())
+    document = asyncio.run(act())
     steps: list[Done] = document["steps"]
     lacking = [step for step in steps if not step.ok]
     if as_json or not lacking:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gce_backend.cli.common import (
     Signals,
-    errors_as_messages,
     examples,
     rng,
     run_until_interrupted,
     serve,
     service_settings_option,
 )
-from gce_backend.settings.settings import load
+from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
     from gce_backend.machine_provider.service import ProviderService
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
 )
 @service_settings_option
 @click.option("--check", is_flag=True, help="Only checks access.cfg, with all of its problems.")
-def machine_provider(settings_file: Path | None, *, check: bool) -> None:
+def machine_provider(settings: Settings, *, check: bool) -> None:
     """Runs a Machine Provider, until Ctrl-C or SIGTERM.
 
     Several processes may run on one Datastore namespace: one works, the others stand by and take
@@ -42,16 +39,14 @@ def machine_provider(settings_file: Path | None, *, check: bool) -> None:
     from gce_backend.base.clock import SystemClock
     from gce_backend.machine_provider.service import ProviderService
 
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
-        logs.configure(settings.log.format, settings.log.level, sys.stderr)
-        service = ProviderService(settings, clock=SystemClock(), rng=rng())
-        if check:
-            for warning in service.warnings:
-                click.echo(warning)
-            click.echo(f"{settings.provider.access} is valid")
-        else:
-            run_until_interrupted(_run(service))
+    logs.configure(settings.log.format, settings.log.level, sys.stderr)
+    service = ProviderService(settings, clock=SystemClock(), rng=rng())
+    if check:
+        for warning in service.warnings:
+            click.echo(warning)
+        click.echo(f"{settings.provider.access} is valid")
+    else:
+        run_until_interrupted(_run(service))
 
 
 async def _run(service: ProviderService) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +16,6 @@ from gce_backend.base.errors import UnknownNameError
 from gce_backend.base.plurals import plural
 from gce_backend.cli.common import (
     daemon_of,
-    errors_as_messages,
     examples,
     json_option,
     say,
@@ -30,7 +27,7 @@ from gce_backend.cli.duration import Duration
 from gce_backend.cli.orders import SOON, reason_option
 from gce_backend.model.entities import InstanceTemplate
 from gce_backend.rules.orders import Apply, pause_rollout, resume_rollout, shown, undo_rollout
-from gce_backend.settings.settings import Settings, load
+from gce_backend.settings.settings import Settings
 
 NOT_COMPLETE = 2
 """The exit code while a roll-out is under way."""
@@ -148,7 +145,7 @@ name_argument = click.argument("name", shell_complete=complete_templates)
 @json_option
 def status(
     name: str,
-    settings_file: Path | None,
+    settings: Settings,
     url: str | None,
     *,
     wait: bool,
@@ -160,9 +157,7 @@ def status(
     It is complete when the groups of the new revision have what they need, and no machine of an
     earlier one is left that nobody holds. Exits with 0 when it is complete, 2 when it is not.
     """
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
-        progress = asyncio.run(_look(settings, url, name, patience=timeout if wait else 0.0))
+    progress = asyncio.run(_look(settings, url, name, patience=timeout if wait else 0.0))
     say(told(progress), progress, as_json=as_json)
     sys.exit(0 if progress.complete else NOT_COMPLETE)
 
@@ -186,24 +181,24 @@ async def _look(
 @settings_option
 @reason_option
 @json_option
-def pause(name: str, settings_file: Path | None, reason: str, *, as_json: bool) -> None:
+def pause(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
     """Pauses the roll-out of template NAME.
 
     No old machine leaves for a new one, and no new one comes for an old one. Everything else goes
     on: leases, deletions of reclaimed machines, growth where machines are lacking.
     """
     told = f"the roll-out of {name} is paused. {SOON}"
-    _order(settings_file, name, lambda _, now: pause_rollout(name, reason, now), told, as_json)
+    _order(settings, name, lambda _, now: pause_rollout(name, reason, now), told, as_json)
 
 
 @rollout.command()
 @name_argument
 @settings_option
 @json_option
-def resume(name: str, settings_file: Path | None, *, as_json: bool) -> None:
+def resume(name: str, settings: Settings, *, as_json: bool) -> None:
     """Continues the roll-out of template NAME, which was paused or undone."""
     told = f"the roll-out of {name} continues. {SOON}"
-    _order(settings_file, name, lambda _, __: resume_rollout(name), told, as_json)
+    _order(settings, name, lambda _, __: resume_rollout(name), told, as_json)
 
 
 @rollout.command()
@@ -211,20 +206,18 @@ def resume(name: str, settings_file: Path | None, *, as_json: bool) -> None:
 @settings_option
 @reason_option
 @json_option
-def undo(name: str, settings_file: Path | None, reason: str, *, as_json: bool) -> None:
+def undo(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
     """Makes the revision before the active one of template NAME active again.
 
     Its machines come back as in every roll-out. It stays active until `rollout resume`, or until
     templates.cfg describes another revision than the one that is undone.
     """
     told = f"the last revision of {name} is undone. {SOON}"
-    _order(
-        settings_file, name, lambda one, now: undo_rollout(name, one, reason, now), told, as_json
-    )
+    _order(settings, name, lambda one, now: undo_rollout(name, one, reason, now), told, as_json)
 
 
 def _order(
-    settings_file: Path | None,
+    settings: Settings,
     name: str,
     make: Callable[[InstanceTemplate, float], Apply],
     told: str,
@@ -233,6 +226,5 @@ def _order(
     """Stores an order about a roll-out, and says so."""
     from gce_backend.cli import ordering
 
-    with errors_as_messages():
-        done = ordering.order_rollout(settings_file, name, make)
+    done = ordering.order_rollout(settings, name, make)
     say(told, shown(done.after, SystemClock().now()), as_json=as_json)

@@ -92,8 +92,8 @@ def _not_readable(file: Path) -> str | None:
     return "it cannot be read" if file.exists() else "it does not exist"
 
 
-def find_settings(context: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
-    """The callback of `--settings`: the given file, or the one that a search finds."""
+def find_settings(context: click.Context, given: Path | None) -> Path | None:
+    """The given settings file, or the one that a search finds."""
     if given is not None:
         return given
     found = search(LOCAL_FILE, USUAL_FILE)
@@ -101,7 +101,7 @@ def find_settings(context: click.Context, _: click.Parameter, given: Path | None
     return found.file
 
 
-def search_of(context: click.Context | None) -> Search | None:
+def search_of(context: click.Context) -> Search | None:
     """The search that a command's settings come from; None when its file was given."""
-    found = context.meta.get(_FOUND) if context is not None else None
-    return found if isinstance(found, Search) else None
+    found: Search | None = context.meta.get(_FOUND)
+    return found

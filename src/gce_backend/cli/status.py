@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from pathlib import Path
-from typing import Any
-
 import click
 
 from gce_backend.cli.common import (
-    daemon_of,
-    errors_as_messages,
+    ask,
     examples,
     json_option,
     run_until_interrupted,
@@ -20,7 +14,7 @@ from gce_backend.cli.common import (
     url_option,
 )
 from gce_backend.cli.duration import Duration
-from gce_backend.settings.settings import Settings, load
+from gce_backend.settings.settings import Settings
 
 
 @click.command(
@@ -42,26 +36,19 @@ from gce_backend.settings.settings import Settings, load
 )
 @json_option
 def status(
-    settings_file: Path | None, url: str | None, *, watch: bool, interval: float, as_json: bool
+    settings: Settings, url: str | None, *, watch: bool, interval: float, as_json: bool
 ) -> None:
     """Shows the fleet at a glance, problems first."""
-    with errors_as_messages():
-        settings = load(settings_file, os.environ)
-        if watch:
-            from gce_backend.cli.watch import watch_status
+    if watch:
+        from gce_backend.cli.watch import watch_status
 
-            run_until_interrupted(watch_status(settings, url, interval, as_json=as_json))
+        run_until_interrupted(watch_status(settings, url, interval, as_json=as_json))
+    else:
+        document = ask(settings, url, "/api/status")
+        if as_json:
+            say("", document, as_json=True)
         else:
-            document = asyncio.run(_once(settings, url))
-            if as_json:
-                say("", document, as_json=True)
-            else:
-                from gce_backend.cli.output import show
-                from gce_backend.cli.status_text import view_of
+            from gce_backend.cli.output import show
+            from gce_backend.cli.status_text import view_of
 
-                show(*view_of(document))
-
-
-async def _once(settings: Settings, url: str | None) -> Any:
-    async with daemon_of(settings, url) as daemon:
-        return await daemon.get("/api/status")
+            show(*view_of(document))

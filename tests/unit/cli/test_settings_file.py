@@ -58,11 +58,16 @@ def typed(*arguments: str, **variables: str) -> Result:
     return CliRunner().invoke(main, list(arguments), env=variables)
 
 
-def taken(command: str, *arguments: str) -> Path | None:
-    """The settings file of a command that is called so."""
+def taken(command: str, *arguments: str) -> str | None:
+    """The project in the settings of a command that is called so."""
     with main.commands[command].make_context(command, list(arguments)) as context:
-        found: Path | None = context.params["settings_file"]
-        return found
+        settings: Settings = context.params["settings"]
+        return settings.project
+
+
+def naming(file: Path) -> None:
+    """Writes settings that name a project as the file is named."""
+    file.write_text(f'project = "{file.stem}"\n', "utf-8")
 
 
 def test_a_command_finds_the_embedded_cloud_that_runs_here(fleet: ServedFleet, here: Path) -> None:
@@ -138,11 +143,12 @@ def test_an_error_that_settings_cannot_help_says_nothing_of_them(
 
 def test_the_option_comes_before_the_variable(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And both before any file that is found."""
-    (here / "etc.toml").touch()
-    assert taken("status") == here / "etc.toml"
+    for name in ("etc", "named", "given"):
+        naming(here / f"{name}.toml")
+    assert taken("status") == "etc"
     monkeypatch.setenv(SETTINGS_VARIABLE, "named.toml")
-    assert taken("status") == Path("named.toml")
-    assert taken("status", "--settings", "given.toml") == Path("given.toml")
+    assert taken("status") == "named"
+    assert taken("status", "--settings", "given.toml") == "given"
     assert load(None, {SETTINGS_VARIABLE: "named.toml"}) == Settings()
 
 
@@ -151,17 +157,18 @@ def test_a_service_takes_only_a_file_that_is_named(
 ) -> None:
     """A daemon on the settings of what happens to run beside it would work on that fleet."""
     (here / LOCAL_FILE).write_text(local_text(fleet), "utf-8")
-    (here / "etc.toml").touch()
+    naming(here / "etc.toml")
+    naming(here / "named.toml")
     assert {taken(command) for command in SERVICES} == {None}
     monkeypatch.setenv(SETTINGS_VARIABLE, "named.toml")
-    assert {taken(command) for command in SERVICES} == {Path("named.toml")}
+    assert {taken(command) for command in SERVICES} == {"named"}
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_no_command_has_a_way_of_its_own(name: str) -> None:
     """Every command with settings says where they are looked for."""
     for option in main.commands[name].params:
-        if option.name == "settings_file":
+        if option.name == "settings":
             assert isinstance(option, click.Option)
             assert option.envvar == SETTINGS_VARIABLE
-            assert (option.callback is None) == (name in SERVICES)
+            assert (str(LOCAL_FILE) in (option.help or "")) == (name not in SERVICES)
