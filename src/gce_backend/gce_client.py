@@ -22,10 +22,11 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import InvalidRequestError, TransientError
 from gce_backend.base.plurals import plural
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.compute.call_budget import CallBudget, Priority, Quota, QuotaGroup, Room
 from gce_backend.clients.compute.links import AGGREGATED, GLOBAL, ResourceLink, resource_path
 from gce_backend.clients.compute.transport import ComputeRequest, ComputeTransport, Timeouts
 from gce_backend.clients.compute.types import (
+    MAX_PAGES,
     ComputeGroup,
     ComputeInstance,
     ComputeTemplate,
@@ -47,6 +48,7 @@ from gce_backend.clients.compute.types import (
 )
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
+from gce_backend.configuration.values import zone_region
 
 __all__ = ["ComputeClient", "Timeouts"]
 
@@ -91,6 +93,7 @@ class ComputeClient:
         retry_budget: RetryBudget | None = None,
     ) -> None:
         self._root = root
+        self._budget = budget
         self._transport = ComputeTransport(
             session=session,
             tokens=tokens,
@@ -246,22 +249,27 @@ class ComputeClient:
         method = "instances.setMetadata"
         return await self._mutate(method, HTTPMethod.POST, path, request_id, body)
 
+    def metadata_room(self, project: str, region: str) -> Room:
+        """How many updates of metadata the call budget has room for in a region."""
+        return self._budget.room(Quota(project, QuotaGroup.MUTATE, region), Priority.METADATA)
+
     async def get_operation(self, link: ResourceLink) -> Operation:
         """An operation as it is now."""
         method, group = _operation_method(link, "get"), QuotaGroup.OPERATION_GET
         request = self._request(method, HTTPMethod.GET, link.path, group)
         return await self._transport.call(request, Operation)
 
-    async def list_operations(
-        self, project: str, zone: str, filter: str | None = None
-    ) -> Listing[Operation]:
-        """A zone's operations."""
+    async def list_operations(self, project: str, zone: str, *, pages: int) -> Listing[Operation]:
+        """A zone's newest operations: so many pages of 500."""
         path = _path(project, f"zones/{zone}", "operations")
-        return await self._list("zoneOperations.list", path, OperationPage, condition=filter)
+        newest = {"orderBy": "creationTimestamp desc"}
+        return await self._list(
+            "zoneOperations.list", path, OperationPage, pages=pages, more=newest
+        )
 
     async def wait_operation(self, link: ResourceLink) -> Operation:
         """An operation when it is DONE, or after at most two minutes, or sooner."""
-        method, group = _operation_method(link, "wait"), QuotaGroup.OPERATION_WAIT
+        method, group = _operation_method(link, "wait"), QuotaGroup.HEAVY_READ
         path = link.path + "/wait"
         request = self._request(method, HTTPMethod.POST, path, group, held=_HELD_SECONDS)
         return await self._transport.call(request, Operation)
@@ -358,19 +366,23 @@ class ComputeClient:
         *,
         condition: str | None = None,
         verb: HTTPMethod = HTTPMethod.GET,
+        pages: int = MAX_PAGES,
+        more: Mapping[str, str] | None = None,
     ) -> Listing[T]:
-        # The one list that is asked for by POST is counted with the mutations.
-        group = QuotaGroup.READ if verb is HTTPMethod.GET else QuotaGroup.MUTATE
-        query = {"maxResults": "500", "fields": kind.FIELDS}
+        if verb is not HTTPMethod.GET:  # the one list that is asked for by POST
+            group = QuotaGroup.MUTATE
+        else:
+            group = QuotaGroup.HEAVY_READ if f"/{AGGREGATED}/" in path else QuotaGroup.LIST
+        query = {"maxResults": "500", "fields": kind.FIELDS, **(more or {})}
         if condition is not None:
             query["filter"] = condition
 
         async def fetch(page_token: str) -> Page[T]:
-            more = {"pageToken": page_token} if page_token else {}
-            request = self._request(method, verb, path, group, query | more)
+            at = {"pageToken": page_token} if page_token else {}
+            request = self._request(method, verb, path, group, query | at)
             return await self._transport.call(request, kind)
 
-        return await gather_pages(fetch)
+        return await gather_pages(fetch, pages)
 
     def _request(
         self,
@@ -386,8 +398,16 @@ class ComputeClient:
     ) -> ComputeRequest:
         url = URL(self._root + path).with_query(query)
         data = None if body is None else msgspec.json.encode(body)
-        project = path.split("/")[1]
-        return ComputeRequest(f"compute.{method}", verb, group, project, url, data, held, once)
+        _, project, *scope = path.split("/")
+        quota = Quota(project, group, _region_of(*scope[:2]))
+        return ComputeRequest(f"compute.{method}", verb, quota, url, data, held, once)
+
+
+def _region_of(scope: str, name: str) -> str:
+    """The region that a call to `zones/Z` or `regions/R` is counted in; "" for others."""
+    if scope == "zones":
+        return zone_region(name)
+    return name if scope == "regions" else ""
 
 
 def _operation_method(link: ResourceLink, verb: str) -> str:

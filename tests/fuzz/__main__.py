@@ -205,7 +205,7 @@ async def answers(findings: Findings, count: int, chance: random.Random, folder:
             "list_instances": lambda: compute.list_instances(PROJECT, 'status = "RUNNING"'),
             "list_snapshots": lambda: compute.list_snapshots(PROJECT, 'name = "a"'),
             "list_whole_instances": lambda: compute.list_instances(PROJECT, whole=True),
-            "list_operations": lambda: compute.list_operations(PROJECT, ZONE),
+            "list_operations": lambda: compute.list_operations(PROJECT, ZONE, pages=2),
             "get_instance": lambda: compute.get_instance(PROJECT, ZONE, name),
             "get_group": lambda: compute.get_group(PROJECT, ZONE, group),
             "get_operation": lambda: compute.get_operation(operation),

@@ -20,7 +20,7 @@ import msgspec
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
-from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.compute.call_budget import CallBudget, Priority, Quota, Room
 from gce_backend.clients.datastore.terms import EPOCH as TERM
 from gce_backend.clients.datastore.terms import KIND as LEADERSHIP
 from gce_backend.daemon.clients import Clients
@@ -291,17 +291,16 @@ class World:
         self.patches.enter_context(mock.patch.object(Catalog, "add", add))
 
     def _watch_budgets(self) -> None:
-        """Row 50 is met where metadata waits for the part of a budget that is not for it."""
-        acquire, met = CallBudget.acquire, self.disturbances.met
+        """Row 50 is met where the part of a budget that metadata may use is used up."""
+        room, met = CallBudget.room, self.disturbances.met
 
-        async def acquired(budget: CallBudget, project: str, group: QuotaGroup, **how: Any) -> None:
-            if not how.get("urgent", True):
-                used = next((u for u in budget.usage() if u.group == group.value), None)
-                if used is not None and not used.paused_seconds and used.left <= used.limit // 10:
-                    met(50)
-            await acquire(budget, project, group, **how)
+        def looked(budget: CallBudget, quota: Quota, priority: Priority) -> Room:
+            found = room(budget, quota, priority)
+            if not found.calls and budget.remaining(quota):
+                met(50)
+            return found
 
-        self.patches.enter_context(mock.patch.object(CallBudget, "acquire", acquired))
+        self.patches.enter_context(mock.patch.object(CallBudget, "room", looked))
 
     def _remember_messages(self) -> None:
         pubsub = self.services["pubsub"]

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from gce_backend.base import errors
 from gce_backend.clients.compute import transport as gce_transport
-from gce_backend.clients.compute.call_budget import QuotaGroup
+from gce_backend.clients.compute.call_budget import Quota, QuotaGroup
 from gce_backend.clients.compute.errors import (
     BY_REASON,
     BY_STATUS,
@@ -352,7 +352,7 @@ async def test_calls_wait_for_their_turn_in_the_budget() -> None:
             await it.client.get_group("p", "z", "g")
         assert len(it.requests) == 3
         assert caught.value.reason == "callBudget"
-        assert it.budget.remaining("p", QuotaGroup.READ) == 0
+        assert it.budget.remaining(Quota("p", QuotaGroup.READ)) == 0
 
 
 async def test_a_mutation_keeps_its_request_id_and_body_over_all_repetitions() -> None:

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from gce_backend.base import errors
-from gce_backend.clients.compute.call_budget import QuotaGroup
+from gce_backend.clients.compute.call_budget import Quota, QuotaGroup
 from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.clients.compute.types import (
     ComputeGroup,
@@ -96,6 +96,7 @@ CALLS = {
         lambda c: c.list_instance_templates("p", CONDITION),
         f"GET {P}/global/instanceTemplates",
         listing(TemplatePage, filter=CONDITION),
+        QuotaGroup.LIST,
         answer={},
     ),
     "instanceTemplates.delete": Call(
@@ -118,6 +119,7 @@ CALLS = {
         lambda c: c.list_groups("p"),
         f"GET {P}/aggregated/instanceGroupManagers",
         listing(GroupPage),
+        QuotaGroup.HEAVY_READ,
         answer={},
     ),
     "instanceGroupManagers.listManagedInstances": Call(
@@ -160,12 +162,14 @@ CALLS = {
         lambda c: c.list_instances("p", CONDITION),
         f"GET {P}/aggregated/instances",
         listing(InstancePage, filter=CONDITION),
+        QuotaGroup.HEAVY_READ,
         answer={},
     ),
     "instances.aggregatedList, whole": Call(
         lambda c: c.list_instances("p", CONDITION, whole=True),
         f"GET {P}/aggregated/instances",
         listing(WholeInstancePage, filter=CONDITION),
+        QuotaGroup.HEAVY_READ,
         answer={},
     ),
     "instances.setMetadata": Call(
@@ -181,15 +185,16 @@ CALLS = {
         group=QuotaGroup.OPERATION_GET,
     ),
     "zoneOperations.list": Call(
-        lambda c: c.list_operations("p", "z", CONDITION),
+        lambda c: c.list_operations("p", "z", pages=1),
         f"GET {P}/zones/z/operations",
-        listing(OperationPage, filter=CONDITION),
+        listing(OperationPage, orderBy="creationTimestamp desc"),
+        QuotaGroup.LIST,
         answer={},
     ),
     "zoneOperations.wait": Call(
         lambda c: c.wait_operation(LINK),
         f"POST {P}/zones/z/operations/operation-1/wait",
-        group=QuotaGroup.OPERATION_WAIT,
+        group=QuotaGroup.HEAVY_READ,
     ),
     "globalOperations.get": Call(
         lambda c: c.get_operation(ResourceLink("p", "global", "operations", "operation-1")),
@@ -199,7 +204,7 @@ CALLS = {
     "regionOperations.wait": Call(
         lambda c: c.wait_operation(REGIONAL),
         f"POST {P}/regions/r/operations/operation-1/wait",
-        group=QuotaGroup.OPERATION_WAIT,
+        group=QuotaGroup.HEAVY_READ,
     ),
     "machineTypes.get": Call(
         lambda c: c.get_machine_type("p", "z", "m"),
@@ -220,6 +225,7 @@ CALLS = {
         lambda c: c.list_snapshots("p", "labels.a:*"),
         f"GET {P}/global/snapshots",
         listing(SnapshotPage, filter="labels.a:*"),
+        QuotaGroup.LIST,
         answer={},
     ),
 }
@@ -237,8 +243,10 @@ async def test_a_call_is_sent_as_compute_describes_it(method: str) -> None:
         assert dict(request.query) == dict(call.query)
         assert it.server.bodies[-1] == (msgspec.json.encode(call.body) if call.body else b"")
         assert [(sent, group) for sent, group, *_ in it.seen] == [(f"compute.{name}", call.group)]
-        for group in QuotaGroup:
-            assert it.budget.remaining("p", group) == 1000 - (group is call.group)
+        (usage,) = it.budget.usage()
+        region = "r" if "/regions/r/" in call.line else ""
+        assert (usage.project, usage.region, usage.group) == ("p", region, call.group)
+        assert usage.left == 999
 
 
 async def test_a_list_without_a_condition_asks_for_all() -> None:
@@ -256,7 +264,7 @@ async def test_a_domain_scoped_project_is_its_own_in_path_and_budget() -> None:
         await it.client.get_group("example.com:p", "z", "g")
         (request,) = it.requests
         assert request.rel_url.raw_path.startswith("/compute/v1/projects/example.com:p/zones/z/")
-        assert it.budget.remaining("example.com:p", QuotaGroup.READ) == 999
+        assert it.budget.remaining(Quota("example.com:p", QuotaGroup.READ)) == 999
 
 
 @pytest.mark.parametrize("verb", ["insert", "createInstances", "deleteInstances", "delete"])
@@ -269,21 +277,33 @@ async def test_what_would_have_to_be_decided_again_is_sent_once(verb: str) -> No
 
 
 async def test_fault_50_metadata_leaves_room_for_deletions_and_growth() -> None:
-    """Nine updates use up what they may of ten calls a minute; what is for many goes at once."""
+    """Updates stop at eight of ten calls a minute; a deletion goes at once."""
     async with world(script(web.json_response(OPERATION)), limit=10) as it:
         update = CALLS["instances.setMetadata"].ask
-        for _ in range(9):
+        for _ in range(8):
             await update(it.client)
         waiting = asyncio.ensure_future(update(it.client))
         await CALLS["instanceGroupManagers.deleteInstances"].ask(it.client)
         assert [request.path.rpartition("/")[2] for request in it.requests] == [
-            *["setMetadata"] * 9,
+            *["setMetadata"] * 8,
             "deleteInstances",
         ]
+        assert it.client.metadata_room("p", "").calls == 0
         with pytest.raises(errors.RateLimitedError):
             await waiting
         with pytest.raises(errors.RateLimitedError):
             await CALLS["instanceGroupManagers.createInstances"].ask(it.client)
+
+
+async def test_calls_are_counted_in_the_region_that_they_are_made_to() -> None:
+    """What is used up in one region is not in another; only aggregated lists have none."""
+    async with world(script(web.json_response(OPERATION)), limit=1) as it:
+        for zone in ("us-east1-b", "us-west1-a"):
+            await it.client.delete_group("p", zone, "g", **ONCE)
+        assert it.client.metadata_room("p", "us-east1").calls == 0
+        assert it.client.metadata_room("p", "us-central1").calls == 1
+        with pytest.raises(errors.RateLimitedError):
+            await it.client.delete_group("p", "us-east1-c", "g", **ONCE)
 
 
 async def test_a_thousand_members_are_deleted_in_one_call() -> None:

@@ -16,6 +16,8 @@ from gce_backend.model.keys import MachineKey
 
 MANY: Final = 10
 """From this number on, they are listed together."""
+PAGE: Final = 500
+"""Operations of a page."""
 
 
 ListedVms: TypeAlias = Mapping[MachineKey, ComputeInstance | None]
@@ -66,12 +68,14 @@ async def list_operations(
     for (project, zone), wanted in zones.items():
         if len(wanted) < MANY:
             continue
-        for condition in name_filters(wanted):
-            try:
-                listing = await context.compute.list_operations(project, zone, condition.text)
-            except RemoteError:
-                continue
-            found |= {wanted[one.name]: one for one in listing.items if one.name in wanted}
+        # No filter: a zone keeps the operations of two weeks, and Google counts what is filtered.
+        # Among the newest are also those that groups start for VMs: twice as many are listed.
+        pages = 1 + 2 * len(wanted) // PAGE
+        try:
+            listing = await context.compute.list_operations(project, zone, pages=pages)
+        except RemoteError:
+            continue
+        found |= {wanted[one.name]: one for one in listing.items if one.name in wanted}
     return found
 
 

@@ -112,9 +112,11 @@ READINGS = (
     Reading(
         "call_budget_remaining",
         "Calls that may be sent at this moment; 0 during a pause.",
-        ("project", "group"),
+        ("project", "region", "group"),
     ),
-    Reading("call_budget_limit", "Calls that may be sent in any minute.", ("project", "group")),
+    Reading(
+        "call_budget_limit", "Calls that may be sent in any minute.", ("project", "region", "group")
+    ),
     Reading("job_consecutive_failures", "Failed runs since the last success.", ("job_name",)),
 )
 

@@ -7,19 +7,21 @@ nothing left to change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from gce_backend.actions.fan_out import Result, act_in_slices, doubt
+from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_in_slices, doubt
 from gce_backend.actions.vm_looks import ListedVms, list_vms
 from gce_backend.base.errors import ConditionNotMetError, InvalidRequestError
 from gce_backend.clients.compute.types import ComputeInstance
+from gce_backend.configuration.values import zone_region
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
-from gce_backend.model.keys import Key, MachineKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.rules.metadata_updates import (
     LONGEST_DELAY,
     MAX_TOTAL,
@@ -59,10 +61,46 @@ async def run(context: Context) -> Outcome:
     async def apply(key: MachineKey, listed: ListedVms) -> Result:
         return await _apply(context, key, listed.get(key))
 
-    outcome = await act_in_slices(context, keys, _prepare, apply)
+    now, crowded = _within_budget(context, keys)
+    outcome = await act_in_slices(context, now, _prepare, apply)
+    waits += [max(context.compute.metadata_room(*place).wait, LOOK_AGAIN) for place in crowded]
     if outcome.again_after is not None:
         waits.append(outcome.again_after)
     return replace(outcome, again_after=min(waits, default=None))
+
+
+def _within_budget(
+    context: Context, keys: Iterable[MachineKey]
+) -> tuple[list[MachineKey], list[tuple[str, str]]]:
+    """Those for whose updates the call budget has room, the groups in turn.
+
+    The others are left: their calls would wait, fail, and make each of them back off.
+
+    Returns:
+        The machines to act on, those that back off included; and where there are more, by project
+        and region.
+    """
+    places: defaultdict[tuple[str, str], list[MachineKey]] = defaultdict(list)
+    chosen: list[MachineKey] = []
+    crowded = []
+    for key in keys:
+        revision = context.fleet.revisions.get(key.group.revision)
+        if revision is None or context.conditions.blocked(key):
+            chosen.append(key)
+        else:
+            places[revision.template.project, zone_region(key.zone)].append(key)
+    for place, wanted in places.items():
+        room = context.compute.metadata_room(*place)
+        if len(wanted) > room.calls:
+            crowded.append(place)
+            turns: Counter[GroupKey] = Counter()
+            turn_of = {}
+            for key in wanted:
+                turn_of[key] = turns[key.group]
+                turns[key.group] += 1
+            wanted.sort(key=turn_of.__getitem__)
+        chosen += wanted[: room.calls]
+    return chosen, crowded
 
 
 async def _prepare(context: Context, keys: Sequence[MachineKey]) -> ListedVms:

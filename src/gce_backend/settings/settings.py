@@ -288,7 +288,8 @@ class ComputeSettings(_Section, frozen=True):
     """Calls to Compute Engine.
 
     Attributes:
-        calls_per_minute: budget per project and quota group; below Google's own of about 1,500.
+        calls_per_minute: budget per project, region and quota group; below Google's own of
+            about 1,500.
         operation_wait_seconds: how long a run waits for the operations that it started.
         max_concurrency: calls in flight at most.
         connect_timeout: seconds to connect.

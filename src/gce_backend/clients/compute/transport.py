@@ -8,6 +8,7 @@ transient failures within the retry budget.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPMethod
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +20,7 @@ from yarl import URL
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import MalformedResponseError, RateLimitedError, TransientError
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.compute.call_budget import CallBudget, Priority, Quota
 from gce_backend.clients.compute.errors import CONCURRENT_OPERATIONS, error_from
 from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
 from gce_backend.clients.observer import CallObserver
@@ -46,8 +47,17 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     total: float = 90.0
 
 
-PER_MACHINE = frozenset({"compute.instances.get", "compute.instances.setMetadata"})
-"""What is asked once for each machine: it leaves room for the calls that are for many."""
+PRIORITIES: Mapping[str, Priority] = {
+    "compute.instanceGroupManagers.get": Priority.FREE,  # whose group it is, before a deletion
+    "compute.instanceGroupManagers.deleteInstances": Priority.FREE,
+    "compute.instanceGroupManagers.delete": Priority.FREE,
+    "compute.instanceTemplates.delete": Priority.FREE,
+    "compute.instances.delete": Priority.FREE,
+    "compute.instances.setMetadata": Priority.METADATA,
+    "compute.instances.get": Priority.LOOK,
+    "compute.instanceGroupManagers.listManagedInstances": Priority.LOOK,
+}
+"""What calls are for, by method; the others make what the fleet lacks, or are as few."""
 
 
 class ComputeRequest(NamedTuple):
@@ -55,8 +65,7 @@ class ComputeRequest(NamedTuple):
 
     method: str
     verb: HTTPMethod
-    group: QuotaGroup
-    project: str
+    quota: Quota
     url: URL
     body: bytes | None
     held: float  # seconds that the server may hold it on purpose
@@ -133,7 +142,7 @@ class ComputeTransport:
                 MAX_RESPONSE_BYTES,
                 headers,
                 request.body,
-                request.group,
+                request.quota.group,
             ),
             turn=partial(self._turn, request),
             once=request.once,
@@ -142,7 +151,7 @@ class ComputeTransport:
             error = error_from(method, answer, self._clock.now())
             if isinstance(error, RateLimitedError) and error.reason != CONCURRENT_OPERATIONS:
                 until = self._clock.monotonic() + (error.retry_after or 0.0)
-                self._budget.pause(request.project, request.group, until)
+                self._budget.pause(request.quota, until)
             raise error
         content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if content_type != "application/json":
@@ -156,8 +165,7 @@ class ComputeTransport:
 
     async def _turn(self, request: ComputeRequest) -> None:
         await self._budget.acquire(
-            request.project,
-            request.group,
+            request.quota,
+            PRIORITIES.get(request.method, Priority.GROW),
             max_wait=MAX_AGE_SECONDS if request.once else None,
-            urgent=request.method not in PER_MACHINE,
         )

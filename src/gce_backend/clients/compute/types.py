@@ -456,14 +456,18 @@ class OperationPage(_Answer, frozen=True, gc=False):
         return self.warning.reasons("zone")
 
 
-_MAX_PAGES = 10_000
+MAX_PAGES = 10_000
+"""Pages of a list that is followed to its end."""
 
 
-async def gather_pages(fetch: Callable[[str], Awaitable[Page[T]]]) -> Listing[T]:
+async def gather_pages(
+    fetch: Callable[[str], Awaitable[Page[T]]], most: int = MAX_PAGES
+) -> Listing[T]:
     """Follows a list to its end.
 
     Args:
         fetch: gets the page that a token names; "" names the first.
+        most: pages to get at most; a list that has more is partial.
 
     Raises:
         RemoteError: the first page could not be had. A page lost later makes the listing partial.
@@ -485,8 +489,10 @@ async def gather_pages(fetch: Callable[[str], Awaitable[Page[T]]]) -> Listing[T]
         token = page.next_page_token
         if not token:
             break
-        if token in seen or len(seen) >= _MAX_PAGES:
-            reasons.append(f"the list does not end: page {len(seen)}, or a repeated page token")
+        if token in seen or len(seen) >= most:
+            reasons.append(
+                f"the list goes on behind page {len(seen)}, or a page token was repeated"
+            )
             break
         seen.add(token)
     if reasons:

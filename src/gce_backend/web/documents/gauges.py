@@ -200,6 +200,8 @@ def _messages(context: Context, queue: QueueStatus) -> Values:
 def _budgets(budget: CallBudget) -> Values:
     usage = list(budget.usage())
     return {
-        "call_budget_remaining": [((use.project, use.group), use.left) for use in usage],
-        "call_budget_limit": [((use.project, use.group), use.limit) for use in usage],
+        "call_budget_remaining": [
+            ((use.project, use.region, use.group), use.left) for use in usage
+        ],
+        "call_budget_limit": [((use.project, use.region, use.group), use.limit) for use in usage],
     }

@@ -384,12 +384,13 @@ async def test_before_the_entities_are_loaded_orders_have_to_wait(tmp_path: Path
 
 
 async def test_the_metrics_show_what_is_left_of_the_call_budget(tmp_path: Path) -> None:
-    """By project and quota group, never more than the setting."""
+    """By project, region and quota group, never more than the setting."""
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         lines = await metric(w, "call_budget_remaining{")
         found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
-        read = 'gce_backend_call_budget_remaining{group="read",project="local-project"}'
+        labels = 'group="read",project="local-project",region="us-central1"'
+        read = f"gce_backend_call_budget_remaining{{{labels}}}"
         assert 0 < found[read] < w.settings.compute.calls_per_minute
 
 
