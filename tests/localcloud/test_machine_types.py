@@ -58,6 +58,13 @@ GB = 1024
         ("x4-1920-32t-metal", 1920, 32768),
         ("z3-highmem-8-highlssd", 8, 64),
         ("z4d-highmem-384-standardlssd", 384, 3024),
+        ("a3-ultragpu-8g-nolssd", 224, 2952),
+        ("ct3p-hightpu-4t", 48, 340),
+        ("ct5lp-hightpu-8t", 224, 384),
+        ("ct5p-hightpu-4t", 208, 448),
+        ("ct6e-standard-8t", 360, 1440),
+        ("n1-ultramem-160", 160, 3844),
+        ("tpu7x-standard-4t", 224, 960),
     ],
 )
 def test_a_machine_type_has_the_size_that_google_names(
@@ -71,7 +78,15 @@ def test_a_machine_type_has_the_size_that_google_names(
 
 @pytest.mark.parametrize(
     "name",
-    ["a2-highgpu-3g", "m1-ultramem-41", "t2a-highmem-4", "z9-large-1", "e2-highmem-32", "c4d-*"],
+    [
+        "a2-highgpu-3g",
+        "m1-ultramem-41",
+        "t2a-highmem-4",
+        "z9-large-1",
+        "e2-highmem-32",
+        "c4d-*",
+        "ct6e-standard-2t",
+    ],
 )
 def test_other_names_are_no_machine_types(name: str) -> None:
     """Close to a type, but none."""

@@ -11,7 +11,7 @@ from gce_backend.settings.settings import MachineProviderSettings, Settings
 from support.deletions import NOT_CATALOGED
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from support.fleet_views import manager_in
-from support.outside import cataloged
+from support.outside import abandon, cataloged
 from support.scraped import scrape
 
 SELDOM = {"import-config": "* * * * *"}
@@ -214,32 +214,43 @@ async def test_a_bad_image_makes_no_old_machine_count_as_lost(tmp_path: Path) ->
 GONE_FROM = (
     "/",
     "/machines",
-    "/events?kind=template",
+    "/events?kind=template&name=linux",
     "/api/status",
+    "/api/fleet",
     "/api/groups",
     "/api/templates",
     "/api/explain?name=linux",
 )
 
 
-async def test_a_group_that_is_gone_is_on_no_page(tmp_path: Path) -> None:
-    """Line 11. Its entity stays as long as the tombstones of its machines; nobody is shown it."""
+async def shown_on(w: World, word: str) -> set[str]:
+    """The pages and documents that say this word of what exists."""
+    found = set()
+    for path in GONE_FROM:
+        async with w.session.get(w.daemon.url + path) as response:
+            assert response.status == 200, path
+            text = await response.text()
+            if path == "/api/fleet":  # what a job cannot do is told as long as its subject is there
+                text = str((await w.get(path))["templates"])
+            if word in text:
+                found.add(path)
+    return found
+
+
+async def test_line_11_a_group_that_is_gone_is_on_no_page(tmp_path: Path) -> None:
+    """Its entity stays as long as the tombstones of its machines; nobody is shown it."""
     both = manager() + manager(zone=OTHER_ZONE, minimum=2)
     async with world(tmp_path, crons=SELDOM, managers=both) as w:
         await w.until(lambda: cataloged_in_all(w, 5))
         w.write_config(template(), manager())
 
         async def gone() -> bool:
-            return len(await w.groups()) == 1 and "deleted" in str(await w.get("/api/fleet"))
+            return len((await w.get("/api/groups"))["groups"]) == 1
 
         await w.until(gone)
-        shown = set()
-        for path in GONE_FROM:
-            async with w.session.get(w.daemon.url + path) as response:
-                assert response.status == 200, path
-                if OTHER_ZONE in await response.text():
-                    shown.add(path)
-        assert not shown
+        async with w.fleet() as stored:
+            assert len(stored.managers) == 2
+        assert not await shown_on(w, OTHER_ZONE)
         [before] = (await w.get("/api/groups"))["groups"]
         w.write_config(template(machine_type="n2-standard-8"), manager())
 
@@ -251,3 +262,83 @@ async def test_a_group_that_is_gone_is_on_no_page(tmp_path: Path) -> None:
         await w.until(replaced)
         told = await explained(w, f"linux/{ZONE}")  # one group, and not the one before as well
         assert told["state"] == "active"
+
+
+async def test_line_11_a_template_that_is_gone_is_on_no_page(tmp_path: Path) -> None:
+    """For an hour it was `draining`, and "0 groups have to go first"."""
+    both = template() + template("slow"), manager() + manager("slow", minimum=1)
+    async with world(tmp_path, crons=SELDOM, templates=both[0], managers=both[1]) as w:
+        await w.until(lambda: cataloged_in_all(w, 4))
+        w.write_config(template(), manager())
+
+        async def gone() -> bool:
+            return len((await w.get("/api/templates"))["templates"]) == 1
+
+        await w.until(gone)
+        assert not await shown_on(w, "slow")
+        told = await explained(w, "slow")
+        assert (told["state"], told["waits_for"], told["groups"]) == ("deleted", None, [])
+        async with w.fleet() as stored:
+            assert len(stored.templates) == 2
+
+
+async def test_line_09_machines_of_no_use_are_critical_when_they_are_all_of_a_zone(
+    tmp_path: Path,
+) -> None:
+    """Stopped ones, and those that the Machine Provider does not take; no wait is for no lease."""
+    async with world(tmp_path, crons=SELDOM, settings=KNOWS_NOTHING) as w:
+        names = sorted(await cataloged(w, 3))
+        await w.compute("POST", f"zones/{ZONE}/instances/{names[0]}/suspend")
+        await w.until(has_problem(w, "Stopped"))
+        [problem] = await problems(w, "Stopped")
+        assert problem["severity"] == "warning"
+        end = "Unless it runs again within 120 s, it is deleted, and another takes its place."
+        assert problem["message"].endswith(end)
+        told = await explained(w, names[0])
+        end = "It has to run again within 120 s of its stop. Otherwise it is deleted."
+        assert told["waits_for"] == end
+        await w.inject("machine_provider.catalog.add_machines", status=503, times=None)
+        for name in names[1:]:
+            await w.compute("POST", f"zones/{ZONE}/instances/{name}/suspend")
+
+        async def critical(reason: str) -> bool:
+            return {one["severity"] for one in await problems(w, reason)} == {"critical"}
+
+        await w.until(lambda: critical("Stopped"))
+        await w.until(lambda: critical("Unavailable"))
+        [problem] = await problems(w, "Unavailable")
+        assert problem["message"].endswith(f". No machine is leased or can be leased in {ZONE}.")
+
+
+async def test_line_09_a_leased_machine_without_vm_waits_for_its_lease(tmp_path: Path) -> None:
+    """It was said to leave the catalog, which it does not while somebody holds it."""
+    async with world(tmp_path, crons=SELDOM) as w:
+        await cataloged(w, 3)
+        name = await w.lease()
+        await abandon(w, name)
+        await w.compute("DELETE", f"zones/{ZONE}/instances/{name}")
+        await w.until(has_problem(w, "Missing"))
+        [problem] = await problems(w, "Missing")
+        end = "As far as the daemon knows, somebody holds it until its lease ends."
+        assert problem["message"].endswith(end)
+        assert (await explained(w, name))["waits_for"] == "The lease has to end."
+
+
+async def test_line_09_a_cordoned_machine_is_what_its_group_waits_for(tmp_path: Path) -> None:
+    """No other comes up in its place; and a template that cannot be made is not active."""
+    async with world(tmp_path, crons=SELDOM) as w:
+        name = min(await cataloged(w, 3))
+        assert await w.act("/api/cordon", {"name": name, "reason": "noise"}) == 200
+        await w.until(lambda: w.is_in(name, "cordoned"))
+        told = await explained(w, f"linux/{ZONE}")
+        assert (told["state"], told["waits_for"]) == ("degraded", None)
+        assert (await explained(w, name))["waits_for"].endswith(f"`gce-backend uncordon {name}`.")
+        w.write_config(template(machine_type="z9-huge-4"), manager())
+
+        async def failing() -> bool:
+            [row] = (await w.get("/api/templates"))["templates"]
+            return row["state"] == "failing" and "Unknown machine type" in row["reason"]
+
+        await w.until(failing)
+        told = await explained(w, "linux")
+        assert told["state"] == "failing"

@@ -10,7 +10,7 @@ daemon does not change what it finds: an operator adopts it, deletes it, or remo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 
 from gce_backend.actions.identity import known_mark
 from gce_backend.base.errors import BackendError
@@ -23,6 +23,7 @@ from gce_backend.clients.compute.types import (
 )
 from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import reason_of
+from gce_backend.fleet.memory import Suspect
 from gce_backend.rules.ownership import OWNER_LABEL, mark_of, mark_of_labels, may_be_ours
 
 REASON = "Untracked"
@@ -95,11 +96,11 @@ def note_templates(context: Context, project: str, templates: Listing[ComputeTem
     """Looks at a project's instance templates, just listed."""
     tracked = {context.fleet.template_name(key) for key in context.fleet.revisions}
     ours = known_mark(context)
-    found = [
-        template.name
+    found = {
+        template.name: None
         for template in templates.items
         if template.name not in tracked and may_be_ours(mark_of(template.description), ours)
-    ]
+    }
     _note(context, f"template {project}", found, templates)
 
 
@@ -128,44 +129,55 @@ def _forget(context: Context, kinds: Collection[str], projects: Collection[str])
             _count(context, kind)
 
 
-def _groups(context: Context, listing: Listing[ComputeGroup]) -> Iterator[str]:
+def _groups(context: Context, listing: Listing[ComputeGroup]) -> dict[str, None]:
     tracked = {(key.name, context.fleet.group_name(key)) for key in context.fleet.managers}
     ours = known_mark(context)
-    for group in listing.items:
-        at = (group.zone_name, group.name)
-        if at not in tracked and may_be_ours(mark_of(group.description), ours):
-            yield f"{group.zone_name}/{group.name}"
-
-
-def _instances(context: Context, listing: Listing[ComputeInstance]) -> Iterator[str]:
-    tracked = {
-        (key.zone, key.name): instance.gce_id for key, instance in context.fleet.instances.items()
+    return {
+        f"{group.zone_name}/{group.name}": None
+        for group in listing.items
+        if (group.zone_name, group.name) not in tracked
+        and may_be_ours(mark_of(group.description), ours)
     }
+
+
+def _instances(context: Context, listing: Listing[ComputeInstance]) -> dict[str, int]:
+    """The ids of VMs without an entity, by zone and name."""
+    untracked: dict[str, int] = {}
+    seen = context.memory.seen
+    machines = {(key.zone, key.name): key for key in context.fleet.instances}
     ours = known_mark(context)
     for found in listing.items:
-        at = (found.zone_name, found.name)
-        is_tracked = at in tracked and tracked[at] in {None, found.id}
-        if not is_tracked and may_be_ours(mark_of_labels(found.labels), ours):
-            yield f"{found.zone_name}/{found.name}"
+        key = machines.get((found.zone_name, found.name))
+        if key is not None:
+            member = seen.member(key)
+            if context.fleet.instances[key].gce_id in {None, found.id}:
+                continue
+            if member is not None and member.gce_id == found.id:
+                continue  # its group has made it again, and the machine before it is to end first
+            seen.doubted.add(key.group)
+        if may_be_ours(mark_of_labels(found.labels), ours):
+            untracked[f"{found.zone_name}/{found.name}"] = found.id
+    return untracked
 
 
 def _note(
     context: Context,
     scope: str,
-    found: Collection[str] | Iterator[str],
+    found: Mapping[str, int | None],
     listing: Listing[ComputeGroup] | Listing[ComputeInstance] | Listing[ComputeTemplate],
 ) -> int:
     """Reports what an earlier look found too; returns how many wait for a second look."""
     now = context.clock.monotonic()
     suspects = context.memory.seen.suspects.setdefault(scope, {})
-    seen = set(found)
     if isinstance(listing, CompleteListing):
-        for name in suspects.keys() - seen:
+        for name in suspects.keys() - found.keys():
             del suspects[name]
             context.conditions.clear(f"{scope}/{name}")
     unsure = 0
-    for name in sorted(seen):
-        if now - suspects.setdefault(name, now) < SECOND_LOOK / 2:
+    for name, gce_id in sorted(found.items()):
+        if name not in suspects or suspects[name].gce_id != gce_id:  # another one of that name
+            suspects[name] = Suspect(now, gce_id)
+        if now - suspects[name].since < SECOND_LOOK / 2:
             unsure += 1
             continue
         message = (
@@ -183,9 +195,9 @@ def _count(context: Context, kind: str) -> None:
     context.metrics.untracked(
         kind,
         sum(
-            now - first >= SECOND_LOOK / 2
+            now - suspect.since >= SECOND_LOOK / 2
             for other, names in context.memory.seen.suspects.items()
             if other.partition(" ")[0] == kind
-            for first in names.values()
+            for suspect in names.values()
         ),
     )

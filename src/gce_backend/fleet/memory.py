@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Permit
@@ -18,6 +19,18 @@ from gce_backend.rules.cataloging import Contradiction
 from gce_backend.rules.sightings import LesseeNews
 from gce_backend.rules.surplus import SizeHistory
 from gce_backend.rules.zones import ZoneTrouble
+
+
+class Suspect(NamedTuple):
+    """A resource with our mark and without an entity.
+
+    Attributes:
+        since: when it was first found, monotonic seconds.
+        gce_id: a VM's numeric id; None of what is known by its name.
+    """
+
+    since: float
+    gce_id: int | None
 
 
 @dataclass(slots=True)
@@ -35,8 +48,7 @@ class SeenAtCompute:
         pool_sizes: the size that each group of a pool should have now.
         zone_troubles: groups of pools whose zone cannot make machines.
         empty_since: drained groups that were found empty.
-        suspects: resources with our mark and without an entity, by kind and project: by name, when
-            each was first found.
+        suspects: resources with our mark and without an entity, by kind and project, then by name.
         next_template_look: when the instance templates are listed again.
         next_abandoned_look: when a VM that its group does not list is checked again, and the
             pause before that.
@@ -54,7 +66,7 @@ class SeenAtCompute:
     pool_sizes: dict[GroupKey, int] = field(default_factory=dict)
     zone_troubles: dict[GroupKey, ZoneTrouble] = field(default_factory=dict)
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
-    suspects: dict[str, dict[str, float]] = field(default_factory=dict)
+    suspects: dict[str, dict[str, Suspect]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
     next_abandoned_look: dict[MachineKey, tuple[float, float]] = field(default_factory=dict)
     next_stopped_look: dict[str, float] = field(default_factory=dict)

@@ -432,7 +432,8 @@ def _used(facts: GroupFacts, group: Group, wanted: int) -> tuple[GroupState, str
         )
     useless = sum(machines.get(state, 0) for state in _USELESS)
     if useless:
-        number = f"{useless} of its {plural(group.target_size, 'machine')}"
+        total = sum(n for state, n in machines.items() if state is not State.DELETED)
+        number = f"{useless} of its {plural(total, 'machine')}"
         return GroupState.DEGRADED, f"{number} cannot be leased; the rest are enough."
     if group.target_size > wanted:
         return GroupState.SURPLUS, _too_many(facts, group, wanted)
@@ -479,12 +480,15 @@ def explain_revision(
     return state, "Its instance template is being created, or is about to be."
 
 
-def explain_template(template: InstanceTemplate, machines: int) -> tuple[str, str]:
+def explain_template(
+    template: InstanceTemplate, machines: int, *, exists: bool = True
+) -> tuple[str, str]:
     """The state of a template and, in words, why.
 
     Args:
         template: the entity.
         machines: those of all its revisions that are not gone.
+        exists: whether anything of it is left at Compute.
     """
     if template.active:
         return "active", "The configuration names it."
@@ -492,4 +496,6 @@ def explain_template(template: InstanceTemplate, machines: int) -> tuple[str, st
         return "draining", (
             f"The configuration no longer names it: {plural(machines, 'machine')} of it left."
         )
+    if not exists:
+        return "deleted", "The configuration no longer names it, and nothing of it is left."
     return "draining", "The configuration no longer names it, and no machine of it is left."

@@ -233,3 +233,28 @@ async def test_hole_13_a_project_that_refuses_spoils_only_itself(tmp_path: Path)
             return await _untracked(w) == expected and not await told()
 
         await w.until(all_reported, within=2000.0, every=5.0)
+
+
+async def test_line_09_a_vm_that_its_group_has_made_again_is_not_untracked(tmp_path: Path) -> None:
+    """The entity of its name is of the VM before, which somebody may still hold."""
+    async with world(tmp_path, settings=_watchful()) as w:
+        await w.until_states(cataloged=3)
+        await w.lease()
+        group = next(iter(await w.groups()))
+        policy = {"instanceLifecyclePolicy": {"defaultActionOnFailure": "REPAIR"}}
+        path = group.replace("/", "/instanceGroupManagers/")
+        await w.compute("PATCH", f"zones/{path}", policy)
+        before = await w.vms()
+        for name in before:
+            await w.compute("DELETE", f"zones/{ZONE}/instances/{name}")
+
+        async def made_again() -> bool:
+            found = await w.vms()
+            ids = {name: vm["id"] for name, vm in found.items()}
+            return ids.keys() == before.keys() and all(ids[n] != before[n]["id"] for n in before)
+
+        await w.until(made_again)
+        for _ in range(25):
+            await w.pass_time(10.0)
+            assert not await _untracked(w)
+        await w.until_states(cataloged=3)

@@ -11,9 +11,9 @@ from support.fleet_harness import World, template, world
 DAY = 86400.0
 
 
-async def _shown(w: World, *names: str) -> bool:
-    fleet = await w.get("/api/fleet")
-    return [shown["base_name"] for shown in fleet["templates"]] == list(names)
+async def _kept(w: World, *names: str) -> bool:
+    assert w.daemon.context is not None
+    return {key.base_name for key in w.daemon.context.fleet.templates} == set(names)
 
 
 async def test_what_nothing_needs_any_more_goes_bottom_up(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ async def test_what_nothing_needs_any_more_goes_bottom_up(tmp_path: Path) -> Non
     ) as w:
         await w.until_states(cataloged=6)
         w.write_config(template(), two_templates(other=False))
-        await w.until(lambda: _shown(w, "linux"), within=900)
+        await w.until(lambda: _kept(w, "linux"), within=900)
         assert w.daemon.context is not None
         fleet = w.daemon.context.fleet
         kept = {key.path[0][1] for key in (*fleet.instances, *fleet.managers, *fleet.revisions)}

@@ -376,7 +376,7 @@ def test_no_statement_about_a_group_contradicts_what_is_known(facts: GroupFacts)
         (None, False, True, GroupState.FAILING),
     ],
 )
-def test_a_template_that_cannot_be_made_is_not_being_created(
+def test_line_09_a_template_that_cannot_be_made_is_not_being_created(
     url: str | None, paused: bool, troubled: bool, state: GroupState
 ) -> None:
     """A bad image is no creation under way."""

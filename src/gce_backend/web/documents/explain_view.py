@@ -201,7 +201,9 @@ def _group(context: Context, key: GroupKey) -> dict[str, Any]:
     seen = context.memory.seen.groups.get(key)
     counts = states.count(context, key)
     state, reason = states.group(context, key, counts)
-    missing = max(0, entity.minimum_size - counts[State.CATALOGED] - counts[State.LEASED])
+    here = (State.CATALOGED, State.LEASED, State.CORDONED)
+    missing = max(0, entity.minimum_size - sum(counts[state] for state in here))
+    troubled = context.conditions.of(key) or context.conditions.of(key.revision)
     waits = None
     if state in _CHANGES and context.is_paused(key):
         waits = PAUSE_ENDS
@@ -213,7 +215,7 @@ def _group(context: Context, key: GroupKey) -> dict[str, Any]:
         )
     elif state == GroupState.DELETED:
         waits = "cleanup-entities removes it after its last machine."
-    elif state in _CHANGES and missing and not context.conditions.of(key):
+    elif state in _CHANGES and missing and not troubled:
         waits = f"{_some(missing, 'machine')} to come up and into the catalog."
     flight = entity.in_flight or entity.resize
     return {
@@ -265,10 +267,17 @@ def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
         "state": state,
         "reason": reason,
         "since": None,
-        "waits_for": f"{_some(len(groups), 'group')} to go first." if state == "draining" else None,
+        "waits_for": _left(len(groups)) if state == "draining" else None,
         "facts": _known(facts),
         "groups": [_summary(context, manager) for manager in sorted(groups, key=str)],
     }
+
+
+def _left(groups: int) -> str:
+    """What a template waits for that the configuration no longer names."""
+    if groups:
+        return f"{_some(groups, 'group')} to go first."
+    return "delete-instance-templates has to delete its instance template."
 
 
 def _hardware(template: TemplateConfig) -> Facts:

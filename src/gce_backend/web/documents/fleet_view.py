@@ -6,13 +6,13 @@ from typing import Any
 
 from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import Condition
-from gce_backend.model.entities import Instance, InstanceGroupManager, InstanceTemplateRevision
+from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
 from gce_backend.web.survey import states
 
 
 def fleet(context: Context) -> dict[str, Any]:
-    """All stored entities, as JSON."""
+    """What exists, or is to, as JSON: also tombstones of machines, but of no group that is gone."""
     configuration = context.fleet.configuration
     return {
         "project": context.project,
@@ -28,47 +28,46 @@ def fleet(context: Context) -> dict[str, Any]:
             for condition in context.conditions
         ],
         "corrupt": {str(key): problem for key, problem in context.fleet.corrupt.items()},
-        "templates": [_template(context, key) for key in sorted(context.fleet.templates, key=str)],
+        "templates": _templates(context),
     }
 
 
-def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
-    state, reason = states.template(context, key)
-    return {
-        "base_name": key.base_name,
-        "state": state,
-        "reason": reason,
-        "revisions": [
-            _revision(context, revision, entity)
-            for revision, entity in sorted(
-                context.fleet.revisions_of(key), key=lambda item: item[0].name
-            )
-        ],
-    }
+def _templates(context: Context) -> list[dict[str, Any]]:
+    groups: dict[RevisionKey, list[GroupKey]] = {}
+    for group in sorted(states.existing_groups(context), key=str):
+        groups.setdefault(group.revision, []).append(group)
+    revisions: dict[TemplateKey, list[dict[str, Any]]] = {}
+    for key in states.existing_revisions(context):
+        told = _revision(context, key, groups.get(key, []))
+        revisions.setdefault(key.template, []).append(told)
+    return [
+        _template(context, key, revisions.get(key, []))
+        for key in states.existing_templates(context)
+    ]
 
 
-def _revision(
-    context: Context, key: RevisionKey, revision: InstanceTemplateRevision
+def _template(
+    context: Context, key: TemplateKey, revisions: list[dict[str, Any]]
 ) -> dict[str, Any]:
+    state, reason = states.template(context, key)
+    return {"base_name": key.base_name, "state": state, "reason": reason, "revisions": revisions}
+
+
+def _revision(context: Context, key: RevisionKey, groups: list[GroupKey]) -> dict[str, Any]:
     state, reason = states.revision(context, key)
     return {
         "revision": key.checksum,
         "state": state,
         "reason": states.with_trouble(context, key, reason),
         "instance_template": context.fleet.template_name(key),
-        "url": revision.url,
+        "url": context.fleet.revisions[key].url,
         "conditions": conditions(context, key),
-        "managers": [
-            _manager(context, manager, entity)
-            for manager, entity in sorted(
-                context.fleet.managers_of(key), key=lambda item: item[0].name
-            )
-        ],
+        "managers": [_manager(context, group) for group in groups],
     }
 
 
-def _manager(context: Context, key: GroupKey, manager: InstanceGroupManager) -> dict[str, Any]:
-    active = context.fleet.is_active(key)
+def _manager(context: Context, key: GroupKey) -> dict[str, Any]:
+    manager, active = context.fleet.managers[key], context.fleet.is_active(key)
     group = context.memory.seen.groups.get(key)
     state, reason = states.group(context, key, states.count(context, key))
     return {

@@ -47,7 +47,7 @@ def templates(context: Context, survey: Survey, query: GroupsQuery) -> dict[str,
         RefusedError: the selector cannot be understood.
     """
     chosen = chosen_by(query.selector, TEMPLATE_KEYS)
-    rows = [_template(context, survey, key) for key in sorted(context.fleet.templates, key=str)]
+    rows = [_template(context, survey, key) for key in states.existing_templates(context)]
     return {"templates": [row for row in rows if chosen.matches(_candidate(row))]}
 
 

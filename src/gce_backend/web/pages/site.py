@@ -196,7 +196,7 @@ async def _machines(view: View, request: web.Request) -> dict[str, Any]:
         "machines": machines_view.rows(view.context, found[first : first + ROWS]),
         "paging": _paging(asked.page, len(found)),
         "states": list(State),
-        "templates": sorted({template for template, _ in survey.counts}),
+        "templates": [key.base_name for key in states.existing_templates(view.context)],
         "zones": _zones(view),
     }
 
@@ -243,7 +243,7 @@ async def _events(view: View, request: web.Request) -> dict[str, Any]:
     return {
         "asked": asked,
         "kinds": list(EventKind),
-        "templates": sorted(key.base_name for key in view.context.fleet.templates),
+        "templates": [key.base_name for key in states.existing_templates(view.context)],
         "zones": _zones(view),
         **found,
     }

@@ -13,6 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from gce_backend.actions import unknown_machines
+from gce_backend.actions.broker_turns import BROKER
 from gce_backend.actions.resources import beside, use_of
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import SELF_CHECK, Context
@@ -22,6 +23,8 @@ from gce_backend.fleet.conditions import Condition, Subject
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.rules.group_sizes import replaced
 from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.sightings import is_stopped_for_good
+from gce_backend.rules.states import State
 from gce_backend.web.survey.census import Survey
 
 MAX_EXAMPLES = 5
@@ -199,7 +202,7 @@ def _lost(context: Context, survey: Survey) -> Iterator[FleetProblem]:
     for reason, message, machines in (
         (
             "Missing",
-            "Its group no longer lists the VM: somebody else deleted it. It leaves the catalog.",
+            "Its group no longer lists the VM: somebody else deleted it.",
             survey.missing,
         ),
         ("Stopped", "The VM does not run, and is not offered.", survey.stopped),
@@ -210,18 +213,15 @@ def _lost(context: Context, survey: Survey) -> Iterator[FleetProblem]:
         ),
     ):
         for place, found in _by_place(machines).items():
-            told = message
-            if machines is not survey.missing:
-                told += f" {after(context, [key for key, _ in found])}"
-            yield _of_many(place, reason, told, [(since, key.name) for key, since in found])
+            told = f"{message} {after(context, reason, [key for key, _ in found])}"
+            yield _of_many(place, reason, told, found, _without(context, survey, found))
 
 
 def _cordoned(survey: Survey) -> Iterator[FleetProblem]:
     """Machines that an operator keeps, so that nobody forgets them."""
     message = "It is not offered, and its VM is kept until `gce-backend uncordon NAME`."
     for place, found in _by_place(survey.cordoned).items():
-        machines = [(since, key.name) for key, since in found]
-        yield _of_many(place, "Cordoned", message, machines, Severity.NOTICE)
+        yield _of_many(place, "Cordoned", message, found, severity=Severity.NOTICE)
 
 
 def _by_place(
@@ -234,17 +234,32 @@ def _by_place(
     return places
 
 
-def after(context: Context, machines: Sequence[MachineKey]) -> str:
-    """What happens to machines of no use, as a sentence."""
+def after(context: Context, reason: str, machines: Sequence[MachineKey]) -> str:
+    """What happens to machines of no use, as a sentence.
+
+    Args:
+        context: all that is known.
+        reason: why they are of no use: `Missing`, `Stopped` or `NotInCatalog`.
+        machines: the machines.
+    """
     instances, now = context.fleet.instances, context.clock.now()
     free = [key for key in machines if key in instances and not lease_runs(instances[key], now)]
+    if reason == "Missing" and not free:
+        return "As far as the daemon knows, somebody holds it until its lease ends."
     if not free:
         return "As far as the daemon knows, somebody holds it: it is kept until the lease ends."
     if any(context.is_paused(key) for key in free):
         return "Nothing is done about it until a pause ends."
+    if reason == "Missing":
+        rest = "" if len(free) == len(machines) else ", or when its lease ends if somebody holds it"
+        return f"It leaves the catalog now{rest}."
     if all(unknown_machines.awaits(context, key, instances[key], patience=0.0) for key in free):
         return unknown_machines.kept_message(free[0].name if len(free) == 1 else "NAME")
     end = "It is deleted once it has left the catalog"
+    patience, elapsed = context.settings.deletion.stopped_seconds, context.clock.elapsed
+    stopped = [key for key in free if not is_stopped_for_good(instances[key], elapsed, patience)]
+    if reason == "Stopped" and stopped:
+        end = f"Unless it runs again within {patience:g} s, it is deleted"
     number = _replaced(context, free)
     if number is None:
         return f"{end}."
@@ -282,8 +297,9 @@ def _conditions(context: Context, survey: Survey) -> Iterator[FleetProblem]:
         else:
             yield _of_one(context, survey, condition, key)
     for (place, _, reason), found in together.items():
-        machines = [(condition.since, key.name) for condition, key in found]
-        yield _of_many(place, reason, found[0][0].message, machines)
+        machines = [(key, condition.since) for condition, key in found]
+        without = _without(context, survey, machines)
+        yield _of_many(place, reason, found[0][0].message, machines, without)
 
 
 def _of_one(
@@ -291,49 +307,78 @@ def _of_one(
 ) -> FleetProblem:
     kind, subject = _named(context, condition.subject, key)
     held = condition.job == SELF_CHECK or condition.reason in GRAVE
-    without = _zones_without(context, survey, key)
-    note = f" No machine is leased or can be leased in {', '.join(without)}." if without else ""
+    without = _zones_without(context, survey, condition.subject if key is None else key)
     return FleetProblem(
         severity=Severity.CRITICAL if held or without else Severity.WARNING,
         kind=kind,
         subject=subject,
         reason=condition.reason,
-        message=f"{condition.message}{note}",
+        message=_with_zones(condition.message, without),
         since=condition.since,
     )
 
 
-def _zones_without(context: Context, survey: Survey, key: Key | None) -> list[str]:
-    """The zones in which a template's group, or all of a revision's, have no machine of use."""
-    if isinstance(key, GroupKey):
-        groups = [key]
-    elif isinstance(key, RevisionKey):
-        groups = [group for group, _ in context.fleet.managers_of(key)]
-    else:
-        return []
+def _zones_without(context: Context, survey: Survey, subject: Subject) -> list[str]:
+    """The zones in which a problem leaves a group that should have machines without one of use.
+
+    Args:
+        context: all that is known.
+        survey: the machines.
+        subject: what has the problem: a machine, a group, a revision or the Machine Provider.
+    """
+    groups: Iterable[GroupKey] = ()
+    if isinstance(subject, MachineKey):
+        groups = [subject.group]
+    elif isinstance(subject, GroupKey):
+        groups = [subject]
+    elif isinstance(subject, RevisionKey):
+        groups = [group for group, _ in context.fleet.managers_of(subject)]
+    elif subject == BROKER:  # it keeps machines that run out of the catalog
+        groups = [group for group, counts in survey.by_group.items() if counts[State.RUNNING]]
     return sorted(
-        group.zone
-        for group in groups
-        if context.fleet.is_active(group)
-        and context.fleet.managers[group].minimum_size
-        and not survey.useful.get((group.base_name, group.zone))
+        {
+            group.zone
+            for group in groups
+            if context.fleet.is_active(group)
+            and context.fleet.managers[group].minimum_size
+            and not survey.useful.get((group.base_name, group.zone))
+        }
     )
+
+
+def _without(
+    context: Context, survey: Survey, machines: Iterable[tuple[MachineKey, float]]
+) -> list[str]:
+    """The zones of these machines in which their groups have no machine of use."""
+    groups = {key.group: key for key, _ in machines}.values()
+    return sorted({zone for key in groups for zone in _zones_without(context, survey, key)})
+
+
+def _with_zones(message: str, zones: Sequence[str]) -> str:
+    """A problem's message, with the zones in which it leaves nobody a machine."""
+    if not zones:
+        return message
+    stop = "" if message.endswith((".", "!", "?", "`")) else "."
+    more = len(zones) - MAX_EXAMPLES
+    places = ", ".join(zones[:MAX_EXAMPLES]) + (f" and {more} more zones" if more > 0 else "")
+    return f"{message}{stop} No machine is leased or can be leased in {places}."
 
 
 def _of_many(
     place: str,
     reason: str,
     message: str,
-    machines: Sequence[tuple[float, str]],
+    machines: Sequence[tuple[MachineKey, float]],
+    without: Sequence[str] = (),
     severity: Severity = Severity.WARNING,
 ) -> FleetProblem:
-    oldest = sorted(machines)
+    oldest = sorted((since, key.name) for key, since in machines)
     return FleetProblem(
-        severity=severity,
+        severity=Severity.CRITICAL if without else severity,
         kind="machine",
         subject=oldest[0][1] if len(oldest) == 1 else place,
         reason=reason,
-        message=message,
+        message=_with_zones(message, without),
         since=oldest[0][0],
         count=len(oldest),
         examples=tuple(name for _, name in oldest[:MAX_EXAMPLES]),

@@ -36,7 +36,17 @@ def template(context: Context, key: TemplateKey) -> Shown:
         for group, _ in context.fleet.managers_of(revision)
         for _, instance in context.fleet.instances_of(group)
     )
-    return Shown(*explain_template(context.fleet.templates[key], machines))
+    entity = context.fleet.templates[key]
+    active = key.child(entity.active) if entity.active else None
+    if active is not None and active in context.fleet.revisions:
+        made = revision(context, active)
+        if made.state == GroupState.FAILING:
+            return Shown(made.state, with_trouble(context, active, made.reason))
+    exists = bool(entity.active or machines or existing_groups(context, key)) or any(
+        stored_state(found, active=False) != GroupState.DELETED
+        for _, found in context.fleet.revisions_of(key)
+    )
+    return Shown(*explain_template(entity, machines, exists=exists))
 
 
 def revision(context: Context, key: RevisionKey) -> Shown:
@@ -96,6 +106,26 @@ def existing_groups(context: Context, template: TemplateKey | None = None) -> li
             or any(not instance.is_tombstone for _, instance in fleet.instances_of(key))
         )
     ]
+
+
+def existing_revisions(context: Context) -> list[RevisionKey]:
+    """The revisions of which anything exists, or is to, in order of their keys."""
+    fleet = context.fleet
+    kept = {key.revision for key in existing_groups(context)}
+    for key, entity in fleet.revisions.items():
+        template = fleet.templates.get(key.template)
+        if template is None:
+            kept.discard(key)
+        elif stored_state(entity, active=template.active == key.checksum) != GroupState.DELETED:
+            kept.add(key)
+    return sorted(kept & fleet.revisions.keys(), key=str)
+
+
+def existing_templates(context: Context) -> list[TemplateKey]:
+    """The templates that the configuration names, or of which anything exists, by name."""
+    kept = {key.template for key in existing_revisions(context)}
+    kept.update(key for key, entity in context.fleet.templates.items() if entity.active)
+    return sorted(kept & context.fleet.templates.keys(), key=str)
 
 
 def machine_facts(

@@ -8,6 +8,7 @@ from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import MachineKey
 from gce_backend.rules.cataloging import settles_in
 from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.sightings import is_stopped_for_good
 from gce_backend.rules.states import State
 
 _NEXT = {
@@ -15,15 +16,11 @@ _NEXT = {
     State.STARTING: "The VM has to run, and its group has to finish its action on it.",
     State.RUNNING: "catalog-instances has to add it to the Machine Provider's catalog.",
     State.LEASED: "The lease has to end: the Machine Provider then reclaims the machine.",
-    State.CORDONED: "An operator has to uncordon it: `gce-backend uncordon NAME`.",
     State.PENDING_DELETION: (
         "delete-instances-pending-deletion has to request its deletion, within the caps."
     ),
     State.DELETING: "Compute has to delete the VM, and two looks have to show that it is gone.",
     State.MISSING: "remove-cataloged-instances has to remove it from the catalog.",
-    State.STOPPED: (
-        "It has to run again. Otherwise it leaves the catalog and is deleted after its lease ends."
-    ),
     State.LOST: (
         "It is deleted if the catalog does not hold it for machine_provider.lost_seconds."
     ),
@@ -32,6 +29,9 @@ _NEXT = {
 }
 PAUSE_ENDS = "The pause has to end: `gce-backend resume`, or actuate = true in the settings."
 
+_LEASE_ENDS = "The lease has to end."
+_OUT = frozenset({CatalogState.NEVER, CatalogState.REMOVED, CatalogState.ABSENT})
+"""A machine is not in the catalog, as far as its entity tells."""
 _DELETES = frozenset({State.PENDING_DELETION, State.DRAINING})
 _ENDS = _DELETES | {State.MISSING, State.STOPPED, State.LOST}
 """States in which a machine has to leave the catalog, or to be proven not to be in it."""
@@ -59,9 +59,7 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
     """
     if context.is_paused(key) and state in _CHANGES:
         return PAUSE_ENDS
-    step = _draining(context, instance) if state is State.DRAINING else _NEXT.get(state)
-    if state is State.LOST and instance.catalog is CatalogState.ABSENT:
-        step = "delete-drained-instances has to request its deletion, within the caps."
+    step = _step(context, key, instance, state)
     if step is None:
         return None
     if state in _ENDS and unknown_machines.awaits(context, key, instance):
@@ -81,10 +79,39 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
     return " ".join(parts)
 
 
-def _draining(context: Context, instance: Instance) -> str:
-    if lease_runs(instance, context.clock.now()):
-        return "The lease has to end."
-    if instance.catalog in {CatalogState.NEVER, CatalogState.REMOVED, CatalogState.ABSENT}:
+def _step(context: Context, key: MachineKey, instance: Instance, state: State) -> str | None:
+    """The next step, as far as the state and the entity tell."""
+    held = lease_runs(instance, context.clock.now())
+    if state is State.CORDONED:
+        return f"An operator has to uncordon it: `gce-backend uncordon {key.name}`."
+    if state is State.STOPPED:
+        return _stopped(context, key, instance, held=held)
+    if state is State.DRAINING:
+        return _LEASE_ENDS if held else _draining(instance)
+    if state is State.MISSING and held:
+        return _LEASE_ENDS
+    if state is State.MISSING and instance.catalog in _OUT:
+        if instance.abandoned_since is not None:
+            return "The VM has to be deleted: the daemon does so where its role allows it."
+        return "Two looks have to show that the VM is gone."
+    if state is State.LOST and instance.catalog is CatalogState.ABSENT:
+        return "delete-drained-instances has to request its deletion, within the caps."
+    return _NEXT.get(state)
+
+
+def _stopped(context: Context, key: MachineKey, instance: Instance, *, held: bool) -> str:
+    if held:
+        return "It has to run again, or the lease has to end: then it is deleted."
+    if instance.cordon is not None:
+        return f"An operator has to uncordon it: `gce-backend uncordon {key.name}`."
+    patience = context.settings.deletion.stopped_seconds
+    if is_stopped_for_good(instance, context.clock.elapsed, patience):
+        return "Its deletion has to be requested, within the caps, once it has left the catalog."
+    return f"It has to run again within {patience:g} s of its stop. Otherwise it is deleted."
+
+
+def _draining(instance: Instance) -> str:
+    if instance.catalog in _OUT:
         return "delete-drained-instances has to request its deletion, within the caps."
     if instance.drain is not None and instance.drain.max_unavailable is not None:
         return (
