@@ -58,14 +58,22 @@ class Fleet(Api):
         async with self.place._session.post(url, json=body, headers=headers) as response:
             return response.status, await response.json()
 
+    async def agents(self) -> dict[str, int]:
+        """The metric of the agents."""
+        _, text = await self.place.send(self.service, "GET", "/metrics")
+        prefix = 'machine_provider_agents{state="'
+        lines = [line for line in text.splitlines() if line.startswith(prefix)]
+        words = [line.removeprefix(prefix).split('"} ') for line in lines]
+        return {state: int(float(number)) for state, number in words}
+
 
 @contextlib.asynccontextmanager
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    """One process that believes the cloud's identity tokens."""
+async def fleet(tmp_path: Path, **provider: Any) -> AsyncIterator[Fleet]:
+    """One process with these settings that believes the cloud's identity tokens."""
     async with place(tmp_path) as p:
         issuer = f'issuers {{ url: "{p.cloud.base_url}" audiences: "mp" email_domains: "*" }}\n'
         p.access.write_text(issuer + LIMITED, encoding="utf-8")
-        service = await p.start()
+        service = await p.start(**provider)
         await until_ready(p, service)
         yield Fleet(p, service)
 
@@ -126,6 +134,51 @@ async def test_a_report_that_says_nothing_new_is_not_stored(tmp_path: Path) -> N
         assert calls["datastore.projects.commit"] == before
         await mp.report("vm-1", ssh={**SSH, "port": 2222})
         assert calls["datastore.projects.commit"] == before + 1
+
+
+async def test_a_machine_without_a_living_agent_is_not_leased_where_one_is_required(
+    tmp_path: Path,
+) -> None:
+    """The request says why it waits, and gets the machine with the agent's next report."""
+    async with fleet(tmp_path, require_agent=True, agent_silent_seconds=60) as mp:
+        await mp.add_vm("vm-1")
+        lease = await mp.lease("r1")
+        why = "of 1 machine that fit, 0 can be leased; the agents of 1 do not report"
+        assert (lease["waiting"]["reason"], lease["waiting"]["message"]) == ("no_agent", why)
+        [shown] = (await mp.ok("GET", "machines"))["machines"]
+        assert (shown["state"], shown.get("agent"), shown.get("leasable")) == (
+            "AVAILABLE",
+            None,
+            None,
+        )
+        await mp.report("vm-1")
+        await asyncio.sleep(1)
+        assert (await mp.get(lease))["machines"] == ["vm-1"]
+
+
+async def test_a_machine_whose_agent_is_silent_is_not_handed_out(tmp_path: Path) -> None:
+    """It is told in list and metrics; a machine that never had an agent is leased all the same."""
+    async with fleet(tmp_path, agent_silent_seconds=60) as mp:
+        await mp.add_vm("vm-1", "vm-2")
+        await mp.report("vm-1")
+        await asyncio.sleep(50)
+        await mp.report("vm-1")
+        await asyncio.sleep(50)
+        assert await mp.agents() == {"reports": 1, "silent": 0, "none": 1}
+        await asyncio.sleep(20)
+        shown = (await mp.ok("GET", "machines"))["machines"]
+        assert [(one.get("agent"), one.get("leasable")) for one in shown] == [
+            ("silent", None),
+            (None, True),
+        ]
+        assert await mp.agents() == {"reports": 0, "silent": 1, "none": 1}
+        assert (await mp.lease("r1"))["machines"] == ["vm-2"]
+        waits = await mp.lease("r2")
+        assert waits["state"] == "pending"
+        await mp.report("vm-1")
+        await asyncio.sleep(1)
+        assert (await mp.get(waits))["machines"] == ["vm-1"]
+        assert await mp.agents() == {"reports": 1, "silent": 0, "none": 1}
 
 
 async def test_a_machine_speaks_for_itself_alone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gce_backend.base.errors import LeadershipLostError, SettingsError
 from gce_backend.clients.datastore.terms import Term
 from gce_backend.configuration.problems import InvalidConfigurationError
 from gce_backend.localcloud.faults import Fault
+from gce_backend.machine_provider.agent_watch import AgentWatch
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.service import ProviderService
 from support.provider_harness import ACCESS, DAEMON, Place, place
@@ -113,7 +114,8 @@ async def test_a_process_that_wakes_up_too_late_writes_nothing(tmp_path: Path) -
         await until_ready(p, second)
         assert second.provider is not None
         assert second.provider.leadership.term == Term(2)
-        sleeper = Records(second.provider._reader.records._datastore.within(Term(1)))
+        store = second.provider._reader.records._datastore.within(Term(1))
+        sleeper = Records(store, AgentWatch(p.clock))
         await p.ok(second, "catalog.add_machine", machine("vm-1"))
         await asyncio.sleep(1)
         with pytest.raises(LeadershipLostError):

@@ -105,7 +105,7 @@ async def show_catalog(settings: Settings, *, as_json: bool) -> None:
         texts = [f"{k}:{v}" for k, v in dimensions.items() if k not in {"hostname", "backend"}]
         rows.add_row(
             cell(machine.name),
-            cell(machine.state),
+            cell(f"{machine.state}, agent silent" if machine.agent == "silent" else machine.state),
             cell(machine.user),
             cell(None if machine.ends_at is None else when(machine.ends_at, time.time())),
             cell(" ".join(texts)),

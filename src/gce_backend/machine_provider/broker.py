@@ -11,6 +11,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import RemoteError
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.machine_provider.access.policy import LeaseLimits
+from gce_backend.machine_provider.agent_watch import AgentWatch
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.leases import Leases
@@ -33,6 +34,7 @@ class MachineProvider:
         waited: called with the seconds that a request waited for its machine.
         ended: called with the reason when a lease ends, or when a request stops waiting.
         limits_of: returns the limits of a group.
+        agents: knows which machines' agents report.
 
     Attributes:
         catalog: the machines.
@@ -55,8 +57,9 @@ class MachineProvider:
         waited: Callable[[float], None],
         ended: Callable[[str], None],
         limits_of: Callable[[str], LeaseLimits],
+        agents: AgentWatch,
     ) -> None:
-        self.records = Records(datastore, ended)
+        self.records = Records(datastore, agents, ended)
         self.catalog = Catalog(self.records, new_id=new_id)
         self.leases = Leases(
             self.records, clock, project=channels.project, waited=waited, limits_of=limits_of

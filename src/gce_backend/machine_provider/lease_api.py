@@ -170,6 +170,8 @@ async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> Mach
             dimensions=machine.dimensions,
             user=machine.user if sees_all or machine.user == caller.user else "",
             ends_at=machine.lease_expiration_ts,
+            agent=broker.records.agents.voice(machine),
+            leasable=state is MachineState.AVAILABLE and broker.records.agents.allows(machine),
         )
         for state in MachineState
         if state is not MachineState.DELETED

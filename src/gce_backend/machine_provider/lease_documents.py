@@ -122,7 +122,7 @@ class WaitDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         place: in the queue, from 1.
-        reason: `limit`, `reserved`, `starting`, `leased` or `unsatisfiable`.
+        reason: `limit`, `reserved`, `starting`, `leased`, `no_agent` or `unsatisfiable`.
         message: the reason as a sentence.
         earliest: when enough machines are free if leases end as planned; absent when that is
             not known.
@@ -130,7 +130,7 @@ class WaitDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     place: int
-    reason: Literal["limit", "reserved", "starting", "leased", "unsatisfiable"]
+    reason: Literal["limit", "reserved", "starting", "leased", "no_agent", "unsatisfiable"]
     message: str
     earliest: int | None = None
     nearest: NearestDocument | None = None
@@ -223,7 +223,18 @@ class LeaseList(WireMessage, frozen=True, kw_only=True):
 
 
 class MachineDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """A machine of the catalog."""
+    """A machine of the catalog.
+
+    Attributes:
+        name: its name.
+        backend: the backend that manages it.
+        state: its state.
+        dimensions: its dimensions.
+        user: the lessee, if the caller may see it.
+        ends_at: when its lease ends; absent without end or lease.
+        agent: `reports` or `silent`; absent while its agent has never reported.
+        leasable: whether it can be leased now.
+    """
 
     name: str
     backend: str
@@ -231,6 +242,8 @@ class MachineDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True
     dimensions: Dimensions
     user: str = ""
     ends_at: int | None = None
+    agent: str = ""
+    leasable: bool = False
 
 
 class MachineList(WireMessage, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ GAUGES = {
     "leases": ("Leases that run.", ("group",)),
     "machines_leased": ("Leased machines.", ("group", "os_family")),
     "machines_idle": ("Machines that can be leased and are not.", ("os_family",)),
+    "agents": ("Machines by what their agents do: reports, silent, or none.", ("state",)),
     "requests_waiting": ("Lease requests without a machine.", ()),
     "request_waiting_longest_seconds": ("How long the oldest of them has waited.", ()),
     "leader": ("1 in the process that works, 0 in those that stand by.", ()),

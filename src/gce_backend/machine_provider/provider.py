@@ -22,6 +22,7 @@ from gce_backend.machine_provider.access.identity_tokens import IdentityTokens
 from gce_backend.machine_provider.access.issuer_keys import IssuerKeys
 from gce_backend.machine_provider.access.policy import AccessPolicy, LeaseLimits
 from gce_backend.machine_provider.access.verifier import TokenVerifier
+from gce_backend.machine_provider.agent_watch import SILENT_SECONDS, AgentWatch
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.gatekeeper import Gatekeeper
@@ -48,6 +49,8 @@ class Provider:
         pause_seconds: the pause between two checks for work, in seconds.
         takeover_seconds: see `Leadership`.
         metrics: counts what happens.
+        require_agent: whether a machine may be leased only while its agent reports.
+        agent_silent_seconds: seconds without a report after which an agent is silent.
 
     Attributes:
         gatekeeper: identifies and allows callers.
@@ -69,6 +72,8 @@ class Provider:
         pause_seconds: float,
         takeover_seconds: float,
         metrics: ProviderMetrics,
+        require_agent: bool = False,
+        agent_silent_seconds: float = SILENT_SECONDS,
     ) -> None:
         keys = IssuerKeys(exchange, clock)
         self._verifier = TokenVerifier(
@@ -97,6 +102,9 @@ class Provider:
                 waited=metrics.waited,
                 ended=metrics.ended,
                 limits_of=limits_of,
+                agents=AgentWatch(
+                    clock, required=require_agent, silent_seconds=agent_silent_seconds
+                ),
             )
 
         self._broker = broker

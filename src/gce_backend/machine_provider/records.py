@@ -17,6 +17,7 @@ import structlog
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import CorruptEntityError, RemoteError, TransientError
 from gce_backend.clients.datastore.client import Datastore, Filter, Path, Row, Transaction
+from gce_backend.machine_provider.agent_watch import AgentWatch
 from gce_backend.machine_provider.entities import (
     FORGET_AT,
     KINDS,
@@ -52,6 +53,7 @@ class Records:
 
     Args:
         datastore: where the state is stored.
+        agents: knows which agents report.
         ended: called with the reason when a lease ends, or when a request stops waiting.
 
     Attributes:
@@ -59,14 +61,19 @@ class Records:
         untriaged: the lease requests without an answer, oldest first.
         released: the leased machines that were released.
         held: how many machines and leases each group and user holds.
-        free: the names of the available machines, by kind.
+        free: the names of the machines that can be leased now, by kind.
+        agents: knows which agents report.
         work: set when there may be work to do.
         news: set, and replaced, when a lease request changes.
     """
 
     def __init__(
-        self, datastore: Datastore, ended: Callable[[str], None] = lambda _reason: None
+        self,
+        datastore: Datastore,
+        agents: AgentWatch,
+        ended: Callable[[str], None] = lambda _reason: None,
     ) -> None:
+        self.agents = agents
         self.machines: dict[MachineState, dict[Path, StoredMachine]] = {s: {} for s in MachineState}
         self.untriaged: dict[Path, StoredLease] = {}
         self.released: set[Path] = set()
@@ -211,7 +218,10 @@ class Records:
                 isinstance(record, StoredMachine) and record.state is state
             ):
                 del self.machines[state][path]
-            if isinstance(record, StoredMachine):
+            if not isinstance(record, StoredMachine):
+                self.agents.forget(path)
+            else:
+                self.agents.see(record)
                 if record.released:
                     self.released.add(path)
                 self._states[path] = record.state
@@ -219,6 +229,18 @@ class Records:
                 self._count(record, 1)
                 if record.state is MachineState.LEASED and record.ends is not None:
                     heapq.heappush(self._expirations, (record.ends, path))
+
+    def hear(self, machine: StoredMachine) -> None:
+        """Notes a report of a machine's agent; the machine can be leased again if it could not."""
+        state = self._states.get(machine.path)
+        if state is not None and self.agents.hear(machine):
+            self._picture(machine.path, self.machines[state][machine.path])
+            self.work.set()
+
+    def hush(self) -> None:
+        """Takes the machines whose agents have become silent from those that can be leased."""
+        for path in self.agents.hush():
+            self._picture(path, self.machines[self._states[path]][path])
 
     def tell(self) -> None:
         """Lets those who wait for news look again."""
@@ -230,7 +252,7 @@ class Records:
         if machine.state is MachineState.AVAILABLE:
             kind, name = kind_of(machine.dimensions), machine.path[0][1]
             names = self.free.setdefault(kind, {})
-            if by > 0:
+            if by > 0 and self.agents.allows(machine):
                 names[name] = None
             else:
                 names.pop(name, None)

@@ -74,6 +74,8 @@ async def report(
     agent = _agent(said)
     if machine.agent != agent:
         machine = await _stored(records, machine, agent)
+    if machine.agent == agent:
+        records.hear(machine)
     lease = None
     if machine.state is MachineState.LEASED:
         lease_key = named_lease_path(machine.lease)

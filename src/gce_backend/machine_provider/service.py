@@ -192,6 +192,8 @@ class ProviderService:
             pause_seconds=settings.pause_seconds,
             takeover_seconds=settings.takeover_seconds,
             metrics=self._metrics,
+            require_agent=settings.require_agent,
+            agent_silent_seconds=settings.agent_silent_seconds,
         )
         self._problem = ""
         await self.provider.run()
@@ -250,6 +252,12 @@ class ProviderService:
             held, leased = records.held, Counter[tuple[str, str]]()
             for machine in records.machines[MachineState.LEASED].values():
                 leased[machine.group, machine.dimensions.os_family or ""] += 1
+            agents, cataloged = records.agents, sum(map(len, records.machines.values()))
+            readings["agents"] = {
+                ("reports",): float(agents.reporting),
+                ("silent",): float(len(agents.silent)),
+                ("none",): float(cataloged - agents.reporting - len(agents.silent)),
+            }
             idle = Counter[str]()
             for kind, names in records.free.items():
                 idle[kind.os_family or ""] += len(names)

@@ -105,6 +105,8 @@ class Lifecycle:
         ends += [rules.valid_until(lease) for lease in self._records.untriaged.values()]
         now = self._clock.now()
         waits += [max(end - now, 0.0) for end in ends if end is not None]
+        silence = self._records.agents.next_silence()
+        waits += [] if silence is None else [silence]
         moment = self._clock.monotonic()
         waits += [max(due - moment, 0.0) for due, _ in self._held_back.values()]
         return min(waits)
@@ -113,6 +115,7 @@ class Lifecycle:
         """Does all work that is due now."""
         begun = self._clock.monotonic()
         await self._records.refresh()
+        self._records.hush()
         await self._end_leases([*self._records.expired(self._clock.now()), *self._records.released])
         await self._leases.triage()
         for stage in (self._set_up, self._announce, self._reclaim, self._clear):

@@ -74,11 +74,21 @@ def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str,
 
 
 class _Fitting(NamedTuple):
-    """The machines that fit some dimensions: all in the catalog, those set up, ends of leases."""
+    """The machines that fit some dimensions.
+
+    Attributes:
+        total: all in the catalog.
+        new: those that are set up.
+        leased: those that are leased.
+        ends: when leases of them end, as far as that is known.
+        mute: those that are not leased because their agents do not report.
+    """
 
     total: int
     new: int
+    leased: int
     ends: tuple[int, ...]
+    mute: int
 
 
 class _Supply:
@@ -96,7 +106,13 @@ class _Supply:
             new = _ends(self.records, MachineState.NEW, dimensions)
             leased = _ends(self.records, MachineState.LEASED, dimensions)
             ends = tuple(sorted(end for end in leased if end))
-            found = _Fitting(self._leases.total(dimensions), len(new), ends)
+            found = _Fitting(
+                total=self._leases.total(dimensions),
+                new=len(new),
+                leased=len(leased),
+                ends=ends,
+                mute=_mute(self.records, dimensions),
+            )
             self._fitting[dimensions] = found
         return found
 
@@ -120,6 +136,10 @@ def _wait(
     needed = before + lease.count - hindrance.free
     earliest = fitting.ends[needed - 1] if 0 < needed <= len(fitting.ends) else None
     message = f"of {plural(fitting.total, 'machine')} that fit, {hindrance.free} can be leased"
+    if fitting.mute:
+        message += f"; the agents of {fitting.mute} do not report"
+        if not fitting.leased:
+            return WaitDocument(place=place, reason="no_agent", message=message)
     return WaitDocument(place=place, reason="leased", message=message, earliest=earliest)
 
 
@@ -146,6 +166,14 @@ def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int)
         reason="unsatisfiable",
         message=message,
         nearest=NearestDocument(dimensions=best.dimensions, differs=tuple(best.differs)),
+    )
+
+
+def _mute(records: Records, dimensions: Dimensions) -> int:
+    """How many available machines that fit are not leased because of their agents."""
+    return sum(
+        matches(dimensions, machine.dimensions) and not records.agents.allows(machine)
+        for machine in records.machines[MachineState.AVAILABLE].values()
     )
 
 

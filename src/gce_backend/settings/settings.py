@@ -223,6 +223,9 @@ class ProviderSettings(_Section, frozen=True):
         takeover_seconds: how long a process that works may be silent before one that stands by
             takes over.
         pause_seconds: between two looks at its work, so that it comes in batches.
+        require_agent: whether a machine is leased only while its agent reports.
+        agent_silent_seconds: without a report after which an agent is silent. A machine whose agent
+            has become silent is never leased.
     """
 
     url: str | None = None
@@ -234,6 +237,8 @@ class ProviderSettings(_Section, frozen=True):
     namespace: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,100}\Z")] = "machine-provider"
     takeover_seconds: Annotated[float, Meta(ge=2, le=300)] = 10.0
     pause_seconds: Seconds = 0.1
+    require_agent: bool = False
+    agent_silent_seconds: Annotated[float, Meta(ge=60, le=86400)] = 900.0
 
 
 class StoreSettings(_Section, frozen=True):
