@@ -26,8 +26,10 @@ from gce_backend.rules.deletion_caps import (
     Cap,
     admitted,
     begin,
+    by_permit,
     limits,
     slot_seconds,
+    told,
     used,
 )
 from gce_backend.rules.orders import MAX_LIFT_SECONDS
@@ -62,9 +64,10 @@ async def under_caps(
     if not asked:
         return [], Counter()
     await context.fleet.refresh([DELETION_WINDOW_KEY])
-    answers = _admitted(context, asked, _counting(context, context.fleet.deletion_window))
-    held = Counter(asked[key] for key, fits in answers.items() if not fits)
-    return [key for key, fits in answers.items() if fits], held
+    counting = _counting(context, context.fleet.deletion_window)
+    begins = admitted(asked, counting, _caps(context))
+    held = Counter(asked.values()) - Counter(asked[key] for key in begins)
+    return begins, held
 
 
 def free_deletions(context: Context, granted: Permit) -> int:
@@ -99,18 +102,14 @@ def begin_under_caps(
         asked: the permits of the requested deletions, by instance.
     """
     counting = _counting(context, window)
-    answers = _admitted(context, asked, counting)
-    begins = {key for key, fits in answers.items() if fits}
+    begins = set(admitted(asked, counting, _caps(context)))
     slot = slot_seconds(context.settings.deletion)
     permits = (asked[key] for key in begins)
     return begins, DeletionWindow(begin(counting, permits, context.clock.stamp(), slot))
 
 
-def _admitted(
-    context: Context, asked: Mapping[MachineKey, Permit], counting: tuple[Begun, ...]
-) -> dict[MachineKey, bool]:
-    caps = {} if _is_lifted(context) else _limits(context)
-    return dict(zip(asked, admitted(asked.values(), counting, caps), strict=True))
+def _caps(context: Context) -> dict[Cap, int]:
+    return {} if _is_lifted(context) else _limits(context)
 
 
 def _limits(context: Context) -> dict[Cap, int]:
@@ -141,30 +140,15 @@ def note_held(context: Context, held: Counter[Permit]) -> None:
     if not held:
         context.conditions.clear(CAP)
         return
+    begun = _counting(context, context.fleet.deletion_window)
     message = (
-        f"{plural(held.total(), 'deletion')} held back ({_by_permit(held)}). "
-        f"{_state_of_caps(context)} "
+        f"{plural(held.total(), 'deletion')} held back ({by_permit(held)}). "
+        f"{told(begun, _limits(context), context.settings.deletion.window_seconds)} "
         "Find out why so many are due, and whether the Machine Provider works; then wait, or lift "
         "the caps with `gce-backend lift-cap`."
     )
     if context.conditions.note(CAP, "DeletionCap", message):
-        context.log.error("deletion.held", held=held.total(), permits=_by_permit(held))
-
-
-def _by_permit(counts: Mapping[Permit, int]) -> str:
-    return ", ".join(f"{counts[it]} {it.value}" for it in Permit if counts.get(it))
-
-
-def _state_of_caps(context: Context) -> str:
-    """How many deletions of each kind have begun, and the limit of each kind."""
-    begun = used(_counting(context, context.fleet.deletion_window))
-    seconds = context.settings.deletion.window_seconds
-    caps = "; ".join(
-        f"{sum(begun[permit] for permit in COUNTED[cap])} of {limit} "
-        + " or ".join(permit.value for permit in Permit if permit in COUNTED[cap])
-        for cap, limit in _limits(context).items()
-    )
-    return f"Begun within {seconds:.0f} s: {caps}."
+        context.log.error("deletion.held", held=held.total(), permits=by_permit(held))
 
 
 def backs_off(context: Context, key: MachineKey) -> bool:

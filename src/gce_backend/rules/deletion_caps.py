@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Begun, Permit
 from gce_backend.settings.settings import DeletionSettings
+
+K = TypeVar("K")
 
 SLOTS = 60
 """Number of slots in a window; deletions within a slot are counted together."""
@@ -51,28 +54,27 @@ def limits(settings: DeletionSettings, fleet_size: int) -> dict[Cap, int]:
 
 
 def admitted(
-    asked: Iterable[Permit], begun: Iterable[Begun], capped: Mapping[Cap, int]
-) -> list[bool]:
-    """Which deletions may begin, in the order of the requests.
+    asked: Mapping[K, Permit], begun: Iterable[Begun], capped: Mapping[Cap, int]
+) -> list[K]:
+    """Which deletions may begin: the first that fit, in the order of the requests.
 
     Args:
-        asked: the permits of the requested deletions.
+        asked: the permits of the requested deletions, by machine.
         begun: the deletions that count.
         capped: how many may begin, by cap; a missing cap does not apply.
     """
-    by_permit = used(begun)
+    total = used(begun)
     left = {
-        cap: limit - sum(by_permit[permit] for permit in COUNTED[cap])
-        for cap, limit in capped.items()
+        cap: limit - sum(total[permit] for permit in COUNTED[cap]) for cap, limit in capped.items()
     }
-    answers: list[bool] = []
-    for permit in asked:
+    begins: list[K] = []
+    for key, permit in asked.items():
         counting = [cap for cap in left if permit in COUNTED[cap]]
-        fits = all(left[cap] > 0 for cap in counting)
-        for cap in counting:
-            left[cap] -= fits
-        answers.append(fits)
-    return answers
+        if all(left[cap] > 0 for cap in counting):
+            begins.append(key)
+            for cap in counting:
+                left[cap] -= 1
+    return begins
 
 
 def used(begun: Iterable[Begun]) -> Counter[Permit]:
@@ -113,3 +115,25 @@ def begin(
     if last is not None and 0 <= now - last.at < slot:
         return (*begun[:-1], replace(last, permits=dict(Counter(last.permits) + new)))
     return (*begun, Begun(now, dict(new)))
+
+
+def by_permit(counts: Mapping[Permit, int]) -> str:
+    """Numbers of deletions in words, e.g. `1 reclaimed, 2 absent`."""
+    return ", ".join(f"{counts[it]} {it.value}" for it in Permit if counts.get(it))
+
+
+def told(begun: Iterable[Begun], capped: Mapping[Cap, int], seconds: float) -> str:
+    """How many deletions have begun under each cap, in words.
+
+    Args:
+        begun: the deletions that count.
+        capped: how many may begin, by cap.
+        seconds: the length of the window.
+    """
+    total = used(begun)
+    caps = "; ".join(
+        f"{sum(total[permit] for permit in COUNTED[cap])} of {limit} "
+        + " or ".join(permit.value for permit in Permit if permit in COUNTED[cap])
+        for cap, limit in capped.items()
+    )
+    return f"Begun within {seconds:.0f} s: {caps}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,10 @@ from gce_backend.rules.deletion_caps import (
     Cap,
     admitted,
     begin,
+    by_permit,
     limits,
     slot_seconds,
+    told,
     used,
 )
 from gce_backend.settings.settings import DeletionSettings
@@ -25,10 +28,19 @@ PERMITS = st.lists(st.sampled_from(list(Permit)), max_size=60)
 R, G, A, N = Permit.RECLAIMED, Permit.REMOVED, Permit.ABSENT, Permit.NEVER_CATALOGED
 
 
+def _fitting(
+    asked: Sequence[Permit], begun: Iterable[Begun], capped: Mapping[Cap, int]
+) -> list[bool]:
+    """Whether each of these deletions may begin, by its place."""
+    begins = admitted(dict(enumerate(asked)), begun, capped)
+    assert begins == sorted(begins)
+    return [place in begins for place in range(len(asked))]
+
+
 def test_every_permit_is_counted_and_a_not_found_twice() -> None:
     """Leases that end have a cap of their own; a not-found counts under the narrow cap as well."""
-    by_permit = {permit: {cap for cap in Cap if permit in COUNTED[cap]} for permit in Permit}
-    assert by_permit == {
+    counted = {permit: {cap for cap in Cap if permit in COUNTED[cap]} for permit in Permit}
+    assert counted == {
         R: {Cap.RECLAIMED},
         G: {Cap.PERMITTED},
         N: {Cap.PERMITTED},
@@ -61,9 +73,9 @@ def test_the_defaults_leave_half_of_a_fleet_of_ten(
 def test_hole_14_of_120_machines_half_may_go_and_all_that_were_reclaimed() -> None:
     """120 of 120 went in half a minute; a thousand leases that end at once are no loss."""
     small, large = limits(DEFAULT, 120), limits(DEFAULT, 1000)
-    assert sum(admitted([G] * 60 + [N] * 60, (), small)) == 60
-    assert sum(admitted([A] * 120, (), small)) == 6
-    assert all(admitted([R] * 1000, (), large))
+    assert sum(_fitting([G] * 60 + [N] * 60, (), small)) == 60
+    assert sum(_fitting([A] * 120, (), small)) == 6
+    assert all(_fitting([R] * 1000, (), large))
 
 
 def test_each_cap_is_a_number_or_a_share_of_the_fleet_and_the_larger_holds() -> None:
@@ -86,7 +98,7 @@ def test_what_is_admitted_is_the_first_that_fits() -> None:
     caps = {Cap.RECLAIMED: 1, Cap.PERMITTED: 3, Cap.UNCONFIRMED: 1}
     begun = (Begun(0.0, {G: 1}),)
     asked = [A, A, R, R, N, G]
-    assert admitted(asked, begun, caps) == [True, False, True, False, True, False]
+    assert _fitting(asked, begun, caps) == [True, False, True, False, True, False]
 
 
 @given(asked=PERMITS, before=PERMITS, fleet=st.integers(0, 300))
@@ -96,7 +108,7 @@ def test_what_has_begun_and_what_begins_never_exceed_the_caps(
     """Under each cap; and nothing is refused that would fit under all of its caps."""
     caps = limits(DeletionSettings(reclaimed_count=9, reclaimed_share=0.2), fleet)
     begun = begin((), before, 0.0, 10.0)
-    answers = admitted(asked, begun, caps)
+    answers = _fitting(asked, begun, caps)
     after = Counter(before) + Counter(p for p, fits in zip(asked, answers, strict=True) if fits)
     for cap, limit in caps.items():
         first = sum(n for permit, n in Counter(before).items() if permit in COUNTED[cap])
@@ -107,9 +119,19 @@ def test_what_has_begun_and_what_begins_never_exceed_the_caps(
             assert any(sum(after[p] for p in COUNTED[cap]) >= caps[cap] for cap in counting)
 
 
+def test_what_is_held_back_and_what_has_begun_is_told_by_permit() -> None:
+    """In one order, without what is none."""
+    assert by_permit({A: 2, R: 1, G: 0}) == "1 reclaimed, 2 absent"
+    caps = {Cap.RECLAIMED: 4, Cap.PERMITTED: 9, Cap.UNCONFIRMED: 3}
+    assert told((Begun(0.0, {R: 1, A: 2}), Begun(9.0, {N: 3})), caps, 600.0) == (
+        "Begun within 600 s: 1 of 4 reclaimed; 5 of 9 removed or absent or never-cataloged; "
+        "2 of 3 absent."
+    )
+
+
 def test_no_cap_holds_nothing_back() -> None:
     """An operator has lifted them."""
-    assert all(admitted([A, G, R, N] * 50, (Begun(0.0, {A: 50}),), {}))
+    assert all(_fitting([A, G, R, N] * 50, (Begun(0.0, {A: 50}),), {}))
 
 
 def test_deletions_of_a_slot_are_counted_together_and_none_is_lost() -> None:
