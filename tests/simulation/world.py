@@ -29,9 +29,10 @@ from gce_backend.daemon.local import local_settings, prepare
 from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
-from gce_backend.localcloud.cloud import INNER_HEADERS, CloudOptions, ServiceError
+from gce_backend.localcloud.cloud import INNER_HEADERS, CloudOptions
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.pubsub.service import Subscription
+from gce_backend.localcloud.statuses import ServiceError
 from gce_backend.machine_provider import wire
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.entities import lease_path

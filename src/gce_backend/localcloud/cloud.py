@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.errors import BackendError
 from gce_backend.localcloud.faults import SPOILING, Fault, Faults, spoiled_list
+from gce_backend.localcloud.statuses import ServiceError, reason_body
 from gce_backend.localcloud.tables import StateFileError, Tables
 from gce_backend.localcloud.trust import trusting
 
@@ -124,45 +125,27 @@ class CloudControl(NamedTuple):
     handler: Callable[[web.Request], Awaitable[web.Response]]
 
 
-class ServiceError(BackendError):
-    """An answer that is an error, in the style of the service that raises it.
+class Service(ABC):
+    """A service of the cloud.
 
-    Args:
-        reason: the machine-readable word: `notFound` (Compute), `NOT_FOUND` (Datastore, Pub/Sub).
-        details: further members of the error object.
+    Attributes:
+        name: the first part of the names of its methods.
+        error_body: the JSON body that it gives an error.
     """
 
-    def __init__(
-        self, status: int, reason: str, message: str, *, details: list[Any] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.details = details
-
-
-class Service(Protocol):
-    """A service, as the frame needs it."""
-
     name: str
-    """The first part of the names of its methods."""
+    error_body: Callable[[ServiceError], Any] = staticmethod(reason_body)
 
     def routes(self) -> Iterable[Route]:
         """Its methods."""
-        ...
+        return ()
 
-    def error_body(self, error: ServiceError) -> Any:
-        """The JSON body that the service gives an error."""
-        ...
-
+    @abstractmethod
     def state(self) -> Any:
         """What exists, for `GET /_localcloud/state`."""
-        ...
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: B027 (most have no work of their own)
         """Does the service's own work until it is cancelled."""
-        ...
 
 
 class Cloud:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 from aiohttp import web
 
-from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
-from gce_backend.localcloud.statuses import reason_body
+from gce_backend.localcloud.cloud import Call, Cloud, Route, Service
+from gce_backend.localcloud.statuses import ServiceError
 
 _V1 = "/_ah/api/config/v1"
 _NOT_FOUND = "The requested config is not found"
@@ -45,7 +45,7 @@ class _Signature(NamedTuple):
     inode: int
 
 
-class LuciConfigService:
+class LuciConfigService(Service):
     """LUCI Config.
 
     Args:
@@ -64,38 +64,18 @@ class LuciConfigService:
 
     def routes(self) -> Iterable[Route]:
         """Two methods of v1, one of v2."""
-        return [
-            Route(
-                "luci_config.config.get_config",
-                "GET",
-                _V1 + "/config_sets/{config_set}/config/{path}",
-                self._get_config,
-            ),
-            Route(
-                "luci_config.config.get_config_by_hash",
-                "GET",
-                _V1 + "/config/{content_hash}",
-                self._get_config_by_hash,
-            ),
-            Route(
-                "luci_config.Configs.GetConfig",
-                "POST",
-                "/prpc/config.service.v2.Configs/GetConfig",
-                self._get_config_v2,
-            ),
-        ]
-
-    def error_body(self, error: ServiceError) -> dict[str, Any]:
-        """The error envelope of Google's APIs."""
-        return reason_body(error)
+        get = "luci_config.config.get_config"
+        path = _V1 + "/config_sets/{config_set}/config/{path}"
+        yield Route(get, "GET", path, self._get_config)
+        path = _V1 + "/config/{content_hash}"
+        yield Route(f"{get}_by_hash", "GET", path, self._get_config_by_hash)
+        path = "/prpc/config.service.v2.Configs/GetConfig"
+        yield Route("luci_config.Configs.GetConfig", "POST", path, self._get_config_v2)
 
     def state(self) -> dict[str, Any]:
         """The present revision and its files."""
         revision = self._look()
         return {"revision": revision, "files": sorted(self._revisions[revision].files)}
-
-    async def run(self) -> None:
-        """Does nothing by itself: each request reads the directory."""
 
     async def _get_config(self, call: Call) -> dict[str, str]:
         revision = call.query.get("revision") or self._look()

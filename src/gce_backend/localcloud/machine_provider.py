@@ -16,16 +16,9 @@ from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.pubsub import PubSub
-from gce_backend.localcloud.cloud import (
-    INNER_HEADERS,
-    Call,
-    Cloud,
-    CloudControl,
-    Route,
-    ServiceError,
-)
+from gce_backend.localcloud.cloud import INNER_HEADERS, Call, Cloud, CloudControl, Route, Service
 from gce_backend.localcloud.metadata import OAUTH_CLIENT
-from gce_backend.localcloud.statuses import reason_body
+from gce_backend.localcloud.statuses import ServiceError
 from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.machine_provider.broker import MachineProvider
@@ -65,7 +58,7 @@ class _Kept(msgspec.Struct):
     record: msgspec.Raw
 
 
-class MachineProviderService:
+class MachineProviderService(Service):
     """The Machine Provider.
 
     Args:
@@ -97,10 +90,6 @@ class MachineProviderService:
             yield Route(f"{self.name}.{name}", "POST", path_of(name), self._handler(name), False)
         for verb, path, name in lease_api.ROUTES:
             yield Route(f"{self.name}.{name}", verb, path, self._handler(name), False)
-
-    def error_body(self, error: ServiceError) -> dict[str, Any]:
-        """The error envelope of Google's APIs."""
-        return reason_body(error)
 
     def state(self) -> dict[str, Any]:
         """How many machines are in which state, which ones, and how many requests wait."""

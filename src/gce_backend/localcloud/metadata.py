@@ -17,7 +17,8 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Route, Service
+from gce_backend.localcloud.statuses import ServiceError
 
 FLAVOR = {"Metadata-Flavor": "Google"}
 DEFAULT_SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -51,7 +52,7 @@ class IssuedToken(msgspec.Struct, frozen=True):
     account: str = ""
 
 
-class MetadataService:
+class MetadataService(Service):
     """The metadata server of the VM that the daemon appears to run on.
 
     Args:
@@ -83,27 +84,15 @@ class MetadataService:
         account = "instance.service-accounts"
         yield self._route(f"{account}.email", _ACCOUNT + "/email", self._email())
         yield self._route(f"{account}.scopes", _ACCOUNT + "/scopes", "\n".join(DEFAULT_SCOPES))
-        yield Route(
-            f"metadata.{account}.get",
-            "GET",
-            _ACCOUNT + "/",
-            self._whole_account,
-            authenticated=False,
-        )
-        yield Route(
-            f"metadata.{account}.token",
-            "GET",
-            _ACCOUNT + "/token",
-            self._token,
-            authenticated=False,
-        )
-        signing = {
+        methods = {
+            f"{account}.get": ("GET", _ACCOUNT + "/", self._whole_account),
+            f"{account}.token": ("GET", _ACCOUNT + "/token", self._token),
             f"{account}.identity": ("GET", _ACCOUNT + "/identity", self._identity),
             "tokeninfo": ("POST", "/tokeninfo", self._tokeninfo),
             "openid-configuration": ("GET", "/.well-known/openid-configuration", self._discovery),
             "certs": ("GET", "/oauth2/v3/certs", self._certs),
         }
-        for name, (verb, path, handler) in signing.items():
+        for name, (verb, path, handler) in methods.items():
             yield Route(f"metadata.{name}", verb, path, handler, authenticated=False)
 
     def error_body(self, error: ServiceError) -> dict[str, str]:
@@ -113,9 +102,6 @@ class MetadataService:
     def state(self) -> dict[str, int]:
         """The number of valid tokens; never the tokens."""
         return {"valid_tokens": sum(1 for token in self._tokens if self.is_valid(token))}
-
-    async def run(self) -> None:
-        """Does nothing by itself."""
 
     def is_valid(self, token: str) -> bool:
         """Whether it is an access token that has not expired or been revoked."""

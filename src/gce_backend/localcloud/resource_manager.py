@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, Route, Service
 from gce_backend.localcloud.statuses import invalid, status_body
 
 MAX_PERMISSIONS = 100
 
 
-class ResourceManagerService:
-    """Grants everything but the cloud's `denied_permissions`.
-
-    Args:
-        cloud: the cloud that it is part of.
-    """
+class ResourceManagerService(Service):
+    """Grants everything but the cloud's `denied_permissions`."""
 
     name = "cloudresourcemanager"
+    error_body = staticmethod(status_body)
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -32,16 +29,9 @@ class ResourceManagerService:
             self._test_permissions,
         )
 
-    def error_body(self, error: ServiceError) -> dict[str, Any]:
-        """google.rpc.Status as JSON."""
-        return status_body(error)
-
     def state(self) -> dict[str, Any]:
         """The denied permissions."""
         return {"denied_permissions": list(self._cloud.options.denied_permissions)}
-
-    async def run(self) -> None:
-        """Does nothing by itself."""
 
     async def _test_permissions(self, call: Call) -> dict[str, Any]:
         asked = call.body.get("permissions")

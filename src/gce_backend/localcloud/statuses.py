@@ -1,10 +1,10 @@
-"""The two styles in which Google's services answer errors: with a reason, and with a status."""
+"""Errors as answers, in the two styles of Google's services: with a reason, and with a status."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from gce_backend.localcloud.cloud import ServiceError
+from gce_backend.base.errors import BackendError
 
 _FRAME_WORDS = {
     "authError": "UNAUTHENTICATED",
@@ -17,6 +17,24 @@ _LOCATIONS = {
     "invalidParameter": ("parameter", "fields"),
 }
 """Where in a request the cause of these reasons stands: `locationType` and `location`."""
+
+
+class ServiceError(BackendError):
+    """An answer that is an error, in the style of the service that raises it.
+
+    Args:
+        reason: the machine-readable word: `notFound` (Compute), `NOT_FOUND` (Datastore, Pub/Sub).
+        details: further members of the error object.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, *, details: list[Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.details = details
 
 
 def reason_body(error: ServiceError) -> dict[str, Any]:

@@ -13,13 +13,12 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from gce_backend.localcloud.cloud import Cloud, Route, ServiceError
+from gce_backend.localcloud.cloud import Cloud, Service
 from gce_backend.localcloud.compute import ComputeService
 from gce_backend.localcloud.compute.vm_views import VmFacts
 from gce_backend.localcloud.metadata import MetadataService
@@ -35,7 +34,7 @@ STOP_SECONDS = 5.0
 log = structlog.stdlib.get_logger()
 
 
-class VmCommands:
+class VmCommands(Service):
     """The commands of all VMs.
 
     Args:
@@ -54,14 +53,6 @@ class VmCommands:
         self._disks = _disks_in(cloud.options.vm_directory.absolute())
         self._spared = 0
         self._stopping: dict[str, asyncio.Task[None]] = {}
-
-    def routes(self) -> Iterable[Route]:
-        """None: it serves nothing itself."""
-        return ()
-
-    def error_body(self, error: ServiceError) -> Any:
-        """Never used, as it serves nothing."""
-        return {"error": error.message}
 
     def state(self) -> Any:
         """The process of each VM."""

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientError, ClientSession, web
 from yarl import URL
 
-from gce_backend.localcloud.cloud import Call, Cloud, CloudOptions, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, CloudOptions, Route, Service
 from gce_backend.localcloud.faults import Fault
 from gce_backend.localcloud.tables import Tables
 from gce_backend.rules import compute_bodies
@@ -397,7 +397,7 @@ async def test_exchanges_of_a_whole_start_are_seen(tmp_path: Path, referee: Refe
     assert "datastore.CommitResponse.mutationResults" in referee.tally.received
 
 
-class Colourful:
+class Colourful(Service):
     """A Compute with one method, whose answer is wrong."""
 
     name = "compute"
@@ -411,15 +411,8 @@ class Colourful:
         path = "/compute/v1/projects/{project}/zones"
         yield Route("compute.zones.list", "GET", path, answer, authenticated=False)
 
-    def error_body(self, error: ServiceError) -> Any:
-        """None is made."""
-        raise NotImplementedError from error
-
     def state(self) -> Any:
         """Nothing."""
-
-    async def run(self) -> None:
-        """Does nothing."""
 
 
 @pytest.mark.parametrize("kind", ["html", "truncate", "drop"])

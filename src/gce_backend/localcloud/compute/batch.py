@@ -18,7 +18,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, Route
+from gce_backend.localcloud.statuses import ServiceError
 
 MAX_CALLS = 1000
 PATH = "/batch/compute/v1"

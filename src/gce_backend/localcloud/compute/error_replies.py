@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gce_backend.localcloud.cloud import ServiceError
+from gce_backend.localcloud.statuses import ServiceError
 
 
 def invalid(message: str) -> ServiceError:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gce_backend.localcloud.cloud import Call, Cloud, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud
 from gce_backend.localcloud.compute import inventory, links
 from gce_backend.localcloud.compute.error_replies import (
     already_exists,
@@ -29,6 +29,7 @@ from gce_backend.localcloud.compute.rows import (
 )
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.zonal_lists import ZonalLists
+from gce_backend.localcloud.statuses import ServiceError
 
 MAX_DIGITS = 20
 MAX_SIZE = 1000

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gce_backend.localcloud.cloud import Call, ServiceError
+from gce_backend.localcloud.cloud import Call
 from gce_backend.localcloud.compute import description, filters
 from gce_backend.localcloud.compute.error_replies import invalid_field
 from gce_backend.localcloud.compute.links import ROOT
+from gce_backend.localcloud.statuses import ServiceError
 
 MAX_RESULTS = 500
 _BY_NAME = "name"

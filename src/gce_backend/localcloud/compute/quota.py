@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.localcloud.cloud import ServiceError
+from gce_backend.localcloud.statuses import ServiceError
 
 _LIMITS = {
     "default": "defaultPerMinutePerProject",

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, Service
 from gce_backend.localcloud.compute import description, inventory
 from gce_backend.localcloud.compute.batch import Batches
 from gce_backend.localcloud.compute.disks import Disks
@@ -33,7 +33,7 @@ from gce_backend.localcloud.compute.usage import QuotaUsage
 from gce_backend.localcloud.compute.vm_events import VmEvents
 from gce_backend.localcloud.compute.vm_properties import Blueprints
 from gce_backend.localcloud.compute.vm_views import VmFacts, facts_of
-from gce_backend.localcloud.statuses import reason_body
+from gce_backend.localcloud.statuses import ServiceError
 
 _ROOT = "/compute/v1/"
 
@@ -41,12 +41,8 @@ _Answer = Callable[[Call], dict[str, Any] | Awaitable[dict[str, Any]]]
 _Start = Callable[[Call], OperationRow]
 
 
-class ComputeService:
-    """Compute Engine's v1 API under `/compute/v1/projects/`.
-
-    Args:
-        cloud: the cloud that it is part of.
-    """
+class ComputeService(Service):
+    """Compute Engine's v1 API under `/compute/v1/projects/`."""
 
     name = "compute"
 
@@ -192,10 +188,6 @@ class ComputeService:
             raise forbidden(permission, call.path["project"])
         if zone is not None and self._cloud.faults.outages([zone]):
             raise ServiceError(503, "backendError", f"The zone '{zone}' cannot be reached.")
-
-    def error_body(self, error: ServiceError) -> Any:
-        """An error in the style of Google's older APIs."""
-        return reason_body(error)
 
     def state(self) -> Any:
         """All resources, by project."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from gce_backend.localcloud.cloud import Call, Cloud, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, Route, Service
 from gce_backend.localcloud.datastore import queries, requests
 from gce_backend.localcloud.datastore.aggregations import aggregate, named, properties_of
 from gce_backend.localcloud.datastore.commits import Commit, allocate_id, timestamp
@@ -32,7 +32,7 @@ Answer = dict[str, Any]
 R = TypeVar("R", bound=requests.DatastoreRequest)
 
 
-class _Read:
+class _Read(NamedTuple):
     """The entities and the moment of one read.
 
     Attributes:
@@ -42,20 +42,14 @@ class _Read:
         time: the RFC 3339 time of the entities.
     """
 
-    def __init__(
-        self, entities: Entities, transaction: OpenTransaction | None, answer: Answer, time: str
-    ) -> None:
-        self.entities = entities
-        self.transaction = transaction
-        self.answer = answer
-        self.time = time
+    entities: Entities
+    transaction: OpenTransaction | None
+    answer: Answer
+    time: str
 
 
-class DatastoreService:
+class DatastoreService(Service):
     """Datastore of all projects of the cloud.
-
-    Args:
-        cloud: the cloud that it is part of.
 
     Attributes:
         defer_after: lookups answer this many keys and defer the others; None answers all.
@@ -63,6 +57,7 @@ class DatastoreService:
     """
 
     name = "datastore"
+    error_body = staticmethod(status_body)
 
     def __init__(self, cloud: Cloud) -> None:
         self.defer_after: int | None = None
@@ -85,10 +80,6 @@ class DatastoreService:
         yield _route("allocateIds", requests.Keys, self._allocate_ids)
         yield _route("reserveIds", requests.Keys, self._reserve_ids)
 
-    def error_body(self, error: ServiceError) -> Answer:
-        """google.rpc.Status as JSON."""
-        return status_body(error)
-
     def state(self) -> Answer:
         """How many entities there are of each kind, what is open, and what indexes were needed."""
         return {
@@ -97,9 +88,6 @@ class DatastoreService:
             "open_transactions": len(self._transactions),
             "composite_indexes": sorted(self._composites),
         }
-
-    async def run(self) -> None:
-        """Does nothing by itself."""
 
     def _lookup(self, project: str, request: requests.Lookup) -> Answer:
         keys = [parse_key(item, project) for item in request.keys]

@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TypeAlias
 
-from gce_backend.localcloud.cloud import ServiceError
-from gce_backend.localcloud.statuses import invalid
+from gce_backend.localcloud.statuses import ServiceError, invalid
 
 MAX_FILTER_BYTES = 256
 _TOKEN = re.compile(

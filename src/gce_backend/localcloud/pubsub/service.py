@@ -12,12 +12,18 @@ from typing import Any, TypeVar
 import msgspec
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, ServiceError
+from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, Service
 from gce_backend.localcloud.pubsub import requests, resources
 from gce_backend.localcloud.pubsub.deliveries import Deliveries, Delivery, Pending
 from gce_backend.localcloud.pubsub.filters import parse_filter
 from gce_backend.localcloud.pubsub.policies import IamPolicies
-from gce_backend.localcloud.statuses import already_exists, invalid, not_found, status_body
+from gce_backend.localcloud.statuses import (
+    ServiceError,
+    already_exists,
+    invalid,
+    not_found,
+    status_body,
+)
 from gce_backend.localcloud.tables import Table
 from gce_backend.localcloud.wire import decode
 
@@ -45,14 +51,11 @@ class Subscription(msgspec.Struct):
     active: UnixSeconds
 
 
-class PubSubService:
-    """Pub/Sub of all projects of the cloud.
-
-    Args:
-        cloud: the cloud that it is part of.
-    """
+class PubSubService(Service):
+    """Pub/Sub of all projects of the cloud."""
 
     name = "pubsub"
+    error_body = staticmethod(status_body)
 
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
@@ -157,10 +160,6 @@ class PubSubService:
         for method, handler in posts.items():
             name = f"pubsub.projects.{collection}.{method}"
             yield Route(name, "POST", f"{path}:{method}", handler)
-
-    def error_body(self, error: ServiceError) -> Answer:
-        """google.rpc.Status as JSON."""
-        return status_body(error)
 
     def state(self) -> Answer:
         """The topics, and the subscriptions with the numbers of their messages."""
