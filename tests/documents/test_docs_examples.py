@@ -20,6 +20,7 @@ from gce_backend.cli import main
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.settings.settings import HttpSettings, Secret, load
+from gce_backend.settings.tokens import NamedToken, Role, named_tokens
 from gce_backend.web.access import Gate
 from support.documents import DOCUMENTS, Example, code_of, examples, name_of
 from support.fleet_harness import manager, template, world
@@ -91,7 +92,8 @@ def test_the_proxy_of_the_example_keeps_the_token_needed() -> None:
     headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", example.text))
     assert headers.pop("Host") == "$http_host"
     gate = Gate(
-        HttpSettings(token=Secret("t")),
+        HttpSettings(),
+        [NamedToken("operator", Role.READ, Secret("t"))],
         clock=SystemClock(),
         log=structlog.get_logger(),
         refused=lambda _: None,
@@ -124,7 +126,10 @@ def test_a_settings_file_can_be_read(example: Example, tmp_path: Path) -> None:
     """With no problem in it."""
     file = tmp_path / "settings.toml"
     file.write_text(example.text)
-    load(file, {})
+    if re.search(r'^role = "', example.text, re.MULTILINE):
+        assert named_tokens(HttpSettings(tokens_file=file))
+    else:
+        load(file, {})
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

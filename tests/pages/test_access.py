@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.guesses import FORGIVEN_SECONDS, MAX_PEERS
 from gce_backend.settings.settings import HttpSettings, Secret
+from gce_backend.settings.tokens import NamedToken, Role, named_tokens
 from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
 from gce_backend.web.documents.bodies import FORM, MAX_BYTES
 from support.broker_messages import one_machine, publish, settled, wire
@@ -62,7 +63,10 @@ def gate(
 ) -> Gate:
     """A gate of a daemon that listens there."""
     http = HttpSettings(host=host, token=token, open_on_loopback=open_on_loopback)
-    return Gate(http, clock=SystemClock(), log=structlog.get_logger(), refused=lambda _: None)
+    tokens = named_tokens(http)
+    return Gate(
+        http, tokens, clock=SystemClock(), log=structlog.get_logger(), refused=lambda _: None
+    )
 
 
 async def refusals(w: World, reason: str) -> float:
@@ -229,7 +233,8 @@ def test_without_a_token_nobody_is_let_in() -> None:
     """An empty token, or a session signed with nothing, is no token."""
     locked = gate(host="0.0.0.0")
     forged = web.Response()
-    gate(host="", token=Secret("")).admit(forged, secure=False)
+    nothing = NamedToken("", Role.READ, Secret(""))
+    gate(host="").admit(nothing, forged, secure=False)
     cookie = f"{COOKIE}={forged.cookies[COOKIE].value}"
     for headers in ({"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
         assert not locked.may_read(make_mocked_request("GET", "/", headers=headers))
@@ -321,7 +326,7 @@ async def test_pause_and_resume_by_form(tmp_path: Path) -> None:
         await browser.sign_in()
         with capture_logs() as logs:
             page = await browser.go("/orders/pause", {"reason": "a look"})
-        assert "Paused: everything: a look" in page.text
+        assert "Paused by operator: everything: a look" in page.text
         assert (await w.get("/api/control"))["paused"]
         (line,) = [line for line in logs if line["event"] == "control.paused"]
         assert line["remote"] == "127.0.0.1"

@@ -43,7 +43,7 @@ async def test_an_idle_machine_leaves_the_catalog_and_its_vm_stays(tmp_path: Pat
         await w.pass_time(LONG)
         assert {name: vm["id"] for name, vm in (await w.vms()).items()} == before
         assert name not in await w.catalog()
-        assert await shown(w, name) == ("cordoned", "Cordoned by hand: its disk rattles")
+        assert await shown(w, name) == ("cordoned", "Cordoned by operator: its disk rattles")
         problems = (await w.get("/api/status"))["problems"]
         assert [(one["reason"], one["severity"]) for one in problems] == [("Cordoned", "notice")]
         await release(w, name)
@@ -51,7 +51,7 @@ async def test_an_idle_machine_leaves_the_catalog_and_its_vm_stays(tmp_path: Pat
         assert {name: vm["id"] for name, vm in (await w.vms()).items()} == before
         events = (await w.get(f"/api/events?name={name}"))["events"]
         told = {(event["cause"], event["reason"]) for event in events}
-        assert ("operator cordon", "Cordoned by hand: its disk rattles") in told
+        assert ("operator cordon", "Cordoned by operator: its disk rattles") in told
         assert ("operator uncordon", "An operator uncordoned it.") in told
 
 

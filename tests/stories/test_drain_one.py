@@ -80,7 +80,7 @@ async def test_an_idle_machine_leaves_the_catalog_goes_and_is_replaced(tmp_path:
         assert group["targetSize"] == 3
         events = (await w.get(f"/api/events?name={name}"))["events"]
         told = [(event["cause"], event["reason"]) for event in events]
-        assert ("operator drain", "Drained by hand: its disk rattles") in told
+        assert ("operator drain", "Drained by operator: its disk rattles") in told
 
 
 async def test_a_leased_machine_is_waited_for(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_a_leased_machine_is_waited_for(tmp_path: Path) -> None:
         assert (await w.catalog())[name] == "LEASED"
         state, reason = await shown(w, name)
         assert state == "leased"
-        assert "after its lease ends. Drained by hand: its disk rattles" in reason
+        assert "after its lease ends. Drained by operator: its disk rattles" in reason
         await w.release()
         await w.until(replaced(w, name))
         assert permit_of(w, name) is Permit.RECLAIMED
@@ -174,7 +174,7 @@ async def test_a_machine_out_of_the_catalog_is_kept_and_comes_back(tmp_path: Pat
         await w.until(out)
         await w.pass_time(180)
         assert await out()
-        assert await shown(w, name) == ("draining", "Drained by hand: why not")
+        assert await shown(w, name) == ("draining", "Drained by operator: why not")
         assert await w.act("/api/undrain", {"name": name}) == 200
         await w.until_states(cataloged=3)
         assert (await w.vms())[name]["id"] == vms[name]["id"]
@@ -229,7 +229,7 @@ async def test_in_a_paused_part_of_the_fleet_the_order_waits(tmp_path: Path) -> 
         assert (await w.catalog())[name] == "AVAILABLE"
         state, reason = await shown(w, name)
         assert state == "draining"
-        assert reason == "Drained by hand. Paused by an operator (template linux)"
+        assert reason == "Drained by operator. Paused by operator (template linux)"
         assert await w.act("/api/resume", {"template": "linux"}) == 200
         await w.until(replaced(w, name))
 

@@ -211,7 +211,7 @@ async def test_orders_and_configurations_are_told_with_who_gave_them(tmp_path: P
         ("paused", "running", "The pause of the whole fleet has ended.", "operator resume"),
     ]
     assert [(e["before"], e["after"], e["reason"], e["cause"]) for e in drained] == [
-        ("cataloged", "draining", "Drained by hand: it is noisy", "operator drain")
+        ("cataloged", "draining", "Drained by operator: it is noisy", "operator drain")
     ]
     assert [(e["before"], e["after"]) for e in revisions] == [("", first), (first, second)]
     assert len(addresses) == 3

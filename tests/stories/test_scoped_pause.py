@@ -242,6 +242,7 @@ async def test_what_is_paused_says_so_with_the_reason_and_since_when(tmp_path: P
             "template": "linux",
             "zone": None,
             "reason": "a leak in the roof",
+            "by": "operator",
         }
         assert await metric(w, "gce_backend_actuation_paused") == 0
         for subject in await _subjects(w, "linux"):

@@ -28,6 +28,8 @@ from gce_backend.settings.settings import Settings
 from support.patience import PATIENCE
 
 PROJECT = "local-project"
+ACCOUNT = f"gce-backend@{PROJECT}.iam.gserviceaccount.com"
+"""Whose credentials it gives."""
 
 T = TypeVar("T")
 

@@ -74,7 +74,7 @@ def _store_id(value: str) -> str:
 async def _adopt(settings: Settings, lost: str, *, yes: bool, ask: bool) -> Document:
     from gce_backend.base.cause import caused_by
     from gce_backend.base.clock import SystemClock
-    from gce_backend.cli.common import clients_of
+    from gce_backend.cli.common import clients_of, who_orders
     from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
     from gce_backend.fleet.picture import Fleet
     from gce_backend.fleet.store import Store
@@ -99,7 +99,7 @@ async def _adopt(settings: Settings, lost: str, *, yes: bool, ask: bool) -> Docu
             wanted = yes or (bool(found) and click.confirm(f"{WARNING} Adopt them?"))
         if not found or not wanted:
             return Document(fleet.identity, tuple(found), adopted=False, notes=findings.unsure)
-        with caused_by("operator adopt"):
+        with caused_by("operator adopt", await who_orders(clients)):
             if lost:
                 await adoption.take_over(fleet, lost)
             else:

@@ -172,6 +172,20 @@ async def clients_of(settings: Settings) -> AsyncIterator[tuple[Clients, str]]:
         await clients.close()
 
 
+async def who_orders(clients: Clients) -> str:
+    """Who runs this command: the account of its credentials, else the login and the computer."""
+    import getpass
+    import socket
+
+    if account := await clients.account():
+        return account
+    try:
+        login = getpass.getuser()
+    except (OSError, KeyError):  # in a container without names for its users
+        login = f"user {os.getuid()}"
+    return f"{login}@{socket.gethostname()}"
+
+
 def run_until_interrupted(work: Coroutine[Any, Any, None]) -> None:
     """Runs to the end, or to Ctrl-C."""
     import asyncio

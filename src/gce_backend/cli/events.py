@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 PAGE = 1000
 """Events in one answer of the daemon."""
 POLL_SECONDS = 2.0
-FIELDS = ("kind", "name", "before", "after", "cause", "reason")
+FIELDS = ("kind", "name", "before", "after")
 
 
 @click.command(
     epilog=examples(
         "gce-backend events --since 1h --kind machine",
         "gce-backend events --machine linux-small-1f2e-usc1a-x7k2",
-        "gce-backend events --cause operator",
+        "gce-backend events --cause operator --who alice@example.com",
         "gce-backend events --template linux-small --follow",
     )
 )
@@ -59,6 +59,7 @@ FIELDS = ("kind", "name", "before", "after", "cause", "reason")
 @click.option("--template", default="", help="Of this template.", shell_complete=complete_templates)
 @click.option("--zone", default="", help="In this zone.", shell_complete=complete_zones)
 @click.option("--cause", default="", help="With a cause that begins with this text, e.g. operator.")
+@click.option("--who", default="", help="Ordered by this person or account.")
 @click.option("--since", type=Duration(), help="Not older than this, e.g. 30m, 1h or 2d.")
 @click.option(
     "--limit",
@@ -77,6 +78,7 @@ def events(
     template: str,
     zone: str,
     cause: str,
+    who: str,
     since: float | None,
     limit: int,
     *,
@@ -94,6 +96,7 @@ def events(
         "template": template,
         "zone": zone,
         "cause": cause,
+        "who": who,
     }
 
     async def list_them() -> None:
@@ -144,24 +147,26 @@ async def _follow(
 
 
 def _print(found: list[Any]) -> None:
-    from gce_backend.cli.output import cell, moment, show, table
+    from gce_backend.cli.output import caused, cell, moment, show, table
 
     if not found:
         click.echo("no stored event matches", err=True)
         return
-    rows = table("when", *FIELDS)
+    rows = table("when", *FIELDS, "cause", "reason")
     for event in found:
         rows.add_row(
             cell(moment(event["at"])),
             *(cell(event[field]) for field in FIELDS),
+            cell(caused(event)),
+            cell(event["reason"]),
         )
     show(rows)
 
 
 def _line(event: Any) -> str:
     """One event of `--follow`, on a line of its own."""
-    from gce_backend.cli.output import moment, one_line
+    from gce_backend.cli.output import caused, moment, one_line
 
     change = " -> ".join(filter(None, (event["before"], event["after"])))
-    parts = (event["kind"], event["name"], change, f"[{event['cause']}]", event["reason"])
+    parts = (event["kind"], event["name"], change, f"[{caused(event)}]", event["reason"])
     return one_line(" ".join((moment(event["at"]), *filter(None, parts))))

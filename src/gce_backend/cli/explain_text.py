@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.cli.output import cell, one_line, table, when
+from gce_backend.cli.output import caused, cell, one_line, table, when
 
 _WIDTH = 24
 """Characters before the values."""
@@ -107,7 +107,7 @@ def _events(events: list[Any], now: UnixSeconds) -> Padding:
             cell(when(one["at"], now)),
             cell(one["before"]),
             cell(one["after"]),
-            cell(one["cause"]),
+            cell(caused(one)),
             cell(one["reason"]),
         )
     return _indented(rows)

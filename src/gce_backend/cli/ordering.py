@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import click
 
 from gce_backend.base.cause import caused_by
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.cli.common import clients_of
+from gce_backend.cli.common import clients_of, who_orders
 from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.model.entities import (
@@ -32,6 +32,7 @@ from gce_backend.rules.states import stored_machine_state
 from gce_backend.settings.settings import Settings
 
 T = TypeVar("T")
+OrderAboutMachine: TypeAlias = Callable[[MachineKey, UnixSeconds, str], ApplyToMachine]
 
 
 class Ordered(NamedTuple):
@@ -41,9 +42,13 @@ class Ordered(NamedTuple):
     after: Control
 
 
-def order(settings: Settings, apply: Apply) -> Ordered:
-    """Writes an order into the Control entity."""
-    return _with_store(settings, lambda store: _change_control(store, apply))
+def order(settings: Settings, apply: Callable[[str], Apply]) -> Ordered:
+    """Writes an order into the Control entity.
+
+    Args:
+        apply: makes the order, given who gives it.
+    """
+    return _with_store(settings, lambda store, who: _change_control(store, apply(who)))
 
 
 def pause(settings: Settings, template: str, zone: str, reason: str) -> Ordered:
@@ -54,25 +59,25 @@ def pause(settings: Settings, template: str, zone: str, reason: str) -> Ordered:
         BackendError: the store could not be read or written.
     """
 
-    async def write(store: Store) -> Ordered:
+    async def write(store: Store, who: str) -> Ordered:
         if template or zone:
             fleet = Fleet(store)
             await fleet.load((InstanceTemplate, InstanceGroupManager))
             orders.check_scope(template, zone, fleet.templates, fleet.managers)
-        apply = orders.pause(reason, SystemClock().now(), template=template, zone=zone)
+        apply = orders.pause(reason, SystemClock().now(), template=template, zone=zone, by=who)
         return await _change_control(store, apply)
 
     return _with_store(settings, write)
 
 
 def order_rollout(
-    settings: Settings, name: str, make: Callable[[InstanceTemplate, float], Apply]
+    settings: Settings, name: str, make: Callable[[InstanceTemplate, float, str], Apply]
 ) -> Ordered:
     """Stores an order about a template's roll-out.
 
     Args:
         name: the template's base_name.
-        make: makes the order of its entity and the time.
+        make: makes the order of its entity, the time, and who gives it.
 
     Raises:
         UnknownNameError: there is no such template.
@@ -80,11 +85,11 @@ def order_rollout(
         BackendError: the store could not be read or written.
     """
 
-    async def write(store: Store) -> Ordered:
+    async def write(store: Store, who: str) -> Ordered:
         fleet = Fleet(store)
         await fleet.load((InstanceTemplate,))
         template = orders.the_template(name, fleet.templates)
-        return await _change_control(store, make(template, SystemClock().now()))
+        return await _change_control(store, make(template, SystemClock().now(), who))
 
     return _with_store(settings, write)
 
@@ -97,11 +102,11 @@ def approve(settings: Settings, revision: str) -> tuple[Ordered, str]:
         BackendError: the store could not be read or written.
     """
 
-    async def write(store: Store) -> tuple[Ordered, str]:
+    async def write(store: Store, who: str) -> tuple[Ordered, str]:
         fleet = Fleet(store)
         await fleet.refresh([CONFIGURATION_KEY])
         held = orders.the_held(revision, fleet.configuration.held_revision)
-        return await _change_control(store, orders.approve(held)), held
+        return await _change_control(store, orders.approve(held, who)), held
 
     return _with_store(settings, write)
 
@@ -139,13 +144,14 @@ class Meant(NamedTuple):
 def order_about_machines(
     settings: Settings,
     meant: Meant,
-    apply: Callable[[MachineKey, float], ApplyToMachine],
+    apply: OrderAboutMachine,
     *,
     dry_run: bool = False,
 ) -> list[OrderedMachine]:
     """Writes an order into the entities of machines.
 
     Args:
+        apply: makes the order, given the machine, the time and who gives it.
         dry_run: write nothing.
 
     Raises:
@@ -155,11 +161,11 @@ def order_about_machines(
     """
     actuate = settings.actuate
 
-    async def write(store: Store) -> list[OrderedMachine]:
+    async def write(store: Store, who: str) -> list[OrderedMachine]:
         fleet, now = Fleet(store), SystemClock().now()
         keys = await _meant(store, fleet, meant, now)
         if not dry_run:
-            changes: list[Change[Any]] = [Change(key, apply(key, now)) for key in keys]
+            changes: list[Change[Any]] = [Change(key, apply(key, now, who)) for key in keys]
             await fleet.order([*changes, Change(CONTROL_KEY, orders.mention(keys, now))])
         return [_ordered(fleet, key, actuate=actuate) for key in keys]
 
@@ -216,11 +222,11 @@ def acknowledge(settings: Settings, message_ids: Sequence[str]) -> int:
         BackendError: the store could not be read or written.
     """
 
-    async def write(store: Store) -> int:
+    async def write(store: Store, who: str) -> int:
         fleet = Fleet(store)
         await fleet.load((SetAsideMessage,))
         keys = orders.messages_meant(message_ids, fleet.set_aside)
-        apply = orders.acknowledge(SystemClock().now())
+        apply = orders.acknowledge(SystemClock().now(), who)
         return await fleet.order([Change(key, apply) for key in keys])
 
     return _with_store(settings, write)
@@ -234,12 +240,14 @@ async def _change_control(store: Store, apply: Apply) -> Ordered:
     return Ordered(before, fleet.control)
 
 
-def _with_store(settings: Settings, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Does something with the store that the settings name."""
+def _with_store(settings: Settings, work: Callable[[Store, str], Awaitable[T]]) -> T:
+    """Does something with the store that the settings name, as who runs the command."""
 
     async def act() -> T:
         async with clients_of(settings) as (clients, project):
-            return await work(Store(clients.datastore(project)))
+            who = await who_orders(clients)
+            with caused_by(f"operator {command}", who):
+                return await work(Store(clients.datastore(project)), who)
 
-    with caused_by(f"operator {click.get_current_context().info_name}"):
-        return asyncio.run(act())
+    command = click.get_current_context().info_name
+    return asyncio.run(act())

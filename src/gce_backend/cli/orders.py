@@ -23,15 +23,13 @@ from gce_backend.cli.common import (
 )
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
 from gce_backend.model.entities import CatalogState
-from gce_backend.model.keys import MachineKey
 from gce_backend.rules import orders
-from gce_backend.rules.orders import ApplyToMachine
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.selector import Selector, parse_selector
 from gce_backend.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from gce_backend.cli.ordering import Ordered, OrderedMachine
+    from gce_backend.cli.ordering import OrderAboutMachine, Ordered, OrderedMachine
 
 SOON = "A running daemon acts on it within a minute."
 
@@ -80,7 +78,7 @@ def resume(
     if everything and (template or zone):
         raise click.UsageError("--all ends every pause: give it without --template and --zone")
     one = orders.resume(template=template, zone=zone)
-    done = ordering.order(settings, orders.resume_all if everything else one)
+    done = ordering.order(settings, lambda _: orders.resume_all if everything else one)
     stopped = not settings.actuate
     where = _where(template, zone)
     changed = done.before != done.after
@@ -162,7 +160,7 @@ def drain(
     done = _order_machines(
         settings,
         (names, selector),
-        lambda key, now: orders.drain(key, reason, now, max_unavailable),
+        lambda key, now, who: orders.drain(key, reason, now, max_unavailable, by=who),
         reason,
         dry_run=dry_run,
     )
@@ -186,7 +184,7 @@ def undrain(
     NAME stays, unless its deletion has begun.
     """
     done = _order_machines(
-        settings, (names, selector), lambda key, _: orders.undrain(key), dry_run=dry_run
+        settings, (names, selector), lambda key, *_: orders.undrain(key), dry_run=dry_run
     )
     text = f"It is no longer drained. {SOON}"
     _say_of_machines(done, lambda _, __: text, dry_run=dry_run, as_json=as_json)
@@ -215,7 +213,7 @@ def cordon(
     done = _order_machines(
         settings,
         (names, selector),
-        lambda key, now: orders.cordon(key, reason, now),
+        lambda key, now, who: orders.cordon(key, reason, now, by=who),
         reason,
         dry_run=dry_run,
     )
@@ -240,7 +238,7 @@ def uncordon(
     was drained, reclaimed or lost by the catalog in the meantime.
     """
     done = _order_machines(
-        settings, (names, selector), lambda key, _: orders.uncordon(key), dry_run=dry_run
+        settings, (names, selector), lambda key, *_: orders.uncordon(key), dry_run=dry_run
     )
     _say_of_machines(done, lambda one, _: _freed(one), dry_run=dry_run, as_json=as_json)
 
@@ -281,7 +279,7 @@ def lift_cap(settings: Settings, minutes: int, *, as_json: bool) -> None:
     """Lifts the caps on deletions for a while."""
     from gce_backend.cli import ordering
 
-    done = ordering.order(settings, orders.lift_cap(_now() + 60 * minutes))
+    done = ordering.order(settings, lambda who: orders.lift_cap(_now() + 60 * minutes, who))
     lifted = f"are lifted for {minutes} min" if minutes else "apply"
     say(f"the caps on deletions {lifted}. {SOON}", _shown(done), as_json=as_json)
 
@@ -309,7 +307,7 @@ def messages(
 def _order_machines(
     settings: Settings,
     meant: tuple[Sequence[str], Selector | None],
-    apply: Callable[[MachineKey, float], ApplyToMachine],
+    apply: OrderAboutMachine,
     reason: str = "",
     *,
     dry_run: bool,
@@ -422,5 +420,6 @@ def _document(done: OrderedMachine, text: str) -> dict[str, Any]:
         "cordoned": machine.cordon is not None,
         "reason": ordered.reason if ordered is not None else None,
         "since": ordered.since if ordered is not None else None,
+        "by": ordered.by if ordered is not None else None,
         "outlook": text,
     }

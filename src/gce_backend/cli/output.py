@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import click
@@ -95,6 +95,11 @@ def table(*heads: str, numbers: Collection[str] = ()) -> Listing:
 def cell(value: Any, style: str = "") -> Text:
     """A value on one line without control characters; "-" where there is none."""
     return Text("-" if value is None or value == "" else one_line(str(value)), style)
+
+
+def caused(event: Mapping[str, Any]) -> str:
+    """What caused an event, and who ordered it."""
+    return " by ".join(filter(None, (event["cause"], event.get("who"))))
 
 
 def one_line(text: str) -> str:

@@ -17,6 +17,7 @@ from gce_backend.cli.common import (
     say,
     say_problems,
     settings_option,
+    who_orders,
 )
 from gce_backend.settings.settings import Settings
 
@@ -95,6 +96,7 @@ def configure(
                 config_set=config_set,
                 config_service=config_service,
                 machine_provider=machine_provider,
+                who=await who_orders(clients),
             )
 
     changed = asyncio.run(act())
@@ -133,7 +135,8 @@ def setup(
 
     async def act() -> dict[str, Any]:
         async with clients_of(settings) as (clients, project):
-            account = clients.tokens.describe()
+            who, account = await clients.account(), clients.tokens.describe()
+            account = f"{who} ({account})" if who and who not in account else account
             if not as_json:
                 click.echo(f"project {project}, as {account}")
             steps = set_up(
@@ -145,6 +148,7 @@ def setup(
                 addresses=addresses,
                 publisher=machine_provider_account,
                 rng=rng(),
+                who=who,
                 dry_run=dry_run,
             )
             done = []

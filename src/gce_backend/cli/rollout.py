@@ -188,7 +188,13 @@ def pause(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
     on: leases, deletions of reclaimed machines, growth where machines are lacking.
     """
     told = f"the roll-out of {name} is paused. {SOON}"
-    _order(settings, name, lambda _, now: pause_rollout(name, reason, now), told, as_json)
+    _order(
+        settings,
+        name,
+        lambda _, now, who: pause_rollout(name, reason, now, who),
+        told,
+        as_json,
+    )
 
 
 @rollout.command()
@@ -198,7 +204,7 @@ def pause(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
 def resume(name: str, settings: Settings, *, as_json: bool) -> None:
     """Continues the roll-out of template NAME, which was paused or undone."""
     told = f"the roll-out of {name} continues. {SOON}"
-    _order(settings, name, lambda _, __: resume_rollout(name), told, as_json)
+    _order(settings, name, lambda *_: resume_rollout(name), told, as_json)
 
 
 @rollout.command()
@@ -213,13 +219,19 @@ def undo(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
     templates.cfg describes another revision than the one that is undone.
     """
     told = f"the last revision of {name} is undone. {SOON}"
-    _order(settings, name, lambda one, now: undo_rollout(name, one, reason, now), told, as_json)
+    _order(
+        settings,
+        name,
+        lambda one, now, who: undo_rollout(name, one, reason, now, who),
+        told,
+        as_json,
+    )
 
 
 def _order(
     settings: Settings,
     name: str,
-    make: Callable[[InstanceTemplate, float], Apply],
+    make: Callable[[InstanceTemplate, float, str], Apply],
     told: str,
     as_json: bool,
 ) -> None:

@@ -249,6 +249,10 @@ class TokenSource:
         """
         self._token.invalidate(token)
 
+    def account(self) -> str:
+        """The e-mail address that the credentials name; "" when they name none."""
+        return str(self._token.service_data.get("client_email", ""))
+
     def describe(self) -> str:
         """Which credentials are in use, for people; never their content."""
         data: Mapping[str, Any] = self._token.service_data

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.errors import SettingsError
+from gce_backend.base.errors import RemoteError, SettingsError
 from gce_backend.clients.addresses import trusted_origin
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.observer import CallObserver
@@ -130,6 +130,8 @@ INSPECTION_SCOPES = ("https://www.googleapis.com/auth/cloudplatformprojects.read
 """Tokens for Cloud Resource Manager, which lists the caller's permissions."""
 
 
+ACCOUNT_SECONDS = 5.0
+"""How long Google may take to say whose credentials are used."""
 MAX_CONNECTIONS = 100
 
 Connector = Callable[[], aiohttp.BaseConnector]
@@ -196,6 +198,24 @@ class Clients:
             RemoteError: the metadata server could not be reached.
         """
         return self._settings.project or await self.tokens.project()
+
+    async def account(self) -> str:
+        """The e-mail address of the account whose credentials are used; "" is not known."""
+        if known := self.identity.account():
+            return known
+        from yarl import URL
+
+        from gce_backend.clients.exchange import Deadlines, Exchange
+        from gce_backend.clients.tokeninfo import tokeninfo, verified_email
+
+        exchange = Exchange(self.session, None, None)
+        url = URL(self._settings.endpoints.tokeninfo)
+        try:
+            token = await self.identity.get()
+            found = await tokeninfo(exchange, url, token, Deadlines(total=ACCOUNT_SECONDS))
+        except RemoteError:
+            return ""
+        return verified_email(found or {})
 
     def datastore(self, project: str, namespace: str | None = None) -> Datastore:
         """The Datastore client.

@@ -37,6 +37,7 @@ from gce_backend.model.entities import STORE_IDENTITY_KEY
 from gce_backend.rules.messages import MessageKind
 from gce_backend.rules.ownership import new_store_id
 from gce_backend.settings.settings import Settings
+from gce_backend.settings.tokens import named_tokens
 from gce_backend.setup.self_check import SelfCheck
 from gce_backend.web import health
 from gce_backend.web.access import Gate
@@ -66,6 +67,9 @@ class Daemon:
         rng: randomness; seeded, a whole run can be replayed.
         log: where events go.
         connector: makes what its clients open their connections with.
+
+    Raises:
+        SettingsError: the file of tokens cannot be used.
 
     Attributes:
         url: where its HTTP endpoint listens, once started.
@@ -99,7 +103,11 @@ class Daemon:
         self._lag = self._lag_at = 0.0
         self._tasks = Tasks()
         gate = Gate(
-            settings.http, clock=clock, log=self._log, refused=self._metrics.refused_request
+            settings.http,
+            named_tokens(settings.http),
+            clock=clock,
+            log=self._log,
+            refused=self._metrics.refused_request,
         )
         self._control = ControlApi(
             gate=gate,

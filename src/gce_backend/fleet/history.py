@@ -66,6 +66,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
         template: the base_name of the template that it belongs to.
         zone: the zone that it happened in.
         cause: what the cause begins with, e.g. `operator`.
+        who: who ordered it.
         since: how old at most, as Unix seconds.
         after: only those with a greater id.
         before: only those with a smaller id.
@@ -77,6 +78,7 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     template: str = ""
     zone: str = ""
     cause: str = ""
+    who: str = ""
     since: UnixSeconds | None = None
     after: str | None = None
     before: str | None = None
@@ -84,9 +86,9 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     def may_hold(self, happening: Happening) -> bool:
         """Whether it may have been wanted of one of its subjects: quickly, before `holds`."""
-        if self.kind not in {None, "", happening.kind} or not happening.cause.startswith(
-            self.cause
-        ):
+        if self.kind not in {None, "", happening.kind} or self.who not in {"", happening.who}:
+            return False
+        if not happening.cause.startswith(self.cause):
             return False
         if happening.parent and not happening.parent.startswith(self.template):
             return False
@@ -252,6 +254,6 @@ def _name(page: _Page) -> str:
 
 def _shared(happening: Happening) -> Happening:
     """The same with texts that many have in common."""
-    kind, parent, names, before, after, reason, cause = msgspec.structs.astuple(happening)
-    texts = map(sys.intern, (before, after, reason, cause))
+    kind, parent, names, *rest = msgspec.structs.astuple(happening)
+    texts = map(sys.intern, rest)
     return Happening(sys.intern(kind), sys.intern(parent), names, *texts)

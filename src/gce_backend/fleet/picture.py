@@ -79,7 +79,7 @@ class Change(NamedTuple, Generic[E]):
         key: which one.
         apply: from the present value (None: absent) to the new one (None: delete). Idempotent; it
             returns its argument when nothing is to change, also when its reason no longer holds.
-        cause: who or what makes it, for history; "" is what `cause.caused_by` says.
+        cause: what makes it, for history; "" is what `cause.caused_by` says.
     """
 
     key: Key
@@ -92,7 +92,8 @@ class _Submitted:
 
     Attributes:
         changes: not decided yet whether they change anything.
-        cause: who or what makes them.
+        cause: what makes them.
+        who: who ordered that; "" for nobody.
         changed: the entities that they did change.
         error: why they could not be written.
         done: whether the two above are known.
@@ -100,7 +101,7 @@ class _Submitted:
 
     def __init__(self, changes: Sequence[Change[Any]]) -> None:
         self.changes = changes
-        self.cause = current_cause()
+        self.cause, self.who = current_cause()
         self.changed: set[Key] = set()
         self.error: BaseException | None = None
         self.done = False
@@ -497,12 +498,14 @@ class Fleet:
             def now(key: Key) -> Entity | None:
                 return after.get(key) if key in read else self.get(key)
 
-            steps = [Transition(key, found.get(key), after.get(key), cause) for key in keys]
+            steps = [Transition(key, found.get(key), after.get(key), *cause) for key in keys]
             managers = [key for key in keys if isinstance(key, GroupKey)]
             for manager in managers:  # named or not, so are its machines
                 if is_active(manager, was) != is_active(manager, now):
                     machines = self.instances_of(manager)
-                    steps += [Transition(key, machine, machine, cause) for key, machine in machines]
+                    steps += [
+                        Transition(key, machine, machine, *cause) for key, machine in machines
+                    ]
             return {**news, **self._chronicler.pages(steps, was, now)}
 
         read = frozenset(keys)
@@ -544,7 +547,8 @@ class Fleet:
             news[key] = new = apply(now)
             if new != now and key not in self.corrupt:
                 submitted.changed.add(key)
-                steps.append(Transition(key, now, new, cause or submitted.cause))
+                told = (cause or submitted.cause, submitted.who)
+                steps.append(Transition(key, now, new, *told))
         writes = [
             Write(key, new, self._versions.get(key))
             for key, new in news.items()

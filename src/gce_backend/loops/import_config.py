@@ -232,7 +232,7 @@ def _with_approval(
             return {}
         news: dict[Key, Entity | None] = {CONFIGURATION_KEY: after}
         if isinstance(control, Control) and approved:
-            news[CONTROL_KEY] = replace(control, approved_revision="")
+            news[CONTROL_KEY] = replace(control, approved_revision="", approved_by="")
         return news
 
     return decide

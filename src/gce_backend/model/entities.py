@@ -60,6 +60,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
         data: its data as text, cut to a bearable length.
         attributes: its attributes, cut in the same way.
         seen: when an operator has looked at it (operator).
+        seen_by: who that was (operator).
     """
 
     KIND: ClassVar[str] = "SetAsideMessage"
@@ -69,6 +70,7 @@ class SetAsideMessage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
     data: str = ""
     attributes: dict[str, str] = {}
     seen: StoredSeconds | None = None
+    seen_by: str = ""
 
 
 class CandidateState(StrEnum):

@@ -36,7 +36,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         after: the new state; "" when the subject is gone. The same as before when the event is
             something else, which the reason says.
         reason: why, for people.
-        cause: who or what did it: `job NAME`, `message KIND ID`, `operator ORDER`.
+        cause: what did it: `job NAME`, `message KIND ID`, `operator ORDER`.
+        who: who ordered it: the name of a token, or the account of a command; "" for nobody.
     """
 
     at: UnixSeconds
@@ -47,6 +48,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     after: str = ""
     reason: str = ""
     cause: str = ""
+    who: str = ""
 
     @property
     def template(self) -> str:
@@ -71,7 +73,8 @@ class Happening(msgspec.Struct, frozen=True, gc=False, array_like=True):
         before: the state before.
         after: the new state.
         reason: why.
-        cause: who or what did it.
+        cause: what did it.
+        who: who ordered it.
     """
 
     kind: str
@@ -81,6 +84,7 @@ class Happening(msgspec.Struct, frozen=True, gc=False, array_like=True):
     after: str
     reason: str
     cause: str
+    who: str = ""
 
 
 class HistoryPage(msgspec.Struct, frozen=True, gc=False):

@@ -18,12 +18,14 @@ class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         zone: in this zone only; "" is any. What has no zone (a template) is not in one.
         reason: why, for people.
         since: since when, Unix seconds.
+        by: who ordered it; "" is not known.
     """
 
     template: str = ""
     zone: str = ""
     reason: str = ""
     since: StoredSeconds = 0.0
+    by: str = ""
 
     def covers(self, key: Key) -> bool:
         """Whether it pauses the resource of this entity: a template, a revision, a group, a VM."""
@@ -45,7 +47,7 @@ class Pause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     def __str__(self) -> str:
         why = f": {self.reason}" if self.reason else ""
-        return f"Paused by an operator ({self.scope}){why}"
+        return f"Paused by {self.by or 'an operator'} ({self.scope}){why}"
 
 
 class RolloutPause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -55,11 +57,13 @@ class RolloutPause(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         template: the template's base_name.
         reason: why, for people.
         since: since when, Unix seconds.
+        by: who ordered it; "" is not known.
     """
 
     template: str
     reason: str = ""
     since: StoredSeconds = 0.0
+    by: str = ""
 
 
 class Undone(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -71,6 +75,7 @@ class Undone(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         instead: the checksum of the revision that is active in its place.
         reason: why, for people.
         since: since when, Unix seconds.
+        by: who ordered it; "" is not known.
     """
 
     template: str
@@ -78,6 +83,7 @@ class Undone(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     instead: str
     reason: str = ""
     since: StoredSeconds = 0.0
+    by: str = ""
 
 
 class MachineOrder(msgspec.Struct, frozen=True, gc=False):
@@ -99,6 +105,7 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         paused: whether the whole fleet is paused; observing continues.
         pause_reason: why, for people.
         paused_since: since when, Unix seconds.
+        paused_by: who ordered it.
         pauses: pauses of parts of the fleet, one for each scope, in the order of their scopes.
         machine_orders: the last of them, the newest at the end: each daemon reads those entities
             again, and need not read all to find what another process wrote.
@@ -106,10 +113,12 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
             seconds: each daemon reads all machines again.
         approved_revision: the configuration that may be imported once although it removes much
             (import-config clears it with that import).
+        approved_by: who approved it.
         cap_lifted_until: until when the caps on deletions do not hold, Unix seconds.
         rollout_pauses: paused roll-outs, one for each template.
         undone: revisions that are undone, one for each template (process-config removes those that
             the configuration no longer describes).
+        cap_lifted_by: who lifted them.
     """
 
     KIND: ClassVar[str] = "Control"
@@ -124,6 +133,9 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
     cap_lifted_until: StoredSeconds = 0.0
     rollout_pauses: tuple[RolloutPause, ...] = ()
     undone: tuple[Undone, ...] = ()
+    paused_by: str = ""
+    approved_by: str = ""
+    cap_lifted_by: str = ""
 
     def is_rollout_paused(self, template: str) -> bool:
         """Whether the roll-out of a template, by its base_name, is paused."""
@@ -134,7 +146,8 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         """All pauses; the one of the whole fleet first."""
         if not self.paused:
             return self.pauses
-        return (Pause(reason=self.pause_reason, since=self.paused_since or 0.0), *self.pauses)
+        whole = Pause("", "", self.pause_reason, self.paused_since or 0.0, self.paused_by)
+        return (whole, *self.pauses)
 
 
 class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -148,6 +161,7 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             VM of its name may still take effect; otherwise an operator does.
         max_unavailable: it leaves the catalog once at most so many machines of its template and
             zone are lacking then; None: at once.
+        by: who ordered it; "" is not known.
     """
 
     reason: str = ""
@@ -155,13 +169,14 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     surplus: bool = False
     max_unavailable: int | None = None
     endangered: bool = False
+    by: str = ""
 
     def __str__(self) -> str:
         if self.endangered:
             return f"It is replaced: {self.reason}"
         if self.surplus:
             return f"Surplus: {self.reason}"
-        return f"Drained by hand: {self.reason}" if self.reason else "Drained by hand."
+        return _ordered("Drained", self.by, self.reason)
 
 
 class Cordon(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -170,10 +185,17 @@ class Cordon(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     Attributes:
         reason: why, for people.
         since: since when, Unix seconds.
+        by: who ordered it; "" is not known.
     """
 
     reason: str = ""
     since: StoredSeconds = 0.0
+    by: str = ""
 
     def __str__(self) -> str:
-        return f"Cordoned by hand: {self.reason}" if self.reason else "Cordoned by hand."
+        return _ordered("Cordoned", self.by, self.reason)
+
+
+def _ordered(what: str, by: str, reason: str) -> str:
+    """An order about a machine, in words."""
+    return f"{what} by {by or 'hand'}" + (f": {reason}" if reason else ".")

@@ -25,6 +25,7 @@ PAGE_EVENTS = 500
 MAX_REASON = 300
 MAX_CAUSE = 200
 """Bytes of a reason or a cause that are stored."""
+MAX_WHO = 100
 
 _NAME = re.compile(r"(\d{16})-(\d{3})-[0-9a-f]{8}")
 
@@ -37,12 +38,14 @@ class Transition(NamedTuple):
         before: the entity before; None when there was none.
         after: the new entity; None when it was removed.
         cause: as in `Event`.
+        who: as in `Event`.
     """
 
     key: Key
     before: Entity | None
     after: Entity | None
     cause: str
+    who: str = ""
 
 
 class PageName(NamedTuple):
@@ -71,11 +74,11 @@ class PageName(NamedTuple):
 def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Happening]:
     """The changes as happenings, in order; equal changes of neighbors are one happening."""
     told = (
-        ((told, step.key.parent, step.cause), step.key.name)
+        ((told, step.key.parent, step.cause, step.who), step.key.name)
         for step in steps
         if (told := tell(step.key, step.before, step.after, was, now)) is not None
     )
-    for (words, parent, cause), same in groupby(told, key=lambda item: item[0]):
+    for (words, parent, cause, who), same in groupby(told, key=lambda item: item[0]):
         kind, before, after, reason = words
         yield Happening(
             kind=kind.value,
@@ -85,6 +88,7 @@ def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Hap
             after=after,
             reason=_cut(reason, MAX_REASON),
             cause=_cut(cause, MAX_CAUSE),
+            who=_cut(who, MAX_WHO),
         )
 
 
@@ -128,6 +132,7 @@ def event_of(happening: Happening, name: str, at: UnixSeconds) -> Event:
         after=happening.after,
         reason=happening.reason,
         cause=happening.cause,
+        who=happening.who,
     )
 
 

@@ -57,12 +57,15 @@ def is_revision(text: str) -> bool:
     return len(text) <= MAX_REVISION and re.match(REVISION_PATTERN, text) is not None
 
 
-def pause(reason: str, now: UnixSeconds, *, template: str = "", zone: str = "") -> Apply:
+def pause(
+    reason: str, now: UnixSeconds, *, template: str = "", zone: str = "", by: str = ""
+) -> Apply:
     """Stops all changes to the fleet; observing continues.
 
     Args:
         template: only for this template; "" is any.
         zone: only in this zone; "" is any.
+        by: who orders it.
 
     Raises:
         OrderError: (by the change) too many parts of the fleet are paused already.
@@ -72,13 +75,15 @@ def pause(reason: str, now: UnixSeconds, *, template: str = "", zone: str = "") 
         control = control or Control()
         if not template and not zone:
             since = control.paused_since if control.paused else now
-            return replace(control, paused=True, pause_reason=reason, paused_since=since)
+            return replace(
+                control, paused=True, pause_reason=reason, paused_since=since, paused_by=by
+            )
         before, others = _apart(control, template, zone)
         if len(others) >= MAX_PAUSES:
             raise OrderError(
                 f"{MAX_PAUSES} parts of the fleet are paused: resume one, or pause all"
             )
-        new = Pause(template, zone, reason, before.since if before else now)
+        new = Pause(template, zone, reason, before.since if before else now, by)
         return replace(control, pauses=tuple(sorted((*others, new), key=_scope)))
 
     return apply
@@ -91,7 +96,7 @@ def resume(*, template: str = "", zone: str = "") -> Apply:
         control = control or Control()
         if template or zone:
             return replace(control, pauses=_apart(control, template, zone)[1])
-        return replace(control, paused=False, pause_reason="", paused_since=None)
+        return replace(control, paused=False, pause_reason="", paused_since=None, paused_by="")
 
     return apply
 
@@ -155,8 +160,12 @@ def the_template(name: str, templates: Mapping[TemplateKey, InstanceTemplate]) -
     return templates[template_key(name)]
 
 
-def pause_rollout(template: str, reason: str, now: UnixSeconds) -> Apply:
+def pause_rollout(template: str, reason: str, now: UnixSeconds, by: str = "") -> Apply:
     """Stops a template's roll-out: no old machine leaves for a new one until it is resumed.
+
+    Args:
+        template: its base_name.
+        by: who orders it.
 
     Raises:
         OrderError: (by the change) too many roll-outs are paused already.
@@ -168,7 +177,8 @@ def pause_rollout(template: str, reason: str, now: UnixSeconds) -> Apply:
         if len(others) >= MAX_PAUSES:
             raise OrderError(f"{MAX_PAUSES} roll-outs are paused: resume one")
         since = next((it.since for it in control.rollout_pauses if it.template == template), now)
-        return replace(control, rollout_pauses=(*others, RolloutPause(template, reason, since)))
+        new = RolloutPause(template, reason, since, by)
+        return replace(control, rollout_pauses=(*others, new))
 
     return apply
 
@@ -187,12 +197,15 @@ def resume_rollout(template: str) -> Apply:
     return apply
 
 
-def undo_rollout(name: str, template: InstanceTemplate, reason: str, now: UnixSeconds) -> Apply:
+def undo_rollout(
+    name: str, template: InstanceTemplate, reason: str, now: UnixSeconds, by: str = ""
+) -> Apply:
     """Puts the revision before in place of the active one, while the configuration describes that.
 
     Args:
         name: the template's base_name.
         template: its entity.
+        by: who orders it.
 
     Raises:
         OrderError: there is no revision before; or (by the change) the active revision stands in
@@ -214,7 +227,7 @@ def undo_rollout(name: str, template: InstanceTemplate, reason: str, now: UnixSe
             )
         if len(control.undone) >= MAX_PAUSES:
             raise OrderError(f"{MAX_PAUSES} roll-outs are undone: submit their earlier fields")
-        new = Undone(name, active, before.checksum, reason, now)
+        new = Undone(name, active, before.checksum, reason, now, by)
         return replace(control, undone=(*control.undone, new))
 
     return apply
@@ -241,9 +254,13 @@ def the_held(revision: str, held: str) -> str:
     return held
 
 
-def approve(revision: str) -> Apply:
-    """Allows one import of this revision of the configuration, although it removes much."""
-    return lambda control: replace(control or Control(), approved_revision=revision)
+def approve(revision: str, by: str = "") -> Apply:
+    """Allows one import of this revision of the configuration, although it removes much.
+
+    Args:
+        by: who orders it.
+    """
+    return lambda control: replace(control or Control(), approved_revision=revision, approved_by=by)
 
 
 def messages_meant(given: Collection[str], kept: Iterable[Key]) -> list[Key]:
@@ -264,20 +281,28 @@ def messages_meant(given: Collection[str], kept: Iterable[Key]) -> list[Key]:
 
 
 def acknowledge(
-    now: UnixSeconds,
+    now: UnixSeconds, by: str = ""
 ) -> Callable[[SetAsideMessage | None], SetAsideMessage | None]:
-    """Notes that an operator acknowledged a message, which then is no longer a problem."""
+    """Notes that an operator acknowledged a message, which then is no longer a problem.
+
+    Args:
+        by: who did.
+    """
 
     def apply(message: SetAsideMessage | None) -> SetAsideMessage | None:
         known = message is None or message.seen is not None
-        return message if message is None or known else replace(message, seen=now)
+        return message if message is None or known else replace(message, seen=now, seen_by=by)
 
     return apply
 
 
-def lift_cap(until: float) -> Apply:
-    """Lifts the caps on deletions until this time, in Unix seconds; a past time ends it."""
-    return lambda control: replace(control or Control(), cap_lifted_until=until)
+def lift_cap(until: float, by: str = "") -> Apply:
+    """Lifts the caps on deletions until this time, in Unix seconds; a past time ends it.
+
+    Args:
+        by: who orders it.
+    """
+    return lambda control: replace(control or Control(), cap_lifted_until=until, cap_lifted_by=by)
 
 
 def find_machine(name: str, machines: Iterable[MachineKey]) -> MachineKey:
@@ -326,7 +351,12 @@ def machines_meant(
 
 
 def drain(
-    key: MachineKey, reason: str, now: UnixSeconds, max_unavailable: int | None = None
+    key: MachineKey,
+    reason: str,
+    now: UnixSeconds,
+    max_unavailable: int | None = None,
+    *,
+    by: str = "",
 ) -> ApplyToMachine:
     """Drains a machine: it leaves the catalog and is deleted as soon as nobody holds it.
 
@@ -334,6 +364,7 @@ def drain(
         key: the machine's key.
         max_unavailable: wait until at most so many machines of its template and zone are lacking
             then; None: do not wait.
+        by: who orders it.
 
     Raises:
         UnknownNameError: (by the change) it no longer exists.
@@ -344,7 +375,8 @@ def drain(
         if instance.deletion is not None:
             return instance
         since = instance.drain.since if instance.drain is not None else now
-        return replace(instance, drain=Drain(reason, since, max_unavailable=max_unavailable))
+        ordered = Drain(reason, since, max_unavailable=max_unavailable, by=by)
+        return replace(instance, drain=ordered)
 
     return apply
 
@@ -366,11 +398,12 @@ def undrain(key: MachineKey) -> ApplyToMachine:
     return apply
 
 
-def cordon(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
+def cordon(key: MachineKey, reason: str, now: UnixSeconds, *, by: str = "") -> ApplyToMachine:
     """Cordons a machine: it leaves the catalog, and its VM is kept until it is uncordoned.
 
     Args:
         key: the machine's key.
+        by: who orders it.
 
     Raises:
         UnknownNameError: (by the change) it no longer exists.
@@ -380,7 +413,7 @@ def cordon(key: MachineKey, reason: str, now: UnixSeconds) -> ApplyToMachine:
     def apply(instance: Instance | None) -> Instance:
         instance = _staying(key, instance, "be kept")
         since = instance.cordon.since if instance.cordon is not None else now
-        return replace(instance, cordon=Cordon(reason, since))
+        return replace(instance, cordon=Cordon(reason, since, by))
 
     return apply
 
@@ -439,6 +472,7 @@ def shown(control: Control, now: UnixSeconds) -> dict[str, Any]:
         "paused_by_operator": control.paused,
         "pause_reason": control.pause_reason,
         "paused_since": control.paused_since,
+        "paused_by": control.paused_by or None,
         "pauses": [
             {
                 "scope": found.scope,
@@ -446,11 +480,14 @@ def shown(control: Control, now: UnixSeconds) -> dict[str, Any]:
                 "zone": found.zone or None,
                 "reason": found.reason,
                 "since": found.since,
+                "by": found.by or None,
             }
             for found in control.pauses
         ],
         "rollout_pauses": list(control.rollout_pauses),
         "undone": list(control.undone),
         "approved_revision": control.approved_revision or None,
+        "approved_by": control.approved_by or None,
         "cap_lifted_until": until if until > now else None,
+        "cap_lifted_by": (control.cap_lifted_by or None) if until > now else None,
     }

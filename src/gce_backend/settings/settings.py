@@ -126,7 +126,8 @@ class EndpointSettings(_Section, frozen=True):
             name or address.
         resource_manager: Cloud Resource Manager REST root, without a slash at its end; `setup` asks
             it what the daemon may do.
-        tokeninfo: where a Machine Provider asks Google whose an access token is.
+        tokeninfo: where a Machine Provider asks Google whose an access token is, and where commands
+            for orders ask it whose credentials they use.
     """
 
     compute: str = "https://compute.googleapis.com/compute/v1/"
@@ -144,7 +145,10 @@ class HttpSettings(_Section, frozen=True):
         host: address to bind to.
         port: TCP port; 0 lets the kernel choose.
         token: bearer token that requests which act must carry, and readers from elsewhere than
-            loopback; None refuses them all. At least 16 characters that are hard to guess.
+            loopback. At least 16 characters that are hard to guess. It is the token `operator` with
+            the role `administer`.
+        tokens_file: further tokens, each with a name and a role; without any token, requests that
+            need one are refused. In the file, relative paths start at the file's own directory.
         open_on_loopback: whether requests from this machine may read without the token. False
             behind a proxy on this machine, whose requests could be taken for them.
     """
@@ -152,6 +156,7 @@ class HttpSettings(_Section, frozen=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     token: Secret | None = None
+    tokens_file: Path | None = None
     open_on_loopback: bool = True
 
 
@@ -492,7 +497,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         prefix=ENVIRONMENT_PREFIX,
         names={"jobs": JOB_NAMES},
         checks=_CHECKS,
-        from_text={Path: Path, Secret: _secret},
+        from_text={Path: Path, Secret: secret},
     )
 
 
@@ -507,8 +512,12 @@ def _cron(text: str) -> str:
     return text
 
 
-def _secret(text: str) -> Secret:
-    """A token that nobody can guess. Never quoted in an error."""
+def secret(text: str) -> Secret:
+    """A token that nobody can guess.
+
+    Raises:
+        ValueError: it is too easy to guess; the message does not quote it.
+    """
     repeats = text in (text + text)[1:-1]
     if len(text) < MIN_TOKEN_LENGTH or len(set(text)) < MIN_TOKEN_VARIETY or repeats:
         raise ValueError(

@@ -25,6 +25,7 @@ async def configure(
     config_set: str | None = None,
     config_service: str | None = None,
     machine_provider: str | None = None,
+    who: str = "",
 ) -> int:
     """Stores the addresses; an address that is None stays as it is. Safe to run again.
 
@@ -33,6 +34,7 @@ async def configure(
         config_set: the config set to fetch, e.g. `services/gce-backend`.
         config_service: the config service's host name or URL.
         machine_provider: the Machine Provider's URL.
+        who: who orders it.
 
     Returns:
         How many entities were changed.
@@ -55,5 +57,5 @@ async def configure(
             setting(MachineProviderAddress, instance_url=machine_provider),
         ),
     ]
-    with caused_by("operator configure"):
+    with caused_by("operator configure", who):
         return await fleet.change(changes)

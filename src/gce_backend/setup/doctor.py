@@ -195,8 +195,9 @@ class _Checks:
             rows = [Finding(what, CheckVerdict.OK, seen)]
             if fleet.control.paused:
                 seen = fleet.control.pause_reason or "no reason was given"
+                by = f" by {fleet.control.paused_by}" if fleet.control.paused_by else ""
                 remedy = "`gce-backend resume` ends it"
-                rows.append(Finding("pause", CheckVerdict.WARNING, f"paused: {seen}", remedy))
+                rows.append(Finding("pause", CheckVerdict.WARNING, f"paused{by}: {seen}", remedy))
             return rows
 
         return await self._within(what, look, needs=self._has_token)

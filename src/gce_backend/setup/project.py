@@ -64,6 +64,7 @@ async def set_up(
     addresses: Addresses,
     publisher: str | None = None,
     rng: random.Random,
+    who: str = "",
     dry_run: bool = False,
 ) -> AsyncIterator[Done]:
     """Creates what is missing, and checks the rest. Safe to run again.
@@ -76,12 +77,13 @@ async def set_up(
         addresses: what to store.
         publisher: the Machine Provider's service account, which may publish then.
         rng: for the id of the store.
+        who: whose credentials are used; "" is not known.
         dry_run: say what would be made, and make nothing.
     """
     async for step in provision_messages(pubsub, settings, publisher=publisher, dry_run=dry_run):
         yield step
     fleet = Fleet(store)
-    for step in await _store_addresses(settings, fleet, store, addresses, dry_run=dry_run):
+    for step in await _store_addresses(settings, fleet, store, addresses, who, dry_run=dry_run):
         yield step
     yield await _identify(fleet, new_store_id(rng), dry_run=dry_run)
     yield await check_permissions(resource_manager, project, "datastore", DATASTORE)
@@ -91,7 +93,13 @@ async def set_up(
 
 
 async def _store_addresses(
-    settings: Settings, fleet: Fleet, store: Store, given: Addresses, *, dry_run: bool
+    settings: Settings,
+    fleet: Fleet,
+    store: Store,
+    given: Addresses,
+    who: str,
+    *,
+    dry_run: bool,
 ) -> list[Done]:
     try:
         await fleet.refresh([CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY])
@@ -102,7 +110,7 @@ async def _store_addresses(
         )
         steps = list(judge(settings, stored, given, dry_run=dry_run))
         if not dry_run and all(step.outcome != "wrong" for step in steps):
-            await configure(store, **given._asdict())
+            await configure(store, **given._asdict(), who=who)
             await fleet.refresh([CONFIGURATION_KEY])
     except BackendError as error:
         return [Done("the three entities in Datastore", "failed", str(error))]

@@ -1,15 +1,15 @@
-"""Who may read and who may act: the token, and the browser's session that replaces it.
+"""Who may read and who may act: the tokens, and the browser's session that replaces one.
 
 Reading is open where only this machine can come from: the daemon listens on loopback, the request
 names loopback as its host (a page elsewhere could point a name of its own at this machine), and
 nothing in it says that a proxy forwards it. In all other cases, everything about the fleet needs
-the token.
+a token. What a token lets its holder do, its role says.
 
-A wrong token is logged and counted, and each one from the same peer is answered later. The right
+A wrong token is logged and counted, and each one from the same peer is answered later. A right
 token is never slowed down, so an operator who shares an address with a guesser can still act.
 
 A session is a cookie with the time of its end and a signature made with the token. It needs no
-memory here. A restart does not end it; a new token does.
+memory here. A restart does not end it; the end of its token does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -26,6 +27,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.connections import Refused, is_forwarded
 from gce_backend.base.guesses import Guesses
 from gce_backend.settings.settings import HttpSettings, is_loopback
+from gce_backend.settings.tokens import NamedToken
 
 COOKIE = "gce_backend_session"
 SESSION_SECONDS = 12 * 3600.0
@@ -35,18 +37,24 @@ class Gate:
     """Decides what a request may do.
 
     Args:
-        http: the address that the daemon listens on, the token that lets readers in and operators
-            act (no token lets nobody), and whether loopback is open.
+        http: the address that the daemon listens on, and whether loopback is open.
+        tokens: the tokens that let readers in and operators act; without any, nobody is let in.
         clock: ends sessions.
         log: for wrong tokens.
         refused: counts wrong tokens.
     """
 
     def __init__(
-        self, http: HttpSettings, *, clock: Clock, log: FilteringBoundLogger, refused: Refused
+        self,
+        http: HttpSettings,
+        tokens: Sequence[NamedToken],
+        *,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        refused: Refused,
     ) -> None:
         self._is_open = is_loopback(http.host) and http.open_on_loopback
-        self._token = http.token
+        self._tokens = tokens
         self._clock = clock
         self._log = log
         self._refused = refused
@@ -54,30 +62,29 @@ class Gate:
 
     @property
     def has_token(self) -> bool:
-        """Whether this daemon has a token."""
-        return self._token is not None
+        """Whether this daemon has any token."""
+        return bool(self._tokens)
 
     def may_read(self, request: web.Request) -> bool:
         """Whether this request may see the fleet."""
-        return self._is_local(request) or self.is_operator(request)
+        return self._is_local(request) or self.caller(request) is not None
 
-    def is_operator(self, request: web.Request) -> bool:
-        """Whether this request carries the token, or a session that replaces it."""
-        return self.bears_token(request) or self._is_session(request.cookies.get(COOKIE, ""))
+    def caller(self, request: web.Request) -> NamedToken | None:
+        """The token that this request carries, or whose session; None for neither."""
+        return self.bearer(request) or self._of_session(request.cookies.get(COOKIE, ""))
 
-    def bears_token(self, request: web.Request) -> bool:
-        """Whether this request carries the token itself."""
+    def bearer(self, request: web.Request) -> NamedToken | None:
+        """The token that this request itself carries; None when it carries none, or a wrong one."""
         given = _bearer(request)
-        return given is not None and self.knows(given)
+        return None if given is None else self.known(given)
 
     def bears_wrong_token(self, request: web.Request) -> bool:
         """Whether this request carries a wrong token."""
-        given = _bearer(request)
-        return given is not None and not self.knows(given)
+        return _bearer(request) is not None and self.bearer(request) is None
 
     async def slow_down(self, request: web.Request) -> None:
         """Records a wrong token, and waits before the answer."""
-        if self._token is None:
+        if not self._tokens:
             return
         peer = request.remote or ""
         tries, delay = self._guesses.note(peer)
@@ -85,21 +92,24 @@ class Gate:
         self._log.warning("http.token_refused", path=request.path, remote=peer, tries=tries)
         await asyncio.sleep(delay)
 
-    def knows(self, token: str) -> bool:
-        """Whether this is the token."""
-        return self._token is not None and _same(token, self._token.reveal())
+    def known(self, text: str) -> NamedToken | None:
+        """The token with this text; None when there is none. Takes the same time for all texts."""
+        given = _digest(text)
+        same = [one for one in self._tokens if _same(given, _digest(one.token.reveal()))]
+        return same[0] if same else None
 
-    def admit(self, response: web.StreamResponse, *, secure: bool) -> None:
+    def admit(self, token: NamedToken, response: web.StreamResponse, *, secure: bool) -> None:
         """Gives a browser a session.
 
         Args:
+            token: the token that the session replaces.
             response: the answer that carries it.
             secure: whether the browser uses https.
         """
         ends = str(int(self._clock.now() + SESSION_SECONDS))
         response.set_cookie(
             COOKIE,
-            f"{ends}.{self._signature(ends)}",
+            f"{ends}.{_signature(token, ends)}",
             max_age=int(SESSION_SECONDS),
             httponly=True,
             samesite="Strict",
@@ -111,17 +121,16 @@ class Gate:
         """Ends a browser's session."""
         response.del_cookie(COOKIE, httponly=True, samesite="Strict")
 
-    def _is_session(self, cookie: str) -> bool:
+    def _of_session(self, cookie: str) -> NamedToken | None:
         ends, _, signature = cookie.partition(".")
-        if self._token is None or not (ends.isascii() and ends.isdigit() and len(ends) < 16):
-            return False
-        if not _same(signature, self._signature(ends)) or self._clock.now() >= int(ends):
-            return False
-        return self._clock.remaining(float(ends), SESSION_SECONDS) > 0  # nor after a clock set back
-
-    def _signature(self, ends: str) -> str:
-        key = self._token.reveal() if self._token is not None else ""
-        return hmac.new(key.encode(), f"session {ends}".encode(), hashlib.sha256).hexdigest()
+        if not (ends.isascii() and ends.isdigit() and len(ends) < 16):
+            return None
+        same = [one for one in self._tokens if _same(signature, _signature(one, ends))]
+        over = self._clock.now() >= int(ends)
+        if not same or over:
+            return None
+        left = self._clock.remaining(float(ends), SESSION_SECONDS)  # nor after a clock set back
+        return same[0] if left > 0 else None
 
     def _is_local(self, request: web.Request) -> bool:
         if not self._is_open or is_forwarded(request):
@@ -141,6 +150,15 @@ def is_of_this_site(request: web.Request) -> bool:
 def _bearer(request: web.Request) -> str | None:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     return given.strip() if scheme.lower() == "bearer" else None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _signature(token: NamedToken, ends: str) -> str:
+    key = token.token.reveal().encode()
+    return hmac.new(key, f"session {ends}".encode(), hashlib.sha256).hexdigest()
 
 
 def _same(given: str, wanted: str) -> bool:

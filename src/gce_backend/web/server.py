@@ -29,9 +29,10 @@ HEADERS = {
 }
 LOCKED = (
     "reading needs a token, because the request does not come from this machine by a loopback "
-    "name, and this daemon has none: set http.token in its settings (GCE_BACKEND_HTTP__TOKEN)"
+    "name, and this daemon has none: set http.token (GCE_BACKEND_HTTP__TOKEN) or http.tokens_file "
+    "in its settings"
 )
-NOT_LET_IN = "reading needs the daemon's token: send it as `Authorization: Bearer TOKEN`"
+NOT_LET_IN = "reading needs a token of the daemon: send it as `Authorization: Bearer TOKEN`"
 
 
 DRAIN_SECONDS = 1.0

@@ -35,7 +35,7 @@ def test_machines_are_listed_with_state_and_age(fleet: ServedFleet) -> None:
     assert all(line.split()[4].endswith("s") for line in lines)
     wide = fleet.run("machines", "-o", "wide").stdout
     assert "CATALOG" in wide.splitlines()[0]
-    assert "Cordoned by hand." in wide
+    assert "Cordoned by operator." in wide
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from gce_backend.model.entities import (
     InstanceTemplateRevision,
 )
 from gce_backend.model.keys import Key, manager_key, revision_key, template_key
-from support.served_cloud import PROJECT, ServedCloud, served_cloud
+from support.served_cloud import ACCOUNT, PROJECT, ServedCloud, served_cloud
 
 GROUP = manager_key("linux", "c0ffee", "us-central1-a")
 VM = GROUP.child("linux-c0ffee-usc1a-abcd")
@@ -68,6 +68,7 @@ def _told(served: ServedCloud, *arguments: str) -> list[tuple[str, str, str, str
     done = CliRunner().invoke(main, list(arguments), env=served.environment)
     assert done.exit_code == 0, done.output
     new = [entry.event for entry in served.ask(read) if entry.id not in known]
+    assert {event.who for event in new} <= {ACCOUNT}
     return [(e.kind, e.before, e.after, e.reason, e.cause) for e in reversed(new)]
 
 
@@ -82,7 +83,7 @@ def test_a_pause_by_command_is_told_with_its_reason(served: ServedCloud) -> None
 
 def test_a_machine_drained_by_command_is_told_in_its_true_states(served: ServedCloud) -> None:
     """The command reads what is above the machine: its group is named, so it was cataloged."""
-    drained = ("machine", "cataloged", "draining", "Drained by hand: it is noisy")
+    drained = ("machine", "cataloged", "draining", f"Drained by {ACCOUNT}: it is noisy")
     told = _told(served, "drain", VM.name, "--reason", "it is noisy")
     assert told == [(*drained, "operator drain")]
     stays = ("machine", "draining", "cataloged", "An operator undrained it.")

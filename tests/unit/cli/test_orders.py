@@ -43,7 +43,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import Key, MachineKey, manager_key
 from gce_backend.model.orders import Control, Drain
 from support.patience import PATIENCE
-from support.served_cloud import PROJECT, ServedCloud, served_cloud
+from support.served_cloud import ACCOUNT, PROJECT, ServedCloud, served_cloud
 
 Command = Callable[..., Result]
 
@@ -173,9 +173,12 @@ def test_a_part_of_the_fleet_is_paused_and_resumed(
     ended = command("resume", "--template", "linux", "--zone", "zone-a")
     assert ended.output.splitlines() == [
         "resumed for template linux in zone zone-a. A running daemon acts on it within a minute.",
-        "Paused by an operator (everything): all. It stays in force; `gce-backend resume` ends it.",
         (
-            "Paused by an operator (template linux): a leak. It stays in force; "
+            f"Paused by {ACCOUNT} (everything): all. It stays in force; "
+            "`gce-backend resume` ends it."
+        ),
+        (
+            f"Paused by {ACCOUNT} (template linux): a leak. It stays in force; "
             "`gce-backend resume --template linux` ends it."
         ),
     ]

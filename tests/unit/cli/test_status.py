@@ -72,7 +72,7 @@ def test_problems_come_first(paused: ServedFleet) -> None:
     lines = paused.run("status").output.splitlines()
     (row,) = [line for line in lines if line.startswith("notice ")]
     assert "pause template linux" in row
-    resume = "`gce-backend resume --template linux`. Reason: a leak"
+    resume = "`gce-backend resume --template linux`. Ordered by operator. Reason: a leak"
     assert f"The daemon changes nothing in template linux until {resume}" in row
     order = [line.split()[0] for line in lines if line]
     assert order.index("1") < order.index("notice") < order.index("TEMPLATE")
@@ -288,7 +288,7 @@ def test_followed_events_come_as_they_happen(fleet: ServedFleet) -> None:
             event = json.loads(line_with("to be seen", js.stdout))
             assert (event["before"], event["after"]) == ("running", "paused")
             said = line_with("to be seen", words.stdout)
-            assert "control running -> paused [operator pause] to be seen\n" in said
+            assert "control running -> paused [operator pause by operator] to be seen\n" in said
         finally:
             fleet.order("/api/resume")
         after = json.loads(line_of(js.stdout))

@@ -10,16 +10,15 @@ import asyncio
 import hashlib
 import math
 from collections.abc import Collection
-from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from typing import NamedTuple
 
-import msgspec
 from yarl import URL
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import InvalidTokenError, TransientError
 from gce_backend.base.tasks import end
-from gce_backend.clients.exchange import Deadlines, Exchange, HttpRequest, decode
+from gce_backend.clients.exchange import Deadlines, Exchange
+from gce_backend.clients.tokeninfo import METHOD, tokeninfo, verified_email
 from gce_backend.machine_provider.access.identity import Identity, email_of
 from gce_backend.machine_provider.access.policy import GOOGLE
 
@@ -30,12 +29,8 @@ STALE_SECONDS = 600.0
 REFUSED_SECONDS = 10.0
 """Seconds for which a refusal is valid."""
 MAX_REMEMBERED = 10_000
-MAX_BYTES = 2**16
 TIMEOUT = Deadlines(total=10.0, sock_connect=5.0)
-METHOD = "oauth2.tokeninfo"
 SERVICE_ACCOUNTS = ".gserviceaccount.com"
-
-_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
 class _Remembered(NamedTuple):
@@ -118,23 +113,12 @@ class AccessTokens:
         return answer
 
     async def _ask(self, token: str) -> _Remembered:
-        body = urlencode({"access_token": token})
-        headers = {
-            "Accept": "application/json",
-            "Content-Type": "application/x-www-form-urlencoded",
-        }
-        request = HttpRequest(METHOD, "POST", self._url, TIMEOUT, MAX_BYTES, headers, body)
-        answer = await self._exchange.send(request, None)
+        found = await tokeninfo(self._exchange, self._url, token, TIMEOUT)
         now = self._clock.monotonic()
-        if answer.status in {400, 401}:
+        if found is None:
             return _Remembered(None, "", "Google does not know it, or it has expired", now)
-        if answer.status != 200:
-            raise TransientError(METHOD, f"HTTP {answer.status}", status=answer.status)
-        found = decode(METHOD, answer.body, _ANYTHING)
-        if not isinstance(found, dict):
-            raise TransientError(METHOD, "the answer is not an object")
-        email = email_of(found.get("email"))
-        if not email or str(found.get("email_verified", "")).lower() != "true":
+        email = email_of(verified_email(found))
+        if not email:
             remedy = "ask for the scope https://www.googleapis.com/auth/userinfo.email"
             return _Remembered(None, "", f"it names no verified e-mail address: {remedy}", now)
         try:

@@ -25,6 +25,7 @@ def messages(context: Context, queue: QueueStatus) -> dict[str, Any]:
                 "data": message.data,
                 "attributes": message.attributes,
                 "seen": message.seen,
+                "seen_by": message.seen_by or None,
             }
             for key, message in newest
         ],

@@ -1,7 +1,7 @@
 """`/api/control` and the orders behind it: pause, resume, roll-outs, approve, drain and others.
 
-Reading is open. An order needs the token of the settings. It is stored before it is answered, wakes
-the jobs that it concerns, and leaves a line in the log.
+Reading is open. An order needs a token with its role. It is stored before it is answered, with who
+gave it, wakes the jobs that it concerns, and leaves a line in the log.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CONTROL_KEY
 from gce_backend.model.keys import MachineKey
 from gce_backend.rules import orders
+from gce_backend.settings.tokens import NamedToken, Role
 from gce_backend.web.access import Gate
 from gce_backend.web.documents import bodies
 from gce_backend.web.documents.answers import RefusedError, answer
@@ -32,8 +33,8 @@ LEAVING = ("remove-cataloged-instances", "delete-drained-instances")
 ROLLING = ("process-config", "resize-instance-groups", "remove-cataloged-instances")
 CATALOGING = ("catalog-instances",)
 NO_ORDERS = (
-    "this daemon takes no orders: it has no token. Set http.token in its settings "
-    "(GCE_BACKEND_HTTP__TOKEN) and send it as `Authorization: Bearer TOKEN`"
+    "this daemon takes no orders: it has no token. Set http.token (GCE_BACKEND_HTTP__TOKEN) or "
+    "http.tokens_file in its settings, and send a token as `Authorization: Bearer TOKEN`"
 )
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -115,65 +116,71 @@ class MachineNamed(_Order, frozen=True):
     name: Name
 
 
-def _pause(context: Context, order: PauseOrder) -> Changes:
+def _pause(context: Context, order: PauseOrder, by: str) -> Changes:
     fleet = context.fleet
     orders.check_scope(order.template, order.zone, fleet.templates, fleet.managers)
     apply = orders.pause(
-        order.reason, context.clock.now(), template=order.template, zone=order.zone
+        order.reason, context.clock.now(), template=order.template, zone=order.zone, by=by
     )
     return [Change(CONTROL_KEY, apply)]
 
 
-def _resume(_: Context, order: Resume) -> Changes:
+def _resume(_: Context, order: Resume, __: str) -> Changes:
     one = orders.resume(template=order.template, zone=order.zone)
     return [Change(CONTROL_KEY, orders.resume_all if order.all else one)]
 
 
-def _pause_rollout(context: Context, order: RolloutOrder) -> Changes:
+def _pause_rollout(context: Context, order: RolloutOrder, by: str) -> Changes:
     orders.the_template(order.template, context.fleet.templates)
     now = context.clock.now()
-    return [Change(CONTROL_KEY, orders.pause_rollout(order.template, order.reason, now))]
+    return [Change(CONTROL_KEY, orders.pause_rollout(order.template, order.reason, now, by))]
 
 
-def _resume_rollout(_: Context, order: RolloutNamed) -> Changes:
+def _resume_rollout(_: Context, order: RolloutNamed, __: str) -> Changes:
     return [Change(CONTROL_KEY, orders.resume_rollout(order.template))]
 
 
-def _undo_rollout(context: Context, order: RolloutOrder) -> Changes:
+def _undo_rollout(context: Context, order: RolloutOrder, by: str) -> Changes:
     template = orders.the_template(order.template, context.fleet.templates)
     now = context.clock.now()
-    return [Change(CONTROL_KEY, orders.undo_rollout(order.template, template, order.reason, now))]
+    undone = orders.undo_rollout(order.template, template, order.reason, now, by)
+    return [Change(CONTROL_KEY, undone)]
 
 
-def _approve(context: Context, order: Approve) -> Changes:
+def _approve(context: Context, order: Approve, by: str) -> Changes:
     held = orders.the_held(order.revision, context.fleet.configuration.held_revision)
-    return [Change(CONTROL_KEY, orders.approve(held))]
+    return [Change(CONTROL_KEY, orders.approve(held, by))]
 
 
-def _lift_cap(context: Context, order: LiftCap) -> Changes:
-    return [Change(CONTROL_KEY, orders.lift_cap(context.clock.now() + order.seconds))]
+def _lift_cap(context: Context, order: LiftCap, by: str) -> Changes:
+    return [Change(CONTROL_KEY, orders.lift_cap(context.clock.now() + order.seconds, by))]
 
 
-def _ack_messages(context: Context, order: AckMessages) -> Changes:
+def _ack_messages(context: Context, order: AckMessages, by: str) -> Changes:
     keys = orders.messages_meant(order.message_ids, context.fleet.set_aside)
-    return [Change(key, orders.acknowledge(context.clock.now())) for key in keys]
+    return [Change(key, orders.acknowledge(context.clock.now(), by)) for key in keys]
 
 
-def _drain(context: Context, order: DrainOrder) -> Changes:
-    limit = order.max_unavailable
-    return _about(context, order.name, lambda key, now: orders.drain(key, order.reason, now, limit))
+def _drain(context: Context, order: DrainOrder, by: str) -> Changes:
+    return _about(
+        context,
+        order.name,
+        lambda key, now: orders.drain(key, order.reason, now, order.max_unavailable, by=by),
+    )
 
 
-def _undrain(context: Context, order: MachineNamed) -> Changes:
-    return _about(context, order.name, lambda key, _: orders.undrain(key))
+def _undrain(context: Context, order: MachineNamed, _: str) -> Changes:
+    return _about(context, order.name, lambda key, __: orders.undrain(key))
 
 
-def _cordon(context: Context, order: CordonOrder) -> Changes:
-    return _about(context, order.name, lambda key, now: orders.cordon(key, order.reason, now))
+def _cordon(context: Context, order: CordonOrder, by: str) -> Changes:
+    return _about(
+        context, order.name, lambda key, now: orders.cordon(key, order.reason, now, by=by)
+    )
 
 
-def _uncordon(context: Context, order: MachineNamed) -> Changes:
-    return _about(context, order.name, lambda key, _: orders.uncordon(key))
+def _uncordon(context: Context, order: MachineNamed, _: str) -> Changes:
+    return _about(context, order.name, lambda key, __: orders.uncordon(key))
 
 
 def _about(
@@ -218,13 +225,14 @@ def _machine(context: Context, order: DrainOrder | CordonOrder | MachineNamed) -
 
 
 class _Action(NamedTuple, Generic[T]):
-    """An order: its body's type, its event, what it changes, which jobs run next, its answer."""
+    """An order: its body, event, changes, the jobs that run next, its answer, who may give it."""
 
     kind: type[T]
     event: str
-    changes: Callable[[Context, T], Changes]
+    changes: Callable[[Context, T, str], Changes]
     wakes: tuple[str, ...] | None  # None: all jobs
     answer: Callable[[Context, T], dict[str, Any]] = _answer
+    role: Role = Role.OPERATE
 
 
 _ACTIONS: dict[str, _Action[Any]] = {
@@ -237,9 +245,13 @@ _ACTIONS: dict[str, _Action[Any]] = {
         RolloutNamed, "control.rollout_resumed", _resume_rollout, ROLLING
     ),
     "/api/rollout-undo": _Action(RolloutOrder, "control.rollout_undone", _undo_rollout, ROLLING),
-    "/api/approve": _Action(Approve, "control.approved", _approve, ("import-config",)),
+    "/api/approve": _Action(
+        Approve, "control.approved", _approve, ("import-config",), role=Role.ADMINISTER
+    ),
     "/api/ack-messages": _Action(AckMessages, "control.messages_acknowledged", _ack_messages, ()),
-    "/api/lift-cap": _Action(LiftCap, "control.cap_lifted", _lift_cap, DELETING),
+    "/api/lift-cap": _Action(
+        LiftCap, "control.cap_lifted", _lift_cap, DELETING, role=Role.ADMINISTER
+    ),
     "/api/drain": _Action(DrainOrder, "control.drained", _drain, LEAVING, _machine),
     "/api/undrain": _Action(MachineNamed, "control.undrained", _undrain, CATALOGING, _machine),
     "/api/cordon": _Action(CordonOrder, "control.cordoned", _cordon, LEAVING[:1], _machine),
@@ -253,7 +265,7 @@ class ControlApi:
     """The API of orders.
 
     Args:
-        gate: checks the token of an order.
+        gate: knows whose token an order carries.
         context: the daemon's context; None while there is none.
         absence: says why there is no context.
         wake: runs the named jobs soon; None means all jobs.
@@ -293,18 +305,22 @@ class ControlApi:
                 path=request.path,
                 status=refused.status,
                 remote=request.remote,
+                who=_name(self._gate.bearer(request)),
             )
             response = answer({"error": str(refused)}, refused.status)
             if refused.status == 401:
                 response.headers["WWW-Authenticate"] = "Bearer"
             return response
 
-    async def carry_out(self, path: str, fields: Mapping[str, str], *, remote: str | None) -> None:
+    async def carry_out(
+        self, path: str, fields: Mapping[str, str], caller: NamedToken, *, remote: str | None
+    ) -> None:
         """Carries out an order of a signed-in operator.
 
         Args:
             path: the path of the order, e.g. `/api/pause`.
             fields: the fields of the order.
+            caller: whose session it is.
             remote: the address that it comes from, for the audit line.
 
         Raises:
@@ -312,6 +328,7 @@ class ControlApi:
         """
         if path not in _ACTIONS:
             raise RefusedError(404, "there is no such order")
+        _require(caller, _ACTIONS[path].role)
         kind = _ACTIONS[path].kind
         several = {it.name for it in msgspec.structs.fields(kind) if isinstance(it.default, tuple)}
         given = {name: (text,) if name in several else text for name, text in fields.items()}
@@ -319,21 +336,21 @@ class ControlApi:
             order = msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
             raise RefusedError(400, f"the order cannot be understood: {error}") from None
-        await self._obey(path, order, remote)
+        await self._obey(path, order, caller.name, remote)
 
     async def _answer(self, request: web.Request) -> web.Response:
-        self._check_token(request)
+        caller = self._caller(request)
         order = await _order(request, _ACTIONS[request.path].kind)
-        return answer(await self._obey(request.path, order, request.remote))
+        return answer(await self._obey(request.path, order, caller.name, request.remote))
 
-    async def _obey(self, path: str, order: _Order, remote: str | None) -> dict[str, Any]:
+    async def _obey(self, path: str, order: _Order, who: str, remote: str | None) -> dict[str, Any]:
         action = _ACTIONS[path]
         context = self._context()
         if context is None:
             raise RefusedError(503, self._absence())
         try:
-            with caused_by(f"operator {path.rpartition('/')[2]}"):
-                changed = await context.fleet.order(action.changes(context, order))
+            with caused_by(f"operator {path.rpartition('/')[2]}", who):
+                changed = await context.fleet.order(action.changes(context, order, who))
         except UnknownNameError as error:
             raise RefusedError(404, str(error)) from None
         except OrderError as error:
@@ -345,16 +362,24 @@ class ControlApi:
             **msgspec.structs.asdict(order),
             changed=bool(changed),
             remote=remote,
+            who=who,
         )
         if action.wakes != ():
             self._wake(action.wakes)
         return action.answer(context, order)
 
-    def _check_token(self, request: web.Request) -> None:
+    def _caller(self, request: web.Request) -> NamedToken:
         if not self._gate.has_token:
             raise RefusedError(403, NO_ORDERS)
-        if not self._gate.bears_token(request):
+        caller = self._gate.bearer(request)
+        if caller is None:
             raise RefusedError(401, "the token is missing or wrong")
+        _require(caller, _ACTIONS[request.path].role)
+        return caller
+
+
+def _name(caller: NamedToken | None) -> str | None:
+    return caller.name if caller is not None else None
 
 
 async def _order(request: web.Request, kind: type[T]) -> T:
@@ -363,3 +388,15 @@ async def _order(request: web.Request, kind: type[T]) -> T:
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RefusedError(400, f"the body cannot be understood: {error}") from None
+
+
+def _require(token: NamedToken, role: Role) -> None:
+    """Lets only who has this role go on.
+
+    Raises:
+        RefusedError: the token has a lesser role.
+    """
+    if not token.role.includes(role):
+        raise RefusedError(
+            403, f"this needs the role {role}, and the token {token.name} has {token.role}"
+        )

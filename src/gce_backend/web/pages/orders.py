@@ -11,7 +11,7 @@ from gce_backend.web.documents.orders import ControlApi
 from gce_backend.web.pages.session import FOREIGN
 from gce_backend.web.pages.site import Site
 
-SIGN_IN = "Sign in first: orders need the token of this daemon."
+SIGN_IN = "Sign in first: orders need a token of this daemon."
 _SHOWN_AT = {"ack-messages": "/messages"}
 """The pages that show what became of an order; of all others, the first one does."""
 
@@ -38,11 +38,12 @@ class Orders:
         try:
             if not is_of_this_site(request):
                 raise RefusedError(403, FOREIGN)  # noqa: TRY301 -- drawn like the others
-            if not self._gate.is_operator(request):
+            caller = self._gate.caller(request)
+            if caller is None:
                 raise RefusedError(401, SIGN_IN)  # noqa: TRY301
             fields = await read_form(request)
             name = request.match_info["name"]
-            await self._control.carry_out(f"/api/{name}", fields, remote=request.remote)
+            await self._control.carry_out(f"/api/{name}", fields, caller, remote=request.remote)
         except RefusedError as refused:
             values = {"status": refused.status, "message": str(refused), "similar": ()}
             frame = self._site.frame(request)

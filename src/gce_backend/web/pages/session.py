@@ -1,4 +1,4 @@
-"""Signing in and out: a browser sends the token once, and gets a session."""
+"""Signing in and out: a browser sends a token once, and gets a session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Sessions:
     """The form for signing in, and its answers.
 
     Args:
-        gate: checks the token.
+        gate: checks tokens.
         site: renders the form.
     """
 
@@ -42,13 +42,13 @@ class Sessions:
             given = await read_form(request)
         except RefusedError as refused:
             return self._draw(request, "/", f"Nothing was done: {refused}.", refused.status)
-        to, token = given.get("to", "/"), given.get("token", "")
-        if not self._gate.knows(token):
+        to, token = given.get("to", "/"), self._gate.known(given.get("token", ""))
+        if token is None:
             await self._gate.slow_down(request)
             return self._draw(request, to, "The token is wrong.", 401)
         response = _to(to)
         secure = request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
-        self._gate.admit(response, secure=secure)
+        self._gate.admit(token, response, secure=secure)
         return response
 
     async def _end(self, request: web.Request) -> web.Response:

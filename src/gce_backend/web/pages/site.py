@@ -15,6 +15,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.model.events import EventKind
 from gce_backend.rules.states import State
+from gce_backend.settings.tokens import Role
 from gce_backend.web.access import Gate
 from gce_backend.web.documents import (
     events_view,
@@ -66,6 +67,7 @@ class _Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     template: str = ""
     zone: str = ""
     cause: str = ""
+    who: str = ""
     before: events_view.Id | None = None
 
 
@@ -124,7 +126,7 @@ class Site:
 
     def frame(self, request: web.Request) -> dict[str, Any]:
         """The values that the frame of every page shows."""
-        view = self._view()
+        view, caller = self._view(), self._gate.caller(request)
 
         def link(**changes: Any) -> str:
             query = {**request.query, **changes}
@@ -139,7 +141,9 @@ class Site:
             "here": request.path_qs,
             "navigation": NAVIGATION,
             "link": link,
-            "may_act": self._gate.is_operator(request),
+            "caller": caller,
+            "may_act": caller is not None and caller.role.includes(Role.OPERATE),
+            "may_administer": caller is not None and caller.role.includes(Role.ADMINISTER),
             "has_token": self._gate.has_token,
         }
 

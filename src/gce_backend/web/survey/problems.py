@@ -21,6 +21,7 @@ from gce_backend.engine.inbox import QueueStatus
 from gce_backend.engine.scheduler import JobStatus
 from gce_backend.fleet.conditions import Condition, Subject
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
+from gce_backend.model.orders import Pause, RolloutPause, Undone
 from gce_backend.rules.group_sizes import replaced
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.sightings import is_stopped_for_good
@@ -103,13 +104,12 @@ def _pauses(context: Context) -> Iterator[FleetProblem]:
         )
     for pause in context.fleet.control.pauses_in_force:
         part = f" in {pause.scope}" if pause.template or pause.zone else ""
-        why = f" Reason: {pause.reason}" if pause.reason else ""
         yield FleetProblem(
             severity=Severity.NOTICE,
             kind="pause",
             subject=pause.scope,
             reason="Paused",
-            message=f"The daemon changes nothing{part} until `{pause.ended_by}`.{why}",
+            message=f"The daemon changes nothing{part} until `{pause.ended_by}`.{_ordered(pause)}",
             since=pause.since,
         )
 
@@ -124,15 +124,20 @@ def _rollouts(context: Context) -> Iterator[FleetProblem]:
         ("Undone", undone, control.undone),
     ):
         for one in orders:
-            why = f" Reason: {one.reason}" if one.reason else ""
             yield FleetProblem(
                 severity=Severity.NOTICE,
                 kind="template",
                 subject=one.template,
                 reason=reason,
-                message=f"{told} until `gce-backend rollout resume {one.template}`.{why}",
+                message=f"{told} until `gce-backend rollout resume {one.template}`.{_ordered(one)}",
                 since=one.since,
             )
+
+
+def _ordered(order: Pause | RolloutPause | Undone) -> str:
+    """Who gave an order, and why."""
+    by = f" Ordered by {order.by}." if order.by else ""
+    return f"{by} Reason: {order.reason}" if order.reason else by
 
 
 def _jobs(jobs: Iterable[JobStatus]) -> Iterator[FleetProblem]:

@@ -431,7 +431,7 @@ async def test_a_drained_machine_is_answered_with_what_becomes_of_it(tmp_path: P
             assert status == 200
             assert (answer["name"], answer["key"], answer["state"]) == (name, key, "leased")
             assert answer["drained"] is True
-            assert answer["reason"].endswith(f"Drained by hand: {reason}")
+            assert answer["reason"].endswith(f"Drained by operator: {reason}")
         body = msgspec.json.encode({"name": key})
         _, answer, _ = await post(w, "/api/undrain", body, **headers)
         assert (answer["drained"], answer["reason"]) == (False, "Somebody holds it.")
