@@ -14,7 +14,8 @@ UnixSeconds: TypeAlias = float
 StoredSeconds: TypeAlias = Annotated[UnixSeconds, msgspec.Meta(ge=-1e12, le=1e12)]
 """A time in a stored entity. NaN and times that no clock gives are invalid."""
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""Seconds of each unit."""
 _LENGTH = re.compile(r"(?:\d+[smhd])+|\d+(?:\.\d+)?")
 
 # A day inside the calendar's limits, so that the dates exist in every time zone.
@@ -35,7 +36,7 @@ def length_of_time(text: str) -> float | None:
     if not _LENGTH.fullmatch(text):
         return None
     parts = re.findall(r"(\d+)([smhd])", text)
-    return float(sum(int(n) * _UNITS[unit] for n, unit in parts)) if parts else float(text)
+    return float(sum(int(n) * UNITS[unit] for n, unit in parts)) if parts else float(text)
 
 
 def timestamp(text: str) -> float:

@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gce_backend.base.dates import UnixSeconds, date
+from gce_backend.base.dates import UNITS, UnixSeconds, date
 
 _WIDE = 1_000_000
 """Characters of a line outside a terminal: nothing is wrapped."""
@@ -20,7 +20,6 @@ GAP = 2
 """Characters between two columns."""
 _NARROWEST = 24
 """Characters of the narrowest column of words."""
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -117,8 +116,8 @@ def age(seconds: float) -> str:
     seconds = max(0.0, seconds)
     for unit, limit in (("s", 120), ("m", 7200), ("h", 172_800)):
         if seconds < limit:
-            return f"{seconds // _UNITS[unit]:.0f}{unit}"
-    return f"{seconds // _UNITS['d']:.0f}d"
+            return f"{seconds // UNITS[unit]:.0f}{unit}"
+    return f"{seconds // UNITS['d']:.0f}d"
 
 
 def when(at: UnixSeconds, now: UnixSeconds) -> str:

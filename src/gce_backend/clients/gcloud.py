@@ -6,6 +6,7 @@ The libraries' methods, paths and bodies are used; their own sessions and error 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partialmethod
 from typing import Any
 
 import msgspec
@@ -57,26 +58,6 @@ class LibrarySession:
         self._limit = limit
         self._decoders = decoders
 
-    async def get(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
-        """What the libraries call for GET."""
-        return await self._send("GET", url, headers, **options)
-
-    async def put(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
-        """What the libraries call for PUT."""
-        return await self._send("PUT", url, headers, **options)
-
-    async def patch(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
-        """What the libraries call for PATCH."""
-        return await self._send("PATCH", url, headers, **options)
-
-    async def delete(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
-        """What the libraries call for DELETE."""
-        return await self._send("DELETE", url, headers, **options)
-
-    async def post(self, url: str, headers: Mapping[str, str], **options: Any) -> LibraryAnswer:
-        """What the libraries call for POST."""
-        return await self._send("POST", url, headers, **options)
-
     async def _send(
         self,
         verb: str,
@@ -94,6 +75,13 @@ class LibrarySession:
         if answer.status != 200:
             raise ERRORS.error(method, answer)
         return LibraryAnswer(decode(method, answer.body, self._decoders.get(method, _OBJECT)))
+
+    # What the libraries call.
+    get = partialmethod(_send, "GET")
+    put = partialmethod(_send, "PUT")
+    patch = partialmethod(_send, "PATCH")
+    delete = partialmethod(_send, "DELETE")
+    post = partialmethod(_send, "POST")
 
 
 class LibraryAnswer:

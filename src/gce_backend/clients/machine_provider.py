@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -329,24 +330,17 @@ class MachineProviderClient:
             most=batch_size,
         )
         given = limits or Limits()
-        self._api = JsonApi(
+        api = partial(
+            JsonApi,
             session=session,
             tokens=tokens,
             root=instance_url,
-            limits=given,
             retrier=retrier,
             observer=observer,
         )
-        self._patient_api = JsonApi(
-            session=session,
-            tokens=tokens,
-            root=instance_url,
-            limits=msgspec.structs.replace(
-                given, read_seconds=PATIENT_SECONDS, total_seconds=PATIENT_SECONDS
-            ),
-            retrier=retrier,
-            observer=observer,
-        )
+        self._api = api(limits=given)
+        patient = {"read_seconds": PATIENT_SECONDS, "total_seconds": PATIENT_SECONDS}
+        self._patient_api = api(limits=msgspec.structs.replace(given, **patient))
 
     async def add_machines(self, machines: Sequence[CatalogMachine]) -> list[Addition]:
         """Adds machines to the catalog, in batches one after the other.
@@ -371,9 +365,7 @@ class MachineProviderClient:
         body = {"requests": batch}
         raw = await self._call(method, body, repeat=False)
         responses = decode(method, raw, _ADDED).responses
-        if len(responses) != len(batch):
-            message = f"{plural(len(responses), 'answer')} to {plural(len(batch), 'request')}"
-            raise MalformedResponseError(method, message, status=200)
+        _check_number(method, responses, batch)
         for machine, response in zip(batch, responses, strict=True):
             echo = response.machine_addition_request
             if echo and echo.dimensions.hostname not in {None, machine.hostname}:
@@ -401,9 +393,7 @@ class MachineProviderClient:
         names = [{"dimensions": {"backend": BACKEND, "hostname": name}} for name in hostnames]
         raw = await self._call(method, {"requests": names}, repeat=False)
         responses = decode(method, raw, _ALL_DELETED).responses
-        if len(responses) != len(hostnames):
-            message = f"{plural(len(responses), 'answer')} to {plural(len(hostnames), 'request')}"
-            raise MalformedResponseError(method, message, status=200)
+        _check_number(method, responses, hostnames)
         return [
             _deletion(method, name, response, always_named=True)
             for name, response in zip(hostnames, responses, strict=True)
@@ -508,6 +498,13 @@ class MachineProviderClient:
         _, api, name = method.split(".")
         path = f"/_ah/api/{api}/v1/{name}"
         return await self._api.call(method, "POST", path, body=body, repeat=repeat)
+
+
+def _check_number(method: str, answers: Sequence[object], requests: Sequence[object]) -> None:
+    """Refuses an answer in which requests have no answer, or answers no request."""
+    if len(answers) != len(requests):
+        message = f"{plural(len(answers), 'answer')} to {plural(len(requests), 'request')}"
+        raise MalformedResponseError(method, message, status=200)
 
 
 def _deletion(

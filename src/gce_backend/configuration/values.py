@@ -99,7 +99,7 @@ _MACHINE_TYPE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
 _CUSTOM_MACHINE_TYPE = re.compile(
     r"([a-z][a-z0-9]*-)?custom-([1-9][0-9]{0,3}|micro|small|medium)-(?P<mb>[1-9][0-9]{0,8})(-ext)?"
 )
-_EMAIL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,127}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_ACCOUNT = re.compile(r"default|[A-Za-z0-9][A-Za-z0-9._%+-]{0,127}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _SCOPE = re.compile(r"https://[a-z0-9][a-z0-9.-]*(/[A-Za-z0-9._~%/-]*)?")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -138,14 +138,19 @@ def split_pair(text: str) -> tuple[str, str] | None:
     return (key, value) if key and colon else None
 
 
-def check_name(value: str) -> str | None:
-    """A resource's name (RFC 1035)."""
-    if _NAME.fullmatch(value):
-        return None
-    return (
-        f"{quote(value)} is not a name: use at most 63 lower-case letters, digits and dashes, "
-        "beginning with a letter and not ending with a dash"
+def _like(pattern: re.Pattern[str], what: str, most: int = MAX_WORD) -> Check:
+    """Checks that a text matches a pattern; says otherwise that it is not `what`."""
+    return lambda value: (
+        None if len(value) <= most and pattern.fullmatch(value) else f"{quote(value)} is not {what}"
     )
+
+
+check_name = _like(
+    _NAME,
+    "a name: use at most 63 lower-case letters, digits and dashes, beginning with a letter and not "
+    "ending with a dash",
+)
+"""A resource's name (RFC 1035)."""
 
 
 def check_base_name(value: str) -> str | None:
@@ -160,11 +165,10 @@ def check_base_name(value: str) -> str | None:
     return None
 
 
-def check_project(value: str) -> str | None:
-    """A project's id, also with a domain (`example.com:project`)."""
-    if len(value) <= MAX_PROJECT and _PROJECT.fullmatch(value):
-        return None
-    return f"{quote(value)} is not a project id: use the id, not the project's number or title"
+check_project = _like(
+    _PROJECT, "a project id: use the id, not the project's number or title", MAX_PROJECT
+)
+"""A project's id, also with a domain (`example.com:project`)."""
 
 
 def minutes_of(text: str) -> int | None:
@@ -186,11 +190,8 @@ def time_zone(name: str) -> ZoneInfo | None:
         return None
 
 
-def check_zone(value: str) -> str | None:
-    """A zone's name."""
-    if _ZONE.fullmatch(value):
-        return None
-    return f'{quote(value)} is not a zone: use its name alone, e.g. "us-central1-a"'
+check_zone = _like(_ZONE, 'a zone: use its name alone, e.g. "us-central1-a"')
+"""A zone's name."""
 
 
 def zone_region(zone: str) -> str:
@@ -274,18 +275,12 @@ def network_region(network_url: str) -> str | None:
     return match["region"] if match else None
 
 
-def check_cpu_platform(value: str) -> str | None:
-    """A CPU platform's name."""
-    if _CPU_PLATFORM.fullmatch(value):
-        return None
-    return f'{quote(value)} is not a CPU platform: use a name such as "Intel Skylake"'
+check_cpu_platform = _like(_CPU_PLATFORM, 'a CPU platform: use a name such as "Intel Skylake"')
+"""A CPU platform's name."""
 
 
-def check_account(value: str) -> str | None:
-    """A service account's email address, or `default`."""
-    if value == "default" or (len(value) <= MAX_WORD and _EMAIL.fullmatch(value)):
-        return None
-    return f'{quote(value)} is not a service account: use its email address, or "default"'
+check_account = _like(_ACCOUNT, 'a service account: use its email address, or "default"')
+"""A service account's email address, or `default`."""
 
 
 def full_scope(value: str) -> str:
@@ -293,14 +288,12 @@ def full_scope(value: str) -> str:
     return _SCOPE_ROOT + SCOPE_ALIASES[value] if value in SCOPE_ALIASES else value
 
 
-def check_scope(value: str) -> str | None:
-    """An OAuth scope's URL."""
-    if len(value) <= MAX_WORD and _SCOPE.fullmatch(value):
-        return None
-    return (
-        f"{quote(value)} is not a scope: use the full URL, e.g. "
-        f'"{_SCOPE_ROOT}cloud-platform", or gcloud\'s short name, e.g. "cloud-platform"'
-    )
+check_scope = _like(
+    _SCOPE,
+    f'a scope: use the full URL, e.g. "{_SCOPE_ROOT}cloud-platform", or gcloud\'s short name, e.g. '
+    '"cloud-platform"',
+)
+"""An OAuth scope's URL."""
 
 
 def check_metadata_value(value: str) -> str | None:
@@ -313,11 +306,10 @@ def check_metadata_value(value: str) -> str | None:
     )
 
 
-def check_metadata_key(value: str) -> str | None:
-    """A metadata key."""
-    if _METADATA_KEY.fullmatch(value):
-        return None
-    return f"{quote(value)} is not a metadata key: use at most 128 letters, digits, dashes and _"
+check_metadata_key = _like(
+    _METADATA_KEY, "a metadata key: use at most 128 letters, digits, dashes and _"
+)
+"""A metadata key."""
 
 
 def check_label(value: str) -> str | None:
@@ -350,16 +342,10 @@ def _one_of(*names: str) -> Check:
     )
 
 
-def _positive_integer(value: str) -> str | None:
-    if re.fullmatch(r"[1-9][0-9]{0,8}", value):
-        return None
-    return f"{quote(value)} is not a positive integer"
+_positive_integer = _like(re.compile(r"[1-9][0-9]{0,8}"), "a positive integer")
 
 
-def _positive_number(value: str) -> str | None:
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
-        return None
-    return f"{quote(value)} is not a number"
+_positive_number = _like(re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?"), "a number")
 
 
 def _some_text(value: str) -> str | None:

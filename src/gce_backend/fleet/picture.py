@@ -13,7 +13,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from gce_backend.base.cause import current_cause
 from gce_backend.base.clock import Clock, SystemClock
@@ -170,46 +170,39 @@ class Fleet:
     @property
     def control(self) -> Control:
         """What an operator ordered."""
-        found = self._pictures[Control.KIND].get(CONTROL_KEY)
-        return cast("Control", found) if found is not None else Control()
+        return self._alone(CONTROL_KEY, Control())
 
     @property
     def configuration(self) -> StoredConfiguration:
         """The configuration in force; empty before the first import."""
-        found = self._pictures[StoredConfiguration.KIND].get(CONFIGURATION_KEY)
-        return cast("StoredConfiguration", found) if found is not None else StoredConfiguration()
+        return self._alone(CONFIGURATION_KEY, StoredConfiguration())
 
     @property
     def config_settings(self) -> ConfigServiceAddress:
         """Where configuration is served; empty when the operator has not said."""
-        found = self._pictures[ConfigServiceAddress.KIND].get(CONFIG_SETTINGS_KEY)
-        return cast("ConfigServiceAddress", found) if found is not None else ConfigServiceAddress()
+        return self._alone(CONFIG_SETTINGS_KEY, ConfigServiceAddress())
 
     @property
     def machine_provider(self) -> MachineProviderAddress:
         """Where the Machine Provider is; empty when the operator has not said."""
-        found = self._pictures[MachineProviderAddress.KIND].get(MACHINE_PROVIDER_KEY)
-        if found is None:
-            return MachineProviderAddress()
-        return cast("MachineProviderAddress", found)
+        return self._alone(MACHINE_PROVIDER_KEY, MachineProviderAddress())
 
     @property
     def identity(self) -> str:
         """The id of this store; "" while none is stored, or it cannot be understood."""
-        found = self._identity
-        return found.id if found is not None else ""
+        return self._identity.id
 
     @property
     def projects(self) -> set[str]:
         """The projects in which something of ours may be: all that were ever named."""
-        found = self._identity
-        stored = found.projects if found is not None else ()
-        return {*stored, *(one.template.project for one in self.revisions.values())}
+        return {
+            *self._identity.projects,
+            *(one.template.project for one in self.revisions.values()),
+        }
 
     @property
-    def _identity(self) -> StoreIdentity | None:
-        found = self._pictures[StoreIdentity.KIND].get(STORE_IDENTITY_KEY)
-        return cast("StoreIdentity | None", found)
+    def _identity(self) -> StoreIdentity:
+        return self._alone(STORE_IDENTITY_KEY, StoreIdentity(id=""))
 
     async def identify(self, fresh: str) -> str:
         """Stores the id of this store, if it has none.
@@ -232,8 +225,12 @@ class Fleet:
     @property
     def deletion_window(self) -> DeletionWindow:
         """What the caps on deletions count, as last seen; other processes write it too."""
-        found = self._pictures[DeletionWindow.KIND].get(DELETION_WINDOW_KEY)
-        return cast("DeletionWindow", found) if found is not None else DeletionWindow()
+        return self._alone(DELETION_WINDOW_KEY, DeletionWindow())
+
+    def _alone(self, key: Key, empty: E) -> E:
+        """The entity of a kind that has only one; the empty one while it is not stored."""
+        found: E | None = self._pictures[empty.KIND].get(key)
+        return empty if found is None else found
 
     def get(self, key: Key) -> Entity | None:
         """An entity in the picture; None when there is none."""

@@ -6,11 +6,13 @@ Pure: the caller reads the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from gce_backend.base.dates import length_of_time
 from gce_backend.configuration.problems import (
     MAX_MESSAGE,
     InvalidConfigurationError,
@@ -35,6 +37,9 @@ from gce_backend.machine_provider.access.policy import (
 )
 from gce_backend.machine_provider.access.proto import access_pb2 as pb
 from gce_backend.settings.settings import is_loopback
+
+V = TypeVar("V")
+T = TypeVar("T")
 
 ACCESS_FILE = "access.cfg"
 MAX_BYTES = 512 * 1024
@@ -63,8 +68,6 @@ RANGES = {
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)+")
-_DURATION = re.compile(r"(\d{1,7}[smhd])+")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_access(text: str) -> AccessPolicy:
@@ -94,13 +97,6 @@ def parse_access(text: str) -> AccessPolicy:
     return msgspec.structs.replace(policy, warnings=tuple(report.warnings()))
 
 
-def seconds_of(text: str) -> int | None:
-    """A length of time such as `90s`, `1h30m` or `7d` in seconds; None when it is malformed."""
-    if not _DURATION.fullmatch(text):
-        return None
-    return sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)([smhd])", text))
-
-
 class _Reader:
     """Converts one file's messages to values, and reports their problems."""
 
@@ -108,54 +104,46 @@ class _Reader:
         self._report = report
 
     def read(self, config: pb.AccessConfig) -> AccessPolicy:
-        self._count(config.issuers, ("issuers", 0), "issuers")
-        self._count(config.groups, ("groups", 0), "groups")
-        self._count(config.client_ids, ("client_ids", 0), "client_ids")
-        issuers = tuple(
-            self._issuer(issuer, ("issuers", index)) for index, issuer in enumerate(config.issuers)
-        )
+        issuers = self._each(config.issuers, ("issuers",), self._issuer)
         self._unique([issuer.url for issuer in issuers], "issuers", "url")
         known = {issuer.url for issuer in issuers}
-        groups = tuple(
-            self._group(group, ("groups", index), known)
-            for index, group in enumerate(config.groups)
+        groups = self._each(
+            config.groups, ("groups",), lambda group, path: self._group(group, path, known)
         )
         self._unique([group.name for group in groups], "groups", "name")
-        for index, client in enumerate(config.client_ids):
-            self._word(client, ("client_ids", index))
+        clients = self._each(config.client_ids, ("client_ids",), self._word)
         if not any(Role.ADMINISTRATOR in group.roles for group in groups):
             message = "no group has the role ADMINISTRATOR: nobody can end others' leases"
             self._report.warning(("groups", 0), message)
         return AccessPolicy(
             issuers=issuers,
             groups=groups,
-            client_ids=tuple(config.client_ids) or GCLOUD_CLIENTS,
+            client_ids=clients or GCLOUD_CLIENTS,
         )
 
     def _issuer(self, issuer: pb.Issuer, path: Path) -> Issuer:
         self._url(issuer.url, (*path, "url"))
-        self._count(issuer.audiences, (*path, "audiences"), "audiences")
-        if not issuer.audiences:
+        audiences = self._each(issuer.audiences, (*path, "audiences"), self._word)
+        if not audiences:
             message = (
                 "is required: name the address of this Machine Provider, and ask for tokens for it"
             )
             self._report.problem((*path, "audiences"), message)
-        for index, audience in enumerate(issuer.audiences):
-            self._word(audience, (*path, "audiences", index))
-        self._count(issuer.email_domains, (*path, "email_domains"), "email_domains")
-        for index, domain in enumerate(issuer.email_domains):
-            here = (*path, "email_domains", index)
-            if domain == "*":
-                if issuer.url != GOOGLE:
-                    name = quote(issuer.url)
-                    message = (
-                        f"lets {name} assert every address: list the domains that it may assert"
-                    )
-                    self._report.warning(here, message)
-            elif not _DOMAIN.fullmatch(domain):
-                message = f'{quote(domain)} is not a domain: write e.g. "example.com"'
-                self._report.problem(here, message)
-        return Issuer(issuer.url, tuple(issuer.audiences), tuple(issuer.email_domains))
+        domains = self._each(
+            issuer.email_domains,
+            (*path, "email_domains"),
+            lambda domain, here: self._domain(domain, here, issuer.url),
+        )
+        return Issuer(issuer.url, audiences, domains)
+
+    def _domain(self, domain: str, path: Path, url: str) -> str:
+        if domain == "*" and url != GOOGLE:
+            message = f"lets {quote(url)} assert every address: list the domains that it may assert"
+            self._report.warning(path, message)
+        elif domain != "*" and not _DOMAIN.fullmatch(domain):
+            message = f'{quote(domain)} is not a domain: write e.g. "example.com"'
+            self._report.problem(path, message)
+        return domain
 
     def _url(self, url: str, path: Path) -> None:
         if not url:
@@ -184,15 +172,11 @@ class _Reader:
                 else "is required: set it"
             )
             self._report.problem((*path, "name"), message)
-        self._count(group.members, (*path, "members"), "members")
-        members = tuple(
-            self._member(member, (*path, "members", index))
-            for index, member in enumerate(group.members)
-        )
-        self._count(group.workloads, (*path, "workloads"), "workloads")
-        workloads = tuple(
-            self._workload(workload, (*path, "workloads", index), issuers)
-            for index, workload in enumerate(group.workloads)
+        members = self._each(group.members, (*path, "members"), self._member)
+        workloads = self._each(
+            group.workloads,
+            (*path, "workloads"),
+            lambda workload, here: self._workload(workload, here, issuers),
         )
         if not members and not workloads:
             message = "has neither members nor workloads: nobody belongs to it"
@@ -226,7 +210,6 @@ class _Reader:
             if group.HasField(field) and not least <= value <= most:
                 message = f"{value} is out of range: use {least} to {most}"
                 self._report.problem((*path, field), message)
-        self._count(group.dimensions, (*path, "dimensions"), "dimensions")
         return LeaseLimits(
             priority=group.priority,
             share=group.share if group.HasField("share") else 1,
@@ -243,8 +226,8 @@ class _Reader:
         text = getattr(group, field)
         if not group.HasField(field):
             return default
-        seconds = seconds_of(text)
-        if seconds is None or not 0 < seconds <= LONGEST_LEASE_SECONDS:
+        seconds = int(length_of_time(text) or 0)
+        if text.isdigit() or not 0 < seconds <= LONGEST_LEASE_SECONDS:
             message = (
                 f'{quote(text)} is not a length of time: write e.g. "90s", "12h"; "21d" at most'
             )
@@ -275,7 +258,6 @@ class _Reader:
             required = "is required: name the url of one of the issuers"
             self._report.problem((*path, "issuer"), message if workload.issuer else required)
         here = (*path, "claims")
-        self._count(workload.claims, here, "claims")
         claims = self._pairs(workload.claims, here, "repository:example-org/*")
         if not workload.claims:
             self._report.problem(here, 'is required: write e.g. "repository:example-org/*"')
@@ -288,25 +270,29 @@ class _Reader:
         return Workload(workload.issuer, claims)
 
     def _pairs(self, texts: Sequence[str], path: Path, example: str) -> Patterns:
-        pairs = []
-        for index, text in enumerate(texts):
+        def pair_of(text: str, here: Path) -> tuple[str, str] | None:
             pair = split_pair(text)
             if pair is None or not pair[1] or len(text) > MAX_WORD or not text.isprintable():
                 message = f'{quote(text)} is not "key:pattern": write e.g. "{example}"'
-                self._report.problem((*path, index), message)
-            else:
-                pairs.append(pair)
-        return tuple(pairs)
+                self._report.problem(here, message)
+                return None
+            return pair
 
-    def _word(self, text: str, path: Path) -> None:
+        return tuple(pair for pair in self._each(texts, path, pair_of) if pair is not None)
+
+    def _word(self, text: str, path: Path) -> str:
         if not text or len(text) > MAX_WORD or not text.isprintable() or " " in text:
             message = f"{quote(text)} is not a word: use 1 to {MAX_WORD} characters without spaces"
             self._report.problem(path, message)
+        return text
 
-    def _count(self, values: Sequence[object], path: Path, field: str) -> None:
-        if len(values) > MOST[field]:
-            message = f"{len(values)} are too many: use at most {MOST[field]}"
-            self._report.problem(path, message)
+    def _each(self, values: Sequence[V], path: Path, read: Callable[[V, Path], T]) -> tuple[T, ...]:
+        """Reads the values of a repeated field, whose number is limited."""
+        most = MOST[str(path[-1])]
+        if len(values) > most:
+            message = f"{len(values)} are too many: use at most {most}"
+            self._report.problem(path if len(path) > 1 else (*path, 0), message)
+        return tuple(read(value, (*path, index)) for index, value in enumerate(values))
 
     def _unique(self, names: Sequence[str], kind: str, field: str) -> None:
         first: dict[str, int] = {}

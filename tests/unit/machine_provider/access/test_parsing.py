@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.configuration.problems import InvalidConfigurationError
-from gce_backend.machine_provider.access.parsing import parse_access, seconds_of
+from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.machine_provider.access.policy import GCLOUD_CLIENTS, Role
 
 WHOLE = """\
@@ -186,4 +186,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 )
 def test_lengths_of_time(text: str, seconds: int | None) -> None:
     """With a unit, always."""
-    assert seconds_of(text) == seconds
+    told = WHOLE.replace("1d12h", text)
+    if seconds is None:
+        assert "longest_lease" in problems_of(told)[0]
+    else:
+        assert parse_access(told).groups[0].limits.longest_lease == seconds
