@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from structlog.testing import capture_logs
 
+from gce_backend.actions.deletion_budget import free_deletions, under_caps
+from gce_backend.fleet.picture import Change
+from gce_backend.model.entities import Instance, PendingDeletion, Permit
+from gce_backend.model.keys import MachineKey
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.deletions import (
     TWO_TEMPLATES,
@@ -167,3 +172,38 @@ async def test_fault_30_a_wrong_broker_destroys_few_machines_and_none_that_is_he
         await w.pass_time(400)
         assert before - gone <= set(await w.vms())
         assert leased <= set(await w.vms())
+
+
+def _reclaimed(instance: Instance | None) -> Instance | None:
+    assert instance is not None
+    return msgspec.structs.replace(instance, pending_deletion=PendingDeletion("", 1.0))
+
+
+async def test_what_backs_off_alone_or_with_its_group_takes_no_other_s_place(
+    tmp_path: Path,
+) -> None:
+    """The first of two that are due is tried later: the other one begins, and none is held."""
+    one = DeletionSettings(reclaimed_count=1, reclaimed_share=0.0)
+    managers = manager(zone=OTHER_ZONE) + manager(minimum=1)
+    async with world(tmp_path, managers=managers, settings=settings(one)) as w:
+        await w.until_states(cataloged=4)
+        assert await w.act("/api/pause", {}) == 200
+        assert w.daemon.context is not None
+        context = w.daemon.context.of_job("a-trial")
+        [*_, last] = due = list(context.fleet.instances)
+        await context.fleet.change([Change(key, _reclaimed) for key in due])
+        first, second = due[:2]
+        assert first.group == second.group != last.group
+
+        async def chosen() -> tuple[list[MachineKey], int]:
+            begins, held = await under_caps(context, lambda _, __: True)
+            return begins, held.total()
+
+        assert await chosen() == ([first], 3)
+        context.conditions.back_off(first, "Unconfirmed", "It was not confirmed.")
+        assert await chosen() == ([second], 2)
+        context.conditions.back_off(first.group, "NotFound", "It was not found.")
+        assert await chosen() == ([last], 0)
+        context.conditions.back_off(last.group, "NotFound", "It was not found.")
+        assert await chosen() == ([], 0)
+        assert free_deletions(context, Permit.RECLAIMED) == 1
