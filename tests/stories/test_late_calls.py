@@ -172,6 +172,8 @@ async def test_a_late_deletion_hits_no_machine_that_was_offered_under_the_name(
         new = entity(w, name)
         assert new is not None
         assert str(new.gce_id) == (await w.compute("GET", path))["id"] != before
+        [told] = (await w.get(f"/api/explain?name={name}"))["found"]
+        assert any("It is replaced: A deletion" in event["reason"] for event in told["events"])
         await w.until(lambda: w.is_in(name, "deleted"))
         await w.until_states(cataloged=3)
         held = [await w.lease(f"s{number}", duration=100_000) for number in range(3)]
