@@ -10,7 +10,7 @@ from typing import Any
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import MACHINE_PROVIDER_KEY, MachineProviderAddress
-from support.fleet_harness import PROJECT, World, world
+from support.fleet_harness import PROJECT, World, prepare, world
 from support.scraped import scrape
 
 TOPICS = f"/v1/projects/{PROJECT}/topics"
@@ -60,6 +60,28 @@ async def test_a_topic_that_was_deleted_and_made_anew_is_noticed(tmp_path: Path)
         found = await scrape(w)
         assert found.of("ready", check="messages") == {(): 0}
         assert found.of("conditions", reason="MessagesCutOff") == {("self-check",): 1}
+
+
+async def test_a_subscription_that_was_made_anew_on_another_topic_is_noticed_until_it_is_mended(
+    tmp_path: Path,
+) -> None:
+    """The message names both topics; the remedy that it names ends the problem."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        subscription = f"/v1/projects/{PROJECT}/subscriptions/{w.settings.pubsub.subscription}"
+        made = await w.call("GET", subscription)
+        body = {key: made[key] for key in ("topic", "ackDeadlineSeconds", "expirationPolicy")}
+        other = f"{TOPICS}/another"
+        await w.call("PUT", other, {})
+        await w.call("DELETE", subscription)
+        await w.call("PUT", subscription, {**body, "topic": other.removeprefix("/v1/")})
+        await w.until(fails(w, "messages", f"topics/another, not {body['topic']}"), within=660.0)
+        assert (await shown(w, "MessagesCutOff"))["severity"] == "critical"
+        await w.call("DELETE", subscription)
+        await prepare(w, w.settings)
+        await w.until(lambda: is_ready(w), within=130.0)
+        problems = (await w.get("/api/status"))["problems"]
+        assert not [problem for problem in problems if problem["reason"] == "MessagesCutOff"]
 
 
 async def test_a_permission_that_was_taken_away_is_noticed_and_its_return_too(
