@@ -8,8 +8,12 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 
+from gce_backend.cli import main
+from gce_backend.settings.settings import load
 from processes.running import Site, site, until
 from support.container import Container, build, instructions
 from support.patience import PATIENCE
@@ -94,6 +98,24 @@ def test_it_runs_without_rights_writes_nothing_is_probed_and_stops(
         daemon.send_signal(getattr(signal, image.stop_signal))
         assert daemon.wait(timeout=PATIENCE) == 0
     assert "WROTE" not in log.read_text()
+
+
+def test_compose_runs_both_services_with_settings_that_exist() -> None:
+    """One image, no rights, nothing to write; each health check looks where its service listens."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert services.keys() == {"daemon", "machine-provider"}
+    loaded = {name: load(None, one["environment"]) for name, one in services.items()}
+    provider = loaded["machine-provider"]
+    assert provider.provider.port == provider.http.port
+    assert provider.http.port != loaded["daemon"].http.port
+    mounted = Path("/etc/gce-backend/config")
+    assert provider.provider.access == mounted / "access.cfg"
+    assert loaded["daemon"].config.directory == mounted
+    for service in services.values():
+        assert service["command"][0] in main.list_commands(click.Context(main))
+        assert (service["build"], service["read_only"], service["cap_drop"]) == (".", True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["volumes"] == [f"./config:{mounted}:ro"]
 
 
 @pytest.mark.real_time

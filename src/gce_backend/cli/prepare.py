@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gce_backend.base.errors import SettingsError
 from gce_backend.base.plurals import plural
 from gce_backend.cli.common import (
     clients_of,
@@ -107,6 +108,13 @@ def configure(
 @click.command()
 @settings_option
 @click.option(
+    "--role",
+    type=click.Choice(["daemon", "machine-provider"]),
+    default="daemon",
+    show_default=True,
+    help="What is to run in the project.",
+)
+@click.option(
     "--machine-provider-account", help="The Machine Provider's service account, which publishes."
 )
 @_config_set_option
@@ -116,6 +124,7 @@ def configure(
 @json_option
 def setup(
     settings: Settings,
+    role: str,
     machine_provider_account: str | None,
     config_set: str | None,
     config_service: str | None,
@@ -124,14 +133,18 @@ def setup(
     *,
     as_json: bool,
 ) -> None:
-    """Creates what the daemon needs in its project.
+    """Creates what the daemon or a Machine Provider needs in its project.
 
-    Also checks its permissions there. Safe to run again.
+    Also checks its permissions there. Safe to run again. A Machine Provider has no addresses to
+    store: with --role machine-provider, only --machine-provider-account is used.
     """
     from gce_backend.fleet.store import Store
     from gce_backend.setup.project import Addresses, set_up
+    from gce_backend.setup.provider import set_up_provider
 
     addresses = Addresses(config_set, config_service, machine_provider)
+    if role != "daemon" and addresses != Addresses():
+        raise SettingsError("a Machine Provider has no addresses to store: leave them out")
 
     async def act() -> dict[str, Any]:
         async with clients_of(settings) as (clients, project):
@@ -139,18 +152,29 @@ def setup(
             account = f"{who} ({account})" if who and who not in account else account
             if not as_json:
                 click.echo(f"project {project}, as {account}")
-            steps = set_up(
-                settings,
-                project=project,
-                store=Store(clients.datastore(project)),
-                pubsub=clients.pubsub(project),
-                resource_manager=clients.resource_manager(),
-                addresses=addresses,
-                publisher=machine_provider_account,
-                rng=rng(),
-                who=who,
-                dry_run=dry_run,
-            )
+            if role == "daemon":
+                steps = set_up(
+                    settings,
+                    project=project,
+                    store=Store(clients.datastore(project)),
+                    pubsub=clients.pubsub(project),
+                    resource_manager=clients.resource_manager(),
+                    addresses=addresses,
+                    publisher=machine_provider_account,
+                    rng=rng(),
+                    who=who,
+                    dry_run=dry_run,
+                )
+            else:
+                steps = set_up_provider(
+                    settings,
+                    project=project,
+                    datastore=clients.datastore(project, settings.provider.namespace),
+                    pubsub=clients.pubsub(project),
+                    resource_manager=clients.resource_manager(),
+                    account=machine_provider_account,
+                    dry_run=dry_run,
+                )
             done = []
             async for step in steps:
                 if not as_json:

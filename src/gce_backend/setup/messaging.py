@@ -73,7 +73,7 @@ async def provision_messages(
     yield await _ensure_subscription(pubsub, dead_subscription, dead, forever, dry_run=dry_run)
     yield await _ensure_subscription(pubsub, subscription, topic, options, dry_run=dry_run)
     if publisher:
-        yield await _allow(pubsub, topic, publisher, dry_run=dry_run)
+        yield await allow_publisher(pubsub, topic, publisher, dry_run=dry_run)
     else:
         yield await _look_for_publisher(pubsub, topic)
     yield await _look_for_agent(pubsub, dead, subscription)
@@ -144,7 +144,15 @@ async def _make(name: str, make: Callable[[], Awaitable[None]], *, dry_run: bool
     return Done(name, "made")
 
 
-async def _allow(pubsub: PubSub, topic: str, account: str, *, dry_run: bool) -> Done:
+async def allow_publisher(pubsub: PubSub, topic: str, account: str, *, dry_run: bool) -> Done:
+    """Lets a service account publish to a topic.
+
+    Args:
+        pubsub: Pub/Sub.
+        topic: the topic's full name.
+        account: the service account's address.
+        dry_run: only report what would be changed.
+    """
     what = f"{account} may publish to {topic}"
     member = f"serviceAccount:{account}"
     try:
