@@ -16,7 +16,7 @@ from gce_backend.configuration.proto import config_pb2 as pb
 from gce_backend.loops import JOBS
 from gce_backend.model.entities import Permit
 from gce_backend.rules.states import State
-from gce_backend.settings.settings import JobSettings, Settings
+from gce_backend.settings.settings import JobSettings, Settings, WebhookSettings
 from gce_backend.setup.permissions import COMPUTE, DATASTORE, LOOKS, SUBSCRIPTION
 from support.documents import (
     DOCS,
@@ -54,8 +54,9 @@ def _command_names() -> set[str]:
 def _setting_keys() -> set[str]:
     keys: set[str] = set()
     for field in msgspec.structs.fields(Settings):
-        if field.name == "jobs":
-            keys |= {f"jobs.<name>.{name}" for name in JobSettings.__struct_fields__}
+        if field.name in {"jobs", "webhooks"}:
+            kind = JobSettings if field.name == "jobs" else WebhookSettings
+            keys |= {f"{field.name}.<name>.{name}" for name in kind.__struct_fields__}
         elif isinstance(field.default, msgspec.Struct):
             keys |= {f"{field.name}.{name}" for name in field.default.__struct_fields__}
         else:

@@ -47,10 +47,11 @@ SELDOM = {
     "stack_trace",
     "timeout",
     "topic",
+    "webhook",
     "what",
 }
 """What takes a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that listens
-nowhere, an access.cfg that changes, several
+nowhere, a webhook that fails, an access.cfg that changes, several
 processes of a Machine Provider, or `run --local`."""
 
 

@@ -13,15 +13,19 @@ from gce_backend.base.errors import RemoteError, SettingsError
 from gce_backend.clients.addresses import trusted_origin
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.observer import CallObserver
-from gce_backend.settings.settings import EndpointSettings, Settings
+from gce_backend.settings.settings import EndpointSettings, Settings, WebhookSettings
 
 if TYPE_CHECKING:  # a command that needs only the store does not load the others
+    from structlog.typing import FilteringBoundLogger
+
     from gce_backend.clients.compute.call_budget import CallBudget
     from gce_backend.clients.config_source import ConfigSource
     from gce_backend.clients.datastore.client import Datastore
     from gce_backend.clients.machine_provider import MachineProviderClient
     from gce_backend.clients.pubsub import PubSub
     from gce_backend.clients.resource_manager import ResourceManager
+    from gce_backend.clients.webhook import Webhook
+    from gce_backend.engine.metrics import Metrics
     from gce_backend.fleet.picture import Fleet
     from gce_backend.gce_client import ComputeClient
 
@@ -266,6 +270,31 @@ class Clients:
                 read=settings.read_timeout,
                 total=settings.total_timeout,
             ),
+        )
+
+    def webhook(
+        self, style: str, settings: WebhookSettings, log: FilteringBoundLogger, metrics: Metrics
+    ) -> Webhook:
+        """The client of a webhook.
+
+        Args:
+            style: its format.
+            settings: its settings, with a URL.
+        """
+        from gce_backend.clients.exchange import Exchange
+        from gce_backend.clients.webhook import Webhook
+
+        signs = style == "json" and settings.secret is not None
+        return Webhook(
+            Exchange(self.session, None, metrics),
+            settings.url or "",
+            key=settings.secret.reveal() if signs and settings.secret is not None else None,
+            name=style,
+            clock=self._clock,
+            rng=self._rng,
+            log=log,
+            counted=metrics.notice,
+            retried=metrics.retry,
         )
 
     def resource_manager(self) -> ResourceManager:

@@ -36,7 +36,7 @@ from gce_backend.loops import JOBS
 from gce_backend.model.entities import STORE_IDENTITY_KEY
 from gce_backend.rules.messages import MessageKind
 from gce_backend.rules.ownership import new_store_id
-from gce_backend.settings.settings import Settings
+from gce_backend.settings.settings import WEBHOOK_FORMATS, Settings
 from gce_backend.settings.tokens import named_tokens
 from gce_backend.setup.self_check import SelfCheck
 from gce_backend.web import health
@@ -44,6 +44,7 @@ from gce_backend.web.access import Gate
 from gce_backend.web.documents import routes
 from gce_backend.web.documents.gauges import Readings, checks
 from gce_backend.web.documents.orders import ControlApi
+from gce_backend.web.notifier import Destination, Notifier
 from gce_backend.web.pages.orders import Orders
 from gce_backend.web.pages.session import Sessions
 from gce_backend.web.pages.site import Site
@@ -93,7 +94,11 @@ class Daemon:
         self._log = log or structlog.get_logger()
         self._connector = connector
         self._metrics = Metrics()
-        self._metrics.expect(jobs=[job.name for job in JOBS], kinds=[*MessageKind, UNKNOWN_KIND])
+        self._metrics.expect(
+            jobs=[job.name for job in JOBS],
+            kinds=[*MessageKind, UNKNOWN_KIND],
+            webhooks=WEBHOOK_FORMATS,
+        )
         self._readings: Readings | None = None
         self._clients: Clients | None = None
         self._scheduler: Scheduler[Context] | None = None
@@ -303,6 +308,7 @@ class Daemon:
             process=self._new_id(),
             url=self.url,
         )
+        destinations = self._destinations(clients)
         scheduler.start()
         try:
             await first_of(
@@ -311,12 +317,22 @@ class Daemon:
                 DemandWatch(context, lambda: scheduler.wake(SIZES_JOB)).run(),
                 self._resync(fleet),
                 self.view.samples.keep(self.view.census),
+                *([Notifier(self.view, store, destinations).run()] if destinations else ()),
+                *(destination.webhook.run() for destination in destinations.values()),
                 _failure_of(scheduler),
             )
         finally:
             self.context = self.view = self._readings = None
             self._scheduler = self._consumer = self._self_check = None
             await scheduler.cancel()
+
+    def _destinations(self, clients: Clients) -> dict[str, Destination]:
+        """The webhooks of the settings, by their formats."""
+        return {
+            style: Destination(clients.webhook(style, settings, self._log, self._metrics), settings)
+            for style, settings in self._settings.webhooks.items()
+            if settings.url is not None
+        }
 
     def _wake(self, jobs: Iterable[str] | None) -> None:
         """Runs these jobs soon; None means all of them."""

@@ -34,6 +34,8 @@ UNKNOWN_KIND = "unknown"
 """The kind of a message that cannot be understood."""
 MESSAGE_OUTCOMES = ("processed", "stale", "set-aside")
 """What becomes of a message."""
+NOTICE_OUTCOMES = ("sent", "dropped", "refused", "expired")
+"""What becomes of a notice for a webhook."""
 REFUSALS = ("crowded", "malformed", "token")
 """Why the HTTP endpoint refuses a connection or a request before a handler sees it."""
 
@@ -211,6 +213,12 @@ class Metrics:
         )
         for reason in REFUSALS:
             self._refused.labels(reason)
+        self._notices = self._counter(
+            "webhook_notices", "What became of notices for webhooks.", "webhook", "outcome"
+        )
+        self._notices_waiting = self._gauge(
+            "webhook_waiting", "Notices that wait for a webhook.", "webhook"
+        )
         build = self._gauge("build_info", "Always 1; says the version.", "version")
         build.labels(__version__).set(1)
 
@@ -225,12 +233,15 @@ class Metrics:
     ) -> Histogram:
         return Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=self._registry)
 
-    def expect(self, *, jobs: Iterable[str], kinds: Iterable[str]) -> None:
+    def expect(
+        self, *, jobs: Iterable[str], kinds: Iterable[str], webhooks: Iterable[str] = ()
+    ) -> None:
         """Starts these counters at 0, so that the first failure shows as a rise.
 
         Args:
             jobs: the jobs' names.
             kinds: of messages.
+            webhooks: their formats.
         """
         for job in jobs:
             for verdict in Verdict:
@@ -238,6 +249,10 @@ class Metrics:
         for kind in kinds:
             for outcome in MESSAGE_OUTCOMES:
                 self._messages.labels(kind, outcome)
+        for webhook in webhooks:
+            self._notices_waiting.labels(webhook)
+            for outcome in NOTICE_OUTCOMES:
+                self._notices.labels(webhook, outcome)
 
     def job_run(
         self, job: str, verdict: Verdict, seconds: float, now: UnixSeconds, late: float
@@ -301,6 +316,17 @@ class Metrics:
     def refused_request(self, reason: str) -> None:
         """Counts what the HTTP endpoint refused, for one of `REFUSALS`."""
         self._refused.labels(reason).inc()
+
+    def notice(self, webhook: str, outcome: str, waiting: int) -> None:
+        """Counts a notice for a webhook.
+
+        Args:
+            webhook: its format.
+            outcome: what became of it, one of `NOTICE_OUTCOMES`.
+            waiting: how many wait now.
+        """
+        self._notices.labels(webhook, outcome).inc()
+        self._notices_waiting.labels(webhook).set(waiting)
 
     def untracked(self, kind: str, number: int) -> None:
         """Sets how many of our resources have no entity. `kind` is instance, group or template."""

@@ -154,7 +154,7 @@ class History:
             if number % PAGES_AT_ONCE == 0:
                 await asyncio.sleep(0)
             if wanted.since is None or page.at >= wanted.since:
-                for entry in reversed(_entries(name, page, wanted)):
+                for entry in reversed(entries(name, page, wanted)):
                     if after < entry.id and (before is None or entry.id < before):
                         yield entry
 
@@ -234,7 +234,7 @@ class History:
         return doomed[::-1]
 
 
-def _entries(name: str, page: HistoryPage, wanted: EventFilter) -> list[HistoryEntry]:
+def entries(name: str, page: HistoryPage, wanted: EventFilter) -> list[HistoryEntry]:
     """The events of a page that are wanted, in order."""
     found = []
     start = 0

@@ -21,6 +21,7 @@ import cronsim
 import msgspec
 from msgspec import Meta
 
+from gce_backend.base.errors import SettingsError
 from gce_backend.settings.reader import Checks, read
 
 JOB_NAMES = (
@@ -44,6 +45,8 @@ JOB_NAMES = (
 )
 """The jobs, in the order of the spec."""
 
+WEBHOOK_FORMATS = ("json", "slack", "pagerduty")
+
 ENVIRONMENT_PREFIX = "GCE_BACKEND_"
 SETTINGS_VARIABLE = "GCE_BACKEND_SETTINGS"
 """Names the settings file of the commands; no setting itself."""
@@ -66,6 +69,7 @@ ProjectId = Annotated[
     str, Meta(pattern=r"^([a-z0-9][a-z0-9.-]*:)?[a-z][-a-z0-9]{1,61}[a-z0-9]\Z", max_length=128)
 ]
 LabelName = Annotated[str, Meta(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?\Z")]
+Told = Literal["problem", "order", "configuration", "control", "template", "group", "machine"]
 PubSubName = Annotated[str, Meta(pattern=r"^(?!goog)[A-Za-z][-A-Za-z0-9._~+%]{2,254}\Z")]
 
 
@@ -416,6 +420,24 @@ class HistorySettings(_Section, frozen=True):
     max_events: PositiveCount = 100_000
 
 
+class WebhookSettings(_Section, frozen=True):
+    """An address that is told of events and problems.
+
+    Attributes:
+        url: the address; None tells nobody. https, or plain http on loopback.
+        secret: for `json`, signs each request; for `pagerduty`, the integration key, which is
+            required. At least 16 characters that are hard to guess.
+        events: what it is told: `problem`, `order` (whatever an operator orders), and kinds of
+            events: `configuration`, `control`, `template`, `group`, `machine`.
+        severity: the least severity of problems that it is told: `notice`, `warning`, `critical`.
+    """
+
+    url: str | None = None
+    secret: Secret | None = None
+    events: tuple[Told, ...] = ("problem", "order", "configuration")
+    severity: Literal["notice", "warning", "critical"] = "warning"
+
+
 class LogSettings(_Section, frozen=True):
     """The log on standard error.
 
@@ -452,6 +474,8 @@ class Settings(_Section, frozen=True):
         cost: about what machines cost.
         history: what happened.
         actuate: False stops all changes to the fleet; observing continues.
+        webhooks: who is told of events and problems: the format (`json`, `slack` or `pagerduty`) to
+            the address.
         log: the log.
         shutdown_seconds: how long running jobs may take to finish when the process stops.
     """
@@ -475,6 +499,7 @@ class Settings(_Section, frozen=True):
     cost: CostSettings = CostSettings()
     history: HistorySettings = HistorySettings()
     actuate: bool = True
+    webhooks: Mapping[str, WebhookSettings] = msgspec.field(default_factory=dict)
     log: LogSettings = LogSettings()
     shutdown_seconds: Seconds = 20.0
 
@@ -490,15 +515,19 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: with a line for every problem found.
     """
-    return read(
+    settings = read(
         Settings,
         path=path,
         environ={name: text for name, text in environ.items() if name != SETTINGS_VARIABLE},
         prefix=ENVIRONMENT_PREFIX,
-        names={"jobs": JOB_NAMES},
+        names={"jobs": JOB_NAMES, "webhooks": WEBHOOK_FORMATS},
         checks=_CHECKS,
         from_text={Path: Path, Secret: secret},
     )
+    pagerduty = settings.webhooks.get("pagerduty")
+    if pagerduty is not None and pagerduty.url is not None and pagerduty.secret is None:
+        raise SettingsError("webhooks.pagerduty.secret: is missing; set the integration key")
+    return settings
 
 
 def _cron(text: str) -> str:
@@ -573,6 +602,15 @@ def daemon_url(text: str) -> str:
     return _url(text)
 
 
+def _webhook_url(text: str) -> str:
+    """An address with path and query. Never quoted in an error: whoever knows it can use it."""
+    base, _, query = text.partition("?")
+    _url(base)
+    if "#" in query or not text.isprintable() or " " in text:
+        raise ValueError("is not a URL; write https://host[:port][/path][?query]")
+    return text
+
+
 def _url(text: str, *, plain_hosts: frozenset[str] = frozenset()) -> str:
     """A base URL without slashes at its end. Never quoted in an error: it may hold a password."""
     try:
@@ -613,6 +651,7 @@ _CHECKS: Checks = {
     (EndpointSettings, "resource_manager"): _url,
     (EndpointSettings, "tokeninfo"): _url,
     (JobSettings, "cron"): _cron,
+    (WebhookSettings, "url"): _webhook_url,
     (ConfigSettings, "allowed_hosts"): _host_pattern,
     (MachineProviderSettings, "allowed_hosts"): _host_pattern,
     (MachineProviderSettings, "extra_dimensions"): _dimension,

@@ -19,6 +19,7 @@ from gce_backend.settings.settings import (
     Secret,
     Settings,
     StoreSettings,
+    WebhookSettings,
     is_loopback,
     load,
 )
@@ -55,9 +56,11 @@ def test_the_example_shows_every_key() -> None:
 
     settings = msgspec.structs.asdict(Settings())
     settings["jobs"] = {"fetch-instances": JobSettings()}
+    settings["webhooks"] = {"json": WebhookSettings()}
     assert shown.keys() == settings.keys()
     assert shown["jobs"].keys() == settings["jobs"].keys()
     assert shown["jobs"]["fetch-instances"].keys() == set(JobSettings.__struct_fields__)
+    assert shown["webhooks"]["json"].keys() == set(WebhookSettings.__struct_fields__)
     for name, value in settings.items():
         if isinstance(value, msgspec.Struct):
             assert shown[name].keys() == set(value.__struct_fields__)
@@ -361,3 +364,35 @@ def test_extra_dimensions_are_keys_or_pairs(tmp_path: Path) -> None:
         (problem,) = problems(text, {}, tmp_path)
         assert "machine_provider.extra_dimensions" in problem
         assert len(problem) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[webhooks.json]\nurl = "http://example.com/x"', "plain http would show the token"),
+        ('[webhooks.json]\nurl = "https://user@example.com/x"', "must hold neither a user"),
+        ('[webhooks.json]\nurl = "https://example.com/x?a=1#b"', "is not a URL"),
+        ('[webhooks.json]\nurl = "file:///etc/passwd"', "is not a URL"),
+        ('[webhooks.json]\nsecret = "short"', "is too easy to guess"),
+        ('[webhooks.json]\nevents = ["problems"]', "Invalid enum value 'problems'"),
+        ('[webhooks.teams]\nurl = "https://example.com"', "use one of: json, slack, pagerduty"),
+        ('[webhooks.pagerduty]\nurl = "https://example.com"', "secret: is missing; set the integr"),
+    ],
+)
+def test_a_webhook_is_checked(tmp_path: Path, text: str, said: str) -> None:
+    """No plain http but on loopback, no guessable key, no unknown format or event."""
+    assert said in "".join(problems(text, {}, tmp_path))
+
+
+def test_webhooks_come_from_variables_too(tmp_path: Path) -> None:
+    """Their addresses are secrets; queries are kept."""
+    prefix = "GCE_BACKEND_WEBHOOKS__SLACK__"
+    environ = {
+        f"{prefix}URL": "https://hooks.example.com/services/x?sig=1",
+        f"{prefix}EVENTS": "problem, order",
+    }
+    assert load(None, environ).webhooks == {
+        "slack": WebhookSettings(
+            url="https://hooks.example.com/services/x?sig=1", events=("problem", "order")
+        )
+    }
