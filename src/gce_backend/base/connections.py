@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import resource
 from collections.abc import Callable
 from typing import cast
@@ -30,6 +31,9 @@ CROWDED_LOG_SECONDS = 60.0
 """Least time between two log lines about closed connections."""
 MAX_ERROR = 200
 """Characters of a malformed request that a log line shows at most."""
+
+_QUOTED = re.compile(r":? (?=b['\"]|bytearray\()")
+"""Where the part of a request begins that aiohttp repeats."""
 
 Refused = Callable[[str], None]
 """Counts what was refused: `crowded`, `malformed` or `token`."""
@@ -164,6 +168,8 @@ class _Connection(asyncio.Protocol):
 def aiohttp_logger(log: FilteringBoundLogger, refused: Refused) -> logging.Logger:
     """A logger for aiohttp's server: a malformed request leaves one short line, a defect its trace.
 
+    The line quotes nothing of the request, which may hold a token or a session.
+
     Args:
         log: where lines go.
         refused: counts malformed requests.
@@ -183,13 +189,24 @@ class _Complaints(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, http_exceptions.HttpProcessingError):
+        told = _malformed(error)
+        if told is not None:
             remote = record.args[0] if isinstance(record.args, tuple) and record.args else None
-            shown = " ".join(error.message.split())[:MAX_ERROR]
-            self._log.warning("http.malformed", remote=remote, error=shown)
+            self._log.warning("http.malformed", remote=remote, error=told)
             self._refused("malformed")
         elif record.levelno >= logging.ERROR:
             self._log.error("http.failed", error=record.getMessage(), exc_info=error)
+
+
+def _malformed(error: BaseException | None) -> str | None:
+    """What is wrong with a request; None when something else is wrong."""
+    if isinstance(error, ConnectionError):
+        return "the connection ended before the request did"
+    if isinstance(error, web.RequestPayloadError):
+        return "the body is packed wrongly"
+    if not isinstance(error, http_exceptions.HttpProcessingError):
+        return None
+    return _QUOTED.split(" ".join(error.message.split()), maxsplit=1)[0][:MAX_ERROR]
 
 
 def _affordable() -> int:

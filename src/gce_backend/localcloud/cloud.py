@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.connections import aiohttp_logger
 from gce_backend.localcloud.faults import SPOILING, Fault, Faults, spoiled_list
 from gce_backend.localcloud.statuses import ServiceError, reason_body
 from gce_backend.localcloud.tables import StateFileError, Tables
@@ -232,7 +234,8 @@ class Cloud:
         for control in self._controls:
             app.router.add_route(*control)
         app.router.add_route("*", "/{path:.*}", self._unserved)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        logger = aiohttp_logger(structlog.get_logger(), lambda _: None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, logger=logger)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         await site.start()

@@ -8,11 +8,10 @@ another site's page, because any page can send a plain form.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from gce_backend.settings.settings import is_loopback
+from gce_backend.settings.settings import is_loopback, names_loopback
 
 FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 """Values of Sec-Fetch-Site in requests from another site's page."""
@@ -36,7 +35,7 @@ def why_not(request: web.Request) -> str:
     accepted from it: a foreign site cannot make a browser do this.
     """
     to_a_proxy = not request.raw_path.startswith(("/", "*"))
-    if not to_a_proxy and _listens_on_loopback(request) and not _names_loopback(request.host):
+    if not to_a_proxy and _listens_on_loopback(request) and not names_loopback(request.host):
         return f"{request.host!r} is not a name of this machine: use 127.0.0.1 or localhost"
     origin = request.headers.get("Origin", "")
     foreign = bool(origin) and origin.partition("://")[2] != request.host
@@ -49,10 +48,3 @@ def _listens_on_loopback(request: web.Request) -> bool:
     """Whether the request came in at a loopback address, which only this machine can reach."""
     address = request.transport.get_extra_info("sockname") if request.transport else None
     return not isinstance(address, tuple) or is_loopback(str(address[0]))
-
-
-def _names_loopback(host: str) -> bool:
-    try:
-        return is_loopback(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return False

@@ -641,6 +641,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^][:@/]*)(?::[0-9]{1,5})?", re.IGNORECASE)
+
+
+def names_loopback(host: str) -> bool:
+    """Whether a Host header names this computer only.
+
+    Args:
+        host: a name or an address, with a port or without.
+    """
+    found = _HOST.fullmatch(host)
+    return found is not None and is_loopback(found[1].strip("[]").lower())
+
+
 _CHECKS: Checks = {
     (Settings, "url"): daemon_url,
     (ProviderSettings, "url"): daemon_url,

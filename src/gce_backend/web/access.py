@@ -18,7 +18,6 @@ import asyncio
 import hashlib
 import hmac
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
@@ -26,7 +25,7 @@ from structlog.typing import FilteringBoundLogger
 from gce_backend.base.clock import Clock
 from gce_backend.base.connections import Refused, is_forwarded
 from gce_backend.base.guesses import Guesses
-from gce_backend.settings.settings import HttpSettings, is_loopback
+from gce_backend.settings.settings import HttpSettings, is_loopback, names_loopback
 from gce_backend.settings.tokens import NamedToken
 
 COOKIE = "gce_backend_session"
@@ -133,12 +132,7 @@ class Gate:
         return same[0] if left > 0 else None
 
     def _is_local(self, request: web.Request) -> bool:
-        if not self._is_open or is_forwarded(request):
-            return False
-        try:
-            return is_loopback(urlsplit(f"//{request.host}").hostname or "")
-        except ValueError:
-            return False
+        return self._is_open and not is_forwarded(request) and names_loopback(request.host)
 
 
 def is_of_this_site(request: web.Request) -> bool:

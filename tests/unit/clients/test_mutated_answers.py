@@ -9,10 +9,12 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,8 +26,14 @@ from gce_backend.clients.compute.types import Operation
 from gce_backend.clients.config_source import LuciConfigV1, LuciConfigV2
 from gce_backend.clients.daemon import DaemonApi
 from gce_backend.clients.datastore.client import Datastore, Transaction, Upsert
+from gce_backend.clients.exchange import MAX_RETRY_AFTER_SECONDS
 from gce_backend.clients.json_api import JsonApi, Limits
-from gce_backend.clients.machine_provider import CatalogMachine, LeaseRequest, MachineProviderClient
+from gce_backend.clients.machine_provider import (
+    Addition,
+    CatalogMachine,
+    LeaseRequest,
+    MachineProviderClient,
+)
 from gce_backend.clients.pubsub import Outgoing, PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.clients.retry import Backoff, Retrier, RetryBudget
@@ -325,8 +333,8 @@ def test_no_answer_makes_a_client_raise_a_foreign_exception(
     headers: dict[str, str],
     noise: bytes,
 ) -> None:
-    """Wrong types, deep nesting, huge numbers, halves of answers, odd statuses and headers."""
-    good, call = CALLS[index]
+    """Line 3: wrong types, deep nesting, huge numbers, halves, odd statuses and headers."""
+    good, _ = CALLS[index]
     answer = mutated(good, chance, odd)
     if how == "error":
         details = [{"reason": odd}]
@@ -338,17 +346,91 @@ def test_no_answer_makes_a_client_raise_a_foreign_exception(
         body = body.replace(b'"', b"[" * 5000 + b'"', 1)
     elif how == "bytes":
         body += noise
-    peer: Any = Peer(status, headers, body)
-    peer.good_tokens = index < len(CALLS) - 2
-
-    async def run() -> None:
-        tokens = TokenSource(peer, metadata_root=ROOT, scopes=["s"], metadata_only=True)
-        try:
-            async with asyncio.timeout(LONGEST_CALL):
-                with contextlib.suppress(BackendError):
-                    await call(peer, tokens)
-        finally:
-            await tokens.close()
-
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(run())
+        runner.run(errors_of(index, Peer(status, headers, body)))
+
+
+async def errors_of(index: int, peer: Any) -> list[BackendError]:
+    """Makes a call to a peer, and returns the errors of this project that it ends with."""
+    _, call = CALLS[index]
+    peer.good_tokens = index < len(CALLS) - 2
+    tokens = TokenSource(peer, metadata_root=ROOT, scopes=["s"], metadata_only=True)
+    try:
+        async with asyncio.timeout(LONGEST_CALL):
+            found = await call(peer, tokens)
+    except BackendError as error:
+        return [error]
+    finally:
+        await tokens.close()
+    each = found if isinstance(found, list) else []  # machines that are added fail one by one
+    return [one.failure for one in each if isinstance(one, Addition) and one.failure is not None]
+
+
+def with_text_everywhere(value: Any, text: str) -> Any:
+    """A JSON value with another text in the place of each of its texts."""
+    if isinstance(value, dict):
+        return {key: with_text_everywhere(inner, text) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [with_text_everywhere(inner, text) for inner in value]
+    return text if isinstance(value, str) else value
+
+
+def answer_of(good: object, how: str) -> bytes:
+    """A good answer, spoiled in a way that can be named."""
+    whole = json.dumps(good)
+    texts = {"NUL": "\0", "surrogate": "\ud800", "long": "x" * 20_000, "digits": "9" * 5000}
+    plain = {
+        "nothing": b"",
+        "null": b"null",
+        "a text": b'"text"',
+        "half": whole[: len(whole) // 2].encode(),
+        "twice": (whole * 2).encode(),
+        "UTF-16": whole.encode("utf-16"),
+        "a mark of byte order": b"\xef\xbb\xbf" + whole.encode(),
+        "HTML": b"<!doctype html><title>502</title>",
+        "deep lists": b"[" * 10_000,
+        "deep objects": b'{"a":' * 10_000,
+        "deep within": whole.replace('"', "[" * 5000 + '"', 1).encode(),
+        "NaN": re.sub(r'"[^"]*"(?=[,}\]])', "NaN", whole).encode(),
+        "1e999": re.sub(r'"[^"]*"(?=[,}\]])', "1e999", whole).encode(),
+        "many keys": json.dumps({f"k{n}": n for n in range(2000)}).encode(),
+        "many values": b"[" + b"{}," * 5000 + b"{}]",
+    }
+    if how in texts:
+        return json.dumps(with_text_everywhere(good, texts[how])).encode()
+    return plain[how]
+
+
+ATTACKS = (
+    *("NUL", "surrogate", "long", "digits", "nothing", "null", "a text", "half", "twice"),
+    *("UTF-16", "a mark of byte order", "HTML", "deep lists", "deep objects", "deep within"),
+    *("NaN", "1e999", "many keys", "many values"),
+)
+TOLD = ("NUL", "long", "deep within")
+"""Those that are also tried in the answer of a refusal."""
+LONGEST_ERROR = 3000
+"""Characters of an error's text: what the peer says, and where."""
+
+
+@pytest.mark.parametrize("how", ATTACKS)
+async def test_line_03_and_06_no_answer_of_any_method_is_more_than_an_error(how: str) -> None:
+    """Whether it is called a success or a failure; the error quotes little of it."""
+    for index, (good, _) in enumerate(CALLS):
+        body = answer_of(good, how)
+        for status in (200, 400) if how in TOLD else (200,):
+            for error in await errors_of(index, Peer(status, {"Content-Type": "text/html"}, body)):
+                assert len(str(error)) < LONGEST_ERROR, (index, status)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["999999999", "9" * 400, "1e400", "inf", "nan", "-1", "Fri, 31 Dec 9999 23:59:59 GMT", "\0²"],
+)
+async def test_line_01_no_method_waits_longer_than_five_minutes_for_a_peer(asked: str) -> None:
+    """Whichever client, and whichever status asks for the wait."""
+    for index in range(len(CALLS)):
+        for status in (429, 503):
+            errors = await errors_of(index, Peer(status, {"Retry-After": asked}, b"{}"))
+            assert errors, index
+            for error in errors:
+                assert (error.retry_after or 0.0) <= MAX_RETRY_AFTER_SECONDS, (index, status)

@@ -31,8 +31,8 @@ async def read(request: web.Request) -> bytes:
                     raise RefusedError(413, f"the body has more than {MAX_BYTES} bytes")
     except TimeoutError:
         raise RefusedError(408, f"the body took longer than {READ_SECONDS:.0f} s") from None
-    except web.RequestPayloadError as error:
-        raise RefusedError(400, f"the body cannot be understood: {error}") from None
+    except web.RequestPayloadError:
+        raise RefusedError(400, "the body cannot be understood: it is packed wrongly") from None
     return bytes(body)
 
 
