@@ -7,7 +7,7 @@ Only the fields that this project uses are here; others are ignored. 64-bit numb
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Annotated, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -18,7 +18,6 @@ Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 """How many of something: 32 bits wide, as Compute's description says."""
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 class _Answer(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -293,68 +292,63 @@ class Warning(_Answer, frozen=True, gc=False):  # noqa: A001  (Compute's word fo
             yield f"{scope}: {self.code} {self.message}".strip()
 
 
-class Page(Protocol[T_co]):
+class Page(_Answer, Generic[T], frozen=True, gc=False):
     """One page of a list."""
 
     FIELDS: ClassVar[str]
 
-    @property
-    def next_page_token(self) -> str:
-        """Where the next page begins; empty on the last one."""
-        ...
+    next_page_token: str = ""
+    """Where the next page begins; empty on the last one."""
 
-    def entries(self) -> Iterable[T_co]:
+    def entries(self) -> Iterable[T]:
         """What is on it."""
-        ...
+        raise NotImplementedError
 
     def reasons(self) -> Iterable[str]:
         """Why it is incomplete; empty when it is not."""
-        ...
+        raise NotImplementedError
 
 
-class SnapshotPage(_Answer, frozen=True, gc=False):
+class _ScopePage(Page[T], Generic[T], frozen=True, gc=False):
+    """A page of a list of one scope."""
+
+    SCOPE: ClassVar[str] = "global"
+
+    items: tuple[T, ...] = ()
+    warning: Warning = Warning()
+
+    def entries(self) -> Iterable[T]:
+        return self.items
+
+    def reasons(self) -> Iterable[str]:
+        return self.warning.reasons(self.SCOPE)
+
+
+class SnapshotPage(_ScopePage[Snapshot], frozen=True, gc=False):
     """Of snapshots.list."""
 
     FIELDS: ClassVar[str] = f"items({Snapshot.FIELDS}),nextPageToken,warning(code,message)"
 
-    items: tuple[Snapshot, ...] = ()
-    next_page_token: str = ""
-    warning: Warning = Warning()
 
-    def entries(self) -> Iterable[Snapshot]:
-        """What is on it."""
-        return self.items
-
-    def reasons(self) -> Iterable[str]:
-        """Why it is incomplete."""
-        return self.warning.reasons("global")
-
-
-class TemplatePage(_Answer, frozen=True, gc=False):
+class TemplatePage(_ScopePage[ComputeTemplate], frozen=True, gc=False):
     """Of instanceTemplates.list."""
 
     FIELDS: ClassVar[str] = f"items({ComputeTemplate.FIELDS}),nextPageToken,warning(code,message)"
 
-    items: tuple[ComputeTemplate, ...] = ()
-    next_page_token: str = ""
-    warning: Warning = Warning()
 
-    def entries(self) -> Iterable[ComputeTemplate]:
-        """What is on it."""
-        return self.items
+class OperationPage(_ScopePage[Operation], frozen=True, gc=False):
+    """Of zoneOperations.list."""
 
-    def reasons(self) -> Iterable[str]:
-        """Why it is incomplete."""
-        return self.warning.reasons("global")
+    FIELDS: ClassVar[str] = f"items({Operation.FIELDS}),nextPageToken,warning(code,message)"
+    SCOPE: ClassVar[str] = "zone"
 
 
-class ManagedInstancePage(_Answer, frozen=True, gc=False):
+class ManagedInstancePage(Page[ManagedInstance], frozen=True, gc=False):
     """Of instanceGroupManagers.listManagedInstances."""
 
     FIELDS: ClassVar[str] = f"managedInstances({ManagedInstance.FIELDS}),nextPageToken"
 
     managed_instances: tuple[ManagedInstance, ...] = ()
-    next_page_token: str = ""
 
     def entries(self) -> Iterable[ManagedInstance]:
         """The members on it whose links name a VM."""
@@ -380,14 +374,13 @@ class InstanceScope(_Answer, frozen=True, gc=False):
     warning: Warning = Warning()
 
 
-class _AggregatedPage(_Answer, frozen=True, gc=False):
+class _AggregatedPage(Page[T], Generic[T], frozen=True, gc=False):
     """What both aggregated lists have."""
 
     REST: ClassVar[str] = (
         "items/*/warning(code,message),nextPageToken,unreachables,warning(code,message)"
     )
 
-    next_page_token: str = ""
     warning: Warning = Warning()
     unreachables: tuple[str, ...] = ()
 
@@ -398,7 +391,7 @@ class _AggregatedPage(_Answer, frozen=True, gc=False):
             yield from scope.warning.reasons(name)
 
 
-class GroupPage(_AggregatedPage, frozen=True, gc=False):
+class GroupPage(_AggregatedPage[ComputeGroup], frozen=True, gc=False):
     """Of instanceGroupManagers.aggregatedList."""
 
     FIELDS: ClassVar[str] = (
@@ -416,7 +409,7 @@ class GroupPage(_AggregatedPage, frozen=True, gc=False):
         return self._reasons(self.items)
 
 
-class InstancePage(_AggregatedPage, frozen=True, gc=False):
+class InstancePage(_AggregatedPage[ComputeInstance], frozen=True, gc=False):
     """Of instances.aggregatedList."""
 
     FIELDS: ClassVar[str] = f"items/*/instances(name,id,zone,status,labels),{_AggregatedPage.REST}"
@@ -436,24 +429,6 @@ class WholeInstancePage(InstancePage, frozen=True, gc=False):
     """The same, with the VMs' metadata and accounts."""
 
     FIELDS: ClassVar[str] = f"items/*/instances({ComputeInstance.FIELDS}),{_AggregatedPage.REST}"
-
-
-class OperationPage(_Answer, frozen=True, gc=False):
-    """Of zoneOperations.list."""
-
-    FIELDS: ClassVar[str] = f"items({Operation.FIELDS}),nextPageToken,warning(code,message)"
-
-    items: tuple[Operation, ...] = ()
-    next_page_token: str = ""
-    warning: Warning = Warning()
-
-    def entries(self) -> Iterable[Operation]:
-        """What is on it."""
-        return self.items
-
-    def reasons(self) -> Iterable[str]:
-        """Why it is incomplete."""
-        return self.warning.reasons("zone")
 
 
 MAX_PAGES = 10_000

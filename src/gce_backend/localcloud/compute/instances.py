@@ -128,16 +128,13 @@ class Instances:
         vm = self._row(call)
         if vm.status not in {rests, *_AWAKE}:
             raise not_ready(vm.path)
-        sleeps = vm.status == rests
+        if vm.status != rests:
+            return self._operations.start(call, kind, vm.path, vm.id)
+        seconds, failure = self._cloud.options.boot_seconds, self._machines.obstacle(vm)
         operation = self._operations.start(
-            call,
-            kind,
-            vm.path,
-            vm.id,
-            seconds=self._cloud.options.boot_seconds if sleeps else 0.0,
-            failure=self._machines.obstacle(vm) if sleeps else None,
+            call, kind, vm.path, vm.id, seconds=seconds, failure=failure
         )
-        if operation.failure is None and sleeps:
+        if operation.failure is None:
             self._machines.start(vm, self._cloud.clock.now())
         return operation
 
@@ -229,7 +226,7 @@ class Instances:
         found = new(vm, operation.payload or {})
         if isinstance(found, Failure):
             return found
-        self._machines.change(found)
+        self._machines.keep(found)
         return None
 
     def delete(self, call: Call) -> OperationRow:

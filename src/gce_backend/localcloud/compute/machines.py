@@ -113,7 +113,7 @@ class Machines:
         for vm in list(vms):
             if vm.status and not vm.template:
                 template, made_from = self._blueprints.template(vm), self._blueprints.properties(vm)
-                self._keep(changed(vm, template=template, properties=made_from))
+                self.keep(changed(vm, template=template, properties=made_from))
 
     # VMs
 
@@ -147,13 +147,9 @@ class Machines:
         """Lets a VM's host fail: the VM boots again if it restarts automatically, or stops."""
         self._put(changed(vm, status="REPAIRING"), at + self._cloud.options.boot_seconds / 2)
 
-    def change(self, vm: VmRow) -> None:
-        """Stores a VM whose properties, and nothing else, have changed."""
-        self._keep(vm)
-
     def doom(self, vm: VmRow) -> None:
         """Marks a VM that somebody outside its group deletes; `lose` ends the deletion."""
-        self._keep(changed(vm, status="STOPPING", ends="", due=None))
+        self.keep(changed(vm, status="STOPPING", ends="", due=None))
 
     def lose(self, vm: VmRow, at: float) -> None:
         """Removes a VM that was deleted without its group, which repairs it or does nothing."""
@@ -163,7 +159,7 @@ class Machines:
         elif vm.action == "RECREATING" or self._blueprints.group(vm).repairs:
             self._make_again(vm, at)
         else:
-            self._keep(changed(vm, action="NONE", status="", ends="", due=None))
+            self.keep(changed(vm, action="NONE", status="", ends="", due=None))
 
     def remove(self, vm: VmRow) -> None:
         """Removes a member and its VM for good."""
@@ -178,7 +174,8 @@ class Machines:
 
     # Steps
 
-    def _keep(self, vm: VmRow) -> None:
+    def keep(self, vm: VmRow) -> None:
+        """Stores a changed VM, and counts what it uses now."""
         before = self._store.vms.get(vm.key)
         uses_the_same = before is not None and _level(before) == _level(vm)
         if before is not None and not uses_the_same:
@@ -194,7 +191,7 @@ class Machines:
         self._store.drop_vm(vm)
 
     def _put(self, vm: VmRow, due: float) -> None:
-        self._keep(changed(vm, due=due))
+        self.keep(changed(vm, due=due))
         self._timetable.put(due, self._step, vm.key)
 
     def _step(self, key: str, due: float) -> None:
@@ -220,7 +217,7 @@ class Machines:
             booted = due + self._cloud.options.boot_seconds / 4
             self._put(changed(vm, status="STAGING"), booted)
         else:
-            self._keep(changed(vm, action="NONE", status="RUNNING", due=None))
+            self.keep(changed(vm, action="NONE", status="RUNNING", due=None))
 
     def _rest(self, vm: VmRow, at: float) -> None:
         """The VM has stopped or is suspended; a group that repairs its members makes it again."""
@@ -230,9 +227,9 @@ class Machines:
             return
         rests = changed(vm, action="NONE", ends="", due=None)
         if vm.status == "SUSPENDING":
-            self._keep(changed(rests, status="SUSPENDED", suspended=at))
+            self.keep(changed(rests, status="SUSPENDED", suspended=at))
         else:
-            self._keep(changed(rests, status="TERMINATED", stopped=at))
+            self.keep(changed(rests, status="TERMINATED", stopped=at))
 
     def _restarts(self, vm: VmRow) -> bool:
         """Whether the VM restarts automatically after a failure of its host."""
@@ -270,11 +267,11 @@ class Machines:
             preserved=None,
         )
         if vm.status in {"PROVISIONING", "STAGING"}:
-            self._keep(changed(free, status="RUNNING"))  # it has booted
+            self.keep(changed(free, status="RUNNING"))  # it has booted
         elif vm.status in {"SUSPENDING", "REPAIRING"} or vm.ends:
             self._put(free, at + self._cloud.options.delete_seconds)
         else:
-            self._keep(free)
+            self.keep(free)
 
     def _try_to_create(self, vm: VmRow, due: float) -> None:
         failure = self._capacity.obstacle(vm)

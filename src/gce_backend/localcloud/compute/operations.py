@@ -171,11 +171,9 @@ class Operations:
         project, zone = call.path["project"], call.path.get("zone")
         names = self._store.operation_names[f"{project}/{zone or 'global'}"]
 
-        def render(name: str) -> dict[str, Any] | None:
-            row = self._store.operations.get(f"{project}/{zone or 'global'}/{name}")
-            return self.body(row) if row else None
-
-        found = listing.page(call, names.after, render)
+        found = listing.page(
+            call, names.after, lambda name: self._shown(f"{project}/{zone or 'global'}/{name}")
+        )
         path = f"projects/{project}/{f'zones/{zone}' if zone else 'global'}/operations"
         return listing.resource_list("compute#operationList", path, found)
 
@@ -186,8 +184,7 @@ class Operations:
 
         def render(place: str) -> dict[str, Any] | None:
             scope, _, name = place.rpartition("/")
-            row = self._store.operations.get(f"{project}/{scopes[scope]}/{name}")
-            return self.body(row) if row else None
+            return self._shown(f"{project}/{scopes[scope]}/{name}")
 
         return listing.aggregated_list(
             "compute#operationAggregatedList",
@@ -201,14 +198,17 @@ class Operations:
             [f"zones/{zone}" for zone in self._cloud.faults.outages(inventory.ZONES)],
         )
 
+    def _shown(self, key: str) -> dict[str, Any] | None:
+        row = self._store.operations.get(key)
+        return None if row is None else self.body(row)
+
     def _row(self, call: Call) -> OperationRow:
-        scope = f"{call.path['project']}/{call.path.get('zone', 'global')}"
+        project, zone = call.path["project"], call.path.get("zone")
         wanted = call.path["operation"]
-        row = self._store.operations.get(f"{scope}/{wanted}")
+        row = self._store.operations.get(f"{project}/{zone or 'global'}/{wanted}")
         if row is None:
-            zone = call.path.get("zone")
             where = f"zones/{zone}" if zone else "global"
-            raise not_found(f"projects/{call.path['project']}/{where}/operations/{wanted}")
+            raise not_found(f"projects/{project}/{where}/operations/{wanted}")
         return row
 
     def body(self, row: OperationRow) -> dict[str, Any]:

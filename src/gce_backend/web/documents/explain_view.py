@@ -237,7 +237,7 @@ def _group(context: Context, key: GroupKey) -> dict[str, Any]:
                 "under_way_at": flight.started if flight is not None else None,
             }
         ),
-        "machines": {state.value: counts[state] for state in State if counts[state]},
+        "machines": states.told(counts),
     }
 
 
@@ -301,7 +301,7 @@ def _summary(context: Context, key: GroupKey) -> dict[str, Any]:
         "revision": key.revision.checksum,
         "state": state,
         "reason": states.with_trouble(context, key, reason),
-        "machines": {state.value: counts[state] for state in State if counts[state]},
+        "machines": states.told(counts),
     }
 
 

@@ -69,7 +69,7 @@ def _group(context: Context, survey: Survey, key: GroupKey) -> dict[str, Any]:
         "minimum": manager.minimum_size,
         "maximum": manager.maximum_size or None,
         "target": seen.target_size if seen is not None else None,
-        "machines": _counts(counts),
+        "machines": states.told(counts),
         "url": manager.url,
     }
 
@@ -92,10 +92,5 @@ def _template(context: Context, survey: Survey, key: TemplateKey) -> dict[str, A
         "machine_type": active.template.machine_type if active is not None else None,
         "project": active.template.project if active is not None else None,
         "zones": sorted(zones),
-        "machines": _counts(counts),
+        "machines": states.told(counts),
     }
-
-
-def _counts(counts: Counter[State]) -> dict[str, int]:
-    """Counts of the states that there are."""
-    return {state.value: counts[state] for state in State if counts[state]}

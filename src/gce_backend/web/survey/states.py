@@ -149,6 +149,11 @@ def machine(
     return explain(machine_facts(context, key, instance, active=active))
 
 
+def told(counts: Mapping[State, int]) -> dict[str, int]:
+    """Counts of the states that there are, as JSON."""
+    return {state.value: counts[state] for state in State if counts[state]}
+
+
 def count(context: Context, key: GroupKey) -> Counter[State]:
     """A group's machines by state, without tombstones."""
     active = context.fleet.is_active(key)
