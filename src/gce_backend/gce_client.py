@@ -73,7 +73,6 @@ class ComputeClient:
         budget: calls per minute.
         clock: its wall clock tells when Google's next minute begins.
         random: jitter of the back-off.
-        observer: notified of every request sent, and of every repetition.
         backoff: pace of repetitions.
         retry_budget: their share of all calls.
     """

@@ -17,9 +17,6 @@ def canaries(context: Context, key: GroupKey) -> int | None:
 
     One group of the revision has all canaries.
 
-    Args:
-        key: the group's.
-
     Returns:
         None when the revision has proved itself, or when no older one has machines to lease.
     """

@@ -54,7 +54,6 @@ async def act_on_each(
     condition. Subjects that are paused during the run are skipped from then on.
 
     Args:
-        subjects: the subjects.
         act: acts on one subject.
         observing: whether it only observes, and so continues while paused.
 

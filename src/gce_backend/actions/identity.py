@@ -27,7 +27,6 @@ def is_meant(context: Context, found: Resource, known: int | None, revision: Rev
     """Whether a resource is an entity's own, not another one of its name.
 
     Args:
-        context: the job's context.
         found: the resource, as Compute has it.
         known: the numeric id in the entity; None where it is not known.
         revision: what the resource was made for.

@@ -161,7 +161,6 @@ async def _put_back(
     """Stores that the catalog holds a machine, contrary to what was known.
 
     Args:
-        key: the machine.
         instance: its entity as it was when the question was sent.
         entry: its entry; None when it is leased and the catalog does not say until when.
     """

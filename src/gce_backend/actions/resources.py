@@ -244,7 +244,6 @@ def learning(under: R, gce_id: int) -> Apply[R]:
 
     Args:
         under: the entity with the link.
-        gce_id: the id.
     """
     url = under.url
 
@@ -320,7 +319,6 @@ def beside(context: Context, manager: GroupKey, entity: InstanceGroupManager) ->
 
     Args:
         manager: the group that wants to grow.
-        entity: its entity.
 
     Returns:
         None when it matters and is not known: one of those groups has not been seen yet.

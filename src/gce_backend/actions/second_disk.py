@@ -25,10 +25,6 @@ async def find_snapshot(
     The choice is stored before it is used, so that a creation that is repeated asks for the same.
     Another is chosen only when that snapshot no longer exists.
 
-    Args:
-        key: the revision's key.
-        revision: its entity.
-
     Returns:
         None when the template has no second disk, or names its snapshot.
 

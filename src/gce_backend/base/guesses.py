@@ -14,11 +14,7 @@ MAX_PEERS = 1000
 
 
 class Guesses:
-    """Remembers wrong tokens.
-
-    Args:
-        clock: the time.
-    """
+    """Remembers wrong tokens."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -115,8 +115,6 @@ class OrderedMachine(NamedTuple):
     """A machine after an order about it.
 
     Attributes:
-        key: its key.
-        instance: its entity.
         active: whether the configuration names its group.
         minimum: machines that its group keeps at least.
         pause: the pauses that hold it, in words; "" when none does.

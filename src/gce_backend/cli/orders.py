@@ -341,11 +341,7 @@ def _shown(done: Ordered) -> dict[str, Any]:
 
 
 def _outlook(done: OrderedMachine, now: UnixSeconds) -> str:
-    """A sentence that says what happens to a drained machine.
-
-    Args:
-        done: the machine.
-    """
+    """A sentence that says what happens to a drained machine."""
     machine = done.instance
     if machine.deletion is not None:
         return "Its deletion has begun already."

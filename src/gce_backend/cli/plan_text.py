@@ -37,7 +37,6 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         source: where the configuration comes from.
-        revision: its revision.
         in_force: the revision in force; "" when there is none yet.
         held: why it would wait for an operator's approval; "" when it would not.
         cost: what it changes about the daily costs of the minimum sizes; "" when nothing.

@@ -84,7 +84,6 @@ class DirectorySource:
     Its revision is the SHA-1 of the names and contents of the files used.
 
     Args:
-        path: the directory.
         references: finds the further files that templates.cfg names.
     """
 
@@ -137,7 +136,6 @@ class _LuciConfig:
         config_set: which configuration.
         references: finds the further files that templates.cfg names.
         retrier: repeats calls.
-        observer: notified of every request sent.
 
     Raises:
         SettingsError: `hostname_url` is not usable.

@@ -43,7 +43,6 @@ class DaemonApi:
     """A daemon at one address.
 
     Args:
-        session: the HTTP session.
         url: where it listens, without a slash at the end.
         token: the token for a daemon that requires one.
         timeout: seconds for one document.

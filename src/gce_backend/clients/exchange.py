@@ -71,8 +71,6 @@ class HttpRequest(NamedTuple):
 
     Attributes:
         method: `service.resource.method`, for errors and metrics.
-        verb: the HTTP verb.
-        url: the URL.
         timeout: deadlines of one try.
         limit: largest answer that is read, in bytes after decompression.
         headers: the headers besides the token's.
@@ -95,7 +93,6 @@ class Answer(NamedTuple):
 
     Attributes:
         status: HTTP status.
-        headers: its headers.
         body: its bytes, decompressed.
     """
 
@@ -132,7 +129,6 @@ class Exchange:
     Args:
         session: the shared HTTP session; stays the caller's.
         tokens: gives bearer tokens; None for services that take none.
-        observer: notified of every request sent.
     """
 
     def __init__(

@@ -203,7 +203,6 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a lease request.
 
     Attributes:
-        client_request_id: the request's id.
         request_hash: the server's own name for the request.
         error: why it was refused (a `LeaseError` if known); None when it was not.
         state: UNTRIAGED, PENDING, FULFILLED or DENIED; "" with an error.
@@ -303,7 +302,6 @@ class MachineProviderClient:
         batch_size: machines per `catalog.add_machines`.
         limits: deadlines and sizes of one call.
         retrier: repeats reads.
-        observer: notified of every request sent.
 
     Raises:
         SettingsError: `instance_url` is not usable.

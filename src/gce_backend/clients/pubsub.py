@@ -37,7 +37,6 @@ class Received(NamedTuple):
         ack_id: the id that acknowledges this delivery.
         message_id: the message's own id.
         data: its data as on the wire: base64, not decoded; None when it has none.
-        attributes: its attributes.
     """
 
     ack_id: str
@@ -84,7 +83,6 @@ class PubSub:
     Args:
         api_root: e.g. `https://pubsub.googleapis.com/v1`.
         project: the project of all names.
-        observer: notified of every request sent.
     """
 
     def __init__(
@@ -124,7 +122,6 @@ class PubSub:
 
         Args:
             topic: its full name, of any project.
-            messages: the messages.
 
         Raises:
             NotFoundError: there is no such topic.

@@ -70,7 +70,6 @@ class Retrier:
         backoff: the delays and the number of tries.
         budget: limits the number of retries.
         chance: jitter.
-        observer: notified of every repetition.
     """
 
     def __init__(

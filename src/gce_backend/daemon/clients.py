@@ -36,7 +36,6 @@ class Remotes:
     Args:
         tokens: tokens of the userinfo.email scope, for these services alone.
         fleet: knows the addresses.
-        observer: notified of every request sent.
     """
 
     def __init__(

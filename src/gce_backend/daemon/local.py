@@ -88,7 +88,6 @@ async def prepare(store: Store, pubsub: PubSub, settings: Settings, base_url: st
 
     Args:
         store: the entities, in the embedded cloud's Datastore.
-        pubsub: its Pub/Sub.
         settings: of the daemon, from `local_settings`.
         base_url: where the embedded cloud listens.
 

@@ -44,7 +44,6 @@ def demo_settings(cloud_url: str, project: str, config_dir: Path, *, token: str)
 
     Args:
         cloud_url: where the embedded cloud listens.
-        project: its project.
         config_dir: the directory of templates.cfg and managers.cfg.
         token: what orders must carry.
     """

@@ -38,9 +38,6 @@ class Context:
     Attributes:
         job: the name of the job that has it; OPERATOR for pages and orders.
         project: the project of Datastore and Pub/Sub.
-        settings: the process settings.
-        clock: the time.
-        rng: randomness.
         new_id: makes a request id, a UUID.
         fleet: the picture of all entities.
         memory: what was last seen and is not stored.

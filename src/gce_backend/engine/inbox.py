@@ -48,7 +48,6 @@ class Consumer:
     """A continuous pull from one subscription.
 
     Args:
-        client: Pub/Sub.
         subscription: its name.
         max_messages: messages per pull.
         queue_size: messages in hand at most.

@@ -54,7 +54,6 @@ class LastRun(msgspec.Struct, frozen=True, kw_only=True):
         facts: its counts.
         problems: what failed alone in it.
         error: what it raised, without credentials; None when it raised nothing.
-        started_at: Unix seconds.
         duration: seconds.
     """
 
@@ -71,7 +70,6 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A job as the API shows it.
 
     Attributes:
-        name: the job's name.
         cron: when it runs at the latest, in UTC.
         timeout: deadline of a run in seconds.
         runs: runs that ended.

@@ -48,7 +48,6 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     """Why a job cannot continue with a subject.
 
     Attributes:
-        subject: its subject.
         job: the job that set it.
         reason: one CamelCase word, constant, for searching and alerting.
         message: the explanation, for people.

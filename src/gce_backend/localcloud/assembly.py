@@ -31,7 +31,6 @@ def embedded_cloud(
 
     Args:
         state: the SQLite file; None keeps everything in memory.
-        clock: its time.
         options: how it behaves.
         connector: makes the connector of its services' HTTP clients.
 

@@ -155,7 +155,6 @@ class Cloud:
 
     Args:
         tables: where its state lives.
-        clock: its time.
         options: how it behaves.
 
     Attributes:

@@ -62,7 +62,6 @@ class MachineProviderService(Service):
     """The Machine Provider.
 
     Args:
-        cloud: the cloud that it is part of.
         connector: makes the connector of its HTTP client.
     """
 

@@ -34,7 +34,6 @@ class VmMetadata:
 
     Args:
         metadata: issues the tokens.
-        clock: the time.
         facts: returns the VM as it is now.
     """
 

@@ -27,7 +27,6 @@ class AgentWatch:
     """What is known of the agents of all machines in the catalog.
 
     Args:
-        clock: the time.
         required: whether a machine may be leased only while its agent reports.
         silent_seconds: seconds without a report after which an agent is silent.
 

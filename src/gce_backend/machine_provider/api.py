@@ -98,7 +98,6 @@ async def call(broker: MachineProvider, caller: Caller, name: str, body: Any) ->
     """Carries a method out.
 
     Args:
-        broker: the Machine Provider.
         caller: the caller, verified by the server.
         name: the method, `api.method`.
         body: unchecked JSON.

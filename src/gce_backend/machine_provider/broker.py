@@ -41,7 +41,6 @@ class MachineProvider:
         leases: the lease requests.
         records: the stored state.
         waits: why requests wait.
-        clock: the time.
         ready: set when the stored state has been read.
         ending: whether calls that wait are to be answered now.
     """

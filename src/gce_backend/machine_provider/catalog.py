@@ -33,9 +33,6 @@ from gce_backend.machine_provider.wire import (
 class Catalog:
     """The machines.
 
-    Args:
-        records: the stored state.
-
     All methods raise `gce_backend.base.errors.RemoteError` when Datastore fails. `backend` is the
     backend whose machines the caller manages. The caller may omit it in its requests, and cannot
     change another backend's machines.

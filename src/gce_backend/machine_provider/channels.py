@@ -28,7 +28,6 @@ class Notice(NamedTuple):
     Attributes:
         topic: the topic to publish to, `projects/P/topics/T`.
         word: its data.
-        attributes: its attributes.
     """
 
     topic: str

@@ -24,11 +24,7 @@ _MAX_TOKEN_BYTES = 2**16
 
 
 class FixedToken:
-    """A token obtained elsewhere, e.g. by GitLab CI or `gcloud auth print-identity-token`.
-
-    Args:
-        token: the token.
-    """
+    """A token obtained elsewhere, e.g. by GitLab CI or `gcloud auth print-identity-token`."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -45,7 +41,6 @@ class GitHubTokens:
     """Identity tokens of a GitHub Actions job, which needs the permission `id-token: write`.
 
     Args:
-        session: the HTTP session.
         url: ACTIONS_ID_TOKEN_REQUEST_URL.
         token: ACTIONS_ID_TOKEN_REQUEST_TOKEN.
         audience: one of the audiences that access.cfg names.
@@ -99,7 +94,6 @@ async def own_tokens(
     3. Access tokens of Google's credentials.
 
     Args:
-        session: the HTTP session.
         url: the Machine Provider's URL.
         metadata: the metadata server's origin; no other credentials are used with one that is not
             Google's.

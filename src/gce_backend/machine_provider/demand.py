@@ -95,7 +95,6 @@ async def read_demand(
     """The demand for a backend's machines, once it differs from what the caller knows.
 
     Args:
-        broker: the Machine Provider.
         backend: the backend; None for all.
         query: the version that the caller knows, and how long it waits.
     """

@@ -91,7 +91,6 @@ class MachineAgent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What a machine's agent said last.
 
     Attributes:
-        version: the agent's version.
         ssh: where it lets lessees in; None when the machine has no SSH server.
         serves: the lease whose lessee it has let in; "" when none.
         admits: the digest of the keys that it lets in; "" when none.
@@ -110,9 +109,6 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         backend: the backend that manages it.
         hostname: unique within its backend.
         addition_id: unique to the call that added it, so that the call recognizes its own work.
-        dimensions: its dimensions.
-        policies: its policies.
-        state: its state.
         announced: whether the message about its present state (LEASED, RECLAIMED) has been sent.
         lease: the name of its lease request; "" when it is not leased.
         user: the lessee; "" when it is not leased.
@@ -121,7 +117,6 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             leased indefinitely.
         alive_until: when the lease ends without another keepalive; None when it needs none.
         released: whether its lease was released; the lease ends with the next round of work.
-        instruction: its instruction.
         instruction_state: the state of the instruction; None without one.
         connect: the Swarming server that a message still has to tell the machine; "" when no
             message is due.
@@ -211,10 +206,8 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     Attributes:
         user: the requester.
-        request: the request.
         checksum: distinguishes a repeated request from another one with the same id.
         created: when it was made, in Unix seconds.
-        state: its state.
         backend: the leased machine's backend; "" before the lease.
         hostname: the leased machine's host name; "" before the lease.
         lease_expiration_ts: end of the lease in Unix seconds; None when it has none, or before.
@@ -314,7 +307,6 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many machines with certain dimensions a backend could provide.
 
     Attributes:
-        dimensions: the dimensions.
         count: the number of machines.
     """
 

@@ -41,7 +41,6 @@ class Gatekeeper:
         identify: the owner of a token; raises InvalidTokenError if it is invalid, TransientError if
             its issuer cannot be reached.
         policy: returns the policy in force.
-        clock: the time.
         decided: notified of every decision: method, and `allowed`, `denied` or `no_token`.
     """
 

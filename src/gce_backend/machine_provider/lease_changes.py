@@ -32,10 +32,6 @@ Change = Callable[[StoredLease], StoredLease]
 class LeaseChanges:
     """Changes leases.
 
-    Args:
-        records: the stored state.
-        clock: the time.
-
     All methods raise `OrderError` when the lease's state does not allow the change, and
     `gce_backend.base.errors.RemoteError` when Datastore fails.
     """
@@ -78,7 +74,6 @@ class LeaseChanges:
         """Keeps the machines so that a failure can be investigated; no keepalive is needed.
 
         Args:
-            lease: the lease.
             seconds: how long from now; None for the longest hold that the group allows.
             limits: the limits of the group.
             held: how many machines the group already keeps in this way.
@@ -137,7 +132,6 @@ class LeaseChanges:
         """Changes a lease and its machines.
 
         Args:
-            lease: the lease.
             change: returns the changed lease.
             pending: whether a lease that waits may be changed, too.
             announce: whether its machines are sent LEASED again.

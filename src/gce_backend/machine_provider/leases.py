@@ -61,7 +61,6 @@ class Leases:
     """The lease requests.
 
     Args:
-        records: the stored state.
         project: the project of a lessee's topic when the request does not name one.
         waited: called with the seconds that a request waited for its machine.
         limits_of: returns the limits of a group.
@@ -99,7 +98,6 @@ class Leases:
 
         Args:
             user: the requester.
-            requests: the requests.
             longest: the longest lease that the user may have, in seconds.
             terms: what the original's requests cannot express.
 

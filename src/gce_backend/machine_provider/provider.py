@@ -43,7 +43,6 @@ class Provider:
         exchange: asks issuers and Google about callers, without a token of ours.
         tokeninfo: the URL at which Google identifies the owner of an access token.
         policy: returns the policy in force.
-        clock: the time.
         new_id: returns a unique id.
         name: the name of this process.
         pause_seconds: the pause between two checks for work, in seconds.

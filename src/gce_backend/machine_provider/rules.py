@@ -61,8 +61,6 @@ def lease_error(
     """Why a lease request is refused. Its length is checked before its topic; 0 means absent.
 
     Args:
-        request: the request.
-        now: the present time in Unix seconds.
         longest: the longest lease allowed, in seconds.
     """
     error = _length_error(request, now, longest)
@@ -110,7 +108,6 @@ def fulfilled(
     Args:
         lease: the request.
         machines: available machines that fit, as many as it asks for.
-        now: the present time in Unix seconds.
         project: the project of the lessee's topic when the request does not name one.
     """
     request = lease.request

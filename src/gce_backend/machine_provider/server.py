@@ -40,7 +40,6 @@ class ProviderServer(HttpServer):
         metrics: renders the metrics if the caller may see them, given the header Authorization and
             the peer (None for one on this machine).
         answered: called for every answer with method, status and seconds.
-        clock: the time.
         log: for requests that are refused before a handler sees them.
         refused: counts these requests.
     """

@@ -44,8 +44,6 @@ class ProviderService:
     """One process of the Machine Provider.
 
     Args:
-        settings: the process settings.
-        clock: the time.
         rng: jitter.
         connector: makes the connector of its HTTP clients.
 

@@ -48,7 +48,6 @@ class Lifecycle:
     """The Machine Provider's own work.
 
     Args:
-        records: the stored state.
         leases: gives machines to requests.
         channels: Pub/Sub.
         pause_seconds: the pause between two checks for work, in seconds, so that work is batched.

@@ -25,7 +25,6 @@ class Waits:
     Args:
         records: the picture.
         leases: decides the order.
-        clock: the time.
     """
 
     def __init__(self, records: Records, leases: Leases, clock: Clock) -> None:
@@ -54,7 +53,6 @@ def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str,
     Args:
         records: the picture.
         leases: decides the order.
-        now: the present time in Unix seconds.
     """
     allotment, supply = leases.allotment(now), _Supply(records, leases)
     requests = {lease.name: lease for lease in records.untriaged.values()}

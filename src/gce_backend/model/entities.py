@@ -86,7 +86,6 @@ class Candidate(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A configuration that the config service serves and that is not in force.
 
     Attributes:
-        revision: its revision.
         state: why it is not in force.
         reason: the same, for people, cut to a bearable length.
         since: since when, Unix seconds.
@@ -286,7 +285,6 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
     """Sizes that groups in several zones share.
 
     Attributes:
-        zones: the zones.
         minimum_size: of all together, and so on.
     """
 

@@ -90,7 +90,6 @@ class MachineOrder(msgspec.Struct, frozen=True, gc=False):
     """Notes that an operator has written into the entity of a machine.
 
     Attributes:
-        machine: the entity's key.
         at: when, Unix seconds.
     """
 

@@ -38,7 +38,6 @@ class WantedManager(msgspec.Struct, frozen=True):
     """A manager in the configuration.
 
     Attributes:
-        zone: its zone.
         minimum_size: the fewest machines to keep.
         maximum_size: the most machines to keep; 0 is no limit.
         spare_size: machines to keep free; None for a tenth of the leased ones.

@@ -201,7 +201,6 @@ def lease_is_over(
     lasts until that end.
 
     Args:
-        lease: the lease.
         contradiction: how often and since when the catalog has contradicted it.
         moment: the present time in monotonic seconds.
         patience: seconds for which the catalog must deny a lease without a known end.

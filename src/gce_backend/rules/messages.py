@@ -40,7 +40,6 @@ class Message(msgspec.Struct, frozen=True):
     """A valid message.
 
     Attributes:
-        kind: its kind.
         instance: the entity that it is about.
         gce_id: the VM's numeric id, if the message has one: a name may be used again.
         attributes: all of its attributes.

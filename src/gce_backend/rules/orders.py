@@ -204,7 +204,6 @@ def undo_rollout(
 
     Args:
         name: the template's base_name.
-        template: its entity.
         by: who orders it.
 
     Raises:
@@ -361,7 +360,6 @@ def drain(
     """Drains a machine: it leaves the catalog and is deleted as soon as nobody holds it.
 
     Args:
-        key: the machine's key.
         max_unavailable: wait until at most so many machines of its template and zone are lacking
             then; None: do not wait.
         by: who orders it.
@@ -384,9 +382,6 @@ def drain(
 def undrain(key: MachineKey) -> ApplyToMachine:
     """Cancels the drain of a machine, unless its deletion has begun.
 
-    Args:
-        key: the machine's key.
-
     Raises:
         UnknownNameError: (by the change) it no longer exists.
         OrderError: (by the change) its deletion has begun.
@@ -402,7 +397,6 @@ def cordon(key: MachineKey, reason: str, now: UnixSeconds, *, by: str = "") -> A
     """Cordons a machine: it leaves the catalog, and its VM is kept until it is uncordoned.
 
     Args:
-        key: the machine's key.
         by: who orders it.
 
     Raises:
@@ -420,9 +414,6 @@ def cordon(key: MachineKey, reason: str, now: UnixSeconds, *, by: str = "") -> A
 
 def uncordon(key: MachineKey) -> ApplyToMachine:
     """Ends the cordon of a machine.
-
-    Args:
-        key: the machine's key.
 
     Raises:
         UnknownNameError: (by the change) it no longer exists.
@@ -462,11 +453,7 @@ def mention(keys: Collection[MachineKey], now: UnixSeconds) -> Apply:
 
 
 def shown(control: Control, now: UnixSeconds) -> dict[str, Any]:
-    """The orders in force, as JSON.
-
-    Args:
-        control: the entity.
-    """
+    """The orders in force, as JSON."""
     until = control.cap_lifted_until
     return {
         "paused_by_operator": control.paused,

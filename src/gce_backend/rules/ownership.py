@@ -83,7 +83,6 @@ def whose(description: str, ours: Mark, revision: RevisionKey) -> Whose:
 
     Args:
         description: the resource's description.
-        ours: our mark.
         revision: the revision that it should belong to.
     """
     mark = mark_of(description)
@@ -106,7 +105,6 @@ def is_meant(
         description: the resource's description.
         known: the id that is stored with the link; None when an earlier release stored the link.
             Then the description decides; the owner may have had another name at that time.
-        ours: our mark.
         revision: the revision that the resource was made for.
     """
     if known is not None:
@@ -117,12 +115,7 @@ def is_meant(
 
 
 def may_be_ours(mark: Mark | None, ours: Mark) -> bool:
-    """Whether to report a resource without an entity: it has our mark, not another's or none.
-
-    Args:
-        mark: its mark.
-        ours: our mark.
-    """
+    """Whether to report a resource without an entity: it has our mark, not another's or none."""
     return mark is not None and mark.owner == ours.owner and mark.store in {"", ours.store}
 
 
@@ -147,7 +140,6 @@ def name_taken(what: str, description: str, said: Whose) -> str:
 
     Args:
         what: its kind, name and place.
-        description: its description.
         said: the mark in its description.
     """
     if said is Whose.UNMARKED:

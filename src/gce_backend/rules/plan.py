@@ -97,7 +97,6 @@ class Held(msgspec.Struct, frozen=True):
     """A machine that somebody holds.
 
     Attributes:
-        name: its name.
         until: when the lease ends, Unix seconds; None when that is not known.
     """
 
@@ -111,7 +110,6 @@ class TemplateStep(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         action: CREATE or DELETE.
         name: at Compute.
-        revision: which it is of.
         in_force: the configuration in force says so already.
         under_way: and it has begun.
     """
@@ -127,9 +125,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
     """A group to which something happens.
 
     Attributes:
-        action: what.
         name: at Compute.
-        revision: which it is of.
         zone: where.
         size: its target size now; None when it does not exist.
         goal: its target size in the end.
@@ -171,13 +167,11 @@ class TemplatePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What happens to a template.
 
     Attributes:
-        base_name: which.
         action: CREATE, CHANGE or DELETE; None when the template itself stays as it is.
         revision: the one that is wanted; None when none is.
         previous: the one that is active now; None when none is.
         fields: what differs between the two.
         templates: its instance templates at Compute.
-        groups: its groups.
     """
 
     base_name: str

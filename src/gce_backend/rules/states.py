@@ -105,7 +105,6 @@ class MachineFacts(NamedTuple):
     """What is known of a machine.
 
     Attributes:
-        instance: the entity.
         member: the VM as last listed; None when it was not.
         active: whether the configuration names its manager and revision.
         listed: whether `member` is from a complete list of its group.
@@ -271,7 +270,6 @@ def is_useful(facts: MachineFacts, state: State) -> bool:
 
     Args:
         facts: what is known of it.
-        state: the state that it is in.
     """
     if state is not State.DRAINING:
         return state in {State.LEASED, State.CATALOGED}
@@ -308,10 +306,8 @@ class GroupFacts(NamedTuple):
     """What is known of a group.
 
     Attributes:
-        manager: the entity.
         group: as last seen at Compute; None when it was not.
         active: whether the configuration names it.
-        machines: its machines, by state.
         others: VMs of the other revisions' groups in its zone; None when that is not known.
         unlisted: whether the last complete list of groups did not show it.
         paused: whether nothing may be done with it now.
@@ -461,7 +457,6 @@ def explain_revision(
     """The state of a template's revision and, in words, why.
 
     Args:
-        revision: the entity.
         active: whether it is the one that the configuration describes.
         paused: whether nothing may be done with it now.
         troubled: whether something that was tried with it has failed.
@@ -486,7 +481,6 @@ def explain_template(
     """The state of a template and, in words, why.
 
     Args:
-        template: the entity.
         machines: those of all its revisions that are not gone.
         exists: whether anything of it is left at Compute.
     """

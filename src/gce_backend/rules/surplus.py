@@ -82,7 +82,6 @@ def noted(
 
     Args:
         history: of this process until now; None when there is none.
-        manager: the group's manager.
         size: the group's target size without the machines that are on their way out.
         use: what is asked of the group.
         moment: the present time in monotonic seconds.
@@ -123,7 +122,6 @@ def surplus(
 
     Args:
         history: with what was seen now.
-        manager: the group's manager.
         size: the group's target size without the machines that are on their way out.
         use: what is asked of the group now.
         moment: the present time in monotonic seconds.

@@ -36,7 +36,6 @@ class Adoptable(msgspec.Struct, frozen=True):
         kind: `instance template` or `group`.
         project: where it is.
         zone: its zone; "" for a template.
-        name: its name.
         gce_id: its numeric id, as text.
         url: its resource link.
         machines: VMs that a group has or is to have; 0 for a template.

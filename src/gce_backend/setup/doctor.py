@@ -91,7 +91,6 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks look at.
 
     Attributes:
-        settings: the process settings.
         project: the project of store and messages.
         tokens: Google's tokens.
         session: for the daemon's own endpoint.

@@ -34,7 +34,6 @@ class Check(msgspec.Struct, frozen=True):
     """The result of one check.
 
     Attributes:
-        name: its name.
         ok: whether it passes.
         message: the result as a sentence.
     """

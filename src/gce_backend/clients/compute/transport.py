@@ -80,7 +80,6 @@ class ComputeTransport:
         tokens: bearer tokens, sent to the requests' origin alone.
         budget: calls per minute.
         clock: its wall clock tells when Google's next minute begins.
-        observer: notified of every request sent.
         retrier: repeats calls.
     """
 

@@ -58,7 +58,6 @@ class Calls:
         codec: turns keys, mutations and queries into JSON.
         clock: for how long to retry.
         rng: spreads retries.
-        observer: notified of every repetition.
     """
 
     def __init__(

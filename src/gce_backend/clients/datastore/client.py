@@ -66,12 +66,10 @@ class Datastore:
 
     Args:
         session: the connections; not closed here.
-        project: the project whose Datastore it is.
         api_root: e.g. `https://datastore.googleapis.com/v1`.
         namespace: "" for the default one.
         clock: for how long to retry.
         rng: spreads retries.
-        observer: notified of every request sent, and of every repetition.
 
     Every method raises errors of `gce_backend.base.errors`: `TransientError` after the retries of a
     read, and at once for a commit (its outcome is then unknown: read back), `CorruptEntityError`

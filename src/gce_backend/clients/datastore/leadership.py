@@ -35,7 +35,6 @@ class Leadership:
 
     Args:
         datastore: the namespace that only one process may write to.
-        clock: the time.
         me: the name of this process in the logs of the others.
         takeover_seconds: seconds without a heartbeat before this process takes over; 0 when no
             other process can use the namespace: it takes over at once, without heartbeats.

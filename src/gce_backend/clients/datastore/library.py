@@ -46,7 +46,6 @@ class Client(GcloudDatastore):
         project: the project whose Datastore it is.
         api_root: e.g. `https://datastore.googleapis.com/v1`.
         namespace: "" for the default one.
-        observer: notified of every request sent.
     """
 
     entity_result_kind = Json  # type: ignore[assignment]  # stands in for all of these on purpose

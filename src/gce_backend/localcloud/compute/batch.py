@@ -36,7 +36,6 @@ class _Part(NamedTuple):
         verb: the HTTP verb.
         target: path and query.
         headers: those of its own headers that count.
-        body: its body.
     """
 
     content_id: str

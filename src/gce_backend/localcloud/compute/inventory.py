@@ -234,7 +234,6 @@ def image(project: str, reference: str) -> dict[str, Any]:
     """An image.
 
     Args:
-        project: its project.
         reference: its name, or `family/F` for the newest one of a family.
 
     Raises:

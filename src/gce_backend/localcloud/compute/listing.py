@@ -188,7 +188,6 @@ def resource_list(kind: str, path: str, found: ListPage, **extra: Any) -> dict[s
     Args:
         kind: e.g. `compute#instanceList`.
         path: the collection's partial link.
-        found: the page.
         extra: further members.
     """
     answer: dict[str, Any] = {"kind": kind, "id": path, "selfLink": ROOT + path, **extra}

@@ -144,7 +144,6 @@ class GroupRow(ZonalRow, frozen=True, kw_only=True):
         paginated: whether listManagedInstances answers in pages.
         repairs: whether a VM that vanishes or stops is created again.
         settings: the other fields of its request, echoed in answers.
-        created: Unix seconds.
     """
 
     COLLECTION: ClassVar = "instanceGroupManagers"
@@ -253,7 +252,6 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
         kind: its `operationType`.
         target: the partial link of what it acts on.
         target_id: the target's numeric id; "" when it has none yet.
-        inserted: Unix seconds.
         due: when it ends, in Unix seconds.
         done: whether it has ended.
         failure: the error in which it ends or has ended.

@@ -45,8 +45,6 @@ class Commit:
 
     Args:
         storage: the entities that it changes.
-        project: its project.
-        now: Unix time in seconds.
         transactional: whether several mutations may be about the same entity.
     """
 

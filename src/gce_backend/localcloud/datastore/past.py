@@ -30,7 +30,6 @@ class Past:
     """The present entities, with the changes since a version undone.
 
     Args:
-        now: the present entities.
         version: the version of the last commit that counts.
         undone: the first change of each entity after that version, by `Key.name`.
     """
@@ -67,7 +66,6 @@ class _Commit(NamedTuple):
     """One commit.
 
     Attributes:
-        version: its version.
         instant: when it was, in microseconds since 1970.
         monotonic: when it was, by a clock that nobody sets.
         changes: what it did.

@@ -165,7 +165,6 @@ def parse_query(
     """The plan of a query.
 
     Args:
-        query: the query.
         partition: its project and namespace.
         aggregated: the properties whose sums and averages are wanted.
 

@@ -64,7 +64,6 @@ class StorageChange(NamedTuple):
 
     Attributes:
         version: the version of the commit.
-        key: the key of the entity.
         name: its `Key.name`.
         before: the entity before; None when there was none.
         after: the entity after; None when there is none.

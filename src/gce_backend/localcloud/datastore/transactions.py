@@ -54,7 +54,6 @@ class Transactions:
     """The open transactions; a restart ends them.
 
     Args:
-        clock: the time.
         log: what commits change.
     """
 

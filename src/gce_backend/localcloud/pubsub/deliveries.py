@@ -185,7 +185,6 @@ class Deliveries:
 
         Args:
             subscription: whose.
-            time: Unix time.
             keep: whether acknowledged messages can be sought again.
         """
         backlog = self._backlogs[subscription]

@@ -48,7 +48,6 @@ class AccessTokens:
     Args:
         exchange: sends the requests, without a token of ours.
         url: the URL of tokeninfo.
-        clock: the time.
     """
 
     def __init__(self, exchange: Exchange, url: str, clock: Clock) -> None:

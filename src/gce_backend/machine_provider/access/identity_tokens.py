@@ -35,7 +35,6 @@ class IdentityTokens:
 
     Args:
         keys: the issuers' keys.
-        clock: the time.
     """
 
     def __init__(self, keys: IssuerKeys, clock: Clock) -> None:
@@ -107,7 +106,6 @@ def check_times(claims: Mapping[str, Any], now: UnixSeconds) -> UnixSeconds:
 
     Args:
         claims: the token's claims.
-        now: the present time in Unix seconds.
 
     Raises:
         InvalidTokenError: it is not valid now, or is valid for too long.

@@ -57,7 +57,6 @@ class IssuerKeys:
 
     Args:
         exchange: sends the requests, without a token.
-        clock: the time.
     """
 
     def __init__(self, exchange: Exchange, clock: Clock) -> None:

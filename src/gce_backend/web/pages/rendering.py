@@ -53,7 +53,6 @@ class Renderer:
         """A page, compressed when that pays.
 
         Args:
-            request: the request.
             name: the template's file.
             values: what the template shows.
         """

@@ -245,7 +245,6 @@ def after(context: Context, reason: str, machines: Sequence[MachineKey]) -> str:
     Args:
         context: all that is known.
         reason: why they are of no use: `Missing`, `Stopped` or `NotInCatalog`.
-        machines: the machines.
     """
     instances, now = context.fleet.instances, context.clock.now()
     free = [key for key in machines if key in instances and not lease_runs(instances[key], now)]

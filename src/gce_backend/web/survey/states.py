@@ -66,8 +66,6 @@ def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Sho
 
     Args:
         context: all that is known.
-        key: the group's.
-        machines: its machines, by state.
     """
     entity, seen = context.fleet.managers[key], context.memory.seen
     state, reason = explain_group(

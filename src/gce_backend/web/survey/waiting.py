@@ -53,9 +53,6 @@ def waits_for(context: Context, key: MachineKey, instance: Instance, state: Stat
 
     Args:
         context: the picture, and the conditions.
-        key: the machine's.
-        instance: its entity.
-        state: the state that it is in.
     """
     if context.is_paused(key) and state in _CHANGES:
         return PAUSE_ENDS
