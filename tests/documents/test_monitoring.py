@@ -124,7 +124,8 @@ def _unknown_values(name: str, matcher: Any, shown: Scraped) -> list[str]:
 
 RARE = {
     *("missing", "stopped", "lost", "set-aside", "leased"),  # states of machines
-    *("QuotaExceeded", "IpSpaceExhausted", "PermissionDenied", "MeltDown", "Abandoned"),
+    *("QuotaExceeded", "IpSpaceExhausted", "PermissionDenied", "MeltDown", "BootFailing"),
+    *("Abandoned",),
 }
 """Words that a label has only in troubles that the story does not tell."""
 

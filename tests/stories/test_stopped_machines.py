@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
-from support.fleet_harness import ZONE, World, world
+from support.fleet_harness import ZONE, World, manager, world
 from support.outside import cataloged, ids, whole
 
 SELDOM = {"import-config": "* * * * *"}
@@ -109,9 +109,10 @@ async def test_hole_09_a_vm_that_stops_before_it_was_cataloged_is_replaced(
 
 
 async def test_hole_09_a_vm_that_never_comes_to_run_is_told_of(tmp_path: Path) -> None:
-    """It is not starting for ever without a word; one that is drained by hand is replaced."""
+    """Where boot_seconds keeps it; one that is drained by hand is replaced."""
     slow = msgspec.structs.replace(CloudOptions(), boot_seconds=1e7)
-    async with world(tmp_path, crons=SELDOM, options=slow) as w:
+    managers = manager(boot_seconds=-1)
+    async with world(tmp_path, managers=managers, crons=SELDOM, options=slow) as w:
         await w.until_states(creating=3)
         await w.pass_time(600)
         assert not (await w.get("/api/status"))["problems"]

@@ -66,6 +66,7 @@ async def sweep(context: Context) -> Outcome:
                     await phantom_entries.take_out(context, key, entry)
                 else:
                     _note_contradiction(context, key, entry, asked)
+                    _note_agent(context, key, entry)
                     changes.append(Change(key, _judge(context, key, entry, asked)))
                 swept += 1
     except (BackendError, TimeoutError) as error:
@@ -76,7 +77,7 @@ async def sweep(context: Context) -> Outcome:
     else:
         conditions.clear(BROKER)
     changed = await context.fleet.change(changes)
-    _forget_contradictions(context)
+    _forget(context)
     return Outcome(changed=changed, facts={"swept": swept}, problems=problems)
 
 
@@ -189,6 +190,14 @@ def _contradicts(
     return denied and context.clock.elapsed(lease.since) > took
 
 
+def _note_agent(context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged) -> None:
+    """Remembers whether a machine waits for its agent."""
+    memory, instance = context.memory.catalog.awaits_agent, context.fleet.instances.get(key)
+    own = None if instance is None else _own_entry(context, key, instance, entry)
+    if own is not None:
+        memory[key] = own.awaits_agent
+
+
 def _note_contradiction(
     context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
 ) -> None:
@@ -233,8 +242,10 @@ def _kept(context: Context, key: MachineKey, instance: Instance) -> str:
     )
 
 
-def _forget_contradictions(context: Context) -> None:
-    """Ends those of machines whose lease has ended, or that are gone."""
+def _forget(context: Context) -> None:
+    """Forgets what was said of machines that are gone, and of leases that have ended."""
+    for gone in context.memory.catalog.awaits_agent.keys() - context.fleet.instances.keys():
+        del context.memory.catalog.awaits_agent[gone]
     contradicted = context.memory.catalog.contradicted
     for key in tuple(contradicted):
         instance = context.fleet.instances.get(key)

@@ -25,9 +25,15 @@ from gce_backend.clients.compute.links import link_of
 from gce_backend.clients.compute.types import Operation
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
-from gce_backend.model.entities import InFlight, InstanceGroupManager, InstanceTemplateRevision
-from gce_backend.model.keys import GroupKey, Key, RevisionKey
-from gce_backend.rules import group_sizes, melt_down
+from gce_backend.model.entities import (
+    InFlight,
+    Instance,
+    InstanceGroupManager,
+    InstanceTemplateRevision,
+)
+from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
+from gce_backend.model.orders import DrainCause
+from gce_backend.rules import aging, group_sizes, melt_down
 from gce_backend.rules.group_sizes import Use
 from gce_backend.rules.melt_down import Pace, lost_for
 from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
@@ -296,11 +302,46 @@ def use_of(context: Context, key: GroupKey) -> Use:
         for _, instance in context.fleet.instances_of(key)
     )
     share = context.memory.seen.pool_sizes.get(key)
-    return Use(leased, context.memory.demand.waiting(key, leased), share)
+    ageing = sum(
+        aging.replaced_for_age(instance) and not lease_runs(instance, now)
+        for _, instance in context.fleet.instances_of(key)
+    )
+    return Use(leased, context.memory.demand.waiting(key, leased), share, ageing)
 
 
 def pace(context: Context, key: GroupKey) -> Pace:
     """How fast a group may grow, by what happened to the VMs that it had."""
+    slow = aging.boot_pace(not_up(context, key), coming=_coming(context, key))
+    return slow if slow.most is not None else _pace_of_losses(context, key)
+
+
+def not_up(context: Context, key: GroupKey) -> list[float]:
+    """How long ago machines of a group did not come up, since the last one that did."""
+    elapsed = context.clock.elapsed
+    failures, successes = [], []
+    for machine, instance in context.fleet.instances_of(key):
+        if instance.drain is not None and instance.drain.cause is DrainCause.BOOT:
+            failures.append(elapsed(instance.drain.since))
+        elif _is_up(context, machine, instance):
+            successes.append(elapsed(instance.adding_since or 0.0))
+    return aging.in_a_row(failures, min(successes, default=None)) if failures else failures
+
+
+def _is_up(context: Context, key: MachineKey, instance: Instance) -> bool:
+    """Whether a machine is known to be leasable, or to have been leased."""
+    up = instance.lease is not None or context.memory.catalog.awaits_agent.get(key) is False
+    return up and instance.adding_since is not None
+
+
+def _coming(context: Context, key: GroupKey) -> int:
+    """Machines of a group that have not come up yet, and may."""
+    return sum(
+        instance.drain is None and not instance.is_tombstone and not _is_up(context, one, instance)
+        for one, instance in context.fleet.instances_of(key)
+    )
+
+
+def _pace_of_losses(context: Context, key: GroupKey) -> Pace:
     elapsed = context.clock.elapsed
     lost = (lost_for(instance, elapsed) for _, instance in context.fleet.instances_of(key))
     ages = [age for age in lost if age is not None]

@@ -74,7 +74,8 @@ def _of_group(
             drained.append((machine.name, instance))
         elif is_idle(instance, now) and context.conditions.reason(machine) != LEASED:
             idle.append((machine.name, instance))
-    use, size = use_of(context, key), group.target_size - leaving
+    use = use_of(context, key)._replace(ageing=0)  # those are among the leaving ones
+    size = group.target_size - leaving
     history = seen.sizes[key] = noted(seen.sizes.get(key), manager, size, use, moment)
     others = beside(context, key, manager)
     lacking = wanted_size(manager, others, use) - size if others is not None else 0

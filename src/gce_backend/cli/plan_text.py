@@ -19,8 +19,6 @@ LONGEST = 60
 """Characters of a field's value that are shown."""
 NAMED = 5
 """Leased machines that are named for each group."""
-_LIMITS = ("minimum_size", "maximum_size", "spare_size", "max_surge", "max_unavailable")
-
 _MARKS = {
     Action.CREATE: ("+", "green"),
     Action.CHANGE: ("~", "yellow"),
@@ -148,11 +146,11 @@ def _group(group: GroupStep) -> str:
         idle = plural(size - group.goal, "idle machine")
         return f"{size} -> {plural(group.goal, 'machine')}: {idle} removed"
     if group.action is Action.CHANGE:
-        pairs = (group.minimum, group.maximum, group.spare, group.surge, group.unavailable)
-        limits = zip(_LIMITS, pairs, strict=True)
+        pairs = (group.minimum, group.maximum, group.spare)
+        limits = zip(("minimum_size", "maximum_size", "spare_size"), pairs, strict=True)
         told = [f"{name} {old} -> {new}" for name, (old, new) in limits if old != new]
-        changes = ", ".join(told) or "surplus_seconds changes"
-        return f"{changes}; it keeps its {plural(size, 'machine')}"
+        told += [f"{one.name} {one.before} -> {one.after}" for one in group.rest]
+        return f"{', '.join(told)}; it keeps its {plural(size, 'machine')}"
     waits = f", waits for {len(group.held)} leased" if group.held else ""
     return f"drains {plural(len(group.machines), 'machine')}{waits}"
 

@@ -141,6 +141,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
         state: NEW, AVAILABLE, LEASED or RECLAIMED; "" when the server does not say.
         lease_expiration_ts: end of the lease in Unix seconds.
         leased_indefinitely: whether the lease has no end.
+        awaits_agent: whether it cannot be leased because its agent has never reported.
     """
 
     hostname: str
@@ -149,6 +150,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     state: str = ""
     lease_expiration_ts: int | None = None
     leased_indefinitely: bool = False
+    awaits_agent: bool = False
 
     def is_of(self, token: str, gce_id: int | None) -> bool:
         """Whether it is this VM's entry, not that of another VM or an earlier one of its name.
@@ -271,6 +273,7 @@ class _Entry(msgspec.Struct):
     state: str = ""
     lease_expiration_ts: int | None = None
     leased_indefinitely: bool = False
+    awaits_agent: bool = False
 
 
 def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
@@ -431,6 +434,7 @@ class MachineProviderClient:
             state=entry.state,
             lease_expiration_ts=entry.lease_expiration_ts,
             leased_indefinitely=entry.leased_indefinitely,
+            awaits_agent=entry.awaits_agent,
         )
 
     async def demand(self, after: str, *, wait: int) -> WaitingRequests | MethodNotOffered:

@@ -34,6 +34,7 @@ from gce_backend.configuration.types import (
     template_rules,
 )
 from gce_backend.configuration.values import (
+    BOOT_SECONDS,
     MAX_FILES,
     SURPLUS_SECONDS,
     check_file_path,
@@ -280,6 +281,8 @@ def _manager(message: pb.InstanceGroupManager, zone: str) -> ManagerConfig:
         surplus_seconds=(
             message.surplus_seconds if message.HasField("surplus_seconds") else SURPLUS_SECONDS
         ),
+        max_age_seconds=message.max_age_seconds,
+        boot_seconds=message.boot_seconds if message.HasField("boot_seconds") else BOOT_SECONDS,
         schedules=tuple(map(_schedule, message.schedules)),
     )
 

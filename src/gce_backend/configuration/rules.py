@@ -16,7 +16,12 @@ from gce_backend.configuration.report import Report
 from gce_backend.configuration.text import LineIndex, Path
 from gce_backend.configuration.types import Rule, TemplateConfig, template_rules
 from gce_backend.configuration.values import (
+    KEEP_SLOW,
     KEEP_SURPLUS,
+    LEAST_AGE_SECONDS,
+    LEAST_BOOT_SECONDS,
+    MAX_AGE_SECONDS,
+    MAX_BOOT_SECONDS,
     MAX_FILES,
     MAX_GROUP_SIZE,
     MAX_METADATA_TOTAL,
@@ -321,6 +326,7 @@ def check_managers(
             )
         _check_sizes(manager, path, report)
         _check_rollout(manager, path, report)
+        _check_times(manager, path, report)
         if manager.zones and manager.zone:
             report.problem((*path, "zones"), "is set beside zone: remove one of them")
         elif manager.zones and not 2 <= len(manager.zones) <= MAX_ZONES:
@@ -446,6 +452,22 @@ def _check_rollout(manager: pb.InstanceGroupManager, path: Path, report: Report)
             (*path, "max_surge"),
             "is 0 and leaves no room for a new machine: set max_unavailable to 1 or more, so that "
             "an old one can leave first",
+        )
+
+
+def _check_times(manager: pb.InstanceGroupManager, path: Path, report: Report) -> None:
+    age, boot = manager.max_age_seconds, manager.boot_seconds
+    if manager.HasField("max_age_seconds") and not LEAST_AGE_SECONDS <= age <= MAX_AGE_SECONDS:
+        report.problem(
+            (*path, "max_age_seconds"),
+            f"{age} is out of range: use {LEAST_AGE_SECONDS} to {MAX_AGE_SECONDS}",
+        )
+    known = boot == KEEP_SLOW or LEAST_BOOT_SECONDS <= boot <= MAX_BOOT_SECONDS
+    if manager.HasField("boot_seconds") and not known:
+        report.problem(
+            (*path, "boot_seconds"),
+            f"{boot} is out of range: use {LEAST_BOOT_SECONDS} to {MAX_BOOT_SECONDS}, or "
+            f"{KEEP_SLOW} to keep machines that do not come up",
         )
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from gce_backend.configuration.problems import Problem
 from gce_backend.configuration.values import (
+    BOOT_SECONDS,
     MAX_ACCOUNTS,
     MAX_DIMENSIONS,
     MAX_LABELS,
@@ -168,6 +169,8 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
         max_surge: machines beyond what is needed during a roll-out; None is no limit.
         max_unavailable: machines by which the number to lease from may drop during a roll-out; None
             for the setting's.
+        max_age_seconds: age at which a machine that nobody holds is replaced; 0 for never.
+        boot_seconds: how long a machine may take to come up; KEEP_SLOW for ever.
     """
 
     template_base_name: str
@@ -180,6 +183,8 @@ class ManagerConfig(msgspec.Struct, frozen=True, kw_only=True):
     zones: tuple[str, ...] = ()
     max_surge: int | None = None
     max_unavailable: int | None = None
+    max_age_seconds: int = 0
+    boot_seconds: int = BOOT_SECONDS
 
 
 class Configuration(msgspec.Struct, frozen=True):

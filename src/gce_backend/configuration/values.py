@@ -22,6 +22,14 @@ MAX_GROUP_SIZE: Final = 2_000
 SURPLUS_SECONDS: Final = 900
 """Seconds for which a group has too many VMs until idle ones are removed, by default."""
 MAX_SURPLUS_SECONDS: Final = 365 * 24 * 3600
+LEAST_AGE_SECONDS: Final = 600
+MAX_AGE_SECONDS: Final = 10 * 365 * 24 * 3600
+BOOT_SECONDS: Final = 600
+"""Seconds that a machine may take to come up, by default."""
+KEEP_SLOW: Final = -1
+"""In place of these seconds: a machine that does not come up is kept."""
+LEAST_BOOT_SECONDS: Final = 60
+MAX_BOOT_SECONDS: Final = 24 * 3600
 MAX_SCHEDULES: Final = 50
 MAX_ZONES: Final = 20
 """Zones that share sizes."""

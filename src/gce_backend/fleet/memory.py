@@ -117,6 +117,7 @@ class CatalogMemory:
         unannounced: cataloged machines without a SUBSCRIBED: when each was first seen, or long
             ago if the catalog has said that the machine can be leased.
         next_question: when to ask the catalog about each of them again.
+        awaits_agent: machines of which the catalog has said whether they wait for their agents.
         contradicted: leased machines whose lease the catalog denies.
         phantom_looks: deleted machines whose entries were looked for, and how often.
         news: what lessees of machines were told about their VMs.
@@ -127,6 +128,7 @@ class CatalogMemory:
     batch: int | None = None
     unannounced: dict[MachineKey, float] = field(default_factory=dict)
     next_question: dict[MachineKey, float] = field(default_factory=dict)
+    awaits_agent: dict[MachineKey, bool] = field(default_factory=dict)
     contradicted: dict[MachineKey, Contradiction] = field(default_factory=dict)
     phantom_looks: dict[MachineKey, int] = field(default_factory=dict)
     news: dict[MachineKey, LesseeNews] = field(default_factory=dict)

@@ -39,6 +39,7 @@ from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance, InstanceGroupManager
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
+from gce_backend.rules.aging import IN_A_ROW, NOT_UP, not_up_message
 from gce_backend.rules.melt_down import MELT_DOWN, melt_down_message
 from gce_backend.rules.ownership import OWNER_LABEL
 from gce_backend.rules.permits import revived
@@ -443,6 +444,9 @@ def _note_trouble(context: Context, key: GroupKey) -> None:
         reason, message = error_code_reason(failing[0].error_code), trouble_of(failing)
     elif kept := _kept_without_vm(context, key, group):
         reason, message = WITHOUT_VM, without_vm_message(kept)
+    elif len(late := resources.not_up(context, key)) >= IN_A_ROW:
+        seconds = context.fleet.managers[key].boot_seconds
+        reason, message = NOT_UP, not_up_message(len(late), seconds)
     elif slow := _slow_starters(context, key, group):
         reason, message = NOT_RUNNING, not_running_message(slow)
     elif melting.is_melting:

@@ -246,12 +246,14 @@ def _patience(instance: Instance) -> int | None:
 
 
 def _supply(context: Context, template: TemplateKey, zone: str) -> tuple[int, int]:
-    """How many machines of a template in a zone are leased or can be; and the minimum there."""
+    """How many machines of a template in a zone are leased or can be; and how many are needed."""
     usable = minimum = 0
     for manager, entity in context.fleet.managers.items():
         if manager.template != template or manager.zone != zone:
             continue
-        if context.fleet.is_named(manager):
+        if context.fleet.is_active(manager):
+            minimum = rollouts.needed_by_all(context, manager)
+        elif context.fleet.is_named(manager):
             minimum = entity.minimum_size
         usable += sum(_is_usable(context, key) for key, _ in context.fleet.instances_of(manager))
     return usable, minimum

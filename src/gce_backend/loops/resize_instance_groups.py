@@ -15,6 +15,7 @@ from collections.abc import Collection
 from msgspec.structs import replace
 
 from gce_backend.actions import resources
+from gce_backend.actions.aging import replace_old
 from gce_backend.actions.demand import share_demand
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
@@ -55,7 +56,7 @@ async def run(context: Context) -> Outcome:
     async def raise_one(key: GroupKey) -> Result:
         return await _raise(context, key)
 
-    balanced = await balance(context)
+    balanced = await balance(context) + await replace_old(context)
     outcome = await act_on_each(context, keys, raise_one)
     waits = (outcome.again_after, settling, spreading, *(_pause(context, key) for key in there))
     return replace(

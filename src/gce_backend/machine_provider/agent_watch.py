@@ -95,6 +95,10 @@ class AgentWatch:
             return ""
         return "silent" if machine.path in self.silent else "reports"
 
+    def awaits(self, machine: StoredMachine) -> bool:
+        """Whether a machine cannot be leased because its agent has never reported."""
+        return self._required and self.voice(machine) == ""
+
     def allows(self, machine: StoredMachine) -> bool:
         """Whether a machine may be leased, as far as its agent tells."""
         voice = self.voice(machine)

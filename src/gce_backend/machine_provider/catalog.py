@@ -136,7 +136,10 @@ class Catalog:
     async def get(self, backend: str, hostname: str) -> EntryMessage | None:
         """The catalog entry of a machine; None when there is none."""
         machine = await self._machine_called(backend, hostname)
-        return None if machine is None else machine.entry
+        if machine is None:
+            return None
+        awaits = self._records.agents.awaits(machine) or None
+        return msgspec.structs.replace(machine.entry, awaits_agent=awaits)
 
     async def modify_capacity(self, backend: str, request: CapacityRequest) -> CapacityResponse:
         """Stores how many machines with these dimensions their backend could provide."""

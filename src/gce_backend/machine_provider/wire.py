@@ -128,6 +128,7 @@ class EntryMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     state: str
     lease_expiration_ts: int | None = None
     leased_indefinitely: bool | None = None
+    awaits_agent: bool | None = None
 
 
 class Instruction(WireMessage, frozen=True, kw_only=True, omit_defaults=True):

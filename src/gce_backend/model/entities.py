@@ -15,7 +15,11 @@ import msgspec
 from gce_backend.base.dates import StoredSeconds
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.configuration.values import (
+    BOOT_SECONDS,
+    KEEP_SLOW,
     KEEP_SURPLUS,
+    MAX_AGE_SECONDS,
+    MAX_BOOT_SECONDS,
     MAX_SURPLUS_SECONDS,
     SURPLUS_SECONDS,
 )
@@ -323,6 +327,10 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
             is no limit (process-config).
         max_unavailable: machines by which the number to lease from may drop in a roll-out; None for
             the setting's (process-config).
+        max_age_seconds: age at which a machine that nobody holds is replaced; 0 for never
+            (process-config).
+        boot_seconds: how long a machine may take to come up until it is replaced; KEEP_SLOW for
+            ever (process-config).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -341,6 +349,8 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     pool: Pool | None = None
     max_surge: Count | None = None
     max_unavailable: Count | None = None
+    max_age_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_AGE_SECONDS)] = 0
+    boot_seconds: Annotated[int, msgspec.Meta(ge=KEEP_SLOW, le=MAX_BOOT_SECONDS)] = BOOT_SECONDS
 
     @property
     def is_deleting(self) -> bool:
@@ -494,8 +504,9 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             seconds (process-pubsub-messages' sweep). Never a permit by itself.
         pending_deletion: it is to be deleted (process-pubsub-messages).
         drain: it is to leave the catalog and to be deleted, though the configuration names its
-            group (operator; resize-instance-groups, for surplus; fetch-instances, when it has the
-            name of a VM whose deletion was sent, and clears, when another VM takes its name).
+            group (operator; resize-instance-groups, for surplus, age, or one that does not come up;
+            fetch-instances, when it has the name of a VM whose deletion was sent, and clears, when
+            another VM takes its name).
         cordon: it is to leave the catalog, and is not deleted (operator; fetch-instances clears,
             when another VM takes its name).
         subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
 
 import msgspec
@@ -149,6 +150,15 @@ class Control(msgspec.Struct, frozen=True, omit_defaults=True):
         return (whole, *self.pauses)
 
 
+class DrainCause(StrEnum):
+    """Why the daemon replaces a machine."""
+
+    AGE = "age"
+    """It is too old. It stays in the catalog until another can be leased."""
+    BOOT = "boot"
+    """It did not come up."""
+
+
 class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The machine is to be deleted, as soon as nobody holds it.
 
@@ -157,7 +167,9 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         since: since when, Unix seconds.
         surplus: whether the daemon wants that, because its group has too many machines.
         endangered: whether the daemon wants that, because a deletion that was sent for an earlier
-            VM of its name may still take effect; otherwise an operator does.
+            VM of its name may still take effect.
+        cause: another reason for which the daemon wants that; without any of these three, an
+            operator does.
         max_unavailable: it leaves the catalog once at most so many machines of its template and
             zone are lacking then; None: at once.
         by: who ordered it; "" is not known.
@@ -169,9 +181,10 @@ class Drain(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     max_unavailable: int | None = None
     endangered: bool = False
     by: str = ""
+    cause: DrainCause | None = None
 
     def __str__(self) -> str:
-        if self.endangered:
+        if self.endangered or self.cause is not None:
             return f"It is replaced: {self.reason}"
         if self.surplus:
             return f"Surplus: {self.reason}"

@@ -11,7 +11,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
 from gce_backend.configuration import types
 from gce_backend.configuration.types import TemplateConfig
-from gce_backend.configuration.values import SURPLUS_SECONDS
+from gce_backend.configuration.values import BOOT_SECONDS, SURPLUS_SECONDS
 from gce_backend.model.entities import (
     EarlierRevision,
     Entity,
@@ -48,6 +48,8 @@ class WantedManager(msgspec.Struct, frozen=True):
         max_surge: machines beyond what is needed during a roll-out; None is no limit.
         max_unavailable: machines by which the number to lease from may drop during a roll-out; None
             for the setting's.
+        max_age_seconds: age at which a machine that nobody holds is replaced; 0 for never.
+        boot_seconds: how long a machine may take to come up; KEEP_SLOW for ever.
     """
 
     zone: str
@@ -59,6 +61,8 @@ class WantedManager(msgspec.Struct, frozen=True):
     pool: Pool | None = None
     max_surge: int | None = None
     max_unavailable: int | None = None
+    max_age_seconds: int = 0
+    boot_seconds: int = BOOT_SECONDS
 
 
 class WantedTemplate(msgspec.Struct, frozen=True):
@@ -108,6 +112,8 @@ def _wanted_manager(manager: types.ManagerConfig, now: UnixSeconds) -> WantedMan
         pool=pool,
         max_surge=manager.max_surge,
         max_unavailable=manager.max_unavailable,
+        max_age_seconds=manager.max_age_seconds,
+        boot_seconds=manager.boot_seconds,
     )
 
 
@@ -310,6 +316,8 @@ def _activate(
             pool=manager.pool,
             max_surge=manager.max_surge,
             max_unavailable=manager.max_unavailable,
+            max_age_seconds=manager.max_age_seconds,
+            boot_seconds=manager.boot_seconds,
         )
     return news
 

@@ -31,11 +31,13 @@ class Use(NamedTuple):
         leased: machines of it that somebody holds.
         waiting: requests that its machines are to serve and no lease serves yet.
         share: the size that it should have as a part of a pool; None when it is in none.
+        ageing: machines of it that stay only until others have come in their place.
     """
 
     leased: int = 0
     waiting: int = 0
     share: int | None = None
+    ageing: int = 0
 
 
 UNUSED = Use()
@@ -109,8 +111,12 @@ def _needed(limits: InstanceGroupManager | Pool, use: Use) -> int:
 
 
 def wanted_size(manager: InstanceGroupManager, others: int, use: Use) -> int:
-    """The size that a group should have now: what it needs, as far as there is room."""
-    needed, limit = needed_size(manager, use), room(manager.maximum_size, others)
+    """The size that a group should have now: what it needs, as far as there is room.
+
+    It includes those that replace machines of age, while these are there.
+    """
+    needed = needed_size(manager, use) + use.ageing
+    limit = room(manager.maximum_size, others)
     return needed if limit is None else min(needed, limit)
 
 

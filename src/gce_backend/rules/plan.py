@@ -14,7 +14,7 @@ import msgspec
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.configuration.types import Pairs, TemplateConfig
-from gce_backend.configuration.values import KEEP_SURPLUS, SURPLUS_SECONDS
+from gce_backend.configuration.values import BOOT_SECONDS, KEEP_SURPLUS, SURPLUS_SECONDS
 from gce_backend.model.entities import (
     Entity,
     Instance,
@@ -42,6 +42,14 @@ from gce_backend.rules.group_sizes import Use, beside, needed_size, raised_size,
 from gce_backend.rules.permits import lease_runs
 
 Get = Callable[[Key], Entity | None]
+_REST: Mapping[str, int | None] = {
+    "surplus_seconds": SURPLUS_SECONDS,
+    "max_surge": None,
+    "max_unavailable": None,
+    "max_age_seconds": 0,
+    "boot_seconds": BOOT_SECONDS,
+}
+"""The fields of a manager beside its sizes, with their defaults."""
 
 
 class Action(StrEnum):
@@ -135,9 +143,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
         maximum: the same; 0 is no limit.
         removed: VMs of idle machines that are removed; members without a VM do not count.
         spare: machines to keep free, before and after; None for a tenth of the leased ones.
-        surge: machines beyond what is needed in a roll-out, before and after; None is no limit.
-        unavailable: machines that may be lacking in a roll-out, before and after; None for the
-            setting's.
+        rest: the other fields of its manager that change.
         machines: the machines that drain.
         held: those of them that somebody holds: they are waited for.
         in_force: the configuration in force says so already.
@@ -154,8 +160,7 @@ class GroupStep(msgspec.Struct, frozen=True, kw_only=True):
     minimum: tuple[int, int]
     maximum: tuple[int, int]
     spare: tuple[int | None, int | None] = (None, None)
-    surge: tuple[int | None, int | None] = (None, None)
-    unavailable: tuple[int | None, int | None] = (None, None)
+    rest: tuple[Field, ...] = ()
     removed: int = 0
     machines: tuple[str, ...] = ()
     held: tuple[Held, ...] = ()
@@ -395,8 +400,7 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
         minimum=(known.minimum, limits.minimum),
         maximum=(known.maximum, limits.maximum),
         spare=(known.spare, limits.spare),
-        surge=(known.surge, limits.surge),
-        unavailable=(known.unavailable, limits.unavailable),
+        rest=tuple(_rest(known, limits)),
         removed=max(0, sum(one.gce_id is not None for _, one in machines) - goal) if idle else 0,
         in_force=limits == known,
         under_way=limits == known and bool(manager.in_flight or manager.resize),
@@ -404,25 +408,24 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
 
 
 class _Limits(NamedTuple):
-    """All that the configuration says of a group's size."""
+    """All that the configuration says of a group's size; `rest` by the fields' names."""
 
     minimum: int = 0
     maximum: int = 0
     spare: int | None = None
-    surplus_seconds: int = SURPLUS_SECONDS
-    surge: int | None = None
-    unavailable: int | None = None
+    rest: tuple[tuple[str, int | None], ...] = tuple(_REST.items())
 
 
 def _limits(manager: InstanceGroupManager) -> _Limits:
-    return _Limits(
-        manager.minimum_size,
-        manager.maximum_size,
-        manager.spare_size,
-        manager.surplus_seconds,
-        manager.max_surge,
-        manager.max_unavailable,
-    )
+    rest = tuple((name, getattr(manager, name)) for name in _REST)
+    return _Limits(manager.minimum_size, manager.maximum_size, manager.spare_size, rest)
+
+
+def _rest(before: _Limits, after: _Limits) -> Iterator[Field]:
+    """The fields that differ, apart from the sizes."""
+    for (name, old), (_, new) in zip(before.rest, after.rest, strict=True):
+        if old != new:
+            yield Field(name, *(None if one is None else str(one) for one in (old, new)))
 
 
 def _siblings(

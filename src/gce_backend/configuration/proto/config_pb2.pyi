@@ -97,7 +97,7 @@ class Schedule(_message.Message):
     def __init__(self, days: _Optional[_Iterable[_Union[Day, str]]] = ..., start: _Optional[str] = ..., end: _Optional[str] = ..., time_zone: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., spare_size: _Optional[int] = ...) -> None: ...
 
 class InstanceGroupManager(_message.Message):
-    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds", "schedules", "zones", "max_surge", "max_unavailable")
+    __slots__ = ("template_base_name", "minimum_size", "maximum_size", "zone", "spare_size", "surplus_seconds", "schedules", "zones", "max_surge", "max_unavailable", "max_age_seconds", "boot_seconds")
     TEMPLATE_BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     MINIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,8 @@ class InstanceGroupManager(_message.Message):
     ZONES_FIELD_NUMBER: _ClassVar[int]
     MAX_SURGE_FIELD_NUMBER: _ClassVar[int]
     MAX_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BOOT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     template_base_name: str
     minimum_size: int
     maximum_size: int
@@ -118,7 +120,9 @@ class InstanceGroupManager(_message.Message):
     zones: _containers.RepeatedScalarFieldContainer[str]
     max_surge: int
     max_unavailable: int
-    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ..., schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ..., zones: _Optional[_Iterable[str]] = ..., max_surge: _Optional[int] = ..., max_unavailable: _Optional[int] = ...) -> None: ...
+    max_age_seconds: int
+    boot_seconds: int
+    def __init__(self, template_base_name: _Optional[str] = ..., minimum_size: _Optional[int] = ..., maximum_size: _Optional[int] = ..., zone: _Optional[str] = ..., spare_size: _Optional[int] = ..., surplus_seconds: _Optional[int] = ..., schedules: _Optional[_Iterable[_Union[Schedule, _Mapping]]] = ..., zones: _Optional[_Iterable[str]] = ..., max_surge: _Optional[int] = ..., max_unavailable: _Optional[int] = ..., max_age_seconds: _Optional[int] = ..., boot_seconds: _Optional[int] = ...) -> None: ...
 
 class InstanceGroupManagerConfig(_message.Message):
     __slots__ = ("managers",)

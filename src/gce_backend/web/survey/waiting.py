@@ -6,6 +6,7 @@ from gce_backend.actions import unknown_machines
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import MachineKey
+from gce_backend.rules.aging import replaced_for_age
 from gce_backend.rules.cataloging import settles_in
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.sightings import is_stopped_for_good
@@ -110,6 +111,8 @@ def _stopped(context: Context, key: MachineKey, instance: Instance, *, held: boo
 def _draining(instance: Instance) -> str:
     if instance.catalog in _OUT:
         return "delete-drained-instances has to request its deletion, within the caps."
+    if replaced_for_age(instance):
+        return "It leaves the catalog when its replacement can be leased."
     if instance.drain is not None and instance.drain.max_unavailable is not None:
         return (
             f"It leaves the catalog once at most {instance.drain.max_unavailable} of its template "

@@ -1,0 +1,78 @@
+"""Marks machines that are too old, and machines that do not come up, so that they drain.
+
+Nothing is removed or deleted here: the jobs that do so have their own checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gce_backend.actions.deletion_budget import free_deletions
+from gce_backend.actions.resources import beside, pace, use_of
+from gce_backend.engine.context import Context
+from gce_backend.fleet.picture import Apply, Change, when_present
+from gce_backend.model.entities import Instance, InstanceGroupManager, Permit
+from gce_backend.model.keys import GroupKey
+from gce_backend.rules.aging import (
+    does_not_run,
+    in_turn,
+    is_aged,
+    is_late,
+    marked_as_aged,
+    marked_as_not_up,
+    replaced_for_age,
+)
+from gce_backend.rules.group_sizes import needed_size, room
+
+
+async def replace_old(context: Context) -> int:
+    """Marks machines that are too old or do not come up, as far as the caps on deletions go.
+
+    Returns:
+        How many machines it marked.
+
+    Raises:
+        RemoteError: the store could not be reached.
+    """
+    changes: list[Change[Any]] = []
+    left = free_deletions(context, Permit.REMOVED)
+    for key, manager in context.fleet.active_managers():
+        if manager.url is None or context.is_paused(key):
+            continue
+        changes += _not_up(context, key, manager)
+        changes += _aged(context, key, manager)
+    return await context.fleet.change(changes[: max(0, left)])
+
+
+def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> list[Change[Instance]]:
+    """Marks those whose turn has come; none while the group cannot make others."""
+    group, now = context.memory.seen.groups.get(key), context.clock.now()
+    others = beside(context, key, manager)
+    if group is None or others is None or not group.stable or pace(context, key).most is not None:
+        return []
+    machines = list(context.fleet.instances_of(key))
+    aged = [it for it in machines if is_aged(it[1], manager, context.clock.elapsed, now)]
+    needed = needed_size(manager, use_of(context, key))
+    going = sum(replaced_for_age(instance) for _, instance in machines)
+    limit = room(manager.maximum_size, others)
+    free = limit is None or limit > needed
+    aged.sort(key=lambda it: (it[1].listed_since or 0.0, it[0].name))
+    apply: Apply[Instance] = when_present(
+        lambda instance: marked_as_aged(instance, manager, now, room=free)
+    )
+    return [Change(machine, apply) for machine, _ in aged[: in_turn(needed, going)]]
+
+
+def _not_up(
+    context: Context, key: GroupKey, manager: InstanceGroupManager
+) -> Iterator[Change[Instance]]:
+    """Marks machines whose VM does not come to run, or whose agent does not report."""
+    elapsed, now = context.clock.elapsed, context.clock.now()
+    apply: Apply[Instance] = when_present(lambda instance: marked_as_not_up(instance, manager, now))
+    for machine, instance in context.fleet.instances_of(key):
+        waits = context.memory.catalog.awaits_agent.get(machine, False)
+        mute = waits and is_late(instance.adding_since, manager, elapsed)
+        member = context.memory.seen.member(machine)
+        if mute or does_not_run(instance, member, manager, elapsed):
+            yield Change(machine, apply)
