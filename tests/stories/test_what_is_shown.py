@@ -342,3 +342,23 @@ async def test_line_09_a_cordoned_machine_is_what_its_group_waits_for(tmp_path: 
         await w.until(failing)
         told = await explained(w, "linux")
         assert told["state"] == "failing"
+
+
+async def test_line_01_the_longest_wait_that_a_peer_asks_for_is_shown_with_its_end(
+    tmp_path: Path,
+) -> None:
+    """Once 999999999 s: it is five minutes, told on the page, and then all goes on."""
+    once = {"status": 429, "retry_after": 999999999, "times": 1}
+    async with world(tmp_path, crons=SELDOM, start=False) as w:
+        await w.inject(ADD_MACHINES, **once)
+        await w.inject("pubsub.projects.subscriptions.pull", reason="RESOURCE_EXHAUSTED", **once)
+        await w.start_daemon()
+        await w.until(has_problem(w, "RateLimited"))
+        await w.until(has_problem(w, "NotPulled"))
+        for reason in ("RateLimited", "NotPulled"):
+            [problem] = await problems(w, reason)
+            assert 240 < problem["retry_at"] - w.clock.now() <= 300
+        async with w.session.get(w.daemon.url + "/") as response:
+            assert (await response.text()).count("tried again <time") == 2
+        assert await w.until(lambda: cataloged_in_all(w, 3)) <= 330
+        assert not (await w.get("/api/status"))["problems"]

@@ -58,12 +58,14 @@ def _problems(problems: list[Any], now: UnixSeconds) -> list[RenderableType]:
     rows = table("severity", "about", "reason", "since", "message")
     for one in problems:
         count = f" ({one['count']} times)" if one["count"] > 1 else ""
+        wait = (one.get("retry_at") or now) - now
+        again = f" (tried again in {age(wait)})" if wait >= 1 else ""
         rows.add_row(
             cell(one["severity"], _SEVERITIES.get(one["severity"], "")),
             cell(f"{one['kind']} {one['subject']}"),
             cell(one["reason"]),
             cell(age(now - one["since"]) if one["since"] else None),
-            cell(one["message"] + count),
+            cell(one["message"] + count + again),
         )
     return [Text(plural(len(problems), "problem"), "bold"), rows]
 

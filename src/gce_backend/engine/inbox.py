@@ -35,6 +35,7 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
         working: messages that the job is processing.
         oldest_seconds: how long ago the oldest of them came; 0 when there are none.
         problem: why nothing can be pulled, and the remedy; "" while pulling works.
+        retry_seconds: seconds until it is pulled again after a failure; 0 when that is now.
     """
 
     subscription: str
@@ -42,6 +43,7 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     working: int
     oldest_seconds: float
     problem: str
+    retry_seconds: float = 0.0
 
 
 class Consumer:
@@ -84,6 +86,7 @@ class Consumer:
         self._came = asyncio.Event()
         self._log = structlog.get_logger()
         self._pulling: asyncio.Task[None] | None = None
+        self._pull_at = float("-inf")  # after a failure; monotonic
         self.problem = ""
 
     def status(self) -> QueueStatus:
@@ -95,6 +98,7 @@ class Consumer:
             working=len(self._working),
             oldest_seconds=now - min(self._arrived_at.values(), default=now),
             problem=self.problem,
+            retry_seconds=max(0.0, self._pull_at - now) if self.problem else 0.0,
         )
 
     async def run(self) -> None:
@@ -161,7 +165,9 @@ class Consumer:
                 messages = await self._client.pull(self._name, min(room, self._max_messages))
             except RemoteError as error:
                 self._fail(error)
-                await asyncio.sleep(max(pause, error.retry_after or 0.0))
+                wait = max(pause, error.retry_after or 0.0)
+                self._pull_at = self._clock.monotonic() + wait
+                await asyncio.sleep(wait)
                 pause = min(pause * 2, LONGEST_PAUSE)
                 continue
             pause = FIRST_PAUSE

@@ -64,6 +64,11 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     retry_at: float
 
+    def retried(self, clock: Clock) -> UnixSeconds | None:
+        """When it is tried again by the wall clock; None when that is at any time."""
+        wait = self.retry_at - clock.monotonic()
+        return clock.now() + wait if wait > 0 else None
+
 
 class Conditions:
     """All conditions in force, through the view of one job that sets and ends its own.

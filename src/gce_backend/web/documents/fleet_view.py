@@ -24,7 +24,7 @@ def fleet(context: Context) -> dict[str, Any]:
             "conditions": conditions(context, "configuration"),
         },
         "conditions": [
-            {"subject": condition.subject, **_condition(condition)}
+            {"subject": condition.subject, **_condition(context, condition)}
             for condition in context.conditions
         ],
         "corrupt": {str(key): problem for key, problem in context.fleet.corrupt.items()},
@@ -111,14 +111,15 @@ def conditions(context: Context, subject: Key | str) -> list[dict[str, Any]]:
         found = context.conditions_of(subject)
     else:
         found = context.conditions.of(subject)
-    return [_condition(condition) for condition in found]
+    return [_condition(context, condition) for condition in found]
 
 
-def _condition(condition: Condition) -> dict[str, Any]:
+def _condition(context: Context, condition: Condition) -> dict[str, Any]:
     return {
         "job": condition.job,
         "reason": condition.reason,
         "message": condition.message,
         "since": condition.since,
         "failures": condition.failures,
+        "retry_at": condition.retried(context.clock),
     }

@@ -60,6 +60,7 @@ class FleetProblem(msgspec.Struct, frozen=True, kw_only=True):
         since: since when, Unix seconds; None when that is not known.
         count: how many subjects have it.
         examples: some of them, by the names that `/api/explain` takes.
+        retry_at: when the daemon tries again, Unix seconds; None when that is not planned.
     """
 
     severity: Severity
@@ -70,6 +71,7 @@ class FleetProblem(msgspec.Struct, frozen=True, kw_only=True):
     since: UnixSeconds | None = None
     count: int = 1
     examples: tuple[str, ...] = ()
+    retry_at: UnixSeconds | None = None
 
 
 def problems(
@@ -171,6 +173,7 @@ def _messages(context: Context, queue: QueueStatus) -> Iterator[FleetProblem]:
             subject="subscription",
             reason="NotPulled",
             message=queue.problem,
+            retry_at=context.clock.now() + queue.retry_seconds if queue.retry_seconds else None,
         )
     kept = context.fleet.set_aside.items()
     aside = {key: message for key, message in kept if message.seen is None}
@@ -303,7 +306,9 @@ def _conditions(context: Context, survey: Survey) -> Iterator[FleetProblem]:
     for (place, _, reason), found in together.items():
         machines = [(key, condition.since) for condition, key in found]
         without = _without(context, survey, machines)
-        yield _of_many(place, reason, found[0][0].message, machines, without)
+        times = [at for condition, _ in found if (at := condition.retried(context.clock))]
+        problem = _of_many(place, reason, found[0][0].message, machines, without)
+        yield msgspec.structs.replace(problem, retry_at=min(times, default=None))
 
 
 def _of_one(
@@ -319,6 +324,7 @@ def _of_one(
         reason=condition.reason,
         message=_with_zones(condition.message, without),
         since=condition.since,
+        retry_at=condition.retried(context.clock),
     )
 
 
