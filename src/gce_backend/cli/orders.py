@@ -112,6 +112,7 @@ class SelectorType(click.ParamType[Selector]):
 def machines_option(order: Callable[..., None]) -> Callable[..., None]:
     """Which machines an order is about: by name, by a selector, or both."""
     for add in (
+        settings_option,
         click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=complete_machines),
         click.option(
             "--selector",
@@ -131,7 +132,6 @@ def machines_option(order: Callable[..., None]) -> Callable[..., None]:
         "gce-backend drain --selector 'template=linux-small,age>30d' --max-unavailable 2",
     )
 )
-@settings_option
 @machines_option
 @click.option(
     "--max-unavailable",
@@ -141,106 +141,59 @@ def machines_option(order: Callable[..., None]) -> Callable[..., None]:
 )
 @reason_option
 @json_option
-def drain(
-    settings: Settings,
-    names: tuple[str, ...],
-    selector: Selector | None,
-    max_unavailable: int | None,
-    reason: str,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def drain(max_unavailable: int | None, reason: str, **asked: Any) -> None:
     """Removes machines from the fleet after their leases end.
 
     NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
     catalog and is deleted. Its group grows again when it has fewer than its minimum then, if the
     configuration names it. `undrain` keeps the machine, until its deletion has begun.
     """
-    done = _order_machines(
-        settings,
-        (names, selector),
+    _order_machines(
         lambda key, now, who: orders.drain(key, reason, now, max_unavailable, by=who),
+        _outlook,
         reason,
-        dry_run=dry_run,
+        **asked,
     )
-    _say_of_machines(done, _outlook, dry_run=dry_run, as_json=as_json)
 
 
 @click.command(epilog=examples("gce-backend undrain VM", "gce-backend undrain -l zone=us-east1-b"))
-@settings_option
 @machines_option
 @json_option
-def undrain(
-    settings: Settings,
-    names: tuple[str, ...],
-    selector: Selector | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def undrain(**asked: Any) -> None:
     """Keeps drained machines.
 
     NAME stays, unless its deletion has begun.
     """
-    done = _order_machines(
-        settings, (names, selector), lambda key, *_: orders.undrain(key), dry_run=dry_run
-    )
     text = f"It is no longer drained. {SOON}"
-    _say_of_machines(done, lambda _, __: text, dry_run=dry_run, as_json=as_json)
+    _order_machines(lambda key, *_: orders.undrain(key), lambda *_: text, **asked)
 
 
 @click.command(epilog=examples('gce-backend cordon VM --reason "a look at its disk"'))
-@settings_option
 @machines_option
 @reason_option
 @json_option
-def cordon(
-    settings: Settings,
-    names: tuple[str, ...],
-    selector: Selector | None,
-    reason: str,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def cordon(reason: str, **asked: Any) -> None:
     """Keeps machines' VMs, and does not offer them.
 
     NAME is the VM's name, or its whole key: template/revision/zone/name. The machine leaves the
     catalog, a leased one after its lease ends. Nothing deletes its VM until `uncordon`, and its
     group makes no other in its place.
     """
-    done = _order_machines(
-        settings,
-        (names, selector),
-        lambda key, now, who: orders.cordon(key, reason, now, by=who),
-        reason,
-        dry_run=dry_run,
+    _order_machines(
+        lambda key, now, who: orders.cordon(key, reason, now, by=who), _kept, reason, **asked
     )
-    _say_of_machines(done, _kept, dry_run=dry_run, as_json=as_json)
 
 
 @click.command(epilog=examples("gce-backend uncordon VM", "gce-backend uncordon -l state=cordoned"))
-@settings_option
 @machines_option
 @json_option
-def uncordon(
-    settings: Settings,
-    names: tuple[str, ...],
-    selector: Selector | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
+def uncordon(**asked: Any) -> None:
     """Ends the cordon of machines.
 
     NAME is offered again. It is deleted if the configuration no longer names its group, or if it
     was drained, reclaimed or lost by the catalog in the meantime.
     """
-    done = _order_machines(
-        settings, (names, selector), lambda key, *_: orders.uncordon(key), dry_run=dry_run
-    )
-    _say_of_machines(done, lambda one, _: _freed(one), dry_run=dry_run, as_json=as_json)
+    _order_machines(lambda key, *_: orders.uncordon(key), lambda one, _: _freed(one), **asked)
 
 
 @click.command()
@@ -305,20 +258,33 @@ def messages(
 
 
 def _order_machines(
-    settings: Settings,
-    meant: tuple[Sequence[str], Selector | None],
     apply: OrderAboutMachine,
+    outlook: Callable[[OrderedMachine, UnixSeconds], str],
     reason: str = "",
     *,
+    settings: Settings,
+    names: Sequence[str],
+    selector: Selector | None,
     dry_run: bool,
-) -> list[OrderedMachine]:
-    """Gives an order about machines; exits with a message when it cannot be carried out."""
+    as_json: bool,
+) -> None:
+    """Gives an order about machines, and says what becomes of each.
+
+    Args:
+        apply: makes the order, given the machine, the time and who gives it.
+        outlook: says what becomes of a machine.
+    """
     from gce_backend.cli import ordering
 
-    if not any(meant):
+    if not names and selector is None:
         raise click.UsageError("name machines, or choose them with --selector")
     _check_reason(reason)
-    return ordering.order_about_machines(settings, ordering.Meant(*meant), apply, dry_run=dry_run)
+    meant = ordering.Meant(names, selector)
+    done = ordering.order_about_machines(settings, meant, apply, dry_run=dry_run)
+    now = _now()
+    told = [(one, "Nothing is changed." if dry_run else outlook(one, now)) for one in done]
+    document = {"dry_run": dry_run, "machines": [_document(one, text) for one, text in told]}
+    say("\n".join(f"{one.key.name}: {text}" for one, text in told), document, as_json=as_json)
 
 
 def _now() -> float:
@@ -386,24 +352,6 @@ def _freed(done: OrderedMachine) -> str:
 
 def _soon(done: OrderedMachine) -> str:
     return f"Nothing is done about it until {done.pause} ends the pause." if done.pause else SOON
-
-
-def _say_of_machines(
-    done: Sequence[OrderedMachine],
-    outlook: Callable[[OrderedMachine, UnixSeconds], str],
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Says what becomes of each machine.
-
-    Args:
-        outlook: says it in words.
-    """
-    now = _now()
-    told = [(one, "Nothing is changed." if dry_run else outlook(one, now)) for one in done]
-    document = {"dry_run": dry_run, "machines": [_document(one, text) for one, text in told]}
-    say("\n".join(f"{one.key.name}: {text}" for one, text in told), document, as_json=as_json)
 
 
 def _document(done: OrderedMachine, text: str) -> dict[str, Any]:
