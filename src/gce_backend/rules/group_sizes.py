@@ -123,21 +123,6 @@ def wanted_size(manager: InstanceGroupManager, others: int, use: Use) -> int:
 def growth(manager: InstanceGroupManager, target_size: int, others: int, use: Use) -> int:
     """By how many machines a group grows now: to its minimum, and above it step by step.
 
-    Args:
-        manager: an active manager.
-        target_size: the group's present target size.
-        others: VMs of the other revisions' groups in that zone.
-        use: what is asked of the group.
-    """
-    wanted = wanted_size(manager, others, use)
-    return max(0, min(wanted, max(manager.minimum_size, target_size + GROWTH_STEP)) - target_size)
-
-
-def raised_size(
-    manager: InstanceGroupManager, target_size: int, others: int, use: Use
-) -> int | None:
-    """The size to which a group must grow; None when it is large enough.
-
     It never shrinks a group, because Compute would delete arbitrary members.
 
     Args:
@@ -146,8 +131,8 @@ def raised_size(
         others: VMs of the other revisions' groups in that zone.
         use: what is asked of the group.
     """
-    size = wanted_size(manager, others, use)
-    return size if size > target_size else None
+    wanted = wanted_size(manager, others, use)
+    return max(0, min(wanted, max(manager.minimum_size, target_size + GROWTH_STEP)) - target_size)
 
 
 def replaced(

@@ -38,7 +38,7 @@ from gce_backend.rules.activation import (
     known_entities,
     plan_template,
 )
-from gce_backend.rules.group_sizes import Use, beside, needed_size, raised_size, wanted_size
+from gce_backend.rules.group_sizes import Use, beside, needed_size, wanted_size
 from gce_backend.rules.permits import lease_runs
 
 Get = Callable[[Key], Entity | None]
@@ -369,17 +369,18 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
     machines = present.living(key)
     held = sum(lease_runs(instance, present.now) for _, instance in machines)
     use = Use(held)
-    grown = raised_size(manager, size or 0, 0, use)
+    full = wanted_size(manager, 0, use)
+    grows = full > (size or 0)
     idle = 0
     if size is not None and manager.surplus_seconds != KEEP_SURPLUS:
         idle = max(0, min(size - needed_size(manager, use), size - held))
-    goal = grown if grown is not None else (size or 0) - idle
+    goal = full if grows else (size or 0) - idle
     now = wanted_size(manager, others, use) if others is not None else goal
     limits = _limits(manager)
     known = _limits(old) if old is not None and named else _Limits()
     if size is None:
         action = Action.CREATE
-    elif grown is not None:
+    elif grows:
         action = Action.RESIZE
     elif idle and named:
         action = Action.SHRINK
@@ -396,7 +397,7 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
         zone=key.name,
         size=size,
         goal=goal,
-        at_first=max(now, size or 0) if grown is not None and now < goal else None,
+        at_first=max(now, size or 0) if grows and now < goal else None,
         minimum=(known.minimum, limits.minimum),
         maximum=(known.maximum, limits.maximum),
         spare=(known.spare, limits.spare),

@@ -12,7 +12,7 @@ from gce_backend.rules.group_sizes import (
     UNUSED,
     beside,
     given_up,
-    raised_size,
+    growth,
     room,
     wanted_size,
 )
@@ -57,13 +57,13 @@ def test_a_group_is_never_lowered_and_never_raised_above_its_minimum_or_room(
 ) -> None:
     """Compute picks the victims of a lower size: there is none."""
     manager = InstanceGroupManager(minimum, maximum)
-    size = raised_size(manager, target, others, UNUSED)
-    if size is None:
+    more = growth(manager, target, others, UNUSED)
+    if not more:
         assert target >= wanted_size(manager, others, UNUSED)
         return
-    assert target < size <= minimum
-    assert not maximum or size + others <= maximum
-    assert raised_size(manager, size, others, UNUSED) is None
+    assert 0 < more <= minimum - target
+    assert not maximum or target + more + others <= maximum
+    assert growth(manager, target + more, others, UNUSED) == 0
 
 
 def _member(

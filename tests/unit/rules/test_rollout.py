@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.model.entities import InstanceGroupManager
-from gce_backend.rules.group_sizes import UNUSED, raised_size
+from gce_backend.rules.group_sizes import UNUSED, growth
 from gce_backend.rules.rollout import ZoneRollout, removable, rollout_limit, share_out
 
 COUNTS = st.integers(0, 30)
@@ -165,9 +165,9 @@ def test_every_roll_out_comes_to_its_end_within_its_bounds(
     slack = max(allowed, max(1, int(minimum * share)) if room == 0 else 0)
     old, target, coming = minimum - leased, 0, 0
     for _ in range(20 * minimum):
-        raised = raised_size(manager, target, old + leased, UNUSED)
-        if raised is not None:
-            target, coming = raised, coming + raised - target
+        more = growth(manager, target, old + leased, UNUSED)
+        if more:
+            target, coming = target + more, coming + more
             assert not maximum or target + old + leased <= maximum
         coming -= data.draw(st.integers(min(1, coming), coming))
         state = ZoneRollout(
@@ -182,7 +182,7 @@ def test_every_roll_out_comes_to_its_end_within_its_bounds(
         )
         old -= removable(state, max_unavailable=allowed, exchange_share=share)
         assert old + target - coming >= minimum - leased - slack
-        if not (old or coming or raised_size(manager, target, old + leased, UNUSED)):
+        if not (old or coming or growth(manager, target, old + leased, UNUSED)):
             break
     assert old == 0
     assert target == (minimum if not maximum else min(minimum, maximum - leased))
