@@ -22,6 +22,7 @@ from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.tables import Tables
 from gce_backend.machine_provider.service import ProviderService
 from gce_backend.settings.settings import ProviderSettings, Settings
+from gce_backend.web.pages.provider_site import ProviderSite
 from support.simulation import VirtualClock
 
 PROJECT = "broker-1"
@@ -56,7 +57,12 @@ class Place:
         local = local_settings(Settings(), self.cloud.base_url, PROJECT, self.access.parent)
         wanted = ProviderSettings(**{"port": 0, "access": self.access, **provider})
         settings = msgspec.structs.replace(local, provider=wanted)
-        service = ProviderService(settings, clock=self.clock, rng=random.Random(1))
+        service = ProviderService(
+            settings,
+            clock=self.clock,
+            rng=random.Random(1),
+            pages=lambda service: ProviderSite(service, self.clock).routes(),
+        )
         await service.start()
         self._running.append(service)
         return service

@@ -21,7 +21,9 @@ COMMANDS = {
     "configure": Entry(
         "prepare", "configure", "Stores where configuration and Machine Provider are."
     ),
-    "setup": Entry("prepare", "setup", "Creates what the daemon needs in its project."),
+    "setup": Entry(
+        "prepare", "setup", "Creates what the daemon or a Machine Provider needs in its project."
+    ),
     "adopt": Entry("adopt", "adopt", "Adopts templates and groups that do not name their store."),
     "doctor": Entry(
         "doctor", "doctor", "Checks everything that a daemon with these settings needs."

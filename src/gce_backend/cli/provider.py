@@ -38,9 +38,16 @@ def machine_provider(settings: Settings, *, check: bool) -> None:
     from gce_backend.base import logs
     from gce_backend.base.clock import SystemClock
     from gce_backend.machine_provider.service import ProviderService
+    from gce_backend.web.pages.provider_site import ProviderSite
 
     logs.configure(settings.log.format, settings.log.level, sys.stderr)
-    service = ProviderService(settings, clock=SystemClock(), rng=rng())
+    clock = SystemClock()
+    service = ProviderService(
+        settings,
+        clock=clock,
+        rng=rng(),
+        pages=lambda service: ProviderSite(service, clock).routes(),
+    )
     if check:
         for warning in service.warnings:
             click.echo(warning)

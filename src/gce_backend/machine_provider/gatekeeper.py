@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import structlog
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import InvalidTokenError
 from gce_backend.base.guesses import Guesses
 from gce_backend.machine_provider.access.decision import decide
@@ -20,6 +23,7 @@ READS = frozenset(
         "catalog.get",
         "machine.poll",
         "service.metrics",
+        "service.pages",
         "leases.get",
         "leases.list",
         "leases.keepalive",
@@ -31,7 +35,28 @@ READS = frozenset(
 )
 """Methods that only read, or are called all the time: allowed calls are counted, not logged."""
 
+MAX_REFUSALS = 100
+"""Refused calls that are remembered for people."""
+
 log = structlog.stdlib.get_logger()
+
+
+class RefusedCall(NamedTuple):
+    """A call that was refused.
+
+    Attributes:
+        at: when.
+        user: the caller; "" when the call had no valid token.
+        method: what was called.
+        remote: the address that the call came from.
+        reason: why it was refused.
+    """
+
+    at: UnixSeconds
+    user: str
+    method: str
+    remote: str
+    reason: str
 
 
 class Gatekeeper:
@@ -42,6 +67,9 @@ class Gatekeeper:
             its issuer cannot be reached.
         policy: returns the policy in force.
         decided: notified of every decision: method, and `allowed`, `denied` or `no_token`.
+
+    Attributes:
+        refusals: the last calls that were refused, the newest first.
     """
 
     def __init__(
@@ -54,8 +82,10 @@ class Gatekeeper:
     ) -> None:
         self._identify = identify
         self._policy = policy
+        self._clock = clock
         self._guesses = Guesses(clock)
         self._decided = decided
+        self.refusals: deque[RefusedCall] = deque(maxlen=MAX_REFUSALS)
 
     async def admit(self, authorization: str | None, method: str, remote: str) -> Caller:
         """Lets a caller in.
@@ -72,6 +102,7 @@ class Gatekeeper:
         if authorization is None:
             self._decided(method, "no_token")
             log.warning("machine_provider.no_token", method=method, remote=remote)
+            self._remember("", method, remote, "it carried no token")
             raise Refusal(403, "Access is denied.")
         scheme, _, token = authorization.partition(" ")
         try:
@@ -86,6 +117,7 @@ class Gatekeeper:
                 reason=str(error),
                 tries=tries,
             )
+            self._remember("", method, remote, str(error))
             await asyncio.sleep(delay)
             raise Refusal(401, f"The token is refused: {error}.") from None
         return self.judge(identity, method, remote)
@@ -108,6 +140,7 @@ class Gatekeeper:
         )
         if not decision.allowed:
             caller_log.warning("machine_provider.denied")
+            self._remember(identity.name, method, remote, decision.why)
             raise Refusal(403, f"Access is denied: {decision.why}.")
         if method not in READS:
             caller_log.info("machine_provider.allowed")
@@ -119,3 +152,6 @@ class Gatekeeper:
             group=decision.group,
             vm=identity.vm,
         )
+
+    def _remember(self, user: str, method: str, remote: str, reason: str) -> None:
+        self.refusals.appendleft(RefusedCall(self._clock.now(), user, method, remote, reason))

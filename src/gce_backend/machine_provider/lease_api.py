@@ -107,20 +107,27 @@ async def _get(broker: MachineProvider, caller: Caller, name: LeaseName) -> Leas
 
 async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> LeaseList:
     """The leases that wait or run, and those lost within a day; `leases.get` shows any other."""
+    leases = await every_lease(broker)
+    if not (query.everybody and caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}):
+        leases = [lease for lease in leases if lease.user == caller.user]
+    return LeaseList(leases=tuple(leases))
+
+
+async def every_lease(broker: MachineProvider) -> list[LeaseDocument]:
+    """The leases of all users that wait or run, and those lost within a day; newest first.
+
+    Raises:
+        RemoteError: Datastore fails.
+    """
     records = broker.records
     leased = records.machines[MachineState.LEASED].values()
     names = {machine.lease for machine in leased}
     paths = [*(named_lease_path(name) for name in sorted(names)), *records.untriaged]
     found = await records.read(paths) if paths else {}
     found = {**await records.lost(int(broker.clock.now()) - LOST_SECONDS), **found}
-    sees_all = query.everybody and bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
-    leases = [
-        lease
-        for lease in found.values()
-        if isinstance(lease, StoredLease) and (sees_all or lease.user == caller.user)
-    ]
+    leases = [lease for lease in found.values() if isinstance(lease, StoredLease)]
     leases.sort(key=lambda lease: (-lease.created, lease.name))
-    return LeaseList(leases=tuple(_document(broker, lease) for lease in leases))
+    return [_document(broker, lease) for lease in leases]
 
 
 async def _extend(broker: MachineProvider, caller: Caller, wanted: Extension) -> LeaseDocument:
@@ -163,15 +170,8 @@ async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> Mach
     """Every machine, with its lessee if the caller may see it."""
     sees_all = bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
     machines = [
-        MachineDocument(
-            name=machine.hostname,
-            backend=machine.backend,
-            state=machine.state,
-            dimensions=machine.dimensions,
-            user=machine.user if sees_all or machine.user == caller.user else "",
-            ends_at=machine.lease_expiration_ts,
-            agent=broker.records.agents.voice(machine),
-            leasable=state is MachineState.AVAILABLE and broker.records.agents.allows(machine),
+        machine_document(
+            broker.records, machine, names_user=sees_all or machine.user == caller.user
         )
         for state in MachineState
         if state is not MachineState.DELETED
@@ -179,6 +179,29 @@ async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> Mach
     ]
     machines.sort(key=lambda machine: (machine.backend, machine.name))
     return MachineList(machines=tuple(machines))
+
+
+def machine_document(
+    records: Records, machine: StoredMachine, *, names_user: bool
+) -> MachineDocument:
+    """A machine of the catalog.
+
+    Args:
+        records: the picture.
+        machine: the machine.
+        names_user: whether to name its lessee.
+    """
+    available = machine.state is MachineState.AVAILABLE
+    return MachineDocument(
+        name=machine.hostname,
+        backend=machine.backend,
+        state=machine.state,
+        dimensions=machine.dimensions,
+        user=machine.user if names_user else "",
+        ends_at=machine.lease_expiration_ts,
+        agent=records.agents.voice(machine),
+        leasable=available and records.agents.allows(machine),
+    )
 
 
 async def _demand(broker: MachineProvider, caller: Caller, query: DemandQuery) -> DemandDocument:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -42,6 +42,7 @@ class ProviderServer(HttpServer):
         answered: called for every answer with method, status and seconds.
         log: for requests that are refused before a handler sees them.
         refused: counts these requests.
+        pages: the routes of pages for people.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ProviderServer(HttpServer):
         clock: Clock,
         log: FilteringBoundLogger,
         refused: Refused,
+        pages: Iterable[web.RouteDef] = (),
     ) -> None:
         self._call = call
         self._metrics = metrics
@@ -69,6 +71,7 @@ class ProviderServer(HttpServer):
                 ),
                 web.get("/metrics", self._get_metrics),
                 web.get(openapi.PATH, _get_openapi),
+                *pages,
             ],
             alive=lambda: _body(alive()),
             ready=lambda: _body(ready()),

@@ -8,11 +8,12 @@ import random
 import socket
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
 import structlog
+from aiohttp import web
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError, SettingsError
@@ -46,6 +47,7 @@ class ProviderService:
     Args:
         rng: jitter.
         connector: makes the connector of its HTTP clients.
+        pages: returns the routes of pages for people, given this service.
 
     Attributes:
         url: where it listens, once started.
@@ -65,6 +67,7 @@ class ProviderService:
         connector: Callable[[], aiohttp.BaseConnector] = lambda: aiohttp.TCPConnector(
             limit=MAX_CONNECTIONS
         ),
+        pages: Callable[[ProviderService], Iterable[web.RouteDef]] = lambda _: (),
     ) -> None:
         if settings.provider.access is None:
             raise SettingsError(
@@ -86,12 +89,13 @@ class ProviderService:
         self._server = ProviderServer(
             call=self._call,
             alive=dict,  # a process that answers needs no restart
-            ready=self._unready,
+            ready=self.unready,
             metrics=self._rendered,
             answered=self._metrics.answered,
             clock=clock,
             log=log,
             refused=self._metrics.refused,
+            pages=pages(self),
         )
 
     @property
@@ -216,7 +220,7 @@ class ProviderService:
             raise Refusal(503, f"The Machine Provider cannot work: {self._problem}.")
         return self.provider
 
-    def _unready(self) -> Mapping[str, str]:
+    def unready(self) -> Mapping[str, str]:
         """The problems that keep this process from answering; a standby process is not ready."""
         if self.provider is None:
             return {"store": self._problem}

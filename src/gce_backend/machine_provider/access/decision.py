@@ -31,6 +31,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "machine.poll": ANYBODY,
     "machine.ack": ANYBODY,
     "service.metrics": READERS,
+    "service.pages": frozenset({Role.VIEWER, Role.ADMINISTRATOR}),
     "leases.create": frozenset({Role.USER}),
     "leases.get": READERS,
     "leases.list": READERS,

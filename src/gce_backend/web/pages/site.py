@@ -186,7 +186,7 @@ async def _overview(view: View, request: web.Request) -> dict[str, Any]:
         "chart": chart(times, view.samples.all(), width=600, height=110),
         "jobs": view.scheduler.status(),
         "pauses": view.context.fleet.control.pauses_in_force,
-        "paging": _paging(asked.page, len(fleet)),
+        "paging": paging(asked.page, len(fleet)),
     }
 
 
@@ -198,7 +198,7 @@ async def _machines(view: View, request: web.Request) -> dict[str, Any]:
     return {
         "asked": asked,
         "machines": machines_view.rows(view.context, found[first : first + ROWS]),
-        "paging": _paging(asked.page, len(found)),
+        "paging": paging(asked.page, len(found)),
         "states": list(State),
         "templates": [key.base_name for key in states.existing_templates(view.context)],
         "zones": _zones(view),
@@ -278,7 +278,7 @@ def shown(text: str) -> str:
     return f"{text[:SHOWN_CHARACTERS]}\n... and {len(text) - SHOWN_CHARACTERS} more characters"
 
 
-def _paging(page: int, total: int) -> dict[str, int]:
+def paging(page: int, total: int) -> dict[str, int]:
     """Which rows a page of a table shows."""
     first = (page - 1) * ROWS
     return {

@@ -36,10 +36,10 @@ OWN = {"machine.poll", "machine.ack", "machines.report", "users.whoami"}
 SEEING = {"leases.get", "leases.list", "machines.list", "service.metrics"}
 ACTING = {"leases.admit", "leases.extend", "leases.keepalive", "leases.release", "leases.hold"}
 MAY = {
-    "viewer": OWN | SEEING | {"demand.get"},
+    "viewer": OWN | SEEING | {"demand.get", "service.pages"},
     "user": OWN | LEASING | SEEING | ACTING | {"leases.create"},
     "backend": OWN | CATALOG | {"demand.get"},
-    "administrator": OWN | SEEING | ACTING | {"demand.get"},
+    "administrator": OWN | SEEING | ACTING | {"demand.get", "service.pages"},
     "nobody": OWN,
 }
 """Every role, and the methods that it may call."""
@@ -90,7 +90,10 @@ async def test_every_method_against_every_role(method: str, role: str) -> None:
 
 def test_every_method_has_its_roles() -> None:
     """No method is forgotten, and an unknown one is nobody's."""
-    assert NEEDED.keys() == {*api.METHODS, *lease_api.METHODS, "service.metrics"}
+    assert NEEDED.keys() == {
+        *(*api.METHODS, *lease_api.METHODS),
+        *("service.metrics", "service.pages"),
+    }
     assert not decide(POLICY, somebody("administrator@example.com"), "catalog.nothing").allowed
 
 
