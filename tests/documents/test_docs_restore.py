@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from gce_backend.cli import main
 from gce_backend.cli.plan import CHANGES
 from gce_backend.fleet.store import KINDS
+from gce_backend.model.entities import StoreSchema
 from gce_backend.settings.settings import HttpSettings
 from support.deletions import entity, mutations, release_all, settings, two_templates
 from support.documents import DOCS, text_of
@@ -141,7 +142,7 @@ class Operator:
 
 
 def _of_kinds(entities: list[dict[str, Any]], kinds: list[str]) -> list[dict[str, Any]]:
-    assert sorted(kinds) == sorted(kind.KIND for kind in KINDS)
+    assert sorted(kinds) == sorted((*(kind.KIND for kind in KINDS), StoreSchema.KIND))
     return [entity for entity in entities if entity["key"]["path"][-1]["kind"] in kinds]
 
 

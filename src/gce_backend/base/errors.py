@@ -16,6 +16,7 @@ a value that the error carries. An error that one folder alone raises is defined
     │   └── ReplacedResourceError     one of ours was deleted, and another made under its name
     ├── HostnameReuseError            the catalog holds a machine's host name for another
     ├── InvalidTokenError             a caller's token is invalid or not accepted; says why
+    ├── SchemaError                   the store was written by a newer release; says which
     ├── LeadershipLostError           another process leads now
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
     ├── OrderError                    an operator's order cannot be carried out now
@@ -104,6 +105,10 @@ class HostnameReuseError(BackendError):
 
 class InvalidTokenError(BackendError):
     """A caller's token is invalid or not accepted; the message says why, and never the token."""
+
+
+class SchemaError(BackendError):
+    """The store has a schema that this release does not understand; the message names both."""
 
 
 class LeadershipLostError(BackendError):

@@ -77,12 +77,15 @@ async def _adopt(settings: Settings, lost: str, *, yes: bool, ask: bool) -> Docu
     from gce_backend.cli.common import clients_of, who_orders
     from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
     from gce_backend.fleet.picture import Fleet
+    from gce_backend.fleet.schema import check
     from gce_backend.fleet.store import Store
     from gce_backend.rules.ownership import Mark
     from gce_backend.setup import adoption
 
     async with clients_of(settings) as (clients, project):
-        fleet = Fleet(Store(clients.datastore(project)))
+        store = Store(clients.datastore(project))
+        await check(store)
+        fleet = Fleet(store)
         await fleet.load()
         calls = dict.fromkeys(QuotaGroup, settings.compute.calls_per_minute)
         compute = clients.compute(CallBudget(SystemClock(), calls))

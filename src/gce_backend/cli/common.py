@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # slow to import: a command imports them when it needs them
     from gce_backend.clients.daemon import DaemonApi
     from gce_backend.configuration.problems import Problem
     from gce_backend.daemon.clients import Clients
+    from gce_backend.fleet.store import Store
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C ended."""
@@ -170,6 +171,23 @@ async def clients_of(settings: Settings) -> AsyncIterator[tuple[Clients, str]]:
         yield clients, await clients.project()
     finally:
         await clients.close()
+
+
+@contextlib.asynccontextmanager
+async def store_of(settings: Settings) -> AsyncIterator[tuple[Store, str]]:
+    """The store that the settings name, and who runs this command, for what it writes there.
+
+    Raises:
+        SchemaError: a newer release has written the store.
+        RemoteError: it cannot be read.
+    """
+    from gce_backend.fleet.schema import check
+    from gce_backend.fleet.store import Store
+
+    async with clients_of(settings) as (clients, project):
+        store = Store(clients.datastore(project))
+        await check(store)
+        yield store, await who_orders(clients)
 
 
 async def who_orders(clients: Clients) -> str:

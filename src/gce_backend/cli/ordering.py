@@ -11,7 +11,7 @@ import click
 from gce_backend.base.cause import caused_by
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.cli.common import clients_of, who_orders
+from gce_backend.cli.common import store_of
 from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.model.entities import (
@@ -242,10 +242,9 @@ def _with_store(settings: Settings, work: Callable[[Store, str], Awaitable[T]]) 
     """Does something with the store that the settings name, as who runs the command."""
 
     async def act() -> T:
-        async with clients_of(settings) as (clients, project):
-            who = await who_orders(clients)
+        async with store_of(settings) as (store, who):
             with caused_by(f"operator {command}", who):
-                return await work(Store(clients.datastore(project)), who)
+                return await work(store, who)
 
     command = click.get_current_context().info_name
     return asyncio.run(act())

@@ -18,7 +18,7 @@ from gce_backend.cli.common import (
     say,
     say_problems,
     settings_option,
-    who_orders,
+    store_of,
 )
 from gce_backend.settings.settings import Settings
 
@@ -85,19 +85,18 @@ def configure(
 
     An address that the settings do not allow is refused, as by `setup`.
     """
-    from gce_backend.fleet.store import Store
     from gce_backend.setup.addresses import configure as write_entities
     from gce_backend.setup.project import Addresses, refuse_wrong
 
     async def act() -> int:
         refuse_wrong(settings, Addresses(config_set, config_service, machine_provider))
-        async with clients_of(settings) as (clients, project):
+        async with store_of(settings) as (store, who):
             return await write_entities(
-                Store(clients.datastore(project)),
+                store,
                 config_set=config_set,
                 config_service=config_service,
                 machine_provider=machine_provider,
-                who=await who_orders(clients),
+                who=who,
             )
 
     changed = asyncio.run(act())

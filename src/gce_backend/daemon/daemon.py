@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from gce_backend import __version__
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.base.tasks import Tasks, first_of
@@ -31,6 +32,7 @@ from gce_backend.fleet.conditions import Conditions
 from gce_backend.fleet.history import History
 from gce_backend.fleet.memory import Memory
 from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.schema import migrate
 from gce_backend.fleet.store import Store
 from gce_backend.loops import JOBS
 from gce_backend.model.entities import STORE_IDENTITY_KEY
@@ -218,6 +220,9 @@ class Daemon:
     async def _lead(self, clients: Clients, project: str, datastore: Datastore) -> None:
         """Does the daemon's work until it is cancelled."""
         store = Store(datastore, self._log)
+        schema = await self._insist("store.unusable", lambda: migrate(store, __version__))
+        if schema.before != schema.after:
+            self._log.info("store.migrated", before=schema.before, after=schema.after)
         fleet = Fleet(store, self._rng, self._clock)
         await self._insist("store.unreachable", fleet.load)
         if STORE_IDENTITY_KEY not in fleet.corrupt:

@@ -25,6 +25,7 @@ LASTING = {
     "Control",
     "HistoryPage",
     "StoreIdentity",
+    "StoreSchema",
     "Daemons",
     "DeletionWindow",
 }

@@ -47,6 +47,7 @@ from gce_backend.model.entities import (
     SetAsideMessage,
     StoredConfiguration,
     StoreIdentity,
+    StoreSchema,
 )
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key, is_misplaced
@@ -68,7 +69,7 @@ KINDS: tuple[type[Any], ...] = (
     InstanceGroupManager,
     Instance,
 )
-"""What the picture is made of; history and signs of life are not."""
+"""What the picture is made of; history, signs of life and the schema are not."""
 MAX_PROBLEM = 300
 """Characters of what is said of a corrupt entity's property."""
 
@@ -177,7 +178,7 @@ def _is_scalar(annotation: Any) -> bool:
     )
 
 
-_STORED: tuple[type[Any], ...] = (*KINDS, HistoryPage, Daemons)
+_STORED: tuple[type[Any], ...] = (*KINDS, HistoryPage, Daemons, StoreSchema)
 _CODECS = {kind.KIND: _Codec(kind) for kind in _STORED}
 
 

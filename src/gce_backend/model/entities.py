@@ -177,6 +177,20 @@ class StoreIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     projects: tuple[str, ...] = ()
 
 
+class StoreSchema(msgspec.Struct, frozen=True):
+    """The version of what the store holds (setup, or the daemon at its start).
+
+    Attributes:
+        version: counts changes that another release would misunderstand; see `fleet.schema`.
+        release: the version of the software that wrote it.
+    """
+
+    KIND: ClassVar[str] = "StoreSchema"
+
+    version: int
+    release: str
+
+
 class Beat(msgspec.Struct, frozen=True):
     """A sign of life of a daemon.
 
@@ -554,6 +568,7 @@ Entity: TypeAlias = (
     | ConfigServiceAddress
     | MachineProviderAddress
     | StoreIdentity
+    | StoreSchema
     | Daemons
     | InstanceTemplate
     | InstanceTemplateRevision
@@ -569,4 +584,5 @@ CONFIG_SETTINGS_KEY = Key(ConfigServiceAddress.KIND, "singleton")
 MACHINE_PROVIDER_KEY = Key(MachineProviderAddress.KIND, "singleton")
 DAEMONS_KEY = Key(Daemons.KIND, "singleton")
 STORE_IDENTITY_KEY = Key(StoreIdentity.KIND, "singleton")
+STORE_SCHEMA_KEY = Key(StoreSchema.KIND, "singleton")
 DELETION_WINDOW_KEY = Key(DeletionWindow.KIND, "singleton")

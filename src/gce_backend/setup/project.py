@@ -9,12 +9,14 @@ import random
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
+from gce_backend import __version__
 from gce_backend.base.errors import BackendError, NotFoundError, RemoteError, SettingsError
 from gce_backend.clients.addresses import trusted_origin
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.configuration.parsing import examine
 from gce_backend.fleet.picture import Fleet
+from gce_backend.fleet.schema import check, migrate
 from gce_backend.fleet.store import Store
 from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
@@ -82,6 +84,12 @@ async def set_up(
     """
     async for step in provision_messages(pubsub, settings, publisher=publisher, dry_run=dry_run):
         yield step
+    try:
+        found = await check(store) if dry_run else (await migrate(store, __version__)).after
+    except BackendError as error:
+        yield Done("the schema of the store", "failed", str(error))
+        return
+    yield Done(f"the schema of the store: version {found}", "present")
     fleet = Fleet(store)
     for step in await _store_addresses(settings, fleet, store, addresses, who, dry_run=dry_run):
         yield step

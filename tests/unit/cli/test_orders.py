@@ -25,6 +25,7 @@ from gce_backend.localcloud.faults import Fault
 from gce_backend.model.entities import (
     CONFIGURATION_KEY,
     CONTROL_KEY,
+    STORE_SCHEMA_KEY,
     Candidate,
     CandidateState,
     CatalogState,
@@ -589,3 +590,25 @@ def test_orders_that_cannot_be_understood_are_not_passed_over(
     assert "paused." not in done.output
     assert command("pause").exit_code == 0
     assert command("resume").exit_code == 0
+
+
+def test_no_order_is_written_to_a_store_of_a_newer_release(
+    served: ServedCloud, command: Command
+) -> None:
+    """The message names both versions."""
+
+    async def write(clients: Clients) -> None:
+        properties = {"version": Unindexed(99), "release": Unindexed("9.0.0")}
+        await clients.datastore(PROJECT).commit([Upsert(STORE_SCHEMA_KEY.path, properties)])
+
+    async def remove(clients: Clients) -> None:
+        await clients.datastore(PROJECT).commit([Delete(STORE_SCHEMA_KEY.path, None)])
+
+    served.ask(write)
+    try:
+        for arguments in (("pause",), ("configure", "--config-set", "services/x")):
+            done = command(*arguments)
+            assert done.exit_code == 1
+            assert "the store has schema version 99" in done.output
+    finally:
+        served.ask(remove)

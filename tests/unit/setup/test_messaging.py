@@ -363,7 +363,7 @@ def test_the_command_prints_what_it_did_and_what_is_missing() -> None:
         assert code == 1
         assert f"made          {TOPIC}\n" in text
         assert "run setup with --config-set" in text
-        assert "missing: 3 of 14" in text
+        assert "missing: 3 of 15" in text
         given = ("--config-set", "services/gce", "--config-service", "config.luci.app")
         code, text = run(*given, "--machine-provider", "https://mp.example.com", "--dry-run")
         assert (code, text.splitlines()[-1]) == (0, "nothing was made: this was a dry run")
