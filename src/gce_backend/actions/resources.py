@@ -34,6 +34,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.model.orders import DrainCause
 from gce_backend.rules import aging, group_sizes, melt_down
+from gce_backend.rules.activation import is_active
 from gce_backend.rules.group_sizes import Use
 from gce_backend.rules.melt_down import Pace, lost_for
 from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
@@ -292,6 +293,13 @@ def _forgotten(generation: int) -> Apply[Any]:
         return replace(fresh, resize=None) if isinstance(fresh, InstanceGroupManager) else fresh
 
     return when_present(apply)
+
+
+def is_leaving(context: Context, key: RevisionKey | GroupKey, entity: R | None) -> bool:
+    """Whether an entity has a resource, or one under way, that is not to stay."""
+    if entity is None or (entity.url is None and entity.in_flight is None):
+        return False
+    return entity.is_deleting or not is_active(key, context.fleet.get)
 
 
 def use_of(context: Context, key: GroupKey) -> Use:

@@ -35,7 +35,7 @@ from gce_backend.clients.config_files import (
     text_of,
 )
 from gce_backend.clients.exchange import Tokens, decode
-from gce_backend.clients.json_api import ERRORS, JsonApi, Limits
+from gce_backend.clients.json_api import JsonApi, Limits, success
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 from gce_backend.configuration.types import MANAGERS_FILE as MANAGERS
@@ -204,9 +204,7 @@ class LuciConfigV1(_LuciConfig):
         answer = await self._api.call(method, "GET", url, repeat=True)
         if answer.status == 404:
             raise NotFoundError(method, f"{self._set} has no {path}", status=404)
-        if answer.status != 200:
-            raise ERRORS.error(method, answer)
-        found = decode(method, answer.body, _FOUND)
+        found = decode(method, success(method, answer), _FOUND)
         _check_revision(method, path, found.revision)
         if revision not in {None, found.revision}:
             raise MalformedResponseError(method, f"{path}: the answer is of another revision")
@@ -218,9 +216,8 @@ class LuciConfigV1(_LuciConfig):
         answer = await self._api.call(method, "GET", url, repeat=True)
         if answer.status == 404:  # the service has just named it: a replica lags, the file exists
             raise TransientError(method, f"{path}: its content is not available yet", status=404)
-        if answer.status != 200:
-            raise ERRORS.error(method, answer)
-        content = _unbase64(method, path, decode(method, answer.body, _CONTENT).content)
+        found = decode(method, success(method, answer), _CONTENT)
+        content = _unbase64(method, path, found.content)
         blob = b"blob %d\0%b" % (len(content), content)
         if content_hash != f"v1:{hashlib.sha1(blob, usedforsecurity=False).hexdigest()}":
             raise MalformedResponseError(method, f"{path}: the content does not match its hash")
@@ -283,11 +280,10 @@ class LuciConfigV2(_LuciConfig):
         code = answer.headers.get("X-Prpc-Grpc-Code", "0" if answer.status == 200 else "")
         if answer.status == 404 or code == "5":
             raise NotFoundError(_GET_CONFIG, f"{self._set} has no {path}", status=404)
-        if answer.status != 200:
-            raise ERRORS.error(_GET_CONFIG, answer)
+        raw = success(_GET_CONFIG, answer)
         if code != "0":
             raise MalformedResponseError(_GET_CONFIG, f"{path}: gRPC code {code} in a success")
-        config = decode(_GET_CONFIG, answer.body.removeprefix(b")]}'").lstrip(), _CONFIG)
+        config = decode(_GET_CONFIG, raw.removeprefix(b")]}'").lstrip(), _CONFIG)
         _check_revision(_GET_CONFIG, path, config.revision)
         return config
 
@@ -309,10 +305,7 @@ class LuciConfigV2(_LuciConfig):
             url = URL(signed_url, encoded=True)
         except (SettingsError, ValueError) as error:
             raise MalformedResponseError(method, f"{path}: the URL cannot be used") from error
-        answer = await self._api.download(method, url)
-        if answer.status != 200:
-            raise ERRORS.error(method, answer)
-        return answer.body
+        return success(method, await self._api.download(method, url))
 
 
 ConfigSource = DirectorySource | LuciConfigV1 | LuciConfigV2

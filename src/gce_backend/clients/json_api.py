@@ -23,6 +23,17 @@ ERRORS = ErrorTable(words={}, statuses={404: NotFoundError})
 """Errors of Machine Provider, LUCI Config and Resource Manager: only the status decides."""
 
 
+def success(method: str, answer: Answer) -> bytes:
+    """The body of a successful answer.
+
+    Raises:
+        RemoteError: the answer is an error.
+    """
+    if not 200 <= answer.status < 300:
+        raise ERRORS.error(method, answer)
+    return answer.body
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Deadlines and size limits of one call.
 

@@ -21,7 +21,7 @@ from gce_backend.base.plurals import plural
 from gce_backend.clients.batches import Batches
 from gce_backend.clients.error_table import said_in
 from gce_backend.clients.exchange import Answer, Tokens, decode
-from gce_backend.clients.json_api import ERRORS, JsonApi, Limits
+from gce_backend.clients.json_api import JsonApi, Limits, success
 from gce_backend.clients.observer import CallObserver
 from gce_backend.clients.retry import Retrier
 from gce_backend.model.machine_token import BACKEND, ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
@@ -422,7 +422,7 @@ class MachineProviderClient:
             said = said_in(answer.body)
             explained = said is not None and said.message.rstrip(".").lower() not in _UNEXPLAINED
             return NotCataloged() if explained else MethodNotOffered()
-        entry = decode(method, _success(method, answer), _ENTRY)
+        entry = decode(method, success(method, answer), _ENTRY)
         if entry.dimensions.hostname != hostname:
             raise MalformedResponseError(method, "the entry of another machine", status=200)
         attributes = entry.policies.backend_attributes
@@ -452,7 +452,7 @@ class MachineProviderClient:
         answer = await self._patient_api.call(method, "GET", path, repeat=False)
         if answer.status == 404:
             return MethodNotOffered()
-        return decode(method, _success(method, answer), _DEMAND)
+        return decode(method, success(method, answer), _DEMAND)
 
     async def report_trouble(
         self, hostname: str, message: str, *, gone: bool
@@ -473,7 +473,7 @@ class MachineProviderClient:
         answer = await self._api.call(method, "POST", path, body=body, repeat=False)
         if answer.status == 404:
             return MethodNotOffered()
-        _success(method, answer)
+        success(method, answer)
         return None
 
     async def lease(self, request: LeaseRequest) -> LeaseAnswer:
@@ -494,7 +494,7 @@ class MachineProviderClient:
         return msgspec.structs.replace(release, error=_word(ReleaseError, release.error))
 
     async def _call(self, method: str, body: object, *, repeat: bool) -> bytes:
-        return _success(method, await self._answer(method, body, repeat=repeat))
+        return success(method, await self._answer(method, body, repeat=repeat))
 
     async def _answer(self, method: str, body: object, *, repeat: bool) -> Answer:
         _, api, name = method.split(".")
@@ -523,9 +523,3 @@ def _deletion(
         message = "the answer does not name the machine"
         return MalformedResponseError(method, message, status=200)
     return CatalogDeletion(hostname, _word(CatalogError, response.error))
-
-
-def _success(method: str, answer: Answer) -> bytes:
-    if not 200 <= answer.status < 300:
-        raise ERRORS.error(method, answer)
-    return answer.body

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from gce_backend.clients.exchange import decode
-from gce_backend.clients.json_api import ERRORS, JsonApi
+from gce_backend.clients.json_api import JsonApi, success
 
 _METHOD = "cloudresourcemanager.projects.testIamPermissions"
 
@@ -38,6 +38,4 @@ class ResourceManager:
         path = f"/projects/{project}:testIamPermissions"
         body = {"permissions": list(permissions)}
         answer = await self._api.call(_METHOD, "POST", path, body=body, repeat=True)
-        if answer.status != 200:
-            raise ERRORS.error(_METHOD, answer)
-        return frozenset(decode(_METHOD, answer.body, _GRANTED).permissions)
+        return frozenset(decode(_METHOD, success(_METHOD, answer), _GRANTED).permissions)

@@ -16,7 +16,6 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.keys import GroupKey, Key
-from gce_backend.rules.activation import is_active
 from gce_backend.rules.ownership import Whose, name_taken, whose
 
 INSERT_PATIENCE = 600.0
@@ -141,12 +140,9 @@ async def _delete(context: Context, key: GroupKey) -> Result:
 
 
 def _concerns(context: Context, key: Key) -> bool:
-    if not isinstance(key, GroupKey):
-        return False
-    manager = context.fleet.managers.get(key)
-    if manager is None or (manager.url is None and manager.in_flight is None):
-        return False
-    return manager.is_deleting or not is_active(key, context.fleet.get)
+    return isinstance(key, GroupKey) and resources.is_leaving(
+        context, key, context.fleet.managers.get(key)
+    )
 
 
 JOB = Job(

@@ -106,12 +106,9 @@ async def _delete(context: Context, key: RevisionKey) -> Result:
 
 
 def _concerns(context: Context, key: Key) -> bool:
-    if not isinstance(key, RevisionKey):
-        return False
-    revision = context.fleet.revisions.get(key)
-    if revision is None or (revision.url is None and revision.in_flight is None):
-        return False
-    return revision.is_deleting or not is_active(key, context.fleet.get)
+    return isinstance(key, RevisionKey) and resources.is_leaving(
+        context, key, context.fleet.revisions.get(key)
+    )
 
 
 JOB = Job(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -218,7 +218,12 @@ async def _check(pubsub: PubSub, name: str, permissions: tuple[str, ...]) -> Don
         return Done(what, "failed", str(error))
     if not granted and await _is_absent(pubsub, name):
         return Done(what, "unknown", "it does not exist yet")
-    lacking = [permission for permission in permissions if permission not in granted]
+    return of_permissions(what, permissions, granted)
+
+
+def of_permissions(what: str, wanted: Iterable[str], granted: Collection[str]) -> Done:
+    """The step that checks permissions."""
+    lacking = [permission for permission in wanted if permission not in granted]
     if lacking:
         return Done(what, "missing", f"grant {', '.join(lacking)}")
     return Done(what, "present")

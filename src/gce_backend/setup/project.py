@@ -28,7 +28,7 @@ from gce_backend.model.entities import (
 from gce_backend.rules.ownership import new_store_id
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.addresses import configure
-from gce_backend.setup.messaging import Done, provision_messages
+from gce_backend.setup.messaging import Done, of_permissions, provision_messages
 from gce_backend.setup.permissions import COMPUTE, DATASTORE
 
 ACT_AS = (
@@ -195,10 +195,7 @@ async def check_permissions(
     except RemoteError as error:
         wrong_place = isinstance(error, NotFoundError) or error.status == NOT_IMPLEMENTED
         return Done(what, "failed", f"{error}. {NO_SUCH_PROJECT}" if wrong_place else str(error))
-    lacking = [permission for permission in permissions if permission not in granted]
-    if lacking:
-        return Done(what, "missing", f"grant {', '.join(lacking)}")
-    return Done(what, "present")
+    return of_permissions(what, permissions, granted)
 
 
 def named_projects(configuration: StoredConfiguration) -> set[str]:

@@ -20,11 +20,7 @@ from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 
 class Disks:
-    """The disks resource. A fleet's disks are created and usually deleted with its VMs.
-
-    Attributes:
-        lists: its lists.
-    """
+    """The disks resource. A fleet's disks are created and usually deleted with its VMs."""
 
     def __init__(
         self,

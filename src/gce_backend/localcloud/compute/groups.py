@@ -50,11 +50,7 @@ changed = msgspec.structs.replace
 
 
 class Groups:
-    """instanceGroupManagers.
-
-    Attributes:
-        lists: its lists.
-    """
+    """instanceGroupManagers."""
 
     def __init__(
         self, cloud: Cloud, store: ComputeStore, operations: Operations, machines: Machines

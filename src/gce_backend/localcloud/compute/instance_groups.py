@@ -18,11 +18,7 @@ from gce_backend.localcloud.compute.zonal_lists import ZonalLists
 
 
 class InstanceGroups:
-    """The instanceGroups resource: a read-only one for each managed group.
-
-    Attributes:
-        lists: its lists.
-    """
+    """The instanceGroups resource: a read-only one for each managed group."""
 
     def __init__(self, cloud: Cloud, store: ComputeStore) -> None:
         self._store = store

@@ -44,11 +44,7 @@ changed = msgspec.structs.replace
 
 
 class Instances:
-    """instances.
-
-    Attributes:
-        lists: its lists.
-    """
+    """instances."""
 
     def __init__(
         self,
