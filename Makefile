@@ -92,9 +92,10 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
-## bench: measures, and writes bench/RESULTS.md and bench/COMMANDS.md
+## bench: measures, and writes bench/RESULTS.md, bench/DEMAND.md and bench/COMMANDS.md
 bench: $(VENV)/.runtime
 	$(BIN)/python bench/rise.py
+	$(BIN)/python bench/demand.py
 	$(BIN)/python bench/commands.py
 
 ## lock: writes the three lock files anew (needs pip-tools in the environment)

@@ -6,21 +6,28 @@ remove-cataloged-instances and is deleted by delete-drained-instances, with all 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from msgspec.structs import replace
 
 from gce_backend.actions.deletion_budget import free_deletions
 from gce_backend.actions.resources import beside, use_of
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
-from gce_backend.model.entities import Instance, InstanceGroupManager, Permit
+from gce_backend.model.entities import Excess, Instance, InstanceGroupManager, Permit
 from gce_backend.model.keys import GroupKey
 from gce_backend.rules.group_sizes import wanted_size
 from gce_backend.rules.surplus import (
+    Now,
+    excess_of,
     first_to_leave,
     is_idle,
     is_on_its_way_out,
+    is_worth_storing,
     marked,
     noted,
+    remembered,
     surplus,
     to_keep,
     unmarked,
@@ -42,25 +49,34 @@ async def balance(context: Context) -> int:
         RemoteError: the store could not be reached.
     """
     changes: list[Change[Any]] = []
+    notes: list[Change[Any]] = []
     left, now = free_deletions(context, Permit.REMOVED), context.clock.now()
     stay: Apply[Instance] = when_present(unmarked)
     leave: Apply[Instance] = when_present(lambda instance: marked(instance, now))
     for key, manager in context.fleet.active_managers():
         if manager.url is None or key not in context.memory.seen.groups:
             continue
-        marks, unmarks = _of_group(context, key, manager)
+        marks, unmarks, excess = _of_group(context, key, manager)
         if context.is_paused(key):
             continue
+        age = context.clock.elapsed(manager.excess.since) if manager.excess is not None else 0.0
+        if is_worth_storing(manager.excess, excess, age, manager.surplus_seconds):
+            notes.append(Change(key, when_present(_noting(excess))))
         changes += [Change(key.child(name), stay) for name in unmarks]
         changes += [Change(key.child(name), leave) for name in marks[: max(0, left)]]
         left -= len(marks)
+    await context.fleet.change(notes)
     return await context.fleet.change(changes)
+
+
+def _noting(excess: Excess | None) -> Callable[[InstanceGroupManager], InstanceGroupManager]:
+    return lambda manager: replace(manager, excess=excess)
 
 
 def _of_group(
     context: Context, key: GroupKey, manager: InstanceGroupManager
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of machines to mark and of machines to unmark."""
+) -> tuple[tuple[str, ...], tuple[str, ...], Excess | None]:
+    """The names of machines to mark and of machines to unmark, and the group's excess."""
     seen, now, moment = context.memory.seen, context.clock.now(), context.clock.monotonic()
     group = seen.groups[key]
     idle: list[tuple[str, Instance]] = []
@@ -76,12 +92,16 @@ def _of_group(
             idle.append((machine.name, instance))
     use = use_of(context, key)._replace(ageing=0)  # those are among the leaving ones
     size = group.target_size - leaving
-    history = seen.sizes[key] = noted(seen.sizes.get(key), manager, size, use, moment)
+    known = seen.sizes.get(key)
+    if known is None and manager.excess is not None:
+        known = remembered(manager.excess, manager, moment, context.clock.elapsed)
+    history = seen.sizes[key] = noted(known, manager, size, use, moment)
+    excess = excess_of(history, manager, size, use, Now(now, moment))
     others = beside(context, key, manager)
     lacking = wanted_size(manager, others, use) - size if others is not None else 0
     unmarks = to_keep(drained, lacking, now)
     if not group.complete or manager.resize is not None or manager.in_flight is not None:
-        return (), unmarks
+        return (), unmarks, excess
     count = surplus(history, manager, size, use, moment)
     there = [named for named in idle if named[0] in group.members]
-    return first_to_leave(there, count), unmarks
+    return first_to_leave(there, count), unmarks, excess

@@ -216,18 +216,18 @@ def _held(
         return ""
     if not fleet.configuration.revision:
         return ""
-    loss = config_guard.loss(
+    objection = config_guard.objection(
         found,
         machines(fleet),
-        settings.guard.max_config_loss_share,
+        settings.guard,
         empty=not parsed.managers and any(True for _ in fleet.active_managers()),
     )
-    if loss is None:
+    if objection is None:
         return ""
     remedy = f"once it waits, `gce-backend approve {bundle.revision}`"
     if not configured:
         remedy = "once it is submitted, `gce-backend approve REVISION` (`status` names it)"
-    return f"it would wait for approval: {loss}. If that is intended: {remedy}"
+    return f"it would wait for approval: {objection}. If that is intended: {remedy}"
 
 
 def _notes(settings: Settings, fleet: Fleet, spoiled: set[str]) -> Iterator[str]:

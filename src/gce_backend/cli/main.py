@@ -25,6 +25,9 @@ COMMANDS = {
         "prepare", "setup", "Creates what the daemon or a Machine Provider needs in its project."
     ),
     "adopt": Entry("adopt", "adopt", "Adopts templates and groups that do not name their store."),
+    "leaks": Entry(
+        "leaks", "leaks", "Lists what carries this store's mark and belongs to nothing."
+    ),
     "doctor": Entry(
         "doctor", "doctor", "Checks everything that a daemon with these settings needs."
     ),

@@ -174,6 +174,14 @@ class Metrics:
             _CALL_SECONDS,
             *("api", "method"),
         )
+        self._idle_seconds = self._counter(
+            "idle_machine_seconds",
+            "Seconds that machines in the catalog were not leased, all machines together.",
+            *("template", "zone"),
+        )
+        self._idle_cost = self._counter(
+            "idle_cost", "About what these machines cost meanwhile.", "template", "zone"
+        )
         self._retries = self._counter(
             "call_retries", "Calls that met a transient error and were sent again.", "api", "method"
         )
@@ -327,6 +335,12 @@ class Metrics:
         """
         self._notices.labels(webhook, outcome).inc()
         self._notices_waiting.labels(webhook).set(waiting)
+
+    def idle(self, template: str, zone: str, seconds: float, cost: float | None) -> None:
+        """Counts machine-seconds without a lease, and what they cost; None when that is unknown."""
+        self._idle_seconds.labels(template, zone).inc(seconds)
+        if cost is not None:
+            self._idle_cost.labels(template, zone).inc(cost)
 
     def untracked(self, kind: str, number: int) -> None:
         """Sets how many of our resources have no entity. `kind` is instance, group or template."""

@@ -45,6 +45,7 @@ class SeenAtCompute:
         doubted: groups with a VM that was not found: their members are listed at once.
         grown: when a group last grew.
         sizes: what size a group had and needed, for as long as its surplus must last.
+        idle: when each group was last looked at, and its machines that could be leased then.
         pool_sizes: the size that each group of a pool should have now.
         zone_troubles: groups of pools whose zone cannot make machines.
         empty_since: drained groups that were found empty.
@@ -63,6 +64,7 @@ class SeenAtCompute:
     doubted: set[GroupKey] = field(default_factory=set)
     grown: dict[GroupKey, float] = field(default_factory=dict)
     sizes: dict[GroupKey, SizeHistory] = field(default_factory=dict)
+    idle: dict[GroupKey, tuple[float, int]] = field(default_factory=dict)
     pool_sizes: dict[GroupKey, int] = field(default_factory=dict)
     zone_troubles: dict[GroupKey, ZoneTrouble] = field(default_factory=dict)
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
@@ -74,7 +76,8 @@ class SeenAtCompute:
 
     def forget(self, managers: Collection[GroupKey]) -> None:
         """Forgets the groups whose managers are not among these."""
-        for seen in (self.groups, self.unlisted, self.grown, self.sizes, self.zone_troubles):
+        known = (self.groups, self.unlisted, self.grown, self.sizes, self.zone_troubles, self.idle)
+        for seen in known:
             for key in [key for key in seen if key not in managers]:
                 seen.pop(key, None)
         self.gone &= set(managers)

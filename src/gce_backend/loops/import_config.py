@@ -91,12 +91,12 @@ async def _import(context: Context) -> Outcome:
         new = await off_loop(lambda: _parsed(context, bundle), bundle.size)
     except InvalidConfigurationError as error:
         return await _refuse(context, bundle, error)
-    loss = _loss(context, new)
-    if loss is not None and context.fleet.control.approved_revision != bundle.revision:
-        return await _hold(context, bundle, loss)
+    objection = _objection(context, new)
+    if objection is not None and context.fleet.control.approved_revision != bundle.revision:
+        return await _hold(context, bundle, objection)
     warnings = tuple(map(str, new.warnings[:MAX_LOGGED]))
     imported = _importing(bundle, known or "", context.clock.now(), warnings)
-    decide = _with_approval(imported, bundle.revision, needed=loss is not None)
+    decide = _with_approval(imported, bundle.revision, needed=objection is not None)
     # Without an approval, orders that cannot be understood hinder no import.
     approved = context.fleet.control.approved_revision == bundle.revision
     keys = [CONFIGURATION_KEY, CONTROL_KEY] if approved else [CONFIGURATION_KEY]
@@ -119,30 +119,30 @@ def _parsed(context: Context, bundle: ConfigBundle) -> Configuration:
     return parse(bundle.templates_text, bundle.managers_text, bundle.files, extra)
 
 
-def _loss(context: Context, new: Configuration) -> str | None:
+def _objection(context: Context, new: Configuration) -> str | None:
     """Why a configuration waits for confirmation; None when it does not."""
     fleet = context.fleet
     if not fleet.configuration.revision:
         return None
     now = context.clock.now()
     sizes = {key: group.target_size for key, group in context.memory.seen.groups.items()}
-    return config_guard.loss(
+    return config_guard.objection(
         plan_of(fleet, wanted_templates(new, now), sizes, now),
         machines(fleet),
-        context.settings.guard.max_config_loss_share,
+        context.settings.guard,
         empty=not new.managers and any(True for _ in fleet.active_managers()),
     )
 
 
-async def _hold(context: Context, bundle: ConfigBundle, loss: str) -> Outcome:
+async def _hold(context: Context, bundle: ConfigBundle, why: str) -> Outcome:
     message = (
-        f"Revision {bundle.revision} waits for approval: {loss}. If that is intended: "
+        f"Revision {bundle.revision} waits for approval: {why}. If that is intended: "
         f"`gce-backend approve {bundle.revision}`"
     )
     context.conditions.note(SUBJECT, "HeldForApproval", message)
     if context.fleet.configuration.held_revision != bundle.revision:  # the numbers may change
-        context.log.error("config.held", revision=bundle.revision, reason=loss)
-    await _note(context, _candidate(context, bundle, CandidateState.HELD, loss))
+        context.log.error("config.held", revision=bundle.revision, reason=why)
+    await _note(context, _candidate(context, bundle, CandidateState.HELD, why))
     context.metrics.config(problems=0, held=True)
     return Outcome(problems=(message,))
 

@@ -20,7 +20,7 @@ from gce_backend.actions.demand import share_demand
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import our_group
 from gce_backend.actions.pools import spread_pools
-from gce_backend.actions.prices import learn_prices
+from gce_backend.actions.prices import count_idle, learn_prices
 from gce_backend.actions.resources import beside, pace, use_of
 from gce_backend.actions.rollouts import limit_of
 from gce_backend.actions.surplus import balance
@@ -44,6 +44,7 @@ async def run(context: Context) -> Outcome:
     if context.paused:
         return Outcome(facts={"paused": 1})
     await learn_prices(context)
+    count_idle(context)
     settling = await share_demand(context)
     spreading = spread_pools(context)
     there = {key: it for key, it in context.fleet.active_managers() if it.url is not None}

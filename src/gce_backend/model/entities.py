@@ -81,7 +81,7 @@ class CandidateState(StrEnum):
     """Why a configuration that is served is not in force."""
 
     HELD = "held"
-    """It removes too much, and waits for an operator's approval."""
+    """It removes or adds too much, and waits for an operator's approval."""
     INVALID = "invalid"
     """It breaks rules."""
 
@@ -312,6 +312,20 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
     spare_size: Count | None = None
 
 
+class Excess(msgspec.Struct, frozen=True, gc=False):
+    """That a group has had more machines than it needs.
+
+    Attributes:
+        since: since when, Unix seconds.
+        size: it has had at least so many since then.
+        needed: and has needed at most so many.
+    """
+
+    since: StoredSeconds
+    size: Count
+    needed: Count
+
+
 class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A revision's group in one zone.
 
@@ -345,6 +359,8 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
             (process-config).
         boot_seconds: how long a machine may take to come up until it is replaced; KEEP_SLOW for
             ever (process-config).
+        excess: that it has more machines than it needs, so that a restart does not begin to count
+            surplus_seconds again; None when it has not (resize-instance-groups).
     """
 
     KIND: ClassVar[str] = "InstanceGroupManager"
@@ -365,6 +381,7 @@ class InstanceGroupManager(msgspec.Struct, frozen=True, gc=False, omit_defaults=
     max_unavailable: Count | None = None
     max_age_seconds: Annotated[int, msgspec.Meta(ge=0, le=MAX_AGE_SECONDS)] = 0
     boot_seconds: Annotated[int, msgspec.Meta(ge=KEEP_SLOW, le=MAX_BOOT_SECONDS)] = BOOT_SECONDS
+    excess: Excess | None = None
 
     @property
     def is_deleting(self) -> bool:

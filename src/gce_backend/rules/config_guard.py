@@ -1,15 +1,62 @@
-"""Decides whether a configuration takes effect at once, or removes too much.
+"""Decides whether a configuration takes effect at once, or removes or adds too much.
 
 Pure: import-config acts on these answers, and `plan` shows them beforehand. Both count the machines
-that the plan would really delete, not the numbers in the configuration.
+that the plan would really delete or make, not the numbers in the configuration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from gce_backend.base.plurals import plural
 from gce_backend.rules.plan import TemplatePlan, totals
+
+
+class Limits(Protocol):
+    """What a configuration may change without an operator's confirmation."""
+
+    @property
+    def max_config_loss_share(self) -> float:
+        """Share of the machines, 0 to 1, that it may remove."""
+
+    @property
+    def max_config_growth(self) -> float:
+        """How many times as many machines as there are it may add."""
+
+
+FEW = 20
+"""As many machines any fleet counts as having, when it is judged what a configuration adds."""
+
+
+def objection(
+    plans: Sequence[TemplatePlan], machines: int, guard: Limits, *, empty: bool
+) -> str | None:
+    """Why a configuration waits for an operator's confirmation; None when it does not.
+
+    Args:
+        plans: the changes that it would make.
+        machines: the number of existing machines.
+        guard: what needs no confirmation.
+        empty: whether it names no group, while the one in force names some.
+    """
+    lost = loss(plans, machines, guard.max_config_loss_share, empty=empty)
+    return lost or growth(plans, machines, guard.max_config_growth)
+
+
+def growth(plans: Sequence[TemplatePlan], machines: int, factor: float) -> str | None:
+    """Why a configuration that adds machines waits for confirmation; None when it does not.
+
+    Args:
+        plans: the changes that it would make.
+        machines: the number of existing machines; FEW at least are counted.
+        factor: it may add so many times as many without confirmation.
+    """
+    added, limit = totals(plans).added_machines, int(factor * max(machines, FEW))
+    if added <= limit:
+        return None
+    whole = plural(machines, "machine")
+    return f"it adds {plural(added, 'machine')} to {whole} (up to {limit} need no approval)"
 
 
 def loss(

@@ -204,6 +204,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
         drain: groups to drain, with `drain_machines` machines, of which `leased` are waited for.
         lost_machines: machines that this configuration drains, beyond those that it makes in the
             same zone for the same template.
+        added_machines: machines that this configuration makes, beyond those that it drains there.
         leased_until: when the last of those leases ends, Unix seconds; None when that is not known.
         delete: empty groups to delete.
         create_templates: instance templates to create.
@@ -221,6 +222,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     drain_machines: int
     leased: int
     lost_machines: int
+    added_machines: int
     leased_until: UnixSeconds | None
     delete: int
     create_templates: int
@@ -268,6 +270,7 @@ def totals(plans: Iterable[TemplatePlan]) -> Totals:
         drain_machines=sum(len(group.machines) for group in groups[Action.DRAIN]),
         leased=len(held),
         lost_machines=sum(map(_lost, plans)),
+        added_machines=sum(map(_added, plans)),
         leased_until=last_end(held),
         delete=len(groups[Action.DELETE]),
         create_templates=templates[Action.CREATE],
@@ -286,6 +289,18 @@ def _lost(plan: TemplatePlan) -> int:
             change = 0 if group.in_force else group.removed
         else:
             change = -max(0, group.goal - size)
+        zones[group.zone] = zones.get(group.zone, 0) + change
+    return sum(max(0, change) for change in zones.values())
+
+
+def _added(plan: TemplatePlan) -> int:
+    """Machines of a template that come and replace none, because of this configuration."""
+    zones: dict[str, int] = {}
+    for group in plan.groups:
+        size = group.size or 0
+        change = 0 if group.in_force else max(0, group.goal - size)
+        if group.action is Action.DRAIN:
+            change = -max(len(group.machines), size)
         zones[group.zone] = zones.get(group.zone, 0) + change
     return sum(max(0, change) for change in zones.values())
 

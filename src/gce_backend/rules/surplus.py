@@ -14,9 +14,10 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from gce_backend.base.ages import Elapsed
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.configuration.values import KEEP_SURPLUS
-from gce_backend.model.entities import CatalogState, Instance, InstanceGroupManager
+from gce_backend.model.entities import CatalogState, Excess, Instance, InstanceGroupManager
 from gce_backend.model.orders import Drain
 from gce_backend.rules.group_sizes import Use, needed_size
 from gce_backend.rules.permits import lease_runs
@@ -32,6 +33,13 @@ class Limits(NamedTuple):
     minimum: int
     maximum: float
     spare: int
+
+
+class Now(NamedTuple):
+    """The present time, in Unix seconds and in monotonic seconds."""
+
+    time: UnixSeconds
+    moment: float
 
 
 class SizeSample(NamedTuple):
@@ -100,6 +108,62 @@ def noted(
     while len(samples) > 1 and samples[1].at <= moment - window:
         samples = samples[1:]
     return SizeHistory(limits, samples, lowered)
+
+
+def remembered(
+    excess: Excess, manager: InstanceGroupManager, moment: float, elapsed: Elapsed
+) -> SizeHistory:
+    """The history of a group, as far as an earlier process has stored it.
+
+    Args:
+        excess: what it stored.
+        manager: the group's manager.
+        moment: the present time in monotonic seconds.
+    """
+    use = Use(share=excess.needed)
+    sample = SizeSample(moment - elapsed(excess.since), excess.size, use)
+    return SizeHistory(limits_of(manager), (sample,))
+
+
+def excess_of(
+    history: SizeHistory, manager: InstanceGroupManager, size: int, use: Use, now: Now
+) -> Excess | None:
+    """Since when a group has had more machines than it needs, as far as the history tells.
+
+    Args:
+        history: with what was seen now.
+        manager: the group's manager.
+        size: the group's target size without the machines that are on their way out.
+        use: what is asked of the group now.
+        now: the present time.
+    """
+    needed = needed_size(manager, use)
+    if size <= needed:
+        return None
+    since, least = now.moment, size
+    for sample in reversed(history.samples):
+        wanted = needed_size(manager, sample.use)
+        if sample.size is None or min(least, sample.size) <= max(needed, wanted):
+            break
+        since, least, needed = sample.at, min(least, sample.size), max(needed, wanted)
+    return Excess(now.time - (now.moment - since), least, needed)
+
+
+def is_worth_storing(known: Excess | None, new: Excess | None, age: float, window: float) -> bool:
+    """Whether what is stored of an excess is no longer true, or is much too weak.
+
+    Args:
+        known: what is stored.
+        new: what is so.
+        age: how long ago the stored one began, in seconds.
+        window: the group's surplus_seconds.
+    """
+    if known is None or new is None:
+        return known is not new
+    if new.needed > known.needed or new.size < known.size:
+        return True
+    weak = (new.size, new.needed) != (known.size, known.needed)
+    return weak and age > 2 * max(window, SLOTS)
 
 
 def _with(samples: tuple[SizeSample, ...], new: SizeSample, slot: float) -> tuple[SizeSample, ...]:

@@ -389,9 +389,12 @@ class GuardSettings(_Section, frozen=True):
     Attributes:
         max_config_loss_share: share of the machines, 0 to 1, that a new configuration may delete
             without approval; those that it replaces do not count.
+        max_config_growth: how many times as many machines as there are, at least 20, a new
+            configuration may add without approval.
     """
 
     max_config_loss_share: Share = 0.5
+    max_config_growth: Annotated[float, Meta(ge=0)] = 10.0
 
 
 class CostSettings(_Section, frozen=True):

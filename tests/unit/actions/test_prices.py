@@ -26,6 +26,10 @@ async def test_metrics_explanation_and_plan_tell_what_machines_cost(tmp_path: Pa
         assert found.sum("cost_per_hour", template="linux") == pytest.approx(3 * price)
         assert found.sum("idle_cost_per_hour", template="linux") == pytest.approx(2 * price)
         assert not found.of("cost_per_hour", template="other")
+        await w.pass_time(900)
+        name, later = "idle_machine_seconds_total", await scrape(w)
+        seconds = later.sum(name, template="linux") - found.sum(name, template="linux")
+        assert seconds == pytest.approx(1800, abs=150)
         (name,) = [key.partition("/")[2] for key in await w.groups() if "linux" in key]
         shown = await w.get(f"/api/explain?name={name}")
         assert "about 0.40 USD an hour, 0.27 of it idle" in str(shown)

@@ -272,8 +272,8 @@ async def test_a_slip_whose_machines_never_existed_is_corrected_at_once(tmp_path
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         await w.inject("*", kind="stockout", zone=ZONE, times=None)
-        w.write_config(template(), manager(minimum=300))
-        await w.until(lambda: w.shows_minimum(300))
+        w.write_config(template(), manager(minimum=150))
+        await w.until(lambda: w.shows_minimum(150))
         w.write_config(template(), manager(minimum=3))
         await w.until(lambda: w.shows_minimum(3), within=60.0)
         assert await condition(w, "configuration") is None

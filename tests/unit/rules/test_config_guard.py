@@ -16,8 +16,9 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.keys import manager_key, revision_key, template_key
 from gce_backend.rules.activation import WantedManager, WantedTemplate
-from gce_backend.rules.config_guard import loss
+from gce_backend.rules.config_guard import FEW, growth, loss, objection
 from gce_backend.rules.plan import Present, TemplatePlan, make, totals
+from gce_backend.settings.settings import GuardSettings
 from support.fleet_harness import OTHER_ZONE, ZONE
 
 ZONES = (ZONE, OTHER_ZONE)
@@ -127,3 +128,21 @@ def test_what_only_grows_never_waits(before: tuple[int, int], share: float) -> N
     """Whatever share the settings name."""
     found = plans(there(*before), before[0], before[1] + 1)
     assert loss(found, sum(before), share, empty=False) is None
+
+
+@given(before=st.integers(0, 60), after=st.integers(0, 2000), factor=st.floats(0, 20))
+def test_a_slip_upward_waits_and_a_step_by_the_factor_does_not(
+    before: int, after: int, factor: float
+) -> None:
+    """What counts is what is added beyond what there is; a small fleet may become a usual one."""
+    found = plans(there(before), after)
+    waits = growth(found, before, factor) is not None
+    assert waits == (after - before > int(factor * max(before, FEW)))
+    guard = GuardSettings(max_config_loss_share=1.0, max_config_growth=factor)
+    assert (objection(found, before, guard, empty=False) is not None) is waits
+
+
+def test_a_new_revision_of_all_machines_adds_none() -> None:
+    """They come in place of others."""
+    new = msgspec.structs.replace(FIELDS, machine_type="e2-medium")
+    assert growth(plans(there(50), 50, template=new), 50, 0.0) is None

@@ -20,12 +20,16 @@ from gce_backend.model.entities import (
 from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.group_sizes import UNUSED, Use, growth, needed_size
 from gce_backend.rules.surplus import (
+    Now,
     SizeHistory,
+    excess_of,
     first_to_leave,
     is_idle,
     is_on_its_way_out,
+    is_worth_storing,
     marked,
     noted,
+    remembered,
     surplus,
     to_keep,
     unmarked,
@@ -200,3 +204,38 @@ def test_leased_machines_are_kept_and_offered_ones_before_removed_ones() -> None
     ones = [("a", removed), ("b", FREE), ("c", HELD)]
     assert to_keep(ones, 1, NOW) == ("c", "b")
     assert to_keep(ones, -2, NOW) == ("c",)
+
+
+@given(
+    looks=st.lists(
+        st.tuples(st.floats(0, 200), st.integers(0, 12), st.integers(0, 12)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_what_is_stored_of_an_excess_lets_no_more_go_than_was_seen(
+    looks: list[tuple[float, int, int]],
+) -> None:
+    """It is true of all that was seen since then, so a process that takes over may go by it."""
+    limited = InstanceGroupManager(2, 12, spare_size=0, surplus_seconds=300)
+    history, stored, moment = None, None, 0.0
+    seen: list[tuple[float, int, int]] = []
+    for seconds, size, leased in looks:
+        moment += seconds
+        use = Use(leased)
+        seen.append((moment, size, needed_size(limited, use)))
+        history = noted(history, limited, size, use, moment)
+        new = excess_of(history, limited, size, use, Now(moment, moment))
+        age = moment - stored.since if stored is not None else 0.0
+        if is_worth_storing(stored, new, age, 300):
+            stored = new
+        assert (stored is None) == (size <= needed_size(limited, use))
+    if stored is None:
+        return
+    since, least, most = stored.since, stored.size, stored.needed
+    assert all(size >= least > most >= needed for at, size, needed in seen if at > since)
+    again, last = remembered(stored, limited, moment, lambda at: moment - at), looks[-1]
+    again = noted(again, limited, last[1], Use(last[2]), moment)
+    left = surplus(again, limited, last[1], Use(last[2]), moment)
+    assert left <= least - most
+    assert left == 0 or moment - since >= 300

@@ -158,7 +158,8 @@ class ComputeInstance(_Answer, frozen=True, gc=False):
     """A VM."""
 
     FIELDS: ClassVar[str] = (
-        "name,id,zone,status,metadata(fingerprint,items(key,value)),labels,serviceAccounts(email)"
+        "name,id,zone,status,metadata(fingerprint,items(key,value)),labels,serviceAccounts(email),"
+        "machineType"
     )
 
     name: str
@@ -168,6 +169,7 @@ class ComputeInstance(_Answer, frozen=True, gc=False):
     metadata: InstanceMetadata = InstanceMetadata()
     labels: dict[str, str] = {}
     service_accounts: tuple[InstanceAccount, ...] = ()
+    machine_type: str = ""
 
     def __post_init__(self) -> None:
         """Refuses what is not an id."""

@@ -1,0 +1,149 @@
+"""From a request to a machine, beside what Nodepool was measured at on the same embedded cloud.
+
+Two processes on loopback, the embedded cloud with its default latencies (a VM takes 4 s to boot).
+Writes bench/DEMAND.md. Nodepool's figures were recorded once, with its default settings.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rise import COMMAND, PATIENCE, environment, process
+
+BENCH = Path(__file__).parent
+TEMPLATE = (
+    'templates { base_name: "t" project: "local-project" machine_type: "e2-small" '
+    'image_name: "debian-12" disk_size_gb: 20 service_accounts { name: "default" } '
+    'dimensions: "os_family:LINUX" }\n'
+)
+MANAGER = (
+    'managers { template_base_name: "t" zone: "us-central1-a" '
+    "minimum_size: %d maximum_size: 300 }\n"
+)
+NODEPOOL = {"pool": "3.5 s", "demand": "15.4 s", "calls": "110"}
+"""What Nodepool needed: 10 requests to a pool of 10, 10 to an empty one, 100 nodes until ready."""
+
+
+class Fleet:
+    """A cloud and a daemon.
+
+    Args:
+        url: where the cloud listens.
+        log: the daemon's log.
+
+    Attributes:
+        log: the same.
+    """
+
+    def __init__(self, url: str, log: Path) -> None:
+        self._url = url
+        self.log = log
+        token = self._call("GET", "/computeMetadata/v1/instance/service-accounts/default/token")
+        self._token = token["access_token"]
+
+    def _call(self, verb: str, path: str, body: Any = None) -> Any:
+        headers = {"Metadata-Flavor": "Google", "Content-Type": "application/json"}
+        if hasattr(self, "_token"):
+            headers["Authorization"] = f"Bearer {self._token}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 -- our own cloud, on loopback
+            self._url + path, data, headers, method=verb
+        )
+        with urllib.request.urlopen(request) as answer:  # noqa: S310
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def cataloged(self) -> int:
+        """How many machines the daemon has added to the catalog."""
+        return self.log.read_text().count('"instance.cataloged"')
+
+    def has_group(self) -> bool:
+        """Whether the daemon has made its group."""
+        return '"group.created"' in self.log.read_text()
+
+    def compute_calls(self) -> int:
+        """Calls of the daemon to Compute Engine."""
+        calls = self._call("GET", "/_localcloud/calls")
+        return sum(number for name, number in calls.items() if name.startswith("compute."))
+
+    def lease(self, count: int) -> float:
+        """Asks for machines, all at once; returns the seconds until the last one was given."""
+        begun = time.monotonic()
+        waiting = {f"r{number}" for number in range(count)}
+        while waiting:
+            for name in sorted(waiting):
+                body = {"request_id": name, "duration": 3600, "dimensions": {"os_family": "LINUX"}}
+                if self._call("POST", "/_ah/api/machine_provider/v1/lease", body).get("hostname"):
+                    waiting.discard(name)
+            if time.monotonic() - begun > PATIENCE:
+                sys.exit(f"{len(waiting)} requests were not served within {PATIENCE:.0f} s")
+            time.sleep(0.1)
+        return time.monotonic() - begun
+
+
+@contextmanager
+def fleet(minimum: int) -> Iterator[Fleet]:
+    """A daemon with a group of this minimum, all of whose machines are in the catalog."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "config").mkdir()
+        (place / "config" / "templates.cfg").write_text(TEMPLATE)
+        (place / "config" / "managers.cfg").write_text(MANAGER % minimum)
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        state = str(place / "state.sqlite")
+        with process("localcloud", "--port", "0", "--state", state, **quiet) as it:
+            url = it.stdout.readline().strip() if it.stdout else ""
+            settings = environment(url, place / "config")
+            where = ("--config-set", "bench", "--config-service", url, "--machine-provider", url)
+            subprocess.run(
+                [*COMMAND, "setup", *where], env=settings, check=False, capture_output=True
+            )
+            found = Fleet(url, place / "log")
+            with found.log.open("w") as stream, process("run", env=settings, stderr=stream):
+                end = time.monotonic() + PATIENCE
+                while found.cataloged() < minimum or '"group.created"' not in found.log.read_text():
+                    if time.monotonic() > end:
+                        sys.exit(f"{minimum} machines were not cataloged within {PATIENCE:.0f} s")
+                    time.sleep(0.05)
+                yield found
+
+
+def main() -> None:
+    """Measures, and writes the table."""
+    with fleet(10) as one:
+        time.sleep(2)  # the Machine Provider has set up the last machine
+        pool = one.lease(10)
+    with fleet(0) as one:
+        demand = one.lease(10)
+    with fleet(100) as one:
+        calls = one.compute_calls()
+    rows = (
+        ("10 requests to a pool of 10, until the last is served", f"{pool:.1f} s", "pool"),
+        ("10 requests to an empty pool, until the last is served", f"{demand:.1f} s", "demand"),
+        ("100 machines, calls to Compute Engine until all are ready", f"{calls}", "calls"),
+    )
+    lines = [
+        "# From a request to a machine",
+        "",
+        "`python bench/demand.py` on the embedded cloud with its default latencies. Nodepool was",
+        "measured once on the same cloud, with its default settings.",
+        "",
+        "| what | this daemon | Nodepool |",
+        "| --- | --- | --- |",
+        *(f"| {what} | {ours} | {NODEPOOL[theirs]} |" for what, ours, theirs in rows),
+    ]
+    (BENCH / "DEMAND.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

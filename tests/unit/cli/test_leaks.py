@@ -1,0 +1,134 @@
+"""`leaks`: what belongs to nothing is listed with its cost, and deleted when ordered."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from gce_backend.base.clock import SystemClock
+from gce_backend.cli import main
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.configuration import parsing, types
+from gce_backend.daemon.clients import Clients
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
+from gce_backend.localcloud.faults import Fault
+from gce_backend.model.entities import (
+    MACHINE_PROVIDER_KEY,
+    STORE_IDENTITY_KEY,
+    MachineProviderAddress,
+    StoreIdentity,
+)
+from gce_backend.model.keys import manager_key
+from gce_backend.rules.compute_bodies import group_body, template_body
+from gce_backend.rules.ownership import Mark
+from support.fleet_harness import ZONE, manager, template
+from support.patience import PATIENCE
+from support.served_cloud import PROJECT, ServedCloud, served_cloud
+
+WANTED = parsing.parse(template(), manager(), {}).templates[0]
+GROUP = manager_key("linux", types.checksum(WANTED), ZONE)
+OURS = Mark("gce-backend", "0123456789ab")
+ANOTHERS = Mark("gce-backend", "fedcba987654")
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def served() -> Iterator[ServedCloud]:
+    """A store that has lost its entities."""
+
+    async def write(clients: Clients) -> None:
+        fleet = Fleet(Store(clients.datastore(PROJECT)))
+        identity = StoreIdentity(OURS.store, (PROJECT,))
+        await fleet.change([Change(STORE_IDENTITY_KEY, lambda _: identity)])
+        address = MachineProviderAddress(running.url)
+        await fleet.change([Change(MACHINE_PROVIDER_KEY, lambda _: address)])
+
+    with served_cloud() as running:
+        running.ask(write)
+        yield running
+
+
+@pytest.fixture
+def run(served: ServedCloud) -> Run:
+    """Runs a command against it."""
+
+    def invoke(*arguments: str, answer: str | None = None) -> Result:
+        return CliRunner().invoke(main, list(arguments), env=served.environment, input=answer)
+
+    return invoke
+
+
+def make(served: ServedCloud, mark: Mark) -> None:
+    """A template and a group of two at Compute, with this mark."""
+
+    async def insert(clients: Clients) -> None:
+        compute = clients.compute(CallBudget(SystemClock(), dict.fromkeys(QuotaGroup, 10_000)))
+        body = template_body(mark, GROUP.revision, WANTED)
+        asked = await compute.insert_instance_template(PROJECT, body, request_id=str(uuid.uuid4()))
+        await compute.await_operation(asked, timeout=PATIENCE)
+        group = group_body(mark, GROUP, PROJECT, 2, body["name"])
+        asked = await compute.insert_group(PROJECT, ZONE, group, request_id=str(uuid.uuid4()))
+        await compute.await_operation(asked, timeout=PATIENCE)
+
+    served.ask(insert)
+
+
+def listed(run: Run) -> list[dict[str, Any]]:
+    """What the command lists."""
+    done = run("leaks", "--json")
+    assert done.exit_code == 0, done.output
+    found: list[dict[str, Any]] = msgspec.json.decode(done.stdout)["leaks"]
+    return found
+
+
+def test_what_belongs_to_nothing_is_listed_with_its_cost_and_deleted_when_ordered(
+    served: ServedCloud, run: Run
+) -> None:
+    """A no leaves it; each deletion is of one; nothing is left in the end."""
+    assert run("leaks").output == "nothing leaks\n"
+    make(served, OURS)
+    found = listed(run)
+    assert [one["kind"] for one in found] == ["VM", "VM", "group", "instance template"]
+    assert found[0]["cost_per_day"] == pytest.approx(24 * 0.016751)
+    assert "about 0.80 USD a day" in run("leaks").output
+    group, last = found[2]["name"], found[3]["name"]
+    assert "nothing was deleted" in run("leaks", "--delete", group, answer="n\n").output
+    assert len(listed(run)) == 4
+    assert "is deleted" in run("leaks", "--delete", f"{ZONE}/{group}", "--yes").output
+    assert [one["name"] for one in listed(run)] == [last]
+    assert "is deleted" in run("leaks", "--delete", last, answer="y\n").output
+    assert listed(run) == []
+    refused = run("leaks", "--delete", last, "--yes")
+    assert refused.exit_code == 1
+    assert "no leak is called" in refused.output
+
+
+def test_what_is_anothers_or_in_the_catalog_stays(served: ServedCloud, run: Run) -> None:
+    """Somebody may hold the machine: the Machine Provider decides."""
+    make(served, ANOTHERS)
+    assert listed(run) == []
+    served.ask(_renamed)
+    vm = listed(run)[0]["name"]
+    entry = {"dimensions": {"hostname": vm, "backend": "GCE"}, "state": "LEASED"}
+    fault = Fault(method="machine_provider.catalog.get", kind="answer", body=entry, times=None)
+    served.cloud.faults.add(fault)
+    refused = run("leaks", "--delete", vm, "--yes")
+    assert refused.exit_code == 1
+    assert "somebody may hold it" in refused.output
+    assert len(listed(run)) == 4
+    served.cloud.faults.clear()
+    assert "is deleted" in run("leaks", "--delete", vm, "--yes").output
+
+
+async def _renamed(clients: Clients) -> None:
+    """The store gets the id of the one that has made all that."""
+    fleet = Fleet(Store(clients.datastore(PROJECT)))
+    identity = StoreIdentity(ANOTHERS.store, (PROJECT,))
+    await fleet.change([Change(STORE_IDENTITY_KEY, lambda _: identity)])
