@@ -6,7 +6,7 @@ Nothing is removed or deleted here: the jobs that do so have their own checks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from gce_backend.actions.deletion_budget import free_deletions
 from gce_backend.actions.resources import beside, pace, use_of
@@ -24,25 +24,52 @@ from gce_backend.rules.aging import (
     replaced_for_age,
 )
 from gce_backend.rules.group_sizes import needed_size, room
+from gce_backend.rules.surplus import is_idle
 
 
-async def replace_old(context: Context) -> int:
-    """Marks machines that are too old or do not come up, as far as the caps on deletions go.
+class Marked(NamedTuple):
+    """What a look at all machines has led to.
 
-    Returns:
-        How many machines it marked.
+    Attributes:
+        number: of machines that it marked.
+        wait: seconds until the next look; None when nothing is due.
+    """
+
+    number: int
+    wait: float | None
+
+
+async def replace_old(context: Context) -> Marked:
+    """Marks machines that do not come up, and old ones as far as the caps on deletions go.
 
     Raises:
         RemoteError: the store could not be reached.
     """
     changes: list[Change[Any]] = []
+    waits: list[float] = []
     left = free_deletions(context, Permit.REMOVED)
     for key, manager in context.fleet.active_managers():
         if manager.url is None or context.is_paused(key):
             continue
         changes += _not_up(context, key, manager)
-        changes += _aged(context, key, manager)
-    return await context.fleet.change(changes[: max(0, left)])
+        aged = _aged(context, key, manager)[: max(0, left)]
+        left -= len(aged)
+        changes += aged
+        waits += (wait for wait in _waits(context, key, manager) if wait > 0)
+    number = await context.fleet.change(changes)
+    return Marked(number, min(waits, default=None))
+
+
+def _waits(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Iterator[float]:
+    """Seconds until each machine of a group that comes up is late, and each idle one too old."""
+    elapsed, now = context.clock.elapsed, context.clock.now()
+    for machine, instance in context.fleet.instances_of(key):
+        waiting = context.memory.catalog.awaits_agent.get(machine, False)
+        since = instance.adding_since if waiting else instance.rising_since
+        if since is not None and manager.boot_seconds > 0:
+            yield manager.boot_seconds - elapsed(since)
+        if manager.max_age_seconds and instance.listed_since and is_idle(instance, now):
+            yield manager.max_age_seconds - elapsed(instance.listed_since)
 
 
 def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> list[Change[Instance]]:

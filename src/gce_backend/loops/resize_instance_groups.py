@@ -57,9 +57,16 @@ async def run(context: Context) -> Outcome:
     async def raise_one(key: GroupKey) -> Result:
         return await _raise(context, key)
 
-    balanced = await balance(context) + await replace_old(context)
+    old = await replace_old(context)
+    balanced = await balance(context) + old.number
     outcome = await act_on_each(context, keys, raise_one)
-    waits = (outcome.again_after, settling, spreading, *(_pause(context, key) for key in there))
+    waits = (
+        outcome.again_after,
+        settling,
+        spreading,
+        old.wait,
+        *(_pause(context, key) for key in there),
+    )
     return replace(
         outcome,
         changed=outcome.changed + balanced,

@@ -1,0 +1,108 @@
+"""Trouble that takes a part of the fleet: it is carried, told, and over when its cause is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from gce_backend.localcloud.cloud import CloudOptions
+from support.fleet_harness import World, manager, template, world
+
+CREATE = "compute.instanceGroupManagers.createInstances"
+DELETE = "compute.instanceGroupManagers.deleteInstances"
+
+
+async def limit_cpus(w: World, cpus: float) -> None:
+    """Sets the quota of each region."""
+    url = f"{w.cloud.base_url}/_localcloud/quotas"
+    async with w.session.put(url, json={"CPUS": cpus}) as response:
+        assert response.status == 200
+
+
+async def vms_running(w: World) -> set[str]:
+    """The names of the VMs that run."""
+    return {name for name, vm in (await w.vms()).items() if vm["status"] == "RUNNING"}
+
+
+async def test_a_quota_that_halves_makes_nothing_swing(tmp_path: Path) -> None:
+    """What runs stays; what is reclaimed is made again when there is quota, without a storm."""
+    managers = manager(minimum=8, maximum=16, spare_size=2)
+    async with world(tmp_path, managers=managers, options=CloudOptions()) as w:
+        await w.until_states(cataloged=8)
+        held = [await w.lease(f"r{number}") for number in range(6)]
+        await limit_cpus(w, 8)
+        await w.reset_calls()
+        before = await vms_running(w)
+        for number in range(4):
+            await w.release(f"r{number}")
+        await w.pass_time(1800)
+        calls = await w.calls()
+        assert before - set(held[:4]) <= await vms_running(w)
+        assert len(await vms_running(w)) == 4
+        assert calls[CREATE] <= 4
+        assert calls[DELETE] <= 4
+        assert "QuotaExceeded" in str((await w.get("/api/status"))["problems"])
+        await limit_cpus(w, 1000)
+        assert await w.until(lambda: w.has_vms(8), within=900) < 700
+        await w.pass_time(60)
+        assert not (await w.get("/api/status"))["problems"]
+        assert (await w.calls())[CREATE] <= 8
+
+
+async def test_a_third_that_is_preempted_at_once_is_replaced_and_lessees_are_told(
+    tmp_path: Path,
+) -> None:
+    """The free ones once each; who holds one keeps it, and the others notice nothing."""
+    async with world(tmp_path, managers=manager(minimum=9), options=CloudOptions()) as w:
+        await w.until_states(cataloged=9)
+        held = await w.lease(duration=100_000)
+        first = await vms_running(w)
+        free = set(sorted(first - {held})[:2])
+        await w.reset_calls()
+        for name in (held, *free):
+            await w.call("POST", f"/_localcloud/vms/{name}/preempt")
+
+        async def told() -> bool:
+            [lease] = (await w.call("GET", "/api/v1/leases"))["leases"]
+            return [one["machine"] for one in lease.get("troubles", ())] == [held]
+
+        async def replaced() -> bool:
+            found = await vms_running(w)
+            return len(found) == 8 and not found & free
+
+        assert await w.until(told, every=0.5) < 130
+        await w.until(replaced, within=900, every=5)
+        assert first - free - {held} <= await vms_running(w)
+        await w.pass_time(300)
+        assert (await w.calls())[CREATE] <= 2
+        assert (await w.catalog())[held] == "LEASED"
+
+
+async def test_a_revision_whose_machines_never_run_costs_one_machine_at_a_time(
+    tmp_path: Path,
+) -> None:
+    """The old machines stay leasable, and the next revision takes their place."""
+    managers = manager(minimum=4, boot_seconds=60)
+    async with world(tmp_path, managers=managers, options=CloudOptions()) as w:
+        await w.until_states(cataloged=4)
+        old = set(await w.vms())
+        w.cloud.options = msgspec.structs.replace(CloudOptions(), boot_seconds=1e7)
+        w.write_config(template(machine_type="e2-medium"), managers)
+        made: set[str] = set()
+        for _ in range(30):
+            await w.pass_time(30)
+            new = {machine["name"] for machine in await w.machines()} - old
+            made |= new
+            assert list((await w.catalog()).values()) == ["AVAILABLE"] * 4
+            assert old <= await vms_running(w)
+        assert 3 <= len(made) <= 10
+        assert "BootFailing" in str((await w.get("/api/status"))["problems"])
+        w.cloud.options = CloudOptions()
+        w.write_config(template(machine_type="e2-standard-2"), managers)
+        await w.until_states(cataloged=4, within=900)
+
+        async def renewed() -> bool:
+            return not old & set(await w.vms()) and len(await w.catalog()) == 4
+
+        await w.until(renewed, within=900)
