@@ -36,6 +36,7 @@ _OURS = re.compile(r"[a-z_]+\.[a-z_]+")
 
 
 SELDOM = {
+    "sign_in_with",
     "closed",
     "epoch",
     "groups",

@@ -331,6 +331,87 @@ async def test_an_operator_signs_in_pauses_and_resumes(chromium: Chromium, tmp_p
         await expect(page.get_by_role("link", name="Sign in", exact=True)).to_be_visible()
 
 
+async def test_an_operator_cordons_a_machine_and_takes_it_back(
+    chromium: Chromium, tmp_path: Path
+) -> None:
+    """On the machine's page, which shows what became of it."""
+    async with world(tmp_path) as w, reading(w, chromium) as reader:
+        await w.until_states(cataloged=3)
+        name, page = next(iter(await w.catalog())), reader.page
+        await reader.go(f"/machines/{name}")
+        await page.get_by_role("link", name="Sign in", exact=True).click()
+        await page.get_by_label("Token").fill(CONTROL_TOKEN)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_label("Why cordon?").fill("a bad disk")
+        await page.get_by_role("button", name="Cordon").click()
+        await expect(page.locator("h1")).to_have_text(name)
+        await expect(page.locator(".verdict")).to_contain_text("a bad disk")
+        await expect(page.get_by_role("button", name="Drain")).to_be_visible()
+        await page.get_by_role("button", name="Uncordon").click()
+        await expect(page.locator(".verdict")).not_to_contain_text("a bad disk")
+        await expect(page.get_by_role("button", name="Cordon")).to_be_visible()
+
+
+async def test_keys_lead_to_search_rows_and_help(chromium: Chromium, tmp_path: Path) -> None:
+    """`/`, `?`, `j` and `k`; in a field they are letters."""
+    async with world(tmp_path) as w, reading(w, chromium) as reader:
+        await w.until_states(cataloged=3)
+        page, keys = reader.page, reader.page.keyboard
+        await reader.go("/machines")
+        rows = page.locator("tbody th a")
+        for key, row in (("j", 0), ("j", 1), ("j", 2), ("k", 1)):
+            await keys.press(key)
+            await expect(rows.nth(row)).to_be_focused()
+        await keys.press("/")
+        await expect(page.locator("#find")).to_be_focused()
+        await keys.type("j?k")
+        assert await page.locator("#find").input_value() == "j?k"
+        await page.locator("main").focus()
+        await keys.press("?")
+        await expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        await keys.press("Escape")
+        await expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+async def test_zones_fold_and_columns_sort_in_the_address(
+    chromium: Chromium, tmp_path: Path
+) -> None:
+    """Without a reload, and the way back leads back; the same address shows the same later."""
+    managers = manager(minimum=3) + manager("linux", OTHER_ZONE, 2)
+    async with world(tmp_path, managers=managers) as w, reading(w, chromium) as reader:
+        await w.until_states(cataloged=5)
+        page = reader.page
+        await reader.go("/")
+        zone, fold = page.locator(f"#row-linux-{ZONE}"), page.get_by_label("Zones of linux")
+        await expect(zone).to_be_visible()
+        await expect(page.locator("#row-linux")).to_contain_text("2 zones")
+        await reader.eval("window.same = true")
+        await fold.click()
+        await expect(zone).to_have_count(0)
+        await expect(fold).to_have_attribute("aria-expanded", "false")
+        await expect(fold).to_be_focused()
+        await page.get_by_role("link", name="Leased", exact=True).click()
+        await expect(page.locator("th[aria-sort=ascending]")).to_have_text("Leased")
+        assert page.url.endswith("/?turned=linux&sort=leased")
+        await page.go_back()
+        await page.go_back()
+        await expect(zone).to_be_visible()
+        assert await reader.eval("window.same")
+        await reader.go("/?turned=linux&sort=leased")
+        await expect(zone).to_have_count(0)
+
+
+async def test_a_chart_tells_its_numbers_at_the_pointer(chromium: Chromium, tmp_path: Path) -> None:
+    """Of the sample that is nearest, with its time."""
+    async with world(tmp_path) as w, reading(w, chromium) as reader:
+        await w.until_states(cataloged=3)
+        await reader.go("/")
+        told = reader.page.locator(".reading")
+        await expect(told).to_be_hidden()
+        await reader.page.locator(".plot").hover()
+        await expect(told).to_contain_text(" UTC: 0 leased, ")
+
+
 async def test_ten_thousand_machines_load_in_a_moment(chromium: Chromium, tmp_path: Path) -> None:
     """From the click to the page's load event, in the best of several tries.
 

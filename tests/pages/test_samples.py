@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
+from gce_backend.model.events import EventKind, Happening
 from gce_backend.rules.states import State
 from gce_backend.web.pages.charts import POINTS, chart
-from gce_backend.web.survey.samples import KEPT, Level, Samples
+from gce_backend.web.survey.backfill import earlier_levels
+from gce_backend.web.survey.levels import Level
+from gce_backend.web.survey.samples import KEPT, LONG_KEPT, Samples
 from support.fleet_harness import world
 from support.html_reader import visit
 from support.simulation import VirtualClock
@@ -51,7 +55,7 @@ def test_rows_come_late_and_are_forgotten_when_all_is_zero() -> None:
     assert samples.all() == [Level(0, 2, 0), Level(3, 0, 0)]
     for _ in range(KEPT):
         samples.take({})
-    assert not samples._rings
+    assert not samples._recent.rows
 
 
 def test_a_thousand_rows_stay_small() -> None:
@@ -59,7 +63,7 @@ def test_a_thousand_rows_stay_small() -> None:
     samples = Samples(Clock(0.0))
     for _ in range(3):
         samples.take({("linux", f"z{number}"): {State.LEASED: 7} for number in range(1000)})
-    used = sum(sys.getsizeof(ring) for ring in samples._rings.values())
+    used = sum(sys.getsizeof(ring) for ring in samples._recent._rings.values())
     assert used < 5000 * 1000
 
 
@@ -105,3 +109,74 @@ async def test_the_overview_draws_what_the_daemon_saw(tmp_path: Path) -> None:
         assert re.search(r"at most 3; now 1 leased, 2 to be leased, 0 others", titles[0])
         assert titles[1].startswith("linux in us-central1-a: at most 3 machines since")
         assert "others · at most 3" in page.text
+
+
+def test_a_week_is_kept_of_all_machines_together() -> None:
+    """Every ten minutes, and the newest sample at the end."""
+    samples = taken([{State.LEASED: minute % 7} for minute in range(10 * LONG_KEPT + 95)])
+    times, levels = samples.long(0.0)
+    assert len(times) == LONG_KEPT + 1
+    assert {after - before for before, after in pairwise(times[:-1])} == {600.0}
+    assert (times[-1], levels[-1]) == (samples.times[-1], samples.all()[-1])
+    assert len(samples.long(times[-1] - 1800)[0]) == 4
+
+
+def test_an_axis_has_round_times() -> None:
+    """A few, in order, none at the very edge; days where it is long."""
+    for seconds, first in ((3600, "00:10"), (6 * 3600, "01:00"), (7 * 86_400, "02 Jan")):
+        times = [86_400.0 * 0 + 60.0 * step for step in range(1 + seconds // 60)]
+        marks = chart(times, [Level(1, 0, 0)] * len(times), width=100, height=20).marks
+        assert 4 <= len(marks) <= 7
+        assert all(3 <= float(at) <= 97 for at, _ in marks)
+        assert marks[0][1].lstrip("0") == first.lstrip("0")
+
+
+async def test_earlier_levels_follow_from_what_happened() -> None:
+    """Each event is undone; groups and changes without a change of state count for nothing."""
+
+    async def happened() -> AsyncIterator[tuple[float, Happening]]:
+        def machines(names: tuple[str, ...], before: str, after: str) -> Happening:
+            return Happening(EventKind.MACHINE, "linux/1/z", names, before, after, "", "")
+
+        yield 90.0, machines(("a",), "cataloged", "leased")
+        yield 80.0, machines(("a", "b"), "running", "cataloged")
+        yield 75.0, machines(("b",), "running", "running")
+        yield 70.0, Happening(EventKind.GROUP, "linux/1", ("z",), "growing", "active", "", "")
+        yield 60.0, machines(("a", "b"), "", "running")
+        yield 50.0, machines(("old",), "deleting", "deleted")
+
+    row = ("linux", "z")
+    found = await earlier_levels({row: Level(1, 1, 0)}, happened(), [95, 85, 65, 55, 45])
+    assert [level[row] for level in found] == [
+        Level(1, 1, 0),
+        Level(0, 2, 0),
+        Level(0, 0, 2),
+        Level(0, 0, 0),
+        Level(0, 0, 1),
+    ]
+
+
+async def test_charts_outlive_a_restart(tmp_path: Path) -> None:
+    """What was before is reconstructed from the history: as it was counted then."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        await w.pass_time(300)
+        await w.lease()
+        await w.pass_time(301)
+        assert w.daemon.view is not None
+        counted = dict(zip(w.daemon.view.samples.times, w.daemon.view.samples.all(), strict=True))
+        await w.crash_daemon()
+        await w.start_daemon()
+        await w.until(w.is_loaded)
+        await w.pass_time(1)
+        page = await visit(w, "/")
+        assert re.search(r"10 min ago.* at most 3", page.text)
+        samples = w.daemon.view.samples
+        for at, level in zip(samples.times, samples.all(), strict=True):
+            near = min(counted, key=lambda then: abs(then - at))
+            if all(abs(at - then) > 90 for then in (min(counted), min(counted) + 300)):
+                assert level == counted[near]
+        assert Level(0, 3, 0) in samples.all()
+        assert samples.all()[-1] == Level(1, 2, 0)
+        week = await visit(w, "/?span=7d")
+        assert "/?span=1d" in week.links

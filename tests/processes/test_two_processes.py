@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,11 @@ def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Pat
         daemon = place.start_local()
         ready = daemon.event("fleet.ready")
         assert ready["machines"] == 12
+        signed_in = urllib.request.Request(  # noqa: S310
+            ready["url"] + "/", headers={"Authorization": f"Bearer {ready['sign_in_with']}"}
+        )
+        with urllib.request.urlopen(signed_in, timeout=PATIENCE) as page:  # noqa: S310
+            assert "Pause everything" in page.read().decode()
         names = machines(place.get("/api/fleet", ready["url"]))
         assert len(names) == 12
         daemon.kill()
@@ -141,6 +147,7 @@ def test_run_local_in_a_terminal_shows_the_way_and_one_line_when_ready(tmp_path:
             until(lambda: "machines cataloged" in screen.text(), screen.text)
             until(lambda: "ready: 2 machines" in screen.text(), screen.text)
             assert "Status: http://" in screen.text()
+            assert "To sign in there and give orders: " in screen.text()
             (place.config / "managers.cfg").write_text(manager(minimum=3))
             until(lambda: "ready: 3 machines" in screen.text(), screen.text)
             (place.config / "managers.cfg").write_text("managers {")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import secrets
 import sys
 from pathlib import Path
 from typing import TextIO, cast
 
+import msgspec
 import structlog
 from rich.console import Console
 
@@ -29,7 +31,7 @@ from gce_backend.daemon.progress import measure, until, watch
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings.settings import Settings
+from gce_backend.settings.settings import Secret, Settings
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -64,7 +66,9 @@ async def run_local(
     settings_path = state.with_suffix(".toml")
     url = await cloud.start()
     try:
-        local = local_settings(settings, url, cloud.options.project, config_dir)
+        own = _own_token(settings)
+        local = local_settings(own or settings, url, cloud.options.project, config_dir)
+        token = own.http.token if own is not None else None
         async with clients_of(local) as (clients, project):
             store, pubsub = Store(clients.datastore(project)), clients.pubsub(project)
             for step in await prepare(store, pubsub, local, url):
@@ -72,7 +76,7 @@ async def run_local(
         daemon = Daemon(local, clock=clock, rng=rng())
         await daemon.start()
         settings_path.write_text(settings_file(local, daemon.url), "utf-8")
-        show = (_show if live else _announce)(daemon, console, settings_path)
+        show = (_show if live else _announce)(daemon, console, settings_path, token)
         showing = asyncio.create_task(show, name="cli.progress")
         try:
             await serve(daemon, signals)
@@ -88,6 +92,17 @@ async def run_local(
         console.print(stopped, highlight=False, soft_wrap=True)
 
 
+def _own_token(settings: Settings) -> Settings | None:
+    """The settings with a token made for this run; None when they have one.
+
+    With it, whoever sees this process's output signs in, and may use the buttons of the pages.
+    """
+    if settings.http.token is not None:
+        return None
+    http = msgspec.structs.replace(settings.http, token=Secret(secrets.token_hex(12)))
+    return msgspec.structs.replace(settings, http=http)
+
+
 class _StandardError(io.TextIOBase):
     """The present standard error, which the progress display replaces while it is shown."""
 
@@ -101,7 +116,7 @@ class _StandardError(io.TextIOBase):
         return sys.stderr.isatty()
 
 
-async def _announce(daemon: Daemon, _: Console, settings_path: Path) -> None:
+async def _announce(daemon: Daemon, _: Console, settings_path: Path, token: Secret | None) -> None:
     """Logs when the fleet is ready."""
     progress = await until(lambda: measure(daemon.context), ready=True)
     structlog.get_logger().info(
@@ -109,14 +124,18 @@ async def _announce(daemon: Daemon, _: Console, settings_path: Path) -> None:
         machines=progress.stages[-1].done,
         url=daemon.url,
         settings=str(settings_path),
+        sign_in_with=None if token is None else token.reveal(),
     )
 
 
-async def _show(daemon: Daemon, console: Console, settings_path: Path) -> None:
+async def _show(
+    daemon: Daemon, console: Console, settings_path: Path, token: Secret | None
+) -> None:
     """Shows the fleet's progress in a terminal, and when it is ready; again after each change."""
     named = "" if settings_path == LOCAL_FILE else f" --settings {settings_path}"
+    sign_in = "" if token is None else f"To sign in there and give orders: {token.reveal()}\n"
     hint = (
-        f" Status: {daemon.url}   Ctrl-C stops it.\n"
+        f" Status: {daemon.url}   Ctrl-C stops it.\n{sign_in}"
         f"Every command works on it, such as: gce-backend plan{named}"
     )
     while True:

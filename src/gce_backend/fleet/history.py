@@ -145,6 +145,30 @@ class History:
             found.append(entry)
         return Found(tuple(found), None)
 
+    async def oldest(self) -> UnixSeconds | None:
+        """When the oldest that is kept happened; None when nothing is kept.
+
+        Raises:
+            RemoteError: Datastore could not be read.
+        """
+        await self._refresh()
+        return self._pages[0].page.at if self._pages else None
+
+    async def happenings(self, since: UnixSeconds) -> AsyncIterator[tuple[UnixSeconds, Happening]]:
+        """Everything that happened since then, and when; newest first.
+
+        Raises:
+            RemoteError: Datastore could not be read.
+        """
+        await self._refresh()
+        for number, (_, _, page) in enumerate(reversed(self._pages[:]), start=1):
+            if page.at < since:
+                return
+            if number % PAGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            for happening in reversed(page.happenings):
+                yield page.at, happening
+
     async def _newest_first(self, wanted: EventFilter) -> AsyncIterator[HistoryEntry]:
         after, before = wanted.after or "", wanted.before
         end = len(self._pages) if before is None else bisect_left(self._pages, before, key=_name)

@@ -36,6 +36,14 @@ Get: TypeAlias = Callable[[Key], Entity | None]
 """Returns the entities as they were at one time."""
 
 
+_UPDATED, _PENDING = "Its metadata was updated: ", "An update of its metadata is pending: "
+
+
+def is_about_metadata(reason: str) -> bool:
+    """Whether an event only tells that metadata was changed, or is going to be."""
+    return reason.startswith((_UPDATED, _PENDING)) and reason.count(". ") == 0
+
+
 class Told(NamedTuple):
     """The description of a change.
 
@@ -214,11 +222,11 @@ def _metadata(old: Instance, new: Instance) -> Iterator[str]:
     active, pending = old.active_metadata_update, new.pending_metadata_updates
     if active is not None and new.active_metadata_update is None and not new.is_tombstone:
         if not pending or pending[0].attempts <= active.attempts:
-            yield f"Its metadata was updated: {_keys(active)}."
+            yield f"{_UPDATED}{_keys(active)}."
         elif active.attempts == 0:  # a repeated failure is a condition
             yield f"Its metadata could not be updated; the daemon tries again: {_keys(active)}."
     elif len(pending) > len(old.pending_metadata_updates):
-        yield f"An update of its metadata is pending: {_keys(pending[-1])}."
+        yield f"{_PENDING}{_keys(pending[-1])}."
 
 
 def _keys(update: MetadataUpdate) -> str:

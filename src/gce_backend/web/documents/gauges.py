@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from gce_backend.actions.resources import beside
 from gce_backend.clients.compute.call_budget import CallBudget
 from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import Consumer, QueueStatus
 from gce_backend.engine.metrics import Sample
 from gce_backend.engine.scheduler import Scheduler
-from gce_backend.model.entities import InstanceGroupManager
-from gce_backend.model.keys import GroupKey
-from gce_backend.rules.group_sizes import Use, wanted_size
 from gce_backend.rules.states import State
 from gce_backend.web.health import STANDBY, Check
+from gce_backend.web.survey import states
 from gce_backend.web.survey.census import Census, Survey
 
 Values = dict[str, Iterable[Sample]]
@@ -124,7 +121,7 @@ def _groups(context: Context, survey: Survey) -> Values:
             maximum[place] += manager.maximum_size
         group = context.memory.seen.groups.get(key)
         if active:
-            size = _wanted(context, key, manager, survey)
+            size = states.wanted(context, key, survey.by_group.get(key, Counter()))
             wanted[place] += size
             surplus[place] += max(0, group.target_size - size) if group is not None else 0
         if group is not None:
@@ -138,27 +135,19 @@ def _groups(context: Context, survey: Survey) -> Values:
     }
 
 
-def _wanted(context: Context, key: GroupKey, manager: InstanceGroupManager, survey: Survey) -> int:
-    """The size that a group should have now."""
-    leased = survey.by_group.get(key, Counter())[State.LEASED]
-    share = context.memory.seen.pool_sizes.get(key)
-    use = Use(leased, context.memory.demand.waiting(key, leased), share)
-    return wanted_size(manager, beside(context, key, manager) or 0, use)
-
-
 def _costs(context: Context, survey: Survey) -> Values:
     """Where prices are known."""
     found: defaultdict[tuple[str, ...], float] = defaultdict(float)
     idle: defaultdict[tuple[str, ...], float] = defaultdict(float)
-    for key, states in survey.by_group.items():
+    for key, counts in survey.by_group.items():
         revision = context.fleet.revisions.get(key.revision)
         if revision is None:
             continue
         price = context.memory.hourly_prices.get(revision.template.machine_type)
         if price is not None:
             place = key.base_name, key.zone
-            found[place] += price * states.total()
-            idle[place] += price * states[State.CATALOGED]
+            found[place] += price * counts.total()
+            idle[place] += price * counts[State.CATALOGED]
     return {"cost_per_hour": found.items(), "idle_cost_per_hour": idle.items()}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import Context
+from gce_backend.model.entities import Instance
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.selector import MACHINE_KEYS, Candidate
 from gce_backend.rules.states import State
@@ -17,6 +20,10 @@ from gce_backend.web.survey import states
 from gce_backend.web.survey.census import Survey, SurveyedMachine
 from gce_backend.web.survey.names import numeric_id
 
+Sort: TypeAlias = Annotated[
+    str, Meta(pattern=r"^-?(name|state|template|zone|age|idle|lease)\Z|^\Z")
+]
+"""What machines are ordered by: "" is by template, revision, zone and name; `-` turns around."""
 MOST = 1000
 """Most machines on a page."""
 
@@ -128,8 +135,58 @@ def _row(context: Context, machine: SurveyedMachine) -> Mapping[str, Any]:
         "catalog": instance.catalog.value,
         "since": instance.listed_since,
         "leased": lease_runs(instance, context.clock.now()),
+        "idle_since": idle_since(instance, state),
         "lease_expiration": instance.lease.expiration if instance.lease else None,
     }
+
+
+def idle_since(instance: Instance, state: State) -> UnixSeconds | None:
+    """Since when a machine has been offered to whoever wants it; None when it is not offered.
+
+    Args:
+        instance: the machine.
+        state: the state that it is in.
+    """
+    return instance.adding_since if state is State.CATALOGED else None
+
+
+_ORDER = {state: place for place, state in enumerate(State)}
+_SORTED_BY: Mapping[str, Callable[[SurveyedMachine, Instance], Any]] = {
+    "name": lambda machine, _: machine.key.name,
+    "state": lambda machine, _: _ORDER[machine.state],
+    "template": lambda machine, _: (machine.key.base_name, machine.zone),
+    "zone": lambda machine, _: (machine.zone, machine.key.base_name),
+    "age": lambda _, instance: _earlier(instance.listed_since),
+    "idle": lambda machine, instance: _earlier(idle_since(instance, machine.state)),
+    "lease": lambda _, instance: instance.lease.expiration if instance.lease else None,
+}
+"""What machines are ordered by; None comes last in any order."""
+
+
+def _earlier(moment: UnixSeconds | None) -> float | None:
+    """The order of durations until now."""
+    return None if moment is None else -moment
+
+
+def ordered(
+    context: Context, machines: Sequence[SurveyedMachine], sort: str
+) -> list[SurveyedMachine]:
+    """Machines in an order; those that have been removed since the survey are left out.
+
+    Args:
+        context: the picture of the fleet.
+        machines: ordered by template, revision, zone and name, which decides between equals.
+        sort: what to order them by; "" keeps the order.
+    """
+    known = context.fleet.instances
+    there = [machine for machine in machines if machine.key in known]
+    if not sort:
+        return there
+    key, turned = _SORTED_BY[sort.removeprefix("-")], sort.startswith("-")
+    values = [(key(machine, known[machine.key]), machine) for machine in there]
+    with_value = [pair for pair in values if pair[0] is not None]
+    with_value.sort(key=itemgetter(0), reverse=turned)
+    return [machine for _, machine in with_value] + [it for value, it in values if value is None]
 
 
 def _has_id(context: Context, machine: SurveyedMachine, gce_id: int | None) -> bool:

@@ -75,6 +75,9 @@ def _row(
     told = active[0] if active else (there or managers)[0]
     shown = all_shown[told]
     groups = [context.memory.seen.groups.get(key) for key in managers]
+    new, old = Counter[State](), Counter[State]()
+    for key, found in machines.items():
+        (new if active and context.fleet.is_active(key) else old).update(found)
     targets = [group.target_size for group in groups if group is not None]
     return {
         "template": place[0],
@@ -84,6 +87,10 @@ def _row(
         "minimum": active[1].minimum_size if active else 0,
         "maximum": (active[1].maximum_size or None) if active else None,
         "target": sum(targets) if targets else None,
+        "wanted": states.wanted(context, active[0], machines[active[0]]) if active else 0,
+        "new": new[State.LEASED] + new[State.CATALOGED],
+        "old": old.total() - old[State.LEASED],
+        "old_leased": old[State.LEASED],
         "groups": len(there),
         "machines": _by_state(counts),
     }

@@ -1,15 +1,24 @@
-"""The small charts: stacked areas of the machines in the last hours, as SVG paths. Pure."""
+"""The charts: stacked areas of the machines in the last hours or days, as SVG paths. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gce_backend.base.dates import UnixSeconds
-from gce_backend.web.survey.samples import Level
+from gce_backend.base.dates import UnixSeconds, date
+from gce_backend.web.survey.levels import NONE, Level
 
 POINTS = 72
 """Most points of a chart: more would not be visible."""
+
+
+_HOUR = 3600
+_STEPS = (60, 300, 600, 1800, _HOUR, 2 * _HOUR, 4 * _HOUR, 12 * _HOUR, 24 * _HOUR)
+"""Seconds between the marks of an axis."""
+_MARKS = 7
+"""Most marks of an axis."""
+_EDGE = 0.03
+"""The share of an axis at its ends that has no marks: their words would be cut off."""
 
 
 class Chart(NamedTuple):
@@ -22,6 +31,8 @@ class Chart(NamedTuple):
         peak: the largest number of machines in it.
         last: the newest level.
         first_at: when it begins, Unix seconds; None when nothing has been counted yet.
+        points: the samples that it draws: when, leased, available, others.
+        marks: the axis: where, as percent of the width, and which time.
     """
 
     width: int
@@ -30,6 +41,8 @@ class Chart(NamedTuple):
     peak: int
     last: Level
     first_at: UnixSeconds | None
+    points: tuple[tuple[int, int, int, int], ...] = ()
+    marks: tuple[tuple[str, str], ...] = ()
 
 
 def chart(times: Sequence[float], levels: Sequence[Level], *, width: int, height: int) -> Chart:
@@ -43,10 +56,11 @@ def chart(times: Sequence[float], levels: Sequence[Level], *, width: int, height
     """
     points = list(_thinned(times, levels))
     if not points:
-        return Chart(width, height, (), 0, Level(0, 0, 0), None)
+        return Chart(width, height, (), 0, NONE, None)
     peak = max(sum(level) for level in levels)
     start, end = points[0][0], points[-1][0]
     across = [width * (at - start) / (end - start) if end > start else 0.0 for at, _ in points]
+    told = tuple((round(at), *level) for at, level in points)
     if len(points) == 1:
         across, points = [0.0, float(width)], points * 2
     areas = []
@@ -56,7 +70,20 @@ def chart(times: Sequence[float], levels: Sequence[Level], *, width: int, height
         if above != below:
             areas.append((tone, _path(across, below, above, peak, height)))
         below = above
-    return Chart(width, height, tuple(areas), peak, levels[-1], start)
+    marks = tuple(_marks(start, end))
+    return Chart(width, height, tuple(areas), peak, levels[-1], start, told, marks)
+
+
+def _marks(start: UnixSeconds, end: UnixSeconds) -> Iterator[tuple[str, str]]:
+    """Round times between two others, in UTC."""
+    long = end - start
+    step = next((step for step in _STEPS if long <= step * _MARKS), _STEPS[-1])
+    for number in range(int(start // step) + 1, int(end // step) + 1):
+        share = (number * step - start) / long
+        if _EDGE <= share <= 1 - _EDGE:
+            moment = date(number * step)
+            is_day = step > 4 * _HOUR and moment.hour == 0
+            yield f"{100 * share:.1f}", moment.strftime("%-d %b" if is_day else "%H:%M")
 
 
 def _thinned(times: Sequence[float], levels: Sequence[Level]) -> Iterator[tuple[float, Level]]:

@@ -8,12 +8,12 @@ from gce_backend.web.access import Gate, is_of_this_site
 from gce_backend.web.documents.answers import RefusedError
 from gce_backend.web.documents.bodies import read_form
 from gce_backend.web.documents.orders import ControlApi
-from gce_backend.web.pages.session import FOREIGN
+from gce_backend.web.pages.session import FOREIGN, redirect
 from gce_backend.web.pages.site import Site
 
 SIGN_IN = "Sign in first: orders need a token of this daemon."
 _SHOWN_AT = {"ack-messages": "/messages"}
-"""The pages that show what became of an order; of all others, the first one does."""
+"""The pages that show what became of an order whose form names none; else the first one does."""
 
 
 class Orders:
@@ -43,9 +43,11 @@ class Orders:
                 raise RefusedError(401, SIGN_IN)  # noqa: TRY301
             fields = await read_form(request)
             name = request.match_info["name"]
-            await self._control.carry_out(f"/api/{name}", fields, caller, remote=request.remote)
+            to = fields.get("to", _SHOWN_AT.get(name, "/"))
+            order = {field: text for field, text in fields.items() if field != "to"}
+            await self._control.carry_out(f"/api/{name}", order, caller, remote=request.remote)
         except RefusedError as refused:
             values = {"status": refused.status, "message": str(refused), "similar": ()}
             frame = self._site.frame(request)
             return self._site.renderer.page(request, "refused.html", frame | values, refused.status)
-        return web.Response(status=303, headers={"Location": _SHOWN_AT.get(name, "/")})
+        return redirect(to)

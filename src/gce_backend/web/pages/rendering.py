@@ -35,6 +35,7 @@ class Renderer:
             "asset": assets.address,
             "since": words.since,
             "when": words.when,
+            "lasting": words.lasting,
         }
         self._environment.filters |= {
             "duration": words.duration,

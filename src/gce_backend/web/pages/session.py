@@ -46,7 +46,7 @@ class Sessions:
         if token is None:
             await self._gate.slow_down(request)
             return self._draw(request, to, "The token is wrong.", 401)
-        response = _to(to)
+        response = redirect(to)
         secure = request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
         self._gate.admit(token, response, secure=secure)
         return response
@@ -54,7 +54,7 @@ class Sessions:
     async def _end(self, request: web.Request) -> web.Response:
         if not is_of_this_site(request):
             return self._draw(request, "/", FOREIGN, 403)
-        response = _to("/")
+        response = redirect("/")
         self._gate.dismiss(response)
         return response
 
@@ -66,7 +66,7 @@ class Sessions:
         return self._site.renderer.page(request, "session.html", values, status)
 
 
-def _to(path: str) -> web.Response:
+def redirect(path: str) -> web.Response:
     """Redirects the browser to a page of this daemon, and nowhere else."""
     ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return web.Response(status=303, headers={"Location": path if ours else "/"})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -28,8 +28,10 @@ from gce_backend.web.documents.answers import RefusedError, answer
 from gce_backend.web.documents.machines_view import MachineFilter
 from gce_backend.web.documents.routes import parameters
 from gce_backend.web.health import Check
+from gce_backend.web.pages import fleet_table
 from gce_backend.web.pages.assets import Assets
-from gce_backend.web.pages.charts import chart
+from gce_backend.web.pages.charts import Chart, chart
+from gce_backend.web.pages.event_lines import folded
 from gce_backend.web.pages.rendering import Renderer
 from gce_backend.web.survey import states
 from gce_backend.web.survey.names import similar
@@ -44,6 +46,17 @@ NAVIGATION = (
     ("/events", "Events"),
     ("/configuration", "Configuration"),
 )
+SPANS = {"1d": 86_400.0, "7d": 7 * 86_400.0}
+"""Seconds that the overview's chart may span; six hours else."""
+PROBLEMS = 4
+"""Problems that the overview shows unfolded."""
+HINTS = {
+    "drain": "It leaves the catalog, after its lease, and is replaced.",
+    "undrain": "It stays, unless its deletion has begun.",
+    "cordon": "It leaves the catalog, after its lease, and its VM is kept.",
+    "uncordon": "It is offered again, or goes where it was on its way to.",
+}
+"""What orders about a machine do."""
 ROWS = 100
 """Rows of a table on a page."""
 SHOWN_CHARACTERS = 50_000
@@ -53,12 +66,18 @@ PageNumber = Annotated[int, Meta(ge=1, le=100_000)]
 Draw = Callable[[View, web.Request], Awaitable[dict[str, Any]]]
 
 
-class _Paged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Overview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     page: PageNumber = 1
+    q: str = ""
+    sort: fleet_table.Sort = ""
+    zones: fleet_table.Zones = ""
+    turned: str = ""
+    span: Literal["", "1d", "7d"] = ""
 
 
 class _Machines(MachineFilter, frozen=True, forbid_unknown_fields=True):
     page: PageNumber = 1
+    sort: machines_view.Sort = ""
 
 
 class _Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,6 +88,7 @@ class _Events(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cause: str = ""
     who: str = ""
     before: events_view.Id | None = None
+    metadata: Literal["", "all"] = ""
 
 
 class _Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,31 +189,67 @@ class Site:
 
 
 async def _overview(view: View, request: web.Request) -> dict[str, Any]:
-    asked = parameters(request, _Paged)
+    asked = parameters(request, _Overview)
     status = await status_view.status(view)
-    fleet, times = status["fleet"], view.samples.times
+    turned, text = frozenset(filter(None, asked.turned.split(","))), asked.q.strip().lower()
+    lines = fleet_table.lines(
+        status["fleet"], sort=asked.sort, zones=asked.zones, turned=turned, text=text
+    )
+    unfolded = {line.template for line in lines if line.shown}
     first = (asked.page - 1) * ROWS
+    await view.samples.fill_from(view.history)
+    times, levels = view.samples.times, view.samples.all()
+    if asked.span:
+        times, levels = view.samples.long(view.context.clock.now() - SPANS[asked.span])
+    drawn = chart(times, levels, width=600, height=110)
     return {
+        "asked": asked,
+        "most": PROBLEMS,
         "status": status,
-        "problems": [(found, _address(found)) for found in status["problems"]],
-        "rows": [
-            (
-                row,
-                chart(times, view.samples.of((row["template"], row["zone"])), width=120, height=24),
-            )
-            for row in fleet[first : first + ROWS]
-        ],
-        "chart": chart(times, view.samples.all(), width=600, height=110),
+        "problems": _together(status["problems"]),
+        "fleet": status["fleet"],
+        "templates": len({line.template for line in lines}),
+        "groups": sum(
+            line.zones for line in lines if line.template not in unfolded or not line.zone
+        ),
+        "lines": [(line, _spark(view, line)) for line in lines[first : first + ROWS]],
+        "unfolded": unfolded,
+        "turned": lambda template: ",".join(sorted(turned ^ {template})),
+        "chart": drawn,
+        "points": msgspec.json.encode(drawn.points).decode(),
         "jobs": view.scheduler.status(),
         "pauses": view.context.fleet.control.pauses_in_force,
-        "paging": paging(asked.page, len(fleet)),
+        "paging": paging(asked.page, len(lines)),
     }
+
+
+_Alike: TypeAlias = list[tuple[FleetProblem, str | None]]
+
+
+def _together(problems: Iterable[FleetProblem]) -> list[tuple[FleetProblem, str | None, _Alike]]:
+    """Problems with the addresses of their pages, and with those that say the same of others."""
+    found: dict[tuple[str, ...], _Alike] = {}
+    for problem in problems:
+        said = (problem.severity, problem.kind, problem.reason, problem.message)
+        found.setdefault(said, []).append((problem, _address(problem)))
+    return [(*first, alike) for first, *alike in found.values()]
+
+
+def _spark(view: View, line: fleet_table.FleetLine) -> Chart:
+    """The machines of a line in the last hours."""
+    levels = (
+        view.samples.of((line.template, line.zone))
+        if line.zone
+        else view.samples.all(line.template)
+    )
+    return chart(view.samples.times, levels, width=120, height=24)
 
 
 async def _machines(view: View, request: web.Request) -> dict[str, Any]:
     asked = parameters(request, _Machines)
     survey = await view.census.survey()
-    found = machines_view.matching(view.context, survey, asked)
+    matching = machines_view.matching(view.context, survey, asked)
+    found = machines_view.ordered(view.context, matching, asked.sort)
     first = (asked.page - 1) * ROWS
     return {
         "asked": asked,
@@ -221,7 +277,20 @@ async def _explained(view: View, name: str) -> dict[str, Any]:
             f"There is no machine, group or template called {name!r}.",
             similar=[(other, address(other)) for other in similar(view.context, name)],
         )
-    return {"name": name, "found": found}
+    told = [{**it, "events": folded(it["events"]), "orders": _orders(it)} for it in found]
+    return {"name": name, "found": told, "hints": HINTS}
+
+
+def _orders(it: dict[str, Any]) -> tuple[tuple[str, str, bool], ...]:
+    """What an operator may order about a machine: the order, its label, whether it has a reason."""
+    facts = it["facts"]
+    if it["kind"] != EventKind.MACHINE or not facts or "deletion_decided_at" in facts:
+        return ()
+    drained, cordoned = "drained_at" in facts, "cordoned_at" in facts
+    return (
+        ("undrain", "Undrain", False) if drained else ("drain", "Drain", True),
+        ("uncordon", "Uncordon", False) if cordoned else ("cordon", "Cordon", True),
+    )
 
 
 async def _jobs(view: View, _: web.Request) -> dict[str, Any]:
@@ -239,7 +308,9 @@ async def _messages(view: View, _: web.Request) -> dict[str, Any]:
 
 async def _events(view: View, request: web.Request) -> dict[str, Any]:
     asked = parameters(request, _Events)
-    query = events_view.EventsQuery(**msgspec.structs.asdict(asked), limit=ROWS)
+    wanted = msgspec.structs.asdict(asked)
+    metadata = wanted.pop("metadata")
+    query = events_view.EventsQuery(**wanted, limit=ROWS)
     try:
         found = await events_view.events(view.history, query)
     except BackendError as error:
@@ -249,7 +320,12 @@ async def _events(view: View, request: web.Request) -> dict[str, Any]:
         "kinds": list(EventKind),
         "templates": [key.base_name for key in states.existing_templates(view.context)],
         "zones": _zones(view),
-        **found,
+        "next": found["next"],
+        "events": (
+            [{**event, "names": ()} for event in found["events"]]
+            if metadata
+            else folded(found["events"])
+        ),
     }
 
 

@@ -94,6 +94,13 @@ def since(moment: float, now: UnixSeconds) -> Markup:
     return Markup("for {}").format(_time(moment, duration(max(0.0, round(now - moment)))))
 
 
+def lasting(moment: float | None, now: UnixSeconds) -> Markup:
+    """How long something has lasted, as `since` without its word; a dash for None."""
+    if moment is None:
+        return when(None, now)
+    return _time(moment, duration(max(0.0, round(now - moment))))
+
+
 def _time(moment: float, text: str) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         machine_time(moment), instant(moment), text

@@ -57,19 +57,22 @@ function isLike(one, other) {
 }
 
 function nameOf(node) {
-  return node.id || node.getAttribute?.("aria-labelledby") || "";
+  if (node.id) return `#${node.id}`;
+  return node.getAttribute?.("aria-labelledby") ?? "";
 }
 
 async function look() {
   timer = 0;
   if (document.hidden) return;
+  const asked = location.href;
   try {
-    const answer = await fetch(location.href, {
+    const answer = await fetch(asked, {
       headers: { Accept: "text/html" },
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (answer.redirected) return location.reload(); // the session has ended
     const text = await answer.text();
+    if (location.href !== asked) return; // somebody has moved on meanwhile
     const page = new DOMParser().parseFromString(text, "text/html");
     if (!page.getElementById("main")) throw new Error("no page of ours");
     lost = null;
@@ -90,9 +93,70 @@ function again() {
   if (!timer) timer = setTimeout(look, EVERY_MS);
 }
 
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
+function lookNow() {
   clearTimeout(timer);
   look();
+}
+
+document.addEventListener("visibilitychange", () => document.hidden || lookNow());
+addEventListener("popstate", lookNow);
+
+// Links that only change how the page shows its things: without a reload, nothing else moves.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-stay]");
+  const plain = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+  if (!link || event.button || !plain) return;
+  event.preventDefault();
+  history.pushState(null, "", link.href);
+  lookNow();
 });
+
+// A chart's numbers at the pointer, and a line there.
+document.addEventListener("pointermove", (event) => {
+  const plot = event.target.closest?.("figure[data-points] .plot");
+  if (!plot) return;
+  const points = JSON.parse(plot.parentElement.dataset.points);
+  const { left, width } = plot.getBoundingClientRect();
+  const share = Math.min(1, Math.max(0, (event.clientX - left) / width));
+  const [first, last] = [points[0][0], points.at(-1)[0]];
+  const wanted = first + share * (last - first);
+  const far = ([at]) => Math.abs(at - wanted);
+  const [at, leased, available, others] = points.reduce((a, b) => (far(b) < far(a) ? b : a));
+  const line = plot.querySelector(".pointer");
+  const x = last > first ? ((at - first) / (last - first)) * 600 : 0;
+  line.setAttribute("x1", x);
+  line.setAttribute("x2", x);
+  const when = new Date(at * 1000).toISOString().slice(0, 16).replace("T", " ");
+  plot.querySelector(".reading").textContent =
+    `${when} UTC: ${leased} leased, ${available} can be leased, ${others} others`;
+});
+
+const keys = document.getElementById("keys");
+const showKeys = document.getElementById("show-keys");
+showKeys.hidden = false;
+showKeys.addEventListener("click", () => keys.showModal());
+
+const ROWS = "main tbody th a:not(.fold, .place), main .problem .what a";
+
+// Moves the focus to the next row, or to the one before.
+function step(by) {
+  const rows = [...document.querySelectorAll(ROWS)].filter((row) => row.checkVisibility());
+  const row = rows[rows.indexOf(document.activeElement) + by];
+  row?.focus();
+}
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input, select, textarea, dialog");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const does = {
+    "/": () => document.getElementById("find").select(),
+    "?": () => keys.showModal(),
+    j: () => step(1),
+    k: () => step(-1),
+  }[event.key];
+  if (!does) return;
+  event.preventDefault();
+  does();
+});
+
 again();

@@ -1,4 +1,4 @@
-"""The numbers of machines in the last hours, in memory, for the small charts."""
+"""The numbers of machines in the last hours and days, in memory, for the charts."""
 
 from __future__ import annotations
 
@@ -6,41 +6,45 @@ import asyncio
 from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from gce_backend.base.clock import Clock
+from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.errors import BackendError
+from gce_backend.fleet.history import History
 from gce_backend.rules.states import State
+from gce_backend.web.survey.backfill import earlier_levels
 from gce_backend.web.survey.census import Census
+from gce_backend.web.survey.levels import NONE, Level, Row, total
 
 EVERY_SECONDS = 60.0
 KEPT = 360
-"""Samples that are kept: six hours."""
-
-Row = tuple[str, str]
-"""Template and zone."""
-
-
-class Level(NamedTuple):
-    """The numbers of machines at one time: leased, available, and all others."""
-
-    leased: int
-    available: int
-    other: int
+"""Samples that are kept of each template and zone: six hours."""
+LONG_SECONDS = 600.0
+LONG_KEPT = 1008
+"""Samples that are kept of all machines together: seven days."""
+AT_ONCE = 30
+"""Samples that are entered before the event loop runs other tasks."""
 
 
 class Samples:
-    """The last samples, a few bytes for each template and zone."""
+    """The last samples, a few bytes for each template and zone.
+
+    Args:
+        clock: tells when a sample was taken.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._times: deque[float] = deque(maxlen=KEPT)
-        self._taken = 0
-        self._rings: dict[Row, array[int]] = {}
+        self._recent = _Recent()
+        self._long: deque[tuple[UnixSeconds, Level]] = deque(maxlen=LONG_KEPT)
+        self._filling = asyncio.Lock()
+        self._is_filled = False
 
     @property
-    def times(self) -> Sequence[float]:
-        """When the samples were taken, Unix seconds, oldest first."""
-        return tuple(self._times)
+    def times(self) -> Sequence[UnixSeconds]:
+        """When the recent samples were taken, oldest first."""
+        return tuple(self._recent.times)
 
     async def keep(self, census: Census) -> NoReturn:
         """Takes a sample every minute, until cancelled."""
@@ -54,34 +58,119 @@ class Samples:
         Args:
             counts: machines now, by template and zone, and state.
         """
-        slot = self._taken % KEPT
-        for ring in self._rings.values():
-            ring[3 * slot : 3 * slot + 3] = array("I", (0, 0, 0))
-        for row, states in counts.items():
-            if total := sum(states.values()):
-                leased, available = states.get(State.LEASED, 0), states.get(State.CATALOGED, 0)
-                ring = self._rings.setdefault(row, array("I", [0]) * (3 * KEPT))
-                ring[3 * slot : 3 * slot + 3] = array(
-                    "I", (leased, available, total - leased - available)
-                )
-        for row in [row for row, ring in self._rings.items() if not any(ring)]:
-            del self._rings[row]
-        self._times.append(self._clock.now())
-        self._taken += 1
+        now, levels = self._clock.now(), _levels(counts)
+        self._recent.enter(now, levels)
+        if not self._long or now >= self._long[-1][0] + LONG_SECONDS:
+            self._long.append((now, total(levels.values())))
 
     def of(self, row: Row) -> list[Level]:
         """A template's machines in a zone, a level for each of `times`."""
+        return self._recent.of(row)
+
+    def all(self, template: str = "") -> list[Level]:
+        """All machines, or those of a template, a level for each of `times`."""
+        rows = [row for row in self._recent.rows if template in {"", row[0]}]
+        none = [NONE] * len(self._recent.times)
+        columns = [none, *(self._recent.of(row) for row in rows)]
+        return [total(levels) for levels in zip(*columns, strict=True)]
+
+    def long(self, since: UnixSeconds) -> tuple[list[UnixSeconds], list[Level]]:
+        """All machines since then, every ten minutes, and the newest sample: times and levels."""
+        found = [sample for sample in self._long if sample[0] >= since]
+        times, newest = self._recent.times, self.all()
+        if newest and (not found or times[-1] > found[-1][0]):
+            found.append((times[-1], newest[-1]))
+        return [at for at, _ in found], [level for _, level in found]
+
+    async def fill_from(self, history: History) -> None:
+        """Adds what was before the first sample of this process, from the history, once.
+
+        When the history cannot be read, the next call tries again.
+        """
+        async with self._filling:
+            if self._is_filled or not self._recent.times:
+                return
+            first = self._recent.times[0]
+            start = first - LONG_KEPT * LONG_SECONDS
+            try:
+                oldest = await history.oldest()
+                if oldest is None:
+                    return
+                short = _back(first, EVERY_SECONDS, KEPT, oldest)
+                long = _back(first, LONG_SECONDS, LONG_KEPT, oldest)
+                times = sorted({*short, *long}, reverse=True)
+                now = {row: self._recent.of(row)[0] for row in self._recent.rows}
+                found = await earlier_levels(now, history.happenings(start), times)
+            except BackendError:
+                return
+            levels = dict(zip(times, found, strict=True))
+            await self._prepend([(at, levels[at]) for at in reversed(short)])
+            earlier = [(at, total(levels[at].values())) for at in reversed(long)]
+            self._long = deque([*earlier, *self._long], maxlen=LONG_KEPT)
+            self._is_filled = True
+
+    async def _prepend(self, earlier: Sequence[tuple[UnixSeconds, Mapping[Row, Level]]]) -> None:
+        filled = _Recent()
+        for number, (at, levels) in enumerate(earlier, start=1):
+            filled.enter(at, levels)
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        taken = [(row, self._recent.of(row)) for row in self._recent.rows]
+        for place, at in enumerate(self._recent.times):
+            filled.enter(at, {row: levels[place] for row, levels in taken})
+        self._recent = filled
+
+
+class _Recent:
+    """Rings of the last samples, one for each template and zone.
+
+    Attributes:
+        times: when the samples were taken, Unix seconds, oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.times: deque[UnixSeconds] = deque(maxlen=KEPT)
+        self._taken = 0
+        self._rings: dict[Row, array[int]] = {}
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The rows with a machine in any sample."""
+        return tuple(self._rings)
+
+    def enter(self, at: UnixSeconds, levels: Mapping[Row, Level]) -> None:
+        """Adds a sample, the newest one."""
+        slot = self._taken % KEPT
+        for ring in self._rings.values():
+            ring[3 * slot : 3 * slot + 3] = array("I", (0, 0, 0))
+        for row, level in levels.items():
+            if any(level):
+                ring = self._rings.setdefault(row, array("I", [0]) * (3 * KEPT))
+                ring[3 * slot : 3 * slot + 3] = array("I", level)
+        for row in [row for row, ring in self._rings.items() if not any(ring)]:
+            del self._rings[row]
+        self.times.append(at)
+        self._taken += 1
+
+    def of(self, row: Row) -> list[Level]:
+        """The levels of a row, one for each of `times`."""
         ring = self._rings.get(row)
         if ring is None:
-            return [Level(0, 0, 0)] * len(self._times)
-        first = self._taken - len(self._times)
+            return [NONE] * len(self.times)
+        first = self._taken - len(self.times)
         slots = (3 * (sample % KEPT) for sample in range(first, self._taken))
         return [Level(*ring[slot : slot + 3]) for slot in slots]
 
-    def all(self) -> list[Level]:
-        """All machines, a level for each of `times`."""
-        none = [Level(0, 0, 0)] * len(self._times)
-        columns = [none, *(self.of(row) for row in self._rings)]
-        return [
-            Level(*map(sum, zip(*levels, strict=True))) for levels in zip(*columns, strict=True)
-        ]
+
+def _levels(counts: Mapping[Row, Mapping[State, int]]) -> dict[Row, Level]:
+    found = {}
+    for row, states in counts.items():
+        leased, available = states.get(State.LEASED, 0), states.get(State.CATALOGED, 0)
+        found[row] = Level(leased, available, sum(states.values()) - leased - available)
+    return found
+
+
+def _back(first: UnixSeconds, every: float, most: int, oldest: UnixSeconds) -> list[UnixSeconds]:
+    """Times before the first one, newest first, not before the oldest."""
+    times = (first - every * step for step in range(1, most))
+    return [at for at in times if at >= oldest]

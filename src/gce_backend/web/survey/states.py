@@ -11,6 +11,7 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import PASSING
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
+from gce_backend.rules.group_sizes import Use, wanted_size
 from gce_backend.rules.states import (
     GroupFacts,
     GroupState,
@@ -83,6 +84,20 @@ def group(context: Context, key: GroupKey, machines: Mapping[State, int]) -> Sho
         )
     )
     return Shown(state, reason)
+
+
+def wanted(context: Context, key: GroupKey, machines: Mapping[State, int]) -> int:
+    """The size that a group that the configuration names should have now.
+
+    Args:
+        context: all that is known.
+        key: the group's.
+        machines: its machines, by state.
+    """
+    manager, leased = context.fleet.managers[key], machines.get(State.LEASED, 0)
+    share = context.memory.seen.pool_sizes.get(key)
+    use = Use(leased, context.memory.demand.waiting(key, leased), share)
+    return wanted_size(manager, beside(context, key, manager) or 0, use)
 
 
 def existing_groups(context: Context, template: TemplateKey | None = None) -> list[GroupKey]:
