@@ -330,6 +330,7 @@ async def test_pause_and_resume_by_form(tmp_path: Path) -> None:
         assert (await w.get("/api/control"))["paused"]
         (line,) = [line for line in logs if line["event"] == "control.paused"]
         assert line["remote"] == "127.0.0.1"
+        await w.pass_time(3)  # the history is read again after two seconds
         events = (await w.get("/api/events?kind=control"))["events"]
         assert events[0]["cause"] == "operator pause"
         page = await browser.go("/orders/resume", {"template": "", "zone": ""})

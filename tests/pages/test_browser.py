@@ -314,7 +314,7 @@ async def test_an_operator_signs_in_pauses_and_resumes(chromium: Chromium, tmp_p
         assert await reader.eval("document.cookie") == ""
         await page.get_by_label("Stop all changes").fill("a look")
         await page.get_by_role("button", name="Pause everything").click()
-        await expect(page.locator("main")).to_contain_text("Paused: everything: a look")
+        await expect(page.locator("main")).to_contain_text("Paused by operator: everything: a look")
         assert (await w.get("/api/control"))["paused"]
         await page.get_by_role("button", name="Resume everything").click()
         await expect(page.locator("main")).not_to_contain_text("Paused")
