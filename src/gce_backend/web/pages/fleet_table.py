@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from gce_backend.base.plurals import plural
+
 Row: TypeAlias = Mapping[str, Any]
 """A template in a zone, as `/api/status` tells it."""
 Sort: TypeAlias = Literal[
@@ -198,5 +200,7 @@ def _all_progress(found: Sequence[PlaceProgress]) -> PlaceProgress | None:
     what = "roll-out" if "roll-out" in kinds else "growth"
     same = [progress for progress in found if progress.what == what]
     done, total = sum(one.done for one in same), sum(one.total for one in same)
-    where = "1 zone" if len(same) == 1 else f"{len(same)} zones"
-    return PlaceProgress(what, done, total, f"{what} in {where}: {done} of {total} machines")
+    where = plural(len(same), "zone")
+    return PlaceProgress(
+        what, done, total, f"{what} in {where}: {done} of {plural(total, 'machine')}"
+    )
