@@ -149,7 +149,7 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, select, textarea, dialog");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const does = {
-    "/": () => document.getElementById("find").select(),
+    "/": () => document.querySelector("input[type=search]")?.select(),
     "?": () => keys.showModal(),
     j: () => step(1),
     k: () => step(-1),
