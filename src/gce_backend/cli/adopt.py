@@ -111,7 +111,7 @@ async def _adopt(settings: Settings, lost: str, *, yes: bool, ask: bool) -> Docu
 
 
 def _show(found: list[Adoptable], unsure: tuple[str, ...]) -> None:
-    from gce_backend.cli.output import cell, show, table
+    from gce_backend.cli.output import show, table
 
     for note in unsure:
         click.echo(f"not everything could be seen: {note}", err=True)
@@ -120,5 +120,5 @@ def _show(found: list[Adoptable], unsure: tuple[str, ...]) -> None:
     rows = table("kind", "project", "zone", "machines", "id", "name", numbers=("machines",))
     for one in found:
         values = (one.kind, one.project, one.zone, one.machines or "", one.gce_id, one.name)
-        rows.add_row(*map(cell, values))
+        rows.add(*values)
     show(rows)

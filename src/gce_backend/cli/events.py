@@ -147,18 +147,15 @@ async def _follow(
 
 
 def _print(found: list[Any]) -> None:
-    from gce_backend.cli.output import caused, cell, moment, show, table
+    from gce_backend.cli.output import caused, moment, show, table
 
     if not found:
         click.echo("no stored event matches", err=True)
         return
     rows = table("when", *FIELDS, "cause", "reason")
     for event in found:
-        rows.add_row(
-            cell(moment(event["at"])),
-            *(cell(event[field]) for field in FIELDS),
-            cell(caused(event)),
-            cell(event["reason"]),
+        rows.add(
+            moment(event["at"]), *(event[field] for field in FIELDS), caused(event), event["reason"]
         )
     show(rows)
 

@@ -75,26 +75,19 @@ def _groups(groups: list[Any]) -> Padding:
     for one in groups:
         counts = ", ".join(f"{count} {state}" for state, count in one["machines"].items())
         revision = (one["revision"] or "")[:8]
-        rows.add_row(
-            cell(one["name"]),
-            cell(one["zone"]),
-            cell(revision),
-            cell(one["state"]),
-            cell(counts),
-            cell(one["reason"]),
-        )
+        rows.add(one["name"], one["zone"], revision, one["state"], counts, one["reason"])
     return _indented(rows)
 
 
 def _conditions(conditions: list[Any], now: UnixSeconds) -> Padding:
     rows = table("reason", "since", "failures", "job", "message")
     for one in conditions:
-        rows.add_row(
+        rows.add(
             cell(one["reason"], "yellow"),
-            cell(when(one["since"], now)),
-            cell(one["failures"]),
-            cell(one["job"]),
-            cell(one["message"]),
+            when(one["since"], now),
+            one["failures"],
+            one["job"],
+            one["message"],
         )
     return _indented(rows)
 
@@ -103,11 +96,5 @@ def _events(events: list[Any], now: UnixSeconds) -> Padding:
     """A table of events, newest first."""
     rows = table("when", "from", "to", "cause", "reason")
     for one in events:
-        rows.add_row(
-            cell(when(one["at"], now)),
-            cell(one["before"]),
-            cell(one["after"]),
-            cell(caused(one)),
-            cell(one["reason"]),
-        )
+        rows.add(when(one["at"], now), one["before"], one["after"], caused(one), one["reason"])
     return _indented(rows)

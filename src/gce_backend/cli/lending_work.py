@@ -17,7 +17,7 @@ import msgspec
 
 from gce_backend.base.errors import BackendError, SettingsError, UnknownNameError
 from gce_backend.cli.common import say
-from gce_backend.cli.output import cell, console, one_line, show, table, when
+from gce_backend.cli.output import console, one_line, show, table, when
 from gce_backend.machine_provider.client import (
     LeaseClient,
     Leased,
@@ -73,13 +73,13 @@ async def show_leases(settings: Settings, *, everybody: bool, as_json: bool) -> 
         return
     rows = table("request", "user", "state", "machines", "ends", "remarks")
     for lease in found.leases:
-        rows.add_row(
-            cell(lease.request_id),
-            cell(lease.user),
-            cell(lease.state),
-            cell(", ".join(lease.machines)),
-            cell(None if lease.ends_at is None else when(lease.ends_at, time.time())),
-            cell(_remarks(lease)),
+        rows.add(
+            lease.request_id,
+            lease.user,
+            lease.state,
+            ", ".join(lease.machines),
+            None if lease.ends_at is None else when(lease.ends_at, time.time()),
+            _remarks(lease),
         )
     show(rows)
 
@@ -103,12 +103,12 @@ async def show_catalog(settings: Settings, *, as_json: bool) -> None:
     for machine in found.machines:
         dimensions = msgspec.to_builtins(machine.dimensions)
         texts = [f"{k}:{v}" for k, v in dimensions.items() if k not in {"hostname", "backend"}]
-        rows.add_row(
-            cell(machine.name),
-            cell(f"{machine.state}, agent silent" if machine.agent == "silent" else machine.state),
-            cell(machine.user),
-            cell(None if machine.ends_at is None else when(machine.ends_at, time.time())),
-            cell(" ".join(texts)),
+        rows.add(
+            machine.name,
+            f"{machine.state}, agent silent" if machine.agent == "silent" else machine.state,
+            machine.user,
+            None if machine.ends_at is None else when(machine.ends_at, time.time()),
+            " ".join(texts),
         )
     show(rows)
 

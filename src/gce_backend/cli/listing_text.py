@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.cli.output import age, cell, show, table
+from gce_backend.cli.output import age, show, table
 
 REVISION = 8
 """Characters of a revision that are shown."""
@@ -31,7 +31,7 @@ def show_rows(what: str, rows: list[_Row], *, wide: bool) -> None:
     lines = [_COLUMNS[what](row, now, wide) for row in rows]
     shown = table(*lines[0], numbers=_NUMBERS)
     for line in lines:
-        shown.add_row(*(cell(value) for value in line.values()))
+        shown.add(*line.values())
     show(shown)
 
 

@@ -49,6 +49,10 @@ class Listing(Table):
             told = [f"{head} {value}" for head, value in zip(heads[1:], rest, strict=True)]
             yield Padding(Text("  ".join(told), overflow="fold"), (0, 0, 0, 2))
 
+    def add(self, *values: Any) -> None:
+        """Adds a row; a value without a style becomes a `cell`."""
+        self.add_row(*(it if isinstance(it, Text) else cell(it) for it in values))
+
     def _needs(self) -> int:
         """Characters of the narrowest line that holds all of a row's words and numbers."""
         widths = (

@@ -60,12 +60,12 @@ def _problems(problems: list[Any], now: UnixSeconds) -> list[RenderableType]:
         count = f" ({one['count']} times)" if one["count"] > 1 else ""
         wait = (one.get("retry_at") or now) - now
         again = f" (tried again in {age(wait)})" if wait >= 1 else ""
-        rows.add_row(
+        rows.add(
             cell(one["severity"], _SEVERITIES.get(one["severity"], "")),
-            cell(f"{one['kind']} {one['subject']}"),
-            cell(one["reason"]),
-            cell(age(now - one["since"]) if one["since"] else None),
-            cell(one["message"] + count + again),
+            f"{one['kind']} {one['subject']}",
+            one["reason"],
+            age(now - one["since"]) if one["since"] else None,
+            one["message"] + count + again,
         )
     return [Text(plural(len(problems), "problem"), "bold"), rows]
 

@@ -14,6 +14,7 @@ from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.agent_watch import AgentWatch
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.channels import Channels
+from gce_backend.machine_provider.lease_changes import LeaseChanges
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.upkeep import Lifecycle
@@ -39,6 +40,7 @@ class MachineProvider:
     Attributes:
         catalog: the machines.
         leases: the lease requests.
+        changes: what lessees and administrators change about leases.
         records: the stored state.
         waits: why requests wait.
         ready: set when the stored state has been read.
@@ -63,6 +65,7 @@ class MachineProvider:
         self.leases = Leases(
             self.records, clock, project=channels.project, waited=waited, limits_of=limits_of
         )
+        self.changes = LeaseChanges(self.records, clock)
         self.waits = Waits(self.records, self.leases, clock)
         self.clock = clock
         self.ready = asyncio.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ from gce_backend.machine_provider.wire import (
     PollResponse,
 )
 
+R = TypeVar("R", AddRequest, DeleteRequest, CapacityRequest)
+
 
 class Catalog:
     """The machines.
@@ -44,10 +46,7 @@ class Catalog:
 
     async def add(self, backend: str, requests: Sequence[AddRequest]) -> list[AddResponse]:
         """Adds machines; returns one answer for each, in the same order."""
-        owned = [
-            msgspec.structs.replace(request, dimensions=rules.owned(request.dimensions, backend))
-            for request in requests
-        ]
+        owned = [_owned(request, backend) for request in requests]
         answers: list[AddResponse] = []
         for start in range(0, len(owned), MAX_CHANGE):
             answers += await self._add(backend, owned[start : start + MAX_CHANGE])
@@ -87,10 +86,7 @@ class Catalog:
 
     async def delete(self, backend: str, requests: Sequence[DeleteRequest]) -> list[DeleteResponse]:
         """Removes machines from the catalog unless they are leased; returns one answer for each."""
-        owned = [
-            msgspec.structs.replace(request, dimensions=rules.owned(request.dimensions, backend))
-            for request in requests
-        ]
+        owned = [_owned(request, backend) for request in requests]
         errors: list[str | None] = []
         for start in range(0, len(owned), MAX_CHANGE):
             errors += await self._delete(backend, owned[start : start + MAX_CHANGE])
@@ -143,11 +139,10 @@ class Catalog:
 
     async def modify_capacity(self, backend: str, request: CapacityRequest) -> CapacityResponse:
         """Stores how many machines with these dimensions their backend could provide."""
-        dimensions = rules.owned(request.dimensions, backend)
-        request = msgspec.structs.replace(request, dimensions=dimensions)
-        error = rules.backend_error(dimensions, backend)
+        request = _owned(request, backend)
+        error = rules.backend_error(request.dimensions, backend)
         if error is None:
-            capacity = Capacity(dimensions=dimensions, count=request.count)
+            capacity = Capacity(dimensions=request.dimensions, count=request.count)
             await self._records.change([capacity.path], lambda _: {capacity.path: capacity})
         return CapacityResponse(capacity_modification_request=request, error=error)
 
@@ -201,6 +196,11 @@ _EARLIER = {
     InstructionState.RECEIVED: {InstructionState.PENDING},
     InstructionState.EXECUTED: {InstructionState.PENDING, InstructionState.RECEIVED},
 }
+
+
+def _owned(request: R, backend: str) -> R:
+    """A request whose dimensions name the caller's backend, unless they name one."""
+    return msgspec.structs.replace(request, dimensions=rules.owned(request.dimensions, backend))
 
 
 def _instruction(machine: StoredMachine) -> PollResponse:

@@ -25,7 +25,6 @@ from gce_backend.machine_provider.entities import (
     lease_path,
     named_lease_path,
 )
-from gce_backend.machine_provider.lease_changes import LeaseChanges
 from gce_backend.machine_provider.lease_documents import (
     Extension,
     Hold,
@@ -132,21 +131,18 @@ async def every_lease(broker: MachineProvider) -> list[LeaseDocument]:
 
 async def _extend(broker: MachineProvider, caller: Caller, wanted: Extension) -> LeaseDocument:
     lease = await _own(broker, caller, wanted.id)
-    changes = LeaseChanges(broker.records, broker.clock)
     limits = broker.leases.limits_of(lease.group)
-    return _document(broker, await changes.extend(lease, wanted.duration, limits))
+    return _document(broker, await broker.changes.extend(lease, wanted.duration, limits))
 
 
 async def _keep_alive(broker: MachineProvider, caller: Caller, name: LeaseName) -> LeaseDocument:
     lease = await _own(broker, caller, name.id)
-    changes = LeaseChanges(broker.records, broker.clock)
-    return _document(broker, await changes.keep_alive(lease))
+    return _document(broker, await broker.changes.keep_alive(lease))
 
 
 async def _release(broker: MachineProvider, caller: Caller, name: LeaseName) -> LeaseDocument:
     lease = await _own(broker, caller, name.id)
-    changes = LeaseChanges(broker.records, broker.clock)
-    return _document(broker, await changes.release(lease))
+    return _document(broker, await broker.changes.release(lease))
 
 
 async def _hold(broker: MachineProvider, caller: Caller, wanted: Hold) -> LeaseDocument:
@@ -155,15 +151,13 @@ async def _hold(broker: MachineProvider, caller: Caller, wanted: Hold) -> LeaseD
     names = sorted({machine.lease for machine in leased if machine.group == lease.group})
     found = await broker.records.read([named_lease_path(name) for name in names])
     held = sum(one.count for one in found.values() if isinstance(one, StoredLease) and one.held)
-    changes = LeaseChanges(broker.records, broker.clock)
     limits = broker.leases.limits_of(lease.group)
-    return _document(broker, await changes.hold(lease, wanted.duration, limits, held))
+    return _document(broker, await broker.changes.hold(lease, wanted.duration, limits, held))
 
 
 async def _admit(broker: MachineProvider, caller: Caller, wanted: NewKeys) -> LeaseDocument:
     lease = await _own(broker, caller, wanted.id)
-    changes = LeaseChanges(broker.records, broker.clock)
-    return _document(broker, await changes.admit(lease, wanted.ssh_keys))
+    return _document(broker, await broker.changes.admit(lease, wanted.ssh_keys))
 
 
 async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> MachineList:
