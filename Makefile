@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run simulate browser screenshots test check bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients fuzz
+.PHONY: run simulate browser screenshots test check bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients fuzz release release-cut
 
 ## run: the daemon on config/, with the embedded cloud in the same process; its VMs run an SSH server, if there is sshd
 run: $(VENV)/.runtime
@@ -39,6 +39,18 @@ $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 $(VENV)/.mutation: $(VENV)/.dev requirements-mutation.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutation.lock
 	@touch $@
+
+$(VENV)/.release: $(VENV)/.dev requirements-release.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-release.lock
+	@touch $@
+
+## release-cut: moves what is unreleased in the changelog under a version, and writes that (VERSION=1.2.3)
+release-cut: $(VENV)/.dev
+	$(BIN)/python scripts/release.py cut $(VERSION)
+
+## release: builds wheel, sdist and SBOM twice, compares and checks them, after all tests; dist/ (DRAFT=1: no tests)
+release: $(VENV)/.release $(if $(DRAFT),,test)
+	$(BIN)/python scripts/release.py build $(if $(DRAFT),--draft)
 
 ## fuzz: mutated configurations, answers and requests (COUNT, SEED, ONLY)
 fuzz: $(VENV)/.dev
@@ -98,7 +110,7 @@ bench: $(VENV)/.runtime
 	$(BIN)/python bench/demand.py
 	$(BIN)/python bench/commands.py
 
-## lock: writes the three lock files anew (needs pip-tools in the environment)
+## lock: writes the four lock files anew (needs pip-tools in the environment)
 lock:
 	pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --all-build-deps --output-file requirements.lock pyproject.toml
@@ -107,6 +119,9 @@ lock:
 	pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --extra mutation --constraint requirements.lock --constraint requirements-dev.lock \
 	  --output-file requirements-mutation.lock pyproject.toml
+	pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --extra release --constraint requirements.lock --constraint requirements-dev.lock \
+	  --output-file requirements-release.lock pyproject.toml
 
 ## proto: compiles the message definitions of the configuration and of access.cfg
 proto: $(VENV)/.dev

@@ -31,11 +31,15 @@ COMMANDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "--help": (("--help",), {}),
     "status --help": (("status", "--help"), {}),
     "completion of a command": ((), {**COMPLETION, "COMP_WORDS": "gce-backend st"}),
+    "completion of a name": (
+        (),
+        {**COMPLETION, "COMP_CWORD": "2", "COMP_WORDS": "gce-backend drain li"},
+    ),
     "status": (("status",), {}),
     "pause": (("pause",), {}),
     "plan": (("plan",), {}),
 }
-BUDGET = {"status": 0.3, "pause": 0.6, "plan": 0.75}
+BUDGET = {"completion of a name": 0.2, "status": 0.3, "pause": 0.6, "plan": 0.75}
 """CPU seconds; 0.15 for the others."""
 SERVICES = {"pause", "plan"}
 """Commands that ask Google's services themselves, with the settings that a local run leaves."""

@@ -124,6 +124,22 @@ def test_a_tab_imports_at_most_the_command_that_it_is_about(
     assert found.own <= limit
 
 
+def test_a_name_is_completed_by_the_daemons_client_alone(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Below 0.2 s of CPU: one more library would be felt at every Tab (bench/COMMANDS.md)."""
+    variables = {"_GCE_BACKEND_COMPLETE": "bash_complete", "COMP_CWORD": "2"}
+    with served_fleet(tmp_path_factory.mktemp("config")) as fleet:
+        machine = min(fleet.machines())
+        words = {**variables, "COMP_WORDS": "gce-backend drain li"}
+        found = probe((), **fleet.environment, **words)
+    assert f"plain,{machine}" in found.said.split()
+    assert (
+        found.loaded(*HEAVY, "rich", "yarl", "multidict", "http.client", "email.message") == set()
+    )
+    assert found.own <= 46
+
+
 def test_status_loads_the_daemons_client_alone(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Not an HTTP library, not the clients of Google's services, nor the daemon itself."""
     with served_fleet(tmp_path_factory.mktemp("config")) as fleet:

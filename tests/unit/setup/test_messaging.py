@@ -32,6 +32,7 @@ from gce_backend.setup.messaging import Done
 from gce_backend.setup.permissions import COMPUTE, DATASTORE, SUBSCRIPTION
 from gce_backend.setup.project import Addresses, set_up
 from support.fleet_harness import template
+from support.served_cloud import ACCOUNT as SERVED_ACCOUNT
 from support.served_cloud import served_cloud
 from support.simulation import VirtualClock
 
@@ -359,6 +360,7 @@ def test_the_command_prints_what_it_did_and_what_is_missing() -> None:
         code, text = run("--dry-run")
         assert code == 1
         assert f"would make    {TOPIC}\n" in text
+        assert f"project {PROJECT}, as {SERVED_ACCOUNT} (metadata server at " in text
         code, text = run("--machine-provider-account", ACCOUNT)
         assert code == 1
         assert f"made          {TOPIC}\n" in text
