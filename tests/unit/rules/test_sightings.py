@@ -13,7 +13,7 @@ from gce_backend.model.entities import (
     Permit,
 )
 from gce_backend.model.observed import Member
-from gce_backend.model.orders import Drain
+from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.permits import (
     is_leaving,
     lease_runs,
@@ -54,7 +54,10 @@ def test_fault_43_a_vm_that_a_late_deletion_may_hit_is_replaced() -> None:
     new = seen_instance(TOMBSTONE, 8, "v", NOW)
     assert new.drain is not None
     assert (new.gce_id, new.drain.endangered, new.drain.since) == (8, True, NOW)
-    assert str(new.drain).startswith("It is replaced: A deletion that was sent for the earlier VM")
+    assert str(new.drain) == (
+        "It is replaced: A deletion that was sent for the earlier VM of its name may still take "
+        "effect. Machines that are deleted here need not be recreated: their groups are refilled."
+    )
     assert is_leaving(new, at(NOW), 60, active=True)
     assert permit(new, NOW) is Permit.NEVER_CATALOGED
 
@@ -71,10 +74,14 @@ def test_a_vm_that_is_listed_for_the_first_time_begins_to_rise() -> None:
 
 
 def test_fault_33_a_drain_by_hand_is_for_that_very_vm() -> None:
-    """A machine that had no id yet gets its own; another VM under its name is not drained."""
-    drained = replace(VM, drain=Drain("", NOW))
+    """A machine that had no id yet gets its own; another VM under its name is not drained.
+
+    Neither is it cordoned.
+    """
+    drained = replace(VM, drain=Drain("", NOW), cordon=Cordon("", NOW))
     assert seen_instance(replace(drained, gce_id=None), 7, "u", NOW) == drained
-    assert seen_instance(drained, 8, "v", NOW).drain is None
+    another = seen_instance(drained, 8, "v", NOW)
+    assert (another.drain, another.cordon) == (None, None)
 
 
 def test_fault_33_another_vm_under_a_cataloged_name_makes_ours_missing() -> None:
