@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from gce_backend.actions.permit_check import REUSED, TOGETHER_SECONDS, found, kept
+from gce_backend.actions.broker_turns import BrokerTurns
+from gce_backend.actions.permit_check import (
+    REUSED,
+    TOGETHER_SECONDS,
+    found,
+    kept,
+    with_fresh_permits,
+)
+from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Instance, Lease
+from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import instance_token
 from gce_backend.model.orders import Drain
 from gce_backend.rules.cataloging import SETTLING_SECONDS
@@ -29,8 +38,9 @@ from support.deletions import (
     settings,
     two_templates,
 )
-from support.fleet_harness import PROJECT, World, world
-from support.machines import ABSENT, CATALOGED
+from support.fleet_harness import PROJECT, World, manager, world
+from support.machines import ABSENT, CATALOGED, UNDER_WAY
+from support.trial import acting_alone
 
 HASTY = MachineProviderSettings(sweep_per_minute=600, lost_seconds=10.0)
 
@@ -333,3 +343,116 @@ async def test_a_machine_without_an_entry_is_kept_to_the_end_of_its_known_lease(
         assert ("Leased", message) in [(c["reason"], c["message"]) for c in shown["conditions"]]
         await w.until(lambda: w.lacks(key.name), within=900)
         assert w.clock.now() >= now + 600
+
+
+class Case(NamedTuple):
+    """A machine as the store has it, the catalog's answers, and what follows.
+
+    Attributes:
+        known: the entity, but for id and link.
+        entry: the attributes of the entry that `get` returns, and its state; None: there is none.
+        error: what `delete_machine` answers; None: it removed the entry.
+        permits: the permits that are confirmed, in order.
+        reason: of the machine's condition; "" when there is none.
+        after: its state in the catalog then.
+        get: whether the catalog is to be asked about its entry.
+    """
+
+    known: Instance
+    entry: tuple[dict[str, str], str] | None
+    error: str | None
+    permits: tuple[CatalogState | None, ...]
+    reason: str
+    after: CatalogState
+    get: bool = True
+
+
+OURS = {"key": "KEY", "gce_id": "7"}
+EARLIER = {"key": "KEY", "gce_id": "6"}
+THEIRS = {"key": "another", "gce_id": "7"}
+NEVER = Instance(gce_id=7, url="u")
+REFUSED = replace(NEVER, catalog=CatalogState.REFUSED)
+LOST = replace(NEVER, catalog=CatalogState.ABSENT)
+REMOVED = replace(NEVER, catalog=CatalogState.REMOVED)
+EMPTY = replace(LOST, gce_id=None, missing_since=1.0)
+ENDING = replace(LOST, deletion=UNDER_WAY)
+RUNNING = Lease(1.0, None)
+GONE = "ENTRY_NOT_FOUND"
+FREE, HELD = "AVAILABLE", "LEASED"
+
+CASES = {
+    "never known": Case(NEVER, None, GONE, (None,), "", NEVER.catalog),
+    "unknown": Case(LOST, None, GONE, (None,), "", LOST.catalog),
+    "set aside": Case(REFUSED, None, GONE, (None,), "", REFUSED.catalog),
+    "was added meanwhile": Case(NEVER, None, None, (CatalogState.REMOVED,), "", NEVER.catalog),
+    "known again": Case(LOST, (OURS, FREE), None, (), "", CatalogState.CATALOGED),
+    "held": Case(LOST, (OURS, HELD), None, (), "Leased", CatalogState.CATALOGED),
+    "another key": Case(LOST, (THEIRS, FREE), None, (), "HostnameReuse", LOST.catalog),
+    "another VM": Case(LOST, (EARLIER, FREE), None, (), "HostnameReuse", LOST.catalog),
+    "deletion began": Case(ENDING, (OURS, FREE), None, (CatalogState.REMOVED,), "", LOST.catalog),
+    "deletion, another": Case(ENDING, (THEIRS, FREE), None, (), "HostnameReuse", LOST.catalog),
+    "no VM": Case(EMPTY, (EARLIER, FREE), None, (CatalogState.REMOVED,), "", LOST.catalog),
+    "no VM, another": Case(EMPTY, (THEIRS, FREE), None, (), "HostnameReuse", LOST.catalog),
+    "no VM, held": Case(EMPTY, (OURS, HELD), "LEASED", (), "Leased", LOST.catalog),
+    "removed": Case(REMOVED, (THEIRS, FREE), GONE, (None,), "", REMOVED.catalog, get=False),
+    "removed again": Case(
+        REMOVED, None, None, (CatalogState.REMOVED,), "", REMOVED.catalog, get=False
+    ),
+    "removed, leased again": Case(
+        REMOVED, (OURS, HELD), "LEASED", (), "Leased", CatalogState.CATALOGED
+    ),
+    "removed, free again": Case(REMOVED, (OURS, FREE), "LEASED", (), "Leased", REMOVED.catalog),
+    "removed, another's": Case(
+        REMOVED, (THEIRS, HELD), "LEASED", (), "HostnameReuse", REMOVED.catalog
+    ),
+    "lease runs": Case(
+        replace(REMOVED, lease=RUNNING), None, GONE, (), "Leased", REMOVED.catalog, get=False
+    ),
+    "no clear answer": Case(
+        REMOVED, None, "UNSPECIFIED_REASON", (), "Unconfirmed", REMOVED.catalog, get=False
+    ),
+}
+
+
+async def test_what_each_answer_of_the_catalog_permits(tmp_path: Path) -> None:
+    """Whatever the store says, and whatever the catalog answers: the table says what follows."""
+    async with world(tmp_path, managers=manager(minimum=1)) as w:
+        await w.until_states(cataloged=1)
+        context = await acting_alone(w)
+        [key] = context.fleet.instances
+        for name, case in CASES.items():
+            context.conditions.clear(key)
+            await context.fleet.change([Change(key, lambda _, known=case.known: known)])
+            await w.clear_faults()
+            await w.inject(f"{DELETE_MACHINE}s", status=404, reason="notFound", times=None)
+            if case.entry is None:
+                await w.inject(GET_MACHINE, times=None, **NOT_CATALOGED)
+            else:
+                attributes, state = case.entry
+                told = {**attributes, "key": attributes["key"].replace("KEY", _token(context, key))}
+                listed = [{"key": k, "value": v} for k, v in told.items()]
+                policies = {"backend_attributes": listed}
+                entry = {**_named(key), "policies": policies, "state": state}
+                await w.inject(GET_MACHINE, kind="answer", body=entry, times=None)
+            answer: dict[str, Any] = {"machine_deletion_request": _named(key)}
+            answer |= {"error": case.error} if case.error else {}
+            await w.inject(DELETE_MACHINE, kind="answer", body=answer, times=None)
+            await w.reset_calls()
+            checked = await with_fresh_permits(context, [key], BrokerTurns(context))
+            reasons = [condition.reason for condition in context.conditions.of(key)]
+            after = context.fleet.instances[key].catalog
+            found = (tuple(checked.permits.values()), "".join(reasons), after)
+            assert found == (case.permits, case.reason, case.after), name
+            assert ((await w.calls())[GET_MACHINE] > 0) is case.get, name
+            if case.reason == "HostnameReuse":
+                assert [condition.message for condition in context.conditions.of(key)] == [REUSED]
+            held = bool(checked.outcome.facts.get("held"))
+            assert held is (case.reason not in {"", "HostnameReuse"} or name == "known again"), name
+
+
+def _named(key: MachineKey) -> dict[str, Any]:
+    return {"dimensions": {"backend": "GCE", "hostname": key.name}}
+
+
+def _token(context: Context, key: MachineKey) -> str:
+    return instance_token(context.project, key)
