@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -422,7 +423,7 @@ async def test_what_each_answer_of_the_catalog_permits(tmp_path: Path) -> None:
         [key] = context.fleet.instances
         for name, case in CASES.items():
             context.conditions.clear(key)
-            await context.fleet.change([Change(key, lambda _, known=case.known: known)])
+            await context.fleet.change([Change(key, _becomes(case.known))])
             await w.clear_faults()
             await w.inject(f"{DELETE_MACHINE}s", status=404, reason="notFound", times=None)
             if case.entry is None:
@@ -448,6 +449,10 @@ async def test_what_each_answer_of_the_catalog_permits(tmp_path: Path) -> None:
                 assert [condition.message for condition in context.conditions.of(key)] == [REUSED]
             held = bool(checked.outcome.facts.get("held"))
             assert held is (case.reason not in {"", "HostnameReuse"} or name == "known again"), name
+
+
+def _becomes(known: Instance) -> Callable[[Instance | None], Instance]:
+    return lambda _: known
 
 
 def _named(key: MachineKey) -> dict[str, Any]:
