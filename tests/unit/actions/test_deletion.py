@@ -9,10 +9,13 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from gce_backend.model.entities import Permit
+from gce_backend.actions.deletion import delete
+from gce_backend.fleet.picture import Change
+from gce_backend.model.entities import CatalogState, Deletion, Instance, Permit
 from gce_backend.settings.settings import DeletionSettings
 from support.deletions import (
     DELETE_INSTANCES,
+    DELETE_MACHINE,
     LIST_MEMBERS,
     entity,
     listed,
@@ -21,6 +24,7 @@ from support.deletions import (
     without,
 )
 from support.fleet_harness import ZONE, world
+from support.trial import acting_alone
 
 
 @pytest.mark.parametrize(
@@ -184,3 +188,61 @@ async def test_a_late_deletion_does_not_hit_the_vm_that_took_the_name(tmp_path: 
         await w.pass_time(600)
         assert (await w.compute("GET", f"zones/{ZONE}/instances/{name}")).get("id") == after
         assert (await w.states())["cataloged"] == 3
+
+
+async def test_when_an_abandoned_vm_is_deleted_directly(tmp_path: Path) -> None:
+    """Not while its group may still count it, nor before its next look; and the log tells it."""
+    async with world(tmp_path, settings=settings(resync_seconds=5)) as w:
+        await w.until_states(cataloged=3)
+        context = await acting_alone(w)
+        key = next(iter(context.fleet.instances))
+        group = f"zones/{ZONE}/instanceGroupManagers/{key.name.rpartition('-')[0]}"
+        links = [f"zones/{ZONE}/instances/{key.name}"]
+        await w.compute("POST", f"{group}/abandonInstances", {"instances": links})
+
+        async def is_abandoned() -> bool:
+            return context.fleet.instances[key].abandoned_since is not None
+
+        await w.until(is_abandoned)
+        await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
+        looks = context.memory.seen.next_abandoned_look
+
+        async def after(abandoned: float, *, pause: float | None = None) -> tuple[int, int]:
+            """The questions and the direct deletions of a run.
+
+            Args:
+                abandoned: how long ago it was abandoned; all was asked for 300 s ago.
+                pause: the pause until its next look; None when it was never looked at.
+            """
+            now = context.clock.now()
+
+            def doomed(instance: Instance | None) -> Instance | None:
+                assert instance is not None
+                return msgspec.structs.replace(
+                    instance,
+                    catalog=CatalogState.REMOVED,
+                    abandoned_since=now - abandoned,
+                    deletion=Deletion(Permit.REMOVED, now - 300, now - 300, "earlier"),
+                )
+
+            await context.fleet.change([Change(key, doomed)])
+            looks.pop(key, None)
+            if pause is not None:
+                looks[key] = (context.clock.monotonic() + pause, pause)
+            await w.reset_calls()
+            await delete(context, lambda one, _: one == key)
+            calls = await w.calls()
+            assert calls[DELETE_INSTANCES] == 0
+            return calls[DELETE_MACHINE], calls["compute.instances.delete"]
+
+        assert await after(60) == (1, 0)
+        assert await after(200, pause=600) == (0, 0)
+        context.conditions.back_off(key.group, "NotFound", "It was not found.")
+        assert await after(200) == (0, 0)
+        context.conditions.clear(key.group)
+        with capture_logs() as logs:
+            assert await after(200, pause=5) == (1, 1)
+        [told] = [line for line in logs if line["event"] == "instance.deletion_requested"]
+        assert (told["instance"], told["permit"]) == (key.name, "removed")
+        await w.until(lambda: w.lacks(key.name))
+        assert await after(200) == (1, 0), "it is gone"

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from gce_backend.actions.broker_turns import BrokerTurns
+from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.permit_check import (
     REUSED,
     TOGETHER_SECONDS,
@@ -378,6 +378,7 @@ REMOVED = replace(NEVER, catalog=CatalogState.REMOVED)
 EMPTY = replace(LOST, gce_id=None, missing_since=1.0)
 ENDING = replace(LOST, deletion=UNDER_WAY)
 RUNNING = Lease(1.0, None)
+LOST_LATE = replace(LOST, lease=Lease(1.0, 2.0))
 GONE = "ENTRY_NOT_FOUND"
 FREE, HELD = "AVAILABLE", "LEASED"
 
@@ -387,7 +388,8 @@ CASES = {
     "set aside": Case(REFUSED, None, GONE, (None,), "", REFUSED.catalog),
     "was added meanwhile": Case(NEVER, None, None, (CatalogState.REMOVED,), "", NEVER.catalog),
     "known again": Case(LOST, (OURS, FREE), None, (), "", CatalogState.CATALOGED),
-    "held": Case(LOST, (OURS, HELD), None, (), "Leased", CatalogState.CATALOGED),
+    "lease is over": Case(LOST_LATE, None, GONE, (None,), "", LOST.catalog),
+    "held": Case(LOST_LATE, (OURS, HELD), None, (), "Leased", CatalogState.CATALOGED),
     "another key": Case(LOST, (THEIRS, FREE), None, (), "HostnameReuse", LOST.catalog),
     "another VM": Case(LOST, (EARLIER, FREE), None, (), "HostnameReuse", LOST.catalog),
     "deletion began": Case(ENDING, (OURS, FREE), None, (CatalogState.REMOVED,), "", LOST.catalog),
@@ -445,10 +447,19 @@ async def test_what_each_answer_of_the_catalog_permits(tmp_path: Path) -> None:
             found = (tuple(checked.permits.values()), "".join(reasons), after)
             assert found == (case.permits, case.reason, case.after), name
             assert ((await w.calls())[GET_MACHINE] > 0) is case.get, name
+            messages = [condition.message for condition in context.conditions.of(key)]
             if case.reason == "HostnameReuse":
-                assert [condition.message for condition in context.conditions.of(key)] == [REUSED]
+                assert messages == [REUSED]
+            if name == "no VM, held":
+                assert messages == [
+                    "Somebody holds it, but its VM is gone. It is deleted after the lease ends."
+                ]
             held = bool(checked.outcome.facts.get("held"))
             assert held is (case.reason not in {"", "HostnameReuse"} or name == "known again"), name
+        context.conditions.back_off(BROKER, "Unavailable", "It does not answer.")
+        await w.reset_calls()
+        checked = await with_fresh_permits(context, [key], BrokerTurns(context))
+        assert (checked.permits, (await w.calls())[DELETE_MACHINE]) == ({}, 0)
 
 
 def _becomes(known: Instance) -> Callable[[Instance | None], Instance]:
