@@ -204,13 +204,13 @@ def _is_due_again(context: Context, key: MachineKey) -> bool:
     deletion = context.fleet.instances[key].deletion
     if deletion is None or backs_off(context, key):
         return False
+    pause = context.settings.deletion.repeat_seconds
     if _is_abandoned(context, key):  # no sooner than its next check
-        _, pause = context.memory.seen.next_abandoned_look.get(key, (0.0, 0.0))
-        pause = max(pause, context.settings.deletion.repeat_seconds)
-        return context.clock.elapsed(deletion.asked) >= pause
-    if context.conditions.wait(key.group) is not None:  # the last call failed
+        look = context.memory.seen.next_abandoned_look.get(key)
+        pause = max(pause, look[1]) if look is not None else pause
+    elif context.conditions.wait(key.group) is not None:  # the last call failed
         return True
-    return context.clock.elapsed(deletion.asked) >= context.settings.deletion.repeat_seconds
+    return context.clock.elapsed(deletion.asked) >= pause
 
 
 async def _intend(
