@@ -456,6 +456,14 @@ async def test_what_each_answer_of_the_catalog_permits(tmp_path: Path) -> None:
                 ]
             held = bool(checked.outcome.facts.get("held"))
             assert held is (case.reason not in {"", "HostnameReuse"} or name == "known again"), name
+            assert checked.left == (), name
+        context.conditions.note(BROKER, "Unavailable", "It did not answer.")
+        await with_fresh_permits(context, [], BrokerTurns(context))
+        assert context.conditions.of(BROKER), "nobody has asked it"
+        context.conditions.clear(key)
+        await with_fresh_permits(context, [key], BrokerTurns(context))
+        assert not context.conditions.of(BROKER), "it has answered"
+        context.conditions.clear(key)
         context.conditions.back_off(BROKER, "Unavailable", "It does not answer.")
         await w.reset_calls()
         checked = await with_fresh_permits(context, [key], BrokerTurns(context))
