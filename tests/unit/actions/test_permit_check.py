@@ -351,7 +351,8 @@ class Case(NamedTuple):
 
     Attributes:
         known: the entity, but for id and link.
-        entry: the attributes of the entry that `get` returns, and its state; None: there is none.
+        entry: the attributes of the entry that `get` returns, and its state; None: there is none;
+            NO_GET: the server has no `get`.
         error: what `delete_machine` answers; None: it removed the entry.
         permits: the permits that are confirmed, in order.
         reason: of the machine's condition; "" when there is none.
@@ -380,12 +381,16 @@ ENDING = replace(LOST, deletion=UNDER_WAY)
 RUNNING = Lease(1.0, None)
 LOST_LATE = replace(LOST, lease=Lease(1.0, 2.0))
 GONE = "ENTRY_NOT_FOUND"
+NOT_OFFERED = {"status": 404, "reason": "notFound", "message": "Not Found"}
+NO_GET = ({"key": ""}, "")
 FREE, HELD = "AVAILABLE", "LEASED"
 
 CASES = {
     "never known": Case(NEVER, None, GONE, (None,), "", NEVER.catalog),
     "unknown": Case(LOST, None, GONE, (None,), "", LOST.catalog),
     "set aside": Case(REFUSED, None, GONE, (None,), "", REFUSED.catalog),
+    "no get": Case(LOST, NO_GET, GONE, (None,), "", LOST.catalog),
+    "no get, set aside": Case(REFUSED, NO_GET, GONE, (), "HostnameReuse", REFUSED.catalog),
     "was added meanwhile": Case(NEVER, None, None, (CatalogState.REMOVED,), "", NEVER.catalog),
     "known again": Case(LOST, (OURS, FREE), None, (), "", CatalogState.CATALOGED),
     "lease is over": Case(LOST_LATE, None, GONE, (None,), "", LOST.catalog),
@@ -428,7 +433,9 @@ async def test_what_each_answer_of_the_catalog_permits(tmp_path: Path) -> None:
             await context.fleet.change([Change(key, _becomes(case.known))])
             await w.clear_faults()
             await w.inject(f"{DELETE_MACHINE}s", status=404, reason="notFound", times=None)
-            if case.entry is None:
+            if case.entry == NO_GET:
+                await w.inject(GET_MACHINE, times=None, **NOT_OFFERED)
+            elif case.entry is None:
                 await w.inject(GET_MACHINE, times=None, **NOT_CATALOGED)
             else:
                 attributes, state = case.entry
