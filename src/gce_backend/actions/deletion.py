@@ -46,8 +46,8 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.rules.cataloging import found_again
 from gce_backend.rules.ownership import mark_of_labels, may_be_ours
-from gce_backend.rules.permits import deleted, deleting, lease_runs
-from gce_backend.rules.sightings import OUTDATED_SECONDS
+from gce_backend.rules.permits import deleted, deleting, is_due_again, lease_runs
+from gce_backend.rules.sightings import has_left_its_group
 
 ABANDONED = "Abandoned"
 MAX_NAMES = 1000
@@ -210,7 +210,7 @@ def _is_due_again(context: Context, key: MachineKey) -> bool:
         pause = max(pause, look[1]) if look is not None else pause
     elif context.conditions.wait(key.group) is not None:  # the last call failed
         return True
-    return context.clock.elapsed(deletion.asked) >= pause
+    return is_due_again(deletion, context.clock.elapsed, pause)
 
 
 async def _intend(
@@ -353,8 +353,7 @@ async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> R
     The VM must have the stored numeric id and carry our mark. The role of least privilege lacks the
     permission; then fetch-instances reports the VM to an operator.
     """
-    abandoned_since = context.fleet.instances[key].abandoned_since
-    if abandoned_since is None or context.clock.elapsed(abandoned_since) < OUTDATED_SECONDS:
+    if not has_left_its_group(context.fleet.instances[key], context.clock.elapsed):
         return Result.NOTHING  # a group that still counts the VM deletes it itself
     found = await find_vm(context, key)
     if found is None or context.fleet.instances[key].gce_id != found.id:

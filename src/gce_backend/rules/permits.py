@@ -69,6 +69,15 @@ def deleting(
     return replace(instance, deletion=Deletion(granted, now, now, request_id, unsent=unsent))
 
 
+def is_due_again(deletion: Deletion, elapsed: Elapsed, pause: float) -> bool:
+    """Whether a deletion that has not ended is requested again.
+
+    Args:
+        pause: seconds between two requests.
+    """
+    return elapsed(deletion.asked) >= pause
+
+
 def deleted(instance: Instance, now: UnixSeconds) -> Instance:
     """The change when its VM is proven gone: the entity becomes a tombstone."""
     deletion = instance.deletion

@@ -144,6 +144,12 @@ def abandoned_instance(instance: Instance, now: UnixSeconds, *, exists: bool) ->
     return instance if instance.abandoned_since else replace(instance, abandoned_since=now)
 
 
+def has_left_its_group(instance: Instance, elapsed: Elapsed) -> bool:
+    """Whether a VM was abandoned so long ago that its group cannot delete it any more."""
+    since = instance.abandoned_since
+    return since is not None and elapsed(since) >= OUTDATED_SECONDS
+
+
 def has_gone_missing(instance: Instance, elapsed: Elapsed) -> bool:
     """Whether a VM's group has not listed it for so long that something is done about it."""
     return instance.missing_since is not None and elapsed(instance.missing_since) >= MISSING_SECONDS

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from gce_backend.actions.deletion_budget import free_deletions, under_caps
 from gce_backend.fleet.picture import Change
-from gce_backend.model.entities import Instance, PendingDeletion, Permit
+from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDeletion, Permit
 from gce_backend.model.keys import MachineKey
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.deletions import (
@@ -179,6 +179,12 @@ def _reclaimed(instance: Instance | None) -> Instance | None:
     return msgspec.structs.replace(instance, pending_deletion=PendingDeletion("", 1.0))
 
 
+def _forgotten(instance: Instance | None) -> Instance | None:
+    assert instance is not None
+    lease = Lease(1.0, 2.0)
+    return msgspec.structs.replace(instance, catalog=CatalogState.ABSENT, lease=lease)
+
+
 async def test_what_backs_off_alone_or_with_its_group_takes_no_other_s_place(
     tmp_path: Path,
 ) -> None:
@@ -191,7 +197,8 @@ async def test_what_backs_off_alone_or_with_its_group_takes_no_other_s_place(
         assert w.daemon.context is not None
         context = w.daemon.context.of_job("a-trial")
         [*_, last] = due = list(context.fleet.instances)
-        await context.fleet.change([Change(key, _reclaimed) for key in due])
+        await context.fleet.change([Change(key, _reclaimed) for key in due[:-1]])
+        await context.fleet.change([Change(last, _forgotten)])
         first, second = due[:2]
         assert first.group == second.group != last.group
 
@@ -199,9 +206,9 @@ async def test_what_backs_off_alone_or_with_its_group_takes_no_other_s_place(
             begins, held = await under_caps(context, lambda _, __: True)
             return begins, held.total()
 
-        assert await chosen() == ([first], 3)
+        assert await chosen() == ([first, last], 2)
         context.conditions.back_off(first, "Unconfirmed", "It was not confirmed.")
-        assert await chosen() == ([second], 2)
+        assert await chosen() == ([second, last], 1)
         context.conditions.back_off(first.group, "NotFound", "It was not found.")
         assert await chosen() == ([last], 0)
         context.conditions.back_off(last.group, "NotFound", "It was not found.")

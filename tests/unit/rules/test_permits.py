@@ -27,6 +27,7 @@ from gce_backend.rules.permits import (
     deleted,
     deleting,
     held,
+    is_due_again,
     is_leaving,
     is_unknown,
     lease_runs,
@@ -120,6 +121,13 @@ def test_a_deletion_is_stored_with_its_permit_and_repeated_under_another_id() ->
     assert again.deletion == Deletion(Permit.RECLAIMED, NOW, NOW + 130, "b")
     assert deleting(CATALOGED, "a", NOW) is CATALOGED
     assert deleting(TOMBSTONE, "a", NOW) is TOMBSTONE
+
+
+def test_a_deletion_that_has_not_ended_is_due_again_after_the_pause() -> None:
+    """Counted from the last request, not from the first."""
+    again = Deletion(Permit.REMOVED, NOW - 500, NOW, "b")
+    assert not is_due_again(again, at(NOW + 119), 120)
+    assert is_due_again(again, at(NOW + 120), 120)
 
 
 def test_fault_43_a_deletion_that_was_sent_once_is_sent_for_ever() -> None:

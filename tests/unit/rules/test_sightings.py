@@ -22,6 +22,7 @@ from gce_backend.rules.permits import (
 from gce_backend.rules.sightings import (
     abandoned_instance,
     emptied_instance,
+    has_left_its_group,
     is_empty,
     is_lost,
     is_stopped_for_good,
@@ -47,6 +48,14 @@ def test_fault_33_a_vm_under_a_tombstone_s_name_begins_anew() -> None:
     assert seen_instance(unsent, 8, "v", NOW) == new
     assert seen_instance(TOMBSTONE, 7, "v", NOW) is TOMBSTONE
     assert seen_instance(TOMBSTONE, None, "v", NOW) is TOMBSTONE
+
+
+def test_a_vm_has_left_its_group_when_no_outdated_list_can_show_it() -> None:
+    """Until then its group may still delete it."""
+    assert not has_left_its_group(CATALOGED, at(NOW))
+    abandoned = replace(CATALOGED, missing_since=NOW, abandoned_since=NOW)
+    assert not has_left_its_group(abandoned, at(NOW + 119))
+    assert has_left_its_group(abandoned, at(NOW + 120))
 
 
 def test_fault_43_a_vm_that_a_late_deletion_may_hit_is_replaced() -> None:
