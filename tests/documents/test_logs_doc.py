@@ -38,6 +38,7 @@ _OURS = re.compile(r"[a-z_]+\.[a-z_]+")
 SELDOM = {
     "sign_in_with",
     "closed",
+    "counts",
     "epoch",
     "groups",
     "jobs",
@@ -51,8 +52,8 @@ SELDOM = {
     "webhook",
     "what",
 }
-"""What takes a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that listens
-nowhere, a webhook that fails, an access.cfg that changes, several
+"""What takes a burst, a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that
+listens nowhere, a webhook that fails, an access.cfg that changes, several
 processes of a Machine Provider, or `run --local`."""
 
 

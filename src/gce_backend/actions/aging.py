@@ -5,7 +5,8 @@ Nothing is removed or deleted here: the jobs that do so have their own checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gce_backend.actions.deletion_budget import free_deletions
@@ -13,7 +14,7 @@ from gce_backend.actions.resources import beside, pace, use_of
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance, InstanceGroupManager, Permit
-from gce_backend.model.keys import GroupKey
+from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.rules.aging import (
     does_not_run,
     in_turn,
@@ -23,6 +24,7 @@ from gce_backend.rules.aging import (
     marked_as_not_up,
     replaced_for_age,
 )
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.group_sizes import needed_size, room
 from gce_backend.rules.surplus import is_idle
 
@@ -48,32 +50,60 @@ async def replace_old(context: Context) -> Marked:
     changes: list[Change[Any]] = []
     waits: list[float] = []
     left = free_deletions(context, Permit.REMOVED)
+    waiting: defaultdict[GroupKey, list[MachineKey]] = defaultdict(list)
+    for machine, awaits in context.memory.catalog.awaits_agent.items():
+        if awaits:
+            waiting[machine.group].append(machine)
     for key, manager in context.fleet.active_managers():
         if manager.url is None or context.is_paused(key):
             continue
-        changes += _not_up(context, key, manager)
+        coming = _coming(context, key, waiting[key])
+        changes += _not_up(context, coming, manager)
         aged = _aged(context, key, manager)[: max(0, left)]
         left -= len(aged)
         changes += aged
-        waits += (wait for wait in _waits(context, key, manager) if wait > 0)
+        waits += (wait for wait in _waits(context, coming, manager) if wait > 0)
+        waits += (wait for wait in _ages(context, key, manager) if wait > 0)
     number = await context.fleet.change(changes)
     return Marked(number, min(waits, default=None))
 
 
-def _waits(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Iterator[float]:
-    """Seconds until each machine of a group that comes up is late, and each idle one too old."""
-    elapsed, now = context.clock.elapsed, context.clock.now()
-    for machine, instance in context.fleet.instances_of(key):
+def _coming(
+    context: Context, key: GroupKey, waiting: Collection[MachineKey]
+) -> dict[MachineKey, Instance]:
+    """The machines of a group that come up.
+
+    Args:
+        waiting: those of which the catalog knows that they wait for their agent.
+    """
+    instances = context.fleet.instances
+    found = dict(context.fleet.having(Facet.UNCATALOGED, group=key))
+    return found | {machine: instances[machine] for machine in waiting if machine in instances}
+
+
+def _waits(
+    context: Context, coming: Mapping[MachineKey, Instance], manager: InstanceGroupManager
+) -> Iterator[float]:
+    """Seconds until each machine that comes up is late."""
+    for machine, instance in coming.items():
         waiting = context.memory.catalog.awaits_agent.get(machine, False)
         since = instance.adding_since if waiting else instance.rising_since
         if since is not None and manager.boot_seconds > 0:
-            yield manager.boot_seconds - elapsed(since)
-        if manager.max_age_seconds and instance.listed_since and is_idle(instance, now):
-            yield manager.max_age_seconds - elapsed(instance.listed_since)
+            yield manager.boot_seconds - context.clock.elapsed(since)
+
+
+def _ages(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Iterator[float]:
+    """Seconds until each idle machine of a group is too old."""
+    if manager.max_age_seconds:
+        for _, instance in context.fleet.instances_of(key):
+            if instance.listed_since and is_idle(instance, context.clock.now()):
+                yield manager.max_age_seconds - context.clock.elapsed(instance.listed_since)
 
 
 def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> list[Change[Instance]]:
     """Marks those whose turn has come; none while the group cannot make others."""
+    if not manager.max_age_seconds:
+        return []
     group, now = context.memory.seen.groups.get(key), context.clock.now()
     others = beside(context, key, manager)
     if group is None or others is None or not group.stable or pace(context, key).most is not None:
@@ -92,12 +122,12 @@ def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> lis
 
 
 def _not_up(
-    context: Context, key: GroupKey, manager: InstanceGroupManager
+    context: Context, coming: Mapping[MachineKey, Instance], manager: InstanceGroupManager
 ) -> Iterator[Change[Instance]]:
     """Marks machines whose VM does not come to run, or whose agent does not report."""
     elapsed, now = context.clock.elapsed, context.clock.now()
     apply: Apply[Instance] = when_present(lambda instance: marked_as_not_up(instance, manager, now))
-    for machine, instance in context.fleet.instances_of(key):
+    for machine, instance in coming.items():
         waits = context.memory.catalog.awaits_agent.get(machine, False)
         mute = waits and is_late(instance.adding_since, manager, elapsed)
         member = context.memory.seen.member(machine)

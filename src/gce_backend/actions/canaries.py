@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from gce_backend.actions.resources import beside, use_of
 from gce_backend.engine.context import Context
-from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import GroupKey
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.group_sizes import wanted_size
 
 
@@ -23,17 +23,14 @@ def canaries(context: Context, key: GroupKey) -> int | None:
     canary = context.settings.rollout.canary
     fleet = context.fleet
     if not canary or not any(
-        _is_offered(instance)
+        _offered(context, group)
         for revision, _ in fleet.revisions_of(key.template)
         if revision != key.revision
         for group, _ in fleet.managers_of(revision)
-        for _, instance in fleet.instances_of(group)
     ):
         return None
     groups = [one for one, _ in fleet.managers_of(key.revision) if fleet.is_active(one)]
-    proved = sum(
-        _is_offered(instance) for group in groups for _, instance in fleet.instances_of(group)
-    )
+    proved = sum(_offered(context, group) for group in groups)
     wanted = {group: _wanted(context, group) for group in groups}
     needed = min(canary, sum(wanted.values()))
     if proved >= needed:
@@ -42,11 +39,9 @@ def canaries(context: Context, key: GroupKey) -> int | None:
     return needed if key == min(able, key=str) else 0
 
 
-def _is_offered(instance: Instance) -> bool:
-    """Whether a machine is leased or can be."""
-    troubles = instance.lost_since, instance.missing_since, instance.stopped_since, instance.drain
-    offered = instance.catalog is CatalogState.CATALOGED and instance.deletion is None
-    return offered and all(it is None for it in troubles)
+def _offered(context: Context, group: GroupKey) -> int:
+    """How many machines of a group are leased or can be."""
+    return context.fleet.size(group) - context.fleet.count(Facet.NOT_OFFERED, group)
 
 
 def _wanted(context: Context, group: GroupKey) -> int:

@@ -35,6 +35,7 @@ from gce_backend.base.errors import (
 )
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome, joined
+from gce_backend.fleet.conditions import Condition
 from gce_backend.fleet.picture import BATCH, Apply, Change, when_present
 from gce_backend.model.entities import (
     DELETION_WINDOW_KEY,
@@ -45,6 +46,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.rules.cataloging import found_again
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.ownership import mark_of_labels, may_be_ours
 from gce_backend.rules.permits import deleted, deleting, is_due_again, lease_runs
 from gce_backend.rules.sightings import has_left_its_group
@@ -126,7 +128,7 @@ async def _confirm(context: Context, wanted: IsWanted) -> tuple[int, list[Machin
     """Ends the deletions of VMs that are gone; returns how many, and the others' keys."""
     pending = [
         key
-        for key, instance in context.fleet.instances.items()
+        for key, instance in context.fleet.having(Facet.LEAVING)
         if instance.deletion is not None and not instance.is_tombstone and wanted(key, instance)
     ]
     unlisted = [
@@ -187,13 +189,23 @@ def _back_off(context: Context, wanted: IsWanted) -> float | None:
     failed = [c for c in context.conditions.mine() if c.failures]
     if not failed:
         return None
-    now, instances = context.clock.now(), context.fleet.instances.items()
-    ending = [key for key, one in instances if not one.is_tombstone and wanted(key, one)]
-    leased = {key for key, one in instances if lease_runs(one, now)}
-    kept = {condition.subject for condition in failed if condition.reason == LEASED} & leased
-    subjects = {BROKER, *kept, *(subject for key in ending for subject in (key, key.group))}
+    now, instances = context.clock.now(), context.fleet.instances
+
+    def is_ending(key: MachineKey) -> bool:
+        one = instances.get(key)
+        return one is not None and not one.is_tombstone and wanted(key, one)
+
+    def lasts(condition: Condition) -> bool:
+        subject = condition.subject
+        if isinstance(subject, GroupKey):
+            return any(is_ending(key) for key, _ in context.fleet.instances_of(subject))
+        if not isinstance(subject, MachineKey):
+            return subject == BROKER
+        kept = condition.reason == LEASED and subject in instances
+        return is_ending(subject) or (kept and lease_runs(instances[subject], now))
+
     for condition in failed:
-        if condition.subject not in subjects:
+        if not lasts(condition):
             context.conditions.clear(condition.subject)
     waits = [context.conditions.wait(condition.subject) for condition in failed]
     return min((wait for wait in waits if wait), default=None)

@@ -32,6 +32,7 @@ from gce_backend.rules.deletion_caps import (
     told,
     used,
 )
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.orders import MAX_LIFT_SECONDS
 from gce_backend.rules.permits import permit
 
@@ -55,7 +56,7 @@ async def under_caps(
     now = context.clock.now()
     asked = {
         key: granted
-        for key, instance in context.fleet.instances.items()
+        for key, instance in context.fleet.having(Facet.LEAVING, Facet.UNCATALOGED)
         if instance.deletion is None
         and (granted := permit(instance, now)) is not None
         and wanted(key, instance)
@@ -80,9 +81,15 @@ def free_deletions(context: Context, granted: Permit) -> int:
         return len(context.fleet.instances)
     begun = used(_counting(context, context.fleet.deletion_window))
     due = sum(
+        instance.deletion is None and instance.drain is not None
+        for key, instance in context.fleet.having(Facet.LEAVING)
+        if context.fleet.is_active(key.group)
+    )
+    due += sum(
         instance.deletion is None
-        and (instance.drain is not None or not context.fleet.is_active(key.group))
-        for key, instance in context.fleet.instances.items()
+        for group in context.fleet.managers
+        if not context.fleet.is_active(group)
+        for _, instance in context.fleet.instances_of(group)
     )
     caps = [(limit, COUNTED[cap]) for cap, limit in _limits(context).items()]
     return min(
@@ -113,7 +120,7 @@ def _caps(context: Context) -> dict[Cap, int]:
 
 
 def _limits(context: Context) -> dict[Cap, int]:
-    living = sum(not instance.is_tombstone for instance in context.fleet.instances.values())
+    living = len(context.fleet.instances) - context.fleet.count(Facet.DELETED)
     return limits(context.settings.deletion, living)
 
 

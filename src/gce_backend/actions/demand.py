@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gce_backend.actions.resources import leaving_of
 from gce_backend.base.errors import RemoteError
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import InstanceGroupManager
@@ -9,8 +10,8 @@ from gce_backend.model.keys import GroupKey
 from gce_backend.model.machine_token import Dimension
 from gce_backend.rules.catalog_entry import dimensions
 from gce_backend.rules.demand import HOSTNAME, Supply, share
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.surplus import is_on_its_way_out
 
 SETTLE_SECONDS = 1.0
 """Seconds after a lease in which the demand may still count the request that it serves."""
@@ -61,17 +62,16 @@ def _supply(
 ) -> tuple[Supply, tuple[int, int]]:
     """What a group can serve, its leases, and how many of them the demand may not know yet."""
     now, seen_at = context.clock.now(), context.memory.demand.since
-    leased = recent = leaving = 0
-    for _, instance in context.fleet.instances_of(key):
-        if instance.is_tombstone:
-            continue
-        leaving += is_on_its_way_out(instance)
+    leased = recent = 0
+    for _, instance in context.fleet.having(Facet.LEASED, group=key):
         if instance.lease is not None and lease_runs(instance, now):
             leased += 1
             since = instance.lease.since
             recent += since >= seen_at and context.clock.elapsed(since) < SETTLE_SECONDS
     group = context.memory.seen.groups.get(key)
-    size = group.target_size - leaving if group is not None else manager.minimum_size
+    size = (
+        group.target_size - leaving_of(context, key) if group is not None else manager.minimum_size
+    )
     failing = sum(bool(member.error_code) for member in group.members.values()) if group else 0
     most = manager.maximum_size - leased
     ready = min(max(0, size - failing - leased), most)

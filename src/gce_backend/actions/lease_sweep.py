@@ -28,6 +28,7 @@ from gce_backend.rules.cataloging import (
     lease_is_over,
     without_lease,
 )
+from gce_backend.rules.facets import Facet, is_held_for_ever, is_swept
 
 BROKER = "machine-provider"
 TOPIC = "sweep"
@@ -42,14 +43,23 @@ SHARE_PER_MINUTE = 1 / 60
 async def sweep(context: Context) -> Outcome:
     """Asks about the machines whose turn it is, within the sweep's own pace."""
     tombstones = phantom_entries.tombstones_due(context)
-    candidates = [*_candidates(context), *tombstones]
+    instances = context.fleet.instances
+    number = len(instances) - context.fleet.count(Facet.NOT_SWEPT)
     least = context.settings.machine_provider.sweep_per_minute
-    pace = max(least, len(candidates) * SHARE_PER_MINUTE)
-    due = context.turns.take(candidates, pace=pace / 60.0, now=context.clock.monotonic())
+    pace = max(least, (number + len(tombstones)) * SHARE_PER_MINUTE)
+    due = context.turns.take(
+        number,
+        lambda: [key for key, one in instances.items() if is_swept(one)],
+        lambda key: key in instances and is_swept(instances[key]),
+        pace=pace / 60.0,
+        now=context.clock.monotonic(),
+        first=tombstones,
+    )
     conditions = context.conditions.of_job(TOPIC)
-    if not candidates:
+    if not number and not tombstones:
         conditions.clear(BROKER)
     if not due or conditions.blocked(BROKER):
+        context.turns.give_back(due)
         return Outcome()
     changes: list[Change[Instance]] = []
     problems: tuple[str, ...] = ()
@@ -81,23 +91,6 @@ async def sweep(context: Context) -> Outcome:
     return Outcome(changed=changed, facts={"swept": swept}, problems=problems)
 
 
-def _candidates(context: Context) -> list[MachineKey]:
-    return [
-        key
-        for key, instance in context.fleet.instances.items()
-        if (instance.catalog is CatalogState.CATALOGED or _is_held_for_ever(instance))
-        and instance.pending_deletion is None
-        and instance.deletion is None
-    ]
-
-
-def _is_held_for_ever(instance: Instance) -> bool:
-    """Whether a machine that the catalog is not known to hold has a lease without a known end."""
-    lease = instance.lease
-    elsewhere = instance.catalog not in {CatalogState.CATALOGED, CatalogState.REMOVED}
-    return elsewhere and lease is not None and lease.expiration is None
-
-
 def _judge(
     context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
 ) -> Apply[Instance]:
@@ -108,7 +101,7 @@ def _judge(
         if instance.pending_deletion is not None or instance.deletion is not None:
             return instance
         if instance.catalog is not CatalogState.CATALOGED:
-            if not _is_held_for_ever(instance):
+            if not is_held_for_ever(instance):
                 return instance
             if _own_entry(context, key, instance, entry) is None:
                 return _without_denied_lease(context, key, instance, entry, asked)

@@ -11,6 +11,7 @@ from gce_backend.base.errors import BackendError
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.sightings import LesseeNews, news_for_lessee
 
@@ -26,9 +27,12 @@ async def tell(context: Context) -> None:
         instance = context.fleet.instances.get(key)
         if instance is None or not lease_runs(instance, now):
             del told[key]
+    instances = context.fleet.instances
+    talked_of = dict(context.fleet.having(Facet.TROUBLED))
+    talked_of |= {key: instances[key] for key in told if key in instances}
     due = [
         (key, instance)
-        for key, instance in context.fleet.instances.items()
+        for key, instance in talked_of.items()
         if lease_runs(instance, now)
         and news_for_lessee(instance, context.clock.elapsed) != told.get(key)
     ]

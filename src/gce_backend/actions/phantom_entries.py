@@ -13,6 +13,7 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import phantom_looks
+from gce_backend.rules.facets import Facet
 
 
 def tombstones_due(context: Context) -> list[MachineKey]:
@@ -23,10 +24,8 @@ def tombstones_due(context: Context) -> list[MachineKey]:
             del looks[key]
     return [
         key
-        for key, instance in context.fleet.instances.items()
-        if instance.is_tombstone
-        and looks.get(key, 0) < _looks(context, instance)
-        and not context.is_paused(key)
+        for key, instance in context.fleet.having(Facet.DELETED)
+        if looks.get(key, 0) < _looks(context, instance) and not context.is_paused(key)
     ]
 
 

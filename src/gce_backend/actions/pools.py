@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gce_backend.actions.resources import size_of, use_of
+from gce_backend.actions.resources import leaving_of, size_of, use_of
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import InstanceGroupManager, Pool
 from gce_backend.model.keys import GroupKey, RevisionKey
 from gce_backend.rules.group_sizes import Use, pool_size
-from gce_backend.rules.surplus import is_on_its_way_out
 from gce_backend.rules.zones import ZoneState, growth_of, spread, troubled
 
 LOOK_SECONDS = 2.0
@@ -68,10 +67,7 @@ def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Zo
         context.log.info("zone.recovered", template=key.base_name, zone=key.zone)
     elif trouble is not None and known is None:
         context.log.info("zone.unable", template=key.base_name, zone=key.zone)
-    leaving = sum(
-        not one.is_tombstone and is_on_its_way_out(one)
-        for _, one in context.fleet.instances_of(key)
-    )
+    leaving = leaving_of(context, key)
     growing = manager.resize.names if manager.resize is not None else ()
     coming = sum(name not in group.members for name in growing)
     size = max(leased, group.target_size + coming - leaving - failing)

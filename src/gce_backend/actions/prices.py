@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import RemoteError
 from gce_backend.engine.context import Context
-from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.keys import GroupKey
 from gce_backend.rules.cost import hourly_price, is_listed
-from gce_backend.rules.surplus import is_idle
+from gce_backend.rules.facets import Facet
+from gce_backend.rules.permits import lease_runs
 
 HOUR = 3600.0
 
@@ -33,7 +33,7 @@ async def learn_prices(context: Context) -> None:
 
 def count_idle(context: Context) -> None:
     """Counts the time since the last look for the machines that could be leased then."""
-    seen, moment, now = context.memory.seen, context.clock.monotonic(), context.clock.now()
+    seen, moment = context.memory.seen, context.clock.monotonic()
     for key, revision in context.fleet.active_revisions():
         price = context.memory.hourly_prices.get(revision.template.machine_type)
         for group, _ in context.fleet.managers_of(key):
@@ -41,11 +41,18 @@ def count_idle(context: Context) -> None:
             seconds = number * (moment - since)
             cost = None if price is None else price * seconds / HOUR
             context.metrics.idle(group.base_name, group.zone, seconds, cost)
-            machines = context.fleet.instances_of(group)
-            idle = sum(_is_idle(instance, now) for _, instance in machines)
-            seen.idle[group] = (moment, idle)
+            seen.idle[group] = (moment, _idle(context, group))
 
 
-def _is_idle(instance: Instance, now: UnixSeconds) -> bool:
-    cataloged = instance.catalog is CatalogState.CATALOGED
-    return cataloged and is_idle(instance, now)
+def _idle(context: Context, group: GroupKey) -> int:
+    """How many machines are in the catalog, not leased, and nothing befalls them."""
+    now, fleet = context.clock.now(), context.fleet
+    others = [
+        instance
+        for _, instance in fleet.having(
+            Facet.LEAVING, Facet.TROUBLED, Facet.UNCATALOGED, Facet.DELETED, group=group
+        )
+    ]
+    leased = fleet.leased(group, now)
+    leased -= sum(not one.is_tombstone and lease_runs(one, now) for one in others)
+    return fleet.size(group) - len(others) - leased

@@ -35,10 +35,12 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.model.orders import DrainCause
 from gce_backend.rules import aging, group_sizes, melt_down
 from gce_backend.rules.activation import is_active
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.group_sizes import Use
 from gce_backend.rules.melt_down import Pace, lost_for
 from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
 from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.surplus import is_on_its_way_out
 
 PENDING = "OperationPending"
 FRESH_SECONDS = 60.0
@@ -305,34 +307,48 @@ def is_leaving(context: Context, key: RevisionKey | GroupKey, entity: R | None) 
 def use_of(context: Context, key: GroupKey) -> Use:
     """What is asked of a group now."""
     now = context.clock.now()
-    leased = sum(
-        instance.lease is not None and not instance.is_tombstone and lease_runs(instance, now)
-        for _, instance in context.fleet.instances_of(key)
-    )
+    leased = context.fleet.leased(key, now)
     share = context.memory.seen.pool_sizes.get(key)
     ageing = sum(
         aging.replaced_for_age(instance) and not lease_runs(instance, now)
-        for _, instance in context.fleet.instances_of(key)
+        for _, instance in context.fleet.having(Facet.LEAVING, group=key)
     )
     return Use(leased, context.memory.demand.waiting(key, leased), share, ageing)
 
 
+def leaving_of(context: Context, key: GroupKey) -> int:
+    """How many machines that a group may still count are about to be deleted."""
+    some = context.fleet.having(Facet.LEAVING, Facet.TROUBLED, Facet.UNCATALOGED, group=key)
+    return sum(not one.is_tombstone and is_on_its_way_out(one) for _, one in some)
+
+
 def pace(context: Context, key: GroupKey) -> Pace:
     """How fast a group may grow, by what happened to the VMs that it had."""
-    slow = aging.boot_pace(not_up(context, key), coming=_coming(context, key))
-    return slow if slow.most is not None else _pace_of_losses(context, key)
+    late = not_up(context, key)
+    if len(late) >= aging.IN_A_ROW:
+        slow = aging.boot_pace(late, coming=_coming(context, key))
+        if slow.most is not None:
+            return slow
+    return _pace_of_losses(context, key)
 
 
 def not_up(context: Context, key: GroupKey) -> list[float]:
     """How long ago machines of a group did not come up, since the last one that did."""
     elapsed = context.clock.elapsed
-    failures, successes = [], []
-    for machine, instance in context.fleet.instances_of(key):
-        if instance.drain is not None and instance.drain.cause is DrainCause.BOOT:
-            failures.append(elapsed(instance.drain.since))
-        elif _is_up(context, machine, instance):
-            successes.append(elapsed(instance.adding_since or 0.0))
-    return aging.in_a_row(failures, min(successes, default=None)) if failures else failures
+    failures = [
+        elapsed(instance.drain.since)
+        for _, instance in context.fleet.having(Facet.LEAVING, Facet.DELETED, group=key)
+        if instance.drain is not None and instance.drain.cause is DrainCause.BOOT
+    ]
+    if not failures:
+        return []
+    successes = (
+        elapsed(instance.adding_since or 0.0)
+        for machine, instance in context.fleet.instances_of(key)
+        if not (instance.drain is not None and instance.drain.cause is DrainCause.BOOT)
+        and _is_up(context, machine, instance)
+    )
+    return aging.in_a_row(failures, min(successes, default=None))
 
 
 def _is_up(context: Context, key: MachineKey, instance: Instance) -> bool:
@@ -351,7 +367,7 @@ def _coming(context: Context, key: GroupKey) -> int:
 
 def _pace_of_losses(context: Context, key: GroupKey) -> Pace:
     elapsed = context.clock.elapsed
-    lost = (lost_for(instance, elapsed) for _, instance in context.fleet.instances_of(key))
+    lost = (lost_for(one, elapsed) for _, one in context.fleet.having(Facet.TROUBLED, group=key))
     ages = [age for age in lost if age is not None]
     if not ages:
         return melt_down.FULL

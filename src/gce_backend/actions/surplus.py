@@ -12,18 +12,18 @@ from typing import Any
 from msgspec.structs import replace
 
 from gce_backend.actions.deletion_budget import free_deletions
-from gce_backend.actions.resources import beside, use_of
+from gce_backend.actions.resources import beside, leaving_of, use_of
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Excess, Instance, InstanceGroupManager, Permit
 from gce_backend.model.keys import GroupKey
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.group_sizes import wanted_size
 from gce_backend.rules.surplus import (
     Now,
     excess_of,
     first_to_leave,
     is_idle,
-    is_on_its_way_out,
     is_worth_storing,
     marked,
     noted,
@@ -79,19 +79,13 @@ def _of_group(
     """The names of machines to mark and of machines to unmark, and the group's excess."""
     seen, now, moment = context.memory.seen, context.clock.now(), context.clock.monotonic()
     group = seen.groups[key]
-    idle: list[tuple[str, Instance]] = []
-    drained: list[tuple[str, Instance]] = []
-    leaving = 0
-    for machine, instance in context.fleet.instances_of(key):
-        if instance.is_tombstone:
-            continue
-        leaving += is_on_its_way_out(instance)
-        if instance.drain is not None and instance.drain.surplus and instance.deletion is None:
-            drained.append((machine.name, instance))
-        elif is_idle(instance, now) and context.conditions.reason(machine) != LEASED:
-            idle.append((machine.name, instance))
+    drained = [
+        (machine.name, instance)
+        for machine, instance in context.fleet.having(Facet.LEAVING, group=key)
+        if instance.drain is not None and instance.drain.surplus and instance.deletion is None
+    ]
     use = use_of(context, key)._replace(ageing=0)  # those are among the leaving ones
-    size = group.target_size - leaving
+    size = group.target_size - leaving_of(context, key)
     known = seen.sizes.get(key)
     if known is None and manager.excess is not None:
         known = remembered(manager.excess, manager, moment, context.clock.elapsed)
@@ -103,5 +97,14 @@ def _of_group(
     if not group.complete or manager.resize is not None or manager.in_flight is not None:
         return (), unmarks, excess
     count = surplus(history, manager, size, use, moment)
-    there = [named for named in idle if named[0] in group.members]
-    return first_to_leave(there, count), unmarks, excess
+    if count <= 0:
+        return (), unmarks, excess
+    idle = [
+        (machine.name, instance)
+        for machine, instance in context.fleet.instances_of(key)
+        if not instance.is_tombstone
+        and machine.name in group.members
+        and is_idle(instance, now)
+        and context.conditions.reason(machine) != LEASED
+    ]
+    return first_to_leave(idle, count), unmarks, excess

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import awaits_drain
 
 TOPIC = "unknown-machines"
@@ -42,7 +43,8 @@ def kept_message(name: str) -> str:
 def note(context: Context) -> None:
     """Reports each machine that waits for an operator, and ends the reports of the others."""
     conditions = context.conditions.of_job(TOPIC)
-    waiting = {key for key, one in context.fleet.instances.items() if awaits(context, key, one)}
+    some = context.fleet.having(Facet.UNCATALOGED, Facet.TROUBLED)
+    waiting = {key for key, one in some if awaits(context, key, one)}
     for condition in conditions.mine():
         if condition.subject not in waiting:
             conditions.clear(condition.subject)

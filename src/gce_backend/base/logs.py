@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Literal, TextIO
 
@@ -42,6 +43,55 @@ _CREDENTIAL = re.compile(
 )
 
 
+class _Bursts:
+    """Writes the first few lines of a kind that a job's run logs; the others only for `debug`.
+
+    A kind is an event of a template. Warnings and errors are always written.
+    """
+
+    def __init__(self) -> None:
+        self.details = False
+        self._logged: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+
+    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """A processor of structlog.
+
+        Raises:
+            DropEvent: the run has logged enough of this kind.
+        """
+        job, name = event.get("job"), event["event"]
+        if method != "info" or job is None or name.startswith("job."):
+            return event
+        kind = (name, str(event.get("template", "")))
+        self._logged[job][kind] += 1
+        if self._logged[job][kind] <= MOST_OF_A_KIND:
+            return event
+        if not self.details:
+            raise structlog.DropEvent
+        return {**event, "level": "debug"}
+
+    def end_run(self, job: str) -> dict[str, dict[str, int]]:
+        counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (name, template), count in self._logged.pop(job, Counter()).items():
+            if count > MOST_OF_A_KIND:
+                counts[name][template] = count
+        return dict(counts)
+
+
+MOST_OF_A_KIND = 10
+"""Lines of one event and template that one run of a job writes at `info`."""
+_bursts = _Bursts()
+
+
+def end_run(job: str) -> dict[str, dict[str, int]]:
+    """How many lines a job's run has logged: by event and template, where it was many.
+
+    Args:
+        job: whose run has ended; the next one begins to count anew.
+    """
+    return _bursts.end_run(job)
+
+
 def redact(text: str) -> str:
     """The text with everything that looks like a credential replaced by "[redacted]".
 
@@ -72,8 +122,15 @@ def configure(
     shared = _shared_processors(console=console)
     renderer = _console(colors=terminal) if console else [_to_json]
     threshold = logging.getLevelNamesMapping()[level.upper()]
+    _bursts.details = threshold <= logging.DEBUG
     structlog.configure(
-        processors=[*shared, *renderer, _redacted],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _bursts,
+            *shared,
+            *renderer,
+            _redacted,
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,  # so that modules' loggers follow a second call
@@ -105,10 +162,16 @@ def _shared_processors(*, console: bool) -> list[Processor]:
     )
     return [
         structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
+        _add_level,
         stamp,
         structlog.processors.StackInfoRenderer(),
     ]
+
+
+def _add_level(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    if "level" in event:
+        return event
+    return structlog.processors.add_log_level(logger, method, event)
 
 
 def _console(*, colors: bool) -> list[Processor]:

@@ -21,7 +21,7 @@ from gce_backend.fleet.memory import Memory
 from gce_backend.fleet.picture import Fleet
 from gce_backend.gce_client import ComputeClient
 from gce_backend.model.entities import CONTROL_KEY
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.settings.settings import Settings
 
 OPERATOR = "operator"
@@ -69,8 +69,8 @@ class Context:
     source: Callable[[], ConfigSource]
     inbox: Consumer
     archive: History
-    turns: Turns
-    listing_turns: Turns
+    turns: Turns[MachineKey]
+    listing_turns: Turns[GroupKey]
     metrics: Metrics
     log: structlog.stdlib.BoundLogger
 

@@ -24,7 +24,7 @@ from gce_backend.base.cause import caused_by
 from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
-from gce_backend.base.logs import redact
+from gce_backend.base.logs import end_run, redact
 from gce_backend.engine.job import ContextT, Job, Outcome, Verdict
 from gce_backend.settings.settings import JobSettings
 
@@ -250,6 +250,8 @@ class _Worker(Generic[ContextT]):
 
     def _report(self, run: LastRun, error: BaseException | None) -> None:
         log = self._log.bind(job=self.job.name, duration=round(run.duration, 3))
+        if counts := end_run(self.job.name):
+            log.info("job.logged", counts=counts)
         if run.verdict is Verdict.TIMEOUT:
             log.error("job.timeout", timeout=self.job.timeout, failures=self._failures)
         elif run.verdict is Verdict.ERROR:

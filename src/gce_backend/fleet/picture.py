@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from gce_backend.base.cause import current_cause
 from gce_backend.base.clock import Clock, SystemClock
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -27,6 +28,7 @@ from gce_backend.base.errors import (
     NotFoundError,
     TransientError,
 )
+from gce_backend.fleet.facet_index import FacetIndex
 from gce_backend.fleet.history_writer import Chronicler
 from gce_backend.fleet.store import KINDS, Decision, Store, Stored, Write
 from gce_backend.model.entities import (
@@ -52,6 +54,7 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, Templ
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
 from gce_backend.rules.compute_bodies import group_name_of, template_name_of
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.history_pages import Transition
 
 __all__ = ["Apply", "Change", "Decision", "Fleet", "when_present"]
@@ -153,6 +156,7 @@ class Fleet:
         self._versions: dict[Key, int] = {}
         self._pictures: dict[str, _Picture] = {kind.KIND: _Picture() for kind in KINDS}
         self._children: defaultdict[Key, dict[Any, None]] = defaultdict(dict)
+        self._facets = FacetIndex()
         self._writing = asyncio.Lock()
         self._submitted: list[_Submitted] = []
         self.templates: Mapping[TemplateKey, InstanceTemplate] = self._pictures[
@@ -301,6 +305,26 @@ class Fleet:
         """A group's instances, tombstones included."""
         for key in tuple(self._children.get(manager, ())):
             yield key, self.instances[key]
+
+    def having(
+        self, *facets: Facet, group: GroupKey | None = None
+    ) -> Iterator[tuple[MachineKey, Instance]]:
+        """The machines that have one of the facets: of a group, or of all."""
+        for key in tuple(self._facets.keys(facets, group)):
+            if (instance := self.instances.get(key)) is not None:
+                yield key, instance
+
+    def count(self, facet: Facet, group: GroupKey | None = None) -> int:
+        """How many machines have a facet: of a group, or of all."""
+        return self._facets.count(facet, group)
+
+    def leased(self, group: GroupKey, now: UnixSeconds) -> int:
+        """How many leases of a group's machines run."""
+        return self._facets.leased(group, now, self.instances)
+
+    def size(self, group: GroupKey) -> int:
+        """How many instances a group has, tombstones included."""
+        return len(self._children.get(group, ()))
 
     def revisions_of(
         self, template: TemplateKey
@@ -562,15 +586,20 @@ class Fleet:
 
     def _see(self, key: Key, stored: Stored | None) -> None:
         picture = self._pictures[key.kind]
+        before = picture.get(key)
         if stored is None or not self.corrupt.keys().isdisjoint(key.lineage):
             picture.pop(key, None)
             self._versions.pop(key, None)
+            if isinstance(key, MachineKey):
+                self._facets.note(key, before, None)
             if key.parent is not None:
                 self._children[key.parent].pop(key, None)
                 if not self._children[key.parent]:
                     del self._children[key.parent]
             return
         picture[key] = stored.entity
+        if isinstance(key, MachineKey) and isinstance(stored.entity, Instance):
+            self._facets.note(key, before, stored.entity)
         self._versions[key] = stored.version
         if key.parent is not None:
             self._children[key.parent][key] = None

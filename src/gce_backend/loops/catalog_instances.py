@@ -22,6 +22,7 @@ from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
 from gce_backend.rules.catalog_entry import dimensions, policies
 from gce_backend.rules.cataloging import added, adding, is_catalogable
+from gce_backend.rules.facets import Facet
 
 BROKER = "machine-provider"
 REUSED = "the catalog has this host name under another key"
@@ -95,7 +96,8 @@ async def _add_and_tell(
 def _concerns(context: Context, key: Key) -> bool:
     if isinstance(key, GroupKey):
         return context.fleet.is_active(key) and any(
-            _concerns(context, child) for child, _ in context.fleet.instances_of(key)
+            _concerns(context, child)
+            for child, _ in context.fleet.having(Facet.UNCATALOGED, group=key)
         )
     instance = context.fleet.instances.get(key) if isinstance(key, MachineKey) else None
     if instance is None or not isinstance(key, MachineKey):
@@ -178,7 +180,7 @@ async def _machines(context: Context, problems: list[str]) -> dict[MachineKey, C
             continue
         keys = [
             key
-            for key, instance in context.fleet.instances_of(manager)
+            for key, instance in context.fleet.having(Facet.UNCATALOGED, group=manager)
             if is_catalogable(instance, context.memory.seen.member(key))
             and not context.conditions.blocked(key)
         ]

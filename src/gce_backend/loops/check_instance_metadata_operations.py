@@ -14,6 +14,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import Key, MachineKey
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.metadata_updates import finish, put_back
 
 FRESH = 30.0
@@ -27,7 +28,7 @@ async def run(context: Context) -> Outcome:
     """Clears updates that succeeded; puts failed ones back in front of the pending ones."""
     keys = [
         key
-        for key, instance in context.fleet.instances.items()
+        for key, instance in context.fleet.having(Facet.UPDATING)
         if instance.active_metadata_update is not None
         and instance.active_metadata_update.operation is not None
     ]

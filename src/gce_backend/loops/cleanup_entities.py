@@ -17,6 +17,7 @@ from gce_backend.model.entities import (
     InstanceTemplateRevision,
 )
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import revived
 
 KEEP_SET_ASIDE = 1000
@@ -49,7 +50,7 @@ async def _remove_tombstones(context: Context) -> int:
     """By this process's own clock: a jump of the wall clock does not age a tombstone."""
     now, keep = context.clock.monotonic(), context.settings.deletion.tombstone_seconds
     ages = context.memory.deletions.tombstones
-    present = [key for key, instance in context.fleet.instances.items() if instance.is_tombstone]
+    present = [key for key, _ in context.fleet.having(Facet.DELETED)]
     for key in set(ages) - set(present):
         del ages[key]
     old = [key for key in present if now - ages.setdefault(key, now) >= keep]

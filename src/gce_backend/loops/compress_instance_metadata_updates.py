@@ -6,6 +6,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import Instance
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.metadata_updates import compress
 
 
@@ -13,7 +14,7 @@ async def run(context: Context) -> Outcome:
     """Compresses the updates of instances without an active update."""
     keys = [
         key
-        for key, instance in context.fleet.instances.items()
+        for key, instance in context.fleet.having(Facet.UPDATING)
         if instance.pending_metadata_updates and instance.active_metadata_update is None
     ]
     changed = await context.fleet.change([Change(key, _compress) for key in keys])

@@ -40,6 +40,7 @@ from gce_backend.model.entities import Instance, InstanceGroupManager
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.rules.aging import IN_A_ROW, NOT_UP, not_up_message
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.melt_down import MELT_DOWN, melt_down_message
 from gce_backend.rules.ownership import OWNER_LABEL
 from gce_backend.rules.permits import revived
@@ -191,12 +192,15 @@ async def _look_for_stopped(
         for found in listing.items
         if found.status in STOPPED
     }
-    found = {
-        key.group
-        for key, instance in (context.fleet.instances.items() if stopped else ())
-        if instance.stopped_since is None and (key.zone, key.name, instance.gce_id) in stopped
-    }
-    return [key for key in found if key in context.memory.seen.groups and key not in due]
+    found: dict[GroupKey, None] = {}
+    for zone, name, gce_id in stopped:
+        for group in context.memory.seen.groups:
+            if group.zone != zone:
+                continue
+            known = context.fleet.instances.get(group.child(name))
+            if known is not None and known.stopped_since is None and known.gce_id == gce_id:
+                found[group] = None
+    return [key for key in found if key not in due]
 
 
 def _doubted(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
@@ -208,9 +212,15 @@ def _doubted(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
 
 def _slow_turns(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
     """The groups that are listed although they did not change: each in its turn, spread evenly."""
-    quiet = [key for key in context.memory.seen.groups if key not in due]
-    pace = len(quiet) / context.settings.fetch.resync_seconds
-    return context.listing_turns.take(quiet, pace=pace, now=context.clock.monotonic())
+    groups = context.memory.seen.groups
+    quiet = len(groups.keys() - due)
+    return context.listing_turns.take(
+        quiet,
+        lambda: groups,
+        lambda key: key in groups and key not in due,
+        pace=quiet / context.settings.fetch.resync_seconds,
+        now=context.clock.monotonic(),
+    )
 
 
 async def _note_unlisted(context: Context, key: GroupKey) -> None:
@@ -263,6 +273,7 @@ def _note_group(context: Context, key: GroupKey, group: ComputeGroup) -> bool:
         members=before.members if before else {},
         listed=before.listed if before else None,
         complete=before.complete if before else False,
+        running=before.running if before else False,
     )
     if before is None or before.listed is None or not before.complete:
         return True
@@ -301,19 +312,19 @@ async def _look_for_abandoned(context: Context) -> int:
     looks, vanished = context.memory.seen.next_abandoned_look, context.memory.seen.vanished
     now, moment = context.clock.now(), context.clock.monotonic()
     due = []
-    for key, instance in context.fleet.instances.items():
-        if instance.missing_since is None or instance.is_tombstone:
+    instances = context.fleet.instances
+    for key in [*looks, *vanished]:
+        known = instances.get(key)
+        if known is None or known.missing_since is None or known.is_tombstone:
             vanished.discard(key)
             if looks.pop(key, None) is not None:
                 context.conditions.clear(key)
+    for key, instance in context.fleet.having(Facet.TROUBLED):
+        if instance.missing_since is None or instance.is_tombstone:
             continue
         aged = has_gone_missing(instance, context.clock.elapsed)
         if aged and _has_left_its_group(context, key) and moment >= looks.get(key, (0.0, 0.0))[0]:
             due.append(key)
-    for key in [key for key in looks if key not in context.fleet.instances]:
-        del looks[key]
-        vanished.discard(key)
-        context.conditions.clear(key)
 
     changed = 0
 
@@ -422,6 +433,7 @@ def _note_members(
         group,
         members=members,
         complete=complete,
+        running=all(member.is_running for member in members.values()),
         changed=group.changed if members == before else context.clock.monotonic(),
         listed=context.clock.monotonic() if complete else group.listed,
     )
@@ -557,7 +569,7 @@ def _is_settled(context: Context, key: GroupKey) -> bool:
     return (
         group.stable
         and group.complete
-        and all(member.is_running for member in group.members.values())
+        and group.running
         and len(group.members) == group.target_size
     )
 

@@ -31,6 +31,7 @@ from gce_backend.rules.cataloging import (
     settles_in,
     uncataloged,
 )
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.rollout import ZoneRollout, drainable, removable, share_out
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
@@ -216,7 +217,7 @@ def _ordered_out(context: Context) -> list[MachineKey]:
     """Those that leave now: their groups grow again only once they are gone, if at all."""
     at_once: list[MachineKey] = []
     patient: defaultdict[tuple[TemplateKey, str], dict[MachineKey, int]] = defaultdict(dict)
-    for key, instance in context.fleet.instances.items():
+    for key, instance in context.fleet.having(Facet.LEAVING):
         if not _is_ordered_out(instance) or not may_be_cataloged(instance):
             continue
         if instance.missing_since is not None:
@@ -272,7 +273,7 @@ def _lost(context: Context) -> list[MachineKey]:
     patience = context.settings.machine_provider.lost_seconds
     return [
         key
-        for key, instance in context.fleet.instances.items()
+        for key, instance in context.fleet.having(Facet.TROUBLED)
         if may_be_cataloged(instance)
         and is_lost(instance, context.clock.elapsed, patience)
         and (instance.stopped_since or not unknown_machines.awaits(context, key, instance))
@@ -284,7 +285,7 @@ def _missing_wait(context: Context) -> float | None:
     """Seconds until the first machine that its group has ceased to list counts as lost."""
     waits = [
         MISSING_SECONDS - context.clock.elapsed(instance.missing_since)
-        for instance in context.fleet.instances.values()
+        for _, instance in context.fleet.having(Facet.TROUBLED)
         if instance.missing_since is not None and may_be_cataloged(instance)
     ]
     return min((wait for wait in waits if wait > 0), default=None)

@@ -22,6 +22,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.metadata_updates import (
     LONGEST_DELAY,
     MAX_TOTAL,
@@ -45,7 +46,7 @@ async def run(context: Context) -> Outcome:
     if context.paused:
         return Outcome(facts={"paused": 1})
     keys, waits = [], []
-    for key, instance in context.fleet.instances.items():
+    for key, instance in context.fleet.having(Facet.UPDATING):
         update = instance.active_metadata_update
         if update is None or update.operation is not None or instance.deletion is not None:
             continue

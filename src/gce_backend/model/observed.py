@@ -74,6 +74,7 @@ class Group(msgspec.Struct, frozen=True):
         members: its VMs by name, from the last complete listing.
         listed: when that was, monotonic seconds; None before the first one.
         complete: whether the newest listing was complete; if not, `members` may be old.
+        running: whether all its members run, and the group leaves them alone.
     """
 
     target_size: int
@@ -83,3 +84,4 @@ class Group(msgspec.Struct, frozen=True):
     members: Mapping[str, Member] = {}
     listed: float | None = None
     complete: bool = False
+    running: bool = False

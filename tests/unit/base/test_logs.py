@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
@@ -14,8 +15,10 @@ from typing import Any, Literal
 import pytest
 import structlog
 from multidict import istr
+from structlog.contextvars import bound_contextvars
 
 from gce_backend.base import logs
+from gce_backend.base.logs import MOST_OF_A_KIND, end_run
 
 CANARY = "canary-0123456789._~+/=AbC"
 
@@ -139,6 +142,32 @@ def test_values_json_does_not_know_are_written_as_text() -> None:
     assert (odd["value"], odd["pairs"], odd["file"]) == ("why", {"(1, 2)": [3]}, "\udcff")
     assert (fine["ratio"], fine["raw"], fine["name"]) == (None, "b'x'", "Date")
     assert fine["ok"] is True
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_run_writes_few_lines_of_a_kind_and_their_number(level: Literal["info", "debug"]) -> None:
+    """By event and template; what is wrong is always written, and so are other runs' lines."""
+    stream = configured(level=level)
+    log = structlog.get_logger()
+    for run in range(2):
+        with bound_contextvars(job="catalog-instances"):
+            for number in range(1000):
+                log.info("instance.cataloged", template=f"t{number % 2}")
+            for _ in range(MOST_OF_A_KIND + 1):
+                log.warning("subject.failed", template="t0")
+            log.info("instance.removed", template="t0")
+        assert end_run("another") == {}
+        counts = {"instance.cataloged": {"t0": 500, "t1": 500}}
+        assert end_run("catalog-instances") == counts
+        found = Counter((line["message"], line["severity"]) for line in lines(stream))
+        assert found["instance.cataloged", "INFO"] == 2 * MOST_OF_A_KIND * (run + 1)
+        assert found["subject.failed", "WARNING"] == (MOST_OF_A_KIND + 1) * (run + 1)
+        assert found["instance.removed", "INFO"] == run + 1
+        details = (1000 - 2 * MOST_OF_A_KIND) * (run + 1) if level == "debug" else 0
+        assert found["instance.cataloged", "DEBUG"] == details
+    for _ in range(2 * MOST_OF_A_KIND):
+        log.info("daemon.started")
+    assert lines(stream)[-2 * MOST_OF_A_KIND]["message"] == "daemon.started"
 
 
 def test_auto_means_console_on_a_terminal() -> None:

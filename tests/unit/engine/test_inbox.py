@@ -122,6 +122,36 @@ async def test_nothing_is_extended_while_nothing_is_in_hand(tmp_path: Path) -> N
         assert calls["pubsub.projects.subscriptions.pull"] <= 181
 
 
+async def test_a_pull_that_is_answered_at_once_without_messages_is_repeated_ever_more_slowly(
+    tmp_path: Path,
+) -> None:
+    """Pub/Sub may answer so, and did: a hundred times a second, for as long as nothing came."""
+    pulls = 0
+
+    def empty(request: web.Request) -> web.Response:
+        nonlocal pulls
+        pulls += request.path.endswith(":pull")
+        answer = {"access_token": "t", "expires_in": 3600}
+        return web.json_response(answer if "token" in request.path else {})
+
+    async with scripted_server(empty) as server, _clients(server.root, tmp_path) as client:
+        consumer = Consumer(
+            client,
+            "machine-provider",
+            clock=VirtualClock(),
+            max_messages=10,
+            queue_size=10,
+            ack_deadline=60,
+            arrived=lambda: None,
+        )
+        task = asyncio.create_task(consumer.run())
+        await asyncio.sleep(60.0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert 50 <= pulls <= 70
+
+
 async def test_a_full_queue_stops_the_pull_and_room_starts_it_again(tmp_path: Path) -> None:
     """Never more in hand than the queue's size, and in the end everything comes."""
     async with _rig(tmp_path, queue_size=3, max_messages=2) as rig:

@@ -1,0 +1,88 @@
+"""What jobs ask machines for: few have it, so that nobody has to look at the many others. Pure."""
+
+from __future__ import annotations
+
+import enum
+
+from gce_backend.model.entities import CatalogState, Instance
+
+
+class Facet(enum.Enum):
+    """Something about a machine that follows from its entity alone, not from the time."""
+
+    UPDATING = "updating"
+    """Its metadata is to be changed."""
+    UNCATALOGED = "uncataloged"
+    """It is not known to be in the catalog, and its VM is not proven gone."""
+    TROUBLED = "troubled"
+    """Its VM was not listed, or does not run, or the catalog denies it; also once it is deleted."""
+    LEAVING = "leaving"
+    """It is reclaimed, drained, cordoned or being deleted, and its VM is not proven gone."""
+    DELETED = "deleted"
+    """Its VM is proven gone."""
+    LEASED = "leased"
+    """A lease on it is known, which may have expired, and its VM is not proven gone."""
+    NOT_OFFERED = "not-offered"
+    """It is neither leased nor can be."""
+    NOT_SWEPT = "not-swept"
+    """The sweep does not ask the catalog about it."""
+
+
+_NONE: frozenset[Facet] = frozenset()
+
+
+def facets_of(instance: Instance | None) -> frozenset[Facet]:
+    """The facets of a machine; an absent one has none."""
+    if instance is None:
+        return _NONE
+    found = []
+    troubled = any(
+        since is not None
+        for since in (
+            instance.missing_since,
+            instance.stopped_since,
+            instance.lost_since,
+            instance.abandoned_since,
+        )
+    )
+    cataloged = instance.catalog is CatalogState.CATALOGED
+    if troubled:
+        found.append(Facet.TROUBLED)
+    if instance.active_metadata_update is not None or instance.pending_metadata_updates:
+        found.append(Facet.UPDATING)
+    if not is_offered(instance):
+        found.append(Facet.NOT_OFFERED)
+    if not is_swept(instance):
+        found.append(Facet.NOT_SWEPT)
+    if instance.is_tombstone:
+        found.append(Facet.DELETED)
+        return frozenset(found)
+    if not cataloged:
+        found.append(Facet.UNCATALOGED)
+    ending = instance.pending_deletion or instance.deletion or instance.drain or instance.cordon
+    if ending is not None:
+        found.append(Facet.LEAVING)
+    if instance.lease is not None:
+        found.append(Facet.LEASED)
+    return frozenset(found) if found else _NONE
+
+
+def is_offered(instance: Instance) -> bool:
+    """Whether a machine is leased or can be."""
+    troubles = instance.lost_since, instance.missing_since, instance.stopped_since, instance.drain
+    offered = instance.catalog is CatalogState.CATALOGED and instance.deletion is None
+    return offered and all(it is None for it in troubles)
+
+
+def is_swept(instance: Instance) -> bool:
+    """Whether the sweep asks the catalog about a machine."""
+    if instance.pending_deletion is not None or instance.deletion is not None:
+        return False
+    return instance.catalog is CatalogState.CATALOGED or is_held_for_ever(instance)
+
+
+def is_held_for_ever(instance: Instance) -> bool:
+    """Whether a machine that the catalog is not known to hold has a lease without a known end."""
+    lease = instance.lease
+    elsewhere = instance.catalog not in {CatalogState.CATALOGED, CatalogState.REMOVED}
+    return elsewhere and lease is not None and lease.expiration is None
