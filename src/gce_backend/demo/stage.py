@@ -18,6 +18,9 @@ from gce_backend.clients.machine_provider import LeaseRequest, MachineProviderCl
 from gce_backend.demo import configuration
 from gce_backend.demo.configuration import Template
 from gce_backend.demo.show import Show
+from gce_backend.machine_provider.client import LeaseClient
+from gce_backend.machine_provider.lease_documents import LeaseDocument, NewLease
+from gce_backend.machine_provider.wire import Dimensions
 
 LOOK_SECONDS = 0.25
 PATIENCE_SECONDS = 90.0
@@ -194,6 +197,7 @@ class Stage:
         self._broker = MachineProviderClient(
             session=self._session, tokens=self._tokens, instance_url=self._cloud_url
         )
+        self._leases = LeaseClient(self._session, self._cloud_url, self._tokens)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -299,6 +303,27 @@ class Stage:
             return answer.error != "TRANSIENT_ERROR"
 
         await self.insist(f"the release of {request_id}", ask)
+
+    async def request(self, request_id: str, template: Template, count: int) -> LeaseDocument:
+        """Requests machines of a template as a job does; returns the lease as it is then."""
+        dimensions = Dimensions(os_family="LINUX", os_version=template.os_version)
+        wanted = NewLease(
+            request_id=request_id, dimensions=dimensions, count=count, without_end=True
+        )
+        return await self.insist(f"the request {request_id}", lambda: self._leases.create(wanted))
+
+    async def granted(self, lease: str) -> LeaseDocument:
+        """A lease once it has its machines."""
+
+        async def ask() -> LeaseDocument | None:
+            found = await self._leases.get(lease)
+            return found if found.state == "active" else None
+
+        return await self.insist(f"the machines of the lease {lease}", ask)
+
+    async def give_back(self, lease: str) -> None:
+        """Gives all machines of a lease back."""
+        await self.insist(f"the release of {lease}", lambda: self._leases.release(lease))
 
     async def metadata(self, name: str, vm: Vm) -> dict[str, str]:
         """A VM's metadata; {} when it is not there."""

@@ -13,11 +13,13 @@ TITLES = (
     "The fleet appears",
     "Machines are leased",
     "A lease ends",
+    "A job waits for machines",
     "A template changes",
     "A template is removed",
     "Everything is removed",
 )
 LEASES = ("demo-1", "demo-2", "demo-3")
+JOB = "demo-job"
 LASTING = {
     "Configuration",
     "ConfigSettings",
@@ -49,10 +51,12 @@ async def tell(stage: Stage) -> None:
         stage.show.chapter(TITLES[2])
         await _return_one(stage, leased)
         stage.show.chapter(TITLES[3])
-        await _roll(stage, leased)
+        await _wait_for_more(stage)
         stage.show.chapter(TITLES[4])
-        await _remove_one(stage)
+        await _roll(stage, leased)
         stage.show.chapter(TITLES[5])
+        await _remove_one(stage)
+        stage.show.chapter(TITLES[6])
         await _remove_all(stage)
     except RemoteError as error:
         raise DemoFailedError(str(error)) from None
@@ -107,6 +111,25 @@ async def _return_one(stage: Stage, leased: dict[str, str]) -> None:
     new = set(after.vms) - set(before.vms)
     stage.show.fact(f"{name} was given back and is gone; {_list(new)} took its place")
     stage.show.fact(f"the {len(before.vms) - 1} other VMs were left alone")
+
+
+async def _wait_for_more(stage: Stage) -> None:
+    """A job asks for more machines than there are: it is told why it waits, and the fleet grows."""
+    count = LARGE.machines + 1
+    lease = await stage.request(JOB, LARGE, count)
+    if lease.waiting is None:
+        raise DemoFailedError(f"{JOB} does not wait, although it asks for {count} machines")
+    stage.show.fact(f"a job asks for {count} machines, and waits: {lease.waiting.message}")
+    lease = await stage.granted(lease.id)
+    stage.show.fact(f"the fleet grew for it: the job holds {_list(lease.machines)}")
+    await stage.give_back(lease.id)
+
+    def check(picture: Picture) -> Iterator[str]:
+        yield from (f"{name} is still there" for name in lease.machines if name in picture.vms)
+        yield from _complete(picture, SMALL, LARGE)
+
+    await stage.until("the fleet without the job", check)
+    stage.show.fact("given back, they are gone, and the fleet has its minimum sizes again")
 
 
 async def _roll(stage: Stage, leased: dict[str, str]) -> None:
