@@ -107,9 +107,14 @@ def test_the_proxy_of_the_example_keeps_the_token_needed() -> None:
 
 
 @pytest.mark.parametrize(("place", "line"), TYPED, ids=[f"{a} {b[:1]}" for a, b in TYPED])
-def test_a_command_line_is_understood(place: str, line: list[str]) -> None:
+def test_a_command_line_is_understood(
+    place: str, line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the program's own parser: command, options, their values, arguments."""
     name, *arguments = line
+    monkeypatch.chdir(tmp_path)
+    if "--settings" in arguments:  # which is read with the command line
+        Path(arguments[arguments.index("--settings") + 1]).touch()
     parent = click.Context(main, info_name="gce-backend")
     with main.commands[name].make_context(name, arguments, parent=parent):
         pass
