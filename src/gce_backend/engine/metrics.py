@@ -60,34 +60,28 @@ class Reading(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
+_PLACE = ("template", "zone")
+
 READINGS = (
     Reading("machines", "Machines; tombstones are not counted.", ("template", "zone", "state")),
     Reading(
-        "machines_useful",
-        "Machines that are leased or can be, old revisions' included.",
-        ("template", "zone"),
+        "machines_useful", "Machines that are leased or can be, old revisions' included.", _PLACE
     ),
-    Reading("machines_lost", "Machines that the catalog no longer holds.", ("template", "zone")),
-    Reading("group_minimum_size", "Machines to keep at least.", ("template", "zone")),
-    Reading("group_wanted_size", "Machines that are needed now.", ("template", "zone")),
-    Reading("group_surplus", "Machines beyond those that are needed.", ("template", "zone")),
-    Reading(
-        "group_maximum_size", "Machines to keep at most; none without limit.", ("template", "zone")
-    ),
+    Reading("machines_lost", "Machines that the catalog no longer holds.", _PLACE),
+    Reading("group_minimum_size", "Machines to keep at least.", _PLACE),
+    Reading("group_wanted_size", "Machines that are needed now.", _PLACE),
+    Reading("group_surplus", "Machines beyond those that are needed.", _PLACE),
+    Reading("group_maximum_size", "Machines to keep at most; none without limit.", _PLACE),
     Reading(
         "group_target_size",
         "Machines that Compute tries to have, as last seen; revision is active or drained.",
         ("template", "zone", "revision"),
     ),
-    Reading("cost_per_hour", "About what the machines cost in an hour.", ("template", "zone")),
+    Reading("cost_per_hour", "About what the machines cost in an hour.", _PLACE),
     Reading(
-        "idle_cost_per_hour",
-        "About what the machines that can be leased cost in an hour.",
-        ("template", "zone"),
+        "idle_cost_per_hour", "About what the machines that can be leased cost in an hour.", _PLACE
     ),
-    Reading(
-        "requests_waiting", "Machines that requests wait for, by who serves.", ("template", "zone")
-    ),
+    Reading("requests_waiting", "Machines that requests wait for, by who serves.", _PLACE),
     Reading("requests_unserved", "Machines that requests wait for and no group can serve."),
     Reading("conditions", "Conditions, by job and reason.", ("job_name", "reason")),
     Reading("corrupt_entities", "Stored entities that cannot be read."),
@@ -103,7 +97,7 @@ READINGS = (
     Reading(
         "pause_since_timestamp_seconds",
         "When an operator paused this part, in Unix seconds; an empty label means any.",
-        ("template", "zone"),
+        _PLACE,
     ),
     Reading("ready", "Each check of /readyz: 1 while it passes.", ("check",)),
     Reading("leader", "1 while this daemon works, 0 while it stands by."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec.structs import replace
 
 from gce_backend.actions import identity, resources, troubles
@@ -39,10 +41,7 @@ async def run(context: Context) -> Outcome:
     ]
     await context.fleet.change(intents)
 
-    async def create(key: GroupKey) -> Result:
-        return await _create(context, key)
-
-    outcome = await act_on_each(context, keys, create)
+    outcome = await act_on_each(context, keys, partial(_create, context))
     await troubles.note_failures(context, keys)
     waits = (outcome.again_after, *pauses.values())
     return replace(

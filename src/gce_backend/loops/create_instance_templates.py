@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msgspec.structs import replace
 
 from gce_backend.actions import identity, resources, troubles, untracked
@@ -33,10 +35,7 @@ async def run(context: Context) -> Outcome:
         [Change(key, when_present(resources.beginning(context, "insert"))) for key in ready]
     )
 
-    async def create(key: RevisionKey) -> Result:
-        return await _create(context, key)
-
-    outcome = await act_on_each(context, keys, create)
+    outcome = await act_on_each(context, keys, partial(_create, context))
     await troubles.note_failures(context, keys)
     return replace(outcome, problems=(*problems, *outcome.problems))
 

@@ -11,6 +11,7 @@ and then drain. No call makes a group smaller.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -54,12 +55,9 @@ async def run(context: Context) -> Outcome:
         if manager.resize is not None or _is_short(context, key)
     ]
 
-    async def raise_one(key: GroupKey) -> Result:
-        return await _raise(context, key)
-
     old = await replace_old(context)
     balanced = await balance(context) + old.number
-    outcome = await act_on_each(context, keys, raise_one)
+    outcome = await act_on_each(context, keys, partial(_raise, context))
     waits = (
         outcome.again_after,
         settling,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-PREFIX = "machine_provider_"
+NAMESPACE = "machine_provider"
+PREFIX = f"{NAMESPACE}_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _WAIT_SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
@@ -53,53 +55,36 @@ class ProviderMetrics:
         self.registry = CollectorRegistry()
         self._read = _Read()
         self.registry.register(self._read)
-        ProcessCollector(namespace="machine_provider", registry=self.registry)
-        registry = self.registry
-        self._calls = Counter(
-            f"{PREFIX}calls", "Calls answered.", ("method", "status"), registry=registry
+        ProcessCollector(namespace=NAMESPACE, registry=self.registry)
+        counter = partial(Counter, namespace=NAMESPACE, registry=self.registry)
+        histogram = partial(Histogram, namespace=NAMESPACE, registry=self.registry)
+        self._calls = counter("calls", "Calls answered.", ("method", "status"))
+        self._call_seconds = histogram(
+            "call_seconds", "How long an answer took.", ("method",), buckets=_CALL_SECONDS
         )
-        self._call_seconds = Histogram(
-            f"{PREFIX}call_seconds",
-            "How long an answer took.",
-            ("method",),
-            buckets=_CALL_SECONDS,
-            registry=registry,
-        )
-        self._decisions = Counter(
-            f"{PREFIX}access_decisions",
+        self._decisions = counter(
+            "access_decisions",
             "Who was let in: allowed, denied, no_token, bad_token.",
             ("method", "outcome"),
-            registry=registry,
         )
-        self._waits = Histogram(
-            f"{PREFIX}request_wait_seconds",
-            "From a lease request to its machine.",
-            buckets=_WAIT_SECONDS,
-            registry=registry,
+        self._waits = histogram(
+            "request_wait_seconds", "From a lease request to its machine.", buckets=_WAIT_SECONDS
         )
-        self._ended = Counter(
-            f"{PREFIX}leases_ended",
+        self._ended = counter(
+            "leases_ended",
             "Leases that ended, and requests that stopped waiting: RELEASED, EXPIRED, ...",
             ("reason",),
-            registry=registry,
         )
-        self._sent = Counter(
-            f"{PREFIX}requests_sent",
+        self._sent = counter(
+            "requests_sent",
             "Requests to Datastore, Pub/Sub, Google's sign-in and issuers.",
             ("method", "status"),
-            registry=registry,
         )
-        self._repeated = Counter(
-            f"{PREFIX}requests_repeated",
-            "Of these, repetitions.",
-            ("method",),
-            registry=registry,
-        )
-        self._refused = Counter(
-            f"{PREFIX}refused_connections",
+        self._repeated = counter("requests_repeated", "Of these, repetitions.", ("method",))
+        self._refused = counter(
+            "refused_connections",
             "Connections refused before a request was understood: crowded, malformed.",
             ("reason",),
-            registry=registry,
         )
 
     def answered(self, method: str, status: int, seconds: float) -> None:
