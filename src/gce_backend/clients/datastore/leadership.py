@@ -9,7 +9,6 @@ measures durations on its own clock, so clocks of different machines need not ag
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -78,8 +77,10 @@ class Leadership:
             async def working(term: Term = term) -> None:
                 await work(term)
 
-            with contextlib.suppress(LeadershipLostError):
+            try:
                 await first_of(self._keep(term), working())
+            except* LeadershipLostError:  # alone, or in the group of a TaskGroup
+                pass
             self.term = None
             log.warning("leadership.stands_by", epoch=term.epoch, process=self._me)
 
