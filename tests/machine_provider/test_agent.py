@@ -320,6 +320,16 @@ async def sshd_takes(config: Path, directory: Path) -> dict[str, str]:
     return dict(line.partition(" ")[::2] for line in found.decode().splitlines())
 
 
+NEWER = {
+    *("StrEnum", "ReprEnum", "UTC", "pairwise", "batched", "file_digest", "chdir", "walk"),
+    *("bit_count", "TaskGroup", "Runner", "timeout_at", "aclosing", "from_directory", "TypeAlias"),
+    *("ParamSpec", "Self", "NotRequired", "override", "exit_code", "add_note", "hardlink_to"),
+    *("slots", "kw_only", "strict", "root_dir", "dir_fd", "process_group", "delete_on_close"),
+    *("all_errors", "encoding_errors", "get_annotations"),
+}
+"""Attributes and arguments of the standard library that came after Python 3.9."""
+
+
 def test_it_runs_on_python_3_9_with_nothing_installed() -> None:
     """Its syntax is 3.9's, and all that it imports is the standard library's."""
     tree = ast.parse(AGENT.read_text("utf-8"), feature_version=(3, 9))
@@ -331,3 +341,6 @@ def test_it_runs_on_python_3_9_with_nothing_installed() -> None:
             imported.add(str(node.module).partition(".")[0])
     assert imported <= sys.stdlib_module_names
     assert not imported & {"tomllib", "graphlib", "asyncio"}
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
+    assert not (attributes | imported | keywords) & NEWER

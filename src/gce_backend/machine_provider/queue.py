@@ -15,6 +15,7 @@ The rules, in the order in which they apply:
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -217,7 +218,8 @@ class _Table:
         self._gone: set[str] = set()
         self._kept: set[str] = set()
         self._kinds: dict[Dimensions, list[Dimensions]] = {}
-        self._names: dict[Dimensions, list[str]] = {}
+        self._names: dict[Dimensions, list[str]] = {}  # those looked at, in order
+        self._rest: dict[Dimensions, Iterator[str]] = {}
         self._begin: dict[Dimensions, int] = {}
 
     def take(self, dimensions: Dimensions, count: int) -> Sequence[str] | None:
@@ -252,13 +254,18 @@ class _Table:
             kinds = [kind for kind in self._offered if matches(wanted, kind)]
             self._kinds[wanted] = kinds
         for kind in kinds:
-            names = self._names.get(kind)
-            if names is None:
-                names = self._names[kind] = list(self._offered[kind])
+            if kind not in self._names:
+                self._names[kind], self._rest[kind] = [], iter(self._offered[kind])
                 self._begin[kind] = 0
+            names = self._names[kind]
             while self._begin[kind] < len(names) and names[self._begin[kind]] in self._gone:
                 self._begin[kind] += 1
-            for place in range(self._begin[kind], len(names)):
+            for place in itertools.count(self._begin[kind]):
+                if place == len(names):
+                    more = next(self._rest[kind], None)
+                    if more is None:
+                        break
+                    names.append(more)
                 name = names[place]
                 is_named = dimensions.hostname in {None, name.partition(":")[2]}
                 if is_named and name not in self._gone:
