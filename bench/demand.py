@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rise import COMMAND, PATIENCE, environment, process
+from rise import COMMAND, PATIENCE, cataloged, environment, process
 
 BENCH = Path(__file__).parent
 TEMPLATE = (
@@ -64,7 +64,7 @@ class Fleet:
 
     def cataloged(self) -> int:
         """How many machines the daemon has added to the catalog."""
-        return self.log.read_text().count('"instance.cataloged"')
+        return cataloged(self.log)
 
     def has_group(self) -> bool:
         """Whether the daemon has made its group."""
