@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import click
@@ -162,6 +162,21 @@ def status(
     sys.exit(0 if progress.complete else NOT_COMPLETE)
 
 
+async def fleet_of(get: Callable[[str, Mapping[str, str]], Awaitable[Any]], name: str) -> Any:
+    """The document `/api/fleet` of one template, all pages of it together.
+
+    Args:
+        get: gets a document, by its path and parameters.
+        name: the template.
+    """
+    fleet = page = await get("/api/fleet", {"template": name})
+    while page.get("next"):
+        page = await get("/api/fleet", {"template": name, "cursor": page["next"]})
+        for one in page["templates"]:
+            fleet["templates"][0]["revisions"] += one["revisions"]
+    return fleet
+
+
 async def _look(
     settings: Settings, url: str | None, name: str, *, patience: float
 ) -> RolloutProgress:
@@ -170,7 +185,7 @@ async def _look(
     end = loop.time() + patience
     async with daemon_of(settings, url) as daemon:
         while True:
-            progress = progress_of(await daemon.get("/api/fleet"), name)
+            progress = progress_of(await fleet_of(daemon.get, name), name)
             if progress.complete or loop.time() >= end:
                 return progress
             await asyncio.sleep(LOOK_SECONDS)

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from gce_backend.base.errors import UnknownNameError
-from gce_backend.cli.rollout import RolloutProgress, progress_of, told
+from gce_backend.cli.rollout import RolloutProgress, fleet_of, progress_of, told
 from gce_backend.localcloud.faults import Fault
-from support.fleet_harness import ZONE, World, manager, template, world
+from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from support.served_fleet import served_fleet
+
+
+async def test_a_template_of_many_machines_is_read_page_by_page(tmp_path: Path) -> None:
+    """The pages together say what one page says."""
+    managers = manager(minimum=2) + manager(zone=OTHER_ZONE, minimum=1)
+    async with world(tmp_path, managers=managers) as w:
+        await w.until_states(cataloged=3)
+
+        async def get(path: str, parameters: Mapping[str, str]) -> Any:
+            return await w.get(f"{path}?{urlencode({**parameters, 'limit': '1'})}")
+
+        paged = progress_of(await fleet_of(get, "linux"), "linux")
+        assert paged == await progress(w)
+        assert paged.new == 3
 
 
 async def progress(w: World) -> RolloutProgress:

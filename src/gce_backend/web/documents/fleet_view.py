@@ -1,8 +1,15 @@
-"""`GET /api/fleet`: templates, revisions, managers and instances, each with its state and why."""
+"""`GET /api/fleet`: templates, revisions, managers and instances, each with its state and why.
+
+It comes in pages of whole groups, so that a large fleet does not hold the process.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import Condition
@@ -10,10 +17,39 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
 from gce_backend.web.survey import states
 
+MOST = 5000
+"""Most machines of a page, which has one group at least."""
 
-def fleet(context: Context) -> dict[str, Any]:
-    """What exists, or is to, as JSON: also tombstones of machines, but of no group that is gone."""
+
+class FleetQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of `/api/fleet`.
+
+    Attributes:
+        template: only this one.
+        limit: machines of the page; the group that reaches it is the last one.
+        cursor: `next` of the page before.
+    """
+
+    template: str = ""
+    limit: Annotated[int, Meta(ge=1, le=MOST)] = MOST
+    cursor: str = ""
+
+
+def fleet(context: Context, query: FleetQuery) -> dict[str, Any]:
+    """What exists, or is to, as JSON: also tombstones of machines, but of no group that is gone.
+
+    The first page also has what is of no group: conditions, and templates without groups.
+    """
     configuration = context.fleet.configuration
+    begins = not query.cursor
+    every = [
+        key
+        for key in sorted(states.existing_groups(context), key=str)
+        if query.template in {"", key.base_name}
+    ]
+    rest = [key for key in every if str(key) > query.cursor]
+    page = _page(context, rest, query.limit)
+    more = len(rest) > len(page)
     return {
         "project": context.project,
         "owner": context.settings.owner,
@@ -25,24 +61,47 @@ def fleet(context: Context) -> dict[str, Any]:
         },
         "conditions": [
             {"subject": condition.subject, **_condition(context, condition)}
-            for condition in context.conditions
+            for condition in (context.conditions if begins else ())
         ],
         "corrupt": {str(key): problem for key, problem in context.fleet.corrupt.items()},
-        "templates": _templates(context),
+        "templates": _templates(context, page, every, query.template, begins=begins),
+        "next": str(page[-1]) if more else None,
     }
 
 
-def _templates(context: Context) -> list[dict[str, Any]]:
+def _page(context: Context, groups: list[GroupKey], limit: int) -> list[GroupKey]:
+    """The first of these groups, until they have so many machines together."""
+    machines = 0
+    for number, key in enumerate(groups):
+        machines += context.fleet.size(key)
+        if machines >= limit:
+            return groups[: number + 1]
+    return groups
+
+
+def _templates(
+    context: Context,
+    page: Collection[GroupKey],
+    every: Collection[GroupKey],
+    template: str,
+    *,
+    begins: bool,
+) -> list[dict[str, Any]]:
+    """The templates of a page of groups; on the first page also those without any."""
     groups: dict[RevisionKey, list[GroupKey]] = {}
-    for group in sorted(states.existing_groups(context), key=str):
+    for group in page:
         groups.setdefault(group.revision, []).append(group)
+    elsewhere = {group.revision for group in every} - groups.keys()
     revisions: dict[TemplateKey, list[dict[str, Any]]] = {}
     for key in states.existing_revisions(context):
-        told = _revision(context, key, groups.get(key, []))
-        revisions.setdefault(key.template, []).append(told)
+        if key in groups or (begins and key not in elsewhere):
+            told = _revision(context, key, groups.get(key, []))
+            revisions.setdefault(key.template, []).append(told)
+    without = {key.template for key in elsewhere}
     return [
         _template(context, key, revisions.get(key, []))
         for key in states.existing_templates(context)
+        if template in {"", key.base_name} and (key in revisions or (begins and key not in without))
     ]
 
 

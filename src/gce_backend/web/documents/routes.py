@@ -75,8 +75,8 @@ def parameters(request: web.Request, kind: type[T]) -> T:
         raise RefusedError(400, f"{problem}. The parameters are: {known}.") from None
 
 
-async def _fleet(view: View, _: web.Request) -> Any:
-    return fleet_view.fleet(view.context)
+async def _fleet(view: View, request: web.Request) -> Any:
+    return fleet_view.fleet(view.context, parameters(request, fleet_view.FleetQuery))
 
 
 async def _jobs(view: View, _: web.Request) -> Any:
