@@ -406,10 +406,9 @@ def _gone(now: UnixSeconds) -> Apply[Instance]:
 
 
 def _measure(context: Context, key: MachineKey) -> None:
-    instance = context.fleet.instances.get(key)
-    if instance is not None and instance.pending_deletion is not None:
-        seconds = context.clock.elapsed(instance.pending_deletion.since)
-        context.metrics.deleted(key.base_name, seconds)
+    pending = context.fleet.instances[key].pending_deletion
+    if pending is not None:
+        context.metrics.deleted(key.base_name, context.clock.elapsed(pending.since))
 
 
 def _log(context: Context, event: str, key: MachineKey) -> None:

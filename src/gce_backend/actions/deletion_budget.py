@@ -27,6 +27,7 @@ from gce_backend.rules.deletion_caps import (
     admitted,
     begin,
     by_permit,
+    counting,
     limits,
     slot_seconds,
     told,
@@ -65,8 +66,8 @@ async def under_caps(
     if not asked:
         return [], Counter()
     await context.fleet.refresh([DELETION_WINDOW_KEY])
-    counting = _counting(context, context.fleet.deletion_window)
-    begins = admitted(asked, counting, _caps(context))
+    begun = _counting(context, context.fleet.deletion_window)
+    begins = admitted(asked, begun, _caps(context))
     held = Counter(asked.values()) - Counter(asked[key] for key in begins)
     return begins, held
 
@@ -108,11 +109,11 @@ def begin_under_caps(
         window: as it is in the store now.
         asked: the permits of the requested deletions, by instance.
     """
-    counting = _counting(context, window)
-    begins = set(admitted(asked, counting, _caps(context)))
+    begun = _counting(context, window)
+    begins = set(admitted(asked, begun, _caps(context)))
     slot = slot_seconds(context.settings.deletion)
     permits = (asked[key] for key in begins)
-    return begins, DeletionWindow(begin(counting, permits, context.clock.stamp(), slot))
+    return begins, DeletionWindow(begin(begun, permits, context.clock.stamp(), slot))
 
 
 def _caps(context: Context) -> dict[Cap, int]:
@@ -125,10 +126,7 @@ def _limits(context: Context) -> dict[Cap, int]:
 
 
 def _counting(context: Context, window: DeletionWindow) -> tuple[Begun, ...]:
-    """The deletions that still count; a jump of the wall clock does not age them."""
-    settings = context.settings.deletion
-    kept = settings.window_seconds + slot_seconds(settings)
-    return tuple(one for one in window.begun if context.clock.elapsed(one.at) < kept)
+    return counting(window.begun, context.clock.elapsed, context.settings.deletion)
 
 
 def _is_lifted(context: Context) -> bool:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from gce_backend.base.ages import Elapsed
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Begun, Permit
 from gce_backend.settings.settings import DeletionSettings
@@ -96,6 +97,20 @@ def slot_seconds(settings: DeletionSettings) -> float:
         settings: the window.
     """
     return settings.window_seconds / SLOTS
+
+
+def counting(
+    begun: Iterable[Begun], elapsed: Elapsed, settings: DeletionSettings
+) -> tuple[Begun, ...]:
+    """The deletions that still count.
+
+    Args:
+        begun: all that are stored.
+        elapsed: how long ago something was; a jump of the wall clock does not age it.
+        settings: the window.
+    """
+    kept = settings.window_seconds + slot_seconds(settings)
+    return tuple(one for one in begun if elapsed(one.at) < kept)
 
 
 def begin(

@@ -73,7 +73,7 @@ async def test_a_deletion_is_repeated_until_the_vm_is_gone(
             assert lines, event
             assert all(told.items() <= line.items() for line in lines), lines
         measured = "gce_backend_machine_reclaimed_to_deleted_seconds"
-        assert await metric(w, f"{measured}_count") == 1
+        assert await metric(w, f'{measured}_count{{template="linux"}}') == 1
         assert 0 < await metric(w, f"{measured}_sum") <= gone.deletion.confirmed - before + 1
 
 

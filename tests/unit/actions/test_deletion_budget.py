@@ -9,8 +9,19 @@ from structlog.testing import capture_logs
 
 from gce_backend.actions.deletion_budget import free_deletions, under_caps
 from gce_backend.fleet.picture import Change
-from gce_backend.model.entities import CatalogState, Instance, Lease, PendingDeletion, Permit
+from gce_backend.model.entities import (
+    CONTROL_KEY,
+    DELETION_WINDOW_KEY,
+    Begun,
+    CatalogState,
+    DeletionWindow,
+    Instance,
+    Lease,
+    PendingDeletion,
+    Permit,
+)
 from gce_backend.model.keys import MachineKey
+from gce_backend.model.orders import Control, Drain
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.deletions import (
     TWO_TEMPLATES,
@@ -23,6 +34,8 @@ from support.deletions import (
     two_templates,
 )
 from support.fleet_harness import OTHER_ZONE, World, manager, world
+from support.machines import TOMBSTONE, UNDER_WAY
+from support.trial import acting_alone
 
 WIDE = DeletionSettings(
     reclaimed_count=2,
@@ -214,3 +227,34 @@ async def test_what_backs_off_alone_or_with_its_group_takes_no_other_s_place(
         context.conditions.back_off(last.group, "NotFound", "It was not found.")
         assert await chosen() == ([], 0)
         assert free_deletions(context, Permit.RECLAIMED) == 1
+
+
+async def test_how_many_deletions_the_caps_leave_room_for(tmp_path: Path) -> None:
+    """Beyond those that have begun, and those that are due and have not."""
+    shares = DeletionSettings(permitted_count=0, permitted_share=1.0)
+    async with world(tmp_path, managers=manager(minimum=10), settings=settings(shares)) as w:
+        await w.until_states(cataloged=10)
+        context = await acting_alone(w)
+        begun = DeletionWindow((Begun(context.clock.now(), {Permit.REMOVED: 2}),))
+        gone, first, *others = context.fleet.instances
+        drained = Drain("", 1.0)
+
+        def draining(instance: Instance | None) -> Instance | None:
+            assert instance is not None
+            return msgspec.structs.replace(instance, drain=drained)
+
+        def dying(instance: Instance | None) -> Instance | None:
+            assert instance is not None
+            return msgspec.structs.replace(instance, drain=drained, deletion=UNDER_WAY)
+
+        await context.fleet.change([Change(DELETION_WINDOW_KEY, lambda _: begun)])
+        await context.fleet.change([Change(key, draining) for key in others[:2]])
+        await context.fleet.change([Change(first, dying), Change(gone, lambda _: TOMBSTONE)])
+        assert free_deletions(context, Permit.REMOVED) == 9 - 2 - 2
+
+        def lifted(control: Control | None) -> Control | None:
+            until = context.clock.now() + 0.9
+            return msgspec.structs.replace(control or Control(), cap_lifted_until=until)
+
+        await context.fleet.change([Change(CONTROL_KEY, lifted)])
+        assert free_deletions(context, Permit.REMOVED) == 10

@@ -16,6 +16,7 @@ from gce_backend.rules.deletion_caps import (
     admitted,
     begin,
     by_permit,
+    counting,
     limits,
     slot_seconds,
     told,
@@ -143,6 +144,14 @@ def test_deletions_of_a_slot_are_counted_together_and_none_is_lost() -> None:
     assert used(begun) == {R: 600, A: 600}
     assert len(begun) == 60
     assert [one.at for one in begun[:3]] == [0.0, 10.0, 20.0]
+
+
+def test_a_deletion_counts_until_the_window_and_a_slot_are_over() -> None:
+    """Deletions of a slot are counted together, by the time of the first."""
+    kept = DEFAULT.window_seconds + slot_seconds(DEFAULT)
+    begun = (Begun(100.0, {R: 1}), Begun(101.0, {R: 1}))
+    assert counting(begun, lambda at: 99.0 + kept - at, DEFAULT) == begun
+    assert counting(begun, lambda at: 100.0 + kept - at, DEFAULT) == begun[1:]
 
 
 def test_what_begins_in_the_same_second_is_counted_with_it() -> None:
