@@ -12,6 +12,8 @@ from gce_backend.engine.context import Context
 
 IDLE_SECONDS = 5.0
 """Seconds between two looks for a group that can grow."""
+LEAST_SECONDS = 1.0
+"""Least time from one question to the next, if the Machine Provider does not wait for news."""
 ASK_SECONDS = 50
 """Seconds for which the Machine Provider waits for news."""
 FIRST_PAUSE = 1.0
@@ -45,7 +47,9 @@ class DemandWatch:
                 self._forget()
                 await asyncio.sleep(IDLE_SECONDS)
                 continue
-            await asyncio.sleep(await self._ask())
+            began = self._context.clock.monotonic()
+            pause = await self._ask()
+            await asyncio.sleep(max(pause, LEAST_SECONDS + began - self._context.clock.monotonic()))
 
     def _matters(self) -> bool:
         fleet = self._context.fleet

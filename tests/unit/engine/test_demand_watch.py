@@ -60,3 +60,14 @@ async def test_an_old_answer_is_not_believed_for_ever(tmp_path: Path) -> None:
         assert await asked(w, 600) <= 12
         await w.clear_faults()
         await w.until(lambda: has_size(w, 1), within=120)
+
+
+async def test_line_03_one_that_does_not_wait_for_news_is_not_stormed(tmp_path: Path) -> None:
+    """It answers at once, each time with the same: one question a second, not as many as can be."""
+    async with world(tmp_path, managers=manager(maximum=9), start=False) as w:
+        await w.inject(METHOD, kind="answer", body={"version": "1", "waiting": []}, times=500)
+        await w.start_daemon()
+        await w.until_states(cataloged=3)
+        before = await w.fired()
+        await w.pass_time(60)
+        assert 50 <= await w.fired() - before <= 61

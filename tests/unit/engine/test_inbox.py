@@ -278,3 +278,20 @@ async def test_data_comes_as_it_was_on_the_wire(tmp_path: Path) -> None:
             Received("a", "1", "AAA", {}),
             Received("b", "2", None, {"k": "v"}),
         ]
+
+
+async def test_line_03_a_server_that_does_not_wait_for_messages_is_not_stormed(
+    tmp_path: Path,
+) -> None:
+    """It answers at once that there are none: one pull a second, not as many as can be."""
+    async with _rig(tmp_path) as rig:
+        pull = {"method": "pubsub.projects.subscriptions.pull", "kind": "answer", "body": {}}
+        async with rig.cloud.session.post(
+            f"{rig.cloud.url}/_localcloud/faults", json={**pull, "times": 500}
+        ) as response:
+            assert response.status == 200
+        await rig.publish("one")  # ends a pull that waits already
+        await asyncio.sleep(5)
+        before = rig.cloud.cloud.faults.injected[0].fired
+        await asyncio.sleep(60)
+        assert 50 <= rig.cloud.cloud.faults.injected[0].fired - before <= 61
