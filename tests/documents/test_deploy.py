@@ -226,7 +226,7 @@ def test_a_unit_parses_and_probes_the_daemons_own_port(path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["gce-backend", "gce-backend-machine-provider", "gce-backend-probe"]
 )
-def test_a_unit_may_do_no_more_than_its_work_takes(name: str) -> None:
+def test_line_24_a_unit_may_do_no_more_than_its_work_takes(name: str) -> None:
     """Each directive that keeps a service from the rest of its host is set."""
     text = (SYSTEMD / f"{name}.service").read_text()
     unit = _unit(text)["Service"]
@@ -263,7 +263,7 @@ def _exposure(analyze: str, unit: Path) -> float:
     return float(exposure[1])
 
 
-def test_a_daemon_has_descriptors_for_more_connections_than_it_takes() -> None:
+def test_line_21_a_daemon_has_descriptors_for_more_connections_than_it_takes() -> None:
     """Calls, the store and the log need some, too; in a container as on a host."""
     unit = _unit((SYSTEMD / "gce-backend.service").read_text())["Service"]
     assert int(unit["LimitNOFILE"]) > 4 * MAX_CONNECTIONS

@@ -86,7 +86,7 @@ def test_every_block_says_what_it_is() -> None:
     assert not [example.where for example in ALL if example.language not in LANGUAGES]
 
 
-def test_the_proxy_of_the_example_keeps_the_token_needed() -> None:
+def test_line_20_the_proxy_of_the_example_keeps_the_token_needed() -> None:
     """Each header that it adds says that the request was forwarded, but for the host's."""
     (example,) = of("nginx")
     headers = dict(re.findall(r"proxy_set_header (\S+) (\S+);", example.text))

@@ -26,7 +26,7 @@ async def sent(run: Running, verb: str, path: str, raw: bytes, **more: str) -> t
         return response.status, await response.json()
 
 
-async def test_a_post_without_a_body_may_carry_an_empty_text(referee: Referee) -> None:
+async def test_line_18_a_post_without_a_body_may_carry_an_empty_text(referee: Referee) -> None:
     """Google's client for Node sends `""` where a method takes no body."""
     referee.expect("request")
     async with running() as run:
@@ -44,7 +44,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_every_form_of_base64_is_one_for_messages_and_blobs(form: str) -> None:
+async def test_line_18_every_form_of_base64_is_one_for_messages_and_blobs(form: str) -> None:
     """Either alphabet, padded or not; answers have the standard one."""
     async with running() as run:
         await run.ok("PUT", TOPIC, {})
@@ -86,7 +86,7 @@ async def test_an_updates_mask_may_stand_in_the_query(referee: Referee) -> None:
         assert (status, "cloudStorageConfig" in answer["error"]["message"]) == (400, True)
 
 
-async def test_original_field_names_and_the_numbers_of_enums_are_valid(
+async def test_line_18_original_field_names_and_the_numbers_of_enums_are_valid(
     referee: Referee,
 ) -> None:
     """Both are protobuf's JSON, which the discovery documents do not tell of."""
@@ -159,7 +159,7 @@ async def test_commits_and_values_have_the_limits_of_todays_page() -> None:
         await run.ok("POST", PROJECT + ":commit", body)
 
 
-async def test_a_method_that_is_not_served_is_named_in_json_and_counted() -> None:
+async def test_line_18_a_method_that_is_not_served_is_named_in_json_and_counted() -> None:
     """Within bounds, whatever is asked for."""
     async with running() as run:
         path = "/compute/v1/projects/p/zones/z/nodeGroups"

@@ -227,7 +227,7 @@ async def test_batch_answers_in_order_and_one_bad_machine_spoils_only_itself() -
         assert hosts == ["b", "a", None, "c", "c"]
 
 
-async def test_one_unknown_enum_refuses_the_whole_batch() -> None:
+async def test_line_07_one_unknown_enum_refuses_the_whole_batch() -> None:
     """400, with the place; none of its machines is added."""
     async with running() as mp:
         batch = {"requests": [machine("a"), machine("b", linux_flavor="FEDORA"), machine("c")]}

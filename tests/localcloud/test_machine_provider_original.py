@@ -60,7 +60,7 @@ async def make_topics(mp: Client) -> None:
         await mp.send("PUT", f"/v1/{subscription}", {"topic": path})
 
 
-async def test_every_recorded_request_is_answered_as_by_the_original() -> None:
+async def test_line_17_every_recorded_request_is_answered_as_by_the_original() -> None:
     """In the order of the recording, on the catalog and the leases that it made."""
     wrong = {}
     async with running() as mp:

@@ -67,7 +67,7 @@ GB = 1024
         ("tpu7x-standard-4t", 224, 960),
     ],
 )
-def test_a_machine_type_has_the_size_that_google_names(
+def test_line_18_a_machine_type_has_the_size_that_google_names(
     name: str, cpus: int, memory_gb: int
 ) -> None:
     """Of every family that Compute Engine offers, general, for memory, for accelerators."""

@@ -85,7 +85,7 @@ async def replay(recording: Recording) -> AsyncIterator[Replay]:
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
-async def test_a_recorded_client_is_answered_as_when_it_was_recorded(
+async def test_line_18_a_recorded_client_is_answered_as_when_it_was_recorded(
     path: Path, referee: Referee
 ) -> None:
     """Each request with the same status and the same members, at the same distance in time."""

@@ -21,7 +21,7 @@ FAULT = {"method": "*", "status": 503}
 
 @pytest.mark.parametrize("host", ["evil.example", "169.254.169.254", "localhost.evil.example", ""])
 @pytest.mark.parametrize("path", [TOKEN_PATH, "/_localcloud/state"])
-async def test_a_foreign_name_leads_to_nothing(host: str, path: str) -> None:
+async def test_line_19_a_foreign_name_leads_to_nothing(host: str, path: str) -> None:
     """A site that lets its own name mean 127.0.0.1 gets neither tokens nor state."""
     async with running() as run:
         headers = {**FLAVOR, "Host": host}
@@ -50,7 +50,7 @@ async def test_loopbacks_own_names_are_answered(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("verb", ["POST", "DELETE"])
-async def test_a_simple_cross_origin_request_changes_nothing(
+async def test_line_19_a_simple_cross_origin_request_changes_nothing(
     headers: dict[str, str], verb: str
 ) -> None:
     """A form needs nobody's leave: neither the control API nor a service obeys it."""
@@ -94,7 +94,7 @@ async def test_where_it_listens_for_others_their_names_are_taken_and_their_pages
         await cloud.close()
 
 
-def test_listening_for_others_is_warned_of(tmp_path: Path) -> None:
+def test_line_19_listening_for_others_is_warned_of(tmp_path: Path) -> None:
     """On standard error, before anybody can have come."""
     arguments = ["localcloud", "--host", "0.0.0.0", "--port", "0", "--config", str(tmp_path)]
     with subprocess.Popen(

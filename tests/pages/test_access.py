@@ -148,7 +148,7 @@ def test_reading_is_open_only_where_the_daemon_listens_on_loopback(
         *("X-Forwarded-Host", "X-Forwarded-Port", "x-forwarded-server"),
     ],
 )
-def test_a_forwarded_request_is_not_of_this_machine(header: str) -> None:
+def test_line_20_a_forwarded_request_is_not_of_this_machine(header: str) -> None:
     """A proxy on this machine may name loopback as the host: its clients are elsewhere."""
     opened = gate(token=Secret("t"))
     headers = {"Host": "127.0.0.1:8080"}
@@ -159,14 +159,14 @@ def test_a_forwarded_request_is_not_of_this_machine(header: str) -> None:
     assert opened.may_read(make_mocked_request("GET", "/", headers=let_in))
 
 
-def test_what_a_silent_proxy_forwards_is_not_of_this_machine() -> None:
+def test_line_20_what_a_silent_proxy_forwards_is_not_of_this_machine() -> None:
     """With nothing but `proxy_pass`, nginx sends HTTP/1.0, a host of its own, and no mark."""
     headers = {"Host": "127.0.0.1:8080", "Connection": "close"}
     request = make_mocked_request("GET", "/", headers=headers, version=HttpVersion10)
     assert not gate().may_read(request)
 
 
-async def test_wrong_tokens_are_slowed_logged_and_counted(tmp_path: Path) -> None:
+async def test_line_22_wrong_tokens_are_slowed_logged_and_counted(tmp_path: Path) -> None:
     """Each answer to a peer's guess waits longer; the right token and the probes never wait."""
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)

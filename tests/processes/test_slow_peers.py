@@ -74,7 +74,7 @@ def is_closed(peer: socket.socket) -> bool:
         return True
 
 
-def test_healthz_answers_throughout_two_thousand_slow_connections(daemon: Command) -> None:
+def test_line_21_healthz_answers_throughout_two_thousand_slow_connections(daemon: Command) -> None:
     """Half of a request each; those that are too many, or too slow, are closed."""
     url = urlsplit(daemon.event("daemon.started")["url"])
     address = (str(url.hostname), int(url.port or 0))
@@ -98,7 +98,7 @@ def test_healthz_answers_throughout_two_thousand_slow_connections(daemon: Comman
     assert 0 < crowded["limit"] <= 500
 
 
-def test_what_is_no_request_leaves_one_short_line(daemon: Command) -> None:
+def test_line_21_what_is_no_request_leaves_one_short_line(daemon: Command) -> None:
     """No traceback, whatever a port scanner sends, and the next one is served."""
     url = urlsplit(daemon.event("daemon.started")["url"])
     address = (str(url.hostname), int(url.port or 0))

@@ -26,7 +26,7 @@ async def _problems(w: World) -> list[str]:
     return [problem["subject"] for problem in (await w.get("/api/status"))["problems"]]
 
 
-async def test_template_that_failed_and_was_taken_back_is_no_problem_any_more(
+async def test_line_08_template_that_failed_and_was_taken_back_is_no_problem_any_more(
     tmp_path: Path,
 ) -> None:
     """Nobody tries to create it again: its failure ends with it."""
@@ -44,7 +44,9 @@ async def test_template_that_failed_and_was_taken_back_is_no_problem_any_more(
         assert not await _problems(w)
 
 
-async def test_zone_that_was_mistyped_and_mended_is_no_problem_any_more(tmp_path: Path) -> None:
+async def test_line_08_zone_that_was_mistyped_and_mended_is_no_problem_any_more(
+    tmp_path: Path,
+) -> None:
     """The group in it was never made, and is not asked for any more."""
     async with world(tmp_path, managers=manager() + manager(zone="us-central1-typo")) as w:
         await w.until_states(cataloged=3)
@@ -56,7 +58,9 @@ async def test_zone_that_was_mistyped_and_mended_is_no_problem_any_more(tmp_path
         assert not _subjects(w)
 
 
-async def test_conditions_and_memory_stay_flat_while_machines_are_replaced(tmp_path: Path) -> None:
+async def test_line_08_conditions_and_memory_stay_flat_while_machines_are_replaced(
+    tmp_path: Path,
+) -> None:
     """Each machine has failed in its life; nothing is left of it."""
     settings = Settings()
     deletion = msgspec.structs.replace(

@@ -73,7 +73,7 @@ async def store_configuration(w: World, templates: str, managers: str) -> None:
     ],
     ids=["old-meaning", "long-zone", "twice"],
 )
-async def test_a_template_that_cannot_be_processed_stays_as_it_is_and_the_others_go_on(
+async def test_line_02_a_template_that_cannot_be_processed_stays_as_it_is_and_the_others_go_on(
     tmp_path: Path, spoiled: tuple[str, str]
 ) -> None:
     """It has a condition; nothing of it drains, because what it wants is not known."""
@@ -106,7 +106,7 @@ async def test_a_template_that_cannot_be_processed_stays_as_it_is_and_the_others
     ],
     ids=["10 MB", "long-name", "many-problems", "long-word"],
 )
-async def test_a_monstrous_configuration_is_told_of_in_few_words(
+async def test_line_04_a_monstrous_configuration_is_told_of_in_few_words(
     tmp_path: Path, templates: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In the log, in conditions, on pages and in documents; the machines stay."""

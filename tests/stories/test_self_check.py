@@ -84,7 +84,7 @@ async def test_a_subscription_that_was_made_anew_on_another_topic_is_noticed_unt
         assert not [problem for problem in problems if problem["reason"] == "MessagesCutOff"]
 
 
-async def test_a_permission_that_was_taken_away_is_noticed_and_its_return_too(
+async def test_line_10_a_permission_that_was_taken_away_is_noticed_and_its_return_too(
     tmp_path: Path,
 ) -> None:
     """No job need fail first."""
@@ -98,7 +98,7 @@ async def test_a_permission_that_was_taken_away_is_noticed_and_its_return_too(
         assert await w.until(lambda: is_ready(w)) < 90
 
 
-async def test_an_address_that_the_daemon_may_not_use_is_noticed(tmp_path: Path) -> None:
+async def test_line_10_an_address_that_the_daemon_may_not_use_is_noticed(tmp_path: Path) -> None:
     """As `doctor` would find it: the host is not on the list of the settings."""
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
@@ -120,7 +120,7 @@ async def test_what_cannot_be_looked_at_proves_nothing(tmp_path: Path) -> None:
         assert await is_ready(w)
 
 
-async def test_a_second_daemon_on_the_store_is_noticed_and_a_restart_is_none(
+async def test_line_10_a_second_daemon_on_the_store_is_noticed_and_a_restart_is_none(
     tmp_path: Path,
 ) -> None:
     """Each of the two says so, and where the other one is; the one that stays is well again."""

@@ -53,7 +53,7 @@ async def take_out(w: World, name: str) -> None:
     await w.call("POST", "/_ah/api/catalog/v1/delete_machine", {"dimensions": {"hostname": name}})
 
 
-async def test_what_the_catalog_does_not_know_is_lost_and_not_said_to_be_leasable(
+async def test_line_09_what_the_catalog_does_not_know_is_lost_and_not_said_to_be_leasable(
     tmp_path: Path,
 ) -> None:
     """Page, documents, history and metrics agree; the problem says that it is replaced."""
@@ -76,7 +76,7 @@ async def test_what_the_catalog_does_not_know_is_lost_and_not_said_to_be_leasabl
         assert found.of("machines", template="linux", zone=ZONE, state="lost") == {(): 1}
 
 
-async def test_what_is_not_replaced_is_not_said_to_be(tmp_path: Path) -> None:
+async def test_line_09_what_is_not_replaced_is_not_said_to_be(tmp_path: Path) -> None:
     """There are enough without it, or a pause keeps everything as it is."""
     async with world(tmp_path, crons=SELDOM, settings=KNOWS_NOTHING) as w:
         name = min(await cataloged(w, 3))
@@ -109,7 +109,7 @@ async def test_a_leased_machine_that_the_catalog_does_not_know_is_kept(tmp_path:
         assert "The catalog no longer holds it." in told["reason"]
 
 
-async def test_a_paused_group_is_not_growing(tmp_path: Path) -> None:
+async def test_line_09_a_paused_group_is_not_growing(tmp_path: Path) -> None:
     """It is paused, on the page and in each document."""
     async with world(tmp_path, crons=SELDOM) as w:
         await cataloged(w, 3)
@@ -125,7 +125,7 @@ async def test_a_paused_group_is_not_growing(tmp_path: Path) -> None:
         assert manager_in(await w.get("/api/fleet"), ZONE)["state"] == "paused"
 
 
-async def test_a_group_without_any_machine_is_critical_and_one_with_some_is_not(
+async def test_line_09_a_group_without_any_machine_is_critical_and_one_with_some_is_not(
     tmp_path: Path,
 ) -> None:
     """The other zone has its machines; in this one nobody can lease any."""
@@ -155,7 +155,9 @@ async def cataloged_in_all(w: World, number: int) -> bool:
     return (await w.states())["cataloged"] == number
 
 
-async def test_a_zone_that_does_not_exist_is_failing_and_not_being_created(tmp_path: Path) -> None:
+async def test_line_09_a_zone_that_does_not_exist_is_failing_and_not_being_created(
+    tmp_path: Path,
+) -> None:
     """Nothing is under way there, whatever the configuration asks for."""
     both = manager() + manager(zone="us-central9-z", minimum=2)
     async with world(tmp_path, crons=SELDOM, managers=both) as w:
@@ -170,7 +172,7 @@ async def test_a_zone_that_does_not_exist_is_failing_and_not_being_created(tmp_p
         assert (await row(w))["state"] == "active"
 
 
-async def test_a_machine_that_settles_is_not_said_to_wait_for_a_job(tmp_path: Path) -> None:
+async def test_line_09_a_machine_that_settles_is_not_said_to_wait_for_a_job(tmp_path: Path) -> None:
     """Its addition had no answer: for five minutes its entry may still appear."""
     async with world(tmp_path, crons=SELDOM, options=CloudOptions(), start=False) as w:
         await w.inject(ADD_MACHINES, status=503, times=None)
@@ -190,7 +192,7 @@ async def sent(w: World) -> bool:
     return {machine["catalog"] for machine in await w.machines()} == {"adding"}
 
 
-async def test_a_bad_image_makes_no_old_machine_count_as_lost(tmp_path: Path) -> None:
+async def test_line_11_a_bad_image_makes_no_old_machine_count_as_lost(tmp_path: Path) -> None:
     """They stay until others can take their place: they are of use, and no alert says otherwise."""
     async with world(tmp_path, crons=SELDOM) as w:
         await cataloged(w, 3)

@@ -27,7 +27,7 @@ async def disk_sources(w: World) -> list[str]:
     return [str(source).rpartition("/global/")[2] for source in sources]
 
 
-async def test_the_newest_snapshot_that_bears_all_labels_becomes_the_second_disk(
+async def test_line_15_the_newest_snapshot_that_bears_all_labels_becomes_the_second_disk(
     tmp_path: Path,
 ) -> None:
     """The image stays what is booted from; the labels are in the catalog."""

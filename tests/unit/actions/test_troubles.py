@@ -16,7 +16,7 @@ SELDOM = {"import-config": "* * * * *"}
     ("code", "reason"),
     [("ZONE_RESOURCE_POOL_EXHAUSTED", "StockOut"), ("QUOTA_EXCEEDED", "QuotaExceeded")],
 )
-async def test_stockouts_and_quotas_are_in_the_history_when_they_begin_and_end(
+async def test_line_11_stockouts_and_quotas_are_in_the_history_when_they_begin_and_end(
     tmp_path: Path, code: str, reason: str
 ) -> None:
     """Line 11. Once each, however often Compute tries in vain, and over a restart."""
@@ -38,7 +38,7 @@ async def test_stockouts_and_quotas_are_in_the_history_when_they_begin_and_end(
         assert await told_of(w, "linux", reason) == [*begun, f"{reason} has ended."]
 
 
-async def test_a_failing_image_is_in_the_history_when_it_begins(tmp_path: Path) -> None:
+async def test_line_11_a_failing_image_is_in_the_history_when_it_begins(tmp_path: Path) -> None:
     """Line 11. Of the template, with the words of Compute; the mended one is another revision."""
     async with world(tmp_path, templates=template(image_name="missing-one"), crons=SELDOM) as w:
         await w.until(is_told(w, "NotFound"))

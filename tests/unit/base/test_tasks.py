@@ -10,7 +10,7 @@ import pytest
 from gce_backend.base.tasks import OFF_LOOP_BYTES, Tasks, off_loop
 
 
-async def test_a_long_computation_goes_to_a_thread_and_the_loop_goes_on() -> None:
+async def test_line_04_a_long_computation_goes_to_a_thread_and_the_loop_goes_on() -> None:
     """The computation waits here for what only the running loop can do."""
     turned = threading.Event()
 

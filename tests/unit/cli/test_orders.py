@@ -444,7 +444,7 @@ def held(served: ServedCloud) -> Iterator[str]:
     hold(served, "")
 
 
-def test_approve_takes_the_beginning_of_what_waits_and_is_stored_once(
+def test_line_14_approve_takes_the_beginning_of_what_waits_and_is_stored_once(
     served: ServedCloud, command: Command, machine: MachineKey, held: str
 ) -> None:
     """The second time it says so, and exits 0 as well."""
@@ -465,7 +465,7 @@ def test_approve_takes_the_beginning_of_what_waits_and_is_stored_once(
         ("", HELD, "does not wait for approval: none does"),
     ],
 )
-def test_approve_refuses_what_does_not_wait(
+def test_line_14_approve_refuses_what_does_not_wait(
     served: ServedCloud, command: Command, waits: str, given: str, says: str
 ) -> None:
     """It names the right one, and an earlier approval stays as it was."""
@@ -478,7 +478,9 @@ def test_approve_refuses_what_does_not_wait(
     hold(served, "")
 
 
-def test_messages_are_acknowledged_in_the_store(served: ServedCloud, command: Command) -> None:
+def test_line_14_messages_are_acknowledged_in_the_store(
+    served: ServedCloud, command: Command
+) -> None:
     """All of them, or those that are named; one that is not kept is refused."""
     key = Key(SetAsideMessage.KIND, "m1")
 

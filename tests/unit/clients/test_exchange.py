@@ -38,7 +38,7 @@ def _request(server: ScriptedServer) -> HttpRequest:
     return HttpRequest("service.things.get", "GET", URL(server.root), timeout, LIMIT)
 
 
-async def test_a_small_answer_that_decompresses_to_a_large_one_is_refused() -> None:
+async def test_line_06_a_small_answer_that_decompresses_to_a_large_one_is_refused() -> None:
     """The bound counts the bytes after decompression: 800 kB of zeros stand for 800 MB."""
     bomb = gzip.compress(b" " * (800 * LIMIT // 8))
     assert len(bomb) < LIMIT
@@ -51,7 +51,7 @@ async def test_a_small_answer_that_decompresses_to_a_large_one_is_refused() -> N
             await Exchange(session, None, None).send(_request(server), None)
 
 
-def test_an_answer_of_very_many_values_is_refused_before_it_is_decoded() -> None:
+def test_line_06_an_answer_of_very_many_values_is_refused_before_it_is_decoded() -> None:
     """Few bytes a value become many times their size in memory."""
     body = b"[" + b"{}," * MAX_VALUES + b"{}]"
     with pytest.raises(MalformedResponseError, match="values"):
@@ -76,7 +76,9 @@ def test_an_answer_of_very_many_values_is_refused_before_it_is_decoded() -> None
         ("Thu, 01 Jan 1970 00:00:00 GMT", None),
     ],
 )
-def test_what_a_service_may_ask_for_is_capped(asked: str | None, seconds: float | None) -> None:
+def test_line_01_what_a_service_may_ask_for_is_capped(
+    asked: str | None, seconds: float | None
+) -> None:
     """Five minutes at most; what makes no sense asks for nothing."""
     assert delay_of(asked, NOW) == seconds
 
@@ -99,7 +101,9 @@ def _token_answers(first: web.Response) -> Answer:
     ],
     ids=["302", "307", "large"],
 )
-async def test_a_token_request_follows_no_redirect_and_reads_little(odd: web.Response) -> None:
+async def test_line_05_a_token_request_follows_no_redirect_and_reads_little(
+    odd: web.Response,
+) -> None:
     """One request, an error of the project, and nothing is asked for elsewhere."""
     async with (
         scripted_server(_token_answers(odd)) as server,
@@ -115,7 +119,7 @@ async def test_a_token_request_follows_no_redirect_and_reads_little(odd: web.Res
 
 
 @pytest.mark.parametrize("lifetime", [0, -5, "9" * 400, 1e300, None, "soon"])
-async def test_an_odd_lifetime_neither_storms_nor_lasts_for_ever(lifetime: object) -> None:
+async def test_line_05_an_odd_lifetime_neither_storms_nor_lasts_for_ever(lifetime: object) -> None:
     """Two hundred calls within five seconds ask the token server a few times at most."""
     body = {"access_token": "t", "expires_in": lifetime}
     async with (

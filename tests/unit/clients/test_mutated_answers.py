@@ -324,7 +324,7 @@ STATUSES = st.sampled_from([200] * 8 + [201, 204, 302, 400, 401, 403, 404, 408, 
     st.binary(max_size=20),
 )
 @settings(max_examples=EXAMPLES, database=None, suppress_health_check=list(HealthCheck))
-def test_no_answer_makes_a_client_raise_a_foreign_exception(
+def test_line_03_no_answer_makes_a_client_raise_a_foreign_exception(
     index: int,
     chance: Random,
     odd: Any,

@@ -95,7 +95,7 @@ def carry(config: Configuration) -> int:
 
 @given(template_fields=st.lists(fields, max_size=2), managers=st.lists(places, max_size=2))
 @settings(max_examples=300)
-def test_whatever_is_accepted_can_be_carried_out(
+def test_line_02_whatever_is_accepted_can_be_carried_out(
     template_fields: list[dict[str, Any]], managers: list[dict[str, Any]]
 ) -> None:
     """Also of a configuration in which other templates have problems."""
@@ -111,7 +111,7 @@ def test_whatever_is_accepted_can_be_carried_out(
 
 
 @pytest.mark.parametrize("size", [2_000, 250_000])
-def test_the_largest_metadata_can_be_stored_or_are_refused(size: int) -> None:
+def test_line_02_the_largest_metadata_can_be_stored_or_are_refused(size: int) -> None:
     """One file under two keys is stored twice, and quotation marks take two bytes in JSON."""
     text = template(metadata_from_file=["a:x", "b:x"])
     found = examine(text, manager(), {"x": '"' * size})
@@ -140,7 +140,7 @@ def test_what_an_old_release_stored_can_be_carried_out() -> None:
     ],
     ids=["comment", "blocks", "string", "two-bytes-each", "files"],
 )
-def test_an_oversized_configuration_is_refused_without_being_parsed(
+def test_line_04_an_oversized_configuration_is_refused_without_being_parsed(
     templates: str, managers: str, files: dict[str, str]
 ) -> None:
     """10 MB cost next to nothing, and are not quoted."""

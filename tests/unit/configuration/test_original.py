@@ -37,7 +37,9 @@ def ours(case: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=[case["name"] for case in RECORDED])
-def test_the_originals_verdict_is_ours_or_the_reason_says_why_not(case: dict[str, Any]) -> None:
+def test_line_16_the_originals_verdict_is_ours_or_the_reason_says_why_not(
+    case: dict[str, Any],
+) -> None:
     """What it took is taken, what failed is refused; anything else has a reason."""
     assert ours(case) == case["ours"]
     agree = (case["theirs"] == "ok") == (case["ours"] != "refused")

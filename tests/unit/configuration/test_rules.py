@@ -198,7 +198,7 @@ ODD_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
     ODD_TEMPLATES,
     ids=[f"{n}-{field}" for n, (_, field, _) in enumerate(ODD_TEMPLATES)],
 )
-def test_a_slip_in_a_template_is_taken_with_a_warning(
+def test_line_16_a_slip_in_a_template_is_taken_with_a_warning(
     changes: dict[str, Any], field: str, says: str
 ) -> None:
     """Exactly one warning, with its place; the configuration is used."""
@@ -246,7 +246,7 @@ def test_short_forms_become_the_full_ones() -> None:
         assert other.network_url == found.network_url
 
 
-def test_dimensions_that_the_settings_allow_are_taken() -> None:
+def test_line_07_dimensions_that_the_settings_allow_are_taken() -> None:
     """A key for any value, or one value of a key."""
     text = template(dimensions=["linux_flavor:FEDORA", "gpu:T4"])
     assert not parse(text, "", {}, ("linux_flavor:FEDORA", "gpu")).warnings
@@ -304,7 +304,7 @@ def test_wrong_manager_is_refused_with_its_place(
         ({"minimum_size": [1, 2]}, "minimum_size", "the last value counts"),
     ],
 )
-def test_a_slip_in_a_manager_is_taken_with_a_warning(
+def test_line_16_a_slip_in_a_manager_is_taken_with_a_warning(
     changes: dict[str, Any], field: str, says: str
 ) -> None:
     """The other managers are used; so is this one, when its template is known."""

@@ -475,7 +475,7 @@ def test_what_is_no_transition_is_not_told(key: Key, entity: Entity | None) -> N
         (100.0, None, "Its lease no longer has a known end."),
     ],
 )
-def test_lease_whose_end_changes_is_told_as_what_happened(
+def test_line_09_lease_whose_end_changes_is_told_as_what_happened(
     before: float | None, after: float | None, words: str
 ) -> None:
     """It is called extended only when its end was known and is later now."""

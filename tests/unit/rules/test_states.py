@@ -180,7 +180,9 @@ FACTS = st.builds(
 
 
 @given(FACTS)
-def test_no_statement_about_a_machine_contradicts_what_is_known(facts: MachineFacts) -> None:
+def test_line_09_no_statement_about_a_machine_contradicts_what_is_known(
+    facts: MachineFacts,
+) -> None:
     """Whatever the world: what is said to be leasable is, and what is held is said to be held."""
     instance, member = facts.instance, facts.member
     state, reason = explain(facts)
@@ -348,7 +350,7 @@ GROUPS = st.builds(
 
 
 @given(GROUPS)
-def test_no_statement_about_a_group_contradicts_what_is_known(facts: GroupFacts) -> None:
+def test_line_09_no_statement_about_a_group_contradicts_what_is_known(facts: GroupFacts) -> None:
     """A group that has what is asked for lacks nothing, has no surplus, and fails in nothing."""
     state, reason = explain_group(facts)
     useful = facts.machines[State.CATALOGED] + facts.machines[State.LEASED]

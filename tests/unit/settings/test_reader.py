@@ -283,7 +283,7 @@ def test_the_http_token_is_never_shown(tmp_path: Path) -> None:
         "0101100110010110",
     ],
 )
-def test_a_token_that_can_be_guessed_is_refused_at_the_start(
+def test_line_22_a_token_that_can_be_guessed_is_refused_at_the_start(
     guessable: str, tmp_path: Path
 ) -> None:
     """Short, of few characters, or a repetition; the message names the remedy, not the token."""
@@ -300,7 +300,7 @@ def test_a_token_of_sixteen_different_characters_will_do(token: str) -> None:
     assert settings.http.token == Secret(token)
 
 
-def test_no_host_that_a_stranger_can_register_gets_a_token_by_default() -> None:
+def test_line_23_no_host_that_a_stranger_can_register_gets_a_token_by_default() -> None:
     """The hosts of the defaults are names, not domains below which anybody may have one."""
     settings = load(None, {})
     assert settings.machine_provider.allowed_hosts == ()

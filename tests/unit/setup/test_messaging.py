@@ -268,7 +268,7 @@ async def test_the_projects_of_the_stored_configuration_are_checked_too() -> Non
         ]
 
 
-async def test_an_address_that_the_daemon_would_refuse_is_not_stored() -> None:
+async def test_line_14_an_address_that_the_daemon_would_refuse_is_not_stored() -> None:
     """A token goes to allowed hosts only; the answer names the setting that would allow it."""
     async with site() as s:
         bad = ADDRESSES._replace(machine_provider="https://mp.example.org")

@@ -98,7 +98,7 @@ def test_a_file_that_is_too_large_for_metadata_is_told_as_the_daemon_tells_it(
 
 
 @pytest.mark.parametrize("file", ["templates.cfg", "managers.cfg", "run.sh"])
-def test_files_saved_on_windows_are_read(tmp_path: Path, file: str) -> None:
+def test_line_16_files_saved_on_windows_are_read(tmp_path: Path, file: str) -> None:
     """With a byte order mark, and with its line ends."""
     text = template(metadata_from_file=["startup-script:run.sh"])
     write(tmp_path, templates_cfg=text, managers_cfg=manager(), run_sh="echo")
