@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -96,6 +97,18 @@ def test_a_reader_without_network_or_server_finds_by_searching(site: Path) -> No
     assert heading.startswith("The life of a machine")
     assert not wrong
     assert not [url for url in asked if not url.startswith((site.as_uri(), "data:"))]
+
+
+@pytest.mark.parametrize("word", ["shrink", "scale", "cost", "stuck"])
+def test_the_search_knows_the_words_that_people_type(site: Path, word: str) -> None:
+    """In a page for those who run a fleet."""
+    index = json.loads((site / "search" / "search_index.json").read_text("utf-8"))["docs"]
+    found = {
+        entry["location"].partition(".")[0]
+        for entry in index
+        if word in f"{entry['title']} {entry['text']}"
+    }
+    assert found & {"first-change", "size-and-cost", "configuration", "faq"}
 
 
 def test_no_page_is_wider_than_a_phone_in_light_and_dark(site: Path) -> None:

@@ -38,6 +38,8 @@ def test_times_are_told_from_now_with_the_exact_one_beside_them() -> None:
     assert ">now<" in words.when(1000.2, 1000.0)
     assert "–" in words.when(None, 1000.0)
     assert words.since(1000.0, 1000.0 + 7200).startswith("for <time")
+    assert ">a moment<" in words.since(1000.0, 1000.2)
+    assert ">1 s<" in words.lasting(1000.0, 1000.0)
 
 
 def test_code_in_messages_is_marked_and_everything_escaped() -> None:

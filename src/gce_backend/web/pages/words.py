@@ -91,14 +91,16 @@ def when(moment: float | None, now: UnixSeconds) -> Markup:
 
 def since(moment: float, now: UnixSeconds) -> Markup:
     """How long something has lasted, with the time of its start as a tooltip."""
-    return Markup("for {}").format(_time(moment, duration(max(0.0, round(now - moment)))))
+    lasted = round(now - moment)
+    told = duration(lasted) if lasted > 0 else "a moment"
+    return Markup("for {}").format(_time(moment, told))
 
 
 def lasting(moment: float | None, now: UnixSeconds) -> Markup:
     """How long something has lasted, as `since` without its word; a dash for None."""
     if moment is None:
         return when(None, now)
-    return _time(moment, duration(max(0.0, round(now - moment))))
+    return _time(moment, duration(max(1.0, round(now - moment))))
 
 
 def _time(moment: float, text: str) -> Markup:
