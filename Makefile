@@ -94,9 +94,10 @@ simulate: $(VENV)/.dev
 	  $(if $(DAEMONS),--daemons $(DAEMONS)) $(if $(RATE),--rate $(RATE)) $(if $(ONLY),--only $(ONLY)) \
 	  $(if $(KEEP),--keep $(KEEP)) $(OPTIONS)
 
-## screenshots: draws docs/images/ anew
+## screenshots: draws docs/images/ and docs/story.svg anew
 screenshots: $(VENV)/.dev browser
 	$(BIN)/python scripts/screenshots.py
+	$(BIN)/python scripts/story.py
 
 ## docs: the documentation as a site, in site/
 docs: $(VENV)/.dev

@@ -111,6 +111,8 @@ def test_a_command_line_is_understood(
     place: str, line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the program's own parser: command, options, their values, arguments."""
+    (tmp_path / "settings.toml").touch()
+    monkeypatch.chdir(tmp_path)
     name, *arguments = line
     monkeypatch.chdir(tmp_path)
     if "--settings" in arguments:  # which is read with the command line
