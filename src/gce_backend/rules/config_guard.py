@@ -7,30 +7,17 @@ that the plan would really delete or make, not the numbers in the configuration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from gce_backend.base.plurals import plural
 from gce_backend.rules.plan import TemplatePlan, totals
-
-
-class Limits(Protocol):
-    """What a configuration may change without an operator's confirmation."""
-
-    @property
-    def max_config_loss_share(self) -> float:
-        """Share of the machines, 0 to 1, that it may remove."""
-
-    @property
-    def max_config_growth(self) -> float:
-        """How many times as many machines as there are it may add."""
-
+from gce_backend.settings.settings import GuardSettings
 
 FEW = 20
 """As many machines any fleet counts as having, when it is judged what a configuration adds."""
 
 
 def objection(
-    plans: Sequence[TemplatePlan], machines: int, guard: Limits, *, empty: bool
+    plans: Sequence[TemplatePlan], machines: int, guard: GuardSettings, *, empty: bool
 ) -> str | None:
     """Why a configuration waits for an operator's confirmation; None when it does not.
 
