@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from gce_backend.actions.deletion import delete
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Deletion, Instance, Permit
+from gce_backend.model.orders import Drain
 from gce_backend.settings.settings import DeletionSettings
 from support.deletions import (
     DELETE_INSTANCES,
@@ -23,7 +24,7 @@ from support.deletions import (
     settings,
     without,
 )
-from support.fleet_harness import ZONE, world
+from support.fleet_harness import ZONE, manager, world
 from support.trial import acting_alone
 
 
@@ -246,3 +247,33 @@ async def test_when_an_abandoned_vm_is_deleted_directly(tmp_path: Path) -> None:
         assert (told["instance"], told["permit"]) == (key.name, "removed")
         await w.until(lambda: w.lacks(key.name))
         assert await after(200) == (1, 0), "it is gone"
+
+
+async def test_a_vm_is_named_in_a_deletion_unless_its_group_is_known_not_to_list_it(
+    tmp_path: Path,
+) -> None:
+    """Before the first look at a group nothing is known; a group that is gone lists nothing."""
+    async with world(tmp_path, managers=manager(minimum=1), settings=settings()) as w:
+        await w.until_states(cataloged=1)
+        context = await acting_alone(w)
+        [key] = context.fleet.instances
+        known, seen = context.fleet.instances[key], context.memory.seen
+        await w.inject(DELETE_INSTANCES, status=403, reason="forbidden", times=None)
+        await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
+
+        async def is_named(*, missing: bool, gone: bool) -> bool:
+            since = context.clock.now() - 20 if missing else None
+            now = msgspec.structs.replace(
+                known, catalog=CatalogState.REMOVED, drain=Drain("", 1.0), missing_since=since
+            )
+            await context.fleet.change([Change(key, lambda _: now)])
+            context.conditions.clear(key.group)
+            seen.groups.pop(key.group, None)
+            seen.gone = {key.group} if gone else set()
+            await w.reset_calls()
+            await delete(context, lambda one, _: one == key)
+            return (await w.calls())[DELETE_INSTANCES] > 0
+
+        assert await is_named(missing=True, gone=False)
+        assert not await is_named(missing=True, gone=True)
+        assert await is_named(missing=False, gone=True)
