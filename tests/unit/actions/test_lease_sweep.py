@@ -198,12 +198,18 @@ async def test_a_lease_with_an_end_that_makes_no_sense_is_held_and_shown(
 
 async def _available(w: World, name: str) -> dict[str, Any]:
     """From now on the catalog calls a machine available; returns its entry."""
+    return await _called(w, name, "AVAILABLE")
+
+
+async def _called(w: World, name: str, state: str) -> dict[str, Any]:
+    """From now on the catalog says this state of a machine, and no end; returns its entry."""
     machine = await _shown(w, name)
+    await w.clear_faults()
     attributes = {"key": key_of(machine), "gce_id": machine["id"]}
     body = {
         "dimensions": {"backend": "GCE", "hostname": name},
         "policies": {"backend_attributes": [{"key": k, "value": v} for k, v in attributes.items()]},
-        "state": "AVAILABLE",
+        "state": state,
     }
     await w.inject(GET, kind="answer", body=body, times=None)
     return body
@@ -215,10 +221,11 @@ async def _contradictions(w: World) -> list[str]:
 
 
 async def _leased_without_end(w: World) -> str:
-    """A machine of which LEASED came without an end, and the Machine Provider knows none."""
+    """A machine of which LEASED came without an end; the catalog agrees, by a fault in force."""
     await w.until_states(cataloged=1)
     await w.pass_time(5)
     (machine,) = await w.machines()
+    await _called(w, machine["name"], "LEASED")
     await publish(w, about(machine, "LEASED"))
     await w.until(lambda: w.is_in(machine["name"], "leased"))
     return str(machine["name"])
@@ -251,6 +258,7 @@ async def test_hole_11_a_lease_without_an_end_that_the_catalog_denies_for_minute
     async with world(tmp_path, managers=manager(minimum=1), settings=HASTY) as w:
         name = await _leased_without_end(w)
         await w.broker("catalog.delete_machine", {"dimensions": {"hostname": name}})
+        await w.clear_faults()
         await w.until(lambda: _is_contradicted(w))
         [told] = await _contradictions(w)
         assert "does not hold it" in told
@@ -272,6 +280,7 @@ async def test_hole_11_a_denied_lease_without_an_end_waits_for_an_operator_by_a_
     async with world(tmp_path, managers=manager(minimum=1), settings=WAIT) as w:
         name = await _leased_without_end(w)
         await w.broker("catalog.delete_machine", {"dimensions": {"hostname": name}})
+        await w.clear_faults()
         await w.until(lambda: _is_contradicted(w))
         await w.pass_time(3600)
         assert await w.is_in(name, "leased")
