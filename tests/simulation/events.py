@@ -32,6 +32,8 @@ TOPIC = f"projects/{PROJECT}/topics/machine-provider"
 SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/machine-provider"
 LATEST_SECONDS = 600.0
 """How late a call is executed at most."""
+MISTAKE = 20
+"""Machines that somebody asks for by mistake."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -187,6 +189,39 @@ async def change_size(world: World, rng: random.Random) -> None:
     for zone in sorted(pool.zones):
         pool.zones[zone] = rng.randint(1, max(2, world.shape.machines))
     _changed(world, f"sizes are {pool.zones}")
+
+
+@event(0.7, 35)
+async def taken_back_growth(world: World, rng: random.Random) -> None:
+    """A size by mistake while a zone has no machines; it is put right before they are made."""
+    named = [(name, zone) for name, pool in world.pools.items() for zone in sorted(pool.zones)]
+    if not named:
+        return
+    name, zone = rng.choice(named)
+    pool = world.pools[name]
+    right = pool.zones[zone]
+    fault = _fault(world, 35, kind=rng.choice(("stockout", "outage")), zone=zone, times=None)
+    pool.zones[zone] = right + MISTAKE
+    _changed(world, f"{zone} is to have {right + MISTAKE} machines, by mistake, and has no room")
+    await asyncio.sleep(rng.uniform(40, 200))
+    if pool.zones.get(zone) != right + MISTAKE:
+        world.disturbances.end(fault)
+        return
+    pool.zones[zone] = right
+    _changed(world, f"{zone} is to have {right} machines again")
+    await asyncio.sleep(LATEST_SECONDS + 200.0)
+    world.disturbances.end(fault)
+    world.note(f"{zone} has room again")
+    since, meant = world.loop.time(), msgspec.json.encode(world.pools)
+    if pool.zones.get(zone) != right or world.pools.get(name) is not pool:
+        return
+    await asyncio.sleep(300.0)
+    vms = world.oracle.vms.values()
+    lives = [vm for vm in vms if zone in vm.group and vm.name.startswith(f"{name}-")]
+    made = sum(1 for vm in lives if vm.made >= since)
+    lost = sum(1 for vm in lives if vm.doomed is not None and vm.doomed >= since)
+    if made > right + lost and msgspec.json.encode(world.pools) == meant:
+        world.oracle.fail("L1", f"{zone}: {made} VMs are made, and {right} are wanted at most")
 
 
 @event(2)

@@ -21,7 +21,12 @@ from gce_backend.clients.compute import call_budget
 from gce_backend.clients.datastore import leadership
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.memory import CatalogMemory
-from gce_backend.loops import catalog_instances, import_config, update_instance_metadata
+from gce_backend.loops import (
+    catalog_instances,
+    import_config,
+    resize_instance_groups,
+    update_instance_metadata,
+)
 from gce_backend.model.entities import CONFIGURATION_KEY, Permit
 from gce_backend.rules import (
     cataloging,
@@ -123,6 +128,15 @@ def _never_stopped(*given: Any, stopped: bool = False) -> Any:
     """A VM that stops is not told apart."""
     del stopped
     return _seen_instance(*given, stopped=False)
+
+
+_missing = resize_instance_groups._missing
+
+
+def _as_stored(context: Any, key: Any, target_size: int) -> int | None:
+    """A growth that was stored once is sent, whatever the configuration says by then."""
+    stored = context.fleet.managers[key].resize
+    return _missing(context, key, target_size) if stored is None else len(stored.names)
 
 
 def _never_abandoned(instance: Any, *_: Any, **__: Any) -> Any:
@@ -300,6 +314,14 @@ HOLES: tuple[Hole, ...] = (
         hours=1.2,
     ),
     Hole(
+        "12 a growth that was taken back is sent",
+        "L1",
+        (),
+        lambda: everywhere(resize_instance_groups._missing, _as_stored),
+        script=((5, "taken_back_growth"),),
+        hours=0.5,
+    ),
+    Hole(
         "13 a project without a group is not looked through",
         "S2",
         (),
@@ -377,7 +399,7 @@ HOLES: tuple[Hole, ...] = (
         hours=0.3,
     ),
 )
-"""12, 18, 19 and 20 are not planted: only the tests of their jobs show them."""
+"""18, 19 and 20 are not planted: only the tests of their jobs show them."""
 
 
 def scripted(made: Recipe, script: Sequence[tuple[float, str]]) -> Recipe:

@@ -65,6 +65,7 @@ class Vm(msgspec.Struct):
         name: its name.
         group: the key of its group.
         foreign: whether it is a member of a group that somebody else made.
+        made: since when it exists, simulated seconds.
         doomed: since when it is being destroyed, simulated seconds.
         offered: when it last entered the catalog.
         permitted: when the Machine Provider last let go of it: reclaimed, or taken out.
@@ -73,6 +74,7 @@ class Vm(msgspec.Struct):
     name: str
     group: str
     foreign: bool = False
+    made: float = 0.0
     doomed: float | None = None
     offered: float | None = None
     permitted: float | None = None
@@ -235,7 +237,8 @@ class Oracle:
         if after is None or not after.id:
             return
         if after.id not in self.vms:
-            self.vms[after.id] = Vm(after.name, after.group, after.group in self.foreign)
+            foreign = after.group in self.foreign
+            self.vms[after.id] = Vm(after.name, after.group, foreign, self._time())
             self._alive[after.name] = after.id
             self._note(f"vm {after.name} is made (id {after.id[-6:]})")
         status = before.status if before is not None and before.id == after.id else ""

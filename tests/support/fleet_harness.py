@@ -42,6 +42,8 @@ CONFIG_CRON = "*/10 * * * * *"
 Every two seconds, as a local run does, would be most of what an idle hour costs; a roll-out begins
 a few seconds later this way.
 """
+START = 1_800_000_017.25
+"""The Unix seconds at which a world begins: its cron jobs come in the same order in each run."""
 ZONE = "us-central1-a"
 OTHER_ZONE = "europe-west1-b"
 
@@ -384,7 +386,7 @@ async def world(
     state: Path | None = None,
     crons: Mapping[str, str] | None = None,
     start: bool = True,
-    epoch: float | None = None,
+    epoch: float = START,
 ) -> AsyncIterator[World]:
     """A running world; its configuration is one template with one manager of three machines.
 
@@ -397,7 +399,7 @@ async def world(
         state: the cloud's state file.
         crons: jobs' cron expressions; see CONFIG_CRON for import-config.
         start: whether to start the daemon.
-        epoch: the wall-clock time at the beginning, Unix seconds; None is the machine's.
+        epoch: the wall-clock time at the beginning, Unix seconds.
     """
     clock = VirtualClock(epoch)
     config_dir = tmp_path / "config"
