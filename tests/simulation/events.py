@@ -200,7 +200,9 @@ async def taken_back_growth(world: World, rng: random.Random) -> None:
     name, zone = rng.choice(named)
     pool = world.pools[name]
     right = pool.zones[zone]
-    fault = _fault(world, 35, kind=rng.choice(("stockout", "outage")), zone=zone, times=None)
+    calls_fail = {"method": "compute.instanceGroupManagers.createInstances", "status": 503}
+    wrong: dict[str, Any] = rng.choice(({"kind": "stockout"}, calls_fail))
+    fault = _fault(world, 35, zone=zone, times=None, **wrong)
     pool.zones[zone] = right + MISTAKE
     _changed(world, f"{zone} is to have {right + MISTAKE} machines, by mistake, and has no room")
     await asyncio.sleep(rng.uniform(40, 200))
@@ -1060,11 +1062,14 @@ async def long_trouble(world: World, rng: random.Random) -> None:
         world.disturbances.met(29)
     if row == 36:
         world.services["metadata"].revoke_all()
-    world.oracle.denials += row == 30
+    denial = world.loop.time()
+    if row == 30:
+        world.oracle.denials.append(denial)
     await asyncio.sleep(rng.uniform(60, 1200))
     for fault in faults:
         world.disturbances.end(fault)
-    world.oracle.denials -= row == 30
+    if row == 30:
+        world.oracle.denials.remove(denial)
     world.note("trouble ends")
 
 

@@ -28,6 +28,7 @@ from gce_backend.loops import (
     update_instance_metadata,
 )
 from gce_backend.model.entities import CONFIGURATION_KEY, Permit
+from gce_backend.model.observed import Member
 from gce_backend.rules import (
     cataloging,
     compute_bodies,
@@ -318,6 +319,14 @@ HOLES: tuple[Hole, ...] = (
         "L1",
         (),
         lambda: everywhere(resize_instance_groups._missing, _as_stored),
+        script=((5, "taken_back_growth"),),
+        hours=0.5,
+    ),
+    Hole(
+        "12 members that cannot be made stay",
+        "L1",
+        (),
+        lambda: mock.patch.object(Member, "cannot_be_made", new=False),
         script=((5, "taken_back_growth"),),
         hours=0.5,
     ),

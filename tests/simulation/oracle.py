@@ -112,7 +112,7 @@ class Oracle:
         strangers: host names whose entries are not the daemon's affair.
         foreign: the keys of groups that somebody else made, as long as they stand.
         late_additions: when a late add_machines reached the Machine Provider, by host name.
-        denials: how many faults now let the Machine Provider deny what it knows.
+        denials: since when faults let the Machine Provider deny what it knows, a time for each.
         remembered: when leases end that one restored store has forgotten, by host name.
         requests: the users' names of lease requests, by the Machine Provider's.
         seen: how often things were seen that prove that a fault fired.
@@ -137,7 +137,7 @@ class Oracle:
         self.entries: dict[str, Entry] = {}
         self.by_hand: set[str] = set()
         self.late_additions: dict[str, float] = {}
-        self.denials = 0
+        self.denials: list[float] = []
         self.remembered: dict[str, float | None] = {}
         self.foreign: set[str] = set()
         self.strangers: set[str] = set()
@@ -311,7 +311,8 @@ class Oracle:
         held = self.held.get(name)
         if held is None or (held.until is not None and held.until <= self._now()):
             return None
-        denied = held.forgotten.get(self.denier, float("inf"))
+        forgotten = held.forgotten.get(self.denier, float("inf"))
+        denied = min(forgotten, *self.denials, float("inf"))
         if held.until is None and self._time() - denied > BELIEVED_SECONDS:
             return None  # without an end, the Machine Provider's word counts in the long run
         return held

@@ -2,7 +2,8 @@
 
 One entity stores the counts of the caps. All processes on the store read and write it, in the
 transaction that stores the deletions. So neither a second daemon nor a restart has a cap of its
-own.
+own. A member whose VM its group cannot create does not count: it costs nothing, and its deletion
+destroys nothing.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ async def under_caps(
         return [], Counter()
     await context.fleet.refresh([DELETION_WINDOW_KEY])
     begun = _counting(context, context.fleet.deletion_window)
-    begins = admitted(asked, begun, _caps(context))
+    begins = _admitted(context, asked, begun)
     held = Counter(asked.values()) - Counter(asked[key] for key in begins)
     return begins, held
 
@@ -110,14 +111,29 @@ def begin_under_caps(
         asked: the permits of the requested deletions, by instance.
     """
     begun = _counting(context, window)
-    begins = set(admitted(asked, begun, _caps(context)))
+    begins = set(_admitted(context, asked, begun))
     slot = slot_seconds(context.settings.deletion)
-    permits = (asked[key] for key in begins)
+    permits = (asked[key] for key in begins if _counts(context, key))
     return begins, DeletionWindow(begin(begun, permits, context.clock.stamp(), slot))
 
 
-def _caps(context: Context) -> dict[Cap, int]:
-    return {} if _is_lifted(context) else _limits(context)
+def _admitted(
+    context: Context, asked: Mapping[MachineKey, Permit], begun: tuple[Begun, ...]
+) -> list[MachineKey]:
+    """Which of these deletions may begin: those that count, as far as they fit, and the others."""
+    caps = {} if _is_lifted(context) else _limits(context)
+    counted = {key: it for key, it in asked.items() if _counts(context, key)}
+    fits = set(admitted(counted, begun, caps))
+    return [key for key in asked if key in fits or key not in counted]
+
+
+def _counts(context: Context, key: MachineKey) -> bool:
+    """Whether its deletion counts: not that of a member whose VM its group cannot create."""
+    instance, group = context.fleet.instances.get(key), context.memory.seen.groups.get(key.group)
+    if instance is None or instance.gce_id is not None or group is None or not group.complete:
+        return True
+    member = group.members.get(key.name)
+    return member is None or not member.cannot_be_made
 
 
 def _limits(context: Context) -> dict[Cap, int]:

@@ -34,6 +34,12 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     error_code: str = ""
 
     @property
+    def cannot_be_made(self) -> bool:
+        """Whether the group tries to create the VM, and the last try failed."""
+        creating = self.gce_id is None and not self.status and self.action.startswith("CREATING")
+        return creating and bool(self.error_code)
+
+    @property
     def is_stopped(self) -> bool:
         """Whether something other than its group stopped the VM."""
         return self.status in STOPPED and self.action in {"NONE", "VERIFYING"}

@@ -168,11 +168,7 @@ def given_up(
     excess = target_size - wanted
     if excess <= 0:
         return frozenset()
-    failing = [
-        member.name
-        for member in members
-        if member.gce_id is None and member.error_code and member.action.startswith("CREATING")
-    ]
+    failing = [member.name for member in members if member.cannot_be_made]
     failing.sort(key=lambda name: (name not in deleting, name))
     return frozenset(failing[:excess])
 

@@ -141,11 +141,13 @@ async def test_fault_27_a_clock_set_back_does_not_prolong_a_lifted_cap(tmp_path:
 async def test_both_delete_jobs_together_stay_under_the_cap(tmp_path: Path) -> None:
     """Reclaimed and drained machines at the same moment: two of each."""
     managers = two_templates(zone=OTHER_ZONE)
+    one = two_templates(zone=OTHER_ZONE, other=False)
     async with world(
-        tmp_path, templates=TWO_TEMPLATES, managers=managers, settings=settings(WIDE), start=False
+        tmp_path, templates=TWO_TEMPLATES, managers=one, settings=settings(WIDE)
     ) as w:
-        await w.inject("*", kind="stockout", zone=OTHER_ZONE, times=None)
-        await w.start_daemon()
+        await w.until_states(cataloged=3)
+        w.cloud.options = msgspec.structs.replace(w.cloud.options, boot_seconds=3600.0)
+        w.write_config(TWO_TEMPLATES, managers)
         await w.until_states(cataloged=3, creating=3)
         await lease_all(w, 3)
         await w.act("/api/pause", {})

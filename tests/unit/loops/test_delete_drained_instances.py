@@ -80,6 +80,21 @@ async def test_hole_12_members_that_cannot_be_made_go_when_they_are_not_wanted_a
         assert before <= set(await w.vms())
 
 
+async def test_hole_12_members_that_cannot_be_made_go_however_many_they_are(tmp_path: Path) -> None:
+    """A size by mistake: the caps on deletions keep VMs, and these were never any."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        await w.inject("*", kind="stockout", zone=ZONE, times=None)
+        w.write_config(template(), manager(minimum=40))
+        await w.until_states(cataloged=3, creating=37)
+        w.write_config(template(), manager(minimum=3))
+        await w.until_states(cataloged=3, within=120)
+        assert [group["targetSize"] for group in (await w.groups()).values()] == [3]
+        await w.clear_faults()
+        await w.pass_time(120)
+        assert len(await w.vms()) == 3
+
+
 async def test_hole_12_a_group_raised_by_hand_keeps_what_it_could_make(tmp_path: Path) -> None:
     """What exists is never taken; what cannot be made beyond the minimum is given up."""
     async with world(tmp_path) as w:
