@@ -34,4 +34,4 @@ def test_a_seed_gives_the_same_story_in_two_processes(tmp_path: Path) -> None:
         run(*words, "--machines", "6", "--story", str(story), environ=more)
         stories.append(story.read_bytes())
     assert stories[0] == stories[1]
-    assert stories[0].count(b"\n") > 100
+    assert stories[0].count(b"\n") > 50

@@ -238,6 +238,7 @@ class World:
         self.backups: dict[str, tuple[float, list[tuple[str, Any]]]] = {}
         self.messages: list[tuple[str, dict[str, Any]]] = []
         self.graveyard: list[Any] = []
+        self.watchers: list[asyncio.Task[None]] = []
         self.patches = contextlib.ExitStack()
         self.wanted: list[str] = []
         self.approved: list[str] = []
@@ -388,6 +389,15 @@ class World:
             )
             node.process = process
             await node.daemon.start()
+        self.watchers.append(asyncio.create_task(self._watch(node.daemon, process)))
+
+    async def _watch(self, daemon: Daemon, process: Process) -> None:
+        """A daemon ends when it is told to, and never by itself."""
+        try:
+            await daemon.wait()
+        except Exception as error:  # noqa: BLE001  # whatever a defect raises
+            if not process.dead:
+                self.oracle.fail("L1", f"{process.name} ended by itself: {error!r}")
 
     def kill(self, node: Node) -> None:
         """Ends a daemon where it stands, as kill -9 does."""

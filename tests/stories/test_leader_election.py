@@ -130,6 +130,35 @@ async def test_a_leader_that_cannot_show_that_it_leads_stops_working_before_anot
             assert len(await w.vms()) == 4
 
 
+class _SleepyClock(ProcessClock):
+    """The clock of a process that can be stopped for a while.
+
+    Attributes:
+        slept: for how many seconds it was.
+    """
+
+    slept = 0.0
+
+    def monotonic(self) -> float:
+        """Monotonic seconds: they go on while the process is stopped."""
+        return super().monotonic() + self.slept
+
+
+async def test_a_leader_that_slept_stands_by_whatever_it_does_first(tmp_path: Path) -> None:
+    """It wakes up in the middle of a pull, a job, a heartbeat: it goes on, and leads again."""
+    async with world(tmp_path, settings=SHARED, start=False) as w:
+        clock = _SleepyClock(w.clock)
+        w.daemon = Daemon(w.settings, clock=clock, rng=random.Random(7))
+        await w.daemon.start()
+        await w.until_states(cataloged=3)
+        for turn in range(12):
+            clock.slept += 100.0
+            await w.pass_time(20.0 + 0.3 * turn)
+            await w.until(leads(w, w.daemon), within=60.0)
+        w.write_config(template(), manager(minimum=4))
+        await w.until_states(cataloged=4)
+
+
 async def test_a_leader_of_an_earlier_term_writes_nothing_and_sends_nothing(tmp_path: Path) -> None:
     """It slept, and was thought dead: what it does with its old picture has no effect."""
     async with world(tmp_path, settings=SHARED) as w:

@@ -142,9 +142,7 @@ async def test_both_delete_jobs_together_stay_under_the_cap(tmp_path: Path) -> N
     """Reclaimed and drained machines at the same moment: two of each."""
     managers = two_templates(zone=OTHER_ZONE)
     one = two_templates(zone=OTHER_ZONE, other=False)
-    async with world(
-        tmp_path, templates=TWO_TEMPLATES, managers=one, settings=settings(WIDE)
-    ) as w:
+    async with world(tmp_path, templates=TWO_TEMPLATES, managers=one, settings=settings(WIDE)) as w:
         await w.until_states(cataloged=3)
         w.cloud.options = msgspec.structs.replace(w.cloud.options, boot_seconds=3600.0)
         w.write_config(TWO_TEMPLATES, managers)
