@@ -10,7 +10,7 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -93,8 +93,8 @@ async def _ask_nobody(_: Any, keys: Sequence[Any], *__: Any) -> permit_check.Che
     return permit_check.Checked(dict.fromkeys(keys), Outcome(), ())
 
 
-def _generous(asked: Iterable[Permit], *_: Any) -> list[bool]:
-    return [True for _ in asked]
+def _generous(asked: Mapping[Any, Permit], *_: Any) -> list[Any]:
+    return list(asked)
 
 
 async def _no_turns(*_: Any, **__: Any) -> None:
