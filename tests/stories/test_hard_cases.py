@@ -80,8 +80,8 @@ async def test_machine_provider_that_hangs_does_not_keep_messages_waiting(tmp_pa
         assert await w.fired() >= 1
 
 
-async def test_one_trouble_of_many_machines_is_one_line(tmp_path: Path) -> None:
-    """300 machines, 20 calls a minute: the log stays readable."""
+async def test_many_machines_that_wait_for_their_turn_are_no_trouble(tmp_path: Path) -> None:
+    """300 machines, 20 calls a minute: the log says nothing of those that wait."""
     settings = Settings(compute=ComputeSettings(calls_per_minute=20))
     with capture_logs() as logs:
         async with world(tmp_path, managers=manager(minimum=300), settings=settings) as w:
@@ -89,5 +89,4 @@ async def test_one_trouble_of_many_machines_is_one_line(tmp_path: Path) -> None:
             logs.clear()
             await w.pass_time(300)
             warnings = [line for line in logs if line["log_level"] in {"warning", "error"}]
-    assert len(warnings) < 150
-    assert max(len(str(line)) for line in warnings) < 4000
+    assert not warnings
