@@ -99,7 +99,7 @@ async def test_line_03_a_service_that_answers_nonsense_ends_no_task(tmp_path: Pa
         await w.broker("machine_provider.release", {"request_id": "r1"})
         for method, body in NONSENSE:
             await w.inject(method, kind="answer", body=body, times=None)
-            await w.pass_time(130.0)
+            await w.pass_time(70.0)
             await _is_shown(w)
             await w.clear_faults()
         w.write_config(template(), manager(minimum=4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -65,3 +66,14 @@ def test_each_code_of_compute_has_a_reason(code: str, reason: str) -> None:
     assert error_code_reason(code) == reason
     error = OperationFailedError("compute.instances.insert", "no", codes=(code,))
     assert reason_of(error) == reason
+
+
+async def test_line_08_a_wait_that_is_over_is_no_negative_time() -> None:
+    """What could be tried again long ago is told without a time."""
+    clock = VirtualClock(0.0)
+    conditions = Conditions(clock, random.Random(1), "job")
+    condition = conditions.back_off("m", "Unavailable", "down", retry_after=300.0)
+    assert condition.retried(clock) == clock.now() + 300.0
+    await asyncio.sleep(484.0)
+    assert condition.retried(clock) is None
+    assert conditions.wait("m") == 0.0
