@@ -69,10 +69,7 @@ class Samples:
 
     def all(self, template: str = "") -> list[Level]:
         """All machines, or those of a template, a level for each of `times`."""
-        rows = [row for row in self._recent.rows if template in {"", row[0]}]
-        none = [NONE] * len(self._recent.times)
-        columns = [none, *(self._recent.of(row) for row in rows)]
-        return [total(levels) for levels in zip(*columns, strict=True)]
+        return self._recent.of(*(row for row in self._recent.rows if template in {"", row[0]}))
 
     def long(self, since: UnixSeconds) -> tuple[list[UnixSeconds], list[Level]]:
         """All machines since then, every ten minutes, and the newest sample: times and levels."""
@@ -152,14 +149,15 @@ class _Recent:
         self.times.append(at)
         self._taken += 1
 
-    def of(self, row: Row) -> list[Level]:
-        """The levels of a row, one for each of `times`."""
-        ring = self._rings.get(row)
-        if ring is None:
+    def of(self, *rows: Row) -> list[Level]:
+        """The levels of rows together, one for each of `times`."""
+        rings = [self._rings[row] for row in rows if row in self._rings]
+        if not rings:
             return [NONE] * len(self.times)
+        together = [sum(numbers) for numbers in zip(*rings, strict=True)]
         first = self._taken - len(self.times)
         slots = (3 * (sample % KEPT) for sample in range(first, self._taken))
-        return [Level(*ring[slot : slot + 3]) for slot in slots]
+        return [Level(*together[slot : slot + 3]) for slot in slots]
 
 
 def _levels(counts: Mapping[Row, Mapping[State, int]]) -> dict[Row, Level]:
