@@ -190,6 +190,10 @@ async def _calm(made: World, busy: list[asyncio.Task[Any]]) -> None:
         await made.start_daemon(node)
     await made.release_everything()
     await made.act("/api/resume", {"all": True})
+    await made.act("/api/rollout-resume", {"template": "linux"})
+    for pool in made.pools.values():
+        pool.fields.pop("max_age_seconds", None)  # the fleet is to come to rest
+    made.write()
 
 
 async def _judge_rest(made: World, *, stop_at_first: bool) -> None:

@@ -226,6 +226,37 @@ async def taken_back_growth(world: World, rng: random.Random) -> None:
         world.oracle.fail("L1", f"{zone}: {made} VMs are made, and {right} are wanted at most")
 
 
+@event(0)
+async def change_fields(world: World, rng: random.Random) -> None:
+    """Other times and limits of a manager: of age, of boot, of surplus, of roll-outs."""
+    if not world.pools:
+        return
+    pool = world.pools[rng.choice(sorted(world.pools))]
+    fields = {
+        "max_age_seconds": rng.choice((600, 1800, 7200)),
+        "boot_seconds": rng.choice((-1, 120, 600)),
+        "surplus_seconds": rng.choice((0, 60, 900)),
+        "max_surge": rng.choice((0, 1, 3)),
+        "max_unavailable": rng.choice((1, 2)),
+    }
+    names = rng.sample(sorted(fields), rng.randint(1, len(fields)))
+    pool.fields = {name: fields[name] for name in names}
+    if pool.fields.get("max_surge") == 0:
+        pool.fields["max_unavailable"] = fields["max_unavailable"]
+    _changed(world, f"managers have {pool.fields}")
+
+
+@event(0)
+async def order_about_rollout(world: World, rng: random.Random) -> None:
+    """An operator pauses or undoes a roll-out, and lets it go on."""
+    order = rng.choice(("pause", "undo"))
+    if await world.act(f"/api/rollout-{order}", {"template": "linux", "reason": "simulated"}):
+        world.note(f"operator: rollout {order}")
+        await asyncio.sleep(rng.uniform(20, 900))
+        await world.act("/api/rollout-resume", {"template": "linux"})
+        world.note("operator: rollout resume")
+
+
 @event(2)
 async def other_template(world: World, rng: random.Random) -> None:
     """A second template comes, or goes."""

@@ -173,6 +173,7 @@ class Pool(msgspec.Struct):
     zones: dict[str, int]
     maximum: int | None = None
     flavor: str = ""
+    fields: dict[str, int] = {}
 
 
 class World:
@@ -368,7 +369,7 @@ class World:
                 )
             templates += text
             for zone, minimum in pool.zones.items():
-                managers += manager(name, zone, minimum, pool.maximum)
+                managers += manager(name, zone, minimum, pool.maximum, **pool.fields)
         (self.config_dir / "templates.cfg").write_text(templates)
         (self.config_dir / "managers.cfg").write_text(managers)
 

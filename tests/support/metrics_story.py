@@ -99,6 +99,7 @@ async def _fall_into_trouble(w: World) -> None:
     w.write_config(TEMPLATES, MANAGERS.replace("minimum_size: 3", "minimum_size: 4"))
     paused = {"template": "windows", "zone": OTHER_ZONE, "reason": "a look"}
     assert await w.act("/api/pause", paused) == 200
+    assert await w.act("/api/rollout-pause", {"template": "windows"}) == 200
     await w.compute("POST", "global/instanceTemplates", NOBODYS)
     dimensions = {"backend": "GCE", "hostname": next(iter(await w.catalog()))}
     await w.broker("catalog.delete_machine", {"dimensions": dimensions})

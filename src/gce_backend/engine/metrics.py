@@ -99,6 +99,11 @@ READINGS = (
         "When an operator paused this part, in Unix seconds; an empty label means any.",
         _PLACE,
     ),
+    Reading(
+        "rollout_order_since_timestamp_seconds",
+        "When an operator paused or undid a roll-out, in Unix seconds; order is paused or undone.",
+        ("template", "order"),
+    ),
     Reading("ready", "Each check of /readyz: 1 while it passes.", ("check",)),
     Reading("leader", "1 while this daemon works, 0 while it stands by."),
     Reading("queue_depth", "Pulled messages that wait for the job."),

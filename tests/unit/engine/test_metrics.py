@@ -230,6 +230,7 @@ def test_what_is_wrong_is_shown(story: Story) -> None:
     assert found.sum("messages_total", kind=UNKNOWN_KIND, outcome="set-aside") == 1
     assert found.sum("actuation_paused") == 0, "only a part is paused"
     assert list(found.of("pause_since_timestamp_seconds")) == [("windows", OTHER_ZONE)]
+    assert list(found.of("rollout_order_since_timestamp_seconds")) == [("paused", "windows")]
     assert {labels[1] for labels in found.of("conditions")} >= {
         *("StockOut", "Untracked", "HeldForApproval"),
     }

@@ -174,6 +174,10 @@ def _pauses(context: Context) -> Values:
     return {
         "actuation_paused": _one(context.paused),
         "pause_since_timestamp_seconds": [((it.template, it.zone), it.since) for it in pauses],
+        "rollout_order_since_timestamp_seconds": [
+            *(((it.template, "paused"), it.since) for it in context.fleet.control.rollout_pauses),
+            *(((it.template, "undone"), it.since) for it in context.fleet.control.undone),
+        ],
     }
 
 
