@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from gce_backend.actions.deletion import delete
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import CatalogState, Deletion, Instance, Permit
+from gce_backend.model.observed import Group
 from gce_backend.model.orders import Drain
 from gce_backend.settings.settings import DeletionSettings
 from support.deletions import (
@@ -261,7 +262,11 @@ async def test_a_vm_is_named_in_a_deletion_unless_its_group_is_known_not_to_list
         await w.inject(DELETE_INSTANCES, status=403, reason="forbidden", times=None)
         await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
 
-        async def is_named(*, missing: bool, gone: bool) -> bool:
+        found = seen.groups[key.group]
+        assert key.name in found.members
+        unlisted = msgspec.structs.replace(found, listed=None, members={})
+
+        async def is_named(*, missing: bool, gone: bool, group: Group | None = None) -> bool:
             since = context.clock.now() - 20 if missing else None
             now = msgspec.structs.replace(
                 known, catalog=CatalogState.REMOVED, drain=Drain("", 1.0), missing_since=since
@@ -269,6 +274,8 @@ async def test_a_vm_is_named_in_a_deletion_unless_its_group_is_known_not_to_list
             await context.fleet.change([Change(key, lambda _: now)])
             context.conditions.clear(key.group)
             seen.groups.pop(key.group, None)
+            if group is not None:
+                seen.groups[key.group] = group
             seen.gone = {key.group} if gone else set()
             await w.reset_calls()
             await delete(context, lambda one, _: one == key)
@@ -277,3 +284,5 @@ async def test_a_vm_is_named_in_a_deletion_unless_its_group_is_known_not_to_list
         assert await is_named(missing=True, gone=False)
         assert not await is_named(missing=True, gone=True)
         assert await is_named(missing=False, gone=True)
+        assert await is_named(missing=True, gone=False, group=found), "as a member without VM"
+        assert await is_named(missing=True, gone=False, group=unlisted), "nobody has listed it"
