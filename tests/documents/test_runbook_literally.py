@@ -386,6 +386,7 @@ NOT_PROVOKED = {
     "GceBackendEventLoopLate": "simulated time has no late event loop",
     "GceBackendCallBudgetExhausted": "it passes by itself, and the section has no command",
     "GceBackendMeltDown": "tests/stories/test_melt_down.py lives it, and its hour of patience",
+    "GceBackendRolloutHeld": "tests/unit/cli/test_rollout.py pauses, resumes and undoes roll-outs",
     "GceBackendBootFailing": "tests/unit/actions/test_aging.py lives it, and its pauses",
 }
 """Alerts without a story here, and why; alerts_test.yml has a case of each."""

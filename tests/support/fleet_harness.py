@@ -126,7 +126,7 @@ class World:
         used = settings or self.settings
         clients = Clients(used, self.clock, random.Random(0), Metrics())
         try:
-            fleet = Fleet(Store(clients.datastore(PROJECT)))
+            fleet = Fleet(Store(clients.datastore(PROJECT)), clock=self.clock)
             await fleet.load()
             yield fleet
         finally:
@@ -443,7 +443,7 @@ async def prepare(made: World, settings: Settings) -> None:
     clients = Clients(settings, made.clock, random.Random(0), Metrics())
     try:
         await configure(
-            Store(clients.datastore(PROJECT)),
+            Fleet(Store(clients.datastore(PROJECT)), clock=made.clock),
             config_set="services/gce-backend",
             config_service=made.cloud.base_url,
             machine_provider=made.cloud.base_url,

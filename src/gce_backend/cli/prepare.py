@@ -85,6 +85,7 @@ def configure(
 
     An address that the settings do not allow is refused, as by `setup`.
     """
+    from gce_backend.fleet.picture import Fleet
     from gce_backend.setup.addresses import configure as write_entities
     from gce_backend.setup.project import Addresses, refuse_wrong
 
@@ -92,7 +93,7 @@ def configure(
         refuse_wrong(settings, Addresses(config_set, config_service, machine_provider))
         async with store_of(settings) as (store, who):
             return await write_entities(
-                store,
+                Fleet(store),
                 config_set=config_set,
                 config_service=config_service,
                 machine_provider=machine_provider,

@@ -457,10 +457,10 @@ def _check_rollout(manager: pb.InstanceGroupManager, path: Path, report: Report)
 
 def _check_times(manager: pb.InstanceGroupManager, path: Path, report: Report) -> None:
     age, boot = manager.max_age_seconds, manager.boot_seconds
-    if manager.HasField("max_age_seconds") and not LEAST_AGE_SECONDS <= age <= MAX_AGE_SECONDS:
+    if age and not LEAST_AGE_SECONDS <= age <= MAX_AGE_SECONDS:
         report.problem(
             (*path, "max_age_seconds"),
-            f"{age} is out of range: use {LEAST_AGE_SECONDS} to {MAX_AGE_SECONDS}",
+            f"{age} is out of range: use {LEAST_AGE_SECONDS} to {MAX_AGE_SECONDS}, or 0 for never",
         )
     known = boot == KEEP_SLOW or LEAST_BOOT_SECONDS <= boot <= MAX_BOOT_SECONDS
     if manager.HasField("boot_seconds") and not known:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gce_backend.clients.pubsub import PubSub
+from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.settings.settings import EndpointSettings, JobSettings, Settings
 from gce_backend.setup.addresses import configure
@@ -98,6 +99,6 @@ async def prepare(store: Store, pubsub: PubSub, settings: Settings, base_url: st
         RemoteError: Datastore could not be reached.
     """
     await configure(
-        store, config_set=CONFIG_SET, config_service=base_url, machine_provider=base_url
+        Fleet(store), config_set=CONFIG_SET, config_service=base_url, machine_provider=base_url
     )
     return [step async for step in provision_messages(pubsub, settings) if not step.ok]

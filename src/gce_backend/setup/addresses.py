@@ -8,7 +8,6 @@ import msgspec
 
 from gce_backend.base.cause import caused_by
 from gce_backend.fleet.picture import Change, Fleet
-from gce_backend.fleet.store import Store
 from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
@@ -20,7 +19,7 @@ from gce_backend.model.entities import (
 
 
 async def configure(
-    store: Store,
+    fleet: Fleet,
     *,
     config_set: str | None = None,
     config_service: str | None = None,
@@ -30,7 +29,7 @@ async def configure(
     """Stores the addresses; an address that is None stays as it is. Safe to run again.
 
     Args:
-        store: the entities' store.
+        fleet: the entities.
         config_set: the config set to fetch, e.g. `services/gce-backend`.
         config_service: the config service's host name or URL.
         machine_provider: the Machine Provider's URL.
@@ -42,7 +41,6 @@ async def configure(
     Raises:
         RemoteError: Datastore could not be reached.
     """
-    fleet = Fleet(store)
     await fleet.refresh([CONFIGURATION_KEY, CONFIG_SETTINGS_KEY, MACHINE_PROVIDER_KEY])
 
     def setting(kind: Any, **values: str | None) -> Any:

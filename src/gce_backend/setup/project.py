@@ -91,7 +91,7 @@ async def set_up(
         return
     yield Done(f"the schema of the store: version {found}", "present")
     fleet = Fleet(store)
-    for step in await _store_addresses(settings, fleet, store, addresses, who, dry_run=dry_run):
+    for step in await _store_addresses(settings, fleet, addresses, who, dry_run=dry_run):
         yield step
     yield await _identify(fleet, new_store_id(rng), dry_run=dry_run)
     yield await check_permissions(resource_manager, project, "datastore", DATASTORE)
@@ -103,7 +103,6 @@ async def set_up(
 async def _store_addresses(
     settings: Settings,
     fleet: Fleet,
-    store: Store,
     given: Addresses,
     who: str,
     *,
@@ -118,8 +117,7 @@ async def _store_addresses(
         )
         steps = list(judge(settings, stored, given, dry_run=dry_run))
         if not dry_run and all(step.outcome != "wrong" for step in steps):
-            await configure(store, **given._asdict(), who=who)
-            await fleet.refresh([CONFIGURATION_KEY])
+            await configure(fleet, **given._asdict(), who=who)
     except BackendError as error:
         return [Done("the three entities in Datastore", "failed", str(error))]
     return steps

@@ -267,7 +267,7 @@ WRONG_MANAGERS: list[tuple[dict[str, Any], str, str]] = [
     ({"max_surge": -1, "max_unavailable": 1}, "max_surge", "use 0 to 2000"),
     ({"max_unavailable": 2001}, "max_unavailable", "use 0 to 2000"),
     ({"max_surge": 0}, "max_surge", "set max_unavailable to 1 or more"),
-    ({"max_age_seconds": 599}, "max_age_seconds", "use 600 to 315360000"),
+    ({"max_age_seconds": 599}, "max_age_seconds", "use 600 to 315360000, or 0 for never"),
     ({"boot_seconds": 0}, "boot_seconds", "use 60 to 86400, or -1 to keep"),
     ({"zones": ["us-central1-a", "us-central1-b"]}, "zones", "remove one of them"),
     ({"zone": None, "zones": ["us-central1-a"]}, "zones", "use zone for one, or 2 to 20"),
