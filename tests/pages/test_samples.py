@@ -180,3 +180,11 @@ async def test_charts_outlive_a_restart(tmp_path: Path) -> None:
         assert samples.all()[-1] == Level(1, 2, 0)
         week = await visit(w, "/?span=7d")
         assert "/?span=1d" in week.links
+
+
+async def test_the_chart_of_a_young_daemon_shows_what_is_there_now(tmp_path: Path) -> None:
+    """Its only sample was taken before there was a machine."""
+    async with world(tmp_path) as w:
+        await w.until_states(cataloged=3)
+        assert w.clock.monotonic() < 60
+        assert " at most 3" in (await visit(w, "/")).text

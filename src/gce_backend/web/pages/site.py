@@ -34,6 +34,7 @@ from gce_backend.web.pages.charts import Chart, chart
 from gce_backend.web.pages.event_lines import folded
 from gce_backend.web.pages.rendering import Renderer
 from gce_backend.web.survey import states
+from gce_backend.web.survey.levels import levels_of, total
 from gce_backend.web.survey.names import similar
 from gce_backend.web.survey.problems import FleetProblem
 from gce_backend.web.survey.view import View
@@ -201,7 +202,8 @@ async def _overview(view: View, request: web.Request) -> dict[str, Any]:
     times, levels = view.samples.times, view.samples.all()
     if asked.span:
         times, levels = view.samples.long(view.context.clock.now() - SPANS[asked.span])
-    drawn = chart(times, levels, width=600, height=110)
+    present = total(levels_of((await view.census.survey()).counts).values())
+    drawn = chart([*times, view.context.clock.now()], [*levels, present], width=600, height=110)
     return {
         "asked": asked,
         "most": PROBLEMS,

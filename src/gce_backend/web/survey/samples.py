@@ -15,7 +15,7 @@ from gce_backend.fleet.history import History
 from gce_backend.rules.states import State
 from gce_backend.web.survey.backfill import earlier_levels
 from gce_backend.web.survey.census import Census
-from gce_backend.web.survey.levels import NONE, Level, Row, total
+from gce_backend.web.survey.levels import NONE, Level, Row, levels_of, total
 
 EVERY_SECONDS = 60.0
 KEPT = 360
@@ -58,7 +58,7 @@ class Samples:
         Args:
             counts: machines now, by template and zone, and state.
         """
-        now, levels = self._clock.now(), _levels(counts)
+        now, levels = self._clock.now(), levels_of(counts)
         self._recent.enter(now, levels)
         if not self._long or now >= self._long[-1][0] + LONG_SECONDS:
             self._long.append((now, total(levels.values())))
@@ -158,14 +158,6 @@ class _Recent:
         first = self._taken - len(self.times)
         slots = (3 * (sample % KEPT) for sample in range(first, self._taken))
         return [Level(*together[slot : slot + 3]) for slot in slots]
-
-
-def _levels(counts: Mapping[Row, Mapping[State, int]]) -> dict[Row, Level]:
-    found = {}
-    for row, states in counts.items():
-        leased, available = states.get(State.LEASED, 0), states.get(State.CATALOGED, 0)
-        found[row] = Level(leased, available, sum(states.values()) - leased - available)
-    return found
 
 
 def _back(first: UnixSeconds, every: float, most: int, oldest: UnixSeconds) -> list[UnixSeconds]:
