@@ -121,6 +121,14 @@ class Disturbances:
         rules = any(rule.left > 0 for rule in self._rules)
         return not rules and not self._cloud.faults.injected
 
+    def strikes(self) -> int:
+        """How often anything has struck until now, but for the embedded cloud's faults."""
+        return self.fired.total()
+
+    def is_alone(self, fault: Fault) -> bool:
+        """Whether no other fault of the embedded cloud is in force."""
+        return all(one is fault for one in self._cloud.faults.injected)
+
     def settle(self) -> Counter[int]:
         """All counts, with those of the embedded cloud's faults."""
         for fault, rows in self._injected:

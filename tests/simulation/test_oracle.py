@@ -12,9 +12,10 @@ import pytest
 from gce_backend.base.clock import SystemClock
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
+from simulation.episode import live, recipe
 from simulation.events import KINDS, Event
 from simulation.faults import Disturbances
-from simulation.holes import HOLES, search
+from simulation.holes import HOLES, scripted, search
 from simulation.network import Request
 from simulation.rows import ROWS
 from simulation.shrink import minimal
@@ -50,6 +51,21 @@ def test_users_get_machines() -> None:
     ended = run("--seed", "1", "--episode", "0.5", "--rate", "20", "--only", "lease,lease_all")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "is LEASED" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("seed", "machines", "budget", "script"),
+    [
+        ("hands", 20, 24, ((5.0, "furnace"),)),
+        ("5", 8, 1400, ((5.0, "taken_back_growth"), (45.0, "freeze"))),
+    ],
+)
+def test_what_others_do_is_not_held_against_a_daemon(
+    seed: str, machines: int, budget: int, script: tuple[tuple[float, str], ...]
+) -> None:
+    """Others' calls; growth that a daemon that stands still cannot take back in time."""
+    made = recipe(seed, 0.4, machines=machines, daemons=1, election=False, budget=budget)
+    assert live(scripted(made, script)).violations == []
 
 
 def test_each_row_of_the_table_of_faults_has_an_event() -> None:

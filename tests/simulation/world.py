@@ -191,6 +191,8 @@ class World:
         nodes: where daemons run.
         oracle: the judge.
         disturbances: what is wrong with calls.
+        changes: how often the configuration was written.
+        pauses: how many pauses of operators last.
     """
 
     def __init__(self, loop: SimulatedLoop, seed: str, shape: Shape, folder: Path) -> None:
@@ -243,6 +245,7 @@ class World:
         self.patches = contextlib.ExitStack()
         self.wanted: list[str] = []
         self.approved: list[str] = []
+        self.changes = self.pauses = 0
         self.on_step: Callable[[World, Node], Callable[[Process, asyncio.Handle], None]] | None
         self.on_step = None
         self._loose: list[asyncio.Task[Any]] = []
@@ -360,6 +363,7 @@ class World:
 
     def write(self) -> None:
         """Writes the configuration that `pools` says."""
+        self.changes += 1
         templates, managers = "", ""
         for name, pool in self.pools.items():
             text = template(name, machine_type=pool.machine_type)

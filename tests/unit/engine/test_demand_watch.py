@@ -71,3 +71,35 @@ async def test_line_03_one_that_does_not_wait_for_news_is_not_stormed(tmp_path: 
         before = await w.fired()
         await w.pass_time(60)
         assert 50 <= await w.fired() - before <= 61
+
+
+async def ask_for_cores(w: World, number: int) -> None:
+    """A request that nothing in the catalog fits, so that it waits."""
+    request = {"request_id": f"r{number}", "duration": 60, "dimensions": {"num_cpus": 64}}
+    await w.broker("machine_provider.lease", request)
+
+
+async def test_news_that_follow_news_are_known_at_once(tmp_path: Path) -> None:
+    """A group that grows by old news grows for requests that are served already."""
+    async with world(tmp_path, managers=manager(maximum=9)) as w:
+        await w.until_states(cataloged=3)
+        await w.pass_time(60)
+        await w.reset_calls()
+        for number in range(1, 4):
+            await ask_for_cores(w, number)
+            await w.pass_time(0.2)
+            assert (await w.calls())[METHOD] == number
+
+
+async def test_line_03_one_that_has_other_news_each_time_is_not_stormed(tmp_path: Path) -> None:
+    """It gets a question each twentieth of a second."""
+    async with world(tmp_path, managers=manager(maximum=9)) as w:
+        await w.until_states(cataloged=3)
+        await w.pass_time(60)
+        for version in range(60):
+            body = {"version": str(version), "waiting": []}
+            await w.inject(METHOD, kind="answer", body=body, times=1, skip=version)
+        await ask_for_cores(w, 1)  # ends a question that waits already
+        before = await w.fired()
+        await w.pass_time(1)
+        assert 15 <= await w.fired() - before <= 21
