@@ -206,10 +206,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             made.oracle.fail("L1", f"not at rest: {'; '.join(made.misses())[:600]}")
             return
         await made.release_everything()
-        held = (await made.act("/api/control") or {}).get("held_revision")
-        if held:
-            await made.act("/api/approve", {"revision": held})
-            made.note(f"operator approves {held[:12]}")
+        await _approve(made)
         await asyncio.sleep(20.0)
     made.note("the fleet is at rest")
     if made.pools.pop("odd", None):  # refused machines are tried again, which is written
@@ -221,6 +218,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
     after = made.written()
     while True:
         before = after
+        await _approve(made)
         await asyncio.sleep(STILL_SECONDS)
         after = made.written()
         if before == after:
@@ -230,3 +228,11 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             made.oracle.fail("L1", f"it goes on writing: {'; '.join(found)[:600]}")
             break
     await made.judge_tracking()
+
+
+async def _approve(made: World) -> None:
+    """An operator approves what is held."""
+    held = (await made.act("/api/control") or {}).get("held_revision")
+    if held:
+        await made.act("/api/approve", {"revision": held})
+        made.note(f"operator approves {held[:12]}")
