@@ -67,25 +67,25 @@ async def test_line_08_conditions_and_memory_stay_flat_while_machines_are_replac
         settings.deletion, reclaimed_count=10_000, tombstone_seconds=60.0, window_seconds=60.0
     )
     settings = msgspec.structs.replace(settings, deletion=deletion)
-    async with world(tmp_path, managers=manager(minimum=20), settings=settings) as w:
+    async with world(tmp_path, managers=manager(minimum=8), settings=settings) as w:
         await w.inject("compute.instances.setMetadata", status=403, times=None)
-        await w.until_states(cataloged=20)
+        await w.until_states(cataloged=8)
         sizes = []
         for life in range(3):
             await w.pass_time(60)
-            assert len(_subjects(w)) >= 20
-            for number in range(20):
+            assert len(_subjects(w)) >= 8
+            for number in range(8):
                 request = {
                     "request_id": f"{life}-{number}",
                     "duration": 3600,
                     "dimensions": {"os_family": "LINUX"},
                 }
                 await w.broker("machine_provider.lease", request)
-            await w.until_states(leased=20)
-            for number in range(20):
+            await w.until_states(leased=8)
+            for number in range(8):
                 await w.release(f"{life}-{number}")
-            await w.until_states(cataloged=20)
-            await w.pass_time(600)
+            await w.until_states(cataloged=8)
+            await w.pass_time(300)
             memory = _context(w).memory
             sizes.append(
                 (

@@ -28,12 +28,12 @@ async def reasons(w: World) -> set[str]:
 
 
 async def test_fault_12_what_is_forbidden_is_shown_and_not_stormed(tmp_path: Path) -> None:
-    """An hour without the permission to make groups: a condition, few calls, then recovery."""
+    """Half an hour without the permission to make groups: a condition, few calls, then recovery."""
     async with world(tmp_path, templates=template(), managers=manager(), start=False) as w:
         message = "Required 'compute.instanceGroupManagers.create' permission"
         await w.inject(INSERT, status=403, reason="forbidden", message=message, times=None)
         await w.start_daemon()
-        await w.pass_time(3600)
+        await w.pass_time(1800)
         assert "PermissionDenied" in await reasons(w)
         assert message in str(await w.get("/api/fleet"))
         assert 5 <= await w.fired() <= 30
@@ -86,9 +86,9 @@ async def test_fault_53_what_compute_does_not_find_for_ever_costs_few_calls_and_
         await w.release()
         wanted = manager(minimum=4) + manager(zone=OTHER_ZONE, minimum=1) + manager("new")
         w.write_config(template() + template("new"), wanted)
-        await w.pass_time(600)
+        await w.pass_time(400)
         await w.reset_calls()
-        await w.pass_time(900)
+        await w.pass_time(700)
         calls = await w.calls()
         assert {method: 1 <= calls[method] <= 5 for method in NOT_FOUND} == dict.fromkeys(
             NOT_FOUND, True

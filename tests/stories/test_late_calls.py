@@ -178,7 +178,7 @@ async def test_a_late_deletion_hits_no_machine_that_was_offered_under_the_name(
         await w.until_states(cataloged=3)
         held = [await w.lease(f"s{number}", duration=100_000) for number in range(3)]
         await w.clear_faults()
-        await w.pass_time(600)
+        await w.pass_time(330)
         assert set(held) == set(await w.vms())
 
 

@@ -151,9 +151,9 @@ async def test_a_leader_that_slept_stands_by_whatever_it_does_first(tmp_path: Pa
         w.daemon = Daemon(w.settings, clock=clock, rng=random.Random(7))
         await w.daemon.start()
         await w.until_states(cataloged=3)
-        for turn in range(12):
+        for turn in range(5):
             clock.slept += 100.0
-            await w.pass_time(20.0 + 0.3 * turn)
+            await w.pass_time(20.0 + 0.7 * turn)
             await w.until(leads(w, w.daemon), within=60.0)
         w.write_config(template(), manager(minimum=4))
         await w.until_states(cataloged=4)

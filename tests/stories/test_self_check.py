@@ -128,7 +128,7 @@ async def test_line_10_a_second_daemon_on_the_store_is_noticed_and_a_restart_is_
         await w.until_states(cataloged=3)
         await w.pass_time(100.0)
         await w.restart_daemon()
-        await w.pass_time(1500.0)
+        await w.pass_time(700.0)
         assert await is_ready(w)
         second = Daemon(w.settings, clock=w.clock, rng=random.Random(99))
         await second.start()

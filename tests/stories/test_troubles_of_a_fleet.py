@@ -36,7 +36,7 @@ async def test_a_quota_that_halves_makes_nothing_swing(tmp_path: Path) -> None:
         before = await vms_running(w)
         for number in range(4):
             await w.release(f"r{number}")
-        await w.pass_time(1800)
+        await w.pass_time(900)
         calls = await w.calls()
         assert before - set(held[:4]) <= await vms_running(w)
         assert len(await vms_running(w)) == 4
@@ -90,7 +90,7 @@ async def test_a_revision_whose_machines_never_run_costs_one_machine_at_a_time(
         w.cloud.options = msgspec.structs.replace(CloudOptions(), boot_seconds=1e7)
         w.write_config(template(machine_type="e2-medium"), managers)
         made: set[str] = set()
-        for _ in range(30):
+        for _ in range(20):
             await w.pass_time(30)
             new = {machine["name"] for machine in await w.machines()} - old
             made |= new

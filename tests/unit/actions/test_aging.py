@@ -60,7 +60,7 @@ async def test_machines_that_never_run_are_replaced_ever_more_slowly_until_one_d
         await w.until(w.is_loaded)
         await w.until(told, 900, 5)
         assert len(made) <= 8
-        for _ in range(12):
+        for _ in range(8):
             await w.pass_time(150)
             await told()
         assert 6 <= len(made) <= 12

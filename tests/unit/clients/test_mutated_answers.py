@@ -41,7 +41,7 @@ from gce_backend.gce_client import ComputeClient
 from support.mutation import mutated
 from support.simulation import VirtualClock, VirtualTimeLoop
 
-EXAMPLES = int(os.environ.get("GCE_BACKEND_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("GCE_BACKEND_EXAMPLES", "150"))
 ROOT = "http://peer.test"
 LONGEST_CALL = 3600.0
 """Simulated seconds: whatever a peer answers, a call comes to its end."""

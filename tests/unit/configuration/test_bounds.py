@@ -94,7 +94,7 @@ def carry(config: Configuration) -> int:
 
 
 @given(template_fields=st.lists(fields, max_size=2), managers=st.lists(places, max_size=2))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_line_02_whatever_is_accepted_can_be_carried_out(
     template_fields: list[dict[str, Any]], managers: list[dict[str, Any]]
 ) -> None:
