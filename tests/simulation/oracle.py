@@ -229,7 +229,7 @@ class Oracle:
         """
         for name, held in list(self.held.items()):
             if held.since > backup:
-                held.forgotten[namespace] = self._time()
+                held.forgotten.setdefault(namespace, self._time())
                 self.remembered[name] = held.until
                 if len(held.forgotten) > 1:
                     del self.held[name]

@@ -31,6 +31,7 @@ from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, when_present
 from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.keys import GroupKey, Key
+from gce_backend.model.observed import Group
 from gce_backend.rules.compute_bodies import base_instance_name_of
 from gce_backend.rules.group_sizes import growth, new_member_names
 
@@ -138,7 +139,7 @@ async def _judged(
 
 
 async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
-    fleet = context.fleet
+    fleet, seen = context.fleet, context.memory.seen.groups.get(key)
     project, name = fleet.revision_of(key).template.project, fleet.group_name(key)
     try:
         operation = await context.compute.create_instances(
@@ -159,7 +160,7 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
         if resources.is_overdue(context, key, growth.started):
             await _intend(context, key, growth, growth.names)  # anew, under another id
         return Result.WAITING
-    _note_growth(context, key, len(growth.names))
+    _note_growth(context, key, seen, len(growth.names))
     await _intend(context, key, growth, ())
     context.log.info(
         "group.raised",
@@ -171,13 +172,16 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
     return Result.CHANGED
 
 
-def _note_growth(context: Context, key: GroupKey, count: int) -> None:
-    """Counts members that Compute makes, before the next look at the group shows them."""
+def _note_growth(context: Context, key: GroupKey, before: Group | None, count: int) -> None:
+    """Counts members that Compute makes, before the next look at the group shows them.
+
+    Args:
+        before: the group as it was seen before the call; a look since then counts them already.
+    """
     seen = context.memory.seen
     seen.grown[key] = context.clock.monotonic()
-    group = seen.groups.get(key)
-    if group is not None:
-        seen.groups[key] = replace(group, target_size=group.target_size + count)
+    if before is not None and seen.groups.get(key) is before:
+        seen.groups[key] = replace(before, target_size=before.target_size + count)
 
 
 async def _collided(context: Context, key: GroupKey, growth: InFlight) -> Result:

@@ -230,6 +230,25 @@ async def test_a_stockout_stops_one_zone_says_so_and_ends(tmp_path: Path) -> Non
         assert not manager_in(await w.get("/api/fleet"), ZONE)["conditions"]
 
 
+async def test_a_machine_of_a_zone_without_capacity_is_replaced_by_one_member(
+    tmp_path: Path,
+) -> None:
+    """A look at the group while Compute adds the member already counts it."""
+    async with world(tmp_path, options=CloudOptions()) as w:
+        await w.until_states(cataloged=3)
+        await w.inject("*", kind="stockout", zone=ZONE, times=None)
+        await w.inject("compute.zoneOperations.wait", kind="latency", seconds=15.0, times=None)
+        name = (await w.machines())[0]["name"]
+        assert await w.act("/api/drain", {"name": name}) == 200
+        await w.until_states(cataloged=2, creating=1)
+        await w.pass_time(60)
+        await w.reset_calls()
+        await w.pass_time(120)
+        calls = await w.calls()
+        assert not calls[CREATE]
+        assert not calls["compute.instanceGroupManagers.deleteInstances"]
+
+
 async def test_a_stockout_of_one_machine_type_does_not_stop_another_template(
     tmp_path: Path,
 ) -> None:
