@@ -29,7 +29,7 @@ from support.deletions import lease_all, release_all
 from support.fleet_harness import PROJECT, World, manager, template, world
 from support.scraped import scrape
 
-NUMBER = 7
+NUMBER = 5
 """Templates, each with a group of one machine."""
 DEADLINE = 10.0
 LATENCY = 3.0
