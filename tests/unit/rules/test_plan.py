@@ -264,7 +264,7 @@ async def apply(w: World, document: Document) -> None:
         now = await compare(w.settings, None)
         return now.in_force == document.revision and not now.changes
 
-    await w.until(done, within=1800, every=5.0)
+    await w.until(done, within=1800, every=20.0)
 
 
 @pytest.mark.parametrize("seed", range(4))
