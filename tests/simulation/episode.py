@@ -206,6 +206,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             made.oracle.fail("L1", f"not at rest: {'; '.join(made.misses())[:600]}")
             return
         await made.release_everything()
+        await made.take_out_strangers()
         await _approve(made)
         await asyncio.sleep(20.0)
     made.note("the fleet is at rest")

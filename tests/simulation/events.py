@@ -23,7 +23,16 @@ from gce_backend.localcloud.faults import Fault
 from gce_backend.machine_provider import wire
 from simulation.faults import STRANGER, Rule
 from simulation.network import Fate, Request
-from simulation.world import MP_NAMESPACE, TYPES, ZONES, Node, Pool, World, WorldClock
+from simulation.world import (
+    MP_NAMESPACE,
+    STRANGERS_SYSTEM,
+    TYPES,
+    ZONES,
+    Node,
+    Pool,
+    World,
+    WorldClock,
+)
 from support.fleet_harness import PROJECT
 
 Act = Callable[[World, random.Random], Awaitable[None]]
@@ -732,10 +741,11 @@ async def steal_name(world: World, rng: random.Random) -> None:
         return
     name = rng.choice(free)
     request = wire.AddRequest(
-        dimensions=wire.Dimensions(backend="GCE", hostname=name, os_family="OSX"),
+        dimensions=wire.Dimensions(backend="GCE", hostname=name, os_family=STRANGERS_SYSTEM),
         policies=wire.Policies(),
     )
     world.strangers.add(name)
+    world.stolen.add(name)
     await world._ask(lambda broker: broker.catalog.add("GCE", [request]))
     world.note(f"a stranger's machine named {name} is in the catalog")
     world.disturbances.met(31)

@@ -68,6 +68,19 @@ def test_what_others_do_is_not_held_against_a_daemon(
     assert live(scripted(made, script)).violations == []
 
 
+def test_a_vm_whose_name_a_stranger_took_is_deleted_after_the_stranger_is_told() -> None:
+    """Until then the daemon keeps what waits for its deletion, and tells of it."""
+    script = ((5, "back_up"), (12, "change_zone"), (60, "restore_store"), (140, "steal_name"))
+    made = recipe("stolen 0", 0.05, machines=10, daemons=1, election=False, budget=1400)
+    result = live(scripted(made, script))
+    assert not result.violations, result.violations
+    story = "\n".join(result.story)
+    taken = re.search(r"the stranger's machine named (\S+) is taken out of the catalog", story)
+    assert taken is not None, story
+    assert f"vm {taken[1]} is destroyed" not in story[: taken.start()]
+    assert f"vm {taken[1]} is destroyed (DELETING)" in story[taken.end() :]
+
+
 def test_each_row_of_the_table_of_faults_has_an_event() -> None:
     """What never happens is not survived."""
     told = {row for kind in KINDS.values() for row in kind.rows}

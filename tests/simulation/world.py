@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 import aiohttp
@@ -62,6 +62,8 @@ ZONES = ("us-central1-a", "europe-west1-b")
 TYPES = ("e2-small", "e2-medium", "e2-standard-2")
 MP_NAMESPACE = "machine-provider"
 OFFERED = frozenset({"NEW", "AVAILABLE", "LEASED"})
+STRANGERS_SYSTEM: Final = "OSX"
+"""The os_family of a machine of somebody else's backend: ours are LINUX."""
 CAP_COUNT, CAP_SHARE, CAP_WINDOW = 8, 0.5, 600.0
 
 
@@ -229,6 +231,7 @@ class World:
         )
         self.strangers: set[str] = set()
         self.oracle.strangers = self.strangers
+        self.stolen: set[str] = set()
         self.oracle.late_additions = self.disturbances.late_additions
         self.pools = self._first_pools()
         self.nodes = [
@@ -503,6 +506,19 @@ class World:
             await self.release(request)
         self.wanted.clear()
 
+    async def take_out_strangers(self) -> None:
+        """The owner of a stranger's machine takes it out of the catalog, once a daemon tells of it.
+
+        As long as its entry is there, the daemon keeps what has its name.
+        """
+        if not self.stolen:
+            return
+        told = str((await self.act("/api/fleet") or {}).get("conditions", ""))
+        for name in sorted(self.stolen):
+            if name in told and await self._ask(partial(_take_out, name)):
+                self.stolen.discard(name)
+                self.note(f"the stranger's machine named {name} is taken out of the catalog")
+
     async def _ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """What the Machine Provider answers; None when it cannot."""
 
@@ -748,6 +764,15 @@ class World:
                 continue  # by a daemon with a store of its own
             if row.name not in known and row.name not in told:
                 self.oracle.fail("S2", f"vm {row.name} is neither tracked nor reported")
+
+
+async def _take_out(name: str, broker: Any) -> bool:
+    """Whether an entry that a stranger made is gone; one that the daemon made stays."""
+    entry = await broker.catalog.get("GCE", name)
+    if entry is None or entry.dimensions.os_family != STRANGERS_SYSTEM:
+        return True
+    wanted = wire.DeleteRequest(dimensions=wire.Dimensions(backend="GCE", hostname=name))
+    return (await broker.catalog.delete("GCE", [wanted]))[0].error is None
 
 
 def _process_name() -> str:
