@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 import aiohttp
 import structlog
 from aiohttp import web
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture
 
 from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.webhook import (
@@ -33,12 +34,14 @@ class Receiver:
         statuses: with which it answers, in turn; then with the last one.
         got: the bodies, in order.
         headers: of the last request.
+        logs: what the webhook logs, at any level.
     """
 
     def __init__(self, statuses: Sequence[int]) -> None:
         self.statuses = list(statuses)
         self.got: list[bytes] = []
         self.headers: dict[str, str] = {}
+        self.logs = LogCapture()
         self.counted: Counter[str] = Counter()
         self.retries = 0
         self.waiting = 0
@@ -80,7 +83,11 @@ async def told(*statuses: int, key: str | None = None) -> AsyncIterator[tuple[Re
             name="json",
             clock=VirtualClock(),
             rng=random.Random(1),
-            log=structlog.get_logger(),
+            log=structlog.wrap_logger(
+                None,
+                processors=[receiver.logs],
+                wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
+            ),
             counted=receiver.count,
             retried=receiver.retry,
         )
@@ -110,29 +117,29 @@ async def test_bodies_arrive_in_order_and_signed() -> None:
 async def test_a_failure_in_passing_is_repeated_and_told_once() -> None:
     """5xx, 429 with its wait; then the log says that it works again."""
     async with told(503, 503, 429, 204) as (receiver, webhook):
-        with capture_logs() as logs:
-            webhook.offer(b"{}")
-            await asyncio.sleep(30)
-            assert len(receiver.got) == 3
-            await asyncio.sleep(120)
+        webhook.offer(b"{}")
+        await asyncio.sleep(30)
+        assert len(receiver.got) == 3
+        await asyncio.sleep(120)
         assert len(receiver.got) == 4
         assert (receiver.counted, receiver.retries) == ({"sent": 1}, 3)
-        assert [line["event"] for line in logs] == ["webhook.failing", "webhook.works"]
+        assert [line["event"] for line in receiver.logs.entries] == [
+            "webhook.failing",
+            "webhook.works",
+        ]
         assert SIGNATURE not in receiver.headers
 
 
 async def test_what_is_refused_is_not_repeated_and_no_redirect_is_followed() -> None:
     """The next body gets its chance; no log line quotes the address, which is a secret."""
     async with told(400, 302, 404, 200) as (receiver, webhook):
-        with capture_logs() as logs:
-            for _ in range(4):
-                webhook.offer(b"{}")
-            await asyncio.sleep(5)
+        for _ in range(4):
+            webhook.offer(b"{}")
+        await asyncio.sleep(5)
         assert receiver.counted == {"refused": 3, "sent": 1}
-        assert [line["outcome"] for line in logs if line["event"] == "webhook.lost"] == [
-            "refused"
-        ] * 3
-        assert "/hook" not in str(logs)
+        lost = [line for line in receiver.logs.entries if line["event"] == "webhook.lost"]
+        assert [line["outcome"] for line in lost] == ["refused"] * 3
+        assert "/hook" not in str(receiver.logs.entries)
 
 
 async def test_a_receiver_that_is_down_costs_little_and_the_newest_are_kept() -> None:
