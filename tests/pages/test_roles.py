@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +94,20 @@ def routes(w: World) -> set[tuple[str, str]]:
     }
 
 
-async def test_every_address_is_open_to_its_roles_and_to_no_other(tmp_path: Path) -> None:
-    """Without a token, with a wrong one, and with one of each role; also orders of pages."""
+@asynccontextmanager
+async def _with_tokens(tmp_path: Path, token: Secret | None = None) -> AsyncIterator[World]:
+    """A world whose daemon knows a token of each role, and perhaps the one of the settings."""
     async with world(tmp_path, start=False) as w:
-        http = HttpSettings(port=0, tokens_file=tokens_file(tmp_path))
+        http = HttpSettings(port=0, token=token, tokens_file=tokens_file(tmp_path))
         w.settings = msgspec.structs.replace(w.settings, http=http)
         await w.start_daemon()
         await w.until(w.is_loaded)
+        yield w
+
+
+async def test_every_address_is_open_to_its_roles_and_to_no_other(tmp_path: Path) -> None:
+    """Without a token, with a wrong one, and with one of each role; also orders of pages."""
+    async with _with_tokens(tmp_path) as w:
         forms = {("POST", f"/orders/{name}"): role for name, role in ORDERS.items()}
         assert routes(w) == {*NEEDS, ("POST", "/orders/{name}")}
         for (verb, address), needed in NEEDS.items():
@@ -128,10 +137,7 @@ async def test_every_address_is_open_to_its_roles_and_to_no_other(tmp_path: Path
 
 async def test_who_gave_an_order_is_stored_told_and_shown(tmp_path: Path) -> None:
     """By token and by page: in the entity, events, explain, /api/control, the log and the pages."""
-    async with world(tmp_path, start=False) as w:
-        http = HttpSettings(port=0, token=Secret(CONTROL_TOKEN), tokens_file=tokens_file(tmp_path))
-        w.settings = msgspec.structs.replace(w.settings, http=http)
-        await w.start_daemon()
+    async with _with_tokens(tmp_path, token=Secret(CONTROL_TOKEN)) as w:
         await w.until_states(cataloged=3)
         await publish(w, wire("NONSENSE", {}))
         await settled(w)
@@ -171,11 +177,7 @@ async def test_who_gave_an_order_is_stored_told_and_shown(tmp_path: Path) -> Non
 
 async def test_a_page_offers_what_its_reader_may_do(tmp_path: Path) -> None:
     """And says who has signed in."""
-    async with world(tmp_path, start=False) as w:
-        http = HttpSettings(port=0, tokens_file=tokens_file(tmp_path))
-        w.settings = msgspec.structs.replace(w.settings, http=http)
-        await w.start_daemon()
-        await w.until(w.is_loaded)
+    async with _with_tokens(tmp_path) as w:
         for role in Role:
             _, source, _ = await ask(w, "GET", "/", TOKENS[role])
             assert f"<span>{HOLDERS[role]} may {role}</span>" in source

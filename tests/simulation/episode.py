@@ -13,7 +13,7 @@ import msgspec
 
 from simulation import chance
 from simulation.apart import apart
-from simulation.events import KINDS, Event, plan
+from simulation.events import KINDS, Event, approve_held, plan
 from simulation.loop import Process, SimulatedLoop, StuckError
 from simulation.oracle import Violation
 from simulation.troubles import TROUBLES
@@ -207,7 +207,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             return
         await made.release_everything()
         await made.take_out_strangers()
-        await _approve(made)
+        await approve_held(made)
         await asyncio.sleep(20.0)
     made.note("the fleet is at rest")
     if made.pools.pop("odd", None):  # refused machines are tried again, which is written
@@ -219,7 +219,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
     after = made.written()
     while True:
         before = after
-        await _approve(made)
+        await approve_held(made)
         await asyncio.sleep(STILL_SECONDS)
         after = made.written()
         if before == after:
@@ -229,11 +229,3 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             made.oracle.fail("L1", f"it goes on writing: {'; '.join(found)[:600]}")
             break
     await made.judge_tracking()
-
-
-async def _approve(made: World) -> None:
-    """An operator approves what is held."""
-    held = (await made.act("/api/control") or {}).get("held_revision")
-    if held:
-        await made.act("/api/approve", {"revision": held})
-        made.note(f"operator approves {held[:12]}")

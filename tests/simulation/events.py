@@ -343,7 +343,7 @@ async def leave_project(world: World, rng: random.Random) -> None:
     since = world.loop.time()
     while world.groups() and world.loop.time() < since + 1200:
         await world.release_everything()
-        await _approve_held(world)
+        await approve_held(world)
         await asyncio.sleep(20.0)
     if not world.groups():
         for node in world.nodes:  # what a process knew of it is forgotten
@@ -394,10 +394,11 @@ async def _held(world: World) -> str:
 async def approve(world: World, rng: random.Random) -> None:
     """An operator approves what is held."""
     del rng
-    await _approve_held(world)
+    await approve_held(world)
 
 
-async def _approve_held(world: World) -> None:
+async def approve_held(world: World) -> None:
+    """An operator approves what is held, if anything is."""
     held = await _held(world)
     if held and await world.act("/api/approve", {"revision": held}):
         world.note(f"operator approves {held[:12]}")

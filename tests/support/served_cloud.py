@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 
 import msgspec
 import structlog
+from click.testing import CliRunner, Result
 
 from gce_backend.base.clock import SystemClock
+from gce_backend.cli import main
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.local import local_settings
 from gce_backend.engine.metrics import Metrics
@@ -64,6 +66,14 @@ class ServedCloud:
                 await clients.close()
 
         return asyncio.run(act())
+
+    def run(self, *arguments: str, answer: str | None = None) -> Result:
+        """Runs a command against it.
+
+        Args:
+            answer: what somebody types.
+        """
+        return CliRunner().invoke(main, list(arguments), env=self.environment, input=answer)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gce_backend.base.clock import SystemClock
-from gce_backend.cli import main
-from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
-from gce_backend.configuration import parsing, types
 from gce_backend.daemon.clients import Clients
 from gce_backend.fleet.picture import Apply, Change, Fleet
 from gce_backend.fleet.store import Store
@@ -23,15 +18,12 @@ from gce_backend.model.entities import (
     InstanceTemplate,
     InstanceTemplateRevision,
 )
-from gce_backend.model.keys import Key, manager_key
-from gce_backend.rules.compute_bodies import group_body, template_body
+from gce_backend.model.keys import Key
 from gce_backend.rules.ownership import Mark
-from support.fleet_harness import ZONE, manager, template
-from support.patience import PATIENCE
+from support.fleet_harness import ZONE
+from support.made_resources import GROUP, WANTED, make
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
-WANTED = parsing.parse(template(), manager(), {}).templates[0]
-GROUP = manager_key("linux", types.checksum(WANTED), ZONE)
 LOST = Mark("gce-backend", "fedcba987654")
 
 Run = Callable[..., Result]
@@ -62,26 +54,7 @@ def served() -> Iterator[ServedCloud]:
 @pytest.fixture
 def run(served: ServedCloud) -> Run:
     """Runs a command against it."""
-
-    def invoke(*arguments: str, answer: str | None = None) -> Result:
-        return CliRunner().invoke(main, list(arguments), env=served.environment, input=answer)
-
-    return invoke
-
-
-def make(served: ServedCloud, mark: Mark) -> None:
-    """A template and a group of three at Compute, with this mark."""
-
-    async def insert(clients: Clients) -> None:
-        compute = clients.compute(CallBudget(SystemClock(), dict.fromkeys(QuotaGroup, 10_000)))
-        body = template_body(mark, GROUP.revision, WANTED)
-        asked = await compute.insert_instance_template(PROJECT, body, request_id=str(uuid.uuid4()))
-        await compute.await_operation(asked, timeout=PATIENCE)
-        group = group_body(mark, GROUP, PROJECT, 3, body["name"])
-        asked = await compute.insert_group(PROJECT, ZONE, group, request_id=str(uuid.uuid4()))
-        await compute.await_operation(asked, timeout=PATIENCE)
-
-    served.ask(insert)
+    return served.run
 
 
 def stored(served: ServedCloud) -> Fleet:
@@ -113,7 +86,7 @@ def test_what_names_no_store_is_shown_first_and_adopted_after_a_yes(
 ) -> None:
     """A no, and JSON without --yes, leave all as it is; a yes stores links and ids."""
     assert "nothing to adopt" in run("adopt").output
-    make(served, Mark("gce-backend", ""))
+    make(served, Mark("gce-backend", ""), 3)
     done = run("adopt", answer="n\n")
     assert "instance template" in done.output
     assert "No other daemon may use these" in done.output
@@ -134,14 +107,14 @@ def test_what_names_no_store_is_shown_first_and_adopted_after_a_yes(
 
 def test_what_is_anothers_is_not_offered(served: ServedCloud, run: Run) -> None:
     """It carries the id of a store, or another owner."""
-    make(served, LOST)
+    make(served, LOST, 3)
     assert document(run("adopt", "--yes", "--json"))["found"] == []
     assert links(served) == [(None, None), (None, None)]
 
 
 def test_the_id_of_a_lost_store_is_taken_over(served: ServedCloud, run: Run) -> None:
     """What carries it is this store's from then on; the daemon adopts it by itself."""
-    make(served, LOST)
+    make(served, LOST, 3)
     shown = document(run("adopt", "--store", LOST.store, "--json"))
     assert (shown["adopted"], len(shown["found"])) == (False, 2)
     assert stored(served).identity == ""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from gce_backend.base.clock import SystemClock
-from gce_backend.cli import main
-from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
-from gce_backend.configuration import parsing, types
 from gce_backend.daemon.clients import Clients
 from gce_backend.fleet.picture import Change, Fleet
 from gce_backend.fleet.store import Store
@@ -24,15 +19,11 @@ from gce_backend.model.entities import (
     MachineProviderAddress,
     StoreIdentity,
 )
-from gce_backend.model.keys import manager_key
-from gce_backend.rules.compute_bodies import group_body, template_body
 from gce_backend.rules.ownership import Mark
-from support.fleet_harness import ZONE, manager, template
-from support.patience import PATIENCE
+from support.fleet_harness import ZONE
+from support.made_resources import make
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
-WANTED = parsing.parse(template(), manager(), {}).templates[0]
-GROUP = manager_key("linux", types.checksum(WANTED), ZONE)
 OURS = Mark("gce-backend", "0123456789ab")
 ANOTHERS = Mark("gce-backend", "fedcba987654")
 
@@ -58,26 +49,7 @@ def served() -> Iterator[ServedCloud]:
 @pytest.fixture
 def run(served: ServedCloud) -> Run:
     """Runs a command against it."""
-
-    def invoke(*arguments: str, answer: str | None = None) -> Result:
-        return CliRunner().invoke(main, list(arguments), env=served.environment, input=answer)
-
-    return invoke
-
-
-def make(served: ServedCloud, mark: Mark) -> None:
-    """A template and a group of two at Compute, with this mark."""
-
-    async def insert(clients: Clients) -> None:
-        compute = clients.compute(CallBudget(SystemClock(), dict.fromkeys(QuotaGroup, 10_000)))
-        body = template_body(mark, GROUP.revision, WANTED)
-        asked = await compute.insert_instance_template(PROJECT, body, request_id=str(uuid.uuid4()))
-        await compute.await_operation(asked, timeout=PATIENCE)
-        group = group_body(mark, GROUP, PROJECT, 2, body["name"])
-        asked = await compute.insert_group(PROJECT, ZONE, group, request_id=str(uuid.uuid4()))
-        await compute.await_operation(asked, timeout=PATIENCE)
-
-    served.ask(insert)
+    return served.run
 
 
 def listed(run: Run) -> list[dict[str, Any]]:
@@ -93,7 +65,7 @@ def test_what_belongs_to_nothing_is_listed_with_its_cost_and_deleted_when_ordere
 ) -> None:
     """A no leaves it; each deletion is of one; nothing is left in the end."""
     assert run("leaks").output == "nothing leaks\n"
-    make(served, OURS)
+    make(served, OURS, 2)
     found = listed(run)
     assert [one["kind"] for one in found] == ["VM", "VM", "group", "instance template"]
     assert found[0]["cost_per_day"] == pytest.approx(24 * 0.016751)
@@ -112,7 +84,7 @@ def test_what_belongs_to_nothing_is_listed_with_its_cost_and_deleted_when_ordere
 
 def test_what_is_anothers_or_in_the_catalog_stays(served: ServedCloud, run: Run) -> None:
     """Somebody may hold the machine: the Machine Provider decides."""
-    make(served, ANOTHERS)
+    make(served, ANOTHERS, 2)
     assert listed(run) == []
     served.ask(_renamed)
     vm = listed(run)[0]["name"]
