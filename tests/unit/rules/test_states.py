@@ -22,7 +22,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.observed import STOPPED, Group, Member
 from gce_backend.model.orders import Cordon, Drain
-from gce_backend.rules.group_sizes import Use
+from gce_backend.rules.group_sizes import Use, wanted_size
 from gce_backend.rules.rollout import PROVING, RolloutLimit
 from gce_backend.rules.states import (
     GroupFacts,
@@ -346,6 +346,13 @@ GROUPS = st.builds(
     unlisted=st.booleans(),
     paused=st.booleans(),
     troubled=st.booleans(),
+    use=st.builds(
+        Use,
+        leased=st.integers(0, 3),
+        waiting=st.integers(0, 3),
+        share=st.none() | st.integers(0, 5),
+        ageing=st.integers(0, 2),
+    ),
 )
 
 
@@ -354,16 +361,17 @@ def test_line_09_no_statement_about_a_group_contradicts_what_is_known(facts: Gro
     """A group that has what is asked for lacks nothing, has no surplus, and fails in nothing."""
     state, reason = explain_group(facts)
     useful = facts.machines[State.CATALOGED] + facts.machines[State.LEASED]
+    wanted = wanted_size(facts.manager, facts.others or 0, facts.use)
     if reason == "It has what the configuration asks for.":
         assert facts.group is not None
-        assert facts.group.target_size == facts.manager.minimum_size <= useful
+        assert facts.manager.minimum_size <= wanted == facts.group.target_size <= useful
         assert facts.group.stable
         assert not any(member.error_code for member in facts.group.members.values())
         assert not facts.machines[State.LOST] + facts.machines[State.STOPPED]
     if state is GroupState.GROWING:
         assert not facts.paused
         assert facts.group is not None
-        assert facts.group.target_size < facts.manager.minimum_size
+        assert facts.group.target_size < wanted
     if state in {GroupState.GROWING, GroupState.CREATING, GroupState.ACTIVE}:
         assert facts.active
         assert not facts.unlisted
