@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 from gce_backend.localcloud.cloud import CloudOptions
@@ -12,33 +10,12 @@ from gce_backend.settings.settings import FetchSettings, Settings
 from support.broker_messages import publish, subscribed
 from support.deletions import metric
 from support.fleet_harness import ZONE, World, manager, world
-from support.outside import cataloged, delete_vm, whole
+from support.outside import cataloged, delete_vm, reaper, whole
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=30))
 NOON = 1_800_000_000.0
 SELDOM = {"import-config": "* * * * *"}
 MELTING = 'gce_backend_conditions{job_name="fetch-instances",reason="MeltDown"}'
-
-
-@contextlib.asynccontextmanager
-async def reaper(w: World, every: float) -> AsyncIterator[list[str]]:
-    """Somebody deletes all VMs that run, again and again; what it deleted."""
-    deleted: list[str] = []
-
-    async def reap() -> None:
-        while True:
-            for name, vm in (await w.vms()).items():
-                if vm["status"] == "RUNNING" and name not in deleted:
-                    await w.compute("DELETE", f"zones/{ZONE}/instances/{name}")
-                    deleted.append(name)
-            await asyncio.sleep(every)
-
-    task = asyncio.create_task(reap())
-    try:
-        yield deleted
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _is_told(w: World) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from gce_backend.configuration import parsing, types
@@ -142,3 +144,24 @@ async def abandon(w: World, name: str) -> None:
         return name not in (await w.groups())[group]["instances"]
 
     await w.until(gone)
+
+
+@contextlib.asynccontextmanager
+async def reaper(w: World, every: float) -> AsyncIterator[list[str]]:
+    """Somebody deletes all VMs that run, again and again; what it deleted."""
+    deleted: list[str] = []
+
+    async def reap() -> None:
+        while True:
+            for name, vm in (await w.vms()).items():
+                if vm["status"] == "RUNNING" and name not in deleted:
+                    await w.compute("DELETE", f"zones/{ZONE}/instances/{name}")
+                    deleted.append(name)
+            await asyncio.sleep(every)
+
+    task = asyncio.create_task(reap())
+    try:
+        yield deleted
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -80,6 +80,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Simulated seconds since the loop was made."""
         return self._jumping.offset
 
+    def stall(self, seconds: float) -> None:
+        """Does nothing else for a time, as a loop whose process gets no CPU."""
+        self._jumping.offset += seconds
+
     @property
     def _clock_resolution(self) -> float:
         """How early a timer may fire: not at all.
