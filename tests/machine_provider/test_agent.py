@@ -24,8 +24,8 @@ from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.faults import Fault
 from gce_backend.localcloud.vm_commands import VmCommands
 from gce_backend.machine_provider import agent as package
-from gce_backend.machine_provider.client import FixedToken, LeaseClient, new_id
-from gce_backend.machine_provider.lease_documents import LeaseDocument, NewLease
+from gce_backend.machine_provider.client import FixedToken, LeaseClient, leased, new_id
+from gce_backend.machine_provider.lease_documents import LeaseDocument, MachineTrouble, NewLease
 from support.cloud_harness import FLAVOR, TOKEN_PATH
 from support.patience import PATIENCE
 from support.ssh_server import sshd_path
@@ -166,7 +166,7 @@ async def until(condition: Callable[[], object]) -> None:
 @contextlib.asynccontextmanager
 async def vm(tmp_path: Path, *options: str) -> AsyncIterator[Vm]:
     """A cloud with one VM, on which the agent runs with hooks for every occasion."""
-    for occasion in ("leased", "ending", "reclaimed", "connect"):
+    for occasion in ("leased", "ending", "preempted", "reclaimed", "connect"):
         hook = tmp_path / "hooks" / f"{occasion}.d" / "hook"
         hook.parent.mkdir(parents=True)
         hook.write_text(HOOK, "utf-8")
@@ -265,6 +265,24 @@ async def test_an_outage_ends_no_lease_before_its_time_and_none_after_it(tmp_pat
         assert time.time() >= stored
         await until(lambda: len(machine.hooked()) == 3)
         assert machine.hooked()[2].startswith("reclaimed.d")
+
+
+@pytest.mark.real_time
+async def test_a_preempted_machine_says_so_while_it_still_runs(tmp_path: Path) -> None:
+    """Its lessee learns of it at once, by whatever they wait for, and has 30 s to save work."""
+    async with vm(tmp_path) as machine:
+        await machine.catalog()
+        told: list[MachineTrouble] = []
+        wanted = NewLease(request_id=new_id(), duration=3600, ssh_keys=(KEY,))
+        async with leased(machine.client, wanted, troubled=told.append) as lease:
+            await machine.ready(lease.document)
+            await machine.post("/_localcloud/vms/vm-1/preempt?action=DELETE")
+            await until(lambda: told)
+            assert [(one.machine, one.preempted, one.gone) for one in told] == [
+                ("vm-1", True, False)
+            ]
+            await until(lambda: machine.hooked()[-1].startswith("preempted.d"))
+            assert machine.keys() == [KEY]
 
 
 @pytest.mark.real_time

@@ -11,6 +11,14 @@ from typing import Any
 
 import pytest
 
+from gce_backend.machine_provider.client import (
+    FixedToken,
+    LeaseClient,
+    LeasePreemptedError,
+    connected,
+    leased,
+)
+from gce_backend.machine_provider.lease_documents import MachineTrouble, NewLease
 from machine_provider.test_leases_api import LIMITED, Api
 from machine_provider.test_service import until_ready
 from support.provider_harness import DAEMON, place
@@ -58,9 +66,13 @@ class Fleet(Api):
         async with self.place._session.post(url, json=body, headers=headers) as response:
             return response.status, await response.json()
 
+    async def metrics(self) -> str:
+        """The metrics as text."""
+        return str((await self.place.send(self.service, "GET", "/metrics"))[1])
+
     async def agents(self) -> dict[str, int]:
         """The metric of the agents."""
-        _, text = await self.place.send(self.service, "GET", "/metrics")
+        text = await self.metrics()
         prefix = 'machine_provider_agents{state="'
         lines = [line for line in text.splitlines() if line.startswith(prefix)]
         words = [line.removeprefix(prefix).split('"} ') for line in lines]
@@ -233,3 +245,69 @@ async def test_what_a_machine_says_of_its_ssh_server_is_plain(
     async with fleet(tmp_path) as mp:
         await mp.add_vm("vm-1")
         assert (await mp.report("vm-1", ssh=SSH | ssh))[0] == 400
+
+
+async def test_the_lessee_of_a_preempted_machine_is_told_within_5_s_and_its_lease_ends(
+    tmp_path: Path,
+) -> None:
+    """As PREEMPTED, 30 s later: until then the machine is theirs. A free one is not leased."""
+    async with fleet(tmp_path) as mp:
+        await mp.add_vm("vm-1", "vm-2")
+        loop, told = asyncio.get_running_loop(), list[tuple[float, MachineTrouble]]()
+        wanted = NewLease(request_id="r1", duration=3600, count=2)
+        token = FixedToken(await mp.place.token("ann@example.com"))
+
+        async def work(client: LeaseClient) -> None:
+            async with leased(client, wanted, troubled=lambda one: told.append((loop.time(), one))):
+                await asyncio.sleep(21)
+                await mp.report("vm-1", preempted=True)
+                await asyncio.sleep(100)  # the other machine is still there
+                await mp.report("vm-2", preempted=True)
+                await asyncio.sleep(3600)
+
+        begun = loop.time()
+        async with connected(mp.service.url, token) as client:
+            with pytest.raises(LeasePreemptedError, match=r"vm-1: .*; vm-2: .*\(preemption\)"):
+                await work(client)
+            assert 150 <= loop.time() - begun < 155
+            assert [(one.machine, one.preempted) for _, one in told] == [
+                ("vm-1", True),
+                ("vm-2", True),
+            ]
+            for (at, _), reported in zip(told, (21, 121), strict=True):
+                assert at - begun - reported < 5
+            [lost] = (await client.leases()).leases
+        assert (lost.state, lost.ended) == ("ended", "PREEMPTED")
+        assert 'leases_ended_total{reason="PREEMPTED"} 1.0' in await mp.metrics()
+        await mp.add_vm("vm-3")
+        await mp.report("vm-3", preempted=True)
+        waits = await mp.lease("r2")
+        assert waits["state"] == "pending"
+        [shown] = (await mp.ok("GET", "machines"))["machines"]
+        assert "leasable" not in shown
+
+
+async def test_who_waits_for_news_of_a_lease_hears_when_it_changes(tmp_path: Path) -> None:
+    """Not sooner; and at once where what they know is old, or the process stops."""
+    async with fleet(tmp_path) as mp:
+        await mp.add_vm("vm-1")
+        lease = await mp.lease("r1")
+        loop = asyncio.get_running_loop()
+
+        async def look(after: str, wait: int) -> tuple[float, Any]:
+            begun = loop.time()
+            path = f"leases/{lease['id']}?after={after}&wait={wait}"
+            found = await mp.ok("GET", path)
+            return loop.time() - begun, found
+
+        waited, same = await look(lease["version"], 20)
+        assert (round(waited), same["version"]) == (20, lease["version"])
+        assert (await look("older", 20))[0] < 1
+        waiting = asyncio.create_task(look(lease["version"], 50))
+        await asyncio.sleep(5)
+        await mp.ok("POST", f"leases/{lease['id']}:extend", {"duration": 9000})
+        await asyncio.sleep(5)
+        await mp.ok("POST", f"leases/{lease['id']}:release")
+        waited, ended = await waiting
+        assert (10 <= waited < 12, ended["state"]) == (True, "ended")
+        assert (await mp("GET", f"leases/{lease['id']}?wait=56"))[0] == 400

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from gce_backend.localcloud.cloud import CloudOptions
+from support.agents import report
 from support.fleet_harness import World, manager, template, world
 
 CREATE = "compute.instanceGroupManagers.createInstances"
@@ -53,30 +55,41 @@ async def test_a_quota_that_halves_makes_nothing_swing(tmp_path: Path) -> None:
 async def test_a_third_that_is_preempted_at_once_is_replaced_and_lessees_are_told(
     tmp_path: Path,
 ) -> None:
-    """The free ones once each; who holds one keeps it, and the others notice nothing."""
+    """With agents within 5 s; without, once the daemon knows, and who holds one keeps it."""
     async with world(tmp_path, managers=manager(minimum=9), options=CloudOptions()) as w:
         await w.until_states(cataloged=9)
-        held = await w.lease(duration=100_000)
+        mute, held = await w.lease(duration=100_000), await w.lease("r2", duration=100_000)
         first = await vms_running(w)
-        free = set(sorted(first - {held})[:2])
+        free = min(first - {held, mute})
         await w.reset_calls()
-        for name in (held, *free):
+        for name in (mute, held, free):
             await w.call("POST", f"/_localcloud/vms/{name}/preempt")
+        for name in (held, free):
+            assert await report(w, name, preempted=True) == 200
 
-        async def told() -> bool:
-            [lease] = (await w.call("GET", "/api/v1/leases"))["leases"]
-            return [one["machine"] for one in lease.get("troubles", ())] == [held]
+        async def leases() -> dict[str, Any]:
+            found = (await w.call("GET", "/api/v1/leases"))["leases"]
+            return {one["request_id"]: one for one in found}
+
+        async def told(request: str) -> bool:
+            return bool((await leases())[request].get("troubles", ()))
+
+        async def over() -> bool:
+            return bool((await leases())["r2"].get("ended") == "PREEMPTED")
 
         async def replaced() -> bool:
             found = await vms_running(w)
-            return len(found) == 8 and not found & free
+            return len(found) == 8 and not found & {free, held, mute}
 
-        assert await w.until(told, every=0.5) < 130
+        assert await w.until(lambda: told("r2"), every=0.5) < 5
+        assert await w.until(over) < 35
+        assert await w.until(lambda: told("r1"), every=0.5) < 130
         await w.until(replaced, within=900, every=5)
-        assert first - free - {held} <= await vms_running(w)
+        assert first - {free, held, mute} <= await vms_running(w)
         await w.pass_time(300)
         assert (await w.calls())[CREATE] <= 2
-        assert (await w.catalog())[held] == "LEASED"
+        assert held not in await w.catalog()
+        assert (await w.catalog())[mute] == "LEASED"
 
 
 async def test_a_revision_whose_machines_never_run_costs_one_machine_at_a_time(

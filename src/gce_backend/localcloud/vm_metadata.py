@@ -98,6 +98,7 @@ class VmMetadata:
             "instance/name": vm.name,
             "instance/hostname": f"{vm.name}.{vm.zone}.c.{vm.project}.internal",
             "instance/zone": f"projects/{_NUMBER}/zones/{vm.zone}",
+            "instance/preempted": "TRUE" if vm.preempted else "FALSE",
             ATTRIBUTES: "".join(f"{key}\n" for key in sorted(vm.metadata)),
             _ALL_ATTRIBUTES: msgspec.json.encode(vm.metadata, order="sorted").decode(),
         }

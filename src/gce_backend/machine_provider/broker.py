@@ -77,7 +77,7 @@ class MachineProvider:
     def end_waits(self) -> None:
         """Answers the calls that wait for news, and lets none wait from now on."""
         self.ending = True
-        self.records.tell()
+        self.records.end_watches()
 
     async def run(self) -> None:
         """Reads the stored state, then works until it is cancelled."""

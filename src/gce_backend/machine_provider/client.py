@@ -27,7 +27,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
@@ -45,6 +45,7 @@ from gce_backend.clients.exchange import Tokens, decode
 from gce_backend.clients.json_api import JsonApi, Limits
 from gce_backend.machine_provider.credentials import FixedToken, GitHubTokens, own_tokens
 from gce_backend.machine_provider.lease_documents import (
+    MAX_WAIT_SECONDS,
     LeaseDocument,
     LeaseList,
     MachineList,
@@ -62,6 +63,7 @@ __all__ = [
     "LeaseClient",
     "LeaseDocument",
     "LeaseLostError",
+    "LeasePreemptedError",
     "NewLease",
     "connected",
     "leased",
@@ -72,6 +74,8 @@ __all__ = [
 KEEPALIVE_SECONDS = 60
 """Seconds that a lease outlives a killed program, unless its request says otherwise."""
 POLL_SECONDS = 1.0
+NEWS_SECONDS = MAX_WAIT_SECONDS + 15.0
+"""Seconds after which a call for news has failed."""
 RELEASE_SECONDS = 10.0
 """Seconds in which the release is tried at the end of a block."""
 
@@ -80,6 +84,10 @@ A = TypeVar("A", bound=WireMessage)
 
 class LeaseLostError(OrderError):
     """The lease ended before its block did; somebody else may already have the machines."""
+
+
+class LeasePreemptedError(LeaseLostError):
+    """The lease ended because Compute Engine took its machines' VMs back: try again."""
 
 
 def new_id() -> str:
@@ -105,8 +113,11 @@ class LeaseClient:
     def __init__(self, session: aiohttp.ClientSession, url: str, tokens: Tokens) -> None:
         host = (urlsplit(url if "//" in url else f"//{url}").hostname or "").removesuffix(".")
         root = trusted_origin(url, [host], what="the Machine Provider's address", setting="")
-        limits = Limits(total_seconds=20.0)
-        self._api = JsonApi(session=session, tokens=tokens, root=root, limits=limits, retrier=None)
+        patient = Limits(read_seconds=NEWS_SECONDS, total_seconds=NEWS_SECONDS)
+        self._api, self._patient_api = (
+            JsonApi(session=session, tokens=tokens, root=root, limits=limits, retrier=None)
+            for limits in (Limits(total_seconds=20.0), patient)
+        )
 
     async def create(self, wanted: NewLease) -> LeaseDocument:
         """Requests machines; repeating the request returns the same lease."""
@@ -115,6 +126,18 @@ class LeaseClient:
     async def get(self, lease: str) -> LeaseDocument:
         """A lease as it is now."""
         return await self._call(LeaseDocument, "GET", f"/leases/{lease}")
+
+    async def news(self, known: LeaseDocument, seconds: float) -> LeaseDocument:
+        """A lease, once its state, machines or troubles have changed.
+
+        Args:
+            known: the lease as it was last seen.
+            seconds: the longest wait, of which the Machine Provider grants 55 s at most.
+        """
+        wait = max(min(int(seconds), MAX_WAIT_SECONDS), 0)
+        query = f"?after={quote(known.version)}&wait={wait}"
+        path = f"/leases/{known.id}{query}"
+        return await self._call(LeaseDocument, "GET", path, api=self._patient_api)
 
     async def leases(self, *, everybody: bool = False) -> LeaseList:
         """Leases that wait or run: the caller's, or all that the caller may see."""
@@ -152,9 +175,17 @@ class LeaseClient:
     async def _post(self, lease: str, verb: str, body: Mapping[str, object]) -> LeaseDocument:
         return await self._call(LeaseDocument, "POST", f"/leases/{lease}:{verb}", body)
 
-    async def _call(self, kind: type[A], verb: str, path: str, body: object = None) -> A:
+    async def _call(
+        self,
+        kind: type[A],
+        verb: str,
+        path: str,
+        body: object = None,
+        api: JsonApi | None = None,
+    ) -> A:
         method = f"machine_provider.api{path.partition('?')[0].replace('/', '.', 1)}"
-        answer = await self._api.call(method, verb, f"/api/v1{path}", body=body, repeat=True)
+        used = api or self._api
+        answer = await used.call(method, verb, f"/api/v1{path}", body=body, repeat=api is None)
         if answer.status != 200:
             said = said_in(answer.body)
             raise OrderError(said.message if said and said.message else f"HTTP {answer.status}")
@@ -181,12 +212,12 @@ class Leased:
 
     Attributes:
         document: the lease as it was last seen.
-        lost: why it ended while its block was running; "" if it did not.
+        lost: why it ended while its block was running; None if it did not.
     """
 
     def __init__(self, document: LeaseDocument) -> None:
         self.document = document
-        self.lost = ""
+        self.lost: LeaseLostError | None = None
 
 
 @contextlib.asynccontextmanager
@@ -205,12 +236,13 @@ async def leased(
         wanted: the request. Its keepalive is `KEEPALIVE_SECONDS` unless it says otherwise.
         told: called with the reason why the request waits, at each check.
         kept: whether to keep the machines at the end, e.g. because they are held.
-        troubled: called when something is wrong with a machine, e.g. its VM has stopped.
+        troubled: called when something is wrong with a machine, e.g. its VM has stopped, or
+            Compute Engine takes it back: then 30 s are left to save what matters.
 
     Raises:
         OrderError: the request is refused, or its wait is over.
         LeaseLostError: the lease ended before the block did, or the VM of a machine no longer
-            exists; the block is cancelled.
+            exists; the block is cancelled. LeasePreemptedError: Compute Engine took them back.
         RemoteError: the Machine Provider cannot be reached.
     """
     wanted = msgspec.structs.replace(wanted, keepalive=wanted.keepalive or KEEPALIVE_SECONDS)
@@ -246,46 +278,72 @@ async def _kept_alive(
     clock = asyncio.get_running_loop().time
 
     async def keep() -> None:
-        shown_at = clock()
-        while True:
-            await asyncio.sleep(seconds / 4)
+        kept_at = shown_at = clock()
+        while lease.lost is None:
+            known, left = lease.document.troubles, kept_at + seconds / 4 - clock()
             try:
-                known = lease.document.troubles
-                lease.document = await client.keep_alive(lease.document.id)
+                if left > 0:
+                    lease.document = await _news(client, lease.document, left)
+                else:
+                    lease.document = await client.keep_alive(lease.document.id)
+                    kept_at = clock()
                 shown_at = clock()
-                lost = "" if lease.document.state in {"active", "held"} else "it has ended"
+                lease.lost = _loss_of(lease.document)
                 for trouble in lease.document.troubles:
-                    if trouble.gone:
-                        lost = f"{trouble.machine}: {trouble.message}"
-                    elif trouble not in known:
+                    if trouble not in known and not trouble.gone:
                         troubled(trouble)
             except TransientError as error:
-                lost = str(error) if clock() - shown_at > seconds else ""
+                if clock() - shown_at > seconds:
+                    lease.lost = _lost(str(error))
+                await asyncio.sleep(POLL_SECONDS)
             except BackendError as error:
-                lost = await _why_lost(client, lease.document.id, error)
-            if lost:
-                lease.lost = lost
-                block.cancel()
-                return
+                lease.lost = await _why_lost(client, lease.document.id, error)
+        block.cancel()
 
     keeping = asyncio.create_task(keep(), name="lease.keepalive")
     try:
         yield
     except asyncio.CancelledError:
         if lease.lost and block.uncancel() == 0:
-            raise LeaseLostError(f"the lease is lost: {lease.lost}") from None
+            raise lease.lost from None
         raise
     finally:
         await end(keeping)
 
 
-async def _why_lost(client: LeaseClient, name: str, error: BackendError) -> str:
+async def _news(client: LeaseClient, known: LeaseDocument, seconds: float) -> LeaseDocument:
+    """A lease, when it has changed or the seconds are over."""
+    begun = asyncio.get_running_loop().time()
+    if seconds < POLL_SECONDS or not known.version:  # this Machine Provider lets nobody wait
+        await asyncio.sleep(seconds)
+        return known
+    found = await client.news(known, seconds)
+    passed = asyncio.get_running_loop().time() - begun
+    if found.version == known.version and passed < POLL_SECONDS:  # it is about to stop
+        await asyncio.sleep(POLL_SECONDS - passed)
+    return found
+
+
+async def _why_lost(client: LeaseClient, name: str, error: BackendError) -> LeaseLostError:
     """Why a lease that cannot be kept alive ended, as far as the Machine Provider says."""
     with contextlib.suppress(BackendError):
-        document = await client.get(name)
-        if document.state == "ended":
-            return document.message or f"it has ended: {document.ended}"
-    return str(error)
+        if (loss := _loss_of(await client.get(name))) is not None:
+            return loss
+    return _lost(str(error))
+
+
+def _loss_of(document: LeaseDocument) -> LeaseLostError | None:
+    """Why a lease is lost; None while it is not."""
+    if document.state not in {"active", "held"}:
+        preempted = document.ended == "PREEMPTED"
+        kind = LeasePreemptedError if preempted else LeaseLostError
+        return _lost(document.message or f"it has ended: {document.ended}", kind)
+    gone = [f"{one.machine}: {one.message}" for one in document.troubles if one.gone]
+    return _lost(gone[0]) if gone else None
+
+
+def _lost(why: str, kind: type[LeaseLostError] = LeaseLostError) -> LeaseLostError:
+    return kind(f"the lease is lost: {why}")
 
 
 async def _give_back(client: LeaseClient, wanted: NewLease) -> None:

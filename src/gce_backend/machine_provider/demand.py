@@ -17,11 +17,10 @@ from msgspec import Meta
 
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.entities import StoredLease
+from gce_backend.machine_provider.lease_documents import MAX_WAIT_SECONDS
 from gce_backend.machine_provider.queue import Allotment
 from gce_backend.machine_provider.wire import Dimensions, WireMessage
 
-MAX_WAIT_SECONDS = 55
-"""Longest wait: proxies end a request that has no answer for a minute."""
 TOGETHER_SECONDS = 0.05
 """Changes within this time are one answer."""
 

@@ -61,6 +61,11 @@ class EndReason(enum.StrEnum):
     CANCELLED = "CANCELLED"  # the requester withdrew it
     WAITED_TOO_LONG = "WAITED_TOO_LONG"  # there was no machine in time
     LOST = "LOST"  # the VM of its machine, or of each of its machines, no longer exists
+    PREEMPTED = "PREEMPTED"  # Compute Engine took back the VM of its machine, or of each
+
+
+LOSSES = frozenset({EndReason.LOST, EndReason.PREEMPTED})
+"""The ends that nobody wanted: a lease that ended so stays in its lessee's list for a while."""
 
 
 class InstructionState(enum.StrEnum):
@@ -125,6 +130,8 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         agent: what its agent said last; None while it has said nothing.
         trouble: what its backend says is wrong with its VM while it is leased; "" when nothing is.
         gone: whether its VM no longer exists.
+        preempted_ts: when Compute Engine was known to take its VM back, in Unix seconds; None
+            while it does not. Such a machine is not leased any more.
     """
 
     backend: str
@@ -148,6 +155,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     agent: MachineAgent | None = None
     trouble: str = ""
     gone: bool = False
+    preempted_ts: int | None = None
 
     @property
     def path(self) -> Path:
@@ -224,7 +232,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         ssh_keys: the lessee's public keys, in OpenSSH's form.
         held: whether its machines are kept so that a failure can be investigated.
         ended: why it ended; None while it has not.
-        message: what its backend said of its machine's VM, of a lease that is LOST; else "".
+        message: what befell its machines' VMs, of a lease that is LOST or PREEMPTED; else "".
     """
 
     user: str
@@ -356,7 +364,7 @@ def to_properties(record: Record) -> Properties:
     ended: Properties = {}
     if isinstance(record, StoredLease) and record.forget_at is not None:
         ended = {FORGET_AT: record.forget_at}
-        if record.ended is EndReason.LOST and record.reclaimed_ts is not None:
+        if record.ended in LOSSES and record.reclaimed_ts is not None:
             ended = {**ended, LOST_AT: record.reclaimed_ts}
     return {"state": str(record.state), "record": whole, **ended}
 

@@ -5,6 +5,8 @@ Like `api`, it holds methods as data, but it does not follow the original's prot
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from gce_backend.machine_provider.entities import (
     MachineState,
     StoredLease,
     StoredMachine,
+    digest,
     lease_path,
     named_lease_path,
 )
@@ -30,6 +33,7 @@ from gce_backend.machine_provider.lease_documents import (
     Hold,
     LeaseDocument,
     LeaseList,
+    LeaseLook,
     LeaseName,
     LeaseQuery,
     LeaseStage,
@@ -46,6 +50,7 @@ from gce_backend.machine_provider.lease_documents import (
     WhoAmI,
 )
 from gce_backend.machine_provider.leases import LeaseTerms
+from gce_backend.machine_provider.losses import trouble_of
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.reports import has_let_in, note_trouble, report
 from gce_backend.machine_provider.wire import LeaseRequestMessage
@@ -100,8 +105,19 @@ async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> Lea
     return _document(broker, stored)
 
 
-async def _get(broker: MachineProvider, caller: Caller, name: LeaseName) -> LeaseDocument:
-    return _document(broker, await _seen(broker, caller, name.id))
+async def _get(broker: MachineProvider, caller: Caller, look: LeaseLook) -> LeaseDocument:
+    """A lease, once it differs from what the caller knows."""
+    clock = broker.clock
+    deadline = clock.monotonic() + look.wait
+    while True:
+        news = broker.records.watch(look.id)
+        found = _document(broker, await _seen(broker, caller, look.id))
+        left = deadline - clock.monotonic()
+        if found.version != look.after or left <= 0 or broker.ending:
+            return found
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await news.wait()
 
 
 async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> LeaseList:
@@ -194,7 +210,7 @@ def machine_document(
         user=machine.user if names_user else "",
         ends_at=machine.lease_expiration_ts,
         agent=records.agents.voice(machine),
-        leasable=available and records.agents.allows(machine),
+        leasable=available and records.is_leasable(machine),
     )
 
 
@@ -210,7 +226,8 @@ async def _trouble(broker: MachineProvider, caller: Caller, said: TroubleReport)
 
 
 async def _report(broker: MachineProvider, caller: Caller, said: MachineReport) -> MachineOrders:
-    orders = await report(broker.records, caller.account, caller.vm, said)
+    now = broker.clock.now()
+    orders = await report(broker.records, caller.account, caller.vm, said, now)
     if orders is None:
         raise Refusal(404, "The catalog has no such machine, or the token is not of its VM.")
     return orders
@@ -228,7 +245,7 @@ async def _who_am_i(_: MachineProvider, caller: Caller, __: Nothing) -> WhoAmI:
 
 METHODS: Mapping[str, Method] = {
     "leases.create": Method(NewLease, _create),
-    "leases.get": Method(LeaseName, _get),
+    "leases.get": Method(LeaseLook, _get),
     "leases.list": Method(LeaseQuery, _list),
     "leases.extend": Method(Extension, _extend),
     "leases.keepalive": Method(LeaseName, _keep_alive),
@@ -346,6 +363,16 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         state = "ended"
     machines = _machines_of(records, lease)
     reported = [machine for machine in machines if machine.agent is not None]
+    troubles = tuple(
+        MachineTrouble(
+            machine=machine.hostname,
+            message=trouble_of(machine),
+            gone=machine.gone,
+            preempted=machine.preempted_ts is not None,
+        )
+        for machine in machines
+        if trouble_of(machine)
+    )
     return LeaseDocument(
         id=lease.name,
         request_id=lease.request.request_id,
@@ -367,11 +394,8 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         waiting=waiting,
         agents=tuple(machine.hostname for machine in reported),
         ssh=_ssh(reported, lease),
-        troubles=tuple(
-            MachineTrouble(machine=machine.hostname, message=machine.trouble, gone=machine.gone)
-            for machine in machines
-            if machine.trouble
-        ),
+        troubles=troubles,
+        version=digest((state, lease.backend, lease.machines, troubles))[:16],
     )
 
 

@@ -14,6 +14,9 @@ MAX_SSH_KEYS = 10
 MAX_COUNT = 100
 """Machines of one lease: one commit grants them all, and one ends the lease."""
 
+MAX_WAIT_SECONDS = 55
+"""Longest wait of a call for news: proxies end a request that has no answer for a minute."""
+
 LeaseStage = Literal["pending", "active", "held", "ended"]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
 Duration = Annotated[int, Meta(ge=1, le=21 * 24 * 3600)]
@@ -59,6 +62,18 @@ class LeaseName(WireMessage, frozen=True, kw_only=True):
     """leases.get, release, keepalive: a lease by the id that its document names."""
 
     id: Id
+
+
+class LeaseLook(LeaseName, frozen=True, kw_only=True, omit_defaults=True):
+    """leases.get.
+
+    Attributes:
+        after: the version that the caller knows; absent: none.
+        wait: the longest wait in seconds for another version; absent: none.
+    """
+
+    after: Annotated[str, Meta(max_length=100)] = ""
+    wait: Annotated[int, Meta(ge=0, le=MAX_WAIT_SECONDS)] = 0
 
 
 class Extension(LeaseName, frozen=True, kw_only=True):
@@ -156,18 +171,20 @@ class SshAccess(WireMessage, frozen=True, kw_only=True):
     ready: bool
 
 
-class MachineTrouble(WireMessage, frozen=True, kw_only=True):
-    """What is wrong with a leased machine's VM, as its backend says.
+class MachineTrouble(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """What is wrong with a leased machine's VM, as its agent or its backend says.
 
     Attributes:
         machine: the machine's name.
         message: a sentence.
         gone: whether the VM no longer exists.
+        preempted: whether Compute Engine takes the VM back: it stops within 30 s.
     """
 
     machine: str
     message: str
     gone: bool
+    preempted: bool = False
 
 
 class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -181,7 +198,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         label: the requester's label for it.
         state: `pending`, `active`, `held` or `ended`.
         ended: why it ended.
-        message: what the daemon said of its machines' VMs when they were lost.
+        message: what befell its machines' VMs when they were lost.
         dimensions: the requested dimensions.
         count: how many machines.
         machines: their names, while it is active.
@@ -193,6 +210,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         agents: those of its machines whose agents have reported.
         ssh: how its machines are reached by SSH, as far as their agents have reported it.
         troubles: what is wrong with its machines.
+        version: changes with its state, machines and troubles.
     """
 
     id: str
@@ -214,6 +232,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     agents: tuple[str, ...] = ()
     ssh: tuple[SshAccess, ...] = ()
     troubles: tuple[MachineTrouble, ...] = ()
+    version: str = ""
 
 
 class LeaseList(WireMessage, frozen=True, kw_only=True):
@@ -271,6 +290,7 @@ class MachineReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         ssh: where it lets lessees in; absent when the machine has no SSH server.
         serves: the id of the lease whose lessee it has let in; "" when none.
         admits: the SHA-256 of the keys that it lets in, joined by line feeds; "" when none.
+        preempted: whether Compute Engine takes the VM back.
     """
 
     name: Id
@@ -279,6 +299,7 @@ class MachineReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     ssh: SshReport | None = None
     serves: Annotated[str, Meta(max_length=200)] = ""
     admits: Annotated[str, Meta(max_length=64)] = ""
+    preempted: bool = False
 
 
 class TroubleReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -288,11 +309,13 @@ class TroubleReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         name: the machine's name.
         message: what is wrong, as a sentence; "" when nothing is wrong any longer.
         gone: whether the VM no longer exists.
+        preempted: whether Compute Engine took the VM back.
     """
 
     name: Id
     message: Annotated[str, Meta(max_length=500)] = ""
     gone: bool = False
+    preempted: bool = False
 
 
 class MachineLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):

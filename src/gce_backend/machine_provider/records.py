@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -33,6 +34,7 @@ from gce_backend.machine_provider.entities import (
     from_row,
     to_properties,
 )
+from gce_backend.machine_provider.losses import lost_at
 from gce_backend.machine_provider.queue import Held, kind_of
 from gce_backend.machine_provider.wire import Dimensions
 
@@ -65,6 +67,7 @@ class Records:
         agents: knows which agents report.
         work: set when there may be work to do.
         news: set, and replaced, when a lease request changes.
+        doomed: the leased machines whose VMs are gone or are taken back.
     """
 
     def __init__(
@@ -79,6 +82,10 @@ class Records:
         self.released: set[Path] = set()
         self.work = asyncio.Event()
         self.news = asyncio.Event()
+        self.doomed: dict[Path, StoredMachine] = {}
+        self._watched: weakref.WeakValueDictionary[str, asyncio.Event] = (
+            weakref.WeakValueDictionary()
+        )
         self._datastore = datastore
         self._ended = ended
         self._states: dict[Path, MachineState] = {}
@@ -205,6 +212,7 @@ class Records:
     def _picture(self, path: Path, record: Record | None) -> None:
         if path[0][0] == LEASE_KIND:
             self.tell()
+            self._stir(path[0][1])
             if isinstance(record, StoredLease) and record.state is LeaseState.UNTRIAGED:
                 self.untriaged[path] = record
             else:
@@ -212,8 +220,10 @@ class Records:
         elif path[0][0] == MACHINE_KIND:
             state = self._states.pop(path, None)
             if state is not None:
+                self._stir(self.machines[state][path].lease)
                 self._count(self.machines[state][path], -1)
             self.released.discard(path)
+            self.doomed.pop(path, None)
             if state is not None and not (
                 isinstance(record, StoredMachine) and record.state is state
             ):
@@ -227,6 +237,8 @@ class Records:
                 self._states[path] = record.state
                 self.machines[record.state][path] = record
                 self._count(record, 1)
+                if record.state is MachineState.LEASED and lost_at(record) is not None:
+                    self.doomed[path] = record
                 if record.state is MachineState.LEASED and record.ends is not None:
                     heapq.heappush(self._expirations, (record.ends, path))
 
@@ -247,12 +259,45 @@ class Records:
         self.news.set()
         self.news = asyncio.Event()
 
+    def watch(self, lease: str) -> asyncio.Event:
+        """What is set when a lease, or one of its machines, changes."""
+        return self._watched.setdefault(lease, asyncio.Event())
+
+    def end_watches(self) -> None:
+        """Lets those who wait for news of any kind look again."""
+        self.tell()
+        for lease in tuple(self._watched):
+            self._stir(lease)
+
+    def _stir(self, lease: str) -> None:
+        event = self._watched.pop(lease, None)
+        if event is not None:
+            event.set()
+
+    def is_leasable(self, machine: StoredMachine) -> bool:
+        """Whether an available machine may be leased: its VM stays, and its agent reports."""
+        return machine.preempted_ts is None and self.agents.allows(machine)
+
+    def lost_leases(self, now: UnixSeconds) -> dict[str, list[Path]]:
+        """The leases whose machines' VMs are all lost, with their machines."""
+        found: dict[str, list[Path]] = {}
+        for path, machine in self.doomed.items():
+            end = lost_at(machine)
+            if end is not None and end <= now:
+                found.setdefault(machine.lease, []).append(path)
+        return {name: lost for name, lost in found.items() if len(lost) == self._by_lease[name]}
+
+    def next_loss(self, now: UnixSeconds) -> float | None:
+        """When the next machine is lost, in Unix seconds; None when none is about to be."""
+        ends = [end for one in self.doomed.values() if (end := lost_at(one)) is not None]
+        return min((end for end in ends if end > now), default=None)
+
     def _count(self, machine: StoredMachine, by: int) -> None:
         """Adds a machine to, or removes it from, the free and the held machines."""
         if machine.state is MachineState.AVAILABLE:
             kind, name = kind_of(machine.dimensions), machine.path[0][1]
             names = self.free.setdefault(kind, {})
-            if by > 0 and self.agents.allows(machine):
+            if by > 0 and self.is_leasable(machine):
                 names[name] = None
             else:
                 names.pop(name, None)

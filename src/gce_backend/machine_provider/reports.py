@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 
 import msgspec
+import structlog
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider.entities import (
-    EndReason,
     MachineAgent,
     MachineState,
     Record,
@@ -25,11 +25,12 @@ from gce_backend.machine_provider.lease_documents import (
     MachineReport,
     TroubleReport,
 )
+from gce_backend.machine_provider.losses import without_lost
 from gce_backend.machine_provider.records import Found, Records
 
 GONE = "GONE"
-MAX_MESSAGE = 1000
-"""Characters of the reason for the end of a lease."""
+
+log = structlog.stdlib.get_logger()
 
 
 def has_let_in(machine: StoredMachine, lease: StoredLease) -> bool:
@@ -40,9 +41,12 @@ def has_let_in(machine: StoredMachine, lease: StoredLease) -> bool:
 
 
 async def report(
-    records: Records, account: str, vm: str, said: MachineReport
+    records: Records, account: str, vm: str, said: MachineReport, now: UnixSeconds
 ) -> MachineOrders | None:
     """Stores what an agent says, if it is new, and returns what its machine is to do.
+
+    A machine whose VM Compute Engine takes back is not leased any more. A lease that it serves
+    ends with the VM, which its lessee learns at once.
 
     Machines of a template share a service account, so the token must also name the VM.
 
@@ -51,6 +55,7 @@ async def report(
         account: the address of the account that calls.
         vm: the VM that calls, `PROJECT/NAME`; "" when its token does not name it.
         said: the report.
+        now: the present time.
 
     Returns:
         None when the catalog has no such machine, or it is another VM's.
@@ -72,8 +77,8 @@ async def report(
     ):
         return await _gone(records, path, said.serves)
     agent = _agent(said)
-    if machine.agent != agent:
-        machine = await _stored(records, machine, agent)
+    if machine.agent != agent or (said.preempted and machine.preempted_ts is None):
+        machine = await _stored(records, machine, agent, int(now) if said.preempted else None)
     if machine.agent == agent:
         records.hear(machine)
     lease = None
@@ -89,8 +94,9 @@ async def note_trouble(
 ) -> MachineOrders | None:
     """Stores what a backend says of a leased machine's VM, so that its lessee learns of it.
 
-    When the VMs of all machines of a lease are gone, the lease ends as LOST. A machine that nobody
-    holds has no lessee to tell: its backend takes it out of the catalog.
+    When the VMs of all machines of a lease are gone, the lease ends as LOST, or as PREEMPTED if
+    Compute Engine took them back. A machine that nobody holds has no lessee to tell: its backend
+    takes it out of the catalog.
 
     Args:
         records: the stored state.
@@ -118,31 +124,14 @@ async def note_trouble(
             return {}
         gone = said.gone and bool(said.message)
         machine = msgspec.structs.replace(machine, trouble=said.message, gone=gone)
-        return _without_lost({**found, path: machine}, machine.lease, now) or {path: machine}
+        if said.preempted:
+            machine = _preempted(machine, int(now))
+        return without_lost({**found, path: machine}, machine.lease, now) or {path: machine}
 
     machine = (await records.change(list(dict.fromkeys([path, *held])), decide)).get(path)
     if not isinstance(machine, StoredMachine) or machine.state is MachineState.DELETED:
         return None
     return MachineOrders(state=machine.state)
-
-
-def _without_lost(found: Found, name: str, now: UnixSeconds) -> dict[Path, Record | None]:
-    """A lease and its machines after its end, if the VMs of all of them are gone; else {}."""
-    lease = found.get(named_lease_path(name))
-    if not isinstance(lease, StoredLease) or not lease.runs:
-        return {}
-    machines = [found.get(path) for path in lease.machines]
-    lost = [m for m in machines if isinstance(m, StoredMachine) and m.lease == name and m.gone]
-    if len(lost) < len(machines):
-        return {}
-    message = "; ".join(f"{machine.hostname}: {machine.trouble}" for machine in lost)
-    ended = msgspec.structs.replace(
-        lease, reclaimed_ts=int(now), ended=EndReason.LOST, message=message[:MAX_MESSAGE]
-    )
-    return {
-        lease.path: ended,
-        **{machine.path: machine.in_state(MachineState.RECLAIMED) for machine in lost},
-    }
 
 
 def _agent(said: MachineReport) -> MachineAgent:
@@ -160,16 +149,28 @@ def _told(lease: StoredLease, machine: StoredMachine) -> MachineLease:
     )
 
 
-async def _stored(records: Records, machine: StoredMachine, agent: MachineAgent) -> StoredMachine:
+def _preempted(machine: StoredMachine, now: int) -> StoredMachine:
+    """The machine once it is known that Compute Engine takes its VM back."""
+    if machine.preempted_ts is not None:
+        return machine
+    log.warning("machine_provider.machine_preempted", instance=machine.hostname)
+    return msgspec.structs.replace(machine, preempted_ts=now)
+
+
+async def _stored(
+    records: Records, machine: StoredMachine, agent: MachineAgent, preempted_ts: int | None
+) -> StoredMachine:
     """The machine with what its agent said, if it is still the same machine."""
+    path = machine.path
 
     def decide(found: Found) -> dict[Path, Record | None]:
-        current = found.get(machine.path)
+        current = found.get(path)
         if not isinstance(current, StoredMachine) or current.addition_id != machine.addition_id:
             return {}
-        return {machine.path: msgspec.structs.replace(current, agent=agent)}
+        changed = msgspec.structs.replace(current, agent=agent)
+        return {path: changed if preempted_ts is None else _preempted(changed, preempted_ts)}
 
-    changed = (await records.change([machine.path], decide)).get(machine.path)
+    changed = (await records.change([path], decide)).get(path)
     return changed if isinstance(changed, StoredMachine) else machine
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 import structlog
@@ -32,6 +33,7 @@ from gce_backend.machine_provider.entities import (
     named_lease_path,
 )
 from gce_backend.machine_provider.leases import Leases
+from gce_backend.machine_provider.losses import without_lost
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 
 FIRST_BACKOFF_SECONDS = 0.5
@@ -104,6 +106,8 @@ class Lifecycle:
         ends += [rules.valid_until(lease) for lease in self._records.untriaged.values()]
         now = self._clock.now()
         waits += [max(end - now, 0.0) for end in ends if end is not None]
+        loss = self._records.next_loss(now)
+        waits += [] if loss is None else [loss - now]
         silence = self._records.agents.next_silence()
         waits += [] if silence is None else [silence]
         moment = self._clock.monotonic()
@@ -116,6 +120,7 @@ class Lifecycle:
         await self._records.refresh()
         self._records.hush()
         await self._end_leases([*self._records.expired(self._clock.now()), *self._records.released])
+        await self._end_lost()
         await self._leases.triage()
         for stage in (self._set_up, self._announce, self._reclaim, self._clear):
             await stage()
@@ -141,6 +146,13 @@ class Lifecycle:
             part = machines[start : start + MAX_CHANGE // 2]
             leases = [named_lease_path(machine.lease) for machine in part]
             await self._records.change([*(machine.path for machine in part), *leases], self._end)
+
+    async def _end_lost(self) -> None:
+        """LEASED -> RECLAIMED, when Compute Engine has taken the VMs of a lease back."""
+        now = self._clock.now()
+        for name, machines in self._records.lost_leases(now).items():
+            decide = partial(without_lost, name=name, now=now)
+            await self._records.change([named_lease_path(name), *machines], decide)
 
     def _end(self, found: Found) -> dict[Path, Record | None]:
         now = self._clock.now()

@@ -170,7 +170,9 @@ def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int)
 def _mute(records: Records, dimensions: Dimensions) -> int:
     """How many available machines that fit are not leased because of their agents."""
     return sum(
-        matches(dimensions, machine.dimensions) and not records.agents.allows(machine)
+        matches(dimensions, machine.dimensions)
+        and machine.preempted_ts is None
+        and not records.agents.allows(machine)
         for machine in records.machines[MachineState.AVAILABLE].values()
     )
 

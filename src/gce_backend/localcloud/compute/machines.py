@@ -127,7 +127,7 @@ class Machines:
 
     def start(self, vm: VmRow, at: float) -> None:
         """Starts a stopped or suspended VM, for which there is room."""
-        booting = changed(vm, status="PROVISIONING", started=at)
+        booting = changed(vm, status="PROVISIONING", started=at, preempted=False)
         self._put(booting, at + self._cloud.options.boot_seconds / 4)
 
     def stop(self, vm: VmRow, at: float, *, rests: bool = True) -> None:
@@ -137,7 +137,8 @@ class Machines:
 
     def preempt(self, vm: VmRow, at: float, *, rests: bool) -> None:
         """Preempts a VM: it has 30 s to shut down, and then rests or is gone."""
-        self.stop(vm, at + PREEMPTION_SECONDS - self._cloud.options.delete_seconds, rests=rests)
+        lead = PREEMPTION_SECONDS - self._cloud.options.delete_seconds
+        self.stop(changed(vm, preempted=True), at + lead, rests=rests)
 
     def suspend(self, vm: VmRow, at: float) -> None:
         """Suspends a VM, after the cloud's `delete_seconds`."""
@@ -293,6 +294,7 @@ class Machines:
             id=self._store.numeric_id(serial),
             created=at,
             attempts=0,
+            preempted=False,
         )
         self._put(created, at + self._cloud.options.boot_seconds / 4)
 

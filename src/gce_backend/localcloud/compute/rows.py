@@ -179,6 +179,7 @@ class VmRow(ZonalRow, frozen=True, kw_only=True):
         started: when it was last started, in Unix seconds; 0 means when it was made.
         stopped: when it last stopped, in Unix seconds; 0 means never.
         suspended: when it was last suspended, in Unix seconds; 0 means never.
+        preempted: whether Compute has taken it back since it was last started.
     """
 
     COLLECTION: ClassVar = "instances"
@@ -201,6 +202,7 @@ class VmRow(ZonalRow, frozen=True, kw_only=True):
     started: UnixSeconds = 0.0
     stopped: UnixSeconds = 0.0
     suspended: UnixSeconds = 0.0
+    preempted: bool = False
 
     @property
     def is_leaving(self) -> bool:

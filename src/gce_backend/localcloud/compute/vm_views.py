@@ -27,7 +27,8 @@ class VmFacts(NamedTuple):
         scopes: the scopes of its tokens.
         metadata: its items.
         addresses: its internal address, and its external one if it has one.
-        is_running: whether it runs now.
+        is_running: whether it runs now. A preempted VM does until it has shut down.
+        preempted: whether Compute takes it back.
     """
 
     project: str
@@ -39,6 +40,7 @@ class VmFacts(NamedTuple):
     metadata: Mapping[str, str]
     addresses: tuple[str, ...]
     is_running: bool
+    preempted: bool
 
 
 def facts_of(vm: VmRow, blueprints: Blueprints) -> VmFacts:
@@ -57,7 +59,8 @@ def facts_of(vm: VmRow, blueprints: Blueprints) -> VmFacts:
         tuple(account.get("scopes", ())),
         {item["key"]: item.get("value", "") for item in blueprints.metadata(vm)},
         (network["networkIP"], *external[:1]),
-        vm.status == "RUNNING",
+        vm.status == "RUNNING" or (vm.status == "STOPPING" and vm.preempted),
+        vm.preempted,
     )
 
 

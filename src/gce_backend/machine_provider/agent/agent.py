@@ -22,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -31,12 +32,14 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Optional
 
-VERSION = "1"
+VERSION = "2"
 CONNECT_SECONDS = 10.0
 PULL_SECONDS = 120.0
 """Seconds that a pull may wait: longer than Pub/Sub holds one without messages."""
 METADATA_SECONDS = 60
 """Seconds that one request at most waits for the subscription to appear in the metadata."""
+PREEMPTION_SECONDS = 30.0
+"""Seconds from the notice that Compute Engine takes the VM back until it stops."""
 REPORT_SECONDS = 30.0
 """Seconds between two reports while the machine is leased."""
 IDLE_FACTOR = 10.0
@@ -185,6 +188,19 @@ class Metadata:
         key = "pubsub_subscription"
         name, project = str(found.get(key, "")), str(found.get(f"{key}_project", ""))
         return f"projects/{project}/subscriptions/{name}" if name and project else ""
+
+    def await_preemption(self) -> None:
+        """Waits until Compute Engine takes the VM back."""
+        path = "instance/preempted"
+        query: dict[str, str] = {}
+        while True:
+            answer = self.get(path, **query)
+            if answer.text.strip().upper() == "TRUE":
+                return
+            query = {"wait_for_change": "true", "last_etag": answer.etag}
+            query["timeout_sec"] = str(METADATA_SECONDS)
+            if not answer.etag:
+                time.sleep(1.0)
 
     def access_token(self, *, fresh: bool = False) -> str:
         """An access token of the VM's service account."""
@@ -344,7 +360,7 @@ class Hooks:
     """Programs that the machine's owner has put beside the agent.
 
     Args:
-        directory: holds `leased.d`, `connect.d`, `ending.d` and `reclaimed.d`.
+        directory: holds `leased.d`, `connect.d`, `ending.d`, `preempted.d` and `reclaimed.d`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -440,11 +456,39 @@ class Agent:
         self._subscription: Optional[Subscription] = None
         self._name = ""
         self._addresses: list[str] = []
+        self._preempted = False
         self._state: Path = options.state
         self._lease = self._remembered()
 
+    def watch_preemption(self) -> None:
+        """Waits until Compute Engine takes the VM back, and reports it at once.
+
+        It runs beside `run`, which may be waiting for a message.
+        """
+        failures = 0
+        while not self._preempted:
+            try:
+                self._metadata.await_preemption()
+                self._preempted = True
+            except AgentError:
+                failures += 1
+                time.sleep(min(2.0 ** min(failures - 1, 16), LONGEST_PAUSE_SECONDS))
+        say("Compute Engine takes this VM back")
+        end = time.monotonic() + PREEMPTION_SECONDS
+        while time.monotonic() < end:
+            try:
+                self._name = self._name or self._metadata.get("instance/name").text.strip()
+                self._report()
+                break
+            except AgentError as error:
+                say(f"{error}; again in 1 s")
+                time.sleep(1.0)
+        if self._lease is not None:
+            self._hooks.run("preempted", self._lease.environment())
+
     def run(self) -> NoReturn:
         """Works until a signal ends it."""
+        threading.Thread(target=self.watch_preemption, daemon=True).start()
         failures = 0
         ack_ids: list[str] = []
         while True:
@@ -495,6 +539,8 @@ class Agent:
             "serves": self._lease.id if self._lease else "",
             "admits": _digest(self._lease.ssh_keys) if self._lease else "",
         }
+        if self._preempted:
+            said["preempted"] = True
         keys = _host_keys(self._options.host_keys)
         address = self._address()
         if keys and address:

@@ -240,6 +240,8 @@ async def count_kinds(broker: MachineProvider) -> list[KindRow]:
 def _column(broker: MachineProvider, machine: StoredMachine) -> str:
     """The column of a kind's row that counts a machine; "" for none."""
     if machine.state is MachineState.AVAILABLE:
+        if machine.preempted_ts is not None:
+            return "leaving"
         return "free" if broker.records.agents.allows(machine) else "mute"
     return {
         MachineState.NEW: "starting",
