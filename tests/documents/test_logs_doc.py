@@ -43,6 +43,7 @@ SELDOM = {
     "groups",
     "jobs",
     "key",
+    "machine_provider",
     "limit",
     "process",
     "settings",

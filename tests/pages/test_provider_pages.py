@@ -7,24 +7,64 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from aiohttp.test_utils import make_mocked_request
 from playwright.async_api import expect
 
-from machine_provider.test_leases_api import BOB, LIMITED, ROOT, Api
+from gce_backend.machine_provider.service import ProviderService
+from gce_backend.web.pages.provider_session import (
+    COOKIE,
+    MAX_SESSIONS,
+    SESSION_SECONDS,
+    ProviderSessions,
+)
+from machine_provider.test_leases_api import ANN, BOB, LIMITED, ROOT, Api
 from machine_provider.test_service import until_ready
 from support.browser import Chromium
 from support.html_reader import Page
-from support.provider_harness import DAEMON, place
+from support.provider_harness import DAEMON, Place, place
 
 PAGES = ("/", "/leases", "/machines", "/refused")
 ELSEWHERE = {"Host": "machines.example.com"}
 
 
 class Pages(Api):
-    """The pages of one process."""
+    """The pages of one process, in a browser of their own.
+
+    Attributes:
+        cookies: what the browser keeps.
+    """
+
+    def __init__(self, p: Place, service: ProviderService) -> None:
+        super().__init__(p, service)
+        self.cookies: dict[str, str] = {}
+
+    async def send(
+        self,
+        path: str,
+        fields: dict[str, str],
+        *,
+        status: int = 303,
+        to: str = "",
+        origin: dict[str, str] | None = None,
+    ) -> None:
+        """Sends a form; it must be answered with that status, or lead to that page."""
+        headers = {"Origin": self.service.url} if origin is None else origin
+        headers = {"Cookie": self._kept(), **headers}
+        url = self.service.url + path
+        async with self.place._session.post(
+            url, data=fields, headers=headers, allow_redirects=False
+        ) as response:
+            answer = (response.status, response.headers.get("Location", ""))
+            assert answer == (status, to), await response.text()
+            self.cookies |= {name: one.value for name, one in response.cookies.items()}
+
+    def _kept(self) -> str:
+        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
 
     async def go(self, path: str, **headers: str) -> Page:
         """A page; every answer forbids what is not its own."""
         url = self.service.url + path
+        headers = {"Cookie": self._kept(), **headers}
         async with self.place._session.get(url, headers=headers) as response:
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
             page = Page(response.status, await response.text())
@@ -94,8 +134,77 @@ async def test_pages_are_open_here_and_elsewhere_to_viewers_alone(tmp_path: Path
         assert (shown.status, "stands by" in shown.text) == (503, True)
 
 
+async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> None:
+    """A session is its token's: a user's own leases, an administrator's all, no other site's form.
+
+    A browser gets no token back, and a form that is sent twice leases one machine.
+    """
+    async with pages(tmp_path) as mp:
+        await mp.add("vm-3", num_cpus=4)
+        [pending] = [
+            one
+            for one in (await mp.ok("GET", "leases", who=BOB))["leases"]
+            if one["state"] == "pending"
+        ]
+        await mp.send("/orders/release", {"id": pending["id"]}, status=401)
+        await mp.send("/session", {"token": "x"}, status=401)
+        await mp.send("/session", {}, status=401)
+        token = await mp.place.token(ANN)
+        for foreign in ({"Origin": "http://evil.example"}, {}):
+            await mp.send("/session", {"token": token}, status=403, origin=foreign)
+        await mp.send("/session", {"token": token, "to": "//evil.example"}, to="/")
+        assert token not in str(mp.cookies)
+        assert ANN in (await mp.go("/")).source
+        await mp.send("/orders/release", {"id": pending["id"]}, status=404)
+        assert "Cancel" not in (await mp.go("/")).text
+        form = (await mp.go("/")).inputs
+        assert form["dimensions"] == '{"backend":"GCE","os_family":"LINUX","num_cpus":4}'
+        wanted = {name: form[name] for name in ("request_id", "dimensions")}
+        for _ in range(2):
+            await mp.send("/orders/lease", wanted | {"minutes": "90"}, to="/leases")
+        await mp.send("/orders/lease", wanted | {"minutes": "5 h"}, status=400)
+        await mp.send("/orders/lease", wanted | {"dimensions": "{"}, status=400)
+        await mp.send("/orders/lease", wanted | {"request_id": "x", "minutes": "999"}, status=403)
+        await mp.send("/orders/nothing", {}, status=404)
+        [lease] = [one for one in (await mp.ok("GET", "leases"))["leases"] if "label" not in one]
+        assert (lease["machines"], lease["ends_at"] - lease["began"]) == (["vm-3"], 5400)
+        before = mp.place.clock.now()
+        await mp.send("/orders/extend", {"id": lease["id"], "minutes": "30"}, to="/leases")
+        assert abs((await mp.get(lease))["ends_at"] - before - 1800) < 60
+        await mp.send("/orders/hold", {"id": lease["id"], "minutes": "20"}, to="/leases")
+        assert (await mp.get(lease))["state"] == "held"
+        await mp.send("/orders/release", {"id": lease["id"], "to": "/machines"}, to="/machines")
+        await mp.send("/session/end", {}, to="/")
+        await mp.send("/orders/release", {"id": pending["id"]}, status=401)
+        await mp.send("/session", {"token": await mp.place.token(ROOT)}, to="/")
+        assert (await mp.go("/leases", **ELSEWHERE)).status == 200
+        await mp.send("/orders/release", {"id": pending["id"]}, to="/leases")
+        assert "No request waits." in (await mp.go("/")).text
+        assert mp.service.provider is not None
+        sessions, token = ProviderSessions(mp.place.clock), await mp.place.token(ANN)
+        request = make_mocked_request("GET", "/")
+        kept = [
+            await sessions.begin(mp.service.provider, token, request)
+            for _ in range(MAX_SESSIONS + 1)
+        ]
+
+        def of(cookie: str) -> str | None:
+            headers = {"Cookie": f"{COOKIE}={cookie}"}
+            return sessions.authorization(make_mocked_request("GET", "/", headers=headers))
+
+        assert [of(kept[0]), of(kept[1]), of("")] == [None, f"Bearer {token}", None]
+        sessions.end(make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={kept[1]}"}))
+        assert of(kept[1]) is None
+        await mp.place.kill(mp.service)
+        await asyncio.sleep(SESSION_SECONDS)
+        assert of(kept[2]) is None
+
+
 async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_path: Path) -> None:
-    """The page updates itself; on a phone nothing is cut off, and nothing is wrong in it."""
+    """The page updates itself; on a phone nothing is cut off, and nothing is wrong in it.
+
+    Who signs in cancels a request there, after a second thought.
+    """
     async with pages(tmp_path) as mp:
         context = await chromium.browser.new_context(viewport={"width": 360, "height": 700})
         page = await context.new_page()
@@ -103,6 +212,10 @@ async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_
         page.on("console", lambda said: wrong.append(said.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         await page.clock.install()
+        await page.goto(mp.service.url + "/session?to=/")
+        await page.get_by_label("Token").fill(await mp.place.token(BOB))
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.locator("footer")).to_contain_text(BOB)
         for path in PAGES:
             await page.goto(mp.service.url + path)
             await expect(page.locator("h1")).to_be_visible()
@@ -111,11 +224,13 @@ async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_
         await page.goto(mp.service.url)
         queue = page.get_by_role("table", name="Requests that wait")
         await expect(queue).to_contain_text("second")
-        [waits] = [
-            one for one in (await mp.ok("GET", "leases", who=BOB))["leases"] if "label" in one
-        ]
-        await mp.ok("POST", f"leases/{waits['id']}:release", who=BOB)
+        await queue.get_by_text("Cancel").first.click()
         await page.clock.run_for(5000)
+        await queue.get_by_role("button", name="Cancel second").click()
         await expect(page.locator("main")).to_contain_text("No request waits.")
+        [lease] = (await mp.ok("GET", "leases", who=BOB))["leases"]
+        await mp.ok("POST", f"leases/{lease['id']}:release", who=BOB)
+        await page.clock.run_for(5000)
+        await expect(page.locator("main")).not_to_contain_text(BOB)
         await context.close()
         assert not wrong

@@ -118,7 +118,18 @@ def test_run_local_without_a_terminal_says_when_the_fleet_is_ready(tmp_path: Pat
             ready["url"] + "/", headers={"Authorization": f"Bearer {ready['sign_in_with']}"}
         )
         with urllib.request.urlopen(signed_in, timeout=PATIENCE) as page:  # noqa: S310
-            assert "Pause everything" in page.read().decode()
+            shown = page.read().decode()
+        assert "Pause everything" in shown
+        mp = ready["machine_provider"]
+        assert f'<a href="{mp}/">Machine Provider</a>' in shown
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        signing_in = urllib.request.Request(  # noqa: S310
+            mp + "/session", data=b"to=/", headers={"Origin": mp}
+        )
+        with browser.open(signing_in, timeout=PATIENCE) as page:
+            shown = page.read().decode()
+        assert "gce-backend@local-project" in shown
+        assert "Lease one of them" in shown
         names = machines(place.get("/api/fleet", ready["url"]))
         assert len(names) == 12
         daemon.kill()
@@ -148,6 +159,7 @@ def test_run_local_in_a_terminal_shows_the_way_and_one_line_when_ready(tmp_path:
             until(lambda: "ready: 2 machines" in screen.text(), screen.text)
             assert "Status: http://" in screen.text()
             assert "To sign in there and give orders: " in screen.text()
+            assert "The Machine Provider: http://" in screen.text()
             (place.config / "managers.cfg").write_text(manager(minimum=3))
             until(lambda: "ready: 3 machines" in screen.text(), screen.text)
             (place.config / "managers.cfg").write_text("managers {")

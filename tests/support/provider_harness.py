@@ -61,7 +61,9 @@ class Place:
             settings,
             clock=self.clock,
             rng=random.Random(1),
-            pages=lambda service: ProviderSite(service, self.clock).routes(),
+            pages=lambda service: ProviderSite(
+                lambda: service.provider, service.unready, self.clock
+            ).routes(),
         )
         await service.start()
         self._running.append(service)

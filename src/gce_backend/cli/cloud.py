@@ -58,6 +58,7 @@ def localcloud(
     from gce_backend.base.clock import SystemClock
     from gce_backend.localcloud.assembly import embedded_cloud
     from gce_backend.localcloud.cloud import CloudOptions
+    from gce_backend.web.pages.provider_site import embedded_pages
 
     options = CloudOptions(
         project=project,
@@ -67,7 +68,13 @@ def localcloud(
         vm_directory=state.parent / "vms",
     )
     logs.configure("auto", "info", sys.stderr)
-    cloud = embedded_cloud(state, SystemClock(), options.instant() if no_latency else options)
+    clock = SystemClock()
+    cloud = embedded_cloud(
+        state,
+        clock,
+        options.instant() if no_latency else options,
+        pages=embedded_pages(clock),
+    )
     run_until_interrupted(_run(cloud, host, port))
 
 

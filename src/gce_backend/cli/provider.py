@@ -46,7 +46,9 @@ def machine_provider(settings: Settings, *, check: bool) -> None:
         settings,
         clock=clock,
         rng=rng(),
-        pages=lambda service: ProviderSite(service, clock).routes(),
+        pages=lambda service: ProviderSite(
+            lambda: service.provider, service.unready, clock
+        ).routes(),
     )
     if check:
         for warning in service.warnings:

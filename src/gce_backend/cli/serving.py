@@ -32,6 +32,7 @@ from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import Secret, Settings
+from gce_backend.web.pages.provider_site import embedded_pages
 
 
 async def run_daemon(settings: Settings) -> None:
@@ -62,7 +63,7 @@ async def run_local(
     options = CloudOptions(
         config_dir=config_dir, vm_command=vm_command, vm_directory=state.parent / "vms"
     )
-    cloud = embedded_cloud(state, clock, options)
+    cloud = embedded_cloud(state, clock, options, pages=embedded_pages(clock))
     settings_path = state.with_suffix(".toml")
     url = await cloud.start()
     try:
@@ -76,7 +77,7 @@ async def run_local(
         daemon = Daemon(local, clock=clock, rng=rng())
         await daemon.start()
         settings_path.write_text(settings_file(local, daemon.url), "utf-8")
-        show = (_show if live else _announce)(daemon, console, settings_path, token)
+        show = (_show if live else _announce)(daemon, console, settings_path, token, url)
         showing = asyncio.create_task(show, name="cli.progress")
         try:
             await serve(daemon, signals)
@@ -116,26 +117,30 @@ class _StandardError(io.TextIOBase):
         return sys.stderr.isatty()
 
 
-async def _announce(daemon: Daemon, _: Console, settings_path: Path, token: Secret | None) -> None:
+async def _announce(
+    daemon: Daemon, _: Console, settings_path: Path, token: Secret | None, provider: str
+) -> None:
     """Logs when the fleet is ready."""
     progress = await until(lambda: measure(daemon.context), ready=True)
     structlog.get_logger().info(
         "fleet.ready",
         machines=progress.stages[-1].done,
         url=daemon.url,
+        machine_provider=provider,
         settings=str(settings_path),
         sign_in_with=None if token is None else token.reveal(),
     )
 
 
 async def _show(
-    daemon: Daemon, console: Console, settings_path: Path, token: Secret | None
+    daemon: Daemon, console: Console, settings_path: Path, token: Secret | None, provider: str
 ) -> None:
     """Shows the fleet's progress in a terminal, and when it is ready; again after each change."""
     named = "" if settings_path == LOCAL_FILE else f" --settings {settings_path}"
     sign_in = "" if token is None else f"To sign in there and give orders: {token.reveal()}\n"
     hint = (
         f" Status: {daemon.url}   Ctrl-C stops it.\n{sign_in}"
+        f"The Machine Provider: {provider}\n"
         f"Every command works on it, such as: gce-backend plan{named}"
     )
     while True:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import aiohttp
+from aiohttp import web
 
 from gce_backend.base.clock import Clock
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
@@ -18,6 +19,13 @@ from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.resource_manager import ResourceManagerService
 from gce_backend.localcloud.tables import Tables
 from gce_backend.localcloud.vm_commands import VmCommands
+from gce_backend.machine_provider.provider import Provider
+
+Pages = Callable[
+    [Callable[[], Provider | None], Callable[[], Mapping[str, str]], Callable[[], str]],
+    Iterable[web.RouteDef],
+]
+"""Makes pages: given the Machine Provider, what keeps it from answering, and a token for anybody"""
 
 
 def embedded_cloud(
@@ -26,6 +34,7 @@ def embedded_cloud(
     options: CloudOptions,
     *,
     connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
+    pages: Pages = lambda _provider, _unready, _token: (),
 ) -> Cloud:
     """All services on one state file; `start` makes it listen.
 
@@ -33,12 +42,14 @@ def embedded_cloud(
         state: the SQLite file; None keeps everything in memory.
         options: how it behaves.
         connector: makes the connector of its services' HTTP clients.
+        pages: makes the pages of its Machine Provider.
 
     Raises:
         StateFileError: the file cannot be used; the message says what to do.
     """
     cloud = Cloud(Tables(state), clock, options)
     metadata, compute = MetadataService(cloud), ComputeService(cloud)
+    provider = MachineProviderService(cloud, connector=connector)
     cloud.add(
         metadata,
         compute,
@@ -46,8 +57,9 @@ def embedded_cloud(
         PubSubService(cloud),
         ResourceManagerService(cloud),
         LuciConfigService(cloud),
-        MachineProviderService(cloud, connector=connector),
+        provider,
     )
+    cloud.add_pages(pages(lambda: provider.provider, provider.unready, metadata.own_token))
     if options.vm_command:
         cloud.add(VmCommands(cloud, compute, metadata))
     return cloud

@@ -101,6 +101,7 @@ class Call(NamedTuple):
 
 
 Handler = Callable[[Call], Awaitable[Any]]
+PageHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Route(NamedTuple):
@@ -163,6 +164,7 @@ class Cloud:
         calls: how often each method was called from outside, whatever the outcome.
         faults: what has been injected.
         base_url: where it listens, without a trailing slash; set by `start`.
+        home: the page at "/" for browsers; None where there is none.
     """
 
     def __init__(self, tables: Tables, clock: Clock, options: CloudOptions) -> None:
@@ -172,6 +174,8 @@ class Cloud:
         self.calls: Counter[str] = Counter()
         self.faults = Faults()
         self.base_url = ""
+        self.home: PageHandler | None = None
+        self._pages: list[web.RouteDef] = []
         self._services: list[Service] = []
         self._controls: list[CloudControl] = []
         self._is_valid_token: Callable[[str], bool] = lambda _: False
@@ -187,6 +191,17 @@ class Cloud:
     def add_controls(self, *controls: CloudControl) -> None:
         """Adds requests that change how a service behaves, for people and tests; before `start`."""
         self._controls.extend(controls)
+
+    def add_pages(self, routes: Iterable[web.RouteDef]) -> None:
+        """Adds pages for people; before `start`.
+
+        The page at "/" becomes `home`: that address is the metadata server's, too.
+        """
+        for route in routes:
+            if route.path == "/":
+                self.home = route.handler
+            else:
+                self._pages.append(route)
 
     @property
     def own_account(self) -> str:
@@ -234,6 +249,7 @@ class Cloud:
         app.router.add_get("/_localcloud/state", self._get_state)
         for control in self._controls:
             app.router.add_route(*control)
+        app.router.add_routes(self._pages)
         app.router.add_route("*", "/{path:.*}", self._unserved)
         logger = aiohttp_logger(structlog.get_logger(), lambda _: None)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, logger=logger)

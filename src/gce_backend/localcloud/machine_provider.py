@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import aiohttp
@@ -19,7 +19,7 @@ from gce_backend.clients.pubsub import PubSub
 from gce_backend.localcloud.cloud import INNER_HEADERS, Call, Cloud, CloudControl, Route, Service
 from gce_backend.localcloud.metadata import OAUTH_CLIENT
 from gce_backend.localcloud.statuses import ServiceError
-from gce_backend.machine_provider import api, lease_api
+from gce_backend.machine_provider import api, lease_api, openapi
 from gce_backend.machine_provider.access.parsing import parse_access
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.entities import KINDS
@@ -63,6 +63,9 @@ class MachineProviderService(Service):
 
     Args:
         connector: makes the connector of its HTTP client.
+
+    Attributes:
+        provider: the Machine Provider; None until `run` has made it.
     """
 
     name = "machine_provider"
@@ -89,12 +92,13 @@ class MachineProviderService(Service):
             yield Route(f"{self.name}.{name}", "POST", path_of(name), self._handler(name), False)
         for verb, path, name in lease_api.ROUTES:
             yield Route(f"{self.name}.{name}", verb, path, self._handler(name), False)
+        yield Route(f"{self.name}.openapi", "GET", openapi.PATH, _openapi, False)
 
     def state(self) -> dict[str, Any]:
         """How many machines are in which state, which ones, and how many requests wait."""
-        if self._provider is None or self._provider.working is None:
+        if self.provider is None or self.provider.working is None:
             return {}
-        records = self._provider.working.records
+        records = self.provider.working.records
         machines = {str(state): len(found) for state, found in records.machines.items()}
         catalog = {
             machine.hostname: str(state)
@@ -106,6 +110,10 @@ class MachineProviderService(Service):
             "catalog": catalog,
             "waiting_requests": len(records.untriaged),
         }
+
+    def unready(self) -> Mapping[str, str]:
+        """The problems that keep it from answering."""
+        return {"start": "it is starting"} if self.provider is None else self.provider.unready()
 
     async def run(self) -> None:
         """Runs the Machine Provider against this cloud's own endpoints."""
@@ -126,7 +134,7 @@ class MachineProviderService(Service):
             account = self._cloud.own_account
             access = ACCESS.format(url=root, account=account, client=OAUTH_CLIENT)
             policy = parse_access(access)
-            self._provider = Provider(
+            self.provider = Provider(
                 datastore=datastore,
                 pubsub=pubsub,
                 exchange=Exchange(session, None, None),
@@ -142,9 +150,9 @@ class MachineProviderService(Service):
             )
             self._made.set()
             try:
-                await self._provider.run()
+                await self.provider.run()
             finally:
-                await self._provider.close()
+                await self.provider.close()
                 await tokens.close()
 
     def _handler(self, name: str) -> Callable[[Call], Awaitable[Any]]:
@@ -186,12 +194,17 @@ class MachineProviderService(Service):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_SECONDS):
                 await self._made.wait()
-        if self._provider is None:
+        if self.provider is None:
             raise ServiceError(503, "backendError", "The Machine Provider is still starting.")
-        return self._provider
+        return self.provider
 
     async def _started(self) -> MachineProvider:
         try:
             return await (await self._made_provider()).started()
         except api.Refusal as refusal:
             raise ServiceError(503, "backendError", refusal.message) from refusal
+
+
+async def _openapi(_: Call) -> Mapping[str, Any]:
+    """The description of the API."""
+    return openapi.document()

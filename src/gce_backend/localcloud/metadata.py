@@ -17,7 +17,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Route, Service
+from gce_backend.localcloud.cloud import Call, Cloud, CloudControl, Handler, Route, Service
 from gce_backend.localcloud.statuses import ServiceError
 
 FLAVOR = {"Metadata-Flavor": "Google"}
@@ -72,7 +72,8 @@ class MetadataService(Service):
 
     def routes(self) -> Iterable[Route]:
         """The root, by which clients find the server, and the paths below it."""
-        yield self._route("root", "/", "computeMetadata/\n")
+        root = self._route("root", "/", "computeMetadata/\n")
+        yield root._replace(handler=self._home_or(root.handler))
         texts = {
             "project.project-id": ("/project/project-id", self._cloud.options.project),
             "instance.id": ("/instance/id", _INSTANCE_ID),
@@ -124,6 +125,11 @@ class MetadataService(Service):
         account, scopes = request.match_info["account"], " ".join(DEFAULT_SCOPES)
         return web.json_response(self.access_token(scopes, account, new=True))
 
+    def own_token(self) -> str:
+        """An access token of the cloud's own account."""
+        scopes = " ".join(DEFAULT_SCOPES)
+        return str(self.access_token(scopes, self._email())["access_token"])
+
     def access_token(self, scopes: str, account: str, *, new: bool = False) -> dict[str, Any]:
         """An access token of an account, in the form of the metadata server's answer.
 
@@ -145,6 +151,17 @@ class MetadataService(Service):
             return web.Response(text=text, headers=FLAVOR, content_type="application/text")
 
         return Route(f"metadata.{name}", "GET", path, answer, authenticated=False)
+
+    def _home_or(self, handler: Handler) -> Handler:
+        """Shows a browser the cloud's page; a metadata client says what it is."""
+
+        async def answer(call: Call) -> Any:
+            home = self._cloud.home
+            if home is None or "Metadata-Flavor" in call.request.headers:
+                return await handler(call)
+            return await home(call.request)
+
+        return answer
 
     async def _whole_account(self, call: Call) -> web.Response:
         """The account's members: their names, or with `recursive` their values without tokens."""

@@ -6,7 +6,7 @@ It knows no HTTP server: the service and the embedded cloud each call `Provider.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gce_backend.base.clock import Clock
@@ -134,6 +134,16 @@ class Provider:
             self.end_waits()
             self.working = None
             self._begun.clear()
+
+    def unready(self) -> Mapping[str, str]:
+        """The problems that keep this process from answering; a standby process is not ready."""
+        if self.working is not None and self.working.ready.is_set():
+            return {}
+        if self.leadership.error:
+            return {"store": self.leadership.error}
+        if self.working is not None:
+            return {"store": "it is being read"}
+        return {"turn": f"stands by: {self.leadership.holder or 'nobody'} works"}
 
     async def call(self, method: str, authorization: str | None, remote: str, body: Any) -> Any:
         """Checks the caller and carries a method out.

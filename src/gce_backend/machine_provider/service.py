@@ -224,14 +224,7 @@ class ProviderService:
         """The problems that keep this process from answering; a standby process is not ready."""
         if self.provider is None:
             return {"store": self._problem}
-        leadership, working = self.provider.leadership, self.provider.working
-        if working is not None and working.ready.is_set():
-            return {}
-        if leadership.error:
-            return {"store": leadership.error}
-        if working is not None:
-            return {"store": "it is being read"}
-        return {"turn": f"stands by: {leadership.holder or 'nobody'} works"}
+        return self.provider.unready()
 
     async def _rendered(self, authorization: str | None, peer: str | None) -> bytes:
         if peer is not None:

@@ -32,6 +32,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "machine.ack": ANYBODY,
     "service.metrics": READERS,
     "service.pages": frozenset({Role.VIEWER, Role.ADMINISTRATOR}),
+    "service.session": READERS,
     "leases.create": frozenset({Role.USER}),
     "leases.get": READERS,
     "leases.list": READERS,

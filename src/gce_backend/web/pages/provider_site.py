@@ -1,15 +1,16 @@
 """The pages of a Machine Provider: what waits and why, machines, leases, and who was refused.
 
-They look like the daemon's and only show: leases are made and changed by commands and by the API.
-Reading is open on this machine by a loopback name; elsewhere a request needs a token of a viewer or
-an administrator, which a proxy may add.
+They look like the daemon's. Reading is open on this machine by a loopback name; elsewhere a request
+needs a token of a viewer or an administrator, which a proxy may add. Who signs in with a token may
+make and change leases there, as far as the API lets the owner of that token.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -19,18 +20,25 @@ from aiohttp import web
 from gce_backend import __version__
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
-from gce_backend.machine_provider.api import Refusal
+from gce_backend.machine_provider.access.policy import Role
+from gce_backend.machine_provider.api import Caller, Refusal
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.entities import MachineState, StoredMachine
 from gce_backend.machine_provider.lease_api import every_lease, machine_document
 from gce_backend.machine_provider.lease_documents import LeaseDocument
+from gce_backend.machine_provider.provider import Provider
 from gce_backend.machine_provider.queue import kind_of
 from gce_backend.machine_provider.server import is_here
-from gce_backend.machine_provider.service import ProviderService
 from gce_backend.machine_provider.wire import Dimensions
 from gce_backend.settings.settings import is_loopback
+from gce_backend.web.access import is_of_this_site
+from gce_backend.web.documents.answers import RefusedError
+from gce_backend.web.documents.bodies import read_form
 from gce_backend.web.pages.assets import Assets
+from gce_backend.web.pages.provider_orders import call_of
+from gce_backend.web.pages.provider_session import OwnToken, ProviderSessions, set_cookie
 from gce_backend.web.pages.rendering import Renderer
+from gce_backend.web.pages.session import redirect
 from gce_backend.web.pages.site import ROWS, paging
 from gce_backend.web.server import HEADERS
 
@@ -45,9 +53,12 @@ CHUNK = 2000
 GOOD_SECONDS = 5.0
 """How long the count of machines by kind is shown again."""
 LOCKED = (
-    "These pages need a token of a viewer or an administrator in the header Authorization. Without "
-    "one they open on the Machine Provider's own machine alone, e.g. through an SSH tunnel."
+    "These pages need a token of a viewer or an administrator. Without one they open on the "
+    "Machine Provider's own machine alone, e.g. through an SSH tunnel."
 )
+FOREIGN = "The form did not come from a page of this Machine Provider: nothing was done."
+SIGN_IN = "Sign in first: leasing needs a token that says who you are."
+STARTING = "The Machine Provider is starting."
 
 Draw = Callable[[MachineProvider, web.Request], Awaitable[dict[str, Any]]]
 
@@ -57,6 +68,7 @@ class KindRow(msgspec.Struct):
 
     Attributes:
         kind: its dimensions as text.
+        dimensions: as JSON, with which a form asks for such a machine.
         free: those that can be leased.
         leased: those that somebody holds.
         starting: those that are being set up.
@@ -65,6 +77,7 @@ class KindRow(msgspec.Struct):
     """
 
     kind: str
+    dimensions: str
     free: int = 0
     leased: int = 0
     starting: int = 0
@@ -76,13 +89,25 @@ class ProviderSite:
     """The pages.
 
     Args:
-        service: the process that they show.
+        provider: returns the Machine Provider that they show; None while it starts.
+        unready: returns the problems that keep it from answering.
         clock: the time.
+        own_token: signs anybody in who may see the pages; None where callers bring their tokens.
     """
 
-    def __init__(self, service: ProviderService, clock: Clock) -> None:
-        self._service = service
+    def __init__(
+        self,
+        provider: Callable[[], Provider | None],
+        unready: Callable[[], Mapping[str, str]],
+        clock: Clock,
+        *,
+        own_token: OwnToken | None = None,
+    ) -> None:
+        self._provider = provider
+        self._unready = unready
         self._clock = clock
+        self._own_token = own_token
+        self._sessions = ProviderSessions(clock)
         self._assets = Assets()
         self._renderer = Renderer(self._assets)
         self._kinds: tuple[float, list[KindRow]] = (float("-inf"), [])
@@ -95,48 +120,120 @@ class ProviderSite:
             web.get("/leases", self._at("provider_leases.html", self._leases)),
             web.get("/machines", self._at("provider_machines.html", self._machines)),
             web.get("/refused", self._at("provider_refused.html", self._refused)),
+            web.get("/session", self._form),
+            web.post("/session", self._sign_in),
+            web.post("/session/end", self._sign_out),
+            web.post("/orders/{name}", self._order),
         ]
 
     def _at(self, template: str, draw: Draw) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(request: web.Request) -> web.Response:
-            provider = self._service.provider
+            provider = self._provider()
             try:
-                await self._admit(request)
+                caller = await self._reader(request)
             except Refusal as refusal:
-                return self._draw(
-                    request, "provider_stands_by.html", {"why": LOCKED}, refusal.status
-                )
+                return self._say(request, "Not shown", LOCKED, refusal.status)
             broker = provider.working if provider is not None else None
             if broker is None or not broker.ready.is_set():
-                why = "; ".join(self._service.unready().values()) or "it is starting"
-                return self._draw(request, "provider_stands_by.html", {"why": why}, 503)
+                why = "; ".join(self._unready().values()) or STARTING
+                return self._say(request, "This process shows nothing now", why, 503)
             try:
                 values = await draw(broker, request)
             except BackendError as error:
-                return self._draw(request, "provider_stands_by.html", {"why": str(error)}, 503)
-            return self._draw(request, template, values)
+                return self._say(request, "This process shows nothing now", str(error), 503)
+            return self._draw(request, template, values | _rights(caller))
 
         return handle
 
-    async def _admit(self, request: web.Request) -> None:
+    async def _reader(self, request: web.Request) -> Caller | None:
         """Lets a reader in.
+
+        Returns:
+            Who it is; None for one on this machine who is not signed in.
 
         Raises:
             Refusal: the caller may not read the pages.
         """
-        if is_here(request) and is_loopback(_host_of(request)):
-            return
-        provider = self._service.provider
-        if provider is None:
-            raise Refusal(503, "The Machine Provider is starting.")
+        authorization = self._sessions.authorization(request)
+        if is_local(request):
+            if authorization is None:
+                return None
+            try:
+                return await self._admit(authorization, "users.whoami", request)
+            except Refusal:
+                return None  # the end of a token ends its session
+        return await self._admit(authorization, "service.pages", request)
+
+    async def _admit(self, authorization: str | None, method: str, request: web.Request) -> Caller:
         try:
-            await provider.gatekeeper.admit(
-                request.headers.get("Authorization"), "service.pages", request.remote or ""
-            )
+            provider = self._started()
+            return await provider.gatekeeper.admit(authorization, method, request.remote or "")
         except Refusal:
             raise
         except BackendError as error:
             raise Refusal(503, str(error)) from error
+
+    def _started(self) -> Provider:
+        provider = self._provider()
+        if provider is None:
+            raise Refusal(503, STARTING)
+        return provider
+
+    async def _form(self, request: web.Request) -> web.Response:
+        return self._draw_form(request, request.query.get("to", "/"), "", 200)
+
+    def _draw_form(self, request: web.Request, to: str, wrong: str, status: int) -> web.Response:
+        offers = self._own_token is not None and is_local(request)
+        values = {"to": to, "wrong": wrong, "offers": offers}
+        return self._draw(request, "provider_session.html", values, status)
+
+    async def _sign_in(self, request: web.Request) -> web.Response:
+        if not is_of_this_site(request):
+            return self._draw_form(request, "/", FOREIGN, 403)
+        try:
+            given = await read_form(request)
+        except RefusedError as refused:
+            return self._draw_form(request, "/", f"Nothing was done: {refused}.", refused.status)
+        to, token = given.get("to", "/"), given.get("token", "").strip()
+        if not token and self._own_token is not None and is_local(request):
+            token = self._own_token()
+        try:
+            cookie = await self._sessions.begin(self._started(), token, request)
+        except Refusal as refusal:
+            return self._draw_form(request, to, refusal.message, refusal.status)
+        except BackendError as error:
+            return self._draw_form(request, to, str(error), 503)
+        response = redirect(to)
+        set_cookie(response, cookie, request)
+        return response
+
+    async def _sign_out(self, request: web.Request) -> web.Response:
+        if not is_of_this_site(request):
+            return self._draw_form(request, "/", FOREIGN, 403)
+        self._sessions.end(request)
+        return redirect("/")
+
+    async def _order(self, request: web.Request) -> web.Response:
+        """Carries out what a form asks for, as the API would for the owner of the token."""
+        try:
+            if not is_of_this_site(request):
+                raise Refusal(403, FOREIGN)  # noqa: TRY301 -- drawn like the others
+            authorization = self._sessions.authorization(request)
+            if authorization is None:
+                raise Refusal(401, SIGN_IN)  # noqa: TRY301
+            fields = await read_form(request)
+            method, body, shown_at = call_of(request.match_info["name"], fields)
+            remote = request.remote or ""
+            await self._started().call(method, authorization, remote, body)
+        except Refusal as refusal:
+            return self._say(request, "Nothing was done", refusal.message, refusal.status)
+        except RefusedError as refused:
+            return self._say(request, "Nothing was done", f"{refused}.", refused.status)
+        return redirect(fields.get("to", shown_at))
+
+    def _say(self, request: web.Request, heading: str, why: str, status: int) -> web.Response:
+        values = {"heading": heading, "why": why}
+        return self._draw(request, "provider_message.html", values, status)
 
     def _draw(
         self, request: web.Request, template: str, values: dict[str, Any], status: int = 200
@@ -148,8 +245,11 @@ class ProviderSite:
             "version": __version__,
             "now": self._clock.now(),
             "path": request.path,
+            "here": request.path_qs,
             "navigation": NAVIGATION,
             "link": link,
+            "is_embedded": self._own_token is not None,
+            **_rights(None),
         }
         response = self._renderer.page(request, template, frame | values, status)
         response.headers.update(HEADERS)
@@ -177,6 +277,7 @@ class ProviderSite:
             "silent": len(records.agents.silent),
             "queue": [(lease, kind_text(lease.dimensions)) for lease in pending[:ROWS]],
             "waiting": len(pending),
+            "request_id": f"page-{secrets.token_hex(8)}",
             "holders": holders[:ROWS],
         }
 
@@ -188,6 +289,7 @@ class ProviderSite:
         first = (page - 1) * ROWS
         return {
             "leases": [(one, kind_text(one.dimensions)) for one in leases[first : first + ROWS]],
+            "limits_of": broker.leases.limits_of,
             "paging": paging(page, len(leases)),
         }
 
@@ -214,8 +316,21 @@ class ProviderSite:
         }
 
     async def _refused(self, _: MachineProvider, __: web.Request) -> dict[str, Any]:
-        provider = self._service.provider
+        provider = self._provider()
         return {"calls": list(provider.gatekeeper.refusals) if provider is not None else []}
+
+
+def embedded_pages(clock: Clock) -> Callable[..., list[web.RouteDef]]:
+    """Makes the pages of an embedded cloud's Machine Provider: see `localcloud.assembly`."""
+
+    def pages(
+        provider: Callable[[], Provider | None],
+        unready: Callable[[], Mapping[str, str]],
+        own_token: OwnToken,
+    ) -> list[web.RouteDef]:
+        return ProviderSite(provider, unready, clock, own_token=own_token).routes()
+
+    return pages
 
 
 async def count_kinds(broker: MachineProvider) -> list[KindRow]:
@@ -232,9 +347,13 @@ async def count_kinds(broker: MachineProvider) -> list[KindRow]:
         await asyncio.sleep(0)
     rows: dict[Dimensions, KindRow] = {}
     for (kind, column), count in counts.items():
-        row = rows.setdefault(kind, KindRow(kind_text(kind)))
+        row = rows.setdefault(kind, _row_of(kind))
         setattr(row, column, count)
     return sorted(rows.values(), key=lambda row: (-row.free - row.leased, row.kind))
+
+
+def _row_of(kind: Dimensions) -> KindRow:
+    return KindRow(kind_text(kind), msgspec.json.encode(kind).decode())
 
 
 def _column(broker: MachineProvider, machine: StoredMachine) -> str:
@@ -255,6 +374,23 @@ def kind_text(dimensions: Dimensions) -> str:
     named = msgspec.to_builtins(dimensions)
     texts = [f"{key}:{value}" for key, value in named.items() if key not in {"hostname", "backend"}]
     return " ".join(texts) or "any"
+
+
+def is_local(request: web.Request) -> bool:
+    """Whether a request comes from this machine, by a loopback name."""
+    return is_here(request) and is_loopback(_host_of(request))
+
+
+def _rights(caller: Caller | None) -> dict[str, Any]:
+    """What a page shows of who looks at it, and what that person may do."""
+    roles = caller.roles if caller is not None else frozenset()
+
+    def may_change(lease: LeaseDocument) -> bool:
+        return caller is not None and (
+            Role.ADMINISTRATOR in roles or (Role.USER in roles and lease.user == caller.user)
+        )
+
+    return {"caller": caller, "may_lease": Role.USER in roles, "may_change": may_change}
 
 
 def _page(request: web.Request) -> int:

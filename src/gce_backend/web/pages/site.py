@@ -157,6 +157,7 @@ class Site:
         return {
             "version": __version__,
             "project": view.context.project if view is not None else "",
+            "provider_url": (view.context.settings.provider.url or "").rstrip("/") if view else "",
             "now": self._clock.now(),
             "path": request.path,
             "here": request.path_qs,

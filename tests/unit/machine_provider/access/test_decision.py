@@ -33,7 +33,7 @@ groups {{
 CATALOG = {"machines.trouble", *(n for n in api.METHODS if n.startswith("catalog."))}
 LEASING = {name for name in api.METHODS if name.startswith("machine_provider.")}
 OWN = {"machine.poll", "machine.ack", "machines.report", "users.whoami"}
-SEEING = {"leases.get", "leases.list", "machines.list", "service.metrics"}
+SEEING = {"leases.get", "leases.list", "machines.list", "service.metrics", "service.session"}
 ACTING = {"leases.admit", "leases.extend", "leases.keepalive", "leases.release", "leases.hold"}
 MAY = {
     "viewer": OWN | SEEING | {"demand.get", "service.pages"},
@@ -92,7 +92,7 @@ def test_every_method_has_its_roles() -> None:
     """No method is forgotten, and an unknown one is nobody's."""
     assert NEEDED.keys() == {
         *(*api.METHODS, *lease_api.METHODS),
-        *("service.metrics", "service.pages"),
+        *("service.metrics", "service.pages", "service.session"),
     }
     assert not decide(POLICY, somebody("administrator@example.com"), "catalog.nothing").allowed
 
