@@ -77,7 +77,7 @@ browser:
 sshd:
 	@PATH=$$PATH:/usr/sbin command -v sshd >/dev/null || sh scripts/install-package.sh sshd openssh-server
 
-## promtool: Prometheus's own check of alert rules and metrics, where there is none yet
+## promtool: Prometheus, and its own check of alert rules and metrics, where there is none yet
 promtool:
 	@command -v promtool >/dev/null || sh scripts/install-package.sh promtool prometheus
 

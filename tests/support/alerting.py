@@ -21,6 +21,7 @@ from support.fleet_harness import World
 from support.patience import PATIENCE
 
 RULES = ROOT / "deploy" / "monitoring" / "alerts.yml"
+PROVIDER_RULES = RULES.with_name("machine-provider-alerts.yml")
 STEP = 60.0
 """Seconds between scrapes."""
 _COUNTED = ("_bucket", "_count", "_sum", "_total")
@@ -29,7 +30,11 @@ _GROWING = ("_age_seconds", "_waiting_longest_seconds")
 _LASTING = {"gce_backend_job_last_success_timestamp_seconds": 300.0}
 """Times that are set anew again and again, unless they are older than this."""
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-_NAMES = frozenset(re.findall(r"gce_backend_[a-z_]+", RULES.read_text("utf-8")))
+_NAMES = frozenset(
+    name
+    for rules in (RULES, PROVIDER_RULES)
+    for name in re.findall(r"(?:gce_backend|machine_provider)_[a-z_]+", rules.read_text("utf-8"))
+)
 
 _Values = Mapping[str, float]
 """Values by series, as Prometheus writes them."""
@@ -59,14 +64,18 @@ class Prometheus:
     Args:
         w: the world.
         name: of the story.
+        job: the scrape job: of the daemon, or of its Machine Provider.
 
     Attributes:
         w: the world.
+        url: of what is scraped; "" for the world's daemon.
     """
 
-    def __init__(self, w: World, name: str) -> None:
+    def __init__(self, w: World, name: str, job: str = "gce-backend") -> None:
         self.w = w
+        self.url = ""
         self._name = name
+        self._job = job
         self._phases: list[Phase] = []
 
     async def see(self, *expected: str, minutes: int = 30) -> None:
@@ -83,9 +92,10 @@ class Prometheus:
 
     async def _scrape(self) -> _Values:
         instance = 'instance="vm:8080"'
-        up = f'up{{job="gce-backend",{instance}}}'
+        up = f'up{{job="{self._job}",{instance}}}'
+        url = self.url or self.w.daemon.url
         try:
-            async with self.w.session.get(self.w.daemon.url + "/metrics") as response:
+            async with self.w.session.get(url + "/metrics") as response:
                 text = await response.text()
         except aiohttp.ClientError:
             return {up: 0.0}
@@ -150,14 +160,15 @@ class Prometheus:
         return " ".join(told)
 
 
-def wrong_alerts(cases: list[dict[str, Any]], directory: Path) -> str:
+def wrong_alerts(cases: list[dict[str, Any]], directory: Path, rules: Path = RULES) -> str:
     """What promtool finds wrong with the cases; "" when all alerts fire as expected.
 
     Args:
         cases: from `Prometheus.case`.
         directory: where the file for promtool is written.
+        rules: the alert rules.
     """
-    document = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": cases}
+    document = {"rule_files": [str(rules)], "evaluation_interval": "1m", "tests": cases}
     file = directory / "story.yml"
     file.write_text(yaml.safe_dump(document, width=10_000), "utf-8")
     done = subprocess.run(
