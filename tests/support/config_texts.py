@@ -116,6 +116,8 @@ FULL = TemplateConfig(
     snapshot_name="snap",
     snapshot_labels=(("a", "b"), ("c", "")),
     boot_snapshot_name="boot-snap",
+    provisioning_model="SPOT",
+    canary=3,
 )
 
 
@@ -135,6 +137,8 @@ def printed(config: Configuration, *, one_line: bool = False) -> tuple[str, str]
                 getattr(message, name).extend(f"{key}:{text}" for key, text in field)
             elif name == "tags":
                 message.tags.extend(field)
+            elif name == "canary" and field is not None:
+                message.canary = field
             elif field:
                 setattr(message, name, field)
     managers = pb.InstanceGroupManagerConfig()

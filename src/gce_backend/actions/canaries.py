@@ -20,8 +20,9 @@ def canaries(context: Context, key: GroupKey) -> int | None:
     Returns:
         None when the revision has proved itself, or when no older one has machines to lease.
     """
-    canary = context.settings.rollout.canary
     fleet = context.fleet
+    canary = fleet.revision_of(key).template.canary
+    canary = context.settings.rollout.canary if canary is None else canary
     if not canary or not any(
         _offered(context, group)
         for revision, _ in fleet.revisions_of(key.template)

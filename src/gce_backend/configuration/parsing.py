@@ -249,6 +249,7 @@ def _template(message: pb.InstanceTemplate, files: Mapping[str, str]) -> Templat
         "metadata": tuple((dict(_pairs(message.metadata)) | texts).items()),
         "metadata_from_file": from_file,
         "snapshot_labels": _pairs(message.snapshot_labels),
+        "canary": message.canary if message.HasField("canary") else None,
     }
     for name, rule in template_rules().items():
         if name not in made:

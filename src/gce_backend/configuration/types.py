@@ -21,9 +21,11 @@ from gce_backend.configuration.values import (
     MAX_DIMENSIONS,
     MAX_LABELS,
     MAX_TAGS,
+    SPOT,
     SURPLUS_SECONDS,
     Check,
     check_base_name,
+    check_canary,
     check_cpu_platform,
     check_disk_size,
     check_disk_type,
@@ -32,9 +34,13 @@ from gce_backend.configuration.values import (
     check_name,
     check_network,
     check_project,
+    check_provisioning_model,
     full_network,
+    normal_provisioning_model,
 )
 
+NO_REVISION = frozenset({"base_name", "metadata_from_file", "canary"})
+"""Fields of a template that make no other revision of it."""
 TEMPLATES_FILE = "templates.cfg"
 MANAGERS_FILE = "managers.cfg"
 
@@ -83,6 +89,8 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
         service_accounts: the first one subscribes to the Machine Provider's topic.
         snapshot_name: of the second disk; of the boot disk in revisions that a release before
             boot_snapshot_name stored, which have no image.
+        provisioning_model: `SPOT`; "" for VMs that stay.
+        canary: machines that prove a new revision; None for the setting's.
     """
 
     base_name: Annotated[str, Rule(check_base_name, required=True)]
@@ -103,6 +111,15 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_name: Annotated[str, Rule(check_name)] = ""
     snapshot_labels: Annotated[Pairs, Rule(check_label, limit=MAX_LABELS)] = ()
     boot_snapshot_name: Annotated[str, Rule(check_name)] = ""
+    provisioning_model: Annotated[
+        str, Rule(check_provisioning_model, normal=normal_provisioning_model)
+    ] = ""
+    canary: Annotated[int | None, Rule(check_canary)] = None
+
+    @property
+    def is_spot(self) -> bool:
+        """Whether Compute Engine may take its VMs back at any time."""
+        return self.provisioning_model == SPOT
 
     @property
     def boot_snapshot(self) -> str:
@@ -211,7 +228,7 @@ class Configuration(msgspec.Struct, frozen=True):
 
 
 def checksum(template: TemplateConfig) -> str:
-    """What makes a revision of a template: a digest of all fields but its base_name.
+    """What makes a revision of a template: a digest of the fields that shape its VMs.
 
     Order counts only where it means something: which service account is first. A field at its
     default counts as absent, so a field added later changes no checksum. The texts of
@@ -224,7 +241,7 @@ def checksum(template: TemplateConfig) -> str:
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(TemplateConfig):
         value = getattr(template, field.name)
-        if field.name in {"base_name", "metadata_from_file"} or value == field.default:
+        if field.name in NO_REVISION or value == field.default:
             continue
         if field.name == "service_accounts":
             first, *rest = ([account.name, sorted(account.scopes)] for account in value)

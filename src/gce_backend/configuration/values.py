@@ -36,6 +36,9 @@ MAX_ZONES: Final = 20
 KEEP_SURPLUS: Final = -1
 """In place of seconds: no VM is removed because there are too many."""
 
+SPOT: Final = "SPOT"
+"""The provisioning model of VMs that Compute Engine may take back."""
+
 MAX_PROJECT: Final = 100
 """Characters in a project's id with its domain."""
 MIN_DISK_GB: Final = 10
@@ -222,6 +225,23 @@ def check_machine_type(value: str) -> str | None:
     if int(custom["mb"]) % 256:
         return f"{quote(value)} has {custom['mb']} MB of memory: use a multiple of 256"
     return None
+
+
+def check_provisioning_model(value: str) -> str | None:
+    """Whether Compute Engine may take the VMs back."""
+    return None if not value or value == SPOT else f"{quote(value)} is not one of STANDARD, {SPOT}"
+
+
+def normal_provisioning_model(value: str) -> str:
+    """A provisioning model; "" for the usual one."""
+    return "" if value == "STANDARD" else value
+
+
+def check_canary(value: int) -> str | None:
+    """A number of machines that prove a revision."""
+    if 0 <= value <= MAX_GROUP_SIZE:
+        return None
+    return f"{value} is not a number of machines: use 0 to {MAX_GROUP_SIZE}"
 
 
 def check_disk_size(value: int) -> str | None:

@@ -66,6 +66,8 @@ SECOND_LOOK = 5.0
 ABANDONED_LOOK = 5.0
 LONGEST_ABANDONED_LOOK = 600.0
 """Seconds between two checks of a VM that its group does not list: first and longest pause."""
+SPOT_LOOK = 50.0
+"""Seconds after which the members of a group of Spot VMs are listed again, by the next run."""
 STOPPED_LOOK = 60.0
 """Seconds between two lists of stopped VMs."""
 LONGEST_POLL = 60.0
@@ -280,6 +282,8 @@ def _note_group(context: Context, key: GroupKey, group: ComputeGroup) -> bool:
     if signature != before.signature:
         return True
     age = now - before.listed
+    if age >= SPOT_LOOK and context.fleet.revision_of(key).template.is_spot:
+        return True  # a VM that is taken back changes nothing in the list of groups
     return not _is_settled(context, key) and age >= _poll_seconds(context, before)
 
 

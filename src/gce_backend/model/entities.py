@@ -249,7 +249,7 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     """One set of a template's fields.
 
     Attributes:
-        template: the fields (process-config, once).
+        template: the fields (process-config, once; but canary whenever it changes).
         active: zones of the managers that the configuration describes (process-config).
         drained: zones of the other managers that still exist (process-config; cleanup-entities
             removes).

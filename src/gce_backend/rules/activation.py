@@ -296,6 +296,9 @@ def _activate(
         if isinstance(old, InstanceTemplateRevision)
         else InstanceTemplateRevision(template=wanted.template)
     )
+    canary = wanted.template.canary
+    if revision.template.canary != canary:
+        revision = replace(revision, template=replace(revision.template, canary=canary))
     zones = {manager.zone for manager in wanted.managers}
     rest = {*revision.active, *revision.drained} - zones
     news: dict[Key, Entity] = {

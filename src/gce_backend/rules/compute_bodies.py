@@ -17,11 +17,20 @@ from gce_backend.configuration.naming import (
     template_name,
 )
 from gce_backend.configuration.types import TemplateConfig, template_rules
+from gce_backend.configuration.values import SPOT
 from gce_backend.model.keys import GroupKey, RevisionKey
 from gce_backend.rules.ownership import OWNER_LABEL, STORE_LABEL, Mark, description_of
 
 TEMPLATE_LABEL = "gce-backend-template"
 REVISION_LABEL = "gce-backend-revision"
+
+_SPOT = {
+    "provisioningModel": SPOT,
+    "instanceTerminationAction": "DELETE",
+    "automaticRestart": False,
+    "onHostMaintenance": "TERMINATE",
+}
+"""The scheduling of VMs that Compute Engine may take back: what it stops is never offered again."""
 
 _PARTIAL_LINK = re.compile(r"(projects|global|regions|zones)/")
 
@@ -74,6 +83,8 @@ def template_body(
         ],
         "metadata": {"items": [{"key": key, "value": value} for key, value in template.metadata]},
     }
+    if template.is_spot:
+        properties["scheduling"] = dict(_SPOT)
     for name, rule in template_rules().items():
         value = getattr(template, name)
         if rule.place and value:

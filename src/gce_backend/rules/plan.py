@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.configuration.types import Pairs, TemplateConfig
+from gce_backend.configuration.types import NO_REVISION, Pairs, TemplateConfig
 from gce_backend.configuration.values import BOOT_SECONDS, KEEP_SURPLUS, SURPLUS_SECONDS
 from gce_backend.model.entities import (
     Entity,
@@ -485,7 +485,7 @@ def _leaving(key: GroupKey, present: Present) -> GroupStep | None:
 def differences(before: TemplateConfig | None, after: TemplateConfig | None) -> tuple[Field, ...]:
     """The fields in which two templates differ; all of them where there is only one.
 
-    What makes no other revision is no difference: base_name, order, the paths of metadata files.
+    What makes no other revision is no difference: order, and the fields of `NO_REVISION`.
     """
     old, new = _flat(before), _flat(after)
     return tuple(
@@ -502,7 +502,7 @@ def _flat(template: TemplateConfig | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for field in msgspec.structs.fields(TemplateConfig):
         value = getattr(template, field.name)
-        if field.name in {"base_name", "metadata_from_file"} or value == field.default:
+        if field.name in NO_REVISION or value == field.default:
             continue
         if field.name == "tags":
             found["tags"] = ", ".join(sorted(value))

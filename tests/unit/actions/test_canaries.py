@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -68,17 +69,20 @@ async def test_no_canary_is_asked_for_where_there_is_nothing_to_protect(tmp_path
         await w.until(w.has_no_vms, within=1800)
 
 
-async def test_the_setting_says_how_many(tmp_path: Path) -> None:
-    """With 0, a new revision grows at once."""
+async def test_template_and_setting_say_how_many(tmp_path: Path) -> None:
+    """The template's own number comes first, and makes no other revision when it changes."""
     settings = msgspec.structs.replace(Settings(), rollout=RolloutSettings(canary=0))
     async with world(tmp_path, managers=manager(minimum=4), settings=settings) as w:
         await w.until_states(cataloged=4)
         known = set(await w.groups())
         w.cloud.faults.add(Fault(kind="stockout", zone=ZONE, times=None))
-        w.write_config(NEW, manager(minimum=4))
 
-        async def grown() -> bool:
-            return list((await sizes(w, known)).values()) == [4]
+        async def grown(size: int) -> bool:
+            return list((await sizes(w, known)).values()) == [size]
 
-        await w.until(grown)
+        for text, size in ((template(machine_type="e2-medium", canary=2), 2), (NEW, 4)):
+            w.write_config(text, manager(minimum=4))
+            await w.until(partial(grown, size))
+            await w.pass_time(120)
+            assert await grown(size)
         assert list((await w.catalog()).values()) == ["AVAILABLE"] * 4
