@@ -98,24 +98,32 @@ def used(pid: int) -> tuple[float, float]:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), kilobytes / 1024
 
 
+@contextmanager
+def served(place: Path, machines: int) -> Iterator[tuple[str, dict[str, str]]]:
+    """An embedded cloud, set up for so many machines: its address, and a daemon's settings."""
+    write_config(place / "config", machines)
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    state = str(place / "state.sqlite")
+    with process("localcloud", "--port", "0", "--no-latency", "--state", state, **quiet) as it:
+        url = it.stdout.readline().strip() if it.stdout else ""
+        settings = environment(url, place / "config")
+        where = ("--config-set", "bench", "--config-service", url, "--machine-provider", url)
+        subprocess.run([*COMMAND, "setup", *where], env=settings, check=False, capture_output=True)
+        urllib.request.urlopen(  # noqa: S310 -- our own cloud, on loopback
+            urllib.request.Request(f"{url}/_localcloud/calls", method="DELETE")  # noqa: S310
+        ).close()
+        yield url, settings
+
+
+def machine() -> str:
+    """What it is measured on."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
 def sample(machines: int) -> dict[str, Any]:
     """One rise, from starting the daemon to the last machine in the catalog."""
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        write_config(place / "config", machines)
-        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        state = str(place / "state.sqlite")
-        with process("localcloud", "--port", "0", "--no-latency", "--state", state, **quiet) as it:
-            url = it.stdout.readline().strip() if it.stdout else ""
-            settings = environment(url, place / "config")
-            where = ("--config-set", "bench", "--config-service", url, "--machine-provider", url)
-            subprocess.run(
-                [*COMMAND, "setup", *where], env=settings, check=False, capture_output=True
-            )
-            urllib.request.urlopen(  # noqa: S310 -- our own cloud, on loopback
-                urllib.request.Request(f"{url}/_localcloud/calls", method="DELETE")  # noqa: S310
-            ).close()
-            return rise(machines, settings, url, place / "log")
+    with tempfile.TemporaryDirectory() as name, served(Path(name), machines) as (url, settings):
+        return rise(machines, settings, url, Path(name) / "log")
 
 
 def cataloged(log: Path) -> int:
@@ -175,11 +183,10 @@ def main() -> None:
         for size in options.sizes:
             results[size].append(sample(size))
             print(f"sample {number + 1}, N={size}: {results[size][-1]['seconds']:.2f} s")
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     lines = [
         "# Results",
         "",
-        f"`make bench` on {machine}; median of {options.samples} samples (lowest-highest).",
+        f"`make bench` on {machine()}; median of {options.samples} samples (lowest-highest).",
         "",
         "| empty to N cataloged | seconds | daemon CPU s | daemon MB | "
         + " | ".join(method.rpartition(".")[2] for method in COUNTED)

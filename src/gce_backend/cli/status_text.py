@@ -44,12 +44,19 @@ def _head(document: Any, now: UnixSeconds) -> list[Text]:
     revision, imported = configuration["revision"], configuration["imported_at"]
     since = f", in force since {when(imported, now)}" if imported else ""
     counted = ", ".join(f"{count} {state}" for state, count in machines.items() if count)
+    standby = document.get("standby")
     lines = {
+        **({"stands by": _standing_by(standby)} if standby else {}),
         "project": f"{document['project']}, owner {document['owner']}",
         "configuration": f"{revision[:REVISION]}{since}" if revision else "none yet",
         "machines": f"{sum(machines.values())}{f': {counted}' if counted else ''}",
     }
     return [Text(f"{f'{name}:':<15}{one_line(text)}") for name, text in lines.items()]
+
+
+def _standing_by(standby: Any) -> str:
+    leader, old = standby["leader"] or "no daemon", standby["age"]
+    return f"{leader} leads; this picture is {old:.0f} s old" if old is not None else leader
 
 
 def _problems(problems: list[Any], now: UnixSeconds) -> list[RenderableType]:

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -17,20 +17,17 @@ from gce_backend import __version__
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.base.tasks import Tasks, first_of
-from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.datastore.leadership import Leadership
-from gce_backend.daemon.clients import Clients, Connector, Remotes, tcp_connector
-from gce_backend.engine.context import OPERATOR, SELF_CHECK, Context
+from gce_backend.clients.datastore.terms import Term
+from gce_backend.daemon.clients import Clients, Connector, tcp_connector
+from gce_backend.daemon.station import Station, build
+from gce_backend.engine.context import SELF_CHECK, Context
 from gce_backend.engine.demand_watch import DemandWatch
 from gce_backend.engine.inbox import Consumer
-from gce_backend.engine.machine_sizes import ComputeSizes
 from gce_backend.engine.metrics import UNKNOWN_KIND, Metrics
-from gce_backend.engine.rotation import Turns
 from gce_backend.engine.scheduler import Scheduler
-from gce_backend.fleet.conditions import Conditions
-from gce_backend.fleet.history import History
-from gce_backend.fleet.memory import Memory
+from gce_backend.fleet.follower import Follower
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.schema import migrate
 from gce_backend.fleet.store import Store
@@ -51,16 +48,13 @@ from gce_backend.web.pages.orders import Orders
 from gce_backend.web.pages.session import Sessions
 from gce_backend.web.pages.site import Site
 from gce_backend.web.server import Server
-from gce_backend.web.survey.census import Census
-from gce_backend.web.survey.samples import Samples
-from gce_backend.web.survey.view import View
+from gce_backend.web.survey.view import Standby, View
 
 LOAD_RETRY_SECONDS = 5.0
 LAG_INTERVAL_SECONDS = 1.0
 LAG_MEMORY_SECONDS = 30.0
 """Seconds for which `/healthz` remembers that the event loop stood still."""
 SIZES_JOB = "resize-instance-groups"
-MESSAGES_JOB = "process-pubsub-messages"
 
 
 class Daemon:
@@ -78,7 +72,7 @@ class Daemon:
         url: where its HTTP endpoint listens, once started.
         leadership: decides which daemon on the store works; None when there is only one.
         context: what jobs are given; None until the entities are loaded, and while it stands by.
-        view: what documents and pages show; None at the same times.
+        view: what documents and pages show; None until the entities are loaded.
     """
 
     def __init__(
@@ -105,6 +99,8 @@ class Daemon:
         self._clients: Clients | None = None
         self._scheduler: Scheduler[Context] | None = None
         self._consumer: Consumer | None = None
+        self._follower: Follower | None = None
+        self._waiting: Station | None = None
         self._self_check: SelfCheck | None = None
         self._store_error = ""
         self._lag = self._lag_at = 0.0
@@ -130,7 +126,7 @@ class Daemon:
             readiness=self._readiness,
             metrics=self._render_metrics,
             routes=[
-                *routes.routes(lambda: self.view, self._control.state, self._absence),
+                *routes.routes(lambda: self.view, self._absence),
                 *self._control.routes(),
                 *site.routes(),
                 *Sessions(gate, site).routes(),
@@ -205,9 +201,17 @@ class Daemon:
     async def _work(self, clients: Clients) -> None:
         project = await self._insist("project.unknown", clients.project)
         datastore = clients.datastore(project)
-        if not self._settings.store.leader_election:
-            await self._lead(clients, project, datastore)
-            return
+        if self._settings.store.leader_election:
+            await self._elect(clients, project, datastore)
+        else:
+            store = Store(datastore, self._log)
+            await self._migrate(store)
+            fleet = Fleet(store, self._rng, self._clock)
+            await self._insist("store.unreachable", fleet.load)
+            await self._lead(clients, self._build(clients, project, store, fleet))
+
+    async def _elect(self, clients: Clients, project: str, datastore: Datastore) -> None:
+        """Works while this daemon leads; stands by, with a picture that is current, while not."""
         self.leadership = leadership = Leadership(
             datastore,
             self._clock,
@@ -215,114 +219,105 @@ class Daemon:
             takeover_seconds=self._settings.store.takeover_seconds,
         )
         clients.only_while(leadership.assure)
-        await leadership.run(lambda term: self._lead(clients, project, datastore.within(term)))
 
-    async def _lead(self, clients: Clients, project: str, datastore: Datastore) -> None:
-        """Does the daemon's work until it is cancelled."""
-        store = Store(datastore, self._log)
+        def stand_by() -> Coroutine[Any, Any, None]:
+            self._follower = follower = Follower(
+                datastore,
+                lambda store: Fleet(store, self._rng, self._clock),
+                clock=self._clock,
+                log=self._log,
+            )
+            self._waiting = None
+            return self._stand_by(clients, project, follower)
+
+        await leadership.run(lambda term: self._succeed(clients, project, term), stand_by)
+
+    async def _stand_by(self, clients: Clients, project: str, follower: Follower) -> None:
+        """Keeps a picture that is current, and shows it, until this daemon leads."""
+        fleet = await follower.load()
+        self._waiting = station = self._build(clients, project, follower.store, fleet)
+        self._log.info("standby.ready", instances=len(fleet.instances))
+        self.view = station.view
+        await first_of(
+            follower.keep(),
+            self._resync(fleet),
+            station.view.samples.keep(station.view.census),
+        )
+
+    async def _succeed(self, clients: Clients, project: str, term: Term) -> None:
+        """Leads in a term, with the picture that was kept until then."""
+        follower = self._follower
+        if follower is None:
+            raise RuntimeError("a daemon stands by before it leads")
+        fleet = await self._insist("store.unreachable", lambda: follower.succeed(term))
+        if await self._migrate(follower.store):
+            await self._insist("store.unreachable", fleet.load)
+        station = self._waiting or self._build(clients, project, follower.store, fleet)
+        self._follower = self._waiting = None
+        await self._lead(clients, station)
+
+    async def _migrate(self, store: Store) -> bool:
+        """Brings the store to this release's schema; returns whether that changed anything."""
         schema = await self._insist("store.unusable", lambda: migrate(store, __version__))
-        if schema.before != schema.after:
-            self._log.info("store.migrated", before=schema.before, after=schema.after)
-        fleet = Fleet(store, self._rng, self._clock)
-        await self._insist("store.unreachable", fleet.load)
+        if schema.before == schema.after:
+            return False
+        self._log.info("store.migrated", before=schema.before, after=schema.after)
+        return True
+
+    def _build(self, clients: Clients, project: str, store: Store, fleet: Fleet) -> Station:
+        return build(
+            project=project,
+            settings=self._settings,
+            clients=clients,
+            store=store,
+            fleet=fleet,
+            clock=self._clock,
+            rng=self._rng,
+            new_id=self._new_id,
+            metrics=self._metrics,
+            log=self._log,
+            standby=self._standby,
+        )
+
+    async def _lead(self, clients: Clients, station: Station) -> None:
+        """Does the daemon's work until it is cancelled."""
+        fleet, context, scheduler = station.fleet, station.context, station.scheduler
         if STORE_IDENTITY_KEY not in fleet.corrupt:
             fresh = new_store_id(self._rng)
             await self._insist("store.unidentified", lambda: fleet.identify(fresh))
+        context.memory.store_id = fleet.identity
         self._log.info(
             "store.loaded",
-            project=project,
+            project=context.project,
             templates=len(fleet.templates),
             managers=len(fleet.managers),
             instances=len(fleet.instances),
             store_id=fleet.identity,
         )
-        history = History(
-            store,
-            self._clock,
-            max_age=self._settings.history.max_age_days * 86400,
-            max_events=self._settings.history.max_events,
-        )
-        budget = CallBudget(
-            self._clock, dict.fromkeys(QuotaGroup, self._settings.compute.calls_per_minute)
-        )
-        compute = clients.compute(budget)
-        remotes = Remotes(
-            session=clients.session,
-            tokens=clients.identity,
-            settings=self._settings,
-            fleet=fleet,
-            observer=self._metrics,
-        )
-        consumer = Consumer(
-            clients.pubsub(project),
-            self._settings.pubsub.subscription,
-            clock=self._clock,
-            max_messages=self._settings.pubsub.max_messages,
-            queue_size=self._settings.pubsub.queue_size,
-            ack_deadline=self._settings.pubsub.ack_deadline_seconds,
-            arrived=lambda: self._scheduler.wake(MESSAGES_JOB) if self._scheduler else None,
-        )
-        context = Context(
-            project=project,
-            settings=self._settings,
-            clock=self._clock,
-            rng=self._rng,
-            new_id=self._new_id,
-            fleet=fleet,
-            memory=Memory(store_id=fleet.identity),
-            conditions=Conditions(self._clock, self._rng, OPERATOR),
-            compute=compute,
-            sizes=ComputeSizes(compute),
-            broker=remotes.broker,
-            source=remotes.source,
-            inbox=consumer,
-            archive=history,
-            turns=Turns(),
-            listing_turns=Turns(),
-            metrics=self._metrics,
-            log=self._log,
-        )
-        scheduler = Scheduler(
-            JOBS,
-            context.of_job,
-            clock=self._clock,
-            ended=self._metrics.job_run,
-            log=self._log,
-            overrides=self._settings.jobs,
-        )
-        self.context = context
-        self._scheduler = scheduler
-        self._consumer = consumer
-        self.view = View(
-            context=context,
-            history=history,
-            scheduler=scheduler,
-            queue=consumer.status,
-            budget=budget,
-            census=Census(context),
-            samples=Samples(self._clock),
-        )
-        self._readings = Readings(
-            context, self.view.census, consumer=consumer, scheduler=scheduler, budget=budget
-        )
-        self._self_check = SelfCheck(
+        self._self_check = self_check = SelfCheck(
             context,
-            store=store,
-            pubsub=clients.pubsub(project),
+            store=station.store,
+            pubsub=clients.pubsub(context.project),
             resource_manager=clients.resource_manager(),
             process=self._new_id(),
             url=self.url,
         )
+        self.context, self.view, self._readings = context, station.view, station.readings
+        self._scheduler, self._consumer = scheduler, station.consumer
         destinations = self._destinations(clients)
         scheduler.start()
         try:
             await first_of(
-                consumer.run(),
-                self._self_check.run(),
+                station.consumer.run(),
+                self_check.run(),
                 DemandWatch(context, lambda: scheduler.wake(SIZES_JOB)).run(),
                 self._resync(fleet),
-                self.view.samples.keep(self.view.census),
-                *([Notifier(self.view, store, destinations).run()] if destinations else ()),
+                station.view.samples.keep(station.view.census),
+                *(
+                    [Notifier(station.view, station.store, destinations).run()]
+                    if destinations
+                    else ()
+                ),
                 *(destination.webhook.run() for destination in destinations.values()),
                 _failure_of(scheduler),
             )
@@ -392,7 +387,7 @@ class Daemon:
 
     def _readiness(self) -> list[health.Check]:
         if self.leadership is not None and self.leadership.term is None:
-            return health.standby(self.leadership.holder, self.leadership.error)
+            return health.standby(self.leadership.holder, self.leadership.error, self._age())
         return health.readiness(
             store_loaded=self.context is not None,
             store_error=self._store_error,
@@ -404,9 +399,16 @@ class Daemon:
 
     def _absence(self) -> str:
         """Why there is no context."""
-        if self.leadership is not None and self.leadership.term is None:
-            return f"this daemon stands by: {self.leadership.holder or 'no daemon'} leads"
-        return "the daemon has not loaded its entities yet"
+        return str(self._standby() or "the daemon has not loaded its entities yet")
+
+    def _standby(self) -> Standby | None:
+        if self.leadership is None or self.leadership.term is not None:
+            return None
+        return Standby(leader=self.leadership.holder, age=self._age())
+
+    def _age(self) -> float | None:
+        """Seconds since the picture of a standby daemon was current; None before it is loaded."""
+        return self._follower.age if self._follower is not None else None
 
     def _looked_at(self) -> dict[str, str]:
         if self.context is None:
@@ -417,7 +419,8 @@ class Daemon:
     async def _render_metrics(self) -> bytes:
         found = await self._readings.read() if self._readings is not None else {}
         leads = self.leadership is None or self.leadership.term is not None
-        return self._metrics.render(found | checks(self._readiness(), leads=leads))
+        age = 0.0 if self.context is not None else self._age()
+        return self._metrics.render(found | checks(self._readiness(), leads=leads, age=age))
 
 
 async def _failure_of(scheduler: Scheduler[Context]) -> None:

@@ -106,6 +106,10 @@ READINGS = (
     ),
     Reading("ready", "Each check of /readyz: 1 while it passes.", ("check",)),
     Reading("leader", "1 while this daemon works, 0 while it stands by."),
+    Reading(
+        "picture_age_seconds",
+        "Seconds since the picture of the entities was known to be current; 0 in a leader.",
+    ),
     Reading("queue_depth", "Pulled messages that wait for the job."),
     Reading("queue_working", "Pulled messages that the job is processing."),
     Reading("queue_oldest_message_age_seconds", "How long ago the oldest pulled message arrived."),

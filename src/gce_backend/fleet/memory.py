@@ -14,7 +14,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Permit
 from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
-from gce_backend.model.orders import MachineOrder
+from gce_backend.model.orders import Control, MachineOrder
 from gce_backend.rules.cataloging import Contradiction
 from gce_backend.rules.sightings import LesseeNews
 from gce_backend.rules.surplus import SizeHistory
@@ -193,3 +193,8 @@ class Memory:
     heard_of_many: float = 0.0
     store_id: str = ""
     default_accounts: dict[str, str] = field(default_factory=dict)
+
+    def hear(self, control: Control) -> None:
+        """Takes orders as read: all entities were read after these orders were given."""
+        self.heard = frozenset(control.machine_orders)
+        self.heard_of_many = control.machines_ordered

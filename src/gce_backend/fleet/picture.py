@@ -63,8 +63,11 @@ WRITE_ATTEMPTS = 6
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 """Seconds between two attempts to write while Datastore fails."""
-BATCH = 499
-"""Changes in a commit: with the page of history that tells of them, as many as Datastore takes."""
+BATCH = 497
+"""Changes in a commit: with the page of history that tells of them, and the journal's two, as many
+as Datastore takes."""
+SLICE = 2000
+"""Entities that are entered before the event loop runs other tasks."""
 PAGE = 300
 """Entities in a page of a query, as Datastore makes them."""
 
@@ -354,8 +357,10 @@ class Fleet:
                     found.update(page)
                 for key in [key for key in self._pictures[kind.KIND] if key not in found]:
                     self._see(key, None)
-                for key, stored in found.items():
+                for number, (key, stored) in enumerate(found.items(), start=1):
                     self._see(key, stored)
+                    if number % SLICE == 0:
+                        await asyncio.sleep(0)
 
     @property
     def corrupt(self) -> Mapping[Key, str]:

@@ -221,6 +221,10 @@ class Store:
         self._log = log
         self.corrupt: dict[Key, str] = {}
 
+    def use(self, datastore: Datastore) -> None:
+        """Writes through this client from now on: the same namespace, within a term."""
+        self._datastore = datastore
+
     async def read(self, keys: Iterable[Key]) -> dict[Key, Stored]:
         """The entities that exist among `keys`, strongly consistent; corrupt ones are left out.
 

@@ -89,16 +89,18 @@ def readiness(
     return checks
 
 
-def standby(leader: str, error: str) -> list[Check]:
+def standby(leader: str, error: str, age: float | None) -> list[Check]:
     """Whether a daemon works that does not lead: it does not.
 
     Args:
         leader: the daemon that leads; "" when none does.
         error: why that is unknown; "" when it is known.
+        age: seconds since its picture of the fleet was current; None before it is loaded.
     """
     if error:
         return [Check("store", ok=False, message=error)]
-    return [Check(STANDBY, ok=False, message=f"stands by: {leader or 'no daemon'} leads")]
+    told = "reads its picture of the fleet" if age is None else f"its picture is {age:.0f} s old"
+    return [Check(STANDBY, ok=False, message=f"stands by: {leader or 'no daemon'} leads; {told}")]
 
 
 def _reached(what: str, job: JobStatus, now: UnixSeconds) -> Check:

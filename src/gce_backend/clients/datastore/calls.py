@@ -36,6 +36,18 @@ Encoded: TypeAlias = list[dict[str, Any]]
 """Mutations as JSON."""
 
 
+class Batch(NamedTuple):
+    """Mutations of one commit.
+
+    Attributes:
+        encoded: the mutations as they are sent.
+        paths: the rows that they are about.
+    """
+
+    encoded: Encoded
+    paths: list[Path]
+
+
 class QueryBatch(NamedTuple):
     """A part of a query's answer.
 
@@ -140,9 +152,17 @@ class Calls:
         """Mutations as they are sent."""
         return [self.codec.mutation(mutation) for mutation in mutations]
 
-    def chunks(self, mutations: Sequence[Mutation]) -> Iterator[Encoded]:
-        """Mutations as they are sent, in as few chunks as the limits of a commit allow."""
-        return _chunks(self.encode(mutations))
+    def batches_of(self, mutations: Sequence[Mutation], room: int = 0) -> Iterator[Batch]:
+        """Mutations in as few batches as the limits of a commit allow.
+
+        Args:
+            room: mutations that each commit must have room for beside these.
+        """
+        start = 0
+        for chunk in _chunks(self.encode(mutations), MAX_MUTATIONS - room):
+            paths = [mutation.path for mutation in mutations[start : start + len(chunk)]]
+            yield Batch(chunk, paths)
+            start += len(chunk)
 
     async def commit(self, mutations: Encoded, transaction: str | None = None) -> list[int]:
         """Writes with one call, never retried; gives the new versions."""
@@ -190,12 +210,12 @@ def _malformed(method: str) -> Iterator[None]:
         raise MalformedResponseError(method, problem[:MESSAGE_CHARACTERS], status=200) from None
 
 
-def _chunks(mutations: Encoded) -> Iterator[Encoded]:
+def _chunks(mutations: Encoded, most: int) -> Iterator[Encoded]:
     chunk: Encoded = []
     size = 0
     for mutation in mutations:
         length = len(json.dumps(mutation))  # as the library will write it
-        if chunk and (len(chunk) == MAX_MUTATIONS or size + length > MAX_COMMIT_BYTES):
+        if chunk and (len(chunk) == most or size + length > MAX_COMMIT_BYTES):
             yield chunk
             chunk, size = [], 0
         chunk.append(mutation)

@@ -18,7 +18,8 @@ import aiohttp
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import AbortedError, RemoteError
 from gce_backend.clients.auth import TokenSource
-from gce_backend.clients.datastore.calls import Calls, Encoded
+from gce_backend.clients.datastore.calls import Batch, Calls
+from gce_backend.clients.datastore.journal import MUTATIONS, Journal
 from gce_backend.clients.datastore.library import Client
 from gce_backend.clients.datastore.terms import EPOCH, Term
 from gce_backend.clients.datastore.values import (
@@ -100,16 +101,31 @@ class Datastore:
         chance = rng or random.Random()  # noqa: S311
         self._calls = Calls(client, Codec(project, namespace), clock, chance, observer)
         self._term: Term | None = None
+        self._journal: Journal | None = None
 
-    def within(self, term: Term) -> Datastore:
+    def within(self, term: Term, journal: Journal | None = None) -> Datastore:
         """The same Datastore, which accepts no write after the end of a term.
 
         Each of its writes is a transaction that reads the number of the present term, and raises
         `LeadershipLostError` when that is another one.
+
+        Args:
+            journal: tells standby processes what was written; None for none.
         """
         fenced = copy.copy(self)
-        fenced._term = term  # noqa: SLF001 -- its own class
+        fenced._term, fenced._journal = term, journal  # noqa: SLF001 -- its own class
         return fenced
+
+    async def begin_journal(self) -> None:
+        """Writes the entry that begins the term in the journal.
+
+        Raises:
+            LeadershipLostError: the term has ended.
+            TransientError: the outcome is unknown; a second entry does no harm.
+        """
+        if self._journal is not None:
+            name = await self._begin()
+            await self._journal.begin(self._calls, name)
 
     async def lookup(self, paths: Sequence[Path]) -> dict[Path, Row]:
         """Reads entities by key, strongly consistent; missing ones are absent from the result."""
@@ -164,20 +180,29 @@ class Datastore:
             TransientError: the outcome is unknown.
         """
         versions: list[int] = []
-        for chunk in self._calls.chunks(mutations):
-            versions += await self._commit(chunk)
+        room = MUTATIONS if self._journal is not None else 0
+        for batch in self._calls.batches_of(mutations, room):
+            versions += await self._commit(batch)
         return versions
 
-    async def _commit(self, chunk: Encoded) -> list[int]:
+    async def _commit(self, batch: Batch) -> list[int]:
         if self._term is None:
-            return await self._calls.commit(chunk)
+            return await self._calls.commit(batch.encoded)
+        name = await self._begin()
+        if self._journal is None:
+            return await self._calls.commit(batch.encoded, name)
+        return await self._journal.commit(self._calls, name, batch.encoded, batch.paths)
+
+    async def _begin(self) -> str:
+        """Begins a transaction in which the term is known to run."""
         name = await self._calls.begin(None)
         try:
-            self._term.check(await self._calls.lookup([EPOCH], name))
+            if self._term is not None:
+                self._term.check(await self._calls.lookup([EPOCH], name))
         except BaseException:
             await _roll_back(self._calls, name)
             raise
-        return await self._calls.commit(chunk, name)
+        return name
 
     async def transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Runs `work` in a transaction and commits what it wrote.
@@ -206,7 +231,7 @@ class Datastore:
         return await self._attempt(work, await self._calls.begin(previous))
 
     async def _attempt(self, work: Callable[[Transaction], Awaitable[T]], name: str) -> T:
-        transaction = Transaction(self._calls, name, self._term)
+        transaction = Transaction(self._calls, name, self._term, self._journal)
         try:
             result = await work(transaction)
         except BaseException:
@@ -226,11 +251,12 @@ class Transaction:
         versions: the new version of each entity written, by path; filled by the commit.
     """
 
-    def __init__(self, calls: Calls, name: str, term: Term | None) -> None:
+    def __init__(self, calls: Calls, name: str, term: Term | None, journal: Journal | None) -> None:
         self.versions: dict[Path, int] = {}
         self._calls = calls
         self._name = name
         self._unchecked = term
+        self._journal = journal
         self._mutations: list[Mutation] = []
 
     async def lookup(self, paths: Sequence[Path]) -> dict[Path, Row]:
@@ -261,8 +287,12 @@ class Transaction:
             return
         if self._unchecked is not None:
             await self.lookup([])
-        versions = await self._calls.commit(self._calls.encode(self._mutations), self._name)
         paths = [mutation.path for mutation in self._mutations]
+        encoded = self._calls.encode(self._mutations)
+        if self._journal is None:
+            versions = await self._calls.commit(encoded, self._name)
+        else:
+            versions = await self._journal.commit(self._calls, self._name, encoded, paths)
         self.versions.update(zip(paths, versions, strict=True))
 
 

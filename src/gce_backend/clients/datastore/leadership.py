@@ -9,7 +9,8 @@ measures durations on its own clock, so clocks of different machines need not ag
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import structlog
 
@@ -62,14 +63,28 @@ class Leadership:
         self._beats = 0
         self._shown_at = float("-inf")  # when this process last told the others that it leads
 
-    async def run(self, work: Callable[[Term], Awaitable[None]]) -> None:
+    async def run(
+        self,
+        work: Callable[[Term], Awaitable[None]],
+        meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
         """Works whenever this process leads, until it is cancelled.
 
         Args:
             work: the work of the leader; cancelled when the term ends.
+            meanwhile: the work of a standby process; cancelled when a term begins.
         """
         while True:
-            term = await self._stand_by()
+            if meanwhile is None:
+                term = await self._stand_by()
+            else:
+                won: list[Term] = []
+
+                async def waiting(won: list[Term] = won) -> None:
+                    won.append(await self._stand_by())
+
+                await first_of(waiting(), meanwhile())
+                [term] = won
             if self._takeover:
                 log.info("leadership.took_over", epoch=term.epoch, process=self._me)
             self.term, self.holder = term, self._me

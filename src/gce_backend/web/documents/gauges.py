@@ -22,15 +22,17 @@ from gce_backend.web.survey.census import Census, Survey
 Values = dict[str, Iterable[Sample]]
 
 
-def checks(ready: Iterable[Check], *, leads: bool) -> Values:
+def checks(ready: Iterable[Check], *, leads: bool, age: float | None) -> Values:
     """The checks of `/readyz`, which exist before the entities are loaded.
 
     Args:
         ready: the checks.
         leads: whether this daemon works; that another one stands by is no trouble.
+        age: seconds since the picture of the entities was current; None before it is loaded.
     """
     told = {"ready": [((check.name,), check.ok) for check in ready if check.name != STANDBY]}
-    return {**told, "leader": [((), leads)]}
+    aged = [] if age is None else _one(age)
+    return {**told, "leader": [((), leads)], "picture_age_seconds": aged}
 
 
 class Readings:

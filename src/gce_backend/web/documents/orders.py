@@ -190,7 +190,8 @@ def _about(
     return [Change(key, apply(key, now)), Change(CONTROL_KEY, orders.mention([key], now))]
 
 
-def _state(context: Context) -> dict[str, Any]:
+def state(context: Context) -> dict[str, Any]:
+    """The document of `GET /api/control`."""
     told = context.fleet.control
     return {
         "paused": context.paused,
@@ -206,7 +207,7 @@ def _state(context: Context) -> dict[str, Any]:
 
 
 def _answer(context: Context, _: msgspec.Struct) -> dict[str, Any]:
-    return _state(context)
+    return state(context)
 
 
 def _machine(context: Context, order: DrainOrder | CordonOrder | MachineNamed) -> dict[str, Any]:
@@ -290,11 +291,6 @@ class ControlApi:
     def routes(self) -> list[web.RouteDef]:
         """The routes for the server."""
         return [web.post(path, self._handle) for path in _ACTIONS]
-
-    def state(self) -> dict[str, Any] | None:
-        """The document of `GET /api/control`; None until the entities are loaded."""
-        context = self._context()
-        return None if context is None else _state(context)
 
     async def _handle(self, request: web.Request) -> web.Response:
         try:

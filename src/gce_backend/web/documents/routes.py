@@ -16,6 +16,7 @@ from gce_backend.web.documents import (
     groups_view,
     machines_view,
     messages_view,
+    orders,
     status_view,
 )
 from gce_backend.web.documents.answers import RefusedError, answer
@@ -31,19 +32,13 @@ class NameParameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
 
 
-def routes(
-    view: Callable[[], View | None], control: Callable[[], Any], absence: Callable[[], str]
-) -> list[web.RouteDef]:
+def routes(view: Callable[[], View | None], absence: Callable[[], str]) -> list[web.RouteDef]:
     """Returns the documents' routes.
 
     Args:
-        view: what they show; None while the entities are not loaded, or another daemon leads.
-        control: what operators ordered: `/api/control`.
+        view: what they show; None while the entities are not loaded.
         absence: returns why there is no view.
     """
-
-    async def told(_: View, __: web.Request) -> Any:
-        return control()
 
     def at(path: str, document: Callable[[View, web.Request], Awaitable[Any]]) -> web.RouteDef:
         async def handle(request: web.Request) -> web.Response:
@@ -56,8 +51,7 @@ def routes(
 
         return web.get(path, handle)
 
-    documents = {**_DOCUMENTS, "/api/control": told}
-    return [at(path, document) for path, document in documents.items()]
+    return [at(path, document) for path, document in _DOCUMENTS.items()]
 
 
 def parameters(request: web.Request, kind: type[T]) -> T:
@@ -77,6 +71,10 @@ def parameters(request: web.Request, kind: type[T]) -> T:
 
 async def _fleet(view: View, request: web.Request) -> Any:
     return fleet_view.fleet(view.context, parameters(request, fleet_view.FleetQuery))
+
+
+async def _control(view: View, _: web.Request) -> Any:
+    return orders.state(view.context)
 
 
 async def _jobs(view: View, _: web.Request) -> Any:
@@ -137,4 +135,5 @@ _DOCUMENTS: dict[str, Callable[[View, web.Request], Awaitable[Any]]] = {
     "/api/events": _events,
     "/api/jobs": _jobs,
     "/api/messages": _messages,
+    "/api/control": _control,
 }

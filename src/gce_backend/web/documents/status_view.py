@@ -34,6 +34,7 @@ async def status(view: View) -> dict[str, Any]:
         "project": context.project,
         "owner": context.settings.owner,
         "now": context.clock.now(),
+        "standby": view.standby(),
         "configuration": _configuration(context),
         "paused": context.paused,
         "pauses": context.fleet.control.pauses_in_force,

@@ -148,6 +148,8 @@ class Site:
     def frame(self, request: web.Request) -> dict[str, Any]:
         """The values that the frame of every page shows."""
         view, caller = self._view(), self._gate.caller(request)
+        standby = view.standby() if view is not None else None
+        role = caller.role if caller is not None and standby is None else None
 
         def link(**changes: Any) -> str:
             query = {**request.query, **changes}
@@ -164,8 +166,9 @@ class Site:
             "navigation": NAVIGATION,
             "link": link,
             "caller": caller,
-            "may_act": caller is not None and caller.role.includes(Role.OPERATE),
-            "may_administer": caller is not None and caller.role.includes(Role.ADMINISTER),
+            "standby": standby,
+            "may_act": role is not None and role.includes(Role.OPERATE),
+            "may_administer": role is not None and role.includes(Role.ADMINISTER),
             "has_token": self._gate.has_token,
         }
 

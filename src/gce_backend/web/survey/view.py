@@ -16,6 +16,23 @@ from gce_backend.web.survey.samples import Samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standby:
+    """What a daemon that stands by says of itself.
+
+    Attributes:
+        leader: the daemon that leads; "" when none is known.
+        age: seconds since the picture was last known to be current; None before it is loaded.
+    """
+
+    leader: str
+    age: float | None
+
+    def __str__(self) -> str:
+        leads = f"{self.leader} leads" if self.leader else "no daemon leads"
+        return f"this daemon stands by: {leads}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What documents and pages read.
 
@@ -27,6 +44,8 @@ class View:
         budget: calls to Compute.
         census: all machines with their states.
         samples: how many machines there were in the last hours.
+        standby: says that this daemon stands by, and shows what another one does; None while it
+            leads.
     """
 
     context: Context
@@ -36,3 +55,4 @@ class View:
     budget: CallBudget
     census: Census
     samples: Samples
+    standby: Callable[[], Standby | None]
