@@ -17,6 +17,7 @@ import msgspec
 from gce_backend.daemon.local import local_settings
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
+from gce_backend.localcloud.luci_config import LuciConfigService
 from gce_backend.localcloud.metadata import OAUTH_CLIENT, MetadataService
 from gce_backend.localcloud.pubsub import PubSubService
 from gce_backend.localcloud.tables import Tables
@@ -62,7 +63,10 @@ class Place:
             clock=self.clock,
             rng=random.Random(1),
             pages=lambda service: ProviderSite(
-                lambda: service.provider, service.unready, self.clock
+                lambda: service.provider,
+                service.unready,
+                self.clock,
+                access_problem=lambda: service.access_problem,
             ).routes(),
         )
         await service.start()
@@ -124,8 +128,14 @@ class Place:
 async def place(tmp_path: Path, access: str = ACCESS) -> AsyncIterator[Place]:
     """A cloud without a Machine Provider of its own, and an access.cfg."""
     clock = VirtualClock()
-    cloud = Cloud(Tables(None), clock, CloudOptions(project=PROJECT).instant())
-    cloud.add(MetadataService(cloud), DatastoreService(cloud), PubSubService(cloud))
+    options = CloudOptions(project=PROJECT, config_dir=tmp_path).instant()
+    cloud = Cloud(Tables(None), clock, options)
+    cloud.add(
+        MetadataService(cloud),
+        DatastoreService(cloud),
+        PubSubService(cloud),
+        LuciConfigService(cloud),
+    )
     await cloud.start()
     file = tmp_path / "access.cfg"
     file.write_text(access, encoding="utf-8")

@@ -90,6 +90,7 @@ async def look_at_provider(settings: Settings, seconds: float) -> list[Finding]:
             datastore=clients.datastore(project, settings.provider.namespace),
             resource_manager=clients.resource_manager(),
             session=clients.session,
+            identity=clients.identity,
         )
         try:
             async with asyncio.timeout(seconds):

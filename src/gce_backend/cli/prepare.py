@@ -172,6 +172,8 @@ def setup(
                     datastore=clients.datastore(project, settings.provider.namespace),
                     pubsub=clients.pubsub(project),
                     resource_manager=clients.resource_manager(),
+                    session=clients.session,
+                    identity=clients.identity,
                     account=machine_provider_account,
                     dry_run=dry_run,
                 )

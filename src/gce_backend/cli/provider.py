@@ -42,20 +42,36 @@ def machine_provider(settings: Settings, *, check: bool) -> None:
 
     logs.configure(settings.log.format, settings.log.level, sys.stderr)
     clock = SystemClock()
+    if check:
+        run_until_interrupted(_check(settings))
+        return
     service = ProviderService(
         settings,
         clock=clock,
         rng=rng(),
         pages=lambda service: ProviderSite(
-            lambda: service.provider, service.unready, clock
+            lambda: service.provider,
+            service.unready,
+            clock,
+            access_problem=lambda: service.access_problem,
         ).routes(),
     )
-    if check:
-        for warning in service.warnings:
-            click.echo(warning)
-        click.echo(f"{settings.provider.access} is valid")
-    else:
-        run_until_interrupted(_run(service))
+    run_until_interrupted(_run(service))
+
+
+async def _check(settings: Settings) -> None:
+    from gce_backend.base.clock import SystemClock
+    from gce_backend.daemon.clients import Clients
+    from gce_backend.machine_provider.access_import import address_of, present_access
+
+    clients = Clients(settings, SystemClock(), rng(), None)
+    try:
+        policy = await present_access(settings.provider, clients.session, clients.identity)
+    finally:
+        await clients.close()
+    for warning in policy.warnings:
+        click.echo(str(warning))
+    click.echo(f"{address_of(settings.provider)} is valid")
 
 
 async def _run(service: ProviderService) -> None:

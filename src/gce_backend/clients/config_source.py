@@ -12,6 +12,7 @@ import binascii
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import aiohttp
@@ -76,6 +77,18 @@ class ConfigBundle(msgspec.Struct, frozen=True):
         """Characters in all its texts."""
         texts = (self.templates_text, self.managers_text, *self.files.values())
         return sum(map(len, texts))
+
+
+class ConfigFile(NamedTuple):
+    """One file of a config set.
+
+    Attributes:
+        revision: the source's name for the revision that it is of.
+        text: its content.
+    """
+
+    revision: str
+    text: str
 
 
 class DirectorySource:
@@ -148,7 +161,7 @@ class _LuciConfig:
         tokens: Tokens,
         hostname_url: str,
         config_set: str,
-        references: References,
+        references: References = lambda _: (),
         retrier: Retrier | None = None,
         observer: CallObserver | None = None,
     ) -> None:
@@ -166,6 +179,19 @@ class _LuciConfig:
 
 class LuciConfigV1(_LuciConfig):
     """A config set on a LUCI Config service that speaks v1."""
+
+    async def fetch_file(self, path: str, known_revision: str | None) -> ConfigFile | None:
+        """One file at the present revision; None when that is still `known_revision`.
+
+        Raises:
+            NotFoundError: there is no such file.
+            UnusableFileError: it is too large or not UTF-8.
+            RemoteError: the service could not be asked, or its answer is not sound.
+        """
+        found = await self._find(path, None)
+        if found.revision == known_revision:
+            return None
+        return ConfigFile(found.revision, await self._content(path, found.content_hash))
 
     async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
         """The configuration; None when it is still `known_revision`.
@@ -226,6 +252,21 @@ class LuciConfigV1(_LuciConfig):
 
 class LuciConfigV2(_LuciConfig):
     """A config set on a LUCI Config service that speaks v2 (pRPC)."""
+
+    async def fetch_file(self, path: str, known_revision: str | None) -> ConfigFile | None:
+        """One file at the present revision; None when that is still `known_revision`.
+
+        Raises:
+            NotFoundError: there is no such file.
+            UnusableFileError: it is too large or not UTF-8.
+            RemoteError: the service could not be asked, or its answer is not sound.
+        """
+        if known_revision is not None:
+            present = await self._get(path, fields="revision")
+            if present.revision == known_revision:
+                return None
+        config = await self._get(path)
+        return ConfigFile(config.revision, await self._text(path, config))
 
     async def fetch(self, known_revision: str | None) -> ConfigBundle | None:
         """The configuration; None when it is still `known_revision`.
@@ -308,6 +349,8 @@ class LuciConfigV2(_LuciConfig):
         return success(method, await self._api.download(method, url))
 
 
+LuciSource = LuciConfigV1 | LuciConfigV2
+"""A config set on a LUCI Config service."""
 ConfigSource = DirectorySource | LuciConfigV1 | LuciConfigV2
 """Where configuration comes from."""
 

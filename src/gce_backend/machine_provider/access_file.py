@@ -12,6 +12,7 @@ from gce_backend.configuration.problems import InvalidConfigurationError
 from gce_backend.configuration.text import decoded
 from gce_backend.machine_provider.access.parsing import MAX_BYTES, parse_access
 from gce_backend.machine_provider.access.policy import AccessPolicy
+from gce_backend.settings.settings import ProviderSettings
 
 LOOK_SECONDS = 5.0
 
@@ -37,6 +38,25 @@ class AccessFile:
         self._path = path
         self._seen = self._mark()
         self._policy = self._read()
+
+    @classmethod
+    def named_by(cls, settings: ProviderSettings) -> AccessFile:
+        """The file that the settings name.
+
+        Raises:
+            SettingsError: they name none, or it cannot be read.
+            InvalidConfigurationError: it is invalid; the error lists every problem.
+        """
+        if settings.access is None:
+            raise SettingsError(
+                "provider.access is not set: name the access.cfg that says who may do what"
+            )
+        return cls(settings.access)
+
+    @property
+    def missing(self) -> str:
+        """Why no access.cfg is known: it always is."""
+        return ""
 
     def policy(self) -> AccessPolicy:
         """Who may do what."""

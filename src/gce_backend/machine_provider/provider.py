@@ -54,6 +54,8 @@ class Provider:
     Attributes:
         gatekeeper: identifies and allows callers.
         leadership: decides which process leads.
+        store: its namespace, for reading.
+        leading_store: the same for writing; None while this process stands by.
         working: the catalog and the leases; None while this process stands by.
     """
 
@@ -107,7 +109,8 @@ class Provider:
             )
 
         self._broker = broker
-        self._datastore = datastore
+        self.store = datastore
+        self.leading_store: Datastore | None = None
         self._reader = broker(datastore)
         self._begun = asyncio.Event()
 
@@ -126,13 +129,14 @@ class Provider:
             self.working.end_waits()
 
     async def _work(self, term: Term) -> None:
-        self.working = self._broker(self._datastore.within(term))
+        self.leading_store = self.store.within(term)
+        self.working = self._broker(self.leading_store)
         self._begun.set()
         try:
             await self.working.run()
         finally:
             self.end_waits()
-            self.working = None
+            self.working = self.leading_store = None
             self._begun.clear()
 
     def unready(self) -> Mapping[str, str]:

@@ -19,22 +19,26 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError, SettingsError
 from gce_backend.base.tasks import Tasks
 from gce_backend.clients.auth import TokenSource
+from gce_backend.clients.config_source import LuciSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.machine_provider.access_file import AccessFile
+from gce_backend.machine_provider.access_import import AccessImport, config_service
 from gce_backend.machine_provider.api import Refusal
 from gce_backend.machine_provider.entities import MachineState
 from gce_backend.machine_provider.metrics import ProviderMetrics, Readings
 from gce_backend.machine_provider.provider import Provider
 from gce_backend.machine_provider.server import ProviderServer
-from gce_backend.settings.settings import EndpointSettings, Settings
+from gce_backend.settings.settings import EndpointSettings, ProviderSettings, Settings
 
 SCOPES = (
     "https://www.googleapis.com/auth/datastore",
     "https://www.googleapis.com/auth/pubsub",
 )
 """The OAuth scopes of its own tokens."""
+IDENTITY_SCOPES = ("https://www.googleapis.com/auth/userinfo.email",)
+"""Those of the tokens for LUCI Config: they only identify the process."""
 MAX_CONNECTIONS = 100
 RETRY_SECONDS = 5.0
 
@@ -54,8 +58,8 @@ class ProviderService:
         provider: the Machine Provider; None until the project is known.
 
     Raises:
-        SettingsError: the settings do not name access.cfg, or it cannot be read.
-        InvalidConfigurationError: access.cfg has problems.
+        SettingsError: the settings do not name access.cfg, or the file cannot be read.
+        InvalidConfigurationError: the file has problems.
     """
 
     def __init__(
@@ -69,19 +73,16 @@ class ProviderService:
         ),
         pages: Callable[[ProviderService], Iterable[web.RouteDef]] = lambda _: (),
     ) -> None:
-        if settings.provider.access is None:
-            raise SettingsError(
-                "provider.access is not set: name the access.cfg that says who may do what"
-            )
         self._settings = settings
         self._clock = clock
         self._rng = rng
         self._connector = connector
-        self._access = AccessFile(settings.provider.access)
+        self._access = self._access_of(settings.provider)
         self._metrics = ProviderMetrics()
         self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._session: aiohttp.ClientSession | None = None
         self._tokens: TokenSource | None = None
+        self._identity: TokenSource | None = None
         self._tasks = Tasks()
         self._problem = "it is starting"
         self.provider: Provider | None = None
@@ -98,10 +99,27 @@ class ProviderService:
             pages=pages(self),
         )
 
+    def _access_of(self, settings: ProviderSettings) -> AccessFile | AccessImport:
+        if settings.access_source != "file":
+            return AccessImport(self._config_service, self._store, self._leading_store)
+        return AccessFile.named_by(settings)
+
+    def _config_service(self) -> LuciSource:
+        session, tokens = self._session, self._identity
+        if session is None or tokens is None:
+            raise SettingsError("the process is not started")
+        return config_service(self._settings.provider, session, tokens, self._metrics)
+
+    def _store(self) -> Datastore | None:
+        return self.provider.store if self.provider is not None else None
+
+    def _leading_store(self) -> Datastore | None:
+        return self.provider.leading_store if self.provider is not None else None
+
     @property
-    def warnings(self) -> list[str]:
-        """Warnings about access.cfg, one line each."""
-        return [str(problem) for problem in self._access.policy().warnings]
+    def access_problem(self) -> str:
+        """Why the present access.cfg is not in force; "" when it is."""
+        return self._access.problem
 
     async def start(self) -> None:
         """Starts listening, then works in its own tasks.
@@ -116,11 +134,14 @@ class ProviderService:
         self.url = self._server.url
         endpoints = self._settings.endpoints
         self._session = aiohttp.ClientSession(connector=self._connector())
-        self._tokens = TokenSource(
-            self._session,
-            metadata_root=endpoints.metadata,
-            scopes=SCOPES,
-            metadata_only=endpoints.metadata != EndpointSettings().metadata,
+        self._tokens, self._identity = (
+            TokenSource(
+                self._session,
+                metadata_root=endpoints.metadata,
+                scopes=scopes,
+                metadata_only=endpoints.metadata != EndpointSettings().metadata,
+            )
+            for scopes in (SCOPES, IDENTITY_SCOPES)
         )
         log.info(
             "machine_provider.started",
@@ -157,8 +178,9 @@ class ProviderService:
         if self.provider is not None:
             await self.provider.close()
             self.provider = None
-        if self._tokens is not None:
-            await self._tokens.close()
+        for tokens in (self._tokens, self._identity):
+            if tokens is not None:
+                await tokens.close()
         if self._session is not None:
             await self._session.close()
 
@@ -224,7 +246,8 @@ class ProviderService:
         """The problems that keep this process from answering; a standby process is not ready."""
         if self.provider is None:
             return {"store": self._problem}
-        return self.provider.unready()
+        missing = {"access": self._access.missing} if self._access.missing else {}
+        return {**missing, **self.provider.unready()}
 
     async def _rendered(self, authorization: str | None, peer: str | None) -> bytes:
         if peer is not None:

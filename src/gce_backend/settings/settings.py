@@ -226,8 +226,13 @@ class ProviderSettings(_Section, frozen=True):
         host: address to bind to. Beyond loopback, put a proxy with TLS before it: callers send
             their tokens.
         port: TCP port; 0 lets the kernel choose.
-        access: access.cfg, which says who may do what; required. In the file, relative paths start
-            at the file's own directory.
+        access: access.cfg, which says who may do what; required for the source "file". In the file,
+            relative paths start at the file's own directory.
+        access_source: where access.cfg comes from: a file, or LUCI Config in its first or second
+            protocol.
+        access_service: host name or base URL of the LUCI Config service. It gets a token that
+            identifies the caller. Plain http on loopback only.
+        access_config_set: the config set whose access.cfg is used.
         namespace: its Datastore namespace, apart from the daemon's.
         takeover_seconds: how long a process that works may be silent before one that stands by
             takes over.
@@ -243,11 +248,21 @@ class ProviderSettings(_Section, frozen=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8081
     access: Path | None = None
+    access_source: Literal["file", "luci-v1", "luci-v2"] = "file"
+    access_service: str = ""
+    access_config_set: str = ""
     namespace: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,100}\Z")] = "machine-provider"
     takeover_seconds: Annotated[float, Meta(ge=2, le=300)] = 10.0
     pause_seconds: Seconds = 0.1
     require_agent: bool = False
     agent_silent_seconds: Annotated[float, Meta(ge=60, le=86400)] = 900.0
+
+    def __post_init__(self) -> None:
+        if self.access_source != "file" and not (self.access_service and self.access_config_set):
+            raise ValueError(
+                f'the source "{self.access_source}" needs provider.access_service and '
+                "provider.access_config_set"
+            )
 
 
 class StoreSettings(_Section, frozen=True):

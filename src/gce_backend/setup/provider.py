@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from gce_backend.base.errors import RemoteError, SettingsError
+import aiohttp
+
+from gce_backend.base.errors import BackendError, RemoteError
+from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
-from gce_backend.configuration.problems import InvalidConfigurationError
-from gce_backend.machine_provider.access_file import AccessFile
+from gce_backend.machine_provider.access_import import address_of, present_access
 from gce_backend.machine_provider.entities import CAPACITY_KIND
 from gce_backend.settings.settings import ProviderSettings, Settings
 from gce_backend.setup.messaging import Done, allow_publisher
@@ -28,6 +30,8 @@ async def set_up_provider(
     datastore: Datastore,
     pubsub: PubSub,
     resource_manager: ResourceManager,
+    session: aiohttp.ClientSession,
+    identity: TokenSource,
     account: str | None = None,
     dry_run: bool = False,
 ) -> AsyncIterator[Done]:
@@ -39,10 +43,12 @@ async def set_up_provider(
         datastore: its namespace.
         pubsub: Pub/Sub of that project.
         resource_manager: tells what the caller may do.
+        session: for LUCI Config, if access.cfg is there.
+        identity: tokens that identify the caller, for the same.
         account: its service account, which may publish to the daemon's topic then.
         dry_run: say what would be changed, and change nothing.
     """
-    yield _access(settings.provider)
+    yield await _access(settings.provider, session, identity)
     yield await _namespace(datastore, settings.provider.namespace)
     for service, permissions in (("datastore", DATASTORE), ("pubsub", PROVIDER_PUBSUB)):
         yield await check_permissions(resource_manager, project, service, permissions)
@@ -55,13 +61,15 @@ async def set_up_provider(
     yield _address(settings.provider)
 
 
-def _access(provider: ProviderSettings) -> Done:
-    if provider.access is None:
+async def _access(
+    provider: ProviderSettings, session: aiohttp.ClientSession, identity: TokenSource
+) -> Done:
+    if provider.access_source == "file" and provider.access is None:
         return Done("access.cfg", "missing", "name the file in provider.access")
-    what = f"access.cfg in {provider.access}"
+    what = f"access.cfg: {address_of(provider)}"
     try:
-        AccessFile(provider.access)
-    except (InvalidConfigurationError, SettingsError) as error:
+        await present_access(provider, session, identity)
+    except BackendError as error:
         return Done(what, "wrong", str(error))
     return Done(what, "present")
 

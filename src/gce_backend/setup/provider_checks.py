@@ -7,14 +7,11 @@ from collections.abc import AsyncIterator
 import aiohttp
 import msgspec
 
-from gce_backend.base.errors import (
-    RemoteError,
-    SettingsError,
-)
+from gce_backend.base.errors import BackendError, RemoteError
+from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.resource_manager import ResourceManager
-from gce_backend.configuration.problems import InvalidConfigurationError
-from gce_backend.machine_provider.access_file import AccessFile
+from gce_backend.machine_provider.access_import import address_of, present_access
 from gce_backend.machine_provider.entities import CAPACITY_KIND
 from gce_backend.settings.settings import ProviderSettings
 from gce_backend.setup.doctor import CheckVerdict, Finding
@@ -33,6 +30,7 @@ class ProviderSubject(msgspec.Struct, frozen=True, kw_only=True):
         datastore: its namespace.
         resource_manager: tells what the caller may do.
         session: for its own endpoint.
+        identity: tokens that identify the caller, for LUCI Config.
     """
 
     settings: ProviderSettings
@@ -40,11 +38,12 @@ class ProviderSubject(msgspec.Struct, frozen=True, kw_only=True):
     datastore: Datastore
     resource_manager: ResourceManager
     session: aiohttp.ClientSession
+    identity: TokenSource
 
 
 async def examine_provider(subject: ProviderSubject) -> AsyncIterator[Finding]:
     """Makes all checks, one after the other."""
-    yield _access(subject.settings)
+    yield await _access(subject)
     for service, permissions in (("datastore", DATASTORE), ("pubsub", PROVIDER_PUBSUB)):
         done = await check_permissions(
             subject.resource_manager, subject.project, service, permissions
@@ -55,18 +54,17 @@ async def examine_provider(subject: ProviderSubject) -> AsyncIterator[Finding]:
     yield await _endpoint(subject)
 
 
-def _access(settings: ProviderSettings) -> Finding:
-    if settings.access is None:
-        remedy = "name the file that says who may do what: provider.access"
-        return Finding("access.cfg", CheckVerdict.FAILED, "provider.access is not set", remedy)
+async def _access(subject: ProviderSubject) -> Finding:
+    settings = subject.settings
     try:
-        warnings = AccessFile(settings.access).policy().warnings
-    except (InvalidConfigurationError, SettingsError) as error:
-        return Finding("access.cfg", CheckVerdict.FAILED, str(error), "correct the file")
-    if warnings:
-        seen = "; ".join(str(problem) for problem in warnings)
+        policy = await present_access(settings, subject.session, subject.identity)
+    except BackendError as error:
+        remedy = "correct it, or say where it is: provider.access or provider.access_source"
+        return Finding("access.cfg", CheckVerdict.FAILED, str(error), remedy)
+    if policy.warnings:
+        seen = "; ".join(str(problem) for problem in policy.warnings)
         return Finding("access.cfg", CheckVerdict.WARNING, seen, "look whether it is meant so")
-    return Finding("access.cfg", CheckVerdict.OK, f"{settings.access} is valid")
+    return Finding("access.cfg", CheckVerdict.OK, f"{address_of(settings)} is valid")
 
 
 async def _store(subject: ProviderSubject) -> Finding:

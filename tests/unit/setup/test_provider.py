@@ -74,7 +74,7 @@ def test_what_is_missing_is_named_with_its_remedy(served: ServedCloud, tmp_path:
     access = tmp_path / "access.cfg"
     access.write_text("groups { }", "utf-8")
     _, steps = set_up(served, access)
-    assert "name: is required" in steps[f"access.cfg in {access}"]["remedy"]
+    assert "name: is required" in steps[f"access.cfg: {access}"]["remedy"]
     command = ["setup", "--role", "machine-provider", "--config-set", "services/x"]
     done = CliRunner().invoke(main, command, env=served.environment)
     assert done.exit_code == 1

@@ -92,6 +92,7 @@ class ProviderSite:
         provider: returns the Machine Provider that they show; None while it starts.
         unready: returns the problems that keep it from answering.
         clock: the time.
+        access_problem: returns why the present access.cfg is not in force; "" when it is.
         own_token: signs anybody in who may see the pages; None where callers bring their tokens.
     """
 
@@ -101,11 +102,13 @@ class ProviderSite:
         unready: Callable[[], Mapping[str, str]],
         clock: Clock,
         *,
+        access_problem: Callable[[], str] = str,
         own_token: OwnToken | None = None,
     ) -> None:
         self._provider = provider
         self._unready = unready
         self._clock = clock
+        self._access_problem = access_problem
         self._own_token = own_token
         self._sessions = ProviderSessions(clock)
         self._assets = Assets()
@@ -277,6 +280,7 @@ class ProviderSite:
             "silent": len(records.agents.silent),
             "queue": [(lease, kind_text(lease.dimensions)) for lease in pending[:ROWS]],
             "waiting": len(pending),
+            "access_problem": self._access_problem(),
             "request_id": f"page-{secrets.token_hex(8)}",
             "holders": holders[:ROWS],
         }
