@@ -20,7 +20,7 @@ async def learn_prices(context: Context) -> None:
         if revision is None or manager.url is None:
             continue
         machine_type = revision.template.machine_type
-        if machine_type in known:
+        if machine_type in known or not revision.has_fields:
             continue
         shape = None
         if not is_listed(machine_type, prices):

@@ -282,8 +282,17 @@ async def forget(context: Context, gone: Mapping[K, int]) -> None:
     Args:
         gone: the entities, each with the generation that is gone; a later one stays.
     """
+    for key in gone:
+        context.memory.seen.forget_marked(key, _gce_id(context, key))
     changes = [Change(key, _forgotten(generation)) for key, generation in gone.items()]
     await context.fleet.change(changes)
+
+
+def _gce_id(context: Context, key: Key) -> int | None:
+    entity = context.fleet.get(key)
+    if isinstance(entity, InstanceGroupManager | InstanceTemplateRevision):
+        return entity.gce_id
+    return None
 
 
 def _forgotten(generation: int) -> Apply[Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from gce_backend.actions import strays
 from gce_backend.actions.identity import known_mark
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.types import (
@@ -89,6 +90,10 @@ async def _look_elsewhere(context: Context, project: str) -> str | None:
         message = f"{error}. {FORMER}"
         context.conditions.back_off(subject, reason_of(error), message)
         return f"{subject}: {error}"
+    if await strays.adopt_groups(context, project, groups):  # its machines get entities first
+        soon = context.clock.monotonic() + SECOND_LOOK
+        context.memory.seen.next_full_look[project] = soon
+        return None
     return await look(context, project, groups)
 
 

@@ -43,6 +43,7 @@ MAX_BASE_NAME_LENGTH = (
 )
 """Characters in a template's base_name, so that every name made from it fits, whatever the zone."""
 
+_LATER = re.compile(r"-g(?P<number>0|[1-9][0-9]{0,2})")
 _ZONE = re.compile(
     r"(?P<area>[a-z]+)-(?P<latitude>north|south)?(?P<side>east|west|central)?(?P<rest>[0-9]+-[a-z][a-z0-9]*)"
 )
@@ -112,6 +113,22 @@ def group_name(base_name: str, checksum: str, zone: str, generation: int = 0) ->
 def base_instance_name(base_name: str, checksum: str, zone: str) -> str:
     """What the names of a group's VMs begin with: the name of the first group there."""
     return f"{template_name(base_name, checksum)}-{short_zone(zone)}"
+
+
+def generation_in(name: str, first: str) -> int | None:
+    """The generation that a resource's name says, modulo GENERATIONS.
+
+    Args:
+        name: the resource's.
+        first: the name of the first generation.
+
+    Returns:
+        0 for the first one only, else 1 to GENERATIONS; None when the name is of nothing of ours.
+    """
+    if name == first:
+        return 0
+    found = _LATER.fullmatch(name.removeprefix(first)) if name.startswith(first) else None
+    return None if found is None else int(found["number"]) or GENERATIONS
 
 
 def _generation(number: int) -> str:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.model.entities import Permit
-from gce_backend.model.keys import GroupKey, MachineKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
 from gce_backend.model.orders import Control, MachineOrder
 from gce_backend.rules.cataloging import Contradiction
 from gce_backend.rules.sightings import LesseeNews
+from gce_backend.rules.strays import Marked
 from gce_backend.rules.surplus import SizeHistory
 from gce_backend.rules.zones import ZoneTrouble
 
@@ -50,6 +51,10 @@ class SeenAtCompute:
         zone_troubles: groups of pools whose zone cannot make machines.
         empty_since: drained groups that were found empty.
         suspects: resources with our mark and without an entity, by kind and project, then by name.
+        marked: templates and groups with this store's own mark, as last listed: by kind and
+            project, then by the entity that they were made for, then by numeric id.
+        stray_since: when each of those that an entity can adopt was first found, by kind and
+            project, then by numeric id.
         next_template_look: when the instance templates are listed again.
         next_abandoned_look: when a VM that its group does not list is checked again, and the
             pause before that.
@@ -69,6 +74,8 @@ class SeenAtCompute:
     zone_troubles: dict[GroupKey, ZoneTrouble] = field(default_factory=dict)
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, Suspect]] = field(default_factory=dict)
+    marked: dict[str, dict[Key, dict[int, Marked]]] = field(default_factory=dict)
+    stray_since: dict[str, dict[int, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
     next_abandoned_look: dict[MachineKey, tuple[float, float]] = field(default_factory=dict)
     next_stopped_look: dict[str, float] = field(default_factory=dict)
@@ -82,6 +89,12 @@ class SeenAtCompute:
                 seen.pop(key, None)
         self.gone &= set(managers)
         self.doubted &= set(managers)
+
+    def forget_marked(self, key: Key, gce_id: int | None) -> None:
+        """Forgets a template or group that is proven gone."""
+        for listed in self.marked.values():
+            if gce_id is not None and key in listed:
+                listed[key].pop(gce_id, None)
 
     def member(self, instance: MachineKey) -> Member | None:
         """A VM as its group last listed it; None when it was not listed or never looked at."""
@@ -180,6 +193,9 @@ class Memory:
         heard: operators' orders about machines that the daemon has read.
         heard_of_many: the time of the last order about many machines that it has read.
         store_id: the id of the store, once it was read or created.
+        confirmed_revision: the configuration in force, if the config service served it when it was
+            last asked; "" if it did not, or serves what is not in force.
+        processed_revision: the configuration that the entities of all templates match.
         default_accounts: the address of each project's default service account.
     """
 
@@ -192,6 +208,8 @@ class Memory:
     heard: frozenset[MachineOrder] = frozenset()
     heard_of_many: float = 0.0
     store_id: str = ""
+    confirmed_revision: str = ""
+    processed_revision: str = ""
     default_accounts: dict[str, str] = field(default_factory=dict)
 
     def hear(self, control: Control) -> None:

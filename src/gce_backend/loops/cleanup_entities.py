@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from gce_backend.actions import strays
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Change, Decision, when_present
@@ -80,7 +81,7 @@ async def _remove_managers(context: Context) -> int:
     removed = 0
     for key, manager in tuple(context.fleet.managers.items()):
         idle = manager.url is None and manager.in_flight is None
-        if not idle or context.fleet.is_active(key):
+        if not idle or context.fleet.is_active(key) or strays.is_unsettled(context, key):
             continue
         if next(context.fleet.instances_of(key), None) is None:
             removed += await context.fleet.transact([key.revision, key], _without_manager(key))
@@ -106,7 +107,7 @@ async def _remove_revisions(context: Context) -> int:
     for key, revision in tuple(context.fleet.revisions.items()):
         if key in active or revision.url or revision.in_flight:
             continue
-        if not revision.active and not revision.drained:
+        if not revision.active and not revision.drained and not strays.is_unsettled(context, key):
             removed += await context.fleet.transact([key.template, key], _without_revision(key))
     return removed
 

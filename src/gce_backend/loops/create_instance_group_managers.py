@@ -6,7 +6,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from gce_backend.actions import identity, resources, troubles
+from gce_backend.actions import identity, resources, strays, troubles
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.resources import beside, pace, use_of
 from gce_backend.actions.rollouts import limit_of
@@ -30,6 +30,9 @@ async def run(context: Context) -> Outcome:
         for key, manager in context.fleet.active_managers()
         if manager.url is None and _has_template(context, key)
     ]
+    projects = {context.fleet.revision_of(key).template.project for key in keys}
+    problems = await strays.look_first(context, projects)
+    keys = [key for key in keys if not strays.awaits(context, key)]
     pauses = {key: pace(context, key).wait for key in keys if not _may_be_made(context, key)}
     keys = [key for key in keys if key not in pauses]
     intents = [
@@ -45,7 +48,9 @@ async def run(context: Context) -> Outcome:
     await troubles.note_failures(context, keys)
     waits = (outcome.again_after, *pauses.values())
     return replace(
-        outcome, again_after=min((wait for wait in waits if wait is not None), default=None)
+        outcome,
+        again_after=min((wait for wait in waits if wait is not None), default=None),
+        problems=(*problems, *outcome.problems),
     )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from gce_backend.actions import identity, resources, troubles, untracked
+from gce_backend.actions import identity, resources, strays, troubles, untracked
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.identity import is_meant, our_template
 from gce_backend.actions.second_disk import find_snapshot
@@ -27,7 +27,11 @@ async def run(context: Context) -> Outcome:
     problems: list[str] = []
     lost = await _find_lost(context, problems)
     await resources.forget(context, lost)
-    keys = [key for key, revision in context.fleet.active_revisions() if revision.url is None]
+    keys = [
+        key
+        for key, revision in context.fleet.active_revisions()
+        if revision.url is None and not strays.awaits(context, key)
+    ]
     ready = [
         key for key in keys if not context.is_paused(key) and not context.conditions.blocked(key)
     ]
@@ -66,6 +70,8 @@ async def _find_lost(context: Context, problems: list[str]) -> dict[RevisionKey,
             problems.append(f"{subject}: {error}")
             continue
         context.conditions.clear(subject)
+        if await strays.adopt_templates(context, project, listing):
+            context.memory.seen.next_template_look = now + strays.SECOND_LOOK
         untracked.note_templates(context, project, listing)
         by_name = {template.name: template for template in listing.items}
         learnt = []

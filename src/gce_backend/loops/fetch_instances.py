@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from gce_backend.actions import resources, troubles, untracked
+from gce_backend.actions import resources, strays, troubles, untracked
 from gce_backend.actions.deletion import ABANDONED, abandoned_message
 from gce_backend.actions.fan_out import Result, act_in_slices
 from gce_backend.actions.identity import is_meant, our_group
@@ -83,7 +83,12 @@ async def run(context: Context) -> Outcome:
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
         due += await _look_for_stopped(context, project, set(due), problems)
-    problems += await untracked.look_elsewhere(context, context.fleet.projects - projects.keys())
+    elsewhere = context.fleet.projects - projects.keys()
+    problems += await untracked.look_elsewhere(context, elsewhere)
+    adopted = _by_project(context, []) if elsewhere else {}
+    for project in adopted.keys() & elsewhere:
+        projects[project] = adopted[project]
+        due += await _look_at_groups(context, project, adopted[project], problems)
     due += _doubted(context, set(due))
     due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
@@ -147,6 +152,8 @@ async def _look_at_groups(
         conditions.note(f"project {project}", "IncompleteList", message)
         problems.append(f"project {project}: {message}")
     by_name = {(group.zone_name, group.name): group for group in listing.items}
+    adopted = await strays.adopt_groups(context, project, listing)
+    keys += adopted
     due = []
     learnt: list[Change[InstanceGroupManager]] = []
     for key in keys:
@@ -162,6 +169,8 @@ async def _look_at_groups(
         elif group is not None or isinstance(listing, CompleteListing):
             await _note_unlisted(context, key)
     await context.fleet.change(learnt)
+    if adopted:
+        return due  # their machines get their entities first
     if problem := await untracked.look(context, project, listing):
         problems.append(problem)
     return due

@@ -76,6 +76,7 @@ async def _hear_operators(context: Context) -> int:
 
 async def _import(context: Context) -> Outcome:
     known = context.fleet.configuration.revision or None
+    context.memory.confirmed_revision = ""
     try:
         bundle = await context.source().fetch(known)
     except BackendError as error:
@@ -86,6 +87,7 @@ async def _import(context: Context) -> Outcome:
         await _note(context, None)
         context.conditions.clear(SUBJECT)
         context.metrics.config(problems=0, held=False)
+        context.memory.confirmed_revision = known or ""
         return Outcome()
     try:
         new = await off_loop(lambda: _parsed(context, bundle), bundle.size)
@@ -105,6 +107,7 @@ async def _import(context: Context) -> Outcome:
         return Outcome(again_after=AGAIN_SECONDS)
     context.conditions.clear(SUBJECT)
     context.metrics.config(problems=0, held=False)
+    context.memory.confirmed_revision = bundle.revision
     context.log.info(
         "config.imported",
         revision=bundle.revision,

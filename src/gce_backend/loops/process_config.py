@@ -80,6 +80,8 @@ async def run(context: Context) -> Outcome:
     context.conditions.retain({_subject(name) for name in names}.__contains__)
     if trouble is not None:
         raise trouble
+    if not problems:
+        context.memory.processed_revision = stored.revision
     return Outcome(
         changed=changed,
         again_after=_until_next_sizes(wanted, context.clock.now()),

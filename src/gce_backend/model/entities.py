@@ -249,7 +249,9 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     """One set of a template's fields.
 
     Attributes:
-        template: the fields (process-config, once; but canary whenever it changes).
+        template: the fields (process-config, once; but canary whenever it changes); of one that the
+            store had lost, only base_name and project, until the configuration names it again
+            (fetch-instances, create-instance-templates).
         active: zones of the managers that the configuration describes (process-config).
         drained: zones of the other managers that still exist (process-config; cleanup-entities
             removes).
@@ -276,6 +278,11 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     snapshot: str | None = None
     generation: Count = 0
     trouble: str = ""
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether its fields are known: of one that was adopted, only its project is."""
+        return bool(self.template.machine_type)
 
     @property
     def is_deleting(self) -> bool:

@@ -154,7 +154,7 @@ def with_undone(
 def _fields_of(one: Undone, get: Callable[[Key], Entity | None]) -> TemplateConfig | None:
     """The fields of the revision that is active in place of an undone one."""
     revision = get(revision_key(one.template, one.instead))
-    if isinstance(revision, InstanceTemplateRevision):
+    if isinstance(revision, InstanceTemplateRevision) and revision.has_fields:
         return revision.template
     template = get(template_key(one.template))
     before = template.previous if isinstance(template, InstanceTemplate) else None
@@ -296,6 +296,8 @@ def _activate(
         if isinstance(old, InstanceTemplateRevision)
         else InstanceTemplateRevision(template=wanted.template)
     )
+    if not revision.has_fields:
+        revision = replace(revision, template=wanted.template)
     canary = wanted.template.canary
     if revision.template.canary != canary:
         revision = replace(revision, template=replace(revision.template, canary=canary))

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
-from gce_backend.model.keys import RevisionKey
+from gce_backend.model.keys import RevisionKey, revision_key
 
 OWNER_LABEL = "gce-backend-owner"
 STORE_LABEL = "gce-backend-store"
@@ -23,6 +23,7 @@ _DESCRIPTION = re.compile(
     r"gce-backend owner=(?P<owner>\S+) template=(?P<template>\S+) revision=(?P<revision>\S+)"
     r"(?: store=(?P<store>\S+))?"
 )
+_CHECKSUM = re.compile(r"[0-9a-f]{40}")
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -70,6 +71,20 @@ def mark_of(description: str) -> Mark | None:
     """The mark in a template's or group's description; None when it has none."""
     found = _DESCRIPTION.fullmatch(description)
     return Mark(found["owner"], found["store"] or "") if found is not None else None
+
+
+def made_for(description: str, ours: Mark) -> RevisionKey | None:
+    """The revision that a template or group was made for from this very store.
+
+    Returns:
+        None when its description does not name this store, or is malformed.
+    """
+    found = _DESCRIPTION.fullmatch(description)
+    if found is None or not ours.store or mark_of(description) != ours:
+        return None
+    if not _CHECKSUM.fullmatch(found["revision"]):
+        return None
+    return revision_key(found["template"], found["revision"])
 
 
 def mark_of_labels(labels: Mapping[str, str]) -> Mark | None:
