@@ -118,6 +118,7 @@ FULL = TemplateConfig(
     boot_snapshot_name="boot-snap",
     provisioning_model="SPOT",
     canary=3,
+    require_agent=True,
 )
 
 

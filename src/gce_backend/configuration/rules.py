@@ -162,6 +162,11 @@ def _check_disks(template: pb.InstanceTemplate, path: Path, report: Report) -> N
 
 
 def _check_accounts(template: pb.InstanceTemplate, path: Path, report: Report) -> None:
+    if template.require_agent and not template.service_accounts:
+        report.problem(
+            (*path, "require_agent"),
+            "needs service_accounts: the agent reports with a token of its VM's account; name one",
+        )
     path = (*path, "service_accounts")
     if not template.service_accounts:
         report.warning(

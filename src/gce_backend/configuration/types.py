@@ -91,6 +91,7 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
             boot_snapshot_name stored, which have no image.
         provisioning_model: `SPOT`; "" for VMs that stay.
         canary: machines that prove a new revision; None for the setting's.
+        require_agent: whether a machine is leased only while its agent reports.
     """
 
     base_name: Annotated[str, Rule(check_base_name, required=True)]
@@ -115,6 +116,7 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
         str, Rule(check_provisioning_model, normal=normal_provisioning_model)
     ] = ""
     canary: Annotated[int | None, Rule(check_canary)] = None
+    require_agent: Annotated[bool, Rule()] = False
 
     @property
     def is_spot(self) -> bool:

@@ -47,7 +47,6 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
         delete_seconds: from a VM's deletion to its absence.
         calls_per_minute: quota of each Compute method group, per project.
         dispatch_seconds: how long the Machine Provider waits between looks at its work.
-        require_agent: whether the Machine Provider leases a machine only while its agent reports.
         denied_permissions: permissions that no caller has, for testIamPermissions and for the
             methods of Compute Engine.
         authenticate: whether requests need a token. If not, requests without a token count as the
@@ -65,7 +64,6 @@ class CloudOptions(msgspec.Struct, kw_only=True, frozen=True):
     delete_seconds: float = 2.0
     calls_per_minute: int = 1500
     dispatch_seconds: float = 0.5
-    require_agent: bool = False
     denied_permissions: tuple[str, ...] = ()
     authenticate: bool = True
     vm_command: tuple[str, ...] = ()

@@ -144,7 +144,6 @@ class MachineProviderService(Service):
                 new_id=lambda: uuid.uuid4().hex,
                 name=self.name,
                 pause_seconds=self._cloud.options.dispatch_seconds,
-                require_agent=self._cloud.options.require_agent,
                 takeover_seconds=0.0,  # no other process has this cloud's state
                 metrics=ProviderMetrics(),
             )

@@ -234,7 +234,14 @@ async def _describe(
     return {
         key: CatalogMachine(
             dimensions(template, key.name, shape, disk_gb),
-            policies(account, instance_token(context.project, key), gce_id, context.project, topic),
+            policies(
+                account,
+                instance_token(context.project, key),
+                gce_id,
+                context.project,
+                topic,
+                require_agent=template.require_agent,
+            ),
         )
         for key in members
         if (gce_id := context.fleet.instances[key].gce_id) is not None

@@ -27,7 +27,8 @@ class AgentWatch:
     """What is known of the agents of all machines in the catalog.
 
     Args:
-        required: whether a machine may be leased only while its agent reports.
+        required: whether any machine may be leased only while its agent reports; a machine's
+            backend may want that of it alone.
         silent_seconds: seconds without a report after which an agent is silent.
 
     Attributes:
@@ -97,9 +98,12 @@ class AgentWatch:
 
     def awaits(self, machine: StoredMachine) -> bool:
         """Whether a machine cannot be leased because its agent has never reported."""
-        return self._required and self.voice(machine) == ""
+        return self.voice(machine) == "" and self._is_required(machine)
 
     def allows(self, machine: StoredMachine) -> bool:
         """Whether a machine may be leased, as far as its agent tells."""
         voice = self.voice(machine)
-        return voice == "reports" or (voice == "" and not self._required)
+        return voice == "reports" or (voice == "" and not self._is_required(machine))
+
+    def _is_required(self, machine: StoredMachine) -> bool:
+        return self._required or machine.requires_agent

@@ -27,6 +27,8 @@ KEPT_SECONDS = 7 * 24 * 3600
 """How long a lease that has ended is kept: as long, its request id means that lease."""
 MAX_WAIT_SECONDS = 4 * 3600
 """How long a request waits for a machine before it is denied."""
+AGENT_ATTRIBUTE = "require_agent"
+"""The attribute in a machine's policies with which its backend wants an agent (`true`)."""
 LOST_AT = "lost_at"
 """The stored property by which lost leases are found: when they ended, Unix seconds."""
 FORGET_AT = "forget_at"
@@ -167,6 +169,14 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """When its lease ends unless somebody extends it; None when it does not end."""
         ends = [end for end in (self.lease_expiration_ts, self.alive_until) if end is not None]
         return min(ends, default=None)
+
+    @property
+    def requires_agent(self) -> bool:
+        """Whether its backend wants it leased only while its agent reports."""
+        return any(
+            pair.key == AGENT_ATTRIBUTE and pair.value == "true"
+            for pair in self.policies.backend_attributes
+        )
 
     @property
     def entry(self) -> EntryMessage:

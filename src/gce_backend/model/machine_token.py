@@ -48,5 +48,9 @@ KEY_ATTRIBUTE = "key"
 """The attribute that names the instance's entity."""
 
 
+AGENT_ATTRIBUTE = "require_agent"
+"""The attribute with which a Machine Provider that knows agents leases no machine without one."""
+
+
 ID_ATTRIBUTE = "gce_id"
 """The attribute that names the VM itself: a late message may be about an earlier VM."""

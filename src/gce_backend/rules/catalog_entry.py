@@ -8,7 +8,13 @@ import msgspec
 
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.configuration.values import MEASURED_DIMENSIONS, disk_kind
-from gce_backend.model.machine_token import BACKEND, ID_ATTRIBUTE, KEY_ATTRIBUTE, Dimension
+from gce_backend.model.machine_token import (
+    AGENT_ATTRIBUTE,
+    BACKEND,
+    ID_ATTRIBUTE,
+    KEY_ATTRIBUTE,
+    Dimension,
+)
 
 LABELS = "snapshot_labels"
 _CUSTOM = re.compile(
@@ -74,7 +80,9 @@ def dimensions(
     return found
 
 
-def policies(account: str, token: str, gce_id: int, project: str, topic: str) -> dict[str, object]:
+def policies(
+    account: str, token: str, gce_id: int, project: str, topic: str, *, require_agent: bool = False
+) -> dict[str, object]:
     """A machine's policies in the catalog.
 
     Args:
@@ -83,13 +91,17 @@ def policies(account: str, token: str, gce_id: int, project: str, topic: str) ->
         gce_id: the VM's numeric id, which these messages also carry.
         project: the project of the topic.
         topic: the topic to which the Machine Provider publishes our messages.
+        require_agent: whether the machine is leased only while its agent reports. It travels as an
+            attribute of these messages, which any Machine Provider takes.
     """
+    required = [{"key": AGENT_ATTRIBUTE, "value": "true"}] if require_agent else []
     found: dict[str, object] = {
         "backend_project": project,
         "backend_topic": topic,
         "backend_attributes": [
             {"key": KEY_ATTRIBUTE, "value": token},
             {"key": ID_ATTRIBUTE, "value": str(gce_id)},
+            *required,
         ],
         "on_reclamation": "DELETE",
     }

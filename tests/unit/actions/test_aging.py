@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from gce_backend.localcloud.cloud import CloudOptions
-from support.fleet_harness import World, manager, world
+from support.fleet_harness import World, manager, template, world
 
 SELDOM = {"import-config": "* * * * *"}
 
@@ -73,17 +73,23 @@ async def test_machines_that_never_run_are_replaced_ever_more_slowly_until_one_d
 async def test_machines_whose_agents_never_report_are_replaced_ever_more_slowly(
     tmp_path: Path,
 ) -> None:
-    """Where the Machine Provider leases no machine without an agent; a machine that is up stays."""
-    options = msgspec.structs.replace(CloudOptions(), require_agent=True)
+    """Where the template wants an agent, and it is said so; a machine that is up stays."""
     managers = manager(minimum=3, boot_seconds=120)
-    async with world(tmp_path, managers=managers, crons=SELDOM, options=options) as w:
+    templates = template(require_agent=True)
+    async with world(tmp_path, templates=templates, managers=managers, crons=SELDOM) as w:
         await w.until_states(cataloged=3)
         first = set(await w.vms())
         made = set(first)
+        waits = set()
         for _ in range(16):
             await w.pass_time(100)
             made.update(await w.vms())
+            for name in await w.vms():
+                for found in (await w.get(f"/api/explain?name={name}"))["found"]:
+                    waits.add(found["waits_for"])
+                    assert found["facts"]["agent"] == "required"
         assert not first & set(await w.vms())
         assert 5 <= len(made) <= 12
+        assert "Its agent has to report to the Machine Provider: nobody gets it before." in waits
         [told] = (await w.get("/api/status"))["problems"]
         assert told["reason"] == "BootFailing"

@@ -63,6 +63,7 @@ WRONG_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
     ({"min_cpu_platform": "<any>"}, "min_cpu_platform", "is not a CPU platform"),
     ({"service_accounts": [account("")]}, "service_accounts[0].name", "is required"),
     ({"service_accounts": [account("me")]}, "service_accounts[0].name", "email address"),
+    ({"require_agent": True, "service_accounts": None}, "require_agent", "service_accounts"),
     ({"tags": ["fine", "Not fine"]}, "tags[1]", "is not a name"),
     ({"tags": [f"t{n}" for n in range(65)]}, "tags", "use at most 64"),
     ({"dimensions": ["os_family"]}, "dimensions[0]", 'write "key:value"'),

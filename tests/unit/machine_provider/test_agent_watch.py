@@ -7,8 +7,13 @@ import asyncio
 from msgspec.structs import replace
 
 from gce_backend.machine_provider.agent_watch import AgentWatch
-from gce_backend.machine_provider.entities import MachineAgent, MachineState, StoredMachine
-from gce_backend.machine_provider.wire import Dimensions, Policies
+from gce_backend.machine_provider.entities import (
+    AGENT_ATTRIBUTE,
+    MachineAgent,
+    MachineState,
+    StoredMachine,
+)
+from gce_backend.machine_provider.wire import Dimensions, KeyValue, Policies
 from support.simulation import VirtualClock
 
 
@@ -47,6 +52,20 @@ async def test_an_agent_is_silent_after_its_time_and_not_before() -> None:
     await asyncio.sleep(30)
     assert watch.hush() == [two.path]
     assert watch.reporting == 1
+
+
+def test_a_machine_whose_backend_wants_an_agent_waits_for_it_alone() -> None:
+    """By an attribute of its policies; only `true` means it."""
+    watch, one = AgentWatch(VirtualClock()), machine("vm-1", agent=False)
+
+    def wanting(value: str) -> StoredMachine:
+        pair = KeyValue(key=AGENT_ATTRIBUTE, value=value)
+        return replace(one, policies=Policies(backend_attributes=(pair,)))
+
+    told = [(watch.awaits(it), watch.allows(it)) for it in (one, wanting("true"), wanting("no"))]
+    assert told == [(False, True), (True, False), (False, True)]
+    heard = replace(wanting("true"), agent=MachineAgent(version="1"))
+    assert (watch.awaits(heard), watch.allows(heard)) == (False, True)
 
 
 async def test_a_machine_that_left_or_is_added_anew_is_not_watched() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.configuration.types import TemplateConfig
-from gce_backend.model.machine_token import ID_ATTRIBUTE, KEY_ATTRIBUTE
+from gce_backend.model.machine_token import AGENT_ATTRIBUTE, ID_ATTRIBUTE, KEY_ATTRIBUTE
 from gce_backend.rules.catalog_entry import Shape, custom_shape, dimensions, policies
 
 PLAIN: dict[str, Any] = {"base_name": "linux", "project": "p", "machine_type": "e2-small"}
@@ -78,9 +78,11 @@ def test_a_snapshot_and_its_labels_are_dimensions(
 
 
 @pytest.mark.parametrize("address", ["", "vm@hub.iam.gserviceaccount.com"])
-def test_messages_about_a_machine_carry_its_token_and_its_id(address: str) -> None:
+@pytest.mark.parametrize("required", [False, True])
+def test_messages_about_a_machine_carry_its_token_and_its_id(address: str, required: bool) -> None:
     """And a reclaimed machine is to be deleted. Its service account is the subscriber's."""
-    found = policies(address, "token", 7, "hub", "topic")
+    found = policies(address, "token", 7, "hub", "topic", require_agent=required)
+    agent = [{"key": AGENT_ATTRIBUTE, "value": "true"}] if required else []
     account = {"machine_service_account": address} if address else {}
     assert found == {
         "backend_project": "hub",
@@ -88,6 +90,7 @@ def test_messages_about_a_machine_carry_its_token_and_its_id(address: str) -> No
         "backend_attributes": [
             {"key": KEY_ATTRIBUTE, "value": "token"},
             {"key": ID_ATTRIBUTE, "value": "7"},
+            *agent,
         ],
         "on_reclamation": "DELETE",
         **account,

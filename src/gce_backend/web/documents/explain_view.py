@@ -138,6 +138,7 @@ def _place(context: Context, manager: GroupKey) -> Facts:
         "zone": manager.zone,
         "group": context.fleet.group_name(manager),
         "machine_type": template.machine_type,
+        "agent": "required" if template.require_agent else None,
     }
 
 
@@ -289,6 +290,7 @@ def _hardware(template: TemplateConfig) -> Facts:
         "disk_gb": template.disk_size_gb or None,
         "disk_type": template.disk_type or None,
         "network": template.network_url or None,
+        "agent": "required" if template.require_agent else None,
     }
 
 
