@@ -50,9 +50,13 @@ def silence() -> None:
 
 def _place(key: Key) -> int:
     """A key's place in a set, which does not depend on the addresses of its class and of None."""
-    if key.parent is None:
+    parent = key.parent
+    if parent is None:
         return hash((key.kind, key.name))
-    return hash((key.kind, key.name, _place(key.parent)))
+    above = parent.parent
+    if above is None:  # without a call of its own: the daemon looks keys up all the time
+        return hash((key.kind, key.name, hash((parent.kind, parent.name))))
+    return hash((key.kind, key.name, hash((parent.kind, parent.name, _place(above)))))
 
 
 @contextlib.contextmanager

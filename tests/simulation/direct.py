@@ -36,6 +36,14 @@ class Target(NamedTuple):
     query: Mapping[str, str]
 
 
+async def _nothing(_: Any) -> web.StreamResponse:
+    raise AssertionError("nothing is sent there on the short way")
+
+
+ELSEWHERE = Target("", _nothing, {}, {})
+"""What an address of another server leads to."""
+
+
 class Unbroken:
     """A connection whose server learns nothing of a client that goes, as a network's may not."""
 
@@ -179,14 +187,20 @@ class ShortWay:
         self._context = context
         self._root = cloud.base_url
         self._router = cloud._runner.app.router
-        self._known: dict[tuple[str, str], Target] = {}
+        self._known: dict[tuple[str, URL | str], Target] = {}
 
     def taken(
         self, session: Any, request: HttpRequest, headers: Mapping[str, str]
     ) -> ShortCall | None:
         """The call, if this request may go the short way; else None."""
-        connector, url = session.connector, str(request.url)
-        if not isinstance(connector, MemoryConnector) or not url.startswith(self._root):
+        connector = session.connector
+        if not isinstance(connector, MemoryConnector):
+            return None
+        target = self._known.get((request.verb, request.url))
+        if target is None:
+            target = self._find(request.verb, str(request.url))
+            self._known[request.verb, request.url] = target
+        if target is ELSEWHERE:
             return None
         body = request.body.encode() if isinstance(request.body, str) else request.body or b""
         whole = CIMultiDict(session.headers)
@@ -194,7 +208,6 @@ class ShortWay:
         if not whole.get("Content-Type", JSON).startswith(JSON):
             return None
         whole.popall("Accept-Encoding", None)
-        target = self._known.get((request.verb, url)) or self._find(request.verb, url)
         told = Request(connector.name, request.verb, target.path, b"\r\n\r\n" + body)
         if not self._network.harm.is_quiet(told):
             return None
@@ -205,6 +218,8 @@ class ShortWay:
         return call
 
     def _find(self, verb: str, url: str) -> Target:
+        if not url.startswith(self._root):
+            return ELSEWHERE
         where = URL(url).relative()
         finding: Any = self._router.resolve(Asked(verb, where))  # type: ignore[arg-type]
         try:
@@ -213,9 +228,7 @@ class ShortWay:
             match: Any = found.value
         else:
             raise AssertionError("the router waits for nothing")
-        target = Target(where.raw_path_qs, match.handler, dict(match), where.query)
-        self._known[verb, url] = target
-        return target
+        return Target(where.raw_path_qs, match.handler, dict(match), where.query)
 
 
 @contextlib.contextmanager

@@ -146,9 +146,19 @@ class _Timer(asyncio.TimerHandle):
 
 
 class SimulatedTask(asyncio.Task[Any]):
-    """A task whose place in a set does not depend on its address."""
+    """A task whose place in a set does not depend on its address.
 
-    number = 0
+    asyncio adds a task to a set while it is made: the number has to be there before.
+    """
+
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        loop: SimulatedLoop,
+        context: Context | None,
+    ) -> None:
+        self.number = loop.number()
+        super().__init__(coro, loop=loop, context=context)
 
     def __hash__(self) -> int:
         return self.number
@@ -186,6 +196,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.network = Network(self)
         self.set_task_factory(self._make_task)
 
+    get_debug = bool  # always false; asked for each task and future
+
     def time(self) -> float:
         """Simulated seconds since the loop was made."""
         return self._now
@@ -211,11 +223,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
         context: Context | None = None,
     ) -> asyncio.Task[Any]:
-        task = SimulatedTask(coro, loop=loop, context=context)
-        number = task.number = self.number()
+        del loop
+        task = SimulatedTask(coro, self, context)
         process = PROCESS.get() if context is None else context.get(PROCESS)
         if process is not None:
-            process.keep(number, task)
+            process.keep(task.number, task)
         return task
 
     def call_soon(

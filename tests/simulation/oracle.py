@@ -206,7 +206,8 @@ class Oracle:
 
         def entered(call: Call) -> None:
             nonlocal by_hand
-            by_hand = BY_HAND.items() <= call.request.headers.items()
+            headers = call.request.headers
+            by_hand = all(headers.get(name) == value for name, value in BY_HAND.items())
             enter(call)
 
         def charged(project: str, metric: Any, now: float, limit: int) -> None:

@@ -23,6 +23,7 @@ from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.call_budget import CallBudget, Priority, Quota, Room
 from gce_backend.clients.datastore.terms import EPOCH as TERM
 from gce_backend.clients.datastore.terms import KIND as LEADERSHIP
+from gce_backend.daemon import daemon
 from gce_backend.daemon.clients import Clients
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.daemon.local import local_settings, prepare
@@ -134,7 +135,9 @@ class DaemonLog:
         return DaemonLog(self._node, self._now, **self._bound, **fields)
 
     def __getattr__(self, level: str) -> Callable[..., None]:
-        return partial(self._write, level) if self._path else _nothing
+        found = partial(self._write, level) if self._path else _nothing
+        setattr(self, level, found)  # asked for once
+        return found
 
     def _write(self, level: str, event: str = "", *_: Any, **fields: Any) -> None:
         line = f"{self._now():12.3f}  {self._node} {level:7} {event} {self._bound | fields}\n"
@@ -299,6 +302,10 @@ class World:
 
         self.patches.enter_context(mock.patch.object(Catalog, "add", add))
 
+    def _look_less_often(self) -> None:
+        """A daemon looks every five seconds how late its loop is: a second is much of the time."""
+        self.patches.enter_context(mock.patch.object(daemon, "LAG_INTERVAL_SECONDS", 5.0))
+
     def _watch_budgets(self) -> None:
         """Row 50 is met where the part of a budget that metadata may use is used up."""
         room, met = CallBudget.room, self.disturbances.met
@@ -335,6 +342,7 @@ class World:
         self.session = aiohttp.ClientSession(connector=connector)
         self._slow_down()
         self._watch_budgets()
+        self._look_less_often()
         self.settings = self._settings(url)
         self.write()
         await self.prepare_store(self.settings)

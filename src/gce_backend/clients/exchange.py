@@ -19,7 +19,7 @@ import msgspec
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import MalformedResponseError, TransientError
-from gce_backend.clients.observer import CallObserver, observed
+from gce_backend.clients.observer import CallObserver, Sending
 from gce_backend.clients.plain_http import PlainAnswer, PlainSession
 
 if TYPE_CHECKING:  # heavy: a command that only asks a daemon loads neither
@@ -186,7 +186,7 @@ class Exchange:
             headers["Authorization"] = f"Bearer {token}"
         status: int | None = None
         try:
-            with observed(self._observer, request.method, request.group) as sending:
+            with Sending(self._observer, request.method, request.group) as sending:
                 async with self._open(request, headers) as response:
                     status = sending.status = response.status
                     read = bytearray()

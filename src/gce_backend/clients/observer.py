@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
 
 class CallObserver(Protocol):
@@ -27,26 +25,29 @@ class CallObserver(Protocol):
 
 
 class Sending:
-    """A request under way.
+    """Notifies the observer, if any, of the request that the block sends.
+
+    Args:
+        method, group: see `CallObserver.call`.
 
     Attributes:
         status: the answer's HTTP status; None until there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, observer: CallObserver | None, method: str, group: str | None = None
+    ) -> None:
         self.status: int | None = None
+        self._observer = observer
+        self._method = method
+        self._group = group
+        self._clock = asyncio.get_running_loop().time
+        self._begun = self._clock()
 
+    def __enter__(self) -> Self:
+        return self
 
-@contextlib.contextmanager
-def observed(
-    observer: CallObserver | None, method: str, group: str | None = None
-) -> Iterator[Sending]:
-    """Notifies the observer, if any, of the request that the block sends."""
-    sending = Sending()
-    clock = asyncio.get_running_loop().time
-    begun = clock()
-    try:
-        yield sending
-    finally:
-        if observer is not None:
-            observer.call(method, group, sending.status, clock() - begun)
+    def __exit__(self, *_: object) -> None:
+        if self._observer is not None:
+            seconds = self._clock() - self._begun
+            self._observer.call(self._method, self._group, self.status, seconds)

@@ -8,8 +8,9 @@ names.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -47,6 +48,8 @@ _LIFE_SECONDS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0
 
 # For the whole process: no `_created` series beside each counter and histogram.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 Sample = tuple[tuple[str, ...], float]
 """Label values, and the number."""
@@ -143,6 +146,12 @@ class _Readings(Collector):
             yield family
 
 
+def _quick(metric: M) -> M:
+    """The metric, whose children are found without a lock: each call and run looks for some."""
+    metric.labels = functools.cache(metric.labels)  # type: ignore[method-assign]  # only quicker
+    return metric
+
+
 class Metrics:
     """All metrics of the process; the observer of jobs' runs and of calls to services."""
 
@@ -234,15 +243,16 @@ class Metrics:
         build.labels(__version__).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(_PREFIX + name, text, labels, registry=self._registry)
+        return _quick(Counter(_PREFIX + name, text, labels, registry=self._registry))
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(_PREFIX + name, text, labels, registry=self._registry)
+        return _quick(Gauge(_PREFIX + name, text, labels, registry=self._registry))
 
     def _histogram(
         self, name: str, text: str, buckets: tuple[float, ...], *labels: str
     ) -> Histogram:
-        return Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=self._registry)
+        made = Histogram(_PREFIX + name, text, labels, buckets=buckets, registry=self._registry)
+        return _quick(made)
 
     def expect(
         self, *, jobs: Iterable[str], kinds: Iterable[str], webhooks: Iterable[str] = ()

@@ -7,7 +7,7 @@ import contextlib
 import gzip
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ MAX_UNSERVED_NAME = 200
 SHORTEST_COMPRESSED = 1024
 """Bytes of the smallest answer that is compressed."""
 
-INNER_HEADERS = {"X-Localcloud-Inner": "1"}
+_INNER_HEADER = "X-Localcloud-Inner"
+INNER_HEADERS = {_INNER_HEADER: "1"}
 """What the cloud's own services send with calls to each other: these are not counted, and only
 faults that are meant for them strike them."""
 
@@ -281,12 +282,12 @@ class Cloud:
         self, service: Service, route: Route
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def endpoint(request: web.Request) -> web.StreamResponse:
-            inner = INNER_HEADERS.items() <= request.headers.items()
+            inner = request.headers.get(_INNER_HEADER) == "1"
             if not inner:
                 self.calls[route.method] += 1
             zone = request.match_info.get("zone")
             slow = self.faults.strike(route.method, zone, "latency", inner=inner)
-            await asyncio.sleep(sum(fault.seconds for fault in slow if fault.when == "before"))
+            await self._delay(slow, "before")
             for fault in self.faults.strike(route.method, zone, "late", inner=inner):
                 return await self._postpone(service, route, request, fault)
             spoiling = ("status", "drop", "html", "answer", *SPOILING)
@@ -295,12 +296,18 @@ class Cloud:
             if early is not None:
                 return self._spoil(service, early, request, None)
             response = await self._serve(service, route, request)
-            await asyncio.sleep(sum(fault.seconds for fault in slow if fault.when == "after"))
+            await self._delay(slow, "after")
             for fault in struck:
                 response = self._spoil(service, fault, request, response)
             return _compressed(request, response)
 
         return endpoint
+
+    @staticmethod
+    async def _delay(slow: Sequence[Fault], when: str) -> None:
+        seconds = sum(fault.seconds for fault in slow if fault.when == when)
+        if seconds > 0:
+            await asyncio.sleep(seconds)
 
     async def _postpone(
         self, service: Service, route: Route, request: web.Request, fault: Fault

@@ -132,6 +132,8 @@ class Faults:
         self, method: str, zone: str | None, *kinds: str, inner: bool = False
     ) -> list[Fault]:
         """The faults of these kinds that strike this call now; each is counted as fired."""
+        if not self.injected:
+            return []
         near = [fault for fault in self.injected if fault.kind in kinds and fault.inner == inner]
         met = [fault for fault in near if fault.matches(method, zone)]
         struck = [fault for fault in met if fault.skip == 0]

@@ -144,7 +144,10 @@ class Tables:
         Raises:
             StateFileError: the disk is full or the file cannot be written; nothing was written.
         """
-        if not any(dirty for _, dirty in self._tables.values()):
+        for _, dirty in self._tables.values():
+            if dirty:
+                break
+        else:
             return
         if self._connection is not None:
             try:

@@ -6,6 +6,7 @@ import base64
 import binascii
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -246,7 +247,7 @@ def aggregated_list(
     def after(start: str) -> Iterator[str]:
         scope, _, name = start.rpartition("/")
         for this, names in scopes.items():
-            if this >= scope and this not in unreachable:
+            if names and this >= scope and this not in unreachable:
                 yield from (
                     f"{this}/{found}" for found in names.after(name if this == scope else "")
                 )
@@ -274,6 +275,7 @@ def _scope(item: dict[str, Any]) -> str:
     return f"zones/{item['zone'].rpartition('/')[2]}" if "zone" in item else "global"
 
 
+@lru_cache(maxsize=1024)
 def _warning(code: str, scope: str) -> dict[str, Any]:
     texts = {
         "NO_RESULTS_ON_PAGE": f"There are no results for scope '{scope}' on this page.",

@@ -45,7 +45,7 @@ def _keep(value: Any, mask: Mask) -> Any:
     for name, inner in value.items():
         below = mask.get(name, everywhere)
         if below is not None:
-            kept[name] = _keep(inner, below)
+            kept[name] = inner if _ALL in below else _keep(inner, below)
     return kept
 
 
