@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import structlog
 
+from gce_backend import __version__
 from gce_backend.base.clock import Clock
-from gce_backend.base.errors import RemoteError
+from gce_backend.base.errors import RemoteError, SchemaError
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.machine_provider.access.policy import LeaseLimits
 from gce_backend.machine_provider.agent_watch import AgentWatch
@@ -17,6 +18,7 @@ from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.lease_changes import LeaseChanges
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import Records
+from gce_backend.machine_provider.schema import migrate_schema
 from gce_backend.machine_provider.upkeep import Lifecycle
 from gce_backend.machine_provider.waiting import Waits
 
@@ -60,6 +62,7 @@ class MachineProvider:
         limits_of: Callable[[str], LeaseLimits],
         agents: AgentWatch,
     ) -> None:
+        self._datastore = datastore
         self.records = Records(datastore, agents, ended)
         self.catalog = Catalog(self.records, new_id=new_id)
         self.leases = Leases(
@@ -80,12 +83,15 @@ class MachineProvider:
         self.records.end_watches()
 
     async def run(self) -> None:
-        """Reads the stored state, then works until it is cancelled."""
+        """Brings the store up to date, reads it, then works until it is cancelled."""
         while not self.ready.is_set():
             try:
+                schema = await migrate_schema(self._datastore, __version__)
+                if schema.before != schema.after:
+                    log.info("machine_provider.migrated", before=schema.before, after=schema.after)
                 await self.records.load()
                 self.ready.set()
-            except RemoteError as error:
+            except (RemoteError, SchemaError) as error:
                 log.warning("machine_provider.not_loaded", error=str(error))
                 await asyncio.sleep(LOAD_PAUSE_SECONDS)
         await self._lifecycle.run()

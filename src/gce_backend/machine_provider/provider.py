@@ -27,6 +27,7 @@ from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.gatekeeper import Gatekeeper
 from gce_backend.machine_provider.metrics import ProviderMetrics
+from gce_backend.machine_provider.schema import check_schema
 
 READY_SECONDS = 10.0
 """Seconds that a call waits for a new leader to start."""
@@ -86,7 +87,13 @@ class Provider:
         self.gatekeeper = Gatekeeper(
             self._verifier.identify, policy, clock, decided=metrics.decided
         )
-        self.leadership = Leadership(datastore, clock, me=name, takeover_seconds=takeover_seconds)
+        self.leadership = Leadership(
+            datastore,
+            clock,
+            me=name,
+            takeover_seconds=takeover_seconds,
+            able=lambda: check_schema(datastore),
+        )
         self.working: MachineProvider | None = None
 
         def limits_of(name: str) -> LeaseLimits:

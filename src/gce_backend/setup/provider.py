@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 
-from gce_backend.base.errors import BackendError, RemoteError
+from gce_backend.base.errors import BackendError, RemoteError, SchemaError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.machine_provider.access_import import address_of, present_access
 from gce_backend.machine_provider.entities import CAPACITY_KIND
+from gce_backend.machine_provider.schema import check_schema
 from gce_backend.settings.settings import ProviderSettings, Settings
 from gce_backend.setup.messaging import Done, allow_publisher
 from gce_backend.setup.permissions import DATASTORE, PROVIDER_PUBSUB
@@ -79,9 +80,12 @@ async def _namespace(datastore: Datastore, namespace: str) -> Done:
     what = f"Datastore namespace {namespace}"
     try:
         await datastore.query(CAPACITY_KIND, keys_only=True)
+        version = await check_schema(datastore)
+    except SchemaError as error:
+        return Done(what, "wrong", str(error))
     except RemoteError as error:
         return Done(what, "failed", f"{error}. Is there a database in Datastore mode?")
-    return Done(what, "present")
+    return Done(f"{what}, schema version {version}", "present")
 
 
 def _address(provider: ProviderSettings) -> Done:

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 import aiohttp
 import msgspec
 
-from gce_backend.base.errors import BackendError, RemoteError
+from gce_backend.base.errors import BackendError, RemoteError, SchemaError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.resource_manager import ResourceManager
 from gce_backend.machine_provider.access_import import address_of, present_access
 from gce_backend.machine_provider.entities import CAPACITY_KIND
+from gce_backend.machine_provider.schema import check_schema
 from gce_backend.settings.settings import ProviderSettings
 from gce_backend.setup.doctor import CheckVerdict, Finding
 from gce_backend.setup.permissions import DATASTORE, PROVIDER_PUBSUB
@@ -71,10 +72,14 @@ async def _store(subject: ProviderSubject) -> Finding:
     name = f"Datastore namespace {subject.settings.namespace}"
     try:
         await subject.datastore.query(CAPACITY_KIND, keys_only=True)
+        version = await check_schema(subject.datastore)
+    except SchemaError as error:
+        remedy = "use the release that wrote it, or a newer one"
+        return Finding(name, CheckVerdict.FAILED, str(error), remedy)
     except RemoteError as error:
         remedy = "make the database in Datastore mode, and grant its permissions"
         return Finding(name, CheckVerdict.FAILED, str(error), remedy)
-    return Finding(name, CheckVerdict.OK, "it can be read")
+    return Finding(name, CheckVerdict.OK, f"it can be read; schema version {version}")
 
 
 async def _endpoint(subject: ProviderSubject) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from gce_backend.base.clock import Clock
-from gce_backend.base.errors import BackendError, LeadershipLostError
+from gce_backend.base.errors import BackendError, LeadershipLostError, SchemaError
 from gce_backend.base.tasks import first_of
 from gce_backend.clients.datastore.client import Datastore, Transaction
 from gce_backend.clients.datastore.terms import EPOCH, KIND, Term, number
@@ -38,11 +38,13 @@ class Leadership:
         me: the name of this process in the logs of the others.
         takeover_seconds: seconds without a heartbeat before this process takes over; 0 when no
             other process can use the namespace: it takes over at once, without heartbeats.
+        able: checks, before this process takes over, that it understands the store; if it raises
+            SchemaError, this process stands by, so that another one can take over.
 
     Attributes:
         term: of this process; None while it stands by.
         holder: the leader, as last seen; "" when there is none.
-        error: why the leader is unknown; "" when it is known.
+        error: why the leader is unknown, or why this process cannot lead; else "".
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Leadership:
         *,
         me: str,
         takeover_seconds: float,
+        able: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.term: Term | None = None
         self.holder = ""
@@ -60,6 +63,7 @@ class Leadership:
         self._clock = clock
         self._me = me
         self._takeover = takeover_seconds
+        self._able = able
         self._beats = 0
         self._shown_at = float("-inf")  # when this process last told the others that it leads
 
@@ -130,13 +134,14 @@ class Leadership:
         while True:
             try:
                 rows = await self._datastore.lookup([HEARTBEAT])
-                self.error = ""
                 found = _beat_of(rows.get(HEARTBEAT))
                 self.holder = found[0] if self._takeover else ""
                 if found != seen:
                     seen, seen_at = found, self._clock.monotonic()
                 still = self._clock.monotonic() - seen_at >= self._takeover
-                if not found[0] or still:
+                free = not found[0] or still
+                self.error = await self._unable() if free else ""
+                if free and not self.error:
                     term = await self._take_over(found)
                     if term is not None:
                         return term
@@ -145,6 +150,17 @@ class Leadership:
                 seen = None  # nothing was seen in the meantime
                 log.warning("leadership.unknown", error=self.error)
             await asyncio.sleep(self._takeover / LOOKS or 0.5)
+
+    async def _unable(self) -> str:
+        """Why this process must not take over, which is logged once; "" when it may."""
+        try:
+            if self._able is not None:
+                await self._able()
+        except SchemaError as error:
+            if str(error) != self.error:
+                log.error("leadership.unable", error=str(error), process=self._me)
+            return str(error)
+        return ""
 
     async def _take_over(self, seen: tuple[str, int]) -> Term | None:
         """Begins a term; None when another process was faster or the former leader is back."""
