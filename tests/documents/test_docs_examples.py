@@ -93,7 +93,7 @@ def test_line_20_the_proxy_of_the_example_keeps_the_token_needed() -> None:
     assert headers.pop("Host") == "$http_host"
     gate = Gate(
         HttpSettings(),
-        [NamedToken("operator", Role.READ, Secret("t"))],
+        lambda: [NamedToken("operator", Role.READ, Secret("t"))],
         clock=SystemClock(),
         log=structlog.get_logger(),
         refused=lambda _: None,

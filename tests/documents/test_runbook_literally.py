@@ -24,7 +24,9 @@ from gce_backend.settings.settings import (
     MachineProviderSettings,
     Settings,
     StoreSettings,
+    WebhookSettings,
 )
+from stories.test_webhooks import receiver
 from support.alerting import Prometheus, commands_of, wrong_alerts
 from support.broker_messages import publish, wire
 from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
@@ -109,8 +111,18 @@ Story = Callable[[World, Operator, Prometheus], Awaitable[None]]
 
 
 async def orders(w: World, operator: Operator, prometheus: Prometheus) -> None:
-    """Fleet, a part of it and a roll-out are paused; a message is not understood."""
+    """Fleet, a part of it and a roll-out are paused; messages, tokens, a webhook are wrong."""
+    tokens = w.config_dir / "tokens.toml"
+    tokens.write_text("", "utf-8")
+    async with receiver() as (url, _):
+        pass  # nobody listens there now
+    http = msgspec.structs.replace(w.settings.http, tokens_file=tokens)
+    webhooks = {"slack": WebhookSettings(url=f"{url}/slack")}
+    w.settings = msgspec.structs.replace(w.settings, http=http, webhooks=webhooks)
+    await w.restart_daemon()
+    await w.pass_time(130)
     await prometheus.see()
+    tokens.write_text("[alice]", "utf-8")
     await operator.runs("pause", "--reason", "a look")
     await operator.runs("pause", "--template", "linux", "--zone", ZONE)
     await operator.runs("rollout", "pause", "linux", "--reason", "a look")
@@ -122,7 +134,12 @@ async def orders(w: World, operator: Operator, prometheus: Prometheus) -> None:
     await operator.follows("a-part-of-the-fleet-is-paused", T="linux", Z=ZONE)
     await operator.follows("a-roll-out-is-paused-or-undone", NAME="linux")
     await operator.follows("messages-are-set-aside")
-    await w.pass_time(READ)
+    await operator.follows("the-newest-file-of-tokens-is-not-used")
+    tokens.write_text("", "utf-8")
+    await operator.follows("a-webhook-does-not-take-notices")
+    async with receiver(port=int(url.rpartition(":")[2])) as (_, heard):
+        await w.pass_time(200)
+    assert "SetAside" in str(heard["slack"])
     await prometheus.see(minutes=70)
 
 
@@ -364,6 +381,8 @@ STORIES = {
             "GceBackendPartPaused",
             "GceBackendRolloutHeld",
             "GceBackendMessagesSetAside",
+            "GceBackendTokensInvalid",
+            "GceBackendWebhookFailing",
         ),
         {},
     ),

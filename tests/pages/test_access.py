@@ -65,7 +65,11 @@ def gate(
     http = HttpSettings(host=host, token=token, open_on_loopback=open_on_loopback)
     tokens = named_tokens(http)
     return Gate(
-        http, tokens, clock=SystemClock(), log=structlog.get_logger(), refused=lambda _: None
+        http,
+        lambda: tokens,
+        clock=SystemClock(),
+        log=structlog.get_logger(),
+        refused=lambda _: None,
     )
 
 

@@ -183,3 +183,29 @@ async def test_a_page_offers_what_its_reader_may_do(tmp_path: Path) -> None:
             assert f"<span>{HOLDERS[role]} may {role}</span>" in source
             assert ("Pause everything" in source) is (role is not Role.READ)
             assert ("Your token may only read" in source) is (role is Role.READ)
+
+
+async def test_the_file_of_tokens_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    """A new token works, a removed one and its session do not; wrong content changes nothing."""
+    async with _with_tokens(tmp_path) as w:
+        file = tmp_path / "tokens.toml"
+        _, _, session = await ask(w, "POST", "/session", None, data={"token": TOKENS[Role.OPERATE]})
+        cookies = {"gce_backend_session": session or ""}
+        w.session.cookie_jar.clear()
+        assert (await ask(w, "GET", "/api/status", None, cookies=cookies))[0] == 200
+        good = file.read_text()
+        file.write_text(good + '[carol]\nrole = "boss"\ntoken = "carol-0123456789abcdef"\n')
+        await w.pass_time(12)
+        assert (await ask(w, "GET", "/api/status", TOKENS[Role.OPERATE]))[0] == 200
+        assert (await ask(w, "GET", "/api/status", "carol-0123456789abcdef"))[0] == 401
+        told = (await ask(w, "GET", "/metrics", TOKENS[Role.READ]))[1]
+        assert "gce_backend_http_tokens_valid 0.0" in told
+        alice = good.index('["alice')
+        without = good[:alice] + good[good.index("[", alice + 1) :]
+        file.write_text(without + '[carol]\nrole = "read"\ntoken = "carol-0123456789abcdef"\n')
+        await w.pass_time(6)
+        assert (await ask(w, "GET", "/api/status", "carol-0123456789abcdef"))[0] == 200
+        assert (await ask(w, "GET", "/api/status", TOKENS[Role.OPERATE]))[0] == 401
+        assert (await ask(w, "GET", "/api/status", None, cookies=cookies))[0] == 401
+        told = (await ask(w, "GET", "/metrics", TOKENS[Role.READ]))[1]
+        assert "gce_backend_http_tokens_valid 1.0" in told

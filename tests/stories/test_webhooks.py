@@ -20,7 +20,9 @@ from support.fleet_harness import World, manager, template, world
 
 
 @contextlib.asynccontextmanager
-async def receiver(*, silent: bool = False) -> AsyncIterator[tuple[str, dict[str, list[Any]]]]:
+async def receiver(
+    *, silent: bool = False, port: int = 0
+) -> AsyncIterator[tuple[str, dict[str, list[Any]]]]:
     """An address for each format, and what it hears."""
     heard: dict[str, list[Any]] = {"json": [], "slack": [], "pagerduty": []}
 
@@ -34,7 +36,7 @@ async def receiver(*, silent: bool = False) -> AsyncIterator[tuple[str, dict[str
     app.router.add_post("/{name}", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.0)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
         yield "http://{}:{}".format(*runner.addresses[0]), heard
     finally:
@@ -109,3 +111,48 @@ async def test_no_job_waits_for_a_receiver_that_does_not_answer(tmp_path: Path) 
             text = await answer.text()
     assert 'gce_backend_call_retries_total{api="webhook",method="webhook.post"}' in text
     assert 'gce_backend_webhook_notices_total{outcome="sent",webhook="slack"} 0.0' in text
+
+
+async def test_a_killed_daemon_loses_no_notice_and_repeats_none(tmp_path: Path) -> None:
+    """What waits, what commands order while no daemon runs, and problems that end meanwhile."""
+    async with receiver() as (url, heard), world(tmp_path, settings=settings(url)) as w:
+        await w.until_states(cataloged=3)
+        w.write_config(template(), "")
+        await w.pass_time(60)
+        held = "local-project/gce-backend/configuration/configuration/HeldForApproval"
+        assert held in str(heard["pagerduty"])
+        first = len(heard["json"])
+        await w.crash_daemon()
+        await w.start_daemon()
+        await w.pass_time(60)
+        assert len(heard["json"]) == first  # neither events nor problems are told again
+    port = int(url.rpartition(":")[2])
+    async with world(tmp_path, settings=settings(url)) as w:
+        await w.until_states(cataloged=3)
+        await w.pass_time(20)
+        assert await w.act("/api/cordon", {"name": min(await w.vms()), "reason": "odd"}) == 200
+        await w.pass_time(20)  # nobody listens
+        await w.crash_daemon()
+        await by_command(w)
+        async with receiver(port=port) as (_, heard):
+            await w.start_daemon()
+            await w.pass_time(200)
+        reasons = [one["event"]["reason"] for one in heard["json"] if one["type"] != "problem"]
+        assert len([one for one in reasons if "Cordoned" in one]) == 1
+        assert len([one for one in reasons if "why not" in one]) == 1
+        assert len({one["id"] for one in heard["json"]}) == len(heard["json"])
+
+
+async def test_a_problem_that_ends_while_no_daemon_runs_is_told_ended(tmp_path: Path) -> None:
+    """So that no incident stays open; not before each job has tried again."""
+    async with receiver() as (url, heard), world(tmp_path, settings=settings(url)) as w:
+        await w.until_states(cataloged=3)
+        w.write_config(template(), "")
+        await w.pass_time(60)
+        await w.crash_daemon()
+        w.write_config(template(), manager(minimum=3))
+        await w.start_daemon()
+        await w.pass_time(600)
+        assert "resolve" not in str(heard["pagerduty"])
+        await w.pass_time(200)
+        assert "resolve" in str(heard["pagerduty"])

@@ -8,7 +8,7 @@ import hmac
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import MalformedResponseError, RemoteError, TransientError
@@ -31,6 +31,13 @@ GIVE_UP_SECONDS = 3600.0
 _ERRORS = ErrorTable({}, {})
 
 
+class _Body(NamedTuple):
+    """What waits, and who is told of its end."""
+
+    body: bytes
+    done: Callable[[], None]
+
+
 class Webhook:
     """Sends bodies to one address; nobody waits for it.
 
@@ -39,8 +46,8 @@ class Webhook:
         url: the address.
         key: signs the bodies; None does not.
         name: of the webhook, for log and metrics.
-        counted: notified of what became of a body (`sent`, `dropped`, `refused`, `expired`), and
-            of how many wait then.
+        counted: notified of what became of a body: `sent`, `dropped`, `refused`, `expired`.
+        waits: notified of how many bodies wait, the one that is being sent included.
         retried: notified of every repetition, with its method.
         rng: jitter.
     """
@@ -55,7 +62,8 @@ class Webhook:
         clock: Clock,
         rng: random.Random,
         log: FilteringBoundLogger,
-        counted: Callable[[str, str, int], None],
+        counted: Callable[[str, str], None],
+        waits: Callable[[str, int], None],
         retried: Callable[[str], None],
     ) -> None:
         self._exchange = exchange
@@ -66,25 +74,39 @@ class Webhook:
         self._rng = rng
         self._log = log
         self._counted = counted
+        self._waits = waits
         self._retried = retried
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[_Body] = deque()
+        self._sending = 0
         self._arrived = asyncio.Event()
         self._failing = False
 
-    def offer(self, body: bytes) -> None:
-        """Puts a body at the end of the queue."""
+    def offer(self, body: bytes, done: Callable[[], None] = lambda: None) -> None:
+        """Puts a body at the end of the queue.
+
+        Args:
+            body: what is sent.
+            done: called when nothing more is tried with it, whatever became of it.
+        """
         if len(self._waiting) >= MAX_WAITING:
-            self._waiting.popleft()
+            dropped = self._waiting.popleft()
             self._lost("dropped", f"more than {MAX_WAITING} wait")
-        self._waiting.append(body)
+            dropped.done()
+        self._waiting.append(_Body(body, done))
         self._arrived.set()
+        self._tell_waiting()
 
     async def run(self) -> NoReturn:
         """Sends what is in the queue, until it is cancelled."""
         while True:
             await self._arrived.wait()
             while self._waiting:
-                await self._deliver(self._waiting.popleft())
+                body, done = self._waiting.popleft()
+                self._sending = 1
+                await self._deliver(body)
+                self._sending = 0
+                done()
+                self._tell_waiting()
             self._arrived.clear()
 
     async def _deliver(self, body: bytes) -> None:
@@ -106,7 +128,7 @@ class Webhook:
         if self._failing:
             self._failing = False
             self._log.info("webhook.works", webhook=self._name)
-        self._counted(self._name, "sent", len(self._waiting))
+        self._counted(self._name, "sent")
 
     async def _send(self, body: bytes) -> RemoteError | None:
         """Sends a body once; returns why that failed."""
@@ -125,7 +147,10 @@ class Webhook:
 
     def _lost(self, outcome: str, why: str) -> None:
         self._log.error("webhook.lost", webhook=self._name, outcome=outcome, error=why)
-        self._counted(self._name, outcome, len(self._waiting))
+        self._counted(self._name, outcome)
+
+    def _tell_waiting(self) -> None:
+        self._waits(self._name, len(self._waiting) + self._sending)
 
 
 def signature(key: str, at: str, body: bytes) -> str:

@@ -293,6 +293,7 @@ class Clients:
             rng=self._rng,
             log=log,
             counted=metrics.notice,
+            waits=metrics.notices_waiting,
             retried=metrics.retry,
         )
 

@@ -20,8 +20,10 @@ from gce_backend.base.tasks import Tasks, first_of
 from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.datastore.leadership import Leadership
 from gce_backend.clients.datastore.terms import Term
+from gce_backend.clients.webhook import Webhook
 from gce_backend.daemon.clients import Clients, Connector, tcp_connector
 from gce_backend.daemon.station import Station, build
+from gce_backend.daemon.token_file import TokenFile
 from gce_backend.engine.context import SELF_CHECK, Context
 from gce_backend.engine.demand_watch import DemandWatch
 from gce_backend.engine.inbox import Consumer
@@ -34,21 +36,22 @@ from gce_backend.fleet.store import Store
 from gce_backend.loops import JOBS
 from gce_backend.model.entities import STORE_IDENTITY_KEY
 from gce_backend.rules.messages import MessageKind
+from gce_backend.rules.notices import Sender
 from gce_backend.rules.ownership import new_store_id
 from gce_backend.settings.settings import WEBHOOK_FORMATS, Settings
-from gce_backend.settings.tokens import named_tokens
 from gce_backend.setup.self_check import SelfCheck
 from gce_backend.web import health
 from gce_backend.web.access import Gate
 from gce_backend.web.documents import routes
 from gce_backend.web.documents.gauges import Readings, checks
 from gce_backend.web.documents.orders import ControlApi
-from gce_backend.web.notifier import Destination, Notifier
+from gce_backend.web.notifier import Notifier
 from gce_backend.web.pages.orders import Orders
 from gce_backend.web.pages.session import Sessions
 from gce_backend.web.pages.site import Site
 from gce_backend.web.server import Server
 from gce_backend.web.survey.view import Standby, View
+from gce_backend.web.teller import Teller
 
 LOAD_RETRY_SECONDS = 5.0
 LAG_INTERVAL_SECONDS = 1.0
@@ -105,9 +108,10 @@ class Daemon:
         self._store_error = ""
         self._lag = self._lag_at = 0.0
         self._tasks = Tasks()
+        self._token_file = TokenFile(settings.http, self._log, self._metrics)
         gate = Gate(
             settings.http,
-            named_tokens(settings.http),
+            self._token_file.tokens,
             clock=clock,
             log=self._log,
             refused=self._metrics.refused_request,
@@ -161,6 +165,8 @@ class Daemon:
         )
         self._tasks.spawn("daemon.work", self._work(self._clients))
         self._tasks.spawn("daemon.lag", self._watch_lag())
+        if self._settings.http.tokens_file is not None:
+            self._tasks.spawn("daemon.tokens", self._token_file.watch())
 
     async def wait(self) -> None:
         """Waits until one of its tasks ends, which only a defect causes.
@@ -304,7 +310,12 @@ class Daemon:
         )
         self.context, self.view, self._readings = context, station.view, station.readings
         self._scheduler, self._consumer = scheduler, station.consumer
-        destinations = self._destinations(clients)
+        webhooks = self._webhooks(clients)
+        sender = Sender(context.project, self._settings.owner)
+        tellers = [
+            Teller(style, webhook, self._settings.webhooks[style], sender)
+            for style, webhook in webhooks.items()
+        ]
         scheduler.start()
         try:
             await first_of(
@@ -313,12 +324,8 @@ class Daemon:
                 DemandWatch(context, lambda: scheduler.wake(SIZES_JOB)).run(),
                 self._resync(fleet),
                 station.view.samples.keep(station.view.census),
-                *(
-                    [Notifier(station.view, station.store, destinations).run()]
-                    if destinations
-                    else ()
-                ),
-                *(destination.webhook.run() for destination in destinations.values()),
+                *([Notifier(station.view, station.store, tellers).run()] if tellers else ()),
+                *(webhook.run() for webhook in webhooks.values()),
                 _failure_of(scheduler),
             )
         finally:
@@ -326,10 +333,10 @@ class Daemon:
             self._scheduler = self._consumer = self._self_check = None
             await scheduler.cancel()
 
-    def _destinations(self, clients: Clients) -> dict[str, Destination]:
+    def _webhooks(self, clients: Clients) -> dict[str, Webhook]:
         """The webhooks of the settings, by their formats."""
         return {
-            style: Destination(clients.webhook(style, settings, self._log, self._metrics), settings)
+            style: clients.webhook(style, settings, self._log, self._metrics)
             for style, settings in self._settings.webhooks.items()
             if settings.url is not None
         }

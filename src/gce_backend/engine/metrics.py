@@ -233,6 +233,9 @@ class Metrics:
         )
         for reason in REFUSALS:
             self._refused.labels(reason)
+        self._tokens_valid = self._gauge(
+            "http_tokens_valid", "1 while the newest `http.tokens_file` is in force, else 0."
+        )
         self._notices = self._counter(
             "webhook_notices", "What became of notices for webhooks.", "webhook", "outcome"
         )
@@ -338,16 +341,22 @@ class Metrics:
         """Counts what the HTTP endpoint refused, for one of `REFUSALS`."""
         self._refused.labels(reason).inc()
 
-    def notice(self, webhook: str, outcome: str, waiting: int) -> None:
+    def tokens(self, *, valid: bool) -> None:
+        """Sets whether the newest file of tokens is in force."""
+        self._tokens_valid.set(valid)
+
+    def notice(self, webhook: str, outcome: str) -> None:
         """Counts a notice for a webhook.
 
         Args:
             webhook: its format.
             outcome: what became of it, one of `NOTICE_OUTCOMES`.
-            waiting: how many wait now.
         """
         self._notices.labels(webhook, outcome).inc()
-        self._notices_waiting.labels(webhook).set(waiting)
+
+    def notices_waiting(self, webhook: str, number: int) -> None:
+        """Sets how many notices wait for a webhook."""
+        self._notices_waiting.labels(webhook).set(number)
 
     def idle(self, template: str, zone: str, seconds: float, cost: float | None) -> None:
         """Counts machine-seconds without a lease, and what they cost; None when that is unknown."""

@@ -48,6 +48,7 @@ from gce_backend.model.entities import (
     StoredConfiguration,
     StoreIdentity,
     StoreSchema,
+    ToldNotices,
 )
 from gce_backend.model.events import HistoryPage
 from gce_backend.model.keys import Key, is_misplaced
@@ -69,7 +70,7 @@ KINDS: tuple[type[Any], ...] = (
     InstanceGroupManager,
     Instance,
 )
-"""What the picture is made of; history, signs of life and the schema are not."""
+"""What the picture is made of; history, signs of life, told notices and the schema are not."""
 MAX_PROBLEM = 300
 """Characters of what is said of a corrupt entity's property."""
 
@@ -178,7 +179,7 @@ def _is_scalar(annotation: Any) -> bool:
     )
 
 
-_STORED: tuple[type[Any], ...] = (*KINDS, HistoryPage, Daemons, StoreSchema)
+_STORED: tuple[type[Any], ...] = (*KINDS, HistoryPage, Daemons, StoreSchema, ToldNotices)
 _CODECS = {kind.KIND: _Codec(kind) for kind in _STORED}
 
 

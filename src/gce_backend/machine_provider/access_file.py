@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import structlog
 
 from gce_backend.base.errors import SettingsError
-from gce_backend.configuration.problems import InvalidConfigurationError
+from gce_backend.base.watched_file import WatchedFile
 from gce_backend.configuration.text import decoded
 from gce_backend.machine_provider.access.parsing import MAX_BYTES, parse_access
 from gce_backend.machine_provider.access.policy import AccessPolicy
 from gce_backend.settings.settings import ProviderSettings
 
-LOOK_SECONDS = 5.0
-
 log = structlog.stdlib.get_logger()
 
 
-class AccessFile:
+class AccessFile(WatchedFile[AccessPolicy]):
     """The file, and the policy that was last read from it without problems.
 
     Args:
         path: the path of access.cfg.
-
-    Attributes:
-        problem: why the file's present content is not in force; "" when it is.
 
     Raises:
         SettingsError: it cannot be read.
@@ -34,10 +28,14 @@ class AccessFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.problem = ""
-        self._path = path
-        self._seen = self._mark()
-        self._policy = self._read()
+        super().__init__(
+            path,
+            lambda: _read(path),
+            invalid=lambda problem: log.error("machine_provider.access_invalid", error=problem),
+            renewed=lambda policy: log.info(
+                "machine_provider.access_read", groups=len(policy.groups)
+            ),
+        )
 
     @classmethod
     def named_by(cls, settings: ProviderSettings) -> AccessFile:
@@ -60,51 +58,20 @@ class AccessFile:
 
     def policy(self) -> AccessPolicy:
         """Who may do what."""
-        return self._policy
+        return self.value
 
-    async def watch(self) -> None:
-        """Reads the file again when it changes; an invalid file leaves the old policy in force."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self.look()
 
-    async def look(self) -> None:
-        """Reads the file if it has changed."""
-        try:
-            mark = await asyncio.to_thread(self._mark)
-            if mark == self._seen:
-                return
-            self._seen = mark
-            self._policy = await asyncio.to_thread(self._read)
-        except (SettingsError, InvalidConfigurationError) as error:
-            if str(error) != self.problem:
-                log.error("machine_provider.access_invalid", error=str(error))
-            self.problem = str(error)
-        else:
-            self.problem = ""
-            log.info("machine_provider.access_read", groups=len(self._policy.groups))
-
-    def _mark(self) -> tuple[int, int, int]:
-        try:
-            found = self._path.stat()
-        except OSError as error:
-            raise self._unreadable(error) from None
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    def _read(self) -> AccessPolicy:
-        try:
-            with self._path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-            text = decoded(content)
-        except OSError as error:
-            raise self._unreadable(error) from None
-        except ValueError as error:
-            raise SettingsError(f"{self._path}: {error}") from None
-        return parse_access(text)
-
-    def _unreadable(self, error: OSError) -> SettingsError:
+def _read(path: Path) -> AccessPolicy:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = decoded(content)
+    except OSError as error:
         reason = (error.strerror or "it does not exist").lower()
-        return SettingsError(
-            f"{self._path}: cannot be read ({reason}): provider.access names access.cfg, which "
+        raise SettingsError(
+            f"{path}: cannot be read ({reason}): provider.access names access.cfg, which "
             "says who may do what"
-        )
+        ) from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return parse_access(text)

@@ -8,7 +8,7 @@ computes it.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import msgspec
 
@@ -213,6 +213,22 @@ class Daemons(msgspec.Struct, frozen=True, omit_defaults=True):
     KIND: ClassVar[str] = "Daemons"
 
     running: dict[str, Beat] = {}
+
+
+class ToldNotices(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a webhook has been told, so that a restart neither loses nor repeats much (the daemon).
+
+    Attributes:
+        after: the name below which all pages of history have been told.
+        pages: pages above it that have been told too.
+        problems: the problems whose beginning it was told, and whose end it was not.
+    """
+
+    KIND: ClassVar[str] = "ToldNotices"
+
+    after: str = ""
+    pages: tuple[str, ...] = ()
+    problems: tuple[dict[str, Any], ...] = ()
 
 
 class EarlierRevision(msgspec.Struct, frozen=True, gc=False):
@@ -600,6 +616,7 @@ Entity: TypeAlias = (
     | Instance
     | DeletionWindow
     | HistoryPage
+    | ToldNotices
 )
 
 CONTROL_KEY = Key(Control.KIND, "singleton")

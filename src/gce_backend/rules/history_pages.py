@@ -70,6 +70,11 @@ class PageName(NamedTuple):
         """The text that sorts before the names of all pages since that time, in Unix seconds."""
         return f"{max(0, int(at * 1e6)):016d}"
 
+    @staticmethod
+    def before(name: str) -> str:
+        """The text that sorts before this page's name, and after all pages of earlier times."""
+        return name.partition("-")[0]
+
 
 def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Happening]:
     """The changes as happenings, in order; equal changes of neighbors are one happening."""

@@ -14,6 +14,8 @@ PROBLEM = "problem"
 ORDER = "order"
 LOOKS = 2
 """Looks in a row at which a problem has to be there, or gone, before that is sent."""
+SLOW_LOOKS = 144
+"""Further looks after a restart: 12 minutes, in which each job has tried again whatever failed."""
 MAX_TEXT = 1000
 """Characters of a notice's text."""
 MAX_KEY = 255
@@ -96,7 +98,13 @@ def of_problem(
 
 
 def _key(problem: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What makes it the same problem in two looks."""
     return problem["kind"], problem["subject"], problem["reason"]
+
+
+def name_of(problem: Mapping[str, Any]) -> str:
+    """A name by which a problem is the same in two looks."""
+    return "/".join(_key(problem))
 
 
 def is_wanted(notice: Notice, chosen: Collection[str], severity: str) -> bool:
@@ -128,6 +136,15 @@ class Memory(msgspec.Struct, frozen=True):
 
 
 Known = Mapping[tuple[str, str, str], Memory]
+
+
+def resumed(told: Iterable[Mapping[str, Any]]) -> Known:
+    """What is known after a restart, from the problems whose beginning was sent before.
+
+    A daemon that has just started has not tried everything yet. What it does not find for a while
+    is taken for ended then, not at once.
+    """
+    return {_key(problem): Memory(problem, told=True, looks=-SLOW_LOOKS) for problem in told}
 
 
 class Judged(NamedTuple):

@@ -6,7 +6,7 @@ The file of `http.tokens_file` is TOML, with a table for each person or program:
     role = "operate"
     token = "a long random text"
 
-It is read when the daemon starts.
+It is read when the daemon starts, and again when it changes.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
@@ -37,7 +37,8 @@ class Gate:
 
     Args:
         http: the address that the daemon listens on, and whether loopback is open.
-        tokens: the tokens that let readers in and operators act; without any, nobody is let in.
+        tokens: returns the tokens that let readers in and operators act now; without any, nobody
+            is let in.
         clock: ends sessions.
         log: for wrong tokens.
         refused: counts wrong tokens.
@@ -46,7 +47,7 @@ class Gate:
     def __init__(
         self,
         http: HttpSettings,
-        tokens: Sequence[NamedToken],
+        tokens: Callable[[], Sequence[NamedToken]],
         *,
         clock: Clock,
         log: FilteringBoundLogger,
@@ -62,7 +63,7 @@ class Gate:
     @property
     def has_token(self) -> bool:
         """Whether this daemon has any token."""
-        return bool(self._tokens)
+        return bool(self._tokens())
 
     def may_read(self, request: web.Request) -> bool:
         """Whether this request may see the fleet."""
@@ -83,7 +84,7 @@ class Gate:
 
     async def slow_down(self, request: web.Request) -> None:
         """Records a wrong token, and waits before the answer."""
-        if not self._tokens:
+        if not self._tokens():
             return
         peer = request.remote or ""
         tries, delay = self._guesses.note(peer)
@@ -94,7 +95,7 @@ class Gate:
     def known(self, text: str) -> NamedToken | None:
         """The token with this text; None when there is none. Takes the same time for all texts."""
         given = _digest(text)
-        same = [one for one in self._tokens if _same(given, _digest(one.token.reveal()))]
+        same = [one for one in self._tokens() if _same(given, _digest(one.token.reveal()))]
         return same[0] if same else None
 
     def admit(self, token: NamedToken, response: web.StreamResponse, *, secure: bool) -> None:
@@ -124,7 +125,7 @@ class Gate:
         ends, _, signature = cookie.partition(".")
         if not (ends.isascii() and ends.isdigit() and len(ends) < 16):
             return None
-        same = [one for one in self._tokens if _same(signature, _signature(one, ends))]
+        same = [one for one in self._tokens() if _same(signature, _signature(one, ends))]
         over = self._clock.now() >= int(ends)
         if not same or over:
             return None

@@ -55,9 +55,12 @@ class Receiver:
         headers = {"Location": "/elsewhere", **({"Retry-After": "40"} if status == 429 else {})}
         return web.Response(status=status, headers=headers)
 
-    def count(self, _: str, outcome: str, waiting: int) -> None:
+    def count(self, _: str, outcome: str) -> None:
         """Notes an outcome."""
         self.counted[outcome] += 1
+
+    def wait(self, _: str, waiting: int) -> None:
+        """Notes how many wait."""
         self.waiting = waiting
 
     def retry(self, _: str) -> None:
@@ -89,6 +92,7 @@ async def told(*statuses: int, key: str | None = None) -> AsyncIterator[tuple[Re
                 wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
             ),
             counted=receiver.count,
+            waits=receiver.wait,
             retried=receiver.retry,
         )
         task = asyncio.ensure_future(webhook.run())
@@ -120,6 +124,7 @@ async def test_a_failure_in_passing_is_repeated_and_told_once() -> None:
         webhook.offer(b"{}")
         await asyncio.sleep(30)
         assert len(receiver.got) == 3
+        assert receiver.waiting == 1
         await asyncio.sleep(120)
         assert len(receiver.got) == 4
         assert (receiver.counted, receiver.retries) == ({"sent": 1}, 3)
@@ -150,6 +155,7 @@ async def test_a_receiver_that_is_down_costs_little_and_the_newest_are_kept() ->
             if not number:
                 await asyncio.sleep(1)  # the first one is on its way
         assert receiver.counted["dropped"] == 10
+        assert receiver.waiting == MAX_WAITING + 1
         await asyncio.sleep(GIVE_UP_SECONDS + 300)
         assert receiver.counted["expired"] == 1
         assert len(receiver.got) < 100
