@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from documents.test_docs_runbook import ALERTS, SECTIONS
+from gce_backend.base.clock import SystemClock
 from gce_backend.cli import main
 from gce_backend.daemon.local import settings_file
 from gce_backend.localcloud.cloud import CloudOptions
@@ -98,9 +99,12 @@ class Operator:
         """Runs a command; returns what it prints."""
         self._settings.write_text(settings_file(self._w.settings, self._w.daemon.url), "utf-8")
         environment = {"GCE_BACKEND_SETTINGS": str(self._settings)}
-        done = await asyncio.to_thread(
-            CliRunner().invoke, main, words, input="y\n", env=environment
-        )
+        now = self._w.clock.now()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(SystemClock, "now", lambda _: now)
+            done = await asyncio.to_thread(
+                CliRunner().invoke, main, words, input="y\n", env=environment
+            )
         assert done.exception is None or isinstance(done.exception, SystemExit), done.output
         assert "Usage:" not in done.output, done.output
         assert faults_in(done.output) == []
