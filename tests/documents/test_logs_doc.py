@@ -49,12 +49,13 @@ SELDOM = {
     "settings",
     "stack_trace",
     "timeout",
+    "tokens",
     "topic",
     "webhook",
     "what",
 }
 """What takes a burst, a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that
-listens nowhere, a webhook that fails, an access.cfg that changes, several
+listens nowhere, a webhook that fails, an access.cfg or a file of tokens that changes, several
 processes of a Machine Provider, or `run --local`."""
 
 

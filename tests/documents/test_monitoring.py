@@ -125,7 +125,7 @@ def _unknown_values(name: str, matcher: Any, shown: Scraped) -> list[str]:
 RARE = {
     *("missing", "stopped", "lost", "set-aside", "leased"),  # states of machines
     *("QuotaExceeded", "IpSpaceExhausted", "PermissionDenied", "MeltDown", "BootFailing"),
-    *("Abandoned",),
+    *("Abandoned", "webhook"),
 }
 """Words that a label has only in troubles that the story does not tell."""
 
