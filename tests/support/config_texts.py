@@ -119,6 +119,7 @@ FULL = TemplateConfig(
     provisioning_model="SPOT",
     canary=3,
     require_agent=True,
+    alternative_machine_types=("n2d-custom-8-16384",),
 )
 
 
@@ -136,8 +137,8 @@ def printed(config: Configuration, *, one_line: bool = False) -> tuple[str, str]
                 message.metadata.extend(f"{k}:{v}" for k, v in field if k not in from_file)
             elif name in {"dimensions", "metadata_from_file", "snapshot_labels"}:
                 getattr(message, name).extend(f"{key}:{text}" for key, text in field)
-            elif name == "tags":
-                message.tags.extend(field)
+            elif name in {"tags", "alternative_machine_types"}:
+                getattr(message, name).extend(field)
             elif name == "canary" and field is not None:
                 message.canary = field
             elif field:

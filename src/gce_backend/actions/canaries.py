@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from gce_backend.actions.resources import beside, use_of
 from gce_backend.engine.context import Context
-from gce_backend.model.keys import GroupKey
+from gce_backend.model.entities import InstanceTemplate
+from gce_backend.model.keys import GroupKey, template_key
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.group_sizes import wanted_size
 
@@ -15,7 +16,8 @@ from gce_backend.rules.group_sizes import wanted_size
 def canaries(context: Context, key: GroupKey) -> int | None:
     """The most machines that an active group may have until its revision has proved itself.
 
-    One group of the revision has all canaries.
+    One group has all canaries, of the template or, where it has any, of its alternatives: they
+    change together.
 
     Returns:
         None when the revision has proved itself, or when no older one has machines to lease.
@@ -23,21 +25,34 @@ def canaries(context: Context, key: GroupKey) -> int | None:
     fleet = context.fleet
     canary = fleet.revision_of(key).template.canary
     canary = context.settings.rollout.canary if canary is None else canary
-    if not canary or not any(
-        _offered(context, group)
-        for revision, _ in fleet.revisions_of(key.template)
-        if revision != key.revision
-        for group, _ in fleet.managers_of(revision)
-    ):
+    if not canary:
         return None
-    groups = [one for one, _ in fleet.managers_of(key.revision) if fleet.is_active(one)]
+    pool = fleet.managers[key].pool
+    names = pool.kinds if pool is not None and pool.kinds else (key.base_name,)
+    every = [
+        group
+        for name in names
+        for revision, _ in fleet.revisions_of(template_key(name))
+        for group, _ in fleet.managers_of(revision)
+    ]
+    active = {name: fleet.templates.get(template_key(name)) for name in names}
+    groups = [group for group in every if _is_newest(active[group.base_name], group)]
+    if not any(_offered(context, group) for group in every if group not in groups):
+        return None
+    groups = [group for group in groups if fleet.is_active(group)]
     proved = sum(_offered(context, group) for group in groups)
     wanted = {group: _wanted(context, group) for group in groups}
     needed = min(canary, sum(wanted.values()))
     if proved >= needed:
         return None
     able = [group for group in groups if wanted[group] and _may_grow(context, group)] or groups
-    return needed if key == min(able, key=str) else 0
+    first = min(able, key=lambda group: (names.index(group.base_name), str(group)))
+    return needed if key == first else 0
+
+
+def _is_newest(template: InstanceTemplate | None, group: GroupKey) -> bool:
+    """Whether a group is of its template's active revision."""
+    return template is not None and template.active == group.revision.checksum
 
 
 def _offered(context: Context, group: GroupKey) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gce_backend.actions.resources import leaving_of, size_of, use_of
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import InstanceGroupManager, Pool
-from gce_backend.model.keys import GroupKey, RevisionKey
+from gce_backend.model.keys import GroupKey
 from gce_backend.rules.group_sizes import Use, pool_size
 from gce_backend.rules.zones import ZoneState, growth_of, spread, troubled
 
@@ -21,15 +21,22 @@ def spread_pools(context: Context) -> float | None:
     Returns:
         Seconds until the next look at them; None when they are at rest.
     """
-    pools: dict[tuple[RevisionKey, Pool], list[GroupKey]] = {}
+    pools: dict[tuple[str, tuple[str, ...]], list[tuple[GroupKey, Pool]]] = {}
     for key, manager in context.fleet.active_managers():
-        if manager.pool is not None:
-            pools.setdefault((key.revision, manager.pool), []).append(key)
+        if (pool := manager.pool) is not None:
+            first = pool.kinds[0] if pool.kinds else key.base_name
+            pools.setdefault((first, pool.zones), []).append((key, pool))
     seen = context.memory.seen
     seen.pool_sizes = {}
     restless = False
-    for (_, pool), keys in pools.items():
+    for members in pools.values():
+        # While a new configuration is taken up, the preferred template's sizes are those that hold.
+        pool = min(members, key=lambda member: member[1].rank(member[0].base_name))[1]
+        keys = [key for key, _ in members]
         states = {str(key): _state(context, key, context.fleet.managers[key]) for key in keys}
+        if all(pool.rank(key.base_name) for key in keys):
+            seen.pool_sizes |= {key: states[str(key)].size for key in keys}
+            continue  # its preferred template is not known yet, or is on its way out
         uses = [use_of(context, key) for key in keys]
         use = Use(sum(one.leased for one in uses), sum(one.waiting for one in uses))
         sizes = spread(pool_size(pool, use, _others(context, keys, states)), states)
@@ -54,8 +61,9 @@ def _others(context: Context, keys: Sequence[GroupKey], states: Mapping[str, Zon
 def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> ZoneState:
     seen, moment = context.memory.seen, context.clock.monotonic()
     group, leased = seen.groups.get(key), use_of(context, key).leased
+    rank = manager.pool.rank(key.base_name) if manager.pool is not None else 0
     if group is None:
-        return ZoneState(manager.minimum_size, leased)
+        return ZoneState(manager.minimum_size, leased, rank=rank)
     members = group.members.values()
     failing = sum(bool(member.error_code) and member.gce_id is None for member in members)
     made = sum(member.gce_id is not None for member in members)
@@ -71,4 +79,4 @@ def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Zo
     growing = manager.resize.names if manager.resize is not None else ()
     coming = sum(name not in group.members for name in growing)
     size = max(leased, group.target_size + coming - leaving - failing)
-    return ZoneState(size, leased, growth_of(trouble, moment))
+    return ZoneState(size, leased, growth_of(trouble, moment), rank)

@@ -15,6 +15,7 @@ from gce_backend.cli.plan_text import Document
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.clients.config_source import ConfigBundle, DirectorySource
+from gce_backend.configuration.alternatives import kinds_of
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.configuration.types import Configuration as ParsedConfiguration
 from gce_backend.daemon.clients import Remotes
@@ -112,8 +113,9 @@ async def _prices(
     texts = bundle.templates_text, bundle.managers_text, bundle.files
     parsed = parse(*texts, settings.machine_provider.extra_dimensions)
     places = {
-        (one.project, manager.zone, one.machine_type): one
+        (one.project, manager.zone, kind.template.machine_type): kind.template
         for one in parsed.templates
+        for kind in kinds_of(one)
         for manager in parsed.managers
         if manager.template_base_name == one.base_name
     }

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 
 from gce_backend.configuration import naming
+from gce_backend.configuration.alternatives import name_of, series_and_size
 from gce_backend.configuration.proto import config_pb2 as pb
 from gce_backend.configuration.report import Report
 from gce_backend.configuration.text import LineIndex, Path
@@ -32,8 +33,10 @@ from gce_backend.configuration.values import (
     MAX_ZONES,
     MEASURED_DIMENSIONS,
     check_account,
+    check_base_name,
     check_dimension,
     check_file_path,
+    check_machine_type,
     check_metadata_key,
     check_metadata_value,
     check_scope,
@@ -70,6 +73,7 @@ def check_templates(
     """
     first: dict[str, int] = {}
     named: set[str] = set()
+    names = {template.base_name for template in config.templates}
     for index, template in enumerate(config.templates):
         path: Path = ("templates", index)
         for field, rule in template_rules().items():
@@ -78,6 +82,7 @@ def check_templates(
         _check_accounts(template, path, report)
         _check_dimensions(template, path, report, extra_dimensions)
         _check_metadata(template, files, named, path, report)
+        _check_alternatives(template, names, path, report)
         name = template.base_name
         if name and first.setdefault(name, index) != index:
             report.problem(
@@ -159,6 +164,39 @@ def _check_disks(template: pb.InstanceTemplate, path: Path, report: Report) -> N
         if template.snapshot_name or template.snapshot_labels:
             message += "; snapshot_name and snapshot_labels are those of a second disk"
         report.problem((*path, "image_name"), message)
+
+
+def _check_alternatives(
+    template: pb.InstanceTemplate, names: Collection[str], path: Path, report: Report
+) -> None:
+    """Checks that the alternatives are of one size, and can be named.
+
+    Args:
+        names: the base_names of all templates.
+    """
+    path = (*path, "alternative_machine_types")
+    series, size = series_and_size(template.machine_type)
+    known = {series}
+    for index, machine_type in enumerate(dict.fromkeys(template.alternative_machine_types)):
+        if check_machine_type(machine_type):
+            continue
+        here, name = (*path, index), name_of(template.base_name, machine_type)
+        other, its_size = series_and_size(machine_type)
+        if its_size != size:
+            report.problem(
+                here,
+                f"{quote(machine_type)} is not of the size of machine_type, {quote(size)}: a "
+                "request must fit each of them",
+            )
+        elif other in known:
+            report.problem(here, f"{quote(other)} is a series that is named already: remove one")
+        elif name in names:
+            report.problem(
+                here, f"makes a template {quote(name)}, and another one is called so: rename one"
+            )
+        elif complaint := check_base_name(name):
+            report.problem(here, f"makes a template with this name: {complaint}")
+        known.add(other)
 
 
 def _check_accounts(template: pb.InstanceTemplate, path: Path, report: Report) -> None:

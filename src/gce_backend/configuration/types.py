@@ -18,6 +18,7 @@ from gce_backend.configuration.problems import Problem
 from gce_backend.configuration.values import (
     BOOT_SECONDS,
     MAX_ACCOUNTS,
+    MAX_ALTERNATIVES,
     MAX_DIMENSIONS,
     MAX_LABELS,
     MAX_TAGS,
@@ -39,7 +40,7 @@ from gce_backend.configuration.values import (
     normal_provisioning_model,
 )
 
-NO_REVISION = frozenset({"base_name", "metadata_from_file", "canary"})
+NO_REVISION = frozenset({"base_name", "metadata_from_file", "canary", "alternative_machine_types"})
 """Fields of a template that make no other revision of it."""
 TEMPLATES_FILE = "templates.cfg"
 MANAGERS_FILE = "managers.cfg"
@@ -117,6 +118,9 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     canary: Annotated[int | None, Rule(check_canary)] = None
     require_agent: Annotated[bool, Rule()] = False
+    alternative_machine_types: Annotated[
+        tuple[str, ...], Rule(check_machine_type, limit=MAX_ALTERNATIVES)
+    ] = ()
 
     @property
     def is_spot(self) -> bool:

@@ -47,6 +47,8 @@ MAX_TAGS: Final = 64
 MAX_LABELS: Final = 64
 MAX_DIMENSIONS: Final = 64
 MAX_ACCOUNTS: Final = 16
+MAX_ALTERNATIVES: Final = 5
+"""Machine types that a template may have beside its first."""
 MAX_SCOPES: Final = 100
 MAX_FILES: Final = 100
 """Files that one configuration may name: each is fetched on its own."""

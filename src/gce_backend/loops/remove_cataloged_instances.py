@@ -23,7 +23,7 @@ from gce_backend.clients.machine_provider import CatalogError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
-from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.entities import CatalogState, Instance, Pool
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
 from gce_backend.rules.cataloging import (
     may_be_cataloged,
@@ -78,6 +78,7 @@ async def _look_again(context: Context, leaving: list[MachineKey]) -> list[Machi
 def _leaving(context: Context) -> Iterator[MachineKey]:
     """The drained machines that may leave the catalog now."""
     zones: defaultdict[tuple[TemplateKey, str], list[GroupKey]] = defaultdict(list)
+    pools: set[tuple[str, ...]] = set()
     for manager in context.fleet.managers:
         zones[manager.template, manager.zone].append(manager)
     for managers in zones.values():
@@ -98,6 +99,10 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         yield from (old.pop(name) for name in unsettled)
         free = [name for name, key in old.items() if not _is_held(context, key)]
         count = _removable(context, managers, len(free))
+        if (pool := _pool_of_alternative(context, managers)) is not None:
+            # What their pool can do without is counted for one of its alternatives at a time.
+            count = 0 if pool.kinds in pools else count
+            pools |= {pool.kinds} if count else set()
         # One whose removal had no answer may be out already: no other goes in its place.
         begun = [name for name in free if _trouble(context, old[name]) not in {None, REFUSED}]
         # And when the catalog no longer holds it, its removal costs nothing.
@@ -128,7 +133,24 @@ def _removable(context: Context, managers: list[GroupKey], old: int) -> int:
     )
 
 
+def _pool_of_alternative(context: Context, managers: list[GroupKey]) -> Pool | None:
+    """The pool that the groups of a zone are in as an alternative machine type; None otherwise."""
+    for key in managers:
+        pool = context.fleet.managers[key].pool
+        if context.fleet.is_named(key) and pool is not None and pool.rank(key.base_name) > 0:
+            return pool
+    return None
+
+
 def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
+    """The machines of a template in a zone; of an alternative, those of its whole pool.
+
+    An alternative has no minimum of its own: its machines count for its pool's.
+    """
+    pool = _pool_of_alternative(context, managers)
+    if pool is not None:
+        groups = context.fleet.managers
+        managers = [key for key in groups if key.base_name in pool.kinds and key.zone in pool.zones]
     canary: int | None = None
     paused = False
     minimum = maximum = active_target = arrived = staying = available = leased = 0
@@ -138,8 +160,9 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
             entity = context.fleet.managers[manager]
             minimum, maximum = entity.minimum_size, entity.maximum_size
         if active:
-            active_target = _target(context, manager)
-            canary = canaries(context, manager)
+            active_target += _target(context, manager)
+            limit = canaries(context, manager)
+            canary = limit if canary is None else max(canary, limit or 0)
             paused = rollouts.is_paused(context, manager)
             surge = context.fleet.managers[manager].max_surge
             if surge is not None:
@@ -156,6 +179,8 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
             available += leasable
             arrived += active and (held or leasable)
             staying += not active
+    if pool is not None:
+        minimum, maximum = pool.minimum_size, pool.maximum_size
     return ZoneRollout(
         minimum_size=minimum,
         maximum_size=maximum,

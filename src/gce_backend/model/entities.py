@@ -265,9 +265,9 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     """One set of a template's fields.
 
     Attributes:
-        template: the fields (process-config, once; but canary whenever it changes); of one that the
-            store had lost, only base_name and project, until the configuration names it again
-            (fetch-instances, create-instance-templates).
+        template: the fields (process-config, once; but canary and alternative_machine_types
+            whenever they change); of one that the store had lost, only base_name and project,
+            until the configuration names it again (fetch-instances, create-instance-templates).
         active: zones of the managers that the configuration describes (process-config).
         drained: zones of the other managers that still exist (process-config; cleanup-entities
             removes).
@@ -323,16 +323,23 @@ class NextSizes(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_on
 
 
 class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Sizes that groups in several zones share.
+    """Sizes that groups in several zones, or of several machine types, share.
 
     Attributes:
         minimum_size: of all together, and so on.
+        kinds: the base_names of the template and its alternatives, in order of preference; () when
+            it has none.
     """
 
     zones: tuple[str, ...]
     minimum_size: Count
     maximum_size: Count = 0
     spare_size: Count | None = None
+    kinds: tuple[str, ...] = ()
+
+    def rank(self, base_name: str) -> int:
+        """How much a template is preferred: 0 is the most."""
+        return self.kinds.index(base_name) if base_name in self.kinds else 0
 
 
 class Excess(msgspec.Struct, frozen=True, gc=False):

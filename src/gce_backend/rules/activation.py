@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
 from gce_backend.configuration import types
+from gce_backend.configuration.alternatives import kinds_of
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.configuration.values import BOOT_SECONDS, SURPLUS_SECONDS
 from gce_backend.model.entities import (
@@ -81,28 +82,54 @@ class WantedTemplate(msgspec.Struct, frozen=True):
 
 def wanted_templates(parsed: types.Configuration, now: UnixSeconds) -> dict[str, WantedTemplate]:
     """What a configuration asks for at a time, by template."""
-    managers: dict[str, list[WantedManager]] = {}
-    for manager in parsed.managers:
-        wanted = _wanted_manager(manager, now)
-        managers.setdefault(manager.template_base_name, []).append(wanted)
+    managers = _wanted_managers(parsed, now)
     return {
-        template.base_name: WantedTemplate(
-            checksum=types.checksum(template),
-            template=template,
-            managers=tuple(managers.get(template.base_name, ())),
+        kind.template.base_name: WantedTemplate(
+            checksum=kind.checksum,
+            template=kind.template,
+            managers=managers.get(kind.template.base_name, ()),
         )
         for template in parsed.templates
+        for kind in kinds_of(template)
     }
 
 
-def _wanted_manager(manager: types.ManagerConfig, now: UnixSeconds) -> WantedManager:
+def _wanted_managers(
+    parsed: types.Configuration, now: UnixSeconds
+) -> dict[str, tuple[WantedManager, ...]]:
+    """The managers of each template and each alternative."""
+    names = {
+        template.base_name: tuple(kind.template.base_name for kind in kinds_of(template))
+        for template in parsed.templates
+    }
+    found: dict[str, list[WantedManager]] = {}
+    for manager in parsed.managers:
+        kinds = names.get(manager.template_base_name, ())
+        for name in kinds:
+            found.setdefault(name, []).append(_wanted_manager(manager, now, name, kinds))
+    return {name: tuple(managers) for name, managers in found.items()}
+
+
+def _wanted_manager(
+    manager: types.ManagerConfig, now: UnixSeconds, name: str, kinds: tuple[str, ...]
+) -> WantedManager:
+    """What a manager asks for of a template, which may be an alternative of its own.
+
+    Args:
+        name: the template.
+        kinds: the manager's own template and its alternatives.
+    """
     sizes = schedules.sizes_at(manager, now)
-    pool = Pool(manager.zones, *sizes) if manager.zones else None
+    pool: Pool | None = None
+    if manager.zones or len(kinds) > 1:
+        zones = manager.zones or (manager.zone,)
+        pool = Pool(zones, *sizes, kinds=kinds if len(kinds) > 1 else ())
     if pool is not None:
         spare = None if sizes.spare_size is None else split(sizes.spare_size, pool.zones)
+        preferred = pool.rank(name) == 0
         sizes = sizes._replace(
-            minimum_size=split(sizes.minimum_size, pool.zones)[manager.zone],
-            spare_size=None if spare is None else spare[manager.zone],
+            minimum_size=split(sizes.minimum_size, pool.zones)[manager.zone] if preferred else 0,
+            spare_size=None if spare is None else spare[manager.zone] if preferred else 0,
         )
     return WantedManager(
         manager.zone,
@@ -121,11 +148,9 @@ def rescheduled(
     wanted: Mapping[str, WantedTemplate], parsed: types.Configuration, now: UnixSeconds
 ) -> dict[str, WantedTemplate]:
     """The same as `wanted_templates`, from what the same configuration asked for before."""
-    managers: dict[str, list[WantedManager]] = {name: [] for name in wanted}
-    for manager in parsed.managers:
-        managers[manager.template_base_name].append(_wanted_manager(manager, now))
+    managers = _wanted_managers(parsed, now)
     return {
-        name: msgspec.structs.replace(one, managers=tuple(managers[name]))
+        name: msgspec.structs.replace(one, managers=managers.get(name, ()))
         for name, one in wanted.items()
     }
 
@@ -298,9 +323,13 @@ def _activate(
     )
     if not revision.has_fields:
         revision = replace(revision, template=wanted.template)
-    canary = wanted.template.canary
-    if revision.template.canary != canary:
-        revision = replace(revision, template=replace(revision.template, canary=canary))
+    template = replace(
+        revision.template,
+        canary=wanted.template.canary,
+        alternative_machine_types=wanted.template.alternative_machine_types,
+    )
+    if template != revision.template:
+        revision = replace(revision, template=template)
     zones = {manager.zone for manager in wanted.managers}
     rest = {*revision.active, *revision.drained} - zones
     news: dict[Key, Entity] = {

@@ -177,9 +177,11 @@ class TemplatePlan(msgspec.Struct, frozen=True, kw_only=True):
         previous: the one that is active now; None when none is.
         fields: what differs between the two.
         templates: its instance templates at Compute.
+        family: the base_name of the template that it is an alternative of; else its own.
     """
 
     base_name: str
+    family: str
     action: Action | None
     revision: str | None
     previous: str | None
@@ -269,8 +271,8 @@ def totals(plans: Iterable[TemplatePlan]) -> Totals:
         drain=len(groups[Action.DRAIN]),
         drain_machines=sum(len(group.machines) for group in groups[Action.DRAIN]),
         leased=len(held),
-        lost_machines=sum(map(_lost, plans)),
-        added_machines=sum(map(_added, plans)),
+        lost_machines=_lost(plans),
+        added_machines=_added(plans),
         leased_until=last_end(held),
         delete=len(groups[Action.DELETE]),
         create_templates=templates[Action.CREATE],
@@ -278,10 +280,10 @@ def totals(plans: Iterable[TemplatePlan]) -> Totals:
     )
 
 
-def _lost(plan: TemplatePlan) -> int:
-    """Machines of a template that go and are not replaced, because of this configuration."""
-    zones: dict[str, int] = {}
-    for group in plan.groups:
+def _lost(plans: Iterable[TemplatePlan]) -> int:
+    """Machines that go and are not replaced, because of this configuration."""
+    zones: dict[tuple[str, str], int] = {}
+    for family, group in _groups_of_all(plans):
         size = group.size or 0
         if group.action is Action.DRAIN and not group.in_force:
             change = max(len(group.machines), size)
@@ -289,20 +291,29 @@ def _lost(plan: TemplatePlan) -> int:
             change = 0 if group.in_force else group.removed
         else:
             change = -max(0, group.goal - size)
-        zones[group.zone] = zones.get(group.zone, 0) + change
+        place = family, group.zone
+        zones[place] = zones.get(place, 0) + change
     return sum(max(0, change) for change in zones.values())
 
 
-def _added(plan: TemplatePlan) -> int:
-    """Machines of a template that come and replace none, because of this configuration."""
-    zones: dict[str, int] = {}
-    for group in plan.groups:
+def _added(plans: Iterable[TemplatePlan]) -> int:
+    """Machines that come and replace none, because of this configuration."""
+    zones: dict[tuple[str, str], int] = {}
+    for family, group in _groups_of_all(plans):
         size = group.size or 0
         change = 0 if group.in_force else max(0, group.goal - size)
         if group.action is Action.DRAIN:
             change = -max(len(group.machines), size)
-        zones[group.zone] = zones.get(group.zone, 0) + change
+        place = family, group.zone
+        zones[place] = zones.get(place, 0) + change
     return sum(max(0, change) for change in zones.values())
+
+
+def _groups_of_all(plans: Iterable[TemplatePlan]) -> Iterator[tuple[str, GroupStep]]:
+    """All groups, each with the template that it is of or an alternative of."""
+    for plan in plans:
+        for group in plan.groups:
+            yield plan.family, group
 
 
 def last_end(held: Sequence[Held]) -> float | None:
@@ -332,6 +343,7 @@ def _template(
     before = get(revision_key(name, previous)) if previous else None
     return TemplatePlan(
         base_name=name,
+        family=_family(name, both, then),
         action=action,
         revision=checksum,
         previous=previous,
@@ -344,6 +356,15 @@ def _template(
         templates=tuple(_instance_templates(both, get, then)),
         groups=tuple(_groups(both, then, present)),
     )
+
+
+def _family(name: str, keys: Iterable[Key], then: Get) -> str:
+    pools = (
+        manager.pool
+        for key in keys
+        if isinstance(manager := then(key), InstanceGroupManager) and manager.pool is not None
+    )
+    return next((pool.kinds[0] for pool in pools if name in pool.kinds), name)
 
 
 def _instance_templates(keys: Iterable[Key], get: Get, then: Get) -> Iterator[TemplateStep]:
@@ -387,7 +408,8 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
     full = wanted_size(manager, 0, use)
     grows = full > (size or 0)
     idle = 0
-    if size is not None and manager.surplus_seconds != KEEP_SURPLUS:
+    is_alternative = manager.pool is not None and manager.pool.rank(key.base_name) > 0
+    if size is not None and manager.surplus_seconds != KEEP_SURPLUS and not is_alternative:
         idle = max(0, min(size - needed_size(manager, use), size - held))
     goal = full if grows else (size or 0) - idle
     now = wanted_size(manager, others, use) if others is not None else goal

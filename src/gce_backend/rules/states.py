@@ -421,6 +421,11 @@ def _used(facts: GroupFacts, group: Group, wanted: int) -> tuple[GroupState, str
         reason = f"{useful} of {plural(wanted, 'machine')} can be leased or are leased"
         state = GroupState.CHANGING if coming else GroupState.DEGRADED
         return state, f"{reason}{f'; {told}' if told else ''}."
+    if wanted < manager.minimum_size and facts.use.share is not None:
+        return GroupState.ACTIVE, (
+            f"It has {group.target_size} of {plural(manager.minimum_size, 'machine')}: the rest of "
+            "its pool has the others, which it could not make when they were wanted."
+        )
     if wanted < manager.minimum_size:
         return GroupState.ACTIVE, (
             f"It has {group.target_size} of {plural(manager.minimum_size, 'machine')}: other "

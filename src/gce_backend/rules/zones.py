@@ -1,8 +1,11 @@
-"""How the machines of a pool are spread over its zones, and which zones cannot make any. Pure.
+"""How a pool's machines are spread over zones and machine types, and which cannot be made. Pure.
 
 Machines stay where they are. New ones go to the zone with the fewest, so that a pool is even again
 as its machines are replaced. A zone that cannot make machines keeps those that it has, and its part
 goes to the others at once. After a pause it may try one machine; when that comes, any number again.
+
+An alternative machine type gets a machine only while no zone can make one of a type that is
+preferred to it. Machines of it stay until they are replaced, or are too many.
 """
 
 from __future__ import annotations
@@ -24,11 +27,13 @@ class ZoneState(NamedTuple):
         size: its machines, without those on their way out and those that cannot be made.
         leased: those of them that somebody holds.
         growth: machines by which it may grow now; None is any number.
+        rank: how much its machine type is preferred; 0 is the most.
     """
 
     size: int
     leased: int
     growth: int | None = None
+    rank: int = 0
 
 
 class ZoneTrouble(msgspec.Struct, frozen=True):
@@ -73,13 +78,13 @@ def spread(total: int, zones: Mapping[str, ZoneState]) -> dict[str, int]:
         ]
         if not able:
             break
-        sizes[min(able, key=lambda name: (sizes[name], name))] += 1
+        sizes[min(able, key=lambda name: (zones[name].rank, sizes[name], name))] += 1
         left -= 1
     while left < 0:
         idle = [name for name, zone in zones.items() if sizes[name] > zone.leased]
         if not idle:
             break
-        sizes[max(idle, key=lambda name: (sizes[name], name))] -= 1
+        sizes[max(idle, key=lambda name: (zones[name].rank, sizes[name], name))] -= 1
         left += 1
     return sizes
 

@@ -7,6 +7,7 @@ that need the credentials, the store or the configuration are skipped without th
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from enum import StrEnum
 
@@ -319,10 +320,11 @@ class _Checks:
             wanted: dict[str, Callable[[], Awaitable[object]]] = {}
             for template in self._templates():
                 _want_source(wanted, compute, template)
-                for zone in self._zones(template):
-                    what = f"machine type {template.machine_type} in {zone} of {template.project}"
+                types = (template.machine_type, *template.alternative_machine_types)
+                for zone, machine_type in itertools.product(self._zones(template), types):
+                    what = f"machine type {machine_type} in {zone} of {template.project}"
                     wanted[what] = _asking(
-                        compute.get_machine_type, template.project, zone, template.machine_type
+                        compute.get_machine_type, template.project, zone, machine_type
                     )
             answers = await asyncio.gather(*map(self._exists, wanted.items()))
             rows = [row for row in answers if row is not None]

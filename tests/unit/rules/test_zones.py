@@ -19,10 +19,11 @@ from gce_backend.rules.zones import (
 STATES = st.dictionaries(
     st.sampled_from(["a", "b", "c", "d"]),
     st.builds(
-        lambda leased, idle, growth: ZoneState(leased + idle, leased, growth),
+        lambda leased, idle, growth, rank: ZoneState(leased + idle, leased, growth, rank),
         st.integers(0, 10),
         st.integers(0, 10),
         st.none() | st.integers(0, 3),
+        st.integers(0, 2),
     ),
     min_size=1,
 )
@@ -40,6 +41,13 @@ def test_the_sizes_are_the_total_as_far_as_zones_can_and_lessees_let(
         assert zone.growth is None or sizes[name] <= zone.size + zone.growth
         assert sizes[name] <= zone.size or total > present
         assert sizes[name] >= zone.size or total < present
+    for name, zone in zones.items():  # a better machine type first, the worst one goes first
+        for other, better in zones.items():
+            if better.rank < zone.rank and sizes[name] > zone.size:
+                assert better.growth is not None
+                assert sizes[other] == better.size + better.growth
+            if better.rank < zone.rank and sizes[other] < better.size:
+                assert sizes[name] == zone.leased
     found = sum(sizes.values())
     if total < present:
         assert found == max(total, sum(zone.leased for zone in zones.values()))
