@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from google.api_core.extended_operation import ExtendedOperation
 from google.api_core.future.polling import DEFAULT_POLLING
-from google.cloud import compute_v1
 
 from google_clients.credentials import credentials
+from support.lazy import Lazy
 from support.patience import PATIENCE
 from support.served_cloud import PROJECT
+
+if TYPE_CHECKING:
+    from google.cloud import compute_v1
+else:
+    compute_v1 = Lazy("google.cloud.compute_v1")  # two seconds, in each process that collects tests
+
+__all__ = [
+    "OTHER_ZONE",
+    "ZONE",
+    "Compute",
+    "compute_v1",
+    "described_template",
+    "wait",
+    "warning_of",
+]
 
 ZONE = "us-central1-a"
 OTHER_ZONE = "europe-west1-b"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import uuid
 
-from google.cloud import compute_v1
-
 from google_clients.compute import (
     OTHER_ZONE,
     ZONE,
     Compute,
+    compute_v1,
     described_template,
     wait,
     warning_of,

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import requests
 from google.api_core import exceptions
-from google.cloud import compute_v1
 from google.oauth2.credentials import Credentials
 
 from gce_backend.localcloud.cloud import CloudOptions
@@ -18,6 +17,7 @@ from google_clients.compute import (
     OTHER_ZONE,
     ZONE,
     Compute,
+    compute_v1,
     described_template,
     wait,
     warning_of,

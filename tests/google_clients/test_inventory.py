@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from google.api_core import exceptions
-from google.cloud import compute_v1
 
 from gce_backend.localcloud.cloud import CloudOptions
-from google_clients.compute import OTHER_ZONE, ZONE, Compute, wait
+from google_clients.compute import OTHER_ZONE, ZONE, Compute, compute_v1, wait
 from support.served_cloud import PROJECT, served_cloud
 
 

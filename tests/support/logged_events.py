@@ -6,8 +6,10 @@ Use it for a test that log events and their documentation agree.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ UNPACKED: Mapping[str, Collection[str]] = {
 }
 """The fields that a call unpacks, by what it unpacks."""
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+_LOGS = re.compile(rf"(?:log|get_logger\(\))\s*\.\s*(?:{'|'.join(LEVELS)})\b")
+"""What a module has that logs anything."""
 
 
 class Event(NamedTuple):
@@ -46,6 +50,7 @@ class _Call(NamedTuple):
     at: str
 
 
+@cache
 def logged_events(root: Path = SRC) -> dict[str, Event]:
     """The events by name.
 
@@ -62,7 +67,10 @@ def logged_events(root: Path = SRC) -> dict[str, Event]:
 
 
 def _in_module(path: Path) -> Iterator[tuple[str, str, frozenset[str]]]:
-    module = ast.parse(path.read_text(encoding="utf-8"))
+    source = path.read_text(encoding="utf-8")
+    if not _LOGS.search(source):
+        return
+    module = ast.parse(source)
     for function in ast.walk(module):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue

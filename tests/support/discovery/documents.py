@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 APIS = ("compute.v1", "datastore.v1", "pubsub.v1", "cloudresourcemanager.v1")
@@ -20,7 +21,8 @@ but does not list."""
 _VARIABLE = re.compile(r"\{(\+?)(\w+)\}")
 
 
-class Method(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Method:
     """One method of an API.
 
     Attributes:
@@ -31,7 +33,6 @@ class Method(NamedTuple):
         parameters: descriptions of its parameters and those of every method, by name.
         request: the name of the body's schema; None when it has no body.
         response: the name of the answer's schema.
-        pattern: matches the raw paths that mean it; its groups are the variables.
         depth: how many slashes are in these paths.
         required_query: the parameters that the query must have.
         described: the description itself.
@@ -44,10 +45,17 @@ class Method(NamedTuple):
     parameters: dict[str, Any]
     request: str | None
     response: str | None
-    pattern: re.Pattern[str]
     depth: int
     required_query: frozenset[str]
     described: dict[str, Any]
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What matches the raw paths that mean it; its groups are the variables.
+
+        It is compiled when it is first needed: few of a thousand methods ever are.
+        """
+        return _pattern(self.path, self.parameters)
 
     def variables(self, path: str) -> dict[str, str]:
         """The values of the path's variables, percent-decoded.
@@ -137,7 +145,6 @@ def _method(api: str, described: dict[str, Any]) -> Method:
         parameters=parameters,
         request=described.get("request", {}).get("$ref"),
         response=described.get("response", {}).get("$ref"),
-        pattern=_pattern(path, parameters),
         depth=(root + described["flatPath"]).count("/"),
         required_query=frozenset(
             name
