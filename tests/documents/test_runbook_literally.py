@@ -30,6 +30,7 @@ from gce_backend.settings.settings import (
 from stories.test_webhooks import receiver
 from support.alerting import Prometheus, commands_of, wrong_alerts
 from support.broker_messages import publish, wire
+from support.every_command import ELSEWHERE, READS, commands
 from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from support.metrics_story import NOBODYS
 from support.outside import abandon, reaper
@@ -40,16 +41,6 @@ SOON = Settings(
     fetch=FetchSettings(resync_seconds=60.0),
     machine_provider=MachineProviderSettings(sweep_per_minute=600),
 )
-LISTS = (
-    ("status",),
-    ("machines", "-o", "wide"),
-    ("groups",),
-    ("templates",),
-    ("events",),
-    ("rollout", "status", "linux"),
-    ("explain", "linux"),
-)
-"""Commands that tell of the fleet."""
 OFTEN = msgspec.structs.replace(SOON, store=StoreSettings(resync_seconds=300.0))
 READ = 70.0
 """Seconds within which a daemon has read an order."""
@@ -94,6 +85,13 @@ class Operator:
             assert not [word for word in words if word.isupper()], f"which {words}?"
             said += await self.runs(*words)
         return said
+
+    async def reads_all(self, **values: str) -> None:
+        """Runs every command that leaves the fleet as it is, and reads what it says."""
+        assert {" ".join(words) for words in commands()} == READS.keys() | ELSEWHERE.keys()
+        for name, arguments in READS.items():
+            words = (*name.split(), *(values.get(word, word) for word in arguments))
+            assert await self.runs(*words), name
 
     async def runs(self, *words: str) -> str:
         """Runs a command; returns what it prints."""
@@ -203,8 +201,7 @@ async def vms(w: World, operator: Operator, prometheus: Prometheus) -> None:
     await w.restart_daemon()
     await w.pass_time(300)
     await prometheus.see(*STORIES["vms"].alerts, minutes=45)
-    for words in LISTS:
-        assert await operator.runs(*words)
+    await operator.reads_all(NAME=held, CONFIG=str(w.config_dir), DIR=str(w.config_dir / "agent"))
     assert "Somebody holds it" in await operator.follows("machines-have-stopped", NAME=held)
     await w.compute("POST", f"zones/{ZONE}/instances/{held}/start")
     assert "abandoned" in await operator.follows("machines-have-vanished", NAME=taken)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from support.broker_messages import publish, wire
-from support.browser import Chromium
+from support.browser import Chromium, faults_of_axe
 from support.crowd import crowded
 from support.fleet_harness import CONTROL_TOKEN, OTHER_ZONE, ZONE, World, manager, template, world
 from support.patience import PATIENCE
@@ -24,15 +23,6 @@ LOOK_MS = 5000
 LOAD_MS = 200
 LOAD_FACTOR = 3
 LOADS = 20
-
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
-VIOLATIONS = """async (only) => (await axe.run({
-  preload: false,
-  resultTypes: ["violations"],
-  ...(only ? { runOnly: [only] } : {}),
-})).violations.flatMap(({ id, help, nodes }) => nodes.map(({ html }) => `${id}: ${help}: ${html}`))
-"""
-"""What axe-core finds wrong with a page, by all of its rules or by one."""
 
 
 class Reader:
@@ -275,8 +265,7 @@ async def test_axe_finds_nothing_on_any_page(
             only = "color-contrast" if scheme == "dark" else ""  # the rest is the same in both
             for path in (*PAGES, f"/machines/{name}", "/session"):
                 await reader.go(path)
-                await reader.eval(AXE)
-                assert await reader.page.evaluate(VIOLATIONS, only) == [], path
+                assert await faults_of_axe(reader.page, only) == [], path
             ground = await reader.eval("getComputedStyle(document.body).backgroundColor")
             dark = max(int(part) for part in re.findall(r"\d+", ground)) < 60
             assert dark is (scheme == "dark")

@@ -19,7 +19,7 @@ from gce_backend.web.pages.provider_session import (
 )
 from machine_provider.test_leases_api import ANN, BOB, LIMITED, ROOT, Api
 from machine_provider.test_service import until_ready
-from support.browser import Chromium
+from support.browser import Chromium, faults_of_axe
 from support.html_reader import Page
 from support.provider_harness import DAEMON, Place, place
 
@@ -201,7 +201,7 @@ async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> N
 
 
 async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_path: Path) -> None:
-    """The page updates itself; on a phone nothing is cut off, and nothing is wrong in it.
+    """The page updates itself; on a phone nothing is cut off, and axe-core finds nothing wrong.
 
     Who signs in cancels a request there, after a second thought.
     """
@@ -221,6 +221,10 @@ async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_
             await expect(page.locator("h1")).to_be_visible()
             wide = "document.documentElement.scrollWidth <= innerWidth"
             assert await page.evaluate(wide), path
+            assert await faults_of_axe(page) == [], path
+            await page.emulate_media(color_scheme="dark")
+            assert await faults_of_axe(page, "color-contrast") == [], path
+            await page.emulate_media(color_scheme="light")
         await page.goto(mp.service.url)
         queue = page.get_by_role("table", name="Requests that wait")
         await expect(queue).to_contain_text("second")

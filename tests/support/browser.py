@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from importlib.resources import files
 from typing import Any, NamedTuple
 
-from playwright.async_api import Browser
+from playwright.async_api import Browser, Page
 
 from support.patience import PATIENCE
+
+_AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
+_VIOLATIONS = """async (only) => (await axe.run({
+  preload: false,
+  resultTypes: ["violations"],
+  ...(only ? { runOnly: [only] } : {}),
+})).violations.flatMap(({ id, help, nodes }) => nodes.map(({ html }) => `${id}: ${help}: ${html}`))
+"""
+"""What axe-core finds wrong with a page, by all of its rules or by one."""
 
 
 class Chromium(NamedTuple):
@@ -40,3 +50,10 @@ def launch_options() -> dict[str, Any]:
         "--disable-sync",
     ]
     return {"executable_path": found, "args": arguments, "timeout": PATIENCE * 1000}
+
+
+async def faults_of_axe(page: Page, only: str = "") -> list[str]:
+    """What axe-core finds wrong with the page that is shown, by all of its rules or by one."""
+    await page.evaluate(_AXE)
+    found: list[str] = await page.evaluate(_VIOLATIONS, only)
+    return found
