@@ -30,6 +30,8 @@ from gce_backend.clients.compute.types import (
     ComputeGroup,
     ComputeInstance,
     ComputeTemplate,
+    Disk,
+    DiskPage,
     GroupPage,
     Image,
     InstancePage,
@@ -230,6 +232,11 @@ class ComputeClient:
         path = _path(project, AGGREGATED, "instances")
         kind = WholeInstancePage if whole else InstancePage
         return await self._list("instances.aggregatedList", path, kind, condition=filter)
+
+    async def list_disks(self, project: str) -> Listing[Disk]:
+        """The project's disks, of all zones."""
+        path = _path(project, AGGREGATED, "disks")
+        return await self._list("disks.aggregatedList", path, DiskPage)
 
     async def set_instance_metadata(
         self,

@@ -22,12 +22,19 @@ WANTED = parsing.parse(template(), manager(), {}).templates[0]
 GROUP = manager_key("linux", types.checksum(WANTED), ZONE)
 
 
-def make(served: ServedCloud, mark: Mark, size: int) -> None:
-    """Makes `WANTED` and a group of it, with this mark."""
+def make(served: ServedCloud, mark: Mark, size: int, *, kept_disks: bool = False) -> None:
+    """Makes `WANTED` and a group of it, with this mark.
+
+    Args:
+        mark: of the store that is said to have made it.
+        size: of the group.
+        kept_disks: whether the VMs' disks stay when these are deleted, as somebody has set by hand.
+    """
 
     async def insert(clients: Clients) -> None:
         compute = clients.compute(CallBudget(SystemClock(), dict.fromkeys(QuotaGroup, 10_000)))
         body = template_body(mark, GROUP.revision, WANTED)
+        body["properties"]["disks"][0]["autoDelete"] = not kept_disks
         asked = await compute.insert_instance_template(PROJECT, body, request_id=str(uuid.uuid4()))
         await compute.await_operation(asked, timeout=PATIENCE)
         group = group_body(mark, GROUP, PROJECT, size, body["name"])

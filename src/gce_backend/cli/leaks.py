@@ -52,8 +52,9 @@ def leaks(settings: Settings, name: str, *, yes: bool, as_json: bool) -> None:
     """Lists what carries this store's mark and belongs to nothing.
 
     Those are VMs, groups and instance templates that the daemon made and no longer has in its
-    store. VMs have about what they cost in a day. Nothing is changed without --delete. To take a
-    group and its template back, submit the fields of its revision again.
+    store, and disks that no VM uses any longer. VMs and disks have about what they cost in a day.
+    Nothing is changed without --delete, which deletes no disk: `--json` names the command that
+    does. To take a group and its template back, submit the fields of its revision again.
     """
     document = asyncio.run(_leaks(settings, name, yes=yes, ask=not as_json))
     if as_json:
@@ -113,7 +114,7 @@ async def _price(
     from gce_backend.rules.cost import hourly_price, is_listed
 
     machine_type, shape = place[2], None
-    if machine_type and not is_listed(machine_type, settings.cost.prices):
+    if place[1] and machine_type and not is_listed(machine_type, settings.cost.prices):
         try:
             known = await compute.get_machine_type(*place)
         except RemoteError:
@@ -134,9 +135,12 @@ def _show(document: Document) -> None:
         return
     numbers = ("machines", "a day")
     rows = table("kind", "project", "zone", "type", "machines", "a day", "name", numbers=numbers)
+    disks = [one.command for one in document.leaks if one.kind == "disk"]
     for one in document.leaks:
         cost = "" if one.cost_per_day is None else f"{one.cost_per_day:.2f}"
         values = (one.kind, one.project, one.zone, one.machine_type, one.machines or "", cost)
         rows.add_row(*map(cell, (*values, one.name)))
     show(rows)
+    for command in disks:
+        click.echo(command)
     click.echo(f"about {document.cost_per_day:.2f} {document.currency} a day")

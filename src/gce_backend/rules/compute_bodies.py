@@ -7,7 +7,7 @@ labels, templates and groups in a description with owner, template, full checksu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gce_backend.configuration.naming import (
@@ -68,14 +68,15 @@ def template_body(
         generation: the revision's generation, which is part of the name.
     """
     base_name, checksum = revision.base_name, revision.checksum
+    labels = {
+        OWNER_LABEL: mark.owner,
+        STORE_LABEL: mark.store,
+        TEMPLATE_LABEL: base_name,
+        REVISION_LABEL: short_checksum(checksum),
+    }
     properties: dict[str, Any] = {
-        "labels": {
-            OWNER_LABEL: mark.owner,
-            STORE_LABEL: mark.store,
-            TEMPLATE_LABEL: base_name,
-            REVISION_LABEL: short_checksum(checksum),
-        },
-        "disks": _disks(template, template.second_snapshot or found_snapshot),
+        "labels": labels,
+        "disks": _disks(template, template.second_snapshot or found_snapshot, labels),
         "networkInterfaces": [_network_interface(template)],
         "serviceAccounts": [
             {"email": account.name, "scopes": list(account.scopes)}
@@ -130,26 +131,31 @@ def group_body(
     }
 
 
-def _disks(template: TemplateConfig, second_snapshot: str | None) -> list[dict[str, Any]]:
-    """The boot disk, and the second disk if it comes from a snapshot."""
+def _disks(
+    template: TemplateConfig, second_snapshot: str | None, labels: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The boot disk, and the second disk if it comes from a snapshot.
+
+    They have their VM's labels, so that one that outlives it is known as ours.
+    """
     owner = f"projects/{template.source_project}/global"
     boot = {"sourceImage": f"{owner}/images/{template.image_name}"}
     if template.boot_snapshot:
         boot = {"sourceSnapshot": f"{owner}/snapshots/{template.boot_snapshot}"}
-    disks = [_disk(boot, boot=True)]
+    disks = [_disk(boot, labels, boot=True)]
     if second_snapshot:
         source = f"projects/{template.project}/global/snapshots/{second_snapshot}"
-        disks.append(_disk({"sourceSnapshot": source}, boot=False))
+        disks.append(_disk({"sourceSnapshot": source}, labels, boot=False))
     return disks
 
 
-def _disk(parameters: dict[str, Any], *, boot: bool) -> dict[str, Any]:
+def _disk(source: dict[str, str], labels: Mapping[str, str], *, boot: bool) -> dict[str, Any]:
     # Without autoDelete the disk would outlive its VM, and continue to cost money.
     return {
         "boot": boot,
         "autoDelete": True,
         "type": "PERSISTENT",
-        "initializeParams": parameters,
+        "initializeParams": {**source, "labels": dict(labels)},
     }
 
 

@@ -89,6 +89,11 @@ LIST_PRICES = (
     "c2:0.03398:0.00455",
     "c2d:0.029563:0.003959",
     "c3:0.03398:0.00456",
+    "pd-standard:0.000055",
+    "pd-balanced:0.000137",
+    "pd-ssd:0.000233",
+    "pd-extreme:0.000171",
+    "hyperdisk-balanced:0.00011",
 )
 """Prices to begin with."""
 

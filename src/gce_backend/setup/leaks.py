@@ -2,17 +2,19 @@
 
 The mark names the store, and no entity of the store stands for the resource: nobody manages it, and
 it costs money. Listing changes nothing. A deletion is ordered by a person, for one resource, and is
-refused while the Machine Provider has a machine of that name.
+refused while the Machine Provider has a machine of that name. A disk that is attached to no VM is
+only listed: whoever may delete disks does so.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from gce_backend.base.errors import OrderError, UnknownNameError
+from gce_backend.base.errors import OrderError, PermissionDeniedError, UnknownNameError
 from gce_backend.clients.compute.types import (
     CompleteListing,
     ComputeGroup,
@@ -21,6 +23,7 @@ from gce_backend.clients.compute.types import (
     Listing,
 )
 from gce_backend.clients.machine_provider import MachineProviderClient, NotCataloged
+from gce_backend.configuration.naming import short_zone
 from gce_backend.fleet.picture import Fleet
 from gce_backend.gce_client import ComputeClient
 from gce_backend.rules.cost import HOURS_A_DAY
@@ -37,14 +40,16 @@ class Leak(msgspec.Struct, frozen=True):
     """A resource that belongs to nothing.
 
     Attributes:
-        kind: `VM`, `group` or `instance template`.
+        kind: `VM`, `disk`, `group` or `instance template`.
         project: where it is.
         zone: its zone; "" for a template.
         name: its name.
         gce_id: its numeric id, as text.
-        machine_type: of a VM; "" otherwise.
+        machine_type: of a VM, or the type of a disk; "" otherwise.
         machines: VMs that a group has or is to have; they are listed, too.
-        cost_per_day: about what a VM costs in a day; None when no price is known.
+        cost_per_day: about what a VM or a disk costs in a day; None when no price is known.
+        size_gb: of a disk.
+        command: the shell command that deletes it.
     """
 
     kind: str
@@ -55,6 +60,8 @@ class Leak(msgspec.Struct, frozen=True):
     machine_type: str = ""
     machines: int = 0
     cost_per_day: float | None = None
+    size_gb: int = 0
+    command: str = ""
 
 
 class Audit(msgspec.Struct, frozen=True):
@@ -81,7 +88,7 @@ async def find(fleet: Fleet, compute: ComputeClient, owner: str, price: Price) -
         fleet: the entities, loaded before.
         compute: lists what there is.
         owner: the owner of the settings.
-        price: of a machine.
+        price: of a machine, or of a GB of a disk.
 
     Raises:
         RemoteError: Compute could not be asked.
@@ -102,6 +109,12 @@ async def find(fleet: Fleet, compute: ComputeClient, owner: str, price: Price) -
                 hourly = await price(project, vm.zone, vm.machine_type)
                 cost = None if hourly is None else hourly * HOURS_A_DAY
                 vms.append(msgspec.structs.replace(vm, cost_per_day=cost))
+        disks, doubts = await _disks(fleet, compute, project, mark)
+        unsure += doubts
+        for disk in disks:
+            hourly = await price(project, "", disk.machine_type)
+            cost = None if hourly is None else hourly * disk.size_gb * HOURS_A_DAY
+            others.append(msgspec.structs.replace(disk, cost_per_day=cost))
         others += _groups(fleet, project, groups.items, mark)
         others += _templates(fleet, project, templates.items, mark)
     return Audit((*vms, *others), tuple(unsure))
@@ -115,11 +128,15 @@ def the_leak(audit: Audit, name: str) -> Leak:
         OrderError: there are several; `zone/name` names one.
     """
     found = [leak for leak in audit.leaks if name in {leak.name, f"{leak.zone}/{leak.name}"}]
+    if any(leak.kind == "VM" for leak in found):  # a disk of the same name is only listed
+        found = [leak for leak in found if leak.kind != "disk"]
     if not found:
         raise UnknownNameError(f"no leak is called {name!r}: `gce-backend leaks` lists them")
     if len(found) > 1:
         places = ", ".join(f"{leak.zone}/{leak.name}" for leak in found)
         raise OrderError(f"{len(found)} leaks are called {name!r}: give one of {places}")
+    if found[0].kind == "disk":
+        raise OrderError(f"the daemon deletes no disk: `{found[0].command}` does")
     return found[0]
 
 
@@ -186,8 +203,40 @@ def _vms(
     for vm in items:
         known = machines.get((vm.zone_name, vm.name), 0)
         if mark_of_labels(vm.labels) == mark and known not in {None, vm.id}:
-            kind, type_ = vm.machine_type.rpartition("/")[2], str(vm.id)
-            yield Leak("VM", project, vm.zone_name, vm.name, type_, kind)
+            kind, place = vm.machine_type.rpartition("/")[2], (project, vm.zone_name, vm.name)
+            command = _deletion(f"{vm.zone_name}/{vm.name}")
+            yield Leak("VM", *place, str(vm.id), kind, command=command)
+
+
+async def _disks(
+    fleet: Fleet, compute: ComputeClient, project: str, mark: Mark
+) -> tuple[list[Leak], tuple[str, ...]]:
+    """The disks of ours that no VM uses; and why some may be missing."""
+    try:
+        listing = await compute.list_disks(project)
+    except PermissionDeniedError as error:
+        return [], (f"{error}: listing disks needs compute.disks.list",)
+    known = {(key.zone, key.name) for key, one in fleet.instances.items() if not one.is_tombstone}
+    names = [re.escape(key.base_name) for key in fleet.templates]
+    found = []
+    for disk in listing.items:
+        zone, name = disk.zone_name, disk.name
+        # Those of earlier releases have no labels: their names are those of our machines.
+        form = rf"({'|'.join(names)})-[0-9a-f]{{8}}-{short_zone(zone)}-[a-z0-9]{{4}}(-[0-9]+)?"
+        ours = mark_of_labels(disk.labels) == mark or (
+            not disk.labels and bool(names) and re.fullmatch(form, name)
+        )
+        if disk.users or not zone or not ours or (zone, name) in known:
+            continue
+        command = f"gcloud compute disks delete {name} --zone={zone} --project={project}"
+        kind = disk.type.rpartition("/")[2]
+        place = project, zone, name, str(disk.id)
+        found.append(Leak("disk", *place, kind, size_gb=disk.size_gb, command=command))
+    return found, _reasons(listing)
+
+
+def _deletion(name: str) -> str:
+    return f"gce-backend leaks --delete {name}"
 
 
 def _groups(
@@ -196,8 +245,9 @@ def _groups(
     tracked = {(key.zone, fleet.group_name(key)) for key in fleet.managers}
     for group in items:
         if mark_of(group.description) == mark and (group.zone_name, group.name) not in tracked:
-            where = project, group.zone_name, group.name
-            yield Leak("group", *where, str(group.id), machines=group.target_size)
+            where = project, group.zone_name, group.name, str(group.id)
+            command = _deletion(f"{group.zone_name}/{group.name}")
+            yield Leak("group", *where, machines=group.target_size, command=command)
 
 
 def _templates(
@@ -206,7 +256,8 @@ def _templates(
     tracked = {fleet.template_name(key) for key in fleet.revisions}
     for one in items:
         if mark_of(one.description) == mark and one.name not in tracked:
-            yield Leak("instance template", project, "", one.name, str(one.id))
+            place = project, "", one.name, str(one.id)
+            yield Leak("instance template", *place, command=_deletion(one.name))
 
 
 def _reasons(listing: Listing[Any]) -> tuple[str, ...]:

@@ -82,6 +82,33 @@ def test_what_belongs_to_nothing_is_listed_with_its_cost_and_deleted_when_ordere
     assert "no leak is called" in refused.output
 
 
+def test_a_disk_that_outlived_its_vm_is_listed_with_the_command_that_deletes_it(
+    served: ServedCloud, run: Run
+) -> None:
+    """By its labels, or by its name where an earlier release made it; in use, it is no leak."""
+    make(served, OURS, 2, kept_disks=True)
+    disks = {one["name"] for one in listed(run) if one["kind"] == "disk"}
+    assert not disks
+    group = next(one["name"] for one in listed(run) if one["kind"] == "group")
+    names = {one["name"] for one in listed(run) if one["kind"] == "VM"}
+    run("leaks", "--delete", group, "--yes")
+    found = [one for one in listed(run) if one["kind"] == "disk"]
+    assert {one["name"] for one in found} == names
+    first = found[0]
+    assert first["cost_per_day"] == pytest.approx(24 * 20 * 0.000055)
+    place = f"--zone={ZONE} --project={PROJECT}"
+    assert first["command"] == f"gcloud compute disks delete {first['name']} {place}"
+    assert first["command"] in run("leaks").output
+    refused = run("leaks", "--delete", first["name"], "--yes")
+    assert refused.exit_code == 1
+    assert first["command"] in refused.output
+    listing = "compute.disks.aggregatedList"
+    served.cloud.faults.add(Fault(method=listing, status=403, reason="forbidden", times=None))
+    told = run("leaks")
+    assert told.exit_code == 0
+    assert "listing disks needs compute.disks.list" in told.output
+
+
 def test_what_is_anothers_or_in_the_catalog_stays(served: ServedCloud, run: Run) -> None:
     """Somebody may hold the machine: the Machine Provider decides."""
     make(served, ANOTHERS, 2)

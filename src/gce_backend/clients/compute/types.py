@@ -213,6 +213,25 @@ class Snapshot(_Answer, frozen=True, gc=False):
     labels: dict[str, str] = {}
 
 
+class Disk(_Answer, frozen=True, gc=False):
+    """A disk; `users` are the VMs that it is attached to."""
+
+    FIELDS: ClassVar[str] = "name,id,zone,sizeGb,type,labels,users"
+
+    name: str
+    id: int
+    zone: str = ""
+    size_gb: Count = 0
+    type: str = ""
+    labels: dict[str, str] = {}
+    users: tuple[str, ...] = ()
+
+    @property
+    def zone_name(self) -> str:
+        """The zone's name, without the rest of its link; "" of a regional disk."""
+        return self.zone.rpartition("/")[2]
+
+
 class Operation(_Answer, frozen=True, gc=False):
     """What became, or becomes, of a mutation. `zone` and the links are URLs."""
 
@@ -386,7 +405,9 @@ class _AggregatedPage(Page[T], Generic[T], frozen=True, gc=False):
     warning: Warning = Warning()
     unreachables: tuple[str, ...] = ()
 
-    def _reasons(self, scopes: Mapping[str, GroupScope | InstanceScope]) -> Iterable[str]:
+    def _reasons(
+        self, scopes: Mapping[str, GroupScope | InstanceScope | DiskScope]
+    ) -> Iterable[str]:
         yield from self.warning.reasons("list")
         yield from (f"{scope}: unreachable" for scope in self.unreachables)
         for name, scope in scopes.items():
@@ -431,6 +452,29 @@ class WholeInstancePage(InstancePage, frozen=True, gc=False):
     """The same, with the VMs' metadata and accounts."""
 
     FIELDS: ClassVar[str] = f"items/*/instances({ComputeInstance.FIELDS}),{_AggregatedPage.REST}"
+
+
+class DiskScope(_Answer, frozen=True, gc=False):
+    """One scope's part of an aggregated list of disks."""
+
+    disks: tuple[Disk, ...] = ()
+    warning: Warning = Warning()
+
+
+class DiskPage(_AggregatedPage[Disk], frozen=True, gc=False):
+    """Of disks.aggregatedList."""
+
+    FIELDS: ClassVar[str] = f"items/*/disks({Disk.FIELDS}),{_AggregatedPage.REST}"
+
+    items: dict[str, DiskScope] = {}
+
+    def entries(self) -> Iterable[Disk]:
+        """What is on it, over all scopes."""
+        return (disk for scope in self.items.values() for disk in scope.disks)
+
+    def reasons(self) -> Iterable[str]:
+        """Why it is incomplete."""
+        return self._reasons(self.items)
 
 
 MAX_PAGES = 10_000

@@ -95,6 +95,7 @@ def _sources(made_from: dict[str, Any]) -> dict[str, str]:
 
 
 def _body(disk: DiskRow) -> dict[str, Any]:
+    labels = {"labels": disk.labels} if disk.labels else {}
     kind = links.zonal_path(disk.project, disk.zone, "diskTypes", disk.kind)
     return {
         "kind": "compute#disk",
@@ -106,6 +107,7 @@ def _body(disk: DiskRow) -> dict[str, Any]:
         "status": "READY",
         "type": links.ROOT + kind,
         "physicalBlockSizeBytes": "4096",
-        "labelFingerprint": fingerprint({}),
+        "labelFingerprint": fingerprint(disk.labels),
         "selfLink": links.ROOT + disk.path,
+        **labels,
     }

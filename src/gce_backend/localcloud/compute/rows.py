@@ -217,6 +217,7 @@ class DiskRow(ZonalRow, frozen=True, kw_only=True):
         kind: its type, e.g. `pd-ssd`.
         created: when it was made, with its VM.
         id: its numeric id.
+        labels: its labels.
     """
 
     COLLECTION: ClassVar = "disks"
@@ -225,6 +226,7 @@ class DiskRow(ZonalRow, frozen=True, kw_only=True):
     kind: str = "pd-standard"
     created: UnixSeconds = 0.0
     id: str = "1"
+    labels: dict[str, str] = {}
 
 
 class SnapshotRow(GlobalRow, frozen=True, kw_only=True):

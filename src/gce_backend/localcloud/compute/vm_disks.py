@@ -32,6 +32,7 @@ def disks_of(vm: VmRow, properties: Mapping[str, Any]) -> Iterator[VmDisk]:
             kind=kind(disk),
             created=vm.created,
             id=constant_id(f"{vm.id}/{name}"),
+            labels=disk.get("initializeParams", {}).get("labels", {}),
         )
         yield VmDisk(row, disk)
 
