@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,7 +21,7 @@ from gce_backend.settings.tokens import NamedToken, Role, named_tokens
 from gce_backend.web.access import COOKIE, SESSION_SECONDS, Gate
 from gce_backend.web.documents.bodies import FORM, MAX_BYTES
 from support.broker_messages import one_machine, publish, settled, wire
-from support.fleet_harness import CONTROL_TOKEN, World, world
+from support.fleet_harness import CONTROL_TOKEN, World, manager, template, world
 from support.html_reader import Page
 
 READ = ("/", "/machines", "/events", "/api/status", "/api/fleet", "/api/control", "/metrics")
@@ -340,6 +341,47 @@ async def test_pause_and_resume_by_form(tmp_path: Path) -> None:
         page = await browser.go("/orders/resume", {"template": "", "zone": ""})
         assert "Paused" not in page.text
         assert not (await w.get("/api/control"))["paused"]
+        await _order_roll_outs(w, browser)
+
+
+async def _order_roll_outs(w: World, browser: Browser) -> None:
+    """Pauses, undoes and resumes a template's roll-out by the buttons of its page."""
+
+    async def active() -> str:
+        return str((await w.get("/api/templates"))["templates"][0]["revision"])
+
+    here = "/explain?name=linux"
+    page = await browser.go(here)
+    assert page.inputs["template"] == "linux"
+    assert "Undo the roll-out" not in page.text, "there is no earlier revision"
+    first = await active()
+    form = {"template": "linux", "reason": "a look", "to": here}
+    page = await browser.go("/orders/rollout-pause", form)
+    assert "Resume the roll-out" in page.text
+    (pause,) = (await w.get("/api/control"))["rollout_pauses"]
+    assert (pause["template"], pause["reason"], pause["by"]) == ("linux", "a look", "operator")
+    w.write_config(template(machine_type="e2-medium"), manager())
+    await w.pass_time(120)
+    assert len(await w.vms()) == 3
+    page = await browser.go("/orders/rollout-resume", {"template": "linux", "to": here})
+    assert "Pause the roll-out" in page.text
+    second = await active()
+    assert second != first
+    page = await browser.go("/orders/rollout-undo", form)
+    assert "Resume the roll-out" in page.text
+    await w.until(lambda: _is(active, first))
+    await w.pass_time(3)  # the history is read again after two seconds
+    events = (await w.get("/api/events?kind=control"))["events"]
+    assert (events[0]["cause"], events[0]["who"]) == ("operator rollout-undo", "operator")
+    await browser.go("/orders/rollout-resume", {"template": "linux", "to": here})
+    await w.until(lambda: _is(active, second))
+    stranger = Browser(w)
+    assert "Sign in to pause or undo" in (await stranger.go(here)).text
+    assert (await stranger.go("/orders/rollout-undo", form)).status == 401
+
+
+async def _is(told: Callable[[], Awaitable[str]], wanted: str) -> bool:
+    return await told() == wanted
 
 
 async def test_a_held_configuration_is_approved_by_form(tmp_path: Path) -> None:

@@ -258,7 +258,16 @@ def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
     entity = context.fleet.templates[key]
     state, reason = states.template(context, key)
     groups = states.existing_groups(context, key)
-    facts: Facts = {"revision": entity.active, "drained_revisions": len(entity.drained) or None}
+    control = context.fleet.control
+    paused = (one.since for one in control.rollout_pauses if one.template == key.base_name)
+    undone = (one.since for one in control.undone if one.template == key.base_name)
+    facts: Facts = {
+        "revision": entity.active,
+        "previous_revision": entity.previous.checksum if entity.previous is not None else None,
+        "drained_revisions": len(entity.drained) or None,
+        "rollout_paused_at": next(paused, None),
+        "rollout_undone_at": next(undone, None),
+    }
     for revision, found in context.fleet.revisions_of(key):
         if revision.checksum == entity.active:
             facts |= _hardware(found.template)
@@ -289,6 +298,9 @@ def _hardware(template: TemplateConfig) -> Facts:
         "snapshot": template.snapshot_name or template.boot_snapshot or None,
         "disk_gb": template.disk_size_gb or None,
         "disk_type": template.disk_type or None,
+        "provisioning_model": template.provisioning_model or None,
+        "alternatives": ", ".join(template.alternative_machine_types) or None,
+        "canary": template.canary,
         "network": template.network_url or None,
         "agent": "required" if template.require_agent else None,
     }

@@ -56,8 +56,11 @@ HINTS = {
     "undrain": "It stays, unless its deletion has begun.",
     "cordon": "It leaves the catalog, after its lease, and its VM is kept.",
     "uncordon": "It is offered again, or goes where it was on its way to.",
+    "rollout-pause": "No old machine leaves for a new one; all else goes on.",
+    "rollout-resume": "The roll-out goes on, to the revision that templates.cfg describes.",
+    "rollout-undo": "The revision before this one is active again, until templates.cfg changes.",
 }
-"""What orders about a machine do."""
+"""What orders about a machine or a template do."""
 ROWS = 100
 """Rows of a table on a page."""
 SHOWN_CHARACTERS = 50_000
@@ -288,8 +291,10 @@ async def _explained(view: View, name: str) -> dict[str, Any]:
 
 
 def _orders(it: dict[str, Any]) -> tuple[tuple[str, str, bool], ...]:
-    """What an operator may order about a machine: the order, its label, whether it has a reason."""
+    """What an operator may order about it: the order, its label, whether it has a reason."""
     facts = it["facts"]
+    if it["kind"] == EventKind.TEMPLATE:
+        return _rollout_orders(facts)
     if it["kind"] != EventKind.MACHINE or not facts or "deletion_decided_at" in facts:
         return ()
     drained, cordoned = "drained_at" in facts, "cordoned_at" in facts
@@ -297,6 +302,19 @@ def _orders(it: dict[str, Any]) -> tuple[tuple[str, str, bool], ...]:
         ("undrain", "Undrain", False) if drained else ("drain", "Drain", True),
         ("uncordon", "Uncordon", False) if cordoned else ("cordon", "Cordon", True),
     )
+
+
+def _rollout_orders(facts: dict[str, Any]) -> tuple[tuple[str, str, bool], ...]:
+    """The same, of a template's roll-out; nothing for a template that is on its way out."""
+    if "revision" not in facts:
+        return ()
+    paused, undone = "rollout_paused_at" in facts, "rollout_undone_at" in facts
+    offered = (
+        (not paused, ("rollout-pause", "Pause the roll-out", True)),
+        (paused or undone, ("rollout-resume", "Resume the roll-out", False)),
+        ("previous_revision" in facts and not undone, ("rollout-undo", "Undo the roll-out", True)),
+    )
+    return tuple(order for is_offered, order in offered if is_offered)
 
 
 async def _jobs(view: View, _: web.Request) -> dict[str, Any]:
