@@ -120,7 +120,18 @@ FULL = TemplateConfig(
     canary=3,
     require_agent=True,
     alternative_machine_types=("n2d-custom-8-16384",),
+    labels=(("team", "infra"), ("cost", "")),
+    local_ssds=2,
+    guest_accelerators=(("nvidia-tesla-t4", "1"),),
+    secure_boot=True,
+    confidential_type="SEV",
+    reservation="held-for-us",
+    resource_policies=("near", "nightly"),
 )
+
+
+PAIRS = {"dimensions", "metadata_from_file", "snapshot_labels", "labels", "guest_accelerators"}
+"""Fields of a template with keys and values."""
 
 
 def printed(config: Configuration, *, one_line: bool = False) -> tuple[str, str]:
@@ -135,9 +146,9 @@ def printed(config: Configuration, *, one_line: bool = False) -> tuple[str, str]
                     message.service_accounts.add(name=a.name, scopes=a.scopes)
             elif name == "metadata":
                 message.metadata.extend(f"{k}:{v}" for k, v in field if k not in from_file)
-            elif name in {"dimensions", "metadata_from_file", "snapshot_labels"}:
+            elif name in PAIRS:
                 getattr(message, name).extend(f"{key}:{text}" for key, text in field)
-            elif name in {"tags", "alternative_machine_types"}:
+            elif name in {"tags", "alternative_machine_types", "resource_policies"}:
                 getattr(message, name).extend(field)
             elif name == "canary" and field is not None:
                 message.canary = field

@@ -32,6 +32,13 @@ templates {
   metadata_from_file: "startup-script:scripts/start.sh"
   machine_type: "n2-custom-8-16384"
   min_cpu_platform: "Intel Ice Lake"
+  labels: "team:infra"
+  local_ssds: 1
+  guest_accelerators: "nvidia-tesla-t4:1"
+  secure_boot: true
+  confidential_type: "SEV"
+  reservation: "held"
+  resource_policies: "near"
   network_url: "regions/us-central1/subnetworks/inner"
   auto_assign_external_ip: true
 }

@@ -249,6 +249,8 @@ def _template(message: pb.InstanceTemplate, files: Mapping[str, str]) -> Templat
         "metadata": tuple((dict(_pairs(message.metadata)) | texts).items()),
         "metadata_from_file": from_file,
         "snapshot_labels": _pairs(message.snapshot_labels),
+        "labels": _pairs(message.labels),
+        "guest_accelerators": _pairs(message.guest_accelerators),
         "canary": message.canary if message.HasField("canary") else None,
     }
     for name, rule in template_rules().items():

@@ -17,23 +17,30 @@ import msgspec
 from gce_backend.configuration.problems import Problem
 from gce_backend.configuration.values import (
     BOOT_SECONDS,
+    MAX_ACCELERATORS,
     MAX_ACCOUNTS,
     MAX_ALTERNATIVES,
     MAX_DIMENSIONS,
     MAX_LABELS,
+    MAX_OWN_LABELS,
+    MAX_POLICIES,
     MAX_TAGS,
     SPOT,
     SURPLUS_SECONDS,
     Check,
+    check_accelerator,
     check_base_name,
     check_canary,
+    check_confidential_type,
     check_cpu_platform,
     check_disk_size,
     check_disk_type,
     check_label,
+    check_local_ssds,
     check_machine_type,
     check_name,
     check_network,
+    check_own_label,
     check_project,
     check_provisioning_model,
     full_network,
@@ -92,6 +99,8 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
             boot_snapshot_name stored, which have no image.
         provisioning_model: `SPOT`; "" for VMs that stay.
         canary: machines that prove a new revision; None for the setting's.
+        labels: of VMs and disks, beside the daemon's own.
+        guest_accelerators: types and their numbers.
         require_agent: whether a machine is leased only while its agent reports.
     """
 
@@ -120,6 +129,18 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
     require_agent: Annotated[bool, Rule()] = False
     alternative_machine_types: Annotated[
         tuple[str, ...], Rule(check_machine_type, limit=MAX_ALTERNATIVES)
+    ] = ()
+    labels: Annotated[Pairs, Rule(check_own_label, limit=MAX_OWN_LABELS)] = ()
+    local_ssds: Annotated[int, Rule(check_local_ssds)] = 0
+    guest_accelerators: Annotated[Pairs, Rule(check_accelerator, limit=MAX_ACCELERATORS)] = ()
+    secure_boot: Annotated[bool, Rule(place="shieldedInstanceConfig.enableSecureBoot")] = False
+    confidential_type: Annotated[
+        str,
+        Rule(check_confidential_type, place="confidentialInstanceConfig.confidentialInstanceType"),
+    ] = ""
+    reservation: Annotated[str, Rule(check_name)] = ""
+    resource_policies: Annotated[
+        tuple[str, ...], Rule(check_name, limit=MAX_POLICIES, place="resourcePolicies")
     ] = ()
 
     @property

@@ -45,6 +45,13 @@ MIN_DISK_GB: Final = 10
 MAX_DISK_GB: Final = 65_536
 MAX_TAGS: Final = 64
 MAX_LABELS: Final = 64
+MAX_OWN_LABELS: Final = 59
+"""Labels of a template: a VM has 64, of which the daemon's own are four."""
+OWN_LABELS: Final = "gce-backend"
+"""What the daemon's own labels begin with."""
+MAX_ACCELERATORS: Final = 4
+MAX_LOCAL_SSDS: Final = 24
+MAX_POLICIES: Final = 10
 MAX_DIMENSIONS: Final = 64
 MAX_ACCOUNTS: Final = 16
 MAX_ALTERNATIVES: Final = 5
@@ -351,6 +358,34 @@ def check_label(value: str) -> str | None:
         f'{quote(value)} is not a label: write "key:value", each of at most 63 lower-case letters, '
         "digits, dashes and _, the key beginning with a letter"
     )
+
+
+def check_own_label(value: str) -> str | None:
+    """A label of a template as `key:value`."""
+    if value.startswith(OWN_LABELS):
+        return f"{quote(value)} begins with {OWN_LABELS}, as the daemon's own labels do: rename it"
+    return check_label(value)
+
+
+def check_accelerator(value: str) -> str | None:
+    """An accelerator's type and number as `type:count`."""
+    pair = split_pair(value)
+    if pair and not check_name(pair[0]) and re.fullmatch(r"[1-9]|1[0-6]", pair[1], re.ASCII):
+        return None
+    return f'{quote(value)} is not an accelerator: write "type:count", e.g. "nvidia-tesla-t4:1"'
+
+
+def check_local_ssds(value: int) -> str | None:
+    """A number of local SSDs."""
+    if 0 <= value <= MAX_LOCAL_SSDS:
+        return None
+    return f"{value} is not a number of local SSDs: use 1 to {MAX_LOCAL_SSDS}"
+
+
+def check_confidential_type(value: str) -> str | None:
+    """A technology that encrypts a VM's memory."""
+    kinds = ("SEV", "SEV_SNP", "TDX")
+    return None if value in kinds else f"{quote(value)} is not one of {', '.join(kinds)}"
 
 
 def check_file_path(value: str) -> str | None:

@@ -32,6 +32,13 @@ _SPOT = {
 }
 """The scheduling of VMs that Compute Engine may take back: what it stops is never offered again."""
 
+_LOCAL_SSD = {
+    "type": "SCRATCH",
+    "autoDelete": True,
+    "interface": "NVME",
+    "initializeParams": {"diskType": "local-ssd"},
+}
+
 _PARTIAL_LINK = re.compile(r"(projects|global|regions|zones)/")
 
 
@@ -69,6 +76,7 @@ def template_body(
     """
     base_name, checksum = revision.base_name, revision.checksum
     labels = {
+        **dict(template.labels),
         OWNER_LABEL: mark.owner,
         STORE_LABEL: mark.store,
         TEMPLATE_LABEL: base_name,
@@ -84,8 +92,21 @@ def template_body(
         ],
         "metadata": {"items": [{"key": key, "value": value} for key, value in template.metadata]},
     }
+    if template.guest_accelerators:
+        properties["guestAccelerators"] = [
+            {"acceleratorType": kind, "acceleratorCount": int(count)}
+            for kind, count in template.guest_accelerators
+        ]
+    if template.reservation:
+        properties["reservationAffinity"] = {
+            "consumeReservationType": "SPECIFIC_RESERVATION",
+            "key": "compute.googleapis.com/reservation-name",
+            "values": [template.reservation],
+        }
     if template.is_spot:
         properties["scheduling"] = dict(_SPOT)
+    elif template.guest_accelerators or template.confidential_type:
+        properties["scheduling"] = {"onHostMaintenance": "TERMINATE"}  # they cannot be moved
     for name, rule in template_rules().items():
         value = getattr(template, name)
         if rule.place and value:
@@ -134,9 +155,9 @@ def group_body(
 def _disks(
     template: TemplateConfig, second_snapshot: str | None, labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The boot disk, and the second disk if it comes from a snapshot.
+    """The boot disk, the second disk if it comes from a snapshot, and local SSDs.
 
-    They have their VM's labels, so that one that outlives it is known as ours.
+    The first two have their VM's labels, so that one that outlives it is known as ours.
     """
     owner = f"projects/{template.source_project}/global"
     boot = {"sourceImage": f"{owner}/images/{template.image_name}"}
@@ -146,7 +167,7 @@ def _disks(
     if second_snapshot:
         source = f"projects/{template.project}/global/snapshots/{second_snapshot}"
         disks.append(_disk({"sourceSnapshot": source}, labels, boot=False))
-    return disks
+    return [*disks, *(dict(_LOCAL_SSD) for _ in range(template.local_ssds))]
 
 
 def _disk(source: dict[str, str], labels: Mapping[str, str], *, boot: bool) -> dict[str, Any]:

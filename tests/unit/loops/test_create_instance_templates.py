@@ -60,7 +60,13 @@ async def test_every_field_of_a_template_reaches_the_instance_template(tmp_path:
             f"projects/{PROJECT}/regions/us-central1/subnetworks/inner"
         )
         assert interface["accessConfigs"][0]["type"] == "ONE_TO_ONE_NAT"
-        [disk] = made["disks"]
+        disk, local = made["disks"]
+        assert (local["type"], made["labels"]["team"]) == ("SCRATCH", "infra")
+        assert made["guestAccelerators"][0]["acceleratorType"].endswith("nvidia-tesla-t4")
+        assert made["shieldedInstanceConfig"]["enableSecureBoot"]
+        assert made["confidentialInstanceConfig"]["confidentialInstanceType"] == "SEV"
+        assert made["reservationAffinity"]["values"] == ["held"]
+        assert made["resourcePolicies"] == ["near"]
         assert disk["boot"]
         assert disk["autoDelete"]
         parameters = disk["initializeParams"]

@@ -132,7 +132,25 @@ def test_only_what_is_given_is_sent() -> None:
         min_cpu_platform="Intel Ice Lake",
         auto_assign_external_ip=True,
         metadata=(("colour", "blue"),),
+        labels=(("team", "infra"),),
+        local_ssds=2,
+        guest_accelerators=(("nvidia-tesla-t4", "2"),),
+        secure_boot=True,
+        confidential_type="SEV",
+        reservation="held",
+        resource_policies=("near",),
     )
+    assert full["labels"]["team"] == full["disks"][0]["initializeParams"]["labels"]["team"]
+    assert [disk["type"] for disk in full["disks"]] == ["PERSISTENT", "SCRATCH", "SCRATCH"]
+    accelerators = [{"acceleratorType": "nvidia-tesla-t4", "acceleratorCount": 2}]
+    assert full["guestAccelerators"] == accelerators
+    assert full["scheduling"] == {"onHostMaintenance": "TERMINATE"}
+    assert full["shieldedInstanceConfig"] == {"enableSecureBoot": True}
+    assert full["confidentialInstanceConfig"] == {"confidentialInstanceType": "SEV"}
+    assert full["reservationAffinity"]["values"] == ["held"]
+    assert full["resourcePolicies"] == ["near"]
+    spot = properties(provisioning_model="SPOT")["scheduling"]
+    assert (spot["provisioningModel"], spot["instanceTerminationAction"]) == ("SPOT", "DELETE")
     assert full["disks"][0]["initializeParams"]["diskSizeGb"] == "25"
     assert full["disks"][0]["initializeParams"]["diskType"] == "pd-ssd"
     assert full["tags"] == {"items": ["one", "two"]}

@@ -21,8 +21,10 @@ class VmDisk(NamedTuple):
 
 
 def disks_of(vm: VmRow, properties: Mapping[str, Any]) -> Iterator[VmDisk]:
-    """The disks of a VM; the boot disk has the VM's name."""
+    """The disks of a VM; the boot disk has the VM's name. Local SSDs are no resources."""
     for index, disk in enumerate(properties["disks"]):
+        if disk.get("type") == "SCRATCH":
+            continue
         name = vm.name if index == 0 else f"{vm.name}-{index}"
         row = DiskRow(
             project=vm.project,

@@ -302,6 +302,9 @@ def _hardware(template: TemplateConfig) -> Facts:
         "alternatives": ", ".join(template.alternative_machine_types) or None,
         "canary": template.canary,
         "network": template.network_url or None,
+        "accelerators": ", ".join(map(":".join, template.guest_accelerators)) or None,
+        "local_ssds": template.local_ssds or None,
+        "reservation": template.reservation or None,
         "agent": "required" if template.require_agent else None,
     }
 
