@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from gce_backend.base.errors import BackendError, NotFoundError
 from gce_backend.engine.context import Context
@@ -14,6 +14,8 @@ from gce_backend.model.keys import Key, MachineKey
 
 K = TypeVar("K", bound=Key)
 Found = TypeVar("Found")
+Failures: TypeAlias = dict[str, list[tuple[Key, BackendError]]]
+"""What failed, and why, by the reason of its condition."""
 
 
 class Result(StrEnum):
@@ -47,6 +49,7 @@ async def act_on_each(
     act: Callable[[K], Awaitable[Result]],
     *,
     observing: bool = False,
+    failed: Failures | None = None,
 ) -> Outcome:
     """Acts on every subject that is not paused and does not back off, a bounded number at a time.
 
@@ -56,14 +59,16 @@ async def act_on_each(
     Args:
         act: acts on one subject.
         observing: whether it only observes, and so continues while paused.
+        failed: takes the failures, which the caller reports; None: they are reported here.
 
     Returns:
         The run's outcome: the changes, the problems, and when to run again.
     """
+    failures: Failures = {} if failed is None else failed
+    before = sum(map(len, failures.values()))
     conditions = context.conditions
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
     counts = dict.fromkeys(Result, 0)
-    failed: dict[str, list[tuple[Key, BackendError]]] = {}
     waits: list[float] = []
     paused: list[Key] = []
 
@@ -78,7 +83,7 @@ async def act_on_each(
                 if isinstance(error, NotFoundError) and isinstance(subject, MachineKey):
                     doubt(context, subject)
                 condition = conditions.fail(subject, error)
-                failed.setdefault(condition.reason, []).append((subject, error))
+                failures.setdefault(condition.reason, []).append((subject, error))
                 waits.append(condition.retry_at - context.clock.monotonic())
                 return
         counts[step] += 1
@@ -95,21 +100,21 @@ async def act_on_each(
     async with asyncio.TaskGroup() as group:
         for subject in ready:
             group.create_task(attempt(subject), name=f"{context.job}: {subject}")
-    problems = [_report(context, reason, found) for reason, found in failed.items()]
+    number = sum(map(len, failures.values())) - before
     facts = {step.value: count for step, count in counts.items() if count}
     if paused:
         facts["paused"] = len(paused)
     if held:
         facts["backing_off"] = len(held)
-    if failed:
-        facts["failed"] = sum(map(len, failed.values()))
+    if number:
+        facts["failed"] = number
     doubtful = any(isinstance(it, MachineKey) and is_doubted(context, it) for it in ready)
     return Outcome(
         wakes=(OBSERVER,) if doubtful else (),
         changed=counts[Result.CHANGED],
         again_after=min(waits, default=None),
         facts=facts,
-        problems=tuple(problems),
+        problems=report(context, failures) if failed is None else (),
     )
 
 
@@ -127,7 +132,8 @@ async def act_in_slices(
         look: finds out about a slice of those that do not back off.
         act: acts on one subject; what was found out about its slice is not older than the slice.
     """
-    outcomes = []
+    outcomes: list[Outcome] = []
+    failed: Failures = {}
     for start in range(0, len(subjects), SLICE):
         some = subjects[start : start + SLICE]
         found = await look(context, [one for one in some if not context.conditions.blocked(one)])
@@ -135,8 +141,10 @@ async def act_in_slices(
         async def act_on(subject: K, found: Found = found) -> Result:
             return await act(subject, found)
 
-        outcomes.append(await act_on_each(context, some, act_on, observing=observing))
-    return joined(outcomes)
+        outcomes.append(
+            await act_on_each(context, some, act_on, observing=observing, failed=failed)
+        )
+    return joined([*outcomes, Outcome(problems=report(context, failed))])
 
 
 def doubt(context: Context, machine: MachineKey) -> None:
@@ -150,16 +158,22 @@ def is_doubted(context: Context, machine: MachineKey) -> bool:
     return machine.group in context.memory.seen.doubted
 
 
-def _report(context: Context, reason: str, failed: Sequence[tuple[Key, BackendError]]) -> str:
-    """Says in one line what failed for one reason, however many subjects it was."""
-    subjects = [str(subject) for subject, _ in failed]
-    error = str(failed[0][1])
-    context.log.warning(
-        "subject.failed",
-        reason=reason,
-        count=len(failed),
-        subjects=subjects[:MAX_NAMED],
-        error=error,
-    )
-    others = f" and {len(failed) - 1} others" if len(failed) > 1 else ""
-    return f"{subjects[0]}{others}: {error}"
+def report(context: Context, failures: Failures) -> tuple[str, ...]:
+    """Says what failed: a log line for each reason and template, a sentence for each reason."""
+    problems = []
+    for reason, failed in failures.items():
+        by_template: dict[str, list[tuple[Key, BackendError]]] = {}
+        for subject, error in failed:
+            by_template.setdefault(subject.base_name, []).append((subject, error))
+        for template, some in by_template.items():
+            context.log.warning(
+                "subject.failed",
+                template=template,
+                reason=reason,
+                count=len(some),
+                subjects=[str(subject) for subject, _ in some[:MAX_NAMED]],
+                error=str(some[0][1]),
+            )
+        others = f" and {len(failed) - 1} others" if len(failed) > 1 else ""
+        problems.append(f"{failed[0][0]}{others}: {failed[0][1]}")
+    return tuple(problems)

@@ -12,7 +12,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import Literal, TextIO
+from typing import Literal, NamedTuple, TextIO
 
 import msgspec
 import structlog
@@ -43,15 +43,29 @@ _CREDENTIAL = re.compile(
 )
 
 
+class Burst(NamedTuple):
+    """Lines of a run that were too many to be written.
+
+    Attributes:
+        counts: how many there were, by event and template.
+        severe: whether there were warnings or errors among them.
+    """
+
+    counts: dict[str, dict[str, int]]
+    severe: bool
+
+
 class _Bursts:
     """Writes the first few lines of a kind that a job's run logs; the others only for `debug`.
 
-    A kind is an event of a template. Warnings and errors are always written.
+    A kind is an event of a template. Warnings and errors are always written, unless each is about a
+    machine.
     """
 
     def __init__(self) -> None:
         self.details = False
         self._logged: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+        self._severe: set[str] = set()
 
     def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """A processor of structlog.
@@ -60,31 +74,38 @@ class _Bursts:
             DropEvent: the run has logged enough of this kind.
         """
         job, name = event.get("job"), event["event"]
-        if method != "info" or job is None or name.startswith("job."):
+        severe = method in {"warning", "error"}
+        if job is None or name.startswith("job.") or (severe and "instance" not in event):
+            return event
+        if not severe and method != "info":
             return event
         kind = (name, str(event.get("template", "")))
         self._logged[job][kind] += 1
         if self._logged[job][kind] <= MOST_OF_A_KIND:
             return event
+        if severe:
+            self._severe.add(job)
         if not self.details:
             raise structlog.DropEvent
         return {**event, "level": "debug"}
 
-    def end_run(self, job: str) -> dict[str, dict[str, int]]:
+    def end_run(self, job: str) -> Burst:
         counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for (name, template), count in self._logged.pop(job, Counter()).items():
             if count > MOST_OF_A_KIND:
                 counts[name][template] = count
-        return dict(counts)
+        severe = job in self._severe
+        self._severe.discard(job)
+        return Burst(dict(counts), severe)
 
 
 MOST_OF_A_KIND = 10
-"""Lines of one event and template that one run of a job writes at `info`."""
+"""Lines of one event and template that one run of a job writes."""
 _bursts = _Bursts()
 
 
-def end_run(job: str) -> dict[str, dict[str, int]]:
-    """How many lines a job's run has logged: by event and template, where it was many.
+def end_run(job: str) -> Burst:
+    """How many lines a job's run has logged, where it was many.
 
     Args:
         job: whose run has ended; the next one begins to count anew.

@@ -255,7 +255,10 @@ class _Worker(Generic[ContextT]):
 
     def _report(self, run: LastRun, error: BaseException | None) -> None:
         log = self._log.bind(job=self.job.name, duration=round(run.duration, 3))
-        if counts := end_run(self.job.name):
+        counts, severe = end_run(self.job.name)
+        if severe:
+            log.warning("job.logged", counts=counts)
+        elif counts:
             log.info("job.logged", counts=counts)
         if run.verdict is Verdict.TIMEOUT:
             log.error("job.timeout", timeout=self.job.timeout, failures=self._failures)

@@ -8,6 +8,7 @@ subjects, and conditions of all others end after each run.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
@@ -28,7 +29,7 @@ from gce_backend.base.errors import (
     ResourceNotReadyError,
     TransientError,
 )
-from gce_backend.model.keys import Key
+from gce_backend.model.keys import Key, MachineKey
 
 FIRST_DELAY = 2.0
 LONGEST_DELAY = 600.0
@@ -97,10 +98,12 @@ class Conditions:
     def back_off(
         self, subject: Subject, reason: str, message: str, *, retry_after: float | None = None
     ) -> Condition:
-        """Notes why a subject is blocked for the job; backs it off exponentially, with jitter.
+        """Notes why a subject is blocked for the job; backs it off exponentially.
 
-        It backs off for up to 10 minutes, or one minute if the reason ends by itself. Subjects that
-        wait for a call budget are due at the same time: one by one they would fail one by one.
+        It backs off for up to 10 minutes, or one minute if the reason ends by itself. Machines that
+        failed at about the same time are due at the same time, as is what waits for a call budget:
+        one by one they would fail one by one, each with a run and a log line. Other subjects have
+        jitter.
 
         Args:
             subject: what the job cannot continue with.
@@ -112,10 +115,16 @@ class Conditions:
         failures = earlier.failures + 1 if earlier else 1
         longest = LONGEST_PASSING_DELAY if reason in PASSING else LONGEST_DELAY
         delay = min(FIRST_DELAY * 2.0 ** min(failures - 1, 16), longest)
-        delay = max(delay * self._random.uniform(0.75, 1.0), retry_after or 0.0)
+        spread = self._random.uniform(0.75, 1.0) * delay
+        delay = max(self._shared(delay) if _is_machine(subject) else spread, retry_after or 0.0)
         if reason == RATE_LIMITED and retry_after is not None:
             delay = max(retry_after, SHARED_DELAY)
         return self._set(subject, reason, message, failures, delay)
+
+    def _shared(self, delay: float) -> float:
+        """At most this delay and three quarters of it at least, until a moment that many share."""
+        now, step = self._clock.monotonic(), delay / 4
+        return math.floor((now + delay) / step) * step - now
 
     def note(self, subject: Subject, reason: str, message: str) -> bool:
         """Notes what a subject waits for, without backing it off.
@@ -194,6 +203,10 @@ class Conditions:
         )
         self._by_subject.setdefault(subject, {})[self._job] = condition
         return condition
+
+
+def _is_machine(subject: Subject) -> bool:
+    return isinstance(subject, MachineKey)
 
 
 def reason_of(error: BackendError) -> str:

@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from gce_backend.base.cause import current_cause
@@ -160,6 +161,8 @@ class Fleet:
         self._pictures: dict[str, _Picture] = {kind.KIND: _Picture() for kind in KINDS}
         self._children: defaultdict[Key, dict[Any, None]] = defaultdict(dict)
         self._facets = FacetIndex()
+        self._changes: dict[GroupKey, int] = {}
+        self._numbers = count(1)
         self._writing = asyncio.Lock()
         self._submitted: list[_Submitted] = []
         self.templates: Mapping[TemplateKey, InstanceTemplate] = self._pictures[
@@ -328,6 +331,10 @@ class Fleet:
     def size(self, group: GroupKey) -> int:
         """How many instances a group has, tombstones included."""
         return len(self._children.get(group, ()))
+
+    def changes(self, group: GroupKey) -> int:
+        """A number that grows with each change of one of a group's machines."""
+        return self._changes.get(group, 0)
 
     def revisions_of(
         self, template: TemplateKey
@@ -592,6 +599,10 @@ class Fleet:
     def _see(self, key: Key, stored: Stored | None) -> None:
         picture = self._pictures[key.kind]
         before = picture.get(key)
+        if isinstance(key, MachineKey):
+            self._changes[key.group] = next(self._numbers)
+        elif stored is None and isinstance(key, GroupKey):
+            self._changes.pop(key, None)
         if stored is None or not self.corrupt.keys().isdisjoint(key.lineage):
             picture.pop(key, None)
             self._versions.pop(key, None)

@@ -146,7 +146,7 @@ def test_values_json_does_not_know_are_written_as_text() -> None:
 
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_a_run_writes_few_lines_of_a_kind_and_their_number(level: Literal["info", "debug"]) -> None:
-    """By event and template; what is wrong is always written, and so are other runs' lines."""
+    """By event and template. What is wrong is always written, but for a line for each machine."""
     stream = configured(level=level)
     log = structlog.get_logger()
     for run in range(2):
@@ -155,14 +155,19 @@ def test_a_run_writes_few_lines_of_a_kind_and_their_number(level: Literal["info"
                 log.info("instance.cataloged", template=f"t{number % 2}")
             for _ in range(MOST_OF_A_KIND + 1):
                 log.warning("subject.failed", template="t0")
+            for number in range(run * 100):
+                log.error("metadata.denied", template="t0", instance=f"m{number}")
             log.info("instance.removed", template="t0")
-        assert end_run("another") == {}
+        assert end_run("another") == ({}, False)
         counts = {"instance.cataloged": {"t0": 500, "t1": 500}}
-        assert end_run("catalog-instances") == counts
+        if run:
+            counts["metadata.denied"] = {"t0": 100}
+        assert end_run("catalog-instances") == (counts, bool(run))
         found = Counter((line["message"], line["severity"]) for line in lines(stream))
         assert found["instance.cataloged", "INFO"] == 2 * MOST_OF_A_KIND * (run + 1)
         assert found["subject.failed", "WARNING"] == (MOST_OF_A_KIND + 1) * (run + 1)
         assert found["instance.removed", "INFO"] == run + 1
+        assert found["metadata.denied", "ERROR"] == MOST_OF_A_KIND * run
         details = (1000 - 2 * MOST_OF_A_KIND) * (run + 1) if level == "debug" else 0
         assert found["instance.cataloged", "DEBUG"] == details
     for _ in range(2 * MOST_OF_A_KIND):

@@ -14,6 +14,7 @@ from gce_backend.fleet.conditions import (
     error_code_reason,
     reason_of,
 )
+from gce_backend.model.keys import manager_key
 from support.simulation import VirtualClock
 
 JOB = "update-instance-metadata"
@@ -33,6 +34,24 @@ async def test_a_budget_that_frees_call_by_call_is_not_asked_for_each() -> None:
     conditions = Conditions(VirtualClock(), random.Random(1), JOB)
     conditions.back_off("m", "RateLimited", "used up", retry_after=0.1)
     assert conditions.wait("m") == 10.0
+
+
+async def test_machines_that_fail_within_a_while_are_due_together_whatever_they_fail_with() -> None:
+    """In two moments at most, never sooner than three quarters of the pause: few runs and lines."""
+    clock = VirtualClock(1000.0)
+    conditions = Conditions(clock, random.Random(1), JOB)
+    machines = [manager_key("linux", "abc", "zone").child(f"vm-{n}") for n in range(50)]
+    for failures in range(12):
+        pause = min(2.0 * 2.0**failures, LONGEST_DELAY)
+        due = set()
+        for machine in machines:
+            conditions.back_off(machine, "NotFound", "gone")
+            wait = conditions.wait(machine) or 0.0
+            assert 0.75 * pause <= wait + 1e-6
+            assert wait <= pause + 1e-6
+            due.add(round(clock.monotonic() + wait, 6))
+            await asyncio.sleep(pause / 250)
+        assert len(due) <= 2
 
 
 async def test_other_failures_back_off_apart_and_longer_each_time() -> None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from gce_backend.web.packing import accepts_gzip
+
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOR_EVER = "public, max-age=31536000, immutable"
 
@@ -56,8 +58,3 @@ class Assets:
             content_type=asset.content_type,
             charset="utf-8",
         )
-
-
-def accepts_gzip(request: web.Request) -> bool:
-    """Whether the client accepts gzip."""
-    return "gzip" in request.headers.get("Accept-Encoding", "")

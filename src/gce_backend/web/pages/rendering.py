@@ -8,8 +8,9 @@ from typing import Any
 import jinja2
 from aiohttp import web
 
+from gce_backend.web.packing import accepts_gzip
 from gce_backend.web.pages import words
-from gce_backend.web.pages.assets import Assets, accepts_gzip
+from gce_backend.web.pages.assets import Assets
 
 WORTH_PACKING = 2000
 """Bytes of the smallest page that is compressed."""

@@ -1,0 +1,1 @@
+"""Tests of gce_backend/web/survey."""
