@@ -5,8 +5,7 @@ Nothing is removed or deleted here: the jobs that do so have their own checks.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gce_backend.actions.deletion_budget import free_deletions
@@ -26,7 +25,6 @@ from gce_backend.rules.aging import (
 )
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.group_sizes import needed_size, room
-from gce_backend.rules.surplus import is_idle
 
 
 class Marked(NamedTuple):
@@ -50,14 +48,10 @@ async def replace_old(context: Context) -> Marked:
     changes: list[Change[Any]] = []
     waits: list[float] = []
     left = free_deletions(context, Permit.REMOVED)
-    waiting: defaultdict[GroupKey, list[MachineKey]] = defaultdict(list)
-    for machine, awaits in context.memory.catalog.awaits_agent.items():
-        if awaits:
-            waiting[machine.group].append(machine)
     for key, manager in context.fleet.active_managers():
         if manager.url is None or context.is_paused(key):
             continue
-        coming = _coming(context, key, waiting[key])
+        coming = _coming(context, key)
         changes += _not_up(context, coming, manager)
         aged = _aged(context, key, manager)[: max(0, left)]
         left -= len(aged)
@@ -68,15 +62,9 @@ async def replace_old(context: Context) -> Marked:
     return Marked(number, min(waits, default=None))
 
 
-def _coming(
-    context: Context, key: GroupKey, waiting: Collection[MachineKey]
-) -> dict[MachineKey, Instance]:
-    """The machines of a group that come up.
-
-    Args:
-        waiting: those of which the catalog knows that they wait for their agent.
-    """
-    instances = context.fleet.instances
+def _coming(context: Context, key: GroupKey) -> dict[MachineKey, Instance]:
+    """The machines of a group that come up: they are not cataloged, or wait for their agent."""
+    instances, waiting = context.fleet.instances, context.memory.catalog.agents.waiting(key)
     found = dict(context.fleet.having(Facet.UNCATALOGED, group=key))
     return found | {machine: instances[machine] for machine in waiting if machine in instances}
 
@@ -86,18 +74,37 @@ def _waits(
 ) -> Iterator[float]:
     """Seconds until each machine that comes up is late."""
     for machine, instance in coming.items():
-        waiting = context.memory.catalog.awaits_agent.get(machine, False)
+        waiting = context.memory.catalog.agents.waits(machine)
         since = instance.adding_since if waiting else instance.rising_since
         if since is not None and manager.boot_seconds > 0:
             yield manager.boot_seconds - context.clock.elapsed(since)
 
 
 def _ages(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Iterator[float]:
-    """Seconds until each idle machine of a group is too old."""
+    """Seconds until the next machine of a group is too old."""
     if manager.max_age_seconds:
-        for _, instance in context.fleet.instances_of(key):
-            if instance.listed_since and is_idle(instance, context.clock.now()):
-                yield manager.max_age_seconds - context.clock.elapsed(instance.listed_since)
+        for _, instance in _oldest(context, key, manager):
+            yield manager.max_age_seconds - context.clock.elapsed(instance.listed_since or 0.0)
+
+
+def _oldest(
+    context: Context, key: GroupKey, manager: InstanceGroupManager
+) -> Iterator[tuple[MachineKey, Instance]]:
+    """The machines of a group that are too old, and the next one; the others are not looked at.
+
+    What was listed in the future, because the clock was set back, may have any age: it is among
+    them.
+    """
+    now = context.clock.now()
+    for machine, instance in context.fleet.by_age(key):
+        since = instance.listed_since or 0.0
+        yield machine, instance
+        if since <= now and context.clock.elapsed(since) < manager.max_age_seconds:
+            break
+    for machine, instance in context.fleet.by_age(key, newest_first=True):
+        if (instance.listed_since or 0.0) <= now:
+            break
+        yield machine, instance
 
 
 def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> list[Change[Instance]]:
@@ -108,10 +115,11 @@ def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> lis
     others = beside(context, key, manager)
     if group is None or others is None or not group.stable or pace(context, key).most is not None:
         return []
-    machines = list(context.fleet.instances_of(key))
-    aged = [it for it in machines if is_aged(it[1], manager, context.clock.elapsed, now)]
+    oldest = _oldest(context, key, manager)
+    aged = [it for it in oldest if is_aged(it[1], manager, context.clock.elapsed, now)]
     needed = needed_size(manager, use_of(context, key))
-    going = sum(replaced_for_age(instance) for _, instance in machines)
+    leaving = context.fleet.having(Facet.LEAVING, group=key)
+    going = sum(replaced_for_age(instance) for _, instance in leaving)
     limit = room(manager.maximum_size, others)
     free = limit is None or limit > needed
     aged.sort(key=lambda it: (it[1].listed_since or 0.0, it[0].name))
@@ -128,7 +136,7 @@ def _not_up(
     elapsed, now = context.clock.elapsed, context.clock.now()
     apply: Apply[Instance] = when_present(lambda instance: marked_as_not_up(instance, manager, now))
     for machine, instance in coming.items():
-        waits = context.memory.catalog.awaits_agent.get(machine, False)
+        waits = context.memory.catalog.agents.waits(machine)
         mute = waits and is_late(instance.adding_since, manager, elapsed)
         member = context.memory.seen.member(machine)
         if mute or does_not_run(instance, member, manager, elapsed):

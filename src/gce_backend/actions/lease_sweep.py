@@ -185,10 +185,10 @@ def _contradicts(
 
 def _note_agent(context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged) -> None:
     """Remembers whether a machine waits for its agent."""
-    memory, instance = context.memory.catalog.awaits_agent, context.fleet.instances.get(key)
+    instance = context.fleet.instances.get(key)
     own = None if instance is None else _own_entry(context, key, instance, entry)
     if own is not None:
-        memory[key] = own.awaits_agent
+        context.memory.catalog.agents.note(key, waits=own.awaits_agent)
 
 
 def _note_contradiction(
@@ -237,8 +237,8 @@ def _kept(context: Context, key: MachineKey, instance: Instance) -> str:
 
 def _forget(context: Context) -> None:
     """Forgets what was said of machines that are gone, and of leases that have ended."""
-    for gone in context.memory.catalog.awaits_agent.keys() - context.fleet.instances.keys():
-        del context.memory.catalog.awaits_agent[gone]
+    for gone, _ in context.fleet.having(Facet.DELETED):
+        context.memory.catalog.agents.forget(gone)
     contradicted = context.memory.catalog.contradicted
     for key in tuple(contradicted):
         instance = context.fleet.instances.get(key)

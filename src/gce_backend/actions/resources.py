@@ -362,7 +362,7 @@ def not_up(context: Context, key: GroupKey) -> list[float]:
 
 def _is_up(context: Context, key: MachineKey, instance: Instance) -> bool:
     """Whether a machine is known to be leasable, or to have been leased."""
-    up = instance.lease is not None or context.memory.catalog.awaits_agent.get(key) is False
+    up = instance.lease is not None or context.memory.catalog.agents.is_up(key)
     return up and instance.adding_since is not None
 
 

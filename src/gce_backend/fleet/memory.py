@@ -5,7 +5,7 @@ Times are monotonic seconds. `model.observed` holds the observed resources of Co
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -122,6 +122,42 @@ class DeletionMemory:
         return total
 
 
+class AgentReports:
+    """Which machines wait for their agents, as the catalog has said; by group, where they do."""
+
+    def __init__(self) -> None:
+        self._up: set[MachineKey] = set()
+        self._waiting: defaultdict[GroupKey, set[MachineKey]] = defaultdict(set)
+
+    def note(self, machine: MachineKey, *, waits: bool) -> None:
+        """Notes whether a machine waits for its agent."""
+        self.forget(machine)
+        if waits:
+            self._waiting[machine.group].add(machine)
+        else:
+            self._up.add(machine)
+
+    def forget(self, machine: MachineKey) -> None:
+        """Forgets a machine that is gone."""
+        self._up.discard(machine)
+        if machine.group in self._waiting:
+            self._waiting[machine.group].discard(machine)
+            if not self._waiting[machine.group]:
+                del self._waiting[machine.group]
+
+    def is_up(self, machine: MachineKey) -> bool:
+        """Whether the catalog has said that a machine does not wait for its agent."""
+        return machine in self._up
+
+    def waits(self, machine: MachineKey) -> bool:
+        """Whether a machine waits for its agent."""
+        return machine in self._waiting.get(machine.group, ())
+
+    def waiting(self, group: GroupKey) -> Collection[MachineKey]:
+        """The machines of a group that wait for their agents."""
+        return tuple(self._waiting.get(group, ()))
+
+
 @dataclass(slots=True)
 class CatalogMemory:
     """Calls under way at the Machine Provider, and facts about its answers.
@@ -133,7 +169,7 @@ class CatalogMemory:
         unannounced: cataloged machines without a SUBSCRIBED: when each was first seen, or long
             ago if the catalog has said that the machine can be leased.
         next_question: when to ask the catalog about each of them again.
-        awaits_agent: machines of which the catalog has said whether they wait for their agents.
+        agents: which machines wait for their agents, as the catalog has said.
         contradicted: leased machines whose lease the catalog denies.
         phantom_looks: deleted machines whose entries were looked for, and how often.
         news: what lessees of machines were told about their VMs.
@@ -144,7 +180,7 @@ class CatalogMemory:
     batch: int | None = None
     unannounced: dict[MachineKey, float] = field(default_factory=dict)
     next_question: dict[MachineKey, float] = field(default_factory=dict)
-    awaits_agent: dict[MachineKey, bool] = field(default_factory=dict)
+    agents: AgentReports = field(default_factory=AgentReports)
     contradicted: dict[MachineKey, Contradiction] = field(default_factory=dict)
     phantom_looks: dict[MachineKey, int] = field(default_factory=dict)
     news: dict[MachineKey, LesseeNews] = field(default_factory=dict)

@@ -29,6 +29,7 @@ from gce_backend.base.errors import (
     NotFoundError,
     TransientError,
 )
+from gce_backend.fleet.age_index import AgeIndex
 from gce_backend.fleet.facet_index import FacetIndex
 from gce_backend.fleet.history_writer import Chronicler
 from gce_backend.fleet.store import KINDS, Decision, Store, Stored, Write
@@ -161,6 +162,7 @@ class Fleet:
         self._pictures: dict[str, _Picture] = {kind.KIND: _Picture() for kind in KINDS}
         self._children: defaultdict[Key, dict[Any, None]] = defaultdict(dict)
         self._facets = FacetIndex()
+        self._ages = AgeIndex()
         self._changes: dict[GroupKey, int] = {}
         self._numbers = count(1)
         self._writing = asyncio.Lock()
@@ -327,6 +329,14 @@ class Fleet:
     def leased(self, group: GroupKey, now: UnixSeconds) -> int:
         """How many leases of a group's machines run."""
         return self._facets.leased(group, now, self.instances)
+
+    def by_age(
+        self, group: GroupKey, *, newest_first: bool = False
+    ) -> Iterator[tuple[MachineKey, Instance]]:
+        """A group's machines that were ever listed, the one that was listed first comes first."""
+        for key in self._ages.of(group, self.instances_of, newest_first=newest_first):
+            if (instance := self.instances.get(key)) is not None:
+                yield key, instance
 
     def size(self, group: GroupKey) -> int:
         """How many instances a group has, tombstones included."""
@@ -603,11 +613,13 @@ class Fleet:
             self._changes[key.group] = next(self._numbers)
         elif stored is None and isinstance(key, GroupKey):
             self._changes.pop(key, None)
+            self._ages.forget(key)
         if stored is None or not self.corrupt.keys().isdisjoint(key.lineage):
             picture.pop(key, None)
             self._versions.pop(key, None)
             if isinstance(key, MachineKey):
                 self._facets.note(key, before, None)
+                self._ages.note(key, before, None)
             if key.parent is not None:
                 self._children[key.parent].pop(key, None)
                 if not self._children[key.parent]:
@@ -616,6 +628,7 @@ class Fleet:
         picture[key] = stored.entity
         if isinstance(key, MachineKey) and isinstance(stored.entity, Instance):
             self._facets.note(key, before, stored.entity)
+            self._ages.note(key, before, stored.entity)
         self._versions[key] = stored.version
         if key.parent is not None:
             self._children[key.parent][key] = None

@@ -82,7 +82,7 @@ def _step(context: Context, key: MachineKey, instance: Instance, state: State) -
     held = lease_runs(instance, context.clock.now())
     if state is State.CORDONED:
         return f"An operator has to uncordon it: `gce-backend uncordon {key.name}`."
-    if state is State.CATALOGED and context.memory.catalog.awaits_agent.get(key):
+    if state is State.CATALOGED and context.memory.catalog.agents.waits(key):
         return "Its agent has to report to the Machine Provider: nobody gets it before."
     if state is State.STOPPED:
         return _stopped(context, key, instance, held=held)
