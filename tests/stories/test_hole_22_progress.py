@@ -254,7 +254,7 @@ SLOW = (
         alone=True,
     ),
     Slow("remove-cataloged-instances", [DELETE_MACHINE], _cataloged, 0, _nothing, _drain),
-    Slow("delete-drained-instances", [DELETE_MACHINE], _to_delete, 0, _drained, _lift),
+    Slow("delete-drained-instances", [f"{DELETE_MACHINE}*"], _to_delete, 0, _drained, _lift),
     Slow("delete-instances-pending-deletion", [DELETE_MACHINE], _to_delete, 0, _reclaimed, _lift),
     Slow("delete-instance-group-managers", [f"{GROUPS}.delete"], _groups, 0, _nothing, _empty),
     Slow(

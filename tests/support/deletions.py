@@ -21,6 +21,8 @@ from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, tem
 DELETE_INSTANCES = "compute.instanceGroupManagers.deleteInstances"
 LIST_MEMBERS = "compute.instanceGroupManagers.listManagedInstances"
 DELETE_MACHINE = "machine_provider.catalog.delete_machine"
+REMOVALS = f"{DELETE_MACHINE}*"
+"""A removal alone, and many together."""
 GET_MACHINE = "machine_provider.catalog.get"
 MUTATIONS = (
     "insert",
@@ -162,3 +164,9 @@ async def is_tombstone(w: World, name: str) -> bool:
 async def has_no_entry(w: World, name: str) -> bool:
     """Whether the catalog does not hold a machine."""
     return name not in await w.catalog()
+
+
+async def removals(w: World) -> int:
+    """Calls that remove entries from the catalog since the last reset."""
+    calls = await w.calls()
+    return calls[DELETE_MACHINE] + calls[f"{DELETE_MACHINE}s"]

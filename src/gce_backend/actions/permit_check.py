@@ -2,8 +2,8 @@
 
 A permit may be stale or wrong: the store was restored, a late addition created a new entry, a
 message was redelivered, or a wrong or empty Machine Provider answered. So a permit is used only
-after an answer to `delete_machine`. A machine that the catalog calls leased is kept. No answer
-means no deletion.
+after an answer to `delete_machine`. A machine that the catalog calls leased is kept, and so is an
+entry under its host name that is not its own. No answer means no deletion.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gce_backend.base.errors import HostnameReuseError
 from gce_backend.clients.machine_provider import (
     CatalogEntry,
     CatalogError,
+    EntryOf,
     MethodNotOffered,
 )
 from gce_backend.engine.context import Context
@@ -26,7 +27,7 @@ from gce_backend.engine.job import Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Lease
 from gce_backend.model.keys import MachineKey
-from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
+from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import found_again, settles_in
 from gce_backend.rules.permits import held, is_unknown, lease_runs, permit
 
@@ -106,26 +107,27 @@ async def _ask(
     """
     instance = context.fleet.instances[key]
     broker = context.broker()
+    # Of a member without VM, its last VM's entry is meant.
+    own = EntryOf(instance_token(context.project, key), instance.gce_id)
     if is_unknown(instance):  # the entry may be another's: that one is not ours to take out
         entry = await broker.get(key.name)
         if isinstance(entry, CatalogEntry):
-            token = instance_token(context.project, key)
-            if instance.gce_id is None:  # a member without VM: its last VM's entry
-                is_ours = entry.attributes.get(KEY_ATTRIBUTE) == token
-            else:
-                is_ours = entry.is_of(token, instance.gce_id)
-            if not is_ours:
+            if not own.names(entry):
                 raise HostnameReuseError(REUSED)
             if instance.deletion is None and instance.gce_id is not None:
                 return await _put_back(context, key, instance, entry)  # it leaves as the others do
         elif isinstance(entry, MethodNotOffered) and instance.catalog is CatalogState.REFUSED:
             raise HostnameReuseError(REUSED)
-    answer = await broker.delete_machine(key.name)
+    # Its own entry was removed before: what has its name since may be another's.
+    may_be_anothers = instance.catalog is CatalogState.REMOVED
+    answer = await broker.delete_machine(key.name, own if may_be_anothers else None)
     if answer.error is None:
         confirmed[key] = CatalogState.REMOVED
         return Result.CHANGED
     if answer.error == CatalogError.LEASED:
         return await _keep(context, key, instance)
+    if answer.error == CatalogError.HOSTNAME_REUSE:
+        raise HostnameReuseError(REUSED)
     if answer.error != CatalogError.ENTRY_NOT_FOUND:
         message = f"The Machine Provider did not confirm its deletion: {answer.error}"
         context.conditions.back_off(key, UNCONFIRMED, message)

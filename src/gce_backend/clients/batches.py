@@ -7,7 +7,7 @@ whole batch is asked again one by one. How many go together follows the pace of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -18,6 +18,7 @@ from gce_backend.base.errors import (
     RemoteError,
 )
 
+S = TypeVar("S", bound=Hashable)
 A = TypeVar("A")
 
 QUICK_SECONDS = 2.0
@@ -33,34 +34,38 @@ class _Answer(Generic[A]):
     value: A
 
 
-_Batch: TypeAlias = "dict[str, asyncio.Future[_Answer[A] | RemoteError | None]]"
+_Batch: TypeAlias = "dict[S, asyncio.Future[_Answer[A] | RemoteError | None]]"
 """Who asks, by subject; None is for what is to be asked about alone."""
 
 
-class Batches(Generic[A]):
+class Batches(Generic[S, A]):
     """Sends questions together.
 
     Args:
         ask_one: asks about one subject.
         ask_many: asks about several, and returns an answer or an error for each, in their order.
         most: subjects of one call.
+        never_alone: whether a subject goes as a batch also when nobody else asks, if the service
+            offers batches.
     """
 
     def __init__(
         self,
-        ask_one: Callable[[str], Awaitable[A]],
-        ask_many: Callable[[Sequence[str]], Awaitable[Sequence[A | RemoteError]]],
+        ask_one: Callable[[S], Awaitable[A]],
+        ask_many: Callable[[Sequence[S]], Awaitable[Sequence[A | RemoteError]]],
         *,
         most: int,
+        never_alone: Callable[[S], bool] = lambda _: False,
     ) -> None:
         self._ask_one = ask_one
         self._ask_many = ask_many
         self._most = most
+        self._never_alone = never_alone
         self._size = 1
         self._offered = True
-        self._open: _Batch[A] = {}
+        self._open: _Batch[S, A] = {}
 
-    async def ask(self, subject: str) -> A:
+    async def ask(self, subject: S) -> A:
         """Asks about one subject, together with who asks at the same moment.
 
         Raises:
@@ -78,7 +83,7 @@ class Batches(Generic[A]):
             raise answer
         return answer.value if answer is not None else await self._alone(subject)
 
-    async def _alone(self, subject: str) -> A:
+    async def _alone(self, subject: S) -> A:
         start = asyncio.get_running_loop().time()
         answer = await self._ask_one(subject)
         quick = asyncio.get_running_loop().time() - start <= QUICK_SECONDS
@@ -86,7 +91,7 @@ class Batches(Generic[A]):
             self._size = max(self._size, min(2, self._most))
         return answer
 
-    async def _lead(self, batch: _Batch[A]) -> None:
+    async def _lead(self, batch: _Batch[S, A]) -> None:
         """Collects who asks now, and answers all of them.
 
         If this caller is cancelled in the middle, the others ask alone.
@@ -107,14 +112,14 @@ class Batches(Generic[A]):
                 if not future.done():
                     future.set_result(answers[index] if answers else None)
 
-    def _close(self, batch: _Batch[A]) -> None:
+    def _close(self, batch: _Batch[S, A]) -> None:
         if self._open is batch:
             self._open = {}
 
-    async def _answers(self, subjects: list[str]) -> Sequence[_Answer[A] | RemoteError | None]:
+    async def _answers(self, subjects: list[S]) -> Sequence[_Answer[A] | RemoteError | None]:
         """An answer or error for each; None for those that are to be asked about alone."""
         alone: list[_Answer[A] | RemoteError | None] = [None] * len(subjects)
-        if len(subjects) == 1:
+        if len(subjects) == 1 and not (self._offered and self._never_alone(subjects[0])):
             return alone
         start = asyncio.get_running_loop().time()
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -161,6 +161,40 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
         """
         told = self.attributes.get(ID_ATTRIBUTE, str(gce_id))
         return self.attributes.get(KEY_ATTRIBUTE) == token and told == str(gce_id)
+
+
+class EntryOf(NamedTuple):
+    """Whose entry is meant.
+
+    Attributes:
+        token: the instance's token.
+        gce_id: the VM's numeric id; None for whatever VM of that name.
+    """
+
+    token: str
+    gce_id: int | None
+
+    def names(self, entry: CatalogEntry) -> bool:
+        """Whether that is the entry."""
+        if self.gce_id is None:
+            return entry.attributes.get(KEY_ATTRIBUTE) == self.token
+        return entry.is_of(self.token, self.gce_id)
+
+
+class _Removal(NamedTuple):
+    hostname: str
+    of: EntryOf | None
+
+    def request(self) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "dimensions": {"backend": BACKEND, "hostname": self.hostname},
+        }
+        if self.of is not None:
+            told = {KEY_ATTRIBUTE: self.of.token}
+            if self.of.gce_id is not None:
+                told[ID_ATTRIBUTE] = str(self.of.gce_id)
+            request["backend_attributes"] = [{"key": k, "value": v} for k, v in told.items()]
+        return request
 
 
 class NotCataloged(msgspec.Struct, frozen=True):
@@ -329,6 +363,7 @@ class MachineProviderClient:
             self._delete_alone,
             self._delete_together,
             most=batch_size,
+            never_alone=lambda removal: removal.of is not None,
         )
         given = limits or Limits()
         api = partial(
@@ -376,8 +411,14 @@ class MachineProviderClient:
             for machine, response in zip(batch, responses, strict=True)
         ]
 
-    async def delete_machine(self, hostname: str) -> CatalogDeletion:
+    async def delete_machine(self, hostname: str, of: EntryOf | None = None) -> CatalogDeletion:
         """Removes a machine from the catalog.
+
+        Args:
+            hostname: the machine's name.
+            of: whose entry is to be removed, if that under its name may be another's: that one
+                stays, and the answer is HOSTNAME_REUSE. A Machine Provider without
+                `catalog.delete_machines` cannot tell, and is asked with `get` before.
 
         Removals that are asked for at the same moment go in one `catalog.delete_machines` where the
         Machine Provider offers it; the original does not. Each has its own answer.
@@ -385,23 +426,29 @@ class MachineProviderClient:
         A result without error is a permit to destroy the machine, so an answer that does not name
         the machine counts as malformed.
         """
-        return await self._removals.ask(hostname)
+        return await self._removals.ask(_Removal(hostname, of))
 
     async def _delete_together(
-        self, hostnames: Sequence[str]
+        self, removals: Sequence[_Removal]
     ) -> list[CatalogDeletion | RemoteError]:
         method = "machine_provider.catalog.delete_machines"
-        names = [{"dimensions": {"backend": BACKEND, "hostname": name}} for name in hostnames]
-        raw = await self._call(method, {"requests": names}, repeat=False)
+        body = {"requests": [removal.request() for removal in removals]}
+        raw = await self._call(method, body, repeat=False)
         responses = decode(method, raw, _ALL_DELETED).responses
-        _check_number(method, responses, hostnames)
+        _check_number(method, responses, removals)
         return [
-            _deletion(method, name, response, always_named=True)
-            for name, response in zip(hostnames, responses, strict=True)
+            _deletion(method, removal.hostname, response, always_named=True)
+            for removal, response in zip(removals, responses, strict=True)
         ]
 
-    async def _delete_alone(self, hostname: str) -> CatalogDeletion:
-        method = "machine_provider.catalog.delete_machine"
+    async def _delete_alone(self, removal: _Removal) -> CatalogDeletion:
+        method, hostname = "machine_provider.catalog.delete_machine", removal.hostname
+        if removal.of is not None:
+            entry = await self.get(hostname)
+            if isinstance(entry, NotCataloged):
+                return CatalogDeletion(hostname, CatalogError.ENTRY_NOT_FOUND)
+            if isinstance(entry, CatalogEntry) and not removal.of.names(entry):
+                return CatalogDeletion(hostname, CatalogError.HOSTNAME_REUSE)
         body = {"dimensions": {"backend": BACKEND, "hostname": hostname}}
         response = decode(method, await self._call(method, body, repeat=False), _DELETED)
         found = _deletion(method, hostname, response, always_named=False)

@@ -19,12 +19,13 @@ from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.lease_ends import end_of, lease_entry
 from gce_backend.actions.vm_looks import is_gone
 from gce_backend.base.errors import RemoteError
-from gce_backend.clients.machine_provider import CatalogError
+from gce_backend.clients.machine_provider import CatalogError, EntryOf
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance, Pool
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
+from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import (
     may_be_cataloged,
     removal_refused,
@@ -343,7 +344,11 @@ async def _remove(context: Context, key: MachineKey) -> Result:
 
 async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState) -> Result:
     now = context.clock.now()
-    answer = await context.broker().delete_machine(key.name)
+    own = None
+    if asked is CatalogState.ADDING:  # its addition may have been refused: the entry is another's
+        token = instance_token(context.project, key)
+        own = EntryOf(token, context.fleet.instances[key].gce_id)
+    answer = await context.broker().delete_machine(key.name, own)
     if answer.error == CatalogError.LEASED:
         message = (
             "Somebody holds it: the Machine Provider refuses its removal until the lease ends."

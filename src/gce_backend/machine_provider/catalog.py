@@ -101,24 +101,31 @@ class Catalog:
             None if error else machine_path(backend, str(request.dimensions.hostname))
             for request, error in zip(requests, errors, strict=True)
         ]
-        wanted = list(dict.fromkeys(path for path in paths if path is not None))
+        wanted: dict[Path, DeleteRequest] = {}
+        for path, request in zip(paths, requests, strict=True):
+            if path is not None:
+                wanted.setdefault(path, request)
         doomed: set[str] = set()  # additions that this call deletes, also on a second try
 
         def decide(found: Found) -> dict[Path, Record | None]:
             changes: dict[Path, Record | None] = {}
             for path, machine in found.items():
-                if _is_cataloged(machine) and machine.state is not MachineState.LEASED:
+                if not _is_cataloged(machine) or not _is_meant(machine, wanted[path]):
+                    continue
+                if machine.state is not MachineState.LEASED:
                     doomed.add(machine.addition_id)
                     changes[path] = machine.in_state(MachineState.DELETED)
             return changes
 
-        found = await self._records.change(wanted, decide) if wanted else {}
+        found = await self._records.change(list(wanted), decide) if wanted else {}
         gone: set[Path] = set()
         for place, path in enumerate(paths):
             if path is None:
                 continue
             machine = found.get(path)
-            if isinstance(machine, StoredMachine) and machine.state is MachineState.LEASED:
+            if _is_cataloged(machine) and not _is_meant(machine, requests[place]):
+                errors[place] = "HOSTNAME_REUSE"
+            elif isinstance(machine, StoredMachine) and machine.state is MachineState.LEASED:
                 errors[place] = "LEASED"
             elif (
                 path in gone
@@ -212,6 +219,11 @@ def _instruction(machine: StoredMachine) -> PollResponse:
 
 def _is_own(record: Record | None, account: str) -> TypeGuard[StoredMachine]:
     return _is_cataloged(record) and record.policies.machine_service_account == account
+
+
+def _is_meant(machine: StoredMachine, request: DeleteRequest) -> bool:
+    """Whether an entry has the attributes that a request names."""
+    return set(request.backend_attributes) <= set(machine.policies.backend_attributes)
 
 
 def _is_cataloged(record: Record | None) -> TypeGuard[StoredMachine]:

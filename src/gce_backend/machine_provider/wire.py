@@ -75,9 +75,15 @@ class AddBatchResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class DeleteRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """catalog.delete_machine."""
+    """catalog.delete_machine.
+
+    Attributes:
+        backend_attributes: what the entry's own attributes must be, which the original does not
+            have: an entry with others stays, and the answer is HOSTNAME_REUSE.
+    """
 
     dimensions: Dimensions
+    backend_attributes: tuple[KeyValue, ...] = ()
 
 
 class DeleteResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):

@@ -17,8 +17,9 @@ from gce_backend.model.orders import Drain
 from gce_backend.settings.settings import DeletionSettings
 from support.deletions import (
     DELETE_INSTANCES,
-    DELETE_MACHINE,
+    GET_MACHINE,
     LIST_MEMBERS,
+    denied,
     entity,
     listed,
     metric,
@@ -206,7 +207,7 @@ async def test_when_an_abandoned_vm_is_deleted_directly(tmp_path: Path) -> None:
             return context.fleet.instances[key].abandoned_since is not None
 
         await w.until(is_abandoned)
-        await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
+        await denied(w)
         looks = context.memory.seen.next_abandoned_look
 
         async def after(abandoned: float, *, pause: float | None = None) -> tuple[int, int]:
@@ -235,7 +236,7 @@ async def test_when_an_abandoned_vm_is_deleted_directly(tmp_path: Path) -> None:
             await delete(context, lambda one, _: one == key)
             calls = await w.calls()
             assert calls[DELETE_INSTANCES] == 0
-            return calls[DELETE_MACHINE], calls["compute.instances.delete"]
+            return calls[GET_MACHINE], calls["compute.instances.delete"]
 
         assert await after(60) == (1, 0)
         assert await after(200, pause=600) == (0, 0)
@@ -260,7 +261,7 @@ async def test_a_vm_is_named_in_a_deletion_unless_its_group_is_known_not_to_list
         [key] = context.fleet.instances
         known, seen = context.fleet.instances[key], context.memory.seen
         await w.inject(DELETE_INSTANCES, status=403, reason="forbidden", times=None)
-        await w.inject(DELETE_MACHINE, kind="answer", body={"error": "ENTRY_NOT_FOUND"}, times=None)
+        await denied(w)
 
         found = seen.groups[key.group]
         assert key.name in found.members

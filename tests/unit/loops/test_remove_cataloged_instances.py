@@ -6,13 +6,18 @@ from pathlib import Path
 
 import msgspec
 
+from gce_backend.fleet.picture import Change
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.orders import Drain
 from gce_backend.settings.settings import MachineProviderSettings
 from support.deletions import (
     DELETE_INSTANCES,
     DELETE_MACHINE,
     GET_MACHINE,
     TWO_TEMPLATES,
+    add_late,
+    removals,
     settings,
     two_templates,
 )
@@ -143,7 +148,7 @@ async def test_hole_16_the_lease_for_which_a_removal_is_refused_is_stored_with_i
         assert 6000 < machine["lease_expiration"] - w.clock.now() < 7200
         await w.pass_time(900)
         # Once for it; of each of the two others when it leaves, and just before its deletion.
-        assert (await w.calls())[DELETE_MACHINE] == 1 + 2 * 2
+        assert await removals(w) == 1 + 2 * 2
         assert held in await w.vms()
 
 
@@ -181,6 +186,31 @@ async def test_while_the_machine_provider_is_down_nothing_drains(tmp_path: Path)
         assert 3 <= (await w.calls())[DELETE_MACHINE] <= 60
         await w.clear_faults()
         await w.until(gone(w), within=1800)
+
+
+async def test_an_addition_without_an_answer_takes_out_no_entry_of_another(tmp_path: Path) -> None:
+    """It may have been refused: what has the machine's name is a stranger's, and free."""
+    async with world(tmp_path, managers=manager(minimum=1)) as w:
+        await w.until_states(cataloged=1)
+        assert w.daemon.context is not None
+        [key] = w.daemon.context.fleet.instances
+        machine = {"dimensions": {"hostname": key.name, "backend": "GCE"}}
+        await w.broker("catalog.delete_machine", machine)
+        await add_late(w, key.name, key="another")
+        drain = Drain("", w.clock.now())
+
+        def unanswered(instance: Instance | None) -> Instance | None:
+            assert instance is not None
+            return msgspec.structs.replace(instance, catalog=CatalogState.ADDING, drain=drain)
+
+        await w.daemon.context.fleet.change([Change(key, unanswered)])
+        await w.pass_time(120)
+        assert (await w.catalog())[key.name] in {"NEW", "AVAILABLE"}
+        assert key.name in await w.vms()
+        shown = next(m for m in await w.machines() if m["name"] == key.name)
+        assert [c["reason"] for c in shown["conditions"]] == ["Refused"]
+        await w.broker("catalog.delete_machine", machine)
+        await w.until(lambda: w.lacks(key.name), within=900)
 
 
 async def test_hazard_01_404s_of_a_broker_delete_nothing(tmp_path: Path) -> None:
