@@ -105,7 +105,7 @@ def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float)
         return zone.old
     spare = zone.available - max(0, zone.minimum_size - zone.leased - max_unavailable)
     if spare <= 0 and full and zone.active_target < zone.minimum_size and not zone.coming:
-        slack = max(1, max_unavailable, math.floor(zone.minimum_size * exchange_share))
+        slack = max(1, math.floor(zone.minimum_size * exchange_share))
         spare = zone.available - max(0, zone.minimum_size - zone.leased - slack)
     return min(zone.old, max(0, spare))
 

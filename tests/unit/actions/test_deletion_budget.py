@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from structlog.testing import capture_logs
 
-from gce_backend.actions.deletion_budget import free_deletions, under_caps
+from gce_backend.actions.deletion_budget import begin_under_caps, free_deletions, under_caps
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import (
     CONTROL_KEY,
@@ -21,6 +22,7 @@ from gce_backend.model.entities import (
     Permit,
 )
 from gce_backend.model.keys import MachineKey
+from gce_backend.model.observed import Member
 from gce_backend.model.orders import Control, Drain
 from gce_backend.settings.settings import DeletionSettings, MachineProviderSettings
 from support.deletions import (
@@ -251,6 +253,32 @@ async def test_how_many_deletions_the_caps_leave_room_for(tmp_path: Path) -> Non
         await context.fleet.change([Change(key, draining) for key in others[:2]])
         await context.fleet.change([Change(first, dying), Change(gone, lambda _: TOMBSTONE)])
         assert free_deletions(context, Permit.REMOVED) == 9 - 2 - 2
+        revision = context.fleet.revisions[first.revision]
+        left = msgspec.structs.replace(revision, active=(), drained=(first.zone,))
+        await context.fleet.change([Change(first.revision, lambda _: left)])
+        assert free_deletions(context, Permit.REMOVED) == 9 - 2 - 8, "all of its group leave"
+
+        def counted(gce_id: int | None, **seen: Any) -> bool:
+            """Whether the deletion of a member counts, as it is stored and as its group is seen."""
+            entity = msgspec.structs.replace(before, gce_id=gce_id)
+            context.fleet._pictures[Instance.KIND][first] = entity
+            context.memory.seen.groups[first.group] = msgspec.structs.replace(group, **seen)
+            asked = {first: Permit.REMOVED}
+            begins, window = begin_under_caps(context, DeletionWindow(), asked)
+            assert begins == {first}
+            return bool(window.begun)
+
+        before, group = context.fleet.instances[first], context.memory.seen.groups[first.group]
+        failing = Member(first.name, None, "", "CREATING", "No room.", "STOCKOUT")
+        members = {first.name: failing, "another": failing}
+        assert not counted(None, members=members, complete=True)
+        assert counted(7, members=members, complete=True)
+        assert counted(None, members=members, complete=False)
+        assert counted(None, members={"another": failing}, complete=True)
+        made = {first.name: msgspec.structs.replace(failing, error_code="")}
+        assert counted(None, members=made, complete=True)
+        del context.memory.seen.groups[first.group]
+        assert begin_under_caps(context, DeletionWindow(), {first: Permit.REMOVED})[1].begun
 
         def lifted(control: Control | None) -> Control | None:
             until = context.clock.now() + 0.9

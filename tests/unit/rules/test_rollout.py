@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gce_backend.model.entities import InstanceGroupManager
 from gce_backend.rules.group_sizes import UNUSED, growth
-from gce_backend.rules.rollout import ZoneRollout, removable, rollout_limit, share_out
+from gce_backend.rules.rollout import (
+    PAUSED,
+    SURGE,
+    ZoneRollout,
+    drainable,
+    removable,
+    rollout_limit,
+    share_out,
+)
 
 COUNTS = st.integers(0, 30)
 ZONES = st.builds(
@@ -221,3 +230,37 @@ def test_old_and_new_together_are_at_most_what_is_needed_and_the_surge(
         assert staying + limit.size >= needed
     if staying and surge is not None:
         assert staying + limit.size <= max(staying, needed + surge)
+
+
+@pytest.mark.parametrize(
+    ("maximum_size", "coming", "leave"), [(4, 0, 1), (4, 1, 0), (0, 0, 0), (5, 0, 0), (5, 1, 0)]
+)
+def test_a_canary_gets_room_only_where_the_maximum_leaves_none_and_none_is_coming(
+    maximum_size: int, coming: int, leave: int
+) -> None:
+    """Three old machines and one of the two canaries are there."""
+    unproved = zone(maximum_size=maximum_size, active_target=1, coming=coming)
+    assert may_leave(msgspec.structs.replace(unproved, canaries=2)) == leave
+
+
+@pytest.mark.parametrize(
+    ("staying", "paused", "reason"),
+    [(0, True, None), (0, False, None), (2, True, PAUSED), (2, False, SURGE)],
+)
+def test_what_limits_a_new_revision_is_what_stays_of_the_old_ones(
+    staying: int, paused: bool, reason: str | None
+) -> None:
+    """Where nothing stays, nothing is replaced."""
+    limit = rollout_limit(None, 3, staying, max_surge=1, paused=paused)
+    assert (limit.reason if limit is not None else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("usable", "minimum_size", "max_unavailable", "may_go"),
+    [(3, 3, 0, 0), (5, 3, 0, 2), (3, 3, 1, 1), (2, 3, 0, 0), (2, 1, 3, 2), (2, 0, 0, 2)],
+)
+def test_drained_machines_go_as_far_as_the_minimum_allows(
+    usable: int, minimum_size: int, max_unavailable: int, may_go: int
+) -> None:
+    """What a drain takes must not leave fewer than the settings allow."""
+    assert drainable(usable, minimum_size, max_unavailable) == may_go

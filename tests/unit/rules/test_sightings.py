@@ -20,16 +20,20 @@ from gce_backend.rules.permits import (
     permit,
 )
 from gce_backend.rules.sightings import (
+    MISSING_SECONDS,
+    LesseeNews,
     abandoned_instance,
     emptied_instance,
     has_left_its_group,
     is_empty,
     is_lost,
     is_stopped_for_good,
+    news_for_lessee,
     not_running_message,
     seen_instance,
     trouble_of,
     unseen_instance,
+    without_vm_message,
 )
 from support.machines import (
     CATALOGED,
@@ -259,4 +263,30 @@ def test_vms_that_do_not_come_to_run_are_told_of_with_their_statuses() -> None:
     assert not_running_message([*staging, creating]) == (
         "3 VMs of the group did not start within 15 minutes, for example b "
         "(CREATING, STAGING). " + advice
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "news"),
+    [
+        ({}, None),
+        ({"missing_since": NOW - MISSING_SECONDS}, LesseeNews.GONE),
+        ({"missing_since": NOW - MISSING_SECONDS + 1}, None),
+        ({"missing_since": NOW - 60, "abandoned_since": NOW}, None),
+        ({"missing_since": NOW - 60, "stopped_since": NOW}, LesseeNews.GONE),
+        ({"stopped_since": NOW}, LesseeNews.STOPPED),
+    ],
+)
+def test_a_lessee_hears_of_a_vm_that_is_gone_or_stopped(
+    fields: dict[str, float], news: LesseeNews | None
+) -> None:
+    """An abandoned VM is still there for its lessee."""
+    assert news_for_lessee(replace(CATALOGED, **fields), at(NOW)) is news
+
+
+def test_members_without_vm_are_told_with_their_number_and_an_example() -> None:
+    """And with what Compute was asked for."""
+    assert without_vm_message(["a", "b"]) == (
+        "The group keeps 2 members without a VM, for example a. Compute has been asked to "
+        "delete them again and again. Until it does, the group has fewer machines."
     )
