@@ -25,6 +25,7 @@ _FAULTS = {
     "no time at all": r"\bfor 0 ?(?:ms|s)\b",
     "a negative time": r"(?<![\w.:/-])-\d+(?:\.\d+)? ?(?:ms|s|min|h|d)\b",
     "a value of Python's": r"\bNaN\b|\bundefined\b|<class |\bNone\b(?!\.)|\bTrue\b|\bFalse\b",
+    "a list of Python's": r"[(\[]'",
 }
 
 

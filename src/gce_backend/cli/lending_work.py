@@ -31,7 +31,7 @@ from gce_backend.machine_provider.lease_documents import (
     NewLease,
     WaitDocument,
 )
-from gce_backend.machine_provider.wire import Dimensions
+from gce_backend.machine_provider.wire import Dimensions, dimension_text
 from gce_backend.model.machine_token import Dimension
 from gce_backend.settings.settings import Settings
 
@@ -101,14 +101,12 @@ async def show_catalog(settings: Settings, *, as_json: bool) -> None:
         return
     rows = table("machine", "state", "user", "ends", "dimensions")
     for machine in found.machines:
-        dimensions = msgspec.to_builtins(machine.dimensions)
-        texts = [f"{k}:{v}" for k, v in dimensions.items() if k not in {"hostname", "backend"}]
         rows.add(
             machine.name,
             f"{machine.state}, agent silent" if machine.agent == "silent" else machine.state,
             machine.user,
             None if machine.ends_at is None else when(machine.ends_at, time.time()),
-            " ".join(texts),
+            dimension_text(machine.dimensions),
         )
     show(rows)
 

@@ -31,6 +31,16 @@ class Dimensions(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     snapshot_labels: tuple[str, ...] = ()
 
 
+def dimension_text(dimensions: Dimensions) -> str:
+    """Dimensions for people: `os_family:LINUX num_cpus:8`; "any" when there is none."""
+    texts: list[str] = []
+    for key, value in msgspec.to_builtins(dimensions).items():
+        if key not in {"hostname", "backend"}:
+            values = value if isinstance(value, list | tuple) else (value,)
+            texts += (f"{key}:{one}" for one in values)
+    return " ".join(texts) or "any"
+
+
 class KeyValue(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """One attribute of the messages about a machine."""
 

@@ -15,6 +15,7 @@ from gce_backend.machine_provider.wire import (
     Dimensions,
     KeyValue,
     LeaseResponse,
+    dimension_text,
 )
 
 
@@ -103,3 +104,11 @@ def test_answers_have_int64_as_strings_and_nothing_that_is_not_set() -> None:
         "lease_expiration_ts": "9",
         "leased_indefinitely": False,
     }
+
+
+def test_dimensions_read_as_they_are_asked_for() -> None:
+    """Each of several values with its key, as `--dimension` takes it."""
+    several = Dimensions(backend="GCE", os_family="LINUX", snapshot_labels=("a:b", "c:d"))
+    said = "os_family:LINUX snapshot_labels:a:b snapshot_labels:c:d"
+    assert dimension_text(several) == said
+    assert dimension_text(Dimensions()) == "any"

@@ -29,7 +29,7 @@ from gce_backend.machine_provider.lease_documents import LeaseDocument
 from gce_backend.machine_provider.provider import Provider
 from gce_backend.machine_provider.queue import kind_of
 from gce_backend.machine_provider.server import is_here
-from gce_backend.machine_provider.wire import Dimensions
+from gce_backend.machine_provider.wire import Dimensions, dimension_text
 from gce_backend.settings.settings import is_loopback
 from gce_backend.web.access import is_of_this_site
 from gce_backend.web.documents.answers import RefusedError
@@ -278,7 +278,7 @@ class ProviderSite:
             "machines": {str(state): len(found) for state, found in records.machines.items()},
             "free": sum(len(names) for names in records.free.values()),
             "silent": len(records.agents.silent),
-            "queue": [(lease, kind_text(lease.dimensions)) for lease in pending[:ROWS]],
+            "queue": [(lease, dimension_text(lease.dimensions)) for lease in pending[:ROWS]],
             "waiting": len(pending),
             "access_problem": self._access_problem(),
             "request_id": f"page-{secrets.token_hex(8)}",
@@ -292,7 +292,9 @@ class ProviderSite:
         page = _page(request)
         first = (page - 1) * ROWS
         return {
-            "leases": [(one, kind_text(one.dimensions)) for one in leases[first : first + ROWS]],
+            "leases": [
+                (one, dimension_text(one.dimensions)) for one in leases[first : first + ROWS]
+            ],
             "limits_of": broker.leases.limits_of,
             "paging": paging(page, len(leases)),
         }
@@ -315,7 +317,7 @@ class ProviderSite:
             "asked": asked,
             "state": state,
             "states": [one for one in MachineState if one is not MachineState.DELETED],
-            "machines": [(one, kind_text(one.dimensions)) for one in documents],
+            "machines": [(one, dimension_text(one.dimensions)) for one in documents],
             "paging": paging(page, len(found)),
         }
 
@@ -357,7 +359,7 @@ async def count_kinds(broker: MachineProvider) -> list[KindRow]:
 
 
 def _row_of(kind: Dimensions) -> KindRow:
-    return KindRow(kind_text(kind), msgspec.json.encode(kind).decode())
+    return KindRow(dimension_text(kind), msgspec.json.encode(kind).decode())
 
 
 def _column(broker: MachineProvider, machine: StoredMachine) -> str:
@@ -371,13 +373,6 @@ def _column(broker: MachineProvider, machine: StoredMachine) -> str:
         MachineState.LEASED: "leased",
         MachineState.RECLAIMED: "leaving",
     }.get(machine.state, "")
-
-
-def kind_text(dimensions: Dimensions) -> str:
-    """Dimensions for people: `os_family:LINUX num_cpus:8`; "any" when there is none."""
-    named = msgspec.to_builtins(dimensions)
-    texts = [f"{key}:{value}" for key, value in named.items() if key not in {"hostname", "backend"}]
-    return " ".join(texts) or "any"
 
 
 def is_local(request: web.Request) -> bool:
