@@ -74,12 +74,19 @@ def test_the_version_has_one_place() -> None:
 
 
 def test_this_changelog_can_be_cut() -> None:
-    """The next release needs no more than the command, and has its notes for those who upgrade."""
+    """The next release needs no more than the command, and has its notes for those who upgrade.
+
+    Right after a release nothing is unreleased: then the newest version is that of the package.
+    """
     text = (ROOT / "CHANGELOG.md").read_text()
+    head, unreleased, rest = text.partition(f"{release.UNRELEASED}\n")
+    if not re.search(r"^- ", rest.partition("\n## [")[0], re.MULTILINE):
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        release.check_released(text, project["version"])
+        text = f"{head}{unreleased}\n- A thing.\n{rest}"
     cut = release.cut_changelog(text, "99.0.0", "2026-12-24")
     release.check_released(cut, "99.0.0")
-    if not re.search(r"^## \[1\.0\.0\]", text, re.MULTILINE):
-        assert "### Upgrade notes" in text
+    assert "### Upgrade notes" in text
     with pytest.raises(ReleaseError, match="run `make release-cut VERSION="):
         release.check_released(text, "99.0.0")
 
