@@ -71,6 +71,7 @@ class Disturbances:
         made_elsewhere: zone and name of the groups that a daemon with another store has made.
         trespassed: told of a change by that daemon to a group that it has not made.
         late_additions: when a late add_machines reaches the Machine Provider, by host name.
+        late_deletions: when the late deletion of a group was sent, by the group's zone and name.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Disturbances:
         self.fired: Counter[int] = Counter()
         self.made_elsewhere: set[tuple[str, str]] = set()
         self.late_additions: dict[str, float] = {}
+        self.late_deletions: dict[str, float] = {}
         self.asked: Callable[[str], None] = lambda _: None
         self.sent: Callable[[Request], None] = lambda _: None
         self.trespassed: Callable[[str], None] = lambda _: None
@@ -181,6 +183,9 @@ class Disturbances:
         if rule.fate in {"late", "repeat"} and "add_machines" in request.path:
             for name in _NAMES.findall(request.raw):
                 self.late_additions[name.decode()] = self._time() + seconds
+        group = _GROUP.search(request.path)
+        if rule.fate in {"late", "repeat"} and request.verb == "DELETE" and group is not None:
+            self.late_deletions.setdefault(f"{group[1]}/{group[2]}", self._time())
         if rule.struck is not None:
             rule.struck(request)
 

@@ -113,6 +113,8 @@ class Oracle:
         strangers: host names whose entries are not the daemon's affair.
         foreign: the keys of groups that somebody else made, as long as they stand.
         late_additions: when a late add_machines reached the Machine Provider, by host name.
+        late_deletions: when the late deletion of a group was sent, by the group's zone and name.
+        restores: when the daemons' store was put back to a backup, simulated seconds.
         denials: since when faults let the Machine Provider deny what it knows, a time for each.
         remembered: when leases end that one restored store has forgotten, by host name.
         requests: the users' names of lease requests, by the Machine Provider's.
@@ -138,6 +140,8 @@ class Oracle:
         self.entries: dict[str, Entry] = {}
         self.by_hand: set[str] = set()
         self.late_additions: dict[str, float] = {}
+        self.late_deletions: dict[str, float] = {}
+        self.restores: list[float] = []
         self.denials: list[float] = []
         self.remembered: dict[str, float | None] = {}
         self.foreign: set[str] = set()
@@ -228,6 +232,8 @@ class Oracle:
         A lease that is younger than the backups of both stores is known to nobody: no promise
         is possible.
         """
+        if namespace != self.denier:
+            self.restores.append(self._time())
         for name, held in list(self.held.items()):
             if held.since > backup:
                 held.forgotten.setdefault(namespace, self._time())
@@ -275,6 +281,9 @@ class Oracle:
         if vm.foreign:
             self.fail("S1", f"a stranger's VM is destroyed: {row.name}")
             return
+        if self._is_forgotten(row, vm):
+            self._note(f"nobody remembers that the group of {row.name} was to be deleted")
+            return
         held = self.holder(row.name)
         if held is not None and held.vm == row.id:
             self.fail("S1", f"{row.name} is destroyed, and {held.request} holds it")
@@ -294,6 +303,14 @@ class Oracle:
             return  # row 30: the Machine Provider denies that it offers it; the caps judge that
         if vm.permitted is None or (vm.permitted < added and late < vm.permitted):
             self.fail("S1", f"{row.name} is destroyed, and the catalog offers it ({entry.state})")
+
+    def _is_forgotten(self, row: VmRow, vm: Vm) -> bool:
+        """Whether its group is deleted by a call that a restored store does not know of.
+
+        docs/deploy.md has operators keep the fleet paused until such calls have taken effect.
+        """
+        sent = self.late_deletions.get(row.group.partition("/")[2])
+        return sent is not None and any(sent < at <= vm.made for at in self.restores)
 
     def _judge_rate(self) -> None:
         """S5: deletions in a window stay under the cap."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from gce_backend.base.clock import SystemClock
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.compute.rows import VmRow
 from simulation.episode import live, recipe
 from simulation.events import KINDS, Event
 from simulation.faults import Disturbances
 from simulation.holes import HOLES, scripted, search
+from simulation.loop import SimulatedLoop
 from simulation.network import Request
+from simulation.oracle import Entry, Oracle, Vm
 from simulation.rows import ROWS
 from simulation.shrink import minimal
 from simulation.test_determinism import run
+from simulation.world import Node, WorldClock
 
 QUICK = (
     "14 a leader that was frozen goes on as if it led",
@@ -48,7 +55,8 @@ def test_a_peaceful_life_breaks_no_promise() -> None:
 
 def test_users_get_machines() -> None:
     """Where nobody holds a machine, no promise about leases can break."""
-    ended = run("--seed", "1", "--episode", "0.5", "--rate", "20", "--only", "lease,lease_all")
+    words = ("--machines", "4", "--daemons", "1", "--only", "lease,lease_all")
+    ended = run("--seed", "1", "--episode", "0.2", "--rate", "30", *words)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "is LEASED" in ended.stdout
 
@@ -105,6 +113,44 @@ def test_what_a_daemon_with_another_store_makes_is_not_ours_to_track() -> None:
         request = Request(client, "POST", path, body)
         disturbances.answered(request, functools.partial(bytes, b"HTTP/1.1 %d" % status))
         assert (("z", "linux-1") in disturbances.made_elsewhere) is made
+
+
+@pytest.mark.parametrize(("restored", "promise"), [(None, ["S1"]), (7.0, []), (30.0, ["S1"])])
+def test_a_late_deletion_that_a_restored_store_forgot_is_not_held_against_a_daemon(
+    restored: float | None, promise: list[str]
+) -> None:
+    """What the daemon makes in the group before the restore, or without one, counts."""
+    now = 0.0
+    oracle = Oracle(
+        embedded_cloud(None, SystemClock(), CloudOptions()),
+        now=lambda: now,
+        time=lambda: now,
+        note=lambda _: None,
+        cap=lambda _: 9,
+        window=600.0,
+        budget=9,
+        processes=lambda: (1, 1),
+        denier="machine-provider",
+    )
+    oracle.late_deletions["z/g"] = 5.0
+    oracle.vms["1"] = Vm("vm", "p/z/g", made=20.0, offered=21.0)
+    oracle.entries["vm"] = Entry("AVAILABLE", "1", "", None)
+    if restored is not None:
+        now = restored
+        oracle.restored("", 1.0)
+    now = 60.0
+    oracle._destroyed(VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1"), "DELETING")
+    assert [violation.promise for violation in oracle.violations] == promise
+
+
+def test_the_judge_asks_the_daemon_that_leads() -> None:
+    """One that stands by answers, and knows no conditions."""
+    with contextlib.closing(SimulatedLoop()) as loop:
+        node = Node("d1", WorldClock(loop))
+    assert node.leads
+    for term, leads in ((None, False), (object(), True)):
+        node.daemon = cast("Any", SimpleNamespace(leadership=SimpleNamespace(term=term)))
+        assert node.leads is leads
 
 
 def test_a_failing_list_of_events_becomes_short() -> None:

@@ -170,6 +170,12 @@ class Node:
         """Whether a daemon runs here, paused or not."""
         return self.process is not None and not self.process.dead
 
+    @property
+    def leads(self) -> bool:
+        """Whether its daemon works, as far as it knows: one that stands by has no conditions."""
+        leadership = self.daemon.leadership if self.daemon is not None else None
+        return leadership is None or leadership.term is not None
+
 
 class Pool(msgspec.Struct):
     """What a template's configuration says."""
@@ -236,6 +242,7 @@ class World:
         self.oracle.strangers = self.strangers
         self.stolen: set[str] = set()
         self.oracle.late_additions = self.disturbances.late_additions
+        self.oracle.late_deletions = self.disturbances.late_deletions
         self.pools = self._first_pools()
         self.nodes = [
             Node(f"d{number}", WorldClock(loop)) for number in range(1, shape.daemons + 1)
@@ -437,8 +444,8 @@ class World:
         self.kill(node)
 
     async def act(self, path: str, body: Any = None) -> Any:
-        """An order to the first daemon that takes it; None when none does."""
-        for node in self.nodes:
+        """An order to the first daemon that takes it, or that leads; None when none does."""
+        for node in sorted(self.nodes, key=lambda node: not node.leads):
             if not node.is_up or node.daemon is None or node.process is None:
                 continue
             if node.process.paused:
