@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.model.entities import Permit
+from gce_backend.model.entities import InstanceGroupManager, Permit
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
 from gce_backend.model.orders import Control, MachineOrder
@@ -81,12 +81,18 @@ class SeenAtCompute:
     next_stopped_look: dict[str, float] = field(default_factory=dict)
     next_full_look: dict[str, float] = field(default_factory=dict)
 
-    def forget(self, managers: Collection[GroupKey]) -> None:
-        """Forgets the groups whose managers are not among these."""
-        known = (self.groups, self.unlisted, self.grown, self.sizes, self.zone_troubles, self.idle)
+    def forget(self, managers: Mapping[GroupKey, InstanceGroupManager]) -> None:
+        """Forgets the groups whose managers are not among these.
+
+        What was listed of a group that another daemon has deleted is forgotten with the link to it.
+        """
+        known = (self.unlisted, self.grown, self.sizes, self.zone_troubles, self.idle)
         for seen in known:
             for key in [key for key in seen if key not in managers]:
                 seen.pop(key, None)
+        for key in tuple(self.groups):
+            if key not in managers or managers[key].url is None:
+                del self.groups[key]
         self.gone &= set(managers)
         self.doubted &= set(managers)
 
