@@ -22,6 +22,7 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── OrderError                    an operator's order cannot be carried out now
     │   ├── UnknownNameError          it names something that does not exist; says what does
     │   └── LeaseLostError            a lease ended before the work on its machines did
+    │       └── LeasePreemptedError   because Compute Engine took its VMs back
     ├── UnusableFileError             a configuration file is missing, too large, or not text
     ├── UnreadEntityError             a decision needs entities that were not read; read them
     ├── TextSyntaxError               a text is not of its message's language
