@@ -29,7 +29,7 @@ ZONES = (
     *("europe-west1-b", "europe-west1-c"),
 )
 GROUP_SIZE = 100
-PATIENCE = 180.0
+PATIENCE, PATIENCE_OF_A_MACHINE = 180.0, 0.02
 COMMAND = (sys.executable, "-m", "gce_backend")
 SET_METADATA = "compute.instances.setMetadata"
 FEW = 1000
@@ -156,9 +156,9 @@ def rise(machines: int, settings: dict[str, str], url: str, log: Path) -> dict[s
     begun = time.monotonic()
     with log.open("w") as stream, process("run", env=settings, stderr=stream) as daemon:
         while cataloged(log) < machines:
-            if time.monotonic() - begun > PATIENCE:
-                sys.exit(f"{machines} machines were not cataloged within {PATIENCE:.0f} s")
-            time.sleep(0.05)
+            if time.monotonic() - begun > PATIENCE + PATIENCE_OF_A_MACHINE * machines:
+                sys.exit(f"{machines} machines were not cataloged in time")
+            time.sleep(0.05 + machines / 1e6)
         seconds = time.monotonic() - begun
         cpu, resident = used(daemon.pid)
         calls = calls_at(url)

@@ -1,6 +1,6 @@
 """Conditions: why a job cannot continue with a subject, since when, and when it tries again.
 
-A failure affects only its own subject: it is noted against its subject, backs off alone, and is
+A failure affects only its own subject: it is noted against its subject, which backs off, and is
 shown wherever the subject is shown. Conditions live in memory: after a restart the first try sets
 them again. A condition lasts while its subject concerns its job: each job declares its
 subjects, and conditions of all others end after each run.

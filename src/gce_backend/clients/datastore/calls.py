@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import msgspec
 from gcloud.aio.datastore import Consistency, Mode
 
 from gce_backend.base.clock import Clock
@@ -214,7 +214,7 @@ def _chunks(mutations: Encoded, most: int) -> Iterator[Encoded]:
     chunk: Encoded = []
     size = 0
     for mutation in mutations:
-        length = len(json.dumps(mutation))  # as the library will write it
+        length = len(msgspec.json.encode(mutation))  # as it will be sent
         if chunk and (len(chunk) == most or size + length > MAX_COMMIT_BYTES):
             yield chunk
             chunk, size = [], 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp
+import msgspec
 from gcloud.aio.datastore import Datastore as GcloudDatastore
 
 from gce_backend.clients.auth import TokenSource
@@ -78,6 +79,21 @@ class Client(GcloudDatastore):
             timeout=TIMEOUT,
             decoders=DECODERS,
         )
+
+    async def _post(
+        self,
+        url: str,
+        body: dict[str, Any] | None = None,
+        *,
+        additional_request_fields: dict[str, Any] | None = None,
+        session: Any = None,
+        timeout: float = 10.0,  # noqa: ASYNC109 -- the library's own signature
+    ) -> Any:
+        """As the library's; JSON is written ten times as fast, which is felt in large commits."""
+        payload = msgspec.json.encode({**(body or {}), **(additional_request_fields or {})})
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(payload))}
+        there = session or self.session
+        return await there.post(url, data=payload, headers=headers, timeout=timeout)
 
 
 def method_of(_verb: str, url: str) -> str:

@@ -186,9 +186,10 @@ async def test_large_writes_are_split() -> None:
         assert len(versions) == 1001
         assert calls(run, "commit") == 3
         big: list[Mutation] = [
-            Upsert((("B", f"{n}"),), {"t": Unindexed("ü" * 160_000)}) for n in range(20)
+            Upsert((("B", f"{n}"),), {"t": Unindexed("ü" * 400_000)}) for n in range(20)
         ]
-        await datastore.commit(big)  # the library writes 6 bytes for each letter
+        await datastore.commit(big)  # 16 MB
+        assert calls(run, "commit") == 5
         assert len(await datastore.query("B", keys_only=True)) == 20
         assert await datastore.commit([]) == []
 
