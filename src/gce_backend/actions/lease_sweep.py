@@ -2,7 +2,7 @@
 
 It makes up for lost messages. A machine that the catalog does not know is only marked; what follows
 is decided elsewhere, under the narrow cap. Of deleted machines it takes out the
-entries that late additions have made.
+entries that late additions have made. A lease that the catalog denies ends where the VM is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from gce_backend.actions import phantom_entries
 from gce_backend.actions.lease_ends import end_of
-from gce_backend.base.errors import BackendError
+from gce_backend.actions.vm_looks import is_gone
+from gce_backend.base.errors import BackendError, RemoteError
 from gce_backend.clients.machine_provider import CatalogEntry, MethodNotOffered, NotCataloged
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
@@ -29,6 +30,7 @@ from gce_backend.rules.cataloging import (
     without_lease,
 )
 from gce_backend.rules.facets import Facet, is_held_for_ever, is_swept
+from gce_backend.rules.sightings import LesseeNews, news_for_lessee
 
 BROKER = "machine-provider"
 TOPIC = "sweep"
@@ -77,7 +79,8 @@ async def sweep(context: Context) -> Outcome:
                 else:
                     _note_contradiction(context, key, entry, asked)
                     _note_agent(context, key, entry)
-                    changes.append(Change(key, _judge(context, key, entry, asked)))
+                    gone = await _is_denied_and_gone(context, key, entry, asked)
+                    changes.append(Change(key, _judge(context, key, entry, asked, gone=gone)))
                 swept += 1
     except (BackendError, TimeoutError) as error:
         context.turns.give_back(due[swept:])  # they are first the next time
@@ -92,7 +95,12 @@ async def sweep(context: Context) -> Outcome:
 
 
 def _judge(
-    context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
+    context: Context,
+    key: MachineKey,
+    entry: CatalogEntry | NotCataloged,
+    asked: float,
+    *,
+    gone: bool,
 ) -> Apply[Instance]:
     now = context.clock.now()
     token = instance_token(context.project, key)
@@ -104,7 +112,7 @@ def _judge(
             if not is_held_for_ever(instance):
                 return instance
             if _own_entry(context, key, instance, entry) is None:
-                return _without_denied_lease(context, key, instance, entry, asked)
+                return _without_denied_lease(context, key, instance, entry, asked, gone=gone)
             instance = replace(instance, catalog=CatalogState.CATALOGED, rising_since=None)
         if isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) != token:
             # Another's entry under our host name: the daemon must not remove it from the catalog.
@@ -113,7 +121,7 @@ def _judge(
             lost = (
                 instance if instance.lost_since is not None else replace(instance, lost_since=now)
             )
-            return _without_denied_lease(context, key, lost, entry, asked)
+            return _without_denied_lease(context, key, lost, entry, asked, gone=gone)
         known = replace(instance, lost_since=None) if instance.lost_since else instance
         if entry.state == "RECLAIMED":
             reason = "The catalog says that the Machine Provider has reclaimed it."
@@ -124,7 +132,7 @@ def _judge(
                 return known
             since = known.lease.since if known.lease is not None else now
             return replace(known, lease=Lease(since, expiration))
-        return _without_denied_lease(context, key, known, entry, asked)
+        return _without_denied_lease(context, key, known, entry, asked, gone=gone)
 
     return when_present(apply)
 
@@ -135,8 +143,15 @@ def _without_denied_lease(
     instance: Instance,
     entry: CatalogEntry | NotCataloged,
     asked: float,
+    *,
+    gone: bool,
 ) -> Instance:
-    """The machine without its lease, where the catalog has denied it for long enough."""
+    """The machine without its lease, where the catalog has denied it for long enough.
+
+    Nobody can hold a VM that is gone: there, the first denial is enough.
+    """
+    if gone and _denies(context, key, instance, entry, asked):
+        return without_lease(instance)
     contradiction, lease = context.memory.catalog.contradicted.get(key), instance.lease
     contradicts = _contradicts(context, key, instance, entry, asked)
     if contradiction is None or lease is None or not contradicts:
@@ -147,6 +162,21 @@ def _without_denied_lease(
     patience = contradicted_seconds(context.settings.machine_provider.lost_seconds)
     over = lease_is_over(lease, now, contradiction, moment, patience)
     return without_lease(instance) if over else instance
+
+
+async def _is_denied_and_gone(
+    context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
+) -> bool:
+    """Whether the catalog denies a machine's lease, and Compute confirms that its VM is gone."""
+    instance = context.fleet.instances.get(key)
+    if instance is None or not _denies(context, key, instance, entry, asked):
+        return False
+    if news_for_lessee(instance, context.clock.elapsed) is not LesseeNews.GONE:
+        return False
+    try:
+        return await is_gone(context, key)
+    except RemoteError:
+        return False  # it is asked again at the next look
 
 
 def _own_entry(
@@ -172,15 +202,27 @@ def _contradicts(
 ) -> bool:
     """Whether the catalog denies a known lease: the machine is available, or unknown.
 
-    For an unknown machine, a lease with a known end lasts until that end. The answer does not count
-    against a lease that became known after the question.
+    For an unknown machine, a lease with a known end lasts until that end, unless its VM is gone.
+    The answer does not count against a lease that became known after the question.
     """
+    lasts = instance.lease is not None and instance.lease.expiration is not None
+    is_unknown = _own_entry(context, key, instance, entry) is None
+    return not (is_unknown and lasts) and _denies(context, key, instance, entry, asked)
+
+
+def _denies(
+    context: Context,
+    key: MachineKey,
+    instance: Instance,
+    entry: CatalogEntry | NotCataloged,
+    asked: float,
+) -> bool:
+    """Whether the catalog has a machine with a known lease as available, or not at all."""
     lease, took = instance.lease, context.clock.monotonic() - asked
-    if lease is None:
-        return False
     own = _own_entry(context, key, instance, entry)
-    denied = lease.expiration is None if own is None else own.state == "AVAILABLE"
-    return denied and context.clock.elapsed(lease.since) > took
+    if lease is None or (own is not None and own.state != "AVAILABLE"):
+        return False
+    return context.clock.elapsed(lease.since) > took
 
 
 def _note_agent(context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from gce_backend.model.entities import CatalogState
 from gce_backend.model.machine_token import instance_token
-from gce_backend.settings.settings import MachineProviderSettings, Settings
+from gce_backend.settings.settings import FetchSettings, MachineProviderSettings, Settings
 from support.broker_messages import SUBSCRIPTION, about, key_of, one_machine, publish, settled
-from support.deletions import NOT_CATALOGED, entity
+from support.deletions import NOT_CATALOGED, delete_outside, entity
 from support.fleet_harness import PROJECT, World, manager, template, world
 
 GET = "machine_provider.catalog.get"
@@ -366,3 +366,31 @@ async def test_hole_05_a_contradiction_ends_when_the_catalog_says_leased_again(
         await w.pass_time(70)
         assert not await _is_contradicted(w)
         assert await w.is_in(name, "leased")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_nobody_holds_a_vm_that_is_gone_though_the_lease_known_here_runs(
+    tmp_path: Path, *, is_known: bool
+) -> None:
+    """The Machine Provider was restored: it offers the machine, or no longer holds it."""
+    broker = MachineProviderSettings(sweep_per_minute=60, lost_seconds=60.0)
+    settings = Settings(machine_provider=broker, fetch=FetchSettings(resync_seconds=30.0))
+    async with world(tmp_path, managers=manager(minimum=1), settings=settings) as w:
+        await w.until_states(cataloged=1)
+        (machine,) = await w.machines()
+        name = machine["name"]
+        ends = str(int(w.clock.now()) + 6 * 3600)
+        await publish(w, about(machine, "LEASED", lease_expiration_ts=ends))
+        await w.until(lambda: w.is_in(name, "leased"))
+        if not is_known:
+            await w.broker("catalog.delete_machine", {"dimensions": {"hostname": name}})
+        await w.pass_time(130)
+        assert await w.is_in(name, "leased"), "its VM is there"
+        await delete_outside(w, name)
+
+        async def is_replaced() -> bool:
+            catalog = await w.catalog()
+            return name not in await w.vms() and catalog.get(name) in {None, "DELETED"}
+
+        await w.until(is_replaced, within=600)
+        await w.until_states(cataloged=1)
