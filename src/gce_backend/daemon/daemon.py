@@ -54,6 +54,8 @@ from gce_backend.web.survey.view import Standby, View
 from gce_backend.web.teller import Teller
 
 LOAD_RETRY_SECONDS = 5.0
+HAND_OVER_SECONDS = 0.5
+"""Seconds at most for which a leader that stops lets its jobs finish."""
 LAG_INTERVAL_SECONDS = 1.0
 LAG_MEMORY_SECONDS = 30.0
 """Seconds for which `/healthz` remembers that the event loop stood still."""
@@ -178,12 +180,15 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stops in order: ticks, running jobs (until the deadline), leadership, clients, HTTP."""
-        self._log.info("daemon.stopping", deadline=self._settings.shutdown_seconds)
+        deadline = self._settings.shutdown_seconds
+        if self.leadership is not None:  # others wait, and resume what is cut off from the store
+            deadline = min(deadline, HAND_OVER_SECONDS)
+        self._log.info("daemon.stopping", deadline=deadline)
         if self._consumer is not None:
             self._consumer.stop_pulling()
         if self._scheduler is not None:
             self._scheduler.stop_ticks()
-            late = await self._scheduler.drain(self._settings.shutdown_seconds)
+            late = await self._scheduler.drain(deadline)
             if late:
                 self._log.warning("daemon.jobs_cancelled", jobs=list(late))
             await self._scheduler.cancel()

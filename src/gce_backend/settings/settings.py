@@ -500,7 +500,8 @@ class Settings(_Section, frozen=True):
         webhooks: who is told of events and problems: the format (`json`, `slack` or `pagerduty`) to
             the address.
         log: the log.
-        shutdown_seconds: how long running jobs may take to finish when the process stops.
+        shutdown_seconds: how long running jobs may take to finish when the process stops; with
+            leader election, half a second at most.
     """
 
     project: ProjectId | None = None
