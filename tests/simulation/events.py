@@ -25,6 +25,7 @@ from simulation.faults import STRANGER, Rule
 from simulation.network import Fate, Request
 from simulation.world import (
     MP_NAMESPACE,
+    OFFERED,
     STRANGERS_SYSTEM,
     TYPES,
     ZONES,
@@ -236,8 +237,8 @@ async def taken_back_growth(world: World, rng: random.Random) -> None:
         world.oracle.fail("L1", f"{zone}: {made} VMs are made, and {right} are wanted at most")
 
 
-async def _is_calm(world: World, fault: Fault) -> bool:
-    """Whether for five minutes all daemons work, and nothing but one fault hinders them."""
+async def _is_calm(world: World, fault: Fault | None = None) -> bool:
+    """Whether for five minutes all daemons work, and nothing, but for one fault, hinders them."""
     struck, calm = world.disturbances.strikes(), True
     for _ in range(15):
         await asyncio.sleep(20.0)
@@ -497,6 +498,30 @@ async def clock_jump(world: World, rng: random.Random) -> None:
     world.note(f"clock of {node.name} is put right")
 
 
+@event(0.4, 27, 52)
+async def clock_set_back(world: World, rng: random.Random) -> None:
+    """All clocks are a day behind from now on, while a VM that stopped waits to be replaced."""
+    free = [row for row in _offered(world) if world.oracle.entries[row.name].state == "AVAILABLE"]
+    row = await _stop_vm(world, free, rng)
+    if row is None:
+        return
+    await asyncio.sleep(100.0)  # a daemon has seen it, and stored since when
+    for node in world.nodes:
+        node.clock.offset -= 86400.0
+    world.note("all clocks are set back a day")
+    world.disturbances.met(27, 52)
+    changes = world.changes
+    calm = [await _is_calm(world) for _ in range(4)]
+    stays = any(one.id == row.id for one in world.vms()) and world.oracle.holder(row.name) is None
+    if stays and all(calm) and world.changes == changes and not await _held(world):
+        world.oracle.fail(
+            "L1", f"vm {row.name} stopped, and waits until clocks are where they were"
+        )
+    for node in world.nodes:
+        node.clock.offset += 86400.0
+    world.note("all clocks are put right")
+
+
 @event(1, 44)
 async def stranger(world: World, rng: random.Random) -> None:
     """A second daemon of the same owner, with a store of its own and a copied configuration."""
@@ -604,6 +629,64 @@ def _remove_entity(world: World, kind: str, name: str) -> None:
     world.disturbances.met(40, 41)
 
 
+@event(0.4, 40, 41)
+async def lose_revision(world: World, rng: random.Random) -> None:
+    """The entity of a revision that drains is removed by hand, and nobody adopts its template.
+
+    The configuration cannot be read meanwhile, so nobody knows what is left over. Others go on.
+    """
+    states = {row.name: world.oracle.entries[row.name].state for row in _offered(world)}
+    busy = {_revision_of(name) for name, state in states.items() if state == "LEASED"}
+    free = sorted(name for name, state in states.items() if state == "AVAILABLE")
+    drains = sorted(busy - {_revision_of(name) for name in free})
+    kind = "InstanceTemplateRevision"
+    paths = [row.key["path"] for row in world.entities.values()]
+    lost = [
+        path[-1]["name"]
+        for template, checksum in drains
+        for path in paths
+        if (path[0]["name"], path[-1]["kind"], path[-1]["name"][:8]) == (template, kind, checksum)
+    ]
+    if not lost or not free:
+        return
+    (world.config_dir / "templates.cfg").unlink(missing_ok=True)
+    world.note("config: templates.cfg is gone")
+    for node in [node for node in world.nodes if node.is_up]:  # it does not know what is served
+        world.kill(node)
+        await world.start_daemon(node)
+    _remove_entity(world, kind, lost[0])
+    name = rng.choice(free)
+    [row] = [row for row in world.vms() if row.name == name]
+    await _delete_vm(world, row)
+    changes = world.changes
+    calm = [await _is_calm(world) for _ in range(4)]
+    wanted = sum(pool.zones.get(row.zone, 0) for pool in world.pools.values() if not pool.flavor)
+    have = sum(one.zone == row.zone for one in _offered(world))
+    if have < wanted and all(calm) and world.changes == changes:
+        text = f"{row.zone}: {have} of {wanted} machines, while the entity of {lost[0]} is missing"
+        world.oracle.fail("L1", text)
+    _changed(world, "templates.cfg is back")
+
+
+def _offered(world: World) -> list[Any]:
+    """The VMs of ours that run, and that the catalog offers or has leased."""
+    entries, vms = world.oracle.entries, world.oracle.vms
+    return [
+        row
+        for row in world.vms()
+        if row.status == "RUNNING"
+        and row.name in entries
+        and entries[row.name].state in OFFERED
+        and not vms[row.id].foreign
+    ]
+
+
+def _revision_of(name: str) -> tuple[str, str]:
+    """The template of a VM, and the beginning of its revision's checksum."""
+    template, checksum, _, _ = name.rsplit("-", 3)
+    return template, checksum
+
+
 @event(0.7, 48)
 async def odd_template(world: World, rng: random.Random) -> None:
     """A template whose machines the Machine Provider refuses, and with them the whole batch."""
@@ -651,16 +734,20 @@ async def melt(world: World, rng: random.Random) -> None:
 @event(3, 45)
 async def stop_vm(world: World, rng: random.Random) -> None:
     """A VM stops: its guest powers off, its host fails, it is suspended or preempted."""
-    rows = sorted(
-        (row for row in world.vms() if row.status == "RUNNING" and row.action == "NONE"),
-        key=lambda row: row.name,
-    )
-    if rows:
-        row = rng.choice(rows)
-        status: Any = rng.choice(("TERMINATED", "TERMINATED", "STOPPED", "SUSPENDED"))
-        world.note(f"vm {row.name} stops by itself")
-        world.compute_store.put_vm(msgspec.structs.replace(row, status=status))
-        world.disturbances.met(45)
+    await _stop_vm(world, world.vms(), rng)
+
+
+async def _stop_vm(world: World, rows: list[Any], rng: random.Random) -> Any:
+    """Stops one of these VMs; None when none of them runs undisturbed."""
+    rows = [row for row in rows if row.status == "RUNNING" and row.action == "NONE"]
+    if not rows:
+        return None
+    row = rng.choice(sorted(rows, key=lambda row: row.name))
+    status: Any = rng.choice(("TERMINATED", "TERMINATED", "STOPPED", "SUSPENDED"))
+    world.note(f"vm {row.name} stops by itself")
+    world.compute_store.put_vm(msgspec.structs.replace(row, status=status))
+    world.disturbances.met(45)
+    return row
 
 
 @event(2, 33)
@@ -1183,7 +1270,30 @@ async def furnace(world: World, rng: random.Random) -> None:
                 await _delete_vm(world, row)
                 world.disturbances.met(47)
         await asyncio.sleep(20.0)
-    made = _made_for_us(world) - before
+    _judge_pace(world, _made_for_us(world) - before, wanted)
+
+
+@event(0.2, 47)
+async def group_furnace(world: World, rng: random.Random) -> None:
+    """For 25 minutes somebody's cleaner deletes every group soon after its VMs run."""
+    del rng
+    wanted = sum(sum(pool.zones.values()) for pool in world.pools.values())
+    before = _made_for_us(world)
+    world.note("somebody's cleaner deletes every group from now on")
+    for _ in range(75):
+        full = {row.group for row in world.vms() if row.status == "RUNNING"}
+        for group in sorted(world.groups(), key=lambda group: group.key):
+            if group.phase == "READY" and group.key in full:
+                world.oracle.by_hand.add(group.key)
+                path = f"zones/{group.zone}/instanceGroupManagers/{group.name}"
+                await world.by_hand("DELETE", path)
+                world.disturbances.met(47)
+        await asyncio.sleep(20.0)
+    _judge_pace(world, _made_for_us(world) - before, wanted)
+
+
+def _judge_pace(world: World, made: int, wanted: int) -> None:
+    """Row 47: what vanishes again and again is made again ever more slowly."""
     world.note(f"the cleaner stops; {made} VMs were made meanwhile")
     if made > 6 * max(wanted, 4) + 40:
         world.oracle.fail("L1", f"{made} VMs were made in 25 minutes, and {wanted} are wanted")

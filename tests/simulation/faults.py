@@ -127,8 +127,8 @@ class Disturbances:
         """How often anything has struck until now, but for the embedded cloud's faults."""
         return self.fired.total()
 
-    def is_alone(self, fault: Fault) -> bool:
-        """Whether no other fault of the embedded cloud is in force."""
+    def is_alone(self, fault: Fault | None) -> bool:
+        """Whether no fault of the embedded cloud, or no other one, is in force."""
         return all(one is fault for one in self._cloud.faults.injected)
 
     def settle(self) -> Counter[int]:

@@ -17,12 +17,14 @@ from unittest import mock
 import msgspec
 
 from gce_backend.actions import deletion_budget, permit_check, phantom_entries, untracked
+from gce_backend.base.ages import Ages
 from gce_backend.clients.compute import call_budget
 from gce_backend.clients.datastore import leadership
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.memory import CatalogMemory
 from gce_backend.loops import (
     catalog_instances,
+    fetch_instances,
     import_config,
     resize_instance_groups,
     update_instance_metadata,
@@ -33,6 +35,7 @@ from gce_backend.rules import (
     cataloging,
     compute_bodies,
     deletion_caps,
+    melt_down,
     ownership,
     permits,
     sightings,
@@ -189,6 +192,41 @@ def _divides_nothing() -> Iterator[None]:
         mock.patch.object(CatalogMemory, "batch", _NeverSmaller()),
     ):
         yield
+
+
+def _wall_age(_: Ages, since: float, now: float, __: float) -> float:
+    """Ages are read from the wall clock."""
+    return max(0.0, now - since)
+
+
+def _wall_wait(_: Ages, until: float, __: float, now: float, ___: float) -> float:
+    """Waits are read from the wall clock."""
+    return max(0.0, until - now)
+
+
+@contextlib.contextmanager
+def _by_wall_clock() -> Iterator[None]:
+    """Stored times are compared with the wall clock, wherever it has jumped to."""
+    with (
+        mock.patch.object(Ages, "elapsed", _wall_age),
+        mock.patch.object(Ages, "remaining", _wall_wait),
+    ):
+        yield
+
+
+def _all_or_nothing(context: Any, _: list[str]) -> dict[str, list[Any]]:
+    """One missing revision hinders the look at all groups."""
+    projects: dict[str, list[Any]] = {}
+    for key, manager in context.fleet.managers.items():
+        project = context.fleet.revision_of(key).template.project
+        if manager.url is not None:
+            projects.setdefault(project, []).append(key)
+    return projects
+
+
+def _at_full_pace(*_: Any) -> melt_down.Pace:
+    """Whatever vanishes again and again is made again at once."""
+    return melt_down.FULL
 
 
 HELD_BY_ALL = ((150.0, "lease_all"), (250.0, "lease_all"), (295.0, "lease_all"))
@@ -391,6 +429,31 @@ HOLES: tuple[Hole, ...] = (
         hours=0.5,
     ),
     Hole(
+        "18 a clock set back a day",
+        "L1",
+        (),
+        _by_wall_clock,
+        script=((5, "clock_set_back"),),
+        hours=0.4,
+    ),
+    Hole(
+        "19 one missing revision blinds the look at all groups",
+        "L1",
+        (),
+        lambda: everywhere(fetch_instances._by_project, _all_or_nothing),
+        script=((1, "lease"), (5, "change_type"), (200, "lose_revision")),
+        hours=0.4,
+    ),
+    Hole(
+        "20 what vanishes again and again is made again at once",
+        "L1",
+        (),
+        lambda: everywhere(melt_down.pace, _at_full_pace),
+        script=((5, "group_furnace"),),
+        machines=4,
+        hours=0.4,
+    ),
+    Hole(
         "21 one refused machine keeps its batch out",
         "L1",
         (),
@@ -408,7 +471,6 @@ HOLES: tuple[Hole, ...] = (
         hours=0.3,
     ),
 )
-"""18, 19 and 20 are not planted: only the tests of their jobs show them."""
 
 
 def scripted(made: Recipe, script: Sequence[tuple[float, str]]) -> Recipe:

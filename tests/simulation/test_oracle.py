@@ -34,6 +34,9 @@ QUICK = (
     "the caps hold nothing back",
     "6 RECLAIMED of a machine that is leased",
     "8 group made again by hand",
+    "18 a clock set back a day",
+    "19 one missing revision blinds the look at all groups",
+    "20 what vanishes again and again is made again at once",
 )
 
 
