@@ -51,8 +51,8 @@ async def _find_lost(context: Context, problems: list[str]) -> dict[RevisionKey,
     """
     untracked.forget_templates(context)
     now = context.clock.monotonic()
-    if now < context.memory.seen.next_template_look:
-        return {}
+    if now < context.memory.seen.next_template_look or not context.fleet.projects:
+        return {}  # the first look is as soon as there is a project to look at
     context.memory.seen.next_template_look = now + context.settings.fetch.resync_seconds
     projects: dict[str, list[RevisionKey]] = {name: [] for name in context.fleet.projects}
     for key, revision in context.fleet.active_revisions():
