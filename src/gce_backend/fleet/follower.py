@@ -40,6 +40,8 @@ UNTOLD = (
     *(MACHINE_PROVIDER_KEY, STORE_IDENTITY_KEY, DELETION_WINDOW_KEY),
 )
 
+_KINDS = frozenset(kind.KIND for kind in KINDS)
+
 
 class Follower:
     """Follows the leader on a store, and succeeds it.
@@ -104,8 +106,7 @@ class Follower:
             RemoteError: Datastore could not be reached; the next call goes on.
         """
         fleet = await self.catch_up(term.epoch - 1)
-        kinds = [kind.KIND for kind in KINDS]
-        journal = Journal(term.epoch, self._end.position, kinds)
+        journal = Journal(term.epoch, self._end.position, _KINDS)
         writing = self._datastore.within(term, journal)
         await writing.begin_journal()
         self.store.use(writing)
@@ -130,7 +131,9 @@ class Follower:
             if not news.complete or former not in {None, news.place.epoch}:
                 return await self._load()
             untold = former is not None or looked - self._untold_at >= UNTOLD_SECONDS
-            keys = [Key.of(path) for path in news.paths] + list(UNTOLD if untold else ())
+            # A newer release may write kinds that this one does not know.
+            keys = [Key.of(path) for path in news.paths if path[-1][0] in _KINDS]
+            keys += UNTOLD if untold else ()
             if keys:
                 await self._fleet.refresh(dict.fromkeys(keys))
             self._end = news.place

@@ -127,11 +127,11 @@ async def test_a_quiet_second_is_one_lookup_and_a_commit_two_of_what_it_wrote(
         assert (other.age or 0.0) < 1.0
 
 
-@pytest.mark.parametrize("why", ["no journal", "too late", "removed"])
+@pytest.mark.parametrize("why", ["no journal", "too late", "removed", "corrupt"])
 async def test_what_no_entry_tells_of_any_more_is_read_in_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    """An earlier release led in between; more was written than is kept; the journal was deleted."""
+    """A release without a journal led; more was written than is kept; somebody spoiled it."""
     monkeypatch.setattr(journal, "KEPT", 3)
     monkeypatch.setattr(journal_reader, "MANY", 2)
     async with stage(tmp_path) as s:
@@ -145,6 +145,9 @@ async def test_what_no_entry_tells_of_any_more_is_read_in_full(
         else:
             for number in range(1, 6):
                 await fleet.change([of_gce(number)])
+        if why == "corrupt":
+            [*_, last] = await s.datastore.query(journal.KIND, keys_only=True)
+            await s.datastore.commit([Upsert(last.path, {"epoch": 1, "paths": "?"})])
         if why == "removed":
             rows = await s.datastore.query(journal.KIND, keys_only=True)
             assert len(rows) == 3
@@ -153,6 +156,13 @@ async def test_what_no_entry_tells_of_any_more_is_read_in_full(
         assert dict(seen.instances) == await s.truth() != {}
         await seen.change([of_gce(9)])
         assert dict((await third.catch_up()).instances) == await s.truth()
+        strange = journal.Journal(
+            3, (await journal_reader.JournalReader(s.datastore).end())[0], "KL"
+        )
+        later = s.datastore.within(Term(s.epoch), strange)
+        await later.commit([Upsert((("K", "of a newer release"),), {})])
+        await third.catch_up()
+        assert await counted(s, third) == {"lookup": 1}
 
 
 async def test_a_term_that_has_ended_writes_no_entry(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from gce_backend.base.errors import CorruptEntityError
 from gce_backend.clients.datastore.calls import Calls, Encoded
 from gce_backend.clients.datastore.values import Delete, Insert, Path, Row, Unindexed
 
@@ -23,6 +22,7 @@ KEPT = 2000
 MUTATIONS = 2
 """Mutations that the journal adds to a commit: the new entry, and the end of an old one."""
 
+NO_TERM = -1
 _PATHS = msgspec.json.Decoder(tuple[tuple[tuple[str, str], ...], ...])
 
 
@@ -49,17 +49,13 @@ def position_of(path: Path) -> int:
 
 
 def entry_of(row: Row) -> Entry:
-    """The entry in a row.
-
-    Raises:
-        CorruptEntityError: it cannot be understood.
-    """
+    """The entry in a row; that of no term, when it cannot be understood."""
     stored, epoch = row.properties.get("paths"), row.properties.get("epoch")
     try:
         paths = _PATHS.decode(str(stored.value if isinstance(stored, Unindexed) else stored))
         return Entry(msgspec.convert(epoch, int), paths)
-    except ValueError as error:
-        raise CorruptEntityError(f"the journal's entry {row.path}: {error}") from None
+    except ValueError:
+        return Entry(NO_TERM, ())
 
 
 class Journal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gce_backend.clients.datastore.client import Datastore
-from gce_backend.clients.datastore.journal import KIND, entry_of, place, position_of
+from gce_backend.clients.datastore.journal import KIND, NO_TERM, entry_of, place, position_of
 from gce_backend.clients.datastore.values import Path
 
 FEW, MANY = 1, 100
@@ -49,7 +49,6 @@ class JournalReader:
 
         Raises:
             RemoteError: Datastore could not be read.
-            CorruptEntityError: the last entry cannot be understood.
         """
         entries = await self._datastore.query(KIND, keys_only=True)
         if not entries:
@@ -63,7 +62,6 @@ class JournalReader:
 
         Raises:
             RemoteError: Datastore could not be read.
-            CorruptEntityError: an entry cannot be understood.
         """
         found: dict[Path, None] = {}
         position, epoch = since
@@ -80,7 +78,8 @@ class JournalReader:
                 if path not in rows:
                     break
                 former, (epoch, paths) = epoch, entry_of(rows[path])
-                if epoch - former not in {0, 1}:  # who led in between kept no journal
+                if epoch == NO_TERM or epoch - former not in {0, 1}:
+                    # It cannot be understood, or who led in between kept no journal.
                     return News((), since, complete=False)
                 found.update(dict.fromkeys(paths))
                 read += 1
