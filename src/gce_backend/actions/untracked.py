@@ -4,13 +4,15 @@ A resource with the mark of another store is another daemon's, and is skipped. I
 VMs per project and slow resync; groups and templates are taken from the lists that are made anyway.
 Every project that the configuration has ever named is looked through, also when no group of ours is
 left there.
-What was created a moment ago may not have its entity yet, so two looks must agree. The
-daemon does not change what it finds: an operator adopts it, deletes it, or removes the mark.
+What was created a moment ago may not have its entity yet, so two looks must agree, with a list of
+the VM's group between them. The daemon does not change what it finds: an operator adopts it,
+deletes it, or removes the mark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from gce_backend.actions import strays
 from gce_backend.actions.identity import known_mark
@@ -25,6 +27,8 @@ from gce_backend.clients.compute.types import (
 from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import reason_of
 from gce_backend.fleet.memory import Suspect
+from gce_backend.model.keys import GroupKey
+from gce_backend.rules.compute_bodies import base_instance_name_of
 from gce_backend.rules.ownership import OWNER_LABEL, mark_of, mark_of_labels, may_be_ours
 
 REASON = "Untracked"
@@ -34,6 +38,18 @@ FORMER = (
 )
 SECOND_LOOK = 60.0
 """Seconds between the two looks that must agree."""
+
+
+class _Sighting(NamedTuple):
+    """A resource without an entity.
+
+    Attributes:
+        gce_id: a VM's numeric id.
+        group: the group that a VM seems to be of; None when it seems to be of none.
+    """
+
+    gce_id: int | None = None
+    group: GroupKey | None = None
 
 
 async def look(context: Context, project: str, groups: Listing[ComputeGroup]) -> str | None:
@@ -102,7 +118,7 @@ def note_templates(context: Context, project: str, templates: Listing[ComputeTem
     tracked = {context.fleet.template_name(key) for key in context.fleet.revisions}
     ours = known_mark(context)
     found = {
-        template.name: None
+        template.name: _Sighting()
         for template in templates.items
         if template.name not in tracked and may_be_ours(mark_of(template.description), ours)
     }
@@ -134,21 +150,21 @@ def _forget(context: Context, kinds: Collection[str], projects: Collection[str])
             _count(context, kind)
 
 
-def _groups(context: Context, listing: Listing[ComputeGroup]) -> dict[str, None]:
+def _groups(context: Context, listing: Listing[ComputeGroup]) -> dict[str, _Sighting]:
     tracked = {(key.name, context.fleet.group_name(key)) for key in context.fleet.managers}
     ours = known_mark(context)
     return {
-        f"{group.zone_name}/{group.name}": None
+        f"{group.zone_name}/{group.name}": _Sighting()
         for group in listing.items
         if (group.zone_name, group.name) not in tracked
         and may_be_ours(mark_of(group.description), ours)
     }
 
 
-def _instances(context: Context, listing: Listing[ComputeInstance]) -> dict[str, int]:
-    """The ids of VMs without an entity, by zone and name."""
-    untracked: dict[str, int] = {}
-    seen = context.memory.seen
+def _instances(context: Context, listing: Listing[ComputeInstance]) -> dict[str, _Sighting]:
+    """The VMs without an entity, by zone and name."""
+    untracked: dict[str, _Sighting] = {}
+    seen, groups = context.memory.seen, _by_first_names(context)
     machines = {(key.zone, key.name): key for key in context.fleet.instances}
     ours = known_mark(context)
     for found in listing.items:
@@ -161,14 +177,39 @@ def _instances(context: Context, listing: Listing[ComputeInstance]) -> dict[str,
                 continue  # its group has made it again, and the machine before it is to end first
             seen.doubted.add(key.group)
         if may_be_ours(mark_of_labels(found.labels), ours):
-            untracked[f"{found.zone_name}/{found.name}"] = found.id
+            group = groups.get((found.zone_name, found.name.rpartition("-")[0]))
+            untracked[f"{found.zone_name}/{found.name}"] = _Sighting(found.id, group)
     return untracked
+
+
+def _by_first_names(context: Context) -> dict[tuple[str, str], GroupKey]:
+    """The groups that exist, by their zone and by how the names of their VMs begin."""
+    gone = context.memory.seen.gone
+    return {
+        (key.zone, base_instance_name_of(key)): key
+        for key, manager in context.fleet.managers.items()
+        if manager.url is not None and key not in gone
+    }
+
+
+def _was_listed(context: Context, group: GroupKey | None, since: float) -> bool:
+    """Whether the group that a VM seems to be of was listed since a time; if not, it will be soon.
+
+    A list gives each VM its entity. It may come late: where many rise at once, or lists fail.
+    """
+    if group is None:
+        return True
+    seen = context.memory.seen.groups.get(group)
+    if seen is not None and seen.complete and seen.listed is not None and seen.listed >= since:
+        return True
+    context.memory.seen.doubted.add(group)
+    return False
 
 
 def _note(
     context: Context,
     scope: str,
-    found: Mapping[str, int | None],
+    found: Mapping[str, _Sighting],
     listing: Listing[ComputeGroup] | Listing[ComputeInstance] | Listing[ComputeTemplate],
 ) -> int:
     """Reports what an earlier look found too; returns how many wait for a second look."""
@@ -179,10 +220,11 @@ def _note(
             del suspects[name]
             context.conditions.clear(f"{scope}/{name}")
     unsure = 0
-    for name, gce_id in sorted(found.items()):
+    for name, (gce_id, group) in sorted(found.items()):
         if name not in suspects or suspects[name].gce_id != gce_id:  # another one of that name
             suspects[name] = Suspect(now, gce_id)
-        if now - suspects[name].since < SECOND_LOOK / 2:
+        since = suspects[name].since
+        if now - since < SECOND_LOOK / 2 or not _was_listed(context, group, since):
             unsure += 1
             continue
         message = (
@@ -196,13 +238,10 @@ def _note(
 
 
 def _count(context: Context, kind: str) -> None:
-    now = context.clock.monotonic()
-    context.metrics.untracked(
-        kind,
-        sum(
-            now - suspect.since >= SECOND_LOOK / 2
-            for other, names in context.memory.seen.suspects.items()
-            if other.partition(" ")[0] == kind
-            for suspect in names.values()
-        ),
+    reported = (
+        context.conditions.reason(f"{scope}/{name}") == REASON
+        for scope, names in context.memory.seen.suspects.items()
+        if scope.partition(" ")[0] == kind
+        for name in names
     )
+    context.metrics.untracked(kind, sum(reported))

@@ -75,7 +75,7 @@ class _Bursts:
         """
         job, name = event.get("job"), event["event"]
         severe = method in {"warning", "error"}
-        if job is None or name.startswith("job.") or (severe and "instance" not in event):
+        if job is None or name.startswith("job.") or (severe and _EACH.isdisjoint(event)):
             return event
         if not severe and method != "info":
             return event
@@ -99,6 +99,8 @@ class _Bursts:
         return Burst(dict(counts), severe)
 
 
+_EACH = frozenset({"instance", "resource"})
+"""Fields of warnings and errors of which there may be one for each machine."""
 MOST_OF_A_KIND = 10
 """Lines of one event and template that one run of a job writes."""
 _bursts = _Bursts()

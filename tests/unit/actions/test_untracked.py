@@ -114,6 +114,20 @@ async def test_a_vm_whose_entity_comes_late_is_never_reported_as_untracked(tmp_p
         await w.until_states(cataloged=6)
 
 
+async def test_vms_of_a_group_that_was_not_listed_yet_are_not_untracked(tmp_path: Path) -> None:
+    """Where many rise, or lists fail, that takes longer than two looks."""
+    async with world(tmp_path, settings=_watchful()) as w:
+        await w.until_states(cataloged=3)
+        await w.inject("compute.instanceGroupManagers.listManagedInstances", times=None)
+        w.write_config(template(), manager() + manager(zone="us-central1-b", minimum=2))
+        await w.pass_time(400.0)
+        assert len(await w.vms()) == 5
+        assert len(await w.machines()) == 3
+        assert not await _untracked(w)
+        await w.clear_faults()
+        await w.until_states(cataloged=5)
+
+
 async def test_an_incomplete_list_neither_reports_nor_forgets(tmp_path: Path) -> None:
     """A list of VMs that cannot be had leaves what was reported as it was."""
     async with world(tmp_path, settings=_watchful()) as w:
