@@ -116,8 +116,12 @@ def served(place: Path, machines: int) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def machine() -> str:
-    """What it is measured on."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    """What it is measured on, and what else it was busy with."""
+    cores, load = os.cpu_count() or 1, os.getloadavg()[2]
+    what = f"{cores} cores, {platform.machine()}, Python {platform.python_version()}"
+    if load < 2 * cores:
+        return what
+    return f"{what}, busy with other work (a load of {load:.0f}: alone, times are much shorter)"
 
 
 def sample(machines: int) -> dict[str, Any]:
