@@ -4,17 +4,20 @@ Most of what an idle hour costs is HTTP: heads written and parsed, streams, conn
 that no rule strikes takes the same time as on a connection, its handler runs in the cloud's
 process, and its answer has the same status and body; only the bytes in between are never made. All
 other requests go through aiohttp's client and server, on the connections of `network`.
+
+The simulation uses it, and the worlds of `support.fleet_harness`, whose exchanges the referee sees.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, NamedTuple, Self
 from unittest import mock
 
+import aiohttp
 from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
@@ -24,12 +27,14 @@ from gce_backend.localcloud.cloud import Cloud
 from simulation.network import MemoryConnector, Network, Request
 
 Endpoint = Callable[[Any], Awaitable[web.StreamResponse]]
+Middleware = Callable[[Any, Endpoint], Awaitable[web.StreamResponse]]
 JSON = "application/json"
 
 
 class Target(NamedTuple):
     """What a verb and an address lead to."""
 
+    where: URL
     path: str
     endpoint: Endpoint
     variables: Mapping[str, str]
@@ -40,45 +45,62 @@ async def _nothing(_: Any) -> web.StreamResponse:
     raise AssertionError("nothing is sent there on the short way")
 
 
-ELSEWHERE = Target("", _nothing, {}, {})
+ELSEWHERE = Target(URL(), "", _nothing, {}, {})
 """What an address of another server leads to."""
 
 
-class Unbroken:
-    """A connection whose server learns nothing of a client that goes, as a network's may not."""
+class Connection:
+    """What the cloud's handlers use of a connection.
 
-    @staticmethod
-    def is_closing() -> bool:
-        """Never."""
-        return False
+    Attributes:
+        gone: whether the server knows that its client has gone.
+    """
+
+    gone = False
+
+    def is_closing(self) -> bool:
+        """Whether an answer reaches nobody."""
+        return self.gone
 
 
-class Incoming:
-    """What the cloud's handlers use of aiohttp's request.
+class Incoming(dict[Any, Any]):
+    """What the cloud's handlers and the referee use of aiohttp's request.
 
     Attributes:
         method: the HTTP verb.
+        rel_url: the path and the query.
         path: the path.
         match_info: the path's variables.
         query: the query's parameters.
         headers: the headers.
+        transport: the connection.
     """
 
     remote = "127.0.0.1"
-    transport = Unbroken
 
     def __init__(self, verb: str, target: Target, headers: CIMultiDict[str], body: bytes) -> None:
+        super().__init__()
         self.method = verb
+        self.rel_url = target.where
         self.path = target.path.partition("?")[0]
         self.match_info = target.variables
         self.query = target.query
         self.headers = headers
+        self.transport = Connection()
         self.content_length = len(body)
         self.content_type = "application/json"
         self._body = body
+        self._is_read = False
 
     async def read(self) -> bytes:
-        """The body."""
+        """The body.
+
+        Raises:
+            ConnectionResetError: nobody has read it, and the client has gone.
+        """
+        if self.transport.gone and not self._is_read:
+            raise ConnectionResetError("Connection lost")
+        self._is_read = True
         return self._body
 
 
@@ -117,15 +139,17 @@ class ShortCall:
         loop = network.loop
         network.requests += 1
         self._answer, self._back = loop.create_future(), copy_context()
-        loop.call_later(network.latency, self._begin, context=self.context)
-        if self.seconds is None:
-            await self._answer
-            return self
-        deadline = loop.call_later(self.seconds, self._give_up)
+        network.after(network.latency, self._begin, context=self.context)
+        deadline = None if self.seconds is None else loop.call_later(self.seconds, self._give_up)
         try:
             await self._answer
+        except BaseException:
+            # Otherwise the server learns of it after so long that nobody waits for it.
+            self._incoming.transport.gone = not network.lost
+            raise
         finally:
-            deadline.cancel()
+            if deadline is not None:
+                deadline.cancel()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -146,7 +170,7 @@ class ShortCall:
         self._body = response.body if isinstance(response.body, bytes) else b""
         network = self._network
         network.harm.answered(self._told, self._raw)
-        network.loop.call_later(network.latency, self._arrive, context=self._back)
+        network.after(network.latency, self._arrive, context=self._back)
 
     def _raw(self) -> bytes:
         """The answer as it would stand on a connection."""
@@ -172,6 +196,15 @@ class ShortCall:
         yield self._body
 
 
+def _behind(middleware: Middleware, endpoint: Endpoint) -> Endpoint:
+    """An endpoint whose requests a middleware sees first."""
+
+    async def seen(request: Any) -> web.StreamResponse:
+        return await middleware(request, endpoint)
+
+    return seen
+
+
 class ShortWay:
     """Takes requests straight to a cloud.
 
@@ -179,12 +212,24 @@ class ShortWay:
         network: whose latency and harm they meet.
         cloud: a cloud that listens.
         context: a context of the cloud's process.
+        connector: the class of connectors whose sessions may take it.
+        middlewares: what sees a request before the cloud does, the outermost first.
     """
 
-    def __init__(self, network: Network, cloud: Cloud, context: Context) -> None:
+    def __init__(
+        self,
+        network: Network,
+        cloud: Cloud,
+        context: Context,
+        *,
+        connector: type[aiohttp.BaseConnector] = MemoryConnector,
+        middlewares: Sequence[Middleware] = (),
+    ) -> None:
         assert cloud._runner is not None
         self._network = network
         self._context = context
+        self._connector = connector
+        self._middlewares = middlewares
         self._root = cloud.base_url
         self._router = cloud._runner.app.router
         self._known: dict[tuple[str, URL | str], Target] = {}
@@ -193,9 +238,11 @@ class ShortWay:
         self, session: Any, request: HttpRequest, headers: Mapping[str, str]
     ) -> ShortCall | None:
         """The call, if this request may go the short way; else None."""
-        connector = session.connector
-        if not isinstance(connector, MemoryConnector):
+        connector = getattr(session, "connector", None)
+        if not isinstance(connector, self._connector) or session.closed:
             return None
+        if asyncio.get_running_loop() is not self._network.loop:
+            return None  # that of a command in a thread
         target = self._known.get((request.verb, request.url))
         if target is None:
             target = self._find(request.verb, str(request.url))
@@ -208,7 +255,8 @@ class ShortWay:
         if not whole.get("Content-Type", JSON).startswith(JSON):
             return None
         whole.popall("Accept-Encoding", None)
-        told = Request(connector.name, request.verb, target.path, b"\r\n\r\n" + body)
+        client = getattr(connector, "name", "")
+        told = Request(client, request.verb, target.path, b"\r\n\r\n" + body)
         if not self._network.harm.is_quiet(told):
             return None
         incoming = Incoming(request.verb, target, whole, body)
@@ -228,7 +276,10 @@ class ShortWay:
             match: Any = found.value
         else:
             raise AssertionError("the router waits for nothing")
-        return Target(where.raw_path_qs, match.handler, dict(match), where.query)
+        endpoint: Endpoint = match.handler
+        for middleware in reversed(self._middlewares):
+            endpoint = _behind(middleware, endpoint)
+        return Target(where, where.raw_path_qs, endpoint, dict(match), where.query)
 
 
 @contextlib.contextmanager

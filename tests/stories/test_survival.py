@@ -7,12 +7,12 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import aiohttp
 import pytest
 
+from gce_backend.clients.exchange import Answer, Exchange, HttpRequest
 from gce_backend.daemon.daemon import Daemon
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
@@ -68,17 +68,17 @@ async def test_deferred_lookups_and_unfinished_queries_are_followed_to_the_end(
 def _pausable(gate: asyncio.Event) -> Iterator[list[aiohttp.ClientSession]]:
     """Holds what these sessions send and receive while the gate is shut: as if not scheduled."""
     paused: list[aiohttp.ClientSession] = []
-    plain = aiohttp.ClientSession._request
+    plain = Exchange.send
 
-    async def held(session: aiohttp.ClientSession, *args: Any, **kwargs: Any) -> Any:
-        if session not in paused:
-            return await plain(session, *args, **kwargs)
+    async def held(exchange: Exchange, request: HttpRequest, token: str | None) -> Answer:
+        if exchange._session not in paused:
+            return await plain(exchange, request, token)
         await gate.wait()
-        response = await plain(session, *args, **kwargs)
+        answer = await plain(exchange, request, token)
         await gate.wait()
-        return response
+        return answer
 
-    with mock.patch.object(aiohttp.ClientSession, "_request", held):
+    with mock.patch.object(Exchange, "send", held):
         yield paused
 
 

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from aiohttp.client_proto import ResponseHandler
 
 from gce_backend.base.clock import Clock
-from simulation.network import Listener, Network
+from simulation.network import Harm, Harmless, Listener, Network
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -70,7 +70,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._jumping = _JumpingSelector()
         self._jumping.patience = self._patience
         super().__init__(self._jumping)
-        self._network = Network(self, latency=0.0, lost=0.0)
+        self._network = self.network_of(Harmless())
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
         self._meant: WeakKeyDictionary[socket.socket, tuple[str, int]] = WeakKeyDictionary()
         self._kernel = False
@@ -110,6 +110,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._working.add(future)
         future.add_done_callback(self._working.discard)
         return future
+
+    def network_of(self, harm: Harm) -> Network:
+        """A network in memory for something that harms it."""
+        network = Network(self, latency=0.0, lost=0.0)
+        network.harm = harm
+        return network
 
     async def create_server(self, protocol_factory: Any, *args: Any, **options: Any) -> Any:
         """A server that listens in memory too."""

@@ -7,7 +7,7 @@ import contextlib
 import gzip
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -274,6 +274,15 @@ class Cloud:
             await self._runner.cleanup()
         self.tables.close()
 
+    def state(self, services: Collection[str] = ()) -> dict[str, Any]:
+        """What exists, by service, as `GET /_localcloud/state` answers it.
+
+        Args:
+            services: the names of the services to tell of; all, if there are none.
+        """
+        wanted = (s for s in self._services if not services or s.name in services)
+        return {service.name: service.state() for service in wanted}
+
     async def wait(self) -> None:
         """Waits for the services' own tasks; returns only by raising what one of them raised."""
         await asyncio.gather(*self._tasks)
@@ -442,8 +451,7 @@ class Cloud:
         return web.json_response({})
 
     async def _get_state(self, request: web.Request) -> web.Response:
-        wanted = request.query.getall("service", [service.name for service in self._services])
-        body = msgspec.json.encode({s.name: s.state() for s in self._services if s.name in wanted})
+        body = msgspec.json.encode(self.state(request.query.getall("service", ())))
         return web.Response(body=body, content_type="application/json")
 
 
