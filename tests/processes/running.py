@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import multiprocessing
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gce_backend.cli import main
 from gce_backend.daemon.local import CONFIG_SET
 from support.cloud_harness import FLAVOR, TOKEN_PATH
 from support.patience import PATIENCE
@@ -29,13 +31,39 @@ PROJECT = "local-project"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-class Command:
-    """A running `gce-backend`.
+class _Logging:
+    """A process that logs.
 
     Attributes:
-        process: itself.
         out: what it writes on standard output.
         log: what it writes on standard error.
+
+    Args:
+        directory: where its files are.
+        name: of those files.
+        environment: its variables beside those of the tests.
+    """
+
+    def __init__(self, directory: Path, name: str, environment: Mapping[str, str]) -> None:
+        self.out = directory / f"{name}.out"
+        self.log = directory / f"{name}.log"
+        self.log.touch()
+        self._begin = self.log.stat().st_size
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GCE_BACKEND_")}
+        self._environment = {**inherited, **environment}
+
+    def events(self, message: str) -> list[dict[str, Any]]:
+        """The log's events of this name, of this process only."""
+        lines = self.log.read_bytes()[self._begin :].splitlines()
+        events = [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
+        return [event for event in events if event["message"] == message]
+
+
+class Forked(_Logging):
+    """A running `gce-backend`, forked from a process that has imported it.
+
+    It is a process as any other, and its start costs little: for a test that starts it again and
+    again.
 
     Args:
         directory: where it runs and where its files are.
@@ -45,25 +73,62 @@ class Command:
     """
 
     def __init__(self, directory: Path, name: str, *arguments: str, **environment: str) -> None:
-        self.out = directory / f"{name}.out"
-        self.log = directory / f"{name}.log"
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GCE_BACKEND_")}
+        super().__init__(directory, name, environment)
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(["gce_backend.cli", "gce_backend.daemon.daemon"])
+        self._process = forks.Process(
+            target=_be_command, args=(arguments, self._environment, directory, self.out, self.log)
+        )
+        self._process.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self._process.kill()
+        self._process.join(PATIENCE)
+        self._process.close()
+
+
+def _be_command(
+    arguments: Sequence[str], environment: Mapping[str, str], directory: Path, out: Path, log: Path
+) -> None:
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, path in ((sys.stdout, out), (sys.stderr, log)):
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    main(arguments, prog_name="gce-backend")
+
+
+class Command(_Logging):
+    """A running `gce-backend`.
+
+    Attributes:
+        process: itself.
+
+    Args:
+        directory: where it runs and where its files are.
+        name: of those files.
+        arguments: its own.
+        environment: its variables.
+    """
+
+    def __init__(self, directory: Path, name: str, *arguments: str, **environment: str) -> None:
+        super().__init__(directory, name, environment)
         with self.out.open("ab") as out, self.log.open("ab") as log:
-            self._begin = self.log.stat().st_size
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gce_backend", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
-                env={**inherited, **environment},
+                env=self._environment,
                 cwd=directory,
             )
-
-    def events(self, message: str) -> list[dict[str, Any]]:
-        """The log's events of this name, of this process only."""
-        lines = self.log.read_bytes()[self._begin :].splitlines()
-        events = [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
-        return [event for event in events if event["message"] == message]
 
     def event(self, message: str) -> dict[str, Any]:
         """The first such event, waited for."""

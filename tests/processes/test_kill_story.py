@@ -22,7 +22,7 @@ from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.settings.settings import JOB_NAMES, Settings
-from processes.running import PROJECT, Command
+from processes.running import PROJECT, Forked
 from support.patience import PATIENCE
 
 KILLS = 20
@@ -93,7 +93,7 @@ class Mortal:
 
     def _start(self) -> None:
         self._url = ""
-        self._command = Command(self._directory, "daemon", "run", **self._environment)
+        self._command = Forked(self._directory, "daemon", "run", **self._environment)
 
     def url(self) -> str:
         """Where it listens now; "" while it does not."""
