@@ -8,9 +8,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from simulation import chance
+from simulation import chance, nightly
+from simulation.apart import EpisodeError
 from simulation.episode import Recipe, Result, live, recipe
-from simulation.rows import missing, table
+from simulation.rows import table
 from simulation.shrink import shrunk
 from simulation.world import LOGS
 
@@ -32,11 +33,20 @@ def main() -> int:
     parser.add_argument("--shrink", action="store_true", help="make failing seeds short")
     parser.add_argument("--story", type=Path, help="write the story there")
     parser.add_argument("--logs", help="append the daemons' logs to this file")
-    parser.add_argument("--nightly", action="store_true", help="a row that never fired fails")
+    parser.add_argument(
+        "--nightly",
+        type=Path,
+        metavar="FOLDER",
+        help="in several processes; keeps results there, and goes on with those that are there; "
+        "a row that never fired fails",
+    )
+    parser.add_argument("--processes", type=int, default=2, help="how many, with --nightly")
     options = parser.parse_args()
     chance.silence()
     if options.logs:
         os.environ[LOGS] = options.logs
+    if options.nightly is not None:
+        return _nightly(options)
     given = options.seed is not None
     seed = options.first
     hours, cpu, fired, failed = 0.0, _cpu(), Counter[int](), 0
@@ -61,10 +71,27 @@ def main() -> int:
         f"{hours:.1f} fleet-hours in {cpu:.1f} CPU-seconds ({hours / cpu * 60:.0f} a CPU-minute), "
         f"{failed} of {1 if given else seed - options.first} seeds broke a promise\n"
     )
-    never = missing(fired)
-    if options.nightly and never:
-        out(f"these rows never fired: {never}\n")
-    return 1 if failed or (options.nightly and never) else 0
+    return 1 if failed else 0
+
+
+def _nightly(options: argparse.Namespace) -> int:
+    """Lives many seeds, and writes `report.md` beside their results."""
+    folder: Path = options.nightly
+    try:
+        lived = nightly.run(
+            folder,
+            lambda seed: _recipe(options, str(seed)),
+            first=options.first,
+            hours=options.hours,
+            processes=options.processes,
+        )
+    except (nightly.OtherCodeError, EpisodeError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    text, well = nightly.report(lived.values(), lambda seed: _command(options, str(seed)))
+    (folder / "report.md").write_text(text)
+    sys.stdout.write(text)
+    return 0 if well else 1
 
 
 def _cpu() -> float:
@@ -113,15 +140,20 @@ def _report(result: Result, options: argparse.Namespace) -> None:
         numbers = ",".join(str(kept(event)) for event in short.events)
     else:
         numbers = options.keep
-    words = [f"SEED={result.recipe.seed}", f"EPISODE={options.episode:g}"]
+    out(f"replay: {_command(options, result.recipe.seed, numbers)}\n")
+    sys.stdout.flush()
+
+
+def _command(options: argparse.Namespace, seed: str, numbers: str = "") -> str:
+    """The command that replays a seed, with these events alone."""
+    words = [f"SEED={seed}", f"EPISODE={options.episode:g}"]
     words += [f"MACHINES={options.machines}"] if options.machines else []
     words += [f"DAEMONS={options.daemons}"] if options.daemons else []
     words += [f"RATE={options.rate:g}"] if options.rate != 14.0 else []
     words += [f"ONLY={options.only}"] if options.only else []
     words += [f"OPTIONS='--without {options.without}'"] if options.without else []
     words += [f"KEEP={numbers}"] if numbers else []
-    out(f"replay: make simulate {' '.join(words)}\n")
-    sys.stdout.flush()
+    return f"make simulate {' '.join(words)}"
 
 
 if __name__ == "__main__":

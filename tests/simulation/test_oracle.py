@@ -48,14 +48,6 @@ def test_a_planted_hole_is_found(name: str) -> None:
     assert found is not None, f"not found in {seconds:.0f} CPU-seconds"
 
 
-def test_a_peaceful_life_breaks_no_promise() -> None:
-    """Users, crashes, broken answers; the whole list of events runs at night."""
-    kinds = "lease,release,release_all,kill,terminate,bad_answers,lost_answer,repeat_messages"
-    words = ("--hours", "1", "--episode", "0.7", "--machines", "4", "--daemons", "1")
-    ended = run(*words, "--first", "1", "--only", kinds)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
 def test_users_get_machines() -> None:
     """Where nobody holds a machine, no promise about leases can break."""
     words = ("--machines", "4", "--daemons", "1", "--only", "lease,lease_all")
