@@ -147,6 +147,7 @@ def test_run_on_a_taken_port_names_port_and_setting(
             *(("--config", str(EXAMPLE)) if len(arguments) > 1 else ()),
             GCE_BACKEND_HTTP__PORT=str(taken_port),
             GCE_BACKEND_CONFIG__SOURCE="luci-v2",
+            GCE_BACKEND_LOG__LEVEL="error",  # what it logs before is another matter
         )
     )
     assert str(taken_port) in output
