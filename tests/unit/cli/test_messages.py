@@ -43,7 +43,9 @@ def taken_port() -> Iterator[int]:
 def refused(result: Result) -> str:
     """What a command said that could not do it: a message, and no traceback."""
     assert result.exit_code == 1, result.output
-    assert result.output.startswith("Error: ")
+    logged, error, _ = result.output.partition("Error: ")
+    assert error
+    assert all('"severity":"INFO"' in line for line in logged.splitlines()), logged
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
     return result.output
