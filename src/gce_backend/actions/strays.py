@@ -23,7 +23,6 @@ from gce_backend.clients.compute.types import (
     Listing,
 )
 from gce_backend.engine.context import Context
-from gce_backend.model.entities import InstanceGroupManager, InstanceTemplateRevision
 from gce_backend.model.keys import GroupKey, Key, RevisionKey
 from gce_backend.rules.strays import Marked, adopting, generation_of, marked
 
@@ -155,10 +154,7 @@ def _adoptable(context: Context, scope: str) -> Iterable[Marked]:
 def _is_adoptable(context: Context, found: Marked) -> bool:
     if not context.fleet.corrupt.keys().isdisjoint(found.key.lineage):
         return False
-    entity = context.fleet.get(found.key)
-    if isinstance(entity, InstanceTemplateRevision | InstanceGroupManager):
-        return generation_of(found, entity) is not None
-    return True
+    return generation_of(found, context.fleet.get(found.key)) is not None
 
 
 def _knows_what_is_left(context: Context) -> bool:

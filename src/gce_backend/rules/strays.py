@@ -29,8 +29,8 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import GroupKey, Key, RevisionKey
 from gce_backend.rules.ownership import Mark, made_for
 
-Owner = InstanceTemplateRevision | InstanceGroupManager
-"""An entity that has a link to a resource."""
+AHEAD = GENERATIONS // 2
+"""A name that is further ahead in the turn is of an earlier generation."""
 
 
 class Marked(msgspec.Struct, frozen=True):
@@ -75,21 +75,21 @@ def marked(
     return None if number is None else Marked(key, project, name, gce_id, number)
 
 
-def generation_of(found: Marked, entity: Owner | None) -> int | None:
+def generation_of(found: Marked, entity: Entity | None) -> int | None:
     """The generation as which an entity adopts a resource; None when it does not.
 
     Args:
         found: the resource.
         entity: the entity that it was made for; None when the store does not hold it.
     """
-    if entity is None:
+    if not isinstance(entity, InstanceTemplateRevision | InstanceGroupManager):
         return found.number
     if entity.url is not None:
         return None
     ahead = found.number
     if entity.generation:  # the names of old generations are used again
         ahead = (found.number - entity.generation) % GENERATIONS
-        if not found.number or ahead >= GENERATIONS // 2:
+        if not found.number or ahead >= AHEAD:
             return None
     if not ahead and entity.in_flight is not None:
         return None  # this is what is being made
@@ -119,7 +119,7 @@ def adopting(found: Marked, url: str, known: Mapping[Key, Entity]) -> dict[Key, 
         revision = InstanceTemplateRevision(template=fields)
     if not isinstance(revision, InstanceTemplateRevision):
         return {}
-    generation = generation_of(found, entity if isinstance(entity, Owner) else None)
+    generation = generation_of(found, entity)
     if generation is None or revision.template.project != found.project:
         return {}
     link = {"url": url, "gce_id": found.gce_id, "generation": generation, "in_flight": None}
