@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 
 ## run: the daemon on config/, with the embedded cloud in the same process; its VMs run an SSH server, if there is sshd
 run: $(VENV)/.runtime
+	@PATH=$$PATH:/usr/sbin command -v sshd >/dev/null || \
+	  echo "There is no OpenSSH server, so nobody can work on a leased machine: make sshd installs it."
 	@$(BIN)/gce-backend run --local --vm-command "'$(CURDIR)/$(BIN)/python' -m gce_backend.localcloud.guest"
 
 ## test: lint, types, import rules and all tests

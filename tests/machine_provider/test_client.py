@@ -114,7 +114,7 @@ async def test_who_waits_is_told_why(tmp_path: Path) -> None:
 async def test_a_wait_that_is_over_is_an_error(tmp_path: Path) -> None:
     """With the reason; a request that may never be filled is refused at once."""
     async with running(tmp_path) as (_, client):
-        with pytest.raises(OrderError, match="WAITED_TOO_LONG"):
+        with pytest.raises(OrderError, match="in time: there is no machine in the catalog"):
             async with leased(client, wanted(wait=20)):
                 raise AssertionError
         with pytest.raises(OrderError, match="may last"):

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 from aiohttp.test_utils import make_mocked_request
 from playwright.async_api import expect
 
@@ -140,7 +141,7 @@ async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> N
     A browser gets no token back, and a form that is sent twice leases one machine.
     """
     async with pages(tmp_path) as mp:
-        await mp.add("vm-3", num_cpus=4)
+        await mp.add("vm-3", num_cpus=4, snapshot_labels=["warm:yes"])
         [pending] = [
             one
             for one in (await mp.ok("GET", "leases", who=BOB))["leases"]
@@ -158,7 +159,13 @@ async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> N
         await mp.send("/orders/release", {"id": pending["id"]}, status=404)
         assert "Cancel" not in (await mp.go("/")).text
         form = (await mp.go("/")).inputs
-        assert form["dimensions"] == '{"backend":"GCE","os_family":"LINUX","num_cpus":4}'
+        assert msgspec.json.decode(form["dimensions"]) == {
+            "backend": "GCE",
+            "os_family": "LINUX",
+            "num_cpus": 4,
+            "snapshot_labels": ["warm:yes"],
+        }
+        assert "os_family:LINUX num_cpus:4 snapshot_labels:warm:yes" in (await mp.go("/")).text
         wanted = {name: form[name] for name in ("request_id", "dimensions")}
         for _ in range(2):
             await mp.send("/orders/lease", wanted | {"minutes": "90"}, to="/leases")

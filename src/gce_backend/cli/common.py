@@ -8,6 +8,7 @@ import os
 import random
 import shlex
 import signal
+import sys
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -202,6 +203,18 @@ async def who_orders(clients: Clients) -> str:
     except (OSError, KeyError):  # in a container without names for its users
         login = f"user {os.getuid()}"
     return f"{login}@{socket.gethostname()}"
+
+
+def own_name() -> str:
+    """How a shell in this directory finds the command that runs: by its name, or by its path."""
+    import shutil
+
+    if shutil.which("gce-backend"):
+        return "gce-backend"
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return f"{os.path.relpath(sys.executable)} -m gce_backend"
+    return os.path.relpath(path)
 
 
 def run_until_interrupted(work: Coroutine[Any, Any, None]) -> None:

@@ -21,6 +21,7 @@ from gce_backend.cli import output
 from gce_backend.cli.common import (
     Signals,
     clients_of,
+    own_name,
     rng,
     serve,
 )
@@ -141,7 +142,7 @@ async def _show(
     hint = (
         f" Status: {daemon.url}   Ctrl-C stops it.\n{sign_in}"
         f"The Machine Provider: {provider}\n"
-        f"Every command works on it, such as: gce-backend plan{named}"
+        f"Every command works on it, such as: {own_name()} plan{named}"
     )
     while True:
         progress = await watch(lambda: measure(daemon.context), console)

@@ -65,6 +65,7 @@ def _ssh_server(directory: Path, login: str) -> int:
     keygen = shutil.which("ssh-keygen")
     if sshd is None or keygen is None:
         print("there is no OpenSSH server: nobody is let in by SSH", file=sys.stderr)  # noqa: T201
+        (directory / "host_key.pub").unlink(missing_ok=True)  # of a former run: the agent shows it
         return 22
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, parents=True, exist_ok=True)  # sshd's, when it is root

@@ -247,10 +247,12 @@ async def leased(
     """
     wanted = msgspec.structs.replace(wanted, keepalive=wanted.keepalive or KEEPALIVE_SECONDS)
     lease: Leased | None = None
+    why = "its wait was over at once"
     try:
         document = await client.create(wanted)
         while document.state == "pending":
             if document.waiting is not None:
+                why = document.waiting.message
                 told(document.waiting)
             await asyncio.sleep(POLL_SECONDS)
             try:
@@ -258,7 +260,9 @@ async def leased(
             except OrderError:  # its wait is over: the lease itself says why
                 document = await client.get(document.id)
         if document.state == "ended":
-            raise OrderError(f"there was no machine in time: {document.ended}")
+            if document.ended == "WAITED_TOO_LONG":
+                raise OrderError(f"there was no machine in time: {why}")
+            raise OrderError(f"the request ended before it got a machine: {document.ended}")
         lease = Leased(document)
         seconds = wanted.keepalive or KEEPALIVE_SECONDS
         async with _kept_alive(client, lease, seconds, troubled):

@@ -187,7 +187,7 @@ def test_what_cannot_be_is_said(cloud: ServedCloud) -> None:
         cloud, "with-machine", "--dimension", "os_family:WINDOWS", "--wait", "1", "--", "true"
     )
     assert late.exit_code == 1
-    assert "WAITED_TOO_LONG" in late.output
+    assert "in time: no machine fits: the nearest differs in os_family" in late.output
     missing = run(cloud, "with-machine", *LINUX, "--", "no-such-program")
     assert missing.exit_code == 1
     assert "no-such-program: cannot be run" in missing.output

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console, Group, RenderableType
 
 from gce_backend.cli import explain_text, status_text
+from gce_backend.cli.common import own_name
 from gce_backend.cli.output import cell, table
 from gce_backend.rules.states import State
 
@@ -134,3 +137,22 @@ def test_a_table_that_fits_is_a_table() -> None:
     assert drawn(60, rows).splitlines()[0].split() == ["NAME", "MACHINES", "WHY"]
     lines = [line.rstrip() for line in drawn(30, rows).splitlines()]
     assert lines == ["linux", "  machines 1234  why It is", "  well."]
+
+
+def test_a_hint_names_the_command_as_a_shell_here_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name on the PATH, else by its path or its module, so that it can be copied."""
+    command = tmp_path / "bin" / "gce-backend"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\n", "utf-8")
+    command.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "argv", [str(command), "run"])
+    assert own_name() == "bin/gce-backend"
+    monkeypatch.setattr(sys, "argv", ["/src/gce_backend/__main__.py", "run"])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    assert own_name() == "bin/python -m gce_backend"
+    monkeypatch.setenv("PATH", str(command.parent))
+    assert own_name() == "gce-backend"
