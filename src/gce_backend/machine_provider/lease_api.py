@@ -122,25 +122,36 @@ async def _get(broker: MachineProvider, caller: Caller, look: LeaseLook) -> Leas
 
 async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> LeaseList:
     """The leases that wait or run, and those lost within a day; `leases.get` shows any other."""
-    leases = await every_lease(broker)
-    if not (query.everybody and caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}):
-        leases = [lease for lease in leases if lease.user == caller.user]
-    return LeaseList(leases=tuple(leases))
+    all_users = query.everybody and caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}
+    return LeaseList(leases=tuple(await every_lease(broker, None if all_users else caller.user)))
 
 
-async def every_lease(broker: MachineProvider) -> list[LeaseDocument]:
-    """The leases of all users that wait or run, and those lost within a day; newest first.
+def waiting_leases(broker: MachineProvider) -> list[LeaseDocument]:
+    """The requests of all users that wait."""
+    return [_document(broker, lease) for lease in broker.records.untriaged.values()]
+
+
+async def every_lease(broker: MachineProvider, user: str | None = None) -> list[LeaseDocument]:
+    """The leases that wait or run, and those lost within a day; newest first.
+
+    Args:
+        user: whose; None for all users'.
 
     Raises:
         RemoteError: Datastore fails.
     """
     records = broker.records
     leased = records.machines[MachineState.LEASED].values()
-    names = {machine.lease for machine in leased}
-    paths = [*(named_lease_path(name) for name in sorted(names)), *records.untriaged]
+    names = {machine.lease for machine in leased if user in {None, machine.user}}
+    waiting = [path for path, lease in records.untriaged.items() if user in {None, lease.user}]
+    paths = [*(named_lease_path(name) for name in sorted(names)), *waiting]
     found = await records.read(paths) if paths else {}
     found = {**await records.lost(int(broker.clock.now()) - LOST_SECONDS), **found}
-    leases = [lease for lease in found.values() if isinstance(lease, StoredLease)]
+    leases = [
+        lease
+        for lease in found.values()
+        if isinstance(lease, StoredLease) and user in {None, lease.user}
+    ]
     leases.sort(key=lambda lease: (-lease.created, lease.name))
     return [_document(broker, lease) for lease in leases]
 

@@ -23,7 +23,7 @@ from gce_backend.machine_provider.entities import (
     lease_path,
     named_lease_path,
 )
-from gce_backend.machine_provider.queue import Allotment, Asked, allot, matches
+from gce_backend.machine_provider.queue import Allotment, Asked, allot
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 from gce_backend.machine_provider.wire import (
     Dimensions,
@@ -184,11 +184,7 @@ class Leases:
     def total(self, dimensions: Dimensions) -> int:
         """How many machines in the catalog fit, leased or not."""
         states = (MachineState.NEW, MachineState.AVAILABLE, MachineState.LEASED)
-        return sum(
-            matches(dimensions, machine.dimensions)
-            for state in states
-            for machine in self._records.machines[state].values()
-        )
+        return sum(map(len, self._records.fitting(dimensions, *states)))
 
     async def _deny(self, paths: Sequence[Path], now: UnixSeconds) -> None:
         def decide(found: Found) -> dict[Path, Record | None]:

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -35,7 +35,7 @@ from gce_backend.machine_provider.entities import (
     to_properties,
 )
 from gce_backend.machine_provider.losses import lost_at
-from gce_backend.machine_provider.queue import Held, kind_of
+from gce_backend.machine_provider.queue import Held, kind_of, matches
 from gce_backend.machine_provider.wire import Dimensions
 
 MAX_CHANGE = 400
@@ -60,6 +60,7 @@ class Records:
 
     Attributes:
         machines: all machines, by state and key.
+        kinds: the same by kind, state and key: a catalog has many machines, and few kinds.
         untriaged: the lease requests without an answer, oldest first.
         released: the leased machines that were released.
         held: how many machines and leases each group and user holds.
@@ -91,6 +92,7 @@ class Records:
         self._states: dict[Path, MachineState] = {}
         self.held = Held()
         self.free: dict[Dimensions, dict[str, None]] = {}
+        self.kinds: dict[Dimensions, dict[MachineState, dict[Path, StoredMachine]]] = {}
         self._by_lease: Counter[str] = Counter()
         self._expirations: list[tuple[int, Path]] = []
         self._uncertain: set[Path] = set()
@@ -293,9 +295,11 @@ class Records:
         return min((end for end in ends if end > now), default=None)
 
     def _count(self, machine: StoredMachine, by: int) -> None:
-        """Adds a machine to, or removes it from, the free and the held machines."""
+        """Adds a machine to, or removes it from, its kind, the free and the held machines."""
+        kind = kind_of(machine.dimensions)
+        self._sort(machine, kind, by)
         if machine.state is MachineState.AVAILABLE:
-            kind, name = kind_of(machine.dimensions), machine.path[0][1]
+            name = machine.path[0][1]
             names = self.free.setdefault(kind, {})
             if by > 0 and self.is_leasable(machine):
                 names[name] = None
@@ -313,6 +317,34 @@ class Records:
             self.held.leases[machine.group] -= 1
         elif before == 0:
             self.held.leases[machine.group] += 1
+
+    def _sort(self, machine: StoredMachine, kind: Dimensions, by: int) -> None:
+        """Adds a machine to, or removes it from, the machines of its kind."""
+        if by > 0:
+            same = self.kinds.setdefault(kind, {}).setdefault(machine.state, {})
+            same[machine.path] = machine
+            return
+        states = self.kinds[kind]
+        del states[machine.state][machine.path]
+        if not states[machine.state]:
+            del states[machine.state]
+        if not states:
+            del self.kinds[kind]
+
+    def fitting(
+        self, dimensions: Dimensions, *states: MachineState
+    ) -> Iterator[Collection[StoredMachine]]:
+        """The machines in these states that have every requested dimension, kind by kind."""
+        wanted, name = kind_of(dimensions), dimensions.hostname
+        for kind, found in self.kinds.items():
+            if matches(wanted, kind):
+                for state in states:
+                    machines = found.get(state, {}).values()
+                    yield (
+                        machines
+                        if name is None
+                        else [one for one in machines if one.dimensions.hostname == name]
+                    )
 
     async def refresh(self) -> None:
         """Reads the records of a change of unknown outcome again.

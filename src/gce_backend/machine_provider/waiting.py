@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from gce_backend.base.clock import Clock
@@ -11,7 +12,7 @@ from gce_backend.base.plurals import plural
 from gce_backend.machine_provider.entities import MachineState, StoredLease
 from gce_backend.machine_provider.lease_documents import NearestDocument, WaitDocument
 from gce_backend.machine_provider.leases import Leases
-from gce_backend.machine_provider.queue import Hindrance, kind_of, matches, nearest
+from gce_backend.machine_provider.queue import Hindrance, nearest
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.wire import Dimensions
 
@@ -78,14 +79,12 @@ class _Fitting(NamedTuple):
         total: all in the catalog.
         new: those that are set up.
         leased: those that are leased.
-        ends: when leases of them end, as far as that is known.
         mute: those that are not leased because their agents do not report.
     """
 
     total: int
     new: int
     leased: int
-    ends: tuple[int, ...]
     mute: int
 
 
@@ -96,23 +95,32 @@ class _Supply:
         self.records = records
         self._leases = leases
         self._fitting: dict[Dimensions, _Fitting] = {}
+        self._ends: dict[Dimensions, list[int]] = {}
 
     def fitting(self, dimensions: Dimensions) -> _Fitting:
         """The machines that fit."""
         found = self._fitting.get(dimensions)
         if found is None:
-            new = _ends(self.records, MachineState.NEW, dimensions)
-            leased = _ends(self.records, MachineState.LEASED, dimensions)
-            ends = tuple(sorted(end for end in leased if end))
             found = _Fitting(
                 total=self._leases.total(dimensions),
-                new=len(new),
-                leased=len(leased),
-                ends=ends,
+                new=self._count(dimensions, MachineState.NEW),
+                leased=self._count(dimensions, MachineState.LEASED),
                 mute=_mute(self.records, dimensions),
             )
             self._fitting[dimensions] = found
         return found
+
+    def end(self, dimensions: Dimensions, number: int) -> int | None:
+        """When the lease of so many of them has ended; None when that is not known."""
+        ends = self._ends.get(dimensions)
+        if ends is None:
+            leased = chain.from_iterable(self.records.fitting(dimensions, MachineState.LEASED))
+            ends = sorted(end for machine in leased if (end := machine.ends) is not None)
+            self._ends[dimensions] = ends
+        return ends[number - 1] if 0 < number <= len(ends) else None
+
+    def _count(self, dimensions: Dimensions, state: MachineState) -> int:
+        return sum(map(len, self.records.fitting(dimensions, state)))
 
 
 def _wait(
@@ -131,13 +139,13 @@ def _wait(
     if fitting.new:
         message = f"machines that fit are being set up: {fitting.new}"
         return WaitDocument(place=place, reason="starting", message=message)
-    needed = before + lease.count - hindrance.free
-    earliest = fitting.ends[needed - 1] if 0 < needed <= len(fitting.ends) else None
     message = f"of {plural(fitting.total, 'machine')} that fit, {hindrance.free} can be leased"
     if fitting.mute:
         message += f"; the agents of {fitting.mute} do not report"
         if not fitting.leased:
             return WaitDocument(place=place, reason="no_agent", message=message)
+    needed = before + lease.count - hindrance.free
+    earliest = supply.end(lease.request.dimensions, needed)
     return WaitDocument(place=place, reason="leased", message=message, earliest=earliest)
 
 
@@ -146,12 +154,7 @@ def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int)
     if total:
         message = f"it asks for {plural(lease.count, 'machine')}, and {total} in the catalog fit"
         return WaitDocument(place=place, reason="unsatisfiable", message=message)
-    kinds = {
-        kind_of(machine.dimensions): None
-        for machines in records.machines.values()
-        for machine in machines.values()
-    }
-    best = nearest(dimensions, kinds)
+    best = nearest(dimensions, records.kinds)
     if best is None:
         message = "there is no machine in the catalog"
         return WaitDocument(place=place, reason="unsatisfiable", message=message)
@@ -169,18 +172,7 @@ def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int)
 
 def _mute(records: Records, dimensions: Dimensions) -> int:
     """How many available machines that fit are not leased because of their agents."""
+    available = chain.from_iterable(records.fitting(dimensions, MachineState.AVAILABLE))
     return sum(
-        matches(dimensions, machine.dimensions)
-        and machine.preempted_ts is None
-        and not records.agents.allows(machine)
-        for machine in records.machines[MachineState.AVAILABLE].values()
+        machine.preempted_ts is None and not records.agents.allows(machine) for machine in available
     )
-
-
-def _ends(records: Records, state: MachineState, dimensions: Dimensions) -> list[int | None]:
-    """When the machines in a state that fit become free, as far as that is known."""
-    return [
-        machine.ends
-        for machine in records.machines[state].values()
-        if matches(dimensions, machine.dimensions)
-    ]

@@ -7,9 +7,7 @@ make and change leases there, as far as the API lets the owner of that token.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -23,13 +21,16 @@ from gce_backend.base.errors import BackendError
 from gce_backend.machine_provider.access.policy import Role
 from gce_backend.machine_provider.api import Caller, Refusal
 from gce_backend.machine_provider.broker import MachineProvider
-from gce_backend.machine_provider.entities import MachineState, StoredMachine
-from gce_backend.machine_provider.lease_api import every_lease, machine_document
+from gce_backend.machine_provider.entities import MachineState
+from gce_backend.machine_provider.lease_api import (
+    every_lease,
+    machine_document,
+    waiting_leases,
+)
 from gce_backend.machine_provider.lease_documents import LeaseDocument
 from gce_backend.machine_provider.provider import Provider
-from gce_backend.machine_provider.queue import kind_of
 from gce_backend.machine_provider.server import is_here
-from gce_backend.machine_provider.wire import Dimensions, dimension_text
+from gce_backend.machine_provider.wire import dimension_text
 from gce_backend.settings.settings import is_loopback
 from gce_backend.web.access import is_of_this_site
 from gce_backend.web.documents.answers import RefusedError
@@ -48,10 +49,6 @@ NAVIGATION = (
     ("/machines", "Machines"),
     ("/refused", "Refused"),
 )
-CHUNK = 2000
-"""Machines that are counted before other work gets its turn."""
-GOOD_SECONDS = 5.0
-"""How long the count of machines by kind is shown again."""
 LOCKED = (
     "These pages need a token of a viewer or an administrator. Without one they open on the "
     "Machine Provider's own machine alone, e.g. through an SSH tunnel."
@@ -73,7 +70,7 @@ class KindRow(msgspec.Struct):
         leased: those that somebody holds.
         starting: those that are being set up.
         leaving: those whose lease has ended.
-        mute: those that are not leased because their agents do not report.
+        mute: those that cannot be leased, such as those of silent agents.
     """
 
     kind: str
@@ -113,7 +110,6 @@ class ProviderSite:
         self._sessions = ProviderSessions(clock)
         self._assets = Assets()
         self._renderer = Renderer(self._assets)
-        self._kinds: tuple[float, list[KindRow]] = (float("-inf"), [])
 
     def routes(self) -> list[web.RouteDef]:
         """What the server is to serve."""
@@ -260,11 +256,7 @@ class ProviderSite:
 
     async def _overview(self, broker: MachineProvider, _: web.Request) -> dict[str, Any]:
         records = broker.records
-        since, kinds = self._kinds
-        if self._clock.monotonic() >= since + GOOD_SECONDS:
-            kinds = await count_kinds(broker)
-            self._kinds = self._clock.monotonic(), kinds
-        pending = [lease for lease in await every_lease(broker) if lease.state == "pending"]
+        pending = waiting_leases(broker)
         pending.sort(key=lambda lease: lease.waiting.place if lease.waiting is not None else 0)
         holders = [
             (group, user, count, broker.leases.limits_of(group))
@@ -274,7 +266,7 @@ class ProviderSite:
             if count
         ]
         return {
-            "kinds": kinds,
+            "kinds": count_kinds(broker),
             "machines": {str(state): len(found) for state, found in records.machines.items()},
             "free": sum(len(names) for names in records.free.values()),
             "silent": len(records.agents.silent),
@@ -339,40 +331,29 @@ def embedded_pages(clock: Clock) -> Callable[..., list[web.RouteDef]]:
     return pages
 
 
-async def count_kinds(broker: MachineProvider) -> list[KindRow]:
+def count_kinds(broker: MachineProvider) -> list[KindRow]:
     """The machines by kind, the kind with the most machines first."""
-    records = broker.records
-    machines = [one for found in records.machines.values() for one in found.values()]
-    counts: Counter[tuple[Dimensions, str]] = Counter()
-    for start in range(0, len(machines), CHUNK):
-        counts.update(
-            (kind_of(machine.dimensions), column)
-            for machine in machines[start : start + CHUNK]
-            if (column := _column(broker, machine))
+    rows = []
+    for kind, states in broker.records.kinds.items():
+        sizes = {state: len(machines) for state, machines in states.items()}
+        free = len(broker.records.free.get(kind, ()))
+        kept = sizes.get(MachineState.AVAILABLE, 0) - free
+        taken = 0
+        if kept:  # few are neither free nor leased, and mostly none
+            available = states[MachineState.AVAILABLE].values()
+            taken = sum(machine.preempted_ts is not None for machine in available)
+        row = KindRow(
+            dimension_text(kind),
+            msgspec.json.encode(kind).decode(),
+            free=free,
+            leased=sizes.get(MachineState.LEASED, 0),
+            starting=sizes.get(MachineState.NEW, 0),
+            leaving=sizes.get(MachineState.RECLAIMED, 0) + taken,
+            mute=kept - taken,
         )
-        await asyncio.sleep(0)
-    rows: dict[Dimensions, KindRow] = {}
-    for (kind, column), count in counts.items():
-        row = rows.setdefault(kind, _row_of(kind))
-        setattr(row, column, count)
-    return sorted(rows.values(), key=lambda row: (-row.free - row.leased, row.kind))
-
-
-def _row_of(kind: Dimensions) -> KindRow:
-    return KindRow(dimension_text(kind), msgspec.json.encode(kind).decode())
-
-
-def _column(broker: MachineProvider, machine: StoredMachine) -> str:
-    """The column of a kind's row that counts a machine; "" for none."""
-    if machine.state is MachineState.AVAILABLE:
-        if machine.preempted_ts is not None:
-            return "leaving"
-        return "free" if broker.records.agents.allows(machine) else "mute"
-    return {
-        MachineState.NEW: "starting",
-        MachineState.LEASED: "leased",
-        MachineState.RECLAIMED: "leaving",
-    }.get(machine.state, "")
+        if row.free or row.leased or row.starting or row.leaving or row.mute:
+            rows.append(row)
+    return sorted(rows, key=lambda row: (-row.free - row.leased, row.kind))
 
 
 def is_local(request: web.Request) -> bool:

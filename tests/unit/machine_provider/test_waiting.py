@@ -1,0 +1,88 @@
+"""machine_provider.waiting: why requests wait, worked out by kinds of machines, however many."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from gce_backend.clients.datastore.client import Datastore
+from gce_backend.machine_provider import records as records_module
+from gce_backend.machine_provider.access.policy import LeaseLimits
+from gce_backend.machine_provider.agent_watch import AgentWatch
+from gce_backend.machine_provider.entities import MachineState, StoredLease, StoredMachine
+from gce_backend.machine_provider.leases import Leases
+from gce_backend.machine_provider.queue import matches
+from gce_backend.machine_provider.records import Records
+from gce_backend.machine_provider.waiting import waits_of
+from gce_backend.machine_provider.wire import Dimensions, LeaseRequestMessage, Policies
+from support.simulation import VirtualClock
+
+LEASED = 900
+
+
+def leased(number: int) -> StoredMachine:
+    """A leased machine of one of three kinds; the leases end one after the other."""
+    return StoredMachine(
+        backend="GCE",
+        hostname=f"vm-{number}",
+        addition_id="1",
+        dimensions=Dimensions(hostname=f"vm-{number}", os_family="LINUX", num_cpus=number % 3),
+        policies=Policies(),
+        state=MachineState.LEASED,
+        lease=f"lease-{number}",
+        user="ann",
+        group="users",
+        lease_expiration_ts=10_000 + number,
+    )
+
+
+def request(name: str, count: int = 1, **dimensions: Any) -> StoredLease:
+    """A request that waits."""
+    asked = LeaseRequestMessage(request_id=name, dimensions=Dimensions(**dimensions), duration=60)
+    return StoredLease(user="bob", request=asked, checksum="x", created=0.0, count=count)
+
+
+async def test_what_requests_wait_for_is_worked_out_by_kinds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not by machines, of which there may be a hundred thousand: each look is quick."""
+    clock, compared = VirtualClock(), 0
+    records = Records(cast("Datastore", None), AgentWatch(clock))
+    leases = Leases(
+        records, clock, project="p", waited=lambda _: None, limits_of=lambda _: LeaseLimits()
+    )
+
+    def counting(asked: Dimensions, machine: Dimensions) -> bool:
+        nonlocal compared
+        compared += 1
+        return matches(asked, machine)
+
+    for number in range(LEASED):
+        records._picture(leased(number).path, leased(number))
+    wanted = {
+        "any": request("any", os_family="LINUX"),
+        "small": request("small", count=2, num_cpus=1),
+        "named": request("named", hostname="vm-7"),
+        "none": request("none", os_family="WINDOWS"),
+        "many": request("many", count=500, num_cpus=2),
+    }
+    for lease in wanted.values():
+        records._picture(lease.path, lease)
+    monkeypatch.setattr(records_module, "matches", counting)
+    found = waits_of(records, leases, 1.0)
+    told = {name: found[lease.name] for name, lease in wanted.items()}
+    assert {name: (it.reason, it.earliest) for name, it in told.items()} == {
+        "any": ("leased", 10_000),
+        "small": ("leased", 10_004),
+        "named": ("leased", 10_007),
+        "none": ("unsatisfiable", None),
+        "many": ("unsatisfiable", None),
+    }
+    assert told["any"].message == "of 900 machines that fit, 0 can be leased"
+    assert told["named"].message == "of 1 machine that fit, 0 can be leased"
+    assert told["many"].message == "it asks for 500 machines, and 300 in the catalog fit"
+    assert 0 < compared < LEASED / 5
+    for number in range(LEASED):
+        records._picture(leased(number).path, None)
+    assert records.kinds == {}
