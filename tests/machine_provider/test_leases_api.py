@@ -377,3 +377,32 @@ async def test_many_who_wait_cost_no_more_than_one(tmp_path: Path) -> None:
             found = (await mp.ok("GET", "leases"))["leases"]
             assert sorted(one["waiting"]["place"] for one in found if "waiting" in one) == [1, 2]
         assert looks <= 3
+
+
+async def test_a_cordoned_machine_stays_and_is_not_leased(tmp_path: Path) -> None:
+    """By an administrator alone; who waits for it is told; a restart keeps it; a lease goes on."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2")
+        held = await mp.lease("r1")
+        assert held["machines"] == ["vm-1"]
+        assert (await mp.refused("POST", "machines/vm-2:cordon"))[:3] == "403"
+        for name in ("vm-1", "vm-2", "vm-2"):
+            shown = await mp.ok("POST", f"machines/{name}:cordon", who=ROOT)
+            assert (shown["name"], shown["cordoned"], shown.get("leasable")) == (name, True, None)
+        assert (await mp.get(held))["state"] == "active"
+        await mp.ok("POST", f"leases/{held['id']}:release")
+        await asyncio.sleep(1)
+        waits = (await mp.lease("r2"))["waiting"]
+        told = "of 1 machine that fit, 0 can be leased; 1 is cordoned"
+        assert (waits["reason"], waits["message"]) == ("cordoned", told)
+        await mp.place.kill(mp.service)
+        after = Api(mp.place, await mp.place.start())
+        await until_ready(mp.place, after.service)
+        assert (await after.lease("r2"))["state"] == "pending"
+        await after.ok("POST", "machines/vm-2:uncordon", {"backend": "GCE"}, ROOT)
+        await asyncio.sleep(1)
+        assert (await after.lease("r2"))["machines"] == ["vm-2"]
+        for missing in ("machines/vm-1:cordon", "machines/vm-9:uncordon"):
+            assert (await after.refused("POST", missing, who=ROOT))[:3] == "404"
+        other = {"backend": "VSPHERE"}
+        assert (await after.refused("POST", "machines/vm-2:cordon", other, ROOT))[:3] == "404"

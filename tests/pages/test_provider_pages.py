@@ -186,6 +186,14 @@ async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> N
         await mp.send("/session", {"token": await mp.place.token(ROOT)}, to="/")
         assert (await mp.go("/leases", **ELSEWHERE)).status == 200
         await mp.send("/orders/release", {"id": pending["id"]}, to="/leases")
+        machine = {"name": "vm-1", "backend": "GCE"}
+        await mp.send("/orders/cordon", machine, to="/machines")
+        shown = (await mp.go("/machines?q=vm-1")).text
+        assert "vm-1 leased cordoned" in shown
+        await mp.send(
+            "/orders/uncordon", machine | {"to": "/machines?q=vm-1"}, to="/machines?q=vm-1"
+        )
+        assert "cordoned" not in (await mp.go("/machines?q=vm-1")).text
         assert "No request waits." in (await mp.go("/")).text
         assert mp.service.provider is not None
         sessions, token = ProviderSessions(mp.place.clock), await mp.place.token(ANN)

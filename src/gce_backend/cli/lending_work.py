@@ -27,6 +27,7 @@ from gce_backend.machine_provider.client import (
 from gce_backend.machine_provider.credentials import own_tokens
 from gce_backend.machine_provider.lease_documents import (
     LeaseDocument,
+    MachineDocument,
     MachineTrouble,
     NewLease,
     WaitDocument,
@@ -103,12 +104,19 @@ async def show_catalog(settings: Settings, *, as_json: bool) -> None:
     for machine in found.machines:
         rows.add(
             machine.name,
-            f"{machine.state}, agent silent" if machine.agent == "silent" else machine.state,
+            _state_of(machine),
             machine.user,
             None if machine.ends_at is None else when(machine.ends_at, time.time()),
             dimension_text(machine.dimensions),
         )
     show(rows)
+
+
+def _state_of(machine: MachineDocument) -> str:
+    """A machine's state, with what keeps it from being leased."""
+    silent = "agent silent" if machine.agent == "silent" else ""
+    cordoned = "cordoned" if machine.cordoned else ""
+    return ", ".join(filter(None, (machine.state, silent, cordoned)))
 
 
 async def extend(settings: Settings, name: str, seconds: int) -> LeaseDocument:

@@ -134,6 +134,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         gone: whether its VM no longer exists.
         preempted_ts: when Compute Engine was known to take its VM back, in Unix seconds; None
             while it does not. Such a machine is not leased any more.
+        cordoned: whether an administrator keeps it from being leased; a lease that runs goes on.
     """
 
     backend: str
@@ -158,6 +159,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     trouble: str = ""
     gone: bool = False
     preempted_ts: int | None = None
+    cordoned: bool = False
 
     @property
     def path(self) -> Path:

@@ -14,6 +14,7 @@ import msgspec
 
 from gce_backend.base.errors import OrderError
 from gce_backend.base.plurals import plural
+from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider.access.decision import lease_refusal
 from gce_backend.machine_provider.access.policy import LeaseLimits, Role
 from gce_backend.machine_provider.api import Caller, Method, Refusal
@@ -22,6 +23,7 @@ from gce_backend.machine_provider.demand import DemandDocument, DemandQuery, rea
 from gce_backend.machine_provider.entities import (
     LeaseState,
     MachineState,
+    Record,
     StoredLease,
     StoredMachine,
     digest,
@@ -39,6 +41,7 @@ from gce_backend.machine_provider.lease_documents import (
     LeaseStage,
     MachineDocument,
     MachineList,
+    MachineName,
     MachineOrders,
     MachineReport,
     MachineTrouble,
@@ -51,7 +54,7 @@ from gce_backend.machine_provider.lease_documents import (
 )
 from gce_backend.machine_provider.leases import LeaseTerms
 from gce_backend.machine_provider.losses import trouble_of
-from gce_backend.machine_provider.records import Records
+from gce_backend.machine_provider.records import Found, Records
 from gce_backend.machine_provider.reports import has_let_in, note_trouble, report
 from gce_backend.machine_provider.wire import LeaseRequestMessage
 
@@ -222,7 +225,46 @@ def machine_document(
         ends_at=machine.lease_expiration_ts,
         agent=records.agents.voice(machine),
         leasable=available and records.is_leasable(machine),
+        cordoned=machine.cordoned,
     )
+
+
+async def _cordon(broker: MachineProvider, _: Caller, named: MachineName) -> MachineDocument:
+    return await _cordoned(broker, named, cordoned=True)
+
+
+async def _uncordon(broker: MachineProvider, _: Caller, named: MachineName) -> MachineDocument:
+    return await _cordoned(broker, named, cordoned=False)
+
+
+async def _cordoned(
+    broker: MachineProvider, named: MachineName, *, cordoned: bool
+) -> MachineDocument:
+    """Keeps a machine from being leased, or ends that; repeating it is not an error."""
+    found = [
+        machine
+        for state, machines in broker.records.machines.items()
+        if state is not MachineState.DELETED
+        for machine in machines.values()
+        if machine.hostname == named.name and named.backend in {"", machine.backend}
+    ]
+    if not found:
+        raise Refusal(404, "The catalog has no such machine.")
+    if len(found) > 1:
+        backends = ", ".join(sorted(machine.backend for machine in found))
+        raise Refusal(409, f"Several backends have a machine of that name: name one of {backends}.")
+    path, addition = found[0].path, found[0].addition_id
+
+    def decide(stored: Found) -> dict[Path, Record | None]:
+        machine = stored.get(path)
+        if not isinstance(machine, StoredMachine) or machine.addition_id != addition:
+            return {}
+        return {path: msgspec.structs.replace(machine, cordoned=cordoned)}
+
+    machine = (await broker.records.change([path], decide)).get(path)
+    if not isinstance(machine, StoredMachine) or machine.addition_id != addition:
+        raise Refusal(404, "The catalog has no such machine.")
+    return machine_document(broker.records, machine, names_user=True)
 
 
 async def _demand(broker: MachineProvider, caller: Caller, query: DemandQuery) -> DemandDocument:
@@ -264,6 +306,8 @@ METHODS: Mapping[str, Method] = {
     "leases.hold": Method(Hold, _hold),
     "leases.admit": Method(NewKeys, _admit),
     "machines.list": Method(Nothing, _machines),
+    "machines.cordon": Method(MachineName, _cordon),
+    "machines.uncordon": Method(MachineName, _uncordon),
     "demand.get": Method(DemandQuery, _demand),
     "machines.report": Method(MachineReport, _report),
     "machines.trouble": Method(TroubleReport, _trouble),
@@ -300,6 +344,8 @@ ROUTES = (
     ApiRoute("GET", "/api/v1/demand", "demand.get"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:report", "machines.report"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:trouble", "machines.trouble"),
+    ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:cordon", "machines.cordon"),
+    ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:uncordon", "machines.uncordon"),
     ApiRoute("GET", "/api/v1/whoami", "users.whoami"),
 )
 

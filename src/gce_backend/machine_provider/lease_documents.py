@@ -145,7 +145,9 @@ class WaitDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     place: int
-    reason: Literal["limit", "reserved", "starting", "leased", "no_agent", "unsatisfiable"]
+    reason: Literal[
+        "limit", "reserved", "starting", "leased", "no_agent", "cordoned", "unsatisfiable"
+    ]
     message: str
     earliest: int | None = None
     nearest: NearestDocument | None = None
@@ -253,6 +255,7 @@ class MachineDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True
         ends_at: when its lease ends; absent without end or lease.
         agent: `reports` or `silent`; absent while its agent has never reported.
         leasable: whether it can be leased now.
+        cordoned: whether an administrator keeps it from being leased.
     """
 
     name: str
@@ -263,6 +266,19 @@ class MachineDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True
     ends_at: int | None = None
     agent: str = ""
     leasable: bool = False
+    cordoned: bool = False
+
+
+class MachineName(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """machines.cordon, machines.uncordon.
+
+    Attributes:
+        name: the machine's name.
+        backend: the backend that manages it; needed where several have such a machine.
+    """
+
+    name: Id
+    backend: str = ""
 
 
 class MachineList(WireMessage, frozen=True, kw_only=True):

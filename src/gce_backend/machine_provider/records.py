@@ -278,7 +278,8 @@ class Records:
 
     def is_leasable(self, machine: StoredMachine) -> bool:
         """Whether an available machine may be leased: its VM stays, and its agent reports."""
-        return machine.preempted_ts is None and self.agents.allows(machine)
+        kept = machine.cordoned or machine.preempted_ts is not None
+        return not kept and self.agents.allows(machine)
 
     def lost_leases(self, now: UnixSeconds) -> dict[str, list[Path]]:
         """The leases whose machines' VMs are all lost, with their machines."""

@@ -80,12 +80,14 @@ class _Fitting(NamedTuple):
         new: those that are set up.
         leased: those that are leased.
         mute: those that are not leased because their agents do not report.
+        cordoned: those that an administrator keeps from being leased.
     """
 
     total: int
     new: int
     leased: int
     mute: int
+    cordoned: int
 
 
 class _Supply:
@@ -106,6 +108,7 @@ class _Supply:
                 new=self._count(dimensions, MachineState.NEW),
                 leased=self._count(dimensions, MachineState.LEASED),
                 mute=_mute(self.records, dimensions),
+                cordoned=_cordoned(self.records, dimensions),
             )
             self._fitting[dimensions] = found
         return found
@@ -140,10 +143,14 @@ def _wait(
         message = f"machines that fit are being set up: {fitting.new}"
         return WaitDocument(place=place, reason="starting", message=message)
     message = f"of {plural(fitting.total, 'machine')} that fit, {hindrance.free} can be leased"
+    if fitting.cordoned:
+        message += f"; {fitting.cordoned} {'is' if fitting.cordoned == 1 else 'are'} cordoned"
     if fitting.mute:
         message += f"; the agents of {fitting.mute} do not report"
         if not fitting.leased:
             return WaitDocument(place=place, reason="no_agent", message=message)
+    if fitting.cordoned and not fitting.leased:
+        return WaitDocument(place=place, reason="cordoned", message=message)
     needed = before + lease.count - hindrance.free
     earliest = supply.end(lease.request.dimensions, needed)
     return WaitDocument(place=place, reason="leased", message=message, earliest=earliest)
@@ -174,5 +181,12 @@ def _mute(records: Records, dimensions: Dimensions) -> int:
     """How many available machines that fit are not leased because of their agents."""
     available = chain.from_iterable(records.fitting(dimensions, MachineState.AVAILABLE))
     return sum(
-        machine.preempted_ts is None and not records.agents.allows(machine) for machine in available
+        machine.preempted_ts is None and not machine.cordoned and not records.agents.allows(machine)
+        for machine in available
     )
+
+
+def _cordoned(records: Records, dimensions: Dimensions) -> int:
+    """How many available machines that fit are cordoned."""
+    available = chain.from_iterable(records.fitting(dimensions, MachineState.AVAILABLE))
+    return sum(machine.cordoned for machine in available)

@@ -42,6 +42,8 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "leases.hold": ACTORS,
     "leases.admit": ACTORS,
     "machines.list": READERS,
+    "machines.cordon": frozenset({Role.ADMINISTRATOR}),
+    "machines.uncordon": frozenset({Role.ADMINISTRATOR}),
     "demand.get": frozenset({Role.BACKEND, Role.VIEWER, Role.ADMINISTRATOR}),
     "machines.report": ANYBODY,
     "machines.trouble": frozenset({Role.BACKEND}),

@@ -34,7 +34,7 @@ def call_of(name: str, fields: Fields) -> tuple[str, dict[str, Any], str]:
     """The call that a form stands for.
 
     Args:
-        name: the form's: release, hold, extend or lease.
+        name: the form's: release, hold, extend, lease, cordon or uncordon.
         fields: what it sends.
 
     Returns:
@@ -51,6 +51,10 @@ def call_of(name: str, fields: Fields) -> tuple[str, dict[str, Any], str]:
 
 def _named(fields: Fields) -> dict[str, Any]:
     return {"id": fields.get("id", "")}
+
+
+def _machine(fields: Fields) -> dict[str, Any]:
+    return {"name": fields.get("name", ""), "backend": fields.get("backend", "")}
 
 
 def _lasting(fields: Fields) -> dict[str, Any]:
@@ -76,5 +80,7 @@ _ORDERS: Mapping[str, _Order] = {
     "release": _Order("leases.release", _named, "/leases"),
     "hold": _Order("leases.hold", lambda fields: _named(fields) | _lasting(fields), "/leases"),
     "extend": _Order("leases.extend", lambda fields: _named(fields) | _lasting(fields), "/leases"),
+    "cordon": _Order("machines.cordon", _machine, "/machines"),
+    "uncordon": _Order("machines.uncordon", _machine, "/machines"),
     "lease": _Order("leases.create", _new_lease, "/leases"),
 }

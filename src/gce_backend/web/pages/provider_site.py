@@ -70,7 +70,7 @@ class KindRow(msgspec.Struct):
         leased: those that somebody holds.
         starting: those that are being set up.
         leaving: those whose lease has ended.
-        mute: those that cannot be leased, such as those of silent agents.
+        mute: those that cannot be leased: cordoned, or of silent agents.
     """
 
     kind: str
@@ -370,7 +370,12 @@ def _rights(caller: Caller | None) -> dict[str, Any]:
             Role.ADMINISTRATOR in roles or (Role.USER in roles and lease.user == caller.user)
         )
 
-    return {"caller": caller, "may_lease": Role.USER in roles, "may_change": may_change}
+    return {
+        "caller": caller,
+        "may_lease": Role.USER in roles,
+        "may_administer": Role.ADMINISTRATOR in roles,
+        "may_change": may_change,
+    }
 
 
 def _page(request: web.Request) -> int:

@@ -39,7 +39,10 @@ MAY = {
     "viewer": OWN | SEEING | {"demand.get", "service.pages"},
     "user": OWN | LEASING | SEEING | ACTING | {"leases.create"},
     "backend": OWN | CATALOG | {"demand.get"},
-    "administrator": OWN | SEEING | ACTING | {"demand.get", "service.pages"},
+    "administrator": OWN
+    | SEEING
+    | ACTING
+    | {"demand.get", "machines.cordon", "machines.uncordon", "service.pages"},
     "nobody": OWN,
 }
 """Every role, and the methods that it may call."""
