@@ -11,6 +11,7 @@ import msgspec
 from aiohttp.test_utils import make_mocked_request
 from playwright.async_api import expect
 
+from gce_backend.localcloud.faults import Fault
 from gce_backend.machine_provider.service import ProviderService
 from gce_backend.web.pages.provider_session import (
     COOKIE,
@@ -213,6 +214,22 @@ async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> N
         await mp.place.kill(mp.service)
         await asyncio.sleep(SESSION_SECONDS)
         assert of(kept[2]) is None
+
+
+async def test_the_end_of_a_token_ends_its_session(tmp_path: Path) -> None:
+    """A page that updates itself is no guesser: the refusal is noted once, and slows nobody."""
+    async with pages(tmp_path) as mp:
+        await mp.send("/session", {"token": await mp.place.token(ANN)}, to="/")
+        assert ANN in (await mp.go("/")).source.partition("<footer>")[2]
+        known = Fault(method="metadata.tokeninfo", status=400, times=None)
+        mp.place.cloud.faults.add(known)
+        await asyncio.sleep(61)
+        for _ in range(3):
+            assert ANN not in (await mp.go("/")).source.partition("<footer>")[2]
+        refused = (await mp.go("/refused")).text
+        assert refused.count("users.whoami") == 1
+        await mp.send("/orders/release", {"id": "x"}, status=401)
+        assert "SSH tunnel" in (await mp.go("/", **ELSEWHERE)).text
 
 
 async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_path: Path) -> None:

@@ -160,14 +160,16 @@ class ProviderSite:
             try:
                 return await self._admit(authorization, "users.whoami", request)
             except Refusal:
-                return None  # the end of a token ends its session
+                return None
         return await self._admit(authorization, "service.pages", request)
 
     async def _admit(self, authorization: str | None, method: str, request: web.Request) -> Caller:
         try:
             provider = self._started()
             return await provider.gatekeeper.admit(authorization, method, request.remote or "")
-        except Refusal:
+        except Refusal as refusal:
+            if refusal.status == 401:  # the end of a token ends its session, and is noted once
+                self._sessions.end(request)
             raise
         except BackendError as error:
             raise Refusal(503, str(error)) from error
