@@ -223,7 +223,7 @@ class Records:
             state = self._states.pop(path, None)
             if state is not None:
                 self._stir(self.machines[state][path].lease)
-                self._count(self.machines[state][path], -1)
+                self._count(path, self.machines[state][path], -1)
             self.released.discard(path)
             self.doomed.pop(path, None)
             if state is not None and not (
@@ -238,7 +238,7 @@ class Records:
                     self.released.add(path)
                 self._states[path] = record.state
                 self.machines[record.state][path] = record
-                self._count(record, 1)
+                self._count(path, record, 1)
                 if record.state is MachineState.LEASED and lost_at(record) is not None:
                     self.doomed[path] = record
                 if record.state is MachineState.LEASED and record.ends is not None:
@@ -295,12 +295,12 @@ class Records:
         ends = [end for one in self.doomed.values() if (end := lost_at(one)) is not None]
         return min((end for end in ends if end > now), default=None)
 
-    def _count(self, machine: StoredMachine, by: int) -> None:
+    def _count(self, path: Path, machine: StoredMachine, by: int) -> None:
         """Adds a machine to, or removes it from, its kind, the free and the held machines."""
         kind = kind_of(machine.dimensions)
-        self._sort(machine, kind, by)
+        self._sort(path, machine, kind, by)
         if machine.state is MachineState.AVAILABLE:
-            name = machine.path[0][1]
+            name = path[0][1]
             names = self.free.setdefault(kind, {})
             if by > 0 and self.is_leasable(machine):
                 names[name] = None
@@ -319,14 +319,13 @@ class Records:
         elif before == 0:
             self.held.leases[machine.group] += 1
 
-    def _sort(self, machine: StoredMachine, kind: Dimensions, by: int) -> None:
+    def _sort(self, path: Path, machine: StoredMachine, kind: Dimensions, by: int) -> None:
         """Adds a machine to, or removes it from, the machines of its kind."""
+        states = self.kinds.setdefault(kind, {})
         if by > 0:
-            same = self.kinds.setdefault(kind, {}).setdefault(machine.state, {})
-            same[machine.path] = machine
+            states.setdefault(machine.state, {})[path] = machine
             return
-        states = self.kinds[kind]
-        del states[machine.state][machine.path]
+        del states[machine.state][path]
         if not states[machine.state]:
             del states[machine.state]
         if not states:
