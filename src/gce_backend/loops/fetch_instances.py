@@ -157,7 +157,9 @@ async def _look_at_groups(
     due = []
     learnt: list[Change[InstanceGroupManager]] = []
     for key in keys:
-        manager = context.fleet.managers[key]
+        manager = context.fleet.managers.get(key)
+        if manager is None:
+            continue  # it has left the store while Compute Engine answered
         group = by_name.get((key.name, context.fleet.group_name(key)))
         if group is not None and is_meant(context, group, manager.gce_id, key.revision):
             context.memory.seen.unlisted.pop(key, None)
