@@ -187,7 +187,8 @@ async def _entities(w: World) -> int:
 
 async def _cut_short(w: World, job: str) -> float:
     """Runs of a job that have met their deadline."""
-    return (await scrape(w)).sum("job_runs_total", job_name=job, outcome="timeout")
+    name = "job_runs_total"
+    return (await scrape(w, name)).sum(name, job_name=job, outcome="timeout")
 
 
 async def _to_delete(w: World) -> int:

@@ -52,12 +52,17 @@ class Scraped:
         return found
 
 
-async def scrape(w: World) -> Scraped:
-    """What the daemon says now."""
+async def scrape(w: World, name: str = "") -> Scraped:
+    """What the daemon says now.
+
+    Args:
+        name: of the metric that is wanted alone; to parse all is most of what a scrape costs.
+    """
     async with w.session.get(w.daemon.url + "/metrics") as response:
         assert response.status == 200
         assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
-        return Scraped(await response.text())
+        lines = (await response.text()).splitlines(keepends=True)
+        return Scraped("".join(line for line in lines if name in line))
 
 
 def wrong_names(types: dict[str, str], labels: Iterable[str]) -> list[str]:
