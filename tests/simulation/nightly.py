@@ -19,6 +19,7 @@ from simulation.rows import missing, table
 TESTS = Path(__file__).parent.parent
 CODE = "code"
 """The file with the digest of the code that the results are of."""
+LAST_SEED = 2**31
 MOST_BROKEN = 5
 """After more seeds that the simulation could not live, it is given up."""
 
@@ -76,12 +77,12 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder)
-    children = []
+    children, parent = [], os.getpid()
     for number in range(processes):
         pid = os.fork()
         if pid == 0:
             try:
-                _work(folder, recipe_of, first + number, processes, hours)
+                _work(folder, recipe_of, range(first + number, LAST_SEED, processes), hours, parent)
             except BaseException:  # noqa: BLE001  # the parent tells of it
                 os._exit(1)
             os._exit(0)
@@ -92,19 +93,24 @@ def run(
 
 
 def _work(
-    folder: Path, recipe_of: Callable[[int], Recipe], first: int, step: int, hours: float
+    folder: Path,
+    recipe_of: Callable[[int], Recipe],
+    seeds: Iterable[int],
+    hours: float,
+    parent: int,
 ) -> None:
-    """Lives every `step`-th seed that the folder does not have."""
+    """Lives those of the seeds that the folder does not have, for as long as the parent lives."""
     # A file of its own: that of a killed process may end within a line.
-    seed, (file, _) = first, tempfile.mkstemp(suffix=".jsonl", dir=folder)
-    while True:
+    file, _ = tempfile.mkstemp(suffix=".jsonl", dir=folder)
+    for seed in seeds:
         done = kept(folder)
         broken = sum(not lived.hours for lived in done.values())
         if sum(lived.hours for lived in done.values()) >= hours or broken > MOST_BROKEN:
             return
+        if os.getppid() != parent:
+            return
         if seed not in done:
             os.write(file, msgspec.json.encode(_lived(seed, recipe_of)) + b"\n")
-        seed += step
 
 
 def _lived(seed: int, recipe_of: Callable[[int], Recipe]) -> Lived:

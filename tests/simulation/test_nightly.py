@@ -29,6 +29,12 @@ def test_a_run_that_was_killed_goes_on_with_the_code_that_it_began_with(tmp_path
         nightly.run(tmp_path, _never, first=5, hours=3.0, processes=2)
 
 
+def test_a_process_whose_parent_was_killed_lives_no_further_seed(tmp_path: Path) -> None:
+    """Else it and the one that goes on would both work."""
+    nightly._work(tmp_path, _never, range(5, 9), 3.0, parent=-1)
+    assert nightly.kept(tmp_path) == {}
+
+
 def test_a_simulation_that_fails_is_a_finding_and_does_not_go_on_for_ever(tmp_path: Path) -> None:
     """What went wrong stands in the report."""
 
