@@ -110,7 +110,12 @@ def show(findings: list[Finding]) -> None:
             if finding.remedy:
                 click.echo(f"{'':<9}{finding.remedy}")
     counts = Counter(finding.verdict for finding in findings)
-    said = [f"{counts[verdict]} {verdict.value}" for verdict in CheckVerdict if counts[verdict]]
+    warnings = {CheckVerdict.WARNING: plural(counts[CheckVerdict.WARNING], "warning")}
+    said = [
+        warnings.get(verdict, f"{counts[verdict]} {verdict.value}")
+        for verdict in CheckVerdict
+        if counts[verdict]
+    ]
     click.echo(f"{plural(len(findings), 'check')}: {', '.join(said)}")
 
 

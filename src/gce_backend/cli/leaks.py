@@ -143,4 +143,5 @@ def _show(document: Document) -> None:
     show(rows)
     for command in disks:
         click.echo(command)
-    click.echo(f"about {document.cost_per_day:.2f} {document.currency} a day")
+    if document.cost_per_day:
+        click.echo(f"about {document.cost_per_day:.2f} {document.currency} a day")

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -25,9 +25,11 @@ from gce_backend.cli.common import (
 from gce_backend.cli.completion import complete_templates
 from gce_backend.cli.duration import Duration
 from gce_backend.cli.orders import SOON, reason_option
-from gce_backend.model.entities import InstanceTemplate
-from gce_backend.rules.orders import Apply, pause_rollout, resume_rollout, shown, undo_rollout
+from gce_backend.rules.orders import pause_rollout, resume_rollout, shown, undo_rollout
 from gce_backend.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from gce_backend.cli.ordering import Ordered
 
 NOT_COMPLETE = 2
 """The exit code while a roll-out is under way."""
@@ -202,14 +204,12 @@ def pause(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
     No old machine leaves for a new one, and no new one comes for an old one. Everything else goes
     on: leases, deletions of reclaimed machines, growth where machines are lacking.
     """
-    told = f"the roll-out of {name} is paused. {SOON}"
-    _order(
-        settings,
-        name,
-        lambda _, now, who: pause_rollout(name, reason, now, who),
-        told,
-        as_json,
+    from gce_backend.cli import ordering
+
+    done = ordering.order_rollout(
+        settings, name, lambda _, now, who: pause_rollout(name, reason, now, who)
     )
+    _say(f"the roll-out of {name} is paused. {SOON}", done, as_json=as_json)
 
 
 @rollout.command()
@@ -218,8 +218,12 @@ def pause(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
 @json_option
 def resume(name: str, settings: Settings, *, as_json: bool) -> None:
     """Continues the roll-out of template NAME, which was paused or undone."""
-    told = f"the roll-out of {name} continues. {SOON}"
-    _order(settings, name, lambda *_: resume_rollout(name), told, as_json)
+    from gce_backend.cli import ordering
+
+    done = ordering.order_rollout(settings, name, lambda *_: resume_rollout(name))
+    continues = f"the roll-out of {name} continues. {SOON}"
+    nothing = f"the roll-out of {name} was neither paused nor undone."
+    _say(continues if done.before != done.after else nothing, done, as_json=as_json)
 
 
 @rollout.command()
@@ -233,25 +237,13 @@ def undo(name: str, settings: Settings, reason: str, *, as_json: bool) -> None:
     Its machines come back as in every roll-out. It stays active until `rollout resume`, or until
     templates.cfg describes another revision than the one that is undone.
     """
-    told = f"the last revision of {name} is undone. {SOON}"
-    _order(
-        settings,
-        name,
-        lambda one, now, who: undo_rollout(name, one, reason, now, who),
-        told,
-        as_json,
-    )
-
-
-def _order(
-    settings: Settings,
-    name: str,
-    make: Callable[[InstanceTemplate, float, str], Apply],
-    told: str,
-    as_json: bool,
-) -> None:
-    """Stores an order about a roll-out, and says so."""
     from gce_backend.cli import ordering
 
-    done = ordering.order_rollout(settings, name, make)
+    done = ordering.order_rollout(
+        settings, name, lambda one, now, who: undo_rollout(name, one, reason, now, who)
+    )
+    _say(f"the last revision of {name} is undone. {SOON}", done, as_json=as_json)
+
+
+def _say(told: str, done: Ordered, *, as_json: bool) -> None:
     say(told, shown(done.after, SystemClock().now()), as_json=as_json)

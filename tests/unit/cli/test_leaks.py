@@ -75,6 +75,7 @@ def test_what_belongs_to_nothing_is_listed_with_its_cost_and_deleted_when_ordere
     assert len(listed(run)) == 4
     assert "is deleted" in run("leaks", "--delete", f"{ZONE}/{group}", "--yes").output
     assert [one["name"] for one in listed(run)] == [last]
+    assert "a day" not in run("leaks").output.splitlines()[-1], "what is left costs nothing"
     assert "is deleted" in run("leaks", "--delete", last, answer="y\n").output
     assert listed(run) == []
     refused = run("leaks", "--delete", last, "--yes")

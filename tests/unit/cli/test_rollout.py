@@ -78,6 +78,7 @@ def test_the_command_says_by_its_exit_code_whether_it_is_complete(tmp_path: Path
         paused = fleet.run("rollout", "pause", "linux", "--reason", "a look", "--json")
         assert [one["reason"] for one in json.loads(paused.output)["rollout_pauses"]] == ["a look"]
         assert "linux continues" in fleet.run("rollout", "resume", "linux").output
+        assert "neither paused nor undone" in fleet.run("rollout", "resume", "linux").output
         refused = fleet.run("rollout", "undo", "linux")
         assert refused.exit_code == 1
         assert "no earlier revision" in refused.output

@@ -125,7 +125,7 @@ def test_piped_it_prints_a_line_for_each_row_and_a_count(ward: Ward) -> None:
     assert done.exit_code == 0
     assert "\x1b" not in done.stdout
     assert f"ok       Compute Engine in project {PROJECT}: answers\n" in done.stdout
-    assert done.stdout.splitlines()[-1].endswith("2 warning, 2 skipped")
+    assert done.stdout.splitlines()[-1].endswith("2 warnings, 2 skipped")
     ward.inject(method="machine_provider.*", status=503)
     done = ward.run("doctor")
     assert done.exit_code == 1
