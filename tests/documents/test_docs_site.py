@@ -88,7 +88,7 @@ def test_a_reader_without_network_or_server_finds_by_searching(site: Path) -> No
         page.on("request", lambda request: asked.append(request.url))
         page.goto((site / "index.html").as_uri())
         page.keyboard.press("/")
-        page.keyboard.type("never-cataloged")
+        page.keyboard.type("never cataloged")  # each part of it is a valid query
         found = page.locator(".md-search-result__item a").filter(has_text="The life of a machine")
         found.first.click()
         page.wait_for_url("**/life.html*")

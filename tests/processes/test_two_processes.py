@@ -83,9 +83,10 @@ def test_a_second_signal_skips_the_waiting(place: Site) -> None:
     """A job hangs in a call; the first Ctrl-C waits for it, the second one does not."""
     place.start_cloud("--no-latency")
     place.set_up()
-    place.inject(method="compute.*", kind="latency", seconds=ENDLESS, times=None)
+    insert = "compute.instanceTemplates.insert"
+    place.inject(method=insert, kind="latency", seconds=ENDLESS, times=None)
     daemon = place.start_daemon(GCE_BACKEND_SHUTDOWN_SECONDS=str(ENDLESS))
-    until(lambda: place.get("/_localcloud/calls").get("compute.instanceTemplates.insert"))
+    until(lambda: place.get("/_localcloud/calls").get(insert))
     url = daemon.event("daemon.started")["url"]
     daemon.process.send_signal(signal.SIGINT)
     daemon.event("daemon.stopping")
