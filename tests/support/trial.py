@@ -9,6 +9,7 @@ from dataclasses import replace as replace_context
 
 import msgspec
 
+from gce_backend.base.clock import Clock
 from gce_backend.engine.context import Context
 from support.fleet_harness import World
 
@@ -22,3 +23,23 @@ async def acting_alone(w: World) -> Context:
     await w.pass_time(5)
     assert w.daemon.context is not None
     return replace_context(w.daemon.context, settings=acting).of_job("a-trial")
+
+
+class StandingClock(Clock):
+    """A clock that moves only when the test says so.
+
+    Attributes:
+        time: what it shows, Unix seconds; its monotonic time is the same.
+    """
+
+    def __init__(self, time: float) -> None:
+        super().__init__()
+        self.time = time
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return self.time
+
+    def monotonic(self) -> float:
+        """The same."""
+        return self.time

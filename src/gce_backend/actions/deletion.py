@@ -22,7 +22,7 @@ from gce_backend.actions.deletion_budget import (
     note_held,
     under_caps,
 )
-from gce_backend.actions.fan_out import LOOK_AGAIN, OBSERVER, Result, act_in_slices, act_on_each
+from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_in_slices, act_on_each
 from gce_backend.actions.identity import known_mark, our_group
 from gce_backend.actions.permit_check import LEASED, Checked, with_fresh_permits
 from gce_backend.actions.vm_looks import ListedVms, find_vm, is_gone, list_vms
@@ -119,7 +119,8 @@ async def _delete(context: Context, keys: Sequence[MachineKey], wanted: IsWanted
     while keys and not turns.silent:
         batches, checked = await _intend(context, keys, turns, wanted)
         outcome = await _ask(context, batches)
-        outcomes += [replace(checked.outcome, facts={}, changed=0), outcome]
+        asked = checked.outcome
+        outcomes += [Outcome(again_after=asked.again_after, problems=asked.problems), outcome]
         keys = checked.left
     return joined(outcomes)
 
@@ -213,8 +214,8 @@ def _back_off(context: Context, wanted: IsWanted) -> float | None:
 
 def _is_due_again(context: Context, key: MachineKey) -> bool:
     """Whether to request a deletion again: it failed, or has not ended."""
-    deletion = context.fleet.instances[key].deletion
-    if deletion is None or backs_off(context, key):
+    instance = context.fleet.instances.get(key)
+    if instance is None or instance.deletion is None or backs_off(context, key):
         return False
     pause = context.settings.deletion.repeat_seconds
     if _is_abandoned(context, key):  # no sooner than its next check
@@ -222,7 +223,7 @@ def _is_due_again(context: Context, key: MachineKey) -> bool:
         pause = max(pause, look[1]) if look is not None else pause
     elif context.conditions.wait(key.group) is not None:  # the last call failed
         return True
-    return is_due_again(deletion, context.clock.elapsed, pause)
+    return is_due_again(instance.deletion, context.clock.elapsed, pause)
 
 
 async def _intend(
@@ -352,11 +353,7 @@ async def _ask(context: Context, batches: Sequence[DeletionBatch]) -> Outcome:
 
     asked = await act_on_each(context, list(groups), ask)
     alone = await act_on_each(context, list(outside), ask_directly)
-    return replace(
-        joined([asked, alone]),
-        facts=asked.facts,
-        wakes=(OBSERVER,) if alone.changed else asked.wakes,
-    )
+    return replace(joined([asked, alone]), facts=asked.facts)
 
 
 async def _ask_directly(context: Context, key: MachineKey, request_id: str) -> Result:
