@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import inspect
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from dataclasses import replace as replace_context
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from gce_backend.fleet.picture import Change
+from gce_backend.actions.strays import (
+    SECOND_LOOK,
+    adopt_groups,
+    adopt_templates,
+    awaits,
+    look_first,
+)
+from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.daemon.clients import Clients
+from gce_backend.engine.context import Context
+from gce_backend.engine.metrics import Metrics
+from gce_backend.fleet.memory import Memory
+from gce_backend.fleet.picture import Change, Fleet
+from gce_backend.fleet.store import Store
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.model.entities import CONFIGURATION_KEY
-from gce_backend.model.keys import Key
+from gce_backend.model.entities import CONFIGURATION_KEY, STORE_IDENTITY_KEY, Entity
+from gce_backend.model.keys import GroupKey, Key, RevisionKey
 from gce_backend.settings.settings import FetchSettings, Settings
-from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
+from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from support.outside import cataloged, ids, make_group, make_template
+from support.trial import StandingClock, acting_alone
 
 SOON = Settings(fetch=FetchSettings(resync_seconds=60))
 CALM = msgspec.structs.replace(CloudOptions().instant(), dispatch_seconds=1.0)
@@ -118,3 +139,118 @@ async def test_row_41_what_the_configuration_no_longer_names_is_adopted_and_drai
         assert [shown["base_name"] for shown in fleet["templates"]] == ["linux"]
         assert not await untracked(w)
         assert len(await w.vms()) == 3
+
+
+class Killed:
+    """Awaits work up to one of its awaits, and leaves it there for good, as a kill does.
+
+    Awaiting it tells whether the work was done before.
+
+    Args:
+        work: what a process does.
+        at: the await, counted from 1.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, object], at: int) -> None:
+        self._work = work
+        self._at = at
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        for left in reversed(range(self._at)):
+            try:
+                waits_for = self._work.send(None)
+            except StopIteration:
+                return True
+            if left:
+                yield waits_for
+        return False
+
+    def bury(self) -> None:
+        """Ends what is left of it; what it wants to tidy up reaches nobody."""
+        while inspect.getcoroutinestate(self._work) != inspect.CORO_CLOSED:
+            with contextlib.suppress(RuntimeError):
+                self._work.close()
+
+
+@contextlib.asynccontextmanager
+async def process(
+    w: World, like: Context, key: Key
+) -> AsyncIterator[tuple[Context, StandingClock]]:
+    """A process that has just read what it needs for an adoption; its connections end with it."""
+    clock = StandingClock(w.clock.now())
+    clients = Clients(w.settings, w.clock, random.Random(0), Metrics())
+    fleet = Fleet(Store(clients.datastore(PROJECT)), clock=clock)
+    compute = clients.compute(CallBudget(w.clock, dict.fromkeys(QuotaGroup, 10_000)))
+    try:
+        await fleet.refresh([*key.lineage, CONFIGURATION_KEY, STORE_IDENTITY_KEY])
+        memory, revision = Memory(), fleet.configuration.revision
+        memory.confirmed_revision = memory.processed_revision = revision
+        yield replace_context(like, fleet=fleet, memory=memory, compute=compute, clock=clock), clock
+    finally:
+        await clients.close()
+
+
+async def adopt(context: Context, key: Key) -> object:
+    """A look at the groups or templates, as the daemon takes it."""
+    if isinstance(key, GroupKey):
+        return await adopt_groups(context, PROJECT, await context.compute.list_groups(PROJECT))
+    listing = await context.compute.list_instance_templates(PROJECT)
+    return await adopt_templates(context, PROJECT, listing)
+
+
+async def test_an_adoption_that_is_cut_off_at_any_await_is_made_once_by_the_next_process(
+    tmp_path: Path,
+) -> None:
+    """Entities were removed, or restored from before a group: nothing is made in its place."""
+    async with world(tmp_path, managers=manager(minimum=1)) as w:
+        await w.until_states(cataloged=1)
+        context = await acting_alone(w)
+        fleet, there = context.fleet, await w.groups()
+        [group], [revision] = fleet.managers, fleet.revisions
+        unmade = {"url": None, "gce_id": None}
+        cases: list[tuple[GroupKey | RevisionKey, dict[Key, Entity | None]]] = [
+            (group, {group: None}),
+            (group, {group: msgspec.structs.replace(fleet.managers[group], **unmade)}),
+            (revision, {revision: msgspec.structs.replace(fleet.revisions[revision], **unmade)}),
+            (group, dict.fromkeys(group.lineage)),
+        ]
+        for key, lost in cases:
+            await fleet.refresh(lost)
+            made: Any = fleet.get(key)
+            at, done = 0, False
+            while not done:
+                at += 1
+                await fleet.refresh(lost)
+                await fleet.change([Change(one, becomes(entity)) for one, entity in lost.items()])
+                async with process(w, context, key) as (first, clock):
+                    await adopt(first, key)
+                    clock.time += SECOND_LOOK
+                    killed = Killed(adopt(first, key), at)
+                    done = await asyncio.create_task(finished(killed))
+                async with process(w, context, key) as (following, clock):
+                    adopted = [following.fleet.get(one) != entity for one, entity in lost.items()]
+                    assert len(set(adopted)) == 1, "all or nothing"
+                    assert adopted[0] or not done
+                    assert await look_first(following, [PROJECT]) == []
+                    if key == group and revision in following.fleet.revisions:
+                        assert awaits(following, key) is not adopted[0]
+                    await adopt(following, key)
+                    clock.time += SECOND_LOOK
+                    await adopt(following, key)
+                    known: Any = following.fleet.get(key)
+                    assert (known.url, known.gce_id) == (made.url, made.gce_id)
+                    assert (known.generation, known.in_flight) == (0, None)
+                    assert all(following.fleet.get(one) is not None for one in key.lineage)
+                killed.bury()
+                assert await w.groups() == there
+            assert at > 3, "there is something to cut off"
+
+
+async def finished(killed: Killed) -> bool:
+    """Whether the work was done, in a task of its own: what it has begun ends with that."""
+    return await killed
+
+
+def becomes(entity: Entity | None) -> Callable[[Any], Any]:
+    """The change to this entity."""
+    return lambda _: entity
