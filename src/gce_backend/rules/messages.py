@@ -149,7 +149,8 @@ def apply(message: Message, instance: Instance, service_account: str, now: UnixS
     if instance.pending_deletion is not None:  # late: its lease has ended
         return instance
     if message.kind is MessageKind.LEASED:
-        if instance.catalog is CatalogState.REMOVED:  # a restored catalog has it again
+        # A restored catalog has it again. What is being deleted is asked about before each call.
+        if instance.catalog is CatalogState.REMOVED and instance.deletion is None:
             instance = replace(instance, catalog=CatalogState.CATALOGED)
         return leased(instance, _timestamp(message.attributes.get("lease_expiration_ts")), now)
     return _subscribed(instance, message.attributes, service_account)
