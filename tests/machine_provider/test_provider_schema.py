@@ -10,11 +10,11 @@ from structlog.testing import capture_logs
 
 from gce_backend.base.errors import SchemaError, TransientError
 from gce_backend.clients.datastore.client import Datastore, Delete, Upsert
+from gce_backend.clients.datastore.schema import SchemaChange
 from gce_backend.machine_provider.schema import (
     MIGRATIONS,
     SCHEMA,
     SCHEMA_PATH,
-    SchemaChange,
     check_schema,
     migrate_schema,
 )

@@ -9,8 +9,9 @@ from structlog.testing import capture_logs
 
 from gce_backend.base.errors import SchemaError, TransientError
 from gce_backend.clients.datastore.client import Unindexed, Upsert
+from gce_backend.clients.datastore.schema import SchemaChange
 from gce_backend.fleet.picture import Change, Fleet
-from gce_backend.fleet.schema import MIGRATIONS, SCHEMA, Migrated, check, migrate, version
+from gce_backend.fleet.schema import MIGRATIONS, SCHEMA, check, migrate, version
 from gce_backend.fleet.store import Store, Write
 from gce_backend.model.entities import (
     CONFIGURATION_KEY,
@@ -48,8 +49,8 @@ async def test_a_store_is_brought_up_to_date_step_by_step(tmp_path: Path) -> Non
         with pytest.raises(TransientError):
             await migrate(store, "1.0.0", steps)
         assert await version(store) == 1
-        assert await migrate(store, "1.0.1", steps) == Migrated(1, 2)
-        assert await migrate(store, "1.0.1", steps) == Migrated(2, 2)
+        assert await migrate(store, "1.0.1", steps) == SchemaChange(1, 2)
+        assert await migrate(store, "1.0.1", steps) == SchemaChange(2, 2)
         assert done == ["rename", "fill", "fill"]
         found = await store.read([STORE_SCHEMA_KEY, CONFIGURATION_KEY])
         assert found[STORE_SCHEMA_KEY].entity == StoreSchema(2, "1.0.1")
