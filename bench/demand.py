@@ -29,8 +29,20 @@ MANAGER = (
     'managers { template_base_name: "t" zone: "us-central1-a" '
     "minimum_size: %d maximum_size: 300 }\n"
 )
-NODEPOOL = {"pool": "3.5 s", "demand": "15.4 s", "calls": "110"}
-"""What Nodepool needed: 10 requests to a pool of 10, 10 to an empty one, 100 nodes until ready."""
+ZONE = "/compute/v1/projects/local-project/zones/us-central1-a"
+PROVIDER = "/_ah/api/machine_provider/v1"
+SETTLED, AT_REST = 30.0, 120.0
+"""Seconds until a fleet is at rest, and for which it is then watched."""
+NODEPOOL = {
+    "pool": "3.5 s",
+    "demand": "15.4 s",
+    "calls": "110",
+    "kept": "11 in 3.3 to 3.7 s",
+    "made": "9 in 15.2 to 15.5 s",
+    "returned": "25.5 s, 23 calls",
+    "rest": "1.0",
+}
+"""What Nodepool needed, with its default settings, on the same cloud."""
 
 
 class Fleet:
@@ -46,6 +58,7 @@ class Fleet:
 
     def __init__(self, url: str, log: Path) -> None:
         self._url = url
+        self._own_calls = 0
         self.log = log
         token = self._call("GET", "/computeMetadata/v1/instance/service-accounts/default/token")
         self._token = token["access_token"]
@@ -73,21 +86,54 @@ class Fleet:
     def compute_calls(self) -> int:
         """Calls of the daemon to Compute Engine."""
         calls = self._call("GET", "/_localcloud/calls")
-        return sum(number for name, number in calls.items() if name.startswith("compute."))
+        total = sum(number for name, number in calls.items() if name.startswith("compute."))
+        return total - self._own_calls
 
-    def lease(self, count: int) -> float:
-        """Asks for machines, all at once; returns the seconds until the last one was given."""
+    def vms(self) -> set[str]:
+        """The names of all VMs of the zone."""
+        self._own_calls += 1
+        return {vm["name"] for vm in self._call("GET", f"{ZONE}/instances").get("items", ())}
+
+    def lease(self, count: int) -> list[float]:
+        """Asks for machines, all at once.
+
+        Returns:
+            The seconds until each was given, ascending.
+        """
         begun = time.monotonic()
-        waiting = {f"r{number}" for number in range(count)}
+        waiting, served = {f"r{number}" for number in range(count)}, []
         while waiting:
             for name in sorted(waiting):
                 body = {"request_id": name, "duration": 3600, "dimensions": {"os_family": "LINUX"}}
-                if self._call("POST", "/_ah/api/machine_provider/v1/lease", body).get("hostname"):
+                if self._call("POST", f"{PROVIDER}/lease", body).get("hostname"):
                     waiting.discard(name)
+                    served.append(time.monotonic() - begun)
             if time.monotonic() - begun > PATIENCE:
                 sys.exit(f"{len(waiting)} requests were not served within {PATIENCE:.0f} s")
             time.sleep(0.1)
-        return time.monotonic() - begun
+        return served
+
+    def give_back(self, count: int) -> tuple[float, int]:
+        """Releases the machines of all requests at once.
+
+        Returns:
+            The seconds until their VMs are gone, and the daemon's calls until then.
+        """
+        leased, calls, begun = self.vms(), self.compute_calls(), time.monotonic()
+        for number in range(count):
+            self._call("POST", f"{PROVIDER}/release", {"request_id": f"r{number}"})
+        while leased & self.vms():
+            if time.monotonic() - begun > PATIENCE:
+                sys.exit(f"the returned machines were not gone within {PATIENCE:.0f} s")
+            time.sleep(0.1)
+        return time.monotonic() - begun, self.compute_calls() - calls
+
+    def calls_at_rest(self) -> float:
+        """The daemon's calls to Compute Engine a minute, while nobody asks for anything."""
+        time.sleep(SETTLED)
+        calls = self.compute_calls()
+        time.sleep(AT_REST)
+        return (self.compute_calls() - calls) / (AT_REST / 60)
 
 
 @contextmanager
@@ -117,19 +163,38 @@ def fleet(minimum: int) -> Iterator[Fleet]:
                 yield found
 
 
+def span(waits: list[float]) -> str:
+    """The shortest and the longest of some waits, ascending."""
+    return f"{waits[0]:.1f} to {waits[-1]:.1f} s"
+
+
 def main() -> None:
     """Measures, and writes the table."""
     with fleet(10) as one:
         time.sleep(2)  # the Machine Provider has set up the last machine
-        pool = one.lease(10)
+        pool = one.lease(10)[-1]
     with fleet(0) as one:
-        demand = one.lease(10)
+        demand = one.lease(10)[-1]
     with fleet(100) as one:
         calls = one.compute_calls()
+    with fleet(10) as one:
+        time.sleep(2)
+        waits = one.lease(20)
+        gone, until_gone = one.give_back(20)
+        rest = one.calls_at_rest()
+    kept, made = waits[:10], waits[10:]
     rows = (
         ("10 requests to a pool of 10, until the last is served", f"{pool:.1f} s", "pool"),
         ("10 requests to an empty pool, until the last is served", f"{demand:.1f} s", "demand"),
         ("100 machines, calls to Compute Engine until all are ready", f"{calls}", "calls"),
+        ("20 requests to a pool of 10, those that it serves", f"10 in {span(kept)}", "kept"),
+        ("the others, whose machines are made", f"10 in {span(made)}", "made"),
+        (
+            "the 20 are returned, until their VMs are gone",
+            f"{gone:.1f} s, {until_gone} calls",
+            "returned",
+        ),
+        ("at rest after that, calls to Compute Engine a minute", f"{rest:.1f}", "rest"),
     )
     lines = [
         "# From a request to a machine",
