@@ -10,6 +10,7 @@ import msgspec
 from gce_backend.localcloud.cloud import CloudOptions
 from support.agents import report
 from support.fleet_harness import World, manager, template, world
+from support.scraped import scrape
 
 CREATE = "compute.instanceGroupManagers.createInstances"
 DELETE = "compute.instanceGroupManagers.deleteInstances"
@@ -55,7 +56,10 @@ async def test_a_quota_that_halves_makes_nothing_swing(tmp_path: Path) -> None:
 async def test_a_third_that_is_preempted_at_once_is_replaced_and_lessees_are_told(
     tmp_path: Path,
 ) -> None:
-    """Spot VMs, which are deleted: with agents within 5 s, without once the daemon knows."""
+    """Spot VMs, which are deleted: with agents within 5 s, without once the daemon knows.
+
+    The daemon learns of preemptions from Compute's operations, by a list or two of the zone.
+    """
     spot = template(provisioning_model="SPOT")
     async with world(tmp_path, templates=spot, managers=manager(minimum=9)) as w:
         w.cloud.options = CloudOptions()
@@ -87,11 +91,18 @@ async def test_a_third_that_is_preempted_at_once_is_replaced_and_lessees_are_tol
         assert await w.until(lambda: over("r2")) < 35
         assert await w.until(lambda: over("r1")) < 90
         ended = await leases()
-        assert [ended[one]["ended"] for one in ("r1", "r2")] == ["LOST", "PREEMPTED"]
+        assert [ended[one]["ended"] for one in ("r1", "r2")] == ["PREEMPTED"] * 2
+        for name in (free, mute):
+            [shown] = (await w.get(f"/api/explain?name={name}"))["found"]
+            assert "preemption" in str([shown["reason"], *shown["events"]])
         assert await w.until(replaced, within=900, every=5) < 90
         assert first - {free, held, mute} <= await vms_running(w)
         await w.pass_time(300)
-        assert (await w.calls())[CREATE] <= 3
+        calls = await w.calls()
+        assert calls[CREATE] <= 3
+        assert 1 <= calls["compute.zoneOperations.list"] <= 3
+        # The lease of the third ended by its agent's word, and its deletion was asked for then.
+        assert (await scrape(w)).sum("preemptions_total") == 2
         assert not {held, mute} & (await w.catalog()).keys()
 
 

@@ -28,6 +28,7 @@ INSTANCES = st.builds(
     Instance,
     missing_since=SOMETIMES,
     stopped_since=SOMETIMES,
+    preempted_since=SOMETIMES,
     lost_since=SOMETIMES,
     abandoned_since=SOMETIMES,
     catalog=st.sampled_from([CatalogState.CATALOGED, *CatalogState]),

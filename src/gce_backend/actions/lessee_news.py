@@ -1,7 +1,7 @@
 """Tells lessees, by the Machine Provider, that the VM of their machine has stopped or is gone.
 
-The lease of a machine that has stopped goes on. That of a machine whose VM Compute no longer has
-ends: our Machine Provider ends it, and says why.
+The lease of a machine that has stopped goes on. That of a machine whose VM Compute no longer has,
+or takes back, ends: our Machine Provider ends it, and says why.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.sightings import LesseeNews, news_for_lessee
+from gce_backend.rules.sightings import news_for_lessee
 
 MOST = 50
 """Most machines that one run tells of."""
@@ -45,10 +45,12 @@ async def tell(context: Context) -> None:
 
 async def _tell(context: Context, key: MachineKey, instance: Instance) -> None:
     news = news_for_lessee(instance, context.clock.elapsed)
-    if news is LesseeNews.GONE and not await is_gone(context, key):
+    gone = news is not None and news.is_gone
+    if gone and not await is_gone(context, key):
         return
-    message = "" if news is None else news.value
-    await context.broker().report_trouble(key.name, message, gone=news is LesseeNews.GONE)
+    preempted = news is not None and news.is_preempted
+    message = "" if news is None else str(news)
+    await context.broker().report_trouble(key.name, message, gone=gone, preempted=preempted)
     told = context.memory.catalog.news
     if news is None:
         told.pop(key, None)

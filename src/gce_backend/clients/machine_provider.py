@@ -502,7 +502,7 @@ class MachineProviderClient:
         return decode(method, success(method, answer), _DEMAND)
 
     async def report_trouble(
-        self, hostname: str, message: str, *, gone: bool
+        self, hostname: str, message: str, *, gone: bool, preempted: bool = False
     ) -> MethodNotOffered | None:
         """Reports what is wrong with a leased machine's VM, for its lessee.
 
@@ -510,13 +510,14 @@ class MachineProviderClient:
             hostname: the machine's name.
             message: a sentence; "" when nothing is wrong any longer.
             gone: whether the VM no longer exists.
+            preempted: whether Compute Engine took it back.
 
         Returns:
             `MethodNotOffered` when the server is too old, or the catalog has no such machine.
         """
         method = "machine_provider.machines.trouble"
         path = f"/api/v1/machines/{quote(hostname)}:trouble"
-        body = {"message": message, "gone": gone}
+        body = {"message": message, "gone": gone, "preempted": preempted}
         answer = await self._api.call(method, "POST", path, body=body, repeat=False)
         if answer.status == 404:
             return MethodNotOffered()

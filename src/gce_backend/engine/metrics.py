@@ -196,6 +196,9 @@ class Metrics:
         self._idle_cost = self._counter(
             "idle_cost", "About what these machines cost meanwhile.", "template", "zone"
         )
+        self._preempted = self._counter(
+            "preemptions", "Machines whose VMs Compute Engine took back.", "template", "zone"
+        )
         self._retries = self._counter(
             "call_retries", "Calls that met a transient error and were sent again.", "api", "method"
         )
@@ -325,6 +328,10 @@ class Metrics:
     def cataloged(self, template: str, seconds: float) -> None:
         """Records the seconds from a machine's first listing to its catalog entry."""
         self._cataloged.labels(template).observe(max(0.0, seconds))
+
+    def preempted(self, template: str, zone: str, number: int) -> None:
+        """Counts machines whose VMs Compute Engine took back; 0 starts the series."""
+        self._preempted.labels(template, zone).inc(number)
 
     def deleted(self, template: str, seconds: float) -> None:
         """Records the seconds from a machine's reclamation until its VM was gone."""

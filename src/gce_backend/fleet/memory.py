@@ -58,6 +58,8 @@ class SeenAtCompute:
         next_template_look: when the instance templates are listed again.
         next_abandoned_look: when a VM that its group does not list is checked again, and the
             pause before that.
+        asked_preempted: VMs that Compute was asked about whether it took them back, with when they
+            had stopped and vanished by then.
         next_stopped_look: when a project's stopped VMs are listed again.
         next_full_look: when a project's VMs are listed again.
     """
@@ -78,6 +80,9 @@ class SeenAtCompute:
     stray_since: dict[str, dict[int, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
     next_abandoned_look: dict[MachineKey, tuple[float, float]] = field(default_factory=dict)
+    asked_preempted: dict[MachineKey, tuple[float | None, float | None]] = field(
+        default_factory=dict
+    )
     next_stopped_look: dict[str, float] = field(default_factory=dict)
     next_full_look: dict[str, float] = field(default_factory=dict)
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from gce_backend.actions import resources, strays, troubles, untracked
+from gce_backend.actions import preemptions, resources, strays, troubles, untracked
 from gce_backend.actions.deletion import ABANDONED, abandoned_message
 from gce_backend.actions.fan_out import Result, act_in_slices
 from gce_backend.actions.identity import is_meant, our_group
@@ -93,6 +93,7 @@ async def run(context: Context) -> Outcome:
     due += _slow_turns(context, set(due))
     changed, failures = await _list_members(context, due)
     changed += await _note_orphans(context)
+    changed += await preemptions.look(context)
     changed += await _look_for_abandoned(context)
     context.memory.seen.forget(context.fleet.managers)
     polls = [

@@ -325,11 +325,13 @@ class TroubleReport(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         name: the machine's name.
         message: what is wrong, as a sentence; "" when nothing is wrong any longer.
         gone: whether the VM no longer exists.
+        preempted: whether Compute Engine took it back.
     """
 
     name: Id
     message: Annotated[str, Meta(max_length=500)] = ""
     gone: bool = False
+    preempted: bool = False
 
 
 class MachineLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):

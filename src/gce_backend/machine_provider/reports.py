@@ -95,8 +95,8 @@ async def note_trouble(
     """Stores what a backend says of a leased machine's VM, so that its lessee learns of it.
 
     When the VMs of all machines of a lease are gone, the lease ends as LOST, or as PREEMPTED if
-    their agents said that Compute Engine takes them back. A machine that nobody holds has no lessee
-    to tell: its backend takes it out of the catalog.
+    their agents or their backend said that Compute Engine takes them back. A machine that nobody
+    holds has no lessee to tell: its backend takes it out of the catalog.
 
     Args:
         records: the stored state.
@@ -124,6 +124,8 @@ async def note_trouble(
             return {}
         gone = said.gone and bool(said.message)
         machine = msgspec.structs.replace(machine, trouble=said.message, gone=gone)
+        if said.preempted:
+            machine = _preempted(machine, int(now))
         return without_lost({**found, path: machine}, machine.lease, now) or {path: machine}
 
     machine = (await records.change(list(dict.fromkeys([path, *held])), decide)).get(path)

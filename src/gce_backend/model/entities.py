@@ -551,6 +551,8 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             (fetch-instances).
         stopped_since: since when the VM has not been running although nobody here stopped it, Unix
             seconds (fetch-instances).
+        preempted_since: since when it is known that Compute Engine took the VM back, Unix seconds
+            (fetch-instances; clears, when the VM runs again).
         rising_since: when its group first listed the VM, until the catalog has it, Unix seconds
             (fetch-instances; catalog-instances clears).
         listed_since: when its group first listed the VM, Unix seconds; None for those of releases
@@ -587,6 +589,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     missing_since: StoredSeconds | None = None
     abandoned_since: StoredSeconds | None = None
     stopped_since: StoredSeconds | None = None
+    preempted_since: StoredSeconds | None = None
     rising_since: StoredSeconds | None = None
     listed_since: StoredSeconds | None = None
     catalog: CatalogState = CatalogState.NEVER

@@ -30,6 +30,7 @@ from gce_backend.model.events import EventKind
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.model.orders import Control
 from gce_backend.rules.activation import is_active
+from gce_backend.rules.sightings import TAKEN_BACK
 from gce_backend.rules.states import State, stored_machine_state, stored_state
 
 Get: TypeAlias = Callable[[Key], Entity | None]
@@ -175,6 +176,8 @@ def _machine_reasons(old: Instance | None, new: Instance) -> Iterator[str]:
         yield "The VM still exists: somebody abandoned it."
     if (old.stopped_since is None) != (new.stopped_since is None):
         yield "The VM runs again." if old.stopped_since else "The VM no longer runs."
+    if old.preempted_since is None and new.preempted_since is not None:
+        yield TAKEN_BACK
     if old.catalog is not new.catalog and new.catalog in _CATALOG:
         yield _CATALOG[new.catalog]
     if (old.lost_since is None) != (new.lost_since is None):

@@ -42,7 +42,8 @@ def seen_instance(
     if seen.gce_id != gce_id or seen.is_tombstone:
         return seen
     if not stopped:
-        return seen if seen.stopped_since is None else replace(seen, stopped_since=None)
+        woken = seen.stopped_since is not None or seen.preempted_since is not None
+        return replace(seen, stopped_since=None, preempted_since=None) if woken else seen
     return seen if seen.stopped_since is not None else replace(seen, stopped_since=now)
 
 
@@ -164,20 +165,76 @@ def is_stopped_for_good(instance: Instance, elapsed: Elapsed, patience: float) -
     return instance.stopped_since is not None and elapsed(instance.stopped_since) >= patience
 
 
-class LesseeNews(enum.Enum):
-    """What a lessee must know about the VM of a leased machine: a sentence for people."""
+TAKEN_BACK = "Compute Engine took the VM back (preemption)."
+"""What is told of a preempted VM."""
 
-    STOPPED = "The VM does not run: it was stopped, suspended or preempted, or its host failed."
-    GONE = "The VM no longer exists."
+
+def is_unexplained(instance: Instance) -> bool:
+    """Whether a VM stopped or vanished, and it is not known yet that it was preempted."""
+    if instance.deletion is not None or instance.gce_id is None:
+        return False
+    if instance.preempted_since is not None or instance.abandoned_since is not None:
+        return False
+    return instance.stopped_since is not None or instance.missing_since is not None
+
+
+def trouble_began(instance: Instance) -> tuple[float | None, float | None]:
+    """When a VM stopped, and when it vanished, in Unix seconds; None for what it did not."""
+    return instance.stopped_since, instance.missing_since
+
+
+def preempted_instance(instance: Instance, gce_id: int | None, now: UnixSeconds) -> Instance:
+    """What a preemption of a VM makes of its entity.
+
+    Args:
+        instance: the entity.
+        gce_id: the id of the VM that Compute took back.
+    """
+    if not is_unexplained(instance) or instance.gce_id != gce_id:
+        return instance
+    return replace(instance, preempted_since=now)
+
+
+class LesseeNews(enum.Enum):
+    """What a lessee must know about the VM of a leased machine."""
+
+    STOPPED = enum.auto()
+    PREEMPTED = enum.auto()
+    """Compute Engine takes it back; it may still be listed for 30 s."""
+    GONE = enum.auto()
+    PREEMPTED_AND_GONE = enum.auto()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the VM no longer exists."""
+        return self in {LesseeNews.GONE, LesseeNews.PREEMPTED_AND_GONE}
+
+    @property
+    def is_preempted(self) -> bool:
+        """Whether Compute Engine took the VM back."""
+        return self in {LesseeNews.PREEMPTED, LesseeNews.PREEMPTED_AND_GONE}
+
+    def __str__(self) -> str:
+        """A sentence for people."""
+        if self.is_preempted:
+            return TAKEN_BACK
+        if self.is_gone:
+            return "The VM no longer exists."
+        return "The VM does not run: it was stopped or suspended, or its host failed."
 
 
 def news_for_lessee(instance: Instance, elapsed: Elapsed) -> LesseeNews | None:
     """What the lessee of a machine must know about its VM; None while all is well.
 
-    `GONE` still has to be confirmed at Compute.
+    That the VM is gone still has to be confirmed at Compute.
     """
+    preempted = instance.preempted_since is not None
     if has_gone_missing(instance, elapsed):
-        return None if instance.abandoned_since is not None else LesseeNews.GONE
+        if instance.abandoned_since is not None:
+            return None
+        return LesseeNews.PREEMPTED_AND_GONE if preempted else LesseeNews.GONE
+    if preempted and instance.stopped_since is not None:
+        return LesseeNews.PREEMPTED
     return LesseeNews.STOPPED if instance.stopped_since is not None else None
 
 

@@ -24,7 +24,7 @@ from gce_backend.model.observed import Group, Member
 from gce_backend.rules.group_sizes import UNUSED, Use, wanted_size
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.rollout import RolloutLimit
-from gce_backend.rules.sightings import is_empty
+from gce_backend.rules.sightings import TAKEN_BACK, is_empty
 
 
 class State(StrEnum):
@@ -144,6 +144,8 @@ def _ending(facts: MachineFacts) -> tuple[State, str] | None:
             "Somebody abandoned this VM: it exists, and its group no longer manages it.",
         )
     if instance.missing_since is not None:
+        if instance.preempted_since is not None:
+            return State.MISSING, f"Its group no longer lists this VM. {TAKEN_BACK}"
         return State.MISSING, "Its group no longer lists this VM: somebody else deleted it."
     if instance.pending_deletion is not None and instance.cordon is None:
         return State.PENDING_DELETION, instance.pending_deletion.reason
@@ -176,7 +178,8 @@ def _stopped(facts: MachineFacts) -> tuple[State, str] | None:
         else ""
     )
     kept = f" {facts.instance.cordon}" if facts.instance.cordon is not None else ""
-    return State.STOPPED, f"The VM does not run{status}.{held}{kept}"
+    why = f" {TAKEN_BACK}" if facts.instance.preempted_since is not None else ""
+    return State.STOPPED, f"The VM does not run{status}.{why}{held}{kept}"
 
 
 def _cordoned(facts: MachineFacts) -> tuple[State, str] | None:

@@ -30,6 +30,7 @@ from gce_backend.rules.sightings import (
     is_stopped_for_good,
     news_for_lessee,
     not_running_message,
+    preempted_instance,
     seen_instance,
     trouble_of,
     unseen_instance,
@@ -39,6 +40,7 @@ from support.machines import (
     CATALOGED,
     NOW,
     TOMBSTONE,
+    UNDER_WAY,
     VM,
     at,
 )
@@ -275,6 +277,13 @@ def test_vms_that_do_not_come_to_run_are_told_of_with_their_statuses() -> None:
         ({"missing_since": NOW - 60, "abandoned_since": NOW}, None),
         ({"missing_since": NOW - 60, "stopped_since": NOW}, LesseeNews.GONE),
         ({"stopped_since": NOW}, LesseeNews.STOPPED),
+        ({"stopped_since": NOW, "preempted_since": NOW}, LesseeNews.PREEMPTED),
+        ({"missing_since": NOW - 9, "preempted_since": NOW}, None),
+        ({"missing_since": NOW - 60, "preempted_since": NOW}, LesseeNews.PREEMPTED_AND_GONE),
+        (
+            {"missing_since": NOW - 60, "abandoned_since": NOW, "preempted_since": NOW},
+            None,
+        ),
     ],
 )
 def test_a_lessee_hears_of_a_vm_that_is_gone_or_stopped(
@@ -282,6 +291,29 @@ def test_a_lessee_hears_of_a_vm_that_is_gone_or_stopped(
 ) -> None:
     """An abandoned VM is still there for its lessee."""
     assert news_for_lessee(replace(CATALOGED, **fields), at(NOW)) is news
+
+
+@pytest.mark.parametrize(
+    ("instance", "gce_id", "is_taken"),
+    [
+        (replace(CATALOGED, stopped_since=NOW), 7, True),
+        (replace(CATALOGED, missing_since=NOW), 7, True),
+        (replace(CATALOGED, missing_since=NOW), 8, False),
+        (CATALOGED, 7, False),
+        (replace(CATALOGED, missing_since=NOW, abandoned_since=NOW), 7, False),
+        (replace(CATALOGED, missing_since=NOW, deletion=UNDER_WAY), 7, False),
+        (replace(CATALOGED, gce_id=None, missing_since=NOW), None, False),
+    ],
+)
+def test_only_a_vm_that_went_unasked_was_preempted(
+    instance: Instance, gce_id: int | None, is_taken: bool
+) -> None:
+    """Of that very id; it is no longer said of one that runs again."""
+    taken = preempted_instance(instance, gce_id, NOW)
+    assert taken == (replace(instance, preempted_since=NOW) if is_taken else instance)
+    assert preempted_instance(taken, gce_id, NOW + 9) is taken
+    again = seen_instance(taken, 7, "v", NOW)
+    assert again.gce_id != 7 or again.deletion or again.preempted_since is None
 
 
 def test_members_without_vm_are_told_with_their_number_and_an_example() -> None:

@@ -53,6 +53,8 @@ DRAINED = replace(VM, drain=Drain("a disk is full", NOW))
 BEING_MADE = Member("linux-1", None, "", "CREATING", "No room in the zone.")
 ADDING = replace(VM, catalog=CatalogState.ADDING)
 LOST = replace(CATALOGED, lost_since=NOW - 60)
+GONE = replace(CATALOGED, missing_since=NOW)
+TAKEN_BACK = replace(CATALOGED, stopped_since=NOW, preempted_since=NOW)
 REFUSED = replace(VM, catalog=CatalogState.REFUSED)
 
 
@@ -95,8 +97,10 @@ REFUSED = replace(VM, catalog=CatalogState.REFUSED)
             State.CORDONED,
             "kept all the same",
         ),
-        (replace(CATALOGED, missing_since=NOW), None, True, State.MISSING, "no longer lists"),
+        (GONE, None, True, State.MISSING, "somebody else deleted it"),
+        (replace(GONE, preempted_since=NOW), None, True, State.MISSING, "took the VM back"),
         (replace(CATALOGED, stopped_since=NOW), OFF, True, State.STOPPED, "(TERMINATED)."),
+        (TAKEN_BACK, OFF, True, State.STOPPED, "(TERMINATED). Compute Engine took the VM back"),
         (replace(HELD, stopped_since=NOW), OFF, True, State.STOPPED, "Somebody holds it"),
         (replace(RECLAIMED, deletion=UNDER_WAY), RUNNING, True, State.DELETING, "absent"),
         (TOMBSTONE, None, True, State.DELETED, "tombstone"),

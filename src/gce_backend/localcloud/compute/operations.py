@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import Call, Cloud
 from gce_backend.localcloud.compute import inventory, links, listing
 from gce_backend.localcloud.compute.error_replies import invalid_field, not_found, rfc3339
-from gce_backend.localcloud.compute.rows import Failure, OperationRow, RequestRow
+from gce_backend.localcloud.compute.rows import Failure, OperationRow, RequestRow, VmRow
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.timetable import Timetable
 
@@ -102,6 +103,28 @@ class Operations:
         self._store.put_operation(row)
         self._timetable.put(row.due, self._end, row.key)
         return row
+
+    def record(self, kind: str, vm: VmRow, at: UnixSeconds) -> None:
+        """Stores an operation of Compute's own about a VM; it has ended.
+
+        Args:
+            kind: the `operationType`, e.g. `compute.instances.preempted`.
+        """
+        identity = self._store.numeric_id(self._store.serial())
+        row = OperationRow(
+            project=vm.project,
+            zone=vm.zone,
+            name=f"systemevent-{int(at * 1000)}-{int(identity):016x}",
+            id=identity,
+            method="",
+            kind=kind,
+            target=vm.path,
+            target_id=vm.id,
+            inserted=at,
+            due=at,
+            done=True,
+        )
+        self._store.put_operation(row)
 
     def _end(self, key: str, _: float) -> None:
         row = self._store.operations.get(key)
@@ -221,7 +244,9 @@ class Operations:
             "name": row.name,
             "operationType": row.kind,
             "targetLink": links.ROOT + row.target,
-            "user": f"gce-backend@{row.project}.iam.gserviceaccount.com",
+            "user": f"gce-backend@{row.project}.iam.gserviceaccount.com"
+            if row.method
+            else "system",
             "status": "DONE" if row.done else "RUNNING" if now >= started else "PENDING",
             "progress": 100 if row.done else 0,
             "insertTime": rfc3339(row.inserted),

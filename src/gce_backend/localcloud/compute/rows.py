@@ -252,7 +252,7 @@ class OperationRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         zone: None of a global operation.
-        method: the method that started it, which determines its effect.
+        method: the method that started it, which determines its effect; "" of Compute's own.
         kind: its `operationType`.
         target: the partial link of what it acts on.
         target_id: the target's numeric id; "" when it has none yet.

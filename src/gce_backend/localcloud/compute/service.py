@@ -64,7 +64,7 @@ class ComputeService(Service):
         self._disks = Disks(cloud, self._store, self._operations, self._machines, blueprints)
         self._snapshots = Snapshots(cloud, self._store, self._operations)
         self._regions = Regions(cloud, usage)
-        VmEvents(cloud, self._store, self._timetable, self._machines, blueprints)
+        VmEvents(cloud, self._store, self._timetable, self._machines, blueprints, self._operations)
         self._machines.resume()
         self._operations.resume()
 

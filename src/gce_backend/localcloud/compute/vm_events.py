@@ -8,6 +8,7 @@ from aiohttp import web
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.cloud import Cloud, CloudControl
 from gce_backend.localcloud.compute.machines import Machines
+from gce_backend.localcloud.compute.operations import Operations
 from gce_backend.localcloud.compute.rows import VmRow
 from gce_backend.localcloud.compute.store import ComputeStore
 from gce_backend.localcloud.compute.timetable import Timetable
@@ -16,6 +17,12 @@ from gce_backend.localcloud.compute.vm_properties import Blueprints
 _PATH = "/_localcloud/vms/{name}/{event:power-off|preempt|host-error|delete|abandon}"
 _WHILE_ASLEEP = frozenset({"delete", "abandon"})
 _ACTIONS = frozenset({"STOP", "DELETE"})
+_OPERATIONS = {
+    "power-off": "guestTerminate",
+    "preempt": "preempted",
+    "host-error": "hostError",
+}
+"""The last word of the `operationType` of Compute's own operation, by the event that it is of."""
 
 
 class VmEvents:
@@ -32,12 +39,14 @@ class VmEvents:
         timetable: Timetable,
         machines: Machines,
         blueprints: Blueprints,
+        operations: Operations,
     ) -> None:
         self._cloud = cloud
         self._store = store
         self._timetable = timetable
         self._machines = machines
         self._blueprints = blueprints
+        self._operations = operations
         cloud.add_controls(CloudControl("POST", _PATH, self._post))
 
     async def _post(self, request: web.Request) -> web.Response:
@@ -66,6 +75,8 @@ class VmEvents:
         return web.json_response({})
 
     def _happen(self, event: str, vm: VmRow, now: UnixSeconds, action: str | None) -> None:
+        if event in _OPERATIONS:
+            self._operations.record(f"compute.instances.{_OPERATIONS[event]}", vm, now)
         if event == "power-off":
             self._machines.stop(vm, now)
         elif event == "preempt":

@@ -160,6 +160,7 @@ def _facts(context: Context, key: MachineKey, instance: Instance) -> Facts:
         "missing_at": instance.missing_since,
         "abandoned_at": instance.abandoned_since,
         "stopped_at": instance.stopped_since,
+        "preempted_at": instance.preempted_since,
         "unknown_to_catalog_at": instance.lost_since,
         "pending_deletion_at": pending.since if pending is not None else None,
         "drained_at": instance.drain.since if instance.drain is not None else None,
