@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -40,6 +40,41 @@ def apart(work: Callable[[], T]) -> T:
         raise EpisodeError(found)
     result: T = found
     return result
+
+
+class Branch:
+    """A fork in the middle of an episode: here it goes on, there it takes another way.
+
+    Attributes:
+        is_other: whether this process is the other one, which tells what it found and ends.
+        found: what the other one told; None there.
+
+    Raises:
+        EpisodeError: the other one died.
+    """
+
+    def __init__(self) -> None:
+        ours, self._theirs = multiprocessing.Pipe(duplex=False)
+        sys.stdout.flush()
+        pid = os.fork()
+        self.is_other = pid == 0
+        self.found: Any = None
+        if self.is_other:
+            return
+        self._theirs.close()
+        try:
+            self.found = ours.recv()
+        except EOFError:
+            raise EpisodeError("the process died") from None
+        finally:
+            ours.close()
+            os.waitpid(pid, 0)
+
+    def end(self, found: object) -> NoReturn:
+        """Tells what the other process found, and ends it."""
+        self._theirs.send(found)
+        self._theirs.close()
+        os._exit(0)
 
 
 def _work(work: Callable[[], T], pipe: Connection) -> None:

@@ -1,8 +1,9 @@
 """Ends a daemon at every await of its own code, one by one, and in pairs.
 
-A first life notes where each of the daemon's tasks is suspended after each of its steps. A later
-life, the same to the last byte until then, kills the process at the step at which a task was first
-seen at an await. What comes after is judged like any other episode.
+A life notes where each of the daemon's tasks is suspended after each of its steps. At the step at
+which a task is first seen at an await, the life is forked: in the fork the process is killed there
+and started again, and what comes after is judged like any other episode; the life itself goes on to
+the next await. Nothing is lived twice.
 """
 
 from __future__ import annotations
@@ -10,18 +11,26 @@ from __future__ import annotations
 import argparse
 import ast
 import asyncio
+import functools
 import gc
+import multiprocessing
 import random
+import re
 import sys
+import traceback
 import types
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 import gce_backend
 from simulation import chance
-from simulation.apart import apart
-from simulation.episode import Recipe, Result, live, live_here, recipe
+from simulation.apart import Branch, apart
+from simulation.episode import Recipe, Result, live_here, recipe
 from simulation.events import Event
 from simulation.loop import Process
 from simulation.world import Node, Shape, World
@@ -81,53 +90,119 @@ def _chain(awaited: Any) -> Iterator[tuple[str, int]]:
         awaited = below
 
 
-class Recorder:
-    """Notes at which step of a process each await was first seen.
+Came = Callable[[Process, tuple[Site, ...]], None]
 
-    Attributes:
-        first: the step at which a kill finds a task at an await.
+
+class Awaits:
+    """Tells when tasks of a process have come to awaits at which none was seen before.
+
+    Args:
+        seen: the awaits at which one was seen; others may add to it.
+        came: is told of the new ones, at the step at which a kill finds the task there.
     """
 
-    def __init__(self) -> None:
-        self.first: dict[Site, int] = {}
-        self._sites: dict[str, list[Site]] = {}
-        for site in sites():
-            self._sites.setdefault(str(SOURCE / site.file), []).append(site)
+    def __init__(self, seen: set[Site], came: Came) -> None:
+        self._seen = seen
+        self._came = came
         self._before: asyncio.Task[Any] | None = None
 
     def __call__(self, process: Process, handle: asyncio.Handle) -> None:
         """Looks where the task of the step before has come to."""
         before, callback = self._before, handle._callback  # type: ignore[attr-defined]
-        if before is not None and not before.done():
-            for file, line in _chain(before.get_coro()):
-                near = [s for s in self._sites.get(file, ()) if s.line <= line <= s.last]
-                if near:
-                    site = max(near, key=lambda s: (s.line, -s.last))
-                    self.first.setdefault(site, process.steps)
         task = getattr(callback, "__self__", None)
         self._before = task if isinstance(task, asyncio.Task) else None
+        if before is None or before.done():
+            return
+        new = []
+        for file, line in _chain(before.get_coro()):
+            near = [s for s in _by_file().get(file, ()) if s.line <= line <= s.last]
+            if near:
+                site = max(near, key=lambda s: (s.line, -s.last))
+                if site not in self._seen:
+                    self._seen.add(site)
+                    new.append(site)
+        if new:
+            self._came(process, tuple(new))
 
 
-class Killer:
-    """Kills the successive processes of a daemon, each at a step of its own."""
+@functools.cache
+def _by_file() -> dict[str, list[Site]]:
+    found: dict[str, list[Site]] = {}
+    for site in sites():
+        found.setdefault(str(SOURCE / site.file), []).append(site)
+    return found
 
-    def __init__(self, world: World, node: Node, steps: Iterable[int]) -> None:
-        self._world = world
-        self._node = node
-        self._steps = list(steps)
 
-    def __call__(self, process: Process, handle: asyncio.Handle) -> None:
-        """Kills, if it is time."""
-        del handle
-        if self._steps and process.steps == self._steps[0]:
-            step = self._steps.pop(0)
-            self._world.kill(self._node)
-            self._world.note(f"{self._node.name} is killed at step {step}")
-            self._world.disturbances.met(1)
-            self._world.loop.call_later(RESTART_SECONDS, self._again)
+class Crash(msgspec.Struct, frozen=True):
+    """What came of a life in which the daemon was killed, once or twice.
 
-    def _again(self) -> None:
-        self._world.later(self._world.start_daemon(self._node))
+    Attributes:
+        at: the awaits at which it was: those of the first kill, then those of the second.
+        broken: the promises that were broken.
+    """
+
+    at: tuple[tuple[str, ...], ...]
+    broken: tuple[str, ...]
+
+
+class Forks:
+    """Forks a life at awaits, and kills the daemon in the fork.
+
+    Args:
+        wanted: at which awaits; a kill that meets several is done once.
+        pairs: of the awaits that the next process comes to, the share at which it is killed again.
+    """
+
+    def __init__(self, wanted: AbstractSet[Site], pairs: float = 0.0) -> None:
+        self.crashes: list[Crash] = []
+        self.seen: set[Site] = set()
+        self.branch: Branch | None = None
+        self.at: tuple[tuple[str, ...], ...] = ()
+        self._wanted = wanted
+        self._pairs = pairs
+        self._chance = random.Random()
+
+    def on_step(self, world: World, node: Node) -> Awaits:
+        """What is told of each step of a process of the node."""
+        return Awaits(self.seen, functools.partial(self._came, world, node))
+
+    def _came(self, world: World, node: Node, process: Process, new: tuple[Site, ...]) -> None:
+        if self._wanted.isdisjoint(new) if self.branch is None else not self._is_drawn():
+            return
+        folder = world.config_dir
+        files = {path: path.read_bytes() for path in folder.iterdir()}
+        branch = Branch()
+        if branch.is_other:
+            self._take(branch, world, node, tuple(map(str, new)))
+            return
+        self.crashes += branch.found
+        folder.mkdir(exist_ok=True)  # the other process wrote, and removed, the same files
+        for path, content in files.items():
+            path.write_bytes(content)
+
+    def _is_drawn(self) -> bool:
+        return len(self.at) == 1 and self._chance.random() < self._pairs
+
+    def _take(self, branch: Branch, world: World, node: Node, at: tuple[str, ...]) -> None:
+        """Goes the way on which the daemon is killed now."""
+        asyncio.set_event_loop(world.loop)
+        asyncio._set_running_loop(world.loop)  # it is kept with the number of its process
+        self.branch, self.at, self.crashes = branch, (*self.at, at), []
+        self.seen.clear()
+        self._chance.seed(f"{self.at}")
+        world.kill(node)
+        world.note(f"{node.name} is killed at {' '.join(at)}")
+        world.disturbances.met(1)
+        world.loop.call_later(RESTART_SECONDS, self._again, world, node)
+        if not self._pairs or len(self.at) > 1:
+            world.on_step = None
+            for other in world.nodes:
+                if other.process is not None:
+                    other.process.on_step = None
+
+    @staticmethod
+    def _again(world: World, node: Node) -> None:
+        world.later(world.start_daemon(node))
 
 
 LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
@@ -256,68 +331,106 @@ def life(number: int) -> Recipe:
     return Recipe(f"life {number}", shape, hours, events)
 
 
-def recorded(given: Recipe) -> tuple[Result, dict[Site, int]]:
-    """A life without a crash, and the step at which each await was first seen in it."""
-    return apart(lambda: _recorded(given))
+def recorded(given: Recipe) -> tuple[Result, set[Site]]:
+    """A life without a crash, and the awaits at which tasks were seen in it."""
+
+    def work() -> tuple[Result, set[Site]]:
+        forks = Forks(frozenset())
+        return live_here(given, stop_at_first=False, on_step=forks.on_step), forks.seen
+
+    return apart(work)
 
 
-def _recorded(given: Recipe) -> tuple[Result, dict[Site, int]]:
-    recorder = Recorder()
-    return live_here(given, stop_at_first=False, on_step=lambda *_: recorder), recorder.first
+def crashed(
+    given: Recipe, wanted: AbstractSet[Site], *, pairs: float = 0.0, stories: Path | None = None
+) -> tuple[Result, list[Crash]]:
+    """A life without a crash, and what came of killing the daemon at these awaits.
+
+    Args:
+        given: the life.
+        wanted: at which awaits it is killed, each time in a fork of its own.
+        pairs: the share of the awaits that come next at which it is killed a second time.
+        stories: where the stories of forks that break a promise are written.
+    """
+
+    def work() -> tuple[Result, list[Crash]]:
+        forks = Forks(wanted, pairs)
+        try:
+            result = live_here(given, stop_at_first=False, on_step=forks.on_step)
+        except Exception:
+            if forks.branch is None:
+                raise
+            error = f"the simulation failed: {traceback.format_exc()}"
+            forks.branch.end([Crash(forks.at, (error,)), *forks.crashes])
+        if forks.branch is not None:
+            crash = Crash(forks.at, tuple(map(str, result.violations)))
+            if crash.broken:
+                _tell(given, crash, result, stories)
+            forks.branch.end([crash, *forks.crashes])
+        return result, forks.crashes
+
+    return apart(work)
 
 
-def crashed(given: Recipe, *steps: int) -> Result:
-    """A life in which the daemon's successive processes are killed at these steps."""
-    killers: dict[str, Killer] = {}
+def _tell(given: Recipe, crash: Crash, result: Result, stories: Path | None) -> None:
+    place = " and ".join(at[-1] for at in crash.at)
+    sys.stdout.write(f"{place}, {given.seed}: {crash.broken[0]}\n")
+    sys.stdout.flush()
+    if stories is not None:
+        name = re.sub(r"[^a-z0-9_]+", "-", f"{given.seed} {place}")
+        (stories / f"{name}.txt").write_text("\n".join(result.story))
 
-    def on_step(world: World, node: Node) -> Any:
-        return killers.setdefault(node.name, Killer(world, node, steps))
 
-    return live(given, on_step=on_step)
+class _Task(NamedTuple):
+    given: Recipe
+    wanted: frozenset[Site]
+    pairs: float
+    stories: Path | None
 
-
-def reach(some: Iterable[Recipe]) -> dict[Site, tuple[Recipe, int]]:
-    """For each await that these lives reach, the first life and the step at which it is killed."""
-    found: dict[Site, tuple[Recipe, int]] = {}
-    for given in some:
-        for site, step in recorded(given)[1].items():
-            found.setdefault(site, (given, step))
-    return found
+    def done(self) -> tuple[Result, list[Crash]]:
+        return crashed(self.given, self.wanted, pairs=self.pairs, stories=self.stories)
 
 
 def main() -> int:
-    """Crashes at every await that is reached, then at pairs of them; 1 when a promise breaks."""
+    """Crashes at every await that is reached, and at pairs of them; 1 when a promise breaks."""
     chance.fix_hashes()
     chance.silence()
     parser = argparse.ArgumentParser(prog="simulation.crashes", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=50, help="pairs of crashes, by sample")
-    parser.add_argument("--only", default="", help="a piece of the file names of the awaits")
+    parser.add_argument("--pairs", type=float, default=0.0, help="the share of pairs: 1 is all")
+    parser.add_argument("--only", default="", help="a piece of the awaits' names: loops/resize")
+    parser.add_argument("--processes", type=int, default=1, help="how many lives at a time")
+    parser.add_argument("--stories", type=Path, help="a folder for lives that break a promise")
     options = parser.parse_args()
-    out, failed, done = sys.stdout.write, 0, 0
-    reached = reach(lives())
-    chosen = {site: at for site, at in sorted(reached.items()) if options.only in site.file}
-    rng = random.Random("pairs")
-    places = list(chosen.items())
-    tasks: list[tuple[str, Recipe, tuple[int, ...]]] = []
-    tasks += [(str(site), given, (step,)) for site, (given, step) in places]
-    for _ in range(options.pairs if places else 0):
-        site, (given, step) = rng.choice(places)
-        tasks.append((f"{site} and again", given, (step, rng.randint(1, 4000))))
-    sound: dict[str, bool] = {}
-    for name, given, steps in tasks:
-        if given.seed not in sound:
-            sound[given.seed] = not live(given).violations
-        result = crashed(given, *steps)
-        done += 1
-        if result.violations and sound[given.seed]:
-            failed += 1
-            out(f"{name}, {given.seed}, steps {steps}: {result.violations[0]}\n")
+    if options.stories:
+        options.stories.mkdir(parents=True, exist_ok=True)
+    out, given = sys.stdout.write, lives()
+    found, tasks, failed = set[Site](), [], 0
+    kills: Counter[int] = Counter()
+    with multiprocessing.get_context("fork").Pool(options.processes, maxtasksperchild=1) as pool:
+        reached = list(pool.imap(_reached, given))
+        for one, seen in zip(given, reached, strict=True):
+            wanted = frozenset(site for site in seen - found if options.only in str(site))
+            found |= seen
+            if wanted:
+                tasks.append(_Task(one, wanted, options.pairs, options.stories))
+        out(f"{len(found)} of {len(sites())} awaits are reached\n")
+        out(f"not reached: {' '.join(str(site) for site in sites() if site not in found)}\n")
+        sys.stdout.flush()
+        for result, crashes in pool.imap_unordered(_Task.done, tasks):
+            kills.update(len(crash.at) for crash in crashes)
+            broken = sum(1 for crash in crashes if crash.broken)
+            if result.violations:
+                out(f"{result.recipe.seed} without a crash: {result.violations[0]}\n")
+            failed += broken
+            out(f"{result.recipe.seed}: {len(crashes)} crashes, {broken} broke a promise\n")
             sys.stdout.flush()
-    unreached = [str(site) for site in sites() if site not in reached]
-    out(f"{len(reached)} of {len(sites())} awaits reached, ")
-    out(f"{done} crashes, {failed} broke a promise\n")
-    out(f"not reached: {' '.join(unreached)}\n")
+    met = sum(len(task.wanted) for task in tasks)
+    out(f"{met} awaits in {kills[1]} crashes, {kills[2]} pairs, {failed} broke a promise\n")
     return 1 if failed else 0
+
+
+def _reached(given: Recipe) -> set[Site]:
+    return recorded(given)[1]
 
 
 if __name__ == "__main__":

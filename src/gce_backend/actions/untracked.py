@@ -29,7 +29,7 @@ from gce_backend.fleet.conditions import reason_of
 from gce_backend.fleet.memory import Suspect
 from gce_backend.model.keys import GroupKey
 from gce_backend.rules.compute_bodies import base_instance_name_of
-from gce_backend.rules.ownership import OWNER_LABEL, mark_of, mark_of_labels, may_be_ours
+from gce_backend.rules.ownership import OWNER_LABEL, Mark, mark_of, mark_of_labels, may_be_ours
 
 REASON = "Untracked"
 FORMER = (
@@ -44,10 +44,12 @@ class _Sighting(NamedTuple):
     """A resource without an entity.
 
     Attributes:
+        mark: its mark, which may name no store.
         gce_id: a VM's numeric id.
         group: the group that a VM seems to be of; None when it seems to be of none.
     """
 
+    mark: Mark
     gce_id: int | None = None
     group: GroupKey | None = None
 
@@ -118,9 +120,11 @@ def note_templates(context: Context, project: str, templates: Listing[ComputeTem
     tracked = {context.fleet.template_name(key) for key in context.fleet.revisions}
     ours = known_mark(context)
     found = {
-        template.name: _Sighting()
+        template.name: _Sighting(mark)
         for template in templates.items
-        if template.name not in tracked and may_be_ours(mark_of(template.description), ours)
+        if template.name not in tracked
+        and (mark := mark_of(template.description)) is not None
+        and may_be_ours(mark, ours)
     }
     _note(context, f"template {project}", found, templates)
 
@@ -154,10 +158,11 @@ def _groups(context: Context, listing: Listing[ComputeGroup]) -> dict[str, _Sigh
     tracked = {(key.name, context.fleet.group_name(key)) for key in context.fleet.managers}
     ours = known_mark(context)
     return {
-        f"{group.zone_name}/{group.name}": _Sighting()
+        f"{group.zone_name}/{group.name}": _Sighting(mark)
         for group in listing.items
         if (group.zone_name, group.name) not in tracked
-        and may_be_ours(mark_of(group.description), ours)
+        and (mark := mark_of(group.description)) is not None
+        and may_be_ours(mark, ours)
     }
 
 
@@ -176,9 +181,10 @@ def _instances(context: Context, listing: Listing[ComputeInstance]) -> dict[str,
             if member is not None and member.gce_id == found.id:
                 continue  # its group has made it again, and the machine before it is to end first
             seen.doubted.add(key.group)
-        if may_be_ours(mark_of_labels(found.labels), ours):
+        mark = mark_of_labels(found.labels)
+        if mark is not None and may_be_ours(mark, ours):
             group = groups.get((found.zone_name, found.name.rpartition("-")[0]))
-            untracked[f"{found.zone_name}/{found.name}"] = _Sighting(found.id, group)
+            untracked[f"{found.zone_name}/{found.name}"] = _Sighting(mark, found.id, group)
     return untracked
 
 
@@ -220,21 +226,30 @@ def _note(
             del suspects[name]
             context.conditions.clear(f"{scope}/{name}")
     unsure = 0
-    for name, (gce_id, group) in sorted(found.items()):
+    for name, (mark, gce_id, group) in sorted(found.items()):
         if name not in suspects or suspects[name].gce_id != gce_id:  # another one of that name
             suspects[name] = Suspect(now, gce_id)
         since = suspects[name].since
         if now - since < SECOND_LOOK / 2 or not _was_listed(context, group, since):
             unsure += 1
             continue
-        message = (
-            "It carries this daemon's mark at Compute and has no entity: nobody manages it. "
-            "Delete it, or remove the mark to keep it."
-        )
-        if context.conditions.note(f"{scope}/{name}", REASON, message):
+        if context.conditions.note(f"{scope}/{name}", REASON, _message(name, mark)):
             context.log.error("resource.untracked", resource=f"{scope}/{name}")
     _count(context, scope.partition(" ")[0])
     return unsure
+
+
+def _message(name: str, mark: Mark) -> str:
+    found = "It carries this daemon's mark at Compute Engine and has no entity: nobody manages it, "
+    if not mark.store:
+        return (
+            f"{found}and it may cost money. The mark names no store: `gce-backend adopt` shows "
+            "whether this store can have it. If not, delete it, or remove the mark to keep it."
+        )
+    return (
+        f"{found}and it may cost money. `gce-backend leaks` says how much, and `gce-backend leaks "
+        f"--delete {name}` deletes it. To keep it, remove the mark."
+    )
 
 
 def _count(context: Context, kind: str) -> None:

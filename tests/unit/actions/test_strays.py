@@ -31,6 +31,7 @@ from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.model.entities import CONFIGURATION_KEY, STORE_IDENTITY_KEY, Entity
 from gce_backend.model.keys import GroupKey, Key, RevisionKey
 from gce_backend.settings.settings import FetchSettings, Settings
+from gce_backend.setup.leaks import find, the_leak
 from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from support.outside import cataloged, ids, make_group, make_template
 from support.trial import StandingClock, acting_alone
@@ -59,7 +60,10 @@ async def remove_by_hand(w: World, *kinds: str) -> None:
 async def test_row_41_a_group_of_a_later_name_is_adopted_though_a_stranger_has_the_first(
     tmp_path: Path,
 ) -> None:
-    """Its entity is removed by hand: nothing is doubled, and what is held stays held."""
+    """Its entity is removed by hand: nothing is doubled, and what is held stays held.
+
+    A second group that was made for the same entity stays beside the first, and is told.
+    """
     async with world(tmp_path, settings=SOON, options=CALM) as w:
         await cataloged(w, 3)
         (first,) = await w.groups()
@@ -83,6 +87,7 @@ async def test_row_41_a_group_of_a_later_name_is_adopted_though_a_stranger_has_t
         await w.until_states(cataloged=2, leased=1)
         assert await ids(w) == before
         assert set(await w.groups()) == {first, f"{first}-g1"}
+        await assert_a_second_group_is_told(w, f"{name}-g1", f"{name}-g2")
         await w.release()
         w.write_config(template(machine_type="e2-medium"), manager())
 
@@ -139,6 +144,39 @@ async def test_row_41_what_the_configuration_no_longer_names_is_adopted_and_drai
         assert [shown["base_name"] for shown in fleet["templates"]] == ["linux"]
         assert not await untracked(w)
         assert len(await w.vms()) == 3
+
+
+async def assert_a_second_group_is_told(w: World, living: str, second: str) -> None:
+    """It and its VM are reported, with the command that deletes them, and what they cost (S2)."""
+    like = await w.compute("GET", f"{MANAGERS}/{living}")
+    fields = ("description", "baseInstanceName", "instanceTemplate")
+    body = {"name": second, "targetSize": 1} | {name: like[name] for name in fields}
+    known = set(await w.vms())
+    await w.compute("POST", MANAGERS, body)
+    await w.until(lambda: is_told(w, 2), within=600)
+    [vm] = set(await w.vms()) - known
+    conditions = (await w.get("/api/fleet"))["conditions"]
+    for name in (vm, second):
+        [told] = [one for one in conditions if one["subject"].endswith(f" {PROJECT}/{ZONE}/{name}")]
+        assert f"`gce-backend leaks --delete {ZONE}/{name}`" in told["message"]
+    context = w.daemon.context
+    assert context is not None
+    audit = await find(context.fleet, context.compute, context.settings.owner, priced)
+    assert [(leak.kind, leak.name) for leak in audit.leaks] == [("VM", vm), ("group", second)]
+    assert audit.cost_per_day == 24.0
+    assert the_leak(audit, f"{ZONE}/{second}").machines == 1
+    await w.compute("DELETE", f"{MANAGERS}/{second}")
+    await w.until(lambda: is_told(w, 0), within=600)
+
+
+async def is_told(w: World, count: int) -> bool:
+    """Whether so many resources are reported as nobody's."""
+    return len(await untracked(w)) == count
+
+
+async def priced(*_: str) -> float:
+    """What a machine costs in an hour."""
+    return 1.0
 
 
 class Killed:
