@@ -37,6 +37,9 @@ _OURS = re.compile(r"[a-z_]+\.[a-z_]+")
 
 SELDOM = {
     "sign_in_with",
+    "by",
+    "lease",
+    "to",
     "closed",
     "counts",
     "epoch",
@@ -56,7 +59,7 @@ SELDOM = {
 }
 """What takes a burst, a defect, a corrupt entity, an endless job, a crowd of peers, a lessee that
 listens nowhere, a webhook that fails, an access.cfg or a file of tokens that changes, several
-processes of a Machine Provider, or `run --local`."""
+processes of a Machine Provider, a lease that is transferred, or `run --local`."""
 
 
 def rows(*head: str) -> list[list[str]]:

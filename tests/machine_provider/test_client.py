@@ -21,6 +21,7 @@ from gce_backend.machine_provider.client import (
     GitHubTokens,
     LeaseClient,
     LeaseLostError,
+    ask_sync,
     connected,
     leased,
     leased_sync,
@@ -64,13 +65,30 @@ async def test_machines_are_had_for_a_block_and_given_back(tmp_path: Path) -> No
 
 
 async def test_a_block_that_raises_gives_its_machines_back(tmp_path: Path) -> None:
-    """The exception is the block's own."""
-    async with running(tmp_path, "vm-1") as (mp, client):
-        with pytest.raises(ZeroDivisionError):
-            async with leased(client, wanted()):
-                raise ZeroDivisionError
+    """The exception is the block's own; as many machines as access.cfg says are held for a look."""
+    async with running(tmp_path, "vm-1", "vm-2") as (mp, client):
+        for state in ("held", "active"):
+            with pytest.raises(ZeroDivisionError):
+                async with leased(client, wanted()) as lease:
+                    raise ZeroDivisionError
+            assert lease.document.state == state
         await asyncio.sleep(1)
-        assert await mp.states() == {}
+        assert await mp.states() == {"vm-1": "LEASED"}
+
+
+async def test_a_lease_that_is_transferred_ends_its_block(tmp_path: Path) -> None:
+    """Whose it is now is said, and it is not given back."""
+    async with running(tmp_path, "vm-1") as (mp, client):
+
+        async def work() -> None:
+            async with leased(client, wanted()) as lease:
+                await client.transfer(lease.document.id, "cy@example.com")
+                await asyncio.sleep(3600)
+
+        with pytest.raises(LeaseLostError, match=r"it is cy@example[.]com's now"):
+            await work()
+        await asyncio.sleep(1)
+        assert await mp.states() == {"vm-1": "LEASED"}
 
 
 @pytest.mark.parametrize("machines", [(), ("vm-1",)])
@@ -318,6 +336,8 @@ def test_programs_without_asyncio_have_the_same() -> None:
         tokens = FixedToken(asyncio.run(token()))
         with leased_sync(cloud.url, tokens, wanted()) as document:
             assert document.machines == ("vm-1",)
+            found = ask_sync(cloud.url, tokens, lambda client: client.extend(document.id, 60))
+            assert (found.id, found.ends_at != document.ends_at) == (document.id, True)
         cloud.ask(lambda clients: add(clients, "vm-2"))
 
         def fail() -> None:

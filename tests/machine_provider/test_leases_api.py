@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from gce_backend.machine_provider import entities, upkeep
 from gce_backend.machine_provider.entities import (
@@ -26,15 +27,17 @@ from machine_provider.test_service import until_ready
 from support.provider_harness import ACCESS, DAEMON, Place, place
 
 ANN, BOB, ROOT = "ann@example.com", "bob@example.com", "root@example.com"
+EVE = "eve@example.com"
 LIMITED = ACCESS.replace(
     'groups { name: "users" members: "*@example.com" roles: USER }',
     """groups {
   name: "small" members: "bob@example.com" roles: USER max_machines: 1 longest_lease: "1h"
   dimensions: "os_family:LINUX"
 }
+groups { name: "desk" members: "eve@example.com" roles: USER }
 groups {
   name: "users" members: "*@example.com" roles: USER max_held: 1 longest_hold: "1h"
-  longest_lease: "4h"
+  longest_lease: "4h" hold_failed: "20m" transfer_to: "small"
 }""",
 )
 
@@ -252,7 +255,7 @@ async def test_a_machine_is_held_for_a_look_within_the_groups_limits(tmp_path: P
     async with running(tmp_path) as mp:
         await mp.add("vm-1", "vm-2")
         lease, other = await mp.lease("r1", keepalive=30), await mp.lease("r2")
-        held = await mp.ok("POST", f"leases/{lease['id']}:hold", {"duration": 1800})
+        held = await mp.ok("POST", f"leases/{lease['id']}:hold", {"duration": 300})
         assert held["state"] == "held"
         told = await mp.refused("POST", f"leases/{other['id']}:hold", {})
         assert "1 of at most 1 machine" in told
@@ -260,10 +263,95 @@ async def test_a_machine_is_held_for_a_look_within_the_groups_limits(tmp_path: P
         assert "3600 s at most" in told
         told = await mp.refused("POST", f"leases/{lease['id']}:extend", {"duration": 60})
         assert "held for an investigation" in told
-        await asyncio.sleep(1700)
+        await asyncio.sleep(200)
         assert (await mp.get(lease))["machines"] == ["vm-1"]
         await asyncio.sleep(110)
         assert (await mp.get(lease))["ended"] == "EXPIRED"
+
+
+async def test_the_machines_of_work_that_failed_are_held_as_access_cfg_says(
+    tmp_path: Path,
+) -> None:
+    """As many as the group may hold; of two at the same time, too; the others are released."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2", "vm-3")
+        leases = [await mp.lease(name, keepalive=30) for name in ("r1", "r2")]
+        ends = await asyncio.gather(
+            *(mp.ok("POST", f"leases/{one['id']}:release", {"failed": True}) for one in leases)
+        )
+        assert sorted(one["state"] for one in ends) == ["active", "held"]
+        (held,) = [one for one in ends if one["state"] == "held"]
+        await asyncio.sleep(60)
+        again = await mp.ok("POST", f"leases/{held['id']}:release", {"failed": True})
+        assert (again["state"], again["ends_at"]) == ("held", held["ends_at"])
+        assert sorted((await mp.states()).values()) == ["AVAILABLE", "LEASED"]
+        await mp.ok("POST", f"leases/{held['id']}:release")
+        small = await mp.lease("r3", BOB)
+        told = await mp.refused("POST", f"leases/{small['id']}:hold", {}, BOB)
+        assert told == "409 access.cfg does not let this group hold machines (max_held)."
+        await mp.ok("POST", f"leases/{small['id']}:release", {"failed": True}, BOB)
+        await asyncio.sleep(1)
+        assert (await mp.get(small, BOB))["ended"] == "RELEASED"
+
+
+async def test_a_lease_is_transferred_to_whom_access_cfg_allows(tmp_path: Path) -> None:
+    """Both learn of it; it counts for the next lessee's group; the former can do nothing more."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2", "vm-3")
+        lease = await mp.lease("r1", keepalive=30)
+        path = f"leases/{lease['id']}"
+        for who, to, status in (
+            (EVE, EVE, "404"),
+            (ANN, "x@elsewhere.org", "403"),
+            (ANN, DAEMON, "403"),
+            (ANN, "no address", "403"),
+        ):
+            told = await mp.refused("POST", f"{path}:transfer", {"user": to}, who)
+            assert told.startswith(status)
+        waits = asyncio.create_task(
+            mp.ok("GET", f"{path}?after={lease['version']}&wait=50"), name="ann waits"
+        )
+        await asyncio.sleep(1)
+        with capture_logs() as logs:
+            moved = await mp.ok("POST", f"{path}:transfer", {"user": "Bob@Example.com"})
+            await mp.ok("POST", f"{path}:transfer", {"user": BOB}, ROOT)
+        events = [one for one in logs if one["event"] == "machine_provider.lease_transferred"]
+        assert [(one["user"], one["to"], one["by"], one["group"]) for one in events] == [
+            (ANN, BOB, ANN, "small")
+        ]
+        assert (moved["user"], moved["requester"], moved["group"]) == (BOB, ANN, "small")
+        news = await waits
+        assert (news["state"], news["ended"]) == ("ended", "TRANSFERRED")
+        assert news["message"] == "it is bob@example.com's now"
+        assert "machines" not in news
+        assert await mp.lease("r1", keepalive=30) == news
+        for order, body in (("release", {}), ("extend", {"duration": 60}), ("keepalive", {})):
+            told = await mp.refused("POST", f"{path}:{order}", body)
+            assert told == "403 The lease is bob@example.com's."
+        wire = {"request_id": "r1", "dimensions": {"os_family": "LINUX"}, "duration": 3600}
+        answer = await mp.place.ok(mp.service, "machine_provider.release", wire, ANN)
+        assert answer["error"] == "NOT_FOUND"
+        assert (await mp.ok("GET", "leases"))["leases"] == []
+        await asyncio.sleep(60)
+        (seen,) = (await mp.ok("GET", "leases", who=BOB))["leases"]
+        assert (seen["id"], seen["state"], seen["machines"]) == (lease["id"], "active", ["vm-1"])
+        assert (await mp.lease("r2", BOB))["waiting"]["reason"] == "limit"
+        other = await mp.lease("r3", count=2)
+        told = await mp.refused("POST", f"leases/{other['id']}:transfer", {"user": BOB})
+        assert "its group holds at most 1 machine" in told
+        await mp.ok("POST", f"leases/{other['id']}:transfer", {"user": EVE}, ROOT)
+        assert mp.service.provider is not None
+        assert mp.service.provider.working is not None
+        assert +mp.service.provider.working.records.held.leases == {"small": 1, "desk": 1}
+        told = await mp.refused("POST", f"{path}:transfer", {"user": ANN}, BOB)
+        assert told.startswith("403 The group small may not transfer leases to the group users")
+        back = await mp.ok("POST", f"{path}:transfer", {"user": ANN}, ROOT)
+        assert (back["user"], back["requester"]) == (ANN, ANN)
+        await asyncio.sleep(1)
+        assert (await mp.get({"id": seen["id"]}))["machines"] == ["vm-1"]
+        ended = await mp.ok("POST", f"{path}:release")
+        await asyncio.sleep(1)
+        assert (await mp.get(ended))["ended"] == "RELEASED"
 
 
 async def test_others_leases_are_seen_and_ended_by_who_may(tmp_path: Path) -> None:

@@ -113,7 +113,13 @@ async def test_a_machine_is_told_whom_to_let_in_and_its_lessee_where(tmp_path: P
         assert orders["lease"]["ssh_keys"] == [OTHER_KEY]
         await mp.report("vm-1", ssh=SSH, serves=lease["id"], admits=digest(OTHER_KEY))
         assert (await mp.get(lease))["ssh"][0]["ready"] is True
-        await mp.ok("POST", f"leases/{lease['id']}:release")
+        path = f"leases/{lease['id']}"
+        moved = await mp.ok("POST", f"{path}:transfer", {"user": "cy@example.com"})
+        assert moved["ssh"][0]["ready"] is False
+        _, orders = await mp.report("vm-1", ssh=SSH, serves=lease["id"], admits=digest(OTHER_KEY))
+        del told["ssh_keys"]
+        assert orders["lease"] == {**told, "user": "cy@example.com"}
+        await mp.ok("POST", f"{path}:release", who="cy@example.com")
         await asyncio.sleep(1)
         assert await mp.report("vm-1", ssh=SSH, serves=lease["id"]) == (200, {"state": "GONE"})
         assert "ssh" not in await mp.get(lease)

@@ -181,6 +181,13 @@ async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> N
         assert abs((await mp.get(lease))["ends_at"] - before - 1800) < 60
         await mp.send("/orders/hold", {"id": lease["id"], "minutes": "20"}, to="/leases")
         assert (await mp.get(lease))["state"] == "held"
+        moved = {"id": lease["id"], "user": "x@elsewhere.org"}
+        await mp.send("/orders/transfer", moved, status=403)
+        await mp.send("/orders/transfer", moved | {"user": " cy@example.com "}, to="/leases")
+        assert "held cy@example.com users" in (await mp.go("/leases")).text
+        await mp.send("/orders/release", {"id": lease["id"]}, status=403)
+        cy = f"leases/{lease['id']}:transfer", {"user": ANN}, "cy@example.com"
+        await mp.ok("POST", *cy)
         await mp.send("/orders/release", {"id": lease["id"], "to": "/machines"}, to="/machines")
         await mp.send("/session/end", {}, to="/")
         await mp.send("/orders/release", {"id": pending["id"]}, status=401)

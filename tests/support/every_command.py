@@ -42,6 +42,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "setup": ("--dry-run",),
     "status": (),
     "templates": ("-o", "wide"),
+    "transfer": ("no-such-lease", "bob@example.com"),
     "uncordon": ("NAME", "--dry-run"),
     "undrain": ("NAME", "--dry-run"),
     "validate": ("CONFIG",),

@@ -139,7 +139,7 @@ async def release(settings: Settings, request_id: str) -> Released:
 
     Args:
         settings: names the store and the services.
-        request_id: the lease's name.
+        request_id: the lease's name, or its id.
 
     Raises:
         OrderError: the Machine Provider refused.
@@ -147,8 +147,10 @@ async def release(settings: Settings, request_id: str) -> Released:
     """
     async with broker_of(settings) as (broker, _, api):
         error = (await broker.release(request_id)).error
-        if error == ReleaseError.NOT_FULFILLED and await _cancel(api, request_id):
-            return Released.CANCELLED
+        if error in {ReleaseError.NOT_FULFILLED, ReleaseError.NOT_FOUND}:
+            done = await _by_api(api, request_id)
+            if done is not None:
+                return done
     if error == ReleaseError.ALREADY_RECLAIMED:
         return Released.ENDED_BEFORE
     if error is not None:
@@ -157,17 +159,23 @@ async def release(settings: Settings, request_id: str) -> Released:
     return Released.RELEASED
 
 
-async def _cancel(api: LeaseClient, request_id: str) -> bool:
-    """Cancels a request that waits; False when the Machine Provider has no such request or API."""
+async def _by_api(api: LeaseClient, name: str) -> Released | None:
+    """Releases what the original's release does not know: requests that wait, transferred leases.
+
+    Args:
+        name: a request id, or a lease's id.
+
+    Returns:
+        None when the Machine Provider has no such lease of the caller's, or has not this API.
+    """
     try:
-        waiting = (await api.leases()).leases
-        for lease in waiting:
-            if lease.request_id == request_id:
-                await api.release(lease.id)
-                return True
-    except (OrderError, RemoteError):  # the original has no way to cancel
-        return False
-    return False
+        for lease in (await api.leases()).leases:
+            if name in {lease.request_id, lease.id} and lease.state != "ended":
+                done = await api.release(lease.id)
+                return Released.CANCELLED if done.ended == "CANCELLED" else Released.RELEASED
+    except (OrderError, RemoteError):  # the original has no such API
+        return None
+    return None
 
 
 def open_request(request_id: str) -> str:

@@ -1,4 +1,4 @@
-"""`leases`, `catalog`, `extend`, `hold`, `with-machine`, `shell`, `exec`: commands for leases."""
+"""`leases`, `catalog`, `extend`, `hold`, `transfer`, `with-machine`, ...: commands for leases."""
 
 from __future__ import annotations
 
@@ -90,6 +90,26 @@ def hold(settings: Settings, lease: str, duration: float | None, *, as_json: boo
     lending_work.say_end(found, as_json=as_json)
 
 
+@click.command(epilog=examples("gce-backend transfer build-4711 bob@example.com"))
+@settings_option
+@lease_argument
+@click.argument("user")
+@json_option
+def transfer(settings: Settings, lease: str, user: str, *, as_json: bool) -> None:
+    """Makes a lease another user's.
+
+    LEASE is its request id or its id, USER an e-mail address. What runs on the machines goes on,
+    and your key no longer lets you in: USER gets in with `shell --lease`. access.cfg says which
+    groups may get your leases, and USER's group must have room for it.
+    """
+    from gce_backend.cli import lending_work
+
+    found = asyncio.run(lending_work.transfer(settings, lease, user))
+    lending_work.say_end(found, as_json=as_json)
+    if not as_json:
+        click.echo(f"it is {found.user}'s now: gce-backend shell --lease {found.id}")
+
+
 def _lease_options(command: F) -> F:
     """What the commands that lease for as long as they run have in common."""
     options = (
@@ -124,7 +144,7 @@ def _lease_options(command: F) -> F:
 _hold_failed_option = click.option(
     "--hold-failed",
     type=Duration(least=1.0),
-    help="Keep the machines for so long when COMMAND fails.",
+    help="Keep the machines for so long when COMMAND fails; by default, as access.cfg says.",
 )
 
 

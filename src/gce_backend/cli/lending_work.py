@@ -131,6 +131,12 @@ async def hold(settings: Settings, name: str, seconds: int | None) -> LeaseDocum
         return await client.hold(await _id_of(client, name), seconds)
 
 
+async def transfer(settings: Settings, name: str, user: str) -> LeaseDocument:
+    """Makes a lease another user's."""
+    async with client_of(settings) as client:
+        return await client.transfer(await _id_of(client, name), user)
+
+
 async def _id_of(client: LeaseClient, name: str) -> str:
     """The id of a lease that waits or runs, by its request id or its id."""
     found = (await client.leases(everybody=True)).leases
@@ -229,7 +235,14 @@ async def run_there(
             return await _run(ssh_command(access, directory, command), {})
 
         keys = (new_key(directory),)
-        return await _run_with(settings, wanted, act, hold_failed=hold_failed, ssh_keys=keys)
+        return await _run_with(
+            settings,
+            wanted,
+            act,
+            hold_failed=hold_failed,
+            ssh_keys=keys,
+            may_fail=bool(command),  # the code of a shell is that of its last command
+        )
 
 
 async def look(settings: Settings, name: str) -> int:
@@ -267,8 +280,15 @@ async def _run_with(
     *,
     hold_failed: float | None,
     ssh_keys: tuple[str, ...] = (),
+    may_fail: bool = True,
 ) -> int:
-    """Leases machines, does something with them, and releases them unless they are held."""
+    """Leases machines, does something with them, and releases them unless they are held.
+
+    Args:
+        hold_failed: seconds for which the machines are held when the exit code is not 0; None for
+            what access.cfg says.
+        may_fail: whether an exit code other than 0 says that the work failed.
+    """
     _end_on_signals()
     request = await _request(settings, wanted, ssh_keys)
     held = False
@@ -289,7 +309,10 @@ async def _run_with(
                 code = await act(client, lease)
                 if code and hold_failed is not None:
                     held = await _hold(client, lease.document, int(hold_failed))
-                return code
+                lease.failed = bool(code) and may_fail
+    if lease.document.state == "held" and not held:
+        _say_held(lease.document)
+    return code
 
 
 async def _request(settings: Settings, wanted: Wanted, ssh_keys: tuple[str, ...]) -> NewLease:
@@ -325,10 +348,15 @@ async def _hold(client: LeaseClient, lease: LeaseDocument, seconds: int) -> bool
     except BackendError as error:
         click.echo(f"not held: {error}", err=True)
         return False
-    end = when(found.ends_at or 0, time.time())
-    names = one_line(", ".join(found.machines))
-    click.echo(f"{names} held until {end}: gce-backend release {lease.request_id}", err=True)
+    _say_held(found)
     return True
+
+
+def _say_held(lease: LeaseDocument) -> None:
+    """Prints until when machines are held, and how to release them."""
+    end = when(lease.ends_at or 0, time.time())
+    names = one_line(", ".join(lease.machines))
+    click.echo(f"{names} held until {end}: gce-backend release {lease.request_id}", err=True)
 
 
 async def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:

@@ -45,6 +45,7 @@ COMMANDS = {
     "catalog": Entry("lending", "catalog", "Lists the machines in the Machine Provider's catalog."),
     "extend": Entry("lending", "extend", "Extends a lease to DURATION from now."),
     "hold": Entry("lending", "hold", "Keeps a lease's machines to investigate a failure."),
+    "transfer": Entry("lending", "transfer", "Makes a lease another user's."),
     "with-machine": Entry(
         "lending", "with_machine", "Leases machines, runs COMMAND here, and releases them."
     ),

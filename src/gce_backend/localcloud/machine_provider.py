@@ -39,6 +39,7 @@ groups {{
   backend: "GCE"
   without_end: true
   max_held: 10
+  transfer_to: "others"
 }}
 groups {{
   name: "others"
@@ -46,6 +47,7 @@ groups {{
   roles: [VIEWER, USER]
   without_end: true
   max_held: 10
+  transfer_to: "own"
 }}
 """
 """Who may do what at the embedded Machine Provider."""

@@ -11,7 +11,7 @@ from gce_backend import __version__
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import RemoteError, SchemaError
 from gce_backend.clients.datastore.client import Datastore
-from gce_backend.machine_provider.access.policy import LeaseLimits
+from gce_backend.machine_provider.access.policy import AccessPolicy, LeaseLimits
 from gce_backend.machine_provider.agent_watch import AgentWatch
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.channels import Channels
@@ -36,10 +36,11 @@ class MachineProvider:
         pause_seconds: the pause between two checks for work, in seconds.
         waited: called with the seconds that a request waited for its machine.
         ended: called with the reason when a lease ends, or when a request stops waiting.
-        limits_of: returns the limits of a group.
+        policy: returns the policy in force.
         agents: knows which machines' agents report.
 
     Attributes:
+        policy: as in the arguments.
         catalog: the machines.
         leases: the lease requests.
         changes: what lessees and administrators change about leases.
@@ -59,14 +60,15 @@ class MachineProvider:
         pause_seconds: float,
         waited: Callable[[float], None],
         ended: Callable[[str], None],
-        limits_of: Callable[[str], LeaseLimits],
+        policy: Callable[[], AccessPolicy],
         agents: AgentWatch,
     ) -> None:
         self._datastore = datastore
+        self.policy = policy
         self.records = Records(datastore, agents, ended)
         self.catalog = Catalog(self.records, new_id=new_id)
         self.leases = Leases(
-            self.records, clock, project=channels.project, waited=waited, limits_of=limits_of
+            self.records, clock, project=channels.project, waited=waited, limits_of=self._limits_of
         )
         self.changes = LeaseChanges(self.records, clock)
         self.waits = Waits(self.records, self.leases, clock)
@@ -76,6 +78,10 @@ class MachineProvider:
         self._lifecycle = Lifecycle(
             self.records, self.leases, channels, clock, pause_seconds=pause_seconds
         )
+
+    def _limits_of(self, name: str) -> LeaseLimits:
+        group = self.policy().group(name)
+        return group.limits if group is not None else LeaseLimits()
 
     def end_waits(self) -> None:
         """Answers the calls that wait for news, and lets none wait from now on."""

@@ -12,8 +12,10 @@ and without asyncio::
 
     with leased_sync("https://machines.example.com", tokens, wanted) as document:
         print(document.machines)
+    ask_sync("https://machines.example.com", tokens, lambda client: client.leases())
 
-When the block ends, by itself, by an exception or by Ctrl-C, the machines are given back. While it
+When the block ends, by itself, by an exception or by Ctrl-C, the machines are given back; after an
+exception, access.cfg may say that they are held for a while to investigate it. While the block
 runs, the lease is kept alive: a program that is killed, or loses its network, holds nothing for
 longer than `NewLease.keepalive`.
 """
@@ -24,7 +26,7 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
@@ -65,6 +67,7 @@ __all__ = [
     "LeaseLostError",
     "LeasePreemptedError",
     "NewLease",
+    "ask_sync",
     "connected",
     "leased",
     "leased_sync",
@@ -80,6 +83,7 @@ RELEASE_SECONDS = 10.0
 """Seconds in which the release is tried at the end of a block."""
 
 A = TypeVar("A", bound=WireMessage)
+T = TypeVar("T")
 
 
 class LeaseLostError(OrderError):
@@ -152,13 +156,28 @@ class LeaseClient:
         """Keeps a lease alive."""
         return await self._post(lease, "keepalive", {})
 
-    async def release(self, lease: str) -> LeaseDocument:
-        """Releases the machines, or cancels a waiting request; repeating it is not an error."""
-        return await self._post(lease, "release", {})
+    async def release(self, lease: str, *, failed: bool = False) -> LeaseDocument:
+        """Releases the machines, or cancels a waiting request; repeating it is not an error.
+
+        Args:
+            lease: its id.
+            failed: whether the work on the machines failed. If access.cfg says so, they are then
+                held for a while, and the lease is `held`.
+        """
+        return await self._post(lease, "release", {"failed": True} if failed else {})
 
     async def hold(self, lease: str, seconds: int | None = None) -> LeaseDocument:
         """Keeps the machines so that a failure can be investigated."""
         return await self._post(lease, "hold", {} if seconds is None else {"duration": seconds})
+
+    async def transfer(self, lease: str, user: str) -> LeaseDocument:
+        """Makes a lease another user's; no key of the former lessee's is let in from then on.
+
+        Args:
+            lease: its id.
+            user: the e-mail address of the next lessee.
+        """
+        return await self._post(lease, "transfer", {"user": user})
 
     async def admit(self, lease: str, *ssh_keys: str) -> LeaseDocument:
         """Lets these public keys in on the machines of a lease, and no others."""
@@ -207,16 +226,40 @@ async def connected(url: str, tokens: Tokens | None = None) -> AsyncIterator[Lea
         yield LeaseClient(session, url, tokens)
 
 
+def ask_sync(url: str, tokens: Tokens | None, ask: Callable[[LeaseClient], Awaitable[T]]) -> T:
+    """Calls the API from a program without asyncio, e.g. `lambda client: client.leases()`.
+
+    Args:
+        url: the Machine Provider's URL.
+        tokens: gives the caller's tokens; None for those of the environment (`own_tokens`).
+        ask: makes the calls.
+
+    Raises:
+        OrderError: the request is refused.
+        RemoteError: the Machine Provider cannot be reached.
+        SettingsError: the URL is no address that a token may be sent to.
+    """
+
+    async def act() -> T:
+        async with connected(url, tokens) as client:
+            return await ask(client)
+
+    return asyncio.run(act())
+
+
 class Leased:
     """A lease that is kept alive.
 
     Attributes:
-        document: the lease as it was last seen.
+        document: the lease as it was last seen; after the block, as it was left: `held` if
+            access.cfg says that machines are held after a failure.
+        failed: whether its work failed, which an exception in the block means, too.
         lost: why it ended while its block was running; None if it did not.
     """
 
     def __init__(self, document: LeaseDocument) -> None:
         self.document = document
+        self.failed = False
         self.lost: LeaseLostError | None = None
 
 
@@ -266,10 +309,14 @@ async def leased(
         lease = Leased(document)
         seconds = wanted.keepalive or KEEPALIVE_SECONDS
         async with _kept_alive(client, lease, seconds, troubled):
-            yield lease
+            try:
+                yield lease
+            except Exception:
+                lease.failed = True
+                raise
     finally:
         if not (lease is not None and kept()):
-            await asyncio.shield(_give_back(client, wanted))
+            await asyncio.shield(_give_back(client, wanted, lease))
 
 
 @contextlib.asynccontextmanager
@@ -350,7 +397,7 @@ def _lost(why: str, kind: type[LeaseLostError] = LeaseLostError) -> LeaseLostErr
     return kind(f"the lease is lost: {why}")
 
 
-async def _give_back(client: LeaseClient, wanted: NewLease) -> None:
+async def _give_back(client: LeaseClient, wanted: NewLease, lease: Leased | None) -> None:
     """Releases or cancels a lease, also one whose creation got no answer; best effort.
 
     A lease that cannot be released ends by itself, because nothing keeps it alive.
@@ -359,9 +406,13 @@ async def _give_back(client: LeaseClient, wanted: NewLease) -> None:
         async with asyncio.timeout(RELEASE_SECONDS):
             while True:
                 try:
-                    for lease in (await client.leases()).leases:
-                        if lease.request_id == wanted.request_id:
-                            await client.release(lease.id)
+                    for one in (await client.leases()).leases:
+                        own = one.requester in {"", one.user}
+                        if own and one.request_id == wanted.request_id:
+                            failed = lease is not None and lease.failed
+                            left = await client.release(one.id, failed=failed)
+                            if lease is not None:
+                                lease.document = left
                 except RemoteError as error:
                     if not isinstance(error, TransientError):
                         raise
@@ -391,13 +442,14 @@ def leased_sync(
     found: Future[LeaseDocument] = Future()
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
     failed: list[BaseException] = []
+    wrong = threading.Event()
 
     async def work() -> None:
         over = asyncio.Event()
         begun.set_result((asyncio.get_running_loop(), over))
         bounded = wanted if wanted.wait else msgspec.structs.replace(wanted, wait=int(wait))
         async with connected(url, tokens) as client:
-            asking = asyncio.create_task(_hold_until(client, bounded, found, over))
+            asking = asyncio.create_task(_hold_until(client, bounded, found, over, wrong))
             stopped = asyncio.create_task(over.wait())
             await asyncio.wait({asking, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not found.done():
@@ -418,6 +470,9 @@ def leased_sync(
     loop, over = begun.result()
     try:
         yield found.result()
+    except Exception:
+        wrong.set()
+        raise
     finally:
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(over.set)
@@ -427,8 +482,13 @@ def leased_sync(
 
 
 async def _hold_until(
-    client: LeaseClient, wanted: NewLease, found: Future[LeaseDocument], over: asyncio.Event
+    client: LeaseClient,
+    wanted: NewLease,
+    found: Future[LeaseDocument],
+    over: asyncio.Event,
+    wrong: threading.Event,
 ) -> None:
     async with leased(client, wanted) as lease:
         found.set_result(lease.document)
         await over.wait()
+        lease.failed = wrong.is_set()

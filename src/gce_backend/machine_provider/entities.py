@@ -135,6 +135,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         preempted_ts: when Compute Engine was known to take its VM back, in Unix seconds; None
             while it does not. Such a machine is not leased any more.
         cordoned: whether an administrator keeps it from being leased; a lease that runs goes on.
+        held: whether its lease is held so that a failure can be investigated.
     """
 
     backend: str
@@ -160,6 +161,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     gone: bool = False
     preempted_ts: int | None = None
     cordoned: bool = False
+    held: bool = False
 
     @property
     def path(self) -> Path:
@@ -209,6 +211,7 @@ class StoredMachine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
             connect="",
             trouble="",
             gone=False,
+            held=False,
         )
 
     def told(self, instruction: Instruction) -> StoredMachine:
@@ -225,7 +228,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A lease request and its outcome.
 
     Attributes:
-        user: the requester.
+        user: the lessee: the requester, or whom the lease was transferred to.
         checksum: distinguishes a repeated request from another one with the same id.
         created: when it was made, in Unix seconds.
         backend: the leased machine's backend; "" before the lease.
@@ -245,6 +248,8 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         held: whether its machines are kept so that a failure can be investigated.
         ended: why it ended; None while it has not.
         message: what befell its machines' VMs, of a lease that is LOST or PREEMPTED; else "".
+        former: the lessees who have transferred it, in order; the first one is the requester.
+        transferred_ts: when it was last transferred, in Unix seconds; None if it never was.
     """
 
     user: str
@@ -269,11 +274,18 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     held: bool = False
     ended: EndReason | None = None
     message: str = ""
+    former: tuple[str, ...] = ()
+    transferred_ts: int | None = None
+
+    @property
+    def requester(self) -> str:
+        """Who requested it: its request id is unique among this user's."""
+        return self.former[0] if self.former else self.user
 
     @property
     def path(self) -> Path:
         """Its key."""
-        return lease_path(self.user, self.request.request_id)
+        return lease_path(self.requester, self.request.request_id)
 
     @property
     def name(self) -> str:
@@ -304,21 +316,25 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     @property
     def response(self) -> LeaseResponse:
-        """The answer to the client. After reclamation: no host name, and the actual end."""
+        """The answer to the requester. After reclamation: no host name, and the actual end.
+
+        For a requester who has transferred the lease, it ended then.
+        """
         if self.state is not LeaseState.FULFILLED:
             return LeaseResponse(
                 client_request_id=self.request.request_id,
                 request_hash=self.name,
                 state=LeaseState.DENIED if self.state is LeaseState.CANCELLED else self.state,
             )
-        is_held = self.reclaimed_ts is None
+        over = self.reclaimed_ts if self.user == self.requester else self.transferred_ts
         end = self.lease_expiration_ts or self.indefinite_ts
+        is_held = over is None
         return LeaseResponse(
             client_request_id=self.request.request_id,
             request_hash=self.name,
             state=self.state,
             hostname=self.hostname if is_held else None,
-            lease_expiration_ts=end if is_held else self.reclaimed_ts,
+            lease_expiration_ts=end if is_held else over,
             leased_indefinitely=is_held and self.lease_expiration_ts is None,
         )
 

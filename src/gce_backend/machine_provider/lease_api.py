@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+import structlog
 
 from gce_backend.base.errors import OrderError
 from gce_backend.base.plurals import plural
 from gce_backend.clients.datastore.client import Path
-from gce_backend.machine_provider.access.decision import lease_refusal
+from gce_backend.machine_provider.access.decision import group_of_lessee, lease_refusal
 from gce_backend.machine_provider.access.policy import LeaseLimits, Role
 from gce_backend.machine_provider.api import Caller, Method, Refusal
 from gce_backend.machine_provider.broker import MachineProvider
@@ -48,7 +49,9 @@ from gce_backend.machine_provider.lease_documents import (
     NewKeys,
     NewLease,
     Nothing,
+    Release,
     SshAccess,
+    Transfer,
     TroubleReport,
     WhoAmI,
 )
@@ -56,7 +59,10 @@ from gce_backend.machine_provider.leases import LeaseTerms
 from gce_backend.machine_provider.losses import trouble_of
 from gce_backend.machine_provider.records import Found, Records
 from gce_backend.machine_provider.reports import has_let_in, note_trouble, report
+from gce_backend.machine_provider.transfers import TRANSFERRED, may_take
 from gce_backend.machine_provider.wire import LeaseRequestMessage
+
+log = structlog.stdlib.get_logger()
 
 _ERRORS: Mapping[str, tuple[int, str]] = {
     "REQUEST_ID_REUSE": (409, "another request has this request_id: choose another one"),
@@ -105,7 +111,7 @@ async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> Lea
         status, message = _ERRORS.get(error, (503, error))
         raise Refusal(status, message)
     stored = await _stored(broker, lease_path(caller.user, new.request_id)[0][1])
-    return _document(broker, stored)
+    return _as_seen(broker, caller, stored)
 
 
 async def _get(broker: MachineProvider, caller: Caller, look: LeaseLook) -> LeaseDocument:
@@ -114,7 +120,7 @@ async def _get(broker: MachineProvider, caller: Caller, look: LeaseLook) -> Leas
     deadline = clock.monotonic() + look.wait
     while True:
         news = broker.records.watch(look.id)
-        found = _document(broker, await _seen(broker, caller, look.id))
+        found = _as_seen(broker, caller, await _seen(broker, caller, look.id))
         left = deadline - clock.monotonic()
         if found.version != look.after or left <= 0 or broker.ending:
             return found
@@ -170,19 +176,52 @@ async def _keep_alive(broker: MachineProvider, caller: Caller, name: LeaseName) 
     return _document(broker, await broker.changes.keep_alive(lease))
 
 
-async def _release(broker: MachineProvider, caller: Caller, name: LeaseName) -> LeaseDocument:
-    lease = await _own(broker, caller, name.id)
+async def _release(broker: MachineProvider, caller: Caller, wanted: Release) -> LeaseDocument:
+    """Releases the machines; or holds them if their work failed and access.cfg says so."""
+    lease = await _own(broker, caller, wanted.id)
+    limits = broker.leases.limits_of(lease.group)
+    if wanted.failed and lease.held and lease.runs:
+        return _document(broker, lease)
+    if wanted.failed and limits.hold_failed is not None:
+        try:
+            held = await broker.changes.hold(lease, limits.hold_failed, limits)
+        except OrderError as error:
+            log.info("machine_provider.not_held", lease=lease.name, reason=str(error))
+        else:
+            return _document(broker, held)
     return _document(broker, await broker.changes.release(lease))
 
 
 async def _hold(broker: MachineProvider, caller: Caller, wanted: Hold) -> LeaseDocument:
     lease = await _own(broker, caller, wanted.id)
-    leased = broker.records.machines[MachineState.LEASED].values()
-    names = sorted({machine.lease for machine in leased if machine.group == lease.group})
-    found = await broker.records.read([named_lease_path(name) for name in names])
-    held = sum(one.count for one in found.values() if isinstance(one, StoredLease) and one.held)
     limits = broker.leases.limits_of(lease.group)
-    return _document(broker, await broker.changes.hold(lease, wanted.duration, limits, held))
+    return _document(broker, await broker.changes.hold(lease, wanted.duration, limits))
+
+
+async def _transfer(broker: MachineProvider, caller: Caller, wanted: Transfer) -> LeaseDocument:
+    """Makes a lease another user's, as far as access.cfg lets the lessee and the next one."""
+    lease, policy = await _own(broker, caller, wanted.id), broker.policy()
+    user = wanted.user.lower()
+    group = group_of_lessee(policy, user)
+    if group is None:
+        raise Refusal(403, f"{user} is not an e-mail address that may lease machines here.")
+    if Role.ADMINISTRATOR not in caller.roles and not may_take(policy, lease, group):
+        raise Refusal(
+            403,
+            f"The group {lease.group} may not transfer leases to the group {group.name}: an "
+            "administrator may, and access.cfg may allow it (transfer_to).",
+        )
+    found = await broker.changes.transfer(lease, user, group)
+    if found.former != lease.former:
+        log.info(
+            "machine_provider.lease_transferred",
+            lease=found.name,
+            user=found.former[-1],
+            to=user,
+            by=caller.user,
+            group=group.name,
+        )
+    return _document(broker, found)
 
 
 async def _admit(broker: MachineProvider, caller: Caller, wanted: NewKeys) -> LeaseDocument:
@@ -302,8 +341,9 @@ METHODS: Mapping[str, Method] = {
     "leases.list": Method(LeaseQuery, _list),
     "leases.extend": Method(Extension, _extend),
     "leases.keepalive": Method(LeaseName, _keep_alive),
-    "leases.release": Method(LeaseName, _release),
+    "leases.release": Method(Release, _release),
     "leases.hold": Method(Hold, _hold),
+    "leases.transfer": Method(Transfer, _transfer),
     "leases.admit": Method(NewKeys, _admit),
     "machines.list": Method(Nothing, _machines),
     "machines.cordon": Method(MachineName, _cordon),
@@ -339,6 +379,7 @@ ROUTES = (
     ApiRoute("POST", _LEASE + ":keepalive", "leases.keepalive"),
     ApiRoute("POST", _LEASE + ":release", "leases.release"),
     ApiRoute("POST", _LEASE + ":hold", "leases.hold"),
+    ApiRoute("POST", _LEASE + ":transfer", "leases.transfer"),
     ApiRoute("POST", _LEASE + ":admit", "leases.admit"),
     ApiRoute("GET", "/api/v1/machines", "machines.list"),
     ApiRoute("GET", "/api/v1/demand", "demand.get"),
@@ -391,7 +432,8 @@ async def _stored(broker: MachineProvider, name: str) -> StoredLease:
 async def _seen(broker: MachineProvider, caller: Caller, name: str) -> StoredLease:
     """A lease that the caller may see; any other lease counts as not found."""
     lease = await _stored(broker, name)
-    if lease.user != caller.user and not caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}:
+    known = caller.user in {lease.user, *lease.former}
+    if not known and not caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}:
         raise Refusal(404, "There is no such lease.")
     return lease
 
@@ -402,6 +444,29 @@ async def _own(broker: MachineProvider, caller: Caller, name: str) -> StoredLeas
     if lease.user != caller.user and Role.ADMINISTRATOR not in caller.roles:
         raise Refusal(403, f"The lease is {lease.user}'s.")
     return lease
+
+
+def _as_seen(broker: MachineProvider, caller: Caller, lease: StoredLease) -> LeaseDocument:
+    """A lease as the caller may see it: it is over for one who has transferred it."""
+    found = _document(broker, lease)
+    may_see = caller.user == lease.user or caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}
+    if may_see:
+        return found
+    return LeaseDocument(
+        id=found.id,
+        request_id=found.request_id,
+        user=found.user,
+        group=found.group,
+        label=found.label,
+        state="ended",
+        ended=TRANSFERRED,
+        message=f"it is {found.user}'s now",
+        dimensions=found.dimensions,
+        count=found.count,
+        created=found.created,
+        began=found.began,
+        version=digest((TRANSFERRED, found.user))[:16],
+    )
 
 
 def _document(broker: MachineProvider, lease: StoredLease) -> LeaseDocument:
@@ -434,6 +499,7 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         id=lease.name,
         request_id=lease.request.request_id,
         user=lease.user,
+        requester=lease.requester if lease.former else "",
         group=lease.group,
         label=lease.label,
         state=state,
@@ -452,7 +518,7 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         agents=tuple(machine.hostname for machine in reported),
         ssh=_ssh(reported, lease),
         troubles=troubles,
-        version=digest((state, lease.backend, lease.machines, troubles))[:16],
+        version=digest((state, lease.user, lease.backend, lease.machines, troubles))[:16],
     )
 
 

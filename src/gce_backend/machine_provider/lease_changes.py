@@ -1,4 +1,4 @@
-"""Changes that a lessee or an administrator makes to a lease: extend, keep alive, hold, release.
+"""Changes that a lessee or an administrator makes to a lease, such as extend, hold and transfer.
 
 Each change is one commit to the lease and its machines, and can be repeated.
 """
@@ -13,7 +13,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.errors import OrderError
 from gce_backend.base.plurals import plural
 from gce_backend.clients.datastore.client import Path
-from gce_backend.machine_provider.access.policy import LeaseLimits
+from gce_backend.machine_provider.access.policy import AccessGroup, LeaseLimits
 from gce_backend.machine_provider.entities import (
     EndReason,
     LeaseState,
@@ -23,6 +23,7 @@ from gce_backend.machine_provider.entities import (
     StoredMachine,
 )
 from gce_backend.machine_provider.records import Found, Records
+from gce_backend.machine_provider.transfers import transfer_refusal, transferred
 
 OVER = "the lease is over"
 
@@ -69,25 +70,27 @@ class LeaseChanges:
         return await self._change(lease, change, pending=True)
 
     async def hold(
-        self, lease: StoredLease, seconds: int | None, limits: LeaseLimits, held: int
+        self, lease: StoredLease, seconds: int | None, limits: LeaseLimits
     ) -> StoredLease:
         """Keeps the machines so that a failure can be investigated; no keepalive is needed.
 
         Args:
             seconds: how long from now; None for the longest hold that the group allows.
             limits: the limits of the group.
-            held: how many machines the group already keeps in this way.
         """
         wanted = limits.longest_hold if seconds is None else seconds
         end = int(self._clock.now()) + wanted
         if wanted > limits.longest_hold:
             raise OrderError(f"this group holds machines for {limits.longest_hold} s at most")
-        if not lease.held and held + lease.count > limits.max_held:
-            raise OrderError(
-                f"this group holds {held} of at most {plural(limits.max_held, 'machine')}"
-            )
+        if not limits.max_held:
+            raise OrderError("access.cfg does not let this group hold machines (max_held)")
 
         def change(current: StoredLease) -> StoredLease:
+            held = self._records.held.investigated[current.group]
+            if not current.held and held + current.count > limits.max_held:
+                raise OrderError(
+                    f"this group holds {held} of at most {plural(limits.max_held, 'machine')}"
+                )
             return msgspec.structs.replace(
                 current,
                 held=True,
@@ -98,6 +101,27 @@ class LeaseChanges:
             )
 
         return await self._change(lease, change)
+
+    async def transfer(self, lease: StoredLease, user: str, group: AccessGroup) -> StoredLease:
+        """Makes a lease another user's, within the limits of that user's group.
+
+        Args:
+            user: the next lessee.
+            group: the group that the next lessee's leases count against.
+        """
+
+        def change(current: StoredLease) -> StoredLease:
+            if current.user == user:
+                return current
+            if current.user != lease.user:
+                raise OrderError(f"it is {current.user}'s now")
+            now = self._clock.now()
+            why = transfer_refusal(current, group, self._records.held, now)
+            if why is not None:
+                raise OrderError(f"{user} cannot take this lease: {why}")
+            return transferred(current, user, group, now)
+
+        return await self._change(lease, change, announce=True)
 
     async def admit(self, lease: StoredLease, ssh_keys: tuple[str, ...]) -> StoredLease:
         """Changes the public keys of the lessee, and wakes the machines' agents."""
@@ -164,6 +188,9 @@ class LeaseChanges:
                     lease_expiration_ts=new.lease_expiration_ts,
                     alive_until=new.alive_until,
                     announced=machine.announced and not announce,
+                    user=new.user,
+                    group=new.group,
+                    held=new.held,
                 )
             return changes
 

@@ -59,7 +59,7 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LeaseName(WireMessage, frozen=True, kw_only=True):
-    """leases.get, release, keepalive: a lease by the id that its document names."""
+    """leases.get, keepalive: a lease by the id that its document names."""
 
     id: Id
 
@@ -94,6 +94,27 @@ class Hold(LeaseName, frozen=True, kw_only=True):
     """
 
     duration: Duration | None = None
+
+
+class Release(LeaseName, frozen=True, kw_only=True, omit_defaults=True):
+    """leases.release.
+
+    Attributes:
+        failed: whether the work on the machines failed. They are then held, as long as access.cfg
+            says, if it lets the group hold machines after failures.
+    """
+
+    failed: bool = False
+
+
+class Transfer(LeaseName, frozen=True, kw_only=True):
+    """leases.transfer.
+
+    Attributes:
+        user: the e-mail address of the next lessee.
+    """
+
+    user: Annotated[str, Meta(min_length=3, max_length=320)]
 
 
 class NewKeys(LeaseName, frozen=True, kw_only=True):
@@ -196,11 +217,12 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         id: its id in the API.
         request_id: the requester's id for it.
         user: the lessee.
+        requester: who requested it, if it was transferred since.
         group: the group whose limits it counts against.
         label: the requester's label for it.
         state: `pending`, `active`, `held` or `ended`.
         ended: why it ended.
-        message: what befell its machines' VMs when they were lost.
+        message: what befell its machines' VMs when they were lost, or whose it is now.
         dimensions: the requested dimensions.
         count: how many machines.
         machines: their names, while it is active.
@@ -223,6 +245,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     dimensions: Dimensions
     count: int
     created: float
+    requester: str = ""
     label: str = ""
     ended: str | None = None
     message: str = ""

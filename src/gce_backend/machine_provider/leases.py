@@ -245,11 +245,15 @@ class Leases:
         self, user: str, requests: Sequence[ReleaseRequest]
     ) -> list[ReleaseResponse]:
         paths = [lease_path(user, request.request_id) for request in requests]
-        leases = await self._records.read(list(dict.fromkeys(paths)))
+        leases = {
+            path: lease
+            for path, lease in (await self._records.read(list(dict.fromkeys(paths)))).items()
+            if isinstance(lease, StoredLease) and lease.user == user
+        }
         held = {
             path: lease
             for lease in leases.values()
-            if isinstance(lease, StoredLease) and lease.state is LeaseState.FULFILLED
+            if lease.state is LeaseState.FULFILLED
             for path in lease.machines
         }
 
@@ -268,7 +272,7 @@ class Leases:
         for path, request in zip(paths, requests, strict=True):
             lease = leases.get(path)
             error: str | None = None
-            if not isinstance(lease, StoredLease):
+            if lease is None:
                 error = "NOT_FOUND"
             elif lease.state is not LeaseState.FULFILLED:
                 error = "NOT_FULFILLED"
@@ -291,7 +295,7 @@ class Leases:
         else:
             path = lease_path(user, request.request_id)
             lease = (await self._records.read([path])).get(path)
-            if not isinstance(lease, StoredLease):
+            if not isinstance(lease, StoredLease) or lease.user != user:
                 return None
             if lease.state is not LeaseState.FULFILLED:
                 error = "NOT_FULFILLED"

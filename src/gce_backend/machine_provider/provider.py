@@ -20,7 +20,7 @@ from gce_backend.machine_provider import api, lease_api
 from gce_backend.machine_provider.access.access_tokens import AccessTokens
 from gce_backend.machine_provider.access.identity_tokens import IdentityTokens
 from gce_backend.machine_provider.access.issuer_keys import IssuerKeys
-from gce_backend.machine_provider.access.policy import AccessPolicy, LeaseLimits
+from gce_backend.machine_provider.access.policy import AccessPolicy
 from gce_backend.machine_provider.access.verifier import TokenVerifier
 from gce_backend.machine_provider.agent_watch import SILENT_SECONDS, AgentWatch
 from gce_backend.machine_provider.broker import MachineProvider
@@ -96,10 +96,6 @@ class Provider:
         )
         self.working: MachineProvider | None = None
 
-        def limits_of(name: str) -> LeaseLimits:
-            group = policy().group(name)
-            return group.limits if group is not None else LeaseLimits()
-
         def broker(store: Datastore) -> MachineProvider:
             return MachineProvider(
                 store,
@@ -109,7 +105,7 @@ class Provider:
                 pause_seconds=pause_seconds,
                 waited=metrics.waited,
                 ended=metrics.ended,
-                limits_of=limits_of,
+                policy=policy,
                 agents=AgentWatch(
                     clock, required=require_agent, silent_seconds=agent_silent_seconds
                 ),

@@ -62,10 +62,12 @@ class Held(msgspec.Struct):
     Attributes:
         machines: how many each user of a group holds, by group and user.
         leases: how many leases each group holds.
+        investigated: how many machines each group holds so that a failure can be investigated.
     """
 
     machines: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
     leases: Counter[str] = msgspec.field(default_factory=Counter)
+    investigated: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class Hindrance(NamedTuple):

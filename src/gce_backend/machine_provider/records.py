@@ -93,7 +93,7 @@ class Records:
         self.held = Held()
         self.free: dict[Dimensions, dict[str, None]] = {}
         self.kinds: dict[Dimensions, dict[MachineState, dict[Path, StoredMachine]]] = {}
-        self._by_lease: Counter[str] = Counter()
+        self._by_lease: Counter[tuple[str, str]] = Counter()
         self._expirations: list[tuple[int, Path]] = []
         self._uncertain: set[Path] = set()
         self._lock = asyncio.Lock()
@@ -283,12 +283,12 @@ class Records:
 
     def lost_leases(self, now: UnixSeconds) -> dict[str, list[Path]]:
         """The leases whose machines' VMs are all lost, with their machines."""
-        found: dict[str, list[Path]] = {}
+        found: dict[tuple[str, str], list[Path]] = {}
         for path, machine in self.doomed.items():
             end = lost_at(machine)
             if end is not None and end <= now:
-                found.setdefault(machine.lease, []).append(path)
-        return {name: lost for name, lost in found.items() if len(lost) == self._by_lease[name]}
+                found.setdefault((machine.group, machine.lease), []).append(path)
+        return {of[1]: lost for of, lost in found.items() if len(lost) == self._by_lease[of]}
 
     def next_loss(self, now: UnixSeconds) -> float | None:
         """When the next machine is lost, in Unix seconds; None when none is about to be."""
@@ -311,10 +311,12 @@ class Records:
         if machine.state is not MachineState.LEASED:
             return
         self.held.machines[machine.group, machine.user] += by
-        before = self._by_lease[machine.lease]
-        self._by_lease[machine.lease] = before + by
+        self.held.investigated[machine.group] += by * machine.held
+        lease = (machine.group, machine.lease)
+        before = self._by_lease[lease]
+        self._by_lease[lease] = before + by
         if before + by == 0:
-            del self._by_lease[machine.lease]
+            del self._by_lease[lease]
             self.held.leases[machine.group] -= 1
         elif before == 0:
             self.held.leases[machine.group] += 1

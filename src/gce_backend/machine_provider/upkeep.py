@@ -344,7 +344,7 @@ def _backoff(failures: int) -> float:
 def _same(
     machines: Sequence[StoredMachine], change: Callable[[StoredMachine], StoredMachine | None]
 ) -> Callable[[StoredMachine], StoredMachine | None]:
-    """Changes a machine only if it still has the state and the lease that were acted on."""
+    """Changes a machine only if it still has the state, lease and lessee that were acted on."""
     seen = {machine.path: _stage(machine) for machine in machines}
 
     def guarded(machine: StoredMachine) -> StoredMachine | None:
@@ -353,8 +353,8 @@ def _same(
     return guarded
 
 
-def _stage(machine: StoredMachine) -> tuple[str, MachineState, str]:
-    return machine.addition_id, machine.state, machine.lease
+def _stage(machine: StoredMachine) -> tuple[str, MachineState, str, str]:
+    return machine.addition_id, machine.state, machine.lease, machine.user
 
 
 def _announced(machine: StoredMachine) -> StoredMachine:

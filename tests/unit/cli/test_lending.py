@@ -21,7 +21,7 @@ from gce_backend.cli import main
 from gce_backend.localcloud.cloud import Cloud
 from gce_backend.localcloud.machine_provider import MachineProviderService
 from support.patience import PATIENCE
-from support.served_cloud import ServedCloud, served_cloud
+from support.served_cloud import ACCOUNT, ServedCloud, served_cloud
 
 LINUX = ("--dimension", "os_family:LINUX")
 SHOW = (sys.executable, "-c", "import os; print(os.environ['MACHINE'], os.environ['MACHINES'])")
@@ -119,7 +119,7 @@ def test_leases_and_machines_are_listed(cloud: ServedCloud, tmp_path: Path) -> N
     assert [one["name"] for one in document["machines"]] == ["vm-1", "vm-2"]
 
 
-def test_a_lease_is_extended_and_held(cloud: ServedCloud) -> None:
+def test_a_lease_is_extended_held_and_transferred(cloud: ServedCloud) -> None:
     """By the name that `lease` gave it; what is not there is named."""
     lease(cloud, "mine")
     assert run(cloud, "extend", "mine", "2h").output.startswith("vm-1: active until ")
@@ -131,6 +131,14 @@ def test_a_lease_is_extended_and_held(cloud: ServedCloud) -> None:
     assert "there is no lease 'nobody'" in unknown.output
     too_long = run(cloud, "hold", "mine", "20d")
     assert "7200 s at most" in too_long.output
+    moved = run(cloud, "transfer", "mine", "bob@example.com")
+    assert moved.output.startswith("vm-1: held until "), moved.output
+    assert "it is bob@example.com's now: gce-backend shell --lease " in moved.output
+    assert msgspec.json.decode(run(cloud, "leases", "--json").stdout) == {"leases": []}
+    assert "knows no lease" in run(cloud, "release", "mine").output
+    back = run(cloud, "transfer", "mine", ACCOUNT, "--json")
+    assert msgspec.json.decode(back.stdout)["requester"] == ACCOUNT
+    assert "mine is released" in run(cloud, "release", "mine").output
 
 
 def test_a_command_runs_with_a_machine_and_its_exit_code_is_handed_on(cloud: ServedCloud) -> None:

@@ -41,6 +41,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "leases.release": ACTORS,
     "leases.hold": ACTORS,
     "leases.admit": ACTORS,
+    "leases.transfer": ACTORS,
     "machines.list": READERS,
     "machines.cordon": frozenset({Role.ADMINISTRATOR}),
     "machines.uncordon": frozenset({Role.ADMINISTRATOR}),
@@ -96,6 +97,18 @@ def decide(policy: AccessPolicy, identity: Identity, method: str) -> AccessDecis
         wanted = " or ".join(sorted(needed))
         allowed, why = False, f"{method} needs the role {wanted}; the caller is in {member}"
     return AccessDecision(allowed=allowed, why=why, roles=roles, group=lessee, backend=backend)
+
+
+def group_of_lessee(policy: AccessPolicy, user: str) -> AccessGroup | None:
+    """The group that the leases of an e-mail address count against; None when it may not lease."""
+    return next(
+        (
+            group
+            for group in policy.groups
+            if Role.USER in group.roles and any(_is_address(one, user) for one in group.members)
+        ),
+        None,
+    )
 
 
 def groups_of(policy: AccessPolicy, identity: Identity) -> list[AccessGroup]:

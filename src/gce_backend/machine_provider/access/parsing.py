@@ -55,6 +55,7 @@ MOST = {
     "workloads": 500,
     "claims": 20,
     "dimensions": 64,
+    "transfer_to": 100,
 }
 """Most values of a repeated field."""
 RANGES = {
@@ -111,6 +112,7 @@ class _Reader:
             config.groups, ("groups",), lambda group, path: self._group(group, path, known)
         )
         self._unique([group.name for group in groups], "groups", "name")
+        self._transfers(groups)
         clients = self._each(config.client_ids, ("client_ids",), self._word)
         if not any(Role.ADMINISTRATOR in group.roles for group in groups):
             message = "no group has the role ADMINISTRATOR: nobody can end others' leases"
@@ -202,7 +204,23 @@ class _Reader:
             roles=roles,
             backend=group.backend or None,
             limits=self._limits(group, path),
+            transfer_to=tuple(group.transfer_to),
         )
+
+    def _transfers(self, groups: Sequence[AccessGroup]) -> None:
+        """Checks that leases can be transferred to members of the named groups."""
+        lessees = {group.name for group in groups if Role.USER in group.roles}
+        for index, group in enumerate(groups):
+
+            def check(name: str, path: Path, group: AccessGroup = group) -> None:
+                if name not in lessees:
+                    message = f"{quote(name)} is not the name of a group with the role USER"
+                    self._report.problem(path, message)
+                elif Role.USER not in group.roles:
+                    message = "has no meaning without the role USER: add the role, or remove it"
+                    self._report.problem(path, message)
+
+            self._each(group.transfer_to, ("groups", index, "transfer_to"), check)
 
     def _limits(self, group: pb.Group, path: Path) -> LeaseLimits:
         for field, (least, most) in RANGES.items():
@@ -210,6 +228,7 @@ class _Reader:
             if group.HasField(field) and not least <= value <= most:
                 message = f"{value} is out of range: use {least} to {most}"
                 self._report.problem((*path, field), message)
+        longest_hold = self._duration(group, "longest_hold", path, DEFAULT_HOLD_SECONDS)
         return LeaseLimits(
             priority=group.priority,
             share=group.share if group.HasField("share") else 1,
@@ -219,8 +238,22 @@ class _Reader:
             without_end=group.without_end,
             dimensions=self._pairs(group.dimensions, (*path, "dimensions"), "os_family:LINUX"),
             max_held=group.max_held,
-            longest_hold=self._duration(group, "longest_hold", path, DEFAULT_HOLD_SECONDS),
+            longest_hold=longest_hold,
+            hold_failed=self._hold_failed(group, path, longest_hold),
         )
+
+    def _hold_failed(self, group: pb.Group, path: Path, longest: int) -> int | None:
+        """How long machines are held when their work failed, in seconds; None when not at all."""
+        if not group.HasField("hold_failed"):
+            return None
+        here = (*path, "hold_failed")
+        seconds = self._duration(group, "hold_failed", path, 0)
+        if group.max_held <= 0:
+            self._report.problem(here, "has no effect without max_held: set max_held, e.g. to 1")
+        elif seconds > longest:
+            message = f"{quote(group.hold_failed)} is longer than longest_hold: raise that, too"
+            self._report.problem(here, message)
+        return seconds or None
 
     def _duration(self, group: pb.Group, field: str, path: Path, default: int) -> int:
         text = getattr(group, field)

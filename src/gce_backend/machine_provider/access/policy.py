@@ -68,8 +68,9 @@ class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True):
         longest_lease: the longest lease in seconds, extensions included.
         without_end: whether a lease may have no end.
         dimensions: what may be leased; one pattern of each key must match. Empty: everything.
-        max_held: most machines kept after a failure at a time.
-        longest_hold: the longest time in seconds that such a machine is kept.
+        max_held: most machines held after a failure at a time; 0: its members cannot hold any.
+        longest_hold: the longest time in seconds that such a machine is held.
+        hold_failed: seconds for which machines are held when their work failed; None: not at all.
     """
 
     priority: int = 0
@@ -81,6 +82,7 @@ class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: Patterns = ()
     max_held: int = 0
     longest_hold: int = DEFAULT_HOLD_SECONDS
+    hold_failed: int | None = None
 
 
 class AccessGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ class AccessGroup(msgspec.Struct, frozen=True, kw_only=True):
         roles: what they may do.
         backend: the backend whose machines they manage; None without that role.
         limits: the limits of their leases.
+        transfer_to: other groups to whose members they may transfer leases.
     """
 
     name: str
@@ -101,6 +104,7 @@ class AccessGroup(msgspec.Struct, frozen=True, kw_only=True):
     roles: frozenset[Role] = frozenset()
     backend: str | None = None
     limits: LeaseLimits = LeaseLimits()
+    transfer_to: tuple[str, ...] = ()
 
 
 class AccessPolicy(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def call_of(name: str, fields: Fields) -> tuple[str, dict[str, Any], str]:
     """The call that a form stands for.
 
     Args:
-        name: the form's: release, hold, extend, lease, cordon or uncordon.
+        name: the form's: release, hold, extend, transfer, lease, cordon or uncordon.
         fields: what it sends.
 
     Returns:
@@ -80,6 +80,11 @@ _ORDERS: Mapping[str, _Order] = {
     "release": _Order("leases.release", _named, "/leases"),
     "hold": _Order("leases.hold", lambda fields: _named(fields) | _lasting(fields), "/leases"),
     "extend": _Order("leases.extend", lambda fields: _named(fields) | _lasting(fields), "/leases"),
+    "transfer": _Order(
+        "leases.transfer",
+        lambda fields: _named(fields) | {"user": fields.get("user", "").strip()},
+        "/leases",
+    ),
     "cordon": _Order("machines.cordon", _machine, "/machines"),
     "uncordon": _Order("machines.uncordon", _machine, "/machines"),
     "lease": _Order("leases.create", _new_lease, "/leases"),

@@ -34,7 +34,10 @@ CATALOG = {"machines.trouble", *(n for n in api.METHODS if n.startswith("catalog
 LEASING = {name for name in api.METHODS if name.startswith("machine_provider.")}
 OWN = {"machine.poll", "machine.ack", "machines.report", "users.whoami"}
 SEEING = {"leases.get", "leases.list", "machines.list", "service.metrics", "service.session"}
-ACTING = {"leases.admit", "leases.extend", "leases.keepalive", "leases.release", "leases.hold"}
+ACTING = {
+    *("leases.admit", "leases.extend", "leases.keepalive"),
+    *("leases.release", "leases.hold", "leases.transfer"),
+}
 MAY = {
     "viewer": OWN | SEEING | {"demand.get", "service.pages"},
     "user": OWN | LEASING | SEEING | ACTING | {"leases.create"},

@@ -37,7 +37,10 @@ groups {
   dimensions: "os_family:LINUX"
   max_held: 2
   longest_hold: "90m"
+  hold_failed: "1h"
+  transfer_to: "desk"
 }
+groups { name: "desk" members: "desk@example.com" roles: USER }
 """
 
 
@@ -56,13 +59,14 @@ def test_every_field_is_read() -> None:
         "https://accounts.google.com",
         "https://ci.example.com",
     ]
-    (group,) = policy.groups
+    group, desk = policy.groups
     limits = group.limits
     assert group.members == ("*@example.com", "ann@example.org")
     assert group.roles == {Role.USER, Role.ADMINISTRATOR, Role.BACKEND}
     assert (limits.priority, limits.share, limits.max_leases) == (5, 3, 10)
     assert (limits.max_machines, limits.longest_lease, limits.without_end) == (20, 129_600, True)
-    assert (limits.max_held, limits.longest_hold) == (2, 5400)
+    assert (limits.max_held, limits.longest_hold, limits.hold_failed) == (2, 5400, 3600)
+    assert (group.transfer_to, desk.transfer_to) == (("desk",), ())
     assert limits.dimensions == (("os_family", "LINUX"),)
     assert group.workloads[0].claims == (("repository", "org/*"),)
     assert policy.warnings == ()
@@ -75,6 +79,7 @@ def test_what_is_absent_has_its_default() -> None:
     assert policy.client_ids == GCLOUD_CLIENTS
     assert (limits.priority, limits.share, limits.max_leases) == (0, 1, None)
     assert (limits.longest_lease, limits.longest_hold) == (21 * 86400, 7200)
+    assert (limits.max_held, limits.hold_failed) == (0, None)
 
 
 def test_all_problems_are_said_at_once_with_line_and_remedy() -> None:
@@ -100,6 +105,9 @@ groups {
 }
 groups { name: "x" members: "a@example.com" roles: BACKEND }
 groups { name: "x" members: "a@example.com" roles: BACKEND backend: "AWS" }
+groups { name: "y" members: "a@example.com" roles: USER hold_failed: "1h" transfer_to: "x" }
+groups { name: "z" members: "a@example.com" roles: USER max_held: 1 hold_failed: "3h" }
+groups { name: "v" members: "a@example.com" roles: VIEWER transfer_to: "z" }
 """
     found = problems_of(text)
     lines = [int(line.split(":")[1]) for line in found]
@@ -130,6 +138,10 @@ groups { name: "x" members: "a@example.com" roles: BACKEND backend: "AWS" }
         r"19: groups\[1\]: backend: is required",
         r"20: groups\[2\]: backend: .*not one of",
         r"20: groups\[2\]: name: .*also the name",
+        r"21: groups\[3\]: hold_failed: has no effect without max_held",
+        r"21: groups\[3\]: transfer_to\[0\]: .*not the name of a group with the role USER",
+        r"22: groups\[4\]: hold_failed: .*longer than longest_hold",
+        r"23: groups\[5\]: transfer_to\[0\]: has no meaning without the role USER",
     }
     missing = {one for one in wanted if not any(re.search(one, line) for line in found)}
     assert missing == set()
