@@ -15,6 +15,7 @@ locals {
     "compute.disks.setLabels",
     "compute.globalOperations.get",
     "compute.images.get",
+    "compute.images.getFromFamily",
     "compute.images.useReadOnly",
     "compute.instanceGroupManagers.create",
     "compute.instanceGroupManagers.delete",

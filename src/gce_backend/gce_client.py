@@ -331,6 +331,11 @@ class ComputeClient:
         path = _path(project, GLOBAL, "images", name)
         return await self._get("images.get", path, Image)
 
+    async def get_image_from_family(self, project: str, family: str) -> Image:
+        """The newest image of a family that is not deprecated."""
+        images, _, name = _path(project, GLOBAL, "images", family).rpartition("/")
+        return await self._get("images.getFromFamily", f"{images}/family/{name}", Image)
+
     async def get_snapshot(self, project: str, name: str) -> Snapshot:
         """One disk snapshot."""
         path = _path(project, GLOBAL, "snapshots", name)

@@ -128,6 +128,7 @@ FULL = TemplateConfig(
     reservation="held-for-us",
     resource_policies=("near", "nightly"),
 )
+"""Every field but image_name and image_family, which cannot be beside boot_snapshot_name."""
 
 
 PAIRS = {"dimensions", "metadata_from_file", "snapshot_labels", "labels", "guest_accelerators"}

@@ -215,6 +215,12 @@ CALLS = {
     "images.get": Call(
         lambda c: c.get_image("p", "i"), f"GET {P}/global/images/i", mask(Image), answer=NAMED
     ),
+    "images.getFromFamily": Call(
+        lambda c: c.get_image_from_family("p", "f"),
+        f"GET {P}/global/images/family/f",
+        mask(Image),
+        answer=NAMED,
+    ),
     "snapshots.get": Call(
         lambda c: c.get_snapshot("p", "s"),
         f"GET {P}/global/snapshots/s",

@@ -16,6 +16,7 @@ from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.compute.types import CompleteListing
 from gce_backend.clients.config_source import ConfigBundle, DirectorySource
 from gce_backend.configuration.alternatives import kinds_of
+from gce_backend.configuration.image_families import families_of, resolved
 from gce_backend.configuration.parsing import parse, referenced_files
 from gce_backend.configuration.types import Configuration as ParsedConfiguration
 from gce_backend.daemon.clients import Remotes
@@ -68,9 +69,18 @@ async def compare(
             calls = dict.fromkeys(QuotaGroup, settings.compute.calls_per_minute)
             compute = clients.compute(CallBudget(SystemClock(), calls))
             sizes, unseen = await _sizes(compute, fleet)
+            images, doubts = await _images(settings, compute, fleet, bundle)
             prices = await _prices(settings, compute, fleet, bundle)
     return look(
-        settings, fleet, bundle, sizes, directory=directory, at=at, prices=prices, notes=unseen
+        settings,
+        fleet,
+        bundle,
+        sizes,
+        directory=directory,
+        at=at,
+        prices=prices,
+        images=images,
+        notes=(*unseen, *doubts),
     )
 
 
@@ -104,6 +114,28 @@ async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, i
                 f"the store are counted for them. {reasons}"
             )
     return sizes, notes
+
+
+async def _images(
+    settings: Settings, compute: ComputeClient, fleet: Fleet, bundle: ConfigBundle
+) -> tuple[dict[str, str], list[str]]:
+    """The newest images of the families that templates name, and notes about them.
+
+    Of a family that cannot be looked up, the image that the daemon has found last counts.
+    """
+    texts = bundle.templates_text, bundle.managers_text, bundle.files
+    parsed = parse(*texts, settings.machine_provider.extra_dimensions)
+    images, notes = dict(fleet.configuration.images), []
+    for family in families_of(parsed.templates):
+        key = str(family)
+        try:
+            images[key] = (await compute.get_image_from_family(*family)).name
+        except RemoteError as error:
+            known = images.get(key, "an unknown image")
+            notes.append(f"the family {key} could not be looked up: {known} counts. {error}")
+        else:
+            notes.append(f"the newest image of the family {key} is {images[key]}")
+    return images, notes
 
 
 async def _prices(
@@ -148,6 +180,7 @@ def look(
     directory: Path | None = None,
     at: UnixSeconds | None = None,
     prices: Mapping[str, float] | None = None,
+    images: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Document:
     """Compares a configuration with the entities and the groups' sizes.
@@ -159,13 +192,17 @@ def look(
         directory: its directory; None when it is the one that the daemon would fetch.
         at: the time at which its schedules are applied; None is now.
         prices: of an hour, by machine type; None when costs are of no interest.
+        images: the newest images by families' keys; None for those that the daemon has found.
         notes: what the comparison does not cover.
 
     Raises:
         InvalidConfigurationError: the configuration breaks rules.
     """
     texts = bundle.templates_text, bundle.managers_text, bundle.files
-    parsed = parse(*texts, settings.machine_provider.extra_dimensions)
+    parsed = resolved(
+        parse(*texts, settings.machine_provider.extra_dimensions),
+        fleet.configuration.images if images is None else images,
+    )
     spoiled = {key.base_name for key in fleet.corrupt}
     now = SystemClock().now()
     wanted = wanted_templates(parsed, now if at is None else at)

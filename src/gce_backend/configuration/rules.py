@@ -154,13 +154,15 @@ def _warn_of_repetitions(keys: Iterable[tuple[int, str]], path: Path, report: Re
 
 
 def _check_disks(template: pb.InstanceTemplate, path: Path, report: Report) -> None:
-    if template.image_name and template.boot_snapshot_name:
+    sources = ("image_name", "image_family", "boot_snapshot_name")
+    given = [field for field in sources if getattr(template, field)]
+    if len(given) > 1:
         report.problem(
-            (*path, "boot_snapshot_name"),
-            "a boot disk has one source: remove either image_name or boot_snapshot_name",
+            (*path, given[-1]),
+            f"a boot disk has one source: remove all but one of {' and '.join(given)}",
         )
-    if not template.image_name and not template.boot_snapshot_name:
-        message = "is required: set it, or boot_snapshot_name, to boot from"
+    if not given:
+        message = "is required: set it, image_family or boot_snapshot_name to boot from"
         if template.snapshot_name or template.snapshot_labels:
             message += "; snapshot_name and snapshot_labels are those of a second disk"
         report.problem((*path, "image_name"), message)

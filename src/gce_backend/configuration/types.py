@@ -47,8 +47,16 @@ from gce_backend.configuration.values import (
     normal_provisioning_model,
 )
 
-NO_REVISION = frozenset({"base_name", "metadata_from_file", "canary", "alternative_machine_types"})
-"""Fields of a template that make no other revision of it."""
+NO_REVISION = frozenset(
+    {
+        "base_name",
+        "metadata_from_file",
+        "canary",
+        "alternative_machine_types",
+        "image_family",
+    }
+)
+"""Fields of a template that make no other revision of it; of a family, the image does."""
 TEMPLATES_FILE = "templates.cfg"
 MANAGERS_FILE = "managers.cfg"
 
@@ -94,6 +102,7 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
         metadata: keys and values, those of metadata_from_file included.
         metadata_from_file: keys and paths, as written. Their texts are in `metadata`.
         disk_size_gb: 0 for the size of the image or snapshot.
+        image_family: the family that image_name is the newest image of, once that is known.
         service_accounts: the first one subscribes to the Machine Provider's topic.
         snapshot_name: of the second disk; of the boot disk in revisions that a release before
             boot_snapshot_name stored, which have no image.
@@ -142,6 +151,7 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
     resource_policies: Annotated[
         tuple[str, ...], Rule(check_name, limit=MAX_POLICIES, place="resourcePolicies")
     ] = ()
+    image_family: Annotated[str, Rule(check_name)] = ""
 
     @property
     def is_spot(self) -> bool:
@@ -151,12 +161,16 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def boot_snapshot(self) -> str:
         """The snapshot that the boot disk is made from; "" when it is made from an image."""
-        return self.boot_snapshot_name or ("" if self.image_name else self.snapshot_name)
+        return self.boot_snapshot_name or ("" if self._has_image else self.snapshot_name)
 
     @property
     def second_snapshot(self) -> str:
         """The snapshot that the second disk is made from, when it is named; "" when it is not."""
-        return self.snapshot_name if self.image_name or self.boot_snapshot_name else ""
+        return self.snapshot_name if self._has_image or self.boot_snapshot_name else ""
+
+    @property
+    def _has_image(self) -> bool:
+        return bool(self.image_name or self.image_family)
 
     @property
     def sought_labels(self) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
+from gce_backend.base.errors import BackendError
 from gce_backend.model.entities import InstanceGroupManager, Permit
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
@@ -226,6 +227,18 @@ class DemandMemory:
         return max(0, share - max(0, leased - before))
 
 
+class FamilyLook(NamedTuple):
+    """The last look at an image family.
+
+    Attributes:
+        again_at: when it is looked at again, monotonic seconds.
+        error: why its newest image could not be looked up; None when it could.
+    """
+
+    again_at: float
+    error: BackendError | None = None
+
+
 @dataclass(slots=True)
 class Memory:
     """All of it.
@@ -244,6 +257,7 @@ class Memory:
             last asked; "" if it did not, or serves what is not in force.
         processed_revision: the configuration that the entities of all templates match.
         default_accounts: the address of each project's default service account.
+        family_looks: the last looks at image families, by `PROJECT/FAMILY`.
     """
 
     seen: SeenAtCompute = field(default_factory=SeenAtCompute)
@@ -258,6 +272,7 @@ class Memory:
     confirmed_revision: str = ""
     processed_revision: str = ""
     default_accounts: dict[str, str] = field(default_factory=dict)
+    family_looks: dict[str, FamilyLook] = field(default_factory=dict)
 
     def hear(self, control: Control) -> None:
         """Takes orders as read: all entities were read after these orders were given."""

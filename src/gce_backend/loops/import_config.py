@@ -15,6 +15,7 @@ from gce_backend.base.errors import BackendError
 from gce_backend.base.tasks import off_loop
 from gce_backend.clients.config_source import ConfigBundle
 from gce_backend.configuration.diff import difference
+from gce_backend.configuration.image_families import resolved
 from gce_backend.configuration.parsing import parse
 from gce_backend.configuration.problems import InvalidConfigurationError, listed
 from gce_backend.configuration.types import Configuration
@@ -128,6 +129,7 @@ def _objection(context: Context, new: Configuration) -> str | None:
     if not fleet.configuration.revision:
         return None
     now = context.clock.now()
+    new = resolved(new, fleet.configuration.images)
     sizes = {key: group.target_size for key, group in context.memory.seen.groups.items()}
     return config_guard.objection(
         plan_of(fleet, wanted_templates(new, now), sizes, now),

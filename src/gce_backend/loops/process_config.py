@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from gce_backend.actions import image_families
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError, TransientError
 from gce_backend.base.tasks import off_loop
-from gce_backend.configuration.parsing import examine
-from gce_backend.configuration.problems import InvalidConfigurationError, Problem
+from gce_backend.configuration.alternatives import kinds_of
+from gce_backend.configuration.image_families import family_of, resolved
+from gce_backend.configuration.parsing import Examination, examine
+from gce_backend.configuration.problems import InvalidConfigurationError
 from gce_backend.configuration.types import Configuration
 from gce_backend.configuration.values import SHOWN_CHARACTERS, shorten
 from gce_backend.engine.context import Context
@@ -50,7 +54,7 @@ async def run(context: Context) -> Outcome:
     stored = context.fleet.configuration
     if not stored.revision:
         return Outcome(facts={"waiting_for_config": 1})
-    asked, spoiled = await _wanted(context, stored)
+    asked, spoiled, stale = await _wanted(context, stored)
     await _forget_undone(context, asked, spoiled)
     wanted = with_undone(asked, context.fleet.control.undone, context.fleet.get)
     await _remember_projects(context, {one.template.project for one in wanted.values()})
@@ -62,7 +66,7 @@ async def run(context: Context) -> Outcome:
         key = _subject(name)
         try:
             if name in spoiled:  # its wanted state is unknown: it stays as it is
-                raise InvalidConfigurationError([spoiled[name]])
+                raise spoiled[name]
             written = await _process(context, name, wanted.get(name), stored.revision)
         except (
             TransientError
@@ -73,7 +77,10 @@ async def run(context: Context) -> Outcome:
             context.conditions.note(key, reason_of(error), str(error))
             problems.append(f"{key.name}: {error}")
             continue
-        context.conditions.clear(key)
+        if name in stale:
+            context.conditions.note(key, reason_of(stale[name]), _stale_message(stale[name]))
+        else:
+            context.conditions.clear(key)
         if written:
             context.log.info("template.processed", template=name, entities=written)
         changed += written
@@ -153,24 +160,53 @@ async def _process(
     return 0
 
 
-async def _wanted(
-    context: Context, stored: StoredConfiguration
-) -> tuple[dict[str, WantedTemplate], Mapping[str, Problem]]:
-    """The valid templates of the configuration, and the problems of the others, by name."""
+class _Asked(NamedTuple):
+    """What the configuration asks for.
+
+    Attributes:
+        wanted: the templates of which that is known.
+        spoiled: why it is not known of the others, by name.
+        stale: why it is not known whether a template's image is the newest of its family, by name.
+    """
+
+    wanted: dict[str, WantedTemplate]
+    spoiled: Mapping[str, BackendError]
+    stale: Mapping[str, BackendError]
+
+
+async def _wanted(context: Context, stored: StoredConfiguration) -> _Asked:
     files = tuple(sorted(stored.files.items()))
     extra = context.settings.machine_provider.extra_dimensions
     texts = stored.template_config, stored.manager_config
     size = sum(map(len, texts)) + sum(len(text) for _, text in files)
-    parsed, wanted, spoiled = await off_loop(lambda: _parsed(*texts, files, extra), size)
+    found = await off_loop(lambda: _examined(*texts, files, extra), size)
+    failed = await image_families.look(context, found.configuration.templates)
+    images = tuple(sorted(context.fleet.configuration.images.items()))
+    parsed, wanted = await off_loop(lambda: _parsed(*texts, files, extra, images), size)
     if any(manager.schedules for manager in parsed.managers):
         wanted = rescheduled(wanted, parsed, context.clock.now())
-    return wanted, spoiled
+    spoiled: dict[str, BackendError] = {
+        name: InvalidConfigurationError([problem]) for name, problem in found.spoiled.items()
+    }
+    stale: dict[str, BackendError] = {}
+    for template in parsed.templates:
+        family = family_of(template)
+        if family is None or (error := failed.get(str(family))) is None:
+            continue
+        names = [kind.template.base_name for kind in kinds_of(template)]
+        (stale if template.image_name else spoiled).update(dict.fromkeys(names, error))
+    known = {name: one for name, one in wanted.items() if name not in spoiled}
+    return _Asked(known, spoiled, stale)
+
+
+def _stale_message(error: BackendError) -> str:
+    return f"It is not known whether its image is the newest of the family; it is used. {error}"
 
 
 @lru_cache(maxsize=2)
-def _parsed(
+def _examined(
     templates: str, managers: str, files: tuple[tuple[str, str], ...], extra: tuple[str, ...]
-) -> tuple[Configuration, dict[str, WantedTemplate], Mapping[str, Problem]]:
+) -> Examination:
     """Examined once for each revision; a release may have other rules than the one that stored it.
 
     Raises:
@@ -179,8 +215,21 @@ def _parsed(
     found = examine(templates, managers, dict(files), extra)
     if not found.readable:
         raise InvalidConfigurationError(found.problems, found.total)
-    parsed = found.configuration
-    return parsed, wanted_templates(parsed, 0.0), found.spoiled
+    return found
+
+
+@lru_cache(maxsize=2)
+def _parsed(
+    templates: str,
+    managers: str,
+    files: tuple[tuple[str, str], ...],
+    extra: tuple[str, ...],
+    images: tuple[tuple[str, str], ...],
+) -> tuple[Configuration, dict[str, WantedTemplate]]:
+    """The same with the images of families, and what it asks for."""
+    examined = _examined(templates, managers, files, extra)
+    parsed = resolved(examined.configuration, dict(images))
+    return parsed, wanted_templates(parsed, 0.0)
 
 
 JOB = Job(

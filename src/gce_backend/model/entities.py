@@ -116,6 +116,8 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
         warnings: the first of what may be a slip in it, for people (import-config).
         candidate: what is served instead and not in force; None when what is served is in force
             (import-config).
+        images: the newest images of the families that templates name, by `PROJECT/FAMILY`
+            (process-config).
     """
 
     KIND: ClassVar[str] = "Configuration"
@@ -130,6 +132,7 @@ class StoredConfiguration(msgspec.Struct, frozen=True, omit_defaults=True):
     diff: str = ""
     warnings: tuple[str, ...] = ()
     candidate: Candidate | None = None
+    images: dict[str, str] = {}
 
     @property
     def held_revision(self) -> str:
@@ -265,9 +268,10 @@ class InstanceTemplateRevision(msgspec.Struct, frozen=True, gc=False, omit_defau
     """One set of a template's fields.
 
     Attributes:
-        template: the fields (process-config, once; but canary and alternative_machine_types
-            whenever they change); of one that the store had lost, only base_name and project,
-            until the configuration names it again (fetch-instances, create-instance-templates).
+        template: the fields (process-config, once; but canary, alternative_machine_types and
+            image_family whenever they change); of one that the store had lost, only base_name and
+            project, until the configuration names it again (fetch-instances,
+            create-instance-templates).
         active: zones of the managers that the configuration describes (process-config).
         drained: zones of the other managers that still exist (process-config; cleanup-entities
             removes).

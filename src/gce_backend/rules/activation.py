@@ -327,6 +327,7 @@ def _activate(
         revision.template,
         canary=wanted.template.canary,
         alternative_machine_types=wanted.template.alternative_machine_types,
+        image_family=wanted.template.image_family,
     )
     if template != revision.template:
         revision = replace(revision, template=template)

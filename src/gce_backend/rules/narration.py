@@ -369,6 +369,11 @@ def _configuration(old: StoredConfiguration, new: StoredConfiguration) -> Told:
         notes.append("A new revision is in force.")
     if old.config_set != new.config_set:
         notes.append(f"The config set is {new.config_set}.")
+    notes += [
+        f"The newest image of the family {family} is {image}."
+        for family, image in sorted(new.images.items())
+        if old.images.get(family) != image
+    ]
     served, before = new.candidate, old.candidate
     if served is not None and served != before:
         notes.append(f"Revision {served.revision} is {served.state.value}: {served.reason}")

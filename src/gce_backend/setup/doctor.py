@@ -466,7 +466,10 @@ def _want_source(
         if name:
             what = f"snapshot {name} of {owner}"
             wanted[what] = _asking(compute.get_snapshot, owner, name)
-    if not template.boot_snapshot:
+    if template.image_family:
+        what = f"image family {template.image_family} of {project}"
+        wanted[what] = _asking(compute.get_image_from_family, project, template.image_family)
+    elif not template.boot_snapshot:
         what = f"image {template.image_name} of {project}"
         wanted[what] = _asking(compute.get_image, project, template.image_name)
 

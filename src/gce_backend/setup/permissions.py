@@ -13,6 +13,7 @@ COMPUTE = (
     "compute.disks.setLabels",
     "compute.globalOperations.get",
     "compute.images.get",
+    "compute.images.getFromFamily",
     "compute.images.useReadOnly",
     "compute.instanceGroupManagers.create",
     "compute.instanceGroupManagers.delete",

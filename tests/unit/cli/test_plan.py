@@ -96,6 +96,22 @@ def test_a_directory_not_yet_submitted_is_compared(fleet: ServedFleet, proposed:
     ]
 
 
+def test_an_image_family_is_told_with_the_image_that_it_stands_for(
+    fleet: ServedFleet, tmp_path: Path
+) -> None:
+    """As Compute has it now; while Compute does not say, the plan says so."""
+    (tmp_path / "templates.cfg").write_text(template(image_name="", image_family="tools"))
+    (tmp_path / "managers.cfg").write_text(manager())
+    done = fleet.run("plan", "--config", str(tmp_path))
+    image = "tools-v20261110"
+    assert f"    image_name: debian-12 -> {image}" in done.stdout.splitlines()
+    assert f"the newest image of the family local-project/tools is {image}" in done.stdout
+    fault = Fault(method="compute.images.getFromFamily", status=403, reason="forbidden")
+    fleet.cloud.faults.add(fault)
+    done = fleet.run("plan", "--config", str(tmp_path))
+    assert "local-project/tools could not be looked up: an unknown image counts" in done.stdout
+
+
 def test_the_plan_as_json_says_the_same(fleet: ServedFleet, proposed: Path) -> None:
     """Numbers, and each group with the machines that would go."""
     document = fleet.json("plan", "--config", str(proposed))

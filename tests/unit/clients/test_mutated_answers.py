@@ -216,6 +216,7 @@ CALLS: list[tuple[object, Call]] = [
     (RESOURCE, _compute(lambda c: c.get_instance_template("p", "t"))),
     (RESOURCE, _compute(lambda c: c.get_machine_type("p", "z", "m"))),
     (RESOURCE, _compute(lambda c: c.get_image("p", "i"))),
+    (RESOURCE, _compute(lambda c: c.get_image_from_family("p", "i"))),
     (RESOURCE, _compute(lambda c: c.get_snapshot("p", "i"))),
     ({"items": [RESOURCE]}, _compute(lambda c: c.list_instance_templates("p"))),
     (

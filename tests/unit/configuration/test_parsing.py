@@ -119,7 +119,9 @@ def test_every_field_reaches_the_parsed_value() -> None:
         f.name for f in msgspec.structs.fields(ManagerConfig)
     }
     unset = [f.name for f in msgspec.structs.fields(FULL) if getattr(FULL, f.name) == f.default]
-    assert unset == ["image_name"]  # the one that cannot be there together with boot_snapshot_name
+    assert unset == ["image_name", "image_family"]  # they cannot be beside boot_snapshot_name
+    family = parse(template(image_name=None, image_family="debian-12"), "", {}).templates[0]
+    assert (family.image_name, family.image_family) == ("", "debian-12")
     config = Configuration(
         (FULL,),
         (

@@ -5,17 +5,56 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gce_backend.localcloud.cloud import Call
+import msgspec
+from aiohttp import web
+
+from gce_backend.localcloud.cloud import Call, Cloud, CloudControl
 from gce_backend.localcloud.compute import inventory, links, listing
 from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.compute.store import ComputeStore
 
+_PATH = "/_localcloud/images"
+
+
+class NewestImage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That an image is the newest one of its family.
+
+    Attributes:
+        family: its name.
+        image: the image's name.
+        project: of both; "" for the cloud's own.
+    """
+
+    family: str
+    image: str
+    project: str = ""
+
 
 class Images:
-    """The images resource."""
+    """The images resource. `PUT /_localcloud/images` gives a family a newer image."""
 
-    def __init__(self, store: ComputeStore) -> None:
+    def __init__(self, cloud: Cloud, store: ComputeStore) -> None:
+        self._cloud = cloud
         self._store = store
+        cloud.add_controls(CloudControl("PUT", _PATH, self._put))
+
+    async def _put(self, request: web.Request) -> web.Response:
+        try:
+            newest = msgspec.json.decode(await request.read(), type=NewestImage)
+        except msgspec.DecodeError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        project = newest.project or self._cloud.options.project
+        self._store.newest_images[f"{project}/{newest.family}"] = newest.image
+        self._cloud.tables.commit()
+        return web.json_response({})
+
+    def get_from_family(self, call: Call) -> dict[str, Any]:
+        """The getFromFamily method: the family's newest image."""
+        project, family = call.path["project"], call.path["family"]
+        newest = self._store.newest_images.get(f"{project}/{family}")
+        if newest is None:
+            return inventory.image(project, f"family/{family}")
+        return inventory.image(project, newest) | {"family": family}
 
     def list_page(self, call: Call) -> dict[str, Any]:
         """The list method."""

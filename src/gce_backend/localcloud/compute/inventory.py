@@ -225,11 +225,6 @@ def get_image(call: Call) -> dict[str, Any]:
     return image(call.path["project"], call.path["image"])
 
 
-def get_image_from_family(call: Call) -> dict[str, Any]:
-    """images.getFromFamily: the family's newest image."""
-    return image(call.path["project"], f"family/{call.path['family']}")
-
-
 def image(project: str, reference: str) -> dict[str, Any]:
     """An image.
 

@@ -62,6 +62,7 @@ class ComputeService(Service):
             cloud, self._store, self._operations, self._machines, blueprints
         )
         self._disks = Disks(cloud, self._store, self._operations, self._machines, blueprints)
+        self._images = Images(cloud, self._store)
         self._snapshots = Snapshots(cloud, self._store, self._operations)
         self._regions = Regions(cloud, usage)
         VmEvents(cloud, self._store, self._timetable, self._machines, blueprints, self._operations)
@@ -82,7 +83,7 @@ class ComputeService(Service):
         templates, groups, instances = self._templates, self._groups, self._instances
         operations, disks, regions = self._operations, self._disks, self._regions
         members = self._members
-        images, instance_groups = Images(self._store), InstanceGroups(self._cloud, self._store)
+        images, instance_groups = self._images, InstanceGroups(self._cloud, self._store)
         return {
             "compute.instanceTemplates.get": templates.get,
             "compute.instanceTemplates.list": templates.list_page,
@@ -117,7 +118,7 @@ class ComputeService(Service):
             "compute.machineTypes.list": inventory.list_machine_types,
             "compute.machineTypes.aggregatedList": inventory.aggregated_machine_types,
             "compute.images.get": inventory.get_image,
-            "compute.images.getFromFamily": inventory.get_image_from_family,
+            "compute.images.getFromFamily": images.get_from_family,
             "compute.images.list": images.list_page,
             "compute.snapshots.get": self._snapshots.get,
             "compute.snapshots.list": self._snapshots.list_page,

@@ -49,6 +49,8 @@ class ComputeStore:
         disks: those that outlived their VMs.
         requests: the uses of requestIds, by `project/id`.
         snapshots: the snapshots that were created, by key.
+        newest_images: names of the newest images of families that got newer ones, by
+            `project/family`.
         group_names: by project and zone (`p/z`).
         template_names: by project.
         vm_names: names of VMs that exist, by project and zone.
@@ -74,6 +76,7 @@ class ComputeStore:
         self._disks = tables.table("compute.disks", DiskRow)
         self.disks: Mapping[str, DiskRow] = self._disks
         self.snapshots = tables.table("compute.snapshots", SnapshotRow)
+        self.newest_images = tables.table("compute.newest_images", str)
         self._operations = tables.table("compute.operations", OperationRow)
         self.operations: Mapping[str, OperationRow] = self._operations
         self._errors = tables.table("compute.errors", ErrorRow)

@@ -296,6 +296,7 @@ def _hardware(template: TemplateConfig) -> Facts:
         "project": template.project,
         "machine_type": template.machine_type,
         "image": template.image_name or None,
+        "image_family": template.image_family or None,
         "snapshot": template.snapshot_name or template.boot_snapshot or None,
         "disk_gb": template.disk_size_gb or None,
         "disk_type": template.disk_type or None,
