@@ -364,6 +364,17 @@ async def test_others_leases_are_seen_and_ended_by_who_may(tmp_path: Path) -> No
         assert (await mp.ok("GET", "leases?everybody=true", who=BOB))["leases"] == []
         (seen,) = (await mp.ok("GET", "leases?everybody=true", who=ROOT))["leases"]
         assert seen["user"] == ANN
+        assert (await mp.ok("GET", "machines/vm-1", who=ROOT))["user"] == ANN
+        assert (await mp.ok("GET", "machines/vm-1?backend=GCE", who=BOB)).get("user") is None
+        assert "404" in await mp.refused("GET", "machines/vm-1?backend=VSPHERE", who=BOB)
+        assert "403" in await mp.refused("GET", "users", who=BOB)
+        shown = await mp.ok("GET", "users", who=ROOT)
+        assert shown["users"] == [{"user": ANN, "group": "users", "machines": 1}]
+        assert [one["name"] for one in shown["groups"]] == ["users", "desk", "small"]
+        assert (shown["groups"][0]["leases"], shown["groups"][2]["limits"]["max_machines"]) == (
+            1,
+            1,
+        )
         machines = (await mp.ok("GET", "machines", who=BOB))["machines"]
         assert [(one["state"], one.get("user")) for one in machines] == [("LEASED", None)]
         await mp.ok("POST", f"leases/{lease['id']}:release", who=ROOT)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import pytest
 from aiohttp.test_utils import make_mocked_request
 from playwright.async_api import expect
 
 from gce_backend.localcloud.faults import Fault
+from gce_backend.machine_provider import trends
 from gce_backend.machine_provider.service import ProviderService
 from gce_backend.web.pages.provider_session import (
     COOKIE,
@@ -25,7 +28,7 @@ from support.browser import Chromium, faults_of_axe
 from support.html_reader import Page
 from support.provider_harness import DAEMON, Place, place
 
-PAGES = ("/", "/leases", "/machines", "/refused")
+PAGES = ("/", "/leases", "/machines", "/users", "/refused")
 ELSEWHERE = {"Host": "machines.example.com"}
 
 
@@ -100,7 +103,26 @@ async def test_pages_tell_what_waits_who_holds_what_and_who_was_refused(tmp_path
         assert "second bob@example.com 1 1 machine: os_family:LINUX" in overview
         assert "its group holds 1 of at most 1 machine" in overview
         assert "os_family:LINUX num_cpus:8 0 2 0 0 0" in overview
-        assert "bob@example.com small 1 1 0" in overview
+        await asyncio.sleep(150)
+        drawn = await mp.go("/")
+        titles = [
+            attributes["aria-label"] or ""
+            for tag, attributes in drawn.tags
+            if tag == "svg" and "aria-label" in attributes
+        ]
+        assert len(titles) == 3
+        assert re.search(r"at most 2; now 2 leased, 0 to be leased, 0 others", titles[0])
+        assert re.match(r"Longest wait for a machine since .*: [12] min$", titles[1])
+        assert titles[2].startswith("os_family:LINUX num_cpus:8: at most 2 machines since")
+        assert "Actions" not in drawn.text
+        users = await mp.go("/users")
+        assert "small 1 of 1 1 0 of 0 1 0 1 1 h" in users.text
+        assert "users 1 1 0 of 1 0 0 1 4 h" in users.text
+        assert "bob@example.com small 1 1 1" in users.text
+        assert "ago: machines.trouble needs the role BACKEND" in users.text
+        assert sum(tag == "svg" for tag, _ in users.tags) > sum(
+            tag == "svg" for tag, _ in (await mp.go("/refused")).tags
+        )
         leases = (await mp.go("/leases")).text
         assert "2 leases" in leases
         assert "nightly <b> active ann@example.com" in leases
@@ -239,11 +261,14 @@ async def test_the_end_of_a_token_ends_its_session(tmp_path: Path) -> None:
         assert "SSH tunnel" in (await mp.go("/", **ELSEWHERE)).text
 
 
-async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_path: Path) -> None:
+async def test_a_browser_shows_the_queue_and_follows_it(
+    chromium: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The page updates itself; on a phone nothing is cut off, and axe-core finds nothing wrong.
 
-    Who signs in cancels a request there, after a second thought.
+    Who signs in cancels a request there, after a second thought. Charts are drawn without a script.
     """
+    monkeypatch.setattr(trends, "EVERY_SECONDS", 0.5)
     async with pages(tmp_path) as mp:
         context = await chromium.browser.new_context(viewport={"width": 360, "height": 700})
         page = await context.new_page()
@@ -255,9 +280,12 @@ async def test_a_browser_shows_the_queue_and_follows_it(chromium: Chromium, tmp_
         await page.get_by_label("Token").fill(await mp.place.token(BOB))
         await page.get_by_role("button", name="Sign in").click()
         await expect(page.locator("footer")).to_contain_text(BOB)
+        await asyncio.sleep(2)
         for path in PAGES:
             await page.goto(mp.service.url + path)
             await expect(page.locator("h1")).to_be_visible()
+            drawn = {"/": 3, "/users": 2}.get(path, 0)
+            await expect(page.locator("svg.chart")).to_have_count(drawn)
             wide = "document.documentElement.scrollWidth <= innerWidth"
             assert await page.evaluate(wide), path
             assert await faults_of_axe(page) == [], path

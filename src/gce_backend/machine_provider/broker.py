@@ -19,6 +19,7 @@ from gce_backend.machine_provider.lease_changes import LeaseChanges
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.schema import migrate_schema
+from gce_backend.machine_provider.trends import Trends
 from gce_backend.machine_provider.upkeep import Lifecycle
 from gce_backend.machine_provider.waiting import Waits
 
@@ -46,6 +47,7 @@ class MachineProvider:
         changes: what lessees and administrators change about leases.
         records: the stored state.
         waits: why requests wait.
+        trends: what the machines and the queue were like in the last hours.
         ready: set when the stored state has been read.
         ending: whether calls that wait are to be answered now.
     """
@@ -67,8 +69,14 @@ class MachineProvider:
         self.policy = policy
         self.records = Records(datastore, agents, ended)
         self.catalog = Catalog(self.records, new_id=new_id)
+        self.trends = Trends(clock)
+
+        def noted(seconds: float) -> None:
+            waited(seconds)
+            self.trends.waited(seconds)
+
         self.leases = Leases(
-            self.records, clock, project=channels.project, waited=waited, limits_of=self._limits_of
+            self.records, clock, project=channels.project, waited=noted, limits_of=self._limits_of
         )
         self.changes = LeaseChanges(self.records, clock)
         self.waits = Waits(self.records, self.leases, clock)
@@ -76,7 +84,7 @@ class MachineProvider:
         self.ready = asyncio.Event()
         self.ending = False
         self._lifecycle = Lifecycle(
-            self.records, self.leases, channels, clock, pause_seconds=pause_seconds
+            self.records, self.leases, channels, self.trends, clock, pause_seconds=pause_seconds
         )
 
     def _limits_of(self, name: str) -> LeaseLimits:

@@ -29,6 +29,8 @@ READS = frozenset(
         "leases.keepalive",
         "machines.report",
         "machines.list",
+        "machines.get",
+        "users.list",
         "demand.get",
         "users.whoami",
     }

@@ -31,9 +31,11 @@ from gce_backend.machine_provider.entities import (
     lease_path,
     named_lease_path,
 )
+from gce_backend.machine_provider.holdings import holdings_of
 from gce_backend.machine_provider.lease_documents import (
     Extension,
     Hold,
+    Holdings,
     LeaseDocument,
     LeaseList,
     LeaseLook,
@@ -244,6 +246,12 @@ async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> Mach
     return MachineList(machines=tuple(machines))
 
 
+async def _machine(broker: MachineProvider, caller: Caller, named: MachineName) -> MachineDocument:
+    machine = _cataloged(broker, named)
+    names_user = machine.user == caller.user or caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}
+    return machine_document(broker.records, machine, names_user=bool(names_user))
+
+
 def machine_document(
     records: Records, machine: StoredMachine, *, names_user: bool
 ) -> MachineDocument:
@@ -276,10 +284,12 @@ async def _uncordon(broker: MachineProvider, _: Caller, named: MachineName) -> M
     return await _cordoned(broker, named, cordoned=False)
 
 
-async def _cordoned(
-    broker: MachineProvider, named: MachineName, *, cordoned: bool
-) -> MachineDocument:
-    """Keeps a machine from being leased, or ends that; repeating it is not an error."""
+def _cataloged(broker: MachineProvider, named: MachineName) -> StoredMachine:
+    """The machine of this name.
+
+    Raises:
+        Refusal: 404: there is none. 409: there are several.
+    """
     found = [
         machine
         for state, machines in broker.records.machines.items()
@@ -292,7 +302,15 @@ async def _cordoned(
     if len(found) > 1:
         backends = ", ".join(sorted(machine.backend for machine in found))
         raise Refusal(409, f"Several backends have a machine of that name: name one of {backends}.")
-    path, addition = found[0].path, found[0].addition_id
+    return found[0]
+
+
+async def _cordoned(
+    broker: MachineProvider, named: MachineName, *, cordoned: bool
+) -> MachineDocument:
+    """Keeps a machine from being leased, or ends that; repeating it is not an error."""
+    known = _cataloged(broker, named)
+    path, addition = known.path, known.addition_id
 
     def decide(stored: Found) -> dict[Path, Record | None]:
         machine = stored.get(path)
@@ -325,6 +343,10 @@ async def _report(broker: MachineProvider, caller: Caller, said: MachineReport) 
     return orders
 
 
+async def _users(broker: MachineProvider, _: Caller, __: Nothing) -> Holdings:
+    return holdings_of(broker.records, broker.policy())
+
+
 async def _who_am_i(_: MachineProvider, caller: Caller, __: Nothing) -> WhoAmI:
     limits = caller.group.limits if caller.group is not None else LeaseLimits()
     return WhoAmI(
@@ -346,11 +368,13 @@ METHODS: Mapping[str, Method] = {
     "leases.transfer": Method(Transfer, _transfer),
     "leases.admit": Method(NewKeys, _admit),
     "machines.list": Method(Nothing, _machines),
+    "machines.get": Method(MachineName, _machine),
     "machines.cordon": Method(MachineName, _cordon),
     "machines.uncordon": Method(MachineName, _uncordon),
     "demand.get": Method(DemandQuery, _demand),
     "machines.report": Method(MachineReport, _report),
     "machines.trouble": Method(TroubleReport, _trouble),
+    "users.list": Method(Nothing, _users),
     "users.whoami": Method(Nothing, _who_am_i),
 }
 """Every method of this API, by name."""
@@ -382,6 +406,8 @@ ROUTES = (
     ApiRoute("POST", _LEASE + ":transfer", "leases.transfer"),
     ApiRoute("POST", _LEASE + ":admit", "leases.admit"),
     ApiRoute("GET", "/api/v1/machines", "machines.list"),
+    ApiRoute("GET", "/api/v1/machines/{name:[^/:]+}", "machines.get"),
+    ApiRoute("GET", "/api/v1/users", "users.list"),
     ApiRoute("GET", "/api/v1/demand", "demand.get"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:report", "machines.report"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:trouble", "machines.trouble"),

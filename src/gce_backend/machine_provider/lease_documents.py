@@ -293,7 +293,7 @@ class MachineDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True
 
 
 class MachineName(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
-    """machines.cordon, machines.uncordon.
+    """machines.get, machines.cordon, machines.uncordon.
 
     Attributes:
         name: the machine's name.
@@ -308,6 +308,49 @@ class MachineList(WireMessage, frozen=True, kw_only=True):
     """The catalog."""
 
     machines: tuple[MachineDocument, ...]
+
+
+class GroupHoldings(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """What a group of users holds.
+
+    Attributes:
+        name: the group's.
+        machines: how many its members hold.
+        leases: how many leases run.
+        held: machines of these that are held after a failure.
+        waiting: requests that wait.
+        limits: its limits, as access.cfg says; empty when access.cfg no longer names it.
+    """
+
+    name: str
+    machines: int = 0
+    leases: int = 0
+    held: int = 0
+    waiting: int = 0
+    limits: Mapping[str, object] = msgspec.field(default_factory=dict)
+
+
+class UserHoldings(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """What a user holds.
+
+    Attributes:
+        user: an e-mail address, or issuer and subject.
+        group: the group whose limits the leases count against.
+        machines: how many the user holds.
+        waiting: requests that wait.
+    """
+
+    user: str
+    group: str
+    machines: int = 0
+    waiting: int = 0
+
+
+class Holdings(WireMessage, frozen=True, kw_only=True):
+    """users.list: who holds and wants how much, those with most machines first."""
+
+    groups: tuple[GroupHoldings, ...]
+    users: tuple[UserHoldings, ...]
 
 
 class SshReport(WireMessage, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import heapq
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import structlog
 
@@ -43,6 +44,7 @@ MAX_CHANGE = 400
 CHANGE_TRIES = 3
 PAUSE_SECONDS = 0.2
 
+K = TypeVar("K")
 Found = Mapping[Path, Record]
 Decision = Callable[[Found], Mapping[Path, Record | None]]
 
@@ -310,16 +312,15 @@ class Records:
                     del self.free[kind]
         if machine.state is not MachineState.LEASED:
             return
-        self.held.machines[machine.group, machine.user] += by
-        self.held.investigated[machine.group] += by * machine.held
+        _add(self.held.machines, (machine.group, machine.user), by)
+        _add(self.held.investigated, machine.group, by * machine.held)
         lease = (machine.group, machine.lease)
         before = self._by_lease[lease]
-        self._by_lease[lease] = before + by
+        _add(self._by_lease, lease, by)
         if before + by == 0:
-            del self._by_lease[lease]
-            self.held.leases[machine.group] -= 1
+            _add(self.held.leases, machine.group, -1)
         elif before == 0:
-            self.held.leases[machine.group] += 1
+            _add(self.held.leases, machine.group, 1)
 
     def _sort(self, path: Path, machine: StoredMachine, kind: Dimensions, by: int) -> None:
         """Adds a machine to, or removes it from, the machines of its kind."""
@@ -411,6 +412,13 @@ class Records:
     def next_expiration(self) -> float | None:
         """When the next lease runs out, at the earliest, in Unix seconds."""
         return self._expirations[0][0] if self._expirations else None
+
+
+def _add(counter: Counter[K], key: K, by: int) -> None:
+    """Adds to a count; what counts nothing takes no memory."""
+    counter[key] += by
+    if not counter[key]:
+        del counter[key]
 
 
 def _end_of(record: Record | None) -> EndReason | None:

@@ -35,6 +35,7 @@ from gce_backend.machine_provider.entities import (
 from gce_backend.machine_provider.leases import Leases
 from gce_backend.machine_provider.losses import without_lost
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
+from gce_backend.machine_provider.trends import Trends
 
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
@@ -52,6 +53,7 @@ class Lifecycle:
     Args:
         leases: gives machines to requests.
         channels: Pub/Sub.
+        trends: gets a sample of the machines and the queue every minute.
         pause_seconds: the pause between two checks for work, in seconds, so that work is batched.
     """
 
@@ -60,6 +62,7 @@ class Lifecycle:
         records: Records,
         leases: Leases,
         channels: Channels,
+        trends: Trends,
         clock: Clock,
         *,
         pause_seconds: float,
@@ -67,6 +70,7 @@ class Lifecycle:
         self._records = records
         self._leases = leases
         self._channels = channels
+        self._trends = trends
         self._clock = clock
         self._pause = pause_seconds
         self._held_back: dict[Path, tuple[float, int]] = {}
@@ -100,6 +104,7 @@ class Lifecycle:
     def _idle_seconds(self) -> float:
         """Seconds until time alone makes work."""
         waits = [max(self._forgotten + FORGET_SECONDS - self._clock.monotonic(), 0.0)]
+        waits.append(self._trends.due_in())
         if self._records.next_expiration() is not None or self._records.untriaged:
             waits.append(LONGEST_SLEEP_SECONDS)
         ends = [self._records.next_expiration()]
@@ -126,6 +131,7 @@ class Lifecycle:
             await stage()
         await self._leases.triage()
         await self._forget()
+        self._trends.sample(self._records)
         # A machine that was due and did not fail again no longer backs off.
         self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
 

@@ -86,3 +86,5 @@ async def test_what_requests_wait_for_is_worked_out_by_kinds(
     for number in range(LEASED):
         records._picture(leased(number).path, None)
     assert records.kinds == {}
+    assert not records.held.machines
+    assert not records.held.leases

@@ -43,11 +43,13 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "leases.admit": ACTORS,
     "leases.transfer": ACTORS,
     "machines.list": READERS,
+    "machines.get": READERS,
     "machines.cordon": frozenset({Role.ADMINISTRATOR}),
     "machines.uncordon": frozenset({Role.ADMINISTRATOR}),
     "demand.get": frozenset({Role.BACKEND, Role.VIEWER, Role.ADMINISTRATOR}),
     "machines.report": ANYBODY,
     "machines.trouble": frozenset({Role.BACKEND}),
+    "users.list": frozenset({Role.VIEWER, Role.ADMINISTRATOR}),
     "users.whoami": ANYBODY,
 }
 """Every method with the roles that may call it."""

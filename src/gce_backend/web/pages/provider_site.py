@@ -22,20 +22,24 @@ from gce_backend.machine_provider.access.policy import Role
 from gce_backend.machine_provider.api import Caller, Refusal
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.entities import MachineState
+from gce_backend.machine_provider.gatekeeper import RefusedCall
+from gce_backend.machine_provider.holdings import holdings_of
 from gce_backend.machine_provider.lease_api import (
     every_lease,
     machine_document,
     waiting_leases,
 )
-from gce_backend.machine_provider.lease_documents import LeaseDocument
+from gce_backend.machine_provider.lease_documents import LeaseDocument, UserHoldings
 from gce_backend.machine_provider.provider import Provider
 from gce_backend.machine_provider.server import is_here
+from gce_backend.machine_provider.trends import Trend
 from gce_backend.machine_provider.wire import dimension_text
 from gce_backend.settings.settings import is_loopback
 from gce_backend.web.access import is_of_this_site
 from gce_backend.web.documents.answers import RefusedError
 from gce_backend.web.documents.bodies import read_form
 from gce_backend.web.pages.assets import Assets
+from gce_backend.web.pages.provider_figures import charts_of, count_kinds, spark
 from gce_backend.web.pages.provider_orders import call_of
 from gce_backend.web.pages.provider_session import OwnToken, ProviderSessions, set_cookie
 from gce_backend.web.pages.rendering import Renderer
@@ -47,6 +51,7 @@ NAVIGATION = (
     ("/", "Overview"),
     ("/leases", "Leases"),
     ("/machines", "Machines"),
+    ("/users", "Users"),
     ("/refused", "Refused"),
 )
 LOCKED = (
@@ -58,28 +63,6 @@ SIGN_IN = "Sign in first: leasing needs a token that says who you are."
 STARTING = "The Machine Provider is starting."
 
 Draw = Callable[[MachineProvider, web.Request], Awaitable[dict[str, Any]]]
-
-
-class KindRow(msgspec.Struct):
-    """The machines of one kind.
-
-    Attributes:
-        kind: its dimensions as text.
-        dimensions: as JSON, with which a form asks for such a machine.
-        free: those that can be leased.
-        leased: those that somebody holds.
-        starting: those that are being set up.
-        leaving: those whose lease has ended.
-        mute: those that cannot be leased: cordoned, or of silent agents.
-    """
-
-    kind: str
-    dimensions: str
-    free: int = 0
-    leased: int = 0
-    starting: int = 0
-    leaving: int = 0
-    mute: int = 0
 
 
 class ProviderSite:
@@ -118,6 +101,7 @@ class ProviderSite:
             web.get("/", self._at("provider_overview.html", self._overview)),
             web.get("/leases", self._at("provider_leases.html", self._leases)),
             web.get("/machines", self._at("provider_machines.html", self._machines)),
+            web.get("/users", self._at("provider_users.html", self._users)),
             web.get("/refused", self._at("provider_refused.html", self._refused)),
             web.get("/session", self._form),
             web.post("/session", self._sign_in),
@@ -260,15 +244,12 @@ class ProviderSite:
         records = broker.records
         pending = waiting_leases(broker)
         pending.sort(key=lambda lease: lease.waiting.place if lease.waiting is not None else 0)
-        holders = [
-            (group, user, count, broker.leases.limits_of(group))
-            for (group, user), count in sorted(
-                records.held.machines.items(), key=lambda one: (-one[1], one[0])
-            )
-            if count
-        ]
+        drawn, waits = charts_of(broker)
         return {
-            "kinds": count_kinds(broker),
+            "chart": drawn,
+            "points": msgspec.json.encode(drawn.points).decode(),
+            "waits": waits,
+            "kinds": [(row, spark(broker, Trend(kind))) for kind, row in count_kinds(broker)],
             "machines": {str(state): len(found) for state, found in records.machines.items()},
             "free": sum(len(names) for names in records.free.values()),
             "silent": len(records.agents.silent),
@@ -276,7 +257,6 @@ class ProviderSite:
             "waiting": len(pending),
             "access_problem": self._access_problem(),
             "request_id": f"page-{secrets.token_hex(8)}",
-            "holders": holders[:ROWS],
         }
 
     async def _leases(self, broker: MachineProvider, request: web.Request) -> dict[str, Any]:
@@ -315,6 +295,26 @@ class ProviderSite:
             "paging": paging(page, len(found)),
         }
 
+    async def _users(self, broker: MachineProvider, request: web.Request) -> dict[str, Any]:
+        held, page = holdings_of(broker.records, broker.policy()), _page(request)
+        provider = self._provider()
+        refused: dict[str, list[RefusedCall]] = {}
+        for call in provider.gatekeeper.refusals if provider is not None else ():
+            if call.user:
+                refused.setdefault(call.user, []).append(call)
+        users: list[tuple[str, UserHoldings | None]] = [(one.user, one) for one in held.users]
+        users += [(name, None) for name in refused if name not in dict(users)]
+        first = (page - 1) * ROWS
+        return {
+            "groups": [
+                (one, broker.leases.limits_of(one.name), spark(broker, Trend(group=one.name)))
+                for one in held.groups[:ROWS]
+            ],
+            "more": max(len(held.groups) - ROWS, 0),
+            "users": [(*user, refused.get(user[0], ())) for user in users[first : first + ROWS]],
+            "paging": paging(page, len(users)),
+        }
+
     async def _refused(self, _: MachineProvider, __: web.Request) -> dict[str, Any]:
         provider = self._provider()
         return {"calls": list(provider.gatekeeper.refusals) if provider is not None else []}
@@ -331,31 +331,6 @@ def embedded_pages(clock: Clock) -> Callable[..., list[web.RouteDef]]:
         return ProviderSite(provider, unready, clock, own_token=own_token).routes()
 
     return pages
-
-
-def count_kinds(broker: MachineProvider) -> list[KindRow]:
-    """The machines by kind, the kind with the most machines first."""
-    rows = []
-    for kind, states in broker.records.kinds.items():
-        sizes = {state: len(machines) for state, machines in states.items()}
-        free = len(broker.records.free.get(kind, ()))
-        kept = sizes.get(MachineState.AVAILABLE, 0) - free
-        taken = 0
-        if kept:  # few are neither free nor leased, and mostly none
-            available = states[MachineState.AVAILABLE].values()
-            taken = sum(machine.preempted_ts is not None for machine in available)
-        row = KindRow(
-            dimension_text(kind),
-            msgspec.json.encode(kind).decode(),
-            free=free,
-            leased=sizes.get(MachineState.LEASED, 0),
-            starting=sizes.get(MachineState.NEW, 0),
-            leaving=sizes.get(MachineState.RECLAIMED, 0) + taken,
-            mute=kept - taken,
-        )
-        if row.free or row.leased or row.starting or row.leaving or row.mute:
-            rows.append(row)
-    return sorted(rows, key=lambda row: (-row.free - row.leased, row.kind))
 
 
 def is_local(request: web.Request) -> bool:
@@ -376,6 +351,7 @@ def _rights(caller: Caller | None) -> dict[str, Any]:
         "caller": caller,
         "may_lease": Role.USER in roles,
         "may_administer": Role.ADMINISTRATOR in roles,
+        "may_act": bool(roles & {Role.USER, Role.ADMINISTRATOR}),
         "may_change": may_change,
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
@@ -11,11 +10,12 @@ from typing import NoReturn
 from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
+from gce_backend.base.rings import Rings
 from gce_backend.fleet.history import History
 from gce_backend.rules.states import State
 from gce_backend.web.survey.backfill import earlier_levels
 from gce_backend.web.survey.census import Census
-from gce_backend.web.survey.levels import NONE, Level, Row, levels_of, total
+from gce_backend.web.survey.levels import Level, Row, levels_of, total
 
 EVERY_SECONDS = 60.0
 KEPT = 360
@@ -36,7 +36,7 @@ class Samples:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._recent = _Recent()
+        self._recent = _rings()
         self._long: deque[tuple[UnixSeconds, Level]] = deque(maxlen=LONG_KEPT)
         self._filling = asyncio.Lock()
         self._is_filled = False
@@ -65,11 +65,14 @@ class Samples:
 
     def of(self, row: Row) -> list[Level]:
         """A template's machines in a zone, a level for each of `times`."""
-        return self._recent.of(row)
+        return self._levels(row)
 
     def all(self, template: str = "") -> list[Level]:
         """All machines, or those of a template, a level for each of `times`."""
-        return self._recent.of(*(row for row in self._recent.rows if template in {"", row[0]}))
+        return self._levels(*(row for row in self._recent.rows if template in {"", row[0]}))
+
+    def _levels(self, *rows: Row) -> list[Level]:
+        return [Level(*numbers) for numbers in self._recent.of(*rows)]
 
     def long(self, since: UnixSeconds) -> tuple[list[UnixSeconds], list[Level]]:
         """All machines since then, every ten minutes, and the newest sample: times and levels."""
@@ -96,7 +99,7 @@ class Samples:
                 short = _back(first, EVERY_SECONDS, KEPT, oldest)
                 long = _back(first, LONG_SECONDS, LONG_KEPT, oldest)
                 times = sorted({*short, *long}, reverse=True)
-                now = {row: self._recent.of(row)[0] for row in self._recent.rows}
+                now = {row: self._levels(row)[0] for row in self._recent.rows}
                 found = await earlier_levels(now, history.happenings(start), times)
             except BackendError:
                 return
@@ -107,57 +110,19 @@ class Samples:
             self._is_filled = True
 
     async def _prepend(self, earlier: Sequence[tuple[UnixSeconds, Mapping[Row, Level]]]) -> None:
-        filled = _Recent()
+        filled = _rings()
         for number, (at, levels) in enumerate(earlier, start=1):
             filled.enter(at, levels)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        taken = [(row, self._recent.of(row)) for row in self._recent.rows]
+        taken = [(row, self._levels(row)) for row in self._recent.rows]
         for place, at in enumerate(self._recent.times):
             filled.enter(at, {row: levels[place] for row, levels in taken})
         self._recent = filled
 
 
-class _Recent:
-    """Rings of the last samples, one for each template and zone.
-
-    Attributes:
-        times: when the samples were taken, Unix seconds, oldest first.
-    """
-
-    def __init__(self) -> None:
-        self.times: deque[UnixSeconds] = deque(maxlen=KEPT)
-        self._taken = 0
-        self._rings: dict[Row, array[int]] = {}
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        """The rows with a machine in any sample."""
-        return tuple(self._rings)
-
-    def enter(self, at: UnixSeconds, levels: Mapping[Row, Level]) -> None:
-        """Adds a sample, the newest one."""
-        slot = self._taken % KEPT
-        for ring in self._rings.values():
-            ring[3 * slot : 3 * slot + 3] = array("I", (0, 0, 0))
-        for row, level in levels.items():
-            if any(level):
-                ring = self._rings.setdefault(row, array("I", [0]) * (3 * KEPT))
-                ring[3 * slot : 3 * slot + 3] = array("I", level)
-        for row in [row for row, ring in self._rings.items() if not any(ring)]:
-            del self._rings[row]
-        self.times.append(at)
-        self._taken += 1
-
-    def of(self, *rows: Row) -> list[Level]:
-        """The levels of rows together, one for each of `times`."""
-        rings = [self._rings[row] for row in rows if row in self._rings]
-        if not rings:
-            return [NONE] * len(self.times)
-        together = [sum(numbers) for numbers in zip(*rings, strict=True)]
-        first = self._taken - len(self.times)
-        slots = (3 * (sample % KEPT) for sample in range(first, self._taken))
-        return [Level(*together[slot : slot + 3]) for slot in slots]
+def _rings() -> Rings[Row]:
+    return Rings(KEPT, len(Level._fields))
 
 
 def _back(first: UnixSeconds, every: float, most: int, oldest: UnixSeconds) -> list[UnixSeconds]:

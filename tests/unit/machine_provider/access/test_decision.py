@@ -33,19 +33,22 @@ groups {{
 CATALOG = {"machines.trouble", *(n for n in api.METHODS if n.startswith("catalog."))}
 LEASING = {name for name in api.METHODS if name.startswith("machine_provider.")}
 OWN = {"machine.poll", "machine.ack", "machines.report", "users.whoami"}
-SEEING = {"leases.get", "leases.list", "machines.list", "service.metrics", "service.session"}
+SEEING = {
+    *("leases.get", "leases.list", "machines.get", "machines.list"),
+    *("service.metrics", "service.session"),
+}
 ACTING = {
     *("leases.admit", "leases.extend", "leases.keepalive"),
     *("leases.release", "leases.hold", "leases.transfer"),
 }
 MAY = {
-    "viewer": OWN | SEEING | {"demand.get", "service.pages"},
+    "viewer": OWN | SEEING | {"demand.get", "service.pages", "users.list"},
     "user": OWN | LEASING | SEEING | ACTING | {"leases.create"},
     "backend": OWN | CATALOG | {"demand.get"},
     "administrator": OWN
     | SEEING
     | ACTING
-    | {"demand.get", "machines.cordon", "machines.uncordon", "service.pages"},
+    | {"demand.get", "machines.cordon", "machines.uncordon", "service.pages", "users.list"},
     "nobody": OWN,
 }
 """Every role, and the methods that it may call."""
