@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
-from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.cloud import Call, CloudOptions
+from gce_backend.localcloud.compute import filters, listing
+from gce_backend.localcloud.compute.listing import Names
 from gce_backend.localcloud.faults import Fault
 from localcloud.compute_world import (
     GROUPS,
@@ -206,6 +211,87 @@ async def test_zone_that_is_out_is_named_in_a_partial_success_and_fails_others(
 
 
 # Filters
+
+
+NAMES = ("a", "a-1", "a-1x", "a-2", "ab-1", "b-1", "b-10", "b-2", "b-x-1")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "prefixes"),
+    [
+        ("a-(1|2)", {"a-"}),
+        ("a-(1|2)|b-1", {"a-", "b-1"}),
+        ("a|a-1|b-x-(1)", {"a", "a-1", "b-x-"}),
+        ("ab?-1", {""}),
+        ("b-10*", {""}),
+        ("b-1.*|ab-1", {"b-1", "ab-1"}),
+        ("(a|b)-1", {""}),
+        ("|a", {"", "a"}),
+        (".*-1", {""}),
+        ("b-[12]", {""}),
+        ("(?i:A)-1|b-2", {"", "b-2"}),
+        ("b-1(x)?|b-2{1}", {"b-1", ""}),
+    ],
+)
+def test_list_makes_only_the_resources_whose_names_pass(pattern: str, prefixes: set[str]) -> None:
+    """Only names with an alternative's beginning are tried, and only those that match are made."""
+    condition = f'name eq "{pattern}"'
+    wanted = filters.parse(condition, "#Instance")
+    assert set(wanted.prefixes) == prefixes
+    names, made = Names(), list[str]()
+    for name in reversed(NAMES):
+        names.add(name)
+
+    def render(name: str) -> dict[str, str]:
+        made.append(name)
+        return {"name": name}
+
+    request: Any = None
+    call = Call("compute.instances.list", {}, {"filter": condition}, {}, request)
+    found = [item["name"] for item in listing.page(call, names.after, render).items]
+    assert made == found == [name for name in NAMES if re.fullmatch(pattern, name)]
+
+
+def test_negated_pattern_leaves_the_other_names() -> None:
+    """NOT and `ne` say what a name must not be: every name is tried."""
+    for condition in ("NOT name eq a-1", "NOT (name eq a-1)", "name ne a-1", "name != a-1"):
+        wanted = filters.parse(condition, "#Instance")
+        assert [name for name in NAMES if wanted.passes_name(name)] == [*NAMES[:1], *NAMES[2:]]
+        assert wanted.prefixes == ("",)
+
+
+def test_newest_first_makes_only_what_is_on_the_page() -> None:
+    """Where creation times are known without the resources, a page costs what it shows."""
+    names, made = Names(NAMES), list[str]()
+
+    def render(name: str) -> dict[str, str]:
+        made.append(name)
+        return {"name": name, "insertTime": render_time(name)}
+
+    request: Any = None
+    query = {"orderBy": "creationTimestamp desc", "maxResults": "2"}
+    call = Call("compute.zoneOperations.list", {}, query, {}, request)
+    page = listing.page(call, names.after, render, render_time)
+    assert [item["name"] for item in page.items] == ["b-x-1", "a-1x"]
+    assert len(made) == 3  # one more says whether there is another page
+
+
+def render_time(name: str) -> str:
+    """A creation time: the longer a name, the later."""
+    return f"2026-01-01T00:00:{len(name):02}Z"
+
+
+def test_names_stay_in_order_and_go_when_they_are_removed() -> None:
+    """A set of names is sorted whatever comes and goes."""
+    names = Names(["b", "d"])
+    for name in ("c", "a", "c"):
+        names.add(name)
+    for name in ("b", "b", "e"):
+        names.discard(name)
+    assert [*names] == names.after("") == ["a", "c", "d"]
+    assert len(names) == 3
+    assert names.after("a") == ["c", "d"]
+    assert names.after("a", ("d", "a", "dd")) == ["d"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.exchange import Deadlines, Exchange
 from gce_backend.clients.gcloud import LibraryAnswer, LibrarySession
 from gce_backend.clients.observer import CallObserver
+from gce_backend.clients.plain_http import PlainSession
 
 TIMEOUT = Deadlines(total=30.0, sock_connect=5.0, sock_read=25.0)
 PULL_TIMEOUT = Deadlines(total=100.0, sock_connect=5.0, sock_read=95.0)
@@ -88,7 +89,7 @@ class PubSub:
     def __init__(
         self,
         *,
-        session: aiohttp.ClientSession,
+        session: aiohttp.ClientSession | PlainSession,
         tokens: TokenSource,
         api_root: str,
         project: str,

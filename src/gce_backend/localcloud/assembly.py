@@ -33,7 +33,7 @@ def embedded_cloud(
     clock: Clock,
     options: CloudOptions,
     *,
-    connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
+    connector: Callable[[], aiohttp.BaseConnector] | None = None,
     pages: Pages = lambda _provider, _unready, _token: (),
 ) -> Cloud:
     """All services on one state file; `start` makes it listen.
@@ -41,7 +41,8 @@ def embedded_cloud(
     Args:
         state: the SQLite file; None keeps everything in memory.
         options: how it behaves.
-        connector: makes the connector of its services' HTTP clients.
+        connector: makes the connector of its services' HTTP clients; None: calls to each other take
+            no connection.
         pages: makes the pages of its Machine Provider.
 
     Raises:

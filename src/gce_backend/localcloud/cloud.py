@@ -262,6 +262,11 @@ class Cloud:
             self._tasks.append(task)
         return self.base_url
 
+    async def find(self, request: web.Request) -> web.UrlMappingMatchInfo:
+        """The handler of a request that comes on no connection, and its path's variables."""
+        assert self._runner is not None  # noqa: S101 -- who calls knows where it listens
+        return await self._runner.app.router.resolve(request)
+
     async def close(self) -> None:
         """Stops listening, ends the services' tasks and writes the state file."""
         ending = [*self._late, *self._tasks]

@@ -17,6 +17,7 @@ from gce_backend.clients.datastore.client import Datastore
 from gce_backend.clients.exchange import Exchange
 from gce_backend.clients.pubsub import PubSub
 from gce_backend.localcloud.cloud import INNER_HEADERS, Call, Cloud, CloudControl, Route, Service
+from gce_backend.localcloud.inner import InnerSession
 from gce_backend.localcloud.metadata import OAUTH_CLIENT
 from gce_backend.localcloud.statuses import ServiceError
 from gce_backend.machine_provider import api, lease_api, openapi
@@ -64,7 +65,8 @@ class MachineProviderService(Service):
     """The Machine Provider.
 
     Args:
-        connector: makes the connector of its HTTP client.
+        connector: makes the connector of its HTTP client; None: its calls to Datastore and Pub/Sub
+            take no connection.
 
     Attributes:
         provider: the Machine Provider; None until `run` has made it.
@@ -76,7 +78,7 @@ class MachineProviderService(Service):
         self,
         cloud: Cloud,
         *,
-        connector: Callable[[], aiohttp.BaseConnector] = aiohttp.TCPConnector,
+        connector: Callable[[], aiohttp.BaseConnector] | None = None,
     ) -> None:
         self._cloud = cloud
         self._connector = connector
@@ -120,19 +122,20 @@ class MachineProviderService(Service):
     async def run(self) -> None:
         """Runs the Machine Provider against this cloud's own endpoints."""
         root, project = self._cloud.base_url, self._cloud.options.project
-        connector = self._connector()
+        connector = self._connector() if self._connector is not None else None
         async with aiohttp.ClientSession(headers=INNER_HEADERS, connector=connector) as session:
+            calls = session if self._connector is not None else InnerSession(self._cloud)
             # The credentials in the environment are not for this cloud.
             tokens = TokenSource(session, metadata_root=root, scopes=SCOPES, metadata_only=True)
             datastore = Datastore(
-                session=session,
+                session=calls,
                 tokens=tokens,
                 project=project,
                 api_root=f"{root}/v1",
                 namespace=NAMESPACE,
                 clock=self._cloud.clock,
             )
-            pubsub = PubSub(session=session, tokens=tokens, api_root=f"{root}/v1", project=project)
+            pubsub = PubSub(session=calls, tokens=tokens, api_root=f"{root}/v1", project=project)
             account = self._cloud.own_account
             access = ACCESS.format(url=root, account=account, client=OAUTH_CLIENT)
             policy = parse_access(access)

@@ -144,22 +144,20 @@ class Tables:
         Raises:
             StateFileError: the disk is full or the file cannot be written; nothing was written.
         """
-        for _, dirty in self._tables.values():
-            if dirty:
-                break
-        else:
+        changed = [(table, dirty) for table, dirty in self._tables.values() if dirty]
+        if not changed:
             return
         if self._connection is not None:
             try:
                 self._connection.execute("BEGIN")
-                for table, dirty in self._tables.values():
+                for table, dirty in changed:
                     self._write(self._connection, table, dirty)
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise StateFileError(f"{self._path}: cannot be written: {error}") from error
-        for _, dirty in self._tables.values():
+        for _, dirty in changed:
             dirty.clear()
 
     @staticmethod

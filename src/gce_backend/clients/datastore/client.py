@@ -38,6 +38,7 @@ from gce_backend.clients.datastore.values import (
     Value,
 )
 from gce_backend.clients.observer import CallObserver
+from gce_backend.clients.plain_http import PlainSession
 
 __all__ = [
     "Datastore",
@@ -80,7 +81,7 @@ class Datastore:
     def __init__(
         self,
         *,
-        session: aiohttp.ClientSession,
+        session: aiohttp.ClientSession | PlainSession,
         tokens: TokenSource,
         project: str,
         api_root: str,

@@ -17,6 +17,7 @@ from gce_backend.clients.datastore.answers import DECODERS
 from gce_backend.clients.exchange import Deadlines, Exchange
 from gce_backend.clients.gcloud import LibrarySession
 from gce_backend.clients.observer import CallObserver
+from gce_backend.clients.plain_http import PlainSession
 
 TIMEOUT = Deadlines(total=30.0, sock_connect=5.0, sock_read=20.0)
 
@@ -57,7 +58,7 @@ class Client(GcloudDatastore):
     def __init__(
         self,
         *,
-        session: aiohttp.ClientSession,
+        session: aiohttp.ClientSession | PlainSession,
         tokens: TokenSource,
         project: str,
         api_root: str,

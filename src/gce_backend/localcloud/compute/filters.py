@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from gce_backend.localcloud.compute import description
 from gce_backend.localcloud.compute.description import Shape
@@ -21,6 +21,8 @@ from gce_backend.localcloud.compute.error_replies import invalid_field
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 _Test = Callable[[str], bool]
+_NAME = "name"
+_LITERAL = re.compile(r"[a-z0-9-]*(?![?*+{a-z0-9-])")
 
 _FIELD = re.compile(r"[A-Za-z][\w-]*(?:\.[\w-]+)*")
 _OPERATOR = re.compile(r"\s*(!=|<=|>=|=|<|>|:)\s*|\s+(eq|ne)\s+")
@@ -37,8 +39,26 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def parse(text: str | None, shape: Shape) -> Predicate:
-    """The predicate of a filter; without a filter, everything passes.
+class Filter(NamedTuple):
+    """A filter.
+
+    Attributes:
+        passes: whether a resource passes.
+        passes_name: what the filter says of names alone: a resource passes only if its name does.
+        prefixes: each name that passes begins with one of them.
+    """
+
+    passes: Predicate
+    passes_name: Callable[[str], bool]
+    prefixes: tuple[str, ...]
+
+
+ALL = Filter(lambda _: True, lambda _: True, ("",))
+"""What there is without a filter."""
+
+
+def parse(text: str | None, shape: Shape) -> Filter:
+    """Reads a filter; without a filter, everything passes.
 
     Args:
         text: the filter.
@@ -48,7 +68,7 @@ def parse(text: str | None, shape: Shape) -> Predicate:
         ServiceError: 400 invalid when the filter cannot be understood.
     """
     if text is None or not text.strip():
-        return lambda _: True
+        return ALL
     return _FilterReader(text, shape).whole()
 
 
@@ -61,11 +81,24 @@ class _FilterReader:
         self._at = 0
         self._depth = 0
         self._operators: list[str] = []
+        self._fields: list[str] = []
+        self._patterns: list[str] = []
         self._is_bare = False
         self._has_words = False
 
-    def whole(self) -> Predicate:
-        predicate = self._all()
+    def whole(self) -> Filter:
+        parts, named = list[Predicate](), list[Predicate]()
+        prefixes: tuple[str, ...] = ("",)
+        while True:
+            before = len(self._fields)
+            parts.append(self._any())
+            fields = self._fields[before:]
+            if set(fields) == {_NAME}:
+                named.append(parts[-1])
+                if len(fields) == 1 and self._operators[-1] == "eq" and not self._has_words:
+                    prefixes = _prefixes(self._patterns[-1])
+            if not self._word("AND") and self._peek() in {"", ")"}:
+                break
         if self._at < len(self._text):
             raise self._wrong()
         patterns = [symbol for symbol in self._operators if symbol in _PATTERNS]
@@ -73,7 +106,11 @@ class _FilterReader:
             raise self._wrong("Regular expressions cannot be mixed with other comparisons.")
         if len(patterns) > 1 and (self._is_bare or self._has_words):
             raise self._wrong("Several regular expressions must each stand in parentheses.")
-        return predicate
+
+        def passes_name(name: str) -> bool:
+            return all(part({_NAME: name}) for part in named)
+
+        return Filter(lambda item: all(part(item) for part in parts), passes_name, prefixes)
 
     def _wrong(self, why: str = "Invalid list filter expression.") -> Exception:
         return invalid_field("filter", self._text, why)
@@ -134,6 +171,7 @@ class _FilterReader:
         path = field[0].split(".")
         self._check_field(path)
         self._at = symbol.end()
+        self._fields.append(field[0])
         self._operators.append(symbol[1] or symbol[2])
         test = self._test(self._operators[-1], self._value())
         if self._operators[-1] in _NEGATIONS:
@@ -178,7 +216,22 @@ class _FilterReader:
             pattern = re.compile(wanted)
         except (re.error, RecursionError, OverflowError) as error:
             raise self._wrong("Not a regular expression.") from error
+        self._patterns.append(wanted)
         return lambda value: pattern.fullmatch(value) is not None
+
+
+def _prefixes(pattern: str) -> tuple[str, ...]:
+    """What names that match a regular expression begin with: the literals of its alternatives."""
+    if "\\" in pattern or "[" in pattern:  # a bar may be part of them
+        return ("",)
+    parts, depth, start = [], 0, 0
+    for place, character in enumerate(f"{pattern}|"):
+        depth += (character == "(") - (character == ")")
+        if character == "|" and depth == 0:
+            parts.append(pattern[start:place])
+            start = place + 1
+    found = (_LITERAL.match(part) for part in parts)
+    return tuple({literal[0] if literal else "" for literal in found})
 
 
 def _sortable(text: str) -> float | datetime | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -167,7 +168,7 @@ class Members:
         row = self._groups.row(call)
         now = self._cloud.clock.now()
 
-        def after(place: str) -> list[str]:
+        def after(place: str, _: Collection[str]) -> list[str]:
             return self._store.errors_after(row.key, place, now)
 
         found = listing.page(call, after, lambda place: _error(self._store.error(row.key, place)))

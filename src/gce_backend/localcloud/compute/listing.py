@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
@@ -21,38 +21,48 @@ from gce_backend.localcloud.statuses import ServiceError
 MAX_RESULTS = 500
 _BY_NAME = "name"
 _NEWEST_FIRST = "creationTimestamp desc"
+_BEHIND = "\x7f"
+"""Sorts behind each character that a name can have."""
+ANY = ("",)
+"""The prefixes of all names."""
 
 
 class Names:
-    """A set of names that can be read in order from any name; sorted only when it is read."""
+    """A set of names that can be read in order from any name."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._names = set(names)
-        self._sorted: list[str] | None = None
+        self._sorted = sorted(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.after(""))
+        return iter(self._sorted)
 
     def add(self, name: str) -> None:
         """Adds a name."""
         if name not in self._names:
             self._names.add(name)
-            self._sorted = None
+            insort(self._sorted, name)
 
     def discard(self, name: str) -> None:
         """Removes a name, if it is there."""
         if name in self._names:
             self._names.discard(name)
-            self._sorted = None
+            del self._sorted[bisect_left(self._sorted, name)]
 
-    def after(self, name: str) -> list[str]:
-        """The names after this one, in order."""
-        if self._sorted is None:
-            self._sorted = sorted(self._names)
-        return self._sorted[bisect_right(self._sorted, name) :]
+    def after(self, name: str, prefixes: Collection[str] = ANY) -> list[str]:
+        """The names after this one that begin with one of the prefixes, in order."""
+        start = bisect_right(self._sorted, name)
+        if "" in prefixes:
+            return self._sorted[start:]
+        found: list[str] = []
+        for prefix in sorted(prefixes):
+            first = bisect_left(self._sorted, prefix, start)
+            start = bisect_left(self._sorted, prefix + _BEHIND, first)
+            found += self._sorted[first:start]
+        return found
 
 
 class ListPage(NamedTuple):
@@ -67,20 +77,27 @@ class ListPage(NamedTuple):
     token: str | None
 
 
-After = Callable[[str], Iterable[str]]
-"""Returns the places after a place of a list, in order; after "", all of them."""
+After = Callable[[str, Collection[str]], Iterable[str]]
+"""Returns the places after a place of a list, in order; after "", all of them.
+
+A place ends with `/` and the name, or is the name. Places are left out whose names begin with none
+of the prefixes.
+"""
 
 Render = Callable[[str], dict[str, Any] | None]
 """Returns the resource at a place; None when it is not visible."""
 
 
-def page(call: Call, after: After, render: Render) -> ListPage:
-    """One page of a list, in the requested order.
+def page(
+    call: Call, after: After, render: Render, created: Callable[[str], str | None] | None = None
+) -> ListPage:
+    """One page of a list, in the requested order. What names alone decide is not rendered.
 
     Args:
         call: its query's `maxResults`, `pageToken`, `filter` and `orderBy` count.
         after: returns the list's places.
         render: returns the resource at a place.
+        created: returns the creation time of the resource at a place; None where there is none.
 
     Raises:
         ServiceError: 400 invalid when a parameter is wrong.
@@ -90,12 +107,13 @@ def page(call: Call, after: After, render: Render) -> ListPage:
         raise invalid_field("orderBy", order, f"Only '{_BY_NAME}' and '{_NEWEST_FIRST}'.")
     limit = _limit(call.query.get("maxResults", ""))
     start = _start(call.query.get("pageToken", ""), order)
-    passes = filters.parse(call.query.get("filter"), description.listed(call.method))
+    wanted = filters.parse(call.query.get("filter"), description.listed(call.method))
     if order == _BY_NAME:
-        found = _by_name(after, start.place, render)
+        named = _named(after, start.place, wanted)
+        places: Iterator[_Place] = (_Place("", place) for place in named)
     else:
-        found = _newest_first(after, start, render)
-    chosen = [*islice((entry for entry in found if passes(entry[1])), limit + 1)]
+        places = _newest_first(_named(after, "", wanted), start, created or _creation(render))
+    chosen = [*islice(_shown(places, render, wanted), limit + 1)]
     items = [item for _, item in chosen[:limit]]
     token = _token(order, chosen[limit - 1][0]) if len(chosen) > limit else None
     return ListPage(items, token)
@@ -107,8 +125,9 @@ def everything(call: Call, after: After, render: Render) -> ListPage:
     Raises:
         ServiceError: 400 invalid when the filter is wrong.
     """
-    passes = filters.parse(call.query.get("filter"), description.listed(call.method))
-    return ListPage([item for _, item in _by_name(after, "", render) if passes(item)], None)
+    wanted = filters.parse(call.query.get("filter"), description.listed(call.method))
+    places = (_Place("", place) for place in _named(after, "", wanted))
+    return ListPage([item for _, item in _shown(places, render, wanted)], None)
 
 
 def refuse(call: Call, *parameters: str) -> None:
@@ -132,30 +151,42 @@ class _Place(NamedTuple):
 _Entry = tuple[_Place, dict[str, Any]]
 
 
-def _by_name(after: After, start: str, render: Render) -> Iterator[_Entry]:
-    for place in after(start):
-        item = render(place)
-        if item is not None:
-            yield _Place("", place), item
+def _named(after: After, start: str, wanted: filters.Filter) -> Iterator[str]:
+    """The places after this one whose names pass."""
+    for place in after(start, wanted.prefixes):
+        if wanted.passes_name(place.rpartition("/")[2]):
+            yield place
 
 
-def _newest_first(after: After, start: _Place, render: Render) -> Iterator[_Entry]:
-    found = [
-        (_Place(_created(item), place), item) for (_, place), item in _by_name(after, "", render)
-    ]
-    found.sort(key=lambda entry: entry[0].created, reverse=True)
-    for place, item in found:
+def _shown(places: Iterable[_Place], render: Render, wanted: filters.Filter) -> Iterator[_Entry]:
+    """The resources at these places that are visible and pass."""
+    for place in places:
+        item = render(place.place)
+        if item is not None and wanted.passes(item):
+            yield place, item
+
+
+def _newest_first(
+    places: Iterable[str], start: _Place, created: Callable[[str], str | None]
+) -> Iterator[_Place]:
+    found = [_Place(moment, place) for place in places if (moment := created(place)) is not None]
+    found.sort(key=lambda place: place.created, reverse=True)
+    for place in found:
         is_behind = place.created < start.created or (
             place.created == start.created and place.place > start.place
         )
         if is_behind or not start.place:
-            yield place, item
+            yield place
 
 
-def _created(item: dict[str, Any]) -> str:
-    """The creation time as text, which sorts by time because all times here are in UTC."""
-    moment: str = item.get("creationTimestamp") or item["insertTime"]
-    return moment
+def _creation(render: Render) -> Callable[[str], str | None]:
+    """Reads creation times from the resources. As text, they sort by time: all are in UTC."""
+
+    def created(place: str) -> str | None:
+        item = render(place)
+        return None if item is None else item.get("creationTimestamp") or item["insertTime"]
+
+    return created
 
 
 def _token(order: str, place: _Place) -> str:
@@ -244,13 +275,12 @@ def aggregated_list(
         raise ServiceError(503, "backendError", f"Unreachable: {', '.join(unreachable)}.")
     project = call.path["project"]
 
-    def after(start: str) -> Iterator[str]:
+    def after(start: str, prefixes: Collection[str]) -> Iterator[str]:
         scope, _, name = start.rpartition("/")
         for this, names in scopes.items():
             if names and this >= scope and this not in unreachable:
-                yield from (
-                    f"{this}/{found}" for found in names.after(name if this == scope else "")
-                )
+                found = names.after(name if this == scope else "", prefixes)
+                yield from (f"{this}/{one}" for one in found)
 
     results: dict[str, list[dict[str, Any]]] = {}
     items, token = page(call, after, render)

@@ -192,10 +192,15 @@ class Operations:
     def list_page(self, call: Call) -> dict[str, Any]:
         """zoneOperations.list and globalOperations.list."""
         project, zone = call.path["project"], call.path.get("zone")
-        names = self._store.operation_names[f"{project}/{zone or 'global'}"]
+        scope = f"{project}/{zone or 'global'}"
 
+        def created(name: str) -> str | None:
+            row = self._store.operations.get(f"{scope}/{name}")
+            return None if row is None else rfc3339(row.inserted)
+
+        names = self._store.operation_names[scope]
         found = listing.page(
-            call, names.after, lambda name: self._shown(f"{project}/{zone or 'global'}/{name}")
+            call, names.after, lambda name: self._shown(f"{scope}/{name}"), created
         )
         path = f"projects/{project}/{f'zones/{zone}' if zone else 'global'}/operations"
         return listing.resource_list("compute#operationList", path, found)

@@ -168,8 +168,9 @@ def _parse_element(data: Any) -> Element:  # as above
 def _check_name(name: Any, what: str) -> str:  # as above
     if not isinstance(name, str) or not name:
         raise invalid(f"a path element needs a non-empty {what}")
-    if len(name.encode()) > MAX_NAME_BYTES:
+    # Most names are short: a character takes at most 4 bytes.
+    if len(name) * 4 > MAX_NAME_BYTES and len(name.encode()) > MAX_NAME_BYTES:
         raise invalid(f"a {what} is longer than {MAX_NAME_BYTES} bytes")
-    if _RESERVED.fullmatch(name):
+    if name[0] == "_" and _RESERVED.fullmatch(name):
         raise invalid(f"the {what} {name} is reserved")
     return name

@@ -87,6 +87,8 @@ def _check(
 ) -> None:
     kind = _type_of(value)
     indexed = indexed and not value.get("excludeFromIndexes")
+    if kind == "stringValue" and _is_plain(value, indexed=indexed):
+        return
     if len(value) > 1:
         _check_members(name, kind, value)
     if kind == "arrayValue":
@@ -104,6 +106,17 @@ def _check(
             _check_length(name, value[kind], rank, indexed=indexed)
         if kind == "integerValue":
             value[kind] = str(value[kind])
+
+
+def _is_plain(value: dict[str, Any], *, indexed: bool) -> bool:
+    """Whether a string value is so short and simple that no rule can refuse it."""
+    text = value["stringValue"]
+    most = MAX_INDEXED_BYTES if indexed else MAX_UNINDEXED_BYTES
+    if not isinstance(text, str) or len(text) * 4 > most:
+        return False
+    return len(value) == 1 or (
+        len(value) == 2 and isinstance(value.get("excludeFromIndexes"), bool)
+    )
 
 
 def _check_members(name: str, kind: str, value: dict[str, Any]) -> None:
