@@ -17,6 +17,7 @@ from gce_backend.base.errors import OrderError, SettingsError, TransientError, U
 from gce_backend.localcloud.faults import Fault
 from gce_backend.machine_provider import lease_api
 from gce_backend.machine_provider.client import (
+    DeniedError,
     FixedToken,
     GitHubTokens,
     LeaseClient,
@@ -58,7 +59,10 @@ async def test_machines_are_had_for_a_block_and_given_back(tmp_path: Path) -> No
     async with running(tmp_path, "vm-1") as (mp, client):
         async with leased(client, wanted(keepalive=30)) as lease:
             assert lease.document.machines == ("vm-1",)
-            await asyncio.sleep(400)
+            assert (await client.machine("vm-1", "GCE")).user == ANN
+            with pytest.raises(DeniedError, match=r"users\.list needs the role"):
+                await client.users()
+            await asyncio.sleep(100)
             assert await mp.states() == {"vm-1": "LEASED"}
         await asyncio.sleep(1)
         assert await mp.states() == {}

@@ -43,17 +43,33 @@ def leases(settings: Settings, *, everybody: bool, as_json: bool) -> None:
     asyncio.run(lending_work.show_leases(settings, everybody=everybody, as_json=as_json))
 
 
-@click.command(epilog=examples("gce-backend catalog"))
+@click.command(epilog=examples("gce-backend catalog", "gce-backend catalog cordon VM"))
 @settings_option
+@click.argument("action", type=click.Choice(["cordon", "uncordon"]), required=False)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--backend", default="", help="Of which backend, where several have such a machine.")
 @json_option
-def catalog(settings: Settings, *, as_json: bool) -> None:
-    """Lists the machines in the Machine Provider's catalog.
+def catalog(
+    settings: Settings, action: str | None, names: Sequence[str], backend: str, *, as_json: bool
+) -> None:
+    """Lists the machines in the Machine Provider's catalog, or cordons some.
 
-    Which are free, and until when the others are leased.
+    Which are free, and until when the others are leased. `cordon` keeps these machines in the
+    catalog and does not lease them; leases that run go on. `uncordon` ends that. Both need the role
+    ADMINISTRATOR in access.cfg. Exits with 1 if one of the machines could not be changed.
+
+    The daemon's `gce-backend cordon` also keeps the VM, and takes the machine out of the catalog.
     """
     from gce_backend.cli import lending_work
 
-    asyncio.run(lending_work.show_catalog(settings, as_json=as_json))
+    if action is None:
+        asyncio.run(lending_work.show_catalog(settings, as_json=as_json))
+        return
+    if not names:
+        raise click.UsageError(f"name the machines to {action}")
+    cordon = action == "cordon"
+    done = lending_work.cordon(settings, names, backend, cordon=cordon, as_json=as_json)
+    sys.exit(0 if asyncio.run(done) else 1)
 
 
 @click.command(epilog=examples("gce-backend extend build-4711 2h"))

@@ -15,10 +15,11 @@ import aiohttp
 import click
 import msgspec
 
-from gce_backend.base.errors import BackendError, SettingsError, UnknownNameError
+from gce_backend.base.errors import BackendError, OrderError, SettingsError, UnknownNameError
 from gce_backend.cli.common import say
 from gce_backend.cli.output import console, one_line, show, table, when
 from gce_backend.machine_provider.client import (
+    DeniedError,
     LeaseClient,
     Leased,
     leased,
@@ -28,6 +29,7 @@ from gce_backend.machine_provider.credentials import own_tokens
 from gce_backend.machine_provider.lease_documents import (
     LeaseDocument,
     MachineDocument,
+    MachineList,
     MachineTrouble,
     NewLease,
     WaitDocument,
@@ -110,6 +112,35 @@ async def show_catalog(settings: Settings, *, as_json: bool) -> None:
             dimension_text(machine.dimensions),
         )
     show(rows)
+
+
+async def cordon(
+    settings: Settings, names: Sequence[str], backend: str, *, cordon: bool, as_json: bool
+) -> bool:
+    """Cordons machines of the catalog, or ends that, and prints the outcome for each.
+
+    Args:
+        names: of the machines.
+        backend: whose they are; "" where only one backend has machines of these names.
+        cordon: whether to cordon them.
+
+    Returns:
+        Whether all of them could be changed.
+    """
+    done = []
+    async with client_of(settings) as client:
+        change = client.cordon if cordon else client.uncordon
+        for name in names:
+            try:
+                done.append(await change(name, backend))
+            except DeniedError as error:
+                raise OrderError(f"{error} Ask an administrator of the Machine Provider.") from None
+            except OrderError as error:
+                click.echo(f"{one_line(name)}: {error}", err=True)
+    lines = [f"{one_line(machine.name)}: {_state_of(machine)}" for machine in done]
+    if lines or as_json:
+        say("\n".join(lines), MachineList(machines=tuple(done)), as_json=as_json)
+    return len(done) == len(names)
 
 
 def _state_of(machine: MachineDocument) -> str:

@@ -42,7 +42,11 @@ COMMANDS = {
     "lease": Entry("leases", "lease", "Leases a machine from the Machine Provider."),
     "release": Entry("leases", "release", "Releases a leased machine, or cancels a request."),
     "leases": Entry("lending", "leases", "Lists leases that wait or run."),
-    "catalog": Entry("lending", "catalog", "Lists the machines in the Machine Provider's catalog."),
+    "catalog": Entry(
+        "lending",
+        "catalog",
+        "Lists the machines in the Machine Provider's catalog, or cordons some.",
+    ),
     "extend": Entry("lending", "extend", "Extends a lease to DURATION from now."),
     "hold": Entry("lending", "hold", "Keeps a lease's machines to investigate a failure."),
     "transfer": Entry("lending", "transfer", "Makes a lease another user's."),

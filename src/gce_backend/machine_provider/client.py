@@ -48,8 +48,10 @@ from gce_backend.clients.json_api import JsonApi, Limits
 from gce_backend.machine_provider.credentials import FixedToken, GitHubTokens, own_tokens
 from gce_backend.machine_provider.lease_documents import (
     MAX_WAIT_SECONDS,
+    Holdings,
     LeaseDocument,
     LeaseList,
+    MachineDocument,
     MachineList,
     MachineTrouble,
     NewLease,
@@ -59,6 +61,7 @@ from gce_backend.machine_provider.lease_documents import (
 from gce_backend.machine_provider.wire import Dimensions, WireMessage
 
 __all__ = [
+    "DeniedError",
     "Dimensions",
     "FixedToken",
     "GitHubTokens",
@@ -84,6 +87,10 @@ RELEASE_SECONDS = 10.0
 
 A = TypeVar("A", bound=WireMessage)
 T = TypeVar("T")
+
+
+class DeniedError(OrderError):
+    """The caller may not do that."""
 
 
 class LeaseLostError(OrderError):
@@ -187,6 +194,28 @@ class LeaseClient:
         """The catalog."""
         return await self._call(MachineList, "GET", "/machines")
 
+    async def machine(self, name: str, backend: str = "") -> MachineDocument:
+        """A machine of the catalog; `backend` is needed where several have one of that name."""
+        query = f"?backend={quote(backend)}" if backend else ""
+        return await self._call(MachineDocument, "GET", f"/machines/{quote(name, safe='')}{query}")
+
+    async def cordon(self, name: str, backend: str = "") -> MachineDocument:
+        """Keeps a machine in the catalog and does not lease it; a lease that runs goes on."""
+        return await self._of_machine(name, "cordon", backend)
+
+    async def uncordon(self, name: str, backend: str = "") -> MachineDocument:
+        """Lets a machine be leased again."""
+        return await self._of_machine(name, "uncordon", backend)
+
+    async def _of_machine(self, name: str, verb: str, backend: str) -> MachineDocument:
+        path = f"/machines/{quote(name, safe='')}:{verb}"
+        body = {"backend": backend} if backend else {}
+        return await self._call(MachineDocument, "POST", path, body)
+
+    async def users(self) -> Holdings:
+        """Who holds how many machines, by user and by group."""
+        return await self._call(Holdings, "GET", "/users")
+
     async def who_am_i(self) -> WhoAmI:
         """The caller, as the Machine Provider sees it."""
         return await self._call(WhoAmI, "GET", "/whoami")
@@ -207,7 +236,8 @@ class LeaseClient:
         answer = await used.call(method, verb, f"/api/v1{path}", body=body, repeat=api is None)
         if answer.status != 200:
             said = said_in(answer.body)
-            raise OrderError(said.message if said and said.message else f"HTTP {answer.status}")
+            refused = DeniedError if answer.status == 403 else OrderError
+            raise refused(said.message if said and said.message else f"HTTP {answer.status}")
         return decode(method, answer.body, msgspec.json.Decoder(kind))
 
 

@@ -119,6 +119,30 @@ def test_leases_and_machines_are_listed(cloud: ServedCloud, tmp_path: Path) -> N
     assert [one["name"] for one in document["machines"]] == ["vm-1", "vm-2"]
 
 
+def test_the_catalogs_machines_are_cordoned_by_who_may(cloud: ServedCloud) -> None:
+    """Each with its outcome; a refusal says who may."""
+    done = run(cloud, "catalog", "cordon", "vm-1", "vm-9")
+    assert done.exit_code == 1
+    assert done.stdout == "vm-1: AVAILABLE, cordoned\n"
+    assert done.stderr == "vm-9: The catalog has no such machine.\n"
+    assert "AVAILABLE, cordoned" in run(cloud, "catalog").output
+    again = run(cloud, "catalog", "uncordon", "vm-1", "--backend", "GCE", "--json")
+    (machine,) = msgspec.json.decode(again.stdout)["machines"]
+    assert (machine["name"], machine["leasable"]) == ("vm-1", True)
+    assert run(cloud, "catalog", "cordon").exit_code == 2
+
+    async def token(clients: Any) -> str:
+        url = f"{cloud.url}/_localcloud/tokens/eve@example.com"
+        async with clients.session.post(url) as response:
+            return str((await response.json())["access_token"])
+
+    cloud.environment["GCE_BACKEND_PROVIDER__TOKEN"] = cloud.ask(token)
+    denied = run(cloud, "catalog", "cordon", "vm-1", "vm-2")
+    assert denied.exit_code == 1
+    assert "machines.cordon needs the role ADMINISTRATOR; the caller is in others" in denied.output
+    assert denied.output.endswith("Ask an administrator of the Machine Provider.\n")
+
+
 def test_a_lease_is_extended_held_and_transferred(cloud: ServedCloud) -> None:
     """By the name that `lease` gave it; what is not there is named."""
     lease(cloud, "mine")
