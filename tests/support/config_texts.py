@@ -5,7 +5,7 @@ Use it for a test of the configuration itself; `fleet_harness` has short ones fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,12 +15,18 @@ from hypothesis import strategies as st
 from gce_backend.configuration.parsing import parse
 from gce_backend.configuration.problems import InvalidConfigurationError, Problem
 from gce_backend.configuration.proto import config_pb2 as pb
-from gce_backend.configuration.types import Configuration, ServiceAccount, TemplateConfig
+from gce_backend.configuration.types import (
+    AdditionalDisk,
+    Configuration,
+    ServiceAccount,
+    TemplateConfig,
+)
 
 CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 ACCOUNT = f'service_accounts {{ name: "default" scopes: "{CLOUD_SCOPE}" }}'
 
-Fields = Mapping[str, str | int | bool | Sequence[str] | None]
+Fields = Mapping[str, Any]
+"""Values of fields, or lists of them; those of a message are mappings themselves."""
 
 TEMPLATE: Fields = {
     "base_name": "linux",
@@ -37,7 +43,7 @@ MANAGER: Fields = {
 }
 
 
-def block(kind: str, fields: Fields, **changes: str | int | bool | Sequence[str] | None) -> str:
+def block(kind: str, fields: Fields, **changes: Any) -> str:
     """A block with one field a line, beginning on the second; None leaves a field out."""
     lines = [f"{kind} {{"]
     for name, value in {**fields, **changes}.items():
@@ -47,6 +53,9 @@ def block(kind: str, fields: Fields, **changes: str | int | bool | Sequence[str]
                 continue
             if name == "service_accounts":
                 lines.append(f"  {item}")
+            elif isinstance(item, Mapping):
+                inner = block(name, item).splitlines()
+                lines.append(f"  {' '.join(inner)}")
             elif isinstance(item, str):
                 lines.append(f'  {name}: "{text_encoding.CEscape(item.encode(), as_utf8=False)}"')
             else:
@@ -127,6 +136,10 @@ FULL = TemplateConfig(
     confidential_type="SEV",
     reservation="held-for-us",
     resource_policies=("near", "nightly"),
+    additional_disks=(
+        AdditionalDisk(200, "pd-ssd", (("contents", "cache"),), auto_delete=False),
+        AdditionalDisk(10),
+    ),
 )
 """Every field but image_name and image_family, which cannot be beside boot_snapshot_name."""
 
@@ -145,6 +158,11 @@ def printed(config: Configuration, *, one_line: bool = False) -> tuple[str, str]
             if name == "service_accounts":
                 for a in field:
                     message.service_accounts.add(name=a.name, scopes=a.scopes)
+            elif name == "additional_disks":
+                for disk in field:
+                    texts = [f"{key}:{text}" for key, text in disk.labels]
+                    made = message.additional_disks.add(size_gb=disk.size_gb, labels=texts)
+                    made.disk_type, made.auto_delete = disk.disk_type, disk.auto_delete
             elif name == "metadata":
                 message.metadata.extend(f"{k}:{v}" for k, v in field if k not in from_file)
             elif name in PAIRS:
@@ -203,4 +221,10 @@ templates_strategy = st.builds(
     disk_type=st.sampled_from(["", "pd-ssd", "hyperdisk-balanced"]),
     snapshot_name=names | st.just(""),
     snapshot_labels=label_pairs,
+    additional_disks=st.lists(
+        st.builds(
+            AdditionalDisk, st.integers(10, 65536), st.sampled_from(["", "pd-ssd"]), label_pairs
+        ),
+        max_size=2,
+    ).map(tuple),
 )

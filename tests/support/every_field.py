@@ -34,6 +34,8 @@ templates {
   min_cpu_platform: "Intel Ice Lake"
   labels: "team:infra"
   local_ssds: 1
+  additional_disks { size_gb: 200 disk_type: "pd-balanced" labels: "contents:cache" }
+  additional_disks { size_gb: 10 auto_delete: false }
   guest_accelerators: "nvidia-tesla-t4:1"
   secure_boot: true
   confidential_type: "SEV"

@@ -25,6 +25,7 @@ from gce_backend.configuration.text import LineIndex, TextSyntaxError, message_o
 from gce_backend.configuration.types import (
     MANAGERS_FILE,
     TEMPLATES_FILE,
+    AdditionalDisk,
     Configuration,
     ManagerConfig,
     Pairs,
@@ -240,6 +241,15 @@ def _accounts(message: pb.InstanceTemplate) -> tuple[ServiceAccount, ...]:
     return tuple(found.values())
 
 
+def _disk(message: pb.AdditionalDisk) -> AdditionalDisk:
+    return AdditionalDisk(
+        size_gb=message.size_gb,
+        disk_type=message.disk_type,
+        labels=_pairs(message.labels),
+        auto_delete=message.auto_delete if message.HasField("auto_delete") else True,
+    )
+
+
 def _template(message: pb.InstanceTemplate, files: Mapping[str, str]) -> TemplateConfig:
     from_file = _pairs(message.metadata_from_file)
     texts = {key: files[path] for key, path in from_file}
@@ -251,6 +261,7 @@ def _template(message: pb.InstanceTemplate, files: Mapping[str, str]) -> Templat
         "snapshot_labels": _pairs(message.snapshot_labels),
         "labels": _pairs(message.labels),
         "guest_accelerators": _pairs(message.guest_accelerators),
+        "additional_disks": tuple(map(_disk, message.additional_disks)),
         "canary": message.canary if message.HasField("canary") else None,
     }
     for name, rule in template_rules().items():

@@ -23,22 +23,27 @@ from gce_backend.configuration.values import (
     LEAST_BOOT_SECONDS,
     MAX_AGE_SECONDS,
     MAX_BOOT_SECONDS,
+    MAX_DISKS,
     MAX_FILES,
     MAX_GROUP_SIZE,
     MAX_METADATA_TOTAL,
     MAX_METADATA_VALUE,
+    MAX_OWN_LABELS,
     MAX_SCHEDULES,
     MAX_SCOPES,
     MAX_SURPLUS_SECONDS,
     MAX_ZONES,
     MEASURED_DIMENSIONS,
     check_account,
+    check_additional_size,
     check_base_name,
     check_dimension,
+    check_disk_type,
     check_file_path,
     check_machine_type,
     check_metadata_key,
     check_metadata_value,
+    check_own_label,
     check_scope,
     check_zone,
     disk_kind,
@@ -79,6 +84,7 @@ def check_templates(
         for field, rule in template_rules().items():
             _check_field(template, field, rule, path, report)
         _check_disks(template, path, report)
+        _check_additional_disks(template, path, report)
         _check_accounts(template, path, report)
         _check_dimensions(template, path, report, extra_dimensions)
         _check_metadata(template, files, named, path, report)
@@ -166,6 +172,30 @@ def _check_disks(template: pb.InstanceTemplate, path: Path, report: Report) -> N
         if template.snapshot_name or template.snapshot_labels:
             message += "; snapshot_name and snapshot_labels are those of a second disk"
         report.problem((*path, "image_name"), message)
+
+
+def _check_additional_disks(template: pb.InstanceTemplate, path: Path, report: Report) -> None:
+    common = {pair[0] for text in template.labels if (pair := split_pair(text))}
+    for index, disk in enumerate(template.additional_disks[:MAX_DISKS]):
+        here: Path = (*path, "additional_disks", index)
+        if not disk.size_gb:
+            report.problem((*here, "size_gb"), "is required: set it, e.g. 100")
+        elif complaint := check_additional_size(disk.size_gb):
+            report.problem((*here, "size_gb"), complaint)
+        if disk.disk_type and (complaint := check_disk_type(disk.disk_type)):
+            report.problem((*here, "disk_type"), complaint)
+        for at, text in enumerate(disk.labels):
+            if complaint := check_own_label(text):
+                report.problem((*here, "labels", at), complaint)
+        pairs = [pair for text in disk.labels if (pair := split_pair(text))]
+        keys = [key for key, _ in pairs]
+        _warn_of_repetitions(enumerate(keys), (*here, "labels"), report)
+        if len(common.union(keys)) > MAX_OWN_LABELS:
+            report.problem(
+                (*here, "labels"),
+                f"with those of the template, {len(common.union(keys))} are too many: use at most "
+                f"{MAX_OWN_LABELS}",
+            )
 
 
 def _check_alternatives(

@@ -21,6 +21,7 @@ from gce_backend.configuration.values import (
     MAX_ACCOUNTS,
     MAX_ALTERNATIVES,
     MAX_DIMENSIONS,
+    MAX_DISKS,
     MAX_LABELS,
     MAX_OWN_LABELS,
     MAX_POLICIES,
@@ -70,6 +71,30 @@ class ServiceAccount(msgspec.Struct, frozen=True):
 
     name: str
     scopes: tuple[str, ...] = ()
+
+
+class AdditionalDisk(msgspec.Struct, frozen=True):
+    """An empty disk that is made with each VM.
+
+    Attributes:
+        size_gb: its size in GB.
+        disk_type: "" for Compute Engine's default.
+        labels: beside those of its template.
+        auto_delete: whether it is deleted with its VM.
+    """
+
+    size_gb: int
+    disk_type: str = ""
+    labels: Pairs = ()
+    auto_delete: bool = True
+
+    def __str__(self) -> str:
+        """It in words."""
+        words = [f"{self.size_gb} GB"]
+        words += [self.disk_type] if self.disk_type else []
+        words += [f"{key}:{value}" for key, value in sorted(self.labels)]
+        words += [] if self.auto_delete else ["kept after its VM"]
+        return " ".join(words)
 
 
 class Rule(NamedTuple):
@@ -152,6 +177,7 @@ class TemplateConfig(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...], Rule(check_name, limit=MAX_POLICIES, place="resourcePolicies")
     ] = ()
     image_family: Annotated[str, Rule(check_name)] = ""
+    additional_disks: Annotated[tuple[AdditionalDisk, ...], Rule(limit=MAX_DISKS)] = ()
 
     @property
     def is_spot(self) -> bool:
@@ -271,7 +297,8 @@ class Configuration(msgspec.Struct, frozen=True):
 def checksum(template: TemplateConfig) -> str:
     """What makes a revision of a template: a digest of the fields that shape its VMs.
 
-    Order counts only where it means something: which service account is first. A field at its
+    Order counts only where it means something: which service account is first, and the order of
+    additional disks. A field at its
     default counts as absent, so a field added later changes no checksum. The texts of
     metadata_from_file count, their paths do not. A snapshot to boot from counts as it did when it
     was named by snapshot_name, so moving it to boot_snapshot_name makes no revision.
@@ -287,6 +314,11 @@ def checksum(template: TemplateConfig) -> str:
         if field.name == "service_accounts":
             first, *rest = ([account.name, sorted(account.scopes)] for account in value)
             value = [first, *sorted(rest)]
+        elif field.name == "additional_disks":
+            value = [
+                [disk.size_gb, disk.disk_type, sorted(disk.labels), disk.auto_delete]
+                for disk in value
+            ]
         elif isinstance(value, tuple):
             value = sorted(value)
         fields[field.name] = value

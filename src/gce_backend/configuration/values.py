@@ -52,6 +52,8 @@ OWN_LABELS: Final = "gce-backend"
 MAX_ACCELERATORS: Final = 4
 MAX_LOCAL_SSDS: Final = 24
 MAX_POLICIES: Final = 10
+MAX_DISKS: Final = 16
+"""Additional disks of a template."""
 MAX_DIMENSIONS: Final = 64
 MAX_ACCOUNTS: Final = 16
 MAX_ALTERNATIVES: Final = 5
@@ -358,6 +360,13 @@ def check_label(value: str) -> str | None:
         f'{quote(value)} is not a label: write "key:value", each of at most 63 lower-case letters, '
         "digits, dashes and _, the key beginning with a letter"
     )
+
+
+def check_additional_size(value: int) -> str | None:
+    """An additional disk's size in GB."""
+    if MIN_DISK_GB <= value <= MAX_DISK_GB:
+        return None
+    return f"{value} is not a size for a disk: use {MIN_DISK_GB} to {MAX_DISK_GB}"
 
 
 def check_own_label(value: str) -> str | None:

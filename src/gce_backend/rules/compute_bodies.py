@@ -16,7 +16,7 @@ from gce_backend.configuration.naming import (
     short_checksum,
     template_name,
 )
-from gce_backend.configuration.types import TemplateConfig, template_rules
+from gce_backend.configuration.types import AdditionalDisk, TemplateConfig, template_rules
 from gce_backend.configuration.values import SPOT
 from gce_backend.model.keys import GroupKey, RevisionKey
 from gce_backend.rules.ownership import OWNER_LABEL, STORE_LABEL, Mark, description_of
@@ -155,9 +155,9 @@ def group_body(
 def _disks(
     template: TemplateConfig, second_snapshot: str | None, labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """The boot disk, the second disk if it comes from a snapshot, and local SSDs.
+    """The boot disk, the second disk if it comes from a snapshot, additional ones, and local SSDs.
 
-    The first two have their VM's labels, so that one that outlives it is known as ours.
+    All but the last have their VM's labels, so that one that outlives it is known as ours.
     """
     owner = f"projects/{template.source_project}/global"
     boot = {"sourceImage": f"{owner}/images/{template.image_name}"}
@@ -167,6 +167,7 @@ def _disks(
     if second_snapshot:
         source = f"projects/{template.project}/global/snapshots/{second_snapshot}"
         disks.append(_disk({"sourceSnapshot": source}, labels, boot=False))
+    disks += [_additional_disk(disk, labels) for disk in template.additional_disks]
     return [*disks, *(dict(_LOCAL_SSD) for _ in range(template.local_ssds))]
 
 
@@ -178,6 +179,13 @@ def _disk(source: dict[str, str], labels: Mapping[str, str], *, boot: bool) -> d
         "type": "PERSISTENT",
         "initializeParams": {**source, "labels": dict(labels)},
     }
+
+
+def _additional_disk(disk: AdditionalDisk, labels: Mapping[str, str]) -> dict[str, Any]:
+    made = _disk({"diskSizeGb": str(disk.size_gb)}, {**labels, **dict(disk.labels)}, boot=False)
+    if disk.disk_type:
+        made["initializeParams"]["diskType"] = disk.disk_type
+    return {**made, "autoDelete": disk.auto_delete}
 
 
 def _put(properties: dict[str, Any], place: Sequence[str], value: Any) -> None:

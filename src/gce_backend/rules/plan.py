@@ -532,6 +532,8 @@ def _flat(template: TemplateConfig | None) -> dict[str, str]:
             found["service_accounts[0]"] = value[0].name
             for account in value:
                 found[f"service_accounts.{account.name}"] = ", ".join(sorted(account.scopes))
+        elif field.name == "additional_disks":
+            found |= {f"{field.name}[{index}]": str(disk) for index, disk in enumerate(value)}
         elif isinstance(value, tuple):
             found |= {f"{field.name}.{key}": text for key, text in _joined(value).items()}
         else:

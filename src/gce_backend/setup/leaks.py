@@ -226,7 +226,9 @@ async def _disks(
         ours = mark_of_labels(disk.labels) == mark or (
             not disk.labels and bool(names) and re.fullmatch(form, name)
         )
-        if disk.users or not zone or not ours or (zone, name) in known:
+        # What a machine is being made with, or may still use; its other disks have numbers.
+        machines = {(zone, name), (zone, re.sub(r"-[0-9]+$", "", name))}
+        if disk.users or not zone or not ours or machines & known:
             continue
         command = f"gcloud compute disks delete {name} --zone={zone} --project={project}"
         kind = disk.type.rpartition("/")[2]

@@ -67,6 +67,19 @@ def test_checksum_depends_on_every_other_field() -> None:
     assert len(sums | {checksum(FULL)}) == len(changes) + 1
 
 
+def test_the_order_of_additional_disks_makes_a_revision() -> None:
+    """The VM sees them in that order; that of a disk's labels means nothing."""
+    first, second = FULL.additional_disks
+    swapped = msgspec.structs.replace(FULL, additional_disks=(second, first))
+    assert checksum(swapped) != checksum(FULL)
+    disks = [msgspec.structs.replace(first, labels=pairs) for pairs in (LABELS, LABELS[::-1])]
+    sums = {checksum(msgspec.structs.replace(FULL, additional_disks=(disk,))) for disk in disks}
+    assert len(sums) == 1
+
+
+LABELS = (("a", "b"), ("c", "d"))
+
+
 def test_checksum_treats_unset_and_default_alike() -> None:
     """Writing a default out makes no new revision."""
     plain = parse(template(), "", {}).templates[0]

@@ -60,7 +60,9 @@ async def test_every_field_of_a_template_reaches_the_instance_template(tmp_path:
             f"projects/{PROJECT}/regions/us-central1/subnetworks/inner"
         )
         assert interface["accessConfigs"][0]["type"] == "ONE_TO_ONE_NAT"
-        disk, local = made["disks"]
+        disk, cache, kept, local = made["disks"]
+        assert cache["initializeParams"]["labels"].items() >= {("contents", "cache")}
+        assert (cache["autoDelete"], kept["autoDelete"]) == (True, False)
         assert (local["type"], made["labels"]["team"]) == ("SCRATCH", "infra")
         assert made["guestAccelerators"][0]["acceleratorType"].endswith("nvidia-tesla-t4")
         assert made["shieldedInstanceConfig"]["enableSecureBoot"]

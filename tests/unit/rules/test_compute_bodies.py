@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gce_backend.configuration.types import TemplateConfig
+from gce_backend.configuration.types import AdditionalDisk, TemplateConfig
 from gce_backend.model.keys import manager_key, revision_key
 from gce_backend.rules.compute_bodies import (
     group_body,
@@ -149,6 +149,23 @@ def test_only_what_is_given_is_sent() -> None:
     assert full["confidentialInstanceConfig"] == {"confidentialInstanceType": "SEV"}
     assert full["reservationAffinity"]["values"] == ["held"]
     assert full["resourcePolicies"] == ["near"]
+    disks = (
+        AdditionalDisk(200, "pd-ssd", (("contents", "cache"), ("team", "build"))),
+        AdditionalDisk(10, auto_delete=False),
+    )
+    made = properties(labels=(("team", "infra"),), additional_disks=disks, local_ssds=1)["disks"]
+    cache, kept = made[1:3]
+    labels = cache["initializeParams"].pop("labels")
+    assert labels.keys() - full["labels"].keys() == {"contents"}
+    assert (labels["contents"], labels["team"]) == ("cache", "build")
+    assert cache == {
+        "boot": False,
+        "autoDelete": True,
+        "type": "PERSISTENT",
+        "initializeParams": {"diskSizeGb": "200", "diskType": "pd-ssd"},
+    }
+    assert (kept["autoDelete"], kept["initializeParams"]["diskSizeGb"]) == (False, "10")
+    assert made[3]["type"] == "SCRATCH"
     spot = properties(provisioning_model="SPOT")["scheduling"]
     assert (spot["provisioningModel"], spot["instanceTerminationAction"]) == ("SPOT", "DELETE")
     assert full["disks"][0]["initializeParams"]["diskSizeGb"] == "25"

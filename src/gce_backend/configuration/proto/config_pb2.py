@@ -24,27 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,gce_backend/configuration/proto/config.proto\x12\x0bgce_backend\".\n\x0eServiceAccount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\"\xdf\x05\n\x10InstanceTemplate\x12\x11\n\tbase_name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x03(\t\x12\x12\n\nimage_name\x18\x04 \x01(\t\x12\x14\n\x0c\x64isk_size_gb\x18\x05 \x01(\x05\x12\x35\n\x10service_accounts\x18\x06 \x03(\x0b\x32\x1b.gce_backend.ServiceAccount\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\x10\n\x08metadata\x18\x08 \x03(\t\x12\x14\n\x0cmachine_type\x18\t \x01(\t\x12\x15\n\rimage_project\x18\n \x01(\t\x12\x13\n\x0bnetwork_url\x18\x0b \x01(\t\x12\x1f\n\x17\x61uto_assign_external_ip\x18\x0c \x01(\x08\x12\x18\n\x10min_cpu_platform\x18\r \x01(\t\x12\x1a\n\x12metadata_from_file\x18\x0e \x03(\t\x12\x11\n\tdisk_type\x18\x0f \x01(\t\x12\x15\n\rsnapshot_name\x18\x10 \x01(\t\x12\x17\n\x0fsnapshot_labels\x18\x11 \x03(\t\x12\x1a\n\x12\x62oot_snapshot_name\x18\x64 \x01(\t\x12\x1a\n\x12provisioning_model\x18n \x01(\t\x12\x0e\n\x06\x63\x61nary\x18o \x01(\x05\x12\x15\n\rrequire_agent\x18p \x01(\x08\x12!\n\x19\x61lternative_machine_types\x18q \x03(\t\x12\x0e\n\x06labels\x18x \x03(\t\x12\x12\n\nlocal_ssds\x18y \x01(\x05\x12\x1a\n\x12guest_accelerators\x18z \x03(\t\x12\x13\n\x0bsecure_boot\x18{ \x01(\x08\x12\x19\n\x11\x63onfidential_type\x18| \x01(\t\x12\x13\n\x0breservation\x18} \x01(\t\x12\x19\n\x11resource_policies\x18~ \x03(\t\x12\x14\n\x0cimage_family\x18\x7f \x01(\t\"J\n\x16InstanceTemplateConfig\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.gce_backend.InstanceTemplate\"\x99\x01\n\x08Schedule\x12\x1e\n\x04\x64\x61ys\x18\x01 \x03(\x0e\x32\x10.gce_backend.Day\x12\r\n\x05start\x18\x02 \x01(\t\x12\x0b\n\x03\x65nd\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x14\n\x0cminimum_size\x18\x05 \x01(\x05\x12\x14\n\x0cmaximum_size\x18\x06 \x01(\x05\x12\x12\n\nspare_size\x18\x07 \x01(\x05\"\xad\x02\n\x14InstanceGroupManager\x12\x1a\n\x12template_base_name\x18\x01 \x01(\t\x12\x14\n\x0cminimum_size\x18\x02 \x01(\x05\x12\x14\n\x0cmaximum_size\x18\x03 \x01(\x05\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x12\n\nspare_size\x18\x64 \x01(\x05\x12\x17\n\x0fsurplus_seconds\x18\x65 \x01(\x05\x12(\n\tschedules\x18\x66 \x03(\x0b\x32\x15.gce_backend.Schedule\x12\r\n\x05zones\x18g \x03(\t\x12\x11\n\tmax_surge\x18h \x01(\x05\x12\x17\n\x0fmax_unavailable\x18i \x01(\x05\x12\x17\n\x0fmax_age_seconds\x18j \x01(\x05\x12\x14\n\x0c\x62oot_seconds\x18k \x01(\x05\"Q\n\x1aInstanceGroupManagerConfig\x12\x33\n\x08managers\x18\x01 \x03(\x0b\x32!.gce_backend.InstanceGroupManager\">\n\x0bSettingsCfg\x12\x1c\n\x14\x65nable_ts_monitoring\x18\x01 \x01(\x08\x12\x11\n\tmp_server\x18\x02 \x01(\t*D\n\x03\x44\x61y\x12\x07\n\x03MON\x10\x01\x12\x07\n\x03TUE\x10\x02\x12\x07\n\x03WED\x10\x03\x12\x07\n\x03THU\x10\x04\x12\x07\n\x03\x46RI\x10\x05\x12\x07\n\x03SAT\x10\x06\x12\x07\n\x03SUN\x10\x07')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,gce_backend/configuration/proto/config.proto\x12\x0bgce_backend\".\n\x0eServiceAccount\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\"Y\n\x0e\x41\x64\x64itionalDisk\x12\x0f\n\x07size_gb\x18\x01 \x01(\x05\x12\x11\n\tdisk_type\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x13\n\x0b\x61uto_delete\x18\x04 \x01(\x08\"\x97\x06\n\x10InstanceTemplate\x12\x11\n\tbase_name\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ndimensions\x18\x03 \x03(\t\x12\x12\n\nimage_name\x18\x04 \x01(\t\x12\x14\n\x0c\x64isk_size_gb\x18\x05 \x01(\x05\x12\x35\n\x10service_accounts\x18\x06 \x03(\x0b\x32\x1b.gce_backend.ServiceAccount\x12\x0c\n\x04tags\x18\x07 \x03(\t\x12\x10\n\x08metadata\x18\x08 \x03(\t\x12\x14\n\x0cmachine_type\x18\t \x01(\t\x12\x15\n\rimage_project\x18\n \x01(\t\x12\x13\n\x0bnetwork_url\x18\x0b \x01(\t\x12\x1f\n\x17\x61uto_assign_external_ip\x18\x0c \x01(\x08\x12\x18\n\x10min_cpu_platform\x18\r \x01(\t\x12\x1a\n\x12metadata_from_file\x18\x0e \x03(\t\x12\x11\n\tdisk_type\x18\x0f \x01(\t\x12\x15\n\rsnapshot_name\x18\x10 \x01(\t\x12\x17\n\x0fsnapshot_labels\x18\x11 \x03(\t\x12\x1a\n\x12\x62oot_snapshot_name\x18\x64 \x01(\t\x12\x1a\n\x12provisioning_model\x18n \x01(\t\x12\x0e\n\x06\x63\x61nary\x18o \x01(\x05\x12\x15\n\rrequire_agent\x18p \x01(\x08\x12!\n\x19\x61lternative_machine_types\x18q \x03(\t\x12\x0e\n\x06labels\x18x \x03(\t\x12\x12\n\nlocal_ssds\x18y \x01(\x05\x12\x1a\n\x12guest_accelerators\x18z \x03(\t\x12\x13\n\x0bsecure_boot\x18{ \x01(\x08\x12\x19\n\x11\x63onfidential_type\x18| \x01(\t\x12\x13\n\x0breservation\x18} \x01(\t\x12\x19\n\x11resource_policies\x18~ \x03(\t\x12\x14\n\x0cimage_family\x18\x7f \x01(\t\x12\x36\n\x10\x61\x64\x64itional_disks\x18\x80\x01 \x03(\x0b\x32\x1b.gce_backend.AdditionalDisk\"J\n\x16InstanceTemplateConfig\x12\x30\n\ttemplates\x18\x01 \x03(\x0b\x32\x1d.gce_backend.InstanceTemplate\"\x99\x01\n\x08Schedule\x12\x1e\n\x04\x64\x61ys\x18\x01 \x03(\x0e\x32\x10.gce_backend.Day\x12\r\n\x05start\x18\x02 \x01(\t\x12\x0b\n\x03\x65nd\x18\x03 \x01(\t\x12\x11\n\ttime_zone\x18\x04 \x01(\t\x12\x14\n\x0cminimum_size\x18\x05 \x01(\x05\x12\x14\n\x0cmaximum_size\x18\x06 \x01(\x05\x12\x12\n\nspare_size\x18\x07 \x01(\x05\"\xad\x02\n\x14InstanceGroupManager\x12\x1a\n\x12template_base_name\x18\x01 \x01(\t\x12\x14\n\x0cminimum_size\x18\x02 \x01(\x05\x12\x14\n\x0cmaximum_size\x18\x03 \x01(\x05\x12\x0c\n\x04zone\x18\x04 \x01(\t\x12\x12\n\nspare_size\x18\x64 \x01(\x05\x12\x17\n\x0fsurplus_seconds\x18\x65 \x01(\x05\x12(\n\tschedules\x18\x66 \x03(\x0b\x32\x15.gce_backend.Schedule\x12\r\n\x05zones\x18g \x03(\t\x12\x11\n\tmax_surge\x18h \x01(\x05\x12\x17\n\x0fmax_unavailable\x18i \x01(\x05\x12\x17\n\x0fmax_age_seconds\x18j \x01(\x05\x12\x14\n\x0c\x62oot_seconds\x18k \x01(\x05\"Q\n\x1aInstanceGroupManagerConfig\x12\x33\n\x08managers\x18\x01 \x03(\x0b\x32!.gce_backend.InstanceGroupManager\">\n\x0bSettingsCfg\x12\x1c\n\x14\x65nable_ts_monitoring\x18\x01 \x01(\x08\x12\x11\n\tmp_server\x18\x02 \x01(\t*D\n\x03\x44\x61y\x12\x07\n\x03MON\x10\x01\x12\x07\n\x03TUE\x10\x02\x12\x07\n\x03WED\x10\x03\x12\x07\n\x03THU\x10\x04\x12\x07\n\x03\x46RI\x10\x05\x12\x07\n\x03SAT\x10\x06\x12\x07\n\x03SUN\x10\x07')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gce_backend.configuration.proto.config_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DAY']._serialized_start=1530
-  _globals['_DAY']._serialized_end=1598
+  _globals['_DAY']._serialized_start=1677
+  _globals['_DAY']._serialized_end=1745
   _globals['_SERVICEACCOUNT']._serialized_start=61
   _globals['_SERVICEACCOUNT']._serialized_end=107
-  _globals['_INSTANCETEMPLATE']._serialized_start=110
-  _globals['_INSTANCETEMPLATE']._serialized_end=845
-  _globals['_INSTANCETEMPLATECONFIG']._serialized_start=847
-  _globals['_INSTANCETEMPLATECONFIG']._serialized_end=921
-  _globals['_SCHEDULE']._serialized_start=924
-  _globals['_SCHEDULE']._serialized_end=1077
-  _globals['_INSTANCEGROUPMANAGER']._serialized_start=1080
-  _globals['_INSTANCEGROUPMANAGER']._serialized_end=1381
-  _globals['_INSTANCEGROUPMANAGERCONFIG']._serialized_start=1383
-  _globals['_INSTANCEGROUPMANAGERCONFIG']._serialized_end=1464
-  _globals['_SETTINGSCFG']._serialized_start=1466
-  _globals['_SETTINGSCFG']._serialized_end=1528
+  _globals['_ADDITIONALDISK']._serialized_start=109
+  _globals['_ADDITIONALDISK']._serialized_end=198
+  _globals['_INSTANCETEMPLATE']._serialized_start=201
+  _globals['_INSTANCETEMPLATE']._serialized_end=992
+  _globals['_INSTANCETEMPLATECONFIG']._serialized_start=994
+  _globals['_INSTANCETEMPLATECONFIG']._serialized_end=1068
+  _globals['_SCHEDULE']._serialized_start=1071
+  _globals['_SCHEDULE']._serialized_end=1224
+  _globals['_INSTANCEGROUPMANAGER']._serialized_start=1227
+  _globals['_INSTANCEGROUPMANAGER']._serialized_end=1528
+  _globals['_INSTANCEGROUPMANAGERCONFIG']._serialized_start=1530
+  _globals['_INSTANCEGROUPMANAGERCONFIG']._serialized_end=1611
+  _globals['_SETTINGSCFG']._serialized_start=1613
+  _globals['_SETTINGSCFG']._serialized_end=1675
 # @@protoc_insertion_point(module_scope)

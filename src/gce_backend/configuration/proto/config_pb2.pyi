@@ -32,8 +32,20 @@ class ServiceAccount(_message.Message):
     scopes: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, name: _Optional[str] = ..., scopes: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class AdditionalDisk(_message.Message):
+    __slots__ = ("size_gb", "disk_type", "labels", "auto_delete")
+    SIZE_GB_FIELD_NUMBER: _ClassVar[int]
+    DISK_TYPE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    AUTO_DELETE_FIELD_NUMBER: _ClassVar[int]
+    size_gb: int
+    disk_type: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    auto_delete: bool
+    def __init__(self, size_gb: _Optional[int] = ..., disk_type: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., auto_delete: _Optional[bool] = ...) -> None: ...
+
 class InstanceTemplate(_message.Message):
-    __slots__ = ("base_name", "project", "dimensions", "image_name", "disk_size_gb", "service_accounts", "tags", "metadata", "machine_type", "image_project", "network_url", "auto_assign_external_ip", "min_cpu_platform", "metadata_from_file", "disk_type", "snapshot_name", "snapshot_labels", "boot_snapshot_name", "provisioning_model", "canary", "require_agent", "alternative_machine_types", "labels", "local_ssds", "guest_accelerators", "secure_boot", "confidential_type", "reservation", "resource_policies", "image_family")
+    __slots__ = ("base_name", "project", "dimensions", "image_name", "disk_size_gb", "service_accounts", "tags", "metadata", "machine_type", "image_project", "network_url", "auto_assign_external_ip", "min_cpu_platform", "metadata_from_file", "disk_type", "snapshot_name", "snapshot_labels", "boot_snapshot_name", "provisioning_model", "canary", "require_agent", "alternative_machine_types", "labels", "local_ssds", "guest_accelerators", "secure_boot", "confidential_type", "reservation", "resource_policies", "image_family", "additional_disks")
     BASE_NAME_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +76,7 @@ class InstanceTemplate(_message.Message):
     RESERVATION_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_POLICIES_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FAMILY_FIELD_NUMBER: _ClassVar[int]
+    ADDITIONAL_DISKS_FIELD_NUMBER: _ClassVar[int]
     base_name: str
     project: str
     dimensions: _containers.RepeatedScalarFieldContainer[str]
@@ -94,7 +107,8 @@ class InstanceTemplate(_message.Message):
     reservation: str
     resource_policies: _containers.RepeatedScalarFieldContainer[str]
     image_family: str
-    def __init__(self, base_name: _Optional[str] = ..., project: _Optional[str] = ..., dimensions: _Optional[_Iterable[str]] = ..., image_name: _Optional[str] = ..., disk_size_gb: _Optional[int] = ..., service_accounts: _Optional[_Iterable[_Union[ServiceAccount, _Mapping]]] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Iterable[str]] = ..., machine_type: _Optional[str] = ..., image_project: _Optional[str] = ..., network_url: _Optional[str] = ..., auto_assign_external_ip: _Optional[bool] = ..., min_cpu_platform: _Optional[str] = ..., metadata_from_file: _Optional[_Iterable[str]] = ..., disk_type: _Optional[str] = ..., snapshot_name: _Optional[str] = ..., snapshot_labels: _Optional[_Iterable[str]] = ..., boot_snapshot_name: _Optional[str] = ..., provisioning_model: _Optional[str] = ..., canary: _Optional[int] = ..., require_agent: _Optional[bool] = ..., alternative_machine_types: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., local_ssds: _Optional[int] = ..., guest_accelerators: _Optional[_Iterable[str]] = ..., secure_boot: _Optional[bool] = ..., confidential_type: _Optional[str] = ..., reservation: _Optional[str] = ..., resource_policies: _Optional[_Iterable[str]] = ..., image_family: _Optional[str] = ...) -> None: ...
+    additional_disks: _containers.RepeatedCompositeFieldContainer[AdditionalDisk]
+    def __init__(self, base_name: _Optional[str] = ..., project: _Optional[str] = ..., dimensions: _Optional[_Iterable[str]] = ..., image_name: _Optional[str] = ..., disk_size_gb: _Optional[int] = ..., service_accounts: _Optional[_Iterable[_Union[ServiceAccount, _Mapping]]] = ..., tags: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Iterable[str]] = ..., machine_type: _Optional[str] = ..., image_project: _Optional[str] = ..., network_url: _Optional[str] = ..., auto_assign_external_ip: _Optional[bool] = ..., min_cpu_platform: _Optional[str] = ..., metadata_from_file: _Optional[_Iterable[str]] = ..., disk_type: _Optional[str] = ..., snapshot_name: _Optional[str] = ..., snapshot_labels: _Optional[_Iterable[str]] = ..., boot_snapshot_name: _Optional[str] = ..., provisioning_model: _Optional[str] = ..., canary: _Optional[int] = ..., require_agent: _Optional[bool] = ..., alternative_machine_types: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., local_ssds: _Optional[int] = ..., guest_accelerators: _Optional[_Iterable[str]] = ..., secure_boot: _Optional[bool] = ..., confidential_type: _Optional[str] = ..., reservation: _Optional[str] = ..., resource_policies: _Optional[_Iterable[str]] = ..., image_family: _Optional[str] = ..., additional_disks: _Optional[_Iterable[_Union[AdditionalDisk, _Mapping]]] = ...) -> None: ...
 
 class InstanceTemplateConfig(_message.Message):
     __slots__ = ("templates",)

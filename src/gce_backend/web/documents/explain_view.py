@@ -300,6 +300,7 @@ def _hardware(template: TemplateConfig) -> Facts:
         "snapshot": template.snapshot_name or template.boot_snapshot or None,
         "disk_gb": template.disk_size_gb or None,
         "disk_type": template.disk_type or None,
+        "additional_disks": "; ".join(map(str, template.additional_disks)) or None,
         "provisioning_model": template.provisioning_model or None,
         "alternatives": ", ".join(template.alternative_machine_types) or None,
         "canary": template.canary,
