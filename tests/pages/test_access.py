@@ -239,7 +239,7 @@ def test_without_a_token_nobody_is_let_in() -> None:
     locked = gate(host="0.0.0.0")
     forged = web.Response()
     nothing = NamedToken("", Role.READ, Secret(""))
-    gate(host="").admit(nothing, forged, secure=False)
+    gate(host="").admit(nothing, forged, make_mocked_request("GET", "/"))
     cookie = f"{COOKIE}={forged.cookies[COOKIE].value}"
     for headers in ({"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
         assert not locked.may_read(make_mocked_request("GET", "/", headers=headers))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from http.cookies import SimpleCookie
 from pathlib import Path
 
 import msgspec
@@ -37,11 +38,13 @@ class Pages(Api):
 
     Attributes:
         cookies: what the browser keeps.
+        last: the cookies of the last answer to a form.
     """
 
     def __init__(self, p: Place, service: ProviderService) -> None:
         super().__init__(p, service)
         self.cookies: dict[str, str] = {}
+        self.last: SimpleCookie = SimpleCookie()
 
     async def send(
         self,
@@ -61,6 +64,7 @@ class Pages(Api):
         ) as response:
             answer = (response.status, response.headers.get("Location", ""))
             assert answer == (status, to), await response.text()
+            self.last = response.cookies
             self.cookies |= {name: one.value for name, one in response.cookies.items()}
 
     def _kept(self) -> str:
@@ -178,6 +182,11 @@ async def test_who_signs_in_changes_leases_as_the_api_would(tmp_path: Path) -> N
             await mp.send("/session", {"token": token}, status=403, origin=foreign)
         await mp.send("/session", {"token": token, "to": "//evil.example"}, to="/")
         assert token not in str(mp.cookies)
+        https = {"X-Forwarded-Proto": "https", "Origin": mp.service.url}
+        await mp.send("/session", {"token": token}, to="/", origin=https)
+        cookie = mp.last[COOKIE]
+        flags = [cookie[flag] for flag in ("httponly", "secure", "samesite")]
+        assert flags == [True, True, "Strict"]
         assert ANN in (await mp.go("/")).source
         await mp.send("/orders/release", {"id": pending["id"]}, status=404)
         assert "Cancel" not in (await mp.go("/")).text

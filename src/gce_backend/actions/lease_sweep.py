@@ -77,9 +77,12 @@ async def sweep(context: Context) -> Outcome:
                 if key in tombstones:
                     await phantom_entries.take_out(context, key, entry)
                 else:
-                    _note_contradiction(context, key, entry, asked)
-                    _note_agent(context, key, entry)
-                    gone = await _is_denied_and_gone(context, key, entry, asked)
+                    instance = instances.get(key)
+                    own = None if instance is None else _own_entry(context, key, instance, entry)
+                    _note_contradiction(context, key, instance, own, asked)
+                    if own is not None:
+                        context.memory.catalog.agents.note(key, waits=own.awaits_agent)
+                    gone = await _is_denied_and_gone(context, key, instance, own, asked)
                     changes.append(Change(key, _judge(context, key, entry, asked, gone=gone)))
                 swept += 1
     except (BackendError, TimeoutError) as error:
@@ -108,31 +111,32 @@ def _judge(
     def apply(instance: Instance) -> Instance:
         if instance.pending_deletion is not None or instance.deletion is not None:
             return instance
+        own = _own_entry(context, key, instance, entry)
         if instance.catalog is not CatalogState.CATALOGED:
             if not is_held_for_ever(instance):
                 return instance
-            if _own_entry(context, key, instance, entry) is None:
-                return _without_denied_lease(context, key, instance, entry, asked, gone=gone)
+            if own is None:
+                return _without_denied_lease(context, key, instance, own, asked, gone=gone)
             instance = replace(instance, catalog=CatalogState.CATALOGED, rising_since=None)
         if isinstance(entry, CatalogEntry) and entry.attributes.get(KEY_ATTRIBUTE) != token:
             # Another's entry under our host name: the daemon must not remove it from the catalog.
             return replace(instance, catalog=CatalogState.REFUSED, lost_since=None)
-        if isinstance(entry, NotCataloged) or not entry.is_of(token, instance.gce_id):
+        if own is None:
             lost = (
                 instance if instance.lost_since is not None else replace(instance, lost_since=now)
             )
-            return _without_denied_lease(context, key, lost, entry, asked, gone=gone)
+            return _without_denied_lease(context, key, lost, own, asked, gone=gone)
         known = replace(instance, lost_since=None) if instance.lost_since else instance
-        if entry.state == "RECLAIMED":
+        if own.state == "RECLAIMED":
             reason = "The catalog says that the Machine Provider has reclaimed it."
             return replace(known, pending_deletion=PendingDeletion(reason, now), lease=None)
-        if entry.state == "LEASED":
-            expiration = end_of(entry)
+        if own.state == "LEASED":
+            expiration = end_of(own)
             if known.lease is not None and known.lease.expiration == expiration:
                 return known
             since = known.lease.since if known.lease is not None else now
             return replace(known, lease=Lease(since, expiration))
-        return _without_denied_lease(context, key, known, entry, asked, gone=gone)
+        return _without_denied_lease(context, key, known, own, asked, gone=gone)
 
     return when_present(apply)
 
@@ -141,7 +145,7 @@ def _without_denied_lease(
     context: Context,
     key: MachineKey,
     instance: Instance,
-    entry: CatalogEntry | NotCataloged,
+    own: CatalogEntry | None,
     asked: float,
     *,
     gone: bool,
@@ -150,10 +154,10 @@ def _without_denied_lease(
 
     Nobody can hold a VM that is gone: there, the first denial is enough.
     """
-    if gone and _denies(context, key, instance, entry, asked):
+    if gone and _denies(context, instance, own, asked):
         return without_lease(instance)
     contradiction, lease = context.memory.catalog.contradicted.get(key), instance.lease
-    contradicts = _contradicts(context, key, instance, entry, asked)
+    contradicts = _contradicts(context, instance, own, asked)
     if contradiction is None or lease is None or not contradicts:
         return instance
     if lease.expiration is None and _waits(context) and instance.drain is None:
@@ -165,11 +169,14 @@ def _without_denied_lease(
 
 
 async def _is_denied_and_gone(
-    context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
+    context: Context,
+    key: MachineKey,
+    instance: Instance | None,
+    own: CatalogEntry | None,
+    asked: float,
 ) -> bool:
     """Whether the catalog denies a machine's lease, and Compute confirms that its VM is gone."""
-    instance = context.fleet.instances.get(key)
-    if instance is None or not _denies(context, key, instance, entry, asked):
+    if instance is None or not _denies(context, instance, own, asked):
         return False
     if news_for_lessee(instance, context.clock.elapsed) is not LesseeNews.GONE:
         return False
@@ -194,11 +201,7 @@ def _waits(context: Context) -> bool:
 
 
 def _contradicts(
-    context: Context,
-    key: MachineKey,
-    instance: Instance,
-    entry: CatalogEntry | NotCataloged,
-    asked: float,
+    context: Context, instance: Instance, own: CatalogEntry | None, asked: float
 ) -> bool:
     """Whether the catalog denies a known lease: the machine is available, or unknown.
 
@@ -206,46 +209,32 @@ def _contradicts(
     The answer does not count against a lease that became known after the question.
     """
     lasts = instance.lease is not None and instance.lease.expiration is not None
-    is_unknown = _own_entry(context, key, instance, entry) is None
-    return not (is_unknown and lasts) and _denies(context, key, instance, entry, asked)
+    return not (own is None and lasts) and _denies(context, instance, own, asked)
 
 
-def _denies(
-    context: Context,
-    key: MachineKey,
-    instance: Instance,
-    entry: CatalogEntry | NotCataloged,
-    asked: float,
-) -> bool:
+def _denies(context: Context, instance: Instance, own: CatalogEntry | None, asked: float) -> bool:
     """Whether the catalog has a machine with a known lease as available, or not at all."""
     lease, took = instance.lease, context.clock.monotonic() - asked
-    own = _own_entry(context, key, instance, entry)
     if lease is None or (own is not None and own.state != "AVAILABLE"):
         return False
     return context.clock.elapsed(lease.since) > took
 
 
-def _note_agent(context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged) -> None:
-    """Remembers whether a machine waits for its agent."""
-    instance = context.fleet.instances.get(key)
-    own = None if instance is None else _own_entry(context, key, instance, entry)
-    if own is not None:
-        context.memory.catalog.agents.note(key, waits=own.awaits_agent)
-
-
 def _note_contradiction(
-    context: Context, key: MachineKey, entry: CatalogEntry | NotCataloged, asked: float
+    context: Context,
+    key: MachineKey,
+    instance: Instance | None,
+    own: CatalogEntry | None,
+    asked: float,
 ) -> None:
     """Counts answers that contradict a known lease, and reports them; another answer resets it."""
     contradicted, conditions = context.memory.catalog.contradicted, context.conditions.of_job(TOPIC)
-    instance = context.fleet.instances.get(key)
-    if instance is None or not _contradicts(context, key, instance, entry, asked):
+    if instance is None or not _contradicts(context, instance, own, asked):
         if contradicted.pop(key, None) is not None:
             conditions.clear(key)
         return
     before = contradicted.get(key, Contradiction(context.clock.monotonic(), 0))
     contradicted[key] = before._replace(looks=before.looks + 1)
-    own = _own_entry(context, key, instance, entry)
     denial = "does not hold it" if own is None else "calls it available"
     message = (
         f"The catalog {denial}, but a lease that is known here has not ended: "

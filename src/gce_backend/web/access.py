@@ -27,6 +27,7 @@ from gce_backend.base.connections import Refused, is_forwarded
 from gce_backend.base.guesses import Guesses
 from gce_backend.settings.settings import HttpSettings, is_loopback, names_loopback
 from gce_backend.settings.tokens import NamedToken
+from gce_backend.web.cookies import set_cookie
 
 COOKIE = "gce_backend_session"
 SESSION_SECONDS = 12 * 3600.0
@@ -98,28 +99,17 @@ class Gate:
         same = [one for one in self._tokens() if _same(given, _digest(one.token.reveal()))]
         return same[0] if same else None
 
-    def admit(self, token: NamedToken, response: web.StreamResponse, *, secure: bool) -> None:
+    def admit(self, token: NamedToken, response: web.StreamResponse, request: web.Request) -> None:
         """Gives a browser a session.
 
         Args:
             token: the token that the session replaces.
             response: the answer that carries it.
-            secure: whether the browser uses https.
+            request: the browser's.
         """
         ends = str(int(self._clock.now() + SESSION_SECONDS))
-        response.set_cookie(
-            COOKIE,
-            f"{ends}.{_signature(token, ends)}",
-            max_age=int(SESSION_SECONDS),
-            httponly=True,
-            samesite="Strict",
-            secure=secure,
-        )
-
-    @staticmethod
-    def dismiss(response: web.StreamResponse) -> None:
-        """Ends a browser's session."""
-        response.del_cookie(COOKIE, httponly=True, samesite="Strict")
+        cookie = f"{ends}.{_signature(token, ends)}"
+        set_cookie(response, request, COOKIE, cookie, SESSION_SECONDS)
 
     def _of_session(self, cookie: str) -> NamedToken | None:
         ends, _, signature = cookie.partition(".")
@@ -134,12 +124,6 @@ class Gate:
 
     def _is_local(self, request: web.Request) -> bool:
         return self._is_open and not is_forwarded(request) and names_loopback(request.host)
-
-
-def is_of_this_site(request: web.Request) -> bool:
-    """Whether the browser says that a page of this daemon sent the request."""
-    origin = request.headers.get("Origin", "")
-    return bool(request.host) and origin.partition("://")[2] == request.host
 
 
 def _bearer(request: web.Request) -> str | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gce_backend.web.access import Gate, is_of_this_site
+from gce_backend.web.access import Gate
 from gce_backend.web.documents.answers import RefusedError
 from gce_backend.web.documents.bodies import read_form
 from gce_backend.web.documents.orders import ControlApi
-from gce_backend.web.pages.session import FOREIGN, redirect
+from gce_backend.web.pages.forms import check_origin, redirect
 from gce_backend.web.pages.site import Site
 
 SIGN_IN = "Sign in first: orders need a token of this daemon."
@@ -36,8 +36,7 @@ class Orders:
 
     async def _carry_out(self, request: web.Request) -> web.Response:
         try:
-            if not is_of_this_site(request):
-                raise RefusedError(403, FOREIGN)  # noqa: TRY301 -- drawn like the others
+            check_origin(request)
             caller = self._gate.caller(request)
             if caller is None:
                 raise RefusedError(401, SIGN_IN)  # noqa: TRY301

@@ -83,18 +83,6 @@ class ProviderSessions:
         self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
 
 
-def set_cookie(response: web.Response, cookie: str, request: web.Request) -> None:
-    """Gives a browser the cookie of its session."""
-    response.set_cookie(
-        COOKIE,
-        cookie,
-        max_age=int(SESSION_SECONDS),
-        httponly=True,
-        samesite="Strict",
-        secure=request.headers.get("X-Forwarded-Proto", request.scheme) == "https",
-    )
-
-
 def _digest(cookie: str) -> str:
     """Under what a session is kept, so that no lookup tells how much of a guess is right."""
     return hashlib.sha256(cookie.encode("utf-8", "surrogateescape")).hexdigest()

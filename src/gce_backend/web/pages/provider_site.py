@@ -35,15 +35,20 @@ from gce_backend.machine_provider.server import is_here
 from gce_backend.machine_provider.trends import Trend
 from gce_backend.machine_provider.wire import dimension_text
 from gce_backend.settings.settings import is_loopback
-from gce_backend.web.access import is_of_this_site
+from gce_backend.web.cookies import drop_cookie, set_cookie
 from gce_backend.web.documents.answers import RefusedError
 from gce_backend.web.documents.bodies import read_form
 from gce_backend.web.pages.assets import Assets
+from gce_backend.web.pages.forms import check_origin, redirect
 from gce_backend.web.pages.provider_figures import charts_of, count_kinds, spark
 from gce_backend.web.pages.provider_orders import call_of
-from gce_backend.web.pages.provider_session import OwnToken, ProviderSessions, set_cookie
+from gce_backend.web.pages.provider_session import (
+    COOKIE,
+    SESSION_SECONDS,
+    OwnToken,
+    ProviderSessions,
+)
 from gce_backend.web.pages.rendering import Renderer
-from gce_backend.web.pages.session import redirect
 from gce_backend.web.pages.site import ROWS, paging
 from gce_backend.web.server import HEADERS
 
@@ -58,7 +63,6 @@ LOCKED = (
     "These pages need a token of a viewer or an administrator. Without one they open on the "
     "Machine Provider's own machine alone, e.g. through an SSH tunnel."
 )
-FOREIGN = "The form did not come from a page of this Machine Provider: nothing was done."
 SIGN_IN = "Sign in first: leasing needs a token that says who you are."
 STARTING = "The Machine Provider is starting."
 
@@ -173,9 +177,8 @@ class ProviderSite:
         return self._draw(request, "provider_session.html", values, status)
 
     async def _sign_in(self, request: web.Request) -> web.Response:
-        if not is_of_this_site(request):
-            return self._draw_form(request, "/", FOREIGN, 403)
         try:
+            check_origin(request)
             given = await read_form(request)
         except RefusedError as refused:
             return self._draw_form(request, "/", f"Nothing was done: {refused}.", refused.status)
@@ -189,23 +192,26 @@ class ProviderSite:
         except BackendError as error:
             return self._draw_form(request, to, str(error), 503)
         response = redirect(to)
-        set_cookie(response, cookie, request)
+        set_cookie(response, request, COOKIE, cookie, SESSION_SECONDS)
         return response
 
     async def _sign_out(self, request: web.Request) -> web.Response:
-        if not is_of_this_site(request):
-            return self._draw_form(request, "/", FOREIGN, 403)
+        try:
+            check_origin(request)
+        except RefusedError as refused:
+            return self._draw_form(request, "/", f"Nothing was done: {refused}.", refused.status)
         self._sessions.end(request)
-        return redirect("/")
+        response = redirect("/")
+        drop_cookie(response, COOKIE)
+        return response
 
     async def _order(self, request: web.Request) -> web.Response:
         """Carries out what a form asks for, as the API would for the owner of the token."""
         try:
-            if not is_of_this_site(request):
-                raise Refusal(403, FOREIGN)  # noqa: TRY301 -- drawn like the others
+            check_origin(request)
             authorization = self._sessions.authorization(request)
             if authorization is None:
-                raise Refusal(401, SIGN_IN)  # noqa: TRY301
+                raise Refusal(401, SIGN_IN)  # noqa: TRY301 -- drawn like the others
             fields = await read_form(request)
             method, body, shown_at = call_of(request.match_info["name"], fields)
             remote = request.remote or ""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from gce_backend.web.access import Gate, is_of_this_site
+from gce_backend.web.access import COOKIE, Gate
+from gce_backend.web.cookies import drop_cookie
 from gce_backend.web.documents.answers import RefusedError
 from gce_backend.web.documents.bodies import read_form
+from gce_backend.web.pages.forms import check_origin, redirect
 from gce_backend.web.pages.site import Site
-
-FOREIGN = "The form did not come from a page of this daemon: nothing was done."
 
 
 class Sessions:
@@ -36,9 +36,8 @@ class Sessions:
         return self._draw(request, request.query.get("to", "/"), "", 200)
 
     async def _begin(self, request: web.Request) -> web.Response:
-        if not is_of_this_site(request):
-            return self._draw(request, "/", FOREIGN, 403)
         try:
+            check_origin(request)
             given = await read_form(request)
         except RefusedError as refused:
             return self._draw(request, "/", f"Nothing was done: {refused}.", refused.status)
@@ -47,15 +46,16 @@ class Sessions:
             await self._gate.slow_down(request)
             return self._draw(request, to, "The token is wrong.", 401)
         response = redirect(to)
-        secure = request.headers.get("X-Forwarded-Proto", request.scheme) == "https"
-        self._gate.admit(token, response, secure=secure)
+        self._gate.admit(token, response, request)
         return response
 
     async def _end(self, request: web.Request) -> web.Response:
-        if not is_of_this_site(request):
-            return self._draw(request, "/", FOREIGN, 403)
+        try:
+            check_origin(request)
+        except RefusedError as refused:
+            return self._draw(request, "/", f"Nothing was done: {refused}.", refused.status)
         response = redirect("/")
-        self._gate.dismiss(response)
+        drop_cookie(response, COOKIE)
         return response
 
     def _draw(self, request: web.Request, to: str, wrong: str, status: int) -> web.Response:
@@ -64,9 +64,3 @@ class Sessions:
             frame |= {"project": "", "version": ""}
         values = frame | {"to": to, "wrong": wrong}
         return self._site.renderer.page(request, "session.html", values, status)
-
-
-def redirect(path: str) -> web.Response:
-    """Redirects the browser to a page of this daemon, and nowhere else."""
-    ours = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
-    return web.Response(status=303, headers={"Location": path if ours else "/"})
