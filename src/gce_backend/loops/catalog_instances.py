@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 
 from gce_backend.actions.accounts import machine_account
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.base.errors import BackendError, HostnameReuseError, InvalidRequestError
+from gce_backend.base.errors import (
+    BackendError,
+    HostnameReuseError,
+    InvalidRequestError,
+    RemoteError,
+)
 from gce_backend.clients.machine_provider import (
     Addition,
     CatalogEntry,
@@ -26,12 +32,18 @@ from gce_backend.rules.facets import Facet
 
 BROKER = "machine-provider"
 REUSED = "the catalog has this host name under another key"
+LANES = 2
+"""Batches that are worked on at the same time: one is sent while the other is stored."""
 MAX_DIVISIONS = 64
 """Refused calls of one batch: enough for four bad machines among 250, and a bound for the rest."""
 
 
 async def run(context: Context) -> Outcome:
-    """For each batch: stores the intent, adds the machines, stores the outcome."""
+    """For each batch: stores the intent, adds the machines, stores the outcome.
+
+    Raises:
+        RemoteError: the store could not be reached.
+    """
     if context.paused:
         return Outcome(facts={"paused": 1})
     if context.conditions.blocked(BROKER):
@@ -42,55 +54,125 @@ async def run(context: Context) -> Outcome:
     if not machines:
         return Outcome(problems=tuple(problems), again_after=_next_try(context))
     context.broker()  # its address must be known before anything is stored
-    waiting = list(machines)
-    news: dict[MachineKey, CatalogState] = {}
-    tried = 0
-    most = context.settings.machine_provider.batch_size
-    while waiting and not context.conditions.blocked(BROKER):
-        size = min(context.memory.catalog.batch or most, most)
-        batch, waiting = waiting[:size], waiting[size:]
-        # Halved before the call: after a run that hits its deadline, the next one tries fewer.
-        context.memory.catalog.batch = max(1, size // 2)
-        ready = await _intend(context, {key: machines[key] for key in batch})
-        tried += len(ready)
-        news |= await _add_and_tell(context, ready, problems)
-        if not context.conditions.blocked(BROKER):
-            context.memory.catalog.batch = min(most, size * 2)
-    changed = sum(state is CatalogState.CATALOGED for state in news.values())
+    adder = _Adder(context, machines, problems)
+    async with asyncio.TaskGroup() as group:
+        for number in range(LANES):
+            group.create_task(adder.work(), name=f"{context.job}: lane {number}")
+    if adder.error is not None:
+        raise adder.error
+    changed = sum(state is CatalogState.CATALOGED for state in adder.news.values())
     return Outcome(
         changed=changed,
         again_after=_next_try(context),
-        facts={"cataloged": changed, "tried": tried},
+        facts={"cataloged": changed, "tried": adder.tried},
         problems=tuple(problems),
     )
 
 
-async def _intend(
-    context: Context, machines: dict[MachineKey, CatalogMachine]
-) -> dict[MachineKey, CatalogMachine]:
-    """Stores that a batch is about to be sent; returns those that still may be."""
-    now = context.clock.stamp()
-    await context.fleet.change([Change(key, _sent(now)) for key in machines])
-    # Machines that were reclaimed, drained, deleted or paused in the meantime are left out.
-    return {key: machine for key, machine in machines.items() if _may_add(context, key)}
+class _Adder:
+    """Adds the machines of one run, batch by batch.
 
+    Lanes work at the same time: while the Machine Provider has one lane's batch, another lane
+    stores what became of its last batch, and the intent to send the next one. One call is under way
+    at a time.
 
-async def _add_and_tell(
-    context: Context, ready: dict[MachineKey, CatalogMachine], problems: list[str]
-) -> dict[MachineKey, CatalogState]:
-    """Adds a batch, and stores and reports the outcome before the next one begins."""
-    if not ready:
-        return {}
-    context.memory.catalog.adding.update(ready)
-    rising = {key: context.fleet.instances[key].rising_since for key in ready}
-    try:
-        news = await _add(context, ready, problems)
-    finally:
-        context.memory.catalog.adding.difference_update(ready)
-    for key, state in news.items():
-        if state is CatalogState.CATALOGED:
-            _tell(context, key, rising[key])
-    return news
+    Args:
+        machines: what to add, by the key of its entity.
+        problems: takes what failed.
+
+    Attributes:
+        news: what has become known of catalog entries.
+        tried: how many machines were sent.
+        error: what ended the work of a lane; the others begin no batch after it.
+    """
+
+    def __init__(
+        self, context: Context, machines: Mapping[MachineKey, CatalogMachine], problems: list[str]
+    ) -> None:
+        self.news: dict[MachineKey, CatalogState] = {}
+        self.tried = 0
+        self.error: BackendError | None = None
+        self._context = context
+        self._machines = machines
+        self._problems = problems
+        self._waiting = list(machines)
+        self._most = context.settings.machine_provider.batch_size
+        self._size = min(context.memory.catalog.batch or self._most, self._most)
+        self._calling = asyncio.Lock()
+
+    async def work(self) -> None:
+        """One lane."""
+        try:
+            await self._work()
+        except BackendError as error:
+            self.error = error
+
+    async def _work(self) -> None:
+        memory = self._context.memory.catalog
+        while self._waiting and self._goes_on():
+            size = self._size
+            batch, self._waiting = self._waiting[:size], self._waiting[size:]
+            # Halved before the call: after a run that hits its deadline, the next one tries fewer.
+            memory.batch = max(1, size // 2)
+            now = self._context.clock.stamp()
+            await self._context.fleet.change([Change(key, _sent(now)) for key in batch])
+            memory.adding.update(batch)
+            try:
+                await self._add(batch)
+            finally:
+                memory.adding.difference_update(batch)
+            if self._goes_on():
+                self._size = memory.batch = min(self._most, size * 2)
+
+    def _goes_on(self) -> bool:
+        return self.error is None and not self._context.conditions.blocked(BROKER)
+
+    def _note_answer(self, failure: RemoteError | None) -> None:
+        """Notes whether the Machine Provider has answered, before another lane calls."""
+        if failure is None:
+            self._context.conditions.clear(BROKER)
+        else:
+            self._context.conditions.fail(BROKER, failure)
+            self._problems.append(str(failure))
+
+    async def _add(self, keys: Sequence[MachineKey]) -> None:
+        """Adds a batch; stores and reports what is then known of the entries.
+
+        If a whole batch is refused, each half is sent separately, down to single machines; at most
+        `MAX_DIVISIONS` calls of a batch are refused.
+        """
+        context, refused = self._context, 0
+        batches, rising = [keys], dict[MachineKey, float | None]()
+        while batches:
+            async with self._calling:
+                if not self._goes_on():
+                    break
+                # What was reclaimed, drained, deleted or paused in the meantime is left out.
+                batch = [key for key in batches.pop() if _may_add(context, key)]
+                if not batch:
+                    continue
+                if not refused:
+                    self.tried += len(batch)
+                rising |= {key: context.fleet.instances[key].rising_since for key in batch}
+                machines = {key: self._machines[key] for key in batch}
+                additions = await context.broker().add_machines(list(machines.values()))
+                failure = additions[0].failure
+                if isinstance(failure, InvalidRequestError) and refused < MAX_DIVISIONS:
+                    refused += 1
+                    if len(batch) == 1:
+                        _note_refused(context, batch[0], str(failure), self._problems)
+                    else:
+                        middle = len(batch) // 2
+                        batches += [batch[middle:], batch[:middle]]
+                    continue
+                self._note_answer(failure)
+            news = await _store(context, machines, additions, self._problems)
+            self.news |= news
+            for key, state in news.items():
+                if state is CatalogState.CATALOGED:
+                    _tell(context, key, rising[key])
+            if failure is not None:
+                break
 
 
 def _concerns(context: Context, key: Key) -> bool:
@@ -111,33 +193,6 @@ def _topics(context: Context, _topic: str) -> bool:
     return any(_concerns(context, key) for key, _ in context.fleet.active_managers())
 
 
-async def _add(
-    context: Context, machines: dict[MachineKey, CatalogMachine], problems: list[str]
-) -> dict[MachineKey, CatalogState]:
-    """Adds machines; stores and returns what is then known of their entries.
-
-    If a whole batch is refused, each half is sent separately, down to single machines; at most
-    `MAX_DIVISIONS` calls of a batch are refused.
-    """
-    batches, news, refused = [machines], dict[MachineKey, CatalogState](), 0
-    while batches:
-        batch = batches.pop()
-        additions = await context.broker().add_machines(list(batch.values()))
-        failure = additions[0].failure
-        if isinstance(failure, InvalidRequestError) and refused < MAX_DIVISIONS:
-            refused += 1
-            if len(batch) == 1:
-                _note_refused(context, next(iter(batch)), str(failure), problems)
-            else:
-                items, middle = list(batch.items()), len(batch) // 2
-                batches += [dict(items[middle:]), dict(items[:middle])]
-            continue
-        news |= await _store(context, batch, additions, problems)
-        if failure is not None:
-            break
-    return news
-
-
 async def _store(
     context: Context,
     machines: dict[MachineKey, CatalogMachine],
@@ -145,8 +200,6 @@ async def _store(
     problems: list[str],
 ) -> dict[MachineKey, CatalogState]:
     """Stores the Machine Provider's answer to one batch."""
-    if not any(addition.failure for addition in additions):
-        context.conditions.clear(BROKER)
     answers = dict(zip(machines, additions, strict=True))
     news = {key: CatalogState.CATALOGED for key, addition in answers.items() if addition.added}
     for key in news:
@@ -252,10 +305,6 @@ def _note_failure(
     context: Context, key: MachineKey, addition: Addition, problems: list[str]
 ) -> None:
     """Notes why a machine was not added, where its entry is nobody's yet."""
-    failure = addition.failure
-    if failure is not None and not context.conditions.blocked(BROKER):
-        context.conditions.fail(BROKER, failure)
-        problems.append(str(failure))
     if addition.error not in {None, CatalogError.HOSTNAME_REUSE}:
         message = f"The Machine Provider refused it: {addition.error}"
         context.conditions.back_off(key, "Refused", message)

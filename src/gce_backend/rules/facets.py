@@ -36,17 +36,13 @@ def facets_of(instance: Instance | None) -> frozenset[Facet]:
     if instance is None:
         return _NONE
     found = []
-    troubled = any(
-        since is not None
-        for since in (
-            instance.missing_since,
-            instance.stopped_since,
-            instance.lost_since,
-            instance.abandoned_since,
-        )
-    )
     cataloged = instance.catalog is CatalogState.CATALOGED
-    if troubled:
+    if (
+        instance.missing_since is not None
+        or instance.stopped_since is not None
+        or instance.lost_since is not None
+        or instance.abandoned_since is not None
+    ):
         found.append(Facet.TROUBLED)
     if instance.active_metadata_update is not None or instance.pending_metadata_updates:
         found.append(Facet.UPDATING)
@@ -69,9 +65,14 @@ def facets_of(instance: Instance | None) -> frozenset[Facet]:
 
 def is_offered(instance: Instance) -> bool:
     """Whether a machine is leased or can be."""
-    troubles = instance.lost_since, instance.missing_since, instance.stopped_since, instance.drain
-    offered = instance.catalog is CatalogState.CATALOGED and instance.deletion is None
-    return offered and all(it is None for it in troubles)
+    return (
+        instance.catalog is CatalogState.CATALOGED
+        and instance.deletion is None
+        and instance.lost_since is None
+        and instance.missing_since is None
+        and instance.stopped_since is None
+        and instance.drain is None
+    )
 
 
 def is_swept(instance: Instance) -> bool:

@@ -18,7 +18,7 @@ from gce_backend.configuration.naming import base_instance_name
 from gce_backend.model.entities import Entity
 from gce_backend.model.events import Event, EventKind, Happening
 from gce_backend.model.keys import Key
-from gce_backend.rules.narration import Get, tell
+from gce_backend.rules.narration import Get, named_states, tell
 
 PAGE_EVENTS = 500
 """Most events in a page: with reasons and causes cut, a page always fits into an entity."""
@@ -78,10 +78,11 @@ class PageName(NamedTuple):
 
 def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Happening]:
     """The changes as happenings, in order; equal changes of neighbors are one happening."""
+    named = named_states(was, now)
     told = (
         ((told, step.key.parent, step.cause, step.who), step.key.name)
         for step in steps
-        if (told := tell(step.key, step.before, step.after, was, now)) is not None
+        if (told := tell(step.key, step.before, step.after, named)) is not None
     )
     for (words, parent, cause, who), same in groupby(told, key=lambda item: item[0]):
         kind, before, after, reason = words
@@ -99,7 +100,7 @@ def _happenings(steps: Iterable[Transition], was: Get, now: Get) -> Iterator[Hap
 
 def _cut(text: str, most: int) -> str:
     """A text cut to this many bytes, without characters that JSON must escape."""
-    plain = "".join(c if c.isprintable() else " " for c in text)
+    plain = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
     return plain.encode()[:most].decode(errors="ignore")
 
 

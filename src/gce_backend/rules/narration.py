@@ -8,6 +8,7 @@ leased until the end of its lease is stored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 from gce_backend.base.dates import date
@@ -61,7 +62,7 @@ class Told(NamedTuple):
     reason: str
 
 
-class _NamedState(NamedTuple):
+class NamedState(NamedTuple):
     """Whether the configuration names an entity, before and after."""
 
     before: bool
@@ -69,10 +70,30 @@ class _NamedState(NamedTuple):
 
     @property
     def changed(self) -> bool:
+        """Whether a commit changes it."""
         return self.before != self.after
 
 
-def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: Get) -> Told | None:
+Named: TypeAlias = Callable[[RevisionKey | GroupKey], NamedState]
+"""Whether the configuration names a revision or a group, before and after a commit."""
+
+
+def named_states(was: Get, now: Get) -> Named:
+    """Looks once at what is above each of the many entities of a commit.
+
+    Args:
+        was: returns the entities above the changed ones as they were before.
+        now: returns the new entities above them.
+    """
+
+    @cache
+    def named(key: RevisionKey | GroupKey) -> NamedState:
+        return NamedState(is_active(key, was), is_active(key, now))
+
+    return named
+
+
+def tell(key: Key, before: Entity | None, after: Entity | None, named_by: Named) -> Told | None:
     """The description of a change; None when no visible state has changed.
 
     Args:
@@ -80,13 +101,12 @@ def tell(key: Key, before: Entity | None, after: Entity | None, was: Get, now: G
         before: the entity before; None when there was none.
         after: the new entity; None when it was removed. Equal to `before` when only an entity
             above it has changed.
-        was: returns the entities above it as they were before.
-        now: returns the new entities above it.
+        named_by: whether the configuration names what is above it.
     """
     at = key.group if isinstance(key, MachineKey) else key
-    named = _NamedState(False, False)
+    named = NamedState(False, False)
     if isinstance(at, RevisionKey | GroupKey):
-        named = _NamedState(is_active(at, was), is_active(at, now))
+        named = named_by(at)
     if before is None and after is None:
         return None
     match before, after:
@@ -138,7 +158,7 @@ _ENDING = {
 }
 
 
-def _machine(old: Instance | None, new: Instance | None, named: _NamedState) -> Told:
+def _machine(old: Instance | None, new: Instance | None, named: NamedState) -> Told:
     before = _machine_state(old, active=named.before)
     after = _machine_state(new, active=named.after)
     if new is None:
@@ -247,7 +267,7 @@ def _deletion(old: Instance, new: Instance) -> Iterator[str]:
         yield "The VM was not gone: its group lists it."
 
 
-def _naming(what: str, named: _NamedState) -> str:
+def _naming(what: str, named: NamedState) -> str:
     if named.after:
         return f"The configuration names {what} again."
     return f"The configuration no longer names {what}."
@@ -264,7 +284,7 @@ def _resource_state(entity: _Resource | None, *, active: bool) -> str:
 
 
 def _group(
-    old: InstanceGroupManager | None, new: InstanceGroupManager | None, named: _NamedState
+    old: InstanceGroupManager | None, new: InstanceGroupManager | None, named: NamedState
 ) -> Told:
     reasons = (*_sizing(old, new), *_making("The group", old, new, named))
     return _resource(EventKind.GROUP, old, new, named, reasons)
@@ -274,7 +294,7 @@ def _revision(
     name: str,
     old: InstanceTemplateRevision | None,
     new: InstanceTemplateRevision | None,
-    named: _NamedState,
+    named: NamedState,
 ) -> Told:
     what = f"Revision {short_checksum(name)}"
     first = (f"The configuration describes {what.lower()}.",) if old is None else ()
@@ -285,7 +305,7 @@ def _resource(
     kind: EventKind,
     old: _Resource | None,
     new: _Resource | None,
-    named: _NamedState,
+    named: NamedState,
     reasons: Iterable[str],
 ) -> Told:
     before = _resource_state(old, active=named.before)
@@ -316,7 +336,7 @@ def _sizes(manager: InstanceGroupManager) -> str:
 
 
 def _making(
-    what: str, old: _Resource | None, new: _Resource | None, named: _NamedState
+    what: str, old: _Resource | None, new: _Resource | None, named: NamedState
 ) -> Iterator[str]:
     if old is None or new is None:
         return

@@ -328,6 +328,32 @@ async def test_a_machine_provider_slower_than_the_deadline_gets_further_in_every
         assert await w.fired() >= 4
 
 
+async def test_next_batch_is_stored_while_one_is_sent_and_not_sent_after_a_failure(
+    tmp_path: Path,
+) -> None:
+    """One call is under way at a time; the intents of two batches are stored, and no more."""
+    settings = Settings(machine_provider=MachineProviderSettings(batch_size=2))
+    async with world(tmp_path, managers=manager(minimum=6), settings=settings, start=False) as w:
+        await w.inject(ADD, kind="latency", seconds=15, times=2)
+        await w.inject(ADD, status=503, when="after", times=1)
+        await w.start_daemon()
+
+        async def adding(number: int) -> bool:
+            return [m["catalog"] for m in await w.machines()].count("adding") == number
+
+        await w.until(lambda: adding(4))
+        await w.pass_time(10)
+        assert await adding(4)
+        assert (await w.calls())[ADD] == 1
+
+        async def failed() -> bool:
+            return bool((await w.get("/api/fleet"))["conditions"])
+
+        await w.until(failed)
+        assert (await w.calls())[ADD] == 1
+        await w.until_states(cataloged=6, within=900)
+
+
 async def test_a_machine_that_the_machine_provider_refuses_stands_alone(tmp_path: Path) -> None:
     """400 to the whole batch: it is divided, and all others are cataloged."""
     async with world(tmp_path, managers=manager(minimum=8), start=False) as w:

@@ -35,7 +35,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.events import EventKind
 from gce_backend.model.keys import Key, manager_key, revision_key, template_key
 from gce_backend.model.orders import Control, Cordon, Drain, MachineOrder, Pause
-from gce_backend.rules.narration import Told, tell
+from gce_backend.rules.narration import Told, named_states, tell
 
 CHECKSUM = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "fedcba9876543210fedcba9876543210fedcba98"
@@ -76,7 +76,7 @@ def _tell(
     was: dict[Key, Entity] = NAMED,
     now: dict[Key, Entity] | None = None,
 ) -> Told | None:
-    return tell(key, before, after, was.get, (was if now is None else now).get)
+    return tell(key, before, after, named_states(was.get, (was if now is None else now).get))
 
 
 @pytest.mark.parametrize(
@@ -480,6 +480,6 @@ def test_line_09_lease_whose_end_changes_is_told_as_what_happened(
 ) -> None:
     """It is called extended only when its end was known and is later now."""
     old = Instance(gce_id=1, catalog=CatalogState.CATALOGED, lease=Lease(1.0, before))
-    told = tell(VM, old, replace(old, lease=Lease(1.0, after)), NAMED.get, NAMED.get)
+    told = _tell(VM, old, replace(old, lease=Lease(1.0, after)), NAMED)
     assert told is not None
     assert told.reason.startswith(words)

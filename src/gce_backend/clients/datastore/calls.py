@@ -32,7 +32,7 @@ RETRY_SECONDS = 60.0
 """A read is not tried again later than this after its start, whatever a Retry-After asks for."""
 
 T = TypeVar("T")
-Encoded: TypeAlias = list[dict[str, Any]]
+Encoded: TypeAlias = list[msgspec.Raw]
 """Mutations as JSON."""
 
 
@@ -149,8 +149,9 @@ class Calls:
             return QueryBatch(rows, batch.end_cursor, batch.more_results != "NOT_FINISHED")
 
     def encode(self, mutations: Sequence[Mutation]) -> Encoded:
-        """Mutations as they are sent."""
-        return [self.codec.mutation(mutation) for mutation in mutations]
+        """Mutations as they are sent: each is JSON already."""
+        write = msgspec.json.encode
+        return [msgspec.Raw(write(self.codec.mutation(mutation))) for mutation in mutations]
 
     def batches_of(self, mutations: Sequence[Mutation], room: int = 0) -> Iterator[Batch]:
         """Mutations in as few batches as the limits of a commit allow.
@@ -168,7 +169,8 @@ class Calls:
         """Writes with one call, never retried; gives the new versions."""
         mode = Mode.NON_TRANSACTIONAL if transaction is None else Mode.TRANSACTIONAL
         with _malformed("datastore.projects.commit"):
-            answer: Any = await self._client.commit(mutations, transaction, mode)
+            sent: list[Any] = list(mutations)  # the library passes them on as they are
+            answer: Any = await self._client.commit(sent, transaction, mode)
             versions = [result.data.version for result in answer["mutationResults"]]
             if len(versions) != len(mutations):
                 raise ValueError("not every mutation was answered")
@@ -214,7 +216,7 @@ def _chunks(mutations: Encoded, most: int) -> Iterator[Encoded]:
     chunk: Encoded = []
     size = 0
     for mutation in mutations:
-        length = len(msgspec.json.encode(mutation))  # as it will be sent
+        length = len(bytes(mutation))
         if chunk and (len(chunk) == most or size + length > MAX_COMMIT_BYTES):
             yield chunk
             chunk, size = [], 0

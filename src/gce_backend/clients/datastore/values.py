@@ -145,7 +145,11 @@ def encode_value(value: Value) -> dict[str, Any]:
         TypeError: it is of a type that Datastore does not have.
     """
     if isinstance(value, Unindexed):
-        return {**encode_value(value.value), "excludeFromIndexes": True}
+        encoded = encode_value(value.value)
+        encoded["excludeFromIndexes"] = True
+        return encoded
+    if isinstance(value, str):  # most are
+        return {"stringValue": value}
     if isinstance(value, tuple):
         if any(isinstance(element, tuple) for element in value):
             raise TypeError("Datastore has no arrays of arrays")
@@ -153,7 +157,7 @@ def encode_value(value: Value) -> dict[str, Any]:
     return _encode_scalar(value)
 
 
-def _encode_scalar(value: Scalar) -> dict[str, Any]:
+def _encode_scalar(value: float | datetime | None) -> dict[str, Any]:
     match value:
         case None:
             return {"nullValue": None}
@@ -165,8 +169,6 @@ def _encode_scalar(value: Scalar) -> dict[str, Any]:
             return {"integerValue": str(value)}
         case float():
             return {"doubleValue": _encode_double(value)}
-        case str():
-            return {"stringValue": value}
         case datetime():
             if value.tzinfo is None:
                 raise ValueError(f"{value} has no time zone")
@@ -183,7 +185,7 @@ def _encode_double(value: float) -> float | str:
 
 
 def _element(kind: str, name: str) -> dict[str, Any]:
-    number = _ID_NAME.fullmatch(name)
+    number = _ID_NAME.fullmatch(name) if name.startswith("__") else None
     return {"kind": kind, "id": number[1]} if number else {"kind": kind, "name": name}
 
 
