@@ -37,6 +37,7 @@ from simulation.world import Node, Shape, World
 
 SOURCE = Path(gce_backend.__file__).parent
 WATCHED = ("loops", "actions", "engine", "fleet", "daemon")
+WRAPPERS = frozenset({"anext_awaitable", "async_generator_asend", "coroutine_wrapper"})
 RESTART_SECONDS = 3.0
 SEEDS = 12
 
@@ -72,17 +73,22 @@ def sites() -> list[Site]:
     return sorted(found)
 
 
+def _wraps(awaited: Any) -> bool:
+    return type(awaited).__name__ in WRAPPERS
+
+
 def _chain(awaited: Any) -> Iterator[tuple[str, int]]:
     """Where a coroutine is suspended: file and line of each frame, from the outside in."""
+    kinds = (types.CoroutineType, types.AsyncGeneratorType)
     while awaited is not None:
         frame, below = None, None
         if isinstance(awaited, types.CoroutineType):
             frame, below = awaited.cr_frame, awaited.cr_await
         elif isinstance(awaited, types.AsyncGeneratorType):
             frame, below = awaited.ag_frame, awaited.ag_await
-        elif type(awaited).__name__ in {"async_generator_asend", "coroutine_wrapper"}:
-            kinds = (types.CoroutineType, types.AsyncGeneratorType)
-            below = next((o for o in gc.get_referents(awaited) if isinstance(o, kinds)), None)
+        elif _wraps(awaited):
+            found = gc.get_referents(awaited)
+            below = next((one for one in found if isinstance(one, kinds) or _wraps(one)), None)
         else:
             return
         if frame is not None:
@@ -312,8 +318,71 @@ LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
         (1430, "forget_ids"),
         (2000, "size_3"),
     ),
+    (
+        (0, "unsized"),
+        (40, "ask_for_more"),
+        (60, "look"),
+        (100, "terminate"),
+        (200, "spoil_config"),
+        (260, "size_3"),
+        (300, "release_all"),
+        (320, "no_maximum"),
+        (400, "odd_template"),
+        (700, "odd_template"),
+        (800, "lease"),
+        (830, "false_reclaimed"),
+        (900, "large"),
+        (930, "undo"),
+        (1000, "size_2"),
+        (1599, "nothing_is_added"),
+        (1600, "size_8"),
+        (1616, "steal_name"),
+        (1617, "steal_name"),
+        (1900, "look"),
+    ),
+    (
+        (1, "snapshots"),
+        (2, "from_snapshots"),
+        (300, "template_refused"),
+        (301, "large"),
+        (500, "template_fails"),
+        (501, "small"),
+        (700, "group_refused"),
+        (701, "other_1"),
+        (900, "group_fails"),
+        (901, "other_0"),
+        (902, "other_3"),
+        (1100, "group_still_there"),
+        (1101, "template_still_there"),
+        (1102, "other_0"),
+        (1500, "template_unanswered"),
+        (1501, "other_1"),
+        (1520, "other_0"),
+        (1800, "group_unanswered"),
+        (1801, "other_1"),
+        (1840, "other_0"),
+        (2200, "use_templates"),
+        (2201, "large"),
+        (2800, "small"),
+        (3000, "boot_snapshot"),
+    ),
+    (
+        (1, "lease_all"),
+        (60, "terminate"),
+        (80, "metadata_flood"),
+        (120, "fill_metadata"),
+        (160, "release_all"),
+        (180, "endless_metadata"),
+        (181, "lease_all"),
+        (900, "release_all"),
+        (1000, "kill"),
+    ),
 )
 """Short lives in which much happens, by seconds and kinds of events."""
+
+
+SHAPES = {9: Shape(daemons=2, machines=24, resync=120.0, election=True)}
+"""What the worlds of some of these lives are made of."""
 
 
 def lives() -> list[Recipe]:
@@ -327,7 +396,7 @@ def life(number: int) -> Recipe:
     rng = random.Random(number)
     events = tuple(Event(float(at), kind, rng.getrandbits(32)) for at, kind in LIVES[number])
     hours = (LIVES[number][-1][0] + 120) / 3600
-    shape = Shape(daemons=1, machines=4, resync=120.0)
+    shape = SHAPES.get(number, Shape(machines=4, resync=120.0))
     return Recipe(f"life {number}", shape, hours, events)
 
 
@@ -398,12 +467,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="simulation.crashes", description=__doc__)
     parser.add_argument("--pairs", type=float, default=0.0, help="the share of pairs: 1 is all")
     parser.add_argument("--only", default="", help="a piece of the awaits' names: loops/resize")
+    parser.add_argument("--life", action="append", help="the name of one life: 'life 7'; several")
     parser.add_argument("--processes", type=int, default=1, help="how many lives at a time")
     parser.add_argument("--stories", type=Path, help="a folder for lives that break a promise")
     options = parser.parse_args()
     if options.stories:
         options.stories.mkdir(parents=True, exist_ok=True)
-    out, given = sys.stdout.write, lives()
+    out = sys.stdout.write
+    given = [one for one in lives() if not options.life or one.seed in options.life]
     found, tasks, failed = set[Site](), [], 0
     kills: Counter[int] = Counter()
     with multiprocessing.get_context("fork").Pool(options.processes, maxtasksperchild=1) as pool:

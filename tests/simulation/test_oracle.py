@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,7 +22,7 @@ from simulation.faults import Disturbances
 from simulation.holes import HOLES, scripted, search
 from simulation.loop import SimulatedLoop
 from simulation.network import Request
-from simulation.oracle import Entry, Oracle, Vm
+from simulation.oracle import Entry, Held, Oracle, Vm
 from simulation.rows import ROWS
 from simulation.shrink import minimal
 from simulation.test_determinism import run
@@ -116,17 +116,7 @@ def test_a_late_deletion_that_a_restored_store_forgot_is_not_held_against_a_daem
 ) -> None:
     """What the daemon makes in the group before the restore, or without one, counts."""
     now = 0.0
-    oracle = Oracle(
-        embedded_cloud(None, SystemClock(), CloudOptions()),
-        now=lambda: now,
-        time=lambda: now,
-        note=lambda _: None,
-        cap=lambda _: 9,
-        window=600.0,
-        budget=9,
-        processes=lambda: (1, 1),
-        denier="machine-provider",
-    )
+    oracle = judge(lambda: now)
     oracle.late_deletions["z/g"] = 5.0
     oracle.vms["1"] = Vm("vm", "p/z/g", made=20.0, offered=21.0)
     oracle.entries["vm"] = Entry("AVAILABLE", "1", "", None)
@@ -134,6 +124,41 @@ def test_a_late_deletion_that_a_restored_store_forgot_is_not_held_against_a_daem
         now = restored
         oracle.restored("", 1.0)
     now = 60.0
+    oracle._destroyed(VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1"), "DELETING")
+    assert [violation.promise for violation in oracle.violations] == promise
+
+
+def judge(now: Callable[[], float], ahead: float = 0.0) -> Oracle:
+    """A judge by itself; the daemons' clocks are so many seconds ahead."""
+    return Oracle(
+        embedded_cloud(None, SystemClock(), CloudOptions()),
+        now=now,
+        time=now,
+        note=lambda _: None,
+        cap=lambda _: 9,
+        window=600.0,
+        budget=9,
+        processes=lambda: (1, 1),
+        denier="machine-provider",
+        latest=lambda: now() + ahead,
+    )
+
+
+@pytest.mark.parametrize(
+    ("backup", "ahead", "promise"),
+    [(30.0, 86400.0, ["S1"]), (1.0, 0.0, ["S1"]), (1.0, 86400.0, [])],
+)
+def test_a_lease_that_neither_the_catalog_nor_a_clock_knows_is_not_held_against_a_daemon(
+    backup: float, ahead: float, promise: list[str]
+) -> None:
+    """The catalog is restored from before it, and a daemon's clock is ahead of its end."""
+    now = 10.0
+    oracle = judge(lambda: now, ahead)
+    oracle.vms["1"], oracle._alive["vm"] = Vm("vm", "p/z/g", made=2.0, offered=3.0), "1"
+    oracle.held["vm"] = Held("lease", "1", until=1800.0, since=10.0)
+    now = 40.0
+    oracle.restored("machine-provider", backup)
+    oracle._let_go("vm", "DELETED")
     oracle._destroyed(VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1"), "DELETING")
     assert [violation.promise for violation in oracle.violations] == promise
 

@@ -27,8 +27,8 @@ from support.fleet_harness import PROJECT
 
 TEMPLATES, GROUPS = "compute.instanceTemplates", "compute.instanceGroupManagers"
 METADATA = "compute.instances.setMetadata"
-LARGE = 250 * 1024
-"""Bytes of an item of metadata: two of them leave no room for more."""
+TOTAL = 512 * 1024
+"""Bytes of metadata that Compute Engine allows a VM."""
 
 TROUBLES: dict[str, Act] = {}
 
@@ -63,6 +63,15 @@ _fails("endless_group", method=f"{GROUPS}.insert", kind="endless")
 _fails("endless_growth", method=f"{GROUPS}.createInstances", kind="endless")
 _fails("endless_end_of_group", method=f"{GROUPS}.delete", kind="endless")
 _fails("endless_end_of_template", method=f"{TEMPLATES}.delete", kind="endless")
+_fails("endless_metadata", method=METADATA, kind="endless")
+_fails("template_refused", method=f"{TEMPLATES}.insert", status=400, reason="invalid")
+_fails("template_fails", method=f"{TEMPLATES}.insert", kind="operation", reason="INTERNAL")
+_fails("group_refused", method=f"{GROUPS}.insert", status=400, reason="invalid")
+_fails("group_fails", method=f"{GROUPS}.insert", kind="operation", reason="INTERNAL")
+_fails("group_still_there", method=f"{GROUPS}.delete", status=404, reason="notFound")
+_fails("template_still_there", method=f"{TEMPLATES}.delete", status=404, reason="notFound")
+_fails("template_unanswered", seconds=30, method=f"{TEMPLATES}.insert", when="after", status=503)
+_fails("nothing_is_added", seconds=30, method="machine_provider.catalog.add*", status=503)
 _fails("names_refused", method=f"{GROUPS}.createInstances", status=409, reason="alreadyExists")
 _fails(
     "names_taken",
@@ -260,6 +269,101 @@ async def fill_metadata(world: World, _: random.Random) -> None:
     for row in world.vms():
         path = f"zones/{row.zone}/instances/{row.name}"
         found = (await world.by_hand("GET", path)).get("metadata", {})
-        items = [*found.get("items", ()), *({"key": f"x{n}", "value": "x" * LARGE} for n in "12")]
+        items = list(found.get("items", ()))
+        room = TOTAL - sum(len(item["key"] + item["value"]) for item in items)
+        items += [{"key": key, "value": "x" * (room // 2 - 8)} for key in ("x1", "x2")]
         body = {"fingerprint": found.get("fingerprint", ""), "items": items}
         await world.by_hand("POST", f"{path}/setMetadata", body)
+
+
+@trouble
+async def ask_for_more(world: World, rng: random.Random) -> None:
+    """The first template may grow, and people ask for more machines than there are."""
+    world.pools["linux"].maximum = 8
+    world.write()
+    for _ in range(len(world.vms()) + 3):
+        await events.lease(world, rng)
+
+
+@trouble
+async def no_maximum(world: World, _: random.Random) -> None:
+    """The first template no longer grows."""
+    world.pools["linux"].maximum = None
+    world.write()
+
+
+@trouble
+async def look(world: World, _: random.Random) -> None:
+    """Somebody looks at what the daemon tells."""
+    for path in ("/api/events?limit=5", "/api/fleet", "/metrics", "/"):
+        await world.act(path)
+
+
+@trouble
+async def spoil_config(world: World, _: random.Random) -> None:
+    """Somebody submits what is no configuration."""
+    (world.config_dir / "templates.cfg").write_text("templates { nonsense")
+
+
+@trouble
+async def undo(world: World, _: random.Random) -> None:
+    """An operator undoes the last roll-out; the configuration describes something else later."""
+    await world.act("/api/rollout-undo", {"template": "linux", "reason": "simulated"})
+    await asyncio.sleep(300)
+    world.pools["linux"].machine_type = "e2-medium"
+    world.write()
+
+
+@trouble
+async def snapshots(world: World, _: random.Random) -> None:
+    """Somebody takes a snapshot."""
+    body = {"name": "checkout", "labels": {"contents": "checkout"}}
+    await world.by_hand("POST", "global/snapshots", body)
+
+
+@trouble
+async def from_snapshots(world: World, _: random.Random) -> None:
+    """Machines have a second disk, and the image says how large the first is."""
+    world.pools["linux"].lines = '  disk_size_gb: 0\n  snapshot_labels: "contents:checkout"\n'
+    world.write()
+
+
+@trouble
+async def unsized(world: World, _: random.Random) -> None:
+    """The image says how large the machines' disks are."""
+    world.pools["linux"].lines = "  disk_size_gb: 0\n"
+    world.write()
+
+
+@trouble
+async def boot_snapshot(world: World, _: random.Random) -> None:
+    """Machines boot from a snapshot, which says how large their disks are."""
+    lines = '  disk_size_gb: 0\n  image_name: ""\n  boot_snapshot_name: "checkout"\n'
+    world.pools["linux"].lines = lines
+    world.write()
+
+
+@trouble
+async def group_unanswered(world: World, _: random.Random) -> None:
+    """A group is made, nobody hears of it, and nothing more is answered for two minutes."""
+    insert = f"{GROUPS}.insert"
+    world.disturbances.inject(Fault(method=insert, when="after", status=503), ())
+    silence = Fault(method=insert, status=503, skip=1, times=None)
+    world.disturbances.inject(silence, ())
+    await asyncio.sleep(120)
+    world.disturbances.end(silence)
+
+
+@trouble
+async def use_templates(world: World, _: random.Random) -> None:
+    """Somebody makes groups of our instance templates, which then cannot be deleted."""
+    for row in list(world.compute_store.templates.values()):
+        name = f"strangers-{row.name}"[:60]
+        made = {
+            "name": name,
+            "instanceTemplate": f"projects/{PROJECT}/global/instanceTemplates/{row.name}",
+            "baseInstanceName": "strangers",
+            "targetSize": 0,
+        }
+        world.oracle.foreign.add(f"{PROJECT}/{ZONES[0]}/{name}")
+        await world.by_hand("POST", f"zones/{ZONES[0]}/instanceGroupManagers", made)

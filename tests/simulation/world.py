@@ -185,6 +185,7 @@ class Pool(msgspec.Struct):
     maximum: int | None = None
     flavor: str = ""
     fields: dict[str, int] = {}
+    lines: str = ""
 
 
 class World:
@@ -230,6 +231,7 @@ class World:
             window=CAP_WINDOW,
             budget=shape.budget,
             denier=MP_NAMESPACE,
+            latest=lambda: max(node.clock.now() for node in self.nodes),
             processes=self._at_work,
         )
         self.disturbances.asked = self.oracle.asked
@@ -389,7 +391,7 @@ class World:
                 text = (
                     text.removesuffix("}\n") + f'  dimensions: "linux_flavor:{pool.flavor}"\n}}\n'
                 )
-            templates += text
+            templates += text.removesuffix("}\n") + f"{pool.lines}}}\n"
             for zone, minimum in pool.zones.items():
                 managers += manager(name, zone, minimum, pool.maximum, **pool.fields)
         (self.config_dir / "templates.cfg").write_text(templates)
