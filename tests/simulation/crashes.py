@@ -33,7 +33,8 @@ from simulation.apart import Branch, apart
 from simulation.episode import Recipe, Result, live_here, recipe
 from simulation.events import Event
 from simulation.loop import Process
-from simulation.world import Node, Shape, World
+from simulation.nodes import Node
+from simulation.world import Shape, World
 
 SOURCE = Path(gce_backend.__file__).parent
 WATCHED = ("loops", "actions", "engine", "fleet", "daemon")

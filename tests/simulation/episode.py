@@ -15,9 +15,11 @@ from simulation import chance
 from simulation.apart import apart
 from simulation.events import KINDS, Event, approve_held, plan
 from simulation.loop import Process, SimulatedLoop, StuckError
+from simulation.nodes import Node
 from simulation.oracle import Violation
+from simulation.queue_judge import PATIENCE_SECONDS
 from simulation.troubles import TROUBLES
-from simulation.world import Node, Shape, World, world
+from simulation.world import Shape, World, world
 
 QUIET_SECONDS = 3 * 3600.0
 """How long after the last fault the fleet may take to reach its configuration (L1)."""
@@ -69,6 +71,7 @@ def recipe(
     machines: int | None = None,
     daemons: int | None = None,
     election: bool | None = None,
+    providers: int | None = None,
     rate: float = 14.0,
     only: tuple[str, ...] = (),
     budget: int | None = None,
@@ -81,6 +84,7 @@ def recipe(
         budget=rng.choice((1400, 1400, 60, 24)) if budget is None else budget,
         resync=rng.choice((120.0, 600.0, 600.0)),
         election=rng.choice((True, False)) if election is None else election,
+        providers=providers or rng.choice((1, 2)),
     )
     return Recipe(seed, shape, hours, tuple(plan(seed, hours, rate, only)))
 
@@ -183,17 +187,26 @@ async def _calm(made: World, busy: list[asyncio.Task[Any]]) -> None:
     made.note("all faults end")
     made.mend_subscription()
     made.put_back()
-    for node in made.nodes:
-        node.clock.offset = 0.0
-        if node.process is not None and node.process.paused:
-            node.process.resume(made.loop)
-        await made.start_daemon(node)
+    for host in made.hosts:
+        host.clock.offset = 0.0
+        if host.process is not None and host.process.paused:
+            host.process.resume(made.loop)
+        await made.start_on(host)
+    await _judge_queue(made)
     await made.release_everything()
     await made.act("/api/resume", {"all": True})
     await made.act("/api/rollout-resume", {"template": "linux"})
     for pool in made.pools.values():
         pool.fields.pop("max_age_seconds", None)  # the fleet is to come to rest
     made.write()
+
+
+async def _judge_queue(made: World) -> None:
+    """Q: those who wait get what is free, now that nothing is wrong."""
+    for _ in range(int(2 * PATIENCE_SECONDS / 20)):
+        if not made.oracle.queue.waits_in_vain():
+            return
+        await asyncio.sleep(20.0)
 
 
 async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
@@ -207,6 +220,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             return
         await made.release_everything()
         await made.take_out_strangers()
+        await made.look_at_conditions()
         await approve_held(made)
         await asyncio.sleep(20.0)
     made.note("the fleet is at rest")

@@ -12,8 +12,8 @@ import base64
 import contextlib
 import functools
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,20 +23,21 @@ from gce_backend.localcloud.faults import Fault
 from gce_backend.machine_provider import wire
 from simulation.faults import STRANGER, Rule
 from simulation.network import Fate, Request
+from simulation.nodes import Host, Node, WorldClock
 from simulation.world import (
     MP_NAMESPACE,
     OFFERED,
     STRANGERS_SYSTEM,
     TYPES,
+    USERS,
     ZONES,
-    Node,
     Pool,
     World,
-    WorldClock,
 )
 from support.fleet_harness import PROJECT
 
 Act = Callable[[World, random.Random], Awaitable[None]]
+H = TypeVar("H", bound=Host)
 BROKER = "machine_provider.*"
 TOPIC = f"projects/{PROJECT}/topics/machine-provider"
 SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/machine-provider"
@@ -90,9 +91,19 @@ async def lease(world: World, rng: random.Random) -> None:
     world.leases += 1
     request = f"lease-{world.leases}"
     seconds = rng.choice((300, 1800, 7200, 6 * 3600, 86400, None))
-    name = await world.lease(request, seconds)
+    user, count = rng.choice(USERS), rng.choice((1, 1, 1, 1, 2, 3))
+    more = {} if rng.random() < 0.8 else {"keepalive": rng.choice((60, 600))}
+    name = await world.lease(request, seconds, user=user, count=count, **more)
     world.wanted.append(request)
-    world.note(f"user asks for {request}, {seconds or 'endless'} s: {name or 'waits'}")
+    terms = f"{count} for {seconds or 'endless'} s, {more or 'no more terms'}"
+    world.note(f"user asks for {request}, {terms}: {name or 'waits'}")
+
+
+@event(1.5)
+async def ask_for_more(world: World, rng: random.Random) -> None:
+    """Somebody wants machines again and again: more than there are, so that some requests wait."""
+    for _ in range(min(world.shape.machines, 20)):
+        await lease(world, rng)
 
 
 @event(4)
@@ -242,7 +253,7 @@ async def _is_calm(world: World, fault: Fault | None = None) -> bool:
     struck, calm = world.disturbances.strikes(), True
     for _ in range(15):
         await asyncio.sleep(20.0)
-        work = all(node.process and node.is_up and not node.process.paused for node in world.nodes)
+        work = all(host.is_awake for host in world.hosts)
         calm = calm and work and not world.pauses and world.disturbances.is_alone(fault)
     return calm and world.disturbances.strikes() == struck
 
@@ -431,58 +442,72 @@ async def drain(world: World, rng: random.Random) -> None:
 # Daemons
 
 
-def _up(world: World, rng: random.Random) -> Node | None:
-    up = [node for node in world.nodes if node.is_up]
+def _up(hosts: Sequence[H], rng: random.Random) -> H | None:
+    up = [host for host in hosts if host.is_up]
     return rng.choice(up) if up else None
 
 
 @event(5, 1, 55)
 async def kill(world: World, rng: random.Random) -> None:
     """Kill -9, and a new process after a while; sometimes several in a row."""
-    node = _up(world, rng)
-    if node is None:
-        return
+    node = _up(world.nodes, rng)
+    if node is not None:
+        await _kill(world, node, rng, 1)
+
+
+async def _kill(world: World, host: Host, rng: random.Random, row: int) -> None:
     for turn in range(rng.choice((1, 1, 1, 4))):
-        if node.is_up:
-            world.kill(node)
-            world.note(f"{node.name} is killed")
-            world.disturbances.met(1, *((55,) if turn else ()))
+        if host.is_up:
+            world.kill(host)
+            world.note(f"{host.name} is killed")
+            world.disturbances.met(row, *((55,) if turn else ()))
         await asyncio.sleep(rng.uniform(0.5, 120) if turn == 0 else rng.uniform(1, 20))
-        await world.start_daemon(node)
-        world.note(f"{node.name} starts")
+        await world.start_on(host)
+        world.note(f"{host.name} starts")
 
 
 @event(2, 37)
 async def terminate(world: World, rng: random.Random) -> None:
     """SIGTERM, and a new process."""
-    node = _up(world, rng)
-    if node is None or (node.process is not None and node.process.paused):
+    node = _up(world.nodes, rng)
+    if node is not None:
+        await _terminate(world, node, rng, 37)
+
+
+async def _terminate(world: World, host: Host, rng: random.Random, row: int) -> None:
+    if not host.is_awake:
         return
-    world.note(f"{node.name} is told to stop")
-    world.disturbances.met(37)
-    await world.stop_daemon(node)
+    world.note(f"{host.name} is told to stop")
+    world.disturbances.met(row)
+    await world.stop(host)
     await asyncio.sleep(rng.uniform(1, 60))
-    await world.start_daemon(node)
-    world.note(f"{node.name} starts")
+    await world.start_on(host)
+    world.note(f"{host.name} starts")
 
 
 @event(4, 26, 38)
 async def freeze(world: World, rng: random.Random) -> None:
     """A process stands still for seconds or many minutes, and goes on as if nothing had been."""
-    node = _up(world, rng)
-    if node is None or node.process is None or node.process.paused:
+    node = _up(world.nodes, rng)
+    if node is not None:
+        await _freeze(world, node, world.nodes, rng, 38)
+
+
+async def _freeze(
+    world: World, host: Host, replicas: Sequence[Host], rng: random.Random, row: int
+) -> None:
+    if host.process is None or not host.is_awake:
         return
-    process, seconds = node.process, rng.choice((12.0, 30.0, 90.0, 400.0, 900.0))
+    process, seconds = host.process, rng.choice((12.0, 30.0, 90.0, 400.0, 900.0))
     process.paused = True
-    world.note(f"{node.name} stands still")
-    world.disturbances.met(38)
-    others = [other for other in world.nodes if other is not node and other.is_up]
-    if others:
+    world.note(f"{host.name} stands still")
+    world.disturbances.met(row)
+    if any(other is not host and other.is_up for other in replicas):
         world.disturbances.met(26)
     await asyncio.sleep(seconds)
     if not process.dead:
         process.resume(world.loop)
-        world.note(f"{node.name} goes on after {seconds:g} s")
+        world.note(f"{host.name} goes on after {seconds:g} s")
 
 
 @event(1.5, 27, 52)
@@ -576,24 +601,35 @@ async def restore_machine_provider(world: World, rng: random.Random) -> None:
         world.back_up(MP_NAMESPACE)
         world.note("backup of the Machine Provider")
         await asyncio.sleep(rng.uniform(300, 3600))
+    up = [node for node in world.providers.nodes if node.is_up]
+    for node in up:  # as docs/machine-provider.md says
+        world.kill(node)
     world.restore(MP_NAMESPACE)
-    await world.restart_machine_provider()
     world.note("the Machine Provider is restored")
     world.disturbances.met(42)
+    await asyncio.sleep(rng.uniform(1, 30))
+    for node in up:
+        await world.start_on(node)
 
 
-@event(2, 29)
+@event(3, 29)
 async def restart_machine_provider(world: World, rng: random.Random) -> None:
-    """The Machine Provider's process dies where it stands, and another one reads what is stored."""
-    for _ in range(rng.choice((1, 1, 3))):
-        leased = world.oracle.leases()
-        await world.restart_machine_provider()
-        world.note("the Machine Provider dies, and starts")
-        world.disturbances.met(29)
-        lost = leased - world.oracle.leases()
-        if lost:
-            world.oracle.fail("S1", f"leases are lost with a process: {sorted(lost)[:3]}")
-        await asyncio.sleep(rng.uniform(0.0, 5.0))
+    """A process of the Machine Provider is killed, or told to stop, and another one starts."""
+    node = _up(world.providers.nodes, rng)
+    if node is None:
+        return
+    if rng.random() < 0.3:
+        await _terminate(world, node, rng, 29)
+    else:
+        await _kill(world, node, rng, 29)
+
+
+@event(2, 26, 29)
+async def freeze_machine_provider(world: World, rng: random.Random) -> None:
+    """A process of the Machine Provider stands still, and goes on when another one may work."""
+    node = _up(world.providers.nodes, rng)
+    if node is not None:
+        await _freeze(world, node, world.providers.nodes, rng, 29)
 
 
 @event(2, 40, 41)
@@ -750,6 +786,25 @@ async def _stop_vm(world: World, rows: list[Any], rng: random.Random) -> Any:
     return row
 
 
+@event(2, 45)
+async def preempt(world: World, rng: random.Random) -> None:
+    """Compute Engine takes a VM back, or a third of them: each has 30 s, and stops or is gone."""
+    rows = sorted(
+        (row for row in _offered(world) if row.action == "NONE" and not row.preempted),
+        key=lambda row: row.name,
+    )
+    held = [row for row in rows if world.oracle.holder(row.name) is not None]
+    action, among = rng.choice(("STOP", "DELETE")), held or rows
+    number = max(1, len(among) // 3) if rng.random() < 0.3 else 1
+    for row in rng.sample(among, min(number, len(among))):
+        if action == "DELETE":
+            world.oracle.by_hand.add(row.id)
+        if await world.happen(row.name, f"preempt?action={action}"):
+            world.note(f"vm {row.name} is preempted ({action})")
+            world.oracle.queue.preempted[row.name] = world.loop.time()
+            world.disturbances.met(45)
+
+
 @event(2, 33)
 async def recreate_vm(world: World, rng: random.Random) -> None:
     """Somebody recreates a VM: another one of the same name."""
@@ -834,7 +889,7 @@ async def steal_name(world: World, rng: random.Random) -> None:
     )
     world.strangers.add(name)
     world.stolen.add(name)
-    await world._ask(lambda broker: broker.catalog.add("GCE", [request]))
+    await world.providers.ask(lambda broker: broker.catalog.add("GCE", [request]))
     world.note(f"a stranger's machine named {name} is in the catalog")
     world.disturbances.met(31)
 
@@ -1041,14 +1096,14 @@ async def lost_commit(world: World, rng: random.Random) -> None:
     _rule(world, rng, fate, r":commit", 24, times=rng.randint(1, 3))
 
 
-def _start_again(world: World, node: Node) -> None:
-    world.note(f"{node.name} starts")
-    world.later(world.start_daemon(node))
+def _start_again(world: World, host: Host) -> None:
+    world.note(f"{host.name} starts")
+    world.later(world.start_on(host))
 
 
 def _killer(world: World, *rows: int) -> Callable[[Request], None]:
     def struck(request: Request) -> None:
-        node = next((node for node in world.nodes if node.name == request.client), None)
+        node = next((host for host in world.hosts if host.name == request.client), None)
         if node is not None and node.is_up:
             world.kill(node)
             world.note(f"{node.name} is killed at that moment")

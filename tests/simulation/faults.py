@@ -18,6 +18,8 @@ _SUBJECT = re.compile(r"/(?:instances|instanceGroupManagers)/([^/?]+)")
 _INSERT = re.compile(r"/zones/([^/]+)/instanceGroupManagers(?:\?|$)")
 _GROUP = re.compile(r"/zones/([^/]+)/instanceGroupManagers/([^/?]+)")
 _NAME = re.compile(rb'"name": ?"([^"]+)"')
+PROCESSES = ("d", "m")
+"""How the names of daemons, and of the Machine Provider's processes, begin."""
 STRANGER = "d9"
 """The daemon with a store of its own."""
 _NAMES = re.compile(rb'"hostname": ?"([^"]+)"')
@@ -142,7 +144,7 @@ class Disturbances:
 
     def is_quiet(self, request: Request) -> bool:
         """Whether no rule strikes a request."""
-        if self._rules and request.client.startswith("d") and self._rule(request) is not None:
+        if self._rules and request.client.startswith(PROCESSES) and self._rule(request):
             return False
         self._count(request)
         return True
@@ -150,7 +152,7 @@ class Disturbances:
     def verdict(self, request: Request) -> Verdict | None:
         """What happens to a request."""
         self._count(request)
-        rule = self._rule(request) if request.client.startswith("d") else None
+        rule = self._rule(request) if request.client.startswith(PROCESSES) else None
         if rule is None:
             return None
         rule.left -= 1

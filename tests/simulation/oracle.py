@@ -17,6 +17,7 @@ import msgspec
 from gce_backend.localcloud.cloud import Call, Cloud
 from gce_backend.localcloud.compute.rows import GroupRow, VmRow
 from gce_backend.localcloud.datastore.storage import StorageChange
+from simulation.queue_judge import LEASES, QueueJudge
 from support.watch import BY_HAND
 
 MACHINES = "CatalogMachineEntry"
@@ -118,8 +119,10 @@ class Oracle:
         restores: when the daemons' store was put back to a backup, simulated seconds.
         denials: since when faults let the Machine Provider deny what it knows, a time for each.
         remembered: when leases end that one restored store has forgotten, by host name.
+        given_back: when leases would have ended that were given back before, by host name.
         requests: the users' names of lease requests, by the Machine Provider's.
         seen: how often things were seen that prove that a fault fired.
+        queue: the judge of the Machine Provider's queue.
     """
 
     def __init__(
@@ -146,6 +149,7 @@ class Oracle:
         self.restores: list[float] = []
         self.denials: list[float] = []
         self.remembered: dict[str, float | None] = {}
+        self.given_back: dict[str, float] = {}
         self.foreign: set[str] = set()
         self.strangers: set[str] = set()
         self.seen: Counter[str] = Counter()
@@ -164,6 +168,7 @@ class Oracle:
         self._calls: Counter[Any] = Counter()
         self._storm_minute = -1
         self._storm: Counter[str] = Counter()
+        self.queue = QueueJudge(self.fail, time)
         self._watch(cloud)
 
     def _watch(self, cloud: Cloud) -> None:
@@ -195,8 +200,12 @@ class Oracle:
         def applied(version: int, writes: Any) -> list[StorageChange]:
             changes: list[StorageChange] = apply(version, writes)
             for change in changes:
-                if change.key.path[-1][0] == MACHINES:
+                kind, _, _, name = change.key.path[-1]
+                if kind == MACHINES:
                     self._entry(change)
+                elif kind == LEASES:
+                    record, restoring = _record(change.after), self.restoring
+                    self.queue.request_changed(name, record, restoring=restoring)
             return changes
 
         datastore._storage.apply = applied
@@ -237,6 +246,8 @@ class Oracle:
         """
         if namespace != self.denier:
             self.restores.append(self._time())
+        else:
+            self.queue.restored()
         for name, held in list(self.held.items()):
             if held.since > backup:
                 held.forgotten.setdefault(namespace, self._time())
@@ -358,6 +369,7 @@ class Oracle:
     def _entry(self, change: StorageChange) -> None:
         name = change.key.path[-1][3].partition(":")[2]
         record = _record(change.after)
+        self.queue.machine_changed(name, record, restoring=self.restoring)
         before = self.entries.pop(name, None)
         if record is None:
             if not self.restoring and before is not None and before.state != "DELETED":
@@ -401,6 +413,8 @@ class Oracle:
             self._let_go(name, entry.state)
         if before is not None and before.state == "LEASED" and entry.state != "LEASED":
             self.held.pop(name, None)
+            if before.until is not None:
+                self.given_back[name] = before.until
 
     def _let_go(self, name: str, why: str) -> None:
         del why

@@ -17,8 +17,8 @@ from gce_backend.localcloud.faults import Fault
 from simulation.direct import ShortWay, short
 from simulation.loop import Process, SimulatedLoop
 from simulation.network import Harmless, MemoryConnector, Request
+from simulation.nodes import WorldClock
 from simulation.test_loop import run
-from simulation.world import WorldClock
 
 LOOKUP = "/v1/projects/local-project:lookup"
 BODY = b'{"keys": [{"path": [{"kind": "K", "name": "n"}]}]}'

@@ -22,11 +22,11 @@ from simulation.faults import Disturbances
 from simulation.holes import HOLES, scripted, search
 from simulation.loop import SimulatedLoop
 from simulation.network import Request
+from simulation.nodes import Node, WorldClock
 from simulation.oracle import Entry, Held, Oracle, Vm
 from simulation.rows import ROWS
 from simulation.shrink import minimal
 from simulation.test_determinism import run
-from simulation.world import Node, WorldClock
 
 QUICK = (
     "14 a leader that was frozen goes on as if it led",

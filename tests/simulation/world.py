@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,6 @@ from unittest import mock
 import aiohttp
 import msgspec
 
-from gce_backend.base.clock import Clock
-from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.call_budget import CallBudget, Priority, Quota, Room
 from gce_backend.clients.datastore.terms import EPOCH as TERM
 from gce_backend.clients.datastore.terms import KIND as LEADERSHIP
@@ -33,7 +31,6 @@ from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import INNER_HEADERS, CloudOptions
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.pubsub.service import Subscription
-from gce_backend.localcloud.statuses import ServiceError
 from gce_backend.machine_provider import wire
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.entities import lease_path
@@ -48,12 +45,13 @@ from gce_backend.settings.settings import (
     Settings,
     StoreSettings,
 )
-from simulation.chance import EPOCH
 from simulation.direct import ShortWay, short
 from simulation.faults import Disturbances
 from simulation.loop import PROCESS, Process, SimulatedLoop
 from simulation.network import MemoryConnector, Request
+from simulation.nodes import Host, Node, ProviderNode, WorldClock
 from simulation.oracle import Oracle
+from simulation.providers import Providers
 from support.fleet_harness import PROJECT, manager, template
 from support.simulation import ProcessClock
 from support.watch import BY_HAND
@@ -62,6 +60,7 @@ TOKEN = "simulated"
 ZONES = ("us-central1-a", "europe-west1-b")
 TYPES = ("e2-small", "e2-medium", "e2-standard-2")
 MP_NAMESPACE = "machine-provider"
+USERS = ("ada@example.com", "ben@example.com", "eve@example.com")
 OFFERED = frozenset({"NEW", "AVAILABLE", "LEASED"})
 STRANGERS_SYSTEM: Final = "OSX"
 """The os_family of a machine of somebody else's backend: ours are LINUX."""
@@ -77,6 +76,7 @@ class Shape(msgspec.Struct, frozen=True):
         budget: calls a minute and quota group.
         resync: how often daemons read all entities and list all groups, in seconds.
         election: whether one of the daemons leads, and the others stand by.
+        providers: how many processes of the Machine Provider there are; one works.
     """
 
     daemons: int = 1
@@ -84,33 +84,13 @@ class Shape(msgspec.Struct, frozen=True):
     budget: int = 1400
     resync: float = 600.0
     election: bool = False
+    providers: int = 1
 
 
 TERM_NAME = parse_key({"path": [{"kind": kind, "name": name} for kind, name in TERM]}, PROJECT).name
 
 LOGS = "GCE_BACKEND_SIMULATION_LOGS"
 """Variable that names the file to which the daemons' logs are appended."""
-
-
-class WorldClock(Clock):
-    """The clock of a daemon, or the true one.
-
-    Attributes:
-        offset: how wrong its wall clock is, in seconds.
-    """
-
-    def __init__(self, loop: SimulatedLoop, offset: float = 0.0) -> None:
-        super().__init__()
-        self._loop = loop
-        self.offset = offset
-
-    def now(self) -> float:
-        """Wall-clock seconds since the Unix epoch."""
-        return EPOCH + self._loop.time() + self.offset
-
-    def monotonic(self) -> float:
-        """Simulated seconds."""
-        return self._loop.time()
 
 
 class DaemonLog:
@@ -149,34 +129,6 @@ def _nothing(*_: Any, **__: Any) -> None:
     pass
 
 
-class Node:
-    """A machine that a daemon runs on.
-
-    Attributes:
-        name: its name, and its processes' in the network.
-        clock: its clock.
-        daemon: the daemon that runs, or ran last.
-        process: its process.
-    """
-
-    def __init__(self, name: str, clock: WorldClock) -> None:
-        self.name = name
-        self.clock = clock
-        self.daemon: Daemon | None = None
-        self.process: Process | None = None
-
-    @property
-    def is_up(self) -> bool:
-        """Whether a daemon runs here, paused or not."""
-        return self.process is not None and not self.process.dead
-
-    @property
-    def leads(self) -> bool:
-        """Whether its daemon works, as far as it knows: one that stands by has no conditions."""
-        leadership = self.daemon.leadership if self.daemon is not None else None
-        return leadership is None or leadership.term is not None
-
-
 class Pool(msgspec.Struct):
     """What a template's configuration says."""
 
@@ -201,10 +153,13 @@ class World:
         story: what happened, a line each.
         pools: what the configuration says, by template.
         nodes: where daemons run.
+        providers: the Machine Provider.
         oracle: the judge.
         disturbances: what is wrong with calls.
+        contradicted: the host names whose known leases the Machine Provider denies, as told.
         changes: how often the configuration was written.
         pauses: how many pauses of operators last.
+        leased_by: who made a request, and the Machine Provider's name of it.
     """
 
     def __init__(self, loop: SimulatedLoop, seed: str, shape: Shape, folder: Path) -> None:
@@ -217,10 +172,9 @@ class World:
         self.config_dir = folder
         options = CloudOptions(config_dir=folder, calls_per_minute=1500, dispatch_seconds=1.0)
         self._cloud_process = Process("cloud")
-        self.cloud = embedded_cloud(
-            None, self.clock, options, connector=lambda: MemoryConnector(loop.network, "cloud")
-        )
+        self.cloud = embedded_cloud(None, self.clock, options)
         self.services: dict[str, Any] = {s.name: s for s in self.cloud._services}
+        self.providers = Providers(loop, seed, self.cloud, folder, shape.providers)
         self.disturbances = Disturbances(self.cloud, self.note, loop.time)
         self.oracle = Oracle(
             self.cloud,
@@ -241,6 +195,7 @@ class World:
             "S1", f"a daemon with another store changes group {group}"
         )
         self.strangers: set[str] = set()
+        self.contradicted: set[str] = set()
         self.oracle.strangers = self.strangers
         self.stolen: set[str] = set()
         self.oracle.late_additions = self.disturbances.late_additions
@@ -251,6 +206,7 @@ class World:
         ]
         self.starts = 0
         self.leases = 0
+        self.leased_by: dict[str, tuple[str, str]] = {}
         self.slow_addition = 0.0
         self.lost: dict[str, Any] = {}
         self.backups: dict[str, tuple[float, list[tuple[str, Any]]]] = {}
@@ -353,12 +309,28 @@ class World:
         self._watch_budgets()
         self._look_less_often()
         self.settings = self._settings(url)
+        self.providers.prepare(self.settings)
+        for provider in self.providers.nodes:
+            await self.providers.start(provider)
         self.write()
         await self.prepare_store(self.settings)
         name = f"projects/{PROJECT}/subscriptions/machine-provider"
         self._subscription = self.services["pubsub"]._subscription_json(name)
         for node in self.nodes:
             await self.start_daemon(node)
+        self.watchers.append(asyncio.create_task(self._watch_queue()))
+
+    async def _watch_queue(self) -> None:
+        """The judge of the queue looks as long as the world lasts."""
+        before = -1
+        while True:
+            struck = self.disturbances.strikes()
+            quiet = struck == before and self.disturbances.is_quiet_now
+            works = all(host.is_awake for host in self.hosts)
+            works = works and any(node.is_ready for node in self.providers.nodes)
+            self.oracle.queue.look(quiet=quiet and works)
+            before = struck
+            await asyncio.sleep(20.0)
 
     def _settings(self, url: str) -> Settings:
         shape = self.shape
@@ -424,24 +396,38 @@ class World:
             if not process.dead:
                 self.oracle.fail("L1", f"{process.name} ended by itself: {error!r}")
 
-    def kill(self, node: Node) -> None:
-        """Ends a daemon where it stands, as kill -9 does."""
+    @property
+    def hosts(self) -> list[Host]:
+        """Where daemons run, and the Machine Provider."""
+        return [*self.nodes, *self.providers.nodes]
+
+    async def start_on(self, host: Host) -> None:
+        """Starts what belongs there, unless it runs."""
+        if isinstance(host, Node):
+            await self.start_daemon(host)
+        elif isinstance(host, ProviderNode):
+            await self.providers.start(host)
+
+    def kill(self, node: Host) -> None:
+        """Ends a program where it stands, as kill -9 does."""
         if node.process is None or node.process.dead:
             return
         node.process.dead = True
         # What is collected would run its `finally` blocks: the dead do nothing.
-        self.graveyard.append((node.daemon, list(node.process.tasks.values())))
+        self.graveyard.append((node.program, list(node.process.tasks.values())))
+        if isinstance(node, ProviderNode):
+            self.providers.ended(node)
         self.loop.network.cut(node.name)
         for key, listener in list(self.loop.network.listeners.items()):
             if listener.context.run(_process_name) == node.name:
                 del self.loop.network.listeners[key]
 
-    async def stop_daemon(self, node: Node) -> None:
-        """Ends a daemon as SIGTERM does."""
-        if not node.is_up or node.daemon is None or node.process is None:
+    async def stop(self, node: Host) -> None:
+        """Ends a program as SIGTERM does."""
+        if not node.is_up or node.program is None or node.process is None:
             return
         with node.process.entered():
-            task = asyncio.create_task(node.daemon.stop(), name="stop")
+            task = asyncio.create_task(node.program.stop(), name="stop")
         await asyncio.wait([task], timeout=60.0)
         self.kill(node)
 
@@ -483,36 +469,41 @@ class World:
         async with self.session.request(verb, url, json=body, headers=headers) as response:
             return await response.json()
 
-    def in_cloud(self, work: Callable[[], Awaitable[Any]]) -> asyncio.Task[Any]:
-        """Starts something in the cloud's own process."""
+    async def happen(self, name: str, what: str) -> bool:
+        """Whether something of the embedded cloud's has happened to a VM, e.g. `power-off`."""
+        url = f"{self.cloud.base_url}/_localcloud/vms/{name}/{what}"
+        async with self.session.post(url) as response:
+            return response.status == 200
 
-        async def run() -> Any:
-            return await work()
+    def _token_of(self, user: str) -> str:
+        """An access token of a user."""
+        metadata = self.services["metadata"]
+        return str(metadata.access_token("openid email", user)["access_token"])
 
-        with self._cloud_process.entered():
-            return asyncio.create_task(run())
-
-    async def lease(self, request: str, seconds: int | None) -> str:
-        """Somebody asks for a machine; returns its host name, "" when there is none yet.
+    async def lease(
+        self, request: str, seconds: int | None, *, user: str = USERS[0], **terms: Any
+    ) -> str:
+        """Somebody asks for machines; returns a host name, "" when there is none yet.
 
         Args:
             request: the user's name for it.
             seconds: for how long; None is without an end.
+            user: who asks.
+            terms: what else the request says, e.g. `count`.
         """
-        self.oracle.requests[lease_path("local", request)[0][1]] = request
-        wanted = wire.LeaseRequestMessage(
-            request_id=request,
-            duration=seconds,
-            indefinite=None if seconds else True,
-            dimensions=wire.Dimensions(os_family="LINUX"),
-        )
-        answers = await self._ask(lambda broker: broker.leases.lease("local", [wanted]))
-        return (answers[0].hostname or "") if answers else ""
+        lease = lease_path(user, request)[0][1]
+        self.oracle.requests[lease], self.leased_by[request] = request, (user, lease)
+        end = {"without_end": True} if seconds is None else {"duration": seconds}
+        wanted = {"request_id": request, "dimensions": {"os_family": "LINUX"}, **end, **terms}
+        answer = await self.providers.call("leases.create", self._token_of(user), wanted)
+        machines = (answer or {}).get("machines", ())
+        return str(machines[0]) if machines else ""
 
     async def release(self, request: str) -> None:
-        """Somebody gives a machine back."""
-        wanted = wire.ReleaseRequest(request_id=request)
-        await self._ask(lambda broker: broker.leases.release("local", [wanted]))
+        """Somebody gives a machine back, or waits for none any more."""
+        user, lease = self.leased_by[request]
+        if await self.providers.call("leases.release", self._token_of(user), {"id": lease}):
+            self.oracle.queue.given_up(lease)
         self.oracle.forget(request)
 
     async def release_everything(self) -> None:
@@ -532,23 +523,9 @@ class World:
             return
         told = str((await self.act("/api/fleet") or {}).get("conditions", ""))
         for name in sorted(self.stolen):
-            if name in told and await self._ask(partial(_take_out, name)):
+            if name in told and await self.providers.ask(partial(_take_out, name)):
                 self.stolen.discard(name)
                 self.note(f"the stranger's machine named {name} is taken out of the catalog")
-
-    async def _ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        """What the Machine Provider answers; None when it cannot."""
-
-        async def asked() -> Any:
-            return await work(await self.services["machine_provider"]._started())
-
-        task = self.in_cloud(asked)
-        await asyncio.wait([task], timeout=60.0)
-        if not task.done():
-            return None
-        if isinstance(task.exception(), (BackendError, ServiceError)):
-            return None
-        return task.result()
 
     # Backups
 
@@ -591,18 +568,6 @@ class World:
         # Nobody can find what the Machine Provider alone remembers: its protocol has no list.
         self.strangers.update(name for name in self.oracle.entries if name not in alive)
         return True
-
-    async def restart_machine_provider(self) -> None:
-        """Starts the Machine Provider anew: it reads what is stored."""
-        service = self.services["machine_provider"]
-        place = list(self.services).index("machine_provider")
-        self.cloud._tasks[place].cancel()
-        await asyncio.wait([self.cloud._tasks[place]])
-        service._made.clear()
-        service._provider = None
-        with self._cloud_process.entered():
-            task = asyncio.create_task(service.run(), name="localcloud.machine_provider")
-        self.cloud._tasks[place] = task
 
     # What is
 
@@ -695,23 +660,20 @@ class World:
             pools = [pool for pool in self.pools.values() if not pool.flavor]
             wanted = sum(pool.zones.get(zone, 0) for pool in pools)
             named = any(zone in pool.zones for pool in self.pools.values())
-            have = [
+            ours = [
                 row
                 for row in rows
-                if row.zone == zone
-                and row.group
-                and row.status == "RUNNING"
-                and not self.oracle.vms[row.id].foreign
+                if row.zone == zone and row.group and not self.oracle.vms[row.id].foreign
             ]
+            # The daemon knows of a lease that a restored Machine Provider does not: it is kept.
+            kept = {row.name for row in ours if self._is_kept(row.name)}
+            wanted -= len(kept)
+            have = [row for row in ours if row.status == "RUNNING" and row.name not in kept]
             ready = [
                 row
                 for row in have
                 if row.name in entries and entries[row.name].state == "AVAILABLE"
             ]
-            # The daemon knows of a lease that a restored Machine Provider does not: it is kept.
-            kept = {row.name for row in have if self._is_kept(row.name)}
-            have = [row for row in have if row.name not in kept]
-            wanted -= len(kept)
             if len(ready) < wanted:
                 found.append(f"{zone}: {len(ready)} of {wanted} can be leased")
             if not named and have:
@@ -737,8 +699,18 @@ class World:
         return found
 
     def _is_kept(self, name: str) -> bool:
+        """Whether the daemon may keep a machine for a lease that the Machine Provider denies."""
         until = self.oracle.remembered.get(name, 0.0)
+        if name in self.contradicted:  # the word of the lease's end was lost
+            until = self.oracle.given_back.get(name, until)
         return until is not None and until > self.clock.now()
+
+    async def look_at_conditions(self) -> None:
+        """What the daemon tells of leases that the Machine Provider denies."""
+        conditions = (await self.act("/api/fleet") or {}).get("conditions", ())
+        told = [str(one) for one in conditions if "LeaseContradicted" in str(one)]
+        names = self.oracle.given_back
+        self.contradicted = {name for name in names if any(name in text for text in told)}
 
     def arrived(self) -> bool:
         """Whether every machine that the configuration wants can be leased."""

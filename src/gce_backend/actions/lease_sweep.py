@@ -229,12 +229,15 @@ def _note_contradiction(
 ) -> None:
     """Counts answers that contradict a known lease, and reports them; another answer resets it."""
     contradicted, conditions = context.memory.catalog.contradicted, context.conditions.of_job(TOPIC)
-    if instance is None or not _contradicts(context, instance, own, asked):
+    if instance is None or not _denies(context, instance, own, asked):
         if contradicted.pop(key, None) is not None:
             conditions.clear(key)
         return
     before = contradicted.get(key, Contradiction(context.clock.monotonic(), 0))
-    contradicted[key] = before._replace(looks=before.looks + 1)
+    looks = before.looks + 1
+    contradicted[key] = before._replace(looks=looks)
+    if looks < CONTRADICTED_LOOKS and not _contradicts(context, instance, own, asked):
+        return  # the lease has just ended, and the message RECLAIMED is on its way
     denial = "does not hold it" if own is None else "calls it available"
     message = (
         f"The catalog {denial}, but a lease that is known here has not ended: "

@@ -9,6 +9,7 @@ from __future__ import annotations
 from gce_backend.actions.vm_looks import is_gone
 from gce_backend.base.errors import BackendError
 from gce_backend.engine.context import Context
+from gce_backend.fleet.memory import ToldNews
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
 from gce_backend.rules.facets import Facet
@@ -17,6 +18,8 @@ from gce_backend.rules.sightings import news_for_lessee
 
 MOST = 50
 """Most machines that one run tells of."""
+AGAIN_SECONDS = 600.0
+"""After which it is told again: a Machine Provider restored from a backup has forgotten it."""
 
 
 async def tell(context: Context) -> None:
@@ -33,14 +36,22 @@ async def tell(context: Context) -> None:
     due = [
         (key, instance)
         for key, instance in talked_of.items()
-        if lease_runs(instance, now)
-        and news_for_lessee(instance, context.clock.elapsed) != told.get(key)
+        if lease_runs(instance, now) and _is_due(context, instance, told.get(key))
     ]
     for key, instance in due[:MOST]:
         try:
             await _tell(context, key, instance)
         except BackendError:  # the jobs that need the service report it
             return
+
+
+def _is_due(context: Context, instance: Instance, told: ToldNews | None) -> bool:
+    """Whether a lessee does not know what became of the VM, or may not know it any longer."""
+    news = news_for_lessee(instance, context.clock.elapsed)
+    if news is None or told is None:
+        return (news is None) is not (told is None)
+    age = context.clock.monotonic() - told.at
+    return (news, instance.lease) != (told.news, told.lease) or age >= AGAIN_SECONDS
 
 
 async def _tell(context: Context, key: MachineKey, instance: Instance) -> None:
@@ -55,4 +66,4 @@ async def _tell(context: Context, key: MachineKey, instance: Instance) -> None:
     if news is None:
         told.pop(key, None)
     else:
-        told[key] = news
+        told[key] = ToldNews(news, instance.lease, context.clock.monotonic())

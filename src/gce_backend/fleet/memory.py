@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
-from gce_backend.model.entities import InstanceGroupManager, Permit
+from gce_backend.model.entities import InstanceGroupManager, Lease, Permit
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
 from gce_backend.model.orders import Control, MachineOrder
@@ -33,6 +33,20 @@ class Suspect(NamedTuple):
 
     since: float
     gce_id: int | None
+
+
+class ToldNews(NamedTuple):
+    """What a lessee was told.
+
+    Attributes:
+        news: what.
+        lease: whose lease.
+        at: when, monotonic seconds.
+    """
+
+    news: LesseeNews
+    lease: Lease | None
+    at: float
 
 
 @dataclass(slots=True)
@@ -195,7 +209,7 @@ class CatalogMemory:
     agents: AgentReports = field(default_factory=AgentReports)
     contradicted: dict[MachineKey, Contradiction] = field(default_factory=dict)
     phantom_looks: dict[MachineKey, int] = field(default_factory=dict)
-    news: dict[MachineKey, LesseeNews] = field(default_factory=dict)
+    news: dict[MachineKey, ToldNews] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -116,7 +116,7 @@ async def test_the_sweep_sees_a_reclaim_whose_message_was_lost(tmp_path: Path) -
 async def test_a_catalog_that_knows_nothing_destroys_no_machine_that_is_held(
     tmp_path: Path,
 ) -> None:
-    """Fault 30: `catalog.get` answers 404 for everything; alone that never deletes."""
+    """Fault 30: `catalog.get` answers 404 for everything; alone that never deletes, and is told."""
     async with world(tmp_path) as w:
         await w.until_states(cataloged=3)
         name = await w.lease(duration=7200)
@@ -127,6 +127,9 @@ async def test_a_catalog_that_knows_nothing_destroys_no_machine_that_is_held(
         assert name in await w.vms()
         assert await w.is_in(name, "leased")
         assert len(await w.vms()) == 3
+        [told] = await _contradictions(w)
+        assert "does not hold it" in told
+        assert "it is kept until it ends" in told
 
 
 async def test_a_catalog_that_fails_changes_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from support.fleet_harness import ZONE, World, world
 from support.outside import cataloged, whole
 
 SELDOM = {"import-config": "*/10 * * * * *"}
+BACKUP = "/_localcloud/machine-provider/backup"
 TROUBLE = "machine_provider.machines.trouble"
 
 
@@ -27,10 +28,11 @@ async def troubles(w: World) -> list[dict[str, Any]]:
 
 
 async def test_a_lessee_is_told_of_a_stopped_vm_and_that_it_runs_again(tmp_path: Path) -> None:
-    """Once each; the lease goes on."""
+    """Once each; the lease goes on. A Machine Provider that is restored is told again."""
     async with world(tmp_path, crons=SELDOM, options=CloudOptions()) as w:
         await cataloged(w, 3)
         name = await w.lease()
+        backup = await w.call("GET", BACKUP)
         await w.call("POST", f"/_localcloud/vms/{name}/power-off")
 
         async def told() -> bool:
@@ -42,6 +44,10 @@ async def test_a_lessee_is_told_of_a_stopped_vm_and_that_it_runs_again(tmp_path:
         assert trouble["message"].startswith("The VM does not run")
         await w.pass_time(300)
         assert (await w.calls())[TROUBLE] == 1
+        await w.call("PUT", BACKUP, backup)
+        assert not await told()
+        await w.until(told)
+        assert (await w.calls())[TROUBLE] == 2
         await w.compute("POST", f"zones/{ZONE}/instances/{name}/start")
 
         async def well() -> bool:
