@@ -24,6 +24,8 @@ def row(template: str, zone: str, state: str = "active", **more: Any) -> dict[st
         "new": 3,
         "old": 0,
         "machines": {"cataloged": 3},
+        "pool": None,
+        "pool_zones": [],
     }
     return told | more
 
@@ -45,6 +47,27 @@ def names(found: list[FleetLine]) -> list[str]:
 
 
 TWO = [row("linux", "a"), row("linux", "b", machines={"leased": 2, "stopped": 1}), row("mac", "a")]
+
+
+def pooled(template: str, zone: str, pool: str, **more: Any) -> dict[str, Any]:
+    """A template in a zone of a pool, which is named after the template of its first choice."""
+    return row(template, zone, pool=pool, pool_zones=["a", "b"], **more)
+
+
+def test_the_maximum_of_a_pool_counts_once_and_an_unused_alternative_is_folded() -> None:
+    """Until somebody shows it, or it has machines."""
+    empty = {"machines": {}, "target": 0, "minimum": 0, "wanted": 0, "new": 0}
+    rows = [pooled("linux", zone, "linux") for zone in ("a", "b")]
+    rows += [row("linux", "c")]
+    rows += [pooled("linux-n2", zone, "linux", **empty) for zone in ("a", "b")]
+    found = shown(rows)
+    assert names(found) == ["linux/", "linux/a", "linux/b", "linux/c", "linux-n2/"]
+    assert (found[0].maximum, found[0].alternative_of) == (10, "")
+    assert (found[-1].maximum, found[-1].alternative_of) == (5, "linux")
+    assert len(shown(rows, turned=frozenset({"linux-n2"}))) == 7
+    assert len(shown(rows, zones="shown")) == 7
+    rows[-1] = pooled("linux-n2", "b", "linux")
+    assert len(shown(rows)) == 7
 
 
 def test_a_template_with_several_zones_has_a_line_with_their_sums() -> None:

@@ -210,6 +210,10 @@ async def test_events_are_filtered_and_paged(tmp_path: Path) -> None:
         assert "→ cataloged" in jobs.text
         assert "job fetch-instances" not in jobs.text
         assert "No such event" in (await visit(w, "/events?name=nobody")).text
+        # A revision of the configuration is cut: whole, it pushes the other columns off the page.
+        imported = await visit(w, "/events?kind=configuration")
+        assert "A new revision is in force." in imported.text
+        assert not re.search(r"[0-9a-f]{13}", imported.text)
 
 
 @pytest.mark.parametrize(

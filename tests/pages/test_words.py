@@ -83,3 +83,9 @@ def test_a_moment_that_no_calendar_holds_breaks_no_page(moment: float) -> None:
     drawn = words.when(moment, 0.0)
     assert ("9999-12-30" in drawn) == (moment > 0)
     assert words.instant(moment).endswith(" UTC")
+
+
+def test_of_a_revision_the_first_characters_are_shown() -> None:
+    """Of anything else all of it: an address is no use in part."""
+    assert words.short("0123456789abcdef0123456789abcdef01234567") == "0123456789ab"
+    assert words.short("https://mp.example.com") == "https://mp.example.com"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from gce_backend.model.entities import InstanceGroupManager, InstanceTemplateRevision
 from gce_backend.rules.activation import WantedTemplate
 from gce_backend.rules.catalog_entry import Shape, custom_shape
+from gce_backend.rules.states import State
 
 HOURS_A_DAY = 24
 
@@ -36,6 +37,11 @@ def hourly_price(machine_type: str, shape: Shape | None, prices: Sequence[str]) 
         if name == family and len(numbers) == 2 and size is not None:
             found = size.num_cpus * float(numbers[0]) + size.memory_gb * float(numbers[1])
     return found
+
+
+def billed(machines: Mapping[State, int]) -> int:
+    """How many machines cost something: a VM that is still to be made does not."""
+    return sum(machines.values()) - machines.get(State.CREATING, 0)
 
 
 def daily_minimum(

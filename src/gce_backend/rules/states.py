@@ -395,7 +395,8 @@ def _sized(facts: GroupFacts, group: Group) -> tuple[GroupState, str]:
     size = f"It has {group.target_size} of {plural(wanted, 'machine')}"
     failing = [member for member in group.members.values() if member.error_code]
     if failing:
-        count = f"{len(failing)} of its {plural(len(group.members), 'machine')}"
+        total = plural(len(group.members), "machine")
+        count = f"{len(failing)} of its {total}" if len(failing) < len(group.members) else total
         return GroupState.FAILING, f"Compute cannot do what it asks for with {count}."
     if group.target_size < wanted:
         if facts.paused:
@@ -484,14 +485,20 @@ def explain_revision(
 
 
 def explain_template(
-    template: InstanceTemplate, machines: int, *, exists: bool = True
+    template: InstanceTemplate, machines: int, *, exists: bool = True, alternative_of: str = ""
 ) -> tuple[str, str]:
     """The state of a template and, in words, why.
 
     Args:
         machines: those of all its revisions that are not gone.
         exists: whether anything of it is left at Compute.
+        alternative_of: the template in whose place its machines are made; "" when it is none.
     """
+    if template.active and alternative_of:
+        return "active", (
+            f"It is an alternative of {alternative_of}: it has machines while Compute Engine "
+            f"cannot make enough of {alternative_of}."
+        )
     if template.active:
         return "active", "The configuration names it."
     if machines:

@@ -12,6 +12,7 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.history import EventFilter
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
+from gce_backend.rules.cost import billed
 from gce_backend.rules.states import GroupState, State
 from gce_backend.web.documents import events_view, fleet_view
 from gce_backend.web.survey import states
@@ -250,7 +251,7 @@ def _cost(context: Context, key: GroupKey, counts: Mapping[State, int]) -> str |
     price = context.memory.hourly_prices.get(machine_type)
     if price is None:
         return None
-    total, idle = price * sum(counts.values()), price * counts.get(State.CATALOGED, 0)
+    total, idle = price * billed(counts), price * counts.get(State.CATALOGED, 0)
     currency = context.settings.cost.currency
     return f"about {total:.2f} {currency} an hour, {idle:.2f} of it idle"
 
@@ -272,6 +273,7 @@ def _template(context: Context, key: TemplateKey) -> dict[str, Any]:
     for revision, found in context.fleet.revisions_of(key):
         if revision.checksum == entity.active:
             facts |= _hardware(found.template)
+    facts["alternative_of"] = states.alternative_of(context, key) or None
     return {
         "template": key.base_name,
         "zone": None,

@@ -14,6 +14,7 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import Consumer, QueueStatus
 from gce_backend.engine.metrics import Sample
 from gce_backend.engine.scheduler import Scheduler
+from gce_backend.rules.cost import billed
 from gce_backend.rules.states import State
 from gce_backend.web.health import STANDBY, Check
 from gce_backend.web.survey import states
@@ -148,7 +149,7 @@ def _costs(context: Context, survey: Survey) -> Values:
         price = context.memory.hourly_prices.get(revision.template.machine_type)
         if price is not None:
             place = key.base_name, key.zone
-            found[place] += price * counts.total()
+            found[place] += price * billed(counts)
             idle[place] += price * counts[State.CATALOGED]
     return {"cost_per_hour": found.items(), "idle_cost_per_hour": idle.items()}
 

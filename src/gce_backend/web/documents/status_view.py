@@ -80,6 +80,7 @@ def _row(
     for key, found in machines.items():
         (new if active and context.fleet.is_active(key) else old).update(found)
     targets = [group.target_size for group in groups if group is not None]
+    pool = active[1].pool if active else None
     return {
         "template": place[0],
         "zone": place[1],
@@ -87,6 +88,8 @@ def _row(
         "reason": states.with_trouble(context, told, shown.reason),
         "minimum": active[1].minimum_size if active else 0,
         "maximum": (active[1].maximum_size or None) if active else None,
+        "pool": pool.kinds[0] if pool and pool.kinds else place[0] if pool else None,
+        "pool_zones": list(pool.zones) if pool else [],
         "target": sum(targets) if targets else None,
         "wanted": states.wanted(context, active[0], machines[active[0]]) if active else 0,
         "new": new[State.LEASED] + new[State.CATALOGED],

@@ -62,6 +62,8 @@ class FleetLine(NamedTuple):
         counts: machines by column.
         progress: of a roll-out or a growth; None when none is under way.
         shown: whether its zones follow; None when it has only one.
+        pool: names and zones of the pools that share their sizes; () when there is none.
+        alternative_of: the template in whose place its machines are made; "" when it is none.
     """
 
     template: str
@@ -76,6 +78,14 @@ class FleetLine(NamedTuple):
     counts: Mapping[str, int]
     progress: PlaceProgress | None
     shown: bool | None
+    pool: tuple[str, ...] = ()
+    alternative_of: str = ""
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether it is an alternative that has no machines and needs no attention."""
+        idle = not self.target and not any(self.counts.values())
+        return bool(self.alternative_of) and idle and self.state == "active"
 
     @property
     def rank(self) -> int:
@@ -107,10 +117,11 @@ def lines(
             by_template.setdefault(row["template"], []).append(_line(row))
     shown = zones == "shown" or (not zones and len(rows) <= ON_A_SCREEN)
     order, backwards = _order(sort), sort.startswith("-")
-    heads = [
-        found[0] if len(found) == 1 else _together(found, shown=shown != (name in turned))
-        for name, found in by_template.items()
-    ]
+    heads = []
+    for name, found in by_template.items():
+        unused = not zones and all(line.is_unused for line in found)
+        open_ = (shown and not unused) != (name in turned)
+        heads.append(found[0] if len(found) == 1 else _together(found, shown=open_))
     told: list[FleetLine] = []
     for head in sorted(heads, key=order, reverse=backwards):
         told.append(head)
@@ -147,6 +158,8 @@ def _line(row: Row) -> FleetLine:
         counts=counts,
         progress=_progress(row["new"], row["old"], row["wanted"]),
         shown=None,
+        pool=(row["pool"], *row["pool_zones"]) if row["pool"] else (),
+        alternative_of=row["pool"] if row["pool"] not in {None, row["template"]} else "",
     )
 
 
@@ -173,7 +186,9 @@ def _progress(new: int, old: int, wanted: int) -> PlaceProgress | None:
 def _together(found: Sequence[FleetLine], *, shown: bool) -> FleetLine:
     """A template in all of its zones."""
     worst = min(found, key=lambda line: line.rank)
-    maxima = [line.maximum for line in found if line.maximum is not None]
+    # Groups of a pool share its maximum: it counts once.
+    limits = {line.pool or (line.zone,): line.maximum for line in found}
+    maxima = [maximum for maximum in limits.values() if maximum is not None]
     targets = [line.target for line in found if line.target is not None]
     troubled = sum(line.troubled for line in found)
     return FleetLine(
@@ -184,11 +199,13 @@ def _together(found: Sequence[FleetLine], *, shown: bool) -> FleetLine:
         troubled=troubled,
         reason=f"{worst.zone}: {worst.reason}",
         minimum=sum(line.minimum for line in found),
-        maximum=sum(maxima) if len(maxima) == len(found) else None,
+        maximum=sum(maxima) if len(maxima) == len(limits) else None,
         target=sum(targets) if targets else None,
         counts={column: sum(line.counts[column] for line in found) for column in _STATES},
         progress=_all_progress([line.progress for line in found if line.progress is not None]),
         shown=shown,
+        pool=worst.pool,
+        alternative_of=worst.alternative_of,
     )
 
 

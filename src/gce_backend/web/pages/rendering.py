@@ -45,6 +45,7 @@ class Renderer:
             "number": words.number,
             "counted": words.counted,
             "prose": words.prose,
+            "short": words.short,
             "label": words.label,
             "tone": words.tone,
         }

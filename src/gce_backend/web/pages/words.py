@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from markupsafe import Markup, escape
 
 from gce_backend.base.dates import UnixSeconds, date
 from gce_backend.rules.states import State
 
+_REVISION = re.compile(r"[0-9a-f]{40}").fullmatch
 TONES = {
     State.CREATING: "rising",
     State.STARTING: "rising",
@@ -116,6 +119,11 @@ def prose(text: str) -> Markup:
         return escape(text)
     parts[1::2] = [Markup("<code>{}</code>").format(part) for part in parts[1::2]]
     return Markup("").join(parts)
+
+
+def short(text: str) -> str:
+    """A revision's first characters, which is what people compare; any other text as it is."""
+    return text[:12] if _REVISION(text) else text
 
 
 def number(value: float) -> str:

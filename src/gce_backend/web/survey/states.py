@@ -47,7 +47,22 @@ def template(context: Context, key: TemplateKey) -> Shown:
         stored_state(found, active=False) != GroupState.DELETED
         for _, found in context.fleet.revisions_of(key)
     )
-    return Shown(*explain_template(entity, machines, exists=exists))
+    return Shown(
+        *explain_template(
+            entity, machines, exists=exists, alternative_of=alternative_of(context, key)
+        )
+    )
+
+
+def alternative_of(context: Context, key: TemplateKey) -> str:
+    """The template in whose place machines of this one are made; "" when it is none."""
+    active = context.fleet.templates[key].active
+    if active is None:
+        return ""
+    for _, manager in context.fleet.managers_of(key.child(active)):
+        if manager.pool is not None and manager.pool.rank(key.base_name) > 0:
+            return manager.pool.kinds[0]
+    return ""
 
 
 def revision(context: Context, key: RevisionKey) -> Shown:
