@@ -3,16 +3,16 @@
 # A newer base: `docker buildx imagetools inspect python:3.11-slim-bookworm`, and both lines below.
 FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d AS build
 
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+# The base's pip installs into the environment, which has none of its own.
+ENV PIP_PYTHON=/opt/gce-backend/bin/python3 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-RUN python3 -m venv /opt/gce-backend
+RUN python3 -m venv --without-pip /opt/gce-backend
 COPY requirements.lock ./
-RUN /opt/gce-backend/bin/pip install --require-hashes -r requirements.lock
+RUN pip install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 # What only installing needs stays behind.
-RUN /opt/gce-backend/bin/pip install --no-deps --no-build-isolation . \
- && /opt/gce-backend/bin/pip uninstall --yes setuptools pip
+RUN pip install --no-deps --no-build-isolation . && pip uninstall --yes setuptools
 
 FROM python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 

@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles a module when it is first imported; most modules of the development tools never are.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: run simulate browser screenshots test check bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients fuzz release release-cut
+.PHONY: run simulate browser screenshots test check types pytest bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients fuzz release release-cut
 
 ## run: the daemon on config/, with the embedded cloud in the same process; its VMs run an SSH server, if there is sshd
 run: $(VENV)/.runtime
@@ -14,11 +16,17 @@ run: $(VENV)/.runtime
 ## test: lint, types, import rules and all tests
 test: $(VENV)/.dev browser sshd promtool check
 
+# What uses one core runs beside the tests, whose first worker compiles all of them while the others wait.
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory -j 2 types pytest
+
+types:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+pytest:
 	$(BIN)/pytest -n 4 --dist worksteal
 
 $(VENV)/bin/pip:
@@ -29,21 +37,21 @@ $(VENV)/bin/pip:
 
 $(VENV)/.runtime: $(VENV)/bin/pip requirements.lock pyproject.toml
 	@echo "installing what gce-backend needs into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(INSTALL) --require-hashes -r requirements.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	@echo "installing the development tools into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(INSTALL) --require-hashes -r requirements-dev.lock
 	@touch $@
 
 $(VENV)/.mutation: $(VENV)/.dev requirements-mutation.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutation.lock
+	@$(INSTALL) --require-hashes -r requirements-mutation.lock
 	@touch $@
 
 $(VENV)/.release: $(VENV)/.dev requirements-release.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-release.lock
+	@$(INSTALL) --require-hashes -r requirements-release.lock
 	@touch $@
 
 ## release-cut: moves what is unreleased in the changelog under a version, and writes that (VERSION=1.2.3)

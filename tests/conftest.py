@@ -6,6 +6,7 @@ Async tests run in simulated time unless marked `real_time`.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import inspect
 import os
@@ -24,6 +25,7 @@ from support.referee import Referee, watching
 from support.simulation import VirtualTimeLoop
 
 TALLY = pytest.StashKey[Tally]()
+COLLECTING = pytest.StashKey[int | None]()
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")  # no example fails for time alone
@@ -54,10 +56,33 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TALLY] = Tally()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ[SETTINGS_VARIABLE] = os.devnull  # not those of a cloud that runs beside the tests
+    if hasattr(config, "workerinput"):
+        config.stash[COLLECTING] = _collecting_first()
 
 
-def pytest_collection_finish() -> None:
-    """Keeps the garbage collector from looking at all modules and tests again and again."""
+def _collecting_first() -> int | None:
+    """Lets one worker of xdist collect first: it compiles all tests, and the others load that.
+
+    Returns:
+        the file that this worker closes when it has collected; None when another one has.
+    """
+    lock = os.open(__file__, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        os.close(lock)
+        return None
+    return lock
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Lets other workers collect.
+
+    Keeps the garbage collector from looking at all modules and tests again and again.
+    """
+    if lock := session.config.stash.get(COLLECTING, None):
+        os.close(lock)
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,7 @@ def build(context: Path, where: Path) -> Container:
         where: an empty directory.
     """
     root, directory, user, signal = where, "/", "root", "SIGTERM"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     stages: dict[str, Path] = {}
     environment: dict[str, str] = {}
     entry: list[str] = []
@@ -102,7 +104,7 @@ def build(context: Path, where: Path) -> Container:
             root = where / f"stage{len(stages)}"
             root.mkdir()
             stages[_name_of(value) or str(len(stages))] = root
-            environment, directory, user = {"PATH": os.environ["PATH"]}, "/", "root"
+            environment, directory, user = {"PATH": path}, "/", "root"
         elif kind == "ENV":
             for name, text in _variables(value):
                 environment[name] = _mapped(text.replace("$PATH", environment["PATH"]), root)

@@ -98,19 +98,28 @@ def problems(exchange: Exchange, tally: Tally) -> list[str]:
         tally: counts it.
     """
     tally.exchanges += 1
-    path = exchange.url.raw_path
-    method = find(exchange.verb, path)
+    method, in_address = _address(exchange.verb, exchange.url.raw_path_qs)
     if method is None:
-        others = " or ".join(verbs(path))
-        what = f"this path takes {others} only" if others else "no method has this path"
-        return [] if exchange.is_probe else [f"{exchange.verb} {path}: {what}"]
+        return [] if exchange.is_probe else list(in_address)
     tally.methods.add(method.name)
     found = list(_answer_problems(method, exchange.answer, tally.received))
     if not exchange.is_probe:
-        found += _path_problems(method, path)
-        found += _query_problems(method, exchange.url)
+        found += in_address
         found += _request_problems(method, exchange.sent, tally.sent)
     return [f"{method.name}: {problem}" for problem in found]
+
+
+@lru_cache(maxsize=5000)
+def _address(verb: str, path_and_query: str) -> tuple[Method | None, Sequence[str]]:
+    """The method that an address means, and what is wrong with its path and query."""
+    url = URL(path_and_query, encoded=True)
+    path = url.raw_path
+    method = find(verb, path)
+    if method is None:
+        others = " or ".join(verbs(path))
+        what = f"this path takes {others} only" if others else "no method has this path"
+        return None, [f"{verb} {path}: {what}"]
+    return method, [*_path_problems(method, path), *_query_problems(method, url)]
 
 
 def _path_problems(method: Method, path: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from support.discovery.documents import Method, document
@@ -18,6 +18,9 @@ Seen = set[str]
 
 Check = Callable[[Any, Seen], Sequence[str]]
 """Answers what is wrong with a value, each problem as `.path[0].below: what`."""
+
+Judge = Callable[[Any], str | None]
+"""Answers what is wrong with a scalar."""
 
 _RANGES = {
     "int32": range(-(2**31), 2**31),
@@ -107,7 +110,9 @@ class _Checks:
             return self._object(schema, place)
         if kind == "string" and schema.keys().isdisjoint({"format", "enum", "pattern"}):
             return _string  # most fields are plain text
-        return partial(_scalar, schema)
+        # The same names, states and dates come again and again; 1, 1.0 and True are apart.
+        judge = partial(_scalar_problem, schema)
+        return partial(_scalar, lru_cache(maxsize=1000, typed=True)(judge), judge)
 
     def _referred(self, name: str, value: Any, seen: Seen) -> Sequence[str]:
         # Found when it is needed, because schemas refer to themselves.
@@ -181,8 +186,8 @@ def _string(value: Any, _: Seen) -> Sequence[str]:
     return () if isinstance(value, str) else [f": {_shown(value)} is no string"]
 
 
-def _scalar(schema: dict[str, Any], value: Any, _: Seen) -> Sequence[str]:
-    problem = _scalar_problem(schema, value)
+def _scalar(remembered: Judge, judge: Judge, value: Any, _: Seen) -> Sequence[str]:
+    problem = judge(value) if isinstance(value, (dict, list)) else remembered(value)
     return [f": {problem}"] if problem else ()
 
 
