@@ -18,8 +18,10 @@ from gce_backend.machine_provider.entities import (
     KEPT_SECONDS,
     LeaseState,
     StoredLease,
+    digest,
     to_properties,
 )
+from gce_backend.machine_provider.leases import LeaseTerms
 from gce_backend.machine_provider.queue import Allotment
 from gce_backend.machine_provider.service import ProviderService
 from gce_backend.machine_provider.wire import Dimensions, LeaseRequestMessage
@@ -104,14 +106,18 @@ async def test_a_lease_from_request_to_release(tmp_path: Path) -> None:
     """At once while machines are free; the same request is the same lease; released twice."""
     async with running(tmp_path) as mp:
         await mp.add("vm-1", "vm-2")
-        lease = await mp.lease("r1", label="nightly")
+        named: dict[str, Any] = {"label": "nightly", "tags": ["branch:main", "try:2"]}
+        lease = await mp.lease("r1", **named)
+        assert lease["tags"] == named["tags"]
+        for tag, number in (("branch:main", 1), ("branch:mai", 0), ("", 1)):
+            assert len((await mp.ok("GET", f"leases?tag={tag}"))["leases"]) == number
         assert (lease["state"], lease["machines"], lease["label"]) == (
             "active",
             ["vm-1"],
             "nightly",
         )
         assert lease["ends_at"] == lease["began"] + 3600
-        assert await mp.lease("r1", label="nightly") == lease
+        assert await mp.lease("r1", **named) == lease
         assert (await mp.refused("POST", "leases", {"request_id": "r1", "duration": 5}))[
             :3
         ] == "409"
@@ -402,6 +408,7 @@ async def test_who_one_is(tmp_path: Path) -> None:
         {"request_id": "r", "duration": 60, "keepalive": 1},
         {"request_id": "", "duration": 60},
         {"request_id": "r", "duration": 60, "dimensions": 7},
+        {"request_id": "r", "duration": 60, "tags": ["<b>"]},
     ],
 )
 async def test_what_is_no_request_is_refused(tmp_path: Path, body: dict[str, Any]) -> None:
@@ -443,6 +450,12 @@ async def test_a_lease_that_ended_is_kept_for_a_while(
         assert (await mp.get(runs))["state"] == "active"
         await mp.add("vm-3")
         assert (await mp.lease("ended"))["state"] == "active"
+
+
+def test_a_request_keeps_the_checksum_that_an_earlier_release_has_stored() -> None:
+    """Otherwise a request that is repeated across an upgrade would be another one."""
+    checksum = digest((ANN, LeaseTerms(label="nightly", count=2)))
+    assert checksum == "03c13e05d59953d69bb17ead8807db2666579b3d"
 
 
 def test_what_waits_or_runs_is_not_forgotten() -> None:

@@ -84,6 +84,7 @@ async def test_another_process_takes_over_from_one_that_died(tmp_path: Path) -> 
         assert (status, answer["error"]["errors"][0]["reason"]) == (503, "backendError")
         entry = await p.ok(second, "catalog.get", {"hostname": "vm-1"})
         assert entry["state"] == "LEASED"
+        assert (await p.send(second, "GET", "/api/v1/whoami", USER))[1]["user"] == USER
         await asyncio.sleep(120)
         assert not await ready(p, second)
         await p.kill(first)

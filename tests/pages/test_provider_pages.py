@@ -106,7 +106,7 @@ async def test_pages_tell_what_waits_who_holds_what_and_who_was_refused(tmp_path
         assert "1 request waits" in overview
         assert "second bob@example.com 1 1 machine: os_family:LINUX" in overview
         assert "its group holds 1 of at most 1 machine" in overview
-        assert "os_family:LINUX num_cpus:8 0 2 0 0 0" in overview
+        assert "os_family:LINUX num_cpus:8 0 2 1 0 0 0" in overview
         await asyncio.sleep(150)
         drawn = await mp.go("/")
         titles = [

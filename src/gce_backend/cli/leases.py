@@ -107,8 +107,9 @@ def lease(
 ) -> None:
     """Leases a machine from the Machine Provider.
 
-    Exits with 1 when there is none within --wait: the request then stays open, and the same command
-    with its --request-id continues to wait. `release` gives the machine back.
+    While it waits, it shows the place in the queue and why. Ctrl-C cancels the request. Exits with
+    1 when there is no machine within --wait: the request then stays open, and the same command with
+    its --request-id continues to wait. `release` gives the machine back.
     """
     from gce_backend.cli import leasing
 
@@ -119,8 +120,13 @@ def lease(
         found = asyncio.run(
             leasing.lease(settings, together(dimensions), template, length, wait, name)
         )
+    except leasing.InterruptedRequestError as interrupted:
+        done = interrupted.done
+        left = leasing.open_request(name) if done is None else f"the request {name} {done}"
+        click.echo(f"interrupted; {left}", err=True)
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
-        click.echo(f"interrupted; {leasing.open_request(name)}", err=True)
+        click.echo("interrupted; no machine was asked for", err=True)
         sys.exit(INTERRUPTED)
     if found.error is not None or found.state == "DENIED":
         raise OrderError(f"the Machine Provider refused: {found.error or found.state}")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
-from gce_backend.base.errors import OrderError, RemoteError, TransientError, UnknownNameError
+from gce_backend.base.errors import (
+    BackendError,
+    OrderError,
+    RemoteError,
+    TransientError,
+    UnknownNameError,
+)
+from gce_backend.base.tasks import end
 from gce_backend.cli.common import clients_of
-from gce_backend.cli.output import console
+from gce_backend.cli.output import console, one_line
 from gce_backend.clients.machine_provider import (
     LeaseAnswer,
     LeaseRequest,
@@ -28,6 +36,8 @@ from gce_backend.settings.settings import Settings
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds between two checks of a request that waits, at first and at most."""
+WITHDRAW_SECONDS = 5.0
+"""Seconds in which a request that is interrupted is cancelled."""
 
 _RELEASE_ERRORS = {
     ReleaseError.NOT_FOUND: "the Machine Provider knows no lease of this name and this account",
@@ -60,6 +70,9 @@ async def lease(
 ) -> LeaseAnswer:
     """Asks for one lease until there is a machine, a refusal, or no time left.
 
+    While it waits, it shows the place in the queue and the reason, if the Machine Provider tells.
+    Ctrl-C cancels the request, or gives back its machine.
+
     Args:
         settings: names the store and the services.
         dimensions: the dimensions that the machine must have.
@@ -73,7 +86,7 @@ async def lease(
         OrderError: no answer came in time.
         BackendError: something could not be read.
     """
-    async with broker_of(settings) as (broker, fleet, _):
+    async with broker_of(settings) as (broker, fleet, api):
         wanted = {**(_dimensions(fleet, template) if template else {}), **dimensions}
         request = LeaseRequest(
             request_id=request_id,
@@ -81,25 +94,52 @@ async def lease(
             duration=None if duration is None else int(duration),
             indefinite=duration is None,
         )
-        end = asyncio.get_running_loop().time() + wait
-        pause = FIRST_PAUSE
-        with console(stderr=True).status(f"waiting for a machine (request {request_id}) ..."):
-            while True:
-                left = end - asyncio.get_running_loop().time()
-                try:
-                    found = await broker.lease(request)
-                except TransientError as error:  # the same request again is the same lease
-                    if left <= 0:
-                        unknown = f"The result is not known; {open_request(request_id)}"
-                        raise OrderError(f"{error}. {unknown}") from None
+        asking = asyncio.create_task(_ask(broker, api, request, wait), name="lease.ask")
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            raise InterruptedRequestError(await _withdraw(broker, api, request_id)) from None
+        finally:
+            await end(asking)
+
+
+async def _ask(
+    broker: MachineProviderClient, api: LeaseClient, request: LeaseRequest, wait: float
+) -> LeaseAnswer:
+    """Makes a request again and again: the same request is the same lease."""
+    clock, name = asyncio.get_running_loop().time, request.request_id
+    until, pause, shows = clock() + wait, FIRST_PAUSE, True
+    with console(stderr=True).status(f"waiting for a machine (request {name}) ...") as status:
+        while True:
+            left = until - clock()
+            try:
+                found = await broker.lease(request)
+            except TransientError as error:
+                if left <= 0:
+                    unknown = f"The result is not known; {open_request(name)}"
+                    raise OrderError(f"{error}. {unknown}") from None
+            else:
+                waiting = found.error == "TRANSIENT_ERROR" or (
+                    found.error is None and found.state in {"UNTRIAGED", "PENDING"}
+                )
+                if not waiting or left <= 0:
+                    return found
+                if shows and (why := await _why(api, name)) is not None:
+                    status.update(f"{why} (request {name}) ...")
                 else:
-                    waiting = found.error == "TRANSIENT_ERROR" or (
-                        found.error is None and found.state in {"UNTRIAGED", "PENDING"}
-                    )
-                    if not waiting or left <= 0:
-                        return found
-                await asyncio.sleep(min(pause, left))
-                pause = min(2 * pause, LONGEST_PAUSE)
+                    shows = False
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _why(api: LeaseClient, request_id: str) -> str | None:
+    """The place of a request in the queue, and why it waits; None when nobody tells."""
+    try:
+        waiting = [one for one in (await api.leases()).leases if one.request_id == request_id]
+    except (OrderError, RemoteError):  # the original has no such API
+        return None
+    told = [one.waiting for one in waiting if one.waiting is not None]
+    return f"place {told[0].place}: {one_line(told[0].message)}" if told else None
 
 
 async def template_dimensions(settings: Settings, template: str) -> dict[str, Dimension]:
@@ -126,6 +166,18 @@ def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
     return shared_dimensions(known[template])
 
 
+class InterruptedRequestError(BackendError):
+    """A request was interrupted, by Ctrl-C.
+
+    Attributes:
+        done: how it ended; None when it may wait for a machine, or have one.
+    """
+
+    def __init__(self, done: Released | None) -> None:
+        super().__init__("interrupted")
+        self.done = done
+
+
 class Released(StrEnum):
     """What a release came to."""
 
@@ -146,16 +198,36 @@ async def release(settings: Settings, request_id: str) -> Released:
         BackendError: something could not be read.
     """
     async with broker_of(settings) as (broker, _, api):
-        error = (await broker.release(request_id)).error
-        if error in {ReleaseError.NOT_FULFILLED, ReleaseError.NOT_FOUND}:
-            done = await _by_api(api, request_id)
-            if done is not None:
-                return done
+        return await _end(broker, api, request_id)
+
+
+async def _withdraw(
+    broker: MachineProviderClient, api: LeaseClient, request_id: str
+) -> Released | None:
+    """Ends a request that was interrupted; None when that fails."""
+    with contextlib.suppress(BackendError, TimeoutError):
+        async with asyncio.timeout(WITHDRAW_SECONDS):
+            while True:
+                try:
+                    return await _end(broker, api, request_id)
+                except UnknownNameError:  # it may be on its way
+                    await asyncio.sleep(FIRST_PAUSE)
+    return None
+
+
+async def _end(broker: MachineProviderClient, api: LeaseClient, request_id: str) -> Released:
+    """Releases a lease, or cancels a request."""
+    error = (await broker.release(request_id)).error
+    if error in {ReleaseError.NOT_FULFILLED, ReleaseError.NOT_FOUND}:
+        done = await _by_api(api, request_id)
+        if done is not None:
+            return done
     if error == ReleaseError.ALREADY_RECLAIMED:
         return Released.ENDED_BEFORE
     if error is not None:
         known = {word.value: text for word, text in _RELEASE_ERRORS.items()}
-        raise OrderError(f"{request_id}: {known.get(error, f'it was refused: {error}')}")
+        kind = UnknownNameError if error == ReleaseError.NOT_FOUND else OrderError
+        raise kind(f"{request_id}: {known.get(error, f'it was refused: {error}')}")
     return Released.RELEASED
 
 

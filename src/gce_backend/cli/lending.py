@@ -29,18 +29,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 lease_argument = click.argument("lease")
 
 
-@click.command(epilog=examples("gce-backend leases", "gce-backend leases --everybody --json"))
+@click.command(
+    epilog=examples("gce-backend leases", "gce-backend leases --everybody --tag branch:main")
+)
 @settings_option
 @click.option("--everybody", is_flag=True, help="Also those of others, if you may see them.")
+@click.option("--tag", default="", help="Only those with this tag, KEY:VALUE.")
 @json_option
-def leases(settings: Settings, *, everybody: bool, as_json: bool) -> None:
+def leases(settings: Settings, tag: str, *, everybody: bool, as_json: bool) -> None:
     """Lists leases that wait or run.
 
     For each one that waits: its place in the queue, and why it waits.
     """
     from gce_backend.cli import lending_work
 
-    asyncio.run(lending_work.show_leases(settings, everybody=everybody, as_json=as_json))
+    asyncio.run(lending_work.show_leases(settings, tag, everybody=everybody, as_json=as_json))
 
 
 @click.command(epilog=examples("gce-backend catalog", "gce-backend catalog cordon VM"))
@@ -151,6 +154,12 @@ def _lease_options(command: F) -> F:
             help="How long to wait for the machines.",
         ),
         click.option("--label", default="", help="What the lease is called in lists."),
+        click.option(
+            "--tag",
+            "tags",
+            multiple=True,
+            help="A tag of the lease, KEY:VALUE, by which lists can be filtered; may be repeated.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -170,11 +179,12 @@ def _wanted(
     duration: float,
     wait: float,
     label: str,
+    tags: tuple[str, ...],
     count: int = 1,
 ) -> Wanted:
     from gce_backend.cli.lending_work import Wanted
 
-    return Wanted(together(dimensions), template, duration, wait, label, count)
+    return Wanted(together(dimensions), template, duration, wait, label, tags, count)
 
 
 def _exit_with(work: Coroutine[Any, Any, int]) -> None:

@@ -32,6 +32,7 @@ from gce_backend.machine_provider.lease_documents import (
     MachineList,
     MachineTrouble,
     NewLease,
+    Tag,
     WaitDocument,
 )
 from gce_backend.machine_provider.wire import Dimensions, dimension_text
@@ -67,10 +68,10 @@ async def client_of(settings: Settings) -> AsyncIterator[LeaseClient]:
         yield LeaseClient(session, url, tokens)
 
 
-async def show_leases(settings: Settings, *, everybody: bool, as_json: bool) -> None:
+async def show_leases(settings: Settings, tag: str, *, everybody: bool, as_json: bool) -> None:
     """Prints the leases that wait or run, and those lost within a day."""
     async with client_of(settings) as client:
-        found = await client.leases(everybody=everybody)
+        found = await client.leases(everybody=everybody, tag=tag)
     if as_json:
         say("", found, as_json=True)
         return
@@ -197,6 +198,7 @@ class Wanted(msgspec.Struct, frozen=True):
         duration: of the lease, in seconds.
         wait: for the machines, in seconds.
         label: the lease's label for people.
+        tags: its tags, `KEY:VALUE` each.
         count: how many machines.
     """
 
@@ -205,6 +207,7 @@ class Wanted(msgspec.Struct, frozen=True):
     duration: float
     wait: float
     label: str
+    tags: tuple[str, ...] = ()
     count: int = 1
 
 
@@ -350,10 +353,14 @@ async def _request(settings: Settings, wanted: Wanted, ssh_keys: tuple[str, ...]
     """A request for a lease, from a command's options.
 
     Raises:
-        click.UsageError: there are no such dimensions.
+        click.UsageError: there are no such dimensions, or a tag is malformed.
         UnknownNameError: there is no such template.
     """
     dimensions = dict(wanted.dimensions)
+    try:
+        tags = msgspec.convert(wanted.tags, tuple[Tag, ...])
+    except msgspec.ValidationError:
+        raise click.UsageError("--tag: write KEY:VALUE, e.g. branch:main") from None
     if wanted.template is not None:
         from gce_backend.cli.leasing import template_dimensions
 
@@ -365,6 +372,7 @@ async def _request(settings: Settings, wanted: Wanted, ssh_keys: tuple[str, ...]
             duration=int(wanted.duration),
             count=wanted.count,
             label=wanted.label,
+            tags=tags,
             wait=min(int(wanted.wait), 4 * 3600),
             ssh_keys=ssh_keys,
         )

@@ -29,7 +29,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import msgspec
@@ -150,9 +150,15 @@ class LeaseClient:
         path = f"/leases/{known.id}{query}"
         return await self._call(LeaseDocument, "GET", path, api=self._patient_api)
 
-    async def leases(self, *, everybody: bool = False) -> LeaseList:
-        """Leases that wait or run: the caller's, or all that the caller may see."""
-        query = "?everybody=true" if everybody else ""
+    async def leases(self, *, everybody: bool = False, tag: str = "") -> LeaseList:
+        """Leases that wait or run.
+
+        Args:
+            everybody: all that the caller may see, not only the caller's.
+            tag: those with this tag alone, `KEY:VALUE`; "" for all.
+        """
+        asked = ({"everybody": "true"} if everybody else {}) | ({"tag": tag} if tag else {})
+        query = f"?{urlencode(asked)}" if asked else ""
         return await self._call(LeaseList, "GET", f"/leases{query}")
 
     async def extend(self, lease: str, seconds: int) -> LeaseDocument:

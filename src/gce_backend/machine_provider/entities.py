@@ -239,6 +239,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         group: the group whose limits it counts against.
         count: how many machines it asks for.
         label: the requester's label for it.
+        tags: the requester's tags, `KEY:VALUE` each.
         others: backend and name of its machines besides the first.
         fulfilled_ts: when it got its machines; None before.
         wait_until: when it stops waiting; None for the longest wait.
@@ -265,6 +266,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     group: str = ""
     count: int = 1
     label: str = ""
+    tags: tuple[str, ...] = ()
     others: tuple[tuple[str, str], ...] = ()
     fulfilled_ts: int | None = None
     wait_until: UnixSeconds | None = None

@@ -100,6 +100,7 @@ async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> Lea
         group=caller.group.name,
         count=new.count,
         label=new.label,
+        tags=new.tags or msgspec.UNSET,
         wait_seconds=new.wait,
         keepalive=new.keepalive,
         ssh_keys=new.ssh_keys,
@@ -134,7 +135,8 @@ async def _get(broker: MachineProvider, caller: Caller, look: LeaseLook) -> Leas
 async def _list(broker: MachineProvider, caller: Caller, query: LeaseQuery) -> LeaseList:
     """The leases that wait or run, and those lost within a day; `leases.get` shows any other."""
     all_users = query.everybody and caller.roles & {Role.VIEWER, Role.ADMINISTRATOR}
-    return LeaseList(leases=tuple(await every_lease(broker, None if all_users else caller.user)))
+    leases = await every_lease(broker, None if all_users else caller.user)
+    return LeaseList(leases=tuple(one for one in leases if query.tag in {"", *one.tags}))
 
 
 def waiting_leases(broker: MachineProvider) -> list[LeaseDocument]:
@@ -484,6 +486,7 @@ def _as_seen(broker: MachineProvider, caller: Caller, lease: StoredLease) -> Lea
         user=found.user,
         group=found.group,
         label=found.label,
+        tags=found.tags,
         state="ended",
         ended=TRANSFERRED,
         message=f"it is {found.user}'s now",
@@ -528,6 +531,7 @@ def _shown(records: Records, lease: StoredLease, waiting: Any) -> LeaseDocument:
         requester=lease.requester if lease.former else "",
         group=lease.group,
         label=lease.label,
+        tags=lease.tags,
         state=state,
         ended=lease.ended if state == "ended" else None,
         message=lease.message,

@@ -11,6 +11,7 @@ from msgspec import Meta
 from gce_backend.machine_provider.wire import Backend, Dimensions, WireMessage
 
 MAX_SSH_KEYS = 10
+MAX_TAGS = 10
 MAX_COUNT = 100
 """Machines of one lease: one commit grants them all, and one ends the lease."""
 
@@ -19,6 +20,7 @@ MAX_WAIT_SECONDS = 55
 
 LeaseStage = Literal["pending", "active", "held", "ended"]
 Id = Annotated[str, Meta(min_length=1, max_length=200)]
+Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,63}:[ -~]{0,200}\Z")]
 Duration = Annotated[int, Meta(ge=1, le=21 * 24 * 3600)]
 
 _KINDS = (
@@ -41,6 +43,7 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         without_end: whether it has no end.
         count: how many machines, all or none.
         label: the requester's label for it.
+        tags: `KEY:VALUE` each, by which lists of leases can be filtered.
         wait: the longest wait in seconds; absent: four hours.
         keepalive: seconds without `leases.keepalive` after which it ends; absent: never.
         ssh_keys: public keys with which the machines' agents let the lessee in by SSH.
@@ -53,6 +56,7 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     without_end: bool = False
     count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 1
     label: Annotated[str, Meta(max_length=200)] = ""
+    tags: Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)] = ()
     wait: Annotated[int, Meta(ge=0, le=4 * 3600)] | None = None
     keepalive: Annotated[int, Meta(ge=10, le=3600)] | None = None
     ssh_keys: Annotated[tuple[SshKey, ...], Meta(max_length=MAX_SSH_KEYS)] = ()
@@ -132,9 +136,11 @@ class LeaseQuery(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         everybody: whether to list the leases of all users, if the caller may see them.
+        tag: lists those with this tag alone, `KEY:VALUE`.
     """
 
     everybody: bool = False
+    tag: str = ""
 
 
 class Nothing(WireMessage, frozen=True, kw_only=True):
@@ -220,6 +226,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         requester: who requested it, if it was transferred since.
         group: the group whose limits it counts against.
         label: the requester's label for it.
+        tags: the requester's tags, `KEY:VALUE` each.
         state: `pending`, `active`, `held` or `ended`.
         ended: why it ended.
         message: what befell its machines' VMs when they were lost, or whose it is now.
@@ -247,6 +254,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     created: float
     requester: str = ""
     label: str = ""
+    tags: tuple[str, ...] = ()
     ended: str | None = None
     message: str = ""
     machines: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
         group: the group whose limits count; the gatekeeper sets it, not the requester.
         count: how many machines, all or none.
         label: the requester's label for it.
+        tags: its tags; unset for none, so that a request has the checksum of an earlier release.
         wait_seconds: the longest wait in seconds; None for the longest that is allowed.
         keepalive: the longest time between two keepalives, in seconds; None without limit.
         ssh_keys: the lessee's public keys, in OpenSSH's form.
@@ -52,6 +53,7 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
     group: str = ""
     count: int = 1
     label: str = ""
+    tags: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     wait_seconds: int | None = None
     keepalive: int | None = None
     ssh_keys: tuple[str, ...] = ()
@@ -335,6 +337,7 @@ def _new(
         group=terms.group,
         count=terms.count,
         label=terms.label,
+        tags=terms.tags or (),
         wait_until=None if terms.wait_seconds is None else now + terms.wait_seconds,
         keepalive=terms.keepalive,
         ssh_keys=terms.ssh_keys,

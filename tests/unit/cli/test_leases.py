@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +13,9 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from gce_backend.cli import leasing
 from gce_backend.localcloud.faults import Fault
+from gce_backend.settings.settings import load
 from support.patience import PATIENCE
 from support.served_fleet import ServedFleet, served_fleet
 
@@ -40,6 +43,11 @@ def catalog(fleet: ServedFleet) -> dict[str, str]:
     """What the Machine Provider has, and its states there."""
     found: dict[str, str] = fleet.get("/_localcloud/state")["machine_provider"]["catalog"]
     return found
+
+
+def waiting(fleet: ServedFleet) -> int:
+    """How many requests wait."""
+    return int(fleet.get("/_localcloud/state")["machine_provider"]["waiting_requests"])
 
 
 def leased(fleet: ServedFleet) -> set[str]:
@@ -202,8 +210,9 @@ def test_what_cannot_be_meant_is_wrong_usage(
     assert LEASE not in fleet.cloud.calls
 
 
-def test_an_interrupted_wait_says_how_to_go_on(fleet: ServedFleet) -> None:
-    """Ctrl-C: exit code 130, no traceback, and the request by its name."""
+def test_an_interrupted_wait_leaves_no_request(fleet: ServedFleet) -> None:
+    """Ctrl-C: exit code 130, no traceback, and the request is cancelled."""
+    before = waiting(fleet)
     fleet.cloud.calls.clear()
     environment = {**os.environ, **fleet.environment}
     ask = ("lease", "--dimension", "os_family:OSX", "--request-id", "cut")
@@ -211,10 +220,27 @@ def test_an_interrupted_wait_says_how_to_go_on(fleet: ServedFleet) -> None:
     with subprocess.Popen(command, env=environment, text=True, stderr=subprocess.PIPE) as process:
         watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
-        fleet.until(lambda: fleet.cloud.calls[LEASE] > 0)
+        fleet.until(lambda: fleet.cloud.calls["machine_provider.leases.list"] > 0)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
         watchdog.cancel()
     assert process.returncode == 130
-    assert said.startswith("interrupted; the request stays open")
-    assert "--request-id cut" in said
+    assert "interrupted; the request cut is cancelled: it had no machine yet" in said
+    assert waiting(fleet) == before
+
+
+async def test_a_request_that_is_interrupted_and_cannot_be_cancelled_is_known(
+    fleet: ServedFleet,
+) -> None:
+    """A Machine Provider such as the original has no API for it; the caller tells how to go on."""
+    fleet.cloud.calls.clear()
+    fleet.cloud.faults.add(Fault(method="machine_provider.leases.*", status=404, times=None))
+    settings = load(None, fleet.environment)
+    asking = asyncio.create_task(
+        leasing.lease(settings, {"os_family": "OSX"}, None, 60, 60, "cut-too"), name="asking"
+    )
+    await asyncio.to_thread(fleet.until, lambda: fleet.cloud.calls[LEASE] > 0)
+    asking.cancel()
+    with pytest.raises(leasing.InterruptedRequestError) as interrupted:
+        await asking
+    assert interrupted.value.done is None

@@ -113,6 +113,7 @@ def test_leases_and_machines_are_listed(cloud: ServedCloud, tmp_path: Path) -> N
     assert "place 1: no machine fits: the nearest differs in os_family" in listed
     document = msgspec.json.decode(run(cloud, "leases", "--json").stdout)
     assert {one["request_id"] for one in document["leases"]} == {"mine", "odd"}
+    assert "mine" not in run(cloud, "leases", "--tag", "branch:main").output
     rows = {line.split()[0]: line.split()[1] for line in run(cloud, "catalog").output.splitlines()}
     assert rows == {"MACHINE": "STATE", "vm-1": "LEASED", "vm-2": "AVAILABLE"}
     document = msgspec.json.decode(run(cloud, "catalog", "--json").stdout)
@@ -167,7 +168,9 @@ def test_a_lease_is_extended_held_and_transferred(cloud: ServedCloud) -> None:
 
 def test_a_command_runs_with_a_machine_and_its_exit_code_is_handed_on(cloud: ServedCloud) -> None:
     """And the machine is given back, whatever the code."""
-    done = start(cloud, "with-machine", *LINUX, "--", *SHOW)
+    tag = ("--tag", "branch:main")
+    assert run(cloud, "with-machine", *LINUX, "--tag", "main", "--", *SHOW).exit_code == 2
+    done = start(cloud, "with-machine", *LINUX, *tag, "--", *SHOW)
     out, err = done.communicate(timeout=PATIENCE)
     assert (done.returncode, out) == (0, "vm-1 vm-1\n"), err
     until(lambda: released(cloud))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from gce_backend.machine_provider.broker import MachineProvider
 from gce_backend.machine_provider.entities import MachineState
+from gce_backend.machine_provider.queue import kind_of, matches
 from gce_backend.machine_provider.trends import ALL, Trend
 from gce_backend.machine_provider.wire import Dimensions, dimension_text
 from gce_backend.web.pages.charts import Chart, chart
@@ -23,6 +26,7 @@ class KindRow(msgspec.Struct):
         starting: those that are being set up.
         leaving: those whose lease has ended.
         mute: those that cannot be leased: cordoned, or of silent agents.
+        wanted: how many requests wait for; one that fits several kinds counts for each of them.
     """
 
     kind: str
@@ -32,6 +36,7 @@ class KindRow(msgspec.Struct):
     starting: int = 0
     leaving: int = 0
     mute: int = 0
+    wanted: int = 0
 
 
 def charts_of(broker: MachineProvider) -> tuple[Chart, Chart]:
@@ -58,6 +63,9 @@ def spark(broker: MachineProvider, trend: Trend) -> Chart:
 def count_kinds(broker: MachineProvider) -> list[tuple[Dimensions, KindRow]]:
     """The machines by kind, the kind with the most machines first."""
     rows = []
+    wanted = Counter[Dimensions]()
+    for lease in broker.records.untriaged.values():
+        wanted[kind_of(lease.request.dimensions)] += lease.count
     for kind, states in broker.records.kinds.items():
         sizes = {state: len(machines) for state, machines in states.items()}
         free = len(broker.records.free.get(kind, ()))
@@ -74,6 +82,7 @@ def count_kinds(broker: MachineProvider) -> list[tuple[Dimensions, KindRow]]:
             starting=sizes.get(MachineState.NEW, 0),
             leaving=sizes.get(MachineState.RECLAIMED, 0) + taken,
             mute=kept - taken,
+            wanted=sum(count for asked, count in wanted.items() if matches(asked, kind)),
         )
         if row.free or row.leased or row.starting or row.leaving or row.mute:
             rows.append((kind, row))
