@@ -50,6 +50,7 @@ def _head(document: Any, now: UnixSeconds) -> list[Text]:
         "project": f"{document['project']}, owner {document['owner']}",
         "configuration": f"{revision[:REVISION]}{since}" if revision else "none yet",
         "machines": f"{sum(machines.values())}{f': {counted}' if counted else ''}",
+        **({"cost": cost} if (cost := document.get("cost")) else {}),
     }
     return [Text(f"{f'{name}:':<15}{one_line(text)}") for name, text in lines.items()]
 

@@ -33,6 +33,10 @@ async def test_metrics_explanation_and_plan_tell_what_machines_cost(tmp_path: Pa
         (name,) = [key.partition("/")[2] for key in await w.groups() if "linux" in key]
         shown = await w.get(f"/api/explain?name={name}")
         assert "about 0.40 USD an hour, 0.27 of it idle" in str(shown)
+        status = await w.get("/api/status")
+        assert status["cost"] == "about 0.40 USD an hour, 0.27 of it idle"
+        async with w.session.get(w.daemon.url + "/") as page:
+            assert status["cost"] in await page.text()
         directory = tmp_path / "proposed"
         directory.mkdir()
         (directory / "templates.cfg").write_text(templates)

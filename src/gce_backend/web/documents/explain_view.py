@@ -12,10 +12,9 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.history import EventFilter
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey, TemplateKey
-from gce_backend.rules.cost import billed
 from gce_backend.rules.states import GroupState, State
 from gce_backend.web.documents import events_view, fleet_view
-from gce_backend.web.survey import states
+from gce_backend.web.survey import costs, states
 from gce_backend.web.survey.names import Named, kind_of, meant, name_of
 from gce_backend.web.survey.view import View
 from gce_backend.web.survey.waiting import PAUSE_ENDS, waits_for
@@ -246,14 +245,8 @@ def _group(context: Context, key: GroupKey) -> dict[str, Any]:
 
 def _cost(context: Context, key: GroupKey, counts: Mapping[State, int]) -> str | None:
     """About what a group's machines cost; None when no price is known."""
-    revision = context.fleet.revisions.get(key.revision)
-    machine_type = revision.template.machine_type if revision is not None else ""
-    price = context.memory.hourly_prices.get(machine_type)
-    if price is None:
-        return None
-    total, idle = price * billed(counts), price * counts.get(State.CATALOGED, 0)
-    currency = context.settings.cost.currency
-    return f"about {total:.2f} {currency} an hour, {idle:.2f} of it idle"
+    cost = costs.of_group(context, key, counts)
+    return None if cost is None else costs.in_words(context, cost)
 
 
 def _template(context: Context, key: TemplateKey) -> dict[str, Any]:

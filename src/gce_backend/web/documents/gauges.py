@@ -14,10 +14,8 @@ from gce_backend.engine.context import Context
 from gce_backend.engine.inbox import Consumer, QueueStatus
 from gce_backend.engine.metrics import Sample
 from gce_backend.engine.scheduler import Scheduler
-from gce_backend.rules.cost import billed
-from gce_backend.rules.states import State
 from gce_backend.web.health import STANDBY, Check
-from gce_backend.web.survey import states
+from gce_backend.web.survey import costs, states
 from gce_backend.web.survey.census import Census, Survey
 
 Values = dict[str, Iterable[Sample]]
@@ -143,14 +141,9 @@ def _costs(context: Context, survey: Survey) -> Values:
     found: defaultdict[tuple[str, ...], float] = defaultdict(float)
     idle: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for key, counts in survey.by_group.items():
-        revision = context.fleet.revisions.get(key.revision)
-        if revision is None:
-            continue
-        price = context.memory.hourly_prices.get(revision.template.machine_type)
-        if price is not None:
-            place = key.base_name, key.zone
-            found[place] += price * billed(counts)
-            idle[place] += price * counts[State.CATALOGED]
+        if (cost := costs.of_group(context, key, counts)) is not None:
+            found[key.base_name, key.zone] += cost.total
+            idle[key.base_name, key.zone] += cost.idle
     return {"cost_per_hour": found.items(), "idle_cost_per_hour": idle.items()}
 
 

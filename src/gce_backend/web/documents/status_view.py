@@ -15,7 +15,7 @@ from gce_backend.fleet.picture import Fleet
 from gce_backend.model.entities import InstanceGroupManager
 from gce_backend.model.keys import GroupKey
 from gce_backend.rules.states import GroupState, State
-from gce_backend.web.survey import states
+from gce_backend.web.survey import costs, states
 from gce_backend.web.survey.census import Survey
 from gce_backend.web.survey.problems import problems
 from gce_backend.web.survey.view import View
@@ -26,6 +26,7 @@ async def status(view: View) -> dict[str, Any]:
     context = view.context
     survey = await view.census.survey()
     jobs, queue = view.scheduler.status(), view.queue()
+    cost = costs.of_fleet(context, survey)
     totals: Counter[State] = Counter()
     for counts in survey.counts.values():
         totals.update(counts)
@@ -40,6 +41,7 @@ async def status(view: View) -> dict[str, Any]:
         "pauses": context.fleet.control.pauses_in_force,
         "problems": problems(context, survey, jobs, queue),
         "machines": _by_state(totals),
+        "cost": costs.in_words(context, cost) if cost is not None else None,
         "fleet": fleet_rows(context, survey),
         "jobs": [job for job in jobs if needs_attention(job)],
         "messages": {**msgspec.structs.asdict(queue), "set_aside": len(context.fleet.set_aside)},
