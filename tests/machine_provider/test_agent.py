@@ -24,6 +24,7 @@ from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.faults import Fault
 from gce_backend.localcloud.vm_commands import VmCommands
 from gce_backend.machine_provider import agent as package
+from gce_backend.machine_provider.agent.agent import lease_of
 from gce_backend.machine_provider.client import FixedToken, LeaseClient, leased, new_id
 from gce_backend.machine_provider.lease_documents import LeaseDocument, MachineTrouble, NewLease
 from support.cloud_harness import FLAVOR, TOKEN_PATH
@@ -346,6 +347,14 @@ NEWER = {
     *("all_errors", "encoding_errors", "get_annotations"),
 }
 """Attributes and arguments of the standard library that came after Python 3.9."""
+
+
+def test_what_a_lessee_writes_ends_no_agent() -> None:
+    """No variable of a hook can hold a NUL, and no line of the journal two lines."""
+    lease = lease_of({"id": "l", "user": "a\x1b[2Jb", "label": "night\x00ly\nbuild"})
+    assert lease is not None
+    assert lease.environment()["LEASE_LABEL"] == "night ly build"
+    assert lease.environment()["LEASE_USER"] == "a [2Jb"
 
 
 def test_it_runs_on_python_3_9_with_nothing_installed() -> None:

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from gce_backend.machine_provider import entities, upkeep
+from gce_backend.machine_provider import entities, queue, upkeep
 from gce_backend.machine_provider.entities import (
     FORGET_AT,
     KEPT_SECONDS,
@@ -36,7 +36,7 @@ LIMITED = ACCESS.replace(
   name: "small" members: "bob@example.com" roles: USER max_machines: 1 longest_lease: "1h"
   dimensions: "os_family:LINUX"
 }
-groups { name: "desk" members: "eve@example.com" roles: USER }
+groups { name: "desk" members: "eve@example.com" roles: USER max_waiting: 3 }
 groups {
   name: "users" members: "*@example.com" roles: USER max_held: 1 longest_hold: "1h"
   longest_lease: "4h" hold_failed: "20m" transfer_to: "small"
@@ -205,6 +205,37 @@ async def test_a_group_at_its_limit_waits_and_says_why(tmp_path: Path) -> None:
         assert (await mp.get(second, BOB))["machines"] == ["vm-2"]
 
 
+async def test_a_grant_is_checked_against_what_its_group_holds_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rounds at a time decide on one picture: neither knows yet what the other grants."""
+    async with running(tmp_path) as mp:
+        await mp.add("vm-1", "vm-2")
+        monkeypatch.setattr(queue, "limit_of", lambda *_: "")
+        first, second = await mp.lease("r1", BOB), await mp.lease("r2", BOB)
+        assert (first["state"], second["state"]) == ("active", "pending")
+        monkeypatch.undo()
+        assert (await mp.lease("r3", BOB))["waiting"]["reason"] == "limit"
+
+
+async def test_a_user_has_a_limited_number_of_requests_that_wait(tmp_path: Path) -> None:
+    """Further ones are refused, by both APIs; the same request again is no further one."""
+    async with running(tmp_path) as mp:
+        for number in (0, 1, 2, 2):
+            await mp.lease(f"r{number}", EVE)
+        body = {"request_id": "r3", "duration": 60}
+        told = await mp.refused("POST", "leases", body, EVE)
+        assert told.startswith("409 3 requests of yours wait, which is the most")
+        wire = {"requests": [{**body, "dimensions": {}} | {"request_id": f"r{n}"} for n in (3, 4)]}
+        answers = await mp.place.ok(mp.service, "machine_provider.batched_lease", wire, EVE)
+        assert [one["error"] for one in answers["responses"]] == ["TRANSIENT_ERROR"] * 2
+        for one in (await mp.ok("GET", "leases", who=EVE))["leases"][:2]:
+            await mp.ok("POST", f"leases/{one['id']}:release", who=EVE)
+        await mp.lease("r3", EVE)
+        big = {"request_id": "r" * 1001, "duration": 60, "dimensions": {}}
+        assert (await mp.place.call(mp.service, "machine_provider.lease", big, EVE))[0] == 400
+
+
 async def test_a_request_that_is_cancelled_or_too_late_takes_no_machine(tmp_path: Path) -> None:
     """Neither then nor later."""
     async with running(tmp_path) as mp:
@@ -269,6 +300,13 @@ async def test_a_machine_is_held_for_a_look_within_the_groups_limits(tmp_path: P
         assert "3600 s at most" in told
         told = await mp.refused("POST", f"leases/{lease['id']}:extend", {"duration": 60})
         assert "held for an investigation" in told
+        await asyncio.sleep(60)
+        longer = await mp.ok("POST", f"leases/{lease['id']}:hold", {"duration": 3500})
+        told = await mp.refused("POST", f"leases/{lease['id']}:hold", {"duration": 3600})
+        assert "these may be held for 35" in told
+        everything = await mp.ok("POST", f"leases/{lease['id']}:hold", {})
+        assert longer["ends_at"] <= everything["ends_at"] == held["ends_at"] + 3300
+        await mp.ok("POST", f"leases/{lease['id']}:hold", {"duration": 240})
         await asyncio.sleep(200)
         assert (await mp.get(lease))["machines"] == ["vm-1"]
         await asyncio.sleep(110)
@@ -344,7 +382,7 @@ async def test_a_lease_is_transferred_to_whom_access_cfg_allows(tmp_path: Path) 
         assert (await mp.lease("r2", BOB))["waiting"]["reason"] == "limit"
         other = await mp.lease("r3", count=2)
         told = await mp.refused("POST", f"leases/{other['id']}:transfer", {"user": BOB})
-        assert "its group holds at most 1 machine" in told
+        assert "its group holds 1 of at most 1 machine" in told
         await mp.ok("POST", f"leases/{other['id']}:transfer", {"user": EVE}, ROOT)
         assert mp.service.provider is not None
         assert mp.service.provider.working is not None
@@ -409,6 +447,8 @@ async def test_who_one_is(tmp_path: Path) -> None:
         {"request_id": "", "duration": 60},
         {"request_id": "r", "duration": 60, "dimensions": 7},
         {"request_id": "r", "duration": 60, "tags": ["<b>"]},
+        {"request_id": "r", "duration": 60, "label": "a\x00b"},
+        {"request_id": "r", "duration": 60, "dimensions": {"os_version": "9" * 1001}},
     ],
 )
 async def test_what_is_no_request_is_refused(tmp_path: Path, body: dict[str, Any]) -> None:

@@ -199,7 +199,11 @@ async def _lease(
             raise Refusal(403, f"Access is denied: request {request.request_id}: {why}.")
     terms = LeaseTerms(group=caller.group.name)
     return await broker.leases.lease(
-        caller.user, requests, longest=limits.longest_lease, terms=terms
+        caller.user,
+        requests,
+        longest=limits.longest_lease,
+        terms=terms,
+        most_waiting=limits.max_waiting,
     )
 
 

@@ -247,6 +247,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         alive_until: when that time ends.
         ssh_keys: the lessee's public keys, in OpenSSH's form.
         held: whether its machines are kept so that a failure can be investigated.
+        held_ts: since when, in Unix seconds; None while they are not.
         ended: why it ended; None while it has not.
         message: what befell its machines' VMs, of a lease that is LOST or PREEMPTED; else "".
         former: the lessees who have transferred it, in order; the first one is the requester.
@@ -274,6 +275,7 @@ class StoredLease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     alive_until: int | None = None
     ssh_keys: tuple[str, ...] = ()
     held: bool = False
+    held_ts: int | None = None
     ended: EndReason | None = None
     message: str = ""
     former: tuple[str, ...] = ()

@@ -57,7 +57,7 @@ from gce_backend.machine_provider.lease_documents import (
     TroubleReport,
     WhoAmI,
 )
-from gce_backend.machine_provider.leases import LeaseTerms
+from gce_backend.machine_provider.leases import TOO_MANY, LeaseTerms
 from gce_backend.machine_provider.losses import trouble_of
 from gce_backend.machine_provider.records import Found, Records
 from gce_backend.machine_provider.reports import has_let_in, note_trouble, report
@@ -75,6 +75,8 @@ _ERRORS: Mapping[str, tuple[int, str]] = {
 """HTTP status and message for each of the original's error words."""
 
 
+AT_ONCE = 1000
+"""Machines that are described before the event loop runs other tasks."""
 LOST_SECONDS = 24 * 3600
 """How long a lease that was lost stays in its lessee's list."""
 
@@ -106,8 +108,16 @@ async def _create(broker: MachineProvider, caller: Caller, new: NewLease) -> Lea
         ssh_keys=new.ssh_keys,
     )
     longest = limits.longest_lease
-    answers = await broker.leases.lease(caller.user, [request], longest=longest, terms=terms)
+    answers = await broker.leases.lease(
+        caller.user, [request], longest=longest, terms=terms, most_waiting=limits.max_waiting
+    )
     error = answers[0].error
+    if error == TOO_MANY and broker.records.waiting[caller.user] >= limits.max_waiting:
+        raise Refusal(
+            409,
+            f"{plural(limits.max_waiting, 'request')} of yours wait, which is the most: cancel "
+            "some, or ask again later.",
+        )
     if error == "LEASE_TOO_LONG":
         raise Refusal(403, f"This lease is refused: it may last {longest} s at most.")
     if error is not None:
@@ -154,8 +164,8 @@ async def every_lease(broker: MachineProvider, user: str | None = None) -> list[
         RemoteError: Datastore fails.
     """
     records = broker.records
-    leased = records.machines[MachineState.LEASED].values()
-    names = {machine.lease for machine in leased if user in {None, machine.user}}
+    users = records.users if user is None else (user,)
+    names = {name for one in users for name in records.users.get(one, ())}
     waiting = [path for path, lease in records.untriaged.items() if user in {None, lease.user}]
     paths = [*(named_lease_path(name) for name in sorted(names)), *waiting]
     found = await records.read(paths) if paths else {}
@@ -236,14 +246,18 @@ async def _admit(broker: MachineProvider, caller: Caller, wanted: NewKeys) -> Le
 async def _machines(broker: MachineProvider, caller: Caller, _: Nothing) -> MachineList:
     """Every machine, with its lessee if the caller may see it."""
     sees_all = bool(caller.roles & {Role.VIEWER, Role.ADMINISTRATOR})
-    machines = [
-        machine_document(
-            broker.records, machine, names_user=sees_all or machine.user == caller.user
-        )
+    present = [
+        machine
         for state in MachineState
         if state is not MachineState.DELETED
         for machine in broker.records.machines[state].values()
     ]
+    machines = []
+    for number, machine in enumerate(present, 1):
+        names_user = sees_all or machine.user == caller.user
+        machines.append(machine_document(broker.records, machine, names_user=names_user))
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)  # a large catalog must not keep other calls waiting
     machines.sort(key=lambda machine: (machine.backend, machine.name))
     return MachineList(machines=tuple(machines))
 

@@ -75,18 +75,24 @@ class LeaseChanges:
         """Keeps the machines so that a failure can be investigated; no keepalive is needed.
 
         Args:
-            seconds: how long from now; None for the longest hold that the group allows.
+            seconds: how long from now; None for the longest hold that the group allows. Several
+                holds of a lease are one, which is no longer than that in all.
             limits: the limits of the group.
         """
-        wanted = limits.longest_hold if seconds is None else seconds
-        end = int(self._clock.now()) + wanted
-        if wanted > limits.longest_hold:
-            raise OrderError(f"this group holds machines for {limits.longest_hold} s at most")
+        now = int(self._clock.now())
         if not limits.max_held:
             raise OrderError("access.cfg does not let this group hold machines (max_held)")
 
         def change(current: StoredLease) -> StoredLease:
             held = self._records.held.investigated[current.group]
+            since = now if current.held_ts is None else current.held_ts
+            latest = since + limits.longest_hold
+            end = latest if seconds is None else now + seconds
+            if end > latest:
+                raise OrderError(
+                    f"this group holds machines for {limits.longest_hold} s at most: these may be "
+                    f"held for {max(latest - now, 0)} s from now"
+                )
             if not current.held and held + current.count > limits.max_held:
                 raise OrderError(
                     f"this group holds {held} of at most {plural(limits.max_held, 'machine')}"
@@ -94,6 +100,7 @@ class LeaseChanges:
             return msgspec.structs.replace(
                 current,
                 held=True,
+                held_ts=since,
                 lease_expiration_ts=end,
                 indefinite_ts=None,
                 alive_until=None,

@@ -55,7 +55,7 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     ends_at: int | None = None
     without_end: bool = False
     count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 1
-    label: Annotated[str, Meta(max_length=200)] = ""
+    label: Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")] = ""
     tags: Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)] = ()
     wait: Annotated[int, Meta(ge=0, le=4 * 3600)] | None = None
     keepalive: Annotated[int, Meta(ge=10, le=3600)] | None = None

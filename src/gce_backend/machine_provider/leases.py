@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -10,7 +11,7 @@ from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider import rules
-from gce_backend.machine_provider.access.policy import LeaseLimits
+from gce_backend.machine_provider.access.policy import DEFAULT_WAITING, LeaseLimits
 from gce_backend.machine_provider.entities import (
     MACHINE_KIND,
     EndReason,
@@ -23,7 +24,7 @@ from gce_backend.machine_provider.entities import (
     lease_path,
     named_lease_path,
 )
-from gce_backend.machine_provider.queue import Allotment, Asked, allot
+from gce_backend.machine_provider.queue import Allotment, Asked, allot, limit_of
 from gce_backend.machine_provider.records import MAX_CHANGE, Found, Records
 from gce_backend.machine_provider.wire import (
     Dimensions,
@@ -35,6 +36,9 @@ from gce_backend.machine_provider.wire import (
     ReleaseRequest,
     ReleaseResponse,
 )
+
+TOO_MANY = "TRANSIENT_ERROR"
+"""The original's word for a request beyond those that may wait: its client asks again later."""
 
 
 class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +99,7 @@ class Leases:
         *,
         longest: float = rules.MAX_LEASE_SECONDS,
         terms: LeaseTerms | None = None,
+        most_waiting: int = DEFAULT_WAITING,
     ) -> list[LeaseResponse]:
         """Stores requests, and tries at once to fulfill them.
 
@@ -102,6 +107,7 @@ class Leases:
             user: the requester.
             longest: the longest lease that the user may have, in seconds.
             terms: what the original's requests cannot express.
+            most_waiting: how many requests of the user may wait.
 
         Returns:
             The answers, in the order of the requests.
@@ -111,6 +117,7 @@ class Leases:
         refused: dict[int, LeaseResponse] = {}
         paths = [lease_path(user, request.request_id) for request in requests]
         known = await self._records.read(list(dict.fromkeys(paths)))
+        waiting = self._records.waiting[user]
         for place, (path, request) in enumerate(zip(paths, requests, strict=True)):
             new = _new(user, request, terms or LeaseTerms(), now)
             first = known.get(path) or asked.get(path)
@@ -118,6 +125,8 @@ class Leases:
                 error = None if first.checksum == new.checksum else "REQUEST_ID_REUSE"
             else:
                 error = rules.lease_error(request, now, longest)
+                if error is None and first is None and waiting + len(asked) >= most_waiting:
+                    error = TOO_MANY
             if error is not None:
                 refused[place] = LeaseResponse(client_request_id=request.request_id, error=error)
             elif first is None:
@@ -210,7 +219,10 @@ class Leases:
         self, grants: Sequence[tuple[Path, Sequence[Path]]], now: UnixSeconds
     ) -> None:
         def decide(found: Found) -> dict[Path, Record | None]:
+            """Other changes since the allotment count for the limits, too."""
             changes: dict[Path, Record | None] = {}
+            present = self._records.held
+            machines_of, leases_of = Counter[str](), Counter[str](present.leases)
             for lease_key, machine_keys in grants:
                 lease = found.get(lease_key)
                 machines = [
@@ -224,6 +236,14 @@ class Leases:
                     and lease.state is LeaseState.UNTRIAGED
                     and len(machines) == len(machine_keys)
                 ):
+                    group = lease.group
+                    if group not in machines_of:
+                        machines_of[group] = present.machines_of(group)
+                    limits = self.limits_of(group)
+                    if limit_of(limits, machines_of[group], leases_of[group], lease.count):
+                        continue
+                    machines_of[group] += lease.count
+                    leases_of[group] += 1
                     changed, held = rules.fulfilled(lease, machines, now, self._project)
                     changes[lease_key] = changed
                     changes.update({machine.path: machine for machine in held})

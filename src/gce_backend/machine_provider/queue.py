@@ -69,6 +69,10 @@ class Held(msgspec.Struct):
     leases: Counter[str] = msgspec.field(default_factory=Counter)
     investigated: Counter[str] = msgspec.field(default_factory=Counter)
 
+    def machines_of(self, group: str) -> int:
+        """How many machines a group holds."""
+        return sum(count for (name, _), count in self.machines.items() if name == group)
+
 
 class Hindrance(NamedTuple):
     """Why a request waits.
@@ -124,7 +128,7 @@ def allot(
     waiting: dict[str, Hindrance] = {}
     for request in _in_order(asked, machines, by_group, limits_of, now):
         limits = limits_of(request.group)
-        hindrance = _limit(limits, by_group[request.group], leases[request.group], request.count)
+        hindrance = limit_of(limits, by_group[request.group], leases[request.group], request.count)
         if hindrance:
             waiting[request.name] = Hindrance(limit=hindrance)
             continue
@@ -143,8 +147,15 @@ def allot(
     return Allotment(grants, waiting)
 
 
-def _limit(limits: LeaseLimits, machines: int, leases: int, count: int) -> str:
-    """Which limit a group would pass; "" when it would pass none."""
+def limit_of(limits: LeaseLimits, machines: int, leases: int, count: int) -> str:
+    """Which limit a group would pass with one more lease; "" when it would pass none.
+
+    Args:
+        limits: the limits of the group.
+        machines: how many it holds.
+        leases: how many it holds.
+        count: the machines of the lease.
+    """
     if limits.max_leases is not None and leases + 1 > limits.max_leases:
         return f"its group holds {leases} of at most {plural(limits.max_leases, 'lease')}"
     if limits.max_machines is not None and machines + count > limits.max_machines:

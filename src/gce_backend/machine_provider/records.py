@@ -66,6 +66,8 @@ class Records:
         untriaged: the lease requests without an answer, oldest first.
         released: the leased machines that were released.
         held: how many machines and leases each group and user holds.
+        users: the leases that run, by user, each with how many machines the user holds of it.
+        waiting: how many requests of each user wait.
         free: the names of the machines that can be leased now, by kind.
         agents: knows which agents report.
         work: set when there may be work to do.
@@ -93,6 +95,8 @@ class Records:
         self._ended = ended
         self._states: dict[Path, MachineState] = {}
         self.held = Held()
+        self.users: dict[str, Counter[str]] = {}
+        self.waiting: Counter[str] = Counter()
         self.free: dict[Dimensions, dict[str, None]] = {}
         self.kinds: dict[Dimensions, dict[MachineState, dict[Path, StoredMachine]]] = {}
         self._by_lease: Counter[tuple[str, str]] = Counter()
@@ -217,8 +221,12 @@ class Records:
         if path[0][0] == LEASE_KIND:
             self.tell()
             self._stir(path[0][1])
+            before = self.untriaged.get(path)
+            if before is not None:
+                _add(self.waiting, before.user, -1)
             if isinstance(record, StoredLease) and record.state is LeaseState.UNTRIAGED:
                 self.untriaged[path] = record
+                _add(self.waiting, record.user, 1)
             else:
                 self.untriaged.pop(path, None)
         elif path[0][0] == MACHINE_KIND:
@@ -314,6 +322,10 @@ class Records:
             return
         _add(self.held.machines, (machine.group, machine.user), by)
         _add(self.held.investigated, machine.group, by * machine.held)
+        leases = self.users.setdefault(machine.user, Counter())
+        _add(leases, machine.lease, by)
+        if not leases:
+            del self.users[machine.user]
         lease = (machine.group, machine.lease)
         before = self._by_lease[lease]
         _add(self._by_lease, lease, by)

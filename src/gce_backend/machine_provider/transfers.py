@@ -13,7 +13,7 @@ from gce_backend.base.plurals import plural
 from gce_backend.machine_provider.access.decision import lease_refusal
 from gce_backend.machine_provider.access.policy import AccessGroup, AccessPolicy
 from gce_backend.machine_provider.entities import StoredLease
-from gce_backend.machine_provider.queue import Held
+from gce_backend.machine_provider.queue import Held, limit_of
 
 TRANSFERRED = "TRANSFERRED"
 """Why a lease is over for a lessee who has transferred it."""
@@ -49,11 +49,10 @@ def transfer_refusal(
     why = lease_refusal(limits, dimensions, without_end=end is None)
     if why is not None:
         return why
-    if limits.max_leases is not None and held.leases[group.name] >= limits.max_leases:
-        return f"its group holds at most {plural(limits.max_leases, 'lease')}"
-    machines = sum(count for (name, _), count in held.machines.items() if name == group.name)
-    if limits.max_machines is not None and machines + lease.count > limits.max_machines:
-        return f"its group holds at most {plural(limits.max_machines, 'machine')}"
+    machines = held.machines_of(group.name)
+    limit = limit_of(limits, machines, held.leases[group.name], lease.count)
+    if limit:
+        return limit
     if lease.held:
         if held.investigated[group.name] + lease.count > limits.max_held:
             return f"its group holds at most {plural(limits.max_held, 'machine')} after failures"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 Backend = Literal["DUMMY", "GCE", "VSPHERE"]
 OnReclamation = Literal["MAKE_AVAILABLE", "RECLAIM", "DELETE"]
+
+
+Word = Annotated[str, Meta(max_length=1000)]
+"""A text of bounded length: what waits in memory is another's."""
 
 
 class WireMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -18,17 +23,17 @@ class Dimensions(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """A machine's dimensions, or those that a request asks for."""
 
     backend: Backend | None = None
-    hostname: str | None = None
+    hostname: Word | None = None
     os_family: Literal["LINUX", "OSX", "WINDOWS"] | None = None
     num_cpus: int | None = None
     memory_gb: float | None = None
     disk_gb: int | None = None
     linux_flavor: Literal["UBUNTU", "DEBIAN"] | None = None
-    os_version: str | None = None
-    project: str | None = None
+    os_version: Word | None = None
+    project: Word | None = None
     disk_type: Literal["HDD", "SSD"] | None = None
-    snapshot: str | None = None
-    snapshot_labels: tuple[str, ...] = ()
+    snapshot: Word | None = None
+    snapshot_labels: Annotated[tuple[Word, ...], Meta(max_length=100)] = ()
 
 
 def dimension_text(dimensions: Dimensions) -> str:
@@ -150,19 +155,19 @@ class EntryMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 class Instruction(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """An instruction to a leased machine: connect to a Swarming server."""
 
-    swarming_server: str | None = None
+    swarming_server: Word | None = None
 
 
 class LeaseRequestMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.lease."""
 
-    request_id: str
+    request_id: Word
     dimensions: Dimensions
     duration: int | None = None
     lease_expiration_ts: int | None = None
     indefinite: bool | None = None
-    pubsub_topic: str | None = None
-    pubsub_project: str | None = None
+    pubsub_topic: Word | None = None
+    pubsub_project: Word | None = None
     on_lease: Instruction | None = None
 
 

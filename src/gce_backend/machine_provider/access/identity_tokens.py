@@ -52,10 +52,10 @@ class IdentityTokens:
             InvalidTokenError: the signature, the issuer, the audience or the time is wrong.
             TransientError: the issuer's keys cannot be read.
         """
-        header, named = _unverified(token)
-        issuer = policy.issuer(named)
+        header, url = _unverified(token)
+        issuer = policy.issuer(url)
         if issuer is None:
-            raise InvalidTokenError(f"its issuer {named[:100]!r} is not among those of access.cfg")
+            raise InvalidTokenError(f"its issuer {url[:100]!r} is not among those of access.cfg")
         key_id = header.get("kid")
         if header.get("alg") not in ALGORITHMS:
             raise InvalidTokenError("its signature is of a kind that is not accepted")
@@ -78,7 +78,8 @@ class IdentityTokens:
             raise InvalidTokenError(f"it is invalid ({type(error).__name__})") from None
         expires = check_times(claims, self._clock.now())
         subject = claims["sub"]
-        if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT:
+        named = isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT
+        if not named or not subject.isprintable():
             raise InvalidTokenError("its subject is not a name")
         email = vouched_email(issuer, claims)
         return Identity(

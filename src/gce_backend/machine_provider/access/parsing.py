@@ -24,6 +24,7 @@ from gce_backend.configuration.values import one_line, quote, shorten, split_pai
 from gce_backend.machine_provider.access.identity import email_of
 from gce_backend.machine_provider.access.policy import (
     DEFAULT_HOLD_SECONDS,
+    DEFAULT_WAITING,
     GCLOUD_CLIENTS,
     GOOGLE,
     LONGEST_LEASE_SECONDS,
@@ -64,6 +65,7 @@ RANGES = {
     "max_leases": (1, 1_000_000),
     "max_machines": (1, 1_000_000),
     "max_held": (0, 1_000_000),
+    "max_waiting": (1, 10_000),
 }
 """Least and largest value of a number."""
 
@@ -234,6 +236,7 @@ class _Reader:
             share=group.share if group.HasField("share") else 1,
             max_leases=group.max_leases or None,
             max_machines=group.max_machines or None,
+            max_waiting=group.max_waiting or DEFAULT_WAITING,
             longest_lease=self._duration(group, "longest_lease", path, LONGEST_LEASE_SECONDS),
             without_end=group.without_end,
             dimensions=self._pairs(group.dimensions, (*path, "dimensions"), "os_family:LINUX"),

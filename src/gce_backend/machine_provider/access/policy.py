@@ -17,6 +17,7 @@ GCLOUD_CLIENTS = (
 """The OAuth clients of `gcloud auth login` and `gcloud auth application-default login`."""
 LONGEST_LEASE_SECONDS = 21 * 24 * 3600
 DEFAULT_HOLD_SECONDS = 2 * 3600
+DEFAULT_WAITING = 2000
 
 Patterns = tuple[tuple[str, str], ...]
 """Pairs of a key and the pattern that its value must match."""
@@ -65,6 +66,7 @@ class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True):
         share: its share of machines relative to other groups of the same priority.
         max_leases: most leases at a time; None: any number.
         max_machines: most machines at a time; None: any number.
+        max_waiting: most requests of one user that wait at a time.
         longest_lease: the longest lease in seconds, extensions included.
         without_end: whether a lease may have no end.
         dimensions: what may be leased; one pattern of each key must match. Empty: everything.
@@ -77,6 +79,7 @@ class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True):
     share: int = 1
     max_leases: int | None = None
     max_machines: int | None = None
+    max_waiting: int = DEFAULT_WAITING
     longest_lease: int = LONGEST_LEASE_SECONDS
     without_end: bool = False
     dimensions: Patterns = ()

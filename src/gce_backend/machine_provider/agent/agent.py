@@ -341,6 +341,11 @@ class Lease(NamedTuple):
         }
 
 
+def _printable(text: str) -> str:
+    """A text of another's for the journal and for hooks, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def lease_of(found: Optional[Mapping[str, Any]]) -> Optional[Lease]:
     """The lease in a document; None when there is none."""
     if not found or not found.get("id"):
@@ -348,8 +353,8 @@ def lease_of(found: Optional[Mapping[str, Any]]) -> Optional[Lease]:
     keys = tuple(str(key) for key in found.get("ssh_keys", ()))
     return Lease(
         str(found["id"]),
-        str(found.get("user", "")),
-        str(found.get("label", "")),
+        _printable(str(found.get("user", ""))),
+        _printable(str(found.get("label", ""))),
         float(found.get("ends_at") or 0.0),
         keys,
         bool(found.get("warned", False)),

@@ -65,6 +65,7 @@ async def test_an_address_that_is_not_vouched_for_is_none(claims: dict[str, Any]
         ({"iss": None}, "not among those of access.cfg"),
         ({"sub": None}, "it is invalid"),
         ({"sub": ""}, "not a name"),
+        ({"sub": "job\x1b[2J"}, "not a name"),
         ({"exp": None}, "it is invalid"),
         ({"iat": None}, "it is invalid"),
         ({"exp": "tomorrow"}, "not a time"),

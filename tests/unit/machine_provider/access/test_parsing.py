@@ -32,6 +32,7 @@ groups {
   share: 3
   max_leases: 10
   max_machines: 20
+  max_waiting: 9
   longest_lease: "1d12h"
   without_end: true
   dimensions: "os_family:LINUX"
@@ -66,6 +67,7 @@ def test_every_field_is_read() -> None:
     assert (limits.priority, limits.share, limits.max_leases) == (5, 3, 10)
     assert (limits.max_machines, limits.longest_lease, limits.without_end) == (20, 129_600, True)
     assert (limits.max_held, limits.longest_hold, limits.hold_failed) == (2, 5400, 3600)
+    assert limits.max_waiting == 9
     assert (group.transfer_to, desk.transfer_to) == (("desk",), ())
     assert limits.dimensions == (("os_family", "LINUX"),)
     assert group.workloads[0].claims == (("repository", "org/*"),)
@@ -79,7 +81,7 @@ def test_what_is_absent_has_its_default() -> None:
     assert policy.client_ids == GCLOUD_CLIENTS
     assert (limits.priority, limits.share, limits.max_leases) == (0, 1, None)
     assert (limits.longest_lease, limits.longest_hold) == (21 * 86400, 7200)
-    assert (limits.max_held, limits.hold_failed) == (0, None)
+    assert (limits.max_held, limits.hold_failed, limits.max_waiting) == (0, None, 2000)
 
 
 def test_all_problems_are_said_at_once_with_line_and_remedy() -> None:

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n6gce_backend/machine_provider/access/proto/access.proto\x12\x1cgce_backend.machine_provider\"\x8e\x01\n\x0c\x41\x63\x63\x65ssConfig\x12\x35\n\x07issuers\x18\x01 \x03(\x0b\x32$.gce_backend.machine_provider.Issuer\x12\x33\n\x06groups\x18\x02 \x03(\x0b\x32#.gce_backend.machine_provider.Group\x12\x12\n\nclient_ids\x18\x03 \x03(\t\"?\n\x06Issuer\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x11\n\taudiences\x18\x02 \x03(\t\x12\x15\n\remail_domains\x18\x03 \x03(\t\"\x82\x03\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\t\x12\x39\n\tworkloads\x18\x03 \x03(\x0b\x32&.gce_backend.machine_provider.Workload\x12\x31\n\x05roles\x18\x04 \x03(\x0e\x32\".gce_backend.machine_provider.Role\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x05\x12\r\n\x05share\x18\x0b \x01(\x05\x12\x12\n\nmax_leases\x18\x0c \x01(\x05\x12\x14\n\x0cmax_machines\x18\r \x01(\x05\x12\x15\n\rlongest_lease\x18\x0e \x01(\t\x12\x13\n\x0bwithout_end\x18\x0f \x01(\x08\x12\x12\n\ndimensions\x18\x10 \x03(\t\x12\x10\n\x08max_held\x18\x11 \x01(\x05\x12\x14\n\x0clongest_hold\x18\x12 \x01(\t\x12\x13\n\x0bhold_failed\x18\x13 \x01(\t\x12\x13\n\x0btransfer_to\x18\x14 \x03(\t\"*\n\x08Workload\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0e\n\x06\x63laims\x18\x02 \x03(\t*<\n\x04Role\x12\n\n\x06VIEWER\x10\x01\x12\x08\n\x04USER\x10\x02\x12\x0b\n\x07\x42\x41\x43KEND\x10\x03\x12\x11\n\rADMINISTRATOR\x10\x04')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n6gce_backend/machine_provider/access/proto/access.proto\x12\x1cgce_backend.machine_provider\"\x8e\x01\n\x0c\x41\x63\x63\x65ssConfig\x12\x35\n\x07issuers\x18\x01 \x03(\x0b\x32$.gce_backend.machine_provider.Issuer\x12\x33\n\x06groups\x18\x02 \x03(\x0b\x32#.gce_backend.machine_provider.Group\x12\x12\n\nclient_ids\x18\x03 \x03(\t\"?\n\x06Issuer\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x11\n\taudiences\x18\x02 \x03(\t\x12\x15\n\remail_domains\x18\x03 \x03(\t\"\x97\x03\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\t\x12\x39\n\tworkloads\x18\x03 \x03(\x0b\x32&.gce_backend.machine_provider.Workload\x12\x31\n\x05roles\x18\x04 \x03(\x0e\x32\".gce_backend.machine_provider.Role\x12\x0f\n\x07\x62\x61\x63kend\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\n \x01(\x05\x12\r\n\x05share\x18\x0b \x01(\x05\x12\x12\n\nmax_leases\x18\x0c \x01(\x05\x12\x14\n\x0cmax_machines\x18\r \x01(\x05\x12\x15\n\rlongest_lease\x18\x0e \x01(\t\x12\x13\n\x0bwithout_end\x18\x0f \x01(\x08\x12\x12\n\ndimensions\x18\x10 \x03(\t\x12\x10\n\x08max_held\x18\x11 \x01(\x05\x12\x14\n\x0clongest_hold\x18\x12 \x01(\t\x12\x13\n\x0bhold_failed\x18\x13 \x01(\t\x12\x13\n\x0btransfer_to\x18\x14 \x03(\t\x12\x13\n\x0bmax_waiting\x18\x15 \x01(\x05\"*\n\x08Workload\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0e\n\x06\x63laims\x18\x02 \x03(\t*<\n\x04Role\x12\n\n\x06VIEWER\x10\x01\x12\x08\n\x04USER\x10\x02\x12\x0b\n\x07\x42\x41\x43KEND\x10\x03\x12\x11\n\rADMINISTRATOR\x10\x04')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gce_backend.machine_provider.access.proto.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=731
-  _globals['_ROLE']._serialized_end=791
+  _globals['_ROLE']._serialized_start=752
+  _globals['_ROLE']._serialized_end=812
   _globals['_ACCESSCONFIG']._serialized_start=89
   _globals['_ACCESSCONFIG']._serialized_end=231
   _globals['_ISSUER']._serialized_start=233
   _globals['_ISSUER']._serialized_end=296
   _globals['_GROUP']._serialized_start=299
-  _globals['_GROUP']._serialized_end=685
-  _globals['_WORKLOAD']._serialized_start=687
-  _globals['_WORKLOAD']._serialized_end=729
+  _globals['_GROUP']._serialized_end=706
+  _globals['_WORKLOAD']._serialized_start=708
+  _globals['_WORKLOAD']._serialized_end=750
 # @@protoc_insertion_point(module_scope)

@@ -39,7 +39,7 @@ class Issuer(_message.Message):
     def __init__(self, url: _Optional[str] = ..., audiences: _Optional[_Iterable[str]] = ..., email_domains: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("name", "members", "workloads", "roles", "backend", "priority", "share", "max_leases", "max_machines", "longest_lease", "without_end", "dimensions", "max_held", "longest_hold", "hold_failed", "transfer_to")
+    __slots__ = ("name", "members", "workloads", "roles", "backend", "priority", "share", "max_leases", "max_machines", "longest_lease", "without_end", "dimensions", "max_held", "longest_hold", "hold_failed", "transfer_to", "max_waiting")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     WORKLOADS_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class Group(_message.Message):
     LONGEST_HOLD_FIELD_NUMBER: _ClassVar[int]
     HOLD_FAILED_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_TO_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAITING_FIELD_NUMBER: _ClassVar[int]
     name: str
     members: _containers.RepeatedScalarFieldContainer[str]
     workloads: _containers.RepeatedCompositeFieldContainer[Workload]
@@ -72,7 +73,8 @@ class Group(_message.Message):
     longest_hold: str
     hold_failed: str
     transfer_to: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., workloads: _Optional[_Iterable[_Union[Workload, _Mapping]]] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., backend: _Optional[str] = ..., priority: _Optional[int] = ..., share: _Optional[int] = ..., max_leases: _Optional[int] = ..., max_machines: _Optional[int] = ..., longest_lease: _Optional[str] = ..., without_end: _Optional[bool] = ..., dimensions: _Optional[_Iterable[str]] = ..., max_held: _Optional[int] = ..., longest_hold: _Optional[str] = ..., hold_failed: _Optional[str] = ..., transfer_to: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_waiting: int
+    def __init__(self, name: _Optional[str] = ..., members: _Optional[_Iterable[str]] = ..., workloads: _Optional[_Iterable[_Union[Workload, _Mapping]]] = ..., roles: _Optional[_Iterable[_Union[Role, str]]] = ..., backend: _Optional[str] = ..., priority: _Optional[int] = ..., share: _Optional[int] = ..., max_leases: _Optional[int] = ..., max_machines: _Optional[int] = ..., longest_lease: _Optional[str] = ..., without_end: _Optional[bool] = ..., dimensions: _Optional[_Iterable[str]] = ..., max_held: _Optional[int] = ..., longest_hold: _Optional[str] = ..., hold_failed: _Optional[str] = ..., transfer_to: _Optional[_Iterable[str]] = ..., max_waiting: _Optional[int] = ...) -> None: ...
 
 class Workload(_message.Message):
     __slots__ = ("issuer", "claims")
