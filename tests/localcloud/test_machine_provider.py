@@ -282,6 +282,14 @@ async def test_many_machines_leave_in_one_call_each_with_its_answer() -> None:
         assert await mp.state_of("vm-7") == "LEASED"
         assert await mp.state_of("vm-8") is None
         assert await mp("catalog.delete_machines", {}) == {}
+        looks = [{"hostname": "vm-7"}, {"hostname": "vm-8"}, {"hostname": "x", "backend": "DUMMY"}]
+        seen = (await mp("catalog.get_machines", {"requests": looks}))["responses"]
+        assert seen[0]["hostname"] == "vm-7"
+        assert seen[0]["entry"] == await mp("catalog.get", {"hostname": "vm-7"})
+        assert seen[1:] == [
+            {"hostname": "vm-8", "error": "ENTRY_NOT_FOUND"},
+            {"hostname": "x", "error": "MISMATCHED_BACKEND"},
+        ]
 
 
 async def test_deleted_machine_is_gone_with_its_topic_and_its_name_is_free() -> None:

@@ -21,9 +21,10 @@ ANNOUNCEMENT_SECONDS = 30.0
 FIRST_QUESTION = 2.0
 NEXT_QUESTION = 5.0
 """Seconds until the catalog is asked about a machine, and between two questions."""
-MOST_QUESTIONS = 200
-"""Most questions in one run."""
-AT_ONCE = 10
+MOST_QUESTIONS = 500
+"""Most machines that one run asks about."""
+AT_ONCE = 50
+"""Machines that are asked about at the same time: by one call, where there is one for many."""
 PATIENCE_SECONDS = 20.0
 """Seconds after which a run starts no more questions."""
 
@@ -66,7 +67,7 @@ async def _ask(context: Context, key: MachineKey) -> bool:
     memory, instance = context.memory.catalog, context.fleet.instances[key]
     memory.next_question[key] = context.clock.monotonic() + NEXT_QUESTION
     try:
-        entry = await context.broker().get(key.name)
+        entry = await context.broker().get_with_others(key.name)
     except BackendError:  # the jobs that need the Machine Provider report it
         return False
     if not isinstance(entry, CatalogEntry):

@@ -45,6 +45,7 @@ class Batches(Generic[S, A]):
         ask_one: asks about one subject.
         ask_many: asks about several, and returns an answer or an error for each, in their order.
         most: subjects of one call.
+        first: subjects of the first call; more than one for questions that change nothing.
         never_alone: whether a subject goes as a batch also when nobody else asks, if the service
             offers batches.
     """
@@ -55,13 +56,14 @@ class Batches(Generic[S, A]):
         ask_many: Callable[[Sequence[S]], Awaitable[Sequence[A | RemoteError]]],
         *,
         most: int,
+        first: int = 1,
         never_alone: Callable[[S], bool] = lambda _: False,
     ) -> None:
         self._ask_one = ask_one
         self._ask_many = ask_many
         self._most = most
         self._never_alone = never_alone
-        self._size = 1
+        self._size = min(first, most)
         self._offered = True
         self._open: _Batch[S, A] = {}
 

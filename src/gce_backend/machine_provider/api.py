@@ -175,6 +175,22 @@ async def _get(
     return entry
 
 
+async def _get_all(
+    broker: MachineProvider, caller: Caller, names: Sequence[wire.MachineName]
+) -> list[wire.GetResponse]:
+    backend = _backend_of(caller)
+    answers = []
+    for name in names:
+        entry, error = None, None
+        if name.backend not in {None, backend}:
+            error = "MISMATCHED_BACKEND"
+        else:
+            entry = await broker.catalog.get(backend, name.hostname)
+            error = None if entry is not None else "ENTRY_NOT_FOUND"
+        answers.append(wire.GetResponse(hostname=name.hostname, entry=entry, error=error))
+    return answers
+
+
 async def _modify_capacity(
     broker: MachineProvider, caller: Caller, request: wire.CapacityRequest
 ) -> wire.CapacityResponse:
@@ -274,6 +290,7 @@ METHODS: Mapping[str, Method] = {
     "catalog.delete_machine": Method(wire.DeleteRequest, _single(_delete)),
     "catalog.delete_machines": Method(wire.DeleteBatch, _batch(_delete, wire.DeleteBatchResponse)),
     "catalog.get": Method(wire.MachineName, _get),
+    "catalog.get_machines": Method(wire.GetBatch, _batch(_get_all, wire.GetBatchResponse)),
     "catalog.modify_capacity": Method(wire.CapacityRequest, _modify_capacity),
     "machine_provider.lease": Method(wire.LeaseRequestMessage, _single(_lease)),
     "machine_provider.batched_lease": Method(

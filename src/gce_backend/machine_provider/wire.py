@@ -152,6 +152,26 @@ class EntryMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     awaits_agent: bool | None = None
 
 
+class GetBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """catalog.get_machines, which the original does not have."""
+
+    requests: tuple[MachineName, ...] = ()
+
+
+class GetResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer about one machine: its entry, or why there is none."""
+
+    hostname: str
+    entry: EntryMessage | None = None
+    error: str | None = None
+
+
+class GetBatchResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to it, in the order of the requests."""
+
+    responses: tuple[GetResponse, ...] = ()
+
+
 class Instruction(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """An instruction to a leased machine: connect to a Swarming server."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings.settings import DeletionSettings, Settings
+from gce_backend.settings.settings import DeletionSettings, RolloutSettings, Settings
 from support.fleet_harness import World, manager, template, world
 from support.outside import cataloged, whole
 
@@ -13,6 +13,7 @@ ROLLING = Settings(deletion=DeletionSettings(permitted_count=500))
 SELDOM = {"import-config": "*/10 * * * * *"}
 MACHINES = 6
 GET = "machine_provider.catalog.get"
+GET_MANY = "machine_provider.catalog.get_machines"
 PULL = "pubsub.projects.subscriptions.pull"
 
 
@@ -32,7 +33,7 @@ async def _roll(tmp_path: Path, *, subscribed: bool, get: bool = True) -> float:
         if not subscribed:
             await w.inject(PULL, times=None)
         if not get:
-            await w.inject(GET, status=503, times=None)
+            await w.inject("machine_provider.catalog.get*", status=503, times=None)
         await w.restart_daemon()
         await w.until_states(cataloged=MACHINES)
         old = set(await w.vms())
@@ -44,7 +45,26 @@ async def _roll(tmp_path: Path, *, subscribed: bool, get: bool = True) -> float:
 
 async def _bounded(w: World) -> None:
     """A question every five seconds about each new machine, at most, and few in all."""
-    assert (await w.calls())[GET] <= 20 * MACHINES
+    calls = await w.calls()
+    assert calls[GET] + calls[GET_MANY] <= 20 * MACHINES
+
+
+async def test_many_new_machines_are_asked_about_in_few_calls(tmp_path: Path) -> None:
+    """A roll-out of a hundred machines whose SUBSCRIBED is lost."""
+    settings = Settings(
+        deletion=DeletionSettings(permitted_count=500), rollout=RolloutSettings(canary=0)
+    )
+    async with world(tmp_path, managers=manager(minimum=100), settings=settings, crons=SELDOM) as w:
+        await cataloged(w, 100)
+        await w.inject(PULL, times=None)
+        await w.pass_time(60)
+        old = set(await w.vms())
+        await w.reset_calls()
+        w.write_config(template(machine_type="e2-medium"), manager(minimum=100))
+        took = await w.until(whole(w, 100, without=old), within=1500)
+        calls = await w.calls()
+        assert 0 < calls[GET_MANY] <= 40
+        assert calls[GET] <= 20 * (took / 60 + 2), "only the sweep's"
 
 
 async def test_line_12_a_roll_out_without_subscribed_takes_about_as_long_as_one_with_it(

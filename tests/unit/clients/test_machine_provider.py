@@ -212,6 +212,42 @@ async def test_fewer_answers_than_removals_are_no_answer_to_any() -> None:
         assert len(server.requests) == 4
 
 
+async def _looks(request: web.Request) -> web.Response:
+    """Knows the machines of one letter; answers one question about another machine."""
+    body = await request.json()
+
+    def answer(name: str) -> dict[str, Any]:
+        if name == "odd":
+            return {"hostname": "other", "error": "ENTRY_NOT_FOUND"}
+        if name == "mixed":
+            return {"hostname": name, "entry": {"dimensions": {"hostname": "a"}}}
+        if len(name) > 1:
+            return {"hostname": name, **({} if name == "mute" else {"error": "ENTRY_NOT_FOUND"})}
+        return {"hostname": name, "entry": {"dimensions": {"hostname": name}, "state": "AVAILABLE"}}
+
+    if request.path.endswith("get_machines"):
+        names = [one["hostname"] for one in body["requests"]]
+        return web.json_response({"responses": [answer(name) for name in names]})
+    return web.json_response(answer(body["hostname"])["entry"])
+
+
+async def test_looks_of_one_moment_are_one_call_with_an_answer_for_each() -> None:
+    """Only a machine that the answer names, and says that it lacks, is not cataloged."""
+    async with client_of(_looks) as (client, server):
+        for _ in range(4):
+            await asyncio.gather(*(client.get_with_others(name) for name in "abcdef"))
+        before = len(server.requests)
+        names = ("a", "gone", "odd", "mixed", "mute", "b")
+        found = await asyncio.gather(
+            *(client.get_with_others(name) for name in names), return_exceptions=True
+        )
+        [path] = [request.path for request in server.requests[before:]]
+        assert path == "/_ah/api/catalog/v1/get_machines"
+        kinds = [type(one) for one in found]
+        bad = MalformedResponseError
+        assert kinds == [CatalogEntry, NotCataloged, bad, bad, bad, CatalogEntry]
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"machine_deletion_request": {"dimensions": {"hostname": "b"}}}, []]
 )

@@ -22,6 +22,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "catalog.delete_machine": frozenset({Role.BACKEND}),
     "catalog.delete_machines": frozenset({Role.BACKEND}),
     "catalog.get": frozenset({Role.BACKEND}),
+    "catalog.get_machines": frozenset({Role.BACKEND}),
     "catalog.modify_capacity": frozenset({Role.BACKEND}),
     "machine_provider.lease": frozenset({Role.USER}),
     "machine_provider.batched_lease": frozenset({Role.USER}),
