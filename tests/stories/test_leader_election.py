@@ -14,7 +14,10 @@ import pytest
 from gce_backend.base.errors import LeadershipLostError
 from gce_backend.clients.datastore.client import Delete
 from gce_backend.clients.datastore.terms import EPOCH
+from gce_backend.clients.datastore.values import Upsert
 from gce_backend.daemon.daemon import Daemon
+from gce_backend.fleet.schema import SCHEMA
+from gce_backend.model.entities import STORE_SCHEMA_KEY
 from gce_backend.settings.settings import Settings, StoreSettings
 from support.fleet_harness import CONTROL_TOKEN, World, manager, template, world
 from support.simulation import ProcessClock
@@ -201,6 +204,28 @@ async def test_a_leader_of_an_earlier_term_writes_nothing_and_sends_nothing(tmp_
                 with pytest.raises(LeadershipLostError):
                     await late.commit([Delete(machine.path, None)])
                 assert await store.lookup([machine.path]) == before
+
+
+async def test_a_daemon_that_is_older_than_the_store_never_leads_and_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    """A newer release led and stopped. The older one leads once the store is its own again."""
+    async with world(tmp_path, settings=SHARED) as w:
+        await w.until_states(cataloged=3)
+        async with w.datastore() as store, standby(w) as second:
+            path = STORE_SCHEMA_KEY.path
+            await store.commit([Upsert(path, {"version": SCHEMA + 1, "release": "9.0.0"})])
+            await w.daemon.abort()
+            await w.pass_time(60.0)
+            assert second.leadership is not None
+            assert second.leadership.term is None
+            assert (await store.lookup([EPOCH]))[EPOCH].properties["epoch"] == 1
+            status, text = await asked(w, second, "/readyz")
+            assert status == 503
+            assert f"schema version {SCHEMA + 1}" in text
+            assert "use the release that wrote it, or a newer one" in text
+            await store.commit([Delete(path, None)])
+            await w.until(leads(w, second))
 
 
 async def test_without_leader_election_nothing_is_stored_of_it(tmp_path: Path) -> None:

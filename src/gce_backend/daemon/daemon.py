@@ -31,7 +31,7 @@ from gce_backend.engine.metrics import UNKNOWN_KIND, Metrics
 from gce_backend.engine.scheduler import Scheduler
 from gce_backend.fleet.follower import Follower
 from gce_backend.fleet.picture import Fleet
-from gce_backend.fleet.schema import migrate
+from gce_backend.fleet.schema import check, migrate
 from gce_backend.fleet.store import Store
 from gce_backend.loops import JOBS
 from gce_backend.model.entities import STORE_IDENTITY_KEY
@@ -228,6 +228,7 @@ class Daemon:
             self._clock,
             me=f"{socket.gethostname()}, process {os.getpid()}, {self.url}",
             takeover_seconds=self._settings.store.takeover_seconds,
+            able=lambda: check(Store(datastore)),
         )
         clients.only_while(leadership.assure)
 
