@@ -169,8 +169,10 @@ class Forks:
         self._pairs = pairs
         self._chance = random.Random()
 
-    def on_step(self, world: World, node: Node) -> Awaits:
-        """What is told of each step of a process of the node."""
+    def on_step(self, world: World, node: Node) -> Callable[[Process, asyncio.Handle], None]:
+        """What is told of each step of a process of the node; a stranger's daemon is let be."""
+        if node not in world.nodes:
+            return lambda _, __: None
         return Awaits(self.seen, functools.partial(self._came, world, node))
 
     def _came(self, world: World, node: Node, process: Process, new: tuple[Site, ...]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from gce_backend.base.clock import SystemClock
@@ -27,6 +28,7 @@ from simulation.oracle import Entry, Held, Oracle, Vm
 from simulation.rows import ROWS
 from simulation.shrink import minimal
 from simulation.test_determinism import run
+from simulation.world import ZONES, World
 
 QUICK = (
     "14 a leader that was frozen goes on as if it led",
@@ -161,6 +163,19 @@ def test_a_lease_that_neither_the_catalog_nor_a_clock_knows_is_not_held_against_
     oracle._let_go("vm", "DELETED")
     oracle._destroyed(VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1"), "DELETING")
     assert [violation.promise for violation in oracle.violations] == promise
+
+
+def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:
+    """They stay when everything is taken out of the configuration; those of ours must leave."""
+    world: Any = World.__new__(World)
+    ours = VmRow(project="p", zone=ZONES[0], name="a", group="p/z/g", id="1", status="RUNNING")
+    theirs = msgspec.structs.replace(ours, name="b", group="p/z/h", id="2")
+    world.vms, world.pools = lambda: [ours, theirs], {}
+    world.oracle = judge(lambda: 0.0)
+    world.oracle.vms |= {row.id: Vm(row.name, row.group) for row in world.vms()}
+    world.disturbances = SimpleNamespace(made_elsewhere={(ZONES[0], "h")})
+    world.contradicted, world.strangers, world.clock = set(), set(), SystemClock()
+    assert world.misses() == [f"{ZONES[0]}: 1 VMs, and none is wanted"]
 
 
 def test_the_judge_asks_the_daemon_that_leads() -> None:

@@ -29,6 +29,7 @@ from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import INNER_HEADERS, CloudOptions
+from gce_backend.localcloud.compute.rows import VmRow
 from gce_backend.localcloud.datastore.keys import parse_key
 from gce_backend.localcloud.pubsub.service import Subscription
 from gce_backend.machine_provider import wire
@@ -661,9 +662,7 @@ class World:
             wanted = sum(pool.zones.get(zone, 0) for pool in pools)
             named = any(zone in pool.zones for pool in self.pools.values())
             ours = [
-                row
-                for row in rows
-                if row.zone == zone and row.group and not self.oracle.vms[row.id].foreign
+                row for row in rows if row.zone == zone and row.group and not self._is_anothers(row)
             ]
             # The daemon knows of a lease that a restored Machine Provider does not: it is kept.
             kept = {row.name for row in ours if self._is_kept(row.name)}
@@ -697,6 +696,14 @@ class World:
         if dead:
             found.append(f"the catalog offers machines that do not run: {dead[:3]}")
         return found
+
+    def _is_anothers(self, row: VmRow) -> bool:
+        return self.oracle.vms[row.id].foreign or self._is_made_elsewhere(row)
+
+    def _is_made_elsewhere(self, row: VmRow) -> bool:
+        """Whether a daemon with a store of its own made a VM's group."""
+        made_in = self.oracle.vms[row.id].group.rpartition("/")[2]
+        return (row.zone, made_in) in self.disturbances.made_elsewhere
 
     def _is_kept(self, name: str) -> bool:
         """Whether the daemon may keep a machine for a lease that the Machine Provider denies."""
@@ -748,9 +755,8 @@ class World:
         fleet = await self.act("/api/fleet") or {}
         told = str(fleet.get("conditions", ""))
         for row in self.vms():
-            made_in = self.oracle.vms[row.id].group.rpartition("/")[2] if row.id else ""
-            if (row.zone, made_in) in self.disturbances.made_elsewhere:
-                continue  # by a daemon with a store of its own
+            if row.id and self._is_made_elsewhere(row):
+                continue
             if row.name not in known and row.name not in told:
                 self.oracle.fail("S2", f"vm {row.name} is neither tracked nor reported")
 
