@@ -59,6 +59,7 @@ class Fleet:
     def __init__(self, url: str, log: Path) -> None:
         self._url = url
         self._own_calls = 0
+        self._held: set[str] = set()
         self.log = log
         token = self._call("GET", "/computeMetadata/v1/instance/service-accounts/default/token")
         self._token = token["access_token"]
@@ -105,7 +106,8 @@ class Fleet:
         while waiting:
             for name in sorted(waiting):
                 body = {"request_id": name, "duration": 3600, "dimensions": {"os_family": "LINUX"}}
-                if self._call("POST", f"{PROVIDER}/lease", body).get("hostname"):
+                if host := self._call("POST", f"{PROVIDER}/lease", body).get("hostname"):
+                    self._held.add(host)
                     waiting.discard(name)
                     served.append(time.monotonic() - begun)
             if time.monotonic() - begun > PATIENCE:
@@ -119,10 +121,10 @@ class Fleet:
         Returns:
             The seconds until their VMs are gone, and the daemon's calls until then.
         """
-        leased, calls, begun = self.vms(), self.compute_calls(), time.monotonic()
+        calls, begun = self.compute_calls(), time.monotonic()
         for number in range(count):
             self._call("POST", f"{PROVIDER}/release", {"request_id": f"r{number}"})
-        while leased & self.vms():
+        while self._held & self.vms():
             if time.monotonic() - begun > PATIENCE:
                 sys.exit(f"the returned machines were not gone within {PATIENCE:.0f} s")
             time.sleep(0.1)

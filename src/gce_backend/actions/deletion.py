@@ -46,6 +46,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.rules.cataloging import found_again
+from gce_backend.rules.cost import HOURS_A_DAY
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.ownership import mark_of_labels, may_be_ours
 from gce_backend.rules.permits import deleted, deleting, is_due_again, lease_runs
@@ -169,9 +170,13 @@ def _is_unlisted(context: Context, key: MachineKey) -> bool:
 
 def abandoned_message(context: Context, key: MachineKey) -> str:
     """The message about a VM that exists outside its group, with the command that deletes it."""
-    project = context.fleet.revision_of(key.group).template.project
+    template = context.fleet.revision_of(key.group).template
+    project, price = template.project, context.memory.hourly_prices.get(template.machine_type)
+    cost = "money"
+    if price is not None:
+        cost = f"about {price * HOURS_A_DAY:.2f} {context.settings.cost.currency} a day"
     return (
-        "Somebody abandoned the VM: it exists, costs money, and cannot be leased. "
+        f"Somebody abandoned the VM: it exists, costs {cost}, and cannot be leased. "
         f"{context.fleet.instances[key].url or key.name} After its lease ends, delete it: "
         f"gcloud compute instances delete {key.name} --zone {key.zone} --project {project}"
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.base.errors import RemoteError
+from gce_backend.base.errors import NotFoundError, RemoteError
 from gce_backend.cli.common import clients_of
 from gce_backend.cli.output import console
 from gce_backend.cli.plan_text import Document
@@ -40,6 +41,7 @@ from gce_backend.rules.cost import (
 from gce_backend.rules.permits import awaits_drain
 from gce_backend.rules.plan import TemplatePlan
 from gce_backend.settings.settings import Settings
+from gce_backend.setup.named_resources import Ask, named_resources
 
 
 async def compare(
@@ -71,6 +73,8 @@ async def compare(
             sizes, unseen = await _sizes(compute, fleet)
             images, doubts = await _images(settings, compute, fleet, bundle)
             prices = await _prices(settings, compute, fleet, bundle)
+            if directory is not None:
+                doubts += await _absent(settings, compute, bundle)
     return look(
         settings,
         fleet,
@@ -136,6 +140,25 @@ async def _images(
         else:
             notes.append(f"the newest image of the family {key} is {images[key]}")
     return images, notes
+
+
+async def _absent(settings: Settings, compute: ComputeClient, bundle: ConfigBundle) -> list[str]:
+    """What a configuration names and Compute Engine does not have, or does not tell of."""
+    texts = bundle.templates_text, bundle.managers_text, bundle.files
+    parsed = parse(*texts, settings.machine_provider.extra_dimensions)
+
+    async def look_up(item: tuple[str, Ask]) -> str:
+        what, ask = item
+        try:
+            await ask()
+        except NotFoundError:
+            return f"there is no {what}: the daemon cannot make what needs it"
+        except RemoteError as error:
+            return f"{what} could not be looked up. {error}"
+        return ""
+
+    found = await asyncio.gather(*map(look_up, named_resources(compute, parsed).items()))
+    return [problem for problem in found if problem]
 
 
 async def _prices(

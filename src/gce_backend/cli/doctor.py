@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 import click
 
@@ -26,13 +27,21 @@ CHECK_SECONDS = 20.0
     help="Seconds that one check may take.",
 )
 @click.option(
+    "--config",
+    "directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Check the configuration in this directory, before it is submitted.",
+)
+@click.option(
     "--machine-provider",
     "provider",
     is_flag=True,
     help="Check what `gce-backend machine-provider` needs instead.",
 )
 @json_option
-def doctor(settings: Settings, seconds: float, *, provider: bool, as_json: bool) -> None:
+def doctor(
+    settings: Settings, seconds: float, directory: Path | None, *, provider: bool, as_json: bool
+) -> None:
     """Checks everything that a daemon with these settings needs. Changes nothing.
 
     Credentials, APIs, permissions, topic and subscription, configuration, what it names at Compute
@@ -42,8 +51,10 @@ def doctor(settings: Settings, seconds: float, *, provider: bool, as_json: bool)
     from gce_backend.setup.doctor import CheckVerdict, Finding
 
     try:
-        look = examination.look_at_provider if provider else examination.look
-        findings = asyncio.run(look(settings, seconds))
+        if provider:
+            findings = asyncio.run(examination.look_at_provider(settings, seconds))
+        else:
+            findings = asyncio.run(examination.look(settings, seconds, directory))
     except BackendError as error:  # checks do not raise; without a project there are no checks
         remedy = "run it on Google Cloud, or name the project: `project` in the settings"
         findings = [Finding("project", CheckVerdict.FAILED, str(error), remedy)]

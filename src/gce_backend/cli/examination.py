@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import click
 from rich import box
@@ -16,6 +17,8 @@ from gce_backend.base.plurals import plural
 from gce_backend.cli import output
 from gce_backend.cli.common import clients_of
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
+from gce_backend.clients.config_source import ConfigSource, DirectorySource
+from gce_backend.configuration.parsing import referenced_files
 from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
@@ -31,12 +34,13 @@ _STYLES = {
 }
 
 
-async def look(settings: Settings, seconds: float) -> list[Finding]:
+async def look(settings: Settings, seconds: float, directory: Path | None = None) -> list[Finding]:
     """Makes every check, and prints its name on standard error.
 
     Args:
         settings: of the daemon.
         seconds: the time limit of one check.
+        directory: of the configuration to check; None for the one that the daemon would fetch.
 
     Raises:
         BackendError: the project is not known.
@@ -59,7 +63,8 @@ async def look(settings: Settings, seconds: float) -> list[Finding]:
             compute=clients.compute(CallBudget(clock, calls)),
             resource_manager=clients.resource_manager(),
             fleet=fleet,
-            source=remotes.source,
+            source=remotes.source if directory is None else lambda: _source(directory),
+            place=settings.config.source if directory is None else str(directory),
             broker=remotes.broker,
         )
         with waiting.status("looking at the credentials ...") as status:
@@ -71,6 +76,10 @@ async def look(settings: Settings, seconds: float) -> list[Finding]:
                     begun=lambda words: status.update(f"looking at {words} ..."),
                 )
             ]
+
+
+def _source(directory: Path) -> ConfigSource:
+    return DirectorySource(directory, referenced_files)
 
 
 async def look_at_provider(settings: Settings, seconds: float) -> list[Finding]:

@@ -7,8 +7,7 @@ that need the credentials, the store or the configuration are skipped without th
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 
 import aiohttp
@@ -49,6 +48,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.messaging import Done, provision_messages
+from gce_backend.setup.named_resources import Ask, named_resources
 from gce_backend.setup.permissions import COMPUTE, DATASTORE
 from gce_backend.setup.project import ACT_AS, Addresses, check_permissions, judge
 
@@ -100,6 +100,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         resource_manager: tells what the caller may do.
         fleet: where the stored addresses are read into.
         source: where configuration comes from, once the addresses are read.
+        place: the same in a word: the setting `config.source`, or a directory.
         broker: the Machine Provider, once the addresses are read.
     """
 
@@ -112,6 +113,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     resource_manager: ResourceManager
     fleet: Fleet
     source: Callable[[], ConfigSource]
+    place: str
     broker: Callable[[], MachineProviderClient]
 
 
@@ -236,7 +238,7 @@ class _Checks:
 
     async def configuration(self) -> list[Finding]:
         """templates.cfg and managers.cfg can be read, and are valid."""
-        what = f"configuration from {self._patient.settings.config.source}"
+        what = f"configuration from {self._patient.place}"
 
         async def look() -> list[Finding]:
             bundle = await self._patient.source().fetch(None)
@@ -316,16 +318,9 @@ class _Checks:
         """What templates name exists: machine types in their zones, images, snapshots."""
 
         async def look() -> list[Finding]:
-            compute = self._patient.compute
-            wanted: dict[str, Callable[[], Awaitable[object]]] = {}
-            for template in self._templates():
-                _want_source(wanted, compute, template)
-                types = (template.machine_type, *template.alternative_machine_types)
-                for zone, machine_type in itertools.product(self._zones(template), types):
-                    what = f"machine type {machine_type} in {zone} of {template.project}"
-                    wanted[what] = _asking(
-                        compute.get_machine_type, template.project, zone, machine_type
-                    )
+            wanted: Mapping[str, Ask] = {}
+            if self._configuration is not None:
+                wanted = named_resources(self._patient.compute, self._configuration)
             answers = await asyncio.gather(*map(self._exists, wanted.items()))
             rows = [row for row in answers if row is not None]
             if not wanted:
@@ -339,7 +334,7 @@ class _Checks:
 
         return await self._within("images and machine types", look, needs=self._has_token)
 
-    async def _exists(self, item: tuple[str, Callable[[], Awaitable[object]]]) -> Finding | None:
+    async def _exists(self, item: tuple[str, Ask]) -> Finding | None:
         what, ask = item
         try:
             await ask()
@@ -372,12 +367,6 @@ class _Checks:
 
     def _templates(self) -> Sequence[TemplateConfig]:
         return self._configuration.templates if self._configuration is not None else ()
-
-    def _zones(self, template: TemplateConfig) -> Iterable[str]:
-        managers = self._configuration.managers if self._configuration is not None else ()
-        return (
-            manager.zone for manager in managers if manager.template_base_name == template.base_name
-        )
 
     async def _permitted(self, project: str, service: str, wanted: tuple[str, ...]) -> Finding:
         manager = self._patient.resource_manager
@@ -453,28 +442,3 @@ _READINESS = msgspec.json.Decoder(_Readiness)
 
 def _nothing_named(what: str) -> Finding:
     return Finding(what, CheckVerdict.SKIPPED, "no valid configuration says what is needed")
-
-
-def _want_source(
-    wanted: dict[str, Callable[[], Awaitable[object]]],
-    compute: ComputeClient,
-    template: TemplateConfig,
-) -> None:
-    project = template.source_project
-    snapshots = {(project, template.boot_snapshot), (template.project, template.second_snapshot)}
-    for owner, name in snapshots:
-        if name:
-            what = f"snapshot {name} of {owner}"
-            wanted[what] = _asking(compute.get_snapshot, owner, name)
-    if template.image_family:
-        what = f"image family {template.image_family} of {project}"
-        wanted[what] = _asking(compute.get_image_from_family, project, template.image_family)
-    elif not template.boot_snapshot:
-        what = f"image {template.image_name} of {project}"
-        wanted[what] = _asking(compute.get_image, project, template.image_name)
-
-
-def _asking(
-    ask: Callable[..., Awaitable[object]], *arguments: str
-) -> Callable[[], Awaitable[object]]:
-    return lambda: ask(*arguments)

@@ -17,6 +17,8 @@ from support.fleet_harness import OTHER_ZONE, manager, template, world
 from support.served_fleet import ServedFleet, served_fleet
 
 READS = {
+    "compute.images.get",
+    "compute.machineTypes.get",
     "compute.instanceGroupManagers.aggregatedList",
     "datastore.projects.runQuery",
     "luci_config.Configs.GetConfig",

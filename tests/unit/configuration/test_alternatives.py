@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from gce_backend.configuration.alternatives import kinds_of, series_and_size
 from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
@@ -35,6 +35,7 @@ def test_each_alternative_is_a_template_of_its_own_in_the_same_pool() -> None:
     assert sizes == {"linux": (2, 4, 1), "linux-n2": (0, 4, 0), "linux-n1": (0, 4, 0)}
 
 
+@settings(max_examples=20)
 @given(value=templates_strategy)
 def test_every_change_of_a_template_is_one_of_its_alternatives(value: TemplateConfig) -> None:
     """So that one roll-out replaces them together; adding one replaces nothing."""

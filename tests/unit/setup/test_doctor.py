@@ -17,7 +17,7 @@ from gce_backend.daemon.local import CONFIG_SET
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Fault
 from gce_backend.setup.permissions import LOOKS
-from support.fleet_harness import ZONE, manager, template
+from support.fleet_harness import OTHER_ZONE, ZONE, manager, template
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
 READ_ONLY = {
@@ -229,6 +229,19 @@ def test_a_configuration_that_names_what_is_not_there_fails(ward: Ward) -> None:
         f"machine type z9-none-1 in {ZONE} of {PROJECT}",
     }
     assert all("templates.cfg" in rows[name]["remedy"] for name in failed(rows))
+
+
+def test_a_configuration_is_checked_before_it_is_submitted(ward: Ward, tmp_path: Path) -> None:
+    """In place of the one that is served; `plan` names what is missing, too."""
+    (tmp_path / "templates.cfg").write_text(template("one", image_name="", image_family="missing"))
+    (tmp_path / "managers.cfg").write_text(manager("one", zone=OTHER_ZONE))
+    missing = f"image family missing of {PROJECT}"
+    code, rows = ward.examine("--config", str(tmp_path))
+    assert (code, failed(rows)) == (1, {missing})
+    assert "1 template" in row(rows, f"configuration from {tmp_path}")["seen"]
+    assert not failed(ward.examine()[1])
+    planned = ward.run("plan", "--config", str(tmp_path))
+    assert f"there is no {missing}: the daemon cannot make what needs it" in planned.stdout
 
 
 def test_a_check_that_hangs_is_cut_off_and_the_others_are_told(ward: Ward) -> None:
