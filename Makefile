@@ -115,10 +115,11 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
-## bench: measures, and writes bench/RESULTS.md, DEMAND.md, COMMANDS.md, LENDING.md, HANDOVER.md and SHARDS.md
+## bench: measures, and writes bench/RESULTS.md, DEMAND.md, FAULTS.md, COMMANDS.md, LENDING.md, HANDOVER.md and SHARDS.md
 bench: $(VENV)/.runtime
 	$(BIN)/python bench/rise.py
 	$(BIN)/python bench/demand.py
+	$(BIN)/python bench/faults.py
 	$(BIN)/python bench/commands.py
 	$(BIN)/python bench/lending.py
 	$(BIN)/python bench/handover.py

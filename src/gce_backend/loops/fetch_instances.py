@@ -69,7 +69,9 @@ LONGEST_ABANDONED_LOOK = 600.0
 SPOT_LOOK = 50.0
 """Seconds after which the members of a group of Spot VMs are listed again, by the next run."""
 STOPPED_LOOK = 60.0
-"""Seconds between two lists of stopped VMs."""
+"""Seconds between two looks for stopped and deleted VMs."""
+PAGE = 500
+"""VMs of a page: so many are all listed at each look."""
 LONGEST_POLL = 60.0
 """Seconds: a group in which something never ends costs one list a minute."""
 
@@ -182,9 +184,10 @@ async def _look_at_groups(
 async def _look_for_stopped(
     context: Context, project: str, due: Collection[GroupKey], problems: list[str]
 ) -> list[GroupKey]:
-    """The groups with a VM that has stopped since it was listed: a stop changes no group.
+    """The groups with a VM that has stopped or was deleted since it was listed.
 
-    It lists our stopped VMs once a minute: in a quiet minute the list is empty.
+    Neither changes its group. Once a minute this costs one page: of all VMs of ours where one page
+    holds them, and else of those that do not run, which are none in a quiet minute.
     """
     now = context.clock.monotonic()
     subject = f"stopped instances of project {project}"
@@ -192,7 +195,10 @@ async def _look_for_stopped(
         return []
     if context.conditions.blocked(subject):
         return []
-    condition = f"labels.{OWNER_LABEL} = {context.settings.owner} status != RUNNING"
+    known = dict(_running_vms(context, project))
+    condition = f"labels.{OWNER_LABEL} = {context.settings.owner}"
+    if not (are_few := len(known) <= PAGE):
+        condition += " status != RUNNING"
     try:
         listing = await context.compute.list_instances(project, condition)
     except BackendError as error:
@@ -201,20 +207,34 @@ async def _look_for_stopped(
         return []
     context.conditions.clear(subject)
     context.memory.seen.next_stopped_look[project] = now + STOPPED_LOOK
-    stopped = {
-        (found.zone_name, found.name, found.id)
-        for found in listing.items
-        if found.status in STOPPED
+    shown = {(vm.zone_name, vm.name, vm.id): vm.status in STOPPED for vm in listing.items}
+    proves_absence = are_few and isinstance(listing, CompleteListing)
+    found = {
+        machine.group: None
+        for vm, machine in known.items()
+        if shown.get(vm, proves_absence) and machine.group not in due
     }
-    found: dict[GroupKey, None] = {}
-    for zone, name, gce_id in stopped:
-        for group in context.memory.seen.groups:
-            if group.zone != zone:
+    return list(found)
+
+
+def _running_vms(
+    context: Context, project: str
+) -> Iterator[tuple[tuple[str, str, int], MachineKey]]:
+    """The VMs that ran when their groups were last listed: zone, name and numeric id."""
+    for group in context.memory.seen.groups:
+        if group not in context.fleet.managers:
+            continue
+        try:
+            template = context.fleet.revision_of(group).template
+        except MissingEntityError:
+            continue
+        if template.project != project:
+            continue
+        for key, entity in context.fleet.instances_of(group):
+            if entity.gce_id is None or entity.is_tombstone:
                 continue
-            known = context.fleet.instances.get(group.child(name))
-            if known is not None and known.stopped_since is None and known.gce_id == gce_id:
-                found[group] = None
-    return [key for key in found if key not in due]
+            if entity.stopped_since is None and entity.missing_since is None:
+                yield (key.zone, key.name, entity.gce_id), key
 
 
 def _doubted(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
