@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gce_backend.web.survey.problems import MAX_ALIKE
 from support.crowd import crowded
 from support.fleet_harness import World
 from support.patience import PATIENCE
@@ -15,6 +16,25 @@ from support.patience import PATIENCE
 PATHS = ("/", "/machines", "/machines?state=leased&page=30", "/machines?q=us-east1-b-0012")
 FIXED_BYTES, BYTES_OF_A_GROUP = 70_000, 600
 """Of /metrics: below a megabyte for 100,000 machines in 1,000 groups. A machine has no series."""
+PAGES = {
+    "/": 80_000,
+    "/machines": 130_000,
+    "/machines?state=leased&page=3": 130_000,
+    "/jobs": 30_000,
+    "/events": 120_000,
+    "/messages": 20_000,
+    "/configuration": 80_000,
+}
+"""Bytes of pages before they are packed: they show a number of rows, whatever there is."""
+API = {
+    "/api/status": 50_000 + 800 * 100,
+    "/api/machines?limit=100": 130_000,
+    "/api/jobs": 30_000,
+    "/api/events?limit=100": 80_000,
+    "/api/messages": 20_000,
+    "/metrics": FIXED_BYTES + BYTES_OF_A_GROUP * 100 + 30_000,
+}
+"""Bytes of documents: what has no limit grows with groups, of which there are 100, alone."""
 CPU_SECONDS = 0.2
 """The budget of a page, of which the browser needs a part, too; about a sixth of it is used."""
 
@@ -50,6 +70,27 @@ async def test_pages_of_ten_thousand_machines_are_quick_and_small(tmp_path: Path
         costs = [await metrics_cost(w) for _ in range(3)]
         assert min(seconds for seconds, _ in costs) < CPU_SECONDS / 2
         assert max(size for _, size in costs) < FIXED_BYTES + BYTES_OF_A_GROUP * 100
+
+
+async def test_pages_stay_small_when_every_machine_is_in_trouble(tmp_path: Path) -> None:
+    """What machines share is told once; of many places in trouble, the first ones and a sum."""
+    async with crowded(tmp_path, 2000) as w:
+        assert w.daemon.context is not None
+        conditions, jobs = w.daemon.context.conditions, ("a", "b", "c")
+        for key in w.daemon.context.fleet.instances:
+            for job in jobs:
+                conditions.of_job(job).back_off(key, f"Reason{job}", f"{key.base_name} {key.zone}")
+        for path, limit in {**PAGES, **API}.items():
+            async with w.session.get(w.daemon.url + path, headers={"Accept-Encoding": "x"}) as it:
+                assert it.status == 200
+                assert len(await it.read()) < limit, path
+        problems = (await w.get("/api/status"))["problems"]
+        alike = [one for one in problems if one["reason"] == "Reasona"]
+        assert len(alike) == MAX_ALIKE + 1
+        assert sum(one["count"] for one in alike) == 2000
+        rest = alike[-1]
+        assert rest["subject"] == "80 others"
+        assert len(rest["examples"]) == 5
 
 
 @pytest.mark.real_time

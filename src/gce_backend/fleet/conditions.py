@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -29,7 +29,7 @@ from gce_backend.base.errors import (
     ResourceNotReadyError,
     TransientError,
 )
-from gce_backend.model.keys import Key, MachineKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey
 
 FIRST_DELAY = 2.0
 LONGEST_DELAY = 600.0
@@ -71,6 +71,59 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True):
         return clock.now() + wait if wait > 0 else None
 
 
+class Alike(NamedTuple):
+    """What machines' conditions have in common that are shown as one.
+
+    Attributes:
+        group: the machines'.
+    """
+
+    group: GroupKey
+    job: str
+    reason: str
+
+
+class _Index:
+    """All conditions, found by subject, by job, and those of machines by what they share."""
+
+    def __init__(self) -> None:
+        self.by_subject: dict[Subject, dict[str, Condition]] = {}
+        self.by_job: dict[str, dict[Subject, Condition]] = {}
+        self.alike: dict[Alike, dict[MachineKey, Condition]] = {}
+        self.others: dict[tuple[Subject, str], Condition] = {}
+
+    def put(self, condition: Condition) -> None:
+        subject, job = condition.subject, condition.job
+        earlier = self.by_subject.get(subject, {}).get(job)
+        if earlier is not None and earlier.reason != condition.reason:
+            self._part(earlier)
+        self.by_subject.setdefault(subject, {})[job] = condition
+        self.by_job.setdefault(job, {})[subject] = condition
+        if isinstance(subject, MachineKey):
+            alike = Alike(subject.group, job, condition.reason)
+            self.alike.setdefault(alike, {})[subject] = condition
+        else:
+            self.others[subject, job] = condition
+
+    def remove(self, condition: Condition) -> None:
+        subject, job = condition.subject, condition.job
+        del self.by_subject[subject][job]
+        if not self.by_subject[subject]:
+            del self.by_subject[subject]
+        del self.by_job[job][subject]
+        self._part(condition)
+
+    def _part(self, condition: Condition) -> None:
+        subject = condition.subject
+        if isinstance(subject, MachineKey):
+            alike = Alike(subject.group, condition.job, condition.reason)
+            del self.alike[alike][subject]
+            if not self.alike[alike]:
+                del self.alike[alike]
+        else:
+            del self.others[subject, condition.job]
+
+
 class Conditions:
     """All conditions in force, through the view of one job that sets and ends its own.
 
@@ -83,12 +136,12 @@ class Conditions:
         self._clock = clock
         self._random = rng
         self._job = job
-        self._by_subject: dict[Subject, dict[str, Condition]] = {}
+        self._index = _Index()
 
     def of_job(self, job: str) -> Conditions:
         """The same conditions, through the view of another job."""
         other = Conditions(self._clock, self._random, job)
-        other._by_subject = self._by_subject
+        other._index = self._index
         return other
 
     def fail(self, subject: Subject, error: BackendError) -> Condition:
@@ -140,11 +193,10 @@ class Conditions:
 
     def clear(self, subject: Subject) -> bool:
         """Ends a condition. Returns whether there was one."""
-        jobs = self._by_subject.get(subject)
-        if jobs is None or jobs.pop(self._job, None) is None:
+        condition = self._mine(subject)
+        if condition is None:
             return False
-        if not jobs:
-            del self._by_subject[subject]
+        self._index.remove(condition)
         return True
 
     def retain(self, is_business: Callable[[Subject], bool]) -> None:
@@ -175,18 +227,26 @@ class Conditions:
 
     def mine(self) -> list[Condition]:
         """The conditions that the job has set."""
-        return [condition for condition in self if condition.job == self._job]
+        return list(self._index.by_job.get(self._job, {}).values())
+
+    def of_machines(self) -> Mapping[Alike, Mapping[MachineKey, Condition]]:
+        """The conditions of machines by what they have in common, the oldest first."""
+        return self._index.alike
+
+    def of_others(self) -> list[Condition]:
+        """The conditions of all that is no machine."""
+        return list(self._index.others.values())
 
     def of(self, subject: Subject) -> tuple[Condition, ...]:
         """The conditions of one subject, whichever job has set them."""
-        return tuple(self._by_subject.get(subject, {}).values())
+        return tuple(self._index.by_subject.get(subject, {}).values())
 
     def __iter__(self) -> Iterator[Condition]:
-        for jobs in tuple(self._by_subject.values()):
+        for jobs in tuple(self._index.by_subject.values()):
             yield from tuple(jobs.values())
 
     def _mine(self, subject: Subject) -> Condition | None:
-        return self._by_subject.get(subject, {}).get(self._job)
+        return self._index.by_subject.get(subject, {}).get(self._job)
 
     def _set(
         self, subject: Subject, reason: str, message: str, failures: int, delay: float
@@ -201,7 +261,7 @@ class Conditions:
             failures=failures,
             retry_at=self._clock.monotonic() + delay,
         )
-        self._by_subject.setdefault(subject, {})[self._job] = condition
+        self._index.put(condition)
         return condition
 
 

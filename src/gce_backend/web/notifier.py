@@ -73,7 +73,7 @@ class Notifier:
     async def _look_at_problems(self) -> None:
         view = self._view
         survey = await view.census.survey()
-        found = problems(view.context, survey, view.scheduler.status(), view.queue())
+        found = await problems(view.context, survey, view.scheduler.status(), view.queue())
         now = view.context.clock.now()
         for teller in self._tellers.values():
             teller.tell_problems(map(msgspec.to_builtins, found), now)

@@ -11,6 +11,7 @@ from gce_backend.base.errors import OperationFailedError
 from gce_backend.fleet.conditions import (
     LONGEST_DELAY,
     Conditions,
+    Subject,
     error_code_reason,
     reason_of,
 )
@@ -96,3 +97,24 @@ async def test_line_08_a_wait_that_is_over_is_no_negative_time() -> None:
     await asyncio.sleep(484.0)
     assert condition.retried(clock) is None
     assert conditions.wait("m") == 0.0
+
+
+async def test_conditions_are_found_by_job_and_by_what_machines_share() -> None:
+    """Whatever is set, set again with another reason, and ended: as a look at all finds them."""
+    group = manager_key("linux", "abc", "us-central1-a")
+    rng, conditions = random.Random(3), Conditions(VirtualClock(0.0), random.Random(1), "a")
+    jobs = [conditions, conditions.of_job("b")]
+    subjects: list[Subject] = [*(group.child(name) for name in "xyz"), group, "project"]
+    for _ in range(300):
+        view, subject = rng.choice(jobs), rng.choice(subjects)
+        if rng.random() < 0.4:
+            view.clear(subject)
+        else:
+            view.note(subject, rng.choice("RST"), "why")
+        every = list(conditions)
+        for number, one in enumerate(jobs):
+            mine = [it for it in every if it.job == "ab"[number]]
+            assert sorted(map(str, one.mine())) == sorted(map(str, mine))
+        alike = [it for found in conditions.of_machines().values() for it in found.values()]
+        assert sorted(map(str, [*alike, *conditions.of_others()])) == sorted(map(str, every))
+        assert all(found for found in conditions.of_machines().values())

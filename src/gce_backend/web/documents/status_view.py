@@ -17,7 +17,7 @@ from gce_backend.model.keys import GroupKey
 from gce_backend.rules.states import GroupState, State
 from gce_backend.web.survey import costs, states
 from gce_backend.web.survey.census import Survey
-from gce_backend.web.survey.problems import problems
+from gce_backend.web.survey.problems import bounded, problems
 from gce_backend.web.survey.view import View
 
 
@@ -39,7 +39,7 @@ async def status(view: View) -> dict[str, Any]:
         "configuration": _configuration(context),
         "paused": context.paused,
         "pauses": context.fleet.control.pauses_in_force,
-        "problems": problems(context, survey, jobs, queue),
+        "problems": bounded(await problems(context, survey, jobs, queue)),
         "machines": _by_state(totals),
         "cost": costs.in_words(context, cost) if cost is not None else None,
         "fleet": fleet_rows(context, survey),

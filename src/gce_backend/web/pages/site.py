@@ -397,6 +397,8 @@ def address(name: str) -> str:
 
 def _address(problem: FleetProblem) -> str | None:
     """The address of the page about a problem; None when there is none."""
+    if problem.subject.endswith(" others"):
+        return "/machines" if problem.kind == "machine" else None
     if problem.kind == "machine" and problem.count > 1:
         template, _, zone = problem.subject.partition("/")
         return f"/machines?{urlencode({'template': template, 'zone': zone})}"

@@ -1,4 +1,4 @@
-"""The problems of the fleet, the most severe first. Pure.
+"""The problems of the fleet, the most severe first.
 
 Machines with the same problem are shown together, so that the list stays short in a fleet of any
 size. A machine that waits as planned is not a problem.
@@ -6,8 +6,9 @@ size. A machine that waits as planned is not a problem.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -19,7 +20,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import SELF_CHECK, Context
 from gce_backend.engine.inbox import QueueStatus
 from gce_backend.engine.scheduler import JobStatus
-from gce_backend.fleet.conditions import Condition, Subject
+from gce_backend.fleet.conditions import Alike, Condition, Subject
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey
 from gce_backend.model.orders import Pause, RolloutPause, Undone
 from gce_backend.rules.group_sizes import replaced
@@ -28,6 +29,8 @@ from gce_backend.rules.sightings import is_stopped_for_good
 from gce_backend.rules.states import State
 from gce_backend.web.survey.census import Survey
 
+MAX_ALIKE = 20
+"""Problems of one severity, kind and reason that are shown one by one."""
 MAX_EXAMPLES = 5
 """Most examples in a problem that many subjects have."""
 GRAVE = frozenset({"HeldForApproval", "InvalidConfiguration", "DeletionCap"})
@@ -74,24 +77,73 @@ class FleetProblem(msgspec.Struct, frozen=True, kw_only=True):
     retry_at: UnixSeconds | None = None
 
 
-def problems(
+async def problems(
     context: Context, survey: Survey, jobs: Iterable[JobStatus], queue: QueueStatus
 ) -> list[FleetProblem]:
-    """All problems, the most severe first, then the oldest."""
+    """All problems, the most severe first, then the oldest.
+
+    Other tasks run between the looks at the machines of two places.
+    """
     found = [
         *_pauses(context),
         *_rollouts(context),
         *_jobs(jobs),
         *_messages(context, queue),
         *_corrupt(context),
-        *_lost(context, survey),
-        *_cordoned(survey),
-        *_conditions(context, survey),
+        *(
+            _of_one(context, survey, condition, _key(context, condition.subject))
+            for condition in context.conditions.of_others()
+            if condition.reason not in PATIENT
+        ),
     ]
+    for looks in (_lost(context, survey), _cordoned(survey), _conditions(context, survey)):
+        for problem in looks:
+            found.append(problem)
+            await asyncio.sleep(0)
     order = list(Severity)
     now = context.clock.now()
     return sorted(
         found, key=lambda one: (order.index(one.severity), one.since or now, one.kind, one.subject)
+    )
+
+
+def bounded(found: Iterable[FleetProblem]) -> list[FleetProblem]:
+    """Problems in their order; of those of one severity, kind and reason, the first ones alone.
+
+    The others are one problem, so that the list stays short whatever befalls a large fleet.
+    """
+    shown: list[FleetProblem] = []
+    numbers: Counter[tuple[str, str, str]] = Counter()
+    others: dict[tuple[str, str, str], list[FleetProblem]] = {}
+    for problem in found:
+        sort = (problem.severity, problem.kind, problem.reason)
+        numbers[sort] += 1
+        if numbers[sort] <= MAX_ALIKE:
+            shown.append(problem)
+            continue
+        if sort not in others:
+            shown.append(problem)  # in its place stands what tells of all of them
+            others[sort] = []
+        others[sort].append(problem)
+    return [_and_others(others, problem) for problem in shown]
+
+
+def _and_others(
+    others: Mapping[tuple[str, str, str], list[FleetProblem]], problem: FleetProblem
+) -> FleetProblem:
+    """A problem, or what tells of it and those after it."""
+    same = others.get((problem.severity, problem.kind, problem.reason), [])
+    if len(same) < 2 or same[0] is not problem:
+        return problem
+    times = [at for one in same if (at := one.retry_at) is not None]
+    return msgspec.structs.replace(
+        problem,
+        subject=f"{len(same):,} others",
+        message=f"The same reason holds for {len(same):,} others. The first one: {problem.message}",
+        since=min((one.since for one in same if one.since is not None), default=None),
+        count=sum(one.count for one in same),
+        examples=tuple(one.subject for one in same[:MAX_EXAMPLES]),
+        retry_at=min(times, default=None),
     )
 
 
@@ -293,22 +345,26 @@ def _replaced(context: Context, machines: Sequence[MachineKey]) -> int | None:
 
 
 def _conditions(context: Context, survey: Survey) -> Iterator[FleetProblem]:
-    together: dict[tuple[str, str, str], list[tuple[Condition, MachineKey]]] = {}
-    for condition in context.conditions:
-        if condition.reason in PATIENT:
+    """What many machines have in common: of one template and zone, over all its groups."""
+    together: dict[tuple[str, str, str], list[Alike]] = {}
+    for alike in context.conditions.of_machines():
+        if alike.reason not in PATIENT:
+            place = f"{alike.group.base_name}/{alike.group.zone}"
+            together.setdefault((place, alike.job, alike.reason), []).append(alike)
+    for (place, _, reason), parts in together.items():
+        # Some may have ended since.
+        known = [context.conditions.of_machines().get(alike, {}) for alike in parts]
+        found = [condition for conditions in known for condition in conditions.values()]
+        if not found:
             continue
-        key = _key(context, condition.subject)
-        if isinstance(key, MachineKey):
-            group = (_place(key), condition.job, condition.reason)
-            together.setdefault(group, []).append((condition, key))
-        else:
-            yield _of_one(context, survey, condition, key)
-    for (place, _, reason), found in together.items():
-        machines = [(key, condition.since) for condition, key in found]
-        without = _without(context, survey, machines)
-        times = [at for condition, _ in found if (at := condition.retried(context.clock))]
-        problem = _of_many(place, reason, found[0][0].message, machines, without)
-        yield msgspec.structs.replace(problem, retry_at=min(times, default=None))
+        machines = [(key, one.since) for conditions in known for key, one in conditions.items()]
+        zones = {it for alike in parts for it in _zones_without(context, survey, alike.group)}
+        problem = _of_many(place, reason, found[0].message, machines, sorted(zones))
+        now = context.clock.monotonic()
+        planned = (one for one in found if one.retry_at > now)
+        first = min(planned, key=lambda condition: condition.retry_at, default=None)
+        retry_at = first.retried(context.clock) if first is not None else None
+        yield msgspec.structs.replace(problem, retry_at=retry_at)
 
 
 def _of_one(
