@@ -13,6 +13,7 @@ import pytest
 
 from gce_backend.base.errors import LeadershipLostError
 from gce_backend.clients.datastore.client import Delete
+from gce_backend.clients.datastore.leadership import BEATS
 from gce_backend.clients.datastore.terms import EPOCH
 from gce_backend.clients.datastore.values import Upsert
 from gce_backend.daemon.daemon import Daemon
@@ -204,6 +205,26 @@ async def test_a_leader_of_an_earlier_term_writes_nothing_and_sends_nothing(tmp_
                 with pytest.raises(LeadershipLostError):
                     await late.commit([Delete(machine.path, None)])
                 assert await store.lookup([machine.path]) == before
+
+
+async def test_a_burst_costs_two_calls_for_each_of_few_commits(tmp_path: Path) -> None:
+    """Epoch and journal cost no commit of their own, no retry, and one read for each commit."""
+    async with world(tmp_path, settings=SHARED) as w:
+        await w.until_states(cataloged=3)
+        await w.pass_time(30.0)
+        await w.reset_calls()
+        w.write_config(template(), manager(minimum=63))
+        took = await w.until_states(cataloged=63)
+        async with w.session.get(w.daemon.url + "/metrics") as answer:
+            metrics = await answer.text()
+        calls = await w.calls()
+        beats = took / SHARED.store.takeover_seconds * BEATS + 2
+        assert calls["datastore.projects.commit"] <= 40 + beats
+        begun = calls["datastore.projects.beginTransaction"]
+        assert begun <= 12 + beats, "only transactions that read more than the epoch"
+        read = calls["datastore.projects.lookup"]
+        assert read <= calls["datastore.projects.commit"] + beats + 15
+        assert 'gce_backend_call_retries_total{method="datastore.projects.commit"' not in metrics
 
 
 async def test_a_daemon_that_is_older_than_the_store_never_leads_and_says_what_to_do(

@@ -58,6 +58,7 @@ class LookupAnswer(TypedDict, total=False):
     found: list[EntityResult]
     missing: list[Raw]
     deferred: list[dict[str, Any]]
+    transaction: str  # that the call has begun
 
 
 class QueryResults(msgspec.Struct, rename="camel"):

@@ -196,10 +196,10 @@ class Datastore:
 
     async def _begin(self) -> str:
         """Begins a transaction in which the term is known to run."""
-        name = await self._calls.begin(None)
+        name, rows = await self._calls.begin_reading(EPOCH)
         try:
             if self._term is not None:
-                self._term.check(await self._calls.lookup([EPOCH], name))
+                self._term.check(rows)
         except BaseException:
             await _roll_back(self._calls, name)
             raise
