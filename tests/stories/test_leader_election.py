@@ -221,7 +221,7 @@ async def test_a_burst_costs_two_calls_for_each_of_few_commits(tmp_path: Path) -
         beats = took / SHARED.store.takeover_seconds * BEATS + 2
         assert calls["datastore.projects.commit"] <= 40 + beats
         begun = calls["datastore.projects.beginTransaction"]
-        assert begun <= 12 + beats, "only transactions that read more than the epoch"
+        assert begun <= 4 + beats, "only transactions that read more than the epoch"
         read = calls["datastore.projects.lookup"]
         assert read <= calls["datastore.projects.commit"] + beats + 15
         assert 'gce_backend_call_retries_total{method="datastore.projects.commit"' not in metrics

@@ -5,11 +5,12 @@ Nothing is removed or deleted here: the jobs that do so have their own checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from gce_backend.actions.deletion_budget import free_deletions
 from gce_backend.actions.resources import beside, pace, use_of
+from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance, InstanceGroupManager, Permit
@@ -18,7 +19,6 @@ from gce_backend.rules.aging import (
     does_not_run,
     in_turn,
     is_aged,
-    is_late,
     marked_as_aged,
     marked_as_not_up,
     replaced_for_age,
@@ -51,12 +51,12 @@ async def replace_old(context: Context) -> Marked:
     for key, manager in context.fleet.active_managers():
         if manager.url is None or context.is_paused(key):
             continue
-        coming = _coming(context, key)
-        changes += _not_up(context, coming, manager)
+        late, wait = _not_up(context, key, manager)
+        changes += late
+        waits += [wait] if wait is not None else []
         aged = _aged(context, key, manager)[: max(0, left)]
         left -= len(aged)
         changes += aged
-        waits += (wait for wait in _waits(context, coming, manager) if wait > 0)
         waits += (wait for wait in _ages(context, key, manager) if wait > 0)
     number = await context.fleet.change(changes)
     return Marked(number, min(waits, default=None))
@@ -67,17 +67,6 @@ def _coming(context: Context, key: GroupKey) -> dict[MachineKey, Instance]:
     instances, waiting = context.fleet.instances, context.memory.catalog.agents.waiting(key)
     found = dict(context.fleet.having(Facet.UNCATALOGED, group=key))
     return found | {machine: instances[machine] for machine in waiting if machine in instances}
-
-
-def _waits(
-    context: Context, coming: Mapping[MachineKey, Instance], manager: InstanceGroupManager
-) -> Iterator[float]:
-    """Seconds until each machine that comes up is late."""
-    for machine, instance in coming.items():
-        waiting = context.memory.catalog.agents.waits(machine)
-        since = instance.adding_since if waiting else instance.rising_since
-        if since is not None and manager.boot_seconds > 0:
-            yield manager.boot_seconds - context.clock.elapsed(since)
 
 
 def _ages(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Iterator[float]:
@@ -130,14 +119,31 @@ def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> lis
 
 
 def _not_up(
-    context: Context, coming: Mapping[MachineKey, Instance], manager: InstanceGroupManager
-) -> Iterator[Change[Instance]]:
-    """Marks machines whose VM does not come to run, or whose agent does not report."""
+    context: Context, key: GroupKey, manager: InstanceGroupManager
+) -> tuple[list[Change[Instance]], float | None]:
+    """Marks machines whose VM does not come to run, or whose agent does not report.
+
+    Many are requested at one moment, whose age is looked up once.
+
+    Returns:
+        The changes, and the seconds until the next machine is late; None when none comes up.
+    """
+    if manager.boot_seconds <= 0:
+        return [], None
     elapsed, now = context.clock.elapsed, context.clock.now()
     apply: Apply[Instance] = when_present(lambda instance: marked_as_not_up(instance, manager, now))
-    for machine, instance in coming.items():
-        waits = context.memory.catalog.agents.waits(machine)
-        mute = waits and is_late(instance.adding_since, manager, elapsed)
+    agents, found = context.memory.catalog.agents, list[Change[Instance]]()
+    left: dict[UnixSeconds, float] = {}
+    for machine, instance in _coming(context, key).items():
+        waits = agents.waits(machine)
+        since = instance.adding_since if waits else instance.rising_since
+        if since is None:
+            continue
+        if since not in left:
+            left[since] = manager.boot_seconds - elapsed(since)
+        if left[since] > 0:
+            continue
         member = context.memory.seen.member(machine)
-        if mute or does_not_run(instance, member, manager, elapsed):
-            yield Change(machine, apply)
+        if waits or does_not_run(instance, member, manager, elapsed):
+            found.append(Change(machine, apply))
+    return found, min((seconds for seconds in left.values() if seconds > 0), default=None)
