@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
@@ -489,6 +490,36 @@ async def test_instruction_reaches_the_leased_machine_and_is_acknowledged() -> N
         late = await mp("machine_provider.instruct", body)
         assert late["error"] == "ALREADY_RECLAIMED"
         assert (await mp.send("POST", "/_ah/api/machine/v1/poll", {"hostname": "none"}))[0] == 404
+
+
+async def test_a_transfer_is_told_to_requester_backend_and_machine() -> None:
+    """For the requester the lease is over, also in what is told at its end."""
+    async with running() as mp:
+        await mp.make_inbox()
+        heard = "projects/broker-1/subscriptions/lessee"
+        await mp.send("PUT", "/v1/projects/broker-1/topics/lessee", {})
+        await mp.send("PUT", f"/v1/{heard}", {"topic": "projects/broker-1/topics/lessee"})
+        await mp("catalog.add_machine", machine())
+        await asyncio.sleep(5)
+        request = {"request_id": "r", "duration": 600, "pubsub_topic": "lessee", **ANY}
+        lease = await mp("machine_provider.lease", request)
+        await asyncio.sleep(5)
+        own = "projects/broker-1/subscriptions/machine-provider-gce-vm-1"
+        for name in (heard, own, SUBSCRIPTION):
+            await mp.pull(name)
+        path = f"/api/v1/leases/{lease['request_hash']}"
+        for user, status in (("not-an-address", 403), ("bob@example.com", 200)):
+            body = {"user": user}
+            assert (await mp.send("POST", f"{path}:transfer", body))[0] == status
+        await asyncio.sleep(5)
+        assert [word for word, _ in await mp.pull(own)] == ["LEASED"]
+        assert await mp.words() == ["LEASED"]
+        await mp.send("POST", f"{path}:release", {})
+        await asyncio.sleep(5)
+        told = [msgspec.json.decode(word) for word, _ in await mp.pull(heard)]
+        assert [one.get("hostname") for one in told] == [None, None]
+        assert told[0] == told[1]
+        assert await mp.words() == ["RECLAIMED"]
 
 
 @pytest.mark.parametrize("topic", ["nowhere", "lessee"])

@@ -17,6 +17,7 @@ from gce_backend.base.errors import OrderError
 from gce_backend.base.plurals import plural
 from gce_backend.clients.datastore.client import Path
 from gce_backend.machine_provider.access.decision import group_of_lessee, lease_refusal
+from gce_backend.machine_provider.access.identity import email_of
 from gce_backend.machine_provider.access.policy import LeaseLimits, Role
 from gce_backend.machine_provider.api import Caller, Method, Refusal
 from gce_backend.machine_provider.broker import MachineProvider
@@ -166,10 +167,10 @@ async def every_lease(broker: MachineProvider, user: str | None = None) -> list[
     records = broker.records
     users = records.users if user is None else (user,)
     names = {name for one in users for name in records.users.get(one, ())}
-    waiting = [path for path, lease in records.untriaged.items() if user in {None, lease.user}]
-    paths = [*(named_lease_path(name) for name in sorted(names)), *waiting]
+    paths = [named_lease_path(name) for name in sorted(names)]
+    waiting = dict(records.untriaged)  # those that get machines during the reads are listed, too
     found = await records.read(paths) if paths else {}
-    found = {**await records.lost(int(broker.clock.now()) - LOST_SECONDS), **found}
+    found = {**waiting, **await records.lost(int(broker.clock.now()) - LOST_SECONDS), **found}
     leases = [
         lease
         for lease in found.values()
@@ -215,10 +216,11 @@ async def _hold(broker: MachineProvider, caller: Caller, wanted: Hold) -> LeaseD
 async def _transfer(broker: MachineProvider, caller: Caller, wanted: Transfer) -> LeaseDocument:
     """Makes a lease another user's, as far as access.cfg lets the lessee and the next one."""
     lease, policy = await _own(broker, caller, wanted.id), broker.policy()
-    user = wanted.user.lower()
-    group = group_of_lessee(policy, user)
+    user = email_of(wanted.user)
+    group = group_of_lessee(policy, user) if user else None
     if group is None:
-        raise Refusal(403, f"{user} is not an e-mail address that may lease machines here.")
+        message = "is not the e-mail address of somebody who may lease machines here."
+        raise Refusal(403, f"{wanted.user} {message}")
     if Role.ADMINISTRATOR not in caller.roles and not may_take(policy, lease, group):
         raise Refusal(
             403,

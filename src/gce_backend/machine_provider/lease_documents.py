@@ -237,7 +237,7 @@ class LeaseDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
         began: when it got its machines.
         ends_at: its end; absent without end.
         alive_until: when it ends unless it is kept alive.
-        waiting: why it is pending.
+        waiting: why it is pending; in a long queue, absent during the first second.
         agents: those of its machines whose agents have reported.
         ssh: how its machines are reached by SSH, as far as their agents have reported it.
         troubles: what is wrong with its machines.

@@ -157,7 +157,7 @@ class Leases:
         late = [lease for lease in untriaged if rules.valid_until(lease) <= now]
         for start in range(0, len(late), MAX_CHANGE):
             await self._deny([lease.path for lease in late[start : start + MAX_CHANGE]], now)
-        if not self._records.untriaged:
+        if not self._records.may_grant():
             return
         grants = self.allotment(now).grants
         batch: list[tuple[Path, list[Path]]] = []

@@ -68,6 +68,7 @@ class Records:
         held: how many machines and leases each group and user holds.
         users: the leases that run, by user, each with how many machines the user holds of it.
         waiting: how many requests of each user wait.
+        wanted: the kinds that requests wait for, each with how many requests.
         free: the names of the machines that can be leased now, by kind.
         agents: knows which agents report.
         work: set when there may be work to do.
@@ -97,6 +98,7 @@ class Records:
         self.held = Held()
         self.users: dict[str, Counter[str]] = {}
         self.waiting: Counter[str] = Counter()
+        self.wanted: Counter[Dimensions] = Counter()
         self.free: dict[Dimensions, dict[str, None]] = {}
         self.kinds: dict[Dimensions, dict[MachineState, dict[Path, StoredMachine]]] = {}
         self._by_lease: Counter[tuple[str, str]] = Counter()
@@ -222,13 +224,13 @@ class Records:
             self.tell()
             self._stir(path[0][1])
             before = self.untriaged.get(path)
-            if before is not None:
-                _add(self.waiting, before.user, -1)
             if isinstance(record, StoredLease) and record.state is LeaseState.UNTRIAGED:
                 self.untriaged[path] = record
-                _add(self.waiting, record.user, 1)
-            else:
-                self.untriaged.pop(path, None)
+                if before is None:
+                    self._wait(record, 1)
+            elif before is not None:
+                del self.untriaged[path]
+                self._wait(before, -1)
         elif path[0][0] == MACHINE_KIND:
             state = self._states.pop(path, None)
             if state is not None:
@@ -253,6 +255,15 @@ class Records:
                     self.doomed[path] = record
                 if record.state is MachineState.LEASED and record.ends is not None:
                     heapq.heappush(self._expirations, (record.ends, path))
+
+    def _wait(self, lease: StoredLease, by: int) -> None:
+        """Adds a request to, or removes it from, those that wait."""
+        _add(self.waiting, lease.user, by)
+        _add(self.wanted, kind_of(lease.request.dimensions), by)
+
+    def may_grant(self) -> bool:
+        """Whether a machine is free that a request may be waiting for."""
+        return any(matches(asked, kind) for kind in self.free for asked in self.wanted)
 
     def hear(self, machine: StoredMachine) -> None:
         """Notes a report of a machine's agent; the machine can be leased again if it could not."""

@@ -15,6 +15,10 @@ Word = Annotated[str, Meta(max_length=1000)]
 """A text of bounded length: what waits in memory is another's."""
 
 
+MAX_BATCH = 2000
+"""Requests of one call about leases."""
+
+
 class WireMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Any value of the protocol."""
 
@@ -194,7 +198,7 @@ class LeaseRequestMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=
 class LeaseBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.batched_lease."""
 
-    requests: tuple[LeaseRequestMessage, ...] = ()
+    requests: Annotated[tuple[LeaseRequestMessage, ...], Meta(max_length=MAX_BATCH)] = ()
 
 
 class LeaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -224,7 +228,7 @@ class ReleaseRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True)
 class ReleaseBatch(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     """machine_provider.batched_release."""
 
-    requests: tuple[ReleaseRequest, ...] = ()
+    requests: Annotated[tuple[ReleaseRequest, ...], Meta(max_length=MAX_BATCH)] = ()
 
 
 class ReleaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
