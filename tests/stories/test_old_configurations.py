@@ -78,7 +78,9 @@ async def test_line_02_a_template_that_cannot_be_processed_stays_as_it_is_and_th
 ) -> None:
     """It has a condition; nothing of it drains, because what it wants is not known."""
     both = manager("one") + manager("two")
-    async with world(tmp_path, templates=template("one") + template("two"), managers=both) as w:
+    one = template("one", machine_type="e2-standard-2")
+    one = one.replace("{", '{ alternative_machine_types: "n2-standard-2"', 1)
+    async with world(tmp_path, templates=one + template("two"), managers=both) as w:
         await w.until_states(cataloged=6)
         before = {machine["name"] for machine in await w.machines("one")}
         (w.config_dir / "managers.cfg").unlink()
@@ -90,10 +92,12 @@ async def test_line_02_a_template_that_cannot_be_processed_stays_as_it_is_and_th
         await w.pass_time(300.0)
         assert {machine["name"] for machine in await w.machines("one")} == before
         assert await w.states("one") == {"cataloged": 3}
-        conditions = (await w.get("/api/fleet"))["conditions"]
-        (found,) = [c for c in conditions if c["job"] == "process-config"]
-        assert found["reason"] == "InvalidConfiguration"
-        assert "one" in str(found["subject"])
+        fleet = await w.get("/api/fleet")
+        states = {shown["base_name"]: shown["state"] for shown in fleet["templates"]}
+        assert states == {"one": "active", "one-n2": "active", "two": "active"}
+        found = [c for c in fleet["conditions"] if c["job"] == "process-config"]
+        assert {c["reason"] for c in found} == {"InvalidConfiguration"}
+        assert {c["subject"]["name"] for c in found} == {"one", "one-n2"}
 
 
 @pytest.mark.parametrize(

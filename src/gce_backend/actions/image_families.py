@@ -6,12 +6,13 @@ while Compute does not answer, mean the same revision.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from gce_backend.base.errors import BackendError
-from gce_backend.configuration.image_families import families_of
+from gce_backend.base.errors import BackendError, TransientError
+from gce_backend.configuration.image_families import Family, families_of
 from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.context import Context
 from gce_backend.fleet.memory import FamilyLook
@@ -22,6 +23,9 @@ LOOK_SECONDS = 600.0
 """Seconds between two looks at a family."""
 RETRY_SECONDS = 60.0
 """Seconds until a look that failed is repeated."""
+PATIENCE_SECONDS = 10.0
+"""After which an answer is not waited for: the configuration must not wait for Compute."""
+METHOD = "compute.images.getFromFamily"
 
 
 async def look(context: Context, templates: Iterable[TemplateConfig]) -> Mapping[str, BackendError]:
@@ -41,20 +45,28 @@ async def look(context: Context, templates: Iterable[TemplateConfig]) -> Mapping
     for key in looks.keys() - named:
         del looks[key]
     now = context.clock.monotonic()
+    due = [one for one in families if str(one) not in looks or now >= looks[str(one)].again_at]
+    answers = await asyncio.gather(*(_newest(context, family) for family in due))
     found: dict[str, str] = {}
-    for family in families:
-        key = str(family)
-        if key in looks and now < looks[key].again_at:
-            continue
-        try:
-            image = await context.compute.get_image_from_family(*family)
-        except BackendError as error:
-            looks[key] = FamilyLook(now + RETRY_SECONDS, error)
+    for family, answer in zip(due, answers, strict=True):
+        if isinstance(answer, str):
+            found[str(family)] = answer
         else:
-            found[key] = image.name
+            looks[str(family)] = FamilyLook(now + RETRY_SECONDS, answer)
     await _store(context, named, found)
     looks |= {key: FamilyLook(now + LOOK_SECONDS) for key in found}
     return {key: one.error for key, one in looks.items() if one.error is not None}
+
+
+async def _newest(context: Context, family: Family) -> str | BackendError:
+    """The name of a family's newest image, or why it cannot be told."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return (await context.compute.get_image_from_family(*family)).name
+    except TimeoutError:
+        return TransientError(METHOD, f"no answer within {PATIENCE_SECONDS:g} s")
+    except BackendError as error:
+        return error
 
 
 async def _store(context: Context, named: set[str], found: Mapping[str, str]) -> None:

@@ -188,6 +188,12 @@ async def _wanted(context: Context, stored: StoredConfiguration) -> _Asked:
     spoiled: dict[str, BackendError] = {
         name: InvalidConfigurationError([problem]) for name, problem in found.spoiled.items()
     }
+    spoiled |= {
+        kind: spoiled[pool.kinds[0]]
+        for manager in (context.fleet.managers.values() if spoiled else ())
+        if (pool := manager.pool) is not None and pool.kinds and pool.kinds[0] in spoiled
+        for kind in pool.kinds  # its alternatives, which are made from it
+    }
     stale: dict[str, BackendError] = {}
     for template in parsed.templates:
         family = family_of(template)

@@ -62,6 +62,7 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixS
         return replace(instance, gce_id=gce_id, url=url, missing_since=None)
     if instance.catalog is CatalogState.NEVER and instance.deletion is None:
         news = replace(instance, gce_id=gce_id, url=url, missing_since=None, rising_since=now)
+        news = replace(news, stopped_since=None, preempted_since=None)
         return replace(news, listed_since=now, drain=None, cordon=None)
     # Another VM under the name of one that the catalog knows: the one we know is missing.
     return instance if instance.missing_since is not None else replace(instance, missing_since=now)

@@ -28,27 +28,32 @@ async def images(w: World) -> set[str]:
 async def test_a_new_image_of_a_family_is_rolled_out_and_no_machine_gets_it_before(
     tmp_path: Path,
 ) -> None:
-    """A released machine is made again from the old image; what cannot be looked up stays."""
+    """A released machine is made again from the old image; what cannot be looked up stays.
+
+    While Compute does not answer, the rest of the configuration comes into force.
+    """
     managers = manager(minimum=2)
     async with world(tmp_path, templates=FAMILY, managers=managers, options=CloudOptions()) as w:
         await publish(w, "tools-v1")
         before = await cataloged(w, 2)
         assert await images(w) == {"tools-v1"}
-        await w.inject(METHOD, status=503, times=None)
+        await w.inject(METHOD, kind="latency", seconds=3600.0, times=None)
         await publish(w, "tools-v2")
         name = await w.lease()
         await w.release()
         await w.until(lambda: w.is_in(name, "deleted"))
+        w.write_config(FAMILY, manager(minimum=3))
         await w.pass_time(700)
+        assert len(await w.vms()) == 3
         assert await images(w) == {"tools-v1"}
         assert "newest of the family" in str((await w.get("/api/status"))["problems"])
         await w.restart_daemon()
-        await w.until_states(cataloged=2)
+        await w.until_states(cataloged=3)
         assert await images(w) == {"tools-v1"}
         await w.clear_faults()
 
         async def rolled_out() -> bool:
-            return await images(w) == {"tools-v2"} and len(await w.vms()) == 2
+            return await images(w) == {"tools-v2"} and len(await w.vms()) == 3
 
         await w.until(rolled_out, within=900, every=5)
         assert not before.keys() & (await w.vms()).keys()

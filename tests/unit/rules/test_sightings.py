@@ -316,6 +316,13 @@ def test_only_a_vm_that_went_unasked_was_preempted(
     assert again.gce_id != 7 or again.deletion or again.preempted_since is None
 
 
+def test_a_new_vm_of_a_name_has_neither_stopped_nor_been_preempted() -> None:
+    """What befell the one before is not its own."""
+    before = replace(VM, stopped_since=NOW - 9, preempted_since=NOW - 9)
+    after = seen_instance(before, 8, "v", NOW, stopped=True)
+    assert (after.gce_id, after.stopped_since, after.preempted_since) == (8, NOW, None)
+
+
 def test_members_without_vm_are_told_with_their_number_and_an_example() -> None:
     """And with what Compute was asked for."""
     assert without_vm_message(["a", "b"]) == (
