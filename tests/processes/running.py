@@ -28,111 +28,106 @@ from support.cloud_harness import FLAVOR, TOKEN_PATH
 from support.patience import PATIENCE
 
 PROJECT = "local-project"
-FORKED_SETTLING_SECONDS = 3.0
-"""For how long an addition that a kill cut off holds its machine, in a forked daemon; else 300."""
+PRELOADED = [
+    "gce_backend.daemon.daemon",
+    "gce_backend.localcloud.assembly",
+    "gce_backend.setup.messaging",
+    "gce_backend.machine_provider.service",
+    "processes.running",
+    "support.records",
+    "support.watch",
+]
+"""What commands and the records of their exchanges import; aiohttp's servers before pytest."""
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-class _Logging:
-    """A process that logs.
-
-    Attributes:
-        out: what it writes on standard output.
-        log: what it writes on standard error.
+class Process:
+    """A running `gce-backend`, forked from a process that has imported it: its start costs little.
 
     Args:
-        directory: where its files are.
-        name: of those files.
-        environment: its variables beside those of the tests.
+        run: what it does, with the arguments.
+        arguments: of `run`.
     """
 
-    def __init__(self, directory: Path, name: str, environment: Mapping[str, str]) -> None:
-        self.out = directory / f"{name}.out"
-        self.log = directory / f"{name}.log"
-        self.log.touch()
-        self._begin = self.log.stat().st_size
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GCE_BACKEND_")}
-        self._environment = {**inherited, **environment}
-
-    def events(self, message: str) -> list[dict[str, Any]]:
-        """The log's events of this name, of this process only."""
-        lines = self.log.read_bytes()[self._begin :].splitlines()
-        events = [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
-        return [event for event in events if event["message"] == message]
-
-
-class Forked(_Logging):
-    """A running `gce-backend`, forked from a process that has imported it.
-
-    It is a process as any other, and its start costs little: for a test that starts it again and
-    again. Only one wait is shorter, for which there is no setting: `FORKED_SETTLING_SECONDS`.
-
-    Args:
-        directory: where it runs and where its files are.
-        name: of those files.
-        arguments: its own.
-        environment: its variables.
-    """
-
-    def __init__(self, directory: Path, name: str, *arguments: str, **environment: str) -> None:
-        super().__init__(directory, name, environment)
+    def __init__(self, run: Callable[..., None], *arguments: object) -> None:
         forks = multiprocessing.get_context("forkserver")
-        forks.set_forkserver_preload(["gce_backend.cli", "gce_backend.daemon.daemon"])
-        self._process = forks.Process(
-            target=_be_command, args=(arguments, self._environment, directory, self.out, self.log)
-        )
+        forks.set_forkserver_preload(PRELOADED)
+        self._process = forks.Process(target=run, args=arguments)
         self._process.start()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.is_alive()
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._process.exitcode
 
-    def kill(self) -> None:
-        """Kill -9."""
-        self._process.kill()
-        self._process.join(PATIENCE)
-        self._process.close()
+    def wait(self, within: float = PATIENCE) -> int:
+        """The exit code, waited for.
+
+        Args:
+            within: so many seconds.
+        """
+        self._process.join(within)
+        code = self.poll()
+        assert code is not None, f"it has not ended within {within} s"
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal, unless it has ended."""
+        if self.poll() is None and self._process.pid is not None:
+            os.kill(self._process.pid, number)
 
 
 def _be_command(
-    arguments: Sequence[str], environment: Mapping[str, str], directory: Path, out: Path, log: Path
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    settling_seconds: float,
+    *files: *tuple[Path, Path, Path],
 ) -> None:
+    directory, out, log = files
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    cataloging.SETTLING_SECONDS = FORKED_SETTLING_SECONDS
+    cataloging.SETTLING_SECONDS = settling_seconds
     for stream, path in ((sys.stdout, out), (sys.stderr, log)):
         with path.open("ab") as file:
             os.dup2(file.fileno(), stream.fileno())
     main(arguments, prog_name="gce-backend")
 
 
-class Command(_Logging):
+class Command:
     """A running `gce-backend`.
 
     Attributes:
+        out: what it writes on standard output.
+        log: what it writes on standard error.
         process: itself.
+        settling_seconds: for how long an addition that a kill cut off holds its machine: the one
+            wait for which there is no setting.
 
     Args:
         directory: where it runs and where its files are.
         name: of those files.
         arguments: its own.
-        environment: its variables.
+        environment: its variables beside those of the tests.
     """
 
+    settling_seconds = cataloging.SETTLING_SECONDS
+
     def __init__(self, directory: Path, name: str, *arguments: str, **environment: str) -> None:
-        super().__init__(directory, name, environment)
-        with self.out.open("ab") as out, self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gce_backend", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=log,
-                env=self._environment,
-                cwd=directory,
-            )
+        self.out = directory / f"{name}.out"
+        self.log = directory / f"{name}.log"
+        self.log.touch()
+        self._begin = self.log.stat().st_size
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("GCE_BACKEND_")}
+        variables = {**inherited, **environment}
+        files = directory, self.out, self.log
+        self.process = Process(_be_command, arguments, variables, self.settling_seconds, *files)
+
+    def events(self, message: str) -> list[dict[str, Any]]:
+        """The log's events of this name, of this process only."""
+        lines = self.log.read_bytes()[self._begin :].splitlines()
+        events = [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
+        return [event for event in events if event["message"] == message]
 
     def event(self, message: str) -> dict[str, Any]:
         """The first such event, waited for."""
@@ -148,13 +143,13 @@ class Command(_Logging):
 
     def kill(self) -> None:
         """Kill -9."""
-        self.process.kill()
-        self.process.wait(timeout=PATIENCE)
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
 
     def stop(self, number: int = signal.SIGTERM, within: float = PATIENCE) -> int:
         """Sends a signal; returns the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=within)
+        return self.process.wait(within)
 
 
 class Site:
@@ -211,7 +206,7 @@ class Site:
         done = self.start(
             "setup", "setup", "--config-set", CONFIG_SET, *addresses, **self.environment
         )
-        assert done.process.wait(timeout=PATIENCE) == 0, done.out.read_text() + done.log.read_text()
+        assert done.process.wait() == 0, done.out.read_text() + done.log.read_text()
 
     def start_daemon(self, **environment: str) -> Command:
         """Starts the daemon; it need not have come far."""

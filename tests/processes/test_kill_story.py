@@ -22,7 +22,7 @@ from gce_backend.engine.metrics import Metrics
 from gce_backend.fleet.store import Store
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.settings.settings import JOB_NAMES, Settings
-from processes.running import PROJECT, Forked
+from processes.running import PROJECT, Command
 from support.patience import PATIENCE
 
 KILLS = 20
@@ -76,6 +76,12 @@ def _environment(cloud_url: str, config_dir: Path) -> dict[str, str]:
     }
 
 
+class Impatient(Command):
+    """A daemon that lets an addition that a kill cut off go soon, not after five minutes."""
+
+    settling_seconds = 3.0
+
+
 class Mortal:
     """A daemon that is killed and started again.
 
@@ -93,7 +99,7 @@ class Mortal:
 
     def _start(self) -> None:
         self._url = ""
-        self._command = Forked(self._directory, "daemon", "run", **self._environment)
+        self._command = Impatient(self._directory, "daemon", "run", **self._environment)
 
     def url(self) -> str:
         """Where it listens now; "" while it does not."""

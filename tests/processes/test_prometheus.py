@@ -97,7 +97,7 @@ def order(place: Site, *words: str) -> None:
     """Gives an order by a command."""
     settings = str(place.directory / "state.toml")
     done = place.start(words[0], *words, GCE_BACKEND_SETTINGS=settings)
-    assert done.process.wait(timeout=PATIENCE) == 0, done.log.read_text("utf-8")
+    assert done.process.wait() == 0, done.log.read_text("utf-8")
 
 
 def test_a_real_prometheus_tells_of_a_pause_until_it_ends(tmp_path: Path) -> None:

@@ -41,8 +41,7 @@ def test_hole_07_two_daemons_as_processes_leave_each_other_alone(tmp_path: Path)
         }
         urls = ["--config-service", place.url, "--machine-provider", place.url]
         made = place.start("setup-second", "setup", *ADDRESSES, *urls, **environment)
-        until(lambda: made.process.poll() is not None)
-        assert made.process.returncode == 0, made.out.read_text() + made.log.read_text()
+        assert made.process.wait() == 0, made.out.read_text() + made.log.read_text()
         second = place.start("second", "run", **environment)
         url = second.event("daemon.started")["url"]
         store_id = first.event("store.loaded")["store_id"]
