@@ -33,6 +33,8 @@ class Result(StrEnum):
     """There was nothing to do."""
 
 
+ENOUGH_SECONDS = 30.0
+"""Seconds after which a run begins no slice: another run goes on at once."""
 SLICE = 500
 """Subjects that are looked at together."""
 MAX_NAMED = 5
@@ -128,13 +130,20 @@ async def act_in_slices(
 ) -> Outcome:
     """Acts on every subject as `act_on_each` does, after a look at many of them together.
 
+    Where there are so many that a run would take long, it ends between two slices and asks for the
+    next run at once: other subjects' jobs hear of what it has achieved, and no deadline ends it.
+
     Args:
         look: finds out about a slice of those that do not back off.
         act: acts on one subject; what was found out about its slice is not older than the slice.
     """
     outcomes: list[Outcome] = []
     failed: Failures = {}
+    enough = context.clock.monotonic() + ENOUGH_SECONDS
     for start in range(0, len(subjects), SLICE):
+        if context.clock.monotonic() >= enough:
+            outcomes.append(Outcome(again_after=0.0, facts={"left": len(subjects) - start}))
+            break
         some = subjects[start : start + SLICE]
         found = await look(context, [one for one in some if not context.conditions.blocked(one)])
 

@@ -34,6 +34,8 @@ BROKER = "machine-provider"
 REUSED = "the catalog has this host name under another key"
 LANES = 2
 """Batches that are worked on at the same time: one is sent while the other is stored."""
+ENOUGH_SECONDS = 30.0
+"""Seconds after which a run begins no batch: another run goes on at once."""
 MAX_DIVISIONS = 64
 """Refused calls of one batch: enough for four bad machines among 250, and a bound for the rest."""
 
@@ -63,7 +65,7 @@ async def run(context: Context) -> Outcome:
     changed = sum(state is CatalogState.CATALOGED for state in adder.news.values())
     return Outcome(
         changed=changed,
-        again_after=_next_try(context),
+        again_after=0.0 if adder.goes_on else _next_try(context),
         facts={"cataloged": changed, "tried": adder.tried},
         problems=tuple(problems),
     )
@@ -99,6 +101,12 @@ class _Adder:
         self._most = context.settings.machine_provider.batch_size
         self._size = min(context.memory.catalog.batch or self._most, self._most)
         self._calling = asyncio.Lock()
+        self._enough = context.clock.monotonic() + ENOUGH_SECONDS
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is more to add that nothing stands in the way of."""
+        return bool(self._waiting) and self._can_go_on()
 
     async def work(self) -> None:
         """One lane."""
@@ -109,7 +117,7 @@ class _Adder:
 
     async def _work(self) -> None:
         memory = self._context.memory.catalog
-        while self._waiting and self._goes_on():
+        while self.goes_on and self._context.clock.monotonic() < self._enough:
             size = self._size
             batch, self._waiting = self._waiting[:size], self._waiting[size:]
             # Halved before the call: after a run that hits its deadline, the next one tries fewer.
@@ -121,10 +129,10 @@ class _Adder:
                 await self._add(batch)
             finally:
                 memory.adding.difference_update(batch)
-            if self._goes_on():
+            if self._can_go_on():
                 self._size = memory.batch = min(self._most, size * 2)
 
-    def _goes_on(self) -> bool:
+    def _can_go_on(self) -> bool:
         return self.error is None and not self._context.conditions.blocked(BROKER)
 
     def _note_answer(self, failure: RemoteError | None) -> None:
@@ -145,7 +153,7 @@ class _Adder:
         batches, rising = [keys], dict[MachineKey, float | None]()
         while batches:
             async with self._calling:
-                if not self._goes_on():
+                if not self._can_go_on():
                     break
                 # What was reclaimed, drained, deleted or paused in the meantime is left out.
                 batch = [key for key in batches.pop() if _may_add(context, key)]

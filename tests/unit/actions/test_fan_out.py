@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_on_each
+import pytest
+
+from gce_backend.actions import fan_out
+from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_in_slices, act_on_each
 from gce_backend.base.errors import OperationFailedError
 from gce_backend.engine.context import Context
 from gce_backend.model.keys import Key
@@ -46,6 +49,29 @@ async def test_no_more_are_acted_on_at_a_time_than_the_settings_say(tmp_path: Pa
         outcome = await act_on_each(context, keys, act)
     assert (most, sorted(done, key=str)) == (AT_A_TIME, keys)
     assert (outcome.changed, outcome.again_after, outcome.problems) == (6, None, ())
+
+
+async def test_a_run_with_very_many_subjects_ends_between_two_slices_and_goes_on_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how many it has left, and no slice begins late."""
+    monkeypatch.setattr(fan_out, "SLICE", 2)
+    looked: list[Key] = []
+
+    async def look(context: Context, keys: Sequence[Key]) -> float:
+        looked.extend(keys)
+        await asyncio.sleep(20.0)
+        return context.clock.monotonic()
+
+    async def act(_: Key, found: float) -> Result:
+        assert found
+        return Result.CHANGED
+
+    async with six(tmp_path) as (_, context, keys):
+        outcome = await act_in_slices(context, keys, look, act)
+    assert looked == keys[:4]
+    assert (outcome.changed, outcome.again_after) == (4, 0.0)
+    assert outcome.facts["left"] == 2
 
 
 async def test_one_that_fails_backs_off_alone_and_recovers(tmp_path: Path) -> None:

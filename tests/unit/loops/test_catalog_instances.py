@@ -328,6 +328,23 @@ async def test_a_machine_provider_slower_than_the_deadline_gets_further_in_every
         assert await w.fired() >= 4
 
 
+async def test_very_many_machines_are_cataloged_in_several_runs_and_no_deadline_ends_one(
+    tmp_path: Path,
+) -> None:
+    """All batches together take longer than the deadline of a run: that is no failure."""
+    settings = Settings(
+        machine_provider=MachineProviderSettings(batch_size=2),
+        jobs={"catalog-instances": JobSettings(timeout=60.0)},
+    )
+    async with world(tmp_path, managers=manager(minimum=12), settings=settings, start=False) as w:
+        await w.inject(ADD, kind="latency", seconds=12, times=None)
+        await w.start_daemon()
+        took = await w.until_states(cataloged=12, within=600)
+        assert took > 60
+        runs = 'gce_backend_job_runs_total{job_name="catalog-instances",outcome="timeout"}'
+        assert await metric(w, runs) == 0
+
+
 async def test_next_batch_is_stored_while_one_is_sent_and_not_sent_after_a_failure(
     tmp_path: Path,
 ) -> None:
