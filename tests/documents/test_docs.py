@@ -216,3 +216,10 @@ def test_every_fault_and_hazard_has_its_row() -> None:
         assert numbers[:count] == list(range(1, count + 1))
         assert numbers == sorted(set(numbers)), "those that were found later, each once"
         assert [row[0] for row in rows if not _TEST.search(row[-1])] == []
+
+
+def test_the_readme_says_what_a_machine_provider_is_in_its_second_sentence() -> None:
+    """Nobody can use this project who does not know, and the name alone says little."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n\n")[2]
+    sentences = re.split(r"(?<=[.]) ", " ".join(text.split()))
+    assert sentences[1].startswith("A Machine Provider lends machines to people and CI jobs")

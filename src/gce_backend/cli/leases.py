@@ -152,7 +152,8 @@ def lease(
 def release(settings: Settings, request_id: str, *, as_json: bool) -> None:
     """Releases a leased machine, or cancels a request.
 
-    REQUEST_ID is what `lease` called the lease. The Machine Provider reclaims the machine: it is
+    REQUEST_ID is what `lease` called the lease, or its id; an administrator may also name the id of
+    another's lease. The Machine Provider reclaims the machine: it is
     deleted. A request that waits for a machine is cancelled, where the Machine Provider has the
     API for that. Releasing it again is not an error.
     """

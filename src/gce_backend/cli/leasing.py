@@ -28,7 +28,7 @@ from gce_backend.configuration.parsing import examine
 from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
-from gce_backend.machine_provider.client import LeaseClient
+from gce_backend.machine_provider.client import DeniedError, LeaseClient
 from gce_backend.model.entities import CONFIGURATION_KEY, MACHINE_PROVIDER_KEY
 from gce_backend.model.machine_token import Dimension
 from gce_backend.rules.catalog_entry import shared_dimensions
@@ -238,13 +238,21 @@ async def _by_api(api: LeaseClient, name: str) -> Released | None:
         name: a request id, or a lease's id.
 
     Returns:
-        None when the Machine Provider has no such lease of the caller's, or has not this API.
+        None when the Machine Provider has no such lease, or has not this API.
+
+    Raises:
+        DeniedError: it is another's, and the caller is no administrator.
     """
     try:
-        for lease in (await api.leases()).leases:
-            if name in {lease.request_id, lease.id} and lease.state != "ended":
+        own = [one for one in (await api.leases()).leases if name in {one.request_id, one.id}]
+        # Another's lease is known by its id alone: request ids are unique for each user.
+        others = () if own else (await api.leases(everybody=True)).leases
+        for lease in [*own, *(one for one in others if one.id == name)]:
+            if lease.state != "ended":
                 done = await api.release(lease.id)
                 return Released.CANCELLED if done.ended == "CANCELLED" else Released.RELEASED
+    except DeniedError:
+        raise
     except (OrderError, RemoteError):  # the original has no such API
         return None
     return None

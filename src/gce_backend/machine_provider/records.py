@@ -101,7 +101,6 @@ class Records:
         self.wanted: Counter[Dimensions] = Counter()
         self.free: dict[Dimensions, dict[str, None]] = {}
         self.kinds: dict[Dimensions, dict[MachineState, dict[Path, StoredMachine]]] = {}
-        self._by_lease: Counter[tuple[str, str]] = Counter()
         self._expirations: list[tuple[int, Path]] = []
         self._uncertain: set[Path] = set()
         self._lock = asyncio.Lock()
@@ -308,8 +307,12 @@ class Records:
         for path, machine in self.doomed.items():
             end = lost_at(machine)
             if end is not None and end <= now:
-                found.setdefault((machine.group, machine.lease), []).append(path)
-        return {of[1]: lost for of, lost in found.items() if len(lost) == self._by_lease[of]}
+                found.setdefault((machine.user, machine.lease), []).append(path)
+        return {
+            name: lost
+            for (user, name), lost in found.items()
+            if len(lost) == self.users[user][name]
+        }
 
     def next_loss(self, now: UnixSeconds) -> float | None:
         """When the next machine is lost, in Unix seconds; None when none is about to be."""
@@ -334,16 +337,14 @@ class Records:
         _add(self.held.machines, (machine.group, machine.user), by)
         _add(self.held.investigated, machine.group, by * machine.held)
         leases = self.users.setdefault(machine.user, Counter())
+        before = leases[machine.lease]
         _add(leases, machine.lease, by)
-        if not leases:
-            del self.users[machine.user]
-        lease = (machine.group, machine.lease)
-        before = self._by_lease[lease]
-        _add(self._by_lease, lease, by)
         if before + by == 0:
             _add(self.held.leases, machine.group, -1)
         elif before == 0:
             _add(self.held.leases, machine.group, 1)
+        if not leases:
+            del self.users[machine.user]
 
     def _sort(self, path: Path, machine: StoredMachine, kind: Dimensions, by: int) -> None:
         """Adds a machine to, or removes it from, the machines of its kind."""

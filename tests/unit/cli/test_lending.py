@@ -98,6 +98,17 @@ def lease(served: ServedCloud, name: str) -> None:
     assert done.exit_code == 0, done.output
 
 
+def token_of(served: ServedCloud, account: str) -> str:
+    """A token of an account."""
+
+    async def ask(clients: Any) -> str:
+        url = f"{served.url}/_localcloud/tokens/{account}"
+        async with clients.session.post(url) as response:
+            return str((await response.json())["access_token"])
+
+    return served.ask(ask)
+
+
 def released(served: ServedCloud) -> bool:
     """Whether nothing is leased and nobody waits."""
     return "LEASED" not in catalog(served.cloud).values() and waiting(served.cloud) == 0
@@ -132,12 +143,7 @@ def test_the_catalogs_machines_are_cordoned_by_who_may(cloud: ServedCloud) -> No
     assert (machine["name"], machine["leasable"]) == ("vm-1", True)
     assert run(cloud, "catalog", "cordon").exit_code == 2
 
-    async def token(clients: Any) -> str:
-        url = f"{cloud.url}/_localcloud/tokens/eve@example.com"
-        async with clients.session.post(url) as response:
-            return str((await response.json())["access_token"])
-
-    cloud.environment["GCE_BACKEND_PROVIDER__TOKEN"] = cloud.ask(token)
+    cloud.environment["GCE_BACKEND_PROVIDER__TOKEN"] = token_of(cloud, "eve@example.com")
     denied = run(cloud, "catalog", "cordon", "vm-1", "vm-2")
     assert denied.exit_code == 1
     assert "machines.cordon needs the role ADMINISTRATOR; the caller is in others" in denied.output
@@ -161,9 +167,18 @@ def test_a_lease_is_extended_held_and_transferred(cloud: ServedCloud) -> None:
     assert "it is bob@example.com's now: gce-backend shell --lease " in moved.output
     assert msgspec.json.decode(run(cloud, "leases", "--json").stdout) == {"leases": []}
     assert "knows no lease" in run(cloud, "release", "mine").output
+    other = moved.output.split()[-1]
+    cloud.environment["GCE_BACKEND_PROVIDER__TOKEN"] = token_of(cloud, "bob@example.com")
+    (theirs,) = msgspec.json.decode(run(cloud, "leases", "--json").stdout)["leases"]
+    assert (theirs["id"], theirs["state"]) == (other, "held")
+    del cloud.environment["GCE_BACKEND_PROVIDER__TOKEN"]
     back = run(cloud, "transfer", "mine", ACCOUNT, "--json")
     assert msgspec.json.decode(back.stdout)["requester"] == ACCOUNT
     assert "mine is released" in run(cloud, "release", "mine").output
+    lease(cloud, "second")
+    (second,) = msgspec.json.decode(run(cloud, "leases", "--json").stdout)["leases"]
+    run(cloud, "transfer", "second", "bob@example.com")
+    assert "is released" in run(cloud, "release", second["id"]).output
 
 
 def test_a_command_runs_with_a_machine_and_its_exit_code_is_handed_on(cloud: ServedCloud) -> None:
