@@ -63,7 +63,7 @@ def parameter_problem(schema: dict[str, Any], text: str) -> str | None:
     value: Any = text
     if kind == "boolean":
         value = {"true": True, "false": False}.get(text, text)
-    elif kind == "integer" and re.fullmatch(r"-?\d+", text, re.ASCII):
+    elif kind == "integer" and re.fullmatch(r"-?\d{1,30}", text, re.ASCII):
         value = int(text)
     elif kind == "number" and re.fullmatch(r"-?\d+(\.\d+)?", text, re.ASCII):
         value = float(text)
