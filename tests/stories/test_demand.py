@@ -57,6 +57,12 @@ async def test_an_empty_pool_serves_a_request_and_is_empty_again(tmp_path: Path)
 
         await w.until(stands)
         await w.pass_time(180)
+        await w.reset_calls()
+        await w.pass_time(600)
+        # A list of groups a minute, and the three slow looks of ten minutes.
+        calls = {name: n for name, n in (await w.calls()).items() if name.startswith("compute.")}
+        assert calls.pop("compute.instanceGroupManagers.aggregatedList") == 10
+        assert sum(calls.values()) <= 3
         assert await w.has_no_vms()
         took = await waits(w, "r1")
         assert took["r1"] <= options.boot_seconds + 3, took

@@ -84,7 +84,8 @@ async def run(context: Context) -> Outcome:
     due: list[GroupKey] = []
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
-        due += await _look_for_stopped(context, project, set(due), problems)
+        if _has_machines(context, keys):
+            due += await _look_for_stopped(context, project, set(due), problems)
     elsewhere = context.fleet.projects - projects.keys()
     problems += await untracked.look_elsewhere(context, elsewhere)
     adopted = _by_project(context, []) if elsewhere else {}
@@ -179,6 +180,13 @@ async def _look_at_groups(
     if problem := await untracked.look(context, project, listing):
         problems.append(problem)
     return due
+
+
+def _has_machines(context: Context, keys: Iterable[GroupKey]) -> bool:
+    """Whether there is a VM that could have stopped: an empty pool costs no second list."""
+    return any(
+        not instance.is_tombstone for key in keys for _, instance in context.fleet.instances_of(key)
+    )
 
 
 async def _look_for_stopped(
