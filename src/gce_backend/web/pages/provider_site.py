@@ -38,7 +38,6 @@ from gce_backend.settings.settings import is_loopback
 from gce_backend.web.cookies import drop_cookie, set_cookie
 from gce_backend.web.documents.answers import RefusedError
 from gce_backend.web.documents.bodies import read_form
-from gce_backend.web.pages.assets import Assets
 from gce_backend.web.pages.forms import check_origin, redirect
 from gce_backend.web.pages.provider_figures import charts_of, count_kinds, spark
 from gce_backend.web.pages.provider_orders import call_of
@@ -48,7 +47,7 @@ from gce_backend.web.pages.provider_session import (
     OwnToken,
     ProviderSessions,
 )
-from gce_backend.web.pages.rendering import Renderer
+from gce_backend.web.pages.rendering import renderer
 from gce_backend.web.pages.site import ROWS, paging
 from gce_backend.web.server import HEADERS
 
@@ -95,13 +94,12 @@ class ProviderSite:
         self._access_problem = access_problem
         self._own_token = own_token
         self._sessions = ProviderSessions(clock)
-        self._assets = Assets()
-        self._renderer = Renderer(self._assets)
+        self._renderer = renderer()
 
     def routes(self) -> list[web.RouteDef]:
         """What the server is to serve."""
         return [
-            web.get("/static/{name}", self._assets.get),
+            web.get("/static/{name}", self._renderer.assets.get),
             web.get("/", self._at("provider_overview.html", self._overview)),
             web.get("/leases", self._at("provider_leases.html", self._leases)),
             web.get("/machines", self._at("provider_machines.html", self._machines)),

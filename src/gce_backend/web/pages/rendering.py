@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -16,14 +17,21 @@ WORTH_PACKING = 2000
 """Bytes of the smallest page that is compressed."""
 
 
+@cache
+def renderer() -> Renderer:
+    """The one of this process: every template is compiled once."""
+    return Renderer(Assets())
+
+
 class Renderer:
     """Renders pages.
 
-    Args:
+    Attributes:
         assets: where style sheet and script are.
     """
 
     def __init__(self, assets: Assets) -> None:
+        self.assets = assets
         self._environment = jinja2.Environment(
             loader=jinja2.PackageLoader("gce_backend.web"),
             autoescape=True,

@@ -29,10 +29,9 @@ from gce_backend.web.documents.machines_view import MachineFilter
 from gce_backend.web.documents.routes import parameters
 from gce_backend.web.health import Check
 from gce_backend.web.pages import fleet_table
-from gce_backend.web.pages.assets import Assets
 from gce_backend.web.pages.charts import Chart, chart
 from gce_backend.web.pages.event_lines import folded
-from gce_backend.web.pages.rendering import Renderer
+from gce_backend.web.pages.rendering import renderer
 from gce_backend.web.survey import states
 from gce_backend.web.survey.levels import levels_of, total
 from gce_backend.web.survey.names import similar
@@ -120,13 +119,12 @@ class Site:
         self._readiness = readiness
         self._gate = gate
         self._clock = clock
-        self._assets = Assets()
-        self.renderer = Renderer(self._assets)
+        self.renderer = renderer()
 
     def routes(self) -> list[web.RouteDef]:
         """What the server is to serve."""
         return [
-            web.get("/static/{name}", self._assets.get),
+            web.get("/static/{name}", self.renderer.assets.get),
             web.get("/", self._at("overview.html", _overview)),
             web.get("/machines", self._at("machines.html", _machines)),
             web.get("/machines/{name}", self._at("explanation.html", _machine)),
