@@ -56,7 +56,6 @@ class OneBlow(Faults):
     def __init__(self, at: int, when: When, *, only: str, deadly: bool) -> None:
         super().__init__()
         self.count = 0
-        self.dead = False
         self.method = ""
         self.struck = asyncio.Event()
         self._at = at
@@ -64,6 +63,16 @@ class OneBlow(Faults):
         self._deadly = deadly
         self._blow = Fault(method="-", kind="drop", when=when)
         self.add(self._blow)
+        self.dead = False
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing gets through; until it is unset."""
+        return self._blow.times is None
+
+    @dead.setter
+    def dead(self, dead: bool) -> None:
+        self._blow.times = None if dead else 1
 
     def strike(
         self, method: str, zone: str | None, *kinds: str, inner: bool = False

@@ -448,7 +448,10 @@ class _Whole(Harmless):
     def is_quiet(self, request: Request) -> bool:
         """Whether no fault breaks a connection."""
         del request
-        return not any(fault.kind in {"drop", "late"} for fault in self._cloud.faults.injected)
+        return all(
+            fault.kind not in {"drop", "late"} or fault.is_spent
+            for fault in self._cloud.faults.injected
+        )
 
 
 @contextlib.contextmanager

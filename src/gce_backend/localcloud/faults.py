@@ -84,9 +84,14 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defau
     fired: int = 0
     executed: int = 0
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has struck as often as it shall."""
+        return self.times is not None and self.fired >= self.times
+
     def matches(self, method: str, zone: str | None) -> bool:
         """Whether this fault strikes a call of `method` in `zone`."""
-        if self.times is not None and self.fired >= self.times:
+        if self.is_spent:
             return False
         if self.zone is not None and self.zone != zone:
             return False
