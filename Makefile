@@ -30,7 +30,7 @@ pytest:
 	$(BIN)/pytest -n 4 --dist worksteal
 
 $(VENV)/bin/pip:
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or \
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python 3.11.3 or \
 	newer, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) scripts/preflight.py
 	@$(PYTHON) -m venv $(VENV)

@@ -3,10 +3,10 @@
 import importlib.util
 import sys
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11, 3):
     sys.exit(
-        "gce-backend needs Python 3.11 or newer, and this is %d.%d. Install one and name it: "
-        "make run PYTHON=python3.11" % sys.version_info[:2]
+        "gce-backend needs Python 3.11.3 or newer, and this is %d.%d.%d. Install one and name it: "
+        "make run PYTHON=/path/to/python3" % sys.version_info[:3]
     )
 if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
     sys.exit(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,78 @@ def _resources() -> dict[str, dict[str, Any]]:
         if isinstance(named, dict)
         for name, body in named.items()
     }
+
+
+META_ARGUMENTS = {"count", "depends_on", "for_each", "lifecycle", "provider"}
+PROVIDER = json.loads((Path(__file__).parent / "google_provider.json").read_text())["types"]
+
+
+def _misfits(where: str, block: dict[str, Any], known: dict[str, Any]) -> Iterator[str]:
+    """What a block has that its schema does not know, and what it lacks."""
+    required = {name[:-1] for name in known if name.endswith("!")}
+    inner = {name.rstrip("!"): body for name, body in known.items() if name != "#"}
+    for lacking in required - block.keys():
+        yield f"{where} lacks {lacking}"
+    for name, value in block.items():
+        if name.startswith("__"):
+            continue  # the parser's own notes
+        if name not in inner:
+            yield f"{where} has {name}"
+        elif (body := inner[name]) is not None:
+            for one in value if isinstance(value, list) else [value]:
+                yield from _misfits(f"{where}.{name}", one, body)
+
+
+def _blocks(kind: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Type, name and body of each resource or data source of Google's provider."""
+    for block in _bare(_terraform()[kind]):
+        for of, named in block.items():
+            for name, body in named.items() if of in _types(kind) else ():
+                yield of, name, {k: v for k, v in body.items() if k not in META_ARGUMENTS}
+
+
+def _types(kind: str) -> set[str]:
+    return {name.partition(" ")[2] for name in PROVIDER if name.startswith(kind)}
+
+
+@pytest.mark.parametrize("kind", ["resource", "data"])
+def test_terraform_says_only_what_googles_provider_knows(kind: str) -> None:
+    """No argument with a slip in its name, and none that is required is missing."""
+    seen = list(_blocks(kind))
+    assert {of for of, _, _ in seen} == _types(kind)
+    assert [
+        misfit
+        for of, name, body in seen
+        for misfit in _misfits(f"{of}.{name}", body, PROVIDER[f"{kind} {of}"])
+    ] == []
+
+
+def test_a_slip_in_a_terraform_argument_is_found() -> None:
+    """Also in a block inside a block, and where something required is missing."""
+    known = PROVIDER["resource google_compute_instance"]
+    slip = {
+        "name": "one",
+        "machine_type": "e2-small",
+        "boot_disk": [{"initialise_params": [{"image": "x"}]}],
+    }
+    assert set(_misfits("it", slip, known)) == {
+        "it lacks network_interface",
+        "it.boot_disk has initialise_params",
+    }
+
+
+def test_terraform_refers_only_to_what_there_is() -> None:
+    """Each `type.name.attribute` names a resource of these files, and what can be read of it."""
+    text = "".join(path.read_text() for path in TERRAFORM.glob("*.tf"))
+    declared = {
+        kind: {(of, name) for of, name, _ in _blocks(kind)} for kind in ("resource", "data")
+    }
+    found = re.findall(r"(data\.)?\b(google_\w+)\.(\w+)(?:\[[^]]+\])?(?:\.(\w+))?", text)
+    assert len(found) > 20
+    for data, of, name, attribute in found:
+        kind = "data" if data else "resource"
+        assert (of, name) in declared[kind]
+        assert not attribute or attribute in PROVIDER[f"{kind} {of}"]["#"]
 
 
 def test_terraform_grants_exactly_what_the_daemon_needs() -> None:

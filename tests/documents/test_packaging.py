@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
 import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from gce_backend import __version__
 
@@ -62,6 +65,21 @@ def test_the_sdist_builds_without_the_repository(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "src/gce_backend/daemon/daemon.py"} <= names
     assert _wheel(built).name.startswith(f"gce_backend-{PROJECT['version']}-py3-none-any")
+
+
+def test_the_oldest_python_is_one_that_every_locked_library_takes() -> None:
+    """Otherwise whoever has it gets pip's error in place of ours; all pages name the same one."""
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    locked = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert locked
+    for name in locked:
+        demanded = metadata.metadata(name)["Requires-Python"] or ""
+        assert SpecifierSet(demanded).contains(oldest), f"{name} needs Python {demanded}"
+    preflight = (ROOT / "scripts" / "preflight.py").read_text()
+    assert f"sys.version_info < ({oldest.replace('.', ', ')})" in preflight
+    named = ["README.md", "CONTRIBUTING.md", "Makefile", "docs/index.md", "docs/deploy.md"]
+    for text in [preflight, *((ROOT / name).read_text() for name in named)]:
+        assert set(re.findall(r"Python (\d[\d.]*\d) or", text)) == {oldest}
 
 
 def test_an_installed_wheel_runs_and_says_its_version(built: Path, tmp_path: Path) -> None:
