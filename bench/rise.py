@@ -29,7 +29,7 @@ ZONES = (
     *("europe-west1-b", "europe-west1-c"),
 )
 GROUP_SIZE = 100
-PATIENCE, PATIENCE_OF_A_MACHINE = 180.0, 0.02
+PATIENCE, PATIENCE_OF_A_MACHINE = 180.0, 0.004
 COMMAND = (sys.executable, "-m", "gce_backend")
 SET_METADATA = "compute.instances.setMetadata"
 FEW = 1000

@@ -14,7 +14,7 @@ import msgspec
 
 from gce_backend.actions import preemptions, resources, strays, troubles, untracked
 from gce_backend.actions.deletion import ABANDONED, abandoned_message
-from gce_backend.actions.fan_out import Result, act_in_slices
+from gce_backend.actions.fan_out import ENOUGH_SECONDS, Result, act_in_slices
 from gce_backend.actions.identity import is_meant, our_group
 from gce_backend.actions.resources import learning
 from gce_backend.actions.vm_looks import ListedVms, find_vm, list_vms
@@ -94,7 +94,7 @@ async def run(context: Context) -> Outcome:
         due += await _look_at_groups(context, project, adopted[project], problems)
     due += _doubted(context, set(due))
     due += _slow_turns(context, set(due))
-    changed, failures = await _list_members(context, due)
+    changed, failures, left = await _list_members(context, due)
     changed += await _note_orphans(context)
     changed += await preemptions.look(context)
     changed += await _look_for_abandoned(context)
@@ -111,10 +111,14 @@ async def run(context: Context) -> Outcome:
     polls += [wait for wait in waits if wait]
     if context.memory.seen.unlisted.keys() - context.memory.seen.gone:
         polls.append(SECOND_LOOK)
+    if left:
+        polls.append(0.0)
     return Outcome(
         changed=changed,
         again_after=min(polls, default=None),
-        facts={"groups": sum(map(len, projects.values())), "listed": len(due)} if due else {},
+        facts={"groups": sum(map(len, projects.values())), "listed": len(due) - left}
+        if due
+        else {},
         problems=(*problems, *failures),
     )
 
@@ -411,15 +415,26 @@ def _left(now: UnixSeconds, *, exists: bool) -> Apply[Instance]:
     return when_present(lambda instance: abandoned_instance(instance, now, exists=exists))
 
 
-async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, list[str]]:
+async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, list[str], int]:
+    """Lists the members of groups, and stores what is new.
+
+    A run that takes long begins no more lists, so that the next jobs hear of what it has found.
+
+    Returns:
+        How many things have changed, the problems, and how many groups are left for the next run.
+    """
+    enough, left = context.clock.monotonic() + ENOUGH_SECONDS, 0
     slots = asyncio.Semaphore(context.settings.compute.max_concurrency)
     problems: list[str] = []
     trouble: list[BackendError] = []
     changed = 0
 
     async def list_one(key: GroupKey) -> None:
-        nonlocal changed
+        nonlocal changed, left
         async with slots:
+            if context.clock.monotonic() >= enough:
+                left += 1
+                return
             try:
                 project = context.fleet.revision_of(key).template.project
                 listing = await context.compute.list_managed_instances(
@@ -451,7 +466,7 @@ async def _list_members(context: Context, keys: list[GroupKey]) -> tuple[int, li
             group.create_task(list_one(key), name=f"{context.job}: {key}")
     if trouble:
         raise trouble[0]
-    return changed, problems
+    return changed, problems, left
 
 
 def _has_news(context: Context, key: GroupKey, items: Iterable[ManagedInstance]) -> bool:

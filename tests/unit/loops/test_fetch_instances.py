@@ -11,7 +11,8 @@ import pytest
 
 from gce_backend.fleet.picture import Change
 from gce_backend.localcloud.cloud import CloudOptions
-from gce_backend.settings.settings import FetchSettings, Settings
+from gce_backend.settings.settings import ComputeSettings, FetchSettings, JobSettings, Settings
+from support.deletions import metric
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 from support.outside import abandon, delete_vm, make_group, make_template, whole
 
@@ -95,6 +96,25 @@ async def test_fetch_instances(tmp_path: Path) -> None:
         await w.until_states(cataloged=5)
         entities = {(machine["name"], machine["id"]) for machine in await w.machines()}
         assert entities == {(name, str(vm["id"])) for name, vm in (await w.vms()).items()}
+
+
+async def test_lists_of_very_many_groups_take_several_runs_and_no_deadline_ends_one(
+    tmp_path: Path,
+) -> None:
+    """A run that takes long leaves groups to the next one."""
+    settings = Settings(
+        compute=ComputeSettings(max_concurrency=1),
+        jobs={"fetch-instances": JobSettings(timeout=60.0)},
+    )
+    zones = (ZONE, OTHER_ZONE, "us-central1-c", "us-central1-f")
+    managers = "".join(manager(zone=zone, minimum=1) for zone in zones)
+    async with world(tmp_path, managers=managers, settings=settings, start=False) as w:
+        await w.inject(LIST_MEMBERS, kind="latency", seconds=18.0, times=4)
+        await w.start_daemon()
+        await w.until_states(cataloged=4)
+        assert await w.fired() == 4
+        runs = 'gce_backend_job_runs_total{job_name="fetch-instances",outcome="timeout"}'
+        assert await metric(w, runs) == 0
 
 
 async def test_members_are_listed_in_pages(tmp_path: Path) -> None:
