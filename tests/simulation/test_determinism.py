@@ -7,17 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+from simulation.chance import HASH_SEED
 from support.patience import PATIENCE
 
 TESTS = Path(__file__).parent.parent
+FIXED = {"PYTHONHASHSEED": HASH_SEED}
 
 
 def run(*words: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs the simulator in a process of its own."""
+    """Runs the simulator in a process of its own; one that has its hash seed starts once."""
     return subprocess.run(
         [sys.executable, "-m", "simulation", *words],
         cwd=TESTS,
-        env={**os.environ, "PYTHONPATH": str(TESTS), **(environ or {})},
+        env={**os.environ, "PYTHONPATH": str(TESTS), **FIXED, **(environ or {})},
         capture_output=True,
         text=True,
         check=False,

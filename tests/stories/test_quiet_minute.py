@@ -153,14 +153,14 @@ async def test_many_small_calls_leave_room_for_the_few_that_the_fleet_depends_on
     settings = Settings()
     compute = msgspec.structs.replace(settings.compute, calls_per_minute=60)
     settings = msgspec.structs.replace(settings, compute=compute)
-    async with world(tmp_path, managers=manager(minimum=600), settings=settings) as w:
-        await w.until_states(cataloged=600)
+    async with world(tmp_path, managers=manager(minimum=300), settings=settings) as w:
+        await w.until_states(cataloged=300)
         gone = await w.lease()
         await w.release()
         await w.reset_calls()
 
         async def replaced() -> bool:
-            return gone not in await w.vms() and len(await w.vms()) == 600
+            return gone not in await w.vms() and len(await w.vms()) == 300
 
         await w.until(replaced, within=60.0)
         await w.pass_time(65.0)

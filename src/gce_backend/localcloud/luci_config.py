@@ -7,7 +7,9 @@ still read an earlier revision after the directory has changed.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -161,13 +163,19 @@ class LuciConfigService(Service):
 
 
 def _signatures(root: Path) -> Iterable[_Signature]:
-    for path in root.rglob("*"):
-        relative = path.relative_to(root)
-        if any(part.startswith(".") for part in relative.parts):
-            continue
-        status = path.stat()
-        if stat.S_ISREG(status.st_mode):
-            yield _Signature(relative.as_posix(), status.st_size, status.st_mtime_ns, status.st_ino)
+    folders = [(str(root), "")] if root.is_dir() else []
+    for folder, prefix in folders:  # which grows meanwhile
+        with contextlib.suppress(PermissionError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                name = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append((entry.path, name + "/"))
+                    continue
+                status = entry.stat()
+                if stat.S_ISREG(status.st_mode):
+                    yield _Signature(name, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def _prpc_error(status: int, code: int, message: str) -> web.Response:
