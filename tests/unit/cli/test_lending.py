@@ -114,8 +114,8 @@ def released(served: ServedCloud) -> bool:
     return "LEASED" not in catalog(served.cloud).values() and waiting(served.cloud) == 0
 
 
-def test_leases_and_machines_are_listed(cloud: ServedCloud, tmp_path: Path) -> None:
-    """Also those of `lease`; whoever waits is told why."""
+def test_leases_and_machines_are_listed_and_cordoned(cloud: ServedCloud) -> None:
+    """Also those of `lease`; whoever waits is told why; a refusal of a cordon says who may."""
     lease(cloud, "mine")
     run(cloud, "lease", "--dimension", "os_family:WINDOWS", "--wait", "0", "--request-id", "odd")
     listed = run(cloud, "leases").output
@@ -129,20 +129,15 @@ def test_leases_and_machines_are_listed(cloud: ServedCloud, tmp_path: Path) -> N
     assert rows == {"MACHINE": "STATE", "vm-1": "LEASED", "vm-2": "AVAILABLE"}
     document = msgspec.json.decode(run(cloud, "catalog", "--json").stdout)
     assert [one["name"] for one in document["machines"]] == ["vm-1", "vm-2"]
-
-
-def test_the_catalogs_machines_are_cordoned_by_who_may(cloud: ServedCloud) -> None:
-    """Each with its outcome; a refusal says who may."""
-    done = run(cloud, "catalog", "cordon", "vm-1", "vm-9")
+    done = run(cloud, "catalog", "cordon", "vm-2", "vm-9")
     assert done.exit_code == 1
-    assert done.stdout == "vm-1: AVAILABLE, cordoned\n"
+    assert done.stdout == "vm-2: AVAILABLE, cordoned\n"
     assert done.stderr == "vm-9: The catalog has no such machine.\n"
     assert "AVAILABLE, cordoned" in run(cloud, "catalog").output
-    again = run(cloud, "catalog", "uncordon", "vm-1", "--backend", "GCE", "--json")
+    again = run(cloud, "catalog", "uncordon", "vm-2", "--backend", "GCE", "--json")
     (machine,) = msgspec.json.decode(again.stdout)["machines"]
-    assert (machine["name"], machine["leasable"]) == ("vm-1", True)
+    assert (machine["name"], machine["leasable"]) == ("vm-2", True)
     assert run(cloud, "catalog", "cordon").exit_code == 2
-
     cloud.environment["GCE_BACKEND_PROVIDER__TOKEN"] = token_of(cloud, "eve@example.com")
     denied = run(cloud, "catalog", "cordon", "vm-1", "vm-2")
     assert denied.exit_code == 1
@@ -176,7 +171,8 @@ def test_a_lease_is_extended_held_and_transferred(cloud: ServedCloud) -> None:
     assert msgspec.json.decode(back.stdout)["requester"] == ACCOUNT
     assert "mine is released" in run(cloud, "release", "mine").output
     lease(cloud, "second")
-    (second,) = msgspec.json.decode(run(cloud, "leases", "--json").stdout)["leases"]
+    listed = msgspec.json.decode(run(cloud, "leases", "--json").stdout)["leases"]
+    (second,) = [one for one in listed if one["request_id"] == "second"]
     run(cloud, "transfer", "second", "bob@example.com")
     assert "is released" in run(cloud, "release", second["id"]).output
 
