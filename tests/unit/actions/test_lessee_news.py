@@ -38,7 +38,7 @@ async def test_a_lessee_is_told_of_a_stopped_vm_and_that_it_runs_again(tmp_path:
         async def told() -> bool:
             return bool(await troubles(w))
 
-        await w.until(told)
+        await w.until(told, every=2)
         [trouble] = await troubles(w)
         assert (trouble["machine"], trouble["gone"]) == (name, False)
         assert trouble["message"].startswith("The VM does not run")
@@ -46,14 +46,14 @@ async def test_a_lessee_is_told_of_a_stopped_vm_and_that_it_runs_again(tmp_path:
         assert (await w.calls())[TROUBLE] == 1
         await w.call("PUT", BACKUP, backup)
         assert not await told()
-        await w.until(told)
+        await w.until(told, every=2)
         assert (await w.calls())[TROUBLE] == 2
         await w.compute("POST", f"zones/{ZONE}/instances/{name}/start")
 
         async def well() -> bool:
             return not await troubles(w)
 
-        await w.until(well)
+        await w.until(well, every=5)
         assert (await w.catalog())[name] == "LEASED"
 
 
@@ -68,12 +68,12 @@ async def test_the_lease_of_a_vm_that_is_gone_ends_after_an_outage(tmp_path: Pat
         async def lost() -> bool:
             return bool((await only_lease(w))["state"] == "ended")
 
-        await w.until(lost, within=900)
+        await w.until(lost, within=900, every=5)
         lease = await only_lease(w)
         assert lease["ended"] == "LOST"
         assert lease["message"] == f"{name}: The VM no longer exists."
         assert (await w.calls())[TROUBLE] == 3
-        await w.until(whole(w, 3, without={name}))
+        await w.until(whole(w, 3, without={name}), every=5)
 
 
 async def test_a_machine_provider_without_the_method_is_asked_once(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ async def test_a_spot_vm_that_stops_is_asked_about_until_it_is_answered(tmp_path
         async def known() -> bool:
             return "preemption" in await said(w, taken)
 
-        await w.until(known)
+        await w.until(known, every=5)
         assert await w.fired() == 2
         assert "preemption" not in await said(w, off)
-        await w.until(whole(w, 3, without={taken, off}), within=900)
+        await w.until(whole(w, 3, without={taken, off}), within=900, every=5)
         await w.pass_time(300)
         assert 3 <= (await w.calls())[LIST] <= 5
