@@ -21,7 +21,6 @@ import traceback
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +96,7 @@ def _chain(awaited: Any) -> Iterator[tuple[str, int]]:
         awaited = below
 
 
+Wanted = Callable[[Site], bool]
 Came = Callable[[Process, tuple[Site, ...]], None]
 
 
@@ -156,11 +156,11 @@ class Forks:
     """Forks a life at awaits, and kills the daemon in the fork.
 
     Args:
-        wanted: at which awaits; a kill that meets several is done once.
+        wanted: whether at an await; a kill that meets several is done once.
         pairs: of the awaits that the next process comes to, the share at which it is killed again.
     """
 
-    def __init__(self, wanted: AbstractSet[Site], pairs: float = 0.0) -> None:
+    def __init__(self, wanted: Wanted, pairs: float = 0.0) -> None:
         self.crashes: list[Crash] = []
         self.seen: set[Site] = set()
         self.branch: Branch | None = None
@@ -176,7 +176,7 @@ class Forks:
         return Awaits(self.seen, functools.partial(self._came, world, node))
 
     def _came(self, world: World, node: Node, process: Process, new: tuple[Site, ...]) -> None:
-        if self._wanted.isdisjoint(new) if self.branch is None else not self._is_drawn():
+        if not (any(map(self._wanted, new)) if self.branch is None else self._is_drawn()):
             return
         folder = world.config_dir
         files = {path: path.read_bytes() for path in folder.iterdir()}
@@ -323,7 +323,7 @@ LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
     ),
     (
         (0, "unsized"),
-        (40, "ask_for_more"),
+        (40, "outgrow"),
         (60, "look"),
         (100, "terminate"),
         (200, "spoil_config"),
@@ -407,20 +407,20 @@ def recorded(given: Recipe) -> tuple[Result, set[Site]]:
     """A life without a crash, and the awaits at which tasks were seen in it."""
 
     def work() -> tuple[Result, set[Site]]:
-        forks = Forks(frozenset())
+        forks = Forks(lambda _: False)
         return live_here(given, stop_at_first=False, on_step=forks.on_step), forks.seen
 
     return apart(work)
 
 
 def crashed(
-    given: Recipe, wanted: AbstractSet[Site], *, pairs: float = 0.0, stories: Path | None = None
+    given: Recipe, wanted: Wanted, *, pairs: float = 0.0, stories: Path | None = None
 ) -> tuple[Result, list[Crash]]:
     """A life without a crash, and what came of killing the daemon at these awaits.
 
     Args:
         given: the life.
-        wanted: at which awaits it is killed, each time in a fork of its own.
+        wanted: whether it is killed at an await, each time in a fork of its own.
         pairs: the share of the awaits that come next at which it is killed a second time.
         stories: where the stories of forks that break a promise are written.
     """
@@ -460,7 +460,7 @@ class _Task(NamedTuple):
     stories: Path | None
 
     def done(self) -> tuple[Result, list[Crash]]:
-        return crashed(self.given, self.wanted, pairs=self.pairs, stories=self.stories)
+        return crashed(self.given, self.wanted.__contains__, pairs=self.pairs, stories=self.stories)
 
 
 def main() -> int:

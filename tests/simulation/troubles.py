@@ -6,7 +6,6 @@ Unlike the kinds of `events.py` these are never chosen by chance: a life of `cra
 from __future__ import annotations
 
 import asyncio
-import base64
 import random
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +34,8 @@ TROUBLES: dict[str, Act] = {}
 
 def trouble(act: Act) -> Act:
     """Makes a function a trouble that a life can name."""
+    if act.__name__ in events.KINDS:
+        raise ValueError(f"{act.__name__} is the name of an event")
     TROUBLES[act.__name__] = act
     return act
 
@@ -249,21 +250,6 @@ async def mute(world: World, _: random.Random) -> None:
 
 
 @trouble
-async def false_reclaimed(world: World, _: random.Random) -> None:
-    """A RECLAIMED for each machine that somebody holds: the Machine Provider never sent it."""
-    leased, reclaimed = (base64.b64encode(word).decode() for word in (b"LEASED", b"RECLAIMED"))
-    told = {
-        message["attributes"]["hostname"]: (topic, message)
-        for topic, message in world.messages
-        if message.get("data") == leased
-    }
-    for hostname, (topic, message) in told.items():
-        if world.oracle.holder(hostname) is not None:
-            again = {k: v for k, v in message.items() if k not in {"messageId", "publishTime"}}
-            world.services["pubsub"]._deliver(topic, {**again, "data": reclaimed})
-
-
-@trouble
 async def fill_metadata(world: World, _: random.Random) -> None:
     """Somebody fills the metadata of all VMs to the brim."""
     for row in world.vms():
@@ -277,7 +263,7 @@ async def fill_metadata(world: World, _: random.Random) -> None:
 
 
 @trouble
-async def ask_for_more(world: World, rng: random.Random) -> None:
+async def outgrow(world: World, rng: random.Random) -> None:
     """The first template may grow, and people ask for more machines than there are."""
     world.pools["linux"].maximum = 8
     world.write()
