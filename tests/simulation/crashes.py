@@ -380,6 +380,17 @@ LIVES: tuple[tuple[tuple[float, str], ...], ...] = (
         (900, "release_all"),
         (1000, "kill"),
     ),
+    (
+        (1, "spot"),
+        (100, "preempt"),
+        (200, "lease_all"),
+        (210, "abandon_vm"),
+        (211, "abandon_vm"),
+        (260, "release_all"),
+        (400, "short_lived"),
+        (1300, "preempt"),
+        (1400, "lose_entity"),
+    ),
 )
 """Short lives in which much happens, by seconds and kinds of events."""
 

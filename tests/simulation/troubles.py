@@ -353,3 +353,18 @@ async def use_templates(world: World, _: random.Random) -> None:
         }
         world.oracle.foreign.add(f"{PROJECT}/{ZONES[0]}/{name}")
         await world.by_hand("POST", f"zones/{ZONES[0]}/instanceGroupManagers", made)
+
+
+@trouble
+async def spot(world: World, _: random.Random) -> None:
+    """Machines are Spot VMs, and boot from the newest image of a family."""
+    lines = '  image_name: ""\n  image_family: "debian-12"\n  provisioning_model: "SPOT"\n'
+    world.pools["linux"].lines = lines
+    world.write()
+
+
+@trouble
+async def short_lived(world: World, _: random.Random) -> None:
+    """Machines are to be replaced once they are ten minutes old."""
+    world.pools["linux"].fields = {"max_age_seconds": 600}
+    world.write()
