@@ -366,6 +366,7 @@ async def _kept_alive(
 
     async def keep() -> None:
         kept_at = shown_at = clock()
+        lessee = lease.document.user
         while lease.lost is None:
             known, left = lease.document.troubles, kept_at + seconds / 4 - clock()
             try:
@@ -375,7 +376,7 @@ async def _kept_alive(
                     lease.document = await client.keep_alive(lease.document.id)
                     kept_at = clock()
                 shown_at = clock()
-                lease.lost = _loss_of(lease.document)
+                lease.lost = _loss_of(lease.document, lessee)
                 for trouble in lease.document.troubles:
                     if trouble not in known and not trouble.gone:
                         troubled(trouble)
@@ -384,7 +385,7 @@ async def _kept_alive(
                     lease.lost = _lost(str(error))
                 await asyncio.sleep(POLL_SECONDS)
             except BackendError as error:
-                lease.lost = await _why_lost(client, lease.document.id, error)
+                lease.lost = await _why_lost(client, lease.document.id, lessee, error)
         block.cancel()
 
     keeping = asyncio.create_task(keep(), name="lease.keepalive")
@@ -411,20 +412,24 @@ async def _news(client: LeaseClient, known: LeaseDocument, seconds: float) -> Le
     return found
 
 
-async def _why_lost(client: LeaseClient, name: str, error: BackendError) -> LeaseLostError:
+async def _why_lost(
+    client: LeaseClient, name: str, lessee: str, error: BackendError
+) -> LeaseLostError:
     """Why a lease that cannot be kept alive ended, as far as the Machine Provider says."""
     with contextlib.suppress(BackendError):
-        if (loss := _loss_of(await client.get(name))) is not None:
+        if (loss := _loss_of(await client.get(name), lessee)) is not None:
             return loss
     return _lost(str(error))
 
 
-def _loss_of(document: LeaseDocument) -> LeaseLostError | None:
-    """Why a lease is lost; None while it is not."""
+def _loss_of(document: LeaseDocument, lessee: str) -> LeaseLostError | None:
+    """Why a lease is lost for a lessee; None while it is not."""
     if document.state not in {"active", "held"}:
         preempted = document.ended == "PREEMPTED"
         kind = LeasePreemptedError if preempted else LeaseLostError
         return _lost(document.message or f"it has ended: {document.ended}", kind)
+    if document.user != lessee:  # it was transferred, and the caller may see everybody's leases
+        return _lost(f"it is {document.user}'s now")
     gone = [f"{one.machine}: {one.message}" for one in document.troubles if one.gone]
     return _lost(gone[0]) if gone else None
 
