@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from support.browser import launch_options
 from support.documents import DOCS, ROOT
@@ -54,6 +55,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser; a page of it is a reader."""
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(**launch_options())
+        yield made
+        made.close()
+
+
 def test_every_document_is_a_page_and_is_in_the_menu(site: Path) -> None:
     """Strict building fails on a document that the menu lacks."""
     wanted = {path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")}
@@ -75,25 +85,25 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
             assert (base / path).exists(), f"{page}: {address}"
 
 
-def test_a_reader_without_network_or_server_finds_by_searching(site: Path) -> None:
+def test_a_reader_without_network_or_server_finds_by_searching(
+    site: Path, browser: Browser
+) -> None:
     """Opened from the disk: the search answers, nothing fails, and nobody else is asked."""
     wrong: list[str] = []
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options())
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE * 1000)
-        page.on("console", lambda said: wrong.append(said.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto((site / "index.html").as_uri())
-        page.keyboard.press("/")
-        page.keyboard.type("never cataloged")  # each part of it is a valid query
-        found = page.locator(".md-search-result__item a").filter(has_text="The life of a machine")
-        found.first.click()
-        page.wait_for_url("**/life.html*")
-        heading = page.locator("h1").inner_text()
-        browser.close()
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    page.on("console", lambda said: wrong.append(said.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((site / "index.html").as_uri())
+    page.keyboard.press("/")
+    page.keyboard.type("never cataloged")  # each part of it is a valid query
+    found = page.locator(".md-search-result__item a").filter(has_text="The life of a machine")
+    found.first.click()
+    page.wait_for_url("**/life.html*")
+    heading = page.locator("h1").inner_text()
+    page.close()
     assert heading.startswith("The life of a machine")
     assert not wrong
     assert not [url for url in asked if not url.startswith((site.as_uri(), "data:"))]
@@ -111,17 +121,15 @@ def test_the_search_knows_the_words_that_people_type(site: Path, word: str) -> N
     assert found & {"first-change", "size-and-cost", "configuration", "faq"}
 
 
-def test_no_page_is_wider_than_a_phone_in_light_and_dark(site: Path) -> None:
+def test_no_page_is_wider_than_a_phone_in_light_and_dark(site: Path, browser: Browser) -> None:
     """Tables and code scroll in themselves; the page does not. The colours are the system's."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(**launch_options())
-        page = browser.new_page(viewport={"width": 375, "height": 800})
-        page.set_default_timeout(PATIENCE * 1000)
-        for name in ("index", "life", "runbook", "comparison", "reference/commands", "safety"):
-            page.emulate_media(color_scheme="light")
-            page.goto((site / f"{name}.html").as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") == 375, name
-            page.wait_for_function(f"{BRIGHTNESS} > 200")
-            page.emulate_media(color_scheme="dark")
-            page.wait_for_function(f"{BRIGHTNESS} < 100")
-        browser.close()
+    page = browser.new_page(viewport={"width": 375, "height": 800})
+    page.set_default_timeout(PATIENCE * 1000)
+    for name in ("index", "life", "runbook", "comparison", "reference/commands", "safety"):
+        page.emulate_media(color_scheme="light")
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 375, name
+        page.wait_for_function(f"{BRIGHTNESS} > 200")
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function(f"{BRIGHTNESS} < 100")
+    page.close()

@@ -39,7 +39,7 @@ async def test_fault_12_what_is_forbidden_is_shown_and_not_stormed(tmp_path: Pat
         assert 5 <= await w.fired() <= 30
         assert (await w.calls())[INSERT] == await w.fired()
         await w.clear_faults()
-        await w.until_states(cataloged=3, within=700)
+        await w.until_states(cataloged=3, within=700, every=5.0)
         assert "PermissionDenied" not in await reasons(w)
 
 
@@ -97,12 +97,12 @@ async def test_fault_53_what_compute_does_not_find_for_ever_costs_few_calls_and_
         assert {method for method in NOT_FOUND for c in told if method in c["message"]} == NOT_FOUND
         assert await reasons(w) <= {"NotFound"}
         await w.clear_faults()
-        await w.until_states(cataloged=8, within=1500)
+        await w.until_states(cataloged=8, within=1500, every=5.0)
 
         async def is_clean() -> bool:
             templates = (await w.compute("GET", "global/instanceTemplates"))["items"]
             return (len(await w.groups()), len(templates)) == (3, 2)
 
-        await w.until(is_clean, within=900)
+        await w.until(is_clean, within=900, every=5.0)
         await w.pass_time(120)
         assert await reasons(w) == set()

@@ -332,7 +332,7 @@ class World:
             await asyncio.sleep(every)
         return self.clock.monotonic() - start
 
-    async def until_states(self, within: float = 600.0, **wanted: int) -> float:
+    async def until_states(self, within: float = 600.0, every: float = 0.5, **wanted: int) -> float:
         """Lets time pass until exactly these machines are there (`_` for `-`; no deleted ones)."""
         counts = {state.replace("_", "-"): count for state, count in wanted.items() if count}
 
@@ -341,7 +341,7 @@ class World:
             states.pop("deleted", None)
             return dict(states) == counts
 
-        return await self.until(reached, within)
+        return await self.until(reached, within, every)
 
     async def is_loaded(self) -> bool:
         """Whether the daemon has read its entities."""

@@ -20,13 +20,13 @@ async def test_surplus_leaves_no_faster_than_the_caps_and_raises_no_alarm(tmp_pa
         async def begun() -> bool:
             return len(await w.vms()) == 6
 
-        await w.until(begun)
+        await w.until(begun, every=5.0)
         await w.pass_time(120)
         assert len(await w.vms()) == 6
         assert list((await w.catalog()).values()) == ["AVAILABLE"] * 6
         assert [row["state"] for row in (await w.get("/api/status"))["fleet"]] == ["surplus"]
         assert "DeletionCap" not in str(await w.get("/api/problems"))
-        await w.until_states(cataloged=4, within=900)
+        await w.until_states(cataloged=4, within=900, every=5.0)
 
 
 async def test_a_lease_that_no_message_told_of_keeps_a_surplus_machine(tmp_path: Path) -> None:
@@ -47,5 +47,5 @@ async def test_a_lease_that_no_message_told_of_keeps_a_surplus_machine(tmp_path:
         await w.until(leased)
         held = {name for name, state in (await w.catalog()).items() if state == "LEASED"}
         w.write_config(template(), manager(minimum=2))
-        await w.until_states(leased=3, within=1800)
+        await w.until_states(leased=3, within=1800, every=5.0)
         assert set(await w.vms()) == held
