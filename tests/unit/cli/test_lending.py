@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import structlog
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from gce_backend.cli import main
 from gce_backend.localcloud.cloud import Cloud
@@ -74,6 +75,18 @@ def waiting(cloud: Cloud) -> int:
     """Requests that wait."""
     (service,) = [one for one in cloud._services if isinstance(one, MachineProviderService)]
     return int(service.state()["waiting_requests"])
+
+
+def hold_failures(cloud: Cloud) -> None:
+    """Lets access.cfg say that machines are held after a failure."""
+    (service,) = [one for one in cloud._services if isinstance(one, MachineProviderService)]
+    assert service.provider is not None
+    assert service.provider.working is not None
+    working, policy = service.provider.working, service.provider.working.policy()
+    groups = tuple(
+        replace(group, limits=replace(group.limits, hold_failed=1200)) for group in policy.groups
+    )
+    working.policy = lambda: replace(policy, groups=groups)
 
 
 def run(served: ServedCloud, *arguments: str) -> Result:
@@ -194,13 +207,19 @@ def test_a_command_runs_with_a_machine_and_its_exit_code_is_handed_on(cloud: Ser
 
 
 def test_the_machine_of_a_command_that_fails_is_held_if_wanted(cloud: ServedCloud) -> None:
-    """And is told of, with the way to give it back."""
+    """Or if access.cfg says so; and is told of, with the way to give it back."""
     failing = start(cloud, "with-machine", *LINUX, "--hold-failed", "20m", "--", "false")
     _, err = failing.communicate(timeout=PATIENCE)
     assert failing.returncode == 1
     assert "vm-1 held until" in err
     assert "gce-backend release" in err
     assert catalog(cloud.cloud)["vm-1"] == "LEASED"
+    hold_failures(cloud.cloud)
+    failed = run(cloud, "with-machine", *LINUX, "--", "false")
+    assert failed.exit_code == 1
+    assert "vm-2 held until" in failed.stderr
+    assert "gce-backend release" in failed.stderr
+    assert catalog(cloud.cloud)["vm-2"] == "LEASED"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
