@@ -12,7 +12,14 @@ from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from gce_backend.actions import preemptions, resources, strays, troubles, untracked
+from gce_backend.actions import (
+    preemptions,
+    resources,
+    stopped_vms,
+    strays,
+    troubles,
+    untracked,
+)
 from gce_backend.actions.deletion import ABANDONED, abandoned_message
 from gce_backend.actions.fan_out import ENOUGH_SECONDS, Result, act_in_slices
 from gce_backend.actions.identity import is_meant, our_group
@@ -38,11 +45,10 @@ from gce_backend.fleet.conditions import error_code_reason, reason_of
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import Instance, InstanceGroupManager
 from gce_backend.model.keys import GroupKey, Key, MachineKey
-from gce_backend.model.observed import STOPPED, Group, Member
+from gce_backend.model.observed import Group, Member
 from gce_backend.rules.aging import IN_A_ROW, NOT_UP, not_up_message
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.melt_down import MELT_DOWN, melt_down_message
-from gce_backend.rules.ownership import OWNER_LABEL
 from gce_backend.rules.permits import revived
 from gce_backend.rules.sightings import (
     DROP_SECONDS,
@@ -68,10 +74,6 @@ LONGEST_ABANDONED_LOOK = 600.0
 """Seconds between two checks of a VM that its group does not list: first and longest pause."""
 SPOT_LOOK = 50.0
 """Seconds after which the members of a group of Spot VMs are listed again, by the next run."""
-STOPPED_LOOK = 60.0
-"""Seconds between two looks for stopped and deleted VMs."""
-PAGE = 500
-"""VMs of a page: so many are all listed at each look."""
 LONGEST_POLL = 60.0
 """Seconds: a group in which something never ends costs one list a minute."""
 
@@ -84,8 +86,7 @@ async def run(context: Context) -> Outcome:
     due: list[GroupKey] = []
     for project, keys in projects.items():
         due += await _look_at_groups(context, project, keys, problems)
-        if _has_machines(context, keys):
-            due += await _look_for_stopped(context, project, set(due), problems)
+        due += await stopped_vms.look(context, project, set(due), problems)
     elsewhere = context.fleet.projects - projects.keys()
     problems += await untracked.look_elsewhere(context, elsewhere)
     adopted = _by_project(context, []) if elsewhere else {}
@@ -184,69 +185,6 @@ async def _look_at_groups(
     if problem := await untracked.look(context, project, listing):
         problems.append(problem)
     return due
-
-
-def _has_machines(context: Context, keys: Iterable[GroupKey]) -> bool:
-    """Whether there is a VM that could have stopped: an empty pool costs no second list."""
-    return any(
-        not instance.is_tombstone for key in keys for _, instance in context.fleet.instances_of(key)
-    )
-
-
-async def _look_for_stopped(
-    context: Context, project: str, due: Collection[GroupKey], problems: list[str]
-) -> list[GroupKey]:
-    """The groups with a VM that has stopped or was deleted since it was listed.
-
-    Neither changes its group. Once a minute this costs one page: of all VMs of ours where one page
-    holds them, and else of those that do not run, which are none in a quiet minute.
-    """
-    now = context.clock.monotonic()
-    subject = f"stopped instances of project {project}"
-    if now < context.memory.seen.next_stopped_look.get(project, float("-inf")):
-        return []
-    if context.conditions.blocked(subject):
-        return []
-    known = dict(_running_vms(context, project))
-    condition = f"labels.{OWNER_LABEL} = {context.settings.owner}"
-    if not (are_few := len(known) <= PAGE):
-        condition += " status != RUNNING"
-    try:
-        listing = await context.compute.list_instances(project, condition)
-    except BackendError as error:
-        context.conditions.fail(subject, error)
-        problems.append(f"{subject}: {error}")
-        return []
-    context.conditions.clear(subject)
-    context.memory.seen.next_stopped_look[project] = now + STOPPED_LOOK
-    shown = {(vm.zone_name, vm.name, vm.id): vm.status in STOPPED for vm in listing.items}
-    proves_absence = are_few and isinstance(listing, CompleteListing)
-    found = {
-        machine.group: None
-        for vm, machine in known.items()
-        if shown.get(vm, proves_absence) and machine.group not in due
-    }
-    return list(found)
-
-
-def _running_vms(
-    context: Context, project: str
-) -> Iterator[tuple[tuple[str, str, int], MachineKey]]:
-    """The VMs that ran when their groups were last listed: zone, name and numeric id."""
-    for group in context.memory.seen.groups:
-        if group not in context.fleet.managers:
-            continue
-        try:
-            template = context.fleet.revision_of(group).template
-        except MissingEntityError:
-            continue
-        if template.project != project:
-            continue
-        for key, entity in context.fleet.instances_of(group):
-            if entity.gce_id is None or entity.is_tombstone:
-                continue
-            if entity.stopped_since is None and entity.missing_since is None:
-                yield (key.zone, key.name, entity.gce_id), key
 
 
 def _doubted(context: Context, due: Collection[GroupKey]) -> list[GroupKey]:
