@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import random
 import shlex
@@ -219,6 +220,7 @@ def own_name() -> str:
 
 def run_until_interrupted(work: Coroutine[Any, Any, None]) -> None:
     """Runs to the end, or to Ctrl-C."""
+    gc.freeze()  # modules and settings stay: the collector need not look at them again
     import asyncio
 
     with contextlib.suppress(KeyboardInterrupt):

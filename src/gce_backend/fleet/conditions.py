@@ -45,7 +45,7 @@ Subject: TypeAlias = Key | str
 """An entity's key, or the name of another subject: `configuration`, `project NAME`, ..."""
 
 
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
+class Condition(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Why a job cannot continue with a subject.
 
     Attributes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from gce_backend.actions.accounts import machine_account
 from gce_backend.actions.fan_out import Result, act_on_each
@@ -20,13 +21,14 @@ from gce_backend.clients.machine_provider import (
     CatalogError,
     CatalogMachine,
 )
+from gce_backend.configuration.types import TemplateConfig
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
 from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey
 from gce_backend.model.machine_token import KEY_ATTRIBUTE, instance_token
-from gce_backend.rules.catalog_entry import dimensions, policies
+from gce_backend.rules.catalog_entry import Shape, dimensions, policies
 from gce_backend.rules.cataloging import added, adding, is_catalogable
 from gce_backend.rules.facets import Facet
 
@@ -71,6 +73,33 @@ async def run(context: Context) -> Outcome:
     )
 
 
+class _Common(NamedTuple):
+    """What the catalog is told of all machines of a group.
+
+    Attributes:
+        account: the service account that they subscribe with.
+    """
+
+    template: TemplateConfig
+    shape: Shape
+    disk_gb: int
+    account: str
+
+    def entry(self, context: Context, key: MachineKey, gce_id: int) -> CatalogMachine:
+        """What the catalog is told of one machine: made when it is sent, not before."""
+        return CatalogMachine(
+            dimensions(self.template, key.name, self.shape, self.disk_gb),
+            policies(
+                self.account,
+                instance_token(context.project, key),
+                gce_id,
+                context.project,
+                context.settings.pubsub.topic,
+                require_agent=self.template.require_agent,
+            ),
+        )
+
+
 class _Adder:
     """Adds the machines of one run, batch by batch.
 
@@ -79,7 +108,7 @@ class _Adder:
     at a time.
 
     Args:
-        machines: what to add, by the key of its entity.
+        machines: what to add, and what it has in common with its group.
         problems: takes what failed.
 
     Attributes:
@@ -89,7 +118,7 @@ class _Adder:
     """
 
     def __init__(
-        self, context: Context, machines: Mapping[MachineKey, CatalogMachine], problems: list[str]
+        self, context: Context, machines: Mapping[MachineKey, _Common], problems: list[str]
     ) -> None:
         self.news: dict[MachineKey, CatalogState] = {}
         self.tried = 0
@@ -162,7 +191,11 @@ class _Adder:
                 if not refused:
                     self.tried += len(batch)
                 rising |= {key: context.fleet.instances[key].rising_since for key in batch}
-                machines = {key: self._machines[key] for key in batch}
+                machines = {
+                    key: self._machines[key].entry(context, key, gce_id)
+                    for key in batch
+                    if (gce_id := context.fleet.instances[key].gce_id) is not None
+                }
                 additions = await context.broker().add_machines(list(machines.values()))
                 failure = additions[0].failure
                 if isinstance(failure, InvalidRequestError) and refused < MAX_DIVISIONS:
@@ -233,22 +266,23 @@ def _note_refused(context: Context, key: MachineKey, error: str, problems: list[
     problems.append(f"{key}: {message}")
 
 
-async def _machines(context: Context, problems: list[str]) -> dict[MachineKey, CatalogMachine]:
+async def _machines(context: Context, problems: list[str]) -> dict[MachineKey, _Common]:
     """The machines to add now, by their entity's key."""
-    found: dict[MachineKey, CatalogMachine] = {}
+    found: dict[MachineKey, _Common] = {}
     for manager, _ in context.fleet.active_managers():
         if context.is_paused(manager):
             continue
         keys = [
             key
             for key, instance in context.fleet.having(Facet.UNCATALOGED, group=manager)
-            if is_catalogable(instance, context.memory.seen.member(key))
+            if instance.gce_id is not None
+            and is_catalogable(instance, context.memory.seen.member(key))
             and not context.conditions.blocked(key)
         ]
         if not keys or context.conditions.blocked(manager):
             continue
         try:
-            found |= await _describe(context, manager, keys)
+            found |= dict.fromkeys(keys, await _describe(context, manager, keys[0]))
         except BackendError as error:
             context.conditions.fail(manager, error)
             problems.append(f"{manager}: {error}")
@@ -258,7 +292,7 @@ async def _machines(context: Context, problems: list[str]) -> dict[MachineKey, C
 
 
 async def _leave_out_refused(
-    context: Context, machines: dict[MachineKey, CatalogMachine], problems: list[str]
+    context: Context, machines: dict[MachineKey, _Common], problems: list[str]
 ) -> None:
     """Leaves out machines whose host name the catalog still holds for another: nothing is stored.
 
@@ -284,29 +318,11 @@ async def _leave_out_refused(
             del machines[key]
 
 
-async def _describe(
-    context: Context, manager: GroupKey, keys: Iterable[MachineKey]
-) -> dict[MachineKey, CatalogMachine]:
+async def _describe(context: Context, manager: GroupKey, member: MachineKey) -> _Common:
     template = context.fleet.revision_of(manager).template
     shape = await context.sizes.shape(template, manager.zone)
     disk_gb = await context.sizes.disk_gb(template)
-    topic, members = context.settings.pubsub.topic, list(keys)
-    account = await machine_account(context, members[0])
-    return {
-        key: CatalogMachine(
-            dimensions(template, key.name, shape, disk_gb),
-            policies(
-                account,
-                instance_token(context.project, key),
-                gce_id,
-                context.project,
-                topic,
-                require_agent=template.require_agent,
-            ),
-        )
-        for key in members
-        if (gce_id := context.fleet.instances[key].gce_id) is not None
-    }
+    return _Common(template, shape, disk_gb, await machine_account(context, member))
 
 
 def _note_failure(
@@ -358,7 +374,9 @@ def _next_try(context: Context) -> float | None:
 
 def _may_add(context: Context, key: MachineKey) -> bool:
     instance = context.fleet.instances.get(key)
-    if instance is None or key in context.memory.catalog.removing or context.is_paused(key):
+    if instance is None or instance.gce_id is None or context.is_paused(key):
+        return False
+    if key in context.memory.catalog.removing:
         return False
     wanted = is_catalogable(instance, context.memory.seen.member(key))
     return wanted and instance.catalog is CatalogState.ADDING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import click
 import msgspec
 import pytest
 
+from gce_backend.cli.common import run_until_interrupted
 from gce_backend.cli.main import COMMANDS, main
 from support.served_fleet import served_fleet
 
@@ -173,3 +176,13 @@ def test_a_command_loads_the_clients_that_it_asks_and_no_others(
     assert does in found.said
     assert found.loaded("gcloud.aio.datastore")
     assert found.loaded(*spared, "gcloud.aio.pubsub", "prometheus_client", "structlog") == set()
+
+
+def test_the_collector_no_longer_looks_at_what_a_service_has_loaded() -> None:
+    """Its pauses are as long as what it looks at is large; modules stay anyway."""
+    before = gc.get_freeze_count()
+    try:
+        run_until_interrupted(asyncio.sleep(0))
+        assert gc.get_freeze_count() > before
+    finally:
+        gc.unfreeze()
