@@ -185,6 +185,20 @@ async def test_malformed_requests_get_a_4xx(verb: str, path: str, body: dict[str
     assert refused
 
 
+async def test_json_that_is_called_a_form_is_json() -> None:
+    """So `curl -d` and Python's urllib send it where nobody names its kind; services take it."""
+    async with running() as run:
+        await prepare(run)
+        headers = run.authorization | {"Content-Type": "application/x-www-form-urlencoded"}
+        async with run.session.post(
+            run.url + ROOT + ":runQuery",
+            data='{"query": {"kind": [{"name": "K"}]}}',
+            headers=headers,
+        ) as response:
+            assert response.status == 200
+            assert len((await response.json())["batch"]["entityResults"]) == 1
+
+
 async def test_null_means_not_set(referee: Referee) -> None:
     """As everywhere in protobuf's JSON, though the description of the APIs does not say so."""
     referee.expect(": None is no ")
