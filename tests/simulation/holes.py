@@ -16,7 +16,13 @@ from unittest import mock
 
 import msgspec
 
-from gce_backend.actions import deletion_budget, permit_check, phantom_entries, untracked
+from gce_backend.actions import (
+    deletion_budget,
+    lessee_news,
+    permit_check,
+    phantom_entries,
+    untracked,
+)
 from gce_backend.base.ages import Ages
 from gce_backend.clients.compute import call_budget
 from gce_backend.clients.datastore import leadership
@@ -29,6 +35,9 @@ from gce_backend.loops import (
     resize_instance_groups,
     update_instance_metadata,
 )
+from gce_backend.machine_provider import queue
+from gce_backend.machine_provider.entities import LeaseState
+from gce_backend.machine_provider.lease_changes import LeaseChanges
 from gce_backend.model.entities import CONFIGURATION_KEY, Permit
 from gce_backend.model.observed import Member
 from gce_backend.rules import (
@@ -227,6 +236,24 @@ def _all_or_nothing(context: Any, _: list[str]) -> dict[str, list[Any]]:
 def _at_full_pace(*_: Any) -> melt_down.Pace:
     """Whatever vanishes again and again is made again at once."""
     return melt_down.FULL
+
+
+def _new_ones_alone(asked: Any, *given: Any, now: float, **more: Any) -> queue.Allotment:
+    """A request that has waited for a few seconds is not looked at again."""
+    return _allot([one for one in asked if now - one.created < 5.0], *given, now=now, **more)
+
+
+_allot = queue.allot
+_release = LeaseChanges.release
+
+
+async def _withdraws_nothing(changes: LeaseChanges, lease: Any) -> Any:
+    """A request that waits is not withdrawn, and its requester is told that it is."""
+    return lease if lease.state is LeaseState.UNTRIAGED else await _release(changes, lease)
+
+
+async def _tell_nobody(_: Any) -> None:
+    return None
 
 
 HELD_BY_ALL = ((150.0, "lease_all"), (250.0, "lease_all"), (295.0, "lease_all"))
@@ -460,6 +487,30 @@ HOLES: tuple[Hole, ...] = (
         _divides_nothing,
         script=((1, "odd_template"), *((100.0 + n, "delete_vm") for n in range(4))),
         hours=0.2,
+    ),
+    Hole(
+        "a request that waits is forgotten",
+        "Q",
+        (),
+        lambda: everywhere(queue.allot, _new_ones_alone),
+        script=((1, "lease_all"), (3, "ask_for_more"), *((60.0 + n, "release") for n in range(9))),
+        hours=0.2,
+    ),
+    Hole(
+        "a request that waits is not withdrawn",
+        "Q",
+        (),
+        lambda: mock.patch.object(LeaseChanges, "release", _withdraws_nothing),
+        script=((1, "lease_all"), (3, "ask_for_more"), (60, "release_all")),
+        hours=0.2,
+    ),
+    Hole(
+        "lessees are not told that Compute takes the VM back",
+        "Q",
+        (),
+        lambda: everywhere(lessee_news.tell, _tell_nobody),
+        script=((1, "lease_all"), (10, "preempt"), (20, "preempt")),
+        hours=0.4,
     ),
     Hole(
         "22 a batch that is too slow stays as large",
