@@ -24,8 +24,10 @@ from simulation.world import Shape, World, world
 QUIET_SECONDS = 3 * 3600.0
 """How long after the last fault the fleet may take to reach its configuration (L1)."""
 RISE_SECONDS = 600.0
-STILL_SECONDS = 900.0
-"""How long nothing may be written then: longer than any pause between two tries."""
+GROWTH_SECONDS = 1800.0
+"""How long the fleet may take to grow for those who wait: a zone was troubled, an order waits."""
+STILL_SECONDS = 1000.0
+"""How long nothing may be written then: longer than any pause between two tries, or two sizes."""
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -72,6 +74,7 @@ def recipe(
     daemons: int | None = None,
     election: bool | None = None,
     providers: int | None = None,
+    drawn: bool | None = None,
     rate: float = 14.0,
     only: tuple[str, ...] = (),
     budget: int | None = None,
@@ -85,6 +88,7 @@ def recipe(
         resync=rng.choice((120.0, 600.0, 600.0)),
         election=rng.choice((True, False)) if election is None else election,
         providers=providers or rng.choice((1, 2)),
+        drawn=rng.choice((True, False)) if drawn is None else drawn,
     )
     return Recipe(seed, shape, hours, tuple(plan(seed, hours, rate, only)))
 
@@ -193,9 +197,10 @@ async def _calm(made: World, busy: list[asyncio.Task[Any]]) -> None:
             host.process.resume(made.loop)
         await made.start_on(host)
     await _judge_queue(made)
-    await made.release_everything()
     await made.act("/api/resume", {"all": True})
     await made.act("/api/rollout-resume", {"template": "linux"})
+    await _judge_growth(made)
+    await made.release_everything()
     for pool in made.pools.values():
         pool.fields.pop("max_age_seconds", None)  # the fleet is to come to rest
     made.write()
@@ -207,6 +212,16 @@ async def _judge_queue(made: World) -> None:
         if not made.oracle.queue.waits_in_vain():
             return
         await asyncio.sleep(20.0)
+
+
+async def _judge_growth(made: World) -> None:
+    """D: now that nothing is wrong, the fleet grows for those who wait, up to its maximum."""
+    for _ in range(int(GROWTH_SECONDS / 20)):
+        if not made.asked_in_vain():
+            return
+        await approve_held(made)
+        await asyncio.sleep(20.0)
+    made.oracle.fail("D", made.asked_in_vain())
 
 
 async def _judge_rest(made: World, *, stop_at_first: bool) -> None:

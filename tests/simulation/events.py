@@ -24,14 +24,12 @@ from gce_backend.machine_provider import wire
 from simulation.faults import STRANGER, Rule
 from simulation.network import Fate, Request
 from simulation.nodes import Host, Node, WorldClock
+from simulation.pools import FAMILY, TYPES, ZONES, Pool, draw, owner_of
 from simulation.world import (
     MP_NAMESPACE,
     OFFERED,
     STRANGERS_SYSTEM,
-    TYPES,
     USERS,
-    ZONES,
-    Pool,
     World,
 )
 from support.fleet_harness import PROJECT
@@ -100,7 +98,7 @@ async def lease(world: World, rng: random.Random) -> None:
 
 
 @event(1.5)
-async def ask_for_more(world: World, rng: random.Random) -> None:
+async def ask_for_too_many(world: World, rng: random.Random) -> None:
     """Somebody wants machines again and again: more than there are, so that some requests wait."""
     for _ in range(min(world.shape.machines, 20)):
         await lease(world, rng)
@@ -244,7 +242,7 @@ async def taken_back_growth(world: World, rng: random.Random) -> None:
     lives = [vm for vm in vms if zone in vm.group and vm.name.startswith(f"{name}-")]
     made = sum(1 for vm in lives if vm.made >= since)
     lost = sum(1 for vm in lives if vm.doomed is not None and vm.doomed >= since)
-    if made > right + lost and not await _held(world):
+    if pool.headroom is None and made > right + lost and not await _held(world):
         world.oracle.fail("L1", f"{zone}: {made} VMs are made, and {right} are wanted at most")
 
 
@@ -258,27 +256,80 @@ async def _is_calm(world: World, fault: Fault | None = None) -> bool:
     return calm and world.disturbances.strikes() == struck
 
 
-@event(0)
+@event(4)
 async def change_fields(world: World, rng: random.Random) -> None:
-    """Other times and limits of a manager: of age, of boot, of surplus, of roll-outs."""
+    """Other fields of a template and its managers: limits, schedules, zones, kinds of VMs."""
     if not world.pools:
         return
-    pool = world.pools[rng.choice(sorted(world.pools))]
-    fields = {
-        "max_age_seconds": rng.choice((600, 1800, 7200)),
-        "boot_seconds": rng.choice((-1, 120, 600)),
-        "surplus_seconds": rng.choice((0, 60, 900)),
-        "max_surge": rng.choice((0, 1, 3)),
-        "max_unavailable": rng.choice((1, 2)),
-    }
-    names = rng.sample(sorted(fields), rng.randint(1, len(fields)))
-    pool.fields = {name: fields[name] for name in names}
-    if pool.fields.get("max_surge") == 0:
-        pool.fields["max_unavailable"] = fields["max_unavailable"]
-    _changed(world, f"managers have {pool.fields}")
+    name = rng.choice(sorted(world.pools))
+    if name != "odd":
+        drawn = draw(world.pools[name], rng, world.clock.now())
+        _changed(world, f"{name} has {drawn}")
 
 
-@event(0)
+@event(1)
+async def new_image(world: World, rng: random.Random) -> None:
+    """A family of images has a newer one."""
+    image = f"{FAMILY}-v{rng.randint(1, 99)}"
+    url = f"{world.cloud.base_url}/_localcloud/images"
+    async with world.session.put(url, json={"family": FAMILY, "image": image}) as response:
+        world.changes += 1
+        world.note(f"the newest image of {FAMILY} is {image}: {response.status}")
+
+
+@event(1)
+async def demand_step(world: World, rng: random.Random) -> None:
+    """Somebody takes one machine more than is free, for a while: one growth, then one shrink."""
+    if not world.pools:
+        return
+    name = rng.choice(sorted(world.pools))
+    pool = world.pools[name]
+    if not pool.headroom or pool.schedules or "max_age_seconds" in pool.fields:
+        pool.headroom, pool.schedules = rng.choice((1, 3, 8)), ()
+        pool.fields.pop("max_age_seconds", None)
+        _changed(world, f"{name} may have {pool.headroom} more, at all times")
+    if not await _is_still(world, name):
+        return
+    free = sum(world.oracle.entries[row.name].state == "AVAILABLE" for row in _offered(world))
+    before = world.changes, world.leases, len(world.wanted)
+    surplus, since = float(pool.fields.get("surplus_seconds", 900)), world.loop.time()
+    asked = [f"step-{world.loop.time():.0f}-{number}" for number in range(min(free, 30) + 1)]
+    world.note(f"demand rises by {len(asked)}")
+    for request in asked:
+        await world.lease(request, None)
+    world.leases += len(asked)
+    calm = await _is_calm(world) and not world.asked_in_vain()
+    still = not calm or await _is_still(world, name)
+    for request in asked:
+        await world.release(request)
+    calm = calm and (world.changes, world.leases - len(asked), len(world.wanted)) == before
+    world.note(f"demand falls again{'' if calm else ', and nobody looks'}")
+    for _ in range(int(max(surplus, 0.0) // 300) + 2):
+        calm = await _is_calm(world) and calm
+    if not calm or not await _is_calm(world):
+        return
+    made, lost = _pace(world, name, since)
+    most = 2 * len(asked) + 2 + (pool.spare or 0)
+    steady = still and made <= most and lost <= most and await _is_still(world, name)
+    if not steady and (world.changes, world.leases - len(asked), len(world.wanted)) == before:
+        text = f"{name}: {made} VMs are made and {lost} deleted for {len(asked)} leases"
+        world.oracle.fail("D", text)
+
+
+def _pace(world: World, name: str, since: float) -> tuple[int, int]:
+    """How many VMs of a pool were made since then, and how many were destroyed."""
+    ours = [vm for vm in world.oracle.vms.values() if owner_of(vm.name, world.pools) == name]
+    made = sum(vm.made >= since for vm in ours)
+    return made, sum(vm.doomed is not None and vm.doomed >= since for vm in ours)
+
+
+async def _is_still(world: World, name: str) -> bool:
+    """Whether for five minutes nothing is wrong, and no VM of a pool comes or goes."""
+    since = world.loop.time()
+    return await _is_calm(world) and _pace(world, name, since) == (0, 0)
+
+
+@event(1)
 async def order_about_rollout(world: World, rng: random.Random) -> None:
     """An operator pauses or undoes a roll-out, and lets it go on."""
     order = rng.choice(("pause", "undo"))

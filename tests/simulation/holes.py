@@ -48,6 +48,7 @@ from gce_backend.rules import (
     ownership,
     permits,
     sightings,
+    surplus,
 )
 from simulation import chance
 from simulation.apart import apart
@@ -250,6 +251,13 @@ _release = LeaseChanges.release
 async def _withdraws_nothing(changes: LeaseChanges, lease: Any) -> Any:
     """A request that waits is not withdrawn, and its requester is told that it is."""
     return lease if lease.state is LeaseState.UNTRIAGED else await _release(changes, lease)
+
+
+_surplus = surplus.surplus
+
+
+def _one_more(*given: Any, **named: Any) -> int:
+    return _surplus(*given, **named) + 1
 
 
 async def _tell_nobody(_: Any) -> None:
@@ -493,7 +501,11 @@ HOLES: tuple[Hole, ...] = (
         "Q",
         (),
         lambda: everywhere(queue.allot, _new_ones_alone),
-        script=((1, "lease_all"), (3, "ask_for_more"), *((60.0 + n, "release") for n in range(9))),
+        script=(
+            (1, "lease_all"),
+            (3, "ask_for_too_many"),
+            *((60.0 + n, "release") for n in range(9)),
+        ),
         hours=0.2,
     ),
     Hole(
@@ -501,7 +513,7 @@ HOLES: tuple[Hole, ...] = (
         "Q",
         (),
         lambda: mock.patch.object(LeaseChanges, "release", _withdraws_nothing),
-        script=((1, "lease_all"), (3, "ask_for_more"), (60, "release_all")),
+        script=((1, "lease_all"), (3, "ask_for_too_many"), (60, "release_all")),
         hours=0.2,
     ),
     Hole(
@@ -511,6 +523,14 @@ HOLES: tuple[Hole, ...] = (
         lambda: everywhere(lessee_news.tell, _tell_nobody),
         script=((1, "lease_all"), (10, "preempt"), (20, "preempt")),
         hours=0.4,
+    ),
+    Hole(
+        "one machine more leaves than is idle",
+        "D",
+        (),
+        lambda: everywhere(surplus.surplus, _one_more),
+        script=((5, "demand_step"),),
+        hours=0.9,
     ),
     Hole(
         "22 a batch that is too slow stays as large",
@@ -544,6 +564,7 @@ def recipes(hole: Hole) -> Iterator[Recipe]:
             rate=hole.rate,
             only=hole.kinds,
             budget=hole.budget,
+            drawn=False,
         )
         yield scripted(made, hole.script) if hole.script else made
         number += 1

@@ -123,6 +123,7 @@ class Oracle:
         requests: the users' names of lease requests, by the Machine Provider's.
         seen: how often things were seen that prove that a fault fired.
         queue: the judge of the Machine Provider's queue.
+        made: told of each new VM that is not of somebody else's group.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Oracle:
         self._storm_minute = -1
         self._storm: Counter[str] = Counter()
         self.queue = QueueJudge(self.fail, time)
+        self.made: Callable[[VmRow], None] = lambda _: None
         self._watch(cloud)
 
     def _watch(self, cloud: Cloud) -> None:
@@ -270,6 +272,8 @@ class Oracle:
             self.vms[after.id] = Vm(after.name, after.group, foreign, self._time())
             self._alive[after.name] = after.id
             self._note(f"vm {after.name} is made (id {after.id[-6:]})")
+            if not foreign:
+                self.made(after)
         status = before.status if before is not None and before.id == after.id else ""
         if after.status != status and after.status in {"RUNNING", "TERMINATED", "SUSPENDED"}:
             self._note(f"vm {after.name} is {after.status}")

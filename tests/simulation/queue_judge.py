@@ -41,6 +41,11 @@ class Request(msgspec.Struct, frozen=True):
     count: int
     dimensions: Mapping[str, Any]
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has no machine yet."""
+        return self.state == "UNTRIAGED"
+
 
 class QueueJudge:
     """Watches lease requests and machines.
@@ -135,7 +140,7 @@ class QueueJudge:
 
         Whatever order the queue has, it keeps no more machines for others than these ask for.
         """
-        waiting = {name: one for name, one in self.requests.items() if one.state == "UNTRIAGED"}
+        waiting = {name: one for name, one in self.requests.items() if one.waits}
         asked = sum(one.count for one in waiting.values())
         for name, one in sorted(waiting.items()):
             free = sum(_is_free(machine, one.dimensions) for machine in self.machines.values())

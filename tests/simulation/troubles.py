@@ -21,7 +21,8 @@ from gce_backend.model.entities import (
 )
 from simulation import events
 from simulation.events import Act
-from simulation.world import ZONES, Pool, World
+from simulation.pools import ZONES, Pool
+from simulation.world import World
 from support.fleet_harness import PROJECT
 
 TEMPLATES, GROUPS = "compute.instanceTemplates", "compute.instanceGroupManagers"
@@ -265,7 +266,7 @@ async def fill_metadata(world: World, _: random.Random) -> None:
 @trouble
 async def outgrow(world: World, rng: random.Random) -> None:
     """The first template may grow, and people ask for more machines than there are."""
-    world.pools["linux"].maximum = 8
+    world.pools["linux"].headroom = 6
     world.write()
     for _ in range(len(world.vms()) + 3):
         await events.lease(world, rng)
@@ -274,7 +275,7 @@ async def outgrow(world: World, rng: random.Random) -> None:
 @trouble
 async def no_maximum(world: World, _: random.Random) -> None:
     """The first template no longer grows."""
-    world.pools["linux"].maximum = None
+    world.pools["linux"].headroom = None
     world.write()
 
 

@@ -46,20 +46,20 @@ from gce_backend.settings.settings import (
     Settings,
     StoreSettings,
 )
+from simulation.chance import EPOCH
 from simulation.direct import ShortWay, short
 from simulation.faults import Disturbances
 from simulation.loop import PROCESS, Process, SimulatedLoop
 from simulation.network import MemoryConnector, Request
 from simulation.nodes import Host, Node, ProviderNode, WorldClock
 from simulation.oracle import Oracle
+from simulation.pools import TYPES, ZONES, Maxima, Pool, draw, owner_of
 from simulation.providers import Providers
-from support.fleet_harness import PROJECT, manager, template
+from support.fleet_harness import PROJECT
 from support.simulation import ProcessClock
 from support.watch import BY_HAND
 
 TOKEN = "simulated"
-ZONES = ("us-central1-a", "europe-west1-b")
-TYPES = ("e2-small", "e2-medium", "e2-standard-2")
 MP_NAMESPACE = "machine-provider"
 USERS = ("ada@example.com", "ben@example.com", "eve@example.com")
 OFFERED = frozenset({"NEW", "AVAILABLE", "LEASED"})
@@ -78,6 +78,7 @@ class Shape(msgspec.Struct, frozen=True):
         resync: how often daemons read all entities and list all groups, in seconds.
         election: whether one of the daemons leads, and the others stand by.
         providers: how many processes of the Machine Provider there are; one works.
+        drawn: whether chance draws the fields of the configuration from the beginning.
     """
 
     daemons: int = 1
@@ -86,6 +87,7 @@ class Shape(msgspec.Struct, frozen=True):
     resync: float = 600.0
     election: bool = False
     providers: int = 1
+    drawn: bool = False
 
 
 TERM_NAME = parse_key({"path": [{"kind": kind, "name": name} for kind, name in TERM]}, PROJECT).name
@@ -128,17 +130,6 @@ class DaemonLog:
 
 def _nothing(*_: Any, **__: Any) -> None:
     pass
-
-
-class Pool(msgspec.Struct):
-    """What a template's configuration says."""
-
-    machine_type: str
-    zones: dict[str, int]
-    maximum: int | None = None
-    flavor: str = ""
-    fields: dict[str, int] = {}
-    lines: str = ""
 
 
 class World:
@@ -196,9 +187,11 @@ class World:
             "S1", f"a daemon with another store changes group {group}"
         )
         self.strangers: set[str] = set()
+        self._maxima = Maxima()
         self.contradicted: set[str] = set()
         self.oracle.strangers = self.strangers
         self.stolen: set[str] = set()
+        self.oracle.made = self._judge_maximum
         self.oracle.late_additions = self.disturbances.late_additions
         self.oracle.late_deletions = self.disturbances.late_deletions
         self.pools = self._first_pools()
@@ -254,7 +247,10 @@ class World:
 
     def _first_pools(self) -> dict[str, Pool]:
         first, second = divmod(self.shape.machines, 2)
-        return {"linux": Pool(TYPES[0], {ZONES[0]: first + second, ZONES[1]: max(first, 1)})}
+        pool = Pool(TYPES[0], {ZONES[0]: first + second, ZONES[1]: max(first, 1)})
+        if self.shape.drawn:
+            self.note(f"linux has {draw(pool, random.Random(f'{self.seed} pools'), EPOCH)}")
+        return {"linux": pool}
 
     def _slow_down(self) -> None:
         """The catalog takes `slow_addition` seconds for each machine that is added."""
@@ -357,18 +353,34 @@ class World:
     def write(self) -> None:
         """Writes the configuration that `pools` says."""
         self.changes += 1
-        templates, managers = "", ""
         for name, pool in self.pools.items():
-            text = template(name, machine_type=pool.machine_type)
-            if pool.flavor:
-                text = (
-                    text.removesuffix("}\n") + f'  dimensions: "linux_flavor:{pool.flavor}"\n}}\n'
-                )
-            templates += text.removesuffix("}\n") + f"{pool.lines}}}\n"
-            for zone, minimum in pool.zones.items():
-                managers += manager(name, zone, minimum, pool.maximum, **pool.fields)
-        (self.config_dir / "templates.cfg").write_text(templates)
-        (self.config_dir / "managers.cfg").write_text(managers)
+            self._maxima.note(name, pool, self.loop.time())
+        texts = [pool.texts(name) for name, pool in self.pools.items()]
+        for place, name in enumerate(("templates.cfg", "managers.cfg")):
+            (self.config_dir / name).write_text("".join(text[place] for text in texts))
+
+    def _judge_maximum(self, made: Any) -> None:
+        """D: a zone, all revisions together, never has more VMs than its manager's maximum."""
+        name, vms = owner_of(made.name, self.pools), self.oracle.vms
+        limit = self._maxima.limit(name, made.zone, self.loop.time())
+        there = sum(
+            row.zone == made.zone
+            and bool(row.group)
+            and row.id in vms
+            and vms[row.id].doomed is None
+            and not self._is_anothers(row)
+            and owner_of(row.name, self.pools) == name
+            for row in self.compute_store.vms.values()
+        )
+        if made.group and there > limit:
+            text = f"{made.zone} has {there} VMs of {name}, and {limit:g} is the maximum"
+            self.later(self._unless_held(text))
+
+    async def _unless_held(self, text: str) -> None:
+        """A configuration that waits for approval leaves the old maximum in force."""
+        control = await self.act("/api/control")
+        if control is not None and not control.get("held_revision"):
+            self.oracle.fail("D", text)
 
     async def start_daemon(self, node: Node, settings: Settings | None = None) -> None:
         """Starts a daemon; like a new process, it knows only what the store holds."""
@@ -657,26 +669,18 @@ class World:
         found = []
         rows = self.vms()
         entries = self.oracle.entries
-        for zone in ZONES:
-            pools = [pool for pool in self.pools.values() if not pool.flavor]
-            wanted = sum(pool.zones.get(zone, 0) for pool in pools)
-            named = any(zone in pool.zones for pool in self.pools.values())
-            ours = [
-                row for row in rows if row.zone == zone and row.group and not self._is_anothers(row)
-            ]
-            # The daemon knows of a lease that a restored Machine Provider does not: it is kept.
-            kept = {row.name for row in ours if self._is_kept(row.name)}
-            wanted -= len(kept)
-            have = [row for row in ours if row.status == "RUNNING" and row.name not in kept]
-            ready = [
-                row
-                for row in have
-                if row.name in entries and entries[row.name].state == "AVAILABLE"
-            ]
-            if len(ready) < wanted:
-                found.append(f"{zone}: {len(ready)} of {wanted} can be leased")
-            if not named and have:
-                found.append(f"{zone}: {len(have)} VMs, and none is wanted")
+        named: set[str] = set()
+        ours = [row for row in rows if row.group and not self._is_anothers(row)]
+        for name, pool in self.pools.items():
+            mine = [row for row in ours if owner_of(row.name, self.pools) == name]
+            for zones, minimum in pool.parts():
+                there = [row for row in mine if row.zone in zones]
+                named.update(row.name for row in there)
+                if not pool.flavor:
+                    found += self._misses_of(name, pool, zones, minimum, there)
+        left = [row.name for row in ours if row.name not in named and not self._is_kept(row.name)]
+        if left:
+            found.append(f"{len(left)} VMs, and none is wanted: {sorted(left)[:3]}")
         names = {row.name for row in rows}
         phantoms = sorted(
             name
@@ -704,6 +708,52 @@ class World:
         """Whether a daemon with a store of its own made a VM's group."""
         made_in = self.oracle.vms[row.id].group.rpartition("/")[2]
         return (row.zone, made_in) in self.disturbances.made_elsewhere
+
+    def _misses_of(
+        self, name: str, pool: Pool, zones: tuple[str, ...], minimum: int, rows: list[Any]
+    ) -> list[str]:
+        """What a manager's machines lack, or have too many of, when nobody holds one."""
+        # The daemon knows of a lease that a restored Machine Provider does not: it is kept.
+        kept = {row.name for row in rows if self._is_kept(row.name)}
+        have = [row for row in rows if row.status == "RUNNING" and row.name not in kept]
+        entries = self.oracle.entries
+        ready = [
+            row for row in have if row.name in entries and entries[row.name].state == "AVAILABLE"
+        ]
+        sizes = pool.sizes(minimum, self.clock.now())
+        wanted = max(0, sizes.needed(len(kept)) - len(kept))
+        where = f"{name} in {', '.join(zones)}"
+        if len(ready) < wanted:
+            return [f"{where}: {len(ready)} of {wanted} can be leased"]
+        if len(have) > wanted and pool.fields.get("surplus_seconds") != -1:
+            return [f"{where}: {len(have)} VMs, and {wanted} are needed"]
+        return []
+
+    def asked_in_vain(self) -> str:
+        """Whom the fleet should grow for, as its maximum allows; "" when nobody has to wait."""
+        asked = sum(one.count for one in self.oracle.queue.requests.values() if one.waits)
+        room = 0
+        for name, pool in self.pools.items():
+            for zones, minimum in pool.parts():
+                maximum = pool.sizes(minimum, self.clock.now()).maximum
+                if maximum is not None and not pool.flavor:
+                    room += max(0, maximum - self._busy(name, zones))
+        return f"{asked} machines are asked for, and {room} can be had" if 0 < asked <= room else ""
+
+    def _busy(self, name: str, zones: tuple[str, ...]) -> int:
+        """VMs of a manager that cannot be leased, and keep others from being made."""
+        entries = self.oracle.entries
+        return sum(
+            row.zone in zones
+            and bool(row.group)
+            and owner_of(row.name, self.pools) == name
+            and (
+                self._is_kept(row.name)
+                or row.status != "RUNNING"
+                or (row.name in entries and entries[row.name].state == "LEASED")
+            )
+            for row in self.vms()
+        )
 
     def _is_kept(self, name: str) -> bool:
         """Whether the daemon may keep a machine for a lease that the Machine Provider denies."""
