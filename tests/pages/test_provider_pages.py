@@ -27,6 +27,7 @@ from machine_provider.test_leases_api import ANN, BOB, LIMITED, ROOT, Api
 from machine_provider.test_service import until_ready
 from support.browser import Chromium, faults_of_axe
 from support.html_reader import Page
+from support.plain_texts import faults_on
 from support.provider_harness import DAEMON, Place, place
 
 PAGES = ("/", "/leases", "/machines", "/users", "/refused")
@@ -138,6 +139,8 @@ async def test_pages_tell_what_waits_who_holds_what_and_who_was_refused(tmp_path
         refused = (await mp.go("/refused")).text
         assert "bob@example.com 127.0.0.1 machines.trouble" in refused
         assert "needs the role BACKEND" in refused
+        for path in PAGES:
+            assert faults_on((await mp.go(path)).source) == [], path
         await mp.place.kill(mp.service)
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+
 import pytest
 
 from gce_backend.configuration.diff import MAX_BYTES, MAX_LINES, difference
 from gce_backend.web.pages import words
+from gce_backend.web.pages.provider_site import ProviderSite
+from gce_backend.web.pages.site import Site
+from pages.test_provider_pages import PAGES as PROVIDER_PAGES
+from support.plain_texts import PAGES
 
 
 @pytest.mark.parametrize(
@@ -89,3 +96,12 @@ def test_of_a_revision_the_first_characters_are_shown() -> None:
     """Of anything else all of it: an address is no use in part."""
     assert words.short("0123456789abcdef0123456789abcdef01234567") == "0123456789ab"
     assert words.short("https://mp.example.com") == "https://mp.example.com"
+
+
+def test_every_page_is_read_for_slips() -> None:
+    """Also one that is new: `support.plain_texts` and the test of the provider's pages name it."""
+    addresses = re.compile(r'web\.get\("(/\w*)"')
+    served = set(addresses.findall(inspect.getsource(Site.routes)))
+    assert served == {path.partition("?")[0] for path in PAGES} | {"/explain"}
+    lent = set(addresses.findall(inspect.getsource(ProviderSite.routes)))
+    assert lent == {*PROVIDER_PAGES, "/session"}

@@ -11,7 +11,10 @@ import re
 from support.fleet_harness import World
 from support.html_reader import visit
 
-PAGES = ("/", "/?span=7d&zones=folded", "/machines", "/jobs", "/messages", "/events")
+PAGES = (
+    *("/", "/?span=7d&zones=folded", "/machines", "/jobs", "/messages", "/events"),
+    "/configuration",
+)
 _NOUNS = (
     *("VMs", "machines", "groups", "templates", "zones", "messages", "problems", "jobs", "events"),
     *("tries", "characters", "attributes", "deletions", "leases", "requests", "calls", "lines"),
@@ -38,16 +41,21 @@ def faults_in(text: str) -> list[str]:
     ]
 
 
+def faults_on(source: str) -> list[str]:
+    """What is wrong with what a page says, which is given as HTML."""
+    source = re.sub(r"<pre.*?</pre>", "", source, flags=re.DOTALL)
+    said = re.findall(r"(?:title|aria-label)=\"([^\"]+)\"", source)
+    said += re.findall(r">([^<]+)<", re.sub(rf"</?(?:{_INLINE})\b[^>]*>", "", source))
+    return [fault for text in said for fault in faults_in(html.unescape(text))]
+
+
 async def faults_on_pages(w: World) -> list[str]:
     """What is wrong on the pages of a daemon: those of all, and those about each problem."""
     problems = (await w.get("/api/status")).get("problems", ())
     about = {it["subject"] for it in problems if it["kind"] in {"machine", "group", "template"}}
     named = [f"/explain?name={name}" for name in sorted(about)]
     found = []
-    for path in (*PAGES, "/configuration", *named):
+    for path in (*PAGES, *named):
         page = await visit(w, path)
-        source = re.sub(r"<pre.*?</pre>", "", page.source, flags=re.DOTALL)
-        said = re.findall(r"(?:title|aria-label)=\"([^\"]+)\"", source)
-        said += re.findall(r">([^<]+)<", re.sub(rf"</?(?:{_INLINE})\b[^>]*>", "", source))
-        found += [f"{path}: {fault}" for text in said for fault in faults_in(html.unescape(text))]
+        found += [f"{path}: {fault}" for fault in faults_on(page.source)]
     return found
