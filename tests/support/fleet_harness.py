@@ -319,9 +319,20 @@ class World:
         return any(m["name"] == name and m["state"] in states for m in await self.machines())
 
     async def until(
-        self, condition: Callable[[], Awaitable[bool]], within: float = 600.0, every: float = 0.5
+        self,
+        condition: Callable[[], Awaitable[bool]],
+        within: float = 600.0,
+        every: float | None = None,
     ) -> float:
-        """Lets simulated time pass until something holds; returns the seconds it took."""
+        """Lets simulated time pass until something holds; returns the seconds it took.
+
+        Args:
+            condition: what shall hold.
+            within: how many seconds that may take.
+            every: how many seconds are between two looks; by default half a second, and more where
+                much time may pass.
+        """
+        every = max(0.5, within / 1200) if every is None else every
         start = self.clock.monotonic()
         while not await condition():
             if self.clock.monotonic() - start > within:
@@ -332,7 +343,9 @@ class World:
             await asyncio.sleep(every)
         return self.clock.monotonic() - start
 
-    async def until_states(self, within: float = 600.0, every: float = 0.5, **wanted: int) -> float:
+    async def until_states(
+        self, within: float = 600.0, every: float | None = None, **wanted: int
+    ) -> float:
         """Lets time pass until exactly these machines are there (`_` for `-`; no deleted ones)."""
         counts = {state.replace("_", "-"): count for state, count in wanted.items() if count}
 
