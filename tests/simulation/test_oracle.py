@@ -180,6 +180,18 @@ def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:
     assert world.misses() == ["1 VMs, and none is wanted: ['a']"]
 
 
+@pytest.mark.parametrize(("election", "at_work"), [(False, (7, 3)), (True, (5, 2))])
+def test_a_daemon_with_another_store_has_a_budget_of_its_own(
+    election: bool, at_work: tuple[int, int]
+) -> None:
+    """It counts as one that began, and works, beside ours."""
+    world: Any = World.__new__(World)
+    up = SimpleNamespace(is_up=True)
+    world.nodes, world.guests, world.starts = [up, up], [up], 7
+    world.shape, world._epoch = SimpleNamespace(election=election), lambda: 4
+    assert world._at_work() == at_work
+
+
 def test_the_judge_asks_the_daemon_that_leads() -> None:
     """One that stands by answers, and knows no conditions."""
     with contextlib.closing(SimulatedLoop()) as loop:

@@ -151,6 +151,8 @@ class World:
         contradicted: the host names whose known leases the Machine Provider denies, as told.
         changes: how often the configuration was written.
         pauses: how many pauses of operators last.
+        approvals: how often an operator approved a configuration.
+        guests: where daemons with a store of their own run, or ran.
         leased_by: who made a request, and the Machine Provider's name of it.
     """
 
@@ -186,6 +188,7 @@ class World:
         self.disturbances.trespassed = lambda group: self.oracle.fail(
             "S1", f"a daemon with another store changes group {group}"
         )
+        self.guests: list[Node] = []
         self.strangers: set[str] = set()
         self._maxima = Maxima()
         self.contradicted: set[str] = set()
@@ -210,7 +213,7 @@ class World:
         self.patches = contextlib.ExitStack()
         self.wanted: list[str] = []
         self.approved: list[str] = []
-        self.changes = self.pauses = 0
+        self.changes = self.pauses = self.approvals = 0
         self.on_step: Callable[[World, Node], Callable[[Process, asyncio.Handle], None]] | None
         self.on_step = None
         self._loose: list[asyncio.Task[Any]] = []
@@ -222,8 +225,10 @@ class World:
 
     def _at_work(self) -> tuple[int, int]:
         """How many daemons have begun to work until now, and how many work."""
-        up = sum(node.is_up for node in self.nodes)
-        return (self._epoch(), min(up, 1)) if self.shape.election else (self.starts, up)
+        up, guests = (sum(node.is_up for node in nodes) for nodes in (self.nodes, self.guests))
+        if self.shape.election:
+            return self._epoch() + len(self.guests), min(up, 1) + guests
+        return self.starts, up + guests
 
     def _epoch(self) -> int:
         """The number of the present term."""
