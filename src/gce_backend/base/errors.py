@@ -21,8 +21,10 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
     ├── OrderError                    an operator's order cannot be carried out now
     │   ├── UnknownNameError          it names something that does not exist; says what does
+    │   ├── DeniedError               who gives it may not; says who may
     │   └── LeaseLostError            a lease ended before the work on its machines did
     │       └── LeasePreemptedError   because Compute Engine took its VMs back
+    ├── InterruptedRequestError       Ctrl-C interrupted a request for a machine
     ├── UnusableFileError             a configuration file is missing, too large, or not text
     ├── UnreadEntityError             a decision needs entities that were not read; read them
     ├── TextSyntaxError               a text is not of its message's language
