@@ -1371,26 +1371,22 @@ async def false_reclaimed(world: World, rng: random.Random) -> None:
 async def furnace(world: World, rng: random.Random) -> None:
     """For 25 minutes somebody's cleaner deletes every VM soon after it runs."""
     del rng
-    wanted = sum(sum(pool.zones.values()) for pool in world.pools.values())
-    before = _made_for_us(world)
-    world.note("somebody's cleaner deletes every VM from now on")
-    for _ in range(75):
+
+    async def clean() -> None:
         for row in sorted(world.vms(), key=lambda row: row.name):
             if row.id and row.status == "RUNNING" and row.id not in world.oracle.by_hand:
                 await _delete_vm(world, row)
                 world.disturbances.met(47)
-        await asyncio.sleep(20.0)
-    _judge_pace(world, _made_for_us(world) - before, wanted)
+
+    await _clean_up(world, "VM", clean)
 
 
 @event(0.2, 47)
 async def group_furnace(world: World, rng: random.Random) -> None:
     """For 25 minutes somebody's cleaner deletes every group soon after its VMs run."""
     del rng
-    wanted = sum(sum(pool.zones.values()) for pool in world.pools.values())
-    before = _made_for_us(world)
-    world.note("somebody's cleaner deletes every group from now on")
-    for _ in range(75):
+
+    async def clean() -> None:
         full = {row.group for row in world.vms() if row.status == "RUNNING"}
         for group in sorted(world.groups(), key=lambda group: group.key):
             if group.phase == "READY" and group.key in full:
@@ -1398,12 +1394,19 @@ async def group_furnace(world: World, rng: random.Random) -> None:
                 path = f"zones/{group.zone}/instanceGroupManagers/{group.name}"
                 await world.by_hand("DELETE", path)
                 world.disturbances.met(47)
-        await asyncio.sleep(20.0)
-    _judge_pace(world, _made_for_us(world) - before, wanted)
+
+    await _clean_up(world, "group", clean)
 
 
-def _judge_pace(world: World, made: int, wanted: int) -> None:
+async def _clean_up(world: World, what: str, clean: Callable[[], Awaitable[None]]) -> None:
     """Row 47: what vanishes again and again is made again ever more slowly."""
+    wanted = sum(sum(pool.zones.values()) for pool in world.pools.values())
+    before = _made_for_us(world)
+    world.note(f"somebody's cleaner deletes every {what} from now on")
+    for _ in range(75):
+        await clean()
+        await asyncio.sleep(20.0)
+    made = _made_for_us(world) - before
     world.note(f"the cleaner stops; {made} VMs were made meanwhile")
     if made > 6 * max(wanted, 4) + 40:
         world.oracle.fail("L1", f"{made} VMs were made in 25 minutes, and {wanted} are wanted")
