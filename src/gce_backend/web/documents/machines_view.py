@@ -86,7 +86,8 @@ def machines(context: Context, survey: Survey, query: MachinesQuery) -> dict[str
     found = [
         machine
         for machine in matching(context, survey, query)
-        if machine.key in context.fleet.instances and chosen.matches(_candidate(context, machine))
+        if machine.key in context.fleet.instances
+        and (not query.selector or chosen.matches(_candidate(context, machine)))
     ]
     if query.cursor:
         after = tuple(query.cursor.split("/"))
