@@ -161,13 +161,14 @@ class Oracle:
         self._processes = processes
         self.denier = denier
         self._latest = latest
-        self._started = 0
         self._deleted: deque[float] = deque()
         self._sizes: deque[tuple[float, int]] = deque()
         self._alive: dict[str, str] = {}  # host name to VM id
         self._minute = -1
         self._calls: Counter[Any] = Counter()
+        self._calls_before = 0  # processes that had ended before the minute
         self._storm_minute = -1
+        self._storm_before = 0
         self._storm: Counter[str] = Counter()
         self.queue = QueueJudge(self.fail, time)
         self.made: Callable[[VmRow], None] = lambda _: None
@@ -451,8 +452,9 @@ class Oracle:
         if minute != self._storm_minute:
             self._storm_minute = minute
             self._storm.clear()
+            self._storm_before = self._gone()
         self._storm[subject] += 1
-        most = STORM * max(1, self._processes()[1])
+        most = STORM * max(1, self._processes()[0] - self._storm_before)
         if self._storm[subject] == most:
             self.fail("S4", f"{most} calls within a minute for {subject}")
 
@@ -462,12 +464,17 @@ class Oracle:
         if minute != self._minute:
             self._minute = minute
             self._calls.clear()
-            self._started = self._processes()[0]
+            self._calls_before = self._gone()
         self._calls[metric] += 1
-        started, running = self._processes()
-        most = self._budget * max(1, running + started - self._started)
+        # One that has died made its calls, too.
+        most = self._budget * max(1, self._processes()[0] - self._calls_before)
         if self._calls[metric] == most + 1:
             self.fail("S4", f"more than {most} calls of {metric.name} in a minute")
+
+    def _gone(self) -> int:
+        """How many processes have ended."""
+        started, running = self._processes()
+        return started - running
 
 
 def _record(row: Any) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ import pytest
 from gce_backend.base.clock import SystemClock
 from gce_backend.localcloud.assembly import embedded_cloud
 from gce_backend.localcloud.cloud import CloudOptions
+from gce_backend.localcloud.compute.quota import Metric
 from gce_backend.localcloud.compute.rows import VmRow
 from simulation.episode import live, recipe
 from simulation.events import KINDS, Event
@@ -132,7 +133,14 @@ def test_a_late_deletion_that_a_restored_store_forgot_is_not_held_against_a_daem
     assert [violation.promise for violation in oracle.violations] == promise
 
 
-def judge(now: Callable[[], float], ahead: float = 0.0) -> Oracle:
+READ = Metric("read_requests", None)
+
+
+def judge(
+    now: Callable[[], float],
+    ahead: float = 0.0,
+    processes: Callable[[], tuple[int, int]] = lambda: (1, 1),
+) -> Oracle:
     """A judge by itself; the daemons' clocks are so many seconds ahead."""
     return Oracle(
         embedded_cloud(None, SystemClock(), CloudOptions()),
@@ -142,10 +150,27 @@ def judge(now: Callable[[], float], ahead: float = 0.0) -> Oracle:
         cap=lambda _: 9,
         window=600.0,
         budget=9,
-        processes=lambda: (1, 1),
+        processes=processes,
         denier="machine-provider",
         latest=lambda: now() + ahead,
     )
+
+
+def test_the_calls_of_a_process_that_died_within_the_minute_count_against_its_own_budget() -> None:
+    """Two had nine calls each, one of them is dead, and a third has just begun."""
+    processes = (2, 2)
+    oracle = judge(lambda: 10.0, processes=lambda: processes)
+    oracle._call(READ, 10.0)
+    processes = (2, 1)
+    for _ in range(17):
+        oracle._call(READ, 11.0)
+    assert oracle.violations == []
+    processes = (3, 2)
+    for _ in range(9):
+        oracle._call(READ, 12.0)
+    assert oracle.violations == []
+    oracle._call(READ, 13.0)
+    assert [one.promise for one in oracle.violations] == ["S4"]
 
 
 @pytest.mark.parametrize(
