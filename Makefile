@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Python compiles a module when it is first imported; most modules of the development tools never are.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
-.PHONY: run simulate browser screenshots test check types pytest bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients fuzz release release-cut
+.PHONY: run simulate browser screenshots test check types pytest bench lock proto clean sshd promtool contract contract-clean docs mutate foreign-clients fuzz release release-check release-cut
 
 ## run: the daemon on config/, with the embedded cloud in the same process; its VMs run an SSH server, if there is sshd
 run: $(VENV)/.runtime
@@ -59,8 +59,12 @@ release-cut: $(VENV)/.dev
 	$(BIN)/python scripts/release.py cut $(VERSION)
 
 ## release: builds wheel, sdist and SBOM twice, compares and checks them, after all tests; dist/ (DRAFT=1: no tests)
-release: $(VENV)/.release $(if $(DRAFT),,test)
+release: $(VENV)/.release $(if $(DRAFT),,release-check test)
 	$(BIN)/python scripts/release.py build $(if $(DRAFT),--draft)
+
+# What speaks against a release is said before the minutes that the tests take.
+release-check: $(VENV)/.release
+	@$(BIN)/python scripts/release.py check
 
 ## fuzz: mutated configurations, answers and requests (COUNT, SEED, ONLY)
 fuzz: $(VENV)/.dev

@@ -2,6 +2,7 @@
 
     python scripts/release.py cut 1.0.0    moves "Unreleased" of CHANGELOG.md under the version, and
                                            writes the version into pyproject.toml
+    python scripts/release.py check        says what speaks against a release, before the tests
     python scripts/release.py build        makes dist/: wheel, sdist, SBOM, SHA256SUMS
 
 `build` makes everything twice and compares the bytes. The time of all files is that of the last
@@ -98,7 +99,10 @@ def check_released(changelog: str, version: str) -> None:
         )
     body = changelog.partition(UNRELEASED)[2].partition(f"## [{version}]")[0]
     if re.search(r"^- ", body, re.MULTILINE):
-        raise ReleaseError(f"{CHANGELOG} has unreleased lines")
+        raise ReleaseError(
+            f"{CHANGELOG} has unreleased lines: move them under a version above {version} with "
+            "`make release-cut VERSION=...` and commit, or try it with `make release DRAFT=1`"
+        )
 
 
 def check_wheel(wheel: Path, version: str, epoch: int) -> None:
@@ -199,6 +203,25 @@ def _hashes(where: Path) -> dict[str, str]:
     }
 
 
+def check() -> str:
+    """Checks that this commit can be released, apart from its tests; returns its version.
+
+    Raises:
+        ReleaseError: something speaks against the release.
+    """
+    if changes := _run("git", "status", "--porcelain"):
+        raise ReleaseError(f"there are changes that are not committed:\n{changes}")
+    version = _version()
+    check_released((ROOT / CHANGELOG).read_text(), version)
+    return version
+
+
+def _version() -> str:
+    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    order(version)
+    return version
+
+
 def build(*, draft: bool) -> None:
     """Makes and checks dist/.
 
@@ -208,12 +231,7 @@ def build(*, draft: bool) -> None:
     Raises:
         ReleaseError: something speaks against the release.
     """
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    order(version)
-    if not draft:
-        if changes := _run("git", "status", "--porcelain"):
-            raise ReleaseError(f"there are changes that are not committed:\n{changes}")
-        check_released((ROOT / CHANGELOG).read_text(), version)
+    version = _version() if draft else check()
     epoch = _run("git", "log", "-1", "--format=%ct")
     with tempfile.TemporaryDirectory() as scratch:
         made = []
@@ -267,11 +285,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("cut").add_argument("version")
+    commands.add_parser("check")
     commands.add_parser("build").add_argument("--draft", action="store_true")
     given = parser.parse_args()
     try:
         if given.command == "cut":
             cut(given.version)
+        elif given.command == "check":
+            check()
         else:
             build(draft=given.draft)
     except ReleaseError as error:

@@ -91,6 +91,27 @@ def test_this_changelog_can_be_cut() -> None:
         release.check_released(text, "99.0.0")
 
 
+def test_what_is_unreleased_says_each_thing_once() -> None:
+    """Each section has one heading, and no line begins as another does: merges double them."""
+    text = (ROOT / "CHANGELOG.md").read_text().partition(release.UNRELEASED)[2]
+    text = text.partition("\n## [")[0]
+    headings = re.findall(r"^### .*", text, re.MULTILINE)
+    assert sorted(headings) == sorted(set(headings))
+    assert all(text.count(f"\n\n{heading}\n\n- ") == 1 for heading in headings)
+    begins = re.findall(r"^- .{60}", text, re.MULTILINE)
+    assert sorted(begins) == sorted(set(begins))
+
+
+def test_what_speaks_against_a_release_is_said_before_its_tests() -> None:
+    """With the command that mends it."""
+    text = "## [Unreleased]\n\n- A thing.\n\n## [1.0.0] - 2026-01-01\n"
+    with pytest.raises(ReleaseError, match=r"make release-cut VERSION=.*make release DRAFT=1"):
+        release.check_released(text, "1.0.0")
+    makefile = (ROOT / "Makefile").read_text()
+    (needs,) = re.findall(r"^release: (.*)", makefile, re.MULTILINE)
+    assert needs.index("release-check") < needs.index("test)")
+
+
 def wheel(path: Path, *names: str, day: int = 1) -> Path:
     """A wheel that holds these files."""
     found = path / "gce_backend-1.0.0-py3-none-any.whl"

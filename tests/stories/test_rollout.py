@@ -12,7 +12,9 @@ import pytest
 
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.settings.settings import DeletionSettings, RolloutSettings, Settings
+from support.approving import approve
 from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
+from support.scraped import scrape
 
 EXAMPLE = Path(__file__).parents[2] / "config"
 OLD_TYPE, NEW_TYPE = "e2-small", "e2-medium"
@@ -371,3 +373,34 @@ async def test_example_fleet_rolls_within_a_minute(tmp_path: Path) -> None:
 def test_defaults_let_nothing_be_missing() -> None:
     """The setting's default is the issue's: the number to lease from does not drop."""
     assert msgspec.structs.asdict(RolloutSettings())["max_unavailable"] == 0
+
+
+async def test_a_roll_out_that_the_caps_slow_down_is_no_alarm(tmp_path: Path) -> None:
+    """It says in a notice why it waits, and goes on by itself; a removed template is an alarm."""
+    few = DeletionSettings(permitted_count=2, permitted_share=0.0)
+    async with world(tmp_path, managers=manager(minimum=4), settings=Settings(deletion=few)) as w:
+        await w.until_states(cataloged=4)
+        first = set(await w.vms())
+        w.write_config(template(machine_type="e2-medium"), manager(minimum=4))
+
+        async def waits() -> bool:
+            return len(first & set(await w.vms())) == 2 and not first & (await w.catalog()).keys()
+
+        await w.until(waits)
+        await w.pass_time(60)
+        (problem,) = (await w.get("/api/status"))["problems"]
+        assert (problem["severity"], problem["reason"]) == ("notice", "PacedByCap")
+        assert problem["message"] == (
+            "The roll-out of linux goes no faster than the caps on deletions: 2 old machines wait "
+            "(2 removed). At most this many deletions may begin within 600 s: 2 removed or absent "
+            "or never-cataloged (so far 2). It goes on by itself; `gce-backend lift-cap` lets it "
+            "go on now."
+        )
+        found = (await scrape(w)).of("deletions_held")
+        assert {k: v for k, v in found.items() if v} == {("rollout", "removed"): 2}
+        w.write_config(template(machine_type="e2-medium"), "")
+        await w.pass_time(30)
+        await approve(w, (await w.get("/api/control"))["held_revision"])
+        await w.pass_time(60)
+        reasons = {it["reason"]: it["severity"] for it in (await w.get("/api/status"))["problems"]}
+        assert reasons["DeletionCap"] == "critical"

@@ -104,7 +104,7 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
         facts={
             **asked.facts,
             **({"confirmed": confirmed} if confirmed else {}),
-            **({"held": held.total()} if held else {}),
+            **({"held": held.total()} if held.total() else {}),
         },
         problems=asked.problems,
     )

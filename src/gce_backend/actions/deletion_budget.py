@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from gce_backend.base.plurals import plural
 from gce_backend.engine.context import Context
+from gce_backend.fleet.memory import HeldDeletions
 from gce_backend.model.entities import (
     DELETION_WINDOW_KEY,
     Begun,
@@ -21,7 +21,7 @@ from gce_backend.model.entities import (
     Instance,
     Permit,
 )
-from gce_backend.model.keys import MachineKey
+from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.rules.deletion_caps import (
     COUNTED,
     Cap,
@@ -39,14 +39,18 @@ from gce_backend.rules.orders import MAX_LIFT_SECONDS
 from gce_backend.rules.permits import permit
 
 CAP = "deletions"
+HELD = "DeletionCap"
+"""The reason when an operator has to find out why so many deletions are due."""
+PACED = "PacedByCap"
+"""The reason when a roll-out has to go no faster; it goes on by itself."""
+_ROLLED_OUT = frozenset({Permit.REMOVED, Permit.NEVER_CATALOGED})
+"""Permits of the old machines that a roll-out replaces."""
 
 IsWanted: TypeAlias = Callable[[MachineKey, Instance], bool]
 
 
-async def under_caps(
-    context: Context, wanted: IsWanted
-) -> tuple[list[MachineKey], Counter[Permit]]:
-    """The instances whose deletion may begin now, and how many the caps hold back, by permit.
+async def under_caps(context: Context, wanted: IsWanted) -> tuple[list[MachineKey], HeldDeletions]:
+    """The instances whose deletion may begin now, and how many the caps hold back.
 
     Args:
         wanted: whether the job wants an instance deleted.
@@ -65,12 +69,24 @@ async def under_caps(
         and not backs_off(context, key)
     }
     if not asked:
-        return [], Counter()
+        return [], HeldDeletions()
     await context.fleet.refresh([DELETION_WINDOW_KEY])
     begun = _counting(context, context.fleet.deletion_window)
     begins = _admitted(context, asked, begun)
-    held = Counter(asked.values()) - Counter(asked[key] for key in begins)
-    return begins, held
+    held = asked.keys() - set(begins)
+    paced = [key for key in held if asked[key] in _ROLLED_OUT and _is_replaced(context, key.group)]
+    return begins, HeldDeletions(
+        permits=Counter(asked[key] for key in held),
+        paced=Counter(asked[key] for key in paced),
+        templates=tuple(sorted({key.base_name for key in paced})),
+    )
+
+
+def _is_replaced(context: Context, group: GroupKey) -> bool:
+    """Whether a roll-out replaces a group: another revision of its template is active there."""
+    if context.fleet.is_active(group):
+        return False
+    return any(context.fleet.is_active(other) for other, _ in context.fleet.siblings(group))
 
 
 def free_deletions(context: Context, granted: Permit) -> int:
@@ -151,25 +167,38 @@ def _is_lifted(context: Context) -> bool:
     return context.clock.remaining(until, MAX_LIFT_SECONDS) > 0
 
 
-def note_held(context: Context, held: Counter[Permit]) -> None:
-    """Raises the alarm that the caps hold deletions back, or ends it.
+def note_held(context: Context, held: HeldDeletions) -> None:
+    """Says that the caps hold deletions back, or that they no longer do.
 
-    Args:
-        held: how many they hold back, by permit.
+    It is an alarm unless all that is held back are old machines of a roll-out.
     """
     context.memory.deletions.held[context.job] = held
-    if not held:
+    number = held.total()
+    if not number:
         context.conditions.clear(CAP)
         return
     begun = _counting(context, context.fleet.deletion_window)
+    settings = context.settings.deletion
+    caps = told(held.permits, begun, _limits(context), settings.window_seconds)
+    permits = by_permit(held.permits)
+    if held.paced == held.permits:
+        waits = "1 old machine waits" if number == 1 else f"{number} old machines wait"
+        message = (
+            f"The roll-out of {', '.join(held.templates)} goes no faster than the caps on "
+            f"deletions: {waits} ({permits}). {caps} It goes on by itself; `gce-backend lift-cap` "
+            "lets it go on now."
+        )
+        if context.conditions.note(CAP, PACED, message):
+            context.log.info("deletion.paced", held=number, permits=permits)
+        return
+    waits = "1 deletion is held back" if number == 1 else f"{number} deletions are held back"
     message = (
-        f"{plural(held.total(), 'deletion')} held back ({by_permit(held)}). "
-        f"{told(begun, _limits(context), context.settings.deletion.window_seconds)} "
-        "Find out why so many are due, and whether the Machine Provider works; then wait, or lift "
-        "the caps with `gce-backend lift-cap`."
+        f"{waits} ({permits}). {caps} Find out why so many are due, and whether the Machine "
+        "Provider works. If they are right, wait, or lift the caps with `gce-backend lift-cap`; "
+        "if not, `gce-backend pause` stops them."
     )
-    if context.conditions.note(CAP, "DeletionCap", message):
-        context.log.error("deletion.held", held=held.total(), permits=by_permit(held))
+    if context.conditions.note(CAP, HELD, message):
+        context.log.error("deletion.held", held=number, permits=permits)
 
 
 def backs_off(context: Context, key: MachineKey) -> bool:

@@ -88,7 +88,11 @@ READINGS = (
     Reading("requests_unserved", "Machines that requests wait for and no group can serve."),
     Reading("conditions", "Conditions, by job and reason.", ("job_name", "reason")),
     Reading("corrupt_entities", "Stored entities that cannot be read."),
-    Reading("deletions_held", "Deletions that the caps hold back.", ("permit",)),
+    Reading(
+        "deletions_held",
+        "Deletions that the caps hold back; cause is rollout or other.",
+        ("permit", "cause"),
+    ),
     Reading(
         "config_info", "Always 1; says the configuration in force.", ("config_set", "revision")
     ),

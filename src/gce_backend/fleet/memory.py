@@ -128,23 +128,49 @@ class SeenAtCompute:
         return group.members.get(instance.name) if group is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class HeldDeletions:
+    """The deletions that the caps hold back from a job.
+
+    Attributes:
+        permits: how many, by permit.
+        paced: those of them that a roll-out waits for, by permit.
+        templates: the templates of these roll-outs, sorted.
+    """
+
+    permits: Counter[Permit] = field(default_factory=Counter)
+    paced: Counter[Permit] = field(default_factory=Counter)
+    templates: tuple[str, ...] = ()
+
+    def total(self) -> int:
+        """How many the caps hold back."""
+        return self.permits.total()
+
+
 @dataclass(slots=True)
 class DeletionMemory:
     """Facts about deletions that are not stored.
 
     Attributes:
-        held: how many the caps hold back, by job and permit.
+        held: what the caps hold back, by job.
         tombstones: when each was first seen.
     """
 
-    held: dict[str, Mapping[Permit, int]] = field(default_factory=dict)
+    held: dict[str, HeldDeletions] = field(default_factory=dict)
     tombstones: dict[MachineKey, float] = field(default_factory=dict)
 
     def held_by_permit(self) -> Counter[Permit]:
         """How many deletions the caps hold back in this process; every permit is there."""
         total: Counter[Permit] = Counter(dict.fromkeys(Permit, 0))
         for held in self.held.values():
-            total.update(held)
+            total.update(held.permits)
+        return total
+
+    def paced_by_permit(self) -> Counter[Permit]:
+        """How many of them a roll-out waits for."""
+        total: Counter[Permit] = Counter()
+        for held in self.held.values():
+            total.update(held.paced)
         return total
 
 

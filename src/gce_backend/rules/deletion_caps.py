@@ -137,18 +137,29 @@ def by_permit(counts: Mapping[Permit, int]) -> str:
     return ", ".join(f"{counts[it]} {it.value}" for it in Permit if counts.get(it))
 
 
-def told(begun: Iterable[Begun], capped: Mapping[Cap, int], seconds: float) -> str:
-    """How many deletions have begun under each cap, in words.
+def told(
+    held: Mapping[Permit, int], begun: Iterable[Begun], capped: Mapping[Cap, int], seconds: float
+) -> str:
+    """Which caps hold deletions back, as a sentence.
 
     Args:
+        held: how many are held back, by permit.
         begun: the deletions that count.
         capped: how many may begin, by cap.
         seconds: the length of the window.
     """
     total = used(begun)
-    caps = "; ".join(
-        f"{sum(total[permit] for permit in COUNTED[cap])} of {limit} "
-        + " or ".join(permit.value for permit in Permit if permit in COUNTED[cap])
+    caps = [
+        (cap, limit, sum(total[permit] for permit in COUNTED[cap]))
         for cap, limit in capped.items()
+        if any(held.get(permit) for permit in COUNTED[cap])
+    ]
+    full = [one for one in caps if one[2] >= one[1]] or caps
+    said = " and ".join(
+        f"{limit} {_listed(COUNTED[cap])} (so far {count})" for cap, limit, count in full
     )
-    return f"Begun within {seconds:.0f} s: {caps}."
+    return f"At most this many deletions may begin within {seconds:.0f} s: {said}."
+
+
+def _listed(permits: frozenset[Permit]) -> str:
+    return " or ".join(permit.value for permit in Permit if permit in permits)

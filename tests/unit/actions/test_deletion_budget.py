@@ -72,10 +72,10 @@ async def test_a_burst_above_the_cap_is_held_back_and_released_by_time(tmp_path:
             await w.pass_time(60)
         (message,) = await held(w)
         assert message == (
-            "4 deletions held back (4 reclaimed). Begun within 300 s: 2 of 2 reclaimed; 0 of 2 "
-            "removed or absent or never-cataloged; 0 of 2 absent. Find out why so many are due, "
-            "and whether the Machine Provider works; then wait, or lift the caps with "
-            "`gce-backend lift-cap`."
+            "4 deletions are held back (4 reclaimed). At most this many deletions may begin within "
+            "300 s: 2 reclaimed (so far 2). Find out why so many are due, and whether the Machine "
+            "Provider works. If they are right, wait, or lift the caps with `gce-backend "
+            "lift-cap`; if not, `gce-backend pause` stops them."
         )
         told = [line for line in logs if line["event"] == "deletion.held"]
         assert {(line["log_level"], line["held"], line["permits"]) for line in told} == {

@@ -6,7 +6,6 @@ All cases share one world. Its clock stands still, and its VMs exist only here.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace as replace_context
@@ -35,6 +34,7 @@ from gce_backend.clients.machine_provider import CatalogDeletion, CatalogError
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Outcome
 from gce_backend.fleet.conditions import Conditions, Subject
+from gce_backend.fleet.memory import HeldDeletions
 from gce_backend.fleet.picture import Change
 from gce_backend.model.entities import (
     CONTROL_KEY,
@@ -304,7 +304,7 @@ async def what_begins(t: Trial) -> None:
     assert t.now(kept) == RECLAIMED
     assert t.context.fleet.deletion_window.begun == (Begun(NOW, {Permit.RECLAIMED: 2}),)
     assert logs == [_line(REQUESTED, first), _line(REQUESTED, second)]
-    assert t.context.memory.deletions.held[t.context.job] == Counter()
+    assert t.context.memory.deletions.held[t.context.job] == HeldDeletions()
 
 
 async def what_is_counted(t: Trial) -> None:
@@ -315,7 +315,7 @@ async def what_is_counted(t: Trial) -> None:
     assert outcome == Outcome(changed=1, facts={"changed": 1, "held": 2})
     assert t.named() == [[first.name]]
     assert t.context.fleet.deletion_window.begun == (Begun(NOW - 1, {Permit.RECLAIMED: 2}),)
-    assert t.context.memory.deletions.held[t.context.job] == {Permit.RECLAIMED: 2}
+    assert t.context.memory.deletions.held[t.context.job].permits == {Permit.RECLAIMED: 2}
     assert t.context.conditions.reason(CAP) == "DeletionCap"
 
 

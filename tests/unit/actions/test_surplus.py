@@ -25,7 +25,7 @@ async def test_surplus_leaves_no_faster_than_the_caps_and_raises_no_alarm(tmp_pa
         assert len(await w.vms()) == 6
         assert list((await w.catalog()).values()) == ["AVAILABLE"] * 6
         assert [row["state"] for row in (await w.get("/api/status"))["fleet"]] == ["surplus"]
-        assert "DeletionCap" not in str(await w.get("/api/problems"))
+        assert "DeletionCap" not in str((await w.get("/api/status"))["problems"])
         await w.until_states(cataloged=4, within=900, every=5.0)
 
 

@@ -124,10 +124,13 @@ def test_what_is_held_back_and_what_has_begun_is_told_by_permit() -> None:
     """In one order, without what is none."""
     assert by_permit({A: 2, R: 1, G: 0}) == "1 reclaimed, 2 absent"
     caps = {Cap.RECLAIMED: 4, Cap.PERMITTED: 9, Cap.UNCONFIRMED: 3}
-    assert told((Begun(0.0, {R: 1, A: 2}), Begun(9.0, {N: 3})), caps, 600.0) == (
-        "Begun within 600 s: 1 of 4 reclaimed; 5 of 9 removed or absent or never-cataloged; "
-        "2 of 3 absent."
-    )
+    begun = Begun(0.0, {R: 1, A: 2}), Begun(9.0, {N: 3})
+    start = "At most this many deletions may begin within 600 s: "
+    assert told({R: 1}, begun, caps, 600.0) == f"{start}4 reclaimed (so far 1)."
+    both = "9 removed or absent or never-cataloged (so far 5) and 3 absent (so far 2)."
+    assert told({A: 1}, begun, caps, 600.0) == start + both, "none is full any longer"
+    caps[Cap.UNCONFIRMED] = 2
+    assert told({A: 1}, begun, caps, 600.0) == f"{start}2 absent (so far 2)."
 
 
 def test_no_cap_holds_nothing_back() -> None:

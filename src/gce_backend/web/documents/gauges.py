@@ -7,7 +7,7 @@ read from memory.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gce_backend.clients.compute.call_budget import CallBudget
 from gce_backend.engine.context import Context
@@ -75,10 +75,7 @@ class Readings:
             **_groups(context, survey),
             "conditions": _conditions(context),
             "corrupt_entities": _one(len(context.fleet.corrupt)),
-            "deletions_held": [
-                ((permit.value,), number)
-                for permit, number in context.memory.deletions.held_by_permit().items()
-            ],
+            "deletions_held": list(_held(context)),
             **_costs(context, survey),
             **_demand(context),
             **_configuration(context),
@@ -89,6 +86,14 @@ class Readings:
                 ((job.name,), job.consecutive_failures) for job in self._scheduler.status()
             ],
         }
+
+
+def _held(context: Context) -> Iterator[Sample]:
+    """Deletions that the caps hold back: those that a roll-out waits for, and the others."""
+    paced = context.memory.deletions.paced_by_permit()
+    for permit, number in context.memory.deletions.held_by_permit().items():
+        yield (permit.value, "rollout"), paced[permit]
+        yield (permit.value, "other"), number - paced[permit]
 
 
 def _one(number: float) -> list[Sample]:

@@ -37,6 +37,8 @@ GRAVE = frozenset({"HeldForApproval", "InvalidConfiguration", "DeletionCap"})
 """Reasons that wait for an operator."""
 PATIENT = frozenset({"Leased", "Unsettled"})
 """Reasons for which a machine waits as it should."""
+ORDINARY = frozenset({"PacedByCap"})
+"""Reasons for which something goes on later, as it should."""
 
 
 class Severity(StrEnum):
@@ -373,8 +375,9 @@ def _of_one(
     kind, subject = _named(context, condition.subject, key)
     held = condition.job == SELF_CHECK or condition.reason in GRAVE
     without = _zones_without(context, survey, condition.subject if key is None else key)
+    lesser = Severity.NOTICE if condition.reason in ORDINARY else Severity.WARNING
     return FleetProblem(
-        severity=Severity.CRITICAL if held or without else Severity.WARNING,
+        severity=Severity.CRITICAL if held or without else lesser,
         kind=kind,
         subject=subject,
         reason=condition.reason,
