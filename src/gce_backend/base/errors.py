@@ -19,7 +19,7 @@ a value that the error carries. An error that one folder alone raises is defined
     ├── SchemaError                   the store was written by a newer release; says which
     ├── LeadershipLostError           another process leads now
     ├── NoDaemonError                 no daemon answers where a command looks; says what helps
-    ├── OrderError                    an operator's order cannot be carried out now
+    ├── OrderError                    what an operator asks for cannot be done now
     │   ├── UnknownNameError          it names something that does not exist; says what does
     │   ├── DeniedError               who gives it may not; says who may
     │   └── LeaseLostError            a lease ended before the work on its machines did

@@ -63,7 +63,7 @@ COMMANDS = {
     "uncordon": Entry("orders", "uncordon", "Ends the cordon of machines."),
     "approve": Entry("orders", "approve", "Approves a held configuration."),
     "lift-cap": Entry("orders", "lift_cap", "Lifts the caps on deletions for a while."),
-    "messages": Entry("orders", "messages", "Acknowledges messages that were set aside."),
+    "messages": Entry("orders", "messages", "Lists or acknowledges messages that were set aside."),
     "completion": Entry("completion", "completion", "Prints the completion script of SHELL."),
     "version": Entry("version", "version", "Prints the version."),
 }

@@ -212,6 +212,27 @@ def _ordered(fleet: Fleet, key: MachineKey, *, actuate: bool) -> OrderedMachine:
     )
 
 
+def set_aside(settings: Settings, message_ids: Sequence[str]) -> list[tuple[str, SetAsideMessage]]:
+    """Messages that were set aside, with their ids, newest first.
+
+    Args:
+        message_ids: of those that are wanted; none means all.
+
+    Raises:
+        UnknownNameError: one of them is not kept.
+        BackendError: the store could not be read.
+    """
+
+    async def read(store: Store, _: str) -> list[tuple[str, SetAsideMessage]]:
+        fleet = Fleet(store)
+        await fleet.load((SetAsideMessage,))
+        wanted = orders.messages_meant(message_ids, fleet.set_aside)
+        found = [(key.name, fleet.set_aside[key]) for key in wanted]
+        return sorted(found, key=lambda one: (one[1].received, one[0]), reverse=True)
+
+    return _with_store(settings, read)
+
+
 def acknowledge(settings: Settings, message_ids: Sequence[str]) -> int:
     """Marks messages that were set aside as seen; returns how many were unseen.
 

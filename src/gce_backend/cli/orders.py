@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.dates import UnixSeconds, date
@@ -22,7 +23,7 @@ from gce_backend.cli.common import (
     settings_option,
 )
 from gce_backend.cli.completion import complete_machines, complete_templates, complete_zones
-from gce_backend.model.entities import CatalogState
+from gce_backend.model.entities import CatalogState, SetAsideMessage
 from gce_backend.rules import orders
 from gce_backend.rules.permits import lease_runs
 from gce_backend.rules.selector import Selector, parse_selector
@@ -239,22 +240,42 @@ def lift_cap(settings: Settings, minutes: int, *, as_json: bool) -> None:
 
 @click.command()
 @settings_option
-@click.argument("action", type=click.Choice(["ack"]))
+@click.argument("action", type=click.Choice(["list", "ack"]), default="list")
 @click.argument("message_ids", metavar="[ID]...", nargs=-1)
 @json_option
 def messages(
     settings: Settings, action: str, message_ids: tuple[str, ...], *, as_json: bool
 ) -> None:
-    """Acknowledges messages that were set aside.
+    """Lists or acknowledges messages that were set aside.
 
-    `ack` says that somebody has looked at the messages with these IDs, or at all of them. They are
-    kept, and no longer a problem. The page Messages and `GET /api/messages` show them.
+    `list`, which is the default, shows the messages with these IDs, or all of them. `ack` says that
+    somebody has looked at them: they are kept, and no longer a problem.
     """
     from gce_backend.cli import ordering
 
-    del action  # there is one
+    if action == "list":
+        _show_messages(ordering.set_aside(settings, message_ids), as_json=as_json)
+        return
     done = ordering.acknowledge(settings, message_ids)
     say(f"{plural(done, 'message')} acknowledged", {"acknowledged": done}, as_json=as_json)
+
+
+def _show_messages(found: Sequence[tuple[str, SetAsideMessage]], *, as_json: bool) -> None:
+    from gce_backend.cli.output import cell, moment, one_line, show, table
+
+    if as_json:
+        document = [{"message_id": name, **asdict(message)} for name, message in found]
+        say("", {"set_aside": document}, as_json=True)
+        return
+    if not found:
+        say("no message is set aside", {}, as_json=False)
+        return
+    listing = table("ID", "RECEIVED", "SEEN BY", "REASON AND DATA")
+    for name, message in found:
+        seen = message.seen_by or ("somebody" if message.seen is not None else "")
+        words = one_line(f"{message.reason} {message.data}")
+        listing.add_row(cell(name), cell(moment(message.received)), cell(seen), cell(words))
+    show(listing)
 
 
 def _order_machines(

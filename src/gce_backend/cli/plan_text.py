@@ -175,9 +175,10 @@ def _summary(totals: Totals) -> str:
         (totals.shrink, f"to shrink (by {plural(totals.shrink_machines, 'idle machine')})"),
         (totals.change, "to change"),
         (totals.drain, f"to drain ({drained})"),
-        (totals.delete, "empty to delete"),
     ]
     said = [f"{plural(count, 'group')} {words}" for count, words in parts if count]
+    if totals.delete:
+        said.append(f"{plural(totals.delete, 'empty group')} to delete")
     templates = [(totals.create_templates, "to create"), (totals.delete_templates, "to delete")]
     said += [f"{plural(count, 'instance template')} {words}" for count, words in templates if count]
     return ", ".join(said) or "templates change, without groups"

@@ -80,7 +80,8 @@ def progress_of(fleet: Any, name: str) -> RolloutProgress:
         )
     found = [one for one in fleet["templates"] if one["base_name"] == name]
     if not found:
-        raise UnknownNameError(f"there is no template {name!r}")
+        known = ", ".join(sorted({one["base_name"] for one in fleet["templates"]})) or "none"
+        raise UnknownNameError(f"there is no template {name!r}. Known: {known}.")
     new: Counter[str] = Counter()
     old: Counter[str] = Counter()
     revision, waits = "", []

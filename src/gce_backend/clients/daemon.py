@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 import msgspec
 
 from gce_backend.base.errors import (
-    InvalidRequestError,
     MalformedResponseError,
     NoDaemonError,
-    RemoteError,
+    OrderError,
+    SettingsError,
     TransientError,
     UnknownNameError,
 )
@@ -70,7 +70,8 @@ class DaemonApi:
         Raises:
             NoDaemonError: no daemon answers there, or it has not loaded its entities yet.
             UnknownNameError: it asks for something that does not exist.
-            RemoteError: the daemon refuses it; the message says why.
+            SettingsError: it needs a token, or another one.
+            OrderError: the daemon refuses it; the message says why.
         """
         query = {name: str(value) for name, value in (parameters or {}).items() if value != ""}
         answer = await self._get(path, query, None)
@@ -106,20 +107,17 @@ class DaemonApi:
 
     def _refusal(
         self, path: str, status: int, said: str, similar: list[str]
-    ) -> NoDaemonError | UnknownNameError | RemoteError:
+    ) -> NoDaemonError | OrderError | SettingsError:
         if status == 404 and path == "/api/explain":
-            likely = f". Did you mean: {', '.join(similar)}?" if similar else ""
+            listed = "; `gce-backend machines`, `groups` and `templates` list them"
+            likely = f". Did you mean: {', '.join(similar)}?" if similar else listed
             return UnknownNameError(f"{said}{likely}")
         if status == 401:
             known = "the token of these settings is not the daemon's" if self._token else said
-            return InvalidRequestError(
-                f"daemon{path}",
-                f"{known}. Set GCE_BACKEND_HTTP__TOKEN to the daemon's http.token",
-                status=status,
-            )
+            return SettingsError(f"{known}. Set GCE_BACKEND_HTTP__TOKEN to the daemon's http.token")
         if status == 503:
             return NoDaemonError(f"the daemon at {self.url} cannot answer yet: {said}")
-        return InvalidRequestError(f"daemon{path}", said, status=status)
+        return OrderError(said)
 
 
 def address(settings: Settings) -> str:

@@ -10,6 +10,7 @@ import re
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections import Counter
 from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Final, TypeVar
 
 from google.protobuf import text_format
@@ -31,6 +32,14 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_UNKNOWN = re.compile(
+    r'Message type "[\w.]*?(?P<type>\w+)" has no field named "(?P<name>[^"]*)"\.?'
+)
+_REMEDIES: Final = {
+    "Value out of range": "write a smaller number",
+    "Couldn't parse integer": "write a whole number, without quotes",
+    "Expected string": 'write it in quotes: "..."',
+}
 _CLOSING: Final = {"{": "}", "<": ">"}
 _END: Final = ("", 0)
 
@@ -157,6 +166,19 @@ def message_of(text: str, kind: type[M]) -> M:
         line = error.GetLine()
         if line is not None:
             reason = reason.removeprefix(f"{line}:{error.GetColumn()} : ")
-        raise TextSyntaxError(line, reason) from None
+        raise TextSyntaxError(line, _with_remedy(reason, kind)) from None
     except (ValueError, RecursionError) as error:  # of texts that the library does not expect
         raise TextSyntaxError(None, str(error)) from None
+
+
+def _with_remedy(reason: str, kind: type[Message]) -> str:
+    """What the library says, with what to write instead where that can be told."""
+    if unknown := _UNKNOWN.fullmatch(reason):
+        fields = kind.DESCRIPTOR.file.message_types_by_name[unknown["type"]].fields_by_name
+        near = get_close_matches(unknown["name"], fields, n=1)
+        use = f'did you mean "{near[0]}"?' if near else f"use one of: {', '.join(sorted(fields))}"
+        return f'unknown field "{unknown["name"]}"; {use}'
+    for said, remedy in _REMEDIES.items():
+        if said in reason:
+            return f"{reason}; {remedy}"
+    return reason

@@ -320,7 +320,7 @@ def find_machine(name: str, machines: Iterable[MachineKey]) -> MachineKey:
     found = [key for key in known if key.name == last and name in {last, str(key)}]
     if not found:
         near = get_close_matches(last, {key.name for key in known})
-        hint = f"Do you mean {' or '.join(near)}?" if near else "`gce-backend status` shows them."
+        hint = f"Do you mean {' or '.join(near)}?" if near else "`gce-backend machines` lists them."
         raise UnknownNameError(f"there is no machine {name!r}. {hint}")
     if len(found) > 1:
         keys = ", ".join(sorted(map(str, found)))

@@ -16,6 +16,7 @@ import msgspec
 from gce_backend.base.errors import (
     BackendError,
     MalformedResponseError,
+    NoDaemonError,
     NotFoundError,
     PermissionDeniedError,
     RemoteError,
@@ -26,6 +27,7 @@ from gce_backend.base.plurals import plural
 from gce_backend.base.tasks import off_loop
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.config_source import ConfigSource
+from gce_backend.clients.daemon import address
 from gce_backend.clients.machine_provider import (
     CatalogEntry,
     MachineProviderClient,
@@ -347,8 +349,10 @@ class _Checks:
 
     async def daemon(self) -> list[Finding]:
         """A daemon that runs with these settings is live and ready."""
-        http = self._patient.settings.http
-        url = f"http://{http.host}:{http.port}/readyz"
+        try:
+            url = f"{address(self._patient.settings)}/readyz"
+        except NoDaemonError as error:
+            return [Finding("daemon", CheckVerdict.SKIPPED, str(error))]
 
         async def look() -> list[Finding]:
             try:

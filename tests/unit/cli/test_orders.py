@@ -314,7 +314,7 @@ def test_a_machine_that_is_not_there_is_refused_with_names_that_look_like_it(
     near = command("drain", "vm-l")
     assert near.exit_code == 1
     assert "there is no machine 'vm-l'. Do you mean vm-1?" in near.output
-    assert "gce-backend status" in command("drain", "nothing-like-it").output
+    assert "gce-backend machines" in command("drain", "nothing-like-it").output
 
 
 def test_undrain_comes_too_late_for_a_deletion_that_has_begun(
@@ -487,7 +487,7 @@ def test_line_14_messages_are_acknowledged_in_the_store(
     async def keep(clients: Clients) -> None:
         fleet = Fleet(Store(clients.datastore(PROJECT)))
         await fleet.refresh([key])
-        await fleet.change([Change(key, lambda _: SetAsideMessage("odd", 1.0))])
+        await fleet.change([Change(key, lambda _: SetAsideMessage("odd", 1.0, "{}"))])
 
     async def seen(clients: Clients) -> bool:
         fleet = Fleet(Store(clients.datastore(PROJECT)))
@@ -495,12 +495,19 @@ def test_line_14_messages_are_acknowledged_in_the_store(
         return fleet.set_aside[key].seen is not None
 
     served.ask(keep)
+    assert command("messages").output.split() == [
+        *("ID", "RECEIVED", "SEEN", "BY", "REASON", "AND", "DATA"),
+        *("m1", "1970-01-01", "00:00:01", "UTC", "-", "odd", "{}"),
+    ]
     refused = command("messages", "ack", "m2")
     assert (refused.exit_code, "no message 'm2' is set aside" in refused.output) == (1, True)
     assert not served.ask(seen)
     assert command("messages", "ack", "m1").output == "1 message acknowledged\n"
     assert served.ask(seen)
     assert command("messages", "ack").output == "0 messages acknowledged\n"
+    (listed,) = json.loads(command("messages", "list", "m1", "--json").output)["set_aside"]
+    assert (listed["message_id"], listed["reason"], bool(listed["seen"])) == ("m1", "odd", True)
+    assert command("messages", "list", "m2").exit_code == 1
 
 
 @pytest.mark.parametrize("revision", ["", "two words", "a\nb", "x" * 201, "rév"])

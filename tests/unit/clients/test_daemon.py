@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gce_backend.base.errors import InvalidRequestError, NoDaemonError, UnknownNameError
+from gce_backend.base.errors import NoDaemonError, OrderError, SettingsError, UnknownNameError
 from gce_backend.clients.daemon import DaemonApi, address
 from gce_backend.settings.settings import HttpSettings, Secret, Settings
 from support.fleet_harness import CONTROL_TOKEN, world
@@ -63,7 +63,7 @@ async def test_the_token_goes_along_only_when_it_is_asked_for(tmp_path: Path) ->
 async def test_a_refused_reader_learns_what_to_set(tmp_path: Path, token: Secret | None) -> None:
     """And the token that was tried is not quoted."""
     async with world(tmp_path) as w, aiohttp.ClientSession(headers=ELSEWHERE) as session:
-        with pytest.raises(InvalidRequestError, match="GCE_BACKEND_HTTP__TOKEN") as caught:
+        with pytest.raises(SettingsError, match="GCE_BACKEND_HTTP__TOKEN") as caught:
             await DaemonApi(session, w.daemon.url, token).get("/api/status")
         assert "another" not in str(caught.value)
 
@@ -74,13 +74,15 @@ async def test_an_unknown_name_comes_with_names_like_it(tmp_path: Path) -> None:
         await w.until_states(cataloged=3)
         with pytest.raises(UnknownNameError, match=r"'linx'.*Did you mean: linux"):
             await DaemonApi(session, w.daemon.url, None).get("/api/explain", {"name": "linx"})
+        with pytest.raises(UnknownNameError, match=r"'qqqq'; `gce-backend machines`, `groups`"):
+            await DaemonApi(session, w.daemon.url, None).get("/api/explain", {"name": "qqqq"})
 
 
 async def test_a_wrong_parameter_is_told_in_the_daemons_words(tmp_path: Path) -> None:
     """A daemon of another version, perhaps."""
     async with world(tmp_path) as w, aiohttp.ClientSession() as session:
         await w.until(w.is_loaded)
-        with pytest.raises(InvalidRequestError, match="unknown field `colour`"):
+        with pytest.raises(OrderError, match=r"^[^/]*unknown field `colour`"):
             await DaemonApi(session, w.daemon.url, None).get("/api/events", {"colour": "red"})
 
 

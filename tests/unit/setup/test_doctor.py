@@ -288,6 +288,11 @@ def test_a_running_daemon_that_is_not_ready_is_a_warning(
     port = answering(msgspec.json.encode({"ok": True, "checks": []}))
     _, rows = ward.examine(GCE_BACKEND_HTTP__PORT=str(port))
     assert rows["daemon"]["verdict"] == "ok"
+    at = f"http://127.0.0.1:{port}"
+    _, rows = ward.examine(GCE_BACKEND_HTTP__PORT="0", GCE_BACKEND_URL=at)
+    assert rows["daemon"]["verdict"] == "ok", "where the commands find it"
+    _, rows = ward.examine(GCE_BACKEND_HTTP__PORT="0")
+    assert "say where it is with --url or GCE_BACKEND_URL" in rows["daemon"]["seen"]
 
 
 @pytest.fixture

@@ -57,6 +57,43 @@ def test_missing_directory_and_files_are_problems(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "managers { minimum_sise: 4 }",
+            'unknown field "minimum_sise"; did you mean "minimum_size"?',
+        ),
+        ("nonsense", 'unknown field "nonsense"; use one of: managers'),
+        (
+            "managers { minimum_size: 99999999999 }",
+            (
+                "'managers { minimum_size: 99999999999 }': Value out of range: 99999999999; write "
+                "a smaller number"
+            ),
+        ),
+        (
+            'managers { minimum_size: "4" }',
+            (
+                '\'managers { minimum_size: "4" }\': Couldn\'t parse integer: "4"; write a whole '
+                "number, without quotes"
+            ),
+        ),
+        (
+            "managers { zone: 7 }",
+            "'managers { zone: 7 }': Expected string but found: '7'; write it in quotes: \"...\"",
+        ),
+    ],
+)
+def test_a_field_of_the_wrong_name_or_kind_comes_with_what_to_write(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    """The protobuf library says what is wrong, not what is right."""
+    write(tmp_path, templates_cfg=template(), managers_cfg=text)
+    (problem,) = check_directory(tmp_path).problems
+    assert str(problem) == f"managers.cfg:1: cannot be read: {says}"
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"# \xff\xfe", "not UTF-8 at byte 2"),
