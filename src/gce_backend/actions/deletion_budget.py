@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from gce_backend.base.plurals import plural
 from gce_backend.engine.context import Context
 from gce_backend.fleet.memory import HeldDeletions
 from gce_backend.model.entities import (
@@ -182,7 +183,7 @@ def note_held(context: Context, held: HeldDeletions) -> None:
     caps = told(held.permits, begun, _limits(context), settings.window_seconds)
     permits = by_permit(held.permits)
     if held.paced == held.permits:
-        waits = "1 old machine waits" if number == 1 else f"{number} old machines wait"
+        waits = plural(number, "old machine waits", "old machines wait")
         message = (
             f"The roll-out of {', '.join(held.templates)} goes no faster than the caps on "
             f"deletions: {waits} ({permits}). {caps} It goes on by itself; `gce-backend lift-cap` "
@@ -191,7 +192,7 @@ def note_held(context: Context, held: HeldDeletions) -> None:
         if context.conditions.note(CAP, PACED, message):
             context.log.info("deletion.paced", held=number, permits=permits)
         return
-    waits = "1 deletion is held back" if number == 1 else f"{number} deletions are held back"
+    waits = plural(number, "deletion is held back", "deletions are held back")
     message = (
         f"{waits} ({permits}). {caps} Find out why so many are due, and whether the Machine "
         "Provider works. If they are right, wait, or lift the caps with `gce-backend lift-cap`; "
