@@ -121,6 +121,33 @@ def test_the_search_knows_the_words_that_people_type(site: Path, word: str) -> N
     assert found & {"first-change", "size-and-cost", "configuration", "faq"}
 
 
+def test_the_readme_fits_on_two_screens_with_all_that_sells_it(
+    tmp_path: Path, browser: Browser
+) -> None:
+    """As wide as a forge shows it, on a screen of 1080 lines; the story is a drawing."""
+    style = (
+        "body{font:16px/1.5 sans-serif;width:896px;margin:24px auto}img{max-width:100%}"
+        "h2{margin:24px 0 16px}p,ul,table,pre{margin:0 0 16px}td,th{padding:6px 13px}"
+        "pre{padding:16px;font:85%/1.45 monospace;overflow:auto}"
+    )
+    readme, shown = ROOT / "README.md", tmp_path / "readme.html"
+    command = [sys.executable, "-m", "markdown", "-x", "fenced_code", "-x", "tables", str(readme)]
+    body = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    whole = body.replace('src="', f'src="{ROOT.as_uri()}/')
+    shown.write_text(f"<meta charset=utf-8><style>{style}</style>{whole}", encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1920, "height": 1080})
+    page.set_default_timeout(PATIENCE * 1000)
+    page.goto(shown.as_uri())
+    heights = page.evaluate("[...document.images].map(image => image.height)")
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.close()
+    assert len(heights) == 2
+    assert min(heights) > 100, "they are there"
+    assert height <= 2 * 1080
+    for needed in ("docs/story.svg", "make run", "make test", "plan --config", "\nPlan: "):
+        assert needed in readme.read_text(encoding="utf-8")
+
+
 def test_no_page_is_wider_than_a_phone_in_light_and_dark(site: Path, browser: Browser) -> None:
     """Tables and code scroll in themselves; the page does not. The colours are the system's."""
     page = browser.new_page(viewport={"width": 375, "height": 800})

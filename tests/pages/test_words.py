@@ -18,7 +18,7 @@ from support.plain_texts import PAGES
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.0, "0 ms"),
+        (0.0, "<1 ms"),
         (0.0421, "42 ms"),
         (1.0, "1 s"),
         (1.26, "1.3 s"),

@@ -1,4 +1,6 @@
-"""What no page and no command may say: numbers that do not agree, doubled words, times below zero.
+"""What no page and no command may say: numbers that do not agree, doubled words, negative times.
+
+And more that a reader stumbles over, such as dates and numbers that are meant for programs.
 
 Use it on the texts of a troubled fleet.
 """
@@ -25,7 +27,18 @@ _FAULTS = {
     "a number and its noun": rf"(?<![\d.,–-])\b1 (?:{'|'.join(_NOUNS)})\b",
     "a word twice": r"\b([a-z]{3,}) \1\b",
     "a maximum of 0": r"maximum_size:? 0\b|maximum of 0\b|\b0 (?:->|→) [1-9]",
-    "no time at all": r"\bfor 0 ?(?:ms|s)\b",
+    "no time at all": r"(?:\bfor )0 ?(?:s|min)\b|(?<![\d.])0 ?ms\b",
+    "a time for programs": (
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d|(?<![\w.-])1[4-9]\d{8}(?:\.\d+)?(?![\w.-])"
+    ),
+    "a number too exact": r"(?<![\w.])\d+\.\d{5,}",
+    "a share without its space": r"\d%(?!\w)",
+    "an article that does not fit": (
+        r"\b[Aa] (?!one\b|once\b|us\b|use|uni|eu)[aeio]\w+"
+        r"|\b[Aa]n (?!hour|honest)[b-df-gj-km-np-qs-tv-wyz]\w+"
+    ),
+    "a mark twice": r"(?<!\.)\.\.(?![./])|,,|;;|[?!]\.(?!\w)| [,;](?= )",
+    "a noun in both numbers": r"\w\(s\)",
     "a negative time": r"(?<![\w.:/-])-\d+(?:\.\d+)? ?(?:ms|s|min|h|d)\b",
     "a value of Python's": r"\bNaN\b|\bundefined\b|<class |\bNone\b(?!\.)|\bTrue\b|\bFalse\b",
     "a list of Python's": r"[(\[]'",

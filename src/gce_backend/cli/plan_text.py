@@ -137,22 +137,44 @@ def _group(group: GroupStep) -> str:
     if group.action is Action.CREATE:
         return plural(group.goal, "machine") + _at_first(group)
     if group.action is Action.RESIZE:
-        return f"{size} -> {plural(group.goal, 'machine')}{_at_first(group)}"
+        return f"{size} -> {plural(group.goal, 'machine')}{_at_first(group)}{_besides(group)}"
     if group.action is Action.KEEP:
         return f"stops draining; it keeps its {plural(size, 'machine')}"
     if group.action is Action.DELETE:
         return "is empty and is deleted"
     if group.action is Action.SHRINK:
         idle = plural(size - group.goal, "idle machine")
-        return f"{size} -> {plural(group.goal, 'machine')}: {idle} removed"
+        return f"{size} -> {plural(group.goal, 'machine')}: {idle} removed{_besides(group)}"
     if group.action is Action.CHANGE:
-        pairs = (group.minimum, group.maximum, group.spare)
-        limits = zip(("minimum_size", "maximum_size", "spare_size"), pairs, strict=True)
-        told = [f"{name} {old} -> {new}" for name, (old, new) in limits if old != new]
-        told += [f"{one.name} {one.before} -> {one.after}" for one in group.rest]
+        told = _limits(group)
         return f"{', '.join(told)}; it keeps its {plural(size, 'machine')}"
     waits = f", waits for {len(group.held)} leased" if group.held else ""
     return f"drains {plural(len(group.machines), 'machine')}{waits}"
+
+
+def _limits(group: GroupStep) -> list[str]:
+    """Which fields of a manager change, in words."""
+    no_limit = {0: None}
+    maximum = [no_limit.get(one, one) for one in group.maximum]
+    changes = [
+        ("minimum_size", *group.minimum),
+        ("maximum_size", *maximum),
+        ("spare_size", *group.spare),
+        *((one.name, one.before, one.after) for one in group.rest),
+    ]
+    return [f"{name} {_set(old)} -> {_set(new)}" for name, old, new in changes if old != new]
+
+
+def _set(value: object) -> str:
+    return "unset" if value is None else str(value)
+
+
+def _besides(group: GroupStep) -> str:
+    """The fields that change beside the number of machines, which tells of the minimum."""
+    if (group.minimum[0], group.maximum[0], group.spare[0]) == (0, 0, None):
+        return ""  # the configuration in force does not name it, so that every field is new
+    told = [one for one in _limits(group) if not one.startswith("minimum_size ")]
+    return f", {', '.join(told)}" if told else ""
 
 
 def _at_first(group: GroupStep) -> str:

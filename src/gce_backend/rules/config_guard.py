@@ -61,4 +61,4 @@ def loss(
     if not empty and lost <= max_share * machines:
         return None
     whole = plural(machines, "machine")
-    return f"it removes {lost} of {whole} (up to {max_share:.0%} need no approval)"
+    return f"it removes {lost} of {whole} (up to {100 * max_share:.0f} % need no approval)"

@@ -14,6 +14,7 @@ from gce_backend.cli.comparison import compare
 from gce_backend.cli.plan_text import told
 from gce_backend.localcloud.faults import Fault
 from support.fleet_harness import OTHER_ZONE, manager, template, world
+from support.plain_texts import faults_in
 from support.served_fleet import ServedFleet, served_fleet
 
 READS = {
@@ -96,6 +97,26 @@ def test_a_directory_not_yet_submitted_is_compared(fleet: ServedFleet, proposed:
         ),
         "This change adds about 2.81 USD a day at the minimum sizes (4.02 in all).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("minimum", "more", "says"),
+    [
+        (5, "maximum_size: 9", "3 -> 5 machines, maximum_size unset -> 9"),
+        (3, "maximum_size: 9 spare_size: 2", "maximum_size unset -> 9, spare_size unset -> 2; "),
+        (2, "max_surge: 1", "3 -> 2 machines: 1 idle machine removed, max_surge unset -> 1"),
+    ],
+)
+def test_every_field_of_a_manager_that_changes_is_told(
+    fleet: ServedFleet, tmp_path: Path, minimum: int, more: str, says: str
+) -> None:
+    """Also beside another number of machines."""
+    (tmp_path / "templates.cfg").write_text(template())
+    changed = manager(minimum=minimum).replace("minimum_size", f"{more} minimum_size")
+    (tmp_path / "managers.cfg").write_text(changed)
+    done = fleet.run("plan", "--config", str(tmp_path))
+    assert f"-usc1a in us-central1-a: {says}" in done.stdout
+    assert faults_in(done.stdout) == []
 
 
 def test_an_image_family_is_told_with_the_image_that_it_stands_for(

@@ -86,7 +86,7 @@ def test_the_message_says_how_many_of_how_many_and_plan_counts_the_same() -> Non
     """An operator decides by it."""
     found = plans(there(10, 11), 10)
     assert loss(found, 21, 0.5, empty=False) == (
-        "it removes 11 of 21 machines (up to 50% need no approval)"
+        "it removes 11 of 21 machines (up to 50 % need no approval)"
     )
     assert totals(found).lost_machines == totals(found).drain_machines == 11
 

@@ -53,9 +53,9 @@ def tone(state: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration, rounded for people: `240 ms`, `42 s`, `18 min`, `3 h 20 min`."""
+    """A duration, rounded for people: `<1 ms`, `240 ms`, `42 s`, `18 min`, `3 h 20 min`."""
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "0 ms"
+        return f"{seconds * 1000:.0f} ms" if seconds >= 0.0005 else "<1 ms"
     if seconds < 10:
         return f"{seconds:.1f} s".replace(".0 ", " ")
     minutes, rest = divmod(round(seconds), 60)
