@@ -22,6 +22,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import Key
 from gce_backend.settings.settings import Settings
 from support.fleet_harness import PROJECT, World, manager, template, world
+from support.outside import delete_vm
 
 MACHINES = 1000
 GROUPS = 10
@@ -105,6 +106,42 @@ async def test_a_quiet_minute_of_a_thousand_machines_costs_a_handful_of_calls(
     # Once a minute those that do not run, which are none; once in ten all of them.
     all_of_them = math.ceil(MINUTES / 10) * math.ceil(MACHINES / 500)
     assert total["compute.instances.aggregatedList"] <= MINUTES + all_of_them
+
+
+async def test_a_pool_at_rest_costs_one_call_a_minute_to_compute(tmp_path: Path) -> None:
+    """One page of VMs shows that all is as known; groups are listed once in a slow resync.
+
+    In that time one list each of groups, of the group's members and of templates comes on top.
+    """
+    async with world(tmp_path, managers=manager(minimum=20), crons=PRODUCTION) as w:
+        await w.until_states(cataloged=20)
+        await w.pass_time(SETTLING)
+        minutes = [_of(calls, "compute") for calls in await _minutes(w, 30)]
+
+    alone = Counter({"compute.instances.aggregatedList": 1})
+    assert sum(calls == alone for calls in minutes) >= 21, "the others have one list more or two"
+    assert all(calls["compute.instances.aggregatedList"] == 1 for calls in minutes)
+    total = sum(minutes, Counter())
+    assert total["compute.instanceGroupManagers.aggregatedList"] <= 4
+    assert total.total() <= 40, total
+
+
+async def test_at_rest_a_deleted_vm_is_found_by_the_next_look(tmp_path: Path) -> None:
+    """Its group does not change; the VMs are listed every minute."""
+    async with world(tmp_path, managers=manager(minimum=3), crons=PRODUCTION) as w:
+        await w.until_states(cataloged=3)
+        await w.pass_time(SETTLING)
+        for phase in (0.0, 17.0, 41.0):
+            await w.pass_time(phase)
+            name = min(await w.vms())
+            await delete_vm(w, name)
+
+            async def out(gone: str = name) -> bool:
+                return gone not in await w.catalog()
+
+            assert await w.until(out, within=76.0) <= 76.0
+            await w.until_states(cataloged=3)
+            await w.pass_time(SETTLING)
 
 
 @contextlib.asynccontextmanager

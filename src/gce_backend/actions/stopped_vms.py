@@ -1,26 +1,27 @@
 """Finds the groups of which a VM has stopped or was deleted: neither changes its group.
 
 Once a minute and project this costs one page: of all VMs of ours where one page holds them, and
-else of those that do not run, which are none in a quiet minute.
+else of those that do not run, which are none in a quiet minute. A page of all VMs that shows
+those that are known, and no others, makes the list of groups unnecessary for that minute.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from gce_backend.base.errors import BackendError, MissingEntityError
-from gce_backend.clients.compute.types import CompleteListing
+from gce_backend.clients.compute.types import CompleteListing, ComputeInstance, Listing
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, MachineKey
 from gce_backend.model.observed import STOPPED
 from gce_backend.rules.ownership import OWNER_LABEL
 
-LOOK = 60.0
-"""Seconds between two looks at a project."""
+LOOK = 50.0
+"""Seconds after which a project is looked at again, by the next run."""
 PAGE = 500
 """VMs of a page: so many are all listed at each look."""
 
@@ -28,25 +29,36 @@ _Vm: TypeAlias = tuple[str, str, int]
 """A VM's zone, name and numeric id."""
 
 
-async def look(
-    context: Context, project: str, due: Collection[GroupKey], problems: list[str]
-) -> list[GroupKey]:
-    """The groups with a VM that has stopped or was deleted since it was listed.
+class Look(NamedTuple):
+    """What a look at a project's VMs has found.
+
+    Attributes:
+        changed: the groups with a VM that has stopped or was deleted since it was listed.
+        as_known: whether exactly the VMs are there that ran when their groups were listed, and run.
+        all_vms: the list of all VMs of ours; None when not all were listed.
+    """
+
+    changed: list[GroupKey]
+    as_known: bool = False
+    all_vms: Listing[ComputeInstance] | None = None
+
+
+async def look(context: Context, project: str, problems: list[str]) -> Look:
+    """Looks at the VMs of a project, when it is time for that.
 
     Args:
-        due: groups that are listed in any case.
         problems: takes why the VMs could not be listed.
     """
     now = context.clock.monotonic()
     subject = f"stopped instances of project {project}"
     if now < context.memory.seen.next_stopped_look.get(project, float("-inf")):
-        return []
+        return Look([])
     groups = [*_groups_of(context, project)]
     few = [*islice(_running_vms(context, groups), PAGE + 1)]
     if not few:  # an empty pool costs no list
         context.conditions.clear(subject)
     if not few or context.conditions.blocked(subject):
-        return []
+        return Look([])
     are_few = len(few) <= PAGE
     condition = f"labels.{OWNER_LABEL} = {context.settings.owner}"
     if not are_few:
@@ -56,17 +68,22 @@ async def look(
     except BackendError as error:
         context.conditions.fail(subject, error)
         problems.append(f"{subject}: {error}")
-        return []
+        return Look([])
     context.conditions.clear(subject)
     context.memory.seen.next_stopped_look[project] = now + LOOK
     shown = {(vm.zone_name, vm.name, vm.id): vm.status in STOPPED for vm in listing.items}
     proves_absence = are_few and isinstance(listing, CompleteListing)
-    found = {
+    changed = {
         machine.group: None
         for vm, machine in (few if are_few else _machines_of(context, groups, shown))
-        if shown.get(vm, proves_absence) and machine.group not in due
+        if shown.get(vm, proves_absence)
     }
-    return list(found)
+    as_known = (
+        proves_absence
+        and shown.keys() == {vm for vm, _ in few}
+        and all(vm.status == "RUNNING" for vm in listing.items)
+    )
+    return Look([*changed], as_known, listing if are_few else None)
 
 
 def _groups_of(context: Context, project: str) -> Iterator[GroupKey]:

@@ -1,9 +1,9 @@
 """The full look: reports resources at Compute with our mark and without an entity (S2).
 
 A resource with the mark of another store is another daemon's, and is skipped. It costs one list of
-VMs per project and slow resync; groups and templates are taken from the lists that are made anyway.
-Every project that the configuration has ever named is looked through, also when no group of ours is
-left there.
+VMs per project and slow resync, where none has just been made; groups and templates are taken from
+the lists that are made anyway. Every project that the configuration has ever named is looked
+through, also when no group of ours is left there.
 What was created a moment ago may not have its entity yet, so two looks must agree, with a list of
 the VM's group between them. The daemon does not change what it finds: an operator adopts it,
 deletes it, or removes the mark.
@@ -54,12 +54,18 @@ class _Sighting(NamedTuple):
     group: GroupKey | None = None
 
 
-async def look(context: Context, project: str, groups: Listing[ComputeGroup]) -> str | None:
+async def look(
+    context: Context,
+    project: str,
+    groups: Listing[ComputeGroup],
+    vms: Listing[ComputeInstance] | None = None,
+) -> str | None:
     """Looks at a project's VMs and groups, when it is time for that.
 
     Args:
         project: a project with groups of ours.
         groups: its groups, just listed.
+        vms: all VMs with our label, if they have just been listed.
 
     Returns:
         Why it could not look; None when it could, or it was not time.
@@ -72,7 +78,7 @@ async def look(context: Context, project: str, groups: Listing[ComputeGroup]) ->
         return None
     condition = f"labels.{OWNER_LABEL} = {context.settings.owner}"
     try:
-        instances = await context.compute.list_instances(project, condition)
+        instances = vms or await context.compute.list_instances(project, condition)
     except BackendError as error:
         context.conditions.fail(subject, error)
         return f"{subject}: {error}"

@@ -1,8 +1,9 @@
 """fetch-instances: every VM of every group has an Instance entity, and its state is known.
 
-A quiet minute costs one list of groups per project. The members of a group are listed only when the
-group changed, is in transition, or is due for its slow resync. An incomplete list adds the VMs
-in it and proves nothing about VMs that are not in it.
+A quiet minute costs one list per project: of its VMs, and of its groups where it has none, where
+one page does not hold them, or where something is under way or due for its slow resync. The members
+of a group are listed only when the group changed, is in transition, or is due for its slow resync.
+An incomplete list adds the VMs in it and proves nothing about VMs that are not in it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from gce_backend.clients.compute.links import ResourceLink
 from gce_backend.clients.compute.types import (
     CompleteListing,
     ComputeGroup,
+    ComputeInstance,
+    Listing,
     ManagedInstance,
     PartialListing,
 )
@@ -85,8 +88,10 @@ async def run(context: Context) -> Outcome:
     untracked.forget_members(context)
     due: list[GroupKey] = []
     for project, keys in projects.items():
-        due += await _look_at_groups(context, project, keys, problems)
-        due += await stopped_vms.look(context, project, set(due), problems)
+        vms = await stopped_vms.look(context, project, problems)
+        if not (vms.as_known and _is_at_rest(context, project, keys)):
+            due += await _look_at_groups(context, project, keys, problems, vms.all_vms)
+        due += [key for key in vms.changed if key not in due]
     elsewhere = context.fleet.projects - projects.keys()
     problems += await untracked.look_elsewhere(context, elsewhere)
     adopted = _by_project(context, []) if elsewhere else {}
@@ -140,10 +145,39 @@ def _by_project(context: Context, problems: list[str]) -> dict[str, list[GroupKe
     return projects
 
 
+def _is_at_rest(context: Context, project: str, keys: Iterable[GroupKey]) -> bool:
+    """Whether nothing is under way in a project's groups, and it is not time for its full look."""
+    seen = context.memory.seen
+    if context.clock.monotonic() >= seen.next_full_look.get(project, float("-inf")):
+        return False
+    if context.conditions.reason(f"project {project}"):
+        return False
+    groups = set(keys)
+    for key in groups:
+        manager = context.fleet.managers[key]
+        if manager.in_flight is not None or manager.resize is not None:
+            return False
+        if key in seen.unlisted or key in seen.gone or not _is_settled(context, key):
+            return False
+    leaving = context.fleet.having(Facet.LEAVING)
+    return not any(one.deletion is not None and key.group in groups for key, one in leaving)
+
+
 async def _look_at_groups(
-    context: Context, project: str, keys: list[GroupKey], problems: list[str]
+    context: Context,
+    project: str,
+    keys: list[GroupKey],
+    problems: list[str],
+    all_vms: Listing[ComputeInstance] | None = None,
 ) -> list[GroupKey]:
-    """Stores the state of the groups; returns those whose members must be listed."""
+    """Stores the state of the groups.
+
+    Args:
+        all_vms: the project's VMs, if they have just been listed.
+
+    Returns:
+        The groups whose members must be listed.
+    """
     conditions = context.conditions
     if conditions.blocked(f"project {project}"):
         problems.append(f"project {project}: backing off")
@@ -182,7 +216,7 @@ async def _look_at_groups(
     await context.fleet.change(learnt)
     if adopted:
         return due  # their machines get their entities first
-    if problem := await untracked.look(context, project, listing):
+    if problem := await untracked.look(context, project, listing, all_vms):
         problems.append(problem)
     return due
 

@@ -345,7 +345,7 @@ class FetchSettings(_Section, frozen=True):
 
     Attributes:
         poll_seconds: how soon groups in transition are looked at again.
-        resync_seconds: how often the members of a group are listed although it did not change.
+        resync_seconds: how often groups and their members are listed although nothing changed.
     """
 
     poll_seconds: Seconds = 1.0
