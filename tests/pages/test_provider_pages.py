@@ -317,3 +317,30 @@ async def test_a_browser_shows_the_queue_and_follows_it(
         await expect(page.locator("main")).not_to_contain_text(BOB)
         await context.close()
         assert not wrong
+
+
+CUT_OFF = """[...document.querySelectorAll('main *')]
+    .filter(it => getComputedStyle(it).overflowX !== 'visible' && it.scrollWidth > it.clientWidth)
+    .filter(it => it.clientWidth > 1).map(it => it.innerText)"""
+"""What a reader would have to push aside; what is hidden but for a reader aloud is a point wide."""
+
+
+async def test_no_table_is_cut_off_on_a_desktop(chromium: Chromium, tmp_path: Path) -> None:
+    """With the daemon's long names, kinds of many dimensions, and ids as requests have them."""
+    name, disk = "linux-small-9df70045-euw1b-w2zb", {"disk_gb": 100, "disk_type": "SSD"}
+    kind = {"num_cpus": 8, "memory_gb": 16.0, "linux_flavor": "DEBIAN", "os_version": "12"}
+    labels = {"project": "a-project-of-thirty-characters", "snapshot_labels": ["contents:checkout"]}
+    async with place(tmp_path, LIMITED) as p:
+        service = await p.start()
+        await until_ready(p, service)
+        mp = Pages(p, service)
+        await mp.add(name, snapshot="linux-checkout", **kind, **disk, **labels)
+        await mp.lease("88548516-246b-479d-901c-67e329d7d65c", BOB)
+        await mp.lease("13199807-19f2-4ea5-87b6-fe1a8e8f33d0", BOB)
+        context = await chromium.browser.new_context(viewport={"width": 1280, "height": 800})
+        page = await context.new_page()
+        for path in PAGES:
+            await page.goto(service.url + path)
+            await expect(page.locator("h1")).to_be_visible()
+            assert await page.evaluate(CUT_OFF) == [], path
+        await context.close()
