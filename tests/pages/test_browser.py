@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from support.broker_messages import publish, wire
-from support.browser import Chromium, faults_of_axe
+from support.browser import Chromium, cut_off, faults_of_axe
 from support.crowd import crowded
 from support.fleet_harness import CONTROL_TOKEN, OTHER_ZONE, ZONE, World, manager, template, world
 from support.patience import PATIENCE
@@ -247,7 +247,10 @@ async def test_no_page_is_wider_than_its_screen(chromium: Chromium, tmp_path: Pa
 async def test_axe_finds_nothing_on_any_page(
     chromium: Chromium, tmp_path: Path, scheme: str
 ) -> None:
-    """Contrast, names, roles, order: in both colour schemes, on a troubled fleet."""
+    """Contrast, names, roles, order: in both colour schemes, on a troubled fleet.
+
+    Nor is anything cut off on a desktop.
+    """
     managers = manager(minimum=3) + manager("linux", OTHER_ZONE, 2)
     async with world(tmp_path, managers=managers) as w:
         await w.until_states(cataloged=5)
@@ -266,6 +269,7 @@ async def test_axe_finds_nothing_on_any_page(
             for path in (*PAGES, f"/machines/{name}", "/session"):
                 await reader.go(path)
                 assert await faults_of_axe(reader.page, only) == [], path
+                assert await cut_off(reader.page) == [], path
             ground = await reader.eval("getComputedStyle(document.body).backgroundColor")
             dark = max(int(part) for part in re.findall(r"\d+", ground)) < 60
             assert dark is (scheme == "dark")

@@ -25,7 +25,7 @@ from gce_backend.web.pages.provider_session import (
 )
 from machine_provider.test_leases_api import ANN, BOB, LIMITED, ROOT, Api
 from machine_provider.test_service import until_ready
-from support.browser import Chromium, faults_of_axe
+from support.browser import Chromium, cut_off, faults_of_axe
 from support.html_reader import Page
 from support.plain_texts import faults_on
 from support.provider_harness import DAEMON, Place, place
@@ -319,12 +319,6 @@ async def test_a_browser_shows_the_queue_and_follows_it(
         assert not wrong
 
 
-CUT_OFF = """[...document.querySelectorAll('main *')]
-    .filter(it => getComputedStyle(it).overflowX !== 'visible' && it.scrollWidth > it.clientWidth)
-    .filter(it => it.clientWidth > 1).map(it => it.innerText)"""
-"""What a reader would have to push aside; what is hidden but for a reader aloud is a point wide."""
-
-
 async def test_no_table_is_cut_off_on_a_desktop(chromium: Chromium, tmp_path: Path) -> None:
     """With the daemon's long names, kinds of many dimensions, and ids as requests have them."""
     name, disk = "linux-small-9df70045-euw1b-w2zb", {"disk_gb": 100, "disk_type": "SSD"}
@@ -342,5 +336,5 @@ async def test_no_table_is_cut_off_on_a_desktop(chromium: Chromium, tmp_path: Pa
         for path in PAGES:
             await page.goto(service.url + path)
             await expect(page.locator("h1")).to_be_visible()
-            assert await page.evaluate(CUT_OFF) == [], path
+            assert await cut_off(page) == [], path
         await context.close()

@@ -31,6 +31,13 @@ class Chromium(NamedTuple):
     runner: asyncio.Runner
 
 
+_CUT_OFF = """[...document.querySelectorAll('main *')]
+    .filter(it => getComputedStyle(it).overflowX !== 'visible' && it.scrollWidth > it.clientWidth)
+    .filter(it => it.clientWidth > 1 && !['PRE', 'INPUT', 'SELECT'].includes(it.tagName))
+    .map(it => it.innerText)"""
+"""What is hidden but for who listens is a point wide."""
+
+
 def launch_options() -> dict[str, Any]:
     """What playwright is to start.
 
@@ -56,4 +63,10 @@ async def faults_of_axe(page: Page, only: str = "") -> list[str]:
     """What axe-core finds wrong with the page that is shown, by all of its rules or by one."""
     await page.evaluate(_AXE)
     found: list[str] = await page.evaluate(_VIOLATIONS, only)
+    return found
+
+
+async def cut_off(page: Page) -> list[str]:
+    """What a reader has to push aside on the page that is shown, apart from texts of files."""
+    found: list[str] = await page.evaluate(_CUT_OFF)
     return found
