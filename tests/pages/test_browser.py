@@ -20,9 +20,8 @@ from support.patience import PATIENCE
 PAGES = ("/", "/machines", "/jobs", "/messages", "/events", "/configuration", "/explain?name=linux")
 LOOK_MS = 5000
 """How often a page looks for what is new."""
-LOAD_MS = 200
-LOAD_FACTOR = 3
-LOADS = 20
+FILES = 4
+"""What a page is of: itself, its style, its script and its icon."""
 
 
 class Reader:
@@ -396,25 +395,18 @@ async def test_a_chart_tells_its_numbers_at_the_pointer(chromium: Chromium, tmp_
         await expect(told).to_contain_text(" UTC: 0 leased, ")
 
 
-async def test_ten_thousand_machines_load_in_a_moment(chromium: Chromium, tmp_path: Path) -> None:
-    """From the click to the page's load event, in the best of several tries.
-
-    Where even a page without machines is slow, it may take some times as long as that one.
-    """
-    timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+async def test_ten_thousand_machines_are_no_work_for_a_browser(
+    chromium: Chromium, tmp_path: Path
+) -> None:
+    """What it lays out and fetches is bounded, whatever there is; time would tell of the host."""
     async with crowded(tmp_path, 10_000) as w, reading(w, chromium) as reader:
-
-        async def load(path: str) -> float:
+        fetched: list[str] = []
+        reader.page.on("request", lambda request: fetched.append(request.url))
+        for path, most in (("/", 1000), ("/machines", 2000), ("/machines?q=0012&page=2", 2000)):
+            fetched.clear()
             await reader.go(path)
-            await reader.page.wait_for_function(f"{timing} > 0")
-            return float(await reader.eval(timing))
-
-        for path in ("/", "/machines", "/machines?q=0012&page=2"):
-            small: list[float] = []
-            large: list[float] = []
-            while not large or min(large) >= max(LOAD_MS, LOAD_FACTOR * min(small)):
-                assert len(large) < LOADS, (path, small, large)
-                small.append(await load("/jobs"))
-                large.append(await load(path))
+            count = await reader.eval("document.querySelectorAll('*').length")
+            assert count < most, path
+            assert len(fetched) <= FILES, fetched
         await reader.go("/machines?q=kind3-us-east1-b-0012")
         await expect(reader.page.locator("tbody tr")).to_have_count(1)
