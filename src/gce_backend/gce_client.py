@@ -44,6 +44,7 @@ from gce_backend.clients.compute.types import (
     Page,
     Snapshot,
     SnapshotPage,
+    Surrounding,
     TemplatePage,
     WholeInstancePage,
     gather_pages,
@@ -55,7 +56,16 @@ from gce_backend.configuration.values import zone_region
 __all__ = ["ComputeClient", "Timeouts"]
 
 T = TypeVar("T")
-R = TypeVar("R", ComputeTemplate, ComputeGroup, ComputeInstance, MachineType, Image, Snapshot)
+R = TypeVar(
+    "R",
+    ComputeTemplate,
+    ComputeGroup,
+    ComputeInstance,
+    MachineType,
+    Image,
+    Snapshot,
+    Surrounding,
+)
 
 MAX_NAMES_PER_CALL: Final = 1000
 _HELD_SECONDS = 120.0  # how long `wait` may hold a call before it answers
@@ -335,6 +345,27 @@ class ComputeClient:
         """The newest image of a family that is not deprecated."""
         images, _, name = _path(project, GLOBAL, "images", family).rpartition("/")
         return await self._get("images.getFromFamily", f"{images}/family/{name}", Image)
+
+    async def get_network(self, project: str, name: str) -> Surrounding:
+        """One network."""
+        return await self._get(
+            "networks.get", _path(project, GLOBAL, "networks", name), Surrounding
+        )
+
+    async def get_subnetwork(self, project: str, region: str, name: str) -> Surrounding:
+        """One subnetwork."""
+        path = _path(project, f"regions/{region}", "subnetworks", name)
+        return await self._get("subnetworks.get", path, Surrounding)
+
+    async def get_disk_type(self, project: str, zone: str, name: str) -> Surrounding:
+        """One disk type of a zone."""
+        path = _path(project, f"zones/{zone}", "diskTypes", name)
+        return await self._get("diskTypes.get", path, Surrounding)
+
+    async def get_accelerator_type(self, project: str, zone: str, name: str) -> Surrounding:
+        """One accelerator type of a zone."""
+        path = _path(project, f"zones/{zone}", "acceleratorTypes", name)
+        return await self._get("acceleratorTypes.get", path, Surrounding)
 
     async def get_snapshot(self, project: str, name: str) -> Snapshot:
         """One disk snapshot."""

@@ -345,6 +345,10 @@ async def test_every_answer_fits_googles_description() -> None:
         await call(at, "machineTypes.list", f"zones/{ZONE}/machineTypes", maxResults="3")
         machine_types = "aggregated/machineTypes"
         await call(at, "machineTypes.aggregatedList", machine_types, maxResults="3")
+        await call(at, "networks.get", "global/networks/default")
+        await call(at, "subnetworks.get", "regions/us-central1/subnetworks/lab")
+        await call(at, "diskTypes.get", f"zones/{ZONE}/diskTypes/pd-ssd")
+        await call(at, "acceleratorTypes.get", f"zones/{ZONE}/acceleratorTypes/nvidia-l4")
         await call(at, "images.list", "global/images", project="images-1")
         await call(at, "images.get", "global/images/debian-12")
         await call(at, "images.getFromFamily", "global/images/family/debian")

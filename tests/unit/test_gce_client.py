@@ -700,6 +700,10 @@ async def test_every_method_asks_for_what_computes_description_offers() -> None:
         await c.get_machine_type("p", "z", "m")
         await c.get_image("p", "i")
         await c.get_snapshot("p", "s")
+        await c.get_network("p", "n")
+        await c.get_subnetwork("p", "r", "n")
+        await c.get_disk_type("p", "z", "d")
+        await c.get_accelerator_type("p", "z", "a")
         singles = len(it.requests)
     async with world(script(web.json_response({}))) as lists:
         c = lists.client
@@ -709,7 +713,7 @@ async def test_every_method_asks_for_what_computes_description_offers() -> None:
         await c.list_instances("p", "x")
     seen = [*it.seen, *lists.seen]
     requests = [*it.requests, *lists.requests]
-    assert (singles, len(requests)) == (17, 21)
+    assert (singles, len(requests)) == (21, 25)
     for (method, *_), request in zip(seen, requests, strict=True):
         meant = find(request.method, request.rel_url.raw_path)
         assert meant is not None

@@ -31,6 +31,7 @@ from gce_backend.clients.compute.types import (
     OperationPage,
     Snapshot,
     SnapshotPage,
+    Surrounding,
     TemplatePage,
     WholeInstancePage,
 )
@@ -219,6 +220,30 @@ CALLS = {
         lambda c: c.get_image_from_family("p", "f"),
         f"GET {P}/global/images/family/f",
         mask(Image),
+        answer=NAMED,
+    ),
+    "networks.get": Call(
+        lambda c: c.get_network("p", "n"),
+        f"GET {P}/global/networks/n",
+        mask(Surrounding),
+        answer=NAMED,
+    ),
+    "subnetworks.get": Call(
+        lambda c: c.get_subnetwork("p", "r", "n"),
+        f"GET {P}/regions/r/subnetworks/n",
+        mask(Surrounding),
+        answer=NAMED,
+    ),
+    "diskTypes.get": Call(
+        lambda c: c.get_disk_type("p", "z", "d"),
+        f"GET {P}/zones/z/diskTypes/d",
+        mask(Surrounding),
+        answer=NAMED,
+    ),
+    "acceleratorTypes.get": Call(
+        lambda c: c.get_accelerator_type("p", "z", "a"),
+        f"GET {P}/zones/z/acceleratorTypes/a",
+        mask(Surrounding),
         answer=NAMED,
     ),
     "snapshots.get": Call(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gce_backend.base.clock import SystemClock
 from gce_backend.base.dates import UnixSeconds
-from gce_backend.base.errors import NotFoundError, RemoteError
+from gce_backend.base.errors import NotFoundError, PermissionDeniedError, RemoteError
 from gce_backend.cli.common import clients_of
 from gce_backend.cli.output import console
 from gce_backend.cli.plan_text import Document
@@ -41,7 +41,7 @@ from gce_backend.rules.cost import (
 from gce_backend.rules.permits import awaits_drain
 from gce_backend.rules.plan import TemplatePlan
 from gce_backend.settings.settings import Settings
-from gce_backend.setup.named_resources import Ask, named_resources
+from gce_backend.setup.named_resources import Lookup, named_resources
 
 
 async def compare(
@@ -147,12 +147,16 @@ async def _absent(settings: Settings, compute: ComputeClient, bundle: ConfigBund
     texts = bundle.templates_text, bundle.managers_text, bundle.files
     parsed = parse(*texts, settings.machine_provider.extra_dimensions)
 
-    async def look_up(item: tuple[str, Ask]) -> str:
-        what, ask = item
+    async def look_up(item: tuple[str, Lookup]) -> str:
+        what, lookup = item
         try:
-            await ask()
+            await lookup.ask()
         except NotFoundError:
             return f"there is no {what}: the daemon cannot make what needs it"
+        except PermissionDeniedError as error:
+            if lookup.permission:
+                return f"{what} cannot be seen without the permission {lookup.permission}"
+            return f"{what} could not be looked up. {error}"
         except RemoteError as error:
             return f"{what} could not be looked up. {error}"
         return ""

@@ -50,7 +50,7 @@ from gce_backend.configuration.values import (
     full_network,
     full_scope,
     minutes_of,
-    network_region,
+    network_link,
     quote,
     split_pair,
     time_zone,
@@ -434,7 +434,8 @@ def _check_zone(
     if complaint := check_zone(zone):
         report.problem(path, complaint)
         return
-    region = network_region((networks or {}).get(name, ""))
+    network = network_link((networks or {}).get(name, ""))
+    region = network.region if network is not None else None
     if region and zone_region(zone) != region:
         report.problem(
             path,

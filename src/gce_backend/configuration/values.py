@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from gce_backend.configuration.naming import MAX_BASE_NAME_LENGTH
@@ -308,10 +308,24 @@ def check_network(value: str) -> str | None:
     )
 
 
-def network_region(network_url: str) -> str | None:
-    """The region of a subnetwork's link; None for a network, which is everywhere."""
+class NetworkLink(NamedTuple):
+    """What a link to a network or subnetwork names.
+
+    Attributes:
+        project: None for that of whoever uses the link.
+        region: a subnetwork's; None of a network, which is everywhere.
+        name: its name.
+    """
+
+    project: str | None
+    region: str | None
+    name: str
+
+
+def network_link(network_url: str) -> NetworkLink | None:
+    """The parts of a link that `check_network` takes; None of any other text."""
     match = _NETWORK.fullmatch(network_url)
-    return match["region"] if match else None
+    return NetworkLink(match["project"], match["region"], match["name"]) if match else None
 
 
 check_cpu_platform = _like(_CPU_PLATFORM, 'a CPU platform: use a name such as "Intel Skylake"')

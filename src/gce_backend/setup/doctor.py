@@ -50,7 +50,7 @@ from gce_backend.model.entities import (
 )
 from gce_backend.settings.settings import Settings
 from gce_backend.setup.messaging import Done, provision_messages
-from gce_backend.setup.named_resources import Ask, named_resources
+from gce_backend.setup.named_resources import Lookup, named_resources
 from gce_backend.setup.permissions import COMPUTE, DATASTORE
 from gce_backend.setup.project import ACT_AS, Addresses, check_permissions, judge
 
@@ -317,33 +317,36 @@ class _Checks:
         return Finding(what, CheckVerdict.OK, "answers")
 
     async def resources(self) -> list[Finding]:
-        """What templates name exists: machine types in their zones, images, snapshots."""
+        """What templates name exists, at Compute Engine and in their zones."""
 
         async def look() -> list[Finding]:
-            wanted: Mapping[str, Ask] = {}
+            wanted: Mapping[str, Lookup] = {}
             if self._configuration is not None:
                 wanted = named_resources(self._patient.compute, self._configuration)
             answers = await asyncio.gather(*map(self._exists, wanted.items()))
             rows = [row for row in answers if row is not None]
             if not wanted:
-                rows.append(_nothing_named("images and machine types"))
+                rows.append(_nothing_named("what templates name"))
             elif not rows:
                 seen = f"{len(wanted)} named by templates.cfg, all found"
-                rows.append(Finding("images and machine types", CheckVerdict.OK, seen))
+                rows.append(Finding("what templates name", CheckVerdict.OK, seen))
             seen = "only their owner can see who may use them"
             rows.append(Finding("machines' service accounts", CheckVerdict.SKIPPED, seen, ACT_AS))
             return rows
 
-        return await self._within("images and machine types", look, needs=self._has_token)
+        return await self._within("what templates name", look, needs=self._has_token)
 
-    async def _exists(self, item: tuple[str, Ask]) -> Finding | None:
-        what, ask = item
+    async def _exists(self, item: tuple[str, Lookup]) -> Finding | None:
+        what, lookup = item
         try:
-            await ask()
+            await lookup.ask()
         except NotFoundError as error:
             remedy = "name another one in templates.cfg or managers.cfg, or create this one"
             return Finding(what, CheckVerdict.FAILED, str(error), remedy)
         except RemoteError as error:
+            if lookup.permission and isinstance(error, PermissionDeniedError):
+                remedy = f"the daemon does not need it; grant {lookup.permission} to see it here"
+                return Finding(what, CheckVerdict.SKIPPED, "cannot be seen", remedy)
             return Finding(what, CheckVerdict.FAILED, str(error), self._remedy(error))
         return None
 

@@ -20,6 +20,7 @@ from support.served_fleet import ServedFleet, served_fleet
 READS = {
     "compute.images.get",
     "compute.machineTypes.get",
+    "compute.networks.get",
     "compute.instanceGroupManagers.aggregatedList",
     "datastore.projects.runQuery",
     "luci_config.Configs.GetConfig",

@@ -25,6 +25,7 @@ READ_ONLY = {
     "compute.images.get",
     "compute.instanceTemplates.list",
     "compute.machineTypes.get",
+    "compute.networks.get",
     "datastore.projects.lookup",
     "machine_provider.catalog.get",
     "luci_config.Configs.GetConfig",
@@ -109,7 +110,7 @@ def test_a_healthy_project_has_no_failure_and_no_call_changes_anything(ward: War
     called = {name for name in ward.served.cloud.calls if not name.startswith("config.")}
     assert called == READ_ONLY
     assert row(rows, "configuration")["seen"].endswith("1 template, 1 manager, at least 3 machines")
-    assert row(rows, "images and machine types")["verdict"] == "ok"
+    assert row(rows, "what templates name")["verdict"] == "ok"
     assert row(rows, "daemon")["verdict"] == "skipped"
 
 
@@ -202,7 +203,7 @@ def test_a_project_that_nobody_set_up_gets_one_remedy_after_the_other(tmp_path: 
         )
         assert "--config-set" in row(rows, "config_set")["remedy"]
         assert "gce-backend configure" in row(rows, "configuration from")["seen"]
-        assert row(rows, "images and machine types")["verdict"] == "skipped"
+        assert row(rows, "what templates name")["verdict"] == "skipped"
         assert not [name for name in served.cloud.calls if name.endswith(("commit", "create"))]
 
 
@@ -229,6 +230,43 @@ def test_a_configuration_that_names_what_is_not_there_fails(ward: Ward) -> None:
         f"machine type z9-none-1 in {ZONE} of {PROJECT}",
     }
     assert all("templates.cfg" in rows[name]["remedy"] for name in failed(rows))
+
+
+def test_networks_disk_types_and_accelerators_are_looked_up_where_they_are_named(
+    ward: Ward,
+) -> None:
+    """In the project and the region of a link, and in each zone of a manager."""
+    ward.write(
+        template("one", network_url="missing-lab")
+        + template("two", network_url="projects/host-vpc/regions/us-central1/subnetworks/missing-s")
+        + template("gpu", guest_accelerators="missing-gpu:1", local_ssds=1, disk_type="pd-ssd"),
+        manager("one") + manager("two") + manager("gpu"),
+    )
+    ward.served.cloud.calls.clear()
+    code, rows = ward.examine()
+    assert (code, failed(rows)) == (
+        1,
+        {
+            f"network missing-lab of {PROJECT}",
+            "subnetwork missing-s in us-central1 of host-vpc",
+            f"accelerator missing-gpu in {ZONE} of {PROJECT}",
+        },
+    )
+    assert ward.served.cloud.calls["compute.diskTypes.get"] == 2
+
+
+def test_what_may_not_be_seen_says_so_and_is_no_failure(ward: Ward, tmp_path: Path) -> None:
+    """The daemon needs no look at networks: whoever may not make one is told, and goes on."""
+    ward.inject(method="compute.networks.get", status=403, reason="forbidden")
+    code, rows = ward.examine()
+    assert (code, failed(rows)) == (0, set())
+    network = row(rows, "network default")
+    assert network["verdict"] == "skipped"
+    assert "compute.networks.get" in network["remedy"]
+    (tmp_path / "templates.cfg").write_text(template())
+    (tmp_path / "managers.cfg").write_text(manager())
+    planned = ward.run("plan", "--config", str(tmp_path))
+    assert "cannot be seen without the permission compute.networks.get" in planned.stdout
 
 
 def test_a_configuration_is_checked_before_it_is_submitted(ward: Ward, tmp_path: Path) -> None:

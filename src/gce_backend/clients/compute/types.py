@@ -201,6 +201,14 @@ class Image(_Answer, frozen=True, gc=False):
     disk_size_gb: Count = 0
 
 
+class Surrounding(_Answer, frozen=True, gc=False):
+    """That something exists of which only the name is known here, e.g. a network."""
+
+    FIELDS: ClassVar[str] = "name"
+
+    name: str
+
+
 class Snapshot(_Answer, frozen=True, gc=False):
     """A disk snapshot; its size in GB is that of the disk it was taken of."""
 

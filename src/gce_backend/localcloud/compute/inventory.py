@@ -126,9 +126,14 @@ def check_source(link: str, collection: str, field: str, project: str) -> str:
     """
     reference = links.parse(link, collection, field)
     path = links.global_path(reference.project or project, collection, reference.name)
-    if reference.name.removeprefix("family/").startswith(_ABSENT):
+    if is_absent(reference.name.removeprefix("family/")):
         raise not_found(path)
     return links.ROOT + path
+
+
+def is_absent(name: str) -> bool:
+    """Whether nothing has such a name."""
+    return name.startswith(_ABSENT)
 
 
 def get_zone(call: Call) -> dict[str, Any]:
@@ -237,7 +242,7 @@ def image(project: str, reference: str) -> dict[str, Any]:
     family = reference.removeprefix("family/") if reference.startswith("family/") else None
     name = reference if family is None else f"{family[:53]}-{_IMAGE_VERSION}"
     path = links.global_path(project, "images", name)
-    if name.startswith(_ABSENT):
+    if is_absent(name):
         raise not_found(
             path if family is None else f"projects/{project}/global/images/family/{family}"
         )
@@ -265,7 +270,7 @@ def get_snapshot(call: Call) -> dict[str, Any]:
     """snapshots.get."""
     project, name = call.path["project"], call.path["snapshot"]
     path = links.global_path(project, "snapshots", name)
-    if name.startswith(_ABSENT):
+    if is_absent(name):
         raise not_found(path)
     return {
         "kind": "compute#snapshot",

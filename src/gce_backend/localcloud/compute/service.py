@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from gce_backend.localcloud.cloud import Call, Cloud, Handler, Route, Service
-from gce_backend.localcloud.compute import description, inventory
+from gce_backend.localcloud.compute import description, inventory, surroundings
 from gce_backend.localcloud.compute.batch import Batches
 from gce_backend.localcloud.compute.disks import Disks
 from gce_backend.localcloud.compute.error_replies import forbidden
@@ -120,6 +120,10 @@ class ComputeService(Service):
             "compute.images.get": inventory.get_image,
             "compute.images.getFromFamily": images.get_from_family,
             "compute.images.list": images.list_page,
+            "compute.networks.get": surroundings.get_network,
+            "compute.subnetworks.get": surroundings.get_subnetwork,
+            "compute.diskTypes.get": surroundings.get_disk_type,
+            "compute.acceleratorTypes.get": surroundings.get_accelerator_type,
             "compute.snapshots.get": self._snapshots.get,
             "compute.snapshots.list": self._snapshots.list_page,
         }
