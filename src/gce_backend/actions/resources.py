@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from gce_backend.actions.identity import Resource
+from gce_backend.actions.strays import awaits_beside
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import (
     AlreadyExistsError,
@@ -395,8 +396,11 @@ def beside(context: Context, manager: GroupKey, entity: InstanceGroupManager) ->
         manager: the group that wants to grow.
 
     Returns:
-        None when it matters and is not known: one of those groups has not been seen yet.
+        None when it matters and is not known: one of those groups has not been seen yet, or has
+        no entity yet.
     """
+    if entity.maximum_size and awaits_beside(context, manager):
+        return None
     siblings = context.fleet.siblings(manager)
     return group_sizes.beside(entity, ((one, size_of(context, key)) for key, one in siblings))
 

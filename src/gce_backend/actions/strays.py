@@ -103,6 +103,25 @@ def awaits(context: Context, key: GroupKey | RevisionKey) -> bool:
     return any(_is_adoptable(context, found) for found in listed.get(key, {}).values())
 
 
+def awaits_beside(context: Context, group: GroupKey) -> bool:
+    """Whether an entity is still to adopt a group of another revision in a group's zone.
+
+    Its VMs count for the maximum, and how many they are is not known.
+    """
+    seen = context.memory.seen
+    return any(
+        isinstance(found.key, GroupKey)
+        and found.gce_id in waiting
+        and found.key != group
+        and (found.key.template, found.key.zone) == (group.template, group.zone)
+        and _is_adoptable(context, found)
+        for scope, waiting in seen.stray_since.items()
+        if waiting
+        for several in seen.marked.get(scope, {}).values()
+        for found in several.values()
+    )
+
+
 def is_unsettled(context: Context, key: GroupKey | RevisionKey) -> bool:
     """Whether an entity without a resource stays: Compute may list one that was made for it.
 
@@ -141,6 +160,9 @@ def _note(
         )
         if found is not None:
             listed.setdefault(found.key, {})[found.gce_id] = found
+    now, since = context.clock.monotonic(), seen.stray_since.get(scope, {})
+    waiting = (found.gce_id for found in _adoptable(context, scope))
+    seen.stray_since[scope] = {gce_id: since.get(gce_id, now) for gce_id in waiting}
 
 
 def _adoptable(context: Context, scope: str) -> Iterable[Marked]:
@@ -171,11 +193,9 @@ async def _adopt(
     context: Context, scope: str, read: Callable[[Marked], Awaitable[Resource]]
 ) -> list[Key]:
     seen, now = context.memory.seen, context.clock.monotonic()
-    since, adopted = seen.stray_since.get(scope, {}), list[Key]()
-    found_now = {found.gce_id: found for found in _adoptable(context, scope)}
-    seen.stray_since[scope] = {gce_id: since.get(gce_id, now) for gce_id in found_now}
-    for gce_id, found in found_now.items():
-        if now - seen.stray_since[scope][gce_id] < SECOND_LOOK:
+    since, adopted = seen.stray_since[scope], list[Key]()
+    for gce_id, found in {found.gce_id: found for found in _adoptable(context, scope)}.items():
+        if now - since.get(gce_id, now) < SECOND_LOOK:
             continue
         if context.fleet.get(found.key) is None and not _knows_what_is_left(context):
             continue

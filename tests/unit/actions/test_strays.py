@@ -146,6 +146,25 @@ async def test_row_41_what_the_configuration_no_longer_names_is_adopted_and_drai
         assert len(await w.vms()) == 3
 
 
+async def test_row_41_a_maximum_counts_a_group_that_no_entity_knows(tmp_path: Path) -> None:
+    """An earlier revision's group has lost its entity: the new one waits until it is adopted."""
+    bounded = manager(minimum=4, maximum=5)
+    async with world(tmp_path, managers=bounded, settings=SOON, options=CALM) as w:
+        await cataloged(w, 4)
+        old = set(await w.vms())
+        w.write_config(template(machine_type="e2-medium"), bounded)
+        await remove_by_hand(w, "InstanceGroupManager")
+        most = 0
+
+        async def rolled() -> bool:
+            nonlocal most
+            most = max(most, sum(g["targetSize"] for g in (await w.groups()).values()))
+            return not old & set(await w.vms()) and len(await w.vms()) == 4
+
+        await w.until(rolled, within=3600, every=0.25)
+        assert most <= 5
+
+
 async def assert_a_second_group_is_told(w: World, living: str, second: str) -> None:
     """It and its VM are reported, with the command that deletes them, and what they cost (S2)."""
     like = await w.compute("GET", f"{MANAGERS}/{living}")
