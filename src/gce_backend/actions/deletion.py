@@ -22,7 +22,7 @@ from gce_backend.actions.deletion_budget import (
     note_held,
     under_caps,
 )
-from gce_backend.actions.fan_out import LOOK_AGAIN, Result, act_in_slices, act_on_each
+from gce_backend.actions.fan_out import LOOK_AGAIN, OBSERVER, Result, act_in_slices, act_on_each
 from gce_backend.actions.identity import known_mark, our_group
 from gce_backend.actions.permit_check import LEASED, Checked, with_fresh_permits
 from gce_backend.actions.vm_looks import ListedVms, find_vm, is_gone, list_vms
@@ -106,6 +106,8 @@ async def delete(context: Context, wanted: IsWanted) -> Outcome:
             **({"confirmed": confirmed} if confirmed else {}),
             **({"held": held.total()} if held.total() else {}),
         },
+        # It has seen itself what is only confirmed here.
+        wakes=(OBSERVER,) if asked.changed or asked.wakes else (),
         problems=asked.problems,
     )
 

@@ -22,5 +22,5 @@ JOB = Job(
     name="delete-instances-pending-deletion",
     run=run,
     timeout=120.0,
-    wakes=("fetch-instances", "cleanup-entities"),
+    wakes=("cleanup-entities",),
 )

@@ -111,7 +111,10 @@ async def _raise(context: Context, key: GroupKey) -> Result:
     if context.fleet.managers[key].in_flight is not None:
         return Result.WAITING  # what becomes of the group itself comes first
     growth = before = context.fleet.managers[key].resize
-    missing = _missing(context, key, await _target_size(context, key))
+    # What was seen is enough to intend a growth: the group is asked for before it is sent.
+    seen = context.memory.seen.groups.get(key) if growth is None else None
+    size = seen.target_size if seen is not None else await _target_size(context, key)
+    missing = _missing(context, key, size)
     if missing is None:
         return Result.NOTHING
     if growth is not None:

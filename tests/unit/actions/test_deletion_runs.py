@@ -60,6 +60,8 @@ from support.machines import CATALOGED
 from support.trial import StandingClock, acting_alone
 
 NOW = 1_800_001_000.0
+ASKED = ("fetch-instances",)
+"""The job that is woken where Compute was asked to delete something."""
 NO_ANSWER = TransientError("compute.any", "It is out of order.", status=503)
 RECLAIMED = replace(CATALOGED, pending_deletion=PendingDeletion("", NOW - 60))
 ASKED_LATELY = replace(
@@ -289,7 +291,7 @@ async def what_begins(t: Trial) -> None:
     first, second, kept = t.keys("first", "second", "kept")
     await t.begin(dict.fromkeys((first, second, kept), RECLAIMED))
     outcome, logs = await t.run()
-    assert outcome == Outcome(changed=1, facts={"changed": 1})
+    assert outcome == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
     deletion = t.deletion(first)
     assert deletion == Deletion(Permit.RECLAIMED, NOW, NOW, deletion.request_id)
     assert deletion.unsent is False
@@ -312,7 +314,7 @@ async def what_is_counted(t: Trial) -> None:
     first, second, third = t.keys("first", "second", "third")
     await t.begin(dict.fromkeys((first, second, third), RECLAIMED), begun=1)
     outcome, _ = await t.run()
-    assert outcome == Outcome(changed=1, facts={"changed": 1, "held": 2})
+    assert outcome == Outcome(changed=1, facts={"changed": 1, "held": 2}, wakes=ASKED)
     assert t.named() == [[first.name]]
     assert t.context.fleet.deletion_window.begun == (Begun(NOW - 1, {Permit.RECLAIMED: 2}),)
     assert t.context.memory.deletions.held[t.context.job].permits == {Permit.RECLAIMED: 2}
@@ -325,7 +327,7 @@ async def what_is_repeated(t: Trial) -> None:
     await t.begin({due: DUE_AGAIN, lately: ASKED_LATELY, kept: DUE_AGAIN}, begun=1)
     t.services.answer = CatalogError.ENTRY_NOT_FOUND
     outcome, logs = await t.run()
-    assert outcome == Outcome(changed=1, facts={"changed": 1})
+    assert outcome == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
     again = t.deletion(due)
     assert again == Deletion(Permit.RECLAIMED, NOW - 600, NOW, again.request_id)
     assert again.request_id != "earlier"
@@ -343,7 +345,7 @@ async def what_is_confirmed(t: Trial) -> None:
     gone, first, kept = t.keys("gone", "first", "kept")
     await t.begin({gone: UNLISTED, first: RECLAIMED, kept: UNLISTED})
     outcome, logs = await t.run()
-    assert outcome == Outcome(changed=2, facts={"changed": 1, "confirmed": 1})
+    assert outcome == Outcome(changed=2, facts={"changed": 1, "confirmed": 1}, wakes=ASKED)
     assert t.deletion(gone).confirmed == NOW
     assert t.now(kept) == UNLISTED
     measured = "gce_backend_machine_reclaimed_to_deleted_seconds"
@@ -367,7 +369,7 @@ async def what_goes_on_while_paused(t: Trial) -> None:
     await t.context.fleet.change([_becomes(CONTROL_KEY, paused)])
     outcome, _ = await t.run()
     await t.context.fleet.change([_becomes(CONTROL_KEY, None)])
-    assert outcome == Outcome(changed=1, facts={"changed": 1})
+    assert outcome == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
     assert t.services.asked == [elsewhere.name]
 
 
@@ -436,7 +438,7 @@ async def what_another_process_begins_meanwhile(t: Trial) -> None:
 
         t.services.meanwhile["ask"] = begins
         outcome, _ = await t.run()
-    assert outcome == Outcome(changed=1, facts={"changed": 1})
+    assert outcome == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
     assert t.named() == [[first.name]]
     assert [t.now(key).catalog for key in (first, second)] == [CatalogState.REMOVED] * 2
     assert (t.deletion(first).asked, t.now(second).deletion) == (NOW, None)
@@ -457,7 +459,7 @@ async def what_an_unclear_answer_of_the_store_does(t: Trial) -> None:
 
         t.patch.setattr(t.context.fleet, "transact", unclear)
         if stored:
-            assert (await t.run())[0] == Outcome(changed=1, facts={"changed": 1})
+            assert (await t.run())[0] == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
         else:
             with pytest.raises(TransientError):
                 await t.run()
@@ -475,7 +477,7 @@ async def what_a_slow_machine_provider_makes_of_a_run(t: Trial) -> None:
 
     t.services.meanwhile["ask"] = slowly
     outcome, _ = await t.run()
-    assert outcome == Outcome(changed=2, facts={"changed": 2})
+    assert outcome == Outcome(changed=2, facts={"changed": 2}, wakes=ASKED)
     assert t.named() == [[first.name], [second.name]]
 
 
@@ -522,7 +524,7 @@ async def what_a_failed_call_does(t: Trial) -> None:
     t.clock.time += wait
     t.services.failure = None
     outcome, logs = await t.run()
-    assert outcome == Outcome(changed=1, facts={"changed": 1})
+    assert outcome == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
     assert (len(t.named()), logs) == (2, [_line(REQUESTED, one)])
     lost = MalformedResponseError("compute.any", "It is no JSON.", status=200)
     for failure in (lost, TransientError("compute.any", "No answer came.")):
@@ -543,11 +545,11 @@ async def what_vanishes_from_the_store_meanwhile(t: Trial) -> None:
 
     t.services.meanwhile["call"] = vanishes
     outcome, logs = await t.run()
-    assert outcome == Outcome(changed=1, facts={"changed": 1})
+    assert outcome == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
     assert logs == [_line(REQUESTED, first, "", ""), _line(REQUESTED, second, "7", "")]
     await t.begin({first: UNLISTED, second: RECLAIMED})
     t.services.meanwhile["look"] = vanishes
-    assert (await t.run())[0] == Outcome(changed=1, facts={"changed": 1})
+    assert (await t.run())[0] == Outcome(changed=1, facts={"changed": 1}, wakes=ASKED)
     assert t.named() == [[second.name]]
 
 
@@ -558,7 +560,7 @@ async def what_is_deleted_directly(t: Trial) -> None:
     t.vm(here)
     t.vm(there)
     outcome, logs = await t.run()
-    assert outcome == Outcome(changed=2)
+    assert outcome == Outcome(changed=2, wakes=ASKED)
     asked = [(PROJECT, key.zone, key.name, t.deletion(key).request_id) for key in (here, there)]
     assert t.services.direct == asked
     assert t.services.looked == [here.name, there.name]
