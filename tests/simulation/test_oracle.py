@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -113,6 +114,27 @@ def test_what_a_daemon_with_another_store_makes_is_not_ours_to_track() -> None:
         request = Request(client, "POST", path, body)
         disturbances.answered(request, functools.partial(bytes, b"HTTP/1.1 %d" % status))
         assert (("z", "linux-1") in disturbances.made_elsewhere) is made
+
+
+@pytest.mark.parametrize(("store", "promises"), [("ours", ["S2"]), ("", ["S2"]), ("theirs", [])])
+async def test_a_vm_of_a_template_with_another_store_s_mark_is_not_ours_to_track(
+    store: str, promises: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has made its group again, by hand, under a name of ours."""
+    world: Any = World.__new__(World)
+    row = VmRow(project="p", zone="z", name="a", group="p/z/g", id="1", status="RUNNING")
+    identity = SimpleNamespace(
+        key={"path": [{"kind": "StoreIdentity", "name": "singleton"}]},
+        properties={"id": {"stringValue": "ours"}},
+    )
+    monkeypatch.setattr(World, "entities", {"": identity})
+    world.vms, world.oracle = lambda: [row], judge(lambda: 0.0)
+    world.oracle.vms |= {row.id: Vm(row.name, row.group)}
+    world.disturbances = SimpleNamespace(made_elsewhere=set())
+    world.act = AsyncMock(return_value={})
+    world.by_hand = AsyncMock(return_value={"labels": {"gce-backend-store": store}})
+    await world.judge_tracking()
+    assert [violation.promise for violation in world.oracle.violations] == promises
 
 
 @pytest.mark.parametrize(("restored", "promise"), [(None, ["S1"]), (7.0, []), (30.0, ["S1"])])

@@ -35,7 +35,8 @@ from gce_backend.localcloud.pubsub.service import Subscription
 from gce_backend.machine_provider import wire
 from gce_backend.machine_provider.catalog import Catalog
 from gce_backend.machine_provider.entities import lease_path
-from gce_backend.model.entities import Daemons
+from gce_backend.model.entities import Daemons, StoreIdentity
+from gce_backend.rules.ownership import STORE_LABEL
 from gce_backend.settings.settings import (
     ComputeSettings,
     DeletionSettings,
@@ -812,8 +813,21 @@ class World:
         for row in self.vms():
             if row.id and self._is_made_elsewhere(row):
                 continue
-            if row.name not in known and row.name not in told:
-                self.oracle.fail("S2", f"vm {row.name} is neither tracked nor reported")
+            if row.name in known or row.name in told or await self._carries_anothers_mark(row):
+                continue
+            self.oracle.fail("S2", f"vm {row.name} is neither tracked nor reported")
+
+    async def _carries_anothers_mark(self, row: VmRow) -> bool:
+        """Whether a VM is made of the template of a daemon with another store, whoever made it."""
+        vm = await self.by_hand("GET", f"zones/{row.zone}/instances/{row.name}")
+        store = vm.get("labels", {}).get(STORE_LABEL, "")
+        kept = [
+            one
+            for one in self.entities.values()
+            if one.key["path"][-1]["kind"] == StoreIdentity.KIND
+        ]
+        own = {one.properties["id"]["stringValue"] for one in kept}
+        return bool(store and own) and store not in own
 
 
 async def _take_out(name: str, broker: Any) -> bool:
