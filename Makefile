@@ -119,7 +119,7 @@ docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
-## bench: measures, and writes bench/RESULTS.md, DEMAND.md, FAULTS.md, COMMANDS.md, LENDING.md, HANDOVER.md, PAGES.md and SHARDS.md
+## bench: measures, and writes bench/RESULTS.md, DEMAND.md, FAULTS.md, COMMANDS.md, LENDING.md, HANDOVER.md, PAGES.md, SHARDS.md, SUSTAINED.md
 bench: $(VENV)/.runtime
 	$(BIN)/python bench/rise.py
 	$(BIN)/python bench/demand.py
@@ -129,6 +129,7 @@ bench: $(VENV)/.runtime
 	$(BIN)/python bench/handover.py
 	$(BIN)/python bench/pages.py
 	$(BIN)/python bench/shards.py
+	$(BIN)/python bench/sustained.py
 
 ## lock: writes the four lock files anew (needs pip-tools in the environment)
 lock:

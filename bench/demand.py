@@ -54,23 +54,28 @@ class Fleet:
 
     Attributes:
         log: the same.
+        url: the same.
+        token: an access token for the cloud.
+        pid: the daemon's process, once it runs.
     """
 
     def __init__(self, url: str, log: Path) -> None:
-        self._url = url
+        self.url = url
+        self.pid = 0
         self._own_calls = 0
         self._held: set[str] = set()
         self.log = log
+        self.token = ""
         token = self._call("GET", "/computeMetadata/v1/instance/service-accounts/default/token")
-        self._token = token["access_token"]
+        self.token = token["access_token"]
 
     def _call(self, verb: str, path: str, body: Any = None) -> Any:
         headers = {"Metadata-Flavor": "Google", "Content-Type": "application/json"}
-        if hasattr(self, "_token"):
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310 -- our own cloud, on loopback
-            self._url + path, data, headers, method=verb
+            self.url + path, data, headers, method=verb
         )
         with urllib.request.urlopen(request) as answer:  # noqa: S310
             text = answer.read()
@@ -156,7 +161,11 @@ def fleet(minimum: int) -> Iterator[Fleet]:
                 [*COMMAND, "setup", *where], env=settings, check=False, capture_output=True
             )
             found = Fleet(url, place / "log")
-            with found.log.open("w") as stream, process("run", env=settings, stderr=stream):
+            with (
+                found.log.open("w") as stream,
+                process("run", env=settings, stderr=stream) as daemon,
+            ):
+                found.pid = daemon.pid
                 end = time.monotonic() + PATIENCE
                 while found.cataloged() < minimum or '"group.created"' not in found.log.read_text():
                     if time.monotonic() > end:
