@@ -10,7 +10,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.localcloud.datastore.keys import EntityKey, parse_key
 from gce_backend.localcloud.datastore.masks import merged, parse_mask
 from gce_backend.localcloud.datastore.requests import Json, Mutation
-from gce_backend.localcloud.datastore.storage import Storage, StorageChange, StorageRow
+from gce_backend.localcloud.datastore.storage import Storage, StorageChange, StorageRow, encoded
 from gce_backend.localcloud.datastore.values import check_properties, parse_instant
 from gce_backend.localcloud.statuses import aborted, already_exists, invalid, not_found
 
@@ -128,7 +128,9 @@ class Commit:
         if current is not None and old == properties:
             return current
         created = current.created if current else self._time
-        row = StorageRow(key.to_json(), properties, self._version, created, self._time)
+        row = StorageRow(
+            encoded(key.to_json()), encoded(properties), self._version, created, self._time
+        )
         self._writes[name] = (key, row)
         return row
 

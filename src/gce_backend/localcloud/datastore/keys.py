@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -149,7 +150,7 @@ def path_bytes(path: KeyPath) -> int:
 def _parse_element(data: Any) -> Element:  # as above
     if not isinstance(data, dict) or data.keys() - _ELEMENT_MEMBERS:
         raise invalid("a path element must be an object of kind, and id or name")
-    kind = _check_name(data.get("kind"), "kind")
+    kind = sys.intern(_check_name(data.get("kind"), "kind"))
     if data.get("name") is not None:
         if data.get("id") is not None:
             raise invalid("a path element has either a name or an id")

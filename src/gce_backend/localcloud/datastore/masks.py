@@ -33,15 +33,6 @@ def _parse(text: str) -> Path:
     return tuple(_ESCAPED.sub(r"\1", name) for name in names)
 
 
-def masked(result: dict[str, Any], paths: list[Path] | None) -> dict[str, Any]:
-    """A JSON EntityResult with only the properties that a mask names."""
-    if paths is None:
-        return result
-    entity = result["entity"]
-    kept = merged({}, entity["properties"], paths)
-    return {**result, "entity": {**entity, "properties": kept}}
-
-
 def merged(old: dict[str, Any], new: dict[str, Any], paths: list[Path] | None) -> dict[str, Any]:
     """The properties after a mutation: new ones where the mask names them, else the old ones."""
     if paths is None:

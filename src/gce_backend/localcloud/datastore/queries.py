@@ -14,6 +14,7 @@ from gce_backend.localcloud.datastore.cursors import (
     position,
     row_at,
 )
+from gce_backend.localcloud.datastore.masks import Path
 from gce_backend.localcloud.datastore.plans import Plan
 from gce_backend.localcloud.datastore.storage import Entities, Span, StorageEntry, StorageRow
 from gce_backend.localcloud.datastore.values import value_of_entry
@@ -90,19 +91,22 @@ def _place(entry: StorageEntry) -> Any:  # a position
     return entry.position
 
 
-def result(plan: Plan, entry: StorageEntry, row: StorageRow) -> dict[str, Any]:
-    """The JSON EntityResult of a match."""
+def result(
+    plan: Plan, entry: StorageEntry, row: StorageRow, paths: list[Path] | None
+) -> dict[str, Any]:
+    """The JSON EntityResult of a match, of whole entities with the properties of `paths` alone."""
     found: dict[str, Any] = {"cursor": cursor_after(plan, entry)}
     if plan.projection is None:
-        found.update(row.to_json())
+        found.update(row.to_json(paths))
     elif plan.projection:
         names = [column.name for column in plan.columns]
         wanted = dict(zip(names, row_at(entry), strict=True))
+        stored = row.properties
         properties = {
-            name: value_of_entry(row.properties[name], wanted[name], plan.index.project)
+            name: value_of_entry(stored[name], wanted[name], plan.index.project)
             for name in plan.projection
         }
-        found["entity"] = {"key": row.key, "properties": properties}
+        found["entity"] = {"key": row.encoded_key, "properties": properties}
     else:
-        found["entity"] = {"key": row.key}
+        found["entity"] = {"key": row.encoded_key}
     return found

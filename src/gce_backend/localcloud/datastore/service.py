@@ -13,7 +13,7 @@ from gce_backend.localcloud.datastore.commits import Commit, allocate_id, timest
 from gce_backend.localcloud.datastore.cursors import cursor_after
 from gce_backend.localcloud.datastore.gql import GqlParser
 from gce_backend.localcloud.datastore.keys import check_database, parse_key, parse_partition
-from gce_backend.localcloud.datastore.masks import masked, parse_mask
+from gce_backend.localcloud.datastore.masks import parse_mask
 from gce_backend.localcloud.datastore.past import ChangeLog
 from gce_backend.localcloud.datastore.plans import Plan, parse_query
 from gce_backend.localcloud.datastore.queries import Queries
@@ -104,7 +104,7 @@ class DatastoreService(Service):
                 entity = {"key": key.to_json()}
                 missing.append({"entity": entity, "version": str(read.entities.version)})
             else:
-                found.append(masked(row.to_json(), mask))
+                found.append(row.to_json(mask))
         deferred = [key.to_json() for key in keys[answered:]]
         parts = {"found": found, "missing": missing, "deferred": deferred}
         rest = {name: part for name, part in parts.items() if part}
@@ -129,7 +129,7 @@ class DatastoreService(Service):
         matches = self._queries.matches(plan, read.entities)
         skipped = list(islice(matches, plan.offset))
         size = self.batch_size if plan.limit is None else min(plan.limit, self.batch_size)
-        results = [masked(queries.result(plan, *match), mask) for match in islice(matches, size)]
+        results = [queries.result(plan, *match, mask) for match in islice(matches, size)]
         batch: Answer = {
             "entityResultType": plan.result_type,
             "entityResults": results,
