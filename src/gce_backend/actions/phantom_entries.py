@@ -12,7 +12,7 @@ from gce_backend.engine.context import Context
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import MachineKey
 from gce_backend.model.machine_token import instance_token
-from gce_backend.rules.cataloging import phantom_looks
+from gce_backend.rules.cataloging import PHANTOM_LOOK_SECONDS, phantom_looks
 from gce_backend.rules.facets import Facet
 
 
@@ -22,10 +22,13 @@ def tombstones_due(context: Context) -> list[MachineKey]:
     for key in tuple(looks):
         if (known := context.fleet.instances.get(key)) is None or not known.is_tombstone:
             del looks[key]
+    most = len(PHANTOM_LOOK_SECONDS)
     return [
         key
         for key, instance in context.fleet.having(Facet.DELETED)
-        if looks.get(key, 0) < _looks(context, instance) and not context.is_paused(key)
+        if (had := looks.get(key, 0)) < most
+        and had < _looks(context, instance)
+        and not context.is_paused(key)
     ]
 
 

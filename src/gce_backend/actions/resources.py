@@ -347,8 +347,8 @@ def not_up(context: Context, key: GroupKey) -> list[float]:
     elapsed = context.clock.elapsed
     failures = [
         elapsed(instance.drain.since)
-        for _, instance in context.fleet.having(Facet.LEAVING, Facet.DELETED, group=key)
-        if instance.drain is not None and instance.drain.cause is DrainCause.BOOT
+        for _, instance in context.fleet.having(Facet.NOT_UP, group=key)
+        if instance.drain is not None
     ]
     if not failures:
         return []

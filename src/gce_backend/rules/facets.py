@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 
 from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.model.orders import DrainCause
 
 
 class Facet(enum.Enum):
@@ -15,7 +16,12 @@ class Facet(enum.Enum):
     UNCATALOGED = "uncataloged"
     """It is not known to be in the catalog, and its VM is not proven gone."""
     TROUBLED = "troubled"
-    """Its VM was not listed, or does not run, or the catalog denies it; also once it is deleted."""
+    """Its VM was not listed, or does not run, or the catalog denies it.
+
+    Also once it is deleted, unless that was only because it was reclaimed, as most machines are.
+    """
+    NOT_UP = "not-up"
+    """It leaves, or has left, because it did not come up."""
     LEAVING = "leaving"
     """It is reclaimed, drained, cordoned or being deleted, and its VM is not proven gone."""
     DELETED = "deleted"
@@ -37,13 +43,10 @@ def facets_of(instance: Instance | None) -> frozenset[Facet]:
         return _NONE
     found = []
     cataloged = instance.catalog is CatalogState.CATALOGED
-    if (
-        instance.missing_since is not None
-        or instance.stopped_since is not None
-        or instance.lost_since is not None
-        or instance.abandoned_since is not None
-    ):
+    if _is_troubled(instance):
         found.append(Facet.TROUBLED)
+    if instance.drain is not None and instance.drain.cause is DrainCause.BOOT:
+        found.append(Facet.NOT_UP)
     if instance.active_metadata_update is not None or instance.pending_metadata_updates:
         found.append(Facet.UPDATING)
     if not is_offered(instance):
@@ -61,6 +64,25 @@ def facets_of(instance: Instance | None) -> frozenset[Facet]:
     if instance.lease is not None:
         found.append(Facet.LEASED)
     return frozenset(found) if found else _NONE
+
+
+def _is_troubled(instance: Instance) -> bool:
+    troubles = [
+        since
+        for since in (
+            instance.missing_since,
+            instance.stopped_since,
+            instance.lost_since,
+            instance.abandoned_since,
+        )
+        if since is not None
+    ]
+    if not troubles:
+        return False
+    reclaimed = instance.pending_deletion
+    if reclaimed is None or instance.lease is not None or not instance.is_tombstone:
+        return True
+    return min(troubles) < reclaimed.since
 
 
 def is_offered(instance: Instance) -> bool:
