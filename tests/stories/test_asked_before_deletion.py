@@ -227,6 +227,24 @@ async def test_one_answer_of_a_restored_catalog_drops_no_lease_that_has_an_end(
         assert await w.is_in(name, "leased")
 
 
+async def test_row_42_no_lease_ends_because_the_daemon_s_clock_is_set_ahead(tmp_path: Path) -> None:
+    """A day ahead, while the catalog does not hold the machine that somebody works on."""
+    hasty = MachineProviderSettings(sweep_per_minute=600, lost_seconds=60.0)
+    async with world(tmp_path, managers=manager(minimum=1), settings=settings(None, hasty)) as w:
+        await w.until_states(cataloged=1)
+        name = await w.lease()
+        await w.until_states(leased=1)
+        await w.inject(GET_MACHINE, status=404, reason="notFound", times=None)
+        denied = {"error": "ENTRY_NOT_FOUND"}
+        await w.inject(DELETE_MACHINE, kind="answer", body=denied, times=None)
+        w.daemon_clock.ahead = 86_400.0
+        await w.until(w.has_fired)
+        await w.pass_time(1800)
+        assert name in await w.vms()
+        assert (found := entity(w, name)) is not None
+        assert found.lease is not None
+
+
 async def test_without_an_answer_nothing_is_deleted_and_few_are_asked_about(
     tmp_path: Path,
 ) -> None:

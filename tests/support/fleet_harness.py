@@ -106,6 +106,7 @@ class World:
         self.settings = Settings()
         self._seed = 0
         self.daemon: Daemon
+        self.daemon_clock: ProcessClock
         self._token = ""
 
     def write_config(self, templates: str, managers: str) -> None:
@@ -116,9 +117,8 @@ class World:
     async def start_daemon(self) -> None:
         """Starts a daemon; like a new process, it knows only what the store holds."""
         self._seed += 1
-        self.daemon = Daemon(
-            self.settings, clock=ProcessClock(self.clock), rng=random.Random(self._seed)
-        )
+        self.daemon_clock = ProcessClock(self.clock)
+        self.daemon = Daemon(self.settings, clock=self.daemon_clock, rng=random.Random(self._seed))
         await self.daemon.start()
 
     @contextlib.asynccontextmanager

@@ -178,15 +178,20 @@ class VirtualClock(Clock):
 
 
 class ProcessClock(Clock):
-    """Another clock as one process has it, which has asked about no stored time yet."""
+    """Another clock as one process has it, which has asked about no stored time yet.
+
+    Attributes:
+        ahead: seconds by which its wall clock is ahead of the other. Set it to make it jump.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self._clock = clock
+        self.ahead = 0.0
 
     def now(self) -> float:
         """Wall-clock seconds since the Unix epoch."""
-        return self._clock.now()
+        return self._clock.now() + self.ahead
 
     def monotonic(self) -> float:
         """The other clock's monotonic seconds."""

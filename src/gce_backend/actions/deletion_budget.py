@@ -60,7 +60,7 @@ async def under_caps(context: Context, wanted: IsWanted) -> tuple[list[MachineKe
         RemoteError: Datastore could not be read.
     """
     _is_lifted(context)  # its age is known from the first look on
-    now = context.clock.now()
+    now = context.clock.earliest()
     asked = {
         key: granted
         for key, instance in context.fleet.having(Facet.LEAVING, Facet.UNCATALOGED)

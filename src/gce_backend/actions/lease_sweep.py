@@ -162,7 +162,7 @@ def _without_denied_lease(
         return instance
     if lease.expiration is None and _waits(context) and instance.drain is None:
         return instance
-    now, moment = context.clock.now(), context.clock.monotonic()
+    now, moment = context.clock.earliest(), context.clock.monotonic()
     patience = contradicted_seconds(context.settings.machine_provider.lost_seconds)
     over = lease_is_over(lease, now, contradiction, moment, patience)
     return without_lease(instance) if over else instance

@@ -68,7 +68,7 @@ async def with_fresh_permits(
         turns: the round of questions to which these belong.
     """
     conditions, clock = context.conditions, context.clock
-    now, blocked = clock.now(), conditions.blocked(BROKER)
+    now, blocked = clock.earliest(), conditions.blocked(BROKER)
     asked = [
         key
         for key in keys
@@ -132,7 +132,7 @@ async def _ask(
         message = f"The Machine Provider did not confirm its deletion: {answer.error}"
         context.conditions.back_off(key, UNCONFIRMED, message)
         return Result.HELD
-    if lease_runs(context.fleet.instances[key], context.clock.now()):
+    if lease_runs(context.fleet.instances[key], context.clock.earliest()):
         message = "The catalog does not hold it, but its last known lease has not ended."
         context.conditions.back_off(key, LEASED, message)
         return Result.HELD
@@ -166,7 +166,7 @@ async def _put_back(
         instance: its entity as it was when the question was sent.
         entry: its entry; None when it is leased and the catalog does not say until when.
     """
-    granted = permit(instance, context.clock.now())
+    granted = permit(instance, context.clock.earliest())
     if entry is None or entry.state == "LEASED":
         lease = Lease(context.clock.now(), end_of(entry) if entry is not None else None)
         await context.fleet.change([Change(key, kept(instance, lease))])

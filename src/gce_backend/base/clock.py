@@ -17,6 +17,7 @@ class Clock(ABC):
 
     def __init__(self) -> None:
         self._ages = Ages()
+        self._began: tuple[float, float] | None = None
 
     @abstractmethod
     def now(self) -> float:
@@ -42,6 +43,21 @@ class Clock(ABC):
             since: Unix seconds.
         """
         return self._ages.elapsed(since, self.now(), self.monotonic())
+
+    def earliest(self) -> float:
+        """The wall-clock time without what the clock was set ahead since this was first called.
+
+        Nobody can tell a clock that was put right from one that was put wrong. What must not happen
+        too early goes by this one: no lease ends because a clock jumped.
+
+        Returns:
+            Unix seconds, never later than `now()`.
+        """
+        now, moment = self.now(), self.monotonic()
+        if self._began is None:
+            self._began = now, moment
+        began, since = self._began
+        return min(now, began + moment - since)
 
     def remaining(self, until: float, longest: float) -> float:
         """Seconds until a stored time that was planned: see `Ages.remaining`.

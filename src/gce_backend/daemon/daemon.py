@@ -153,6 +153,7 @@ class Daemon:
         Raises:
             SettingsError: it cannot listen, or the credentials cannot be used.
         """
+        self._clock.earliest()  # what the clock is set ahead from now on ends no lease
         http = self._settings.http
         await self._server.start(http.host, http.port, port_setting="GCE_BACKEND_HTTP__PORT")
         self.url = self._server.url

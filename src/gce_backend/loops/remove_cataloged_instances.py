@@ -210,7 +210,7 @@ def _target(context: Context, manager: GroupKey) -> int:
 def _is_held(context: Context, key: MachineKey) -> bool:
     """Whether a machine is leased, as far as its entity or the catalog's last answer shows."""
     instance = context.fleet.instances[key]
-    return lease_runs(instance, context.clock.now()) or _trouble(context, key) == LEASED
+    return lease_runs(instance, context.clock.earliest()) or _trouble(context, key) == LEASED
 
 
 def _is_unsettled(context: Context, key: MachineKey) -> bool:
@@ -330,7 +330,7 @@ async def _is_truly_lost(context: Context, key: MachineKey) -> bool:
 
 async def _remove(context: Context, key: MachineKey) -> Result:
     instance = context.fleet.instances.get(key)
-    now = context.clock.now()
+    now = context.clock.earliest()
     if instance is None or not may_be_cataloged(instance) or lease_runs(instance, now):
         return Result.NOTHING
     if key in context.memory.catalog.adding:
@@ -343,7 +343,7 @@ async def _remove(context: Context, key: MachineKey) -> Result:
 
 
 async def _ask_to_remove(context: Context, key: MachineKey, asked: CatalogState) -> Result:
-    now = context.clock.now()
+    now = context.clock.earliest()
     own = None
     if asked is CatalogState.ADDING:  # its addition may have been refused: the entry is another's
         token = instance_token(context.project, key)

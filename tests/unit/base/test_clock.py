@@ -29,3 +29,14 @@ async def test_hole_18_a_planned_time_comes_when_it_was_planned() -> None:
     assert clock.remaining(until, 600) == 10
     await asyncio.sleep(10)
     assert clock.remaining(until, 600) == 0
+
+
+async def test_the_earliest_time_leaves_out_what_the_clock_was_set_ahead() -> None:
+    """A clock that is set back takes it along: nothing comes too early by it."""
+    clock = VirtualClock(1_000_000.0)
+    begun = clock.earliest()
+    await asyncio.sleep(5)
+    clock.epoch += DAY
+    assert clock.earliest() == begun + 5
+    clock.epoch -= 2 * DAY
+    assert clock.earliest() == clock.now() == begun + 5 - DAY
