@@ -271,10 +271,8 @@ def _kept(context: Context, key: MachineKey, instance: Instance) -> str:
 
 def _forget(context: Context) -> None:
     """Forgets what was said of machines that are gone, and of leases that have ended."""
-    agents = context.memory.catalog.agents
-    for key in agents.known():
-        if (known := context.fleet.instances.get(key)) is None or known.is_tombstone:
-            agents.forget(key)
+    for gone, _ in context.fleet.having(Facet.DELETED):
+        context.memory.catalog.agents.forget(gone)
     contradicted = context.memory.catalog.contradicted
     for key in tuple(contradicted):
         instance = context.fleet.instances.get(key)

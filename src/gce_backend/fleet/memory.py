@@ -6,7 +6,7 @@ Times are monotonic seconds. `model.observed` holds the observed resources of Co
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -196,12 +196,6 @@ class AgentReports:
             self._waiting[machine.group].discard(machine)
             if not self._waiting[machine.group]:
                 del self._waiting[machine.group]
-
-    def known(self) -> Iterator[MachineKey]:
-        """The machines of which something is known."""
-        yield from tuple(self._up)
-        for machines in tuple(self._waiting.values()):
-            yield from tuple(machines)
 
     def is_up(self, machine: MachineKey) -> bool:
         """Whether the catalog has said that a machine does not wait for its agent."""

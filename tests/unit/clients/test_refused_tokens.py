@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gce_backend.base.errors import BackendError, InvalidRequestError, UnauthenticatedError
+from gce_backend.base.errors import BackendError, SettingsError, UnauthenticatedError
 from gce_backend.clients.auth import TokenSource
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
 from gce_backend.clients.config_source import LuciConfigV1, LuciConfigV2
@@ -168,7 +168,7 @@ async def test_twenty_commands_whose_token_a_daemon_refuses_ask_it_forty_times_a
         daemon = DaemonApi(chosen, server.root.rstrip("/"), Secret("s" * 20))
         calls = (daemon.get("/api/status") for _ in range(20))
         results = await asyncio.gather(*calls, return_exceptions=True)
-    assert {type(result) for result in results} == {InvalidRequestError}
+    assert {type(result) for result in results} == {SettingsError}
     assert bearing <= 20
     assert requests <= 40
 
