@@ -115,4 +115,4 @@ async def test_jobs_look_at_what_changed_however_many_machines_there_are(
     few_quiet, few_busy = await _looks(tmp_path, 1)
     many_quiet, many_busy = await _looks(tmp_path, 4)
     assert many_quiet <= few_quiet + OF_A_GROUP + 3 * OLDEST * MINUTES, (few_quiet, many_quiet)
-    assert many_busy <= few_busy + 3 * OF_A_GROUP + 8 * OLDEST, (few_busy, many_busy)
+    assert many_busy <= few_busy + 3 * OF_A_GROUP + 6 * OLDEST, (few_busy, many_busy)

@@ -5,7 +5,7 @@ Nothing is removed or deleted here: the jobs that do so have their own checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from gce_backend.actions.deletion_budget import free_deletions
@@ -54,10 +54,14 @@ async def replace_old(context: Context) -> Marked:
         late, wait = _not_up(context, key, manager)
         changes += late
         waits += [wait] if wait is not None else []
-        aged = _aged(context, key, manager)[: max(0, left)]
+        if not manager.max_age_seconds:
+            continue
+        oldest = tuple(_oldest(context, key, manager))
+        aged = _aged(context, key, manager, oldest)[: max(0, left)]
         left -= len(aged)
         changes += aged
-        waits += (wait for wait in _ages(context, key, manager) if wait > 0)
+        ages = (context.clock.elapsed(one.listed_since or 0.0) for _, one in oldest)
+        waits += (manager.max_age_seconds - age for age in ages if age < manager.max_age_seconds)
     number = await context.fleet.change(changes)
     return Marked(number, min(waits, default=None))
 
@@ -67,13 +71,6 @@ def _coming(context: Context, key: GroupKey) -> dict[MachineKey, Instance]:
     instances, waiting = context.fleet.instances, context.memory.catalog.agents.waiting(key)
     found = dict(context.fleet.having(Facet.UNCATALOGED, group=key))
     return found | {machine: instances[machine] for machine in waiting if machine in instances}
-
-
-def _ages(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Iterator[float]:
-    """Seconds until the next machine of a group is too old."""
-    if manager.max_age_seconds:
-        for _, instance in _oldest(context, key, manager):
-            yield manager.max_age_seconds - context.clock.elapsed(instance.listed_since or 0.0)
 
 
 def _oldest(
@@ -96,15 +93,21 @@ def _oldest(
         yield machine, instance
 
 
-def _aged(context: Context, key: GroupKey, manager: InstanceGroupManager) -> list[Change[Instance]]:
-    """Marks those whose turn has come; none while the group cannot make others."""
-    if not manager.max_age_seconds:
-        return []
+def _aged(
+    context: Context,
+    key: GroupKey,
+    manager: InstanceGroupManager,
+    oldest: Iterable[tuple[MachineKey, Instance]],
+) -> list[Change[Instance]]:
+    """Marks those whose turn has come; none while the group cannot make others.
+
+    Args:
+        oldest: the machines of the group that are too old, and perhaps others.
+    """
     group, now = context.memory.seen.groups.get(key), context.clock.now()
     others = beside(context, key, manager)
     if group is None or others is None or not group.stable or pace(context, key).most is not None:
         return []
-    oldest = _oldest(context, key, manager)
     aged = [it for it in oldest if is_aged(it[1], manager, context.clock.elapsed, now)]
     needed = needed_size(manager, use_of(context, key))
     leaving = context.fleet.having(Facet.LEAVING, group=key)
