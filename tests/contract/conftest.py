@@ -11,7 +11,7 @@ from contract.servers import Contract, contract
 from support.fleet_harness import manager, template
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contract]:
     """The servers; what the run has made is taken away, whatever became of its tests."""
     config = tmp_path_factory.mktemp("config")

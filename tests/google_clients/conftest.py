@@ -12,14 +12,14 @@ from google_clients.compute import Compute
 from support.served_cloud import ServedCloud, served_cloud
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def served() -> Iterator[ServedCloud]:
     """A cloud without latencies; each test uses names of its own."""
     with served_cloud() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def compute(served: ServedCloud) -> Iterator[Compute]:
     """The Compute Engine clients of that cloud."""
     with Compute(served.url) as clients:
