@@ -250,6 +250,19 @@ def _indented(unit: str) -> str:
     return (SYSTEMD / unit).read_text().replace("\n", "\n      ")
 
 
+def test_the_steps_by_hand_fill_in_all_of_the_template() -> None:
+    """What Terraform fills in of cloud-init.yaml is named, behind the image that was pushed."""
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    by_hand = page.partition("## By hand")[2].partition("## Without containers")[0]
+    text = (TERRAFORM / "cloud-init.yaml").read_text()
+    loop = re.compile(r"%\{ for .*(?=%\{ endfor ~\})", re.DOTALL)
+    places = set(re.findall(r"[$%]\{.*?\}", loop.sub("", text)))
+    assert len(places) == 5
+    assert {place for place in places if f"`{place}`" not in by_hand} == set()
+    steps = ("repositories create", "(#the-image)", "cloud-init.yaml`", "instances create")
+    assert sorted(steps, key=by_hand.index) == list(steps)
+
+
 def test_the_vm_starts_a_container_that_may_do_nothing_but_run() -> None:
     """cloud-init is YAML, its units parse, and the container has no rights and no disk."""
     files = {file["path"]: file["content"] for file in _cloud_init()["write_files"]}

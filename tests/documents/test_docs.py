@@ -127,6 +127,16 @@ def test_the_table_of_folders_is_what_import_linter_proves() -> None:
     assert listed == [contract["name"] for contract in linted]
 
 
+def test_the_architecture_names_every_kind_of_entity() -> None:
+    """Those of the daemon's store, and no other."""
+    pattern = r'^ *KIND(?:: ClassVar\[str\])? = "(\w+)"$'
+    folders = ("model", "clients/datastore")
+    sources = [text_of(path) for folder in folders for path in (SRC / folder).glob("*.py")]
+    kinds = re.findall(pattern, "\n".join(sources), re.MULTILINE)
+    rows = tables_of(text_of(DOCS / "architecture.md"), "kind", "what it holds")
+    assert sorted(kind for row in rows for kind in row[0].split(", ")) == sorted(kinds)
+
+
 def test_the_architecture_is_read_in_three_minutes() -> None:
     """At 240 words a minute, without the table of jobs, which is for looking up."""
     text, _, _ = text_of(DOCS / "architecture.md").partition("## Jobs")
