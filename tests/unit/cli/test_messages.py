@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from gce_backend import __version__
@@ -23,14 +24,15 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs a command in an empty directory."""
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """Runs a command in an empty directory; what it has said about logging ends with the test."""
     monkeypatch.chdir(tmp_path)
 
     def invoke(*arguments: str, **environment: str) -> Result:
         return CliRunner().invoke(main, list(arguments), env=environment)
 
-    return invoke
+    yield invoke
+    structlog.reset_defaults()
 
 
 @pytest.fixture
