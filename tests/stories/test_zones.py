@@ -4,12 +4,44 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Fault
-from support.fleet_harness import world
+from gce_backend.settings.settings import DeletionSettings, Settings
+from support.fleet_harness import World, template, world
 from support.pools import ZONES, by_zone, pool, running
 
 CREATE = "compute.instanceGroupManagers.createInstances"
+ROLLING = Settings(deletion=DeletionSettings(permitted_count=500))
+"""Caps that let the whole pool be exchanged within their window."""
+
+
+async def leasable(w: World) -> int:
+    """How many machines the Machine Provider would lease out."""
+    return sum(state == "AVAILABLE" for state in (await w.catalog()).values())
+
+
+async def filled(w: World, number: int) -> set[str]:
+    """Waits until so many machines can be leased, and all VMs are told of; their names."""
+
+    async def reached() -> bool:
+        return await leasable(w) == number and await running(w, number)
+
+    await w.until(reached, within=120)
+    return set(await w.vms())
+
+
+async def rolled(w: World, old: set[str], number: int, maximum: int, spare: int = 0) -> None:
+    """Waits until a new revision has replaced `old`; never more than `spare` are lacking."""
+
+    async def replaced() -> bool:
+        vms = await w.vms()
+        assert len(vms) <= maximum
+        assert await leasable(w) >= number - spare
+        return not old & vms.keys() and await running(w, number)
+
+    await w.until(replaced, within=1800, every=0.5)
 
 
 async def test_the_other_zones_carry_a_pool_through_a_stockout(tmp_path: Path) -> None:
@@ -46,3 +78,40 @@ async def test_the_other_zones_carry_a_pool_through_a_stockout(tmp_path: Path) -
         back = await by_zone(w, "cataloged", "leased")
         assert back[ZONES[0]] >= 1
         assert (await w.calls())[CREATE] <= 30
+
+
+@pytest.mark.parametrize(
+    ("maximum", "fields", "spare"),
+    [
+        (9, {}, 1),
+        (10, {}, 0),
+        (12, {"max_surge": 1}, 0),
+        (12, {"max_surge": 0, "max_unavailable": 2}, 2),
+        (9, {"max_unavailable": 4}, 4),
+    ],
+)
+async def test_a_pool_is_rolled_as_one(
+    tmp_path: Path, maximum: int, fields: dict[str, int], spare: int
+) -> None:
+    """Its limits hold over all zones: none is full by itself, and none waits for another's room."""
+    managers = pool(9, maximum, spare_size=0, **fields)
+    async with world(tmp_path, managers=managers, settings=ROLLING, options=CloudOptions()) as w:
+        old = await filled(w, 9)
+        w.write_config(template(machine_type="e2-medium"), managers)
+        await rolled(w, old, 9, maximum, spare)
+        assert await by_zone(w, "cataloged") == dict.fromkeys(ZONES, 3)
+
+
+@pytest.mark.parametrize("maximum", [9, 12])
+async def test_a_lopsided_pool_is_rolled_to_even_zones(tmp_path: Path, maximum: int) -> None:
+    """A stockout had put its machines into two zones: while it rolls, all zones get their part."""
+    managers = pool(9, maximum, spare_size=0)
+    async with world(tmp_path, managers=managers, settings=ROLLING, options=CloudOptions()) as w:
+        stockout = Fault(kind="stockout", zone=ZONES[0], times=None)
+        w.cloud.faults.add(stockout)
+        old = await filled(w, 9)
+        assert (await by_zone(w, "cataloged"))[ZONES[0]] == 0
+        w.cloud.faults.clear()
+        w.write_config(template(machine_type="e2-medium"), managers)
+        await rolled(w, old, 9, maximum, spare=1 if maximum == 9 else 0)
+        assert await by_zone(w, "cataloged") == dict.fromkeys(ZONES, 3)

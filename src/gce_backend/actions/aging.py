@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from gce_backend.actions.deletion_budget import free_deletions
+from gce_backend.actions.places import groups_at, limits_at, place_of
 from gce_backend.actions.resources import beside, pace, use_of
+from gce_backend.actions.rollouts import needed_at, staying
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.engine.context import Context
 from gce_backend.fleet.picture import Apply, Change, when_present
@@ -24,7 +26,7 @@ from gce_backend.rules.aging import (
     replaced_for_age,
 )
 from gce_backend.rules.facets import Facet
-from gce_backend.rules.group_sizes import needed_size, room
+from gce_backend.rules.group_sizes import needed_size
 
 
 class Marked(NamedTuple):
@@ -112,13 +114,22 @@ def _aged(
     needed = needed_size(manager, use_of(context, key))
     leaving = context.fleet.having(Facet.LEAVING, group=key)
     going = sum(replaced_for_age(instance) for _, instance in leaving)
-    limit = room(manager.maximum_size, others)
-    free = limit is None or limit > needed
+    free = _has_room(context, key)
     aged.sort(key=lambda it: (it[1].listed_since or 0.0, it[0].name))
     apply: Apply[Instance] = when_present(
         lambda instance: marked_as_aged(instance, manager, now, room=free)
     )
     return [Change(machine, apply) for machine, _ in aged[: in_turn(needed, going)]]
+
+
+def _has_room(context: Context, key: GroupKey) -> bool:
+    """Whether there may be one more machine than is needed where a group is."""
+    place = place_of(context, key)
+    groups = groups_at(context, place)
+    limits = limits_at(context, place)
+    if limits is None or not limits.maximum_size:
+        return True
+    return limits.maximum_size - staying(context, groups) > needed_at(context, place, groups)
 
 
 def _not_up(

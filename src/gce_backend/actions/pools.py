@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from gce_backend.actions.places import groups_at, place_of_pool
 from gce_backend.actions.resources import leaving_of, size_of, use_of
+from gce_backend.actions.rollouts import limit_at, staying
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import InstanceGroupManager, Pool
 from gce_backend.model.keys import GroupKey
@@ -33,13 +35,18 @@ def spread_pools(context: Context) -> float | None:
         # While a new configuration is taken up, the preferred template's sizes are those that hold.
         pool = min(members, key=lambda member: member[1].rank(member[0].base_name))[1]
         keys = [key for key, _ in members]
-        states = {str(key): _state(context, key, context.fleet.managers[key]) for key in keys}
+        states = {key: _state(context, key, context.fleet.managers[key]) for key in keys}
         if all(pool.rank(key.base_name) for key in keys):
-            seen.pool_sizes |= {key: states[str(key)].size for key in keys}
+            seen.pool_sizes |= {key: state.size for key, state in states.items()}
             continue  # its preferred template is not known yet, or is on its way out
         uses = [use_of(context, key) for key in keys]
         use = Use(sum(one.leased for one in uses), sum(one.waiting for one in uses))
-        sizes = spread(pool_size(pool, use, _others(context, keys, states)), states)
+        place = place_of_pool(keys[0], pool)
+        groups = groups_at(context, place)
+        size = pool_size(pool, use, staying(context, groups) + _leaving(context, states))
+        if (limit := limit_at(context, place, groups)) is not None:
+            size = min(size, limit.size)
+        sizes = spread(size, {str(key): state for key, state in states.items()})
         seen.pool_sizes |= {key: sizes[str(key)] for key in keys}
         restless |= any(
             (group := seen.groups.get(key)) is not None
@@ -49,13 +56,9 @@ def spread_pools(context: Context) -> float | None:
     return LOOK_SECONDS if restless else None
 
 
-def _others(context: Context, keys: Sequence[GroupKey], states: Mapping[str, ZoneState]) -> int:
-    """VMs that count for a pool's maximum beside those that it keeps."""
-    total = 0
-    for key in keys:
-        total += sum(size_of(context, one) or 0 for one, _ in context.fleet.siblings(key))
-        total += max(0, (size_of(context, key) or 0) - states[str(key)].size)
-    return total
+def _leaving(context: Context, states: Mapping[GroupKey, ZoneState]) -> int:
+    """VMs of a pool's groups beside those that it keeps."""
+    return sum(max(0, (size_of(context, key) or 0) - state.size) for key, state in states.items())
 
 
 def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> ZoneState:

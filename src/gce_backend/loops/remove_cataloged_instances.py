@@ -1,14 +1,14 @@
 """remove-cataloged-instances: removes machines that drain or got lost from the catalog.
 
-Per template and zone, old machines leave only as new ones enter; machines that an operator drains
+In each place, old machines leave only as new ones enter; machines that an operator drains
 or cordons leave at once. Lessees keep their machines: LEASED means wait, and so does
 ENTRY_NOT_FOUND while a known lease runs.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -17,13 +17,14 @@ from gce_backend.actions.broker_turns import BROKER, BrokerTurns
 from gce_backend.actions.canaries import canaries
 from gce_backend.actions.fan_out import Result, act_on_each
 from gce_backend.actions.lease_ends import end_of, lease_entry
+from gce_backend.actions.places import Place, groups_at, limits_at, place_of
 from gce_backend.actions.vm_looks import is_gone
 from gce_backend.base.errors import RemoteError
 from gce_backend.clients.machine_provider import CatalogError, EntryOf
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
 from gce_backend.fleet.picture import Apply, Change, when_present
-from gce_backend.model.entities import CatalogState, Instance, Pool
+from gce_backend.model.entities import CatalogState, Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
 from gce_backend.model.machine_token import instance_token
 from gce_backend.rules.cataloging import (
@@ -34,7 +35,7 @@ from gce_backend.rules.cataloging import (
 )
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.rollout import ZoneRollout, drainable, removable, share_out
+from gce_backend.rules.rollout import PlaceRollout, drainable, in_turn, removable, share_out
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 
 LEASED = "Leased"
@@ -78,12 +79,8 @@ async def _look_again(context: Context, leaving: list[MachineKey]) -> list[Machi
 
 def _leaving(context: Context) -> Iterator[MachineKey]:
     """The drained machines that may leave the catalog now."""
-    zones: defaultdict[tuple[TemplateKey, str], list[GroupKey]] = defaultdict(list)
-    pools: set[tuple[str, ...]] = set()
-    for manager in context.fleet.managers:
-        zones[manager.template, manager.zone].append(manager)
-    for managers in zones.values():
-        drained = [key for key in managers if not context.fleet.is_active(key)]
+    for place, groups in _places(context).items():
+        drained = [key for key in groups if not context.fleet.is_active(key)]
         old = {
             str(key): key
             for manager in drained
@@ -99,11 +96,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         unsettled = [name for name, key in old.items() if _is_unsettled(context, key)]
         yield from (old.pop(name) for name in unsettled)
         free = [name for name, key in old.items() if not _is_held(context, key)]
-        count = _removable(context, managers, len(free))
-        if (pool := _pool_of_alternative(context, managers)) is not None:
-            # What their pool can do without is counted for one of its alternatives at a time.
-            count = 0 if pool.kinds in pools else count
-            pools |= {pool.kinds} if count else set()
+        count = _removable(context, place, groups, len(free))
         # One whose removal had no answer may be out already: no other goes in its place.
         begun = [name for name in free if _trouble(context, old[name]) not in {None, REFUSED}]
         # And when the catalog no longer holds it, its removal costs nothing.
@@ -113,63 +106,69 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         refused = [name for name in free if _trouble(context, old[name]) == REFUSED]
         # A leased one holds up no other, and is asked about again only now and then.
         leased = [name for name, key in old.items() if _trouble(context, key) == LEASED]
-        for name in (*share_out(count, begun, able, refused), *out, *leased):
+        order = _in_turn(context, groups, [old[name] for name in able])
+        for name in (*share_out(count, sorted(begun), order, sorted(refused)), *out, *leased):
             yield old[name]
 
 
-def _removable(context: Context, managers: list[GroupKey], old: int) -> int:
-    """How many old machines that nobody holds may leave the catalog of a zone now."""
+def _places(context: Context) -> dict[Place, list[GroupKey]]:
+    """All groups, by their place."""
+    places: defaultdict[Place, list[GroupKey]] = defaultdict(list)
+    known: dict[tuple[TemplateKey, str], Place] = {}
+    for key in context.fleet.managers:
+        where = key.template, key.zone
+        if where not in known:
+            known[where] = place_of(context, key)
+        places[known[where]].append(key)
+    return places
+
+
+def _in_turn(
+    context: Context, groups: Iterable[GroupKey], able: Iterable[MachineKey]
+) -> tuple[str, ...]:
+    """The names of machines that may leave, those of the fullest zones first."""
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for key in able:
+        names[key.zone].append(str(key))
+    sizes: Counter[str] = Counter()
+    for group in groups if len(names) > 1 else ():
+        instances = context.fleet.instances_of(group)
+        sizes[group.zone] += sum(may_be_cataloged(instance) for _, instance in instances)
+    return in_turn(names, sizes)
+
+
+def _removable(context: Context, place: Place, groups: list[GroupKey], old: int) -> int:
+    """How many old machines that nobody holds may leave the catalog of a place now."""
     settings = context.settings.rollout
     own = [
         entity.max_unavailable
         for entity in (
-            context.fleet.managers[key] for key in managers if context.fleet.is_active(key)
+            context.fleet.managers[key] for key in groups if context.fleet.is_active(key)
         )
         if entity.max_unavailable is not None
     ]
     return removable(
-        _zone(context, managers, old),
+        _rollout(context, place, groups, old),
         max_unavailable=own[0] if own else settings.max_unavailable,
         exchange_share=0.0 if own else settings.exchange_share,
     )
 
 
-def _pool_of_alternative(context: Context, managers: list[GroupKey]) -> Pool | None:
-    """The pool that the groups of a zone are in as an alternative machine type; None otherwise."""
-    for key in managers:
-        pool = context.fleet.managers[key].pool
-        if context.fleet.is_named(key) and pool is not None and pool.rank(key.base_name) > 0:
-            return pool
-    return None
-
-
-def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
-    """The machines of a template in a zone; of an alternative, those of its whole pool.
-
-    An alternative has no minimum of its own: its machines count for its pool's.
-    """
-    pool = _pool_of_alternative(context, managers)
-    if pool is not None:
-        groups = context.fleet.managers
-        managers = [key for key in groups if key.base_name in pool.kinds and key.zone in pool.zones]
-    canary: int | None = None
-    paused = False
-    minimum = maximum = active_target = arrived = staying = available = leased = 0
-    for manager in managers:
-        active = context.fleet.is_active(manager)
-        if context.fleet.is_named(manager):
-            entity = context.fleet.managers[manager]
-            minimum, maximum = entity.minimum_size, entity.maximum_size
-        if active:
-            active_target += _target(context, manager)
-            limit = canaries(context, manager)
-            canary = limit if canary is None else max(canary, limit or 0)
-            paused = rollouts.is_paused(context, manager)
-            surge = context.fleet.managers[manager].max_surge
-            if surge is not None:
-                most = max(1, rollouts.needed_by_all(context, manager) + surge)
-                maximum = min(maximum or most, most)
-        for key, instance in context.fleet.instances_of(manager):
+def _rollout(context: Context, place: Place, groups: list[GroupKey], old: int) -> PlaceRollout:
+    """The machines of a place."""
+    limits = limits_at(context, place)
+    maximum = limits.maximum_size if limits is not None else 0
+    surge = rollouts.max_surge(context, groups)
+    if surge is not None:
+        most = max(1, rollouts.needed_at(context, place, groups) + surge)
+        maximum = min(maximum or most, most)
+    active_groups = [key for key in groups if context.fleet.is_active(key)]
+    held_back = [limit for key in active_groups if (limit := canaries(context, key)) is not None]
+    active_target = sum(_target(context, key) for key in active_groups)
+    arrived = staying = available = leased = 0
+    for group in groups:
+        active = context.fleet.is_active(group)
+        for key, instance in context.fleet.instances_of(group):
             if not may_be_cataloged(instance):
                 staying += not active and instance.catalog is CatalogState.REFUSED
                 continue
@@ -180,10 +179,8 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
             available += leasable
             arrived += active and (held or leasable)
             staying += not active
-    if pool is not None:
-        minimum, maximum = pool.minimum_size, pool.maximum_size
-    return ZoneRollout(
-        minimum_size=minimum,
+    return PlaceRollout(
+        minimum_size=limits.minimum_size if limits is not None else 0,
         maximum_size=maximum,
         active_target=active_target,
         coming=max(0, active_target - arrived),
@@ -191,8 +188,8 @@ def _zone(context: Context, managers: list[GroupKey], old: int) -> ZoneRollout:
         available=available,
         leased=leased,
         old=old,
-        canaries=canary,
-        paused=paused,
+        canaries=max(held_back, default=None),
+        paused=rollouts.is_paused(context, active_groups),
     )
 
 
@@ -242,7 +239,7 @@ def _is_ordered_out(instance: Instance) -> bool:
 def _ordered_out(context: Context) -> list[MachineKey]:
     """Those that leave now: their groups grow again only once they are gone, if at all."""
     at_once: list[MachineKey] = []
-    patient: defaultdict[tuple[TemplateKey, str], dict[MachineKey, int]] = defaultdict(dict)
+    patient: defaultdict[Place, dict[MachineKey, int]] = defaultdict(dict)
     for key, instance in context.fleet.having(Facet.LEAVING):
         if not _is_ordered_out(instance) or not may_be_cataloged(instance):
             continue
@@ -252,15 +249,15 @@ def _ordered_out(context: Context) -> list[MachineKey]:
         if limit is None or not _is_usable(context, key) or _is_held(context, key):
             at_once.append(key)
         else:
-            patient[key.group.template, key.zone][key] = limit
+            patient[place_of(context, key.group)][key] = limit
     for place, keys in patient.items():
-        count = drainable(*_supply(context, *place), min(keys.values()))
+        count = drainable(*_supply(context, place), min(keys.values()))
         names = {str(key): key for key in keys}
         # One whose removal had no answer may be out already: no other goes in its place.
         troubles = {name: _trouble(context, key) for name, key in names.items()}
-        begun = [name for name, trouble in troubles.items() if trouble not in {None, REFUSED}]
-        able = [name for name, trouble in troubles.items() if trouble is None]
-        refused = [name for name, trouble in troubles.items() if trouble == REFUSED]
+        begun = sorted(name for name, it in troubles.items() if it not in {None, REFUSED})
+        able = sorted(name for name, trouble in troubles.items() if trouble is None)
+        refused = sorted(name for name, trouble in troubles.items() if trouble == REFUSED)
         at_once += [names[name] for name in share_out(count, begun, able, refused)]
     return at_once
 
@@ -272,18 +269,13 @@ def _patience(instance: Instance) -> int | None:
     return instance.drain.max_unavailable
 
 
-def _supply(context: Context, template: TemplateKey, zone: str) -> tuple[int, int]:
-    """How many machines of a template in a zone are leased or can be; and how many are needed."""
-    usable = minimum = 0
-    for manager, entity in context.fleet.managers.items():
-        if manager.template != template or manager.zone != zone:
-            continue
-        if context.fleet.is_active(manager):
-            minimum = rollouts.needed_by_all(context, manager)
-        elif context.fleet.is_named(manager):
-            minimum = entity.minimum_size
-        usable += sum(_is_usable(context, key) for key, _ in context.fleet.instances_of(manager))
-    return usable, minimum
+def _supply(context: Context, place: Place) -> tuple[int, int]:
+    """How many machines of a place are leased or can be; and how many are needed."""
+    groups = groups_at(context, place)
+    usable = sum(
+        _is_usable(context, key) for group in groups for key, _ in context.fleet.instances_of(group)
+    )
+    return usable, rollouts.needed_at(context, place, groups)
 
 
 def _is_usable(context: Context, key: MachineKey) -> bool:

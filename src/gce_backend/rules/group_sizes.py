@@ -79,12 +79,21 @@ def room(maximum_size: int, others: int) -> int | None:
     return max(0, maximum_size - others) if maximum_size else None
 
 
-def needed_size(manager: InstanceGroupManager, use: Use) -> int:
-    """The size that a group should have if no other revision takes room: from minimum to maximum.
+def needed_size(limits: InstanceGroupManager | Pool, use: Use) -> int:
+    """The size that a group or a pool should have if no other revision takes room.
 
-    Without a spare_size, a tenth of the leased machines is kept free, rounded up.
+    It lies between minimum and maximum. Without a spare_size, a tenth of the leased machines is
+    kept free, rounded up.
     """
-    return _needed(manager, use) if use.share is None else use.share
+    if use.share is not None:
+        return use.share
+    if not limits.maximum_size:
+        return limits.minimum_size
+    if limits.spare_size is None:
+        demand = max(use.leased + use.waiting, -(-use.leased * 11 // 10))
+    else:
+        demand = use.leased + use.waiting + limits.spare_size
+    return min(max(limits.minimum_size, demand), limits.maximum_size)
 
 
 def pool_size(pool: Pool, use: Use, others: int) -> int:
@@ -96,18 +105,8 @@ def pool_size(pool: Pool, use: Use, others: int) -> int:
         others: VMs in its zones that count for its maximum and are not to stay: of other
             revisions, or on their way out.
     """
-    needed, limit = _needed(pool, use), room(pool.maximum_size, others)
+    needed, limit = needed_size(pool, use), room(pool.maximum_size, others)
     return needed if limit is None else min(needed, limit)
-
-
-def _needed(limits: InstanceGroupManager | Pool, use: Use) -> int:
-    if not limits.maximum_size:
-        return limits.minimum_size
-    if limits.spare_size is None:
-        demand = max(use.leased + use.waiting, -(-use.leased * 11 // 10))
-    else:
-        demand = use.leased + use.waiting + limits.spare_size
-    return min(max(limits.minimum_size, demand), limits.maximum_size)
 
 
 def wanted_size(manager: InstanceGroupManager, others: int, use: Use) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -30,6 +31,7 @@ def rollout_limit(
     canaries: int | None,
     needed: int,
     staying: int,
+    beside: int = 0,
     *,
     max_surge: int | None,
     paused: bool,
@@ -38,35 +40,37 @@ def rollout_limit(
 
     Args:
         canaries: what is allowed until the revision has proved itself; None when it has.
-        needed: machines that old and new revision need together in the zone.
+        needed: machines that old and new revision need together, in the zone or the pool.
         staying: VMs of the old revisions there.
+        beside: VMs of the new revision in the pool's other groups.
         max_surge: machines beyond what is needed; None is no limit.
         paused: whether the roll-out is paused: the group only makes up for what is lacking.
     """
+    taken = staying + beside
     limits = []
     if canaries is not None:
         limits.append(RolloutLimit(canaries, PROVING))
     if staying and paused:
-        limits.append(RolloutLimit(max(0, needed - staying), PAUSED))
+        limits.append(RolloutLimit(max(0, needed - taken), PAUSED))
     elif staying and max_surge is not None:
-        limits.append(RolloutLimit(max(0, needed + max_surge - staying), SURGE))
+        limits.append(RolloutLimit(max(0, needed + max_surge - taken), SURGE))
     return min(limits, default=None)
 
 
-class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
-    """A template's machines in one zone, over all of its revisions.
+class PlaceRollout(msgspec.Struct, frozen=True, kw_only=True):
+    """A template's machines in one zone, or those of a pool, over all revisions.
 
     Attributes:
         minimum_size: of the manager that the configuration names; 0 when it names none.
         maximum_size: machines that old and new revision may have together; 0 is no limit.
-        active_target: VMs that the active revision's group has or is creating.
+        active_target: VMs that the active revision's groups have or are creating.
         coming: those of them that cannot be leased yet.
         staying: machines of the other revisions that have not begun to leave.
         available: machines that can be leased, old and new.
         leased: machines that somebody holds, old and new.
         old: machines of the other revisions in the catalog that nobody is known to hold.
-        canaries: machines that the active group may have until its revision has proved itself; None
-            when it has.
+        canaries: machines that the active groups may have until their revision has proved itself;
+            None when it has.
         paused: whether an operator has paused the roll-out.
     """
 
@@ -82,7 +86,7 @@ class ZoneRollout(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
 
 
-def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float) -> int:
+def removable(place: PlaceRollout, *, max_unavailable: int, exchange_share: float) -> int:
     """How many old machines that nobody holds may leave the catalog now.
 
     The number of available machines must not drop below that of a fleet of the minimum size, minus
@@ -91,23 +95,23 @@ def removable(zone: ZoneRollout, *, max_unavailable: int, exchange_share: float)
     itself replaces none, and gets room for its canaries alone.
 
     Args:
-        zone: the machines.
+        place: the machines.
         max_unavailable: machines by which the number to lease from may drop.
         exchange_share: share of the minimum that is exchanged at a time, at least one machine.
     """
-    if zone.paused:
+    if place.paused:
         return 0
-    full = zone.active_target + zone.staying >= zone.maximum_size > 0
-    if zone.canaries is not None:
-        room = zone.canaries - zone.active_target if full and not zone.coming else 0
-        return min(zone.old, max(0, room))
-    if zone.minimum_size == 0:
-        return zone.old
-    spare = zone.available - max(0, zone.minimum_size - zone.leased - max_unavailable)
-    if spare <= 0 and full and zone.active_target < zone.minimum_size and not zone.coming:
-        slack = max(1, math.floor(zone.minimum_size * exchange_share))
-        spare = zone.available - max(0, zone.minimum_size - zone.leased - slack)
-    return min(zone.old, max(0, spare))
+    full = place.active_target + place.staying >= place.maximum_size > 0
+    if place.canaries is not None:
+        room = place.canaries - place.active_target if full and not place.coming else 0
+        return min(place.old, max(0, room))
+    if place.minimum_size == 0:
+        return place.old
+    spare = place.available - max(0, place.minimum_size - place.leased - max_unavailable)
+    if spare <= 0 and full and place.active_target < place.minimum_size and not place.coming:
+        slack = max(1, math.floor(place.minimum_size * exchange_share))
+        spare = place.available - max(0, place.minimum_size - place.leased - slack)
+    return min(place.old, max(0, spare))
 
 
 def drainable(usable: int, minimum_size: int, max_unavailable: int) -> int:
@@ -122,9 +126,32 @@ def drainable(usable: int, minimum_size: int, max_unavailable: int) -> int:
 
 
 def share_out(count: int, *candidates: Sequence[str]) -> tuple[str, ...]:
-    """The `count` machines that leave first: always the same ones, so that repeats collide.
+    """The `count` machines that leave first.
 
     Args:
         candidates: those that may leave; of several sequences the first one's go first.
     """
-    return tuple(name for names in candidates for name in sorted(names))[:count]
+    return tuple(name for names in candidates for name in names)[:count]
+
+
+def in_turn(names: Mapping[str, Sequence[str]], sizes: Mapping[str, int]) -> tuple[str, ...]:
+    """In which order old machines leave a place: so that its zones come to have equally many.
+
+    The order is always the same one, so that repeats collide.
+
+    Args:
+        names: the machines by zone.
+        sizes: machines that each of the zones has.
+    """
+    left = {zone: sorted(some, reverse=True) for zone, some in names.items() if some}
+    zones = [(-sizes.get(zone, 0), zone) for zone in left]
+    heapq.heapify(zones)
+    order = []
+    while zones:
+        size, zone = zones[0]
+        order.append(left[zone].pop())
+        if left[zone]:
+            heapq.heapreplace(zones, (size + 1, zone))
+        else:
+            heapq.heappop(zones)
+    return tuple(order)

@@ -12,8 +12,9 @@ from gce_backend.rules.group_sizes import UNUSED, growth
 from gce_backend.rules.rollout import (
     PAUSED,
     SURGE,
-    ZoneRollout,
+    PlaceRollout,
     drainable,
+    in_turn,
     removable,
     rollout_limit,
     share_out,
@@ -21,7 +22,7 @@ from gce_backend.rules.rollout import (
 
 COUNTS = st.integers(0, 30)
 ZONES = st.builds(
-    ZoneRollout,
+    PlaceRollout,
     minimum_size=COUNTS,
     maximum_size=COUNTS,
     active_target=COUNTS,
@@ -34,9 +35,9 @@ ZONES = st.builds(
 SHARES = st.floats(0, 1)
 
 
-def zone(**fields: int) -> ZoneRollout:
+def zone(**fields: int) -> PlaceRollout:
     """A zone of three old machines, all of which can be leased; no limit, nothing new yet."""
-    usual = ZoneRollout(
+    usual = PlaceRollout(
         minimum_size=3,
         maximum_size=0,
         active_target=0,
@@ -49,7 +50,7 @@ def zone(**fields: int) -> ZoneRollout:
     return msgspec.structs.replace(usual, **fields)
 
 
-def may_leave(state: ZoneRollout, max_unavailable: int = 0, exchange_share: float = 0.1) -> int:
+def may_leave(state: PlaceRollout, max_unavailable: int = 0, exchange_share: float = 0.1) -> int:
     """The decision with the default settings."""
     return removable(state, max_unavailable=max_unavailable, exchange_share=exchange_share)
 
@@ -125,13 +126,33 @@ def test_all_leave_a_zone_that_the_configuration_no_longer_names() -> None:
 
 def test_those_that_began_to_leave_go_first_and_repeats_choose_the_same() -> None:
     """A removal without an answer is tried again before another machine is taken."""
-    assert share_out(2, ["z"], ["b", "a"]) == ("z", "a")
+    turn = in_turn({"zone": ["b", "a"]}, {"zone": 2})
+    assert turn == ("a", "b")
+    assert share_out(2, ["z"], turn) == ("z", "a")
     assert share_out(0, ["z"]) == ()
+
+
+@given(
+    names=st.dictionaries(st.sampled_from("abc"), st.lists(st.text(max_size=3), unique=True)),
+    more=st.dictionaries(st.sampled_from("abc"), st.integers(0, 5)),
+)
+def test_the_fullest_zone_goes_first(names: dict[str, list[str]], more: dict[str, int]) -> None:
+    """Each machine once; whoever leaves was in the fullest of the zones that have one to leave."""
+    sizes = {zone: len(some) + more.get(zone, 0) for zone, some in names.items()}
+    left = {zone: sorted(some) for zone, some in names.items()}
+    for name in in_turn(names, sizes):
+        most = max(sizes[other] for other, some in left.items() if some)
+        candidates = [it for it, some in left.items() if some and some[0] == name]
+        zone = max(candidates, key=lambda it: sizes[it])
+        assert sizes[zone] == most
+        left[zone].pop(0)
+        sizes[zone] -= 1
+    assert not any(left.values())
 
 
 @given(state=ZONES, allowed=COUNTS, share=SHARES)
 def test_number_to_lease_from_stays_as_high_as_the_settings_say(
-    state: ZoneRollout, allowed: int, share: float
+    state: PlaceRollout, allowed: int, share: float
 ) -> None:
     """It drops by more than the settings allow only without room, by the exchanged share."""
     count = removable(state, max_unavailable=allowed, exchange_share=share)
@@ -147,7 +168,7 @@ def test_number_to_lease_from_stays_as_high_as_the_settings_say(
 
 @given(state=ZONES, canaries=st.integers(0, 3))
 def test_an_unproved_revision_replaces_nothing_and_gets_room_for_its_canaries(
-    state: ZoneRollout, canaries: int
+    state: PlaceRollout, canaries: int
 ) -> None:
     """Whatever the minimum, also 0."""
     unproved = msgspec.structs.replace(state, canaries=canaries)
@@ -179,7 +200,7 @@ def test_every_roll_out_comes_to_its_end_within_its_bounds(
             target, coming = target + more, coming + more
             assert not maximum or target + old + leased <= maximum
         coming -= data.draw(st.integers(min(1, coming), coming))
-        state = ZoneRollout(
+        state = PlaceRollout(
             minimum_size=minimum,
             maximum_size=maximum,
             active_target=target,
@@ -199,7 +220,7 @@ def test_every_roll_out_comes_to_its_end_within_its_bounds(
 
 @given(state=ZONES, allowed=COUNTS, share=SHARES)
 def test_no_old_machine_leaves_while_the_roll_out_is_paused(
-    state: ZoneRollout, allowed: int, share: float
+    state: PlaceRollout, allowed: int, share: float
 ) -> None:
     """Whatever there would be room for."""
     paused = msgspec.structs.replace(state, paused=True)
