@@ -14,6 +14,7 @@ from gce_backend.settings.settings import DeletionSettings
 from support.deletions import settings
 from support.fleet_harness import World, manager, world
 from support.others import somebody_else
+from support.pools import pool
 
 EACH_MINUTE = {"import-config": "* * * * *"}
 PLENTY = DeletionSettings(permitted_count=100, permitted_share=1.0)
@@ -46,6 +47,26 @@ async def test_so_many_are_lacking_at_a_time_and_all_are_replaced(tmp_path: Path
 
         await w.until(replaced, within=3600)
         assert fewest == 3
+
+
+async def test_a_pool_at_its_maximum_lacks_as_few(tmp_path: Path) -> None:
+    """Machines that wait to leave take up its room: the number that it needs stays the same."""
+    slow = msgspec.structs.replace(CloudOptions().instant(), boot_seconds=60.0)
+    chosen = settings(PLENTY)
+    async with world(tmp_path, managers=pool(6, 6), settings=chosen, options=slow) as w:
+        await w.until_states(cataloged=6)
+        old = set(await w.vms())
+        await drain_all(w, old, 2)
+        fewest = 6
+
+        async def replaced() -> bool:
+            nonlocal fewest
+            free = list((await w.catalog()).values()).count("AVAILABLE")
+            fewest = min(fewest, free)
+            return free == 6 and not old & set(await w.vms())
+
+        await w.until(replaced, within=3600)
+        assert fewest == 4
 
 
 async def test_a_machine_that_waits_to_leave_can_be_leased(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gce_backend.actions.places import groups_at, place_of_pool
-from gce_backend.actions.resources import leaving_of, size_of, use_of
+from gce_backend.actions.resources import ageing_of, leaving_of, size_of, use_of
 from gce_backend.actions.rollouts import limit_at, staying
 from gce_backend.engine.context import Context
 from gce_backend.model.entities import InstanceGroupManager, Pool
@@ -40,7 +40,11 @@ def spread_pools(context: Context) -> float | None:
             seen.pool_sizes |= {key: state.size for key, state in states.items()}
             continue  # its preferred template is not known yet, or is on its way out
         uses = [use_of(context, key) for key in keys]
-        use = Use(sum(one.leased for one in uses), sum(one.waiting for one in uses))
+        use = Use(
+            leased=sum(one.leased for one in uses),
+            waiting=sum(one.waiting for one in uses),
+            ageing=sum(ageing_of(context, key, context.clock.now()) for key in keys),
+        )
         place = place_of_pool(keys[0], pool)
         groups = groups_at(context, place)
         size = pool_size(pool, use, staying(context, groups) + _leaving(context, states))
@@ -78,7 +82,7 @@ def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Zo
         context.log.info("zone.recovered", template=key.base_name, zone=key.zone)
     elif trouble is not None and known is None:
         context.log.info("zone.unable", template=key.base_name, zone=key.zone)
-    leaving = leaving_of(context, key)
+    leaving = leaving_of(context, key, waiting=False)
     growing = manager.resize.names if manager.resize is not None else ()
     coming = sum(name not in group.members for name in growing)
     size = max(leased, group.target_size + coming - leaving - failing)

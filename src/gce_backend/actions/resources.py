@@ -41,7 +41,7 @@ from gce_backend.rules.group_sizes import Use
 from gce_backend.rules.melt_down import Pace, lost_for
 from gce_backend.rules.ownership import Mark, Whose, name_taken, whose
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.surplus import is_on_its_way_out
+from gce_backend.rules.surplus import is_on_its_way_out, waits_to_leave
 
 PENDING = "OperationPending"
 FRESH_SECONDS = 60.0
@@ -319,17 +319,31 @@ def use_of(context: Context, key: GroupKey) -> Use:
     now = context.clock.now()
     leased = context.fleet.leased(key, now)
     share = context.memory.seen.pool_sizes.get(key)
-    ageing = sum(
-        aging.replaced_for_age(instance) and not lease_runs(instance, now)
-        for _, instance in context.fleet.having(Facet.LEAVING, group=key)
-    )
+    ageing = 0 if share is not None else ageing_of(context, key, now)
     return Use(leased, context.memory.demand.waiting(key, leased), share, ageing)
 
 
-def leaving_of(context: Context, key: GroupKey) -> int:
-    """How many machines that a group may still count are about to be deleted."""
+def ageing_of(context: Context, key: GroupKey, now: UnixSeconds) -> int:
+    """How many machines of a group stay only until others have come in their place."""
+    return sum(
+        aging.replaced_for_age(instance) and not lease_runs(instance, now)
+        for _, instance in context.fleet.having(Facet.LEAVING, group=key)
+    )
+
+
+def leaving_of(context: Context, key: GroupKey, *, waiting: bool = True) -> int:
+    """How many machines that a group may still count are about to be deleted.
+
+    Args:
+        context: all that is known.
+        key: the group's.
+        waiting: whether those count that stay until another can be leased in their place.
+    """
     some = context.fleet.having(Facet.LEAVING, Facet.TROUBLED, Facet.UNCATALOGED, group=key)
-    return sum(not one.is_tombstone and is_on_its_way_out(one) for _, one in some)
+    return sum(
+        not one.is_tombstone and is_on_its_way_out(one) and (waiting or not waits_to_leave(one))
+        for _, one in some
+    )
 
 
 def pace(context: Context, key: GroupKey) -> Pace:

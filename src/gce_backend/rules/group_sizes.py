@@ -31,7 +31,8 @@ class Use(NamedTuple):
         leased: machines of it that somebody holds.
         waiting: requests that its machines are to serve and no lease serves yet.
         share: the size that it should have as a part of a pool; None when it is in none.
-        ageing: machines of it that stay only until others have come in their place.
+        ageing: machines of it that stay only until others have come in their place; 0 in a pool,
+            whose size includes them.
     """
 
     leased: int = 0
@@ -99,13 +100,15 @@ def needed_size(limits: InstanceGroupManager | Pool, use: Use) -> int:
 def pool_size(pool: Pool, use: Use, others: int) -> int:
     """The size that a pool should have now, over all its zones.
 
+    It includes those that replace machines of age, while these are there.
+
     Args:
         pool: its limits.
         use: what is asked of all its groups.
         others: VMs in its zones that count for its maximum and are not to stay: of other
             revisions, or on their way out.
     """
-    needed, limit = needed_size(pool, use), room(pool.maximum_size, others)
+    needed, limit = needed_size(pool, use) + use.ageing, room(pool.maximum_size, others)
     return needed if limit is None else min(needed, limit)
 
 

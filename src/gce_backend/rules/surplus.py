@@ -234,6 +234,13 @@ def is_on_its_way_out(instance: Instance) -> bool:
     return ends and instance.cordon is None
 
 
+def waits_to_leave(instance: Instance) -> bool:
+    """Whether a drained machine stays until another can be leased in its place."""
+    drain, gone = instance.drain, (instance.missing_since, instance.stopped_since)
+    stays = instance.deletion is None and all(it is None for it in gone)
+    return stays and drain is not None and drain.max_unavailable is not None
+
+
 def first_to_leave(idle: Iterable[tuple[str, Instance]], count: int) -> tuple[str, ...]:
     """The names of the surplus machines: those of least use first, then the oldest.
 

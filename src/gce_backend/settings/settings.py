@@ -391,7 +391,7 @@ class RolloutSettings(_Section, frozen=True):
     Attributes:
         canary: machines of a new revision that must be leasable before it gets more, and before an
             old machine leaves for it; 0 for none.
-        max_unavailable: machines per zone by which the number to lease from may drop.
+        max_unavailable: machines by which the number to lease from may drop, per zone or pool.
         exchange_share: share of a group's machines, 0 to 1 and at least one machine, that are
             exchanged at a time where its maximum leaves no room for old and new beside each other.
         empty_seconds: how long a drained group must be empty before it is deleted.

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.model.entities import InstanceGroupManager
-from gce_backend.rules.group_sizes import UNUSED, growth
+from gce_backend.model.entities import InstanceGroupManager, Pool
+from gce_backend.rules.group_sizes import UNUSED, growth, pool_size
 from gce_backend.rules.rollout import (
     PAUSED,
     SURGE,
@@ -19,6 +19,7 @@ from gce_backend.rules.rollout import (
     rollout_limit,
     share_out,
 )
+from gce_backend.rules.zones import ZoneState, split, spread
 
 COUNTS = st.integers(0, 30)
 ZONES = st.builds(
@@ -216,6 +217,61 @@ def test_every_roll_out_comes_to_its_end_within_its_bounds(
             break
     assert old == 0
     assert target == (minimum if not maximum else min(minimum, maximum - leased))
+
+
+@given(
+    old=st.lists(st.integers(0, 8), min_size=1, max_size=3).filter(any),
+    room=st.none() | st.integers(0, 4),
+    surge=st.none() | st.integers(0, 3),
+    allowed=st.integers(0, 3),
+    data=st.data(),
+)
+def test_every_roll_out_of_a_pool_comes_to_its_end_within_its_bounds(
+    old: list[int], room: int | None, surge: int | None, allowed: int, data: st.DataObject
+) -> None:
+    """A model: however its machines lie in its zones, and in whatever order others come up."""
+    allowed = max(allowed, 1) if surge == 0 else allowed
+    minimum = sum(old)
+    maximum = 0 if room is None else minimum + room
+    zones = tuple("abc"[: len(old)])
+    left = {zone: [f"{zone}{i}" for i in range(n)] for zone, n in zip(zones, old, strict=True)}
+    target, coming = dict.fromkeys(zones, 0), dict.fromkeys(zones, 0)
+    pool = Pool(zones, minimum, maximum)
+    most = maximum if surge is None else min(maximum or minimum + surge, minimum + surge)
+    slack = max(allowed, 1 if most == minimum else 0)
+    for _ in range(20 * minimum):
+        staying = sum(map(len, left.values()))
+        size = pool_size(pool, UNUSED, staying)
+        limit = rollout_limit(None, minimum, staying, max_surge=surge, paused=False)
+        size = size if limit is None else min(size, limit.size)
+        sizes = spread(size, {zone: ZoneState(target[zone], 0) for zone in zones})
+        for zone in zones:
+            more = max(0, sizes[zone] - target[zone])
+            target[zone] += more
+            coming[zone] += more
+        assert not most or sum(target.values()) + staying <= max(most, minimum)
+        for zone in zones:
+            coming[zone] -= data.draw(st.integers(min(1, coming[zone]), coming[zone]))
+        state = PlaceRollout(
+            minimum_size=minimum,
+            maximum_size=most,
+            active_target=sum(target.values()),
+            coming=sum(coming.values()),
+            staying=staying,
+            available=staying + sum(target.values()) - sum(coming.values()),
+            leased=0,
+            old=staying,
+        )
+        count = removable(state, max_unavailable=allowed, exchange_share=0.0)
+        turn = in_turn(left, {zone: len(left[zone]) + target[zone] for zone in zones})
+        for name in share_out(count, turn):
+            left[name[0]].remove(name)
+        there = sum(map(len, left.values())) + sum(target.values()) - sum(coming.values())
+        assert there >= minimum - slack
+        if not any(left.values()) and not any(coming.values()) and sum(target.values()) == minimum:
+            break
+    assert not any(left.values())
+    assert target == split(minimum, zones)
 
 
 @given(state=ZONES, allowed=COUNTS, share=SHARES)
