@@ -6,6 +6,7 @@ Writes bench/DEMAND.md. Nodepool's figures were recorded once, with its default 
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -181,6 +182,7 @@ def span(waits: list[float]) -> str:
 
 def main() -> None:
     """Measures, and writes the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with fleet(10) as one:
         time.sleep(2)  # the Machine Provider has set up the last machine
         pool = one.lease(10)[-1]

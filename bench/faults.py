@@ -6,6 +6,7 @@ Writes bench/FAULTS.md. Nodepool's answers to the same faults were recorded once
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -170,6 +171,7 @@ def sold_out() -> tuple[float, str]:
 
 def main() -> None:
     """Measures, and writes the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     seconds, said = sold_out()
     out, ended, orders = vanished()
     rows = (

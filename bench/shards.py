@@ -7,6 +7,7 @@ The month is computed from these counts. Writes bench/SHARDS.md.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 import tempfile
@@ -177,6 +178,7 @@ def table(found: dict[str, Counter[str]]) -> list[str]:
 
 def main() -> None:
     """Measures, and writes the tables."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     with (
         tempfile.TemporaryDirectory() as name,

@@ -367,6 +367,16 @@ class ComputeClient:
         path = _path(project, f"zones/{zone}", "acceleratorTypes", name)
         return await self._get("acceleratorTypes.get", path, Surrounding)
 
+    async def get_reservation(self, project: str, zone: str, name: str) -> Surrounding:
+        """One reservation of a zone."""
+        path = _path(project, f"zones/{zone}", "reservations", name)
+        return await self._get("reservations.get", path, Surrounding)
+
+    async def get_resource_policy(self, project: str, region: str, name: str) -> Surrounding:
+        """One resource policy of a region."""
+        path = _path(project, f"regions/{region}", "resourcePolicies", name)
+        return await self._get("resourcePolicies.get", path, Surrounding)
+
     async def get_snapshot(self, project: str, name: str) -> Snapshot:
         """One disk snapshot."""
         path = _path(project, GLOBAL, "snapshots", name)

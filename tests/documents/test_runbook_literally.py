@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from documents.test_docs_runbook import ALERTS, SECTIONS
@@ -98,11 +99,13 @@ class Operator:
         self._settings.write_text(settings_file(self._w.settings, self._w.daemon.url), "utf-8")
         environment = {"GCE_BACKEND_SETTINGS": str(self._settings)}
         now = self._w.clock.now()
+        logging_as_before = structlog.get_config()  # a command says how to log
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(SystemClock, "now", lambda _: now)
             done = await asyncio.to_thread(
                 CliRunner().invoke, main, words, input="y\n", env=environment
             )
+        structlog.configure(**logging_as_before)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.output
         assert "Usage:" not in done.output, done.output
         assert faults_in(done.output) == []

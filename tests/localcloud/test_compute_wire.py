@@ -349,6 +349,9 @@ async def test_every_answer_fits_googles_description() -> None:
         await call(at, "subnetworks.get", "regions/us-central1/subnetworks/lab")
         await call(at, "diskTypes.get", f"zones/{ZONE}/diskTypes/pd-ssd")
         await call(at, "acceleratorTypes.get", f"zones/{ZONE}/acceleratorTypes/nvidia-l4")
+        await call(at, "reservations.get", f"zones/{ZONE}/reservations/nightly")
+        policies = "regions/us-central1/resourcePolicies"
+        await call(at, "resourcePolicies.get", f"{policies}/near-each-other")
         await call(at, "images.list", "global/images", project="images-1")
         await call(at, "images.get", "global/images/debian-12")
         await call(at, "images.getFromFamily", "global/images/family/debian")

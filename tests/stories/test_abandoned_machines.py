@@ -45,6 +45,7 @@ async def test_hole_10_an_abandoned_vm_is_told_apart_from_a_deleted_one(
         assert not [p for p in problems if p["reason"] == "Missing"]
         [problem] = [p for p in problems if p["reason"] == "Abandoned"][:1]
         assert f"gcloud compute instances delete {name}" in problem["message"]
+        assert f"it exists, costs about {24 * 0.016751:.2f} USD a day" in problem["message"]
 
 
 @pytest.mark.parametrize("leased", [False, True])

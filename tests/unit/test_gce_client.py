@@ -704,6 +704,8 @@ async def test_every_method_asks_for_what_computes_description_offers() -> None:
         await c.get_subnetwork("p", "r", "n")
         await c.get_disk_type("p", "z", "d")
         await c.get_accelerator_type("p", "z", "a")
+        await c.get_reservation("p", "z", "r")
+        await c.get_resource_policy("p", "r", "n")
         singles = len(it.requests)
     async with world(script(web.json_response({}))) as lists:
         c = lists.client
@@ -713,7 +715,7 @@ async def test_every_method_asks_for_what_computes_description_offers() -> None:
         await c.list_instances("p", "x")
     seen = [*it.seen, *lists.seen]
     requests = [*it.requests, *lists.requests]
-    assert (singles, len(requests)) == (21, 25)
+    assert (singles, len(requests)) == (23, 27)
     for (method, *_), request in zip(seen, requests, strict=True):
         meant = find(request.method, request.rel_url.raw_path)
         assert meant is not None

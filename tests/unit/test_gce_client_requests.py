@@ -246,6 +246,18 @@ CALLS = {
         mask(Surrounding),
         answer=NAMED,
     ),
+    "reservations.get": Call(
+        lambda c: c.get_reservation("p", "z", "r"),
+        f"GET {P}/zones/z/reservations/r",
+        mask(Surrounding),
+        answer=NAMED,
+    ),
+    "resourcePolicies.get": Call(
+        lambda c: c.get_resource_policy("p", "r", "n"),
+        f"GET {P}/regions/r/resourcePolicies/n",
+        mask(Surrounding),
+        answer=NAMED,
+    ),
     "snapshots.get": Call(
         lambda c: c.get_snapshot("p", "s"),
         f"GET {P}/global/snapshots/s",

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from gce_backend.actions import resources
 from gce_backend.actions.aging import replace_old
 from gce_backend.actions.demand import share_demand
-from gce_backend.actions.fan_out import Result, act_on_each
+from gce_backend.actions.fan_out import OBSERVER, Result, act_on_each
 from gce_backend.actions.identity import our_group
 from gce_backend.actions.pools import spread_pools
 from gce_backend.actions.prices import count_idle, learn_prices
@@ -58,7 +58,8 @@ async def run(context: Context) -> Outcome:
 
     old = await replace_old(context)
     balanced = await balance(context) + old.number
-    outcome = await act_on_each(context, keys, partial(_raise, context))
+    unseen: set[GroupKey] = set()
+    outcome = await act_on_each(context, keys, partial(_raise, context, unseen))
     waits = (
         outcome.again_after,
         settling,
@@ -70,6 +71,7 @@ async def run(context: Context) -> Outcome:
         outcome,
         changed=outcome.changed + balanced,
         facts={**outcome.facts, **({"balanced": balanced} if balanced else {})},
+        wakes=(*outcome.wakes, *([OBSERVER] if unseen else [])),
         again_after=min((wait for wait in waits if wait is not None), default=None),
     )
 
@@ -103,7 +105,7 @@ def _lacking(context: Context, key: GroupKey, target_size: int) -> int | None:
     return more if limit is None else min(more, max(0, limit.size - target_size))
 
 
-async def _raise(context: Context, key: GroupKey) -> Result:
+async def _raise(context: Context, unseen: set[GroupKey], key: GroupKey) -> Result:
     # Draining changes what is above the manager, so the guard on its own entity does not see it.
     await context.fleet.refresh(key.lineage)
     if not context.fleet.is_active(key):
@@ -127,7 +129,10 @@ async def _raise(context: Context, key: GroupKey) -> Result:
     still = _missing(context, key, await _target_size(context, key))
     if still is None or still < len(growth.names):
         return Result.WAITING
-    return await _send(context, key, growth)
+    result = await _send(context, key, growth)
+    if result is Result.CHANGED and not _is_shown(context, key, growth):
+        unseen.add(key)
+    return result
 
 
 async def _judged(
@@ -173,6 +178,12 @@ async def _send(context: Context, key: GroupKey, growth: InFlight) -> Result:
         machines=len(growth.names),
     )
     return Result.CHANGED
+
+
+def _is_shown(context: Context, key: GroupKey, growth: InFlight) -> bool:
+    """Whether a look has shown the new members; the next one comes by itself, until they run."""
+    group = context.memory.seen.groups.get(key)
+    return group is not None and group.members.keys() >= set(growth.names)
 
 
 def _note_growth(context: Context, key: GroupKey, before: Group | None, count: int) -> None:
@@ -250,6 +261,6 @@ JOB = Job(
     name="resize-instance-groups",
     run=run,
     timeout=120.0,
-    wakes=("fetch-instances", "remove-cataloged-instances", "delete-drained-instances"),
+    wakes=("remove-cataloged-instances", "delete-drained-instances"),
     concerns=_concerns,
 )

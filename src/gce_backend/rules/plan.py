@@ -526,8 +526,8 @@ def _flat(template: TemplateConfig | None) -> dict[str, str]:
         value = getattr(template, field.name)
         if field.name in NO_REVISION or value == field.default:
             continue
-        if field.name == "tags":
-            found["tags"] = ", ".join(sorted(value))
+        if field.name in {"tags", "resource_policies"}:
+            found[field.name] = ", ".join(sorted(value))
         elif field.name == "service_accounts":
             found["service_accounts[0]"] = value[0].name
             for account in value:

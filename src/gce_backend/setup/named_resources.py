@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from gce_backend.configuration.types import Configuration, TemplateConfig
-from gce_backend.configuration.values import NetworkLink, network_link
+from gce_backend.configuration.values import NetworkLink, network_link, zone_region
 from gce_backend.gce_client import ComputeClient
 
 LOCAL_SSD = "local-ssd"
@@ -32,8 +32,8 @@ class Lookup(NamedTuple):
 def named_resources(compute: ComputeClient, configuration: Configuration) -> Mapping[str, Lookup]:
     """All that the templates name, and what they name in each of their zones, each once, in words.
 
-    Images, image families, snapshots, networks, subnetworks; by zone machine types, disk types and
-    accelerators.
+    Images, image families, snapshots, networks, subnetworks; by zone machine types, disk types,
+    accelerators and reservations; by region resource policies.
     """
     wanted: dict[str, Lookup] = {}
     zones: dict[str, list[str]] = {}
@@ -62,6 +62,14 @@ def _in_zone(
         ask = _asking(compute.get_accelerator_type, project, zone, name)
         permission = "compute.acceleratorTypes.get"
         yield f"accelerator {name} in {zone} of {project}", Lookup(ask, permission)
+    if name := template.reservation:
+        ask = _asking(compute.get_reservation, project, zone, name)
+        yield f"reservation {name} in {zone} of {project}", Lookup(ask, "compute.reservations.get")
+    region = zone_region(zone)
+    for name in template.resource_policies:
+        ask = _asking(compute.get_resource_policy, project, region, name)
+        permission = "compute.resourcePolicies.get"
+        yield f"resource policy {name} in {region} of {project}", Lookup(ask, permission)
 
 
 def _network(compute: ComputeClient, template: TemplateConfig) -> Iterator[tuple[str, Lookup]]:

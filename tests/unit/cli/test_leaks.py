@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -81,6 +82,27 @@ def test_what_belongs_to_nothing_is_listed_with_its_cost_and_deleted_when_ordere
     refused = run("leaks", "--delete", last, "--yes")
     assert refused.exit_code == 1
     assert "no leak is called" in refused.output
+
+
+def test_an_abandoned_vm_is_listed_with_its_price_and_the_command_that_deletes_it(
+    served: ServedCloud, run: Run
+) -> None:
+    """It has outlived its group and its entity; nothing but its label says whose it is."""
+    make(served, OURS, 2)
+    first, second, group, _ = (one["name"] for one in listed(run))
+    abandoned = f"{served.url}/_localcloud/vms/{first}/abandon?zone={ZONE}"
+    with urllib.request.urlopen(urllib.request.Request(abandoned, method="POST")):  # noqa: S310
+        pass
+    known = served.cloud.state(("compute",))["compute"]["projects"][PROJECT]["groups"]
+    assert known[f"{ZONE}/{group}"]["instances"] == [second]
+    assert run("leaks", "--delete", group, "--yes").exit_code == 0
+    vm, template = listed(run)
+    assert (vm["kind"], vm["name"], template["kind"]) == ("VM", first, "instance template")
+    assert vm["cost_per_day"] == pytest.approx(24 * 0.016751)
+    assert vm["command"] == f"gce-backend leaks --delete {ZONE}/{first}"
+    assert "about 0.40 USD a day" in run("leaks").output
+    assert "is deleted" in run(*vm["command"].split()[1:], "--yes").output
+    assert [one["kind"] for one in listed(run)] == ["instance template"]
 
 
 def test_a_disk_that_outlived_its_vm_is_listed_with_the_command_that_deletes_it(

@@ -12,7 +12,7 @@ import pytest
 
 from gce_backend.cli.comparison import compare
 from gce_backend.cli.plan_text import Document
-from gce_backend.configuration.types import ServiceAccount, TemplateConfig, checksum
+from gce_backend.configuration.types import NO_REVISION, ServiceAccount, TemplateConfig, checksum
 from gce_backend.model.entities import (
     CatalogState,
     Deletion,
@@ -27,6 +27,7 @@ from gce_backend.model.entities import (
 from gce_backend.model.keys import GroupKey, Key, manager_key, revision_key, template_key
 from gce_backend.rules.activation import WantedManager, WantedTemplate
 from gce_backend.rules.plan import Action, Present, TemplatePlan, differences, make, totals
+from support.config_texts import FULL
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 
 NOW = 1_800_000_000.0
@@ -194,6 +195,15 @@ def test_fields_are_compared_by_meaning() -> None:
         ("service_accounts[0]", "one", "two"),
     ]
     assert differences(after, after) == ()
+
+
+def test_every_field_that_makes_a_revision_is_told() -> None:
+    """Of whatever type: those of lists by their keys, or all in one text."""
+    told = {one.name: one.after for one in differences(None, FULL)}
+    names = {name.partition(".")[0].partition("[")[0] for name in told}
+    given = {one.name for one in msgspec.structs.fields(FULL) if getattr(FULL, one.name)}
+    assert names == given - NO_REVISION
+    assert told["resource_policies"] == "near, nightly"
 
 
 def test_a_plan_of_ten_thousand_machines_takes_no_time() -> None:

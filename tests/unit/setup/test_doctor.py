@@ -255,6 +255,23 @@ def test_networks_disk_types_and_accelerators_are_looked_up_where_they_are_named
     assert ward.served.cloud.calls["compute.diskTypes.get"] == 2
 
 
+def test_reservations_and_resource_policies_are_looked_up_before_they_are_needed(
+    ward: Ward, tmp_path: Path
+) -> None:
+    """By `doctor` and by `plan`: no VM is made without its reservation or with a missing policy."""
+    fields = {"reservation": "missing-r", "resource_policies": "missing-p"}
+    (tmp_path / "templates.cfg").write_text(template("one", **fields))
+    (tmp_path / "managers.cfg").write_text(manager("one"))
+    missing = {
+        f"reservation missing-r in {ZONE} of {PROJECT}",
+        f"resource policy missing-p in us-central1 of {PROJECT}",
+    }
+    code, rows = ward.examine("--config", str(tmp_path))
+    assert (code, failed(rows)) == (1, missing)
+    planned = ward.run("plan", "--config", str(tmp_path)).output
+    assert {what for what in missing if f"there is no {what}: the daemon" in planned} == missing
+
+
 def test_what_may_not_be_seen_says_so_and_is_no_failure(ward: Ward, tmp_path: Path) -> None:
     """The daemon needs no look at networks: whoever may not make one is told, and goes on."""
     ward.inject(method="compute.networks.get", status=403, reason="forbidden")

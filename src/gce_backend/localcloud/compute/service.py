@@ -124,6 +124,8 @@ class ComputeService(Service):
             "compute.subnetworks.get": surroundings.get_subnetwork,
             "compute.diskTypes.get": surroundings.get_disk_type,
             "compute.acceleratorTypes.get": surroundings.get_accelerator_type,
+            "compute.reservations.get": surroundings.get_reservation,
+            "compute.resourcePolicies.get": surroundings.get_resource_policy,
             "compute.snapshots.get": self._snapshots.get,
             "compute.snapshots.list": self._snapshots.list_page,
         }

@@ -1,4 +1,4 @@
-"""What VMs are put into or made with, and nobody makes here: networks, disk types, accelerators.
+"""What VMs are put into or made with, and nobody makes here: networks, disk types, reservations.
 
 Each exists in every project unless its name begins with `missing`.
 """
@@ -20,12 +20,18 @@ def get_network(call: Call) -> dict[str, Any]:
 
 def get_subnetwork(call: Call) -> dict[str, Any]:
     """subnetworks.get."""
-    project, region = call.path["project"], call.path["region"]
-    path = f"projects/{project}/regions/{region}/subnetworks/{call.path['subnetwork']}"
-    if region not in inventory.REGIONS:
-        raise not_found(path)
-    region_link = f"{links.ROOT}projects/{project}/regions/{region}"
-    return _body("compute#subnetwork", path) | {"region": region_link}
+    return _regional(call, "compute#subnetwork", "subnetworks", call.path["subnetwork"])
+
+
+def get_resource_policy(call: Call) -> dict[str, Any]:
+    """resourcePolicies.get."""
+    name = call.path["resourcePolicy"]
+    return _regional(call, "compute#resourcePolicy", "resourcePolicies", name)
+
+
+def get_reservation(call: Call) -> dict[str, Any]:
+    """reservations.get."""
+    return _zonal(call, "compute#reservation", "reservations", call.path["reservation"])
 
 
 def get_disk_type(call: Call) -> dict[str, Any]:
@@ -43,6 +49,14 @@ def _zonal(call: Call, kind: str, collection: str, name: str) -> dict[str, Any]:
     project, zone = inventory.zone_of(call)
     path = links.zonal_path(project, zone, collection, name)
     return _body(kind, path) | {"zone": links.zone_link(project, zone)}
+
+
+def _regional(call: Call, kind: str, collection: str, name: str) -> dict[str, Any]:
+    project, region = call.path["project"], call.path["region"]
+    path = f"projects/{project}/regions/{region}/{collection}/{name}"
+    if region not in inventory.REGIONS:
+        raise not_found(path)
+    return _body(kind, path) | {"region": f"{links.ROOT}projects/{project}/regions/{region}"}
 
 
 def _body(kind: str, path: str) -> dict[str, Any]:

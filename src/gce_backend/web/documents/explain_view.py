@@ -303,6 +303,7 @@ def _hardware(template: TemplateConfig) -> Facts:
         "accelerators": ", ".join(map(":".join, template.guest_accelerators)) or None,
         "local_ssds": template.local_ssds or None,
         "reservation": template.reservation or None,
+        "resource_policies": ", ".join(template.resource_policies) or None,
         "agent": "required" if template.require_agent else None,
     }
 
