@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import release
 from packaging.specifiers import SpecifierSet
 
 from gce_backend import __version__
@@ -37,6 +40,25 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text=True,
     )
     return where
+
+
+def test_a_wheel_that_is_built_twice_has_the_same_bytes(tmp_path: Path) -> None:
+    """Elsewhere, from files of another day, with other hashes: anybody can check a release."""
+    made = []
+    for number, place in enumerate(("here", "elsewhere")):
+        source = tmp_path / place / "source"
+        shutil.copytree(ROOT, source, ignore=release._not_source)
+        for path in source.rglob("*"):
+            os.utime(path, times=(1_600_000_000 + number * 86_400,) * 2)
+        environment = {"SOURCE_DATE_EPOCH": "1700000000", "PYTHONHASHSEED": str(number)}
+        subprocess.run(
+            [sys.executable, "-m", "build", "--wheel", "--no-isolation", str(source)],
+            env={**os.environ, **environment},
+            check=True,
+            capture_output=True,
+        )
+        made.append(_wheel(source / "dist").read_bytes())
+    assert made[0] == made[1]
 
 
 def _wheel(built: Path) -> Path:

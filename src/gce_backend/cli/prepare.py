@@ -152,6 +152,7 @@ def setup(
             account = f"{who} ({account})" if who and who not in account else account
             if not as_json:
                 click.echo(f"project {project}, as {account}")
+            await clients.tokens.get()  # without one, every step would fail
             if role == "daemon":
                 steps = set_up(
                     settings,

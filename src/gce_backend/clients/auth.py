@@ -45,6 +45,9 @@ MAX_TOKEN_BYTES = 2**16
 FIRST_BACKOFF_SECONDS = 1.0
 LAST_BACKOFF_SECONDS = 30.0
 
+AWAY = ". Away from Google Cloud, log in with `gcloud auth application-default login`"
+"""What to do where there is no metadata server, and no credentials were found elsewhere."""
+
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _MAX_PROJECT_BYTES = 256
 
@@ -141,7 +144,8 @@ class _SharedToken(Token):
                 raise ValueError  # noqa: TRY301  (an unsendable token is one more bad answer)
             seconds = min(max(response.expires_in, MIN_LIFE_SECONDS), MAX_LIFE_SECONDS)
         except Exception as error:  # noqa: BLE001  (gcloud raises whatever its parts raise)
-            self._error = _described(error)
+            on_metadata = self.token_type is Type.GCE_METADATA
+            self._error = _described(error, AWAY if on_metadata else "")
             self._was_refused = False
             delay = FIRST_BACKOFF_SECONDS * 2.0 ** min(self._failures, 10)
             self._failures += 1
@@ -157,10 +161,14 @@ class _SharedToken(Token):
             self._refreshing = None
 
 
-def _described(error: Exception) -> RemoteError:
-    """What went wrong, without the answer's body and without the request: both may hold secrets."""
+def _described(error: Exception, remedy: str) -> RemoteError:
+    """What went wrong, without the answer's body and without the request: both may hold secrets.
+
+    Args:
+        remedy: what to do where no token server can be reached.
+    """
     if isinstance(error, RemoteError) and error.status is None:
-        message = f"the token server cannot be reached ({error.message})"
+        message = f"the token server cannot be reached ({error.message}){remedy}"
         return TransientError("auth.token", message)
     if isinstance(error, RemoteError) and error.status != 200:
         status = error.status or 0

@@ -408,7 +408,7 @@ class _Checks:
         if isinstance(error, PermissionDeniedError):
             return "grant what it names; docs/operations.md lists all permissions"
         if isinstance(error, TransientError):
-            return f"try again; if it still fails, check {setting} and at the network"
+            return f"try again; if it still fails, check {setting} and the network"
         return ""
 
     def _of(self, step: Done) -> Finding:

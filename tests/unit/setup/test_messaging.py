@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,20 @@ def test_the_permissions_are_least_privilege() -> None:
     assert not any(name.endswith(("setIamPolicy", ".*")) for name in everything)
     assert len(COMPUTE) <= 100
     assert list(COMPUTE) == sorted(set(COMPUTE))
+
+
+@pytest.mark.parametrize("role", ["daemon", "machine-provider"])
+def test_without_credentials_setup_says_so_once_and_what_to_do(role: str) -> None:
+    """And whose it looked for. Nothing is asked of Google."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nowhere = f"http://127.0.0.1:{server.getsockname()[1]}"
+    variables = {"GCE_BACKEND_PROJECT": PROJECT, "GCE_BACKEND_ENDPOINTS__METADATA": nowhere}
+    done = CliRunner().invoke(main, ["setup", "--dry-run", "--role", role], env=variables)
+    assert done.exit_code == 1
+    first, second = done.output.splitlines()
+    assert first == f"project {PROJECT}, as metadata server at {nowhere}"
+    assert second.startswith("Error: auth.token: no answer: the token server cannot be reached (")
+    assert second.endswith("log in with `gcloud auth application-default login`")
 
 
 def test_the_command_prints_what_it_did_and_what_is_missing() -> None:
