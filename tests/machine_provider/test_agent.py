@@ -344,9 +344,18 @@ NEWER = {
     *("bit_count", "TaskGroup", "Runner", "timeout_at", "aclosing", "from_directory", "TypeAlias"),
     *("ParamSpec", "Self", "NotRequired", "override", "exit_code", "add_note", "hardlink_to"),
     *("slots", "kw_only", "strict", "root_dir", "dir_fd", "process_group", "delete_on_close"),
-    *("all_errors", "encoding_errors", "get_annotations"),
+    *("all_errors", "encoding_errors", "get_annotations", "removeprefix", "removesuffix"),
+    *("is_relative_to", "readlink", "with_stem", "randbytes", "nextafter", "lcm", "to_thread"),
+    *(
+        "cache",
+        "cancel_futures",
+        "exit_on_error",
+        "waitstatus_to_exitcode",
+        "pidfd_open",
+        "unparse",
+    ),
 }
-"""Attributes and arguments of the standard library that came after Python 3.9."""
+"""Attributes and arguments of the standard library that came after Python 3.8."""
 
 
 def test_what_a_lessee_writes_ends_no_agent() -> None:
@@ -357,9 +366,9 @@ def test_what_a_lessee_writes_ends_no_agent() -> None:
     assert lease.environment()["LEASE_USER"] == "a [2Jb"
 
 
-def test_it_runs_on_python_3_9_with_nothing_installed() -> None:
-    """Its syntax is 3.9's, and all that it imports is the standard library's."""
-    tree = ast.parse(AGENT.read_text("utf-8"), feature_version=(3, 9))
+def test_it_runs_on_python_3_8_with_nothing_installed() -> None:
+    """Its syntax is 3.8's, and all that it imports is the standard library's."""
+    tree = ast.parse(AGENT.read_text("utf-8"), feature_version=(3, 8))
     imported = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -367,7 +376,31 @@ def test_it_runs_on_python_3_9_with_nothing_installed() -> None:
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
     assert imported <= sys.stdlib_module_names
-    assert not imported & {"tomllib", "graphlib", "asyncio"}
+    assert not imported & {"tomllib", "graphlib", "zoneinfo", "asyncio"}
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
     assert not (attributes | imported | keywords) & NEWER
+
+
+def test_it_merges_no_dictionaries_and_subscripts_no_types() -> None:
+    """Python 3.8 has `|` for numbers and sets alone, and `list[str]` only where it is not run."""
+    tree = ast.parse(AGENT.read_text("utf-8"))
+    annotations = {
+        id(part)
+        for node in ast.walk(tree)
+        for held in ("annotation", "returns")
+        if isinstance(found := getattr(node, held, None), ast.AST)
+        for part in ast.walk(found)
+    }
+    run = [node for node in ast.walk(tree) if id(node) not in annotations]
+    merged = [
+        ast.unparse(node)
+        for node in run
+        if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.BitOr)
+    ]
+    assert merged == [
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL",
+        "os.O_WRONLY | os.O_CREAT",
+    ]
+    subscripted = {ast.unparse(node.value) for node in run if isinstance(node, ast.Subscript)}
+    assert not subscripted & {*("dict", "list", "tuple", "set", "type"), *("Mapping", "Sequence")}

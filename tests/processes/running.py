@@ -311,7 +311,8 @@ def _request(
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=PATIENCE)
     with contextlib.closing(connection):
-        connection.request(verb, parts.path, body, dict(headers))
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        connection.request(verb, target, body, dict(headers))
         return msgspec.json.decode(connection.getresponse().read())
 
 

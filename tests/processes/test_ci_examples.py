@@ -12,7 +12,6 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -49,7 +48,7 @@ def claims_of(text: str) -> str:
 
 
 class Place(NamedTuple):
-    """A Machine Provider with two machines, whose access.cfg believes the cloud's tokens.
+    """A Machine Provider with some machines, whose access.cfg believes the cloud's tokens.
 
     Attributes:
         cloud: the cloud that issues the tokens.
@@ -77,6 +76,13 @@ class Place(NamedTuple):
         """A machine's state in the catalog; "" when it is not there."""
         body = {"hostname": name, "backend": "GCE"}
         return str(self.daemon("POST", "/_ah/api/catalog/v1/get", body).get("state", ""))
+
+    def taken(self, name: str) -> str:
+        """What a job has written into a file, which is removed."""
+        file = self.directory / name
+        text = file.read_text("utf-8").strip()
+        file.unlink()
+        return text
 
     def run(self, command: str, environment: Mapping[str, str]) -> None:
         """One step of a job, as its runner runs it: it must succeed."""
@@ -114,7 +120,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
           workloads {{ issuer: "{made.url}" {claims_of(GITHUB)} }}
         }}
         groups {{
-          name: "gitlab" roles: USER
+          name: "gitlab" roles: USER max_held: 1 hold_failed: "1h"
           workloads {{ issuer: "{made.url}" {claims_of(GITLAB)} }}
         }}
         """
@@ -131,7 +137,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             path.write_text(text, "utf-8")
             path.chmod(0o755)
         found = Place(made, url, job)
-        for name in ("vm-1", "vm-2", "vm-3"):
+        for name in ("vm-1", "vm-2", "vm-3", "vm-4", "vm-5"):  # each is leased once
             body = {"dimensions": {"hostname": name, "os_family": "LINUX"}, "policies": {}}
             found.daemon("POST", "/_ah/api/catalog/v1/add_machine", body)
         yield found
@@ -194,7 +200,7 @@ def test_the_example_for_github_actions(place: Place) -> None:
             server.shutdown()
             thread.join()
     assert Runner.asked == [place.url]
-    carried_out(place, "vm-1")
+    carried_out(place)
 
 
 def test_the_example_for_gitlab_ci(place: Place) -> None:
@@ -204,30 +210,60 @@ def test_the_example_for_gitlab_ci(place: Place) -> None:
     token = place.identity_token(aud=wanted["aud"], project_path="YOUR-GROUP/team/app")
     for command in job["script"]:
         place.run(command, {**job["variables"], name: token})
-    carried_out(place, "vm-2")
+    carried_out(place)
 
 
-def carried_out(place: Place, machine: str) -> None:
+def carried_out(place: Place) -> None:
     """The job has installed the package, run its test on a machine, and given the machine back."""
-    assert (place.directory / "result").read_text("utf-8") == f"tested on {machine}\n"
-    assert (place.directory / "installed").read_text("utf-8") == "install gce-backend\n"
-    for name in ("result", "installed"):
-        (place.directory / name).unlink()
+    assert place.taken("installed") == "install gce-backend"
+    said, _, machine = place.taken("result").rpartition(" ")
+    assert said == "tested on"
     until(lambda: not place.state(machine))
 
 
-def test_the_example_for_pytest(place: Place) -> None:
-    """The fixture leases a machine for the session; the package tells pytest of it."""
+PASSES = f"""import pathlib
+
+{block(PYTEST, "python", 1)}
+    pathlib.Path("machine").write_text(leased_machine)
+"""
+"""The test of the page, which then says which machine it has."""
+
+
+def run_pytest(place: Place, test: str, *, fails: bool = False) -> str:
+    """One session of pytest in the job's directory; returns its machine.
+
+    Args:
+        place: the Machine Provider.
+        test: the tests, of which the last one uses the machine.
+        fails: whether some of them are to fail.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     [plugin] = project["entry-points"]["pytest11"].values()
-    assert import_module(plugin).leased_machine
     (place.directory / "conftest.py").write_text(block(PYTEST, "python"), "utf-8")
-    (place.directory / "test_boots.py").write_text(block(PYTEST, "python", 1), "utf-8")
+    (place.directory / "test_boots.py").write_text(test, "utf-8")
     token = place.identity_token(aud=place.url, project_path="YOUR-GROUP/app")
     environment = {
         "GCE_BACKEND_PROVIDER__TOKEN": token,
         "GCE_BACKEND_PROVIDER__URL": place.url,
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # it may be installed with its entry point, or not
+        "PYTHONDONTWRITEBYTECODE": "1",  # the next test is another one of the same name
     }
-    place.run(f"'{sys.executable}' -m pytest -q -p {plugin} test_boots.py", environment)
-    until(lambda: not place.state("vm-3"))
+    command = f"'{sys.executable}' -m pytest -q -p {plugin} test_boots.py"
+    place.run(f"! {command}" if fails else command, environment)
+    return place.taken("machine")
+
+
+def test_the_example_for_pytest(place: Place) -> None:
+    """The fixture leases a machine for the session; the package tells pytest of it."""
+    machine = run_pytest(place, PASSES)
+    until(lambda: not place.state(machine))
+
+
+def test_the_machine_of_a_test_that_failed_is_held(place: Place) -> None:
+    """As access.cfg says; the failure of a test that does not use it holds nothing."""
+    machine = run_pytest(place, f"def test_of_another():\n    assert 0\n\n{PASSES}", fails=True)
+    until(lambda: not place.state(machine))
+    machine = run_pytest(place, f"{PASSES}    assert 0\n", fails=True)
+    found = place.daemon("GET", "/api/v1/leases?everybody=true")["leases"]
+    assert [(one["machines"], one["state"]) for one in found] == [([machine], "held")]
+    assert place.state(machine) == "LEASED"

@@ -464,7 +464,12 @@ async def _give_back(client: LeaseClient, wanted: NewLease, lease: Leased | None
 
 @contextlib.contextmanager
 def leased_sync(
-    url: str, tokens: Tokens | None, wanted: NewLease, *, wait: float = 4 * 3600.0
+    url: str,
+    tokens: Tokens | None,
+    wanted: NewLease,
+    *,
+    wait: float = 4 * 3600.0,
+    failed: Callable[[], bool] = lambda: False,
 ) -> Iterator[LeaseDocument]:
     """The same as `leased` for programs without asyncio: a thread does its work.
 
@@ -473,6 +478,7 @@ def leased_sync(
         tokens: gives the caller's tokens; None for those of the environment (`own_tokens`).
         wanted: the request.
         wait: seconds to wait for the machines.
+        failed: asked at the end whether the work failed; an exception in the block means it, too.
 
     Raises:
         OrderError: the request is refused, or its wait is over.
@@ -482,7 +488,7 @@ def leased_sync(
     """
     found: Future[LeaseDocument] = Future()
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-    failed: list[BaseException] = []
+    errors: list[BaseException] = []
     wrong = threading.Event()
 
     async def work() -> None:
@@ -502,7 +508,7 @@ def leased_sync(
         try:
             asyncio.run(work())
         except BaseException as error:  # noqa: BLE001  (reported to the other thread)
-            failed.append(error)
+            errors.append(error)
             if not found.done():
                 found.set_exception(error)
 
@@ -511,6 +517,8 @@ def leased_sync(
     loop, over = begun.result()
     try:
         yield found.result()
+        if failed():
+            wrong.set()
     except Exception:
         wrong.set()
         raise
@@ -518,8 +526,8 @@ def leased_sync(
         with contextlib.suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(over.set)
         thread.join()
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
 
 
 async def _hold_until(

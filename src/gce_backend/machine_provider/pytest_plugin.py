@@ -6,7 +6,7 @@ pytest loads this by itself where gce-backend is installed, so it imports little
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from gce_backend.machine_provider.lease_documents import LeaseDocument, NewLease
 
 URL = "GCE_BACKEND_PROVIDER__URL"
+FAILED = pytest.StashKey[bool]()
+"""Whether a test of the session that uses the machines has failed."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remembers that a test failed on the session's machines."""
+    report = yield
+    if report.failed and "machine_lease" in getattr(item, "fixturenames", ()):
+        item.session.stash[FAILED] = True
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +37,13 @@ def machine_request() -> NewLease:
 
 
 @pytest.fixture(scope="session")
-def machine_lease(machine_request: NewLease) -> Iterator[LeaseDocument]:
+def machine_lease(
+    machine_request: NewLease, request: pytest.FixtureRequest
+) -> Iterator[LeaseDocument]:
     """A lease for the session, of the Machine Provider that GCE_BACKEND_PROVIDER__URL names.
+
+    When a test that uses it has failed, its work has failed: access.cfg may say that the machines
+    are held then.
 
     The caller's tokens are those of `gce_backend.machine_provider.credentials.own_tokens`.
     """
@@ -34,7 +52,8 @@ def machine_lease(machine_request: NewLease) -> Iterator[LeaseDocument]:
     url = os.environ.get(URL)
     if not url:
         raise pytest.UsageError(f"{URL} is not set: name the Machine Provider")
-    with leased_sync(url, None, machine_request) as lease:
+    stash = request.session.stash
+    with leased_sync(url, None, machine_request, failed=lambda: stash.get(FAILED, False)) as lease:
         yield lease
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The agent of a leased machine: lets the lessee in by SSH, and runs hooks, while the lease runs.
 
-One file for Python 3.9 or newer, with nothing but its standard library. It runs on a Compute Engine
+One file for Python 3.8 or newer, with nothing but its standard library. It runs on a Compute Engine
 VM whose machine a Machine Provider leases out, and asks for no right but that of its subscription.
 
 What it does follows from what the Machine Provider answers to its report. Messages of its
@@ -180,7 +180,8 @@ class Metadata:
         """
         query = {"recursive": "true", "alt": "json"}
         if seconds and self._etag:
-            query |= {"wait_for_change": "true", "last_etag": self._etag}
+            query["wait_for_change"] = "true"
+            query["last_etag"] = self._etag
             query["timeout_sec"] = str(seconds)
         answer = self.get("instance/attributes/", **query)
         self._etag = answer.etag
