@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from gce_backend.machine_provider import api
+from gce_backend.machine_provider import api, lease_api
+from gce_backend.machine_provider.server import path_of
 from localcloud.test_machine_provider import ANY, Client, machine, running
 
 BODY = {"dimensions": {"os_family": "LINUX"}, "count": 1}
 ACCOUNT = "/computeMetadata/v1/instance/service-accounts/default"
 
 
+ROUTES = {
+    **{name: ("POST", path_of(name)) for name in api.METHODS},
+    **{
+        route.name: (route.verb, re.sub(r"\{.*?\}", "vm-1", route.path))
+        for route in lease_api.ROUTES
+    },
+}
+"""Verb and path of every method."""
+
+
 async def called(mp: Client, method: str, token: str | None, body: object = None) -> int:
     """The status of a call with a token."""
-    service, _, verb = method.partition(".")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    url = f"{mp.cloud.base_url}/_ah/api/{service}/v1/{verb}"
+    verb, path = ROUTES[method]
+    sent = (body or {}) if verb == "POST" else None
     async with (
         aiohttp.ClientSession() as session,
-        session.post(url, json=body or {}, headers=headers) as response,
+        session.request(verb, mp.cloud.base_url + path, json=sent, headers=headers) as response,
     ):
         return response.status
 
@@ -83,7 +95,12 @@ async def test_a_job_without_an_address_belongs_to_no_group_here() -> None:
         assert await called(mp, "machine_provider.lease", token, ANY | {"request_id": "r"}) == 403
 
 
-@pytest.mark.parametrize("method", sorted(api.METHODS))
+def test_every_method_has_an_address() -> None:
+    """So that the next test calls them all."""
+    assert ROUTES.keys() == {*api.METHODS, *lease_api.METHODS}
+
+
+@pytest.mark.parametrize("method", sorted(ROUTES))
 async def test_every_method_refuses_nobody_and_forged_tokens(method: str) -> None:
     """No token: 403, as the original; a forged one: 401; neither reaches the method."""
     async with running() as mp:
