@@ -14,6 +14,7 @@ import msgspec
 from simulation import chance
 from simulation.apart import apart
 from simulation.events import KINDS, Event, approve_held, plan
+from simulation.guests import remove_leftovers
 from simulation.loop import Process, SimulatedLoop, StuckError
 from simulation.nodes import Node
 from simulation.oracle import Violation
@@ -235,6 +236,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
             return
         await made.release_everything()
         await made.take_out_strangers()
+        await remove_leftovers(made)
         await made.look_at_conditions()
         await approve_held(made)
         await asyncio.sleep(20.0)
@@ -245,7 +247,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
         await asyncio.sleep(STILL_SECONDS)
     # What was deleted is remembered for a while, and caps let it go slowly.
     deadline = made.loop.time() + QUIET_SECONDS
-    after = made.written()
+    after, fewest = made.written(), len(made.vms())
     while True:
         before = after
         await approve_held(made)
@@ -253,6 +255,9 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
         after = made.written()
         if before == after:
             break
+        if len(made.vms()) < fewest:
+            fewest = len(made.vms())
+            deadline = made.loop.time() + QUIET_SECONDS
         if made.loop.time() > deadline:
             found = made.difference(before, after)
             made.oracle.fail("L1", f"it goes on writing: {'; '.join(found)[:600]}")

@@ -41,6 +41,7 @@ TOPIC = f"projects/{PROJECT}/topics/machine-provider"
 SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/machine-provider"
 LATEST_SECONDS = 600.0
 """How late a call is executed at most."""
+_NOWHERE = Pool("", {})
 MISTAKE = 20
 """Machines that somebody asks for by mistake."""
 
@@ -373,7 +374,7 @@ async def _empty_config(
         await asyncio.sleep(rng.uniform(40, 300))
         held = await _held(world)
         unasked = turn and world.approved and not held and world.approvals == approvals
-        if unasked and _lost_unasked(world, since, most=not alone):
+        if unasked and _lost_unasked(world, since, kept, most=not alone):
             world.oracle.fail("S5", "an empty configuration that was approved once came twice")
         if held:
             world.disturbances.met(28)
@@ -437,12 +438,19 @@ async def _judge_left_behind(world: World, row: Any) -> None:
         world.oracle.fail("S2", f"vm {row.name} is not reported: its project has no group")
 
 
-def _lost_unasked(world: World, since: float, *, most: bool) -> bool:
-    """Whether machines, or most of them, were destroyed since then, not by hand."""
+def _lost_unasked(world: World, since: float, kept: dict[str, Pool], *, most: bool) -> bool:
+    """Whether machines, or most of them, were destroyed since then, not by hand.
+
+    Args:
+        kept: what the configuration said before: what it did not name leaves for another reason.
+    """
     lost = [
         vm
         for number, vm in world.oracle.vms.items()
-        if vm.doomed is not None and vm.doomed > since and number not in world.oracle.by_hand
+        if vm.doomed is not None
+        and vm.doomed > since
+        and number not in world.oracle.by_hand
+        and vm.group.split("/")[1] in kept.get(owner_of(vm.name, kept), _NOWHERE).zones
     ]
     return bool(lost) and (not most or len(lost) > len(world.vms()))
 

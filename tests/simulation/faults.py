@@ -16,6 +16,7 @@ KEPT_ANSWERS = 6
 """Answers to the same request that are remembered, so that an old one can be given again."""
 _SUBJECT = re.compile(r"/(?:instances|instanceGroupManagers)/([^/?]+)")
 _INSERT = re.compile(r"/zones/([^/]+)/instanceGroupManagers(?:\?|$)")
+_INSERT_TEMPLATE = re.compile(r"/global/instanceTemplates(?:\?|$)")
 _GROUP = re.compile(r"/zones/([^/]+)/instanceGroupManagers/([^/?]+)")
 _NAME = re.compile(rb'"name": ?"([^"]+)"')
 PROCESSES = ("d", "m")
@@ -74,6 +75,10 @@ class Disturbances:
         trespassed: told of a change by that daemon to a group that it has not made.
         late_additions: when a late add_machines reaches the Machine Provider, by host name.
         late_deletions: when the late deletion of a group was sent, by the group's zone and name.
+        late_growths: when a late call that makes VMs was sent, by their names, or by the zone and
+            name of the group that it makes.
+        late_calls: when the late calls to Compute Engine reach it.
+        templates_elsewhere: the templates that a daemon with another store has made.
     """
 
     def __init__(
@@ -83,6 +88,9 @@ class Disturbances:
         self.made_elsewhere: set[tuple[str, str]] = set()
         self.late_additions: dict[str, float] = {}
         self.late_deletions: dict[str, float] = {}
+        self.late_growths: dict[str, float] = {}
+        self.late_calls: list[float] = []
+        self.templates_elsewhere: set[str] = set()
         self.asked: Callable[[str], None] = lambda _: None
         self.sent: Callable[[Request], None] = lambda _: None
         self.trespassed: Callable[[str], None] = lambda _: None
@@ -182,14 +190,26 @@ class Disturbances:
         self.met(*rule.rows)
         late = f" by {seconds:.1f} s" if seconds else ""
         self._note(f"net {rule.fate}{late}: {request.client} {_short(request)}")
-        if rule.fate in {"late", "repeat"} and "add_machines" in request.path:
-            for name in _NAMES.findall(request.raw):
-                self.late_additions[name.decode()] = self._time() + seconds
-        group = _GROUP.search(request.path)
-        if rule.fate in {"late", "repeat"} and request.verb == "DELETE" and group is not None:
-            self.late_deletions.setdefault(f"{group[1]}/{group[2]}", self._time())
+        if rule.fate in {"late", "repeat"}:
+            self._note_late(request, self._time() + seconds)
         if rule.struck is not None:
             rule.struck(request)
+
+    def _note_late(self, request: Request, arrival: float) -> None:
+        if "/compute/" in request.path:
+            self.late_calls.append(arrival)
+        if "add_machines" in request.path:
+            for name in _NAMES.findall(request.raw):
+                self.late_additions[name.decode()] = arrival
+        group, insert = _GROUP.search(request.path), _INSERT.search(request.path)
+        if request.verb == "DELETE" and group is not None:
+            self.late_deletions.setdefault(f"{group[1]}/{group[2]}", self._time())
+        if request.verb == "POST" and insert is not None:
+            for name in _NAME.findall(request.raw)[:1]:
+                self.late_growths.setdefault(f"{insert[1]}/{name.decode()}", self._time())
+        if "/createInstances" in request.path:
+            for name in _NAME.findall(request.raw):
+                self.late_growths.setdefault(name.decode(), self._time())
 
     @staticmethod
     def _key(request: Request) -> str:
@@ -202,6 +222,8 @@ class Disturbances:
             self.met(32)
         if request.verb == "POST" and (insert := _INSERT.search(request.path)):
             self._made(request, insert[1], answer())
+        if request.client == STRANGER and _INSERT_TEMPLATE.search(request.path):
+            self.templates_elsewhere.update(n.decode() for n in _NAME.findall(request.raw)[:1])
         if request.client == STRANGER and request.verb != "GET":
             group = _GROUP.search(request.path)
             theirs = group is None or (group[1], group[2]) in self.made_elsewhere

@@ -200,6 +200,12 @@ class Maxima:
             for zone in zones:
                 self._noted.setdefault((name, zone), []).append((at, limit))
 
+    def restored(self, backup: float, at: float) -> None:
+        """The store is put back to what it was at a simulated second: so is the configuration."""
+        for (name, zone), noted in self._noted.items():
+            if noted[-1][0] > backup:
+                noted += [(at, self.limit(name, zone, backup)), (at, noted[-1][1])]
+
     def limit(self, name: str, zone: str, now: float) -> float:
         """The largest maximum that may be in force; infinity for none."""
         noted, before = self._noted.get((name, zone), []), now - OLD_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import random
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,14 +21,14 @@ from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.compute.quota import Metric
 from gce_backend.localcloud.compute.rows import VmRow
 from simulation.episode import live, recipe
-from simulation.events import KINDS, Event
-from simulation.faults import Disturbances
+from simulation.events import KINDS, Event, _lost_unasked
+from simulation.faults import Disturbances, Rule
 from simulation.holes import HOLES, scripted, search
 from simulation.loop import SimulatedLoop
 from simulation.network import Request
 from simulation.nodes import Node, WorldClock
 from simulation.oracle import Entry, Held, Oracle, Vm
-from simulation.pools import ZONES
+from simulation.pools import TYPES, ZONES, Pool
 from simulation.rows import ROWS
 from simulation.shrink import minimal
 from simulation.test_determinism import run
@@ -116,6 +117,29 @@ def test_what_a_daemon_with_another_store_makes_is_not_ours_to_track() -> None:
         assert (("z", "linux-1") in disturbances.made_elsewhere) is made
 
 
+@pytest.mark.parametrize(
+    ("verb", "path", "body", "growths", "calls"),
+    [
+        ("POST", "/g/createInstances?requestId=1", b'[{"name": "a"}, {"name": "b"}]', "a b", 1),
+        ("POST", "?requestId=1", b'{"name": "h", "versions": [{"name": "v"}]}', "z/h", 1),
+        ("DELETE", "/g", b"", "", 1),
+    ],
+)
+def test_what_a_late_call_makes_and_when_it_arrives_is_noted(
+    verb: str, path: str, body: bytes, growths: str, calls: int
+) -> None:
+    """By what it names, at the time at which it was sent."""
+    cloud = embedded_cloud(None, SystemClock(), CloudOptions())
+    disturbances = Disturbances(cloud, lambda _: None, lambda: 3.0)
+    disturbances.add(Rule("late", ".", (43,), times=1, chance=random.Random(1), seconds=(40, 40)))
+    path = f"/compute/v1/projects/p/zones/z/instanceGroupManagers{path}"
+    found = disturbances.verdict(Request("d1", verb, path, body))
+    assert found is not None
+    found.told()
+    assert disturbances.late_growths == dict.fromkeys(growths.split(), 3.0)
+    assert disturbances.late_calls == [43.0] * calls
+
+
 @pytest.mark.parametrize(("store", "promises"), [("ours", ["S2"]), ("", ["S2"]), ("theirs", [])])
 async def test_a_vm_of_a_template_with_another_store_s_mark_is_not_ours_to_track(
     store: str, promises: list[str], monkeypatch: pytest.MonkeyPatch
@@ -130,7 +154,6 @@ async def test_a_vm_of_a_template_with_another_store_s_mark_is_not_ours_to_track
     monkeypatch.setattr(World, "entities", {"": identity})
     world.vms, world.oracle = lambda: [row], judge(lambda: 0.0)
     world.oracle.vms |= {row.id: Vm(row.name, row.group)}
-    world.disturbances = SimpleNamespace(made_elsewhere=set())
     world.act = AsyncMock(return_value={})
     world.by_hand = AsyncMock(return_value={"labels": {"gce-backend-store": store}})
     await world.judge_tracking()
@@ -153,6 +176,23 @@ def test_a_late_deletion_that_a_restored_store_forgot_is_not_held_against_a_daem
     now = 60.0
     oracle._destroyed(VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1"), "DELETING")
     assert [violation.promise for violation in oracle.violations] == promise
+
+
+@pytest.mark.parametrize(("restored", "unknown"), [(None, False), (7.0, True), (30.0, False)])
+@pytest.mark.parametrize("what", ["vm", "z/g"])
+def test_a_late_growth_that_a_restored_store_forgot_is_not_counted(
+    what: str, restored: float | None, unknown: bool
+) -> None:
+    """It names the VM, or makes its group; what is made before the restore counts."""
+    now = 0.0
+    oracle = judge(lambda: now)
+    oracle.late_growths[what] = 5.0
+    oracle.vms["1"] = Vm("vm", "p/z/g", made=20.0)
+    if restored is not None:
+        now = restored
+        oracle.restored("", 1.0)
+    row = VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1")
+    assert oracle.is_made_unknowingly(row) is unknown
 
 
 READ = Metric("read_requests", None)
@@ -195,6 +235,31 @@ def test_the_calls_of_a_process_that_died_within_the_minute_count_against_its_ow
     assert [one.promise for one in oracle.violations] == ["S4"]
 
 
+@pytest.mark.parametrize(("arrival", "promise"), [(5.0, []), (90.0, ["S4"])])
+def test_a_call_that_the_network_delays_counts_for_the_minute_in_which_it_was_sent(
+    arrival: float, promise: list[str]
+) -> None:
+    """So a minute may have one more call than the budget allows."""
+    oracle = judge(lambda: 10.0)
+    oracle.late_calls.append(arrival)
+    for _ in range(10):
+        oracle._call(READ, 10.0)
+    assert [one.promise for one in oracle.violations] == promise
+
+
+@pytest.mark.parametrize(("named", "unasked"), [(ZONES[0], True), (ZONES[1], False)])
+def test_what_was_not_configured_before_an_empty_configuration_is_not_lost_by_it(
+    named: str, unasked: bool
+) -> None:
+    """A machine of a zone that was taken out earlier leaves when its lease ends."""
+    world: Any = World.__new__(World)
+    world.oracle, world.vms = judge(lambda: 0.0), list
+    gone = Vm("linux-1-a-b", f"p/{ZONES[0]}/g", doomed=5.0)
+    world.oracle.vms["1"] = gone
+    kept = {"linux": Pool(TYPES[0], {named: 3})}
+    assert _lost_unasked(world, 1.0, kept, most=True) is unasked
+
+
 @pytest.mark.parametrize(
     ("backup", "ahead", "promise"),
     [(30.0, 86400.0, ["S1"]), (1.0, 0.0, ["S1"]), (1.0, 86400.0, [])],
@@ -221,8 +286,8 @@ def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:
     theirs = msgspec.structs.replace(ours, name="b", group="p/z/h", id="2")
     world.vms, world.pools = lambda: [ours, theirs], {}
     world.oracle = judge(lambda: 0.0)
-    world.oracle.vms |= {row.id: Vm(row.name, row.group) for row in world.vms()}
-    world.disturbances = SimpleNamespace(made_elsewhere={(ZONES[0], "h")})
+    world.oracle.vms = {"1": Vm("a", "p/z/g"), "2": Vm("b", "p/z/h", elsewhere=True)}
+    world.oracle.entries["b"] = Entry("AVAILABLE", "1", "", None)
     world.contradicted, world.strangers, world.clock = set(), set(), SystemClock()
     assert world.misses() == ["1 VMs, and none is wanted: ['a']"]
 

@@ -70,7 +70,10 @@ def test_a_timetable_is_in_force_at_its_time(
 
 
 def test_the_largest_maximum_counts_that_may_be_in_force() -> None:
-    """What was configured before counts for half an hour; shared zones have no limit of one."""
+    """What was configured before counts for half an hour, also after a restore brings it back.
+
+    Shared zones have no limit of one.
+    """
     known, inf = Maxima(), float("inf")
     pool = Pool(TYPES[0], dict.fromkeys(ZONES, 3), headroom=4)
     assert known.limit("linux", ZONES[0], 0.0) == inf
@@ -79,9 +82,12 @@ def test_the_largest_maximum_counts_that_may_be_in_force() -> None:
     known.note("linux", pool, 100.0)
     for now, limit in ((50.0, 7.0), (100.0 + OLD_SECONDS - 1, 7.0), (100.0 + OLD_SECONDS, 4.0)):
         assert known.limit("linux", ZONES[0], now) == limit
+    known.restored(50.0, 4000.0)
+    for now, limit in ((4000.0, 7.0), (4000.0 + OLD_SECONDS, 4.0)):
+        assert known.limit("linux", ZONES[0], now) == limit
     pool.together = True
-    known.note("linux", pool, 5000.0)
-    assert known.limit("linux", ZONES[0], 5000.0) == inf
+    known.note("linux", pool, 9000.0)
+    assert known.limit("linux", ZONES[0], 9000.0) == inf
 
 
 def test_a_vm_belongs_to_the_pool_of_its_template_or_of_an_alternative() -> None:

@@ -195,9 +195,11 @@ class World:
         self.contradicted: set[str] = set()
         self.oracle.strangers = self.strangers
         self.stolen: set[str] = set()
-        self.oracle.made = self._judge_maximum
+        self.oracle.made = self._made
         self.oracle.late_additions = self.disturbances.late_additions
         self.oracle.late_deletions = self.disturbances.late_deletions
+        self.oracle.late_growths = self.disturbances.late_growths
+        self.oracle.late_calls = self.disturbances.late_calls
         self.pools = self._first_pools()
         self.nodes = [
             Node(f"d{number}", WorldClock(loop)) for number in range(1, shape.daemons + 1)
@@ -365,7 +367,13 @@ class World:
         for place, name in enumerate(("templates.cfg", "managers.cfg")):
             (self.config_dir / name).write_text("".join(text[place] for text in texts))
 
-    def _judge_maximum(self, made: Any) -> None:
+    def _made(self, made: VmRow) -> None:
+        """There is a VM more."""
+        group = made.zone, made.group.rpartition("/")[2]
+        self.oracle.vms[made.id].elsewhere = group in self.disturbances.made_elsewhere
+        self._judge_maximum(made)
+
+    def _judge_maximum(self, made: VmRow) -> None:
         """D: a zone, all revisions together, never has more VMs than its manager's maximum."""
         name, vms = owner_of(made.name, self.pools), self.oracle.vms
         limit = self._maxima.limit(name, made.zone, self.loop.time())
@@ -375,6 +383,7 @@ class World:
             and row.id in vms
             and vms[row.id].doomed is None
             and not self._is_anothers(row)
+            and not self.oracle.is_made_unknowingly(row)
             and owner_of(row.name, self.pools) == name
             for row in self.compute_store.vms.values()
         )
@@ -583,6 +592,8 @@ class World:
         finally:
             self.oracle.restoring = False
         self.oracle.restored(namespace, at)
+        if namespace != MP_NAMESPACE:
+            self._maxima.restored(at, self.loop.time())
         alive = {row.name for row in self.vms()}
         # Nobody can find what the Machine Provider alone remembers: its protocol has no list.
         self.strangers.update(name for name in self.oracle.entries if name not in alive)
@@ -687,33 +698,27 @@ class World:
         left = [row.name for row in ours if row.name not in named and not self._is_kept(row.name)]
         if left:
             found.append(f"{len(left)} VMs, and none is wanted: {sorted(left)[:3]}")
-        names = {row.name for row in rows}
-        phantoms = sorted(
-            name
-            for name, entry in entries.items()
-            if name not in names and name not in self.strangers and entry.state in OFFERED
-        )
+        # An entry of a stranger's daemon is the stranger's affair.
+        theirs = {vm.name for vm in self.oracle.vms.values() if vm.elsewhere}
+        offered = {name for name, entry in entries.items() if entry.state in OFFERED}
+        offered -= self.strangers | theirs
+        phantoms = sorted(offered - {row.name for row in rows})
         if phantoms:
             found.append(f"the catalog offers machines that do not exist: {phantoms[:3]}")
         dead = sorted(
             row.name
             for row in rows
             if row.status not in {"RUNNING", "PROVISIONING", "STAGING"}
-            and row.name in entries
-            and row.name not in self.strangers
-            and entries[row.name].state in OFFERED
+            and row.name in offered
+            and not self._is_kept(row.name)  # the catalog denies a lease that the daemon knows
         )
         if dead:
             found.append(f"the catalog offers machines that do not run: {dead[:3]}")
         return found
 
     def _is_anothers(self, row: VmRow) -> bool:
-        return self.oracle.vms[row.id].foreign or self._is_made_elsewhere(row)
-
-    def _is_made_elsewhere(self, row: VmRow) -> bool:
-        """Whether a daemon with a store of its own made a VM's group."""
-        made_in = self.oracle.vms[row.id].group.rpartition("/")[2]
-        return (row.zone, made_in) in self.disturbances.made_elsewhere
+        vm = self.oracle.vms[row.id]
+        return vm.foreign or vm.elsewhere
 
     def _misses_of(
         self, name: str, pool: Pool, zones: tuple[str, ...], minimum: int, rows: list[Any]
@@ -811,7 +816,7 @@ class World:
         fleet = await self.act("/api/fleet") or {}
         told = str(fleet.get("conditions", ""))
         for row in self.vms():
-            if row.id and self._is_made_elsewhere(row):
+            if row.id and self.oracle.vms[row.id].elsewhere:
                 continue
             if row.name in known or row.name in told or await self._carries_anothers_mark(row):
                 continue

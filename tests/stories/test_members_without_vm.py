@@ -174,3 +174,41 @@ async def _store(w: World, name: str, known: str) -> None:
             "abandoned": when_present(_abandoned),
         }[known]
         assert await fleet.change([Change(key, apply)])
+
+
+async def test_hole_12_a_vm_that_is_made_after_its_deletion_has_begun_is_deleted(
+    tmp_path: Path,
+) -> None:
+    """Its zone had no room, it was taken back, and Compute refused the deletion until it was there.
+
+    Its entity has no numeric id. The VM of its name is its own.
+    """
+    async with world(tmp_path, settings=SOON, crons=SELDOM, options=CloudOptions()) as w:
+        first = await cataloged(w, 3)
+        await w.inject("", kind="stockout", zone=ZONE, times=None)
+        w.write_config(template(), manager(minimum=5))
+
+        async def size(wanted: int) -> bool:
+            sizes = [int(group["targetSize"]) for group in (await w.groups()).values()]
+            return sum(sizes) == wanted
+
+        await w.until(lambda: size(5))
+        await w.inject(DELETE, status=503, times=None)
+        w.write_config(template(), manager(minimum=3))
+
+        async def begun() -> bool:
+            async with w.fleet() as fleet:
+                ids_of = [one.gce_id for one in fleet.instances.values() if one.deletion]
+            return ids_of.count(None) == 2
+
+        await w.until(begun)
+        await w.daemon.stop()
+        await w.clear_faults()
+        await w.pass_time(60)
+        assert len(await ids(w)) == 5
+        await w.start_daemon()
+
+        async def are_the_first() -> bool:
+            return await ids(w) == first
+
+        await w.until(are_the_first, within=900)

@@ -10,6 +10,7 @@ was made for it.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 
@@ -104,21 +105,21 @@ def awaits(context: Context, key: GroupKey | RevisionKey) -> bool:
 
 
 def awaits_beside(context: Context, group: GroupKey) -> bool:
-    """Whether an entity is still to adopt a group of another revision in a group's zone.
+    """Whether another revision may have a group in a group's zone that no entity counts.
 
-    Its VMs count for the maximum, and how many they are is not known.
+    Its VMs count for the maximum, and how many they are is not known: Compute lists it, and its
+    entity is missing, cannot be understood, or is still to adopt it. Before the first list nothing
+    is known.
     """
-    seen = context.memory.seen
+    seen, managers = context.memory.seen, context.fleet.managers
+    if _scope(GroupKey, context.fleet.revision_of(group).template.project) not in seen.marked:
+        return True
     return any(
-        isinstance(found.key, GroupKey)
-        and found.gce_id in waiting
-        and found.key != group
-        and (found.key.template, found.key.zone) == (group.template, group.zone)
-        and _is_adoptable(context, found)
-        for scope, waiting in seen.stray_since.items()
-        if waiting
-        for several in seen.marked.get(scope, {}).values()
-        for found in several.values()
+        key not in managers or _is_adoptable(context, found)
+        for scope, places in seen.marked_beside.items()
+        for key in places.get((group.template, group.zone), ())
+        if key != group
+        for found in seen.marked[scope].get(key, {}).values()
     )
 
 
@@ -160,6 +161,10 @@ def _note(
         )
         if found is not None:
             listed.setdefault(found.key, {})[found.gce_id] = found
+    places = seen.marked_beside[scope] = defaultdict(list)
+    for key in listed:
+        if isinstance(key, GroupKey):
+            places[key.template, key.zone].append(key)
     now, since = context.clock.monotonic(), seen.stray_since.get(scope, {})
     waiting = (found.gce_id for found in _adoptable(context, scope))
     seen.stray_since[scope] = {gce_id: since.get(gce_id, now) for gce_id in waiting}

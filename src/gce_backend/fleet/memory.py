@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
 from gce_backend.model.entities import InstanceGroupManager, Lease, Permit
-from gce_backend.model.keys import GroupKey, Key, MachineKey
+from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
 from gce_backend.model.orders import Control, MachineOrder
 from gce_backend.rules.cataloging import Contradiction
@@ -68,6 +68,7 @@ class SeenAtCompute:
         suspects: resources with our mark and without an entity, by kind and project, then by name.
         marked: templates and groups with this store's own mark, as last listed: by kind and
             project, then by the entity that they were made for, then by numeric id.
+        marked_beside: the entities of these groups, by kind and project, then by template and zone.
         stray_since: when each of those that an entity can adopt was first found, by kind and
             project, then by numeric id.
         next_template_look: when the instance templates are listed again.
@@ -92,6 +93,9 @@ class SeenAtCompute:
     empty_since: dict[GroupKey, float] = field(default_factory=dict)
     suspects: dict[str, dict[str, Suspect]] = field(default_factory=dict)
     marked: dict[str, dict[Key, dict[int, Marked]]] = field(default_factory=dict)
+    marked_beside: dict[str, Mapping[tuple[TemplateKey, str], list[GroupKey]]] = field(
+        default_factory=dict
+    )
     stray_since: dict[str, dict[int, float]] = field(default_factory=dict)
     next_template_look: float = float("-inf")
     next_abandoned_look: dict[MachineKey, tuple[float, float]] = field(default_factory=dict)

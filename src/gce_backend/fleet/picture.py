@@ -74,6 +74,8 @@ PAGE = 300
 """Entities in a page of a query, as Datastore makes them."""
 
 E = TypeVar("E", bound=Entity)
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 Apply: TypeAlias = Callable[[E | None], E | None]
@@ -161,6 +163,7 @@ class Fleet:
         self._versions: dict[Key, int] = {}
         self._pictures: dict[str, _Picture] = {kind.KIND: _Picture() for kind in KINDS}
         self._children: defaultdict[Key, dict[Any, None]] = defaultdict(dict)
+        self._beside: defaultdict[tuple[TemplateKey, str], dict[GroupKey, None]] = defaultdict(dict)
         self._facets = FacetIndex()
         self._ages = AgeIndex()
         self._changes: dict[GroupKey, int] = {}
@@ -289,10 +292,12 @@ class Fleet:
                     yield key, self.managers[key]
 
     def siblings(self, manager: GroupKey) -> Iterator[tuple[GroupKey, InstanceGroupManager]]:
-        """The other revisions' managers of the same template and zone."""
-        for revision, _ in self.revisions_of(manager.template):
-            key = revision.child(manager.zone)
-            if key != manager and key in self.managers:
+        """The other revisions' managers of the same template and zone.
+
+        Those whose revision is missing from the store are among them: their VMs are there.
+        """
+        for key in tuple(self._beside.get((manager.template, manager.zone), ())):
+            if key != manager:
                 yield key, self.managers[key]
 
     def revision_of(self, manager: GroupKey) -> InstanceTemplateRevision:
@@ -621,9 +626,9 @@ class Fleet:
                 self._facets.note(key, before, None)
                 self._ages.note(key, before, None)
             if key.parent is not None:
-                self._children[key.parent].pop(key, None)
-                if not self._children[key.parent]:
-                    del self._children[key.parent]
+                _discard(self._children, key.parent, key)
+            if isinstance(key, GroupKey):
+                _discard(self._beside, (key.template, key.zone), key)
             return
         picture[key] = stored.entity
         if isinstance(key, MachineKey) and isinstance(stored.entity, Instance):
@@ -632,3 +637,12 @@ class Fleet:
         self._versions[key] = stored.version
         if key.parent is not None:
             self._children[key.parent][key] = None
+        if isinstance(key, GroupKey):
+            self._beside[key.template, key.zone][key] = None
+
+
+def _discard(index: dict[K, dict[V, None]], at: K, key: V) -> None:
+    found = index.get(at, {})
+    found.pop(key, None)
+    if not found:
+        index.pop(at, None)

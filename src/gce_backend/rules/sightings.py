@@ -58,7 +58,7 @@ def _matched(instance: Instance | None, gce_id: int | None, url: str, now: UnixS
     if instance.is_tombstone:  # another VM uses the name again
         drain = _replacement(instance.deletion, now)
         return Instance(gce_id=gce_id, url=url, rising_since=now, listed_since=now, drain=drain)
-    if instance.gce_id is None and instance.deletion is None:
+    if instance.gce_id is None:  # the VM of a member whose deletion may have begun before
         return replace(instance, gce_id=gce_id, url=url, missing_since=None)
     if instance.catalog is CatalogState.NEVER and instance.deletion is None:
         news = replace(instance, gce_id=gce_id, url=url, missing_since=None, rising_since=now)

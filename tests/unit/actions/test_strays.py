@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from gce_backend.actions.strays import (
     SECOND_LOOK,
@@ -30,7 +31,7 @@ from gce_backend.fleet.store import Store
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.model.entities import CONFIGURATION_KEY, STORE_IDENTITY_KEY, Entity
 from gce_backend.model.keys import GroupKey, Key, RevisionKey
-from gce_backend.settings.settings import FetchSettings, Settings
+from gce_backend.settings.settings import FetchSettings, Settings, StoreSettings
 from gce_backend.setup.leaks import find, the_leak
 from support.fleet_harness import OTHER_ZONE, PROJECT, ZONE, World, manager, template, world
 from support.outside import cataloged, ids, make_group, make_template
@@ -146,14 +147,17 @@ async def test_row_41_what_the_configuration_no_longer_names_is_adopted_and_drai
         assert len(await w.vms()) == 3
 
 
-async def test_row_41_a_maximum_counts_a_group_that_no_entity_knows(tmp_path: Path) -> None:
-    """An earlier revision's group has lost its entity: the new one waits until it is adopted."""
+@pytest.mark.parametrize("lost", ["InstanceTemplateRevision", "InstanceGroupManager"])
+async def test_row_41_a_maximum_counts_a_group_that_no_entity_knows(
+    tmp_path: Path, lost: str
+) -> None:
+    """An earlier revision's group has lost its entity, or the one above: the new one waits."""
     bounded = manager(minimum=4, maximum=5)
     async with world(tmp_path, managers=bounded, settings=SOON, options=CALM) as w:
         await cataloged(w, 4)
         old = set(await w.vms())
         w.write_config(template(machine_type="e2-medium"), bounded)
-        await remove_by_hand(w, "InstanceGroupManager")
+        await remove_by_hand(w, lost)
         most = 0
 
         async def rolled() -> bool:
@@ -163,6 +167,30 @@ async def test_row_41_a_maximum_counts_a_group_that_no_entity_knows(tmp_path: Pa
 
         await w.until(rolled, within=3600, every=0.25)
         assert most <= 5
+
+
+@pytest.mark.parametrize("lost", ["InstanceTemplateRevision", "InstanceGroupManager"])
+async def test_row_41_a_maximum_counts_a_group_whose_entity_or_revision_is_lost_at_work(
+    tmp_path: Path, lost: str
+) -> None:
+    """Its VMs are there, whatever the store has lost since Compute last listed the groups."""
+    bounded = manager(minimum=4, maximum=5)
+    seldom = Settings(
+        fetch=FetchSettings(resync_seconds=1800), store=StoreSettings(resync_seconds=60)
+    )
+    async with world(tmp_path, managers=bounded, settings=seldom, options=CALM) as w:
+        await cataloged(w, 4)
+        held = [await w.lease(f"held-{number}") for number in range(4)]
+        w.write_config(template(machine_type="e2-medium"), bounded)
+        await w.until_states(cataloged=1, leased=4)
+        async with w.fleet() as fleet:
+            old = next(key for key in fleet.instances if key.name == held[0])
+            [key] = [key for key in old.lineage if key.kind == lost]
+            await fleet.change([Change(key, lambda _: None)])
+        for _ in range(180):
+            await w.pass_time(5)
+            assert set(held) < set(await w.vms())
+            assert len(await w.vms()) <= 5
 
 
 async def assert_a_second_group_is_told(w: World, living: str, second: str) -> None:

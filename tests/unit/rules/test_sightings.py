@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from gce_backend.base.ages import Ages
 from gce_backend.model.entities import (
     CatalogState,
+    Deletion,
     Instance,
     Lease,
     Permit,
@@ -107,6 +108,15 @@ def test_fault_33_another_vm_under_a_cataloged_name_makes_ours_missing() -> None
     another = Instance(gce_id=8, url="v", rising_since=NOW, listed_since=NOW)
     assert seen_instance(VM, 8, "v", NOW) == another
     assert seen_instance(unseen_instance(VM, NOW - 9), 8, "v", NOW) == another
+
+
+def test_the_vm_of_a_member_that_had_none_is_the_member_s_own() -> None:
+    """Also when its deletion has begun before: it would not be found, nor ever be deleted."""
+    deletion = Deletion(Permit.NEVER_CATALOGED, NOW, NOW, "r")
+    for one in (Instance(), Instance(deletion=deletion, missing_since=NOW)):
+        found = seen_instance(one, 7, "u", NOW)
+        assert found == replace(one, gce_id=7, url="u", missing_since=None)
+        assert seen_instance(found, 7, "u", NOW) is found
 
 
 def test_a_vm_that_is_listed_again_is_not_missing_any_more() -> None:
