@@ -67,6 +67,7 @@ class ServedFleet:
                 for name, value in msgspec.structs.asdict(endpoints).items()
             },
             "GCE_BACKEND_PROJECT": PROJECT,
+            "GCE_BACKEND_PROVIDER__URL": cloud.base_url,
             "GCE_BACKEND_CONFIG__SOURCE": "directory",
             "GCE_BACKEND_CONFIG__DIRECTORY": str(config),
             "GCE_BACKEND_URL": daemon.url,

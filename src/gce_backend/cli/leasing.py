@@ -17,7 +17,9 @@ from gce_backend.base.errors import (
 )
 from gce_backend.base.tasks import end
 from gce_backend.cli.common import clients_of
+from gce_backend.cli.lessee import lessee_of
 from gce_backend.cli.output import console, one_line
+from gce_backend.clients.json_api import Limits
 from gce_backend.clients.machine_provider import (
     LeaseAnswer,
     LeaseRequest,
@@ -25,11 +27,10 @@ from gce_backend.clients.machine_provider import (
     ReleaseError,
 )
 from gce_backend.configuration.parsing import examine
-from gce_backend.daemon.clients import Remotes
 from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.machine_provider.client import DeniedError, LeaseClient
-from gce_backend.model.entities import CONFIGURATION_KEY, MACHINE_PROVIDER_KEY
+from gce_backend.model.entities import CONFIGURATION_KEY
 from gce_backend.model.machine_token import Dimension
 from gce_backend.rules.catalog_entry import shared_dimensions
 from gce_backend.settings.settings import Settings
@@ -46,18 +47,15 @@ _RELEASE_ERRORS = {
 
 
 @asynccontextmanager
-async def broker_of(
-    settings: Settings,
-) -> AsyncIterator[tuple[MachineProviderClient, Fleet, LeaseClient]]:
-    """Clients of the Machine Provider whose address is in the store, and the entities."""
-    async with clients_of(settings) as (clients, project):
-        fleet = Fleet(Store(clients.datastore(project)))
-        await fleet.refresh([MACHINE_PROVIDER_KEY, CONFIGURATION_KEY])
-        remotes = Remotes(
-            session=clients.session, tokens=clients.identity, settings=settings, fleet=fleet
+async def broker_of(settings: Settings) -> AsyncIterator[tuple[MachineProviderClient, LeaseClient]]:
+    """Clients of the Machine Provider, in the original's protocol and in today's."""
+    async with lessee_of(settings) as lessee:
+        api = lessee.client()
+        limits = Limits(total_seconds=settings.machine_provider.timeout)
+        broker = MachineProviderClient(
+            session=lessee.session, tokens=lessee.tokens, instance_url=lessee.url, limits=limits
         )
-        broker, address = remotes.broker(), fleet.machine_provider.instance_url
-        yield broker, fleet, LeaseClient(clients.session, address, clients.identity)
+        yield broker, api
 
 
 async def lease(
@@ -74,7 +72,7 @@ async def lease(
     Ctrl-C cancels the request, or gives back its machine.
 
     Args:
-        settings: names the store and the services.
+        settings: names the Machine Provider, and the daemon's store if there is a template.
         dimensions: the dimensions that the machine must have.
         template: a template whose machines' dimensions are added; None for none.
         duration: of the lease, in seconds; None for a lease without end.
@@ -86,8 +84,9 @@ async def lease(
         OrderError: no answer came in time.
         BackendError: something could not be read.
     """
-    async with broker_of(settings) as (broker, fleet, api):
-        wanted = {**(_dimensions(fleet, template) if template else {}), **dimensions}
+    shared = await template_dimensions(settings, template) if template else {}
+    async with broker_of(settings) as (broker, api):
+        wanted = {**shared, **dimensions}
         request = LeaseRequest(
             request_id=request_id,
             dimensions=wanted,
@@ -152,11 +151,6 @@ async def template_dimensions(settings: Settings, template: str) -> dict[str, Di
     async with clients_of(settings) as (clients, project):
         fleet = Fleet(Store(clients.datastore(project)))
         await fleet.refresh([CONFIGURATION_KEY])
-        return _dimensions(fleet, template)
-
-
-def _dimensions(fleet: Fleet, template: str) -> dict[str, Dimension]:
-    """The dimensions that all machines of a template share, in the configuration in force."""
     stored = fleet.configuration
     found = examine(stored.template_config, stored.manager_config, stored.files)
     known = {one.base_name: one for one in found.configuration.templates}
@@ -190,14 +184,14 @@ async def release(settings: Settings, request_id: str) -> Released:
     """Releases a leased machine, or cancels a request that waits for one.
 
     Args:
-        settings: names the store and the services.
+        settings: names the Machine Provider.
         request_id: the lease's name, or its id.
 
     Raises:
         OrderError: the Machine Provider refused.
         BackendError: something could not be read.
     """
-    async with broker_of(settings) as (broker, _, api):
+    async with broker_of(settings) as (broker, api):
         return await _end(broker, api, request_id)
 
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-import aiohttp
 import click
 import msgspec
 
 from gce_backend.base.errors import BackendError, OrderError, SettingsError, UnknownNameError
 from gce_backend.cli.common import say
+from gce_backend.cli.lessee import lessee_of
 from gce_backend.cli.output import console, one_line, show, table, when
 from gce_backend.machine_provider.client import (
     DeniedError,
@@ -25,7 +25,6 @@ from gce_backend.machine_provider.client import (
     leased,
     new_id,
 )
-from gce_backend.machine_provider.credentials import own_tokens
 from gce_backend.machine_provider.lease_documents import (
     LeaseDocument,
     MachineDocument,
@@ -50,22 +49,8 @@ async def client_of(settings: Settings) -> AsyncIterator[LeaseClient]:
     Raises:
         SettingsError: they name none.
     """
-    url = settings.provider.url
-    if url is None:
-        raise SettingsError(
-            "provider.url is not set: name the Machine Provider, GCE_BACKEND_PROVIDER__URL=https://..."
-        )
-    # The settings' file may name token and audience, too.
-    provider, named = settings.provider, dict(os.environ)
-    if provider.token is not None:
-        named["GCE_BACKEND_PROVIDER__TOKEN"] = provider.token.reveal()
-    if provider.audience:
-        named["GCE_BACKEND_PROVIDER__AUDIENCE"] = provider.audience
-    async with (
-        aiohttp.ClientSession() as session,
-        own_tokens(session, url, metadata=settings.endpoints.metadata, environ=named) as tokens,
-    ):
-        yield LeaseClient(session, url, tokens)
+    async with lessee_of(settings) as lessee:
+        yield lessee.client()
 
 
 async def show_leases(settings: Settings, tag: str, *, everybody: bool, as_json: bool) -> None:

@@ -223,7 +223,7 @@ class ProviderSettings(_Section, frozen=True):
     """The Machine Provider of `gce-backend machine-provider`; the daemon reads `url` alone.
 
     Attributes:
-        url: where the commands for people and jobs (`leases`, `with-machine`) find it, and where
+        url: where the commands for people and jobs (`lease`, `shell`, `leases`) find it, and where
             the daemon's pages link to. Plain http on loopback only.
         token: the access or identity token that these commands send; None: a job's own at GitHub
             Actions, else one of Google's credentials.

@@ -109,10 +109,21 @@ def test_without_an_answer_the_request_is_named(fleet: ServedFleet) -> None:
 def test_what_failed_before_the_request_leaves_none_open(fleet: ServedFleet) -> None:
     """Exit code 1; a store that does not answer says nothing of a request that was never made."""
     fleet.cloud.faults.add(Fault(method="datastore.projects.lookup", status=503, times=None))
-    done = fleet.run("lease", *LINUX, "--request-id", "unasked")
+    done = fleet.run("lease", "--template", "linux", "--request-id", "unasked")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "datastore" in done.stderr
     assert "request" not in done.stderr
+
+
+def test_only_a_template_needs_the_daemons_store(fleet: ServedFleet) -> None:
+    """The Machine Provider is the one of `provider.url`, as for all commands that lease."""
+    fleet.cloud.faults.add(Fault(method="datastore.*", status=403, times=None))
+    found = fleet.json("lease", *LINUX)
+    assert leased(fleet) == {found["hostname"]}
+    assert fleet.run("release", found["request_id"]).exit_code == 0
+    for command in (("lease", *LINUX), ("release", "x"), ("leases",), ("catalog",)):
+        done = fleet.run(*command, GCE_BACKEND_PROVIDER__URL="")
+        assert (done.exit_code, "provider.url is not set" in done.stderr) == (1, True)
 
 
 def test_a_template_names_the_dimensions(fleet: ServedFleet) -> None:
