@@ -102,6 +102,18 @@ class Sizes(msgspec.Struct, frozen=True):
         spare = -(-leased // 10) if self.spare is None else self.spare
         return min(max(self.minimum, leased + spare), self.maximum)
 
+    def wanted(self, leased: int, beside: int) -> int:
+        """How many VMs that nobody holds there are to be.
+
+        Args:
+            leased: VMs of the present revision that somebody holds.
+            beside: VMs of earlier revisions that somebody holds.
+        """
+        needed = self.needed(leased)
+        if self.maximum is not None:
+            needed = min(needed, self.maximum - beside)
+        return max(0, needed - leased)
+
 
 class Pool(msgspec.Struct):
     """What a template's configuration says.

@@ -292,6 +292,32 @@ def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:
     assert world.misses() == ["1 VMs, and none is wanted: ['a']"]
 
 
+@pytest.mark.parametrize(
+    ("group", "free", "missed"),
+    [
+        ("new", 1, []),
+        ("new", 2, ["linux in z: 2 VMs, and 1 are needed"]),
+        ("old", 1, []),
+        ("old", 2, []),
+        ("old", 3, ["linux in z: 3 VMs, and 2 are needed"]),
+        ("old", 0, ["linux in z: 0 of 1 can be leased"]),
+    ],
+)
+def test_a_kept_machine_of_an_earlier_revision_takes_the_place_of_no_other(
+    group: str, free: int, missed: list[str]
+) -> None:
+    """The present revision's group has its minimum beside it."""
+    world: Any = World.__new__(World)
+    vm = VmRow(project="p", zone="z", name="kept", group=group, id="0", status="RUNNING")
+    rows = [msgspec.structs.replace(vm, name=f"n{i}", group="new") for i in range(free)]
+    world.oracle = judge(lambda: 0.0)
+    world.oracle.entries |= {row.name: Entry("AVAILABLE", "a", "", None) for row in rows}
+    world.clock, world.contradicted = SystemClock(), set()
+    world.oracle.remembered["kept"] = world.clock.now() + 1000.0
+    pool = Pool("e2-small", {"z": 2})
+    assert world._misses_of("linux", pool, ("z",), 2, [vm, *rows]) == missed
+
+
 @pytest.mark.parametrize(("election", "at_work"), [(False, (7, 3)), (True, (5, 2))])
 def test_a_daemon_with_another_store_has_a_budget_of_its_own(
     election: bool, at_work: tuple[int, int]

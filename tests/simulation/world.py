@@ -732,12 +732,16 @@ class World:
             row for row in have if row.name in entries and entries[row.name].state == "AVAILABLE"
         ]
         sizes = pool.sizes(minimum, self.clock.now())
-        wanted = max(0, sizes.needed(len(kept)) - len(kept))
+        # Of those that are kept, only the present revision's take the place of others.
+        present = {row.group for row in have}
+        same = sum(row.name in kept and row.group in present for row in rows)
+        least = sizes.wanted(len(kept), 0)
+        most = max(least, sizes.wanted(same, len(kept) - same))
         where = f"{name} in {', '.join(zones)}"
-        if len(ready) < wanted:
-            return [f"{where}: {len(ready)} of {wanted} can be leased"]
-        if len(have) > wanted and pool.fields.get("surplus_seconds") != -1:
-            return [f"{where}: {len(have)} VMs, and {wanted} are needed"]
+        if len(ready) < least:
+            return [f"{where}: {len(ready)} of {least} can be leased"]
+        if len(have) > most and pool.fields.get("surplus_seconds") != -1:
+            return [f"{where}: {len(have)} VMs, and {most} are needed"]
         return []
 
     def asked_in_vain(self) -> str:
