@@ -39,13 +39,12 @@ def place_of_pool(group: GroupKey, pool: Pool) -> Place:
 
 
 def groups_at(context: Context, place: Place) -> list[GroupKey]:
-    """All groups of a place, of every revision."""
+    """All groups of a place, of every revision, also of one that is missing from the store."""
     return [
         group
         for name in place.names
-        for revision, _ in context.fleet.revisions_of(template_key(name))
-        for group, _ in context.fleet.managers_of(revision)
-        if group.zone in place.zones
+        for zone in place.zones
+        for group in context.fleet.groups_in(template_key(name), zone)
     ]
 
 

@@ -296,9 +296,13 @@ class Fleet:
 
         Those whose revision is missing from the store are among them: their VMs are there.
         """
-        for key in tuple(self._beside.get((manager.template, manager.zone), ())):
+        for key in self.groups_in(manager.template, manager.zone):
             if key != manager:
                 yield key, self.managers[key]
+
+    def groups_in(self, template: TemplateKey, zone: str) -> tuple[GroupKey, ...]:
+        """All revisions' managers of a template in a zone."""
+        return tuple(self._beside.get((template, zone), ()))
 
     def revision_of(self, manager: GroupKey) -> InstanceTemplateRevision:
         """The revision that a manager is of.
