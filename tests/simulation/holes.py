@@ -44,6 +44,7 @@ from gce_backend.rules import (
     cataloging,
     compute_bodies,
     deletion_caps,
+    group_sizes,
     melt_down,
     ownership,
     permits,
@@ -260,10 +261,21 @@ def _one_more(*given: Any, **named: Any) -> int:
     return _surplus(*given, **named) + 1
 
 
+def _no_limit(*_: Any) -> None:
+    """However many VMs a group has, there is room."""
+
+
+def _nobody_beside(*_: Any) -> int:
+    """The VMs of other revisions do not count."""
+    return 0
+
+
 async def _tell_nobody(_: Any) -> None:
     return None
 
 
+LIMITED = ((5.0, "tight_maximum"), (2000.0, "large"))
+"""A roll-out long after the maximum came into force: the one before counts for half an hour."""
 HELD_BY_ALL = ((150.0, "lease_all"), (250.0, "lease_all"), (295.0, "lease_all"))
 """Whatever there is has a lease before the earliest restore."""
 
@@ -530,6 +542,22 @@ HOLES: tuple[Hole, ...] = (
         (),
         lambda: everywhere(surplus.surplus, _one_more),
         script=((5, "demand_step"),),
+        hours=0.9,
+    ),
+    Hole(
+        "a pool has no maximum",
+        "D",
+        (),
+        lambda: everywhere(group_sizes.room, _no_limit),
+        script=LIMITED,
+        hours=0.9,
+    ),
+    Hole(
+        "revisions have the maximum each",
+        "D",
+        (),
+        lambda: everywhere(group_sizes.beside, _nobody_beside),
+        script=LIMITED,
         hours=0.9,
     ),
     Hole(

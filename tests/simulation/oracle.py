@@ -106,7 +106,6 @@ class Oracle:
         budget: calls to Compute Engine in a minute, by quota group, of a process.
         denier: the Machine Provider's namespace.
         processes: how many daemons have been started until now, and how many run.
-        latest: the latest time that a daemon's wall clock shows.
 
     Attributes:
         violations: the promises that were broken.
@@ -140,7 +139,6 @@ class Oracle:
         budget: int,
         processes: Callable[[], tuple[int, int]],
         denier: str,
-        latest: Callable[[], float],
     ) -> None:
         self.violations: list[Violation] = []
         self.vms: dict[str, Vm] = {}
@@ -164,7 +162,6 @@ class Oracle:
         self._cap, self._window, self._budget = cap, window, budget
         self._processes = processes
         self.denier = denier
-        self._latest = latest
         self._deleted: deque[float] = deque()
         self._sizes: deque[tuple[float, int]] = deque()
         self._alive: dict[str, str] = {}  # host name to VM id
@@ -440,12 +437,6 @@ class Oracle:
         vm = self.vms.get(self._alive.get(name, ""))
         if vm is not None:
             vm.permitted = self._time()
-        held = self.held.get(name)
-        if held is None or held.until is None or self.denier not in held.forgotten:
-            return
-        if held.until <= self._latest():
-            del self.held[name]
-            self._note(f"the catalog has forgotten {held.request}, and by a wrong clock it is over")
 
     def forget(self, request: str) -> None:
         """A user gives back what the Machine Provider may not know of any more."""

@@ -197,20 +197,28 @@ class Pool(msgspec.Struct):
         return text.removesuffix("}\n") + f"{schedules} }}\n"
 
 
+TOGETHER = ""
+"""In place of a zone: all zones that share the sizes."""
+
+
 class Maxima:
-    """Which maximum each zone has, and had until lately."""
+    """Which maximum each zone has, or all together, and had until lately."""
 
     def __init__(self) -> None:
         self._noted: dict[tuple[str, str], list[tuple[float, float]]] = {}
 
     def note(self, name: str, pool: Pool, at: float) -> None:
         """A pool is configured so from this simulated second on."""
+        limits = {TOGETHER: float("inf")}
         for zones, minimum in pool.parts():
             most = pool.most(minimum)
-            # How many of a manager's VMs are in one of its zones is not said.
-            limit = float("inf") if most is None or len(zones) > 1 else float(most)
-            for zone in zones:
-                self._noted.setdefault((name, zone), []).append((at, limit))
+            limit = float("inf") if most is None else float(most)
+            if len(zones) > 1:  # how many are in one of the zones is not said
+                limits |= {TOGETHER: limit} | dict.fromkeys(zones, float("inf"))
+            else:
+                limits[zones[0]] = limit
+        for zone, limit in limits.items():
+            self._noted.setdefault((name, zone), []).append((at, limit))
 
     def restored(self, backup: float, at: float) -> None:
         """The store is put back to what it was at a simulated second: so is the configuration."""
@@ -219,7 +227,11 @@ class Maxima:
                 noted += [(at, self.limit(name, zone, backup)), (at, noted[-1][1])]
 
     def limit(self, name: str, zone: str, now: float) -> float:
-        """The largest maximum that may be in force; infinity for none."""
+        """The largest maximum that may be in force; infinity for none.
+
+        Args:
+            zone: a zone, or TOGETHER.
+        """
         noted, before = self._noted.get((name, zone), []), now - OLD_SECONDS
         old = [limit for at, limit in noted if at <= before][-1:]
         return max([*old, *(limit for at, limit in noted if at > before)], default=float("inf"))

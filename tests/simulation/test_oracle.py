@@ -27,7 +27,7 @@ from simulation.holes import HOLES, scripted, search
 from simulation.loop import SimulatedLoop
 from simulation.network import Request
 from simulation.nodes import Node, WorldClock
-from simulation.oracle import Entry, Held, Oracle, Vm
+from simulation.oracle import Entry, Oracle, Vm
 from simulation.pools import TYPES, ZONES, Pool
 from simulation.rows import ROWS
 from simulation.shrink import minimal
@@ -200,10 +200,9 @@ READ = Metric("read_requests", None)
 
 def judge(
     now: Callable[[], float],
-    ahead: float = 0.0,
     processes: Callable[[], tuple[int, int]] = lambda: (1, 1),
 ) -> Oracle:
-    """A judge by itself; the daemons' clocks are so many seconds ahead."""
+    """A judge by itself."""
     return Oracle(
         embedded_cloud(None, SystemClock(), CloudOptions()),
         now=now,
@@ -214,7 +213,6 @@ def judge(
         budget=9,
         processes=processes,
         denier="machine-provider",
-        latest=lambda: now() + ahead,
     )
 
 
@@ -258,25 +256,6 @@ def test_what_was_not_configured_before_an_empty_configuration_is_not_lost_by_it
     world.oracle.vms["1"] = gone
     kept = {"linux": Pool(TYPES[0], {named: 3})}
     assert _lost_unasked(world, 1.0, kept, most=True) is unasked
-
-
-@pytest.mark.parametrize(
-    ("backup", "ahead", "promise"),
-    [(30.0, 86400.0, ["S1"]), (1.0, 0.0, ["S1"]), (1.0, 86400.0, [])],
-)
-def test_a_lease_that_neither_the_catalog_nor_a_clock_knows_is_not_held_against_a_daemon(
-    backup: float, ahead: float, promise: list[str]
-) -> None:
-    """The catalog is restored from before it, and a daemon's clock is ahead of its end."""
-    now = 10.0
-    oracle = judge(lambda: now, ahead)
-    oracle.vms["1"], oracle._alive["vm"] = Vm("vm", "p/z/g", made=2.0, offered=3.0), "1"
-    oracle.held["vm"] = Held("lease", "1", until=1800.0, since=10.0)
-    now = 40.0
-    oracle.restored("machine-provider", backup)
-    oracle._let_go("vm", "DELETED")
-    oracle._destroyed(VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1"), "DELETING")
-    assert [violation.promise for violation in oracle.violations] == promise
 
 
 def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:

@@ -13,6 +13,7 @@ from simulation.pools import (
     DRAWN,
     NOT_DRAWN,
     OLD_SECONDS,
+    TOGETHER,
     TYPES,
     ZONES,
     Maxima,
@@ -88,6 +89,8 @@ def test_the_largest_maximum_counts_that_may_be_in_force() -> None:
     pool.together = True
     known.note("linux", pool, 9000.0)
     assert known.limit("linux", ZONES[0], 9000.0) == inf
+    assert known.limit("linux", TOGETHER, 9000.0) == inf  # it was, until half an hour ago
+    assert known.limit("linux", TOGETHER, 9000.0 + OLD_SECONDS) == 7.0
 
 
 def test_a_vm_belongs_to_the_pool_of_its_template_or_of_an_alternative() -> None:

@@ -273,6 +273,13 @@ async def outgrow(world: World, rng: random.Random) -> None:
 
 
 @trouble
+async def tight_maximum(world: World, _: random.Random) -> None:
+    """There may be one machine more than the minimum in each zone."""
+    world.pools["linux"].headroom = 1
+    world.write()
+
+
+@trouble
 async def no_maximum(world: World, _: random.Random) -> None:
     """The first template no longer grows."""
     world.pools["linux"].headroom = None

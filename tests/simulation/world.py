@@ -54,7 +54,7 @@ from simulation.loop import PROCESS, Process, SimulatedLoop
 from simulation.network import MemoryConnector, Request
 from simulation.nodes import Host, Node, ProviderNode, WorldClock
 from simulation.oracle import Oracle
-from simulation.pools import TYPES, ZONES, Maxima, Pool, draw, owner_of
+from simulation.pools import TOGETHER, TYPES, ZONES, Maxima, Pool, draw, owner_of
 from simulation.providers import Providers
 from support.fleet_harness import PROJECT
 from support.simulation import ProcessClock
@@ -180,7 +180,6 @@ class World:
             window=CAP_WINDOW,
             budget=shape.budget,
             denier=MP_NAMESPACE,
-            latest=lambda: max(node.clock.now() for node in self.nodes),
             processes=self._at_work,
         )
         self.disturbances.asked = self.oracle.asked
@@ -374,22 +373,31 @@ class World:
         self._judge_maximum(made)
 
     def _judge_maximum(self, made: VmRow) -> None:
-        """D: a zone, all revisions together, never has more VMs than its manager's maximum."""
-        name, vms = owner_of(made.name, self.pools), self.oracle.vms
-        limit = self._maxima.limit(name, made.zone, self.loop.time())
-        there = sum(
-            row.zone == made.zone
-            and bool(row.group)
-            and row.id in vms
-            and vms[row.id].doomed is None
-            and not self._is_anothers(row)
-            and not self.oracle.is_made_unknowingly(row)
-            and owner_of(row.name, self.pools) == name
-            for row in self.compute_store.vms.values()
-        )
-        if made.group and there > limit:
-            text = f"{made.zone} has {there} VMs of {name}, and {limit:g} is the maximum"
-            self.later(self._unless_held(text))
+        """D: all revisions together never have more VMs than their manager's maximum.
+
+        Of several daemons, none of which leads, each knows late what the others do in other zones.
+        """
+        name = owner_of(made.name, self.pools)
+        alone = self.shape.election or self.shape.daemons == 1
+        for zone in (made.zone, TOGETHER) if alone else (made.zone,):
+            limit = self._maxima.limit(name, zone, self.loop.time())
+            there = sum(
+                zone in {row.zone, TOGETHER}
+                and owner_of(row.name, self.pools) == name
+                and self._counts(row)
+                for row in self.compute_store.vms.values()
+            )
+            if made.group and there > limit:
+                where = zone or "together"
+                text = f"{where}: there are {there} VMs of {name}, and {limit:g} is the maximum"
+                self.later(self._unless_held(text))
+
+    def _counts(self, row: VmRow) -> bool:
+        """Whether a VM counts for the maximum of a group of ours."""
+        vm = self.oracle.vms.get(row.id)
+        if not row.group or vm is None or vm.doomed is not None or self._is_anothers(row):
+            return False
+        return not self.oracle.is_made_unknowingly(row)
 
     async def _unless_held(self, text: str) -> None:
         """A configuration that waits for approval leaves the old maximum in force."""

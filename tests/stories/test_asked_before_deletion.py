@@ -227,8 +227,14 @@ async def test_one_answer_of_a_restored_catalog_drops_no_lease_that_has_an_end(
         assert await w.is_in(name, "leased")
 
 
-async def test_row_42_no_lease_ends_because_the_daemon_s_clock_is_set_ahead(tmp_path: Path) -> None:
-    """A day ahead, while the catalog does not hold the machine that somebody works on."""
+@pytest.mark.parametrize("starts", [False, True], ids=["at work", "before its start"])
+async def test_row_42_no_lease_ends_because_the_daemon_s_clock_is_set_ahead(
+    tmp_path: Path, *, starts: bool
+) -> None:
+    """A day ahead, while the catalog does not hold the machine that somebody works on.
+
+    One that is ahead from the beginning is told by Datastore what time it is.
+    """
     hasty = MachineProviderSettings(sweep_per_minute=600, lost_seconds=60.0)
     async with world(tmp_path, managers=manager(minimum=1), settings=settings(None, hasty)) as w:
         await w.until_states(cataloged=1)
@@ -237,6 +243,9 @@ async def test_row_42_no_lease_ends_because_the_daemon_s_clock_is_set_ahead(tmp_
         await w.inject(GET_MACHINE, status=404, reason="notFound", times=None)
         denied = {"error": "ENTRY_NOT_FOUND"}
         await w.inject(DELETE_MACHINE, kind="answer", body=denied, times=None)
+        if starts:
+            await w.crash_daemon()
+            await w.start_daemon(ahead=86_400.0)
         w.daemon_clock.ahead = 86_400.0
         await w.until(w.has_fired)
         await w.pass_time(1800)

@@ -114,10 +114,15 @@ class World:
         (self.config_dir / "templates.cfg").write_text(templates)
         (self.config_dir / "managers.cfg").write_text(managers)
 
-    async def start_daemon(self) -> None:
-        """Starts a daemon; like a new process, it knows only what the store holds."""
+    async def start_daemon(self, *, ahead: float = 0.0) -> None:
+        """Starts a daemon; like a new process, it knows only what the store holds.
+
+        Args:
+            ahead: seconds by which its clock is ahead.
+        """
         self._seed += 1
         self.daemon_clock = ProcessClock(self.clock)
+        self.daemon_clock.ahead = ahead
         self.daemon = Daemon(self.settings, clock=self.daemon_clock, rng=random.Random(self._seed))
         await self.daemon.start()
 

@@ -352,7 +352,7 @@ class Life:
             return
         assert self.entity is not None
         self.calls += 1
-        self.entity = deleting(self.entity, str(self.calls), self.now)
+        self.entity = deleting(self.entity, str(self.calls), self.now, self.now)
         deletion = self.entity.deletion
         if deletion is not None and deletion.request_id == str(self.calls) and happens:
             self._destroy()

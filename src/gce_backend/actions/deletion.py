@@ -273,7 +273,7 @@ async def _store_intents(
     Raises:
         RemoteError: Datastore could not be reached; stored deletions are repeated later.
     """
-    now = context.clock.stamp()
+    now, asked = context.clock.earliest(), context.clock.stamp()
     request_ids = {key: batch.request_id for batch in batches for key in batch.keys}
     keys = list(request_ids)
     # A call names VMs: one that is gone already may have its name taken by another by then.
@@ -285,7 +285,7 @@ async def _store_intents(
             before = {key: it for key in some if isinstance(it := found.get(key), Instance)}
             told = {key: _told(it, permits[key]) for key, it in before.items()}
             after = {
-                key: deleting(it, request_ids[key], now, unsent=key in unsent)
+                key: deleting(it, request_ids[key], now, asked, unsent=key in unsent)
                 if wanted(key, it)
                 else it
                 for key, it in told.items()

@@ -17,7 +17,7 @@ class Clock(ABC):
 
     def __init__(self) -> None:
         self._ages = Ages()
-        self._began: tuple[float, float] | None = None
+        self._least: float | None = None  # wall-clock time at the monotonic moment 0
 
     @abstractmethod
     def now(self) -> float:
@@ -48,16 +48,25 @@ class Clock(ABC):
         """The wall-clock time without what the clock was set ahead since this was first called.
 
         Nobody can tell a clock that was put right from one that was put wrong. What must not happen
-        too early goes by this one: no lease ends because a clock jumped.
+        too early goes by this one: no lease ends because a clock jumped, or was ahead from the
+        beginning, if somebody has said what time it is (`told`).
 
         Returns:
             Unix seconds, never later than `now()`.
         """
         now, moment = self.now(), self.monotonic()
-        if self._began is None:
-            self._began = now, moment
-        began, since = self._began
-        return min(now, began + moment - since)
+        if self._least is None:
+            self._least = now - moment
+        return min(now, self._least + moment)
+
+    def told(self, now: float, asked: float) -> None:
+        """A server whose clock is kept right has said what time it is.
+
+        Args:
+            now: Unix seconds.
+            asked: when it was asked, in monotonic seconds: the answer may have been long under way.
+        """
+        self._least = min(now - asked, now - asked if self._least is None else self._least)
 
     def remaining(self, until: float, longest: float) -> float:
         """Seconds until a stored time that was planned: see `Ages.remaining`.

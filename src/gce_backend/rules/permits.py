@@ -49,13 +49,20 @@ def held(instance: Instance, lease: Lease) -> Instance:
 
 
 def deleting(
-    instance: Instance, request_id: str, now: UnixSeconds, *, unsent: bool = False
+    instance: Instance,
+    request_id: str,
+    now: UnixSeconds,
+    asked: UnixSeconds,
+    *,
+    unsent: bool = False,
 ) -> Instance:
     """The change before a deletion is requested or repeated, if the machine has a permit now.
 
     Args:
         instance: the entity, just read.
         request_id: the UUID of the call.
+        now: the earliest time that it can be: no lease ends because a clock was set ahead.
+        asked: the time that is stored.
         unsent: whether the VM is gone already, so that no call names it.
     """
     earlier = instance.deletion
@@ -64,9 +71,9 @@ def deleting(
         return instance
     if earlier is not None:
         unsent = unsent and earlier.unsent
-        again = replace(earlier, asked=now, request_id=request_id, unsent=unsent)
+        again = replace(earlier, asked=asked, request_id=request_id, unsent=unsent)
         return replace(instance, deletion=again)
-    return replace(instance, deletion=Deletion(granted, now, now, request_id, unsent=unsent))
+    return replace(instance, deletion=Deletion(granted, asked, asked, request_id, unsent=unsent))
 
 
 def is_due_again(deletion: Deletion, elapsed: Elapsed, pause: float) -> bool:

@@ -40,3 +40,20 @@ async def test_the_earliest_time_leaves_out_what_the_clock_was_set_ahead() -> No
     assert clock.earliest() == begun + 5
     clock.epoch -= 2 * DAY
     assert clock.earliest() == clock.now() == begun + 5 - DAY
+
+
+async def test_the_earliest_time_is_that_which_a_server_tells() -> None:
+    """The soonest answer counts, whichever comes first; it corrects no clock that is behind."""
+    clock = VirtualClock(1_000_000.0 + DAY)
+    begun = clock.monotonic()
+    assert clock.earliest() == 1_000_000.0 + DAY
+    await asyncio.sleep(5)
+    clock.told(1_000_005.0, begun)  # it was under way for five seconds
+    assert clock.earliest() == 1_000_010.0
+    clock.told(1_000_005.0, begun + 5)
+    assert clock.earliest() == 1_000_005.0
+    await asyncio.sleep(5)
+    clock.told(1_000_010.0, begun + 6)
+    assert clock.earliest() == 1_000_010.0
+    clock.epoch -= 2 * DAY
+    assert clock.earliest() == clock.now()

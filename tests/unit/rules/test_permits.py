@@ -107,20 +107,29 @@ def test_hole_11_what_waits_for_an_operator_s_drain(
 def test_a_lease_that_became_known_stops_the_repetition_of_a_deletion() -> None:
     """A not-found had permitted it; then LEASED came, and the first call may have been lost."""
     instance = replace(ABSENT, deletion=UNDER_WAY, lease=LEASED)
-    assert deleting(instance, "second", NOW) is instance
-    later = deleting(instance, "second", NOW + 20)
+    assert deleting(instance, "second", NOW, NOW) is instance
+    later = deleting(instance, "second", NOW + 20, NOW + 20)
     assert later.deletion == Deletion(Permit.ABSENT, NOW - 500, NOW + 20, "second")
 
 
 def test_a_deletion_is_stored_with_its_permit_and_repeated_under_another_id() -> None:
     """When it was first wanted is kept."""
-    first = deleting(RECLAIMED, "a", NOW)
+    first = deleting(RECLAIMED, "a", NOW, NOW)
     assert first.deletion == Deletion(Permit.RECLAIMED, NOW, NOW, "a")
-    assert deleting(first, "a", NOW + 1) is first
-    again = deleting(first, "b", NOW + 130)
+    assert deleting(first, "a", NOW + 1, NOW + 1) is first
+    again = deleting(first, "b", NOW + 130, NOW + 130)
     assert again.deletion == Deletion(Permit.RECLAIMED, NOW, NOW + 130, "b")
-    assert deleting(CATALOGED, "a", NOW) is CATALOGED
-    assert deleting(TOMBSTONE, "a", NOW) is TOMBSTONE
+    assert deleting(CATALOGED, "a", NOW, NOW) is CATALOGED
+    assert deleting(TOMBSTONE, "a", NOW, NOW) is TOMBSTONE
+
+
+def test_row_42_no_deletion_begins_because_a_clock_was_set_ahead_past_a_lease_s_end() -> None:
+    """What is stored is the clock's time; whether a lease runs is judged by the earliest."""
+    absent = replace(CATALOGED, catalog=CatalogState.ABSENT, lease=Lease(NOW, NOW + 60))
+    ahead = NOW + 86400
+    assert deleting(absent, "a", NOW, ahead) is absent
+    begun = deleting(absent, "a", NOW + 60, ahead).deletion
+    assert begun == Deletion(Permit.ABSENT, ahead, ahead, "a")
 
 
 def test_a_deletion_that_has_not_ended_is_due_again_after_the_pause() -> None:
@@ -132,14 +141,14 @@ def test_a_deletion_that_has_not_ended_is_due_again_after_the_pause() -> None:
 
 def test_fault_43_a_deletion_that_was_sent_once_is_sent_for_ever() -> None:
     """Whether a call has named the VM is stored before the call, and never forgotten."""
-    first = deleting(RECLAIMED, "a", NOW, unsent=True)
+    first = deleting(RECLAIMED, "a", NOW, NOW, unsent=True)
     assert first.deletion == Deletion(Permit.RECLAIMED, NOW, NOW, "a", unsent=True)
-    assert deleting(first, "b", NOW + 1, unsent=True).deletion == Deletion(
+    assert deleting(first, "b", NOW + 1, NOW + 1, unsent=True).deletion == Deletion(
         Permit.RECLAIMED, NOW, NOW + 1, "b", unsent=True
     )
-    sent = deleting(first, "b", NOW + 1)
+    sent = deleting(first, "b", NOW + 1, NOW + 1)
     assert sent.deletion == Deletion(Permit.RECLAIMED, NOW, NOW + 1, "b")
-    again = deleting(sent, "c", NOW + 2, unsent=True)
+    again = deleting(sent, "c", NOW + 2, NOW + 2, unsent=True)
     assert again.deletion == Deletion(Permit.RECLAIMED, NOW, NOW + 2, "c")
 
 
@@ -157,7 +166,7 @@ def test_a_cordoned_machine_has_no_permit_and_is_not_offered(catalog: CatalogSta
     for instance in (replace(VM, catalog=catalog), going):
         kept = replace(instance, cordon=Cordon("a look", NOW), drain=Drain("", NOW))
         assert permit(kept, NOW) is None
-        assert deleting(kept, "x", NOW) is kept
+        assert deleting(kept, "x", NOW, NOW) is kept
         assert not is_catalogable(kept, RUNNING)
         assert adding(kept, NOW) is kept
 
@@ -223,7 +232,7 @@ def test_what_the_catalog_calls_leased_has_no_permit_any_longer(instance: Instan
 
 def test_a_tombstone_forgets_its_metadata_and_can_be_revived() -> None:
     """Its VM was not gone after all."""
-    under_way = deleting(RECLAIMED, "a", NOW)
+    under_way = deleting(RECLAIMED, "a", NOW, NOW)
     update = MetadataUpdate({"key": "value"})
     queued = replace(under_way, pending_metadata_updates=(update,), active_metadata_update=update)
     gone = deleted(queued, NOW + 5)

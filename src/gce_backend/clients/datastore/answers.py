@@ -67,6 +67,7 @@ class QueryResults(msgspec.Struct, rename="camel"):
     more_results: str
     end_cursor: str
     entity_results: list[EntityResult] = []
+    read_time: str | None = None
 
 
 class QueryAnswer(TypedDict):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -68,7 +69,7 @@ class Calls:
     Args:
         client: makes them.
         codec: turns keys, mutations and queries into JSON.
-        clock: for how long to retry.
+        clock: for how long to retry; it is told what time Datastore's answers say.
         rng: spreads retries.
     """
 
@@ -155,6 +156,7 @@ class Calls:
             asked = {**query, "startCursor": batch.cursor}
 
     async def _run(self, query: dict[str, Any]) -> QueryBatch:
+        asked = self._clock.monotonic()
         with _malformed("datastore.projects.runQuery"):
             answer: Any = await self._client.runQuery(
                 Json(query),  # type: ignore[arg-type]  # Json stands in for Query
@@ -162,6 +164,8 @@ class Calls:
             )
             batch: QueryResults = answer.data["batch"]
             rows = [row_of(result) for result in batch.entity_results]
+            if batch.read_time is not None:
+                self._clock.told(datetime.fromisoformat(batch.read_time).timestamp(), asked)
             return QueryBatch(rows, batch.end_cursor, batch.more_results != "NOT_FINISHED")
 
     def encode(self, mutations: Sequence[Mutation]) -> Encoded:
