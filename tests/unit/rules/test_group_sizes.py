@@ -10,12 +10,15 @@ from gce_backend.model.entities import InFlight, InstanceGroupManager
 from gce_backend.model.observed import Member
 from gce_backend.rules.group_sizes import (
     UNUSED,
+    Use,
     beside,
     given_up,
     growth,
+    needed_size,
     room,
     wanted_size,
 )
+from support.documents import DOCS, tables_of, text_of
 
 SIZES = st.integers(0, 2000)
 MADE = InstanceGroupManager(3, 5, url="u")
@@ -64,6 +67,58 @@ def test_a_group_is_never_lowered_and_never_raised_above_its_minimum_or_room(
     assert 0 < more <= minimum - target
     assert not maximum or target + more + others <= maximum
     assert growth(manager, target + more, others, UNUSED) == 0
+
+
+def _number(cell: str) -> int | None:
+    """A number of the documentation's table; None for `absent`."""
+    return None if cell == "absent" else int(cell)
+
+
+def test_sizes_are_those_of_the_documentation() -> None:
+    """docs/configuration.md has an example of each rule: minimum, a tenth, spare ones, maximum."""
+    heads = ("leased", "waiting", "`minimum_size`", "`maximum_size`", "`spare_size`", "machines")
+    rows = tables_of(text_of(DOCS / "configuration.md"), *heads)
+    assert len(rows) == 7
+    for row in rows:
+        leased, waiting, minimum, maximum, spare, machines = map(_number, row)
+        manager = InstanceGroupManager(minimum or 0, maximum or 0, spare_size=spare)
+        use = Use(leased=leased or 0, waiting=waiting or 0)
+        assert wanted_size(manager, 0, use) == machines, row
+
+
+@given(
+    minimum=SIZES,
+    maximum=SIZES,
+    spare=st.none() | SIZES,
+    use=st.builds(Use, leased=SIZES, waiting=SIZES, share=st.none(), ageing=st.just(0)),
+)
+def test_a_group_that_follows_demand_stays_within_its_limits(
+    minimum: int, maximum: int, spare: int | None, use: Use
+) -> None:
+    """A machine for each lease and request, and the spare ones, as far as its maximum lets."""
+    minimum = min(minimum, maximum) if maximum else minimum
+    found = needed_size(InstanceGroupManager(minimum, maximum, spare_size=spare), use)
+    if not maximum:
+        assert found == minimum, "without a maximum it keeps its minimum"
+        return
+    assert minimum <= found <= maximum
+    busy = use.leased + use.waiting
+    assert found >= min(maximum, busy + (spare or 0))
+    if spare is None:
+        assert 10 * found >= min(10 * maximum, 11 * use.leased)
+        assert found in {minimum, maximum, busy} or 10 * found < 11 * use.leased + 10
+
+
+@pytest.mark.parametrize(
+    ("target", "leased", "more"),
+    [(0, 0, 300), (300, 300, 30), (300, 900, 100), (400, 900, 100), (950, 900, 40), (990, 900, 0)],
+)
+def test_a_group_grows_to_its_minimum_at_once_and_by_a_hundred_above(
+    target: int, leased: int, more: int
+) -> None:
+    """As the ancestor grew: a tenth more than what is leased, at most 100 machines at a time."""
+    manager = InstanceGroupManager(300, 1000)
+    assert growth(manager, target, 0, Use(leased=leased)) == more
 
 
 def _member(
