@@ -8,6 +8,7 @@ import pytest
 
 from gce_backend.web.pages.event_lines import folded
 from gce_backend.web.pages.fleet_table import ON_A_SCREEN, FleetLine, Sort, Zones, lines
+from gce_backend.web.pages.site import busiest
 
 
 def row(template: str, zone: str, state: str = "active", **more: Any) -> dict[str, Any]:
@@ -148,8 +149,16 @@ def test_progress_of_roll_outs_and_growths() -> None:
     (head,) = shown(
         [row("a", "x", new=1), row("a", "y", new=2, old=4), row("a", "z", old=1)], zones="folded"
     )
-    assert head.progress is not None
-    assert head.progress == ("roll-out", 5, 10, "roll-out in 2 zones: 5 of 10 machines")
+    assert head.progress == ("roll-out", 6, 11, "roll-out in 2 zones: 6 of 11 machines")
+
+
+def test_zones_that_are_done_count_for_a_templates_roll_out() -> None:
+    """Five of six zones have the new revision: it is not at its beginning."""
+    done = [row("a", zone, new=33) for zone in "uvwxy"]
+    (head,) = shown([*done, row("a", "z", new=0, old=33)], zones="folded")
+    assert head.progress == ("roll-out", 165, 198, "roll-out in 1 zone: 165 of 198 machines")
+    (head,) = shown([*done, row("a", "z", new=10, wanted=33)], zones="folded")
+    assert head.progress == ("growth", 175, 198, "growth in 1 zone: 175 of 198 machines")
 
 
 def event(name: str, reason: str, before: str = "leased", after: str = "leased") -> dict[str, Any]:
@@ -181,3 +190,22 @@ def test_runs_of_changes_of_metadata_are_one_line() -> None:
         "The metadata of 2 machines was changed (2 events).",
     ]
     assert [line["names"] for line in lines_] == [("a",), (), (), (), ("b", "c")]
+
+
+def quota(project: str, group: str, used: int, **more: float) -> dict[str, Any]:
+    """How much of a part of the call budget is used, of a hundred calls a minute."""
+    told = {"project": project, "region": "", "group": group, "limit": 100, "used": used}
+    return {**told, "left": 100 - used, "waiting": 0, "paused_seconds": 0.0, **more}
+
+
+def test_quotas_that_hold_callers_back_come_first_and_idle_ones_are_left_out() -> None:
+    """Then those that are used most."""
+    calls = [
+        quota("a", "read", 3),
+        quota("a", "list", 0),
+        quota("b", "read", 90),
+        quota("b", "mutate", 1, waiting=4),
+        quota("b", "list", 0, paused_seconds=12.0),
+    ]
+    found = [f"{one['project']} {one['group']}" for one in busiest(calls)]
+    assert found == ["b mutate", "b list", "b read", "a read"]

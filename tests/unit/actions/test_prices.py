@@ -37,6 +37,10 @@ async def test_metrics_explanation_and_plan_tell_what_machines_cost(tmp_path: Pa
         assert status["cost"] == "about 0.40 USD an hour, 0.27 of it idle"
         async with w.session.get(w.daemon.url + "/") as page:
             assert status["cost"] in await page.text()
+        for request in ("r2", "r3"):
+            await w.lease(request, num_cpus=4)
+        shown = await w.get(f"/api/explain?name={name}")
+        assert "about 0.40 USD an hour, none of it idle" in str(shown)
         directory = tmp_path / "proposed"
         directory.mkdir()
         (directory / "templates.cfg").write_text(templates)

@@ -61,6 +61,7 @@ class FleetLine(NamedTuple):
         reason: why it is in its state.
         counts: machines by column.
         progress: of a roll-out or a growth; None when none is under way.
+        new: machines of the active revision that are leased or can be.
         shown: whether its zones follow; None when it has only one.
         pool: names and zones of the pools that share their sizes; () when there is none.
         alternative_of: the template in whose place its machines are made; "" when it is none.
@@ -77,6 +78,7 @@ class FleetLine(NamedTuple):
     target: int | None
     counts: Mapping[str, int]
     progress: PlaceProgress | None
+    new: int
     shown: bool | None
     pool: tuple[str, ...] = ()
     alternative_of: str = ""
@@ -157,6 +159,7 @@ def _line(row: Row) -> FleetLine:
         target=row["target"],
         counts=counts,
         progress=_progress(row["new"], row["old"], row["wanted"]),
+        new=row["new"],
         shown=None,
         pool=(row["pool"], *row["pool_zones"]) if row["pool"] else (),
         alternative_of=row["pool"] if row["pool"] not in {None, row["template"]} else "",
@@ -202,21 +205,26 @@ def _together(found: Sequence[FleetLine], *, shown: bool) -> FleetLine:
         maximum=sum(maxima) if len(maxima) == len(limits) else None,
         target=sum(targets) if targets else None,
         counts={column: sum(line.counts[column] for line in found) for column in _STATES},
-        progress=_all_progress([line.progress for line in found if line.progress is not None]),
+        progress=_all_progress(found),
+        new=sum(line.new for line in found),
         shown=shown,
         pool=worst.pool,
         alternative_of=worst.alternative_of,
     )
 
 
-def _all_progress(found: Sequence[PlaceProgress]) -> PlaceProgress | None:
-    """The progress in several zones: of the roll-outs, else of the growths."""
-    kinds = {progress.what for progress in found}
-    if not kinds:
+def _all_progress(found: Sequence[FleetLine]) -> PlaceProgress | None:
+    """The progress in all zones: of the roll-outs, else of the growths.
+
+    Zones that are done count too, as `gce-backend rollout status` counts them.
+    """
+    under_way = [line.progress for line in found if line.progress is not None]
+    if not under_way:
         return None
-    what = "roll-out" if "roll-out" in kinds else "growth"
-    same = [progress for progress in found if progress.what == what]
-    done, total = sum(one.done for one in same), sum(one.total for one in same)
+    what = "roll-out" if "roll-out" in {one.what for one in under_way} else "growth"
+    same = [one for one in under_way if one.what == what]
+    done = sum(line.new for line in found)
+    total = done + sum(one.total - one.done for one in same)
     where = plural(len(same), "zone")
     return PlaceProgress(
         what, done, total, f"{what} in {where}: {done} of {plural(total, 'machine')}"

@@ -194,6 +194,18 @@ class Site:
         return self.renderer.page(request, template, self.frame(request) | values, status)
 
 
+def busiest(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The quotas in use: those that hold callers back first, then by their share."""
+    there = [one for one in calls if one["used"] or one["waiting"] or one["paused_seconds"]]
+
+    def order(one: dict[str, Any]) -> tuple[Any, ...]:
+        held = bool(one["paused_seconds"] or one["waiting"])
+        place = one["project"], one["region"], one["group"]
+        return not held, -one["used"] / one["limit"], place
+
+    return sorted(there, key=order)
+
+
 async def _overview(view: View, request: web.Request) -> dict[str, Any]:
     asked = parameters(request, _Overview)
     status = await status_view.status(view)
@@ -209,10 +221,13 @@ async def _overview(view: View, request: web.Request) -> dict[str, Any]:
         times, levels = view.samples.long(view.context.clock.now() - SPANS[asked.span])
     present = total(levels_of((await view.census.survey()).counts).values())
     drawn = chart([*times, view.context.clock.now()], [*levels, present], width=600, height=110)
+    calls = busiest(status["calls"])
     return {
         "asked": asked,
         "most": PROBLEMS,
         "status": status,
+        "calls": calls,
+        "projects": len({usage["project"] for usage in calls}),
         "problems": _together(status["problems"]),
         "fleet": status["fleet"],
         "templates": len({line.template for line in lines}),

@@ -47,4 +47,5 @@ def of_fleet(context: Context, survey: Survey) -> HourlyCost | None:
 def in_words(context: Context, cost: HourlyCost) -> str:
     """A cost for people."""
     currency = context.settings.cost.currency
-    return f"about {cost.total:.2f} {currency} an hour, {cost.idle:.2f} of it idle"
+    idle = f"{cost.idle:.2f}" if cost.idle else "none"
+    return f"about {cost.total:.2f} {currency} an hour, {idle} of it idle"
