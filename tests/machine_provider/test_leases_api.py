@@ -27,6 +27,7 @@ from gce_backend.machine_provider.service import ProviderService
 from gce_backend.machine_provider.wire import Dimensions, LeaseRequestMessage
 from machine_provider.test_service import until_ready
 from support.provider_harness import ACCESS, DAEMON, Place, place
+from support.simulation import ProcessClock
 
 ANN, BOB, ROOT = "ann@example.com", "bob@example.com", "root@example.com"
 EVE = "eve@example.com"
@@ -100,6 +101,32 @@ async def running(tmp_path: Path) -> AsyncIterator[Api]:
         service = await p.start()
         await until_ready(p, service)
         yield Api(p, service)
+
+
+@pytest.mark.parametrize("starts", [False, True], ids=["at work", "before its start"])
+async def test_row_27_no_lease_ends_because_the_machine_provider_s_clock_is_set_ahead(
+    tmp_path: Path, *, starts: bool
+) -> None:
+    """A day, and later put right: the lease ends an hour after it began, as it is to."""
+    async with place(tmp_path, LIMITED) as p:
+        p.process_clock = clock = ProcessClock(p.clock)
+        service = await p.start()
+        await until_ready(p, service)
+        mp = Api(p, service)
+        await mp.add("vm-1")
+        lease = await mp.lease("r1")
+        if starts:
+            await p.kill(service)
+            p.process_clock = clock = ProcessClock(p.clock)
+            clock.ahead = 86_400.0
+            service = await p.start()
+        clock.ahead = 86_400.0
+        await asyncio.sleep(1800)
+        clock.ahead = 0.0  # so that it takes a token
+        mp = Api(p, service)
+        assert (await mp.get(lease))["state"] == "active"
+        await asyncio.sleep(1900)
+        assert (await mp.get(lease))["state"] == "ended"
 
 
 async def test_a_lease_from_request_to_release(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from gce_backend.base.clock import Clock
 from gce_backend.daemon.local import local_settings
 from gce_backend.localcloud.cloud import Cloud, CloudOptions
 from gce_backend.localcloud.datastore import DatastoreService
@@ -40,6 +41,8 @@ class Place:
     """A cloud, and the processes of a Machine Provider on it.
 
     Attributes:
+        clock: the cloud's.
+        process_clock: the clock of processes that start.
         access: its access.cfg.
     """
 
@@ -48,6 +51,7 @@ class Place:
     ) -> None:
         self.cloud = cloud
         self.clock = clock
+        self.process_clock: Clock = clock
         self.access = access
         self._session = session
         self._running: list[ProviderService] = []
@@ -60,7 +64,7 @@ class Place:
         settings = msgspec.structs.replace(local, provider=wanted)
         service = ProviderService(
             settings,
-            clock=self.clock,
+            clock=self.process_clock,
             rng=random.Random(1),
             pages=lambda service: ProviderSite(
                 lambda: service.provider,

@@ -17,7 +17,9 @@ class Clock(ABC):
 
     def __init__(self) -> None:
         self._ages = Ages()
-        self._least: float | None = None  # wall-clock time at the monotonic moment 0
+        # Wall-clock times at the monotonic moment 0: as first read here, and as the least told.
+        self._begun: float | None = None
+        self._told: float | None = None
 
     @abstractmethod
     def now(self) -> float:
@@ -49,15 +51,16 @@ class Clock(ABC):
 
         Nobody can tell a clock that was put right from one that was put wrong. What must not happen
         too early goes by this one: no lease ends because a clock jumped, or was ahead from the
-        beginning, if somebody has said what time it is (`told`).
+        beginning. Once somebody has said what time it is (`told`), a clock that was behind and is
+        put right makes nothing late, either.
 
         Returns:
             Unix seconds, never later than `now()`.
         """
         now, moment = self.now(), self.monotonic()
-        if self._least is None:
-            self._least = now - moment
-        return min(now, self._least + moment)
+        if self._begun is None:
+            self._begun = now - moment
+        return min(now, (self._begun if self._told is None else self._told) + moment)
 
     def told(self, now: float, asked: float) -> None:
         """A server whose clock is kept right has said what time it is.
@@ -66,7 +69,7 @@ class Clock(ABC):
             now: Unix seconds.
             asked: when it was asked, in monotonic seconds: the answer may have been long under way.
         """
-        self._least = min(now - asked, now - asked if self._least is None else self._least)
+        self._told = now - asked if self._told is None else min(now - asked, self._told)
 
     def remaining(self, until: float, longest: float) -> float:
         """Seconds until a stored time that was planned: see `Ages.remaining`.

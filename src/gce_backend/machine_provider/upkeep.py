@@ -109,7 +109,7 @@ class Lifecycle:
             waits.append(LONGEST_SLEEP_SECONDS)
         ends = [self._records.next_expiration()]
         ends += [rules.valid_until(lease) for lease in self._records.untriaged.values()]
-        now = self._clock.now()
+        now = self._clock.earliest()
         waits += [max(end - now, 0.0) for end in ends if end is not None]
         loss = self._records.next_loss(now)
         waits += [] if loss is None else [loss - now]
@@ -124,7 +124,9 @@ class Lifecycle:
         begun = self._clock.monotonic()
         await self._records.refresh()
         self._records.hush()
-        await self._end_leases([*self._records.expired(self._clock.now()), *self._records.released])
+        await self._end_leases(
+            [*self._records.expired(self._clock.earliest()), *self._records.released]
+        )
         await self._end_lost()
         await self._leases.triage()
         for stage in (self._set_up, self._announce, self._reclaim, self._clear):
@@ -161,12 +163,15 @@ class Lifecycle:
             await self._records.change([named_lease_path(name), *machines], decide)
 
     def _end(self, found: Found) -> dict[Path, Record | None]:
-        now = self._clock.now()
+        now, earliest = self._clock.now(), self._clock.earliest()
         changes: dict[Path, Record | None] = {}
         for path, machine in found.items():
             if not isinstance(machine, StoredMachine) or machine.state is not MachineState.LEASED:
                 continue
-            lease, reason = found.get(named_lease_path(machine.lease)), rules.ending(machine, now)
+            lease, reason = (
+                found.get(named_lease_path(machine.lease)),
+                rules.ending(machine, earliest),
+            )
             if reason is not None:
                 changes[path] = machine.in_state(MachineState.RECLAIMED)
                 if isinstance(lease, StoredLease):

@@ -43,7 +43,7 @@ async def test_the_earliest_time_leaves_out_what_the_clock_was_set_ahead() -> No
 
 
 async def test_the_earliest_time_is_that_which_a_server_tells() -> None:
-    """The soonest answer counts, whichever comes first; it corrects no clock that is behind."""
+    """The soonest answer counts. A clock may be behind, too, and be put right."""
     clock = VirtualClock(1_000_000.0 + DAY)
     begun = clock.monotonic()
     assert clock.earliest() == 1_000_000.0 + DAY
@@ -56,4 +56,6 @@ async def test_the_earliest_time_is_that_which_a_server_tells() -> None:
     clock.told(1_000_010.0, begun + 6)
     assert clock.earliest() == 1_000_010.0
     clock.epoch -= 2 * DAY
-    assert clock.earliest() == clock.now()
+    assert clock.earliest() == clock.now() == 1_000_010.0 - DAY
+    clock.epoch += 1.5 * DAY
+    assert clock.earliest() == 1_000_010.0
