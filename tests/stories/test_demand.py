@@ -46,6 +46,38 @@ async def target(w: World) -> int:
     return sum(group["targetSize"] for group in (await w.groups()).values())
 
 
+async def why(w: World, name: str) -> tuple[str, str]:
+    """Why a request waits: the reason, and its sentence."""
+    leases = (await w.call("GET", "/api/v1/leases"))["leases"]
+    [waiting] = [one["waiting"] for one in leases if one["request_id"] == name]
+    return waiting["reason"], waiting["message"]
+
+
+async def test_an_empty_pool_is_known_to_who_asks(tmp_path: Path) -> None:
+    """Its machines can be made: only what no template has is unsatisfiable."""
+    options = msgspec.structs.replace(CloudOptions().instant(), boot_seconds=36000.0)
+    managers = manager(minimum=0, maximum=5, spare_size=0)
+    async with world(tmp_path, managers=managers, options=options) as w:
+        await w.pass_time(60)
+        await ask(w, "made")
+        await w.broker("machine_provider.lease", request("none", num_cpus=64))
+        await w.pass_time(5)
+        assert await why(w, "made") == (
+            "starting",
+            "no machine in the catalog fits yet; up to 5 are made on demand",
+        )
+        assert await why(w, "none") == (
+            "unsatisfiable",
+            "no machine fits: the nearest differs in num_cpus",
+        )
+        w.write_config(template(), manager(minimum=0, maximum=3, spare_size=0))
+
+        async def is_told() -> bool:
+            return (await why(w, "made"))[1].endswith("up to 3 are made on demand")
+
+        await w.until(is_told)
+
+
 async def test_an_empty_pool_serves_a_request_and_is_empty_again(tmp_path: Path) -> None:
     """Within the boot time plus 3 s, with the cloud's own latencies; nothing is left after."""
     options = CloudOptions()

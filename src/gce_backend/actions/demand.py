@@ -34,7 +34,7 @@ async def share_demand(context: Context) -> float | None:
         if not manager.maximum_size or context.is_paused(key):
             continue
         try:
-            kind = await _dimensions(context, key)
+            kind = await kind_of(context, key)
         except RemoteError:
             continue  # the catalog job reports it
         keys[str(key)] = key
@@ -48,8 +48,12 @@ async def share_demand(context: Context) -> float | None:
     return SETTLE_SECONDS if any(recent for _, recent in leases.values()) else None
 
 
-async def _dimensions(context: Context, key: GroupKey) -> dict[str, Dimension]:
-    """The dimensions of a group's machines, without a host name."""
+async def kind_of(context: Context, key: GroupKey) -> dict[str, Dimension]:
+    """The dimensions of a group's machines, without a host name.
+
+    Raises:
+        RemoteError: Compute Engine does not say how large they are.
+    """
     template = context.fleet.revision_of(key).template
     shape = await context.sizes.shape(template, key.zone)
     found = dimensions(template, "", shape, await context.sizes.disk_gb(template))

@@ -526,6 +526,26 @@ class MachineProviderClient:
             return MethodNotOffered()
         return decode(method, success(method, answer), _DEMAND)
 
+    async def offer(
+        self, source: str, kinds: Sequence[RequestedMachines]
+    ) -> MethodNotOffered | None:
+        """Says which machines are made if requests ask for them.
+
+        Args:
+            source: which of the backend's daemons says so.
+            kinds: the machines, each kind with how many there are at most.
+
+        Returns:
+            `MethodNotOffered` when the server is too old.
+        """
+        method = "machine_provider.backends.offer"
+        body = {"source": source, "kinds": kinds}
+        answer = await self._api.call(method, "PUT", "/api/v1/offer", body=body, repeat=False)
+        if answer.status in {404, 405}:
+            return MethodNotOffered()
+        success(method, answer)
+        return None
+
     async def report_trouble(
         self, hostname: str, message: str, *, gone: bool, preempted: bool = False
     ) -> MethodNotOffered | None:

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from gce_backend import __version__
+from gce_backend.actions.offers import keep_offering
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
 from gce_backend.base.tasks import Tasks, first_of
@@ -329,6 +330,7 @@ class Daemon:
                 station.consumer.run(),
                 self_check.run(),
                 DemandWatch(context, lambda: scheduler.wake(SIZES_JOB)).run(),
+                keep_offering(context),
                 self._resync(fleet),
                 station.view.samples.keep(station.view.census),
                 *([Notifier(station.view, station.store, tellers).run()] if tellers else ()),

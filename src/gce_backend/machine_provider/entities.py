@@ -1,11 +1,13 @@
-"""What the Machine Provider stores: a machine in the catalog, a lease request, a capacity."""
+"""What the Machine Provider stores: machines in the catalog, lease requests, backends' offers."""
 
 from __future__ import annotations
 
 import enum
 import hashlib
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import CorruptEntityError
@@ -18,11 +20,13 @@ from gce_backend.machine_provider.wire import (
     LeaseRequestMessage,
     LeaseResponse,
     Policies,
+    WireMessage,
 )
 
 MACHINE_KIND = "CatalogMachineEntry"
 LEASE_KIND = "LeaseRequest"
 CAPACITY_KIND = "CatalogCapacityEntry"
+OFFER_KIND = "BackendOffer"
 KEPT_SECONDS = 7 * 24 * 3600
 """How long a lease that has ended is kept: as long, its request id means that lease."""
 MAX_WAIT_SECONDS = 4 * 3600
@@ -359,17 +363,56 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return ((CAPACITY_KIND, digest(self.dimensions)),)
 
 
-Record = StoredMachine | StoredLease | Capacity
+class OfferedKind(WireMessage, frozen=True, kw_only=True):
+    """Machines of one kind.
+
+    Attributes:
+        dimensions: those of each machine.
+        count: how many there are at most.
+    """
+
+    dimensions: Dimensions
+    count: Annotated[int, Meta(ge=0, le=10**6)]
+
+
+class StoredOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The machines that a backend makes if they are asked for.
+
+    Attributes:
+        backend: the backend.
+        source: which of its daemons says so.
+        kinds: the machines, by kind.
+        said: when it said so, Unix seconds.
+    """
+
+    backend: str
+    source: str
+    kinds: tuple[OfferedKind, ...]
+    said: int
+
+    @property
+    def path(self) -> Path:
+        """Its key."""
+        return offer_path(self.backend, self.source)
+
+
+Record = StoredMachine | StoredLease | Capacity | StoredOffer
 KINDS: dict[str, type[Record]] = {
     MACHINE_KIND: StoredMachine,
     LEASE_KIND: StoredLease,
     CAPACITY_KIND: Capacity,
+    OFFER_KIND: StoredOffer,
 }
 
 
 def machine_path(backend: str, hostname: str) -> Path:
     """A machine's key."""
     return ((MACHINE_KIND, f"{backend}:{hostname}"),)
+
+
+def offer_path(backend: str, source: str) -> Path:
+    """An offer's key."""
+    return ((OFFER_KIND, digest((backend, source))),)
 
 
 def lease_path(user: str, request_id: str) -> Path:
@@ -391,7 +434,7 @@ def digest(value: object) -> str:
 def to_properties(record: Record) -> Properties:
     """The stored form of a record: the fields that queries use, and the whole record as text."""
     whole = Unindexed(msgspec.json.encode(record).decode())
-    if isinstance(record, Capacity):
+    if isinstance(record, Capacity | StoredOffer):
         return {"record": whole}
     ended: Properties = {}
     if isinstance(record, StoredLease) and record.forget_at is not None:

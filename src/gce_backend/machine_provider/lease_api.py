@@ -60,6 +60,7 @@ from gce_backend.machine_provider.lease_documents import (
 )
 from gce_backend.machine_provider.leases import TOO_MANY, LeaseTerms
 from gce_backend.machine_provider.losses import trouble_of
+from gce_backend.machine_provider.offers import Offer, take
 from gce_backend.machine_provider.records import Found, Records
 from gce_backend.machine_provider.reports import has_let_in, note_trouble, report
 from gce_backend.machine_provider.transfers import TRANSFERRED, may_take
@@ -346,6 +347,12 @@ async def _demand(broker: MachineProvider, caller: Caller, query: DemandQuery) -
     return await read_demand(broker, caller.backend, query)
 
 
+async def _offer(broker: MachineProvider, caller: Caller, offer: Offer) -> Nothing:
+    if not await take(broker.records, caller.backend or "", offer, broker.clock.now()):
+        raise Refusal(400, "These are too many kinds of machines with too many dimensions.")
+    return Nothing()
+
+
 async def _trouble(broker: MachineProvider, caller: Caller, said: TroubleReport) -> MachineOrders:
     orders = await note_trouble(broker.records, caller.backend or "", said, broker.clock.now())
     if orders is None:
@@ -390,6 +397,7 @@ METHODS: Mapping[str, Method] = {
     "machines.cordon": Method(MachineName, _cordon),
     "machines.uncordon": Method(MachineName, _uncordon),
     "demand.get": Method(DemandQuery, _demand),
+    "backends.offer": Method(Offer, _offer),
     "machines.report": Method(MachineReport, _report),
     "machines.trouble": Method(TroubleReport, _trouble),
     "users.list": Method(Nothing, _users),
@@ -427,6 +435,7 @@ ROUTES = (
     ApiRoute("GET", "/api/v1/machines/{name:[^/:]+}", "machines.get"),
     ApiRoute("GET", "/api/v1/users", "users.list"),
     ApiRoute("GET", "/api/v1/demand", "demand.get"),
+    ApiRoute("PUT", "/api/v1/offer", "backends.offer"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:report", "machines.report"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:trouble", "machines.trouble"),
     ApiRoute("POST", "/api/v1/machines/{name:[^/:]+}:cordon", "machines.cordon"),

@@ -164,7 +164,8 @@ class WaitDocument(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         place: in the queue, from 1.
-        reason: `limit`, `reserved`, `starting`, `leased`, `no_agent` or `unsatisfiable`.
+        reason: `limit`, `reserved`, `starting`, `leased`, `no_agent`, `cordoned` or
+            `unsatisfiable`.
         message: the reason as a sentence.
         earliest: when enough machines are free if leases end as planned; absent when that is
             not known.

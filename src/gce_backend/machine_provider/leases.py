@@ -37,6 +37,8 @@ from gce_backend.machine_provider.wire import (
     ReleaseResponse,
 )
 
+PRESENT = (MachineState.NEW, MachineState.AVAILABLE, MachineState.LEASED)
+"""The states of machines that are leased, or can be."""
 TOO_MANY = "TRANSIENT_ERROR"
 """The original's word for a request beyond those that may wait: its client asks again later."""
 
@@ -194,8 +196,7 @@ class Leases:
 
     def total(self, dimensions: Dimensions) -> int:
         """How many machines in the catalog fit, leased or not."""
-        states = (MachineState.NEW, MachineState.AVAILABLE, MachineState.LEASED)
-        return sum(map(len, self._records.fitting(dimensions, *states)))
+        return sum(map(len, self._records.fitting(dimensions, *PRESENT)))
 
     async def _deny(self, paths: Sequence[Path], now: UnixSeconds) -> None:
         def decide(found: Found) -> dict[Path, Record | None]:

@@ -26,12 +26,14 @@ from gce_backend.machine_provider.entities import (
     LEASE_KIND,
     LOST_AT,
     MACHINE_KIND,
+    OFFER_KIND,
     EndReason,
     LeaseState,
     MachineState,
     Record,
     StoredLease,
     StoredMachine,
+    StoredOffer,
     from_row,
     to_properties,
 )
@@ -74,6 +76,7 @@ class Records:
         work: set when there may be work to do.
         news: set, and replaced, when a lease request changes.
         doomed: the leased machines whose VMs are gone or are taken back.
+        offers: what backends make if it is asked for.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class Records:
         self.work = asyncio.Event()
         self.news = asyncio.Event()
         self.doomed: dict[Path, StoredMachine] = {}
+        self.offers: dict[Path, StoredOffer] = {}
         self._watched: weakref.WeakValueDictionary[str, asyncio.Event] = (
             weakref.WeakValueDictionary()
         )
@@ -114,7 +118,8 @@ class Records:
         waiting = Filter("state", "EQUAL", str(LeaseState.UNTRIAGED))
         machines = await self._datastore.query(MACHINE_KIND)
         leases = await self._datastore.query(LEASE_KIND, filters=[waiting])
-        found = [record for row in machines if (record := _readable(row)) is not None]
+        offers = await self._datastore.query(OFFER_KIND)
+        found = [record for row in [*machines, *offers] if (record := _readable(row)) is not None]
         requests = [record for row in leases if (record := _readable(row)) is not None]
         requests.sort(key=lambda lease: lease.created if isinstance(lease, StoredLease) else 0.0)
         for record in [*found, *requests]:
@@ -220,40 +225,48 @@ class Records:
 
     def _picture(self, path: Path, record: Record | None) -> None:
         if path[0][0] == LEASE_KIND:
-            self.tell()
-            self._stir(path[0][1])
-            before = self.untriaged.get(path)
-            if isinstance(record, StoredLease) and record.state is LeaseState.UNTRIAGED:
-                self.untriaged[path] = record
-                if before is None:
-                    self._wait(record, 1)
-            elif before is not None:
-                del self.untriaged[path]
-                self._wait(before, -1)
+            self._picture_lease(path, record)
         elif path[0][0] == MACHINE_KIND:
-            state = self._states.pop(path, None)
-            if state is not None:
-                self._stir(self.machines[state][path].lease)
-                self._count(path, self.machines[state][path], -1)
-            self.released.discard(path)
-            self.doomed.pop(path, None)
-            if state is not None and not (
-                isinstance(record, StoredMachine) and record.state is state
-            ):
-                del self.machines[state][path]
-            if not isinstance(record, StoredMachine):
-                self.agents.forget(path)
-            else:
-                self.agents.see(record)
-                if record.released:
-                    self.released.add(path)
-                self._states[path] = record.state
-                self.machines[record.state][path] = record
-                self._count(path, record, 1)
-                if record.state is MachineState.LEASED and lost_at(record) is not None:
-                    self.doomed[path] = record
-                if record.state is MachineState.LEASED and record.ends is not None:
-                    heapq.heappush(self._expirations, (record.ends, path))
+            self._picture_machine(path, record)
+        elif isinstance(record, StoredOffer):
+            self.offers[path] = record
+        else:
+            self.offers.pop(path, None)
+
+    def _picture_lease(self, path: Path, record: Record | None) -> None:
+        self.tell()
+        self._stir(path[0][1])
+        before = self.untriaged.get(path)
+        if isinstance(record, StoredLease) and record.state is LeaseState.UNTRIAGED:
+            self.untriaged[path] = record
+            if before is None:
+                self._wait(record, 1)
+        elif before is not None:
+            del self.untriaged[path]
+            self._wait(before, -1)
+
+    def _picture_machine(self, path: Path, record: Record | None) -> None:
+        state = self._states.pop(path, None)
+        if state is not None:
+            self._stir(self.machines[state][path].lease)
+            self._count(path, self.machines[state][path], -1)
+        self.released.discard(path)
+        self.doomed.pop(path, None)
+        if state is not None and not (isinstance(record, StoredMachine) and record.state is state):
+            del self.machines[state][path]
+        if not isinstance(record, StoredMachine):
+            self.agents.forget(path)
+            return
+        self.agents.see(record)
+        if record.released:
+            self.released.add(path)
+        self._states[path] = record.state
+        self.machines[record.state][path] = record
+        self._count(path, record, 1)
+        if record.state is MachineState.LEASED and lost_at(record) is not None:
+            self.doomed[path] = record
+        if record.state is MachineState.LEASED and record.ends is not None:
+            heapq.heappush(self._expirations, (record.ends, path))
 
     def _wait(self, lease: StoredLease, by: int) -> None:
         """Adds a request to, or removes it from, those that wait."""

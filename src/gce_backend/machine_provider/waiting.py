@@ -11,8 +11,9 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.plurals import plural
 from gce_backend.machine_provider.entities import MachineState, StoredLease
 from gce_backend.machine_provider.lease_documents import NearestDocument, WaitDocument
-from gce_backend.machine_provider.leases import Leases
-from gce_backend.machine_provider.queue import Hindrance, nearest
+from gce_backend.machine_provider.leases import PRESENT, Leases
+from gce_backend.machine_provider.offers import offered
+from gce_backend.machine_provider.queue import Hindrance, matches, nearest
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.wire import Dimensions
 
@@ -58,7 +59,7 @@ def waits_of(records: Records, leases: Leases, now: UnixSeconds) -> Mapping[str,
         records: the picture.
         leases: decides the order.
     """
-    allotment, supply = leases.allotment(now), _Supply(records, leases)
+    allotment, supply = leases.allotment(now), _Supply(records, leases, now)
     requests = {lease.name: lease for lease in records.untriaged.values()}
     found: dict[str, WaitDocument] = {}
     ahead: dict[Dimensions, int] = {}
@@ -96,8 +97,9 @@ class _Fitting(NamedTuple):
 class _Supply:
     """The machines that fit what is asked for, looked for once for all who ask for the same."""
 
-    def __init__(self, records: Records, leases: Leases) -> None:
+    def __init__(self, records: Records, leases: Leases, now: UnixSeconds) -> None:
         self.records = records
+        self.offered = offered(records.offers.values(), now)
         self._leases = leases
         self._fitting: dict[Dimensions, _Fitting] = {}
         self._ends: dict[Dimensions, list[int]] = {}
@@ -115,6 +117,22 @@ class _Supply:
             )
             self._fitting[dimensions] = found
         return found
+
+    def most(self, dimensions: Dimensions, total: int) -> int:
+        """How many machines that fit there can be: those in the catalog, and those still made.
+
+        Args:
+            dimensions: what is asked for; one with a host name asks for a machine that is there.
+            total: how many that fit are in the catalog.
+        """
+        if dimensions.hostname is not None:
+            return total
+        more = 0
+        for kind, count in self.offered.items():
+            if matches(dimensions, kind):
+                there = self.records.kinds.get(kind, {})
+                more += max(count - sum(len(there.get(state, ())) for state in PRESENT), 0)
+        return total + more
 
     def end(self, dimensions: Dimensions, number: int) -> int | None:
         """When the lease of so many of them has ended; None when that is not known."""
@@ -138,7 +156,7 @@ def _wait(
         return WaitDocument(place=place, reason="limit", message=message)
     fitting = supply.fitting(lease.request.dimensions)
     if fitting.total < lease.count:
-        return _unsatisfiable(supply.records, lease, place, fitting.total)
+        return _lacking(supply, lease, place, fitting.total)
     if hindrance.kept:
         message = f"{plural(hindrance.kept, 'free machine')} kept for larger requests ahead of it"
         return WaitDocument(place=place, reason="reserved", message=message)
@@ -159,12 +177,18 @@ def _wait(
     return WaitDocument(place=place, reason="leased", message=message, earliest=earliest)
 
 
-def _unsatisfiable(records: Records, lease: StoredLease, place: int, total: int) -> WaitDocument:
-    dimensions = lease.request.dimensions
-    if total:
-        message = f"it asks for {plural(lease.count, 'machine')}, and {total} in the catalog fit"
+def _lacking(supply: _Supply, lease: StoredLease, place: int, total: int) -> WaitDocument:
+    """The wait of a request for which the catalog has too few machines."""
+    dimensions, most = lease.request.dimensions, supply.most(lease.request.dimensions, total)
+    there = f"it asks for {plural(lease.count, 'machine')}, and {total} in the catalog fit"
+    if most >= lease.count:
+        there = there if total else "no machine in the catalog fits yet"
+        message = f"{there}; up to {most} are made on demand"
+        return WaitDocument(place=place, reason="starting", message=message)
+    if most:
+        message = there if most == total else f"{there}; {most} are made at most"
         return WaitDocument(place=place, reason="unsatisfiable", message=message)
-    best = nearest(dimensions, records.kinds)
+    best = nearest(dimensions, {**supply.records.kinds, **supply.offered})
     if best is None:
         message = "there is no machine in the catalog"
         return WaitDocument(place=place, reason="unsatisfiable", message=message)

@@ -48,6 +48,7 @@ NEEDED: Mapping[str, frozenset[Role]] = {
     "machines.cordon": frozenset({Role.ADMINISTRATOR}),
     "machines.uncordon": frozenset({Role.ADMINISTRATOR}),
     "demand.get": frozenset({Role.BACKEND, Role.VIEWER, Role.ADMINISTRATOR}),
+    "backends.offer": frozenset({Role.BACKEND}),
     "machines.report": ANYBODY,
     "machines.trouble": frozenset({Role.BACKEND}),
     "users.list": frozenset({Role.VIEWER, Role.ADMINISTRATOR}),

@@ -37,6 +37,7 @@ READERS = {"viewer"} | ACTORS
 WATCHERS = {"viewer"} | ADMINISTRATOR
 ANYBODY = set(ROLES)
 MAY = {
+    "backends.offer": BACKEND,
     "catalog.add_machine": BACKEND,
     "catalog.add_machines": BACKEND,
     "catalog.delete_machine": BACKEND,
