@@ -156,6 +156,64 @@ async def test_a_process_without_its_store_works_again_when_it_is_back(tmp_path:
         assert await held(p, mp) == "vm-1"
 
 
+async def test_a_standby_process_answers_reads_and_says_how_old_they_are(tmp_path: Path) -> None:
+    """What changes something waits for the one that works; after a takeover all is as of now."""
+    reads = ("leases", "machines", "machines/vm-1", "users")
+    async with place(tmp_path) as p:
+        first = await p.start()
+        await until_ready(p, first)
+        second = await p.start()
+        await p.ok(first, "catalog.add_machine", machine("vm-1"))
+        await asyncio.sleep(1)
+
+        async def read(service: ProviderService, path: str) -> Any:
+            status, answer = await p.send(service, "GET", f"/api/v1/{path}", "root@example.com")
+            assert status == 200, answer
+            return answer
+
+        assert [one["state"] for one in (await read(second, "machines"))["machines"]] == [
+            "AVAILABLE"
+        ]
+        assert p.age == 0
+        assert await held(p, first) == "vm-1"
+        await asyncio.sleep(5)
+        assert (await read(second, "machines/vm-1"))["state"] == "AVAILABLE"
+        assert p.age == 5
+        await asyncio.sleep(5)
+        for path in reads:
+            of_both = await read(second, path), await read(first, path)
+            assert of_both[0] == of_both[1]
+        mine = "/api/v1/leases"
+        [lease] = (await p.send(second, "GET", mine, USER))[1]["leases"]
+        known = f"{mine}/{lease['id']}?after={lease['version']}&wait=55"
+        begun = p.clock.monotonic()
+        assert (await p.send(second, "GET", known, USER))[1] == lease
+        assert p.clock.monotonic() - begun < 1
+        both = [{"hostname": "vm-1"}, {"hostname": "vm-2"}]
+        batch = await p.ok(second, "catalog.get_machines", {"requests": both})
+        assert [one.get("error") for one in batch["responses"]] == [None, "ENTRY_NOT_FOUND"]
+        for verb, path, account in (
+            ("GET", "/api/v1/demand", DAEMON),
+            ("POST", f"{mine}/{lease['id']}:release", USER),
+            ("PUT", "/api/v1/offer", DAEMON),
+        ):
+            body = {"source": "s", "kinds": []} if verb == "PUT" else None
+            assert (await p.send(second, verb, path, account, body))[0] == 503
+        assert not await ready(p, second)
+        p.cloud.faults.add(Fault(method="datastore.projects.runQuery", status=503, times=None))
+        await asyncio.sleep(60)
+        assert len((await read(second, "machines"))["machines"]) == 1
+        assert p.age is not None
+        assert p.age >= 60
+        await asyncio.sleep(300)
+        assert (await p.send(second, "GET", "/api/v1/machines", USER))[0] == 503
+        p.cloud.faults.clear()
+        await p.kill(first)
+        await until_ready(p, second)
+        await read(second, "leases")
+        assert p.age is None
+
+
 async def test_access_cfg_is_read_again_when_it_changes(tmp_path: Path) -> None:
     """Without a restart; what is invalid leaves the old in force, and is shown."""
     async with place(tmp_path) as p:

@@ -23,7 +23,7 @@ from gce_backend.localcloud.metadata import OAUTH_CLIENT
 from gce_backend.localcloud.statuses import ServiceError
 from gce_backend.machine_provider.api import Refusal
 from gce_backend.machine_provider.broker import MachineProvider
-from gce_backend.machine_provider.provider import Provider
+from gce_backend.machine_provider.provider import Answered, Provider
 from gce_backend.machine_provider.service import ProviderService
 from gce_backend.settings.settings import ProviderSettings, Settings
 from simulation.loop import Process, SimulatedLoop
@@ -125,7 +125,7 @@ class Providers:
         """
 
         async def asked(provider: Provider) -> Any:
-            return await provider.call(name, f"Bearer {token}", "127.0.0.1", body)
+            return (await provider.call(name, f"Bearer {token}", "127.0.0.1", body)).value
 
         return await self._answer(asked)
 
@@ -176,8 +176,9 @@ class Front:
     def __init__(self, carry_out: Callable[[Callable[[Provider], Awaitable[Any]]], Any]) -> None:
         self._carry_out = carry_out
 
-    async def call(self, name: str, authorization: str | None, remote: str, body: Any) -> Any:
+    async def call(self, name: str, authorization: str | None, remote: str, body: Any) -> Answered:
         """Carries a method out in the process that works."""
-        return await self._carry_out(
+        answered: Answered = await self._carry_out(
             lambda provider: provider.call(name, authorization, remote, body)
         )
+        return answered

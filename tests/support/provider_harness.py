@@ -44,6 +44,7 @@ class Place:
         clock: the cloud's.
         process_clock: the clock of processes that start.
         access: its access.cfg.
+        age: the header Age of the last answer; None when it is as of now.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Place:
         self.clock = clock
         self.process_clock: Clock = clock
         self.access = access
+        self.age: int | None = None
         self._session = session
         self._running: list[ProviderService] = []
         self._tokens: dict[str, tuple[str, float]] = {}
@@ -109,6 +111,7 @@ class Place:
         request = self._session.request(verb, service.url + path, json=body, headers=headers)
         async with request as response:
             raw = await response.read()
+            self.age = int(response.headers["Age"]) if "Age" in response.headers else None
             is_json = response.content_type == "application/json"
             return response.status, msgspec.json.decode(raw) if is_json else raw.decode()
 

@@ -174,7 +174,7 @@ class MachineProviderService(Service):
             except api.Refusal as refusal:
                 reason = REASONS.get(refusal.status, "badRequest")
                 raise ServiceError(refusal.status, reason, refusal.message) from refusal
-            return web.Response(status=204) if answer is None else answer
+            return web.Response(status=204) if answer.value is None else answer.value
 
         return handler
 

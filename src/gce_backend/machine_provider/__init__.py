@@ -7,7 +7,7 @@ identifies callers and decides what they may do, and `gatekeeper` lets them in. 
 is stored, `records` the stored state with its picture in memory, `rules`, `queue` and `waiting` the
 pure decisions, `channels` Pub/Sub. `catalog`, `leases`, `lease_changes` and `upkeep` do the work,
 and `broker` puts these together. `api` (the original's) and `lease_api` (for people and jobs, with
-`lease_documents`) hold all methods as data, `leadership` elects the process that works, and
-`provider` carries methods out. `server`, `service`, `metrics` and `access_file` are the command's
-process; `client` is for programs that lease.
+`lease_documents`) hold all methods as data, and `provider` carries methods out; in a process that
+does not work, `standby` answers reads. `server`, `service`, `metrics` and `access_file` are the
+command's process; `client` is for programs that lease.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.errors import BackendError
@@ -28,11 +28,29 @@ from gce_backend.machine_provider.channels import Channels
 from gce_backend.machine_provider.gatekeeper import Gatekeeper
 from gce_backend.machine_provider.metrics import ProviderMetrics
 from gce_backend.machine_provider.schema import check_schema
+from gce_backend.machine_provider.standby import Standby
 
 READY_SECONDS = 10.0
 """Seconds that a call waits for a new leader to start."""
-ANYWHERE = frozenset({"catalog.get", "users.whoami"})
-"""Methods that standby processes also answer."""
+DIRECT = frozenset({"catalog.get", "catalog.get_machines", "users.whoami"})
+"""Methods that every process answers from the store itself."""
+READS = frozenset({"leases.get", "leases.list", "machines.get", "machines.list", "users.list"})
+"""Methods that a standby process answers from what it has read of the store.
+
+`demand.get` is not among them: daemons make machines for what it says, so it must not be old.
+"""
+
+
+class Answered(NamedTuple):
+    """The outcome of a method.
+
+    Attributes:
+        value: plain JSON values; None when there is nothing to say.
+        age: seconds since what it says was read; None when it is as of now.
+    """
+
+    value: Any
+    age: float | None = None
 
 
 class Provider:
@@ -115,6 +133,7 @@ class Provider:
         self.store = datastore
         self.leading_store: Datastore | None = None
         self._reader = broker(datastore)
+        self._standby = Standby(lambda: broker(datastore), clock)
         self._begun = asyncio.Event()
 
     async def run(self) -> None:
@@ -134,6 +153,7 @@ class Provider:
     async def _work(self, term: Term) -> None:
         self.leading_store = self.store.within(term)
         self.working = self._broker(self.leading_store)
+        self._standby.forget()
         self._begun.set()
         try:
             await self.working.run()
@@ -143,7 +163,10 @@ class Provider:
             self._begun.clear()
 
     def unready(self) -> Mapping[str, str]:
-        """The problems that keep this process from answering; a standby process is not ready."""
+        """The problems that keep this process from answering all calls.
+
+        A standby process answers reads and is not ready: a load balancer must not send it others.
+        """
         if self.working is not None and self.working.ready.is_set():
             return {}
         if self.leadership.error:
@@ -152,7 +175,9 @@ class Provider:
             return {"store": "it is being read"}
         return {"turn": f"stands by: {self.leadership.holder or 'nobody'} works"}
 
-    async def call(self, method: str, authorization: str | None, remote: str, body: Any) -> Any:
+    async def call(
+        self, method: str, authorization: str | None, remote: str, body: Any
+    ) -> Answered:
         """Checks the caller and carries a method out.
 
         Args:
@@ -161,9 +186,6 @@ class Provider:
             remote: the address that the call comes from.
             body: unchecked JSON.
 
-        Returns:
-            The answer as plain JSON values; None when it has no body.
-
         Raises:
             Refusal: the answer is an HTTP error; 503: this process cannot carry it out now.
         """
@@ -171,12 +193,24 @@ class Provider:
             caller = await self.gatekeeper.admit(authorization, method, remote)
             service = api if method in api.METHODS else lease_api
             service.request_of(method, body)  # an invalid request needs no Machine Provider
-            broker = self._reader if method in ANYWHERE else await self.started()
-            return await service.call(broker, caller, method, body)
+            broker, age = await self._broker_for(method)
+            return Answered(await service.call(broker, caller, method, body), age)
         except api.Refusal:
             raise
         except BackendError as error:
             raise api.Refusal(503, str(error)) from error
+
+    async def _broker_for(self, method: str) -> tuple[MachineProvider, float | None]:
+        """What answers a method, and how old its picture is; None when it is as of now."""
+        if method in DIRECT:
+            return self._reader, None
+        if method in READS and self._stands_by:
+            return await self._standby.read()
+        return await self.started(), None
+
+    @property
+    def _stands_by(self) -> bool:
+        return self.working is None and bool(self.leadership.holder)
 
     async def started(self) -> MachineProvider:
         """The catalog and the leases, once the stored state has been read.
@@ -184,7 +218,7 @@ class Provider:
         Raises:
             Refusal: 503: this process stands by, or its start takes too long.
         """
-        if self.working is None and self.leadership.holder:
+        if self._stands_by:
             raise api.Refusal(503, "This process stands by: another one works.")
         try:
             async with asyncio.timeout(READY_SECONDS):

@@ -14,6 +14,7 @@ from gce_backend.base.connections import Refused, is_forwarded
 from gce_backend.base.http_server import HttpServer
 from gce_backend.machine_provider import api, lease_api, openapi
 from gce_backend.machine_provider.metrics import CONTENT_TYPE
+from gce_backend.machine_provider.provider import Answered
 
 MAX_BYTES = 8 * 2**20
 """Bytes of the largest request that the server reads."""
@@ -25,7 +26,7 @@ HEADERS = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none
 REASONS = {401: "authError", 403: "forbidden", 404: "notFound", 503: "backendError"}
 """Google's error words by status; every other status is `badRequest`."""
 
-Call = Callable[[str, str | None, str, Any], Awaitable[Any]]
+Call = Callable[[str, str | None, str, Any], Awaitable[Answered]]
 Health = Callable[[], Mapping[str, str]]
 """The checks that fail, by name, with a sentence each; empty when all pass."""
 
@@ -90,7 +91,9 @@ class ProviderServer(HttpServer):
                 body = {**await _request_body(request), **query, **request.match_info}
                 authorization = request.headers.get("Authorization")
                 found = await self._call(name, authorization, request.remote or "", body)
-                response = web.Response(status=204) if found is None else _json(found)
+                response = web.Response(status=204) if found.value is None else _json(found.value)
+                if found.age is not None:
+                    response.headers["Age"] = str(int(found.age))
             except api.Refusal as refusal:
                 response = _json(error_body(refusal), refusal.status)
             self._answered(name, response.status, self._clock.monotonic() - begun)

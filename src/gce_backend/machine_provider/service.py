@@ -28,7 +28,7 @@ from gce_backend.machine_provider.access_import import AccessImport, config_serv
 from gce_backend.machine_provider.api import Refusal
 from gce_backend.machine_provider.entities import MachineState
 from gce_backend.machine_provider.metrics import ProviderMetrics, Readings
-from gce_backend.machine_provider.provider import Provider
+from gce_backend.machine_provider.provider import Answered, Provider
 from gce_backend.machine_provider.server import ProviderServer
 from gce_backend.settings.settings import EndpointSettings, ProviderSettings, Settings
 
@@ -233,7 +233,7 @@ class ProviderService:
                 await asyncio.sleep(RETRY_SECONDS)
         return self._settings.project
 
-    async def _call(self, name: str, authorization: str | None, remote: str, body: Any) -> Any:
+    async def _call(self, name: str, authorization: str | None, remote: str, body: Any) -> Answered:
         provider = self._provider()
         return await provider.call(name, authorization, remote, body)
 
