@@ -17,6 +17,8 @@ from gce_backend.localcloud.faults import Fault
 from gce_backend.machine_provider.agent_watch import AgentWatch
 from gce_backend.machine_provider.records import Records
 from gce_backend.machine_provider.service import ProviderService
+from gce_backend.machine_provider.trends import ALL, Trend
+from gce_backend.machine_provider.wire import Dimensions
 from support.provider_harness import ACCESS, DAEMON, Place, place
 
 DOC = (Path(__file__).parents[2] / "docs" / "machine-provider.md").read_text(encoding="utf-8")
@@ -212,6 +214,40 @@ async def test_a_standby_process_answers_reads_and_says_how_old_they_are(tmp_pat
         await until_ready(p, second)
         await read(second, "leases")
         assert p.age is None
+
+
+async def test_charts_go_on_after_a_takeover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the samples of the process before, no older ones, and no more entities than samples."""
+    monkeypatch.setattr("gce_backend.machine_provider.trends.KEPT", 5)
+    async with place(tmp_path) as p:
+        first = await p.start()
+        await until_ready(p, first)
+        await p.ok(first, "catalog.add_machine", machine("vm-1"))
+        await asyncio.sleep(1)
+        assert await held(p, first) == "vm-1"
+        await asyncio.sleep(500)
+        assert first.provider is not None
+        assert len(await first.provider.store.query("TrendSample")) == 5
+        await p.kill(first)
+        second = await p.start()
+        await until_ready(p, second)
+        assert second.provider is not None
+        assert second.provider.working is not None
+        trends = second.provider.working.trends
+        linux = Trend(Dimensions(os_family="LINUX", backend="GCE"))
+        for trend in (ALL, linux, Trend(group="users")):
+            assert set(trends.machines.of(trend)) == {(1, 0, 0)}
+        times = list(trends.machines.times)
+        assert 3 <= len(times) <= 5
+        assert p.clock.now() - times[0] < 5 * 60
+        await asyncio.sleep(60)
+        assert p.clock.now() - trends.machines.times[-1] < 60
+        p.cloud.faults.add(Fault(method="datastore.projects.commit", status=503, times=None))
+        before = trends.machines.times[-1]
+        await asyncio.sleep(70)
+        assert trends.machines.times[-1] > before
 
 
 async def test_access_cfg_is_read_again_when_it_changes(tmp_path: Path) -> None:

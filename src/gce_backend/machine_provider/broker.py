@@ -69,7 +69,7 @@ class MachineProvider:
         self.policy = policy
         self.records = Records(datastore, agents, ended)
         self.catalog = Catalog(self.records, new_id=new_id)
-        self.trends = Trends(clock)
+        self.trends = Trends(clock, datastore)
 
         def noted(seconds: float) -> None:
             waited(seconds)
@@ -104,6 +104,7 @@ class MachineProvider:
                 if schema.before != schema.after:
                     log.info("machine_provider.migrated", before=schema.before, after=schema.after)
                 await self.records.load()
+                await self.trends.load()
                 self.ready.set()
             except (RemoteError, SchemaError) as error:
                 log.warning("machine_provider.not_loaded", error=str(error))

@@ -133,7 +133,7 @@ class Lifecycle:
             await stage()
         await self._leases.triage()
         await self._forget()
-        self._trends.sample(self._records)
+        await self._trends.keep(self._records)
         # A machine that was due and did not fail again no longer backs off.
         self._held_back = {p: held for p, held in self._held_back.items() if held[0] > begun}
 

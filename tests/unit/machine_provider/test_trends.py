@@ -36,7 +36,8 @@ async def test_a_sample_counts_machines_and_waits_once_a_minute(
     """Of more kinds than are kept, those with the most machines have a line of their own."""
     monkeypatch.setattr(trends_module, "MAX_ROWS", 2)
     clock = Clock()
-    records, trends = Records(cast("Datastore", None), AgentWatch(clock)), Trends(clock)
+    store = cast("Datastore", None)
+    records, trends = Records(store, AgentWatch(clock)), Trends(clock, store)
     trends.sample(records)
     for number in range(7):  # three kinds: 3, 2 and 2 machines
         records._picture(leased(number).path, leased(number))
