@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gce_backend.machine_provider.wire import Backend, Dimensions, WireMessage
+from gce_backend.machine_provider.wire import Backend, Dimensions, Int64, WireMessage
 
 MAX_SSH_KEYS = 10
 MAX_TAGS = 10
@@ -52,7 +52,7 @@ class NewLease(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     request_id: Id
     dimensions: Dimensions = Dimensions()
     duration: Duration | None = None
-    ends_at: int | None = None
+    ends_at: Int64 | None = None
     without_end: bool = False
     count: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 1
     label: Annotated[str, Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*\Z")] = ""

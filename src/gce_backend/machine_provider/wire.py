@@ -14,6 +14,11 @@ OnReclamation = Literal["MAKE_AVAILABLE", "RECLAIM", "DELETE"]
 Word = Annotated[str, Meta(max_length=1000)]
 """A text of bounded length: what waits in memory is another's."""
 
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""An integer as the original's protocol has it; JSON itself has no bound."""
+Number = Annotated[float, Meta(ge=-(2.0**63), le=2.0**63)]
+"""A number that is one: neither infinite nor NaN."""
+
 
 MAX_BATCH = 2000
 """Requests of one call about leases."""
@@ -29,9 +34,9 @@ class Dimensions(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     backend: Backend | None = None
     hostname: Word | None = None
     os_family: Literal["LINUX", "OSX", "WINDOWS"] | None = None
-    num_cpus: int | None = None
-    memory_gb: float | None = None
-    disk_gb: int | None = None
+    num_cpus: Int64 | None = None
+    memory_gb: Number | None = None
+    disk_gb: Int64 | None = None
     linux_flavor: Literal["UBUNTU", "DEBIAN"] | None = None
     os_version: Word | None = None
     project: Word | None = None
@@ -128,7 +133,7 @@ class CapacityRequest(WireMessage, frozen=True, kw_only=True, omit_defaults=True
     """catalog.modify_capacity."""
 
     dimensions: Dimensions
-    count: int
+    count: Int64
 
 
 class CapacityResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
@@ -151,7 +156,7 @@ class EntryMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     dimensions: Dimensions
     policies: Policies
     state: str
-    lease_expiration_ts: int | None = None
+    lease_expiration_ts: Int64 | None = None
     leased_indefinitely: bool | None = None
     awaits_agent: bool | None = None
 
@@ -187,8 +192,8 @@ class LeaseRequestMessage(WireMessage, frozen=True, kw_only=True, omit_defaults=
 
     request_id: Word
     dimensions: Dimensions
-    duration: int | None = None
-    lease_expiration_ts: int | None = None
+    duration: Int64 | None = None
+    lease_expiration_ts: Int64 | None = None
     indefinite: bool | None = None
     pubsub_topic: Word | None = None
     pubsub_project: Word | None = None
@@ -209,7 +214,7 @@ class LeaseResponse(WireMessage, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
     state: str | None = None
     hostname: str | None = None
-    lease_expiration_ts: int | None = None
+    lease_expiration_ts: Int64 | None = None
     leased_indefinitely: bool | None = None
 
 
