@@ -68,7 +68,7 @@ async def test_an_empty_pool_is_known_to_who_asks(tmp_path: Path) -> None:
         )
         assert await why(w, "none") == (
             "unsatisfiable",
-            "no machine fits: the nearest differs in num_cpus",
+            "no machine fits: the nearest differs in num_cpus (2)",
         )
         w.write_config(template(), manager(minimum=0, maximum=3, spare_size=0))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import msgspec
 
 from gce_backend.base.clock import Clock
 from gce_backend.base.dates import UnixSeconds
@@ -195,13 +197,24 @@ def _lacking(supply: _Supply, lease: StoredLease, place: int, total: int) -> Wai
     if not best.differs:
         message = "the machines that fit are being replaced"
         return WaitDocument(place=place, reason="starting", message=message)
-    message = f"no machine fits: the nearest differs in {', '.join(best.differs)}"
+    has = msgspec.to_builtins(best.dimensions)
+    differs = ", ".join(
+        key if key == "hostname" else f"{key} ({_shown(has.get(key))})" for key in best.differs
+    )
+    message = f"no machine fits: the nearest differs in {differs}"
     return WaitDocument(
         place=place,
         reason="unsatisfiable",
         message=message,
         nearest=NearestDocument(dimensions=best.dimensions, differs=tuple(best.differs)),
     )
+
+
+def _shown(value: Any) -> str:
+    """A dimension of a machine for people."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return "none" if value is None else str(value)
 
 
 def _mute(records: Records, dimensions: Dimensions) -> int:

@@ -133,7 +133,7 @@ def test_leases_and_machines_are_listed_and_cordoned(cloud: ServedCloud) -> None
     listed = run(cloud, "leases").output
     assert "mine" in listed
     assert "vm-1" in listed
-    assert "place 1: no machine fits: the nearest differs in os_family" in listed
+    assert "place 1: no machine fits: the nearest differs in os_family (LINUX)" in listed
     document = msgspec.json.decode(run(cloud, "leases", "--json").stdout)
     assert {one["request_id"] for one in document["leases"]} == {"mine", "odd"}
     assert "mine" not in run(cloud, "leases", "--tag", "branch:main").output

@@ -140,6 +140,13 @@ async def test_what_a_backend_makes_on_demand_is_waited_for() -> None:
     assert found["all"].message.endswith("and 1 in the catalog fit; up to 5 are made on demand")
     assert found["more"].message.endswith("and 1 in the catalog fit; 5 are made at most")
     assert found["near"].nearest == NearestDocument(dimensions=windows, differs=("num_cpus",))
+    assert found["near"].message == "no machine fits: the nearest differs in num_cpus (8)"
+    assert found["named"].message == "no machine fits: the nearest differs in hostname"
+    labeled = request("labeled", os_family="WINDOWS", num_cpus=8, snapshot_labels=("a:b",))
+    records._picture(labeled.path, labeled)
+    message = waits_of(records, leases, 1.0)[labeled.name].message
+    assert message.endswith("the nearest differs in snapshot_labels (none)")
+    records._picture(labeled.path, None)
     assert {it.reason for it in told(3600.0).values()} == {"unsatisfiable"}
 
 
