@@ -15,6 +15,7 @@ from simulation import chance
 from simulation.apart import apart
 from simulation.events import KINDS, Event, approve_held, plan
 from simulation.guests import remove_leftovers
+from simulation.leaks import delete_leaks
 from simulation.loop import Process, SimulatedLoop, StuckError
 from simulation.nodes import Node
 from simulation.oracle import Violation
@@ -237,6 +238,7 @@ async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
         await made.release_everything()
         await made.take_out_strangers()
         await remove_leftovers(made)
+        await delete_leaks(made)
         await made.look_at_conditions()
         await approve_held(made)
         await asyncio.sleep(20.0)

@@ -44,7 +44,7 @@ class Document(msgspec.Struct, frozen=True):
     "name",
     metavar="NAME",
     default="",
-    help="Delete the leak of this name, if the Machine Provider has no such machine.",
+    help="Delete the leak of this name, unless somebody holds a machine of it.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

@@ -1,20 +1,27 @@
 """`gce-backend leaks`: what carries this store's mark at Compute Engine and belongs to nothing.
 
 The mark names the store, and no entity of the store stands for the resource: nobody manages it, and
-it costs money. Listing changes nothing. A deletion is ordered by a person, for one resource, and is
-refused while the Machine Provider has a machine of that name. A disk that is attached to no VM is
-only listed: whoever may delete disks does so.
+it costs money. Listing changes nothing. A deletion is ordered by a person, for one resource: its
+machines leave the catalog, and while somebody holds one of them nothing is deleted. A disk that is
+attached to no VM is only listed: whoever may delete disks does so.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from gce_backend.base.errors import OrderError, PermissionDeniedError, UnknownNameError
+from gce_backend.base.errors import (
+    MissingEntityError,
+    NotFoundError,
+    OrderError,
+    PermissionDeniedError,
+    UnknownNameError,
+)
 from gce_backend.clients.compute.types import (
     CompleteListing,
     ComputeGroup,
@@ -22,7 +29,7 @@ from gce_backend.clients.compute.types import (
     ComputeTemplate,
     Listing,
 )
-from gce_backend.clients.machine_provider import MachineProviderClient, NotCataloged
+from gce_backend.clients.machine_provider import CatalogError, MachineProviderClient
 from gce_backend.configuration.naming import short_zone
 from gce_backend.fleet.picture import Fleet
 from gce_backend.gce_client import ComputeClient
@@ -103,7 +110,8 @@ async def find(fleet: Fleet, compute: ComputeClient, owner: str, price: Price) -
         groups = await compute.list_groups(project)
         templates = await compute.list_instance_templates(project)
         unsure += [*_reasons(instances), *_reasons(groups), *_reasons(templates)]
-        members = await _members(fleet, compute, project)
+        members, unlisted = await _members(fleet, compute, project)
+        unsure += unlisted
         for vm in _vms(fleet, project, instances.items, mark):
             if (vm.zone, vm.name) not in members:
                 hourly = await price(project, vm.zone, vm.machine_type)
@@ -143,10 +151,10 @@ def the_leak(audit: Audit, name: str) -> Leak:
 async def delete(
     compute: ComputeClient, broker: MachineProviderClient, leak: Leak, request_id: str
 ) -> None:
-    """Deletes a leak, and waits for the end.
+    """Takes a leak's machines out of the catalog, deletes it, and waits for the end.
 
     Raises:
-        OrderError: the Machine Provider has a machine of that name, or it is another resource now.
+        OrderError: somebody holds one of its machines, or it is another resource now.
         RemoteError: something could not be asked, or Compute refused.
     """
     place = leak.project, leak.zone, leak.name
@@ -156,12 +164,6 @@ async def delete(
         machines = [member.instance.rpartition("/")[2] for member in listing.items]
         if not isinstance(listing, CompleteListing):
             raise OrderError(f"the machines of {leak.name} could not all be listed")
-    for name in machines:
-        if not isinstance(await broker.get(name), NotCataloged):
-            raise OrderError(
-                f"the Machine Provider has a machine {name}, or does not say that it has none: "
-                "somebody may hold it"
-            )
     found: Any
     if leak.kind == "VM":
         found = await compute.get_instance(*place)
@@ -171,6 +173,7 @@ async def delete(
         found = await compute.get_instance_template(leak.project, leak.name)
     if str(found.id) != leak.gce_id:
         raise OrderError(f"{leak.name} is another {leak.kind} by now")
+    await _take_out(broker, machines)
     if leak.kind == "VM":
         operation = await compute.delete_instance(*place, request_id=request_id)
     elif leak.kind == "group":
@@ -182,18 +185,55 @@ async def delete(
     await compute.await_operation(operation, timeout=OPERATION_SECONDS)
 
 
+async def _take_out(broker: MachineProviderClient, machines: Sequence[str]) -> None:
+    """Takes machines out of the catalog: nobody can lease them any longer.
+
+    Raises:
+        OrderError: not all of them are out.
+        RemoteError: the Machine Provider could not be asked.
+    """
+    removals = await asyncio.gather(*map(broker.delete_machine, machines))
+    kept = {
+        removal.hostname: removal.error
+        for removal in removals
+        if removal.error not in {None, CatalogError.ENTRY_NOT_FOUND}
+    }
+    held = sorted(name for name, error in kept.items() if error == CatalogError.LEASED)
+    if held:
+        others = f" and {len(held) - 1} more" if len(held) > 1 else ""
+        raise OrderError(
+            f"somebody holds {held[0]}{others}: nothing was deleted. What nobody holds has left "
+            "the catalog; run the command again when the leases have ended"
+        )
+    if kept:
+        name, error = min(kept.items())
+        raise OrderError(f"the Machine Provider keeps {name} in its catalog: {error}")
+
+
 async def _members(
     fleet: Fleet, compute: ComputeClient, project: str
-) -> frozenset[tuple[str, str]]:
-    """The zone and name of each VM that a group of ours has and no entity stands for yet."""
+) -> tuple[frozenset[tuple[str, str]], list[str]]:
+    """The zone and name of each VM that a group of ours has and no entity stands for yet.
+
+    And which groups' VMs may be missing among them, and why.
+    """
     known = {(key.zone, key.name) for key in fleet.instances}
     found: set[tuple[str, str]] = set()
+    doubts: list[str] = []
     for key, manager in fleet.managers.items():
-        if manager.url is None or fleet.revision_of(key).template.project != project:
+        if manager.url is None:
             continue
-        listing = await compute.list_managed_instances(project, key.zone, fleet.group_name(key))
-        found |= {(key.zone, item.instance.rpartition("/")[2]) for item in listing.items}
-    return frozenset(found - known)
+        try:
+            if fleet.revision_of(key).template.project != project:
+                continue
+            listing = await compute.list_managed_instances(project, key.zone, fleet.group_name(key))
+        except NotFoundError:
+            continue  # somebody has deleted it
+        except MissingEntityError as error:
+            doubts.append(str(error))
+        else:
+            found |= {(key.zone, item.instance.rpartition("/")[2]) for item in listing.items}
+    return frozenset(found - known), doubts
 
 
 def _vms(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,12 +18,17 @@ from gce_backend.localcloud.faults import Fault
 from gce_backend.model.entities import (
     MACHINE_PROVIDER_KEY,
     STORE_IDENTITY_KEY,
+    Entity,
+    InstanceGroupManager,
+    InstanceTemplateRevision,
     MachineProviderAddress,
     StoreIdentity,
 )
+from gce_backend.model.keys import Key, manager_key
 from gce_backend.rules.ownership import Mark
 from support.fleet_harness import ZONE
-from support.made_resources import make
+from support.lendable import add, catalog, until
+from support.made_resources import WANTED, make
 from support.served_cloud import PROJECT, ServedCloud, served_cloud
 
 OURS = Mark("gce-backend", "0123456789ab")
@@ -132,21 +138,48 @@ def test_a_disk_that_outlived_its_vm_is_listed_with_the_command_that_deletes_it(
     assert "listing disks needs compute.disks.list" in told.output
 
 
-def test_what_is_anothers_or_in_the_catalog_stays(served: ServedCloud, run: Run) -> None:
-    """Somebody may hold the machine: the Machine Provider decides."""
+def test_what_is_anothers_or_leased_stays(served: ServedCloud, run: Run) -> None:
+    """Somebody holds a machine of the group: the Machine Provider decides. The other one leaves."""
+    served.environment["GCE_BACKEND_PROVIDER__URL"] = served.url
     make(served, ANOTHERS, 2)
     assert listed(run) == []
     served.ask(_renamed)
-    vm = listed(run)[0]["name"]
-    entry = {"dimensions": {"hostname": vm, "backend": "GCE"}, "state": "LEASED"}
-    fault = Fault(method="machine_provider.catalog.get", kind="answer", body=entry, times=None)
-    served.cloud.faults.add(fault)
-    refused = run("leaks", "--delete", vm, "--yes")
+    first, second, group, _ = (one["name"] for one in listed(run))
+    for name in (first, second):
+        add(served, name)
+    until(lambda: set(catalog(served.cloud).values()) == {"AVAILABLE"})
+    assert run("lease", "--dimension", "os_family:LINUX", "--request-id", "mine").exit_code == 0
+    (held,) = (name for name, state in catalog(served.cloud).items() if state == "LEASED")
+    refused = run("leaks", "--delete", group, "--yes")
     assert refused.exit_code == 1
-    assert "somebody may hold it" in refused.output
+    assert f"somebody holds {held}: nothing was deleted" in refused.output
+    left = {first, second} - {held}
+    assert catalog(served.cloud) == {held: "LEASED", **dict.fromkeys(left, "DELETED")}
     assert len(listed(run)) == 4
-    served.cloud.faults.clear()
-    assert "is deleted" in run("leaks", "--delete", vm, "--yes").output
+    assert run("release", "mine").exit_code == 0
+    until(lambda: "is deleted" in run("leaks", "--delete", group, "--yes").output)
+    assert [one["kind"] for one in listed(run)] == ["instance template"]
+    assert "LEASED" not in catalog(served.cloud).values()
+
+
+def test_a_group_that_is_gone_or_whose_revision_is_missing_hides_no_leak(
+    served: ServedCloud, run: Run
+) -> None:
+    """Its machines cannot be told; all the rest is listed, and what was not seen is named."""
+    make(served, OURS, 1)
+    gone = manager_key("linux", "0" * 40, ZONE)
+    manager = InstanceGroupManager(minimum_size=1, url="https://compute.googleapis.com/gone")
+    revision = InstanceTemplateRevision(template=WANTED)
+
+    async def write(clients: Clients, key: Key, entity: Entity) -> None:
+        await Fleet(Store(clients.datastore(PROJECT))).change([Change(key, lambda _: entity)])
+
+    served.ask(partial(write, key=gone, entity=manager))
+    told = run("leaks")
+    assert f"not everything could be seen: the entity {gone.revision} is missing" in told.output
+    served.ask(partial(write, key=gone.revision, entity=revision))
+    assert [one["kind"] for one in listed(run)] == ["VM", "group", "instance template"]
+    assert "not everything" not in run("leaks").output
 
 
 async def _renamed(clients: Clients) -> None:
