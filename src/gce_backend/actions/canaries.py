@@ -11,13 +11,14 @@ from gce_backend.model.entities import InstanceTemplate
 from gce_backend.model.keys import GroupKey, template_key
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.group_sizes import wanted_size
+from gce_backend.rules.rollout import stays_apart
 
 
 def canaries(context: Context, key: GroupKey) -> int | None:
     """The most machines that an active group may have until its revision has proved itself.
 
     One group has all canaries, of the template or, where it has any, of its alternatives: they
-    change together.
+    change together. Machines that are kept though they cannot be leased take no canary's place.
 
     Returns:
         None when the revision has proved itself, or when no older one has machines to lease.
@@ -47,7 +48,7 @@ def canaries(context: Context, key: GroupKey) -> int | None:
         return None
     able = [group for group in groups if wanted[group] and _may_grow(context, group)] or groups
     first = min(able, key=lambda group: (names.index(group.base_name), str(group)))
-    return needed if key == first else 0
+    return (needed if key == first else 0) + _apart(context, key)
 
 
 def _is_newest(template: InstanceTemplate | None, group: GroupKey) -> bool:
@@ -58,6 +59,13 @@ def _is_newest(template: InstanceTemplate | None, group: GroupKey) -> bool:
 def _offered(context: Context, group: GroupKey) -> int:
     """How many machines of a group are leased or can be."""
     return context.fleet.size(group) - context.fleet.count(Facet.NOT_OFFERED, group)
+
+
+def _apart(context: Context, group: GroupKey) -> int:
+    """How many machines of a group are kept though they cannot be leased."""
+    now = context.clock.now()
+    kept = context.fleet.having(Facet.LEASED, Facet.LEAVING, group=group)
+    return sum(stays_apart(instance, now) for _, instance in kept)
 
 
 def _wanted(context: Context, group: GroupKey) -> int:

@@ -35,7 +35,14 @@ from gce_backend.rules.cataloging import (
 )
 from gce_backend.rules.facets import Facet
 from gce_backend.rules.permits import lease_runs
-from gce_backend.rules.rollout import PlaceRollout, drainable, in_turn, removable, share_out
+from gce_backend.rules.rollout import (
+    PlaceRollout,
+    drainable,
+    in_turn,
+    removable,
+    share_out,
+    stays_apart,
+)
 from gce_backend.rules.sightings import MISSING_SECONDS, is_lost
 
 LEASED = "Leased"
@@ -169,7 +176,10 @@ def _rollout(context: Context, place: Place, groups: list[GroupKey], old: int) -
     for group in groups:
         active = context.fleet.is_active(group)
         for key, instance in context.fleet.instances_of(group):
+            apart = active and stays_apart(instance, context.clock.now())
             if not may_be_cataloged(instance):
+                arrived += apart
+                leased += apart
                 staying += not active and instance.catalog is CatalogState.REFUSED
                 continue
             held = _is_held(context, key)
@@ -177,7 +187,7 @@ def _rollout(context: Context, place: Place, groups: list[GroupKey], old: int) -
             leasable = offered and _can_be_leased(context, key)
             leased += held
             available += leasable
-            arrived += active and (held or leasable)
+            arrived += active and (held or leasable or apart)
             staying += not active
     return PlaceRollout(
         minimum_size=limits.minimum_size if limits is not None else 0,
@@ -188,7 +198,7 @@ def _rollout(context: Context, place: Place, groups: list[GroupKey], old: int) -
         available=available,
         leased=leased,
         old=old,
-        canaries=max(held_back, default=None),
+        canaries=sum(held_back) if held_back else None,
         paused=rollouts.is_paused(context, active_groups),
     )
 

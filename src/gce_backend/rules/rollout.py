@@ -9,6 +9,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from gce_backend.base.dates import UnixSeconds
+from gce_backend.model.entities import CatalogState, Instance
+from gce_backend.rules.facets import is_offered
+from gce_backend.rules.permits import lease_runs
+from gce_backend.rules.surplus import waits_to_leave
+
 
 class RolloutLimit(NamedTuple):
     """The most machines that the group of a new revision may have now.
@@ -67,10 +73,10 @@ class PlaceRollout(msgspec.Struct, frozen=True, kw_only=True):
         coming: those of them that cannot be leased yet.
         staying: machines of the other revisions that have not begun to leave.
         available: machines that can be leased, old and new.
-        leased: machines that somebody holds, old and new.
+        leased: machines that somebody holds, old and new, and new ones that stay apart.
         old: machines of the other revisions in the catalog that nobody is known to hold.
-        canaries: machines that the active groups may have until their revision has proved itself;
-            None when it has.
+        canaries: machines that the active groups may have until their revision has proved itself,
+            with those that stay apart; None when it has.
         paused: whether an operator has paused the roll-out.
     """
 
@@ -112,6 +118,18 @@ def removable(place: PlaceRollout, *, max_unavailable: int, exchange_share: floa
         slack = max(1, math.floor(place.minimum_size * exchange_share))
         spare = place.available - max(0, place.minimum_size - place.leased - slack)
     return min(place.old, max(0, spare))
+
+
+def stays_apart(instance: Instance, now: UnixSeconds) -> bool:
+    """Whether a machine is kept though it cannot be leased: it proves nothing of its revision.
+
+    Somebody holds it and the catalog denies it, an operator has cordoned it, or it waits to leave.
+    """
+    if instance.is_tombstone or is_offered(instance):
+        return False
+    if instance.catalog is CatalogState.CATALOGED and waits_to_leave(instance):
+        return True
+    return lease_runs(instance, now) or instance.cordon is not None
 
 
 def drainable(usable: int, minimum_size: int, max_unavailable: int) -> int:

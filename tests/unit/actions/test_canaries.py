@@ -6,9 +6,16 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from gce_backend.localcloud.faults import Fault
-from gce_backend.settings.settings import GuardSettings, RolloutSettings, Settings
+from gce_backend.settings.settings import (
+    GuardSettings,
+    MachineProviderSettings,
+    RolloutSettings,
+    Settings,
+)
+from support.broker_messages import about, publish
 from support.fleet_harness import OTHER_ZONE, ZONE, World, manager, template, world
 
 TWO_ZONES = manager(minimum=4) + manager(zone=OTHER_ZONE, minimum=3)
@@ -86,3 +93,37 @@ async def test_template_and_setting_say_how_many(tmp_path: Path) -> None:
             await w.pass_time(120)
             assert await grown(size)
         assert list((await w.catalog()).values()) == ["AVAILABLE"] * 4
+
+
+@pytest.mark.parametrize("kept", ["leased", "cordoned"])
+async def test_a_machine_that_stays_out_of_the_catalog_takes_no_canary_s_place(
+    tmp_path: Path, kept: str
+) -> None:
+    """An earlier revision comes back, and has one left: the roll-out goes on all the same.
+
+    Somebody holds it and the catalog denies it, or an operator keeps it.
+    """
+    settings = Settings(machine_provider=MachineProviderSettings(sweep_per_minute=60))
+    async with world(tmp_path, managers=manager(minimum=3), settings=settings) as w:
+        await w.until_states(cataloged=3)
+        machine = (await w.machines())[0]
+        name = machine["name"]
+        if kept == "leased":
+            ends = str(int(w.clock.now()) + 24 * 3600)
+            await publish(w, about(machine, "LEASED", lease_expiration_ts=ends))
+            await w.until(lambda: w.is_in(name, "leased"))
+            await w.broker("catalog.delete_machine", {"dimensions": {"hostname": name}})
+            await w.pass_time(130)
+        else:
+            assert await w.act("/api/cordon", {"name": name, "reason": "odd"}) == 200
+        await w.until(lambda: w.is_in(name, kept))
+        w.write_config(NEW, manager(minimum=3))
+        await w.until(partial(w.has_vms, 4), within=1800)
+        between = set(await w.vms()) - {name}
+        w.write_config(template(), manager(minimum=3))
+        await w.until(lambda: _are_gone(w, between), within=1800)
+        await w.until_states(**{"cataloged": 2, kept: 1}, within=1800)
+
+
+async def _are_gone(w: World, names: set[str]) -> bool:
+    return not names & set(await w.vms())

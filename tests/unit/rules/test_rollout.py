@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gce_backend.model.entities import InstanceGroupManager, Pool
+from gce_backend.model.entities import (
+    CatalogState,
+    Deletion,
+    Instance,
+    InstanceGroupManager,
+    Lease,
+    Permit,
+    Pool,
+)
+from gce_backend.model.orders import Cordon, Drain
 from gce_backend.rules.group_sizes import UNUSED, growth, pool_size
 from gce_backend.rules.rollout import (
     PAUSED,
@@ -18,6 +27,7 @@ from gce_backend.rules.rollout import (
     removable,
     rollout_limit,
     share_out,
+    stays_apart,
 )
 from gce_backend.rules.zones import ZoneState, split, spread
 
@@ -341,3 +351,29 @@ def test_drained_machines_go_as_far_as_the_minimum_allows(
 ) -> None:
     """What a drain takes must not leave fewer than the settings allow."""
     assert drainable(usable, minimum_size, max_unavailable) == may_go
+
+
+LEASE = Lease(0.0, 100.0)
+PATIENT = Drain(max_unavailable=0)
+GONE = Deletion(Permit.REMOVED, 0.0, 0.0, "1", confirmed=1.0)
+
+
+@pytest.mark.parametrize(
+    ("instance", "apart"),
+    [
+        (Instance(), False),
+        (Instance(catalog=CatalogState.REMOVED), False),
+        (Instance(catalog=CatalogState.CATALOGED, lease=LEASE), False),
+        (Instance(catalog=CatalogState.ABSENT, lease=LEASE), True),
+        (Instance(catalog=CatalogState.CATALOGED, lost_since=1.0, lease=LEASE), True),
+        (Instance(catalog=CatalogState.ABSENT, lease=Lease(0.0, 50.0)), False),
+        (Instance(catalog=CatalogState.REMOVED, cordon=Cordon()), True),
+        (Instance(catalog=CatalogState.CATALOGED, drain=Drain()), False),
+        (Instance(catalog=CatalogState.CATALOGED, drain=PATIENT), True),
+        (Instance(catalog=CatalogState.REMOVED, drain=PATIENT), False),
+        (Instance(lease=LEASE, deletion=GONE), False),
+    ],
+)
+def test_what_is_kept_and_cannot_be_leased_stays_apart(instance: Instance, *, apart: bool) -> None:
+    """It is no canary, and none is waited for in its place."""
+    assert stays_apart(instance, 50.0) is apart
