@@ -228,8 +228,11 @@ async def _judge_growth(made: World) -> None:
 
 async def _judge_rest(made: World, *, stop_at_first: bool) -> None:
     """L1: the configuration is reached, then nothing is written."""
-    deadline = made.loop.time() + QUIET_SECONDS
+    deadline, held = made.loop.time() + QUIET_SECONDS, await made.deletions_held()
     while not (made.arrived() and not made.misses()):
+        held_before, held = held, min(held, await made.deletions_held())
+        if held < held_before:  # the caps let them go slowly, and they go
+            deadline = made.loop.time() + QUIET_SECONDS
         if stop_at_first and made.oracle.violations:
             return
         if made.loop.time() > deadline:

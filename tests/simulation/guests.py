@@ -1,41 +1,64 @@
-"""What a daemon with a store of its own leaves behind, and the operator who removes it."""
+"""What nobody manages, and the operator who removes it as docs/runbook.md says.
+
+A daemon with a store of its own leaves things behind, somebody makes a group by hand, a store is
+put back to a backup that has given a group up.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gce_backend.machine_provider import wire
+from support.fleet_harness import PROJECT
 
 if TYPE_CHECKING:
     from simulation.world import World
 
+UNTRACKED_SECONDS: Final = 1800.0
+"""How long an operator lets the daemon adopt what it tells of."""
+
 
 async def remove_leftovers(world: World) -> None:
-    """Somebody removes what a stranger's daemon has made, which is gone.
+    """Somebody removes what is in the way, or what nobody manages.
 
-    Only once a daemon tells that its names are taken: nobody looks before.
+    Only once a daemon tells of it: nobody looks before.
     """
-    if any(node.is_up for node in world.guests):
-        return
     conditions = (await world.act("/api/fleet") or {}).get("conditions", ())
-    told = [one["message"] for one in conditions if one["reason"] == "NameTaken"]
-    if not told:
-        return
+    taken = [one["message"] for one in conditions if one["reason"] == "NameTaken"]
+    untracked = {
+        str(one["subject"])
+        for one in conditions
+        if one["reason"] == "Untracked" and one["since"] <= world.clock.now() - UNTRACKED_SECONDS
+    }
+    guests_left = bool(taken) and not any(node.is_up for node in world.guests)
     for group in sorted(world.groups(), key=lambda group: group.key):
-        if (group.zone, group.name) not in world.disturbances.made_elsewhere:
-            continue
-        for row in world.vms():
-            if row.group == group.key:
-                await world.providers.ask(partial(_take_out, row.name))
-        world.oracle.by_hand.add(group.key)
-        path = f"zones/{group.zone}/instanceGroupManagers/{group.name}"
-        await world.by_hand("DELETE", path)
-        world.note(f"an operator deletes the stranger's group {group.name}")
-    for name in sorted(world.disturbances.templates_elsewhere):
-        if any(name in text for text in told):
+        if (group.zone, group.name) in world.disturbances.made_elsewhere:
+            if guests_left:
+                await _delete(world, group, "the stranger's")
+        elif any(_is_in_the_way(group, text) for text in taken):
+            await _delete(world, group, "somebody's")
+        elif f"group {PROJECT}/{group.zone}/{group.name}" in untracked:
+            await _delete(world, group, "the untracked")
+    for name in sorted(world.disturbances.templates_elsewhere) if guests_left else ():
+        if any(name in text for text in taken):
             await world.by_hand("DELETE", f"global/instanceTemplates/{name}")
             world.note(f"an operator deletes the stranger's template {name}")
+
+
+def _is_in_the_way(group: Any, text: str) -> bool:
+    """Whether a daemon says that a group that has the name of one of its own is nobody's."""
+    return text.startswith(f"group {group.name} in {PROJECT}, {group.zone} exists and is not ours")
+
+
+async def _delete(world: World, group: Any, whose: str) -> None:
+    for row in world.vms():
+        if row.group == group.key:
+            await world.providers.ask(partial(_take_out, row.name))
+    world.oracle.by_hand.add(group.key)
+    path = f"zones/{group.zone}/instanceGroupManagers/{group.name}"
+    await world.by_hand("DELETE", path)
+    world.note(f"an operator deletes {whose} group {group.name}")
 
 
 async def _take_out(name: str, broker: Any) -> None:

@@ -168,6 +168,21 @@ class Pool(msgspec.Struct):
         later = (one.more + (one.headroom or 0) for one in self.schedules)
         return minimum + max(self.headroom, *later, 0)
 
+    def is_described_by(self, properties: dict[str, Any]) -> bool:
+        """Whether a template of these properties may be of the present revision.
+
+        By what chance draws; an image of the same family may be an earlier one.
+        """
+        known = ALTERNATIVES.get(self.machine_type, ())
+        kinds = self.machine_type, *known[: self.marks.get("alternative_machine_types", 0)]
+        model = properties.get("scheduling", {}).get("provisioningModel") or "STANDARD"
+        label = self.marks.get("labels", "").partition(":")
+        return (
+            properties["machineType"] in kinds
+            and model == self.marks.get("provisioning_model", "STANDARD")
+            and properties.get("labels", {}).get("team", "") == label[2]
+        )
+
     def texts(self, name: str) -> tuple[str, str]:
         """The template's text, and its managers'."""
         text = template(name, machine_type=self.machine_type).removesuffix("}\n")

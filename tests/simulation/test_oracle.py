@@ -271,6 +271,30 @@ def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:
     assert world.misses() == ["1 VMs, and none is wanted: ['a']"]
 
 
+def store_types(world: Any, kinds: dict[str, str]) -> None:
+    """Gives a world groups, each with a template of its own, by their machine types."""
+    groups = {name: SimpleNamespace(template=name) for name in kinds}
+    templates = {
+        name: SimpleNamespace(properties={"machineType": kind}) for name, kind in kinds.items()
+    }
+    store = SimpleNamespace(groups=groups, templates=templates)
+    world.services = {"compute": SimpleNamespace(_store=store)}
+
+
+@pytest.mark.parametrize(("held", "missed"), [("new", 1), ("old", 2)])
+def test_old_machines_are_too_many_where_the_kept_ones_are_the_present_revision_s(
+    held: str, missed: int
+) -> None:
+    """A roll-out that does not end is no rest: the kept ones take the place of others."""
+    world: Any = World.__new__(World)
+    store_types(world, {"new": "e2-small", "old": "e2-medium"})
+    vm = VmRow(project="p", zone="z", name="kept", group=held, id="0", status="RUNNING")
+    old = msgspec.structs.replace(vm, name="free", group="old")
+    pool = Pool("e2-small", {"z": 2})
+    found = world._of_present_revision(pool, {"kept"}, [old], [vm, old])
+    assert pool.sizes(2, 0.0).wanted(found, 1 - found) == missed
+
+
 @pytest.mark.parametrize(
     ("group", "free", "missed"),
     [
@@ -280,14 +304,16 @@ def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:
         ("old", 2, []),
         ("old", 3, ["linux in z: 3 VMs, and 2 are needed"]),
         ("old", 0, ["linux in z: 0 of 1 can be leased"]),
+        ("another image", 2, []),
     ],
 )
 def test_a_kept_machine_of_an_earlier_revision_takes_the_place_of_no_other(
     group: str, free: int, missed: list[str]
 ) -> None:
-    """The present revision's group has its minimum beside it."""
+    """The present revision's group has its minimum beside it; templates say which one that is."""
     world: Any = World.__new__(World)
     vm = VmRow(project="p", zone="z", name="kept", group=group, id="0", status="RUNNING")
+    store_types(world, {"new": "e2-small", "old": "e2-medium", "another image": "e2-small"})
     rows = [msgspec.structs.replace(vm, name=f"n{i}", group="new") for i in range(free)]
     world.oracle = judge(lambda: 0.0)
     world.oracle.entries |= {row.name: Entry("AVAILABLE", "a", "", None) for row in rows}

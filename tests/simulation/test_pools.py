@@ -6,8 +6,12 @@ import random
 
 import pytest
 
+from gce_backend.configuration.alternatives import kinds_of
 from gce_backend.configuration.parsing import parse
 from gce_backend.configuration.proto import config_pb2
+from gce_backend.model.keys import revision_key
+from gce_backend.rules.compute_bodies import template_body
+from gce_backend.rules.ownership import Mark
 from simulation.chance import EPOCH
 from simulation.pools import (
     DRAWN,
@@ -99,3 +103,26 @@ def test_a_vm_belongs_to_the_pool_of_its_template_or_of_an_alternative() -> None
     for name in ("linux-74a47a08-euw1b-0s0l", "linux-n2-74a47a08-euw1b-0s0l"):
         assert owner_of(name, pools) == "linux"
     assert not owner_of("odd-74a47a08-euw1b-0s0l", pools)
+
+
+def test_a_template_is_of_the_present_revision_by_what_is_drawn() -> None:
+    """Machine type, alternatives, labels and Spot: each makes another revision."""
+    for seed in range(40):
+        rng = random.Random(f"described {seed}")
+        pool = Pool(rng.choice(TYPES), {ZONES[0]: 3})
+        draw(pool, rng, EPOCH)
+        pool.marks.pop("image_family", None)
+        other = Pool(TYPES[TYPES.index(pool.machine_type) - 1], {}, marks=pool.marks)
+        is_spot = pool.marks.get("provisioning_model") == "SPOT"
+        spot = "STANDARD" if is_spot else "SPOT"
+        others = (
+            other,
+            Pool(pool.machine_type, {}, marks={**pool.marks, "provisioning_model": spot}),
+            Pool(pool.machine_type, {}, marks={**pool.marks, "labels": "team:else"}),
+        )
+        (parsed,) = parse(*pool.texts("linux"), {}).templates
+        for kind in kinds_of(parsed):
+            key = revision_key(kind.template.base_name, kind.checksum)
+            made = template_body(Mark("owner"), key, kind.template)["properties"]
+            assert pool.is_described_by(made)
+            assert not any(one.is_described_by(made) for one in others)

@@ -741,8 +741,7 @@ class World:
         ]
         sizes = pool.sizes(minimum, self.clock.now())
         # Of those that are kept, only the present revision's take the place of others.
-        present = {row.group for row in have}
-        same = sum(row.name in kept and row.group in present for row in rows)
+        same = self._of_present_revision(pool, kept, have, rows)
         least = sizes.wanted(len(kept), 0)
         most = max(least, sizes.wanted(same, len(kept) - same))
         where = f"{name} in {', '.join(zones)}"
@@ -751,6 +750,24 @@ class World:
         if len(have) > most and pool.fields.get("surplus_seconds") != -1:
             return [f"{where}: {len(have)} VMs, and {most} are needed"]
         return []
+
+    def _of_present_revision(
+        self, pool: Pool, kept: set[str], have: list[Any], rows: list[Any]
+    ) -> int:
+        """How many of those that are kept are of the present revision.
+
+        Their templates say so. Where those of several could be it, by another image of a family, it
+        is that of the machines that nobody holds.
+        """
+        store = self.compute_store
+        made_from = {row.name: store.groups[row.group].template for row in rows}
+        could_be = {
+            template
+            for template in made_from.values()
+            if pool.is_described_by(store.templates[template].properties)
+        }
+        present = could_be & {made_from[row.name] for row in have} or could_be
+        return sum(made_from[name] in present for name in kept)
 
     def asked_in_vain(self) -> str:
         """Whom the fleet should grow for, as its maximum allows; "" when nobody has to wait."""
@@ -791,6 +808,11 @@ class World:
         told = [str(one) for one in conditions if "LeaseContradicted" in str(one)]
         names = self.oracle.given_back
         self.contradicted = {name for name in names if any(name in text for text in told)}
+
+    async def deletions_held(self) -> float:
+        """How many deletions the caps hold back, as a daemon tells; infinity when none answers."""
+        control = await self.act("/api/control")
+        return float("inf") if control is None else sum(control["deletions_held"].values())
 
     def arrived(self) -> bool:
         """Whether every machine that the configuration wants can be leased."""
