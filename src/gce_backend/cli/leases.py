@@ -128,8 +128,6 @@ def lease(
     except KeyboardInterrupt:
         click.echo("interrupted; no machine was asked for", err=True)
         sys.exit(INTERRUPTED)
-    if found.error is not None or found.state == "DENIED":
-        raise OrderError(f"the Machine Provider refused: {found.error or found.state}")
     if found.state == "FULFILLED" and not found.hostname:
         raise OrderError(f"the lease {name} is over. Choose another --request-id.")
     document = {

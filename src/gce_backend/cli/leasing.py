@@ -18,10 +18,11 @@ from gce_backend.base.errors import (
 from gce_backend.base.tasks import end
 from gce_backend.cli.common import clients_of
 from gce_backend.cli.lessee import lessee_of
-from gce_backend.cli.output import console, one_line
+from gce_backend.cli.output import age, console, one_line
 from gce_backend.clients.json_api import Limits
 from gce_backend.clients.machine_provider import (
     LeaseAnswer,
+    LeaseError,
     LeaseRequest,
     MachineProviderClient,
     ReleaseError,
@@ -81,7 +82,7 @@ async def lease(
 
     Raises:
         UnknownNameError: there is no such template.
-        OrderError: no answer came in time.
+        OrderError: no answer came in time, or the Machine Provider refused.
         BackendError: something could not be read.
     """
     shared = await template_dimensions(settings, template) if template else {}
@@ -95,11 +96,14 @@ async def lease(
         )
         asking = asyncio.create_task(_ask(broker, api, request, wait), name="lease.ask")
         try:
-            return await asyncio.shield(asking)
+            found = await asyncio.shield(asking)
         except asyncio.CancelledError:
             raise InterruptedRequestError(await _withdraw(broker, api, request_id)) from None
         finally:
             await end(asking)
+        if found.error is not None or found.state == "DENIED":
+            raise OrderError(await _refusal(api, found))
+        return found
 
 
 async def _ask(
@@ -129,6 +133,20 @@ async def _ask(
                     shows = False
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+async def _refusal(api: LeaseClient, found: LeaseAnswer) -> str:
+    """Why there is no lease, and the longest that the caller may have if it was too long."""
+    refusal = f"the Machine Provider refused: {found.error or found.state}"
+    if found.error != LeaseError.LEASE_TOO_LONG:
+        return refusal
+    try:
+        longest = (await api.who_am_i()).limits.get("longest_lease")
+    except (OrderError, RemoteError):  # the original has no such API
+        return refusal
+    if not isinstance(longest, int):
+        return refusal
+    return f"{refusal}. Your leases may last {age(longest)} at most: --duration."
 
 
 async def _why(api: LeaseClient, request_id: str) -> str | None:

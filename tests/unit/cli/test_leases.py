@@ -185,7 +185,7 @@ def test_a_request_that_cannot_be_cancelled_is_said_to_wait(fleet: ServedFleet) 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("--duration", "22d"), "LEASE_TOO_LONG"),
+        (("--duration", "22d"), "LEASE_TOO_LONG. Your leases may last 21d at most: --duration."),
         (("--request-id", "taken", "--duration", "2h"), "REQUEST_ID_REUSE"),
     ],
 )
@@ -198,6 +198,14 @@ def test_a_refusal_is_told_in_the_machine_providers_word(
     assert done.exit_code == 1
     assert word in done.stderr
     assert leased(fleet) == set()
+
+
+def test_a_machine_provider_that_does_not_say_how_long_is_believed(fleet: ServedFleet) -> None:
+    """Such as the original: its word alone is shown."""
+    fleet.cloud.faults.add(Fault(method="machine_provider.users.*", status=404, times=None))
+    done = fleet.run("lease", *LINUX, "--duration", "22d")
+    assert done.exit_code == 1
+    assert "refused: LEASE_TOO_LONG\n" in done.stderr
 
 
 @pytest.mark.parametrize(
