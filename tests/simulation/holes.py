@@ -181,7 +181,7 @@ async def _nowhere_else(*_: Any, **__: Any) -> list[str]:
     return []
 
 
-def _no_tombstones(_: Any) -> list[Any]:
+def _no_tombstones(_: Any, **__: float) -> list[Any]:
     return []
 
 

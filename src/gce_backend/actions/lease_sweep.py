@@ -8,6 +8,7 @@ entries that late additions have made. A lease that the catalog denies ends wher
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -44,24 +45,15 @@ SHARE_PER_MINUTE = 1 / 60
 
 async def sweep(context: Context) -> Outcome:
     """Asks about the machines whose turn it is, within the sweep's own pace."""
-    tombstones = phantom_entries.tombstones_due(context)
-    instances = context.fleet.instances
-    number = len(instances) - context.fleet.count(Facet.NOT_SWEPT)
     least = context.settings.machine_provider.sweep_per_minute
-    pace = max(least, (number + len(tombstones)) * SHARE_PER_MINUTE)
-    due = context.turns.take(
-        number,
-        lambda: [key for key, one in instances.items() if is_swept(one)],
-        lambda key: key in instances and is_swept(instances[key]),
-        pace=pace / 60.0,
-        now=context.clock.monotonic(),
-        first=tombstones,
-    )
+    deleted = phantom_entries.tombstones_due(context, least=least, share=SHARE_PER_MINUTE)
+    due = deleted + _due(context, least)
+    instances = context.fleet.instances
     conditions = context.conditions.of_job(TOPIC)
-    if not number and not tombstones:
+    if not _number(context) and not context.memory.catalog.phantoms.are_due:
         conditions.clear(BROKER)
     if not due or conditions.blocked(BROKER):
-        context.turns.give_back(due)
+        _give_back(context, deleted, due)
         return Outcome()
     changes: list[Change[Instance]] = []
     problems: tuple[str, ...] = ()
@@ -74,7 +66,7 @@ async def sweep(context: Context) -> Outcome:
                 entry = await broker.get(key.name)
                 if isinstance(entry, MethodNotOffered):
                     return Outcome()
-                if key in tombstones:
+                if swept < len(deleted):
                     await phantom_entries.take_out(context, key, entry)
                 else:
                     instance = instances.get(key)
@@ -86,7 +78,7 @@ async def sweep(context: Context) -> Outcome:
                     changes.append(Change(key, _judge(context, key, entry, asked, gone=gone)))
                 swept += 1
     except (BackendError, TimeoutError) as error:
-        context.turns.give_back(due[swept:])  # they are first the next time
+        _give_back(context, deleted[swept:], due[swept:])
         if isinstance(error, BackendError) or not swept:
             conditions.back_off(BROKER, "Unavailable", str(error) or SLOW)
             problems = (f"sweep: {str(error) or SLOW}",)
@@ -95,6 +87,36 @@ async def sweep(context: Context) -> Outcome:
     changed = await context.fleet.change(changes)
     _forget(context)
     return Outcome(changed=changed, facts={"swept": swept}, problems=problems)
+
+
+def _number(context: Context) -> int:
+    """How many machines are swept."""
+    counts = (context.fleet.count(facet) for facet in (Facet.NOT_SWEPT, Facet.DELETED))
+    return len(context.fleet.instances) - sum(counts)
+
+
+def _due(context: Context, least: float) -> list[MachineKey]:
+    """The machines whose turn it is; `least` of them a minute, or more of many."""
+    instances, number = context.fleet.instances, _number(context)
+    return context.turns.take(
+        number,
+        lambda: [key for key, one in context.fleet.living() if is_swept(one)],
+        lambda key: key in instances and is_swept(instances[key]),
+        pace=max(least, number * SHARE_PER_MINUTE) / 60.0,
+        now=context.clock.monotonic(),
+    )
+
+
+def _give_back(context: Context, deleted: Sequence[MachineKey], due: Sequence[MachineKey]) -> None:
+    """Gives back those that were not asked about: they are first the next time.
+
+    Args:
+        context: all that is known.
+        deleted: those of them that are deleted; they come first.
+        due: all of them.
+    """
+    context.phantom_turns.give_back(deleted)
+    context.turns.give_back(due[len(deleted) :])
 
 
 def _judge(
@@ -270,9 +292,7 @@ def _kept(context: Context, key: MachineKey, instance: Instance) -> str:
 
 
 def _forget(context: Context) -> None:
-    """Forgets what was said of machines that are gone, and of leases that have ended."""
-    for gone, _ in context.fleet.having(Facet.DELETED):
-        context.memory.catalog.agents.forget(gone)
+    """Forgets what was said of leases that have ended."""
     contradicted = context.memory.catalog.contradicted
     for key in tuple(contradicted):
         instance = context.fleet.instances.get(key)

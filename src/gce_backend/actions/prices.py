@@ -50,9 +50,9 @@ def _idle(context: Context, group: GroupKey) -> int:
     others = [
         instance
         for _, instance in fleet.having(
-            Facet.LEAVING, Facet.TROUBLED, Facet.UNCATALOGED, Facet.DELETED, group=group
+            Facet.LEAVING, Facet.TROUBLED, Facet.UNCATALOGED, group=group
         )
+        if not instance.is_tombstone
     ]
-    leased = fleet.leased(group, now)
-    leased -= sum(not one.is_tombstone and lease_runs(one, now) for one in others)
+    leased = fleet.leased(group, now) - sum(lease_runs(one, now) for one in others)
     return fleet.size(group) - len(others) - leased

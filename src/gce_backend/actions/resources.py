@@ -368,7 +368,7 @@ def not_up(context: Context, key: GroupKey) -> list[float]:
         return []
     successes = (
         elapsed(instance.adding_since or 0.0)
-        for machine, instance in context.fleet.instances_of(key)
+        for machine, instance in context.fleet.all_instances_of(key)
         if not (instance.drain is not None and instance.drain.cause is DrainCause.BOOT)
         and _is_up(context, machine, instance)
     )
@@ -384,7 +384,7 @@ def _is_up(context: Context, key: MachineKey, instance: Instance) -> bool:
 def _coming(context: Context, key: GroupKey) -> int:
     """Machines of a group that have not come up yet, and may."""
     return sum(
-        instance.drain is None and not instance.is_tombstone and not _is_up(context, one, instance)
+        instance.drain is None and not _is_up(context, one, instance)
         for one, instance in context.fleet.instances_of(key)
     )
 
@@ -427,6 +427,5 @@ def size_of(context: Context, key: GroupKey) -> int | None:
     if key not in seen.gone:
         return None
     return sum(  # somebody deleted it: whatever VM is not proven gone may be there
-        not instance.is_tombstone and machine not in seen.vanished
-        for machine, instance in context.fleet.instances_of(key)
+        machine not in seen.vanished for machine, _ in context.fleet.instances_of(key)
     )

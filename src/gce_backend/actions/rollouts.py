@@ -77,4 +77,4 @@ def _vms(context: Context, key: GroupKey) -> int:
     size = size_of(context, key)
     if size is not None:
         return size
-    return sum(not instance.is_tombstone for _, instance in context.fleet.instances_of(key))
+    return context.fleet.size(key)

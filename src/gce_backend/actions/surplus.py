@@ -102,8 +102,7 @@ def _of_group(
     idle = [
         (machine.name, instance)
         for machine, instance in context.fleet.instances_of(key)
-        if not instance.is_tombstone
-        and machine.name in group.members
+        if machine.name in group.members
         and is_idle(instance, now)
         and context.conditions.reason(machine) != LEASED
     ]

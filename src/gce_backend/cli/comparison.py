@@ -111,7 +111,7 @@ async def _sizes(compute: ComputeClient, fleet: Fleet) -> tuple[dict[GroupKey, i
             if size is not None:
                 sizes[key] = size
             elif not complete:
-                sizes[key] = sum(not one.is_tombstone for _, one in fleet.instances_of(key))
+                sizes[key] = fleet.size(key)
         if not complete:
             notes.append(
                 f"some groups of {project} could not be read at Compute Engine: the machines in "

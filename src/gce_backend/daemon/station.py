@@ -117,6 +117,7 @@ def build(
         inbox=consumer,
         archive=history,
         turns=Turns(),
+        phantom_turns=Turns(),
         listing_turns=Turns(),
         metrics=metrics,
         log=log,

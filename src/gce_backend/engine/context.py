@@ -49,6 +49,7 @@ class Context:
         inbox: the Machine Provider's messages.
         archive: what happened, to be kept within bounds.
         turns: the order of machines in the lease sweep.
+        phantom_turns: the order of deleted machines in it.
         listing_turns: the order in which unchanged groups have their members listed.
         metrics: counts.
         log: the log; each line names the job.
@@ -70,6 +71,7 @@ class Context:
     inbox: Consumer
     archive: History
     turns: Turns[MachineKey]
+    phantom_turns: Turns[MachineKey]
     listing_turns: Turns[GroupKey]
     metrics: Metrics
     log: structlog.stdlib.BoundLogger

@@ -30,7 +30,6 @@ class Turns(Generic[K]):
         *,
         pace: float,
         now: float,
-        first: Sequence[K] = (),
     ) -> list[K]:
         """The subjects whose turn it is.
 
@@ -40,14 +39,13 @@ class Turns(Generic[K]):
             is_subject: whether one of this round is still among them.
             pace: subjects per second.
             now: monotonic seconds.
-            first: others that come before them.
         """
         elapsed = now - self._at if self._at is not None else 0.0
         self._at = now
         # Never below two: cutting off a remainder would slow the pace.
         self._credit = min(self._credit + elapsed * pace, max(2.0, pace * BURST_SECONDS))
-        count = min(int(self._credit), number + len(first))
-        chosen = dict.fromkeys(first[:count])
+        count = min(int(self._credit), number)
+        chosen: dict[K, None] = {}
         begun = False
         while len(chosen) < count and (self._round or not begun):
             if not self._round:

@@ -14,7 +14,7 @@ from gce_backend.model.keys import GroupKey, MachineKey
 
 
 class AgeIndex:
-    """The machines of groups, by when each was first listed."""
+    """The machines of groups that are not proven gone, by when each was first listed."""
 
     def __init__(self) -> None:
         self._groups: dict[GroupKey, list[tuple[UnixSeconds, str]]] = {}
@@ -58,4 +58,4 @@ class AgeIndex:
 
 
 def _listed(instance: Instance | None) -> UnixSeconds | None:
-    return instance.listed_since if instance is not None else None
+    return None if instance is None or instance.is_tombstone else instance.listed_since

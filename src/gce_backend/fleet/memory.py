@@ -5,13 +5,14 @@ Times are monotonic seconds. `model.observed` holds the observed resources of Co
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gce_backend.base.dates import UnixSeconds
 from gce_backend.base.errors import BackendError
+from gce_backend.fleet.phantom_looks import PhantomLooks
 from gce_backend.model.entities import InstanceGroupManager, Lease, Permit
 from gce_backend.model.keys import GroupKey, Key, MachineKey, TemplateKey
 from gce_backend.model.observed import Group, Member, RequestedMachines
@@ -151,17 +152,33 @@ class HeldDeletions:
         return self.permits.total()
 
 
+class SeenTombstone(NamedTuple):
+    """A tombstone that has been seen.
+
+    Attributes:
+        since: when it was first seen, monotonic seconds.
+        number: its number in the picture.
+        key: whose it is.
+    """
+
+    since: float
+    number: int
+    key: MachineKey
+
+
 @dataclass(slots=True)
 class DeletionMemory:
     """Facts about deletions that are not stored.
 
     Attributes:
         held: what the caps hold back, by job.
-        tombstones: when each was first seen.
+        tombstones: those that were seen, the oldest first.
+        removed: the number of the last one that was removed.
     """
 
     held: dict[str, HeldDeletions] = field(default_factory=dict)
-    tombstones: dict[MachineKey, float] = field(default_factory=dict)
+    tombstones: deque[SeenTombstone] = field(default_factory=deque)
+    removed: int = 0
 
     def held_by_permit(self) -> Counter[Permit]:
         """How many deletions the caps hold back in this process; every permit is there."""
@@ -227,7 +244,7 @@ class CatalogMemory:
         next_question: when to ask the catalog about each of them again.
         agents: which machines wait for their agents, as the catalog has said.
         contradicted: leased machines whose lease the catalog denies.
-        phantom_looks: deleted machines whose entries were looked for, and how often.
+        phantoms: when the entries of deleted machines are looked for.
         news: what lessees of machines were told about their VMs.
     """
 
@@ -238,7 +255,7 @@ class CatalogMemory:
     next_question: dict[MachineKey, float] = field(default_factory=dict)
     agents: AgentReports = field(default_factory=AgentReports)
     contradicted: dict[MachineKey, Contradiction] = field(default_factory=dict)
-    phantom_looks: dict[MachineKey, int] = field(default_factory=dict)
+    phantoms: PhantomLooks = field(default_factory=PhantomLooks)
     news: dict[MachineKey, ToldNews] = field(default_factory=dict)
 
 

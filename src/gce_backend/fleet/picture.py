@@ -33,6 +33,7 @@ from gce_backend.fleet.age_index import AgeIndex
 from gce_backend.fleet.facet_index import FacetIndex
 from gce_backend.fleet.history_writer import Chronicler
 from gce_backend.fleet.store import KINDS, Decision, Store, Stored, Write
+from gce_backend.fleet.tombstones import Tombstones
 from gce_backend.model.entities import (
     CONFIG_SETTINGS_KEY,
     CONFIGURATION_KEY,
@@ -151,6 +152,7 @@ class Fleet:
         revisions: by key.
         managers: by key.
         instances: by key.
+        tombstones: which of them are of VMs that are proven gone, in order.
         set_aside: messages that could not be understood, by key.
     """
 
@@ -166,6 +168,7 @@ class Fleet:
         self._beside: defaultdict[tuple[TemplateKey, str], dict[GroupKey, None]] = defaultdict(dict)
         self._facets = FacetIndex()
         self._ages = AgeIndex()
+        self.tombstones = Tombstones()
         self._changes: dict[GroupKey, int] = {}
         self._numbers = count(1)
         self._writing = asyncio.Lock()
@@ -319,9 +322,20 @@ class Fleet:
         return found
 
     def instances_of(self, manager: GroupKey) -> Iterator[tuple[MachineKey, Instance]]:
-        """A group's instances, tombstones included."""
+        """A group's instances, without tombstones."""
         for key in tuple(self._children.get(manager, ())):
             yield key, self.instances[key]
+
+    def living(self) -> Iterator[tuple[MachineKey, Instance]]:
+        """The instances of all groups, without tombstones."""
+        for key in tuple(self._children):
+            if isinstance(key, GroupKey):
+                yield from self.instances_of(key)
+
+    def all_instances_of(self, manager: GroupKey) -> Iterator[tuple[MachineKey, Instance]]:
+        """A group's instances, and its tombstones: of a busy group, these are many."""
+        yield from self.instances_of(manager)
+        yield from self.having(Facet.DELETED, group=manager)
 
     def having(
         self, *facets: Facet, group: GroupKey | None = None
@@ -348,7 +362,7 @@ class Fleet:
                 yield key, instance
 
     def size(self, group: GroupKey) -> int:
-        """How many instances a group has, tombstones included."""
+        """How many instances a group has, without tombstones."""
         return len(self._children.get(group, ()))
 
     def changes(self, group: GroupKey) -> int:
@@ -629,16 +643,20 @@ class Fleet:
             if isinstance(key, MachineKey):
                 self._facets.note(key, before, None)
                 self._ages.note(key, before, None)
+                self.tombstones.note(key, None)
             if key.parent is not None:
                 _discard(self._children, key.parent, key)
             if isinstance(key, GroupKey):
                 _discard(self._beside, (key.template, key.zone), key)
             return
         picture[key] = stored.entity
+        self._versions[key] = stored.version
         if isinstance(key, MachineKey) and isinstance(stored.entity, Instance):
             self._facets.note(key, before, stored.entity)
             self._ages.note(key, before, stored.entity)
-        self._versions[key] = stored.version
+            if self.tombstones.note(key, stored.entity):
+                _discard(self._children, key.group, key)
+                return
         if key.parent is not None:
             self._children[key.parent][key] = None
         if isinstance(key, GroupKey):

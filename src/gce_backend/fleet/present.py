@@ -8,6 +8,7 @@ from gce_backend.base.dates import UnixSeconds
 from gce_backend.fleet.picture import Fleet
 from gce_backend.model.keys import GroupKey
 from gce_backend.rules.activation import WantedTemplate, with_undone
+from gce_backend.rules.facets import Facet
 from gce_backend.rules.plan import Present, TemplatePlan, make
 
 
@@ -47,4 +48,4 @@ def plan_of(
 
 def machines(fleet: Fleet) -> int:
     """Machines that are not gone."""
-    return sum(not instance.is_tombstone for instance in fleet.instances.values())
+    return len(fleet.instances) - fleet.count(Facet.DELETED)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import takewhile
 
 from msgspec.structs import replace
 
 from gce_backend.actions import strays
 from gce_backend.engine.context import Context
 from gce_backend.engine.job import Job, Outcome
+from gce_backend.fleet.memory import SeenTombstone
 from gce_backend.fleet.picture import Change, Decision, when_present
 from gce_backend.model.entities import (
     Entity,
@@ -50,11 +52,11 @@ async def run(context: Context) -> Outcome:
 async def _remove_tombstones(context: Context) -> int:
     """By this process's own clock: a jump of the wall clock does not age a tombstone."""
     now, keep = context.clock.monotonic(), context.settings.deletion.tombstone_seconds
-    ages = context.memory.deletions.tombstones
-    present = [key for key, _ in context.fleet.having(Facet.DELETED)]
-    for key in set(ages) - set(present):
-        del ages[key]
-    old = [key for key in present if now - ages.setdefault(key, now) >= keep]
+    seen, known = context.memory.deletions.tombstones, context.fleet.tombstones
+    new = list(known.after(seen[-1].number if seen else context.memory.deletions.removed))
+    seen.extend(SeenTombstone(now, number, key) for number, key in reversed(new))
+    due = list(takewhile(lambda one: now - one.since >= keep, seen))
+    old = [one.key for one in due if known.has(one.number, one.key)]
     listed = {key for key in old if _is_listed(context, key)}
     for key in listed:
         context.log.error(
@@ -62,9 +64,13 @@ async def _remove_tombstones(context: Context) -> int:
             **key.log_fields,
         )
     revive = when_present(revived)
-    return await context.fleet.change(
+    removed = await context.fleet.change(
         [Change(key, revive if key in listed else _remove_tombstone) for key in old]
     )
+    for one in due:
+        seen.popleft()
+        context.memory.deletions.removed = one.number
+    return removed
 
 
 def _is_listed(context: Context, key: MachineKey) -> bool:
@@ -83,7 +89,7 @@ async def _remove_managers(context: Context) -> int:
         idle = manager.url is None and manager.in_flight is None
         if not idle or context.fleet.is_active(key) or strays.is_unsettled(context, key):
             continue
-        if next(context.fleet.instances_of(key), None) is None:
+        if not context.fleet.size(key) and not context.fleet.count(Facet.DELETED, key):
             removed += await context.fleet.transact([key.revision, key], _without_manager(key))
     return removed
 

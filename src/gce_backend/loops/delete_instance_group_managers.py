@@ -31,7 +31,7 @@ async def run(context: Context) -> Outcome:
         for key, manager in context.fleet.managers.items()
         if not context.fleet.is_active(key)
         and (manager.url is not None or manager.in_flight is not None)
-        and all(instance.is_tombstone for _, instance in context.fleet.instances_of(key))
+        and not context.fleet.size(key)
     ]
     for key in set(context.memory.seen.empty_since) - set(keys):
         del context.memory.seen.empty_since[key]

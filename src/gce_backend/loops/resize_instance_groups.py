@@ -220,12 +220,12 @@ async def _members(context: Context, key: GroupKey) -> Collection[str]:
 
 
 def _new_names(context: Context, key: GroupKey, count: int) -> tuple[str, ...]:
-    taken = {instance.name for instance, _ in context.fleet.instances_of(key)}
     growth = context.fleet.managers[key].resize
+    asked = growth.names if growth is not None else ()
     return new_member_names(
         base_instance_name_of(key),
         min(count, MAX_NAMES),
-        taken.union(growth.names if growth is not None else ()),
+        lambda name: name in asked or key.child(name) in context.fleet.instances,
         context.rng,
     )
 

@@ -29,9 +29,9 @@ class Facet(enum.Enum):
     LEASED = "leased"
     """A lease on it is known, which may have expired, and its VM is not proven gone."""
     NOT_OFFERED = "not-offered"
-    """It is neither leased nor can be."""
+    """It is neither leased nor can be, and its VM is not proven gone."""
     NOT_SWEPT = "not-swept"
-    """The sweep does not ask the catalog about it."""
+    """The sweep does not ask the catalog about it, and its VM is not proven gone."""
 
 
 _NONE: frozenset[Facet] = frozenset()
@@ -49,13 +49,13 @@ def facets_of(instance: Instance | None) -> frozenset[Facet]:
         found.append(Facet.NOT_UP)
     if instance.active_metadata_update is not None or instance.pending_metadata_updates:
         found.append(Facet.UPDATING)
+    if instance.is_tombstone:
+        found.append(Facet.DELETED)
+        return frozenset(found)
     if not is_offered(instance):
         found.append(Facet.NOT_OFFERED)
     if not is_swept(instance):
         found.append(Facet.NOT_SWEPT)
-    if instance.is_tombstone:
-        found.append(Facet.DELETED)
-        return frozenset(found)
     if not cataloged:
         found.append(Facet.UNCATALOGED)
     ending = instance.pending_deletion or instance.deletion or instance.drain or instance.cordon

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from gce_backend.model.entities import (
@@ -176,18 +176,18 @@ def given_up(
 
 
 def new_member_names(
-    base_instance_name: str, count: int, taken: Collection[str], rng: random.Random
+    base_instance_name: str, count: int, is_taken: Callable[[str], bool], rng: random.Random
 ) -> tuple[str, ...]:
     """Names for new members of a group, in Compute's form.
 
     Args:
         base_instance_name: their prefix.
-        taken: names to avoid: of members, and of machines that no longer exist.
+        is_taken: whether a name is to be avoided: of a member, or of a machine that is gone.
         rng: chooses the names.
     """
     names: dict[str, None] = {}
     while len(names) < count:
         name = f"{base_instance_name}-{''.join(rng.choices(SUFFIX_LETTERS, k=SUFFIX_LENGTH))}"
-        if name not in taken:
+        if not is_taken(name):
             names[name] = None
     return tuple(names)

@@ -76,7 +76,7 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         entities: templates, revisions and managers in the store.
-        machines: each manager's machines in the store, tombstones included.
+        machines: each manager's machines in the store, without tombstones.
         sizes: target sizes of the managers' groups that exist at Compute.
         is_paused: whether nothing may be done with a group now.
     """
@@ -86,11 +86,6 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
     sizes: Mapping[GroupKey, int]
     now: UnixSeconds
     is_paused: Callable[[GroupKey], bool] = lambda _: False
-
-    def living(self, manager: GroupKey) -> list[tuple[str, Instance]]:
-        """A group's machines that are not gone."""
-        found = self.machines.get(manager, ())
-        return [(name, instance) for name, instance in found if not instance.is_tombstone]
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -402,7 +397,7 @@ def _staying(key: GroupKey, keys: Iterable[Key], then: Get, present: Present) ->
     named = is_active(key, present.entities.get)
     size = present.sizes.get(key)
     others = beside(manager, _siblings(key, keys, then, present))
-    machines = present.living(key)
+    machines = present.machines.get(key, ())
     held = sum(lease_runs(instance, present.now) for _, instance in machines)
     use = Use(held)
     full = wanted_size(manager, 0, use)
@@ -479,7 +474,7 @@ def _siblings(
 
 def _leaving(key: GroupKey, present: Present) -> GroupStep | None:
     """What happens to a group that the configuration does not name."""
-    size, machines = present.sizes.get(key), present.living(key)
+    size, machines = present.sizes.get(key), present.machines.get(key, ())
     manager = present.entities.get(key)
     if not isinstance(manager, InstanceGroupManager) or (size is None and not machines):
         return None

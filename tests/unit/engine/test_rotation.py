@@ -22,12 +22,10 @@ class Subjects:
         self.listed += 1
         return list(self.keys)
 
-    def take(
-        self, now: float, pace: float = 1.0, first: tuple[MachineKey, ...] = ()
-    ) -> list[MachineKey]:
+    def take(self, now: float, pace: float = 1.0) -> list[MachineKey]:
         """Takes those whose turn it is."""
         number, known = len(self.keys), self.keys.__contains__
-        return self.turns.take(number, self.all, known, pace=pace, now=now, first=first)
+        return self.turns.take(number, self.all, known, pace=pace, now=now)
 
 
 def test_each_has_its_turn_once_before_any_has_it_twice_at_the_pace() -> None:
@@ -58,15 +56,14 @@ def test_who_leaves_loses_its_turn_and_who_comes_has_one_in_the_next_round() -> 
     assert it.take(17.0) == it.keys
 
 
-def test_those_given_back_and_those_that_come_first_are_next() -> None:
+def test_those_given_back_are_next() -> None:
     """In their order."""
     it = Subjects()
     it.take(0.0)
     assert it.take(3.0) == KEYS[:3]
     it.turns.give_back(KEYS[1:3])
-    urgent = GROUP.child("urgent")
-    assert it.take(6.0, first=(urgent,)) == [urgent, *KEYS[1:3]]
-    assert it.take(7.0) == [KEYS[3]]
+    assert it.take(6.0) == KEYS[1:4]
+    assert it.take(7.0) == [KEYS[4]]
 
 
 def test_without_subjects_nothing_is_taken() -> None:

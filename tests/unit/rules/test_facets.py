@@ -60,8 +60,8 @@ def test_whatever_a_job_acts_on_has_a_facet_by_which_the_job_finds_it(
     did_not_come_up = instance.drain is not None and instance.drain.cause is DrainCause.BOOT
     assert (Facet.NOT_UP in facets) == did_not_come_up
     assert (Facet.DELETED in facets) == instance.is_tombstone
-    assert (Facet.NOT_OFFERED in facets) != is_offered(instance)
-    assert (Facet.NOT_SWEPT in facets) != is_swept(instance)
+    assert (Facet.NOT_OFFERED in facets) == (not instance.is_tombstone and not is_offered(instance))
+    assert (Facet.NOT_SWEPT in facets) == (not instance.is_tombstone and not is_swept(instance))
 
 
 def test_a_machine_that_serves_has_no_facet_but_its_lease() -> None:

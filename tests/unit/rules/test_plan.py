@@ -15,14 +15,12 @@ from gce_backend.cli.plan_text import Document
 from gce_backend.configuration.types import NO_REVISION, ServiceAccount, TemplateConfig, checksum
 from gce_backend.model.entities import (
     CatalogState,
-    Deletion,
     InFlight,
     Instance,
     InstanceGroupManager,
     InstanceTemplate,
     InstanceTemplateRevision,
     Lease,
-    Permit,
 )
 from gce_backend.model.keys import GroupKey, Key, manager_key, revision_key, template_key
 from gce_backend.rules.activation import WantedManager, WantedTemplate
@@ -107,13 +105,11 @@ def test_other_limits_raise_a_group_and_take_its_idle_machines(
 
 
 def test_what_is_taken_out_names_the_leases_that_it_waits_for() -> None:
-    """Only leases that run; tombstones are no machines; the end is that of the last one."""
-    gone = Deletion(Permit.REMOVED, 1.0, 1.0, "id", confirmed=2.0)
+    """Only leases that run; the end is that of the last one."""
     present = settled(
         a=Instance(catalog=CatalogState.CATALOGED, lease=Lease(1.0, NOW + 60)),
         b=Instance(catalog=CatalogState.CATALOGED, lease=Lease(1.0, NOW - 60)),
         c=Instance(lease=Lease(1.0, NOW + 90)),
-        d=Instance(deletion=gone),
     )
     (plan,) = plans = make({}, present)
     (group,) = plan.groups

@@ -15,6 +15,7 @@ from gce_backend.engine.context import Context
 from gce_backend.fleet.conditions import Condition
 from gce_backend.model.entities import Instance
 from gce_backend.model.keys import GroupKey, Key, MachineKey, RevisionKey, TemplateKey
+from gce_backend.rules.facets import Facet
 from gce_backend.web.survey import states
 
 MOST = 5000
@@ -73,7 +74,7 @@ def _page(context: Context, groups: list[GroupKey], limit: int) -> list[GroupKey
     """The first of these groups, until they have so many machines together."""
     machines = 0
     for number, key in enumerate(groups):
-        machines += context.fleet.size(key)
+        machines += context.fleet.size(key) + context.fleet.count(Facet.DELETED, key)
         if machines >= limit:
             return groups[: number + 1]
     return groups
@@ -142,7 +143,7 @@ def _manager(context: Context, key: GroupKey) -> dict[str, Any]:
         "instances": [
             _instance(context, instance, entity, active=active)
             for instance, entity in sorted(
-                context.fleet.instances_of(key), key=lambda item: item[0].name
+                context.fleet.all_instances_of(key), key=lambda item: item[0].name
             )
         ],
     }

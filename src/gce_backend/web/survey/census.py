@@ -128,7 +128,7 @@ class Census:
         """Looks at each machine of a group."""
         now = self._context.clock.now()
         counted = _Counted(basis, since=now, until=math.inf)
-        for key, instance in sorted(self._context.fleet.instances_of(manager), key=_name):
+        for key, instance in sorted(self._context.fleet.all_instances_of(manager), key=_name):
             member = basis.members.get(key.name)
             facts = MachineFacts(instance, member, basis.active, now, basis.listed)
             state, _ = explain(facts)

@@ -32,10 +32,9 @@ PERSISTENT = 3
 def template(context: Context, key: TemplateKey) -> Shown:
     """The state of a template."""
     machines = sum(
-        not instance.is_tombstone
+        context.fleet.size(group)
         for revision, _ in context.fleet.revisions_of(key)
         for group, _ in context.fleet.managers_of(revision)
-        for _, instance in context.fleet.instances_of(group)
     )
     entity = context.fleet.templates[key]
     active = key.child(entity.active) if entity.active else None
@@ -131,7 +130,7 @@ def existing_groups(context: Context, template: TemplateKey | None = None) -> li
         if template in {None, key.template}
         and (
             stored_state(manager, active=fleet.is_named(key)) != GroupState.DELETED
-            or any(not instance.is_tombstone for _, instance in fleet.instances_of(key))
+            or fleet.size(key)
         )
     ]
 
@@ -185,11 +184,10 @@ def told(counts: Mapping[State, int]) -> dict[str, int]:
 def count(context: Context, key: GroupKey) -> Counter[State]:
     """A group's machines by state, without tombstones."""
     active = context.fleet.is_active(key)
-    found = (
+    return Counter(
         machine(context, child, instance, active=active)[0]
         for child, instance in context.fleet.instances_of(key)
     )
-    return Counter(state for state in found if state is not State.DELETED)
 
 
 def is_listed(context: Context, key: GroupKey) -> bool:
