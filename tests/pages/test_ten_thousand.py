@@ -35,6 +35,8 @@ API = {
     "/metrics": FIXED_BYTES + BYTES_OF_A_GROUP * 100 + 30_000,
 }
 """Bytes of documents: what has no limit grows with groups, of which there are 100, alone."""
+PACKED_STATUS = 10_000
+"""Bytes of `/api/status` on the wire, of 100 groups: of 1,000 groups, 100 kB."""
 CPU_SECONDS = 0.2
 """The budget of a page, of which the browser needs a part, too; about a sixth of it is used."""
 
@@ -84,6 +86,7 @@ async def test_pages_stay_small_when_every_machine_is_in_trouble(tmp_path: Path)
             async with w.session.get(w.daemon.url + path, headers={"Accept-Encoding": "x"}) as it:
                 assert it.status == 200
                 assert len(await it.read()) < limit, path
+        assert (await cost(w, "/api/status"))[1] < PACKED_STATUS
         problems = (await w.get("/api/status"))["problems"]
         alike = [one for one in problems if one["reason"] == "Reasona"]
         assert len(alike) == MAX_ALIKE + 1

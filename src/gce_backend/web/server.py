@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,12 +12,11 @@ from structlog.typing import FilteringBoundLogger
 
 from gce_backend.base.connections import Refused
 from gce_backend.base.http_server import HttpServer
-from gce_backend.base.tasks import off_loop
 from gce_backend.engine.metrics import CONTENT_TYPE
 from gce_backend.web.access import Gate
 from gce_backend.web.documents.answers import answer
 from gce_backend.web.health import Check
-from gce_backend.web.packing import accepts_gzip
+from gce_backend.web.packing import packed
 
 OPEN = ("/healthz", "/readyz", "/session", "/static/")
 """What anybody may read: the probes, and what signing in needs."""
@@ -39,8 +36,6 @@ LOCKED = (
 NOT_LET_IN = "reading needs a token of the daemon: send it as `Authorization: Bearer TOKEN`"
 
 
-WORTH_PACKING = 50_000
-"""Bytes of metrics that are compressed, in a thread."""
 DRAIN_SECONDS = 1.0
 """How long the daemon waits for requests in progress when it stops."""
 
@@ -107,11 +102,7 @@ class Server(HttpServer):
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         body, headers = await self._metrics(), {"Content-Type": CONTENT_TYPE}
-        if len(body) > WORTH_PACKING and accepts_gzip(request):
-            packing = partial(gzip.compress, body, compresslevel=1, mtime=0)
-            body = await off_loop(packing, len(body))
-            headers["Content-Encoding"] = "gzip"
-        return web.Response(body=body, headers=headers)
+        return await packed(request, web.Response(body=body, headers=headers))
 
 
 def _body(checks: Sequence[Check]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gce_backend.web.documents import (
     status_view,
 )
 from gce_backend.web.documents.answers import RefusedError, answer
+from gce_backend.web.packing import packed
 from gce_backend.web.survey.names import similar
 from gce_backend.web.survey.view import View
 
@@ -45,7 +46,7 @@ def routes(view: Callable[[], View | None], absence: Callable[[], str]) -> list[
             try:
                 if (seen := view()) is None:
                     raise RefusedError(503, absence())  # noqa: TRY301 -- answered like the others
-                return answer(await document(seen, request), 200)
+                return await packed(request, answer(await document(seen, request), 200))
             except RefusedError as refused:
                 return answer({"error": str(refused), **refused.more}, refused.status)
 
