@@ -15,6 +15,9 @@ from gce_backend.base.dates import UnixSeconds
 Elapsed: TypeAlias = Callable[[UnixSeconds], float]
 """How long ago a stored time is, in seconds; never negative."""
 
+_Mark: TypeAlias = float | tuple[float, float]
+"""A stored time, of which there are many; or one that was planned, with how far ahead."""
+
 REMEMBERED_SECONDS = 3600.0
 """Seconds for which a time is remembered at least, after somebody last asked about it."""
 
@@ -23,8 +26,8 @@ class Ages:
     """Ages of stored times, for one process."""
 
     def __init__(self) -> None:
-        self._recent: dict[tuple[float, float], float] = {}
-        self._older: dict[tuple[float, float], float] = {}
+        self._recent: dict[_Mark, float] = {}
+        self._older: dict[_Mark, float] = {}
         self._turned = float("-inf")
 
     def elapsed(self, since: UnixSeconds, now: UnixSeconds, moment: float) -> float:
@@ -61,7 +64,7 @@ class Ages:
         """The monotonic time of a stored time, `longest` seconds ahead at most."""
         if moment - self._turned >= REMEMBERED_SECONDS:
             self._recent, self._older, self._turned = {}, self._recent, moment
-        mark = (stored, longest)
+        mark: _Mark = (stored, longest) if longest else stored
         found = self._recent.get(mark)
         if found is None:
             ahead = stored - now

@@ -577,7 +577,7 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         cordon: it is to leave the catalog, and is not deleted (operator; fetch-instances clears,
             when another VM takes its name).
         subscribed: what the last SUBSCRIBED asked for, so that a duplicate changes nothing
-            (process-pubsub-messages; remove-cataloged-instances clears).
+            (process-pubsub-messages; remove-cataloged-instances and the two delete jobs clear).
         pending_metadata_updates: oldest first (process-pubsub-messages appends,
             compress-instance-metadata-updates takes, check-instance-metadata-operations puts back).
         active_metadata_update: the update being applied (compress-instance-metadata-updates,

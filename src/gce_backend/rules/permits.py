@@ -86,13 +86,14 @@ def is_due_again(deletion: Deletion, elapsed: Elapsed, pause: float) -> bool:
 
 
 def deleted(instance: Instance, now: UnixSeconds) -> Instance:
-    """The change when its VM is proven gone: the entity becomes a tombstone."""
+    """The change when its VM is proven gone: the entity becomes a tombstone, and is kept small."""
     deletion = instance.deletion
     if deletion is None or deletion.confirmed is not None:
         return instance
     return replace(
         instance,
         deletion=replace(deletion, confirmed=now),
+        subscribed=None,
         pending_metadata_updates=(),
         active_metadata_update=None,
     )
