@@ -45,6 +45,7 @@ class Standby:
         self._broker: MachineProvider | None = None
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._terms = 0
 
     async def read(self) -> Reading:
         """The stored state, at most `READ_SECONDS` old, or older while it cannot be read.
@@ -54,10 +55,12 @@ class Standby:
         """
         async with self._reading:
             if self._age() >= READ_SECONDS:
-                begun, broker = self._clock.monotonic(), self._make()
+                begun, broker, terms = self._clock.monotonic(), self._make(), self._terms
                 broker.end_waits()  # nothing tells a standby process of news
                 try:
                     await broker.records.load()
+                    if terms != self._terms:  # this process took over meanwhile
+                        return Reading(broker, self._clock.monotonic() - begun)
                     self._broker, self._read_at = broker, begun
                 except RemoteError as error:
                     if self._age() >= MOST_SECONDS:
@@ -69,6 +72,7 @@ class Standby:
     def forget(self) -> None:
         """Frees the memory: this process works now."""
         self._broker, self._read_at = None, float("-inf")
+        self._terms += 1
 
     def _age(self) -> float:
         return self._clock.monotonic() - self._read_at
