@@ -1,13 +1,12 @@
-"""What nobody manages, and the operator who removes it as docs/runbook.md says.
+"""What is in a daemon's way, and the operator who removes it as docs/runbook.md says.
 
-A daemon with a store of its own leaves things behind, somebody makes a group by hand, a store is
-put back to a backup that has given a group up.
+A daemon with a store of its own leaves things behind, and somebody makes a group by hand.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from gce_backend.machine_provider import wire
 from support.fleet_harness import PROJECT
@@ -15,22 +14,14 @@ from support.fleet_harness import PROJECT
 if TYPE_CHECKING:
     from simulation.world import World
 
-UNTRACKED_SECONDS: Final = 1800.0
-"""How long an operator lets the daemon adopt what it tells of."""
-
 
 async def remove_leftovers(world: World) -> None:
-    """Somebody removes what is in the way, or what nobody manages.
+    """Somebody removes what is in the way.
 
     Only once a daemon tells of it: nobody looks before.
     """
     conditions = (await world.act("/api/fleet") or {}).get("conditions", ())
     taken = [one["message"] for one in conditions if one["reason"] == "NameTaken"]
-    untracked = {
-        str(one["subject"])
-        for one in conditions
-        if one["reason"] == "Untracked" and one["since"] <= world.clock.now() - UNTRACKED_SECONDS
-    }
     guests_left = bool(taken) and not any(node.is_up for node in world.guests)
     for group in sorted(world.groups(), key=lambda group: group.key):
         if (group.zone, group.name) in world.disturbances.made_elsewhere:
@@ -38,8 +29,6 @@ async def remove_leftovers(world: World) -> None:
                 await _delete(world, group, "the stranger's")
         elif any(_is_in_the_way(group, text) for text in taken):
             await _delete(world, group, "somebody's")
-        elif f"group {PROJECT}/{group.zone}/{group.name}" in untracked:
-            await _delete(world, group, "the untracked")
     for name in sorted(world.disturbances.templates_elsewhere) if guests_left else ():
         if any(name in text for text in taken):
             await world.by_hand("DELETE", f"global/instanceTemplates/{name}")

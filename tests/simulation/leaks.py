@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gce_backend.base.errors import BackendError
 from gce_backend.clients.compute.call_budget import CallBudget, QuotaGroup
@@ -20,14 +20,20 @@ from support.watch import BY_HAND
 if TYPE_CHECKING:
     from simulation.world import World
 
+PATIENCE_SECONDS: Final = 1800.0
+"""How long an operator lets the daemon adopt what it tells of."""
+ORDER = ("group", "VM", "instance template")
+"""A group would make its VMs again, and needs its template."""
+
 
 async def delete_leaks(world: World) -> None:
     """`gce-backend leaks`, and `leaks --delete` for each VM, group and template in its list.
 
-    Only once a daemon tells of something that is untracked: nobody looks before.
+    Only once a daemon has told of something untracked for a while: it may adopt it still.
     """
     conditions = (await world.act("/api/fleet") or {}).get("conditions", ())
-    if all(one["reason"] != "Untracked" for one in conditions):
+    told = (one["since"] for one in conditions if one["reason"] == "Untracked")
+    if min(told, default=float("inf")) > world.clock.now() - PATIENCE_SECONDS:
         return
     clients = Clients(
         world.settings,
@@ -53,9 +59,8 @@ async def _delete_all(world: World, clients: Clients) -> None:
         session=clients.session, tokens=clients.identity, settings=world.settings, fleet=fleet
     )
     found = await leaks.find(fleet, compute, world.settings.owner, _no_price)
-    for leak in found.leaks:
-        if leak.kind == "disk" or _is_foreign(world, leak):
-            continue
+    wanted = (one for one in found.leaks if one.kind in ORDER and not _is_foreign(world, one))
+    for leak in sorted(wanted, key=lambda one: ORDER.index(one.kind)):
         try:
             await leaks.delete(
                 compute, remotes.broker(), leak, str(uuid.UUID(int=int(leak.gce_id)))

@@ -1,4 +1,4 @@
-"""The operator who removes what nobody manages, once a daemon has told of it."""
+"""The operator who removes what is in the way, once a daemon has told of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from simulation.guests import UNTRACKED_SECONDS, remove_leftovers
+from simulation.guests import remove_leftovers
 from simulation.pools import ZONES
 
 ZONE = ZONES[0]
-UNTRACKED = {"reason": "Untracked", "subject": f"group local-project/{ZONE}/g", "message": ""}
 FOREIGN = f"group g in local-project, {ZONE} exists and is not ours: delete it"
 STRANGERS = "instance template t in local-project belongs to another daemon"
 
@@ -21,8 +20,6 @@ STRANGERS = "instance template t in local-project belongs to another daemon"
     ("conditions", "theirs", "guest", "deleted"),
     [
         ([], False, False, []),
-        ([{**UNTRACKED, "since": 100.0}], False, False, ["g"]),
-        ([{**UNTRACKED, "since": 101.0}], False, False, []),
         ([{"reason": "NameTaken", "subject": {}, "message": FOREIGN}], False, True, ["g"]),
         ([{"reason": "NameTaken", "subject": {}, "message": STRANGERS}], False, False, []),
         ([{"reason": "NameTaken", "subject": {}, "message": STRANGERS}], True, False, ["g", "t"]),
@@ -32,12 +29,11 @@ STRANGERS = "instance template t in local-project belongs to another daemon"
 async def test_an_operator_removes_what_a_daemon_tells_of(
     conditions: list[Any], deleted: list[str], *, theirs: bool, guest: bool
 ) -> None:
-    """A group without entity after a while, one in the way at once, a gone stranger's too."""
+    """A group that somebody made under a name of ours, and what a stranger has left behind."""
     group = SimpleNamespace(zone=ZONE, name="g", key=f"local-project/{ZONE}/g")
     world: Any = SimpleNamespace(
         act=AsyncMock(return_value={"conditions": conditions}),
         by_hand=AsyncMock(),
-        clock=SimpleNamespace(now=lambda: 100.0 + UNTRACKED_SECONDS),
         disturbances=SimpleNamespace(
             made_elsewhere={(ZONE, "g")} if theirs else set(),
             templates_elsewhere={"t"} if theirs else set(),
