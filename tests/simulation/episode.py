@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from simulation import chance
+from simulation import chance, lessees  # noqa: F401 -- its events are among all
 from simulation.apart import apart
 from simulation.events import KINDS, Event, approve_held, plan
 from simulation.guests import remove_leftovers

@@ -24,6 +24,7 @@ from gce_backend.actions import (
     untracked,
 )
 from gce_backend.base.ages import Ages
+from gce_backend.base.clock import Clock
 from gce_backend.clients.compute import call_budget
 from gce_backend.clients.datastore import leadership
 from gce_backend.engine.job import Outcome
@@ -259,6 +260,11 @@ _surplus = surplus.surplus
 
 def _one_more(*given: Any, **named: Any) -> int:
     return _surplus(*given, **named) + 1
+
+
+def _wall_clock(clock: Clock) -> float:
+    """What the clock shows is believed."""
+    return clock.now()
 
 
 def _no_limit(*_: Any) -> None:
@@ -535,6 +541,13 @@ HOLES: tuple[Hole, ...] = (
         lambda: everywhere(lessee_news.tell, _tell_nobody),
         script=((1, "lease_all"), (10, "preempt"), (20, "preempt")),
         hours=0.4,
+    ),
+    Hole(
+        "a clock that is set ahead ends leases",
+        "Q",
+        ("lease_all", "lease", "provider_clock_jump"),
+        lambda: mock.patch.object(Clock, "earliest", _wall_clock),
+        hours=1.0,
     ),
     Hole(
         "one machine more leaves than is idle",

@@ -171,7 +171,7 @@ class Oracle:
         self._storm_minute = -1
         self._storm_before = 0
         self._storm: Counter[str] = Counter()
-        self.queue = QueueJudge(self.fail, time)
+        self.queue = QueueJudge(self.fail, time, now)
         self.made: Callable[[VmRow], None] = lambda _: None
         self._watch(cloud)
 
@@ -259,6 +259,8 @@ class Oracle:
                 if len(held.forgotten) > 1:
                     del self.held[name]
                     self._note(f"nobody remembers {held.request}: {name}")
+            elif namespace == self.denier and name in self.entries:
+                self._prolonged(name, self.entries[name])  # what was later is forgotten
 
     # VMs
 
@@ -409,8 +411,15 @@ class Oracle:
                     self.fail("S1", f"a stranger's VM is offered: {name}")
             self._note(f"catalog {name} is added")
         elif before.state == entry.state:
+            self._prolonged(name, entry)
             return
         self._moved(name, before, entry, vm)
+
+    def _prolonged(self, name: str, entry: Entry) -> None:
+        """A lease ends at another time: it was extended, or its machines are held."""
+        held = self.held.get(name)
+        if held is not None and held.request == self.requests.get(entry.lease):
+            held.until = entry.until
 
     def _moved(self, name: str, before: Entry | None, entry: Entry, vm: Vm | None) -> None:
         self._note(f"catalog {name} is {entry.state}")

@@ -74,6 +74,8 @@ class Providers:
         """Writes access.cfg; `settings` are a daemon's, with this cloud's addresses."""
         cloud = self._cloud
         text = ACCESS.format(url=cloud.base_url, account=cloud.own_account, client=OAUTH_CLIENT)
+        if random.Random(f"{self._seed} access").random() < 0.5:
+            text = text.replace("max_held: 10\n", 'max_held: 10\n  hold_failed: "20m"\n')
         self._access.write_text(text)
         self._settings = msgspec.structs.replace(
             settings,

@@ -1,9 +1,10 @@
 """Judges the Machine Provider's queue by what is stored, whichever process stores it.
 
-Q: no machine has two lessees, and no lessee loses one to anything but the lease's end; a request
-that was cancelled, or whose lease ended, gets nothing more; while nothing is wrong, no request
-waits for long while enough fitting machines are free, and a lessee is soon told that Compute Engine
-takes the VM back.
+Q: no machine has two lessees, and no lessee loses one to anything but the lease's end, which comes
+no sooner than it was told; a lease is another's only if it was transferred; what is held after a
+failure is held no longer than may be; a request that was cancelled, or whose lease ended, gets
+nothing more; while nothing is wrong, no request waits for long while enough fitting machines are
+free, and a lessee is soon told that Compute Engine takes the VM back.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from typing import Any
 
 import msgspec
 
+from gce_backend.machine_provider.access.policy import DEFAULT_HOLD_SECONDS
+
 LEASES = "LeaseRequest"
 PATIENCE_SECONDS = 240.0
 """How long what is due may take while nothing is wrong: a process may have to take over first."""
+SLACK_SECONDS = 2.0
+"""How much sooner than it was told a lease may end: times are whole seconds."""
 TOLD_SECONDS = 900.0
 """The same for what a lessee is to learn: the daemon says it again every ten minutes."""
 
@@ -32,6 +37,10 @@ class Request(msgspec.Struct, frozen=True):
         machines: the host names of its machines.
         count: how many it asks for.
         dimensions: what they must be, each a text.
+        user: the lessee.
+        end: when the lease ends, in Unix seconds; None for no known end.
+        why: why it ended; "" while it has not.
+        held: since when the machines are held after a failure, in Unix seconds; None if not.
     """
 
     state: str
@@ -40,6 +49,10 @@ class Request(msgspec.Struct, frozen=True):
     machines: tuple[str, ...]
     count: int
     dimensions: Mapping[str, Any]
+    user: str = ""
+    end: float | None = None
+    why: str = ""
+    held: float | None = None
 
     @property
     def waits(self) -> bool:
@@ -53,6 +66,7 @@ class QueueJudge:
     Args:
         fail: told of a broken promise and what happened.
         time: simulated seconds.
+        wall: the true time, in Unix seconds.
 
     Attributes:
         requests: the stored requests, by name.
@@ -60,7 +74,11 @@ class QueueJudge:
         preempted: since when a VM of this host name is being taken back.
     """
 
-    def __init__(self, fail: Fail, time: Callable[[], float]) -> None:
+    def __init__(
+        self, fail: Fail, time: Callable[[], float], wall: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._wall = wall
+        self._may_have: dict[str, set[str]] = {}
         self.requests: dict[str, Request] = {}
         self.machines: dict[str, Mapping[str, Any]] = {}
         self.preempted: dict[str, float] = {}
@@ -74,6 +92,14 @@ class QueueJudge:
     def given_up(self, name: str) -> None:
         """The Machine Provider has confirmed that a request, or its lease, is over."""
         self._given_up.add(name)
+
+    def may_have(self, name: str, user: str) -> None:
+        """A lessee is about to transfer a lease to this user."""
+        self._may_have.setdefault(name, set()).add(user)
+
+    def user_of(self, name: str) -> str:
+        """The lessee of a request, as stored; "" when it is not."""
+        return self.requests[name].user if name in self.requests else ""
 
     def restored(self) -> None:
         """A backup forgets what was confirmed after it."""
@@ -92,6 +118,8 @@ class QueueJudge:
         if after is None:
             return
         self.requests[name] = after
+        if before is not None and not restoring:
+            self._judge_change(name, before, after)
         if not after.runs:
             return
         begins = before is None or not before.runs
@@ -107,6 +135,18 @@ class QueueJudge:
             self._lessees[host] = name
             if begins:
                 self._leased_since[host] = self._time()
+
+    def _judge_change(self, name: str, before: Request, after: Request) -> None:
+        """What a lessee has stays the lessee's until the end that was told."""
+        if after.user != before.user and after.user not in self._may_have.get(name, ()):
+            self._fail("Q", f"{name[:8]} is {after.user}'s, and {before.user} has not given it")
+        left = (before.end or 0.0) - self._wall()
+        if before.runs and not after.runs and after.why == "EXPIRED" and left > SLACK_SECONDS:
+            self._fail("Q", f"{name[:8]} ends {left:.0f} s too soon")
+        if after.runs and after.held is not None:
+            end = after.end
+            if end is None or end > after.held + DEFAULT_HOLD_SECONDS + SLACK_SECONDS:
+                self._fail("Q", f"{name[:8]} is held for longer than machines may be")
 
     def machine_changed(
         self, host: str, record: Mapping[str, Any] | None, *, restoring: bool
@@ -188,6 +228,10 @@ def _request(record: Mapping[str, Any]) -> Request:
         machines=tuple(host for host in hosts if host),
         count=int(record.get("count", 1)),
         dimensions=record.get("request", {}).get("dimensions") or {},
+        user=str(record.get("user", "")),
+        end=record.get("lease_expiration_ts"),
+        why=str(record.get("ended") or ""),
+        held=record.get("held_ts") if record.get("held") else None,
     )
 
 

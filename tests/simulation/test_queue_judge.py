@@ -24,7 +24,8 @@ class Watched:
     def __init__(self) -> None:
         self.found: list[str] = []
         self.now = 0.0
-        self.judge = QueueJudge(lambda _, text: self.found.append(text), lambda: self.now)
+        fail = lambda _, text: self.found.append(text)  # noqa: E731
+        self.judge = QueueJudge(fail, lambda: self.now, lambda: self.now)
 
     def request(
         self, name: str, state: str, host: str = "", *, restoring: bool = False, **more: Any
@@ -150,3 +151,41 @@ def test_the_queue_is_judged_by_what_is_stored(
     world = Watched()
     happens(world)
     assert world.found[:1] == ([found] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("announced", "before", "after", "found"),
+    [
+        (False, {"user": "ann"}, {"user": "bob"}, "one is bob's, and ann has not given it"),
+        (True, {"user": "ann"}, {"user": "bob"}, ""),
+        (
+            False,
+            {"lease_expiration_ts": 60},
+            {"lease_expiration_ts": 60, "reclaimed_ts": 1, "ended": "EXPIRED"},
+            "one ends 60 s too soon",
+        ),
+        (
+            False,
+            {"lease_expiration_ts": 60},
+            {"lease_expiration_ts": 60, "reclaimed_ts": 1, "ended": "RELEASED"},
+            "",
+        ),
+        (
+            False,
+            {},
+            {"held": True, "held_ts": 5, "lease_expiration_ts": 9000},
+            "one is held for longer than machines may be",
+        ),
+        (False, {}, {"held": True, "held_ts": 5, "lease_expiration_ts": 7205}, ""),
+    ],
+)
+def test_what_a_lessee_has_stays_the_lessee_s_until_the_end_that_was_told(
+    announced: bool, before: dict[str, Any], after: dict[str, Any], found: str
+) -> None:
+    """Transferred, extended and held as the lessees want, and not otherwise."""
+    world = Watched()
+    world.request("one", "FULFILLED", "h", **before)
+    if announced:
+        world.judge.may_have("one", "bob")
+    world.request("one", "FULFILLED", "h", **after)
+    assert world.found == [found] * bool(found)

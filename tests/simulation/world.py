@@ -332,6 +332,7 @@ class World:
             quiet = struck == before and self.disturbances.is_quiet_now
             works = all(host.is_awake for host in self.hosts)
             works = works and any(node.is_ready for node in self.providers.nodes)
+            works = works and not any(node.clock.offset for node in self.providers.nodes)
             self.oracle.queue.look(quiet=quiet and works)
             before = struck
             await asyncio.sleep(20.0)
@@ -535,10 +536,15 @@ class World:
         machines = (answer or {}).get("machines", ())
         return str(machines[0]) if machines else ""
 
+    async def call(self, method: str, user: str, body: dict[str, Any]) -> Any:
+        """What the Machine Provider answers to a user; None when it cannot, or refuses."""
+        return await self.providers.call(method, self._token_of(user), body)
+
     async def release(self, request: str) -> None:
         """Somebody gives a machine back, or waits for none any more."""
-        user, lease = self.leased_by[request]
-        if await self.providers.call("leases.release", self._token_of(user), {"id": lease}):
+        requester, lease = self.leased_by[request]
+        user = self.oracle.queue.user_of(lease) or requester
+        if await self.call("leases.release", user, {"id": lease}):
             self.oracle.queue.given_up(lease)
         self.oracle.forget(request)
 
