@@ -14,6 +14,8 @@ import msgspec
 
 from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Fault, Faults
+from gce_backend.machine_provider.entities import OFFER_KIND
+from gce_backend.machine_provider.trends import SAMPLE_KIND
 from gce_backend.model.entities import Daemons
 from gce_backend.settings.settings import DeletionSettings, Settings
 from support.fleet_harness import World, template, world
@@ -211,13 +213,13 @@ class Life:
         )
 
     def _versions(self) -> dict[str, int]:
-        """The versions of all entities but the signs of life, which two daemons go on giving."""
+        """The versions of all entities but signs of life, charts and offers, which never end."""
         (store,) = (service for service in self._w.cloud._services if service.name == "datastore")
         rows: dict[str, Any] = store._storage._rows  # type: ignore[attr-defined]
         return {
             name: row.version
             for name, row in rows.items()
-            if row.key["path"][-1]["kind"] != Daemons.KIND
+            if row.key["path"][-1]["kind"] not in {Daemons.KIND, SAMPLE_KIND, OFFER_KIND}
         }
 
     async def _stands_still(self) -> None:
