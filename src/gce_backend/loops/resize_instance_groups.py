@@ -129,10 +129,11 @@ async def _raise(context: Context, unseen: set[GroupKey], key: GroupKey) -> Resu
     still = _missing(context, key, await _target_size(context, key))
     if still is None or still < len(growth.names):
         return Result.WAITING
-    result = await _send(context, key, growth)
-    if result is Result.CHANGED and not _is_shown(context, key, growth):
-        unseen.add(key)
-    return result
+    try:
+        return await _send(context, key, growth)
+    finally:  # also without an answer: the group may have grown
+        if not _is_shown(context, key, growth):
+            unseen.add(key)
 
 
 async def _judged(
