@@ -14,8 +14,8 @@ from gce_backend.fleet.picture import Fleet
 from gce_backend.fleet.store import Store
 from gce_backend.setup import leaks
 from simulation.network import MemoryConnector
+from simulation.oracle import OPERATORS
 from support.fleet_harness import PROJECT
-from support.watch import BY_HAND
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -43,7 +43,7 @@ async def delete_leaks(world: World) -> None:
         connector=lambda: MemoryConnector(world.loop.network, "operator"),
     )
     try:
-        clients.session.headers.update(BY_HAND)
+        clients.session.headers.update(OPERATORS)
         await _delete_all(world, clients)
     except BackendError as error:
         world.note(f"an operator could not look for leaks: {error}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -82,6 +82,10 @@ class Vm(msgspec.Struct):
     offered: float | None = None
     permitted: float | None = None
     elsewhere: bool = False
+
+
+OPERATORS: Final = {"X-Operator": "yes"}
+"""The headers of an operator's calls, which no daemon's budget counts."""
 
 
 class Entry(msgspec.Struct):
@@ -227,7 +231,9 @@ class Oracle:
         def entered(call: Call) -> None:
             nonlocal by_hand
             headers = call.request.headers
-            by_hand = all(headers.get(name) == value for name, value in BY_HAND.items())
+            by_hand = any(
+                headers.get(name) == value for name, value in (BY_HAND | OPERATORS).items()
+            )
             enter(call)
 
         def charged(project: str, metric: Any, now: float, limit: int) -> None:

@@ -191,6 +191,7 @@ class World:
         self.guests: list[Node] = []
         self.strangers: set[str] = set()
         self._maxima = Maxima()
+        self._names: set[str] = set()
         self.contradicted: set[str] = set()
         self.oracle.strangers = self.strangers
         self.stolen: set[str] = set()
@@ -371,7 +372,9 @@ class World:
         """There is a VM more."""
         group = made.zone, made.group.rpartition("/")[2]
         self.oracle.vms[made.id].elsewhere = group in self.disturbances.made_elsewhere
-        self._judge_maximum(made)
+        if made.name not in self._names:  # else somebody recreates a VM: there are no more of them
+            self._judge_maximum(made)
+        self._names.add(made.name)
 
     def _judge_maximum(self, made: VmRow) -> None:
         """D: all revisions together never have more VMs than their manager's maximum.

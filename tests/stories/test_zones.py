@@ -10,6 +10,7 @@ from gce_backend.localcloud.cloud import CloudOptions
 from gce_backend.localcloud.faults import Fault
 from gce_backend.settings.settings import DeletionSettings, Settings
 from support.fleet_harness import World, template, world
+from support.outside import abandon
 from support.pools import ZONES, by_zone, pool, running
 
 CREATE = "compute.instanceGroupManagers.createInstances"
@@ -115,6 +116,21 @@ async def test_a_lopsided_pool_is_rolled_to_even_zones(tmp_path: Path, maximum: 
         w.write_config(template(machine_type="e2-medium"), managers)
         await rolled(w, old, 9, maximum, spare=1 if maximum == 9 else 0)
         assert await by_zone(w, "cataloged") == dict.fromkeys(ZONES, 3)
+
+
+async def test_a_leased_machine_that_left_its_group_makes_no_pool_grow_above_its_maximum(
+    tmp_path: Path,
+) -> None:
+    """The pool was made smaller meanwhile: it has too many, of which somebody abandons one."""
+    large = pool(6, 6, spare_size=0)
+    async with world(tmp_path, managers=large, settings=ROLLING, options=CloudOptions()) as w:
+        old = await filled(w, 6)
+        held = [await w.lease(f"r{number}", duration=100_000) for number in range(6)]
+        w.write_config(template(), pool(3, 3, spare_size=0))
+        await w.pass_time(60)
+        await abandon(w, held[0])
+        await w.pass_time(900)
+        assert set(await w.vms()) == old
 
 
 @pytest.mark.parametrize("maximum", [6, 7])

@@ -134,11 +134,12 @@ def whole(w: World, count: int, *, without: set[str]) -> Callable[[], Awaitable[
 
 
 async def abandon(w: World, name: str) -> None:
-    """Somebody takes a VM out of the only group."""
-    [group] = await w.groups()
+    """Somebody takes a VM out of its group."""
+    groups = await w.groups()
+    [group] = [place for place, found in groups.items() if name in found["instances"]]
     zone, _, group_name = group.partition("/")
     path = f"zones/{zone}/instanceGroupManagers/{group_name}/abandonInstances"
-    await w.compute("POST", path, {"instances": [f"zones/{ZONE}/instances/{name}"]})
+    await w.compute("POST", path, {"instances": [f"zones/{zone}/instances/{name}"]})
 
     async def gone() -> bool:
         return name not in (await w.groups())[group]["instances"]

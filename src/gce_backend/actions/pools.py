@@ -85,5 +85,6 @@ def _state(context: Context, key: GroupKey, manager: InstanceGroupManager) -> Zo
     leaving = leaving_of(context, key, waiting=False)
     growing = manager.resize.names if manager.resize is not None else ()
     coming = sum(name not in group.members for name in growing)
+    leased = min(leased, group.target_size)  # somebody may have taken one out of its group
     size = max(leased, group.target_size + coming - leaving - failing)
     return ZoneState(size, leased, growth_of(trouble, moment), rank)
