@@ -722,7 +722,9 @@ def _remove_entity(world: World, kind: str, name: str) -> None:
     row = storage.get(found[0])
     key = parse_key(row.key, PROJECT)
     storage.apply(storage.next_version(world.clock.now()), {found[0]: (key, None)})
-    if kind != "Instance":
+    if kind == "Instance":
+        world.oracle.entity_removed(name)
+    else:
         world.lost[found[0]] = row
     world.note(f"entity {kind} {name} is removed by hand")
     world.disturbances.met(40, 41)

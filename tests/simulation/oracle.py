@@ -49,7 +49,8 @@ class Held(msgspec.Struct):
         until: when it ends, Unix seconds; None when it has no end.
         since: when it began, simulated seconds.
         told: whether the Machine Provider published it, so that the daemon can know.
-        forgotten: the stores whose restored backup is older than the lease, and since when.
+        forgotten: the stores that have lost the lease, for an older backup or a removed entity, and
+            since when.
     """
 
     request: str
@@ -248,6 +249,18 @@ class Oracle:
         self.violations.append(Violation(promise, self._time(), text))
         self._note(f"VIOLATION {promise}: {text}")
 
+    def entity_removed(self, name: str) -> None:
+        """Somebody removed a machine's entity: its daemons know of no lease until they ask."""
+        if name in self.held:
+            self._forget(name, self.held[name], "")
+
+    def _forget(self, name: str, held: Held, namespace: str) -> None:
+        """A store has lost a lease; when both have, no promise is possible."""
+        held.forgotten.setdefault(namespace, self._time())
+        if len(held.forgotten) > 1:
+            del self.held[name]
+            self._note(f"nobody remembers {held.request}: {name}")
+
     def restored(self, namespace: str, backup: float) -> None:
         """A store was put back to a backup of that simulated second.
 
@@ -260,11 +273,8 @@ class Oracle:
             self.queue.restored()
         for name, held in list(self.held.items()):
             if held.since > backup:
-                held.forgotten.setdefault(namespace, self._time())
+                self._forget(name, held, namespace)
                 self.remembered[name] = held.until
-                if len(held.forgotten) > 1:
-                    del self.held[name]
-                    self._note(f"nobody remembers {held.request}: {name}")
             elif namespace == self.denier and name in self.entries:
                 self._prolonged(name, self.entries[name])  # what was later is forgotten
 

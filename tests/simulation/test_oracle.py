@@ -27,7 +27,7 @@ from simulation.holes import HOLES, scripted, search
 from simulation.loop import SimulatedLoop
 from simulation.network import Request
 from simulation.nodes import Node, WorldClock
-from simulation.oracle import Entry, Oracle, Vm
+from simulation.oracle import Entry, Held, Oracle, Vm
 from simulation.pools import TYPES, ZONES, Pool
 from simulation.rows import ROWS
 from simulation.shrink import minimal
@@ -256,6 +256,28 @@ def test_what_was_not_configured_before_an_empty_configuration_is_not_lost_by_it
     world.oracle.vms["1"] = gone
     kept = {"linux": Pool(TYPES[0], {named: 3})}
     assert _lost_unasked(world, 1.0, kept, most=True) is unasked
+
+
+@pytest.mark.parametrize(
+    ("removed", "backup", "promise"), [(True, 1.0, []), (True, 30.0, ["S1"]), (False, 1.0, ["S1"])]
+)
+def test_a_lease_whose_entity_was_removed_and_that_a_restored_catalog_denies_is_known_to_nobody(
+    backup: float, promise: list[str], *, removed: bool
+) -> None:
+    """In either order; one store that knows it is enough to keep the machine."""
+    for restored_first in (False, True):
+        oracle = judge(lambda: 10.0)
+        oracle.vms["1"], oracle._alive["vm"] = Vm("vm", "p/z/g", made=2.0, offered=3.0), "1"
+        oracle.held["vm"] = Held("lease", "1", until=1800.0, since=10.0)
+        if removed and not restored_first:
+            oracle.entity_removed("vm")
+        oracle.restored("machine-provider", backup)
+        if removed and restored_first:
+            oracle.entity_removed("vm")
+        oracle._let_go("vm", "DELETED")
+        row = VmRow(project="p", zone="z", name="vm", group="p/z/g", id="1")
+        oracle._destroyed(row, "DELETING")
+        assert [violation.promise for violation in oracle.violations] == promise
 
 
 def test_the_vms_of_a_daemon_with_another_store_are_not_waited_for() -> None:
