@@ -26,7 +26,7 @@ from gce_backend.rules.aging import (
     replaced_for_age,
 )
 from gce_backend.rules.facets import Facet
-from gce_backend.rules.group_sizes import needed_size
+from gce_backend.rules.group_sizes import needed_size, room
 
 
 class Marked(NamedTuple):
@@ -127,9 +127,8 @@ def _has_room(context: Context, key: GroupKey) -> bool:
     place = place_of(context, key)
     groups = groups_at(context, place)
     limits = limits_at(context, place)
-    if limits is None or not limits.maximum_size:
-        return True
-    return limits.maximum_size - staying(context, groups) > needed_at(context, place, groups)
+    limit = room(limits.maximum_size, staying(context, groups)) if limits is not None else None
+    return limit is None or limit > needed_at(context, place, groups)
 
 
 def _not_up(

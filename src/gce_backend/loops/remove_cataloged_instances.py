@@ -113,7 +113,7 @@ def _leaving(context: Context) -> Iterator[MachineKey]:
         refused = [name for name in free if _trouble(context, old[name]) == REFUSED]
         # A leased one holds up no other, and is asked about again only now and then.
         leased = [name for name, key in old.items() if _trouble(context, key) == LEASED]
-        order = _in_turn(context, groups, [old[name] for name in able])
+        order = _in_turn(context, groups, [old[name] for name in able]) if count else ()
         for name in (*share_out(count, sorted(begun), order, sorted(refused)), *out, *leased):
             yield old[name]
 
